@@ -1,0 +1,188 @@
+package kapsel
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Delivery is the obligation to bring one event to one endpoint.
+type Delivery struct {
+	ID         DeliveryID
+	EventID    EventID
+	EndpointID EndpointID
+	TenantID   TenantID
+	Status     DeliveryStatus
+	DueAt      time.Time // pending: when the next attempt may start; zero in other states
+	Node       NodeID    // delivering: who holds it
+	Token      AttemptID // delivering: the id of the attempt about to be made
+	Claims     int       // how often a node took it
+	Attempts   int       // attempt rows; the last number on the wire
+	Counted    int       // attempts with a known outcome: compared with the policy's maximum
+	Takeovers  int       // in a row, from nodes that died with it
+	// LastStatusCode and LastErrorCode are of the newest attempt; 0 and "" without one.
+	LastStatusCode int
+	LastErrorCode  Code
+	ReplayOf       DeliveryID // the delivery that this one repeats
+	ReplayedAs     DeliveryID // the one that repeats this
+	Size           int        // of the event's body
+	CreatedAt      time.Time
+	FinishedAt     time.Time // when it became terminal
+}
+
+// DeliveryStatus is the state of a delivery.
+type DeliveryStatus uint8
+
+// The states. Terminal ones never change.
+const (
+	Pending    DeliveryStatus = iota // waits until DueAt
+	Delivering                       // held by a node
+	Delivered                        // answered 2xx
+	Failed                           // refused by the destination
+	DeadLetter                       // out of attempts
+	Canceled                         // by a person, or with its endpoint
+)
+
+var statusNames = [...]string{"pending", "delivering", "delivered", "failed", "dead_letter", "canceled"}
+
+func (s DeliveryStatus) String() string {
+	if int(s) < len(statusNames) {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("DeliveryStatus(%d)", uint8(s))
+}
+
+// MarshalText writes the state's name.
+func (s DeliveryStatus) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// ParseDeliveryStatus reads a state's name.
+func ParseDeliveryStatus(name string) (DeliveryStatus, error) {
+	if i := slices.Index(statusNames[:], name); i >= 0 {
+		return DeliveryStatus(i), nil
+	}
+	return 0, fmt.Errorf("no such status; one of %v", statusNames)
+}
+
+// Terminal reports whether the state is final.
+func (s DeliveryStatus) Terminal() bool { return s >= Delivered }
+
+// MaxTakeovers is how many nodes in a row may die with a delivery before it is a dead
+// letter: a delivery that kills its process would otherwise come back for ever.
+const MaxTakeovers = 5
+
+// Happening is something that moves a delivery; Delivery.After says where to.
+type Happening interface{ happening() }
+
+// The happenings.
+type (
+	// Claim: a node takes a pending delivery for the attempt named Token.
+	Claim struct {
+		Node  NodeID
+		Token AttemptID
+	}
+	// GiveBack: the node that holds it sends nothing; it waits again, due at Due.
+	GiveBack struct{ Due time.Time }
+	// Answer: an attempt ended with a known outcome.
+	Answer struct {
+		Status int  // 0: none
+		Code   Code // "": a 2xx
+		// Retry: the outcome is one that is retried.
+		Retry bool
+		// Delay is the policy's, jitter included; NotBefore the destination's Retry-After
+		// (zero: none), which counts only when it is later.
+		Delay       time.Duration
+		NotBefore   time.Time
+		MaxAttempts int
+		// Gone: the endpoint was deleted meanwhile; what would be retried is canceled.
+		Gone bool
+	}
+	// Lost: whether the attempt's request was sent and answered is unknown, because the
+	// node that held it died or was cut short.
+	Lost struct{ Takeover bool }
+	// Retry: a person wants the next attempt now.
+	Retry struct{}
+	// Cancel: a person, or the deletion of the endpoint, ends it.
+	Cancel struct{}
+)
+
+func (Claim) happening()    {}
+func (GiveBack) happening() {}
+func (Answer) happening()   {}
+func (Lost) happening()     {}
+func (Retry) happening()    {}
+func (Cancel) happening()   {}
+
+// After is the delivery after something happened at now: the one place that decides how
+// deliveries move. A happening that the state does not allow is a Conflict and changes nothing.
+//
+//	pending ── Claim ──► delivering ── Answer 2xx ───────────► delivered
+//	   ▲ │                   │ ├────── Answer, not retried ──► failed
+//	   │ └─ Cancel ─► canceled │ └──── out of attempts ──────► dead_letter
+//	   └── GiveBack, Lost, Answer to retry ◄──┘
+func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
+	need := Delivering
+	switch h.(type) {
+	case Claim, Retry, Cancel:
+		need = Pending
+	}
+	if d.Status != need {
+		return d, Errorf(Conflict, "the delivery is %s, not %s", d.Status, need)
+	}
+	switch h := h.(type) {
+	case Claim:
+		d.Status, d.DueAt, d.Node, d.Token = Delivering, time.Time{}, h.Node, h.Token
+		d.Claims++
+	case GiveBack:
+		d = d.wait(h.Due)
+	case Retry:
+		d.DueAt = now
+	case Cancel:
+		d = d.end(Canceled, now)
+	case Answer:
+		d.Attempts++
+		d.Counted++
+		d.Takeovers = 0
+		d.LastStatusCode, d.LastErrorCode = h.Status, h.Code
+		switch {
+		case h.Code == "":
+			d = d.end(Delivered, now)
+		case !h.Retry:
+			d = d.end(Failed, now)
+		case d.Counted >= h.MaxAttempts:
+			d = d.end(DeadLetter, now)
+		case h.Gone:
+			d = d.end(Canceled, now)
+		default:
+			due := now.Add(h.Delay)
+			if h.NotBefore.After(due) {
+				due = h.NotBefore
+			}
+			d = d.wait(due)
+		}
+	case Lost:
+		d.Attempts++
+		d.LastStatusCode, d.LastErrorCode = 0, OutcomeUnknown
+		if h.Takeover {
+			d.Takeovers++
+		}
+		if d.Takeovers >= MaxTakeovers {
+			d = d.end(DeadLetter, now)
+		} else {
+			d = d.wait(now)
+		}
+	default:
+		return d, fmt.Errorf("unknown happening %T", h)
+	}
+	return d, nil
+}
+
+func (d Delivery) wait(due time.Time) Delivery {
+	d.Status, d.DueAt, d.Node, d.Token = Pending, due, NodeID{}, AttemptID{}
+	return d
+}
+
+func (d Delivery) end(s DeliveryStatus, now time.Time) Delivery {
+	d.Status, d.DueAt, d.Node, d.Token = s, time.Time{}, NodeID{}, AttemptID{}
+	d.FinishedAt = now
+	return d
+}

@@ -1,0 +1,154 @@
+package kapsel
+
+import "time"
+
+// Endpoint is an ingest URL and the destination that its webhooks go to.
+type Endpoint struct {
+	ID             EndpointID
+	TenantID       TenantID
+	Part           uint8 // PartOf(ID), of every event that comes in here
+	State          EndpointState
+	DisabledReason string // "", "gone" or "admin"
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	DeletedAt      time.Time // zero: not deleted
+	Revision       int64     // of the settings counter, at the last change
+	EndpointConfig
+}
+
+// EndpointState says whether deliveries may start. Ingest accepts in every state.
+type EndpointState string
+
+// The states: a person pauses; 410 from the destination or the admin key disables.
+const (
+	EndpointActive   EndpointState = "active"
+	EndpointPaused   EndpointState = "paused"
+	EndpointDisabled EndpointState = "disabled"
+)
+
+// The reasons for EndpointDisabled.
+const (
+	DisabledGone  = "gone"
+	DisabledAdmin = "admin"
+)
+
+// EndpointConfig is what people set on an endpoint. The stores keep it as JSON; its secrets
+// are sealed (see Secret).
+type EndpointConfig struct {
+	Name         string        `json:"name"`
+	URL          string        `json:"url"`
+	Description  string        `json:"description,omitempty"`
+	Verification Verification  `json:"verification"`
+	Idempotency  Idempotency   `json:"idempotency"`
+	Retry        RetryPolicy   `json:"retry"`
+	RetryOn      []int         `json:"retry_on,omitempty"`
+	Timeout      time.Duration `json:"timeout"` // of a whole exchange
+	RateLimit    *RateLimit    `json:"rate_limit,omitempty"`
+	Concurrency  int           `json:"concurrency"`
+	Circuit      CircuitPolicy `json:"circuit"`
+	Headers      HeaderPolicy  `json:"headers"`
+	Signing      Signing       `json:"signing"`
+}
+
+// Secret is a secret at rest. Sealed is opened with the tenant's data key, bound to the
+// tenant, the object that holds it, and the secret's id.
+type Secret struct {
+	ID        SecretID  `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // end of a rotation's overlap; zero: none
+	Sealed    []byte    `json:"sealed"`
+}
+
+// Verification says how a provider signs what it sends. Provider "" or "none": it does not.
+type Verification struct {
+	Provider  string        `json:"provider,omitempty"`
+	Secrets   []Secret      `json:"secrets,omitempty"`
+	Tolerance time.Duration `json:"tolerance,omitempty"` // 0: the provider's default
+	// For provider "hmac" only.
+	Header    string `json:"header,omitempty"`
+	Algorithm string `json:"algorithm,omitempty"`
+	Encoding  string `json:"encoding,omitempty"`
+	Prefix    string `json:"prefix,omitempty"`
+}
+
+// Idempotency says where an event's key comes from and how long it is remembered.
+type Idempotency struct {
+	Strategy string        `json:"strategy"` // one of the strategies below
+	Header   string        `json:"header,omitempty"`
+	Path     string        `json:"path,omitempty"`
+	Window   time.Duration `json:"window"`
+}
+
+// The idempotency strategies.
+const (
+	KeyFromHeader   = "header"    // the first header that names one; the default
+	KeyFromContent  = "content"   // SHA-256 of the body
+	KeyFromSourceID = "source_id" // a path into a JSON body
+	KeyNone         = "none"
+)
+
+// RateLimit is a token bucket for the start of exchanges.
+type RateLimit struct {
+	PerSecond float64 `json:"per_second"`
+	Burst     int     `json:"burst"`
+}
+
+// HeaderPolicy changes what is sent along. Set holds sealed values by header name.
+type HeaderPolicy struct {
+	Set  map[string]Secret `json:"set,omitempty"`
+	Drop []string          `json:"drop,omitempty"`
+	Keep []string          `json:"keep,omitempty"`
+}
+
+// Signing says whether and with which secrets deliveries are signed (Standard Webhooks).
+// Until an overlap ends, a delivery carries a signature of each secret.
+type Signing struct {
+	Enabled bool     `json:"enabled"`
+	Secrets []Secret `json:"secrets,omitempty"`
+}
+
+// CircuitPolicy says when the circuit of an endpoint opens and closes.
+type CircuitPolicy struct {
+	Failures  int           `json:"failures"`  // in a row that open it
+	Ratio     float64       `json:"ratio"`     // of failures among the window that opens it
+	Window    int           `json:"window"`    // counted exchanges looked back at, of the last 60 s
+	Minimum   int           `json:"minimum"`   // of them, before the ratio counts
+	OpenFor   time.Duration `json:"open_for"`  // before the first probe
+	Successes int           `json:"successes"` // of probes in a row that close it
+}
+
+// DefaultEndpoint is the policy of an endpoint that sets nothing.
+func DefaultEndpoint() EndpointConfig {
+	return EndpointConfig{
+		Idempotency: Idempotency{Strategy: KeyFromHeader, Window: 24 * time.Hour},
+		Retry:       DefaultRetry(),
+		Timeout:     30 * time.Second,
+		Concurrency: 100,
+		Circuit:     CircuitPolicy{Failures: 5, Ratio: 0.5, Window: 20, Minimum: 10, OpenFor: 30 * time.Second, Successes: 3},
+		Signing:     Signing{Enabled: true},
+	}
+}
+
+// CircuitState is the state of an endpoint's breaker.
+type CircuitState string
+
+// The states of a circuit.
+const (
+	CircuitClosed   CircuitState = "closed"
+	CircuitOpened   CircuitState = "open"
+	CircuitHalfOpen CircuitState = "half_open"
+)
+
+// Circuit is the breaker of one endpoint as all nodes share it; package breaker moves it.
+// The zero Circuit is closed and was never anything else.
+type Circuit struct {
+	EndpointID EndpointID
+	State      CircuitState // "" reads as closed
+	ChangedAt  time.Time
+	RetryAt    time.Time // open: when the next probe may start
+	Successes  int       // half-open: probes that succeeded in a row
+	Probe      NodeID    // half-open: the node whose probe is on its way; zero: none
+	HoldUntil  time.Time // the destination asked for quiet (429 with Retry-After) until then
+	Version    int64     // of the row: a change names the version that it saw
+	Revision   int64     // of the settings counter, at the last change
+}

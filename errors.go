@@ -1,0 +1,140 @@
+package kapsel
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code names a failure to users and programs. Codes are fixed for ever: E1… is what a
+// caller did, E2… what happened to an attempt, E3… trouble of Kapsel's own.
+type Code string
+
+// The codes.
+const (
+	InvalidSignature    Code = "E1001"
+	PayloadTooLarge     Code = "E1002"
+	InvalidEndpoint     Code = "E1003"
+	RateLimited         Code = "E1004"
+	DuplicateEvent      Code = "E1005"
+	InvalidRequest      Code = "E1006"
+	Unauthorized        Code = "E1007"
+	Forbidden           Code = "E1008"
+	NotFound            Code = "E1009"
+	Conflict            Code = "E1010"
+	QuotaExceeded       Code = "E1011"
+	DestinationBlocked  Code = "E1012"
+	ConnectionRefused   Code = "E2001"
+	ConnectionTimeout   Code = "E2002"
+	HTTPClientError     Code = "E2003"
+	HTTPServerError     Code = "E2004"
+	CircuitOpen         Code = "E2005"
+	TLSError            Code = "E2006"
+	DNSError            Code = "E2007"
+	BadResponse         Code = "E2008"
+	DialBlocked         Code = "E2009"
+	OutcomeUnknown      Code = "E2010"
+	DatabaseUnavailable Code = "E3001"
+	LedgerUnavailable   Code = "E3002"
+	QueueFull           Code = "E3003"
+	WorkersExhausted    Code = "E3004"
+	ShuttingDown        Code = "E3005"
+)
+
+// codes has each code's name, the HTTP status it is answered with (0: never an answer of
+// ours) and whether the same request may succeed later.
+var codes = map[Code]struct {
+	name      string
+	status    int
+	retryable bool
+}{
+	InvalidSignature:    {"INVALID_SIGNATURE", 401, false},
+	PayloadTooLarge:     {"PAYLOAD_TOO_LARGE", 413, false},
+	InvalidEndpoint:     {"INVALID_ENDPOINT", 404, false},
+	RateLimited:         {"RATE_LIMITED", 429, true},
+	DuplicateEvent:      {"DUPLICATE_EVENT", 409, false},
+	InvalidRequest:      {"INVALID_REQUEST", 400, false},
+	Unauthorized:        {"UNAUTHORIZED", 401, false},
+	Forbidden:           {"FORBIDDEN", 403, false},
+	NotFound:            {"NOT_FOUND", 404, false},
+	Conflict:            {"CONFLICT", 409, false},
+	QuotaExceeded:       {"QUOTA_EXCEEDED", 429, true},
+	DestinationBlocked:  {"DESTINATION_BLOCKED", 422, false},
+	ConnectionRefused:   {"CONNECTION_REFUSED", 0, true},
+	ConnectionTimeout:   {"CONNECTION_TIMEOUT", 0, true},
+	HTTPClientError:     {"HTTP_CLIENT_ERROR", 0, false},
+	HTTPServerError:     {"HTTP_SERVER_ERROR", 0, true},
+	CircuitOpen:         {"CIRCUIT_OPEN", 0, true},
+	TLSError:            {"TLS_ERROR", 0, true},
+	DNSError:            {"DNS_ERROR", 0, true},
+	BadResponse:         {"BAD_RESPONSE", 0, true},
+	DialBlocked:         {"DESTINATION_BLOCKED", 0, false},
+	OutcomeUnknown:      {"OUTCOME_UNKNOWN", 0, true},
+	DatabaseUnavailable: {"DATABASE_UNAVAILABLE", 503, true},
+	LedgerUnavailable:   {"TIGERBEETLE_UNAVAILABLE", 503, true},
+	QueueFull:           {"QUEUE_FULL", 503, true},
+	WorkersExhausted:    {"WORKER_POOL_EXHAUSTED", 0, true},
+	ShuttingDown:        {"SHUTTING_DOWN", 503, true},
+}
+
+// Name is the code's name, such as INVALID_SIGNATURE.
+func (c Code) Name() string { return codes[c].name }
+
+// Status is the HTTP status that the code is answered with unless an Error says another.
+func (c Code) Status() int { return codes[c].status }
+
+// Retryable reports whether the same request may succeed later.
+func (c Code) Retryable() bool { return codes[c].retryable }
+
+// Error is a failure that a user can meet: its detail says what happened and what to do.
+// The detail is shown to callers and never holds a secret, SQL, a path or an address.
+type Error struct {
+	Code   Code
+	Detail string
+	// Status overrides the code's HTTP status where a code has several (E1006, E1011); 0: the code's.
+	Status int
+	// Fields are the offending fields of a request, all of them.
+	Fields []FieldError
+	// RetryAfter is when to try again, for 429 and 503; 0: not said.
+	RetryAfter time.Duration
+	// Err is the cause, for the log only.
+	Err error
+}
+
+// FieldError says what is wrong with one field of a request; Field is its path, such as
+// "retry.base" or "headers.set.X-Token".
+type FieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s %s: %s: %v", e.Code, e.Code.Name(), e.Detail, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %s", e.Code, e.Code.Name(), e.Detail)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, &Error{Code: c}) ask for the code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// Errorf makes an Error with a code and a detail for users. A %w argument becomes its cause
+// and, like every argument, part of the detail: wrap causes that users may not see with Err.
+func Errorf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Detail: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// CodeOf is the code of the first Error in err's chain, "" without one.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}

@@ -1,0 +1,189 @@
+package kapsel
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ID is a TypeID (https://github.com/jetify-com/typeid, specification 0.3): a prefix that
+// names the kind, an underscore, and a UUIDv7 in 26 characters of lower-case base32.
+// It is 16 bytes in memory and in the stores. The zero ID stands for "none".
+//
+// Ids sort by the millisecond in which they were made, then arbitrarily.
+type ID[K kind] uuid.UUID
+
+// kind names an id's prefix; each kind is an empty struct, so ids of two kinds never mix.
+type kind interface{ prefix() string }
+
+type (
+	tenantKind   struct{}
+	keyKind      struct{}
+	endpointKind struct{}
+	eventKind    struct{}
+	deliveryKind struct{}
+	attemptKind  struct{}
+	secretKind   struct{}
+	nodeKind     struct{}
+)
+
+func (tenantKind) prefix() string   { return "ten" }
+func (keyKind) prefix() string      { return "key" }
+func (endpointKind) prefix() string { return "ep" }
+func (eventKind) prefix() string    { return "evt" }
+func (deliveryKind) prefix() string { return "dlv" }
+func (attemptKind) prefix() string  { return "att" }
+func (secretKind) prefix() string   { return "sec" }
+func (nodeKind) prefix() string     { return "node" }
+
+// The kinds of ids.
+type (
+	TenantID   = ID[tenantKind]
+	KeyID      = ID[keyKind]
+	EndpointID = ID[endpointKind]
+	EventID    = ID[eventKind]
+	DeliveryID = ID[deliveryKind]
+	AttemptID  = ID[attemptKind]
+	SecretID   = ID[secretKind]
+	NodeID     = ID[nodeKind]
+)
+
+// newID makes a UUIDv7 (RFC 9562) of the millisecond of now.
+func newID[K kind](now time.Time) (id ID[K]) {
+	rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+	ms := uint64(now.UnixMilli())
+	binary.BigEndian.PutUint32(id[:4], uint32(ms>>16))
+	binary.BigEndian.PutUint16(id[4:6], uint16(ms))
+	id[6] = 0x70 | id[6]&0x0f
+	id[8] = 0x80 | id[8]&0x3f
+	return id
+}
+
+// withPart makes an id whose low 8 bits of rand_a (byte 7) are the part.
+func withPart[K kind](now time.Time, part uint8) ID[K] {
+	id := newID[K](now)
+	id[7] = part
+	return id
+}
+
+// NewTenantID and its sisters make an id of the given time.
+func NewTenantID(now time.Time) TenantID     { return newID[tenantKind](now) }
+func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
+func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
+func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
+func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
+
+// NewEventID, NewDeliveryID and NewAttemptID make ids that carry a part: an event's is
+// its endpoint's (PartOf), a delivery's and an attempt's is their event's.
+func NewEventID(now time.Time, part uint8) EventID       { return withPart[eventKind](now, part) }
+func NewDeliveryID(now time.Time, part uint8) DeliveryID { return withPart[deliveryKind](now, part) }
+func NewAttemptID(now time.Time, part uint8) AttemptID   { return withPart[attemptKind](now, part) }
+
+// PartOf is the part of all events that come in at an endpoint: FNV-1a of its id, folded
+// to 8 bits. Stored ids carry the result, so the function can never change.
+func PartOf(id EndpointID) uint8 {
+	h := uint32(2166136261)
+	for _, b := range id {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return uint8(h ^ h>>8 ^ h>>16 ^ h>>24)
+}
+
+// Part is the part that the ids of events, deliveries and attempts carry.
+func (id ID[K]) Part() uint8 { return id[7] }
+
+// Time is the millisecond in which the id was made.
+func (id ID[K]) Time() time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC()
+}
+
+// IsZero reports whether the id is none.
+func (id ID[K]) IsZero() bool { return id == ID[K]{} }
+
+// base32 is Crockford's alphabet in lower case, as the TypeID specification has it.
+const base32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// unbase32 maps a byte to its value, 0xff outside the alphabet.
+var unbase32 = func() (t [256]byte) {
+	for i := range t {
+		t[i] = 0xff
+	}
+	for i := range len(base32) {
+		t[base32[i]] = byte(i)
+	}
+	return t
+}()
+
+// AppendText appends the id's text, nothing for the zero id.
+func (id ID[K]) AppendText(b []byte) ([]byte, error) {
+	if id.IsZero() {
+		return b, nil
+	}
+	var k K
+	b = append(append(b, k.prefix()...), '_')
+	// 128 bits in 26 characters of 5: the first carries the top 3 bits.
+	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
+	for shift := 125; shift >= 0; shift -= 5 {
+		var v uint64
+		switch {
+		case shift >= 64:
+			v = hi >> (shift - 64)
+		default:
+			v = lo>>shift | hi<<(64-shift) // a shift of 64 or more is 0 in Go
+		}
+		b = append(b, base32[v&31])
+	}
+	return b, nil
+}
+
+// String is the id's text, "" for the zero id.
+func (id ID[K]) String() string {
+	var buf [40]byte
+	b, _ := id.AppendText(buf[:0])
+	return string(b)
+}
+
+// MarshalText is the id's text for JSON and logs.
+func (id ID[K]) MarshalText() ([]byte, error) { return id.AppendText(nil) }
+
+// UnmarshalText parses what ParseID does.
+func (id *ID[K]) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID[K](string(b))
+	return err
+}
+
+// ParseID parses the text of an id of one kind. It accepts exactly what String gives for
+// an id that is not zero: another prefix, another length, upper case, or a first character
+// above 7 (more than 128 bits) is an error.
+func ParseID[K kind](s string) (id ID[K], err error) {
+	var k K
+	p := k.prefix()
+	if len(s) != len(p)+27 || s[:len(p)] != p || s[len(p)] != '_' || s[len(p)+1] > '7' {
+		return id, fmt.Errorf("not an id of the form %s_…", p)
+	}
+	var hi, lo uint64
+	for _, c := range []byte(s[len(p)+1:]) {
+		v := unbase32[c]
+		if v == 0xff {
+			return id, fmt.Errorf("not an id of the form %s_…", p)
+		}
+		hi, lo = hi<<5|lo>>59, lo<<5|uint64(v)
+	}
+	binary.BigEndian.PutUint64(id[:8], hi)
+	binary.BigEndian.PutUint64(id[8:], lo)
+	if id.IsZero() {
+		return id, fmt.Errorf("not an id of the form %s_…", p)
+	}
+	return id, nil
+}
+
+// The parsers of each kind.
+func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
+func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
+func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
+func ParseEventID(s string) (EventID, error)       { return ParseID[eventKind](s) }
+func ParseDeliveryID(s string) (DeliveryID, error) { return ParseID[deliveryKind](s) }
+func ParseAttemptID(s string) (AttemptID, error)   { return ParseID[attemptKind](s) }

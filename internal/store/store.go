@@ -1,0 +1,271 @@
+// Package store is the contract between Kapsel and its database: the only source of truth
+// for what was received and what is due. Two implementations keep it, sqlite and postgres;
+// package storetest checks both.
+//
+// Rules for every method:
+//   - What a method wrote is durable (synced) when it returns nil, and atomic: after a crash
+//     either all of one call's writes are there or none.
+//   - All methods may be called by many goroutines at once.
+//   - Times and tenants are parameters. No SQL calls a clock.
+//   - Errors that callers act on are kapsel.Errors: NotFound, Conflict, and
+//     DatabaseUnavailable for all trouble of the store itself, which includes "not known
+//     whether it was written". A repeated call with the same ids is harmless.
+//   - Memory given to a method belongs to the caller again when it returns.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// Store is the whole contract, composed of the parts that its users need.
+type Store interface {
+	Inbox
+	Queue
+	Directory
+	Archive
+	Housekeeping
+
+	// Time is the store's time, which all nodes share. SQLite's is the process's own.
+	Time(ctx context.Context) (time.Time, error)
+	// Ping reports whether the store answers and can be written.
+	Ping(ctx context.Context) error
+	// Close waits for writes under way and releases the database.
+	Close() error
+}
+
+// Limits of one group commit: what waits is written together until either is reached. A
+// body above LargeBody is a batch of its own.
+const (
+	BatchRows  = 512
+	BatchBytes = 4 << 20
+	LargeBody  = 1 << 20
+)
+
+// Inbox is what ingest needs.
+type Inbox interface {
+	// Accept stores an event and its first delivery, in one group commit with the other
+	// calls of the moment. With a key that is remembered for the endpoint (its window not
+	// over), nothing is stored and the first event's id comes back with Duplicate set. Of
+	// calls with one key at the same time, one stores and the others are duplicates of it.
+	//
+	// The commit goes on when ctx ends. On DatabaseUnavailable the event may be stored.
+	// A row's own fault (a constraint) fails its own call only.
+	Accept(ctx context.Context, in Acceptance) (Accepted, error)
+}
+
+// Acceptance is an event to store. The delivery is either pending, or delivering with a
+// node and a token when this node will send it itself.
+type Acceptance struct {
+	Event    kapsel.Event // IdempotencyKey nil: none
+	Delivery kapsel.Delivery
+	Window   time.Duration // how long the key is remembered, from Event.ReceivedAt
+}
+
+// Accepted says which event stands for the acceptance.
+type Accepted struct {
+	EventID   kapsel.EventID
+	Duplicate bool
+}
+
+// Queue is what the delivery engine needs.
+type Queue interface {
+	// Join makes a node known, alive until now+lease. On SQLite, whose file has one process,
+	// it also marks all other nodes dead.
+	Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error
+	// Renew extends the node's lease, on a connection of its own. Conflict: the node was
+	// marked dead; it must stop all work and join again under a new id.
+	Renew(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error
+	// Leave ends the node's lease at once; what it still holds is taken over by others.
+	Leave(ctx context.Context, node kapsel.NodeID) error
+	// Nodes are the nodes alive at now, in the order of their ids.
+	Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error)
+	// TakeOver marks nodes whose lease ended before now as dead (compare-and-set), and moves
+	// up to limit of the deliveries that dead nodes hold: each gets an attempt row
+	// OutcomeUnknown under its claim token and goes to where Lost{Takeover: true} leads.
+	// Circuits whose probe a dead node held are free to probe again. It returns how many
+	// deliveries it moved; below limit, no more are held by nodes dead at now.
+	TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error)
+
+	// Backlog lists the endpoints that have pending deliveries, each with the due time of its
+	// oldest one, due or not. It reads one index entry an endpoint, however long the backlog.
+	Backlog(ctx context.Context) ([]Waiting, error)
+	// Claim takes due pending deliveries for a node, the oldest of each endpoint first, up to
+	// each want's limit and until their bodies reach maxBytes together (one always fits).
+	// Each comes back as delivering, with a new token, and with its event. Deliveries that
+	// another claim is taking are passed over, not waited for.
+	Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []Want, maxBytes int) ([]Claimed, error)
+	// Complete records an attempt and moves its delivery, in one group commit with the
+	// other calls of the moment, but only while the delivery is still delivering under the
+	// attempt's id. Otherwise (it was taken over) nothing changes and the error is Conflict.
+	// A repeated call whose first was written returns nil.
+	Complete(ctx context.Context, done Completion) error
+	// GiveBack returns deliveries that the node holds and has not sent: pending again, due
+	// at their DueAt, with no attempt. Those no longer held under their token are passed over.
+	GiveBack(ctx context.Context, held []kapsel.Delivery) error
+	// Held lists the deliveries that a node holds in the store, for the engine to find
+	// those that it does not know of (an acceptance whose commit was not confirmed).
+	Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery, error)
+
+	// SaveCircuit writes a circuit whose Version is the one that the caller read (0: no row
+	// yet), adds one to the version and stamps the settings counter. Conflict: the row has
+	// another version; read it again.
+	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
+	// Circuit reads an endpoint's circuit; the zero Circuit with its id where there is no row.
+	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
+	// DisableGone disables an active or paused endpoint after a 410.
+	DisableGone(ctx context.Context, id kapsel.EndpointID, now time.Time) error
+}
+
+// Waiting is an endpoint with pending deliveries. DueAt is the oldest one's.
+type Waiting struct {
+	EndpointID kapsel.EndpointID
+	DueAt      time.Time
+}
+
+// Want asks Claim for at most Limit deliveries of an endpoint.
+type Want struct {
+	EndpointID kapsel.EndpointID
+	Limit      int
+}
+
+// Claimed is a delivery that this node holds now, with its event; DueSince is when it was due.
+type Claimed struct {
+	Delivery kapsel.Delivery
+	Event    kapsel.Event
+	DueSince time.Time
+}
+
+// Completion is the end of an attempt: the attempt's row and the delivery as it is after it.
+type Completion struct {
+	Attempt  kapsel.Attempt
+	Delivery kapsel.Delivery
+}
+
+// Directory is what people set: tenants, keys and endpoints. Every change adds one to the
+// settings counter and stamps the changed row with it, in one transaction.
+type Directory interface {
+	// Settings are the rows changed since a value of the counter (0: all that are not
+	// deleted), deleted ones included, with the counter's value now. A caller that saw
+	// Revision passes it next time.
+	Settings(ctx context.Context, since int64) (Settings, error)
+
+	// Meta reads and sets a value of the instance, such as the check value of its key.
+	// SetMeta keeps the first value set for a name and returns it.
+	Meta(ctx context.Context, name string) ([]byte, error) // NotFound
+	SetMeta(ctx context.Context, name string, value []byte) ([]byte, error)
+
+	CreateTenant(ctx context.Context, t kapsel.Tenant) error
+	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
+	// UpdateTenant changes a tenant by a function of its current row, in one transaction.
+	// An error of the function is returned as it is and nothing changes.
+	UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error)
+	// DeleteTenant is a Conflict while the tenant has endpoints. Its keys are revoked.
+	DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error
+	ListTenants(ctx context.Context, p Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
+
+	CreateKey(ctx context.Context, k kapsel.Key) error
+	Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error)
+	// KeyByHash finds a key, valid or not, by the SHA-256 of its secret.
+	KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)
+	RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error
+	ListKeys(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.KeyID]) ([]kapsel.Key, error)
+	// TouchKeys records when keys were last used; it is not durable on return and not counted
+	// as a change of settings.
+	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
+
+	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit).
+	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
+	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
+	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
+	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
+	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting.
+	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
+	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
+}
+
+// Settings are changed rows of the directory; Revision is the counter when they were read.
+type Settings struct {
+	Revision  int64
+	Tenants   []kapsel.Tenant
+	Keys      []kapsel.Key
+	Endpoints []kapsel.Endpoint
+	Circuits  []kapsel.Circuit
+}
+
+// Page asks for up to Limit rows with ids below Before (zero: from the newest), newest first.
+type Page[ID any] struct {
+	Before ID
+	Limit  int
+}
+
+// Archive is what people read of events, and do to single deliveries. A zero tenant means
+// every tenant. Rows of another tenant are NotFound or left out.
+type Archive interface {
+	// Event reads an event with its body and its deliveries, oldest first.
+	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (EventRecord, error)
+	// ListEvents lists events without bodies, headers and queries, each with its deliveries.
+	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) ([]EventRecord, error)
+	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
+	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f DeliveryFilter, p Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
+	// MoveDelivery changes a delivery by Delivery.After(h, now), for Retry and Cancel.
+	MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (kapsel.Delivery, error)
+	// Replay makes a new pending delivery, due now, that repeats a terminal one: the newest
+	// of the event when of is zero. Conflict: it is not terminal, already replayed, or its
+	// endpoint is deleted.
+	Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error)
+	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)
+	// ListAttempts lists a delivery's attempts by number.
+	ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, after int, limit int) ([]kapsel.Attempt, error)
+}
+
+// EventRecord is an event with what became of it.
+type EventRecord struct {
+	Event      kapsel.Event
+	Deliveries []kapsel.Delivery
+}
+
+// EventFilter narrows ListEvents; zero fields do not. Since and Until compare ReceivedAt, half-open.
+type EventFilter struct {
+	EndpointID     kapsel.EndpointID
+	Status         kapsel.EventStatus
+	Since, Until   time.Time
+	IdempotencyKey []byte
+}
+
+// DeliveryFilter narrows ListDeliveries; zero fields do not.
+type DeliveryFilter struct {
+	EndpointID kapsel.EndpointID
+	Status     *kapsel.DeliveryStatus
+	Replayed   *bool // whether ReplayedAs is set
+}
+
+// Housekeeping is what background duties need. Each call is one short transaction.
+type Housekeeping interface {
+	// CancelWaiting cancels up to limit pending deliveries of a deleted endpoint.
+	CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (canceled int, err error)
+	// DeleteFinished deletes up to limit events of a tenant received before a time whose
+	// deliveries are all terminal, with their deliveries and attempts.
+	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)
+	// DeleteExpiredKeys forgets up to limit idempotency keys whose window is over at now.
+	DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error)
+	// Lead makes the node leader of a duty until now+lease and reports whether it is.
+	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
+	// QueueDepth counts deliveries by state for metrics, at most atMost an endpoint; due is
+	// how many of the pending ones are due at now, oldest the due time of the oldest.
+	QueueDepth(ctx context.Context, now time.Time, atMost int) (QueueDepth, error)
+	// BacklogOf counts an endpoint's pending deliveries, at most atMost, and its oldest due time.
+	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+}
+
+// QueueDepth are counts of deliveries that are not terminal.
+type QueueDepth struct {
+	Pending, Due, Delivering int
+	Oldest                   time.Time // zero: none is due
+}
+
+// CommitObserver is told of every group commit of the hot path: how many calls it held and
+// how long it took, the sync included. It is called by the writer and must not block.
+type CommitObserver func(calls int, took time.Duration)
