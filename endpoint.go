@@ -112,7 +112,7 @@ type CircuitPolicy struct {
 	Failures  int           `json:"failures"`  // in a row that open it
 	Ratio     float64       `json:"ratio"`     // of failures among the window that opens it
 	Window    int           `json:"window"`    // counted exchanges looked back at, of the last 60 s
-	Minimum   int           `json:"minimum"`   // of them, before the ratio counts
+	Minimum   int           `json:"minimum"`   // failures among them, before the ratio counts
 	OpenFor   time.Duration `json:"open_for"`  // before the first probe
 	Successes int           `json:"successes"` // of probes in a row that close it
 }
