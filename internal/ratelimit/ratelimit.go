@@ -1,0 +1,128 @@
+// Package ratelimit bounds how often things happen: requests per tenant with a Limiter,
+// exchanges of one endpoint with a Bucket.
+//
+// Both are token buckets: they begin full with burst tokens, each thing takes one, and
+// perSecond of them come back. Times are parameters; one that lies before the latest seen
+// counts as that one, so that clocks read out of order give nobody extra tokens. A burst
+// below 1 counts as 1.
+package ratelimit
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Bucket is the token bucket of one thing. The zero Bucket limits nothing. It is not safe
+// for concurrent use, and must not be copied once Set.
+type Bucket struct {
+	lim  *rate.Limiter // nil: no limit
+	last time.Time     // the latest time seen
+}
+
+// Set changes the bucket's limits. The tokens in it stay, as far as they fit.
+func (b *Bucket) Set(perSecond float64, burst int, now time.Time) {
+	now, burst = b.seen(now), max(burst, 1)
+	if b.lim == nil {
+		b.lim = rate.NewLimiter(rate.Limit(perSecond), burst)
+		return
+	}
+	if b.lim.Limit() != rate.Limit(perSecond) {
+		b.lim.SetLimitAt(now, rate.Limit(perSecond))
+	}
+	if b.lim.Burst() != burst {
+		b.lim.SetBurstAt(now, burst)
+	}
+}
+
+// Take takes a token and reports whether there was one.
+func (b *Bucket) Take(now time.Time) bool {
+	return b.lim == nil || b.lim.AllowN(b.seen(now), 1)
+}
+
+// Next is when there is a token to take: now if there is one already.
+func (b *Bucket) Next(now time.Time) time.Time {
+	if b.lim == nil {
+		return now
+	}
+	at := b.seen(now)
+	if b.lim.TokensAt(at) >= 1 {
+		return now
+	}
+	return at.Add(b.until(1, at))
+}
+
+func (b *Bucket) seen(now time.Time) time.Time {
+	if now.After(b.last) {
+		b.last = now
+	}
+	return b.last
+}
+
+// until is how long after now the bucket holds a number of tokens, rounded up.
+func (b *Bucket) until(tokens float64, now time.Time) time.Duration {
+	missing := tokens - b.lim.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	ns := math.Ceil(missing / float64(b.lim.Limit()) * float64(time.Second))
+	if !(ns < math.MaxInt64) { // also when nothing ever comes back
+		return rate.InfDuration
+	}
+	return time.Duration(ns)
+}
+
+func (b *Bucket) full(now time.Time) bool {
+	return b.lim.TokensAt(b.seen(now)) >= float64(b.lim.Burst())
+}
+
+// sweepEvery is how often a Limiter looks for buckets to drop.
+const sweepEvery = time.Minute
+
+// Limiter holds a bucket for each key. The zero Limiter is ready. It is safe for concurrent
+// use, and remembers only keys whose bucket is not full again.
+type Limiter[K comparable] struct {
+	mu      sync.Mutex
+	buckets map[K]*Bucket
+	swept   time.Time
+}
+
+// Allow takes a token from the key's bucket, under limits that may differ from call to call,
+// and reports whether there was one. remaining is how many whole tokens are left, reset how
+// long until there is one more of them (0: the bucket is full): after a refusal, when to try
+// again.
+func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (ok bool, remaining int, reset time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.swept) >= sweepEvery {
+		l.sweep(now)
+	}
+	b := l.buckets[key]
+	if b == nil {
+		b = new(Bucket)
+		if l.buckets == nil {
+			l.buckets = make(map[K]*Bucket)
+		}
+		l.buckets[key] = b
+	}
+	b.Set(perSecond, burst, now)
+	ok = b.Take(now)
+	at := b.seen(now)
+	remaining = int(max(b.lim.TokensAt(at), 0))
+	if remaining < b.lim.Burst() {
+		reset = b.until(float64(remaining+1), at)
+	}
+	return ok, remaining, reset
+}
+
+// sweep drops full buckets: a new one is no different.
+func (l *Limiter[K]) sweep(now time.Time) {
+	l.swept = now
+	for key, b := range l.buckets {
+		if b.full(now) {
+			delete(l.buckets, key)
+		}
+	}
+}
