@@ -1,0 +1,134 @@
+// Package telemetry is how Kapsel tells its operator what it does: the log, the metrics
+// listener, health checks and traces. Packages own their metrics and hand them to the
+// registry; they log with log/slog and know nothing of this package.
+//
+// Nothing here ends or slows the process when its reader goes away: a log line that cannot
+// be written is counted and dropped, a trace that cannot be exported is dropped.
+package telemetry
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unicode/utf8"
+)
+
+// maxValue is how many bytes of a message or a value reach the log.
+const maxValue = 1 << 10
+
+// linesLost counts the log lines of this process that could not be written.
+var linesLost atomic.Uint64
+
+// NewLogger makes the process's logger: one line a record, with the time in UTC, as JSON or,
+// with format "text", for people. level is debug, info, warn or error. Settings are checked
+// before; here an unknown level is info and an unknown format JSON.
+//
+// Messages and values longer than 1 KiB are cut, so that what a sender or a destination said
+// cannot flood the log. Secrets redact themselves: their types implement slog.LogValuer.
+//
+// Write errors are counted and the lines lost. SIGPIPE is ignored from now on, since Go ends
+// a process that writes to a standard output whose reader has gone.
+func NewLogger(w io.Writer, level, format string) *slog.Logger {
+	signal.Ignore(syscall.SIGPIPE)
+	opts := &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: tidy}
+	var l slog.Level
+	if l.UnmarshalText([]byte(level)) == nil {
+		opts.Level = l
+	}
+	out := &lossy{w: w}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(out, opts))
+	}
+	return slog.New(slog.NewJSONHandler(out, opts))
+}
+
+// tidy makes an attribute fit for the log: times in UTC, text of at most maxValue bytes.
+func tidy(_ []string, a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindTime:
+		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	case slog.KindDuration:
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	case slog.KindString:
+		a.Value = slog.StringValue(cut(a.Value.String()))
+	case slog.KindAny:
+		if _, level := a.Value.Any().(slog.Level); !level {
+			a.Value = slog.StringValue(cut(text(a.Value.Any())))
+		}
+	}
+	return a
+}
+
+// text is v as one string, said by v itself when it can. A panic of v's method becomes part
+// of the text: logging must not end the process.
+func text(v any) (s string) {
+	defer func() {
+		if r := recover(); r != nil {
+			s = fmt.Sprintf("!PANIC: %v", r)
+		}
+	}()
+	switch v := v.(type) {
+	case nil:
+		return "null"
+	case error:
+		return v.Error()
+	case encoding.TextMarshaler:
+		if b, err := v.MarshalText(); err == nil {
+			return string(b)
+		}
+	case fmt.Stringer:
+		return v.String()
+	}
+	// JSON rather than %+v: it leaves out unexported fields, and redacting types answer it.
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("!%T: %v", v, err)
+	}
+	return string(b)
+}
+
+// cut shortens s to maxValue bytes, at a rune's boundary, and says how long it was.
+func cut(s string) string {
+	if len(s) <= maxValue {
+		return s
+	}
+	mark := fmt.Sprintf("… (%d bytes)", len(s))
+	end := maxValue - len(mark)
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	// Clone: the log must not keep a large body alive.
+	return strings.Clone(s[:end]) + mark
+}
+
+// lossy is a writer that always succeeds: what cannot be written is counted and dropped.
+type lossy struct {
+	mu   sync.Mutex
+	w    io.Writer
+	torn bool // the last line was written in part (a full disk)
+}
+
+func (l *lossy) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.torn {
+		// Without this the next line would be glued to the torn one and lost with it.
+		if _, err := l.w.Write([]byte{'\n'}); err != nil {
+			linesLost.Add(1)
+			return len(line), nil
+		}
+		l.torn = false
+	}
+	if n, err := l.w.Write(line); err != nil {
+		linesLost.Add(1)
+		l.torn = n > 0
+	}
+	return len(line), nil
+}

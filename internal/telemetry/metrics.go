@@ -1,0 +1,40 @@
+package telemetry
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// NewRegistry makes a registry with the metrics of the Go runtime, of the process and of
+// the log. Each other package's collectors are registered by whoever wires it.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "kapsel_log_lines_lost_total",
+			Help: "Log lines that could not be written.",
+		}, func() float64 { return float64(linesLost.Load()) }),
+	)
+	return reg
+}
+
+// Handler serves the metrics listener: /metrics and /debug/pprof/. It is for operators only
+// and belongs on an address of its own: profiles show memory.
+func Handler(metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	// ContinueOnError: one failing collector must not hide the others in an incident.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
