@@ -1,0 +1,187 @@
+package secret
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tink-crypto/tink-go/v2/aead/subtle"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// KeySize is the length of the instance's keys and of data keys, in bytes.
+const KeySize = 32
+
+// ParseKeys reads a comma list of keys in standard base64, at least one, each 32 bytes. Its
+// errors say which key is wrong and never what it is.
+func ParseKeys(list string) ([][]byte, error) {
+	var keys [][]byte
+	for i, text := range strings.Split(list, ",") {
+		key, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(text))
+		if err != nil || len(key) != KeySize {
+			return nil, fmt.Errorf("key %d is not %d bytes in standard base64", i+1, KeySize)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// NewKey makes a random key.
+func NewKey() []byte {
+	key := make([]byte, KeySize)
+	rand.Read(key) // never fails: crypto/rand ends the process instead
+	return key
+}
+
+// KeyID names a key of the instance without revealing it: 8 bytes of an HMAC under it.
+type KeyID [8]byte
+
+func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
+
+// Keyring holds the instance's keys. The first wraps, all unwrap. It does not change and is
+// safe concurrently.
+type Keyring struct {
+	keys []wrapKey
+}
+
+type wrapKey struct {
+	id    KeyID
+	check []byte
+	aead  *subtle.AESGCM
+}
+
+// NewKeyring makes a keyring of one or more keys of 32 bytes.
+func NewKeyring(keys ...[]byte) (*Keyring, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("no encryption key")
+	}
+	var r Keyring
+	for i, key := range keys {
+		if len(key) != KeySize {
+			return nil, fmt.Errorf("encryption key %d has %d bytes, not %d", i+1, len(key), KeySize)
+		}
+		aead, err := subtle.NewAESGCM(key)
+		if err != nil {
+			return nil, fmt.Errorf("encryption key %d: %w", i+1, err)
+		}
+		k := wrapKey{aead: aead, check: derive(key, "kapsel key check")}
+		copy(k.id[:], derive(key, "kapsel key id"))
+		r.keys = append(r.keys, k)
+	}
+	return &r, nil
+}
+
+func derive(key []byte, purpose string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(purpose))
+	return h.Sum(nil)
+}
+
+// ID names the key that wraps.
+func (r *Keyring) ID() KeyID { return r.keys[0].id }
+
+// find is the key with an id, nil without one.
+func (r *Keyring) find(id KeyID) *wrapKey {
+	for i := range r.keys {
+		if r.keys[i].id == id {
+			return &r.keys[i]
+		}
+	}
+	return nil
+}
+
+// UnknownKeyError says that a key is needed which was not given.
+type UnknownKeyError struct{ ID KeyID }
+
+func (e *UnknownKeyError) Error() string {
+	return fmt.Sprintf("the encryption key %s is needed and not among those given", e.ID)
+}
+
+// Formats of what this file makes; each begins with its version.
+//
+//	wrapped data key: version ‖ key id (8) ‖ AES-256-GCM of the data key
+//	check value:      version ‖ key id (8) ‖ HMAC (32)
+const (
+	wrapVersion  = 1
+	checkVersion = 1
+	headerSize   = 1 + len(KeyID{})
+)
+
+// wrapAAD binds a wrapped data key to its tenant.
+func wrapAAD(tenant kapsel.TenantID) []byte {
+	aad := append([]byte("kapsel data key"), wrapVersion)
+	return append(aad, tenant[:]...)
+}
+
+// NewDataKey makes a data key for a tenant and returns it wrapped, as the tenant keeps it.
+func (r *Keyring) NewDataKey(tenant kapsel.TenantID) (wrapped []byte, err error) {
+	return r.wrap(tenant, NewKey())
+}
+
+func (r *Keyring) wrap(tenant kapsel.TenantID, dataKey []byte) ([]byte, error) {
+	first := &r.keys[0]
+	sealed, err := first.aead.Encrypt(dataKey, wrapAAD(tenant))
+	if err != nil {
+		return nil, fmt.Errorf("wrap data key: %w", err)
+	}
+	return append(header(wrapVersion, first.id), sealed...), nil
+}
+
+func header(version byte, id KeyID) []byte {
+	return append([]byte{version}, id[:]...)
+}
+
+// unwrap opens a tenant's data key.
+func (r *Keyring) unwrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error) {
+	if len(wrapped) < headerSize || wrapped[0] != wrapVersion {
+		return nil, errors.New("unwrap data key: unknown format")
+	}
+	id := KeyID(wrapped[1:headerSize])
+	key := r.find(id)
+	if key == nil {
+		return nil, fmt.Errorf("unwrap data key: %w", &UnknownKeyError{id})
+	}
+	dataKey, err := key.aead.Decrypt(wrapped[headerSize:], wrapAAD(tenant))
+	if err != nil {
+		return nil, fmt.Errorf("unwrap data key: %w", err)
+	}
+	return dataKey, nil
+}
+
+// Rewrap wraps a tenant's data key with the first key. It returns wrapped itself where the
+// first key made it.
+func (r *Keyring) Rewrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error) {
+	dataKey, err := r.unwrap(tenant, wrapped)
+	if err != nil {
+		return nil, err
+	}
+	if KeyID(wrapped[1:headerSize]) == r.ID() {
+		return wrapped, nil
+	}
+	return r.wrap(tenant, dataKey)
+}
+
+// Check is a value by which a database remembers the key that wraps. It says nothing of the
+// key itself, and is the same each time.
+func (r *Keyring) Check() []byte {
+	return append(header(checkVersion, r.ID()), r.keys[0].check...)
+}
+
+// Verify reports whether one of the keys made a check value: nil if so, an UnknownKeyError
+// with the id of the key that is needed if not.
+func (r *Keyring) Verify(check []byte) error {
+	if len(check) != headerSize+sha256.Size || check[0] != checkVersion {
+		return errors.New("the check value of the encryption key has an unknown format")
+	}
+	id := KeyID(check[1:headerSize])
+	if key := r.find(id); key == nil || !hmac.Equal(key.check, check[headerSize:]) {
+		return &UnknownKeyError{id}
+	}
+	return nil
+}
