@@ -1,0 +1,308 @@
+package kapsel_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// module is the import path of the root package. Below, packages are named by what comes
+// after it, and the root is ".".
+const module = "github.com/kapsel-hq/kapsel"
+
+// anywhere, in place of a list of packages, means every package.
+var anywhere = []string{"*"}
+
+// mayImport is the dependency rule: which packages of ours each package may import, tests
+// apart. The domain knows nothing, pure parts know the domain, stores and engines know the
+// store's contract but not each other, and only the command and the simulated world see
+// which store there is. A new package adds a row.
+var mayImport = map[string][]string{
+	".": {},
+
+	// Pure parts.
+	"internal/breaker":   {"."},
+	"internal/budget":    {},
+	"internal/egress":    {"."},
+	"internal/problem":   {"."},
+	"internal/ratelimit": {"."},
+	"internal/secret":    {"."},
+	"internal/signature": {"."},
+	"internal/telemetry": {"."},
+
+	// The store's contract, its suite and its implementations.
+	"internal/store":           {"."},
+	"internal/store/pgtest":    {},
+	"internal/store/postgres":  {".", "internal/store"},
+	"internal/store/sqlite":    {".", "internal/store"},
+	"internal/store/storetest": {".", "internal/store"},
+
+	// Engines.
+	"internal/audit": {".", "internal/store", "internal/secret"},
+	"internal/delivery": {".", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
+		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
+	"internal/ingest": {".", "internal/store", "internal/budget", "internal/problem",
+		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
+
+	// What people and programs outside meet.
+	"client": {},
+	"internal/api": {".", "internal/store", "internal/delivery", "internal/egress", "internal/ingest",
+		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
+	"internal/bench": {},
+
+	// The only ones that see implementations.
+	"cmd/kapsel":   anywhere,
+	"internal/sim": anywhere,
+}
+
+// libraries are the modules of others, and where each may be imported: most have one package
+// that knows them, so that leaving one is a change in one place. What only tests need is not
+// in the list.
+var libraries = map[string][]string{
+	"github.com/HdrHistogram/hdrhistogram-go": {"internal/bench"},
+	"github.com/alecthomas/kong":              {"cmd/kapsel"},
+	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
+	"github.com/google/go-cmp":                {"internal/store/storetest"},
+	"github.com/google/uuid":                  {"."},
+	"github.com/jackc/pgx/v5":                 {"internal/store/pgtest", "internal/store/postgres"},
+	"github.com/pressly/goose/v3":             {"internal/store/postgres", "internal/store/sqlite"},
+	"github.com/prometheus/client_golang":     anywhere,
+	"github.com/tink-crypto/tink-go/v2":       {"internal/secret"},
+	"go.opentelemetry.io/otel":                {"internal/telemetry"},
+	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
+	"golang.org/x/sync":                       anywhere,
+	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/store/sqlite"},
+	"golang.org/x/time":                       {"internal/ratelimit"},
+	"modernc.org/libc":                        {"internal/store/sqlite"},
+	"modernc.org/sqlite":                      {"internal/store/sqlite"},
+	"pgregory.net/rapid":                      {"internal/store/storetest"},
+}
+
+// narrow are standard packages that few may import: profiles and traces on one listener, no
+// other processes, no second logger, no second random source, no test code in the binary.
+var narrow = map[string][]string{
+	"database/sql":   {"internal/store/sqlite", "internal/store/postgres", "internal/store/pgtest"},
+	"log":            {},
+	"math/rand":      {},
+	"net/http/pprof": {"internal/telemetry"},
+	"os/exec":        {"internal/store/pgtest"},
+	"testing":        {"internal/store/pgtest", "internal/store/storetest"},
+	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
+}
+
+// narrowNames are names of standard packages that few may use. Everything that reaches out
+// goes through egress, which guards the address (its list is short: the load generator, the
+// client of our own API, and the command that asks our own health). Nothing waits by the
+// clock, nothing but the command ends the process or prints.
+var narrowNames = map[string][]string{
+	"net/http.Client":             {"internal/egress", "client", "cmd/kapsel"},
+	"net/http.Transport":          {"internal/egress"},
+	"net/http.DefaultClient":      {},
+	"net/http.DefaultTransport":   {},
+	"net/http.DefaultServeMux":    {},
+	"net/http.Get":                {},
+	"net/http.Head":               {},
+	"net/http.Post":               {},
+	"net/http.PostForm":           {},
+	"net/http.Handle":             {},
+	"net/http.HandleFunc":         {},
+	"net/http.ListenAndServe":     {}, // has no time-outs
+	"net.Dial":                    {},
+	"net.DialTimeout":             {},
+	"net.DialTCP":                 {},
+	"net.DialUDP":                 {},
+	"net.DialIP":                  {},
+	"net.DialUnix":                {},
+	"net.Dialer":                  {"internal/egress", "internal/bench"},
+	"net.Resolver":                {"internal/egress"},
+	"net.DefaultResolver":         {"internal/egress"},
+	"net.LookupHost":              {},
+	"net.LookupIP":                {},
+	"crypto/tls.Dial":             {},
+	"crypto/tls.DialWithDialer":   {},
+	"crypto/tls.Dialer":           {},
+	"time.Sleep":                  {"internal/bench", "internal/store/pgtest"},
+	"os.Exit":                     {"cmd/kapsel"},
+	"fmt.Print":                   {"cmd/kapsel"},
+	"fmt.Printf":                  {"cmd/kapsel"},
+	"fmt.Println":                 {"cmd/kapsel"},
+	"log/slog.SetDefault":         {"cmd/kapsel"},
+	"context.TODO":                {},
+	"runtime/debug.SetGCPercent":  {"cmd/kapsel"},
+	"runtime/debug.SetMaxThreads": {"cmd/kapsel"},
+}
+
+// maxDirect is how many modules of others the module may require directly, tests' included.
+const maxDirect = 30
+
+// source is a file of ours that is not a test.
+type source struct {
+	path string // slash-separated, from the module's root
+	pkg  string
+	set  *token.FileSet
+	file *ast.File
+}
+
+// sources parses all files of the module that are not tests, under every build tag.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	set := token.NewFileSet()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch base := d.Name(); {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (base[0] == '.' || base[0] == '_' || base == "testdata" || nested(name)):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(set, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		slashed := filepath.ToSlash(name)
+		all = append(all, source{slashed, path.Dir(slashed), set, file})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// nested reports whether a directory is a module of its own.
+func nested(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
+// imports are the file's imports by the name that the file calls them.
+func (s source) imports(t *testing.T) map[string]string {
+	t.Helper()
+	names := make(map[string]string)
+	for _, spec := range s.file.Imports {
+		p, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := path.Base(p)
+		if strings.HasPrefix(name, "v") && strings.Trim(name[1:], "0123456789") == "" {
+			name = path.Base(path.Dir(p)) // such as math/rand/v2
+		}
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		if name == "_" || name == "." {
+			name += p // two such imports must not hide each other
+		}
+		names[name] = p
+	}
+	return names
+}
+
+// permits reports whether a list of packages holds one.
+func permits(list []string, pkg string) bool {
+	return slices.Contains(list, pkg) || slices.Contains(list, anywhere[0])
+}
+
+// ours is an import path as mayImport names it; false for a package of others.
+func ours(imported string) (string, bool) {
+	if imported == module {
+		return ".", true
+	}
+	return strings.CutPrefix(imported, module+"/")
+}
+
+// library is the longest row of libraries that an import path belongs to, "" without one.
+func library(imported string) string {
+	best := ""
+	for lib := range libraries {
+		if (imported == lib || strings.HasPrefix(imported, lib+"/")) && len(lib) > len(best) {
+			best = lib
+		}
+	}
+	return best
+}
+
+func TestArchitectureImports(t *testing.T) {
+	for _, s := range sources(t) {
+		allowed, known := mayImport[s.pkg]
+		if !known {
+			t.Errorf("package %s has no row in mayImport", s.pkg)
+			continue
+		}
+		for _, imported := range s.imports(t) {
+			if name, ok := ours(imported); ok {
+				if !permits(allowed, name) {
+					t.Errorf("%s imports %s, which %s may not", s.path, name, s.pkg)
+				}
+				continue
+			}
+			if list, ok := narrow[imported]; ok && !permits(list, s.pkg) {
+				t.Errorf("%s imports %s, which %s may not", s.path, imported, s.pkg)
+			}
+			if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+				continue // the standard library
+			}
+			if lib := library(imported); lib == "" || !permits(libraries[lib], s.pkg) {
+				t.Errorf("%s imports %s, which has no row in libraries that names %s", s.path, imported, s.pkg)
+			}
+		}
+	}
+}
+
+func TestArchitecture_B95_NarrowNames(t *testing.T) {
+	for _, s := range sources(t) {
+		imports := s.imports(t)
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); ok && imports[x.Name] != "" {
+				name := imports[x.Name] + "." + sel.Sel.Name
+				if list, ok := narrowNames[name]; ok && !permits(list, s.pkg) {
+					t.Errorf("%s uses %s, which %s may not", s.set.Position(n.Pos()), name, s.pkg)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestArchitecturePackageComments(t *testing.T) {
+	documented := make(map[string]bool)
+	for _, s := range sources(t) {
+		documented[s.pkg] = documented[s.pkg] || s.file.Doc != nil
+	}
+	for pkg, ok := range documented {
+		if !ok {
+			t.Errorf("package %s has no comment that says what it does", pkg)
+		}
+	}
+}
+
+func TestArchitectureFewDependencies(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := 0
+	for line := range strings.Lines(string(mod)) {
+		if strings.HasPrefix(line, "\t") && !strings.Contains(line, "// indirect") {
+			direct++
+		}
+	}
+	if direct > maxDirect {
+		t.Errorf("go.mod requires %d modules directly, more than %d", direct, maxDirect)
+	}
+}
