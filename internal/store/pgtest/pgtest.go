@@ -1,0 +1,115 @@
+// Package pgtest gives tests a real PostgreSQL that is thrown away afterwards.
+//
+// One cluster serves all tests of a process: it is made when the first test asks for it, in
+// a temporary directory, and every test gets a database of its own in it (New, or From a
+// template). Tests that stop, freeze or kill the server start one of their own (Start).
+//
+// Durability is what such tests are about, so fsync stays on. PostgreSQL refuses to run as
+// root; a root process runs it as the user postgres. A missing PostgreSQL fails the test.
+//
+// A cluster does not outlive the process that started it, however that ends: a small
+// watcher waits for the process's end of a pipe to close, stops the server and removes its files.
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// New makes an empty database in the process's cluster and returns its URL.
+func New(t testing.TB) string {
+	t.Helper()
+	return shared(t).New(t)
+}
+
+// From makes a database as a copy of a template and returns its URL. The template is built
+// once a process, by the first test that names it: build gets the URL of an empty database,
+// and must have closed its connections when it returns.
+func From(t testing.TB, template string, build func(ctx context.Context, url string) error) string {
+	t.Helper()
+	return shared(t).From(t, template, build)
+}
+
+// cluster is the process's own; it lives until the process ends.
+var cluster struct {
+	sync.Mutex
+	server *Server
+}
+
+func shared(t testing.TB) *Server {
+	t.Helper()
+	cluster.Lock()
+	defer cluster.Unlock()
+	if cluster.server == nil {
+		s, err := start(nil)
+		if err != nil {
+			t.Fatalf("start PostgreSQL: %v", err)
+		}
+		cluster.server = s
+	}
+	return cluster.server
+}
+
+// New makes an empty database on the server and returns its URL.
+func (s *Server) New(t testing.TB) string {
+	t.Helper()
+	return s.create(t, "")
+}
+
+// From is the function of the same name, on this server.
+func (s *Server) From(t testing.TB, template string, build func(ctx context.Context, url string) error) string {
+	t.Helper()
+	s.templates.Lock()
+	defer s.templates.Unlock()
+	name, ok := s.templates.names[template]
+	if !ok {
+		name = fmt.Sprintf("template_%d", len(s.templates.names))
+		if err := s.exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+			t.Fatalf("create template database: %v", err)
+		}
+		if err := build(t.Context(), s.URL(name)); err != nil {
+			t.Fatalf("build template %s: %v", template, err)
+		}
+		s.templates.names[template] = name
+	}
+	return s.create(t, name) // one at a time: PostgreSQL copies a template for one at a time
+}
+
+// databases counts the databases of the process, to name them.
+var databases atomic.Int64
+
+func (s *Server) create(t testing.TB, template string) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	create := "CREATE DATABASE " + name
+	if template != "" {
+		create += " TEMPLATE " + template
+	}
+	if err := s.exec(t.Context(), create); err != nil {
+		t.Fatalf("create database: %v", err)
+	}
+	t.Cleanup(func() {
+		// A server that the test has stopped takes its databases along.
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+	})
+	return s.URL(name)
+}
+
+// exec runs one statement as the superuser.
+func (s *Server) exec(ctx context.Context, sql string) error {
+	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
