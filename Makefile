@@ -1,0 +1,42 @@
+# Everything that is built, tested and measured here. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build test check fmt chaos perf docker clean tools
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# The release build: static, with no paths of the machine that made it, the same bytes each time.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)'
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/kapsel
+	$(BUILD) -o bin/kapsel ./cmd/kapsel
+
+test: tools check ## everything that must hold before a change is merged (about 10 minutes on 2 cores)
+	$(GO) test -race -timeout 12m ./...
+
+tools:
+	@scripts/tools
+
+check: ## the parts of test that need no database: format, vet, staticcheck, go.mod, generated files
+	scripts/check
+
+fmt: ## format all Go files
+	gofmt -w $$(git ls-files '*.go')
+
+chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts (about an hour)
+	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/e2e/...
+
+perf: ## measure, and compare with the limits in docs/performance.md (a quiet machine, please)
+	$(GO) test -tags perf -run Perf -timeout 30m -count=1 -v ./internal/e2e
+
+docker: ## build the container image kapsel:VERSION
+	docker build --build-arg VERSION=$(VERSION) -t kapsel:$(VERSION) .
+
+clean: ## remove what was built here
+	rm -rf bin
