@@ -21,10 +21,10 @@ const Redacted = "[redacted]"
 // Text is a secret in the clear. However it is printed, logged or encoded, it reads
 // "[redacted]"; only Reveal gives it out. The zero Text is empty.
 type Text struct {
+	_ [0]func() // not comparable by ==, which would compare the pointers
 	// A pointer, because fmt prints unexported fields of the structs that hold a Text
 	// without asking its methods: what it shows then is the address.
 	s *string
-	_ [0]func() // not comparable by ==, which would compare the pointers
 }
 
 // NewText makes a Text of a string.
