@@ -1,0 +1,49 @@
+package egress
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// handshakeText says for people why a TLS handshake failed.
+func handshakeText(err error) string {
+	var (
+		invalid x509.CertificateInvalidError
+		host    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		record  tls.RecordHeaderError
+		op      *net.OpError
+	)
+	const cert = "the destination's certificate "
+	switch {
+	case errors.As(err, &host):
+		return cert + "is for another name"
+	case errors.As(err, &unknown):
+		return cert + "is not signed by a known authority"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return cert + "has expired or is not yet valid"
+	case errors.As(err, &invalid):
+		return cert + "is not valid"
+	case errors.As(err, &record):
+		return "the destination does not speak TLS at this port"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "the TLS handshake failed: " + alertText(op)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the connection was lost in the TLS handshake"
+	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) {
+		return cert + "is not valid"
+	}
+	return "the TLS handshake failed: the destination offers nothing that is accepted (TLS 1.2 or later is needed)"
+}
+
+// alertText is the text of an alert, such as "handshake failure".
+func alertText(op *net.OpError) string {
+	return strings.TrimPrefix(op.Err.Error(), "tls: ")
+}
