@@ -1,0 +1,361 @@
+package delivery
+
+import (
+	"container/heap"
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/breaker"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// The claim loop's rhythm.
+const (
+	// listEvery is how often the store is asked which endpoints have work.
+	listEvery = time.Second
+	// probeWait is how long a gate waits for the probe of another node before it looks again.
+	probeWait = 500 * time.Millisecond
+	// errorWait is how long the loop waits after trouble of the store.
+	errorWait = 500 * time.Millisecond
+	// claimBatch and claimBytes bound one claim.
+	claimBatch = 512
+	claimBytes = 4 << 20
+	// cancelBatch bounds one step of canceling what waits for a deleted endpoint.
+	cancelBatch = 500
+)
+
+// agenda is a heap of gates by the time of their next look. A gate that is not in it has no
+// known work, or waits for something that will put it back: an exchange's end, a change of
+// settings, or the next list of the backlog.
+type agenda []*gate
+
+func (a agenda) Len() int           { return len(a) }
+func (a agenda) Less(i, j int) bool { return a[i].look.Before(a[j].look) }
+func (a agenda) Swap(i, j int) {
+	a[i], a[j] = a[j], a[i]
+	a[i].index, a[j].index = i, j
+}
+func (a *agenda) Push(x any) {
+	g := x.(*gate)
+	g.index = len(*a)
+	*a = append(*a, g)
+}
+func (a *agenda) Pop() any {
+	old := *a
+	g := old[len(old)-1]
+	old[len(old)-1] = nil
+	*a = old[:len(old)-1]
+	g.index = -1
+	return g
+}
+
+// lookAt puts a gate into the agenda, or moves it there to an earlier time.
+func (e *Engine) lookAt(g *gate, t time.Time) {
+	switch {
+	case g.index < 0:
+		g.look = t
+		heap.Push(&e.agenda, g)
+	case t.Before(g.look):
+		g.look = t
+		heap.Fix(&e.agenda, g.index)
+	default:
+		return
+	}
+	if g.index == 0 {
+		e.poke()
+	}
+}
+
+// dueAt notes that a delivery of the gate waits in the store from a time on.
+func (e *Engine) dueAt(g *gate, t time.Time) {
+	g.notes++
+	if g.nextDue.IsZero() || t.Before(g.nextDue) {
+		g.nextDue = t
+	}
+	if !g.hungry {
+		e.lookAt(g, t)
+	}
+}
+
+// lookAgain makes the claim loop list the backlog at its next turn.
+func (e *Engine) lookAgain() {
+	e.mu.Lock()
+	e.listed = time.Time{}
+	e.mu.Unlock()
+	e.poke()
+}
+
+// claimLoop moves due deliveries from the store into the gates until ctx ends.
+func (e *Engine) claimLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		next, err := e.claimRound(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				e.Log.Warn("due deliveries cannot be read; trying again", "error", err)
+			}
+			next = e.Clock.Now().Add(errorWait)
+			select {
+			case <-ctx.Done():
+			case <-time.After(errorWait):
+			}
+		}
+		timer.Reset(max(0, next.Sub(e.Clock.Now())))
+		select {
+		case <-ctx.Done():
+		case <-e.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// claimRound lists the backlog if it is time to, looks at the gates whose time has come,
+// and claims for those with room. It returns when it wants to run again.
+func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
+	now := e.Clock.Now()
+	e.mu.Lock()
+	list := now.Sub(e.listed) >= listEvery
+	e.mu.Unlock()
+	if list {
+		if err := e.listBacklog(ctx, now); err != nil {
+			return next, err
+		}
+	}
+
+	e.mu.Lock()
+	claims, wants := e.collect(now)
+	node := e.node
+	next = e.listed.Add(listEvery)
+	if len(e.agenda) > 0 && e.agenda[0].look.Before(next) {
+		next = e.agenda[0].look
+	}
+	bytes := max(1, min(claimBytes, e.Budget.FreeForDeliveries()))
+	fits := len(wants) > 0 && e.Budget.Delivery(bytes)
+	if len(wants) > 0 && !fits {
+		for _, c := range claims { // body memory: the end of an exchange frees some
+			e.starve(c.gate)
+			e.hungry.add(c.gate)
+		}
+	}
+	e.mu.Unlock()
+	if !fits {
+		return next, nil
+	}
+
+	claimed, err := e.Store.Claim(ctx, node, now, wants, int(bytes))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Budget.Adjust(-bytes)
+	if err != nil {
+		for _, c := range claims {
+			e.lookAt(c.gate, now)
+		}
+		e.doubt() // it may have been written
+		return next, err
+	}
+	got, size := map[*gate]int{}, 0
+	for i := range claimed {
+		c := &claimed[i]
+		if node != e.node {
+			break // declared dead meanwhile: they are another node's
+		}
+		g := e.gates[c.Delivery.EndpointID]
+		e.held[c.Delivery.Token] = struct{}{}
+		e.Budget.Adjust(int64(c.Delivery.Size))
+		e.hold(g, &job{delivery: c.Delivery, event: c.Event, due: c.DueSince})
+		got[g]++
+		size += c.Delivery.Size
+	}
+	for _, c := range claims {
+		g := c.gate
+		switch {
+		case !g.open(now) || e.stopping:
+			e.giveBackReady(g)
+		case got[g] == c.limit || got[g] > 0 && 2*size > int(bytes) || g.notes != c.notes:
+			e.lookAt(g, now) // there may be more
+			next = now
+		default:
+			// The rest is not due, or another node takes it: the next list tells.
+			g.nextDue = time.Time{}
+		}
+	}
+	e.dispatch()
+	return next, nil
+}
+
+// claim is what collect decided to claim for a gate.
+type claim struct {
+	gate  *gate
+	limit int
+	notes int // of the gate, when it was decided
+}
+
+// listBacklog asks the store which endpoints have work and puts them into the agenda.
+func (e *Engine) listBacklog(ctx context.Context, now time.Time) error {
+	backlog, err := e.Store.Backlog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range backlog {
+		ep, err := e.Settings.AnyEndpoint(ctx, w.EndpointID)
+		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.DeletedAt.IsZero() {
+			if err := e.cancelWaiting(ctx, w.EndpointID, now); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		e.dueAt(e.gateOf(ep), w.DueAt)
+		e.mu.Unlock()
+	}
+	e.mu.Lock()
+	e.listed = now
+	e.mu.Unlock()
+	return nil
+}
+
+// cancelWaiting cancels what waits for a deleted endpoint.
+func (e *Engine) cancelWaiting(ctx context.Context, id kapsel.EndpointID, now time.Time) error {
+	for {
+		n, err := e.Store.CancelWaiting(ctx, id, now, cancelBatch)
+		if err != nil || n < cancelBatch {
+			return err
+		}
+	}
+}
+
+// collect takes the gates whose time has come off the agenda and returns what to claim for
+// them. Those that cannot claim now go back for when they can. The caller holds mu.
+func (e *Engine) collect(now time.Time) (claims []claim, wants []store.Want) {
+	if e.stopping || !e.leased() {
+		return nil, nil
+	}
+	left := min(claimBatch, e.free())
+	for len(e.agenda) > 0 && !e.agenda[0].look.After(now) {
+		g := heap.Pop(&e.agenda).(*gate)
+		if len(g.ready) > 0 {
+			e.turns.add(g) // it may have waited for the rate
+		}
+		if g.nextDue.IsZero() || !g.admits() {
+			continue
+		}
+		if g.nextDue.After(now) {
+			e.lookAt(g, g.nextDue)
+			continue
+		}
+		if !g.open(now) {
+			e.lookAtCircuit(g, now)
+			continue
+		}
+		room, _ := e.room(g, now)
+		switch {
+		case room <= 0:
+			e.starve(g)
+		case left <= 0:
+			e.starve(g)
+			e.hungry.add(g)
+		case g.slowNow(now) && e.slowFull(now):
+			e.lookAt(g, now.Add(100*time.Millisecond))
+		case g.ep.RateLimit != nil && g.bucket.Next(now).After(now):
+			e.lookAt(g, g.bucket.Next(now))
+		default:
+			n := min(room, left)
+			left -= n
+			claims = append(claims, claim{g, n, g.notes})
+			wants = append(wants, store.Want{EndpointID: g.id, Limit: n})
+		}
+	}
+	e.dispatch()
+	return claims, wants
+}
+
+// lookAtCircuit decides when to look again at a gate whose circuit does not let ordinary
+// exchanges start: now, as a probe, if it is time for one.
+func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
+	switch c := g.circuit; {
+	case g.probing:
+	case c.State == kapsel.CircuitOpened && c.RetryAt.After(now):
+		e.lookAt(g, c.RetryAt)
+	case c.HoldUntil.After(now):
+		e.lookAt(g, c.HoldUntil)
+	default:
+		probe, ok := breaker.Probe(c, now, e.node)
+		if !ok || e.busy >= e.Workers || g.slowNow(now) && e.slowFull(now) {
+			e.lookAt(g, now.Add(probeWait))
+			return
+		}
+		g.probing = true
+		e.background(func() { e.probe(g, probe) })
+	}
+}
+
+// probe wins the circuit's one probe against the other nodes, claims a delivery for it and
+// starts it.
+func (e *Engine) probe(g *gate, want kapsel.Circuit) {
+	ctx, cancel := context.WithTimeout(e.cut, 10*time.Second)
+	defer cancel()
+	won, err := e.Store.SaveCircuit(ctx, want)
+	if err != nil {
+		if kapsel.CodeOf(err) == kapsel.Conflict { // another node was first
+			if c, err := e.Store.Circuit(ctx, g.id); err == nil {
+				won = c
+			}
+		}
+		e.endProbe(g, won)
+		return
+	}
+	now := e.Clock.Now()
+	e.mu.Lock()
+	e.setCircuit(g, won, now)
+	node, claim := e.node, e.leased() && !e.stopping && e.Budget.Delivery(1)
+	e.mu.Unlock()
+	var claimed []store.Claimed
+	if claim {
+		claimed, err = e.Store.Claim(ctx, node, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
+		e.Budget.Adjust(-1)
+		if err != nil {
+			e.mu.Lock()
+			e.doubt()
+			e.mu.Unlock()
+		}
+	}
+	if len(claimed) == 0 { // nothing waits any more: let the next delivery probe
+		e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
+			return breaker.Answer(c, breaker.Neutral, e.Clock.Now(), g.ep.Circuit), c.Probe == node
+		})
+		e.mu.Lock()
+		g.nextDue = time.Time{}
+		e.mu.Unlock()
+		e.endProbe(g, kapsel.Circuit{})
+		return
+	}
+	j := &job{delivery: claimed[0].Delivery, event: claimed[0].Event, due: claimed[0].DueSince, probe: true}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held[j.delivery.Token] = struct{}{}
+	e.Budget.Adjust(int64(j.delivery.Size))
+	if e.stopping || !g.admits() {
+		e.hold(g, j)
+		e.giveBackReady(g)
+		g.probing = false
+		return
+	}
+	e.start(g, j, e.Clock.Now())
+}
+
+// endProbe ends this node's part in a probe and looks at the gate again.
+func (e *Engine) endProbe(g *gate, c kapsel.Circuit) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	g.probing = false
+	e.setCircuit(g, c, now)
+	if !g.nextDue.IsZero() {
+		e.lookAt(g, now.Add(probeWait/5))
+	}
+}

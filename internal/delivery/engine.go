@@ -1,0 +1,347 @@
+// Package delivery is the engine that brings events to their endpoints: claim → gate →
+// send → record. The store says what is due; the engine decides what may start now, makes
+// the exchange, and records its outcome.
+//
+// It promises at-least-once: every delivery in the store is attempted until it is terminal,
+// on this node or on another. It keeps nothing that a crash could lose: a delivery that it
+// holds is marked so in the store, and is taken over when the node's lease ends.
+//
+// Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
+// claim.go (what waits in the store), gate.go and turns.go (what may start), send.go (the
+// exchange), record.go (its outcome).
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Store is what the engine needs of the store.
+type Store interface {
+	store.Queue
+	CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (int, error)
+}
+
+// Config is what the engine is built from. All fields are needed.
+type Config struct {
+	Store     Store
+	Settings  *store.Cache
+	Clock     *store.Clock
+	Vault     *secret.Vault
+	Transport http.RoundTripper // made by package egress
+	Budget    *budget.Budget
+	Workers   int           // exchanges in flight at once
+	Lease     time.Duration // how long a silent node keeps its work
+	Version   string        // for User-Agent
+	Log       *slog.Logger
+}
+
+// Engine runs deliveries on one node.
+type Engine struct {
+	Config
+	metrics  *metrics
+	couriers couriers
+
+	wake chan struct{} // the claim loop has something to do
+
+	mu        sync.Mutex // guards all that follows, and every gate
+	node      kapsel.NodeID
+	renewed   time.Time // when the lease was last asked for, by the monotonic clock
+	nodes     int       // alive, this one included
+	rank      int       // of this node among them
+	stopping  bool
+	gates     map[kapsel.EndpointID]*gate
+	turns     turns     // gates with something ready, for the next free worker
+	agenda    agenda    // gates with work in the store, by when to look at them
+	hungry    turns     // gates with work in the store that found the node full
+	behind    int       // gates with due work that could not be claimed for lack of room
+	listed    time.Time // when the backlog was last listed
+	running   map[*gate]struct{}
+	slowSum   int                           // exchanges of slow endpoints when last counted, and started since …
+	slowAt    time.Time                     // … then
+	held      map[kapsel.AttemptID]struct{} // claim tokens that this node knows it holds
+	busy      int                           // workers in use
+	waiting   int                           // deliveries and permits held without a worker
+	fresh     int                           // of both, those that came by a permit
+	parked    []*gate                       // kept from starting by the share of slow endpoints
+	doubtful  bool                          // an acceptance was not confirmed: look for what it left
+	exhausted bool                          // all workers were busy at the last start
+
+	work    sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
+	cut     context.Context
+	cutNow  context.CancelFunc // ends running exchanges
+	stopped chan struct{}      // closed when recording may no longer wait for the store
+}
+
+// New makes an engine; Run makes it work.
+func New(cfg Config) *Engine {
+	e := &Engine{
+		Config:  cfg,
+		wake:    make(chan struct{}, 1),
+		gates:   map[kapsel.EndpointID]*gate{},
+		running: map[*gate]struct{}{},
+		held:    map[kapsel.AttemptID]struct{}{},
+		stopped: make(chan struct{}),
+	}
+	e.cut, e.cutNow = context.WithCancel(context.Background())
+	e.couriers.engine = e
+	e.metrics = newMetrics(e)
+	cfg.Settings.OnChange(e.settingsChanged)
+	return e
+}
+
+// Join makes the node known to the store. Call it once, before ingest asks for permits.
+func (e *Engine) Join(ctx context.Context) error {
+	node, asked := kapsel.NewNodeID(e.Clock.Now()), time.Now()
+	if err := e.Store.Join(ctx, node, e.Clock.Now(), e.Lease); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.node, e.renewed, e.nodes, e.rank = node, asked, 1, 0
+	e.mu.Unlock()
+	return nil
+}
+
+// Run works until ctx ends, then stops: nothing starts any more, what is held unsent goes
+// back to the store, running exchanges go on until grace is over and are then cut, recorded
+// as OutcomeUnknown. Run returns when all is recorded or, at the latest, soon after grace.
+func (e *Engine) Run(ctx context.Context, grace time.Duration) {
+	var loops sync.WaitGroup
+	loops.Go(func() { e.claimLoop(ctx) })
+	loops.Go(func() { e.leaseLoop(ctx) })
+	loops.Go(func() { e.takeOverLoop(ctx) })
+	<-ctx.Done()
+
+	end := time.NewTimer(grace)
+	defer end.Stop()
+	e.mu.Lock()
+	e.stopping = true
+	for _, g := range e.gates {
+		e.giveBackReady(g)
+	}
+	e.mu.Unlock()
+
+	// The lease is kept alive while exchanges run, so that nobody takes them over.
+	alive, died := context.WithCancel(context.WithoutCancel(ctx))
+	loops.Wait()
+	loops.Go(func() { e.leaseLoop(alive) })
+	idle := make(chan struct{})
+	go func() { e.work.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-end.C:
+		e.cutNow()
+		time.AfterFunc(2*time.Second, func() { close(e.stopped) })
+		<-idle
+	}
+	died()
+	loops.Wait()
+	e.cutNow()
+	e.mu.Lock()
+	node := e.node
+	e.mu.Unlock()
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := e.Store.Leave(leave, node); err != nil {
+		e.Log.Warn("the node could not sign off; its lease will run out", "error", err)
+	}
+}
+
+// leaseLoop renews the node's lease every fifth of it.
+func (e *Engine) leaseLoop(ctx context.Context) {
+	tick := time.NewTicker(e.Lease / 5)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := e.renew(ctx); err != nil && ctx.Err() == nil {
+			e.Log.Warn("the node's lease could not be renewed", "error", err)
+		}
+	}
+}
+
+func (e *Engine) renew(ctx context.Context) error {
+	e.mu.Lock()
+	node := e.node
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
+	defer cancel()
+	asked := time.Now()
+	err := e.Store.Renew(ctx, node, e.Clock.Now(), e.Lease)
+	switch {
+	case kapsel.CodeOf(err) == kapsel.Conflict:
+		return e.rejoin(ctx)
+	case err != nil:
+		return err
+	}
+	nodes, err := e.Store.Nodes(ctx, e.Clock.Now())
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renewed = asked
+	e.nodes, e.rank = max(1, len(nodes)), 0
+	for i, id := range nodes {
+		if id == node {
+			e.rank = i
+		}
+	}
+	e.dispatch()
+	e.poke()
+	return nil
+}
+
+// rejoin starts again under a new id after this node was declared dead: what it held is
+// another's now. Exchanges that still run will find their records refused.
+func (e *Engine) rejoin(ctx context.Context) error {
+	e.Log.Error("the node was silent past its lease and declared dead; it starts again under a new id")
+	e.mu.Lock()
+	for _, g := range e.gates {
+		for _, j := range g.ready {
+			e.drop(g, j)
+		}
+		g.ready, g.readyBytes = nil, 0
+	}
+	e.mu.Unlock()
+	return e.Join(ctx)
+}
+
+// leased reports whether the node's lease is certain to hold for now: within 70 % of it
+// since it was last asked for, by the monotonic clock. The caller holds mu.
+func (e *Engine) leased() bool { return time.Since(e.renewed) < e.Lease*7/10 }
+
+// takeOverLoop moves what dead nodes held, at once and then every fifth of the lease, and
+// gives back what an unconfirmed acceptance left under this node's name.
+func (e *Engine) takeOverLoop(ctx context.Context) {
+	tick := time.NewTicker(e.Lease / 5)
+	defer tick.Stop()
+	for {
+		moved, err := e.Store.TakeOver(ctx, e.Clock.Now(), takeOverBatch)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			e.Log.Warn("work of dead nodes could not be taken over", "error", err)
+		case moved > 0:
+			e.Log.Info("took over deliveries of a dead node; their outcomes are unknown", "deliveries", moved)
+			e.lookAgain()
+		}
+		if err == nil {
+			err = e.reconcile(ctx)
+		}
+		if moved == takeOverBatch && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+const takeOverBatch = 500
+
+// Doubt tells the engine that an acceptance with a permit ended without being confirmed:
+// it may be stored as held by this node, and nobody would send it.
+func (e *Engine) doubt() { e.doubtful = true }
+
+// reconcile gives back deliveries that the store says this node holds and it does not know.
+// A token is known from before its acceptance or claim is written until after its record,
+// so whatever the store lists first and is then unknown is nobody's.
+func (e *Engine) reconcile(ctx context.Context) error {
+	e.mu.Lock()
+	node, doubtful := e.node, e.doubtful
+	e.doubtful = false
+	e.mu.Unlock()
+	if !doubtful {
+		return nil
+	}
+	held, err := e.Store.Held(ctx, node)
+	if err == nil {
+		now := e.Clock.Now()
+		lost := held[:0]
+		e.mu.Lock()
+		for _, d := range held {
+			if _, known := e.held[d.Token]; !known {
+				d.DueAt = now
+				lost = append(lost, d)
+			}
+		}
+		e.mu.Unlock()
+		if len(lost) > 0 {
+			err = e.Store.GiveBack(ctx, lost)
+			e.lookAgain()
+		}
+	}
+	if err != nil {
+		e.mu.Lock()
+		e.doubtful = true
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// settingsChanged is told by the cache what has changed.
+func (e *Engine) settingsChanged(s store.Settings) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	for _, c := range s.Circuits {
+		if g := e.gates[c.EndpointID]; g != nil {
+			e.setCircuit(g, c, now)
+		}
+	}
+	for i := range s.Endpoints {
+		if g := e.gates[s.Endpoints[i].ID]; g != nil {
+			e.setEndpoint(g, &s.Endpoints[i], now)
+		}
+	}
+	e.dispatch()
+	e.poke()
+}
+
+// background runs f as work that stopping waits for.
+func (e *Engine) background(f func()) {
+	e.work.Add(1)
+	go func() { defer e.work.Done(); f() }()
+}
+
+// insist repeats a write to the store until it is done, refused (Conflict), or stopping can
+// wait no longer; then the node's lease runs out and another node finds what was held.
+func (e *Engine) insist(write func(ctx context.Context) error) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		err := write(ctx)
+		cancel()
+		if err == nil || !errors.Is(err, &kapsel.Error{Code: kapsel.DatabaseUnavailable}) {
+			return err
+		}
+		select {
+		case <-e.stopped:
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// poke wakes the claim loop.
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,85 @@
+package delivery
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// metrics are the engine's figures. The gauges are computed when they are read.
+type metrics struct {
+	outcomes   *prometheus.CounterVec
+	attempts   prometheus.Histogram
+	firstDelay prometheus.Histogram
+	exhausted  prometheus.Counter
+	busy       prometheus.GaugeFunc
+	memory     prometheus.GaugeFunc
+}
+
+func newMetrics(e *Engine) *metrics {
+	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+	return &metrics{
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kapsel_deliveries_total", Help: "Recorded attempts by what became of the delivery: delivered, retry, failed, dead_letter or canceled.",
+		}, []string{"outcome"}),
+		attempts: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kapsel_delivery_attempt_duration_seconds", Help: "Duration of exchanges with destinations.", Buckets: buckets,
+		}),
+		firstDelay: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kapsel_delivery_first_attempt_delay_seconds", Help: "Time from an event's reception to the start of its first attempt.", Buckets: buckets,
+		}),
+		exhausted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kapsel_workers_exhausted_total", Help: "Times that all workers became busy while deliveries waited (E3004).",
+		}),
+		busy: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kapsel_workers_busy", Help: "Workers in use.",
+		}, func() float64 { e.mu.Lock(); defer e.mu.Unlock(); return float64(e.busy) }),
+		memory: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kapsel_body_memory_bytes", Help: "Bytes of event bodies held in memory.",
+		}, func() float64 { return float64(e.Budget.Used()) }),
+	}
+}
+
+// Collectors are the engine's metrics, to be registered.
+func (e *Engine) Collectors() []prometheus.Collector {
+	m := e.metrics
+	return []prometheus.Collector{m.outcomes, m.attempts, m.firstDelay, m.exhausted, m.busy, m.memory}
+}
+
+// Why says what a pending delivery waits for, in the words of the API; "" for nothing.
+func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
+	if d.Status != kapsel.Pending {
+		return ""
+	}
+	switch ep.State {
+	case kapsel.EndpointPaused:
+		return "paused"
+	case kapsel.EndpointDisabled:
+		return "disabled"
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	c := e.Settings.Circuit(ep.ID)
+	g := e.gates[ep.ID]
+	if g != nil {
+		c = g.circuit
+	}
+	switch {
+	case c.State == kapsel.CircuitOpened || c.State == kapsel.CircuitHalfOpen:
+		return "circuit"
+	case c.HoldUntil.After(now):
+		return "throttled"
+	case d.DueAt.After(now):
+		return "retry"
+	case g == nil:
+		return ""
+	case ep.RateLimit != nil && g.bucket.Next(now).After(now):
+		return "rate"
+	case g.running >= e.limit(g):
+		return "concurrency"
+	case e.busy >= e.Workers:
+		return "worker"
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// Permit allows ingest to store a new delivery as held by this node, to be sent as soon as
+// it is committed. It ends with exactly one of HandOver and Return.
+type Permit struct {
+	Node  kapsel.NodeID
+	Token kapsel.AttemptID // the claim token to store, and the id of the first attempt
+	gate  *gate
+	size  int
+}
+
+// Permit reserves the start of a delivery of size bytes to an endpoint, or returns nil when
+// it must wait in the store: the endpoint is not active, its circuit is not closed, its
+// rate, concurrency, the workers or body memory are used up, or older work of it waits.
+func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping || !e.leased() {
+		return nil
+	}
+	now := e.Clock.Now()
+	g := e.gateOf(ep)
+	room, _ := e.room(g, now)
+	switch {
+	case !g.open(now),
+		!g.nextDue.IsZero() && !g.nextDue.After(now), // older work waits
+		room <= 0,
+		e.free() <= 0,
+		e.behind > 0 && e.fresh >= max(1, e.Workers*3/4), // the last quarter is for older work
+		!e.Budget.Delivery(int64(size)):
+		return nil
+	}
+	p := &Permit{Node: e.node, Token: kapsel.NewAttemptID(now, ep.Part), gate: g, size: size}
+	e.held[p.Token] = struct{}{}
+	g.reserved++
+	e.waiting++
+	e.fresh++
+	e.work.Add(1) // stopping waits for the acceptance to be confirmed or not
+	return p
+}
+
+// Return gives an unused permit back. confirmed says that nothing is stored under it; if it
+// is not known, the engine looks for what may be.
+func (e *Engine) Return(p *Permit, confirmed bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.end(p)
+	e.fresh--
+	e.Budget.Adjust(-int64(p.size))
+	delete(e.held, p.Token)
+	if !confirmed {
+		e.doubt()
+	}
+	e.feed(p.gate, e.Clock.Now())
+}
+
+// end takes a permit off the books; the delivery that follows from it is counted anew.
+func (e *Engine) end(p *Permit) {
+	p.gate.reserved--
+	e.waiting--
+	e.work.Done()
+}
+
+// HandOver starts a delivery that was stored under a permit, in its turn. The event's body
+// belongs to the engine until the exchange ends.
+func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer e.end(p) // last: giving back must be counted before this is not
+	j := &job{delivery: d, event: ev, due: ev.ReceivedAt, fresh: true}
+	switch {
+	case p.Node != e.node: // declared dead meanwhile: it is another node's
+		e.waiting++
+		e.drop(p.gate, j)
+	case e.stopping || !p.gate.open(e.Clock.Now()):
+		e.hold(p.gate, j)
+		e.giveBackReady(p.gate)
+	default:
+		e.hold(p.gate, j)
+		e.dispatch()
+	}
+}
+
+// Waiting tells the engine that a delivery was stored as pending, due at once.
+func (e *Engine) Waiting(ep *kapsel.Endpoint, due time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dueAt(e.gateOf(ep), due)
+}

@@ -1,0 +1,324 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
+)
+
+// Limits of what is sent and kept.
+const (
+	maxHeaders     = 100
+	maxHeaderBytes = 16 << 10
+	redacted       = "[redacted]"
+)
+
+// courier is what an endpoint's exchanges share: its settings, made ready to use.
+type courier struct {
+	revision int64
+	until    time.Time // a secret's overlap ends: make a new courier then; zero: never
+	url      *url.URL
+	timeout  time.Duration
+	signer   *signature.Signer // nil: not signed
+	set      kapsel.Header     // values in clear
+	drop     map[string]bool   // canonical names that are not sent along
+	keep     map[string]bool   // canonical names that are sent along although usually not
+}
+
+// couriers keeps the couriers of endpoints in use.
+type couriers struct {
+	engine *Engine
+	mu     sync.RWMutex
+	byID   map[kapsel.EndpointID]*courier
+}
+
+// of finds or makes the courier of an endpoint's current settings.
+func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (*courier, error) {
+	c.mu.RLock()
+	got := c.byID[ep.ID]
+	c.mu.RUnlock()
+	if got != nil && got.revision == ep.Revision && (got.until.IsZero() || now.Before(got.until)) {
+		return got, nil
+	}
+	made, err := c.engine.newCourier(ctx, ep, now)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID == nil {
+		c.byID = map[kapsel.EndpointID]*courier{}
+	}
+	c.byID[ep.ID] = made
+	return made, nil
+}
+
+func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (*courier, error) {
+	tenant, err := e.Settings.Tenant(ctx, ep.TenantID)
+	if err != nil {
+		return nil, fmt.Errorf("read the tenant: %w", err)
+	}
+	c := &courier{revision: ep.Revision, timeout: ep.Timeout, drop: canonical(ep.Headers.Drop), keep: canonical(ep.Headers.Keep)}
+	if c.url, err = url.Parse(ep.URL); err != nil {
+		return nil, fmt.Errorf("parse the endpoint's URL: %w", err)
+	}
+	var keys [][]byte
+	for _, s := range ep.Signing.Secrets {
+		if !s.ExpiresAt.IsZero() {
+			if !now.Before(s.ExpiresAt) {
+				continue
+			}
+			if c.until.IsZero() || s.ExpiresAt.Before(c.until) {
+				c.until = s.ExpiresAt
+			}
+		}
+		key, err := e.Vault.Open(tenant, ep.ID.String(), s)
+		if err != nil {
+			return nil, fmt.Errorf("open a signing secret: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	if ep.Signing.Enabled && len(keys) > 0 {
+		c.signer = signature.NewSigner(keys)
+	}
+	for name, s := range ep.Headers.Set {
+		value, err := e.Vault.Open(tenant, ep.ID.String(), s)
+		if err != nil {
+			return nil, fmt.Errorf("open the value of header %s: %w", name, err)
+		}
+		c.set = append(c.set, kapsel.HeaderField{Name: textproto.CanonicalMIMEHeaderKey(name), Value: string(value)})
+	}
+	return c, nil
+}
+
+func canonical(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, n := range names {
+		set[textproto.CanonicalMIMEHeaderKey(n)] = true
+	}
+	return set
+}
+
+// framing are the headers that are never sent along: they belong to one connection, or are
+// ours to say.
+var framing = canonical([]string{
+	"Host", "Content-Length", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
+	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Traceparent", "User-Agent",
+})
+
+// personal are the headers that are sent along only where the endpoint keeps them.
+var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate"})
+
+// forwards reports whether a received header, by its canonical name, is sent along.
+func (c *courier) forwards(name string) bool {
+	switch {
+	case framing[name], strings.HasPrefix(name, "X-Kapsel-"), c.drop[name]:
+		return false
+	case c.keep[name]:
+		return true
+	}
+	return !personal[name] && !strings.HasPrefix(name, "X-Forwarded-")
+}
+
+// header builds what goes out with an attempt, and the same as it is recorded: in the order
+// of the wire, with secret values redacted.
+func (c *courier) header(j *job, version string, now time.Time) (http.Header, kapsel.Header) {
+	d, ev := &j.delivery, &j.event
+	h := make(http.Header, len(ev.Header)+len(c.set)+9)
+	size := 0
+	add := func(name, value string) {
+		size += len(name) + len(value) + 4
+		h[name] = append(h[name], value)
+	}
+	add("X-Kapsel-Event-Id", ev.ID.String())
+	add("X-Kapsel-Delivery-Attempt", strconv.Itoa(d.Attempts+1))
+	add("X-Kapsel-Attempt-Id", d.Token.String())
+	add("X-Kapsel-Original-Timestamp", ev.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z"))
+	add("User-Agent", "Kapsel/"+version)
+	add("Traceparent", telemetry.Continue(ev.TraceParent))
+	if c.signer != nil {
+		id := ev.ID.String()
+		add("Webhook-Id", id)
+		add("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+		add("Webhook-Signature", c.signer.Sign(id, now, ev.Body))
+	}
+	for _, f := range c.set {
+		delete(h, f.Name)
+		add(f.Name, f.Value)
+	}
+	if ev.ContentType != "" && h["Content-Type"] == nil {
+		add("Content-Type", ev.ContentType)
+	}
+	named := connectionNames(ev.Header)
+	count := len(h)
+	for _, f := range ev.Header {
+		name := textproto.CanonicalMIMEHeaderKey(f.Name)
+		switch {
+		case !c.forwards(name), named[name], name == "Content-Type":
+		case slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == name }):
+		case count >= maxHeaders || size+len(name)+len(f.Value)+4 > maxHeaderBytes:
+		default:
+			count++
+			add(name, f.Value)
+		}
+	}
+	sent := make(kapsel.Header, 0, count)
+	for name, values := range h {
+		for _, v := range values {
+			sent = append(sent, kapsel.HeaderField{Name: name, Value: v})
+		}
+	}
+	slices.SortStableFunc(sent, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
+	for i := range sent {
+		if slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == sent[i].Name }) {
+			sent[i].Value = redacted
+		}
+	}
+	return h, sent
+}
+
+// connectionNames are the headers that a Connection header named: they were for the hop to us.
+func connectionNames(h kapsel.Header) map[string]bool {
+	v := h.Get("Connection")
+	if v == "" {
+		return nil
+	}
+	names := strings.Split(v, ",")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return canonical(names)
+}
+
+// outcome is how an attempt ended.
+type outcome struct {
+	started    time.Time // store time
+	duration   time.Duration
+	status     int         // 0: no status line
+	code       kapsel.Code // "": a 2xx
+	text       string      // for people, without addresses
+	sent       kapsel.Header
+	header     kapsel.Header
+	body       []byte
+	retryAfter time.Time // zero: none
+	lost       bool      // not known whether the request was answered: E2010
+	unsent     error     // nothing was tried; why
+}
+
+// answered reports whether the destination answered.
+func (o *outcome) answered() bool { return o.status != 0 }
+
+// exchange makes the one request of an attempt. It never panics: what does inside becomes
+// an outcome that is not known.
+func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
+	start := time.Now()
+	now := e.Clock.Now()
+	o.started = now
+	defer func() {
+		o.duration = time.Since(start)
+		if p := recover(); p != nil {
+			e.Log.Error("panic in an exchange; its outcome is not known", "panic", fmt.Sprint(p), "delivery_id", j.delivery.ID.String())
+			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
+		}
+	}()
+	c, err := e.couriers.of(e.cut, ep, now)
+	if err != nil {
+		o.unsent = err
+		return o
+	}
+	ctx, cancel := context.WithTimeout(e.cut, c.timeout)
+	defer cancel()
+	h, sent := c.header(j, e.Version, now)
+	o.sent = sent
+
+	// A process that was frozen may have lost its lease since the delivery was dispatched.
+	e.mu.Lock()
+	leased := e.leased() && j.delivery.Node == e.node
+	e.mu.Unlock()
+	if !leased {
+		o.unsent = errors.New("the node's lease is not certain")
+		return o
+	}
+
+	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, c.url, h, j.event.Body))
+	if err != nil {
+		if e.cut.Err() != nil {
+			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
+			return o
+		}
+		o.code, o.text = egress.Classify(err)
+		return o
+	}
+	defer resp.Body.Close()
+	o.status = resp.StatusCode
+	o.header = headerOf(resp.Header)
+	o.body = egress.ReadBody(resp)
+	switch {
+	case o.status >= 200 && o.status < 300:
+	case o.status >= 500:
+		o.code, o.text = kapsel.HTTPServerError, "the destination answered "+strconv.Itoa(o.status)
+	default:
+		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)
+	}
+	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
+		o.retryAfter = retryAfter(resp.Header.Get("Retry-After"), now)
+	}
+	return o
+}
+
+// headerOf lists a response's header by name; values keep their order.
+func headerOf(h http.Header) kapsel.Header {
+	list := make(kapsel.Header, 0, len(h))
+	for name, values := range h {
+		for _, v := range values {
+			list = append(list, kapsel.HeaderField{Name: name, Value: v})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// retryAfter reads a Retry-After value (RFC 9110, 10.2.3: seconds or an HTTP date). What is
+// unreadable or past is none; what is later than MaxRetryAfter is cut to it.
+func retryAfter(v string, now time.Time) time.Time {
+	v = strings.TrimSpace(v)
+	latest := now.Add(kapsel.MaxRetryAfter)
+	if v == "" {
+		return time.Time{}
+	}
+	var at time.Time
+	if strings.Trim(v, "0123456789") == "" {
+		seconds, err := strconv.ParseUint(v, 10, 31)
+		if err != nil || seconds > uint64(kapsel.MaxRetryAfter/time.Second) {
+			return latest // a number too large to hold is late, too
+		}
+		at = now.Add(time.Duration(seconds) * time.Second)
+	} else {
+		t, err := http.ParseTime(v)
+		if err != nil {
+			return time.Time{}
+		}
+		at = t.UTC()
+	}
+	switch {
+	case !at.After(now):
+		return time.Time{}
+	case at.After(latest):
+		return latest
+	}
+	return at
+}

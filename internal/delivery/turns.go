@@ -1,0 +1,56 @@
+package delivery
+
+import "github.com/kapsel-hq/kapsel"
+
+// turns is a line of gates in which tenants take turns, and so do the endpoints of each.
+// Engine.mu guards it. The zero value is an empty line.
+type turns struct {
+	in      map[*gate]struct{}
+	tenants map[kapsel.TenantID]*turn
+	order   []*turn // tenants that have a gate in line, next first
+}
+
+// turn is one tenant's part of the line.
+type turn struct {
+	tenant kapsel.TenantID
+	gates  []*gate
+}
+
+// add puts a gate at the end of its tenant's part, once.
+func (t *turns) add(g *gate) {
+	if _, ok := t.in[g]; ok {
+		return
+	}
+	if t.in == nil {
+		t.in, t.tenants = map[*gate]struct{}{}, map[kapsel.TenantID]*turn{}
+	}
+	t.in[g] = struct{}{}
+	part := t.tenants[g.ep.TenantID]
+	if part == nil {
+		part = &turn{tenant: g.ep.TenantID}
+		t.tenants[g.ep.TenantID] = part
+		t.order = append(t.order, part)
+	}
+	part.gates = append(part.gates, g)
+}
+
+// next takes the gate whose turn it is out of the line; nil when the line is empty.
+func (t *turns) next() *gate {
+	if len(t.order) == 0 {
+		return nil
+	}
+	part := t.order[0]
+	t.order = t.order[1:]
+	g := part.gates[0]
+	part.gates = part.gates[1:]
+	delete(t.in, g)
+	if len(part.gates) > 0 {
+		t.order = append(t.order, part)
+	} else {
+		delete(t.tenants, part.tenant)
+	}
+	return g
+}
+
+// any reports whether a gate is in line.
+func (t *turns) any() bool { return len(t.order) > 0 }

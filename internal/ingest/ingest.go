@@ -1,0 +1,444 @@
+// Package ingest is the way in: it accepts webhooks over HTTP, checks their signature, and
+// answers 200 only after the event and its delivery are durably stored.
+//
+// The order of checks is a promise (an unsigned request never learns whether a key was
+// seen): id → endpoint → method → Content-Length → room → rate → body → signature → key →
+// store. What is answered with 4xx is never stored; 503 means "not known to be stored".
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/delivery"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/ratelimit"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Limits of a request.
+const (
+	MaxBody        = 10 << 20
+	maxHeaders     = 100
+	maxHeaderBytes = 16 << 10
+	maxContentType = 255
+)
+
+// Path is where webhooks are posted, followed by the endpoint's id.
+const Path = "/ingest/"
+
+// Config is what the handler is built from. All but Wait are needed.
+type Config struct {
+	Store     store.Inbox
+	Settings  *store.Cache
+	Clock     *store.Clock
+	Engine    *delivery.Engine
+	Vault     *secret.Vault
+	Budget    *budget.Budget
+	PublicURL string // base of what providers sign
+	Capacity  int    // requests waiting for a commit before new ones get 503
+	Log       *slog.Logger
+	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
+	// its status: for development.
+	Wait func(ctx context.Context, id kapsel.EventID) (status string)
+}
+
+// Handler answers what comes in below Path.
+type Handler struct {
+	Config
+	metrics   *metrics
+	limits    *ratelimit.Limiter[kapsel.TenantID]
+	verifiers verifiers
+	waiting   atomic.Int64 // requests accepted and not yet committed
+	stopping  atomic.Bool
+}
+
+// New makes a handler.
+func New(cfg Config) *Handler {
+	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
+	h.verifiers.config = &h.Config
+	return h
+}
+
+// Stop makes every further request 503 ShuttingDown.
+func (h *Handler) Stop() { h.stopping.Store(true) }
+
+// ServeHTTP accepts one webhook.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	err := h.serve(w, r)
+	code := "ok"
+	if err != nil {
+		code = string(kapsel.CodeOf(err))
+		h.refuse(w, r, err)
+	}
+	h.metrics.requests.WithLabelValues(code).Inc()
+	h.metrics.duration.Observe(time.Since(start).Seconds())
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	ep, err := h.endpoint(r)
+	if err != nil {
+		return err
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusMethodNotAllowed, Detail: "webhooks are posted: use POST"}
+	}
+	header, err := headerOf(r)
+	if err != nil {
+		return err
+	}
+	if r.ContentLength > MaxBody {
+		return tooLarge()
+	}
+	room, err := h.enter(r)
+	if err != nil {
+		return err
+	}
+	defer room.leave()
+	if err := h.limit(w, r, ep); err != nil {
+		return err
+	}
+	body, err := room.read(w, r)
+	if err != nil {
+		return err
+	}
+	now := h.Clock.Now()
+	verdict, err := h.verify(r, ep, body, now)
+	if err != nil {
+		return err
+	}
+	key, err := keyOf(ep, r.Header, body)
+	if err != nil {
+		return err
+	}
+	ev := kapsel.Event{
+		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
+		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: r.URL.RawQuery,
+		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict, TraceParent: r.Header.Get("Traceparent"),
+	}
+	accepted, err := h.accept(r.Context(), ep, ev)
+	if err != nil {
+		return err
+	}
+	h.answer(w, r, accepted)
+	return nil
+}
+
+// endpoint finds the endpoint that the path names.
+func (h *Handler) endpoint(r *http.Request) (*kapsel.Endpoint, error) {
+	text := strings.TrimPrefix(r.URL.Path, Path)
+	id, err := kapsel.ParseEndpointID(text)
+	if err != nil {
+		return nil, noEndpoint()
+	}
+	ep, err := h.Settings.Endpoint(r.Context(), id)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		return nil, noEndpoint()
+	}
+	return ep, err
+}
+
+func noEndpoint() error {
+	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
+}
+
+func tooLarge() error {
+	return kapsel.Errorf(kapsel.PayloadTooLarge, "the body is larger than %d bytes", MaxBody)
+}
+
+// headerOf lists the request's header by name; the values of one name keep their order.
+func headerOf(r *http.Request) (kapsel.Header, error) {
+	list := make(kapsel.Header, 0, len(r.Header)+4)
+	size := 0
+	for name, values := range r.Header {
+		for _, v := range values {
+			list = append(list, kapsel.HeaderField{Name: name, Value: v})
+			size += len(name) + len(v) + 4
+		}
+	}
+	if len(list) > maxHeaders || size > maxHeaderBytes {
+		return nil, &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusRequestHeaderFieldsTooLarge,
+			Detail: "more than 100 header lines, or more than 16 KiB of them",
+		}
+	}
+	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
+	for _, f := range list {
+		// Go's server joins folded lines and refuses NUL; a bare CR must not reach a header that we send.
+		if strings.ContainsAny(f.Value, "\r\n\x00") {
+			return nil, kapsel.Errorf(kapsel.InvalidRequest, "header %s has a control character", f.Name)
+		}
+	}
+	if len(r.Header.Get("Content-Type")) > maxContentType {
+		return nil, kapsel.Errorf(kapsel.InvalidRequest, "the content type is longer than %d bytes", maxContentType)
+	}
+	return list, nil
+}
+
+// redact takes out the values of headers that carry somebody's credentials, unless the
+// endpoint sends them along: they are not needed any more and would be stored.
+func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
+	for i, f := range header {
+		switch f.Name {
+		case "Authorization", "Cookie", "Proxy-Authorization":
+			if !slices.ContainsFunc(ep.Headers.Keep, func(k string) bool { return strings.EqualFold(k, f.Name) }) {
+				header[i].Value = "[redacted]"
+			}
+		}
+	}
+	return header
+}
+
+// limit holds the tenant to its rate.
+func (h *Handler) limit(w http.ResponseWriter, r *http.Request, ep *kapsel.Endpoint) error {
+	tenant, err := h.Settings.Tenant(r.Context(), ep.TenantID)
+	if err != nil {
+		return err
+	}
+	limits := tenant.Effective()
+	if limits.IngestPerSecond == nil {
+		return nil
+	}
+	burst := max(1, int(*limits.IngestPerSecond))
+	if limits.IngestBurst != nil {
+		burst = *limits.IngestBurst
+	}
+	ok, remaining, reset := h.limits.Allow(tenant.ID, *limits.IngestPerSecond, burst, h.Clock.Now())
+	seconds := int((reset + time.Second - 1) / time.Second)
+	w.Header().Set("X-RateLimit-Limit", strconv.Itoa(burst))
+	w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
+	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(seconds))
+	if !ok {
+		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(reset, time.Second)}
+	}
+	return nil
+}
+
+// verify checks the signature where the endpoint wants one.
+func (h *Handler) verify(r *http.Request, ep *kapsel.Endpoint, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
+	v, err := h.verifiers.of(r.Context(), ep)
+	if err != nil || v == nil {
+		return kapsel.SignatureVerdict{Scheme: "none"}, err
+	}
+	return v.Verify(signature.Request{
+		Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body,
+	}, now)
+}
+
+// accept stores the event with its delivery. With the engine's permit the delivery is held
+// by this node from the first and sent as soon as it is committed; without, it waits in the
+// store. The client may hang up: the commit goes on.
+func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event) (store.Accepted, error) {
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
+		Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+	}
+	permit := h.Engine.Permit(ep, ev.Size)
+	if permit != nil {
+		var err error
+		if d, err = d.After(kapsel.Claim{Node: permit.Node, Token: permit.Token}, ev.ReceivedAt); err != nil {
+			return store.Accepted{}, err
+		}
+	}
+	accepted, err := h.Store.Accept(context.WithoutCancel(ctx), store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
+	stored := err == nil && !accepted.Duplicate
+	switch {
+	case permit == nil && stored:
+		h.Engine.Waiting(ep, d.DueAt)
+	case permit != nil && stored:
+		h.Engine.HandOver(permit, d, ev)
+	case permit != nil:
+		h.Engine.Return(permit, err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable)
+	}
+	return accepted, err
+}
+
+// answer says that the event is stored. The body is a constant but for the id.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, a store.Accepted) {
+	id := a.EventID.String()
+	header := w.Header()
+	header["Content-Type"] = []string{"application/json"}
+	header["X-Kapsel-Event-Id"] = []string{id}
+	if a.Duplicate {
+		header["Idempotent-Replayed"] = []string{"true"}
+	}
+	status := "received"
+	if h.Wait != nil && strings.Contains(r.URL.RawQuery, "wait=") {
+		if d, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil && d > 0 {
+			ctx, cancel := context.WithTimeout(r.Context(), min(d, time.Minute))
+			defer cancel()
+			status = h.Wait(ctx, a.EventID)
+		}
+	}
+	body := make([]byte, 0, 96)
+	body = append(body, `{"event_id":"`...)
+	body = append(body, id...)
+	body = append(body, `","status":"`...)
+	body = append(body, status...)
+	body = append(body, "\"}"...)
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.Write(body) // a client that hung up learns nothing; its event is stored all the same
+}
+
+// refuse answers an error and logs what an operator may want to know of it.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	id := problem.NewRequestID()
+	r = r.WithContext(problem.WithRequestID(r.Context(), id))
+	level := slog.LevelDebug
+	switch code := kapsel.CodeOf(err); {
+	case code == "":
+		level = slog.LevelError // a bug
+	case code == kapsel.DatabaseUnavailable || code == kapsel.InvalidSignature:
+		level = slog.LevelInfo
+	}
+	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path)
+	problem.Write(w, r, err)
+}
+
+// enter reserves a place and the body's memory before the body is read.
+func (h *Handler) enter(r *http.Request) (*room, error) {
+	if h.stopping.Load() {
+		return nil, &kapsel.Error{Code: kapsel.ShuttingDown, Detail: "this process is stopping; try again", RetryAfter: time.Second}
+	}
+	n := r.ContentLength
+	if n < 0 { // chunked: reserved as it grows
+		n = firstChunk
+	}
+	if h.waiting.Add(1) > int64(h.Capacity) {
+		h.waiting.Add(-1)
+		return nil, full("too many requests wait for the database; try again")
+	}
+	if !h.Budget.Request(n) {
+		h.waiting.Add(-1)
+		return nil, full("too many bytes of bodies are held at the moment; try again")
+	}
+	return &room{h: h, held: n}, nil
+}
+
+func full(detail string) error {
+	return &kapsel.Error{Code: kapsel.QueueFull, Detail: detail, RetryAfter: time.Second}
+}
+
+// firstChunk is reserved for a body of unknown length before it is read.
+const firstChunk = 64 << 10
+
+// room is a request's place and memory.
+type room struct {
+	h    *Handler
+	held int64
+}
+
+func (m *room) leave() {
+	m.h.Budget.ReturnRequest(m.held)
+	m.h.waiting.Add(-1)
+}
+
+// read reads the whole body: of the announced length, or chunked up to MaxBody.
+func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength >= 0 {
+		body := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			return nil, unreadable(err)
+		}
+		return body, nil
+	}
+	src := http.MaxBytesReader(w, r.Body, MaxBody)
+	body := make([]byte, 0, firstChunk)
+	for {
+		n, err := src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return nil, unreadable(err)
+		case len(body) == cap(body):
+			more := int64(min(cap(body), MaxBody+1-cap(body)))
+			if !m.h.Budget.Grow(more) {
+				return nil, full("too many bytes of bodies are held at the moment; try again")
+			}
+			m.held += more
+			body = append(make([]byte, 0, int64(cap(body))+more), body...)
+		}
+	}
+}
+
+// unreadable says why a body could not be read to its end.
+func unreadable(err error) error {
+	var large *http.MaxBytesError
+	var network net.Error
+	switch {
+	case errors.As(err, &large):
+		return tooLarge()
+	case errors.As(err, &network) && network.Timeout():
+		return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusRequestTimeout, Detail: "the body did not arrive in time", Err: err}
+	}
+	return &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body ended early or is not valid chunked encoding", Err: err}
+}
+
+// keyOf is the event's idempotency key by the endpoint's strategy, nil without one.
+func keyOf(ep *kapsel.Endpoint, h http.Header, body []byte) ([]byte, error) {
+	switch ep.Idempotency.Strategy {
+	case kapsel.KeyNone:
+		return nil, nil
+	case kapsel.KeyFromContent:
+		sum := sha256.Sum256(body)
+		return sum[:], nil
+	case kapsel.KeyFromSourceID:
+		path, err := kapsel.ParsePath(ep.Idempotency.Path)
+		if err != nil {
+			return nil, nil // checked when it was set
+		}
+		if v, ok := path.Find(body); ok && len(v) >= 1 && len(v) <= maxKey {
+			return []byte(v), nil
+		}
+		return nil, nil
+	}
+	for _, name := range []string{ep.Idempotency.Header, "X-Idempotency-Key", "Idempotency-Key"} {
+		values := h.Values(name)
+		if name == "" || len(values) == 0 {
+			continue
+		}
+		if len(values) > 1 || !validKey(values[0]) {
+			return nil, &kapsel.Error{
+				Code: kapsel.InvalidRequest, Detail: "the idempotency key is not valid",
+				Fields: []kapsel.FieldError{{Field: name, Detail: "one value of 1 to 255 printable ASCII characters"}},
+			}
+		}
+		return []byte(values[0]), nil
+	}
+	for _, name := range signature.DeliveryIDHeader(ep.Verification.Provider) {
+		if v := h.Get(name); validKey(v) {
+			return []byte(v), nil
+		}
+	}
+	return nil, nil
+}
+
+const maxKey = 255
+
+// validKey reports whether a header's value can be a key: 1 to 255 bytes of printable ASCII.
+func validKey(v string) bool {
+	for i := range len(v) {
+		if v[i] < 0x20 || v[i] > 0x7e {
+			return false
+		}
+	}
+	return len(v) >= 1 && len(v) <= maxKey
+}

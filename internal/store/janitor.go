@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// Limits of one step of a deletion, so that it never holds up the hot path for long.
+const janitorBatch = 500
+
+// Janitor deletes what retention and idempotency windows have let go. Of all nodes one does
+// it at a time, by a lease row.
+type Janitor struct {
+	Store    Housekeeping
+	Settings *Cache
+	Clock    *Clock
+	Node     kapsel.NodeID
+	Every    time.Duration
+	Log      *slog.Logger
+}
+
+// Run works every so often until ctx ends.
+func (j *Janitor) Run(ctx context.Context) {
+	tick := time.NewTicker(j.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := j.sweep(ctx); err != nil && ctx.Err() == nil {
+			j.Log.Warn("what has expired could not be deleted; trying again", "error", err)
+		}
+	}
+}
+
+// sweep deletes all that is due for it, if this node leads the duty.
+func (j *Janitor) sweep(ctx context.Context) error {
+	now := j.Clock.Now()
+	leads, err := j.Store.Lead(ctx, "retention", j.Node, now, 2*j.Every)
+	if err != nil || !leads {
+		return err
+	}
+	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteExpiredKeys(ctx, now, janitorBatch) })
+	if err != nil {
+		return err
+	}
+	for _, t := range j.Settings.Tenants() {
+		before := now.Add(-t.Retention())
+		err := inBatches(ctx, func() (int, error) { return j.Store.DeleteFinished(ctx, t.ID, before, janitorBatch) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inBatches(ctx context.Context, step func() (int, error)) error {
+	for {
+		n, err := step()
+		if err != nil || n < janitorBatch {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond): // the hot path goes first
+		}
+	}
+}
