@@ -1,0 +1,285 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// accepting are the promises of Inbox.
+var accepting = []promise{
+	{"what was accepted is there when it returns", func(w *world) {
+		for _, in := range []store.Acceptance{
+			w.accept(w.endpoint),
+			w.accept(w.endpoint, heldBy(w.node)),
+			w.accept(w.endpoint, key("k"), func(in *store.Acceptance) {
+				in.Event.Signature = kapsel.SignatureVerdict{Scheme: "stripe", Valid: true, KeyID: "sec_1", Skew: -3 * time.Second}
+				in.Event.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+				in.Event.ReceivedAt = w.now.Add(123456 * time.Microsecond)
+			}),
+		} {
+			got := w.event(in.Event.ID)
+			w.same("event", in.Event, got.Event)
+			w.same("its deliveries", []kapsel.Delivery{in.Delivery}, got.Deliveries)
+			w.same("the delivery", in.Delivery, w.delivery(in.Delivery.ID))
+			if in.Event.IdempotencyKey == nil && got.Event.IdempotencyKey != nil {
+				w.t.Errorf("no key came back as the key %q", got.Event.IdempotencyKey)
+			}
+		}
+	}},
+
+	{"B-30 B-33 B-36 bodies of any bytes stay as they are", func(w *world) {
+		all := make([]byte, 256)
+		for i := range all {
+			all[i] = byte(i)
+		}
+		for name, b := range map[string][]byte{
+			"every byte": all, "NUL": {0}, "invalid UTF-8": {0xff, 0xfe, 0xc0, 0x80}, "NUL in JSON": []byte(`{"a":"\u0000"}`),
+			"huge number": []byte(`1e130000`), "lone surrogate": []byte(`"\ud800"`), "CR LF": []byte("\r\n \r\n"), "backslashes": []byte(`\x27\\'';--`),
+		} {
+			in := w.accept(w.endpoint, body(b))
+			w.same(name, b, w.event(in.Event.ID).Event.Body)
+		}
+		for _, c := range w.claim(w.endpoint) {
+			w.same("claimed", w.event(c.Event.ID).Event, c.Event)
+		}
+	}},
+
+	{"B-23 B-48 bodies of 0 bytes to 10 MiB", func(w *world) {
+		random := rand.NewChaCha8([32]byte{1})
+		for _, size := range []int{0, 1, 4095, 4096, store.LargeBody, store.LargeBody + 1, store.BatchBytes + 1, 10 << 20} {
+			b := make([]byte, size)
+			random.Read(b)
+			in := w.accept(w.endpoint, body(b))
+			got := w.event(in.Event.ID).Event
+			if !bytes.Equal(b, got.Body) || got.Size != size {
+				w.t.Fatalf("a body of %d bytes came back with %d, and as size %d, or with others", size, len(got.Body), got.Size)
+			}
+		}
+	}},
+
+	{"B-9 header values keep every byte, lines their order", func(w *world) {
+		var high []byte
+		for b := 0x80; b <= 0xff; b++ {
+			high = append(high, byte(b))
+		}
+		in := w.accept(w.endpoint, func(in *store.Acceptance) {
+			in.Event.ContentType = "text/plain; name=" + string(high)
+			in.Event.Query = "q=" + string(high) + "&%00=%ff"
+			in.Event.Header = kapsel.Header{
+				{Name: "X-High", Value: string(high)}, {Name: "x-b", Value: "2"}, {Name: "X-A", Value: "1"},
+				{Name: "X-B", Value: "3"}, {Name: "x-b", Value: ""}, {Name: "X-Tab", Value: "a\tb: c, d"},
+			}
+		})
+		w.same("event", in.Event, w.event(in.Event.ID).Event)
+	}},
+
+	{"memory is the caller's again when it returns", func(w *world) {
+		in := w.acceptance(w.endpoint, key("mine"), body([]byte("mine too")))
+		want := w.acceptance(w.endpoint, key("mine"), body([]byte("mine too")))
+		want.Event.ID, want.Delivery = in.Event.ID, in.Delivery
+		_, err := w.store.Accept(w.ctx, in)
+		w.must(err)
+		clear(in.Event.Body)
+		clear(in.Event.IdempotencyKey)
+		clear(in.Event.Header)
+		w.same("event", want.Event, w.event(want.Event.ID).Event)
+	}},
+
+	{"B-70 a remembered key is a duplicate of the first, whatever its body", func(w *world) {
+		first := w.accept(w.endpoint, key("k"), body([]byte("first")))
+		w.pass(time.Hour)
+		for _, b := range []string{"first", "second"} {
+			in := w.acceptance(w.endpoint, key("k"), body([]byte(b)))
+			got, err := w.store.Accept(w.ctx, in)
+			w.must(err)
+			w.same("accepted", store.Accepted{EventID: first.Event.ID, Duplicate: true}, got)
+			_, err = w.store.Event(w.ctx, kapsel.TenantID{}, in.Event.ID)
+			w.refused(err, kapsel.NotFound, "the duplicate's own event")
+		}
+		w.same("deliveries", []kapsel.Delivery{first.Delivery}, w.deliveries(w.endpoint))
+	}},
+
+	{"B-65 a key is forgotten when its window, counted from the first, is over", func(w *world) {
+		first := w.accept(w.endpoint, key("k"))
+		w.pass(24*time.Hour - time.Millisecond)
+		got, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint, key("k"))) // does not slide the window
+		w.must(err)
+		w.same("just before its end", store.Accepted{EventID: first.Event.ID, Duplicate: true}, got)
+
+		w.pass(2 * time.Millisecond)
+		second := w.accept(w.endpoint, key("k"))
+		w.pass(24*time.Hour - time.Millisecond)
+		got, err = w.store.Accept(w.ctx, w.acceptance(w.endpoint, key("k")))
+		w.must(err)
+		w.same("in the second's window", store.Accepted{EventID: second.Event.ID, Duplicate: true}, got)
+		w.same("the first", first.Event, w.event(first.Event.ID).Event)
+	}},
+
+	{"each window is its acceptance's own", func(w *world) {
+		w.accept(w.endpoint, key("short"), func(in *store.Acceptance) { in.Window = time.Minute })
+		long := w.accept(w.endpoint, key("long"), func(in *store.Acceptance) { in.Window = 30 * 24 * time.Hour })
+		w.pass(29 * 24 * time.Hour)
+		w.accept(w.endpoint, key("short"))
+		got, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint, key("long")))
+		w.must(err)
+		w.same("accepted", store.Accepted{EventID: long.Event.ID, Duplicate: true}, got)
+	}},
+
+	{"B-63 of 100 calls with one key one is stored and the others are its duplicates", func(w *world) {
+		const calls = 100
+		var ins [calls]store.Acceptance
+		var got [calls]store.Accepted
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint, key("k"), body(fmt.Appendf(nil, "body %d", i)))
+		}
+		w.together(calls, func(i int) (err error) {
+			got[i], err = w.store.Accept(w.ctx, ins[i])
+			return err
+		})
+		originals := 0
+		for i := range got {
+			if !got[i].Duplicate {
+				originals++
+				w.same("the original's id", ins[i].Event.ID, got[i].EventID)
+				w.same("the original", ins[i].Event, w.event(got[i].EventID).Event)
+			}
+			w.same("everyone's id", got[0].EventID, got[i].EventID)
+		}
+		if n := len(w.deliveries(w.endpoint)); originals != 1 || n != 1 {
+			w.t.Fatalf("%d originals, %d deliveries; want 1 and 1", originals, n)
+		}
+	}},
+
+	{"B-62 one key at two endpoints is two events", func(w *world) {
+		for _, e := range []kapsel.Endpoint{w.endpoint, w.newEndpoint(w.tenant), w.newEndpoint(w.newTenant())} {
+			w.accept(e, key("k"))
+		}
+	}},
+
+	{"B-41 keys are compared byte by byte", func(w *world) {
+		for _, k := range []string{
+			"a", "A", "a ", " a", "a\x00", "a\x00b", "\x00", "\xff", "\xff\xfe", "é", "é", "%", "_", "'; DROP TABLE events; --", "\\x61",
+			strings.Repeat("k", 255), strings.Repeat("k", 254) + "l", strings.Repeat("\xf0\x9f\x93\xa6", 63),
+		} {
+			in := w.accept(w.endpoint, key(k))
+			w.same("key", []byte(k), w.event(in.Event.ID).Event.IdempotencyKey)
+			got, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint, key(k)))
+			w.must(err)
+			w.same("accepted", store.Accepted{EventID: in.Event.ID, Duplicate: true}, got)
+		}
+	}},
+
+	{"F-A3 the same call again is the original, not its duplicate", func(w *world) {
+		for _, in := range []store.Acceptance{
+			w.accept(w.endpoint), w.accept(w.endpoint, key("k")), w.accept(w.endpoint, key("held"), heldBy(w.node)),
+		} {
+			for range 2 {
+				got, err := w.store.Accept(w.ctx, in)
+				w.must(err)
+				w.same("accepted", store.Accepted{EventID: in.Event.ID}, got)
+			}
+			w.same("event", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Delivery}}, w.event(in.Event.ID))
+		}
+	}},
+
+	{"the same call again does not set back what became of it", func(w *world) {
+		in := w.accept(w.endpoint, key("k"), heldBy(w.node))
+		done := w.complete(in.Delivery, ok)
+		_, err := w.store.Accept(w.ctx, in)
+		w.must(err)
+		w.same("delivery", []kapsel.Delivery{done.Delivery}, w.deliveries(w.endpoint))
+	}},
+
+	{"calls of one moment all get their own answer", func(w *world) {
+		const calls = 1500 // more than a group commit holds
+		other := w.newEndpoint(w.tenant)
+		var ins [calls]store.Acceptance
+		for i := range ins {
+			e := []kapsel.Endpoint{w.endpoint, other}[i%2]
+			ins[i] = w.acceptance(e, body(fmt.Appendf(nil, "body %d", i)))
+			if i%3 == 0 {
+				key(fmt.Sprint(i))(&ins[i])
+			}
+		}
+		w.together(calls, func(i int) error {
+			got, err := w.store.Accept(w.ctx, ins[i])
+			if err == nil && got != (store.Accepted{EventID: ins[i].Event.ID}) {
+				err = fmt.Errorf("call %d: accepted %+v, want the original %s", i, got, ins[i].Event.ID)
+			}
+			return err
+		})
+		for i := range ins {
+			w.same("event", store.EventRecord{Event: ins[i].Event, Deliveries: []kapsel.Delivery{ins[i].Delivery}}, w.event(ins[i].Event.ID))
+		}
+	}},
+
+	{"a row's own fault fails its own call only", func(w *world) {
+		const calls = 60
+		var ins [calls]store.Acceptance
+		var errs [calls]error
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint, key(fmt.Sprint(i)))
+			if i%10 == 0 { // delivering, but held by no one
+				ins[i].Delivery.Status, ins[i].Delivery.DueAt = kapsel.Delivering, time.Time{}
+			}
+		}
+		w.together(calls, func(i int) error {
+			_, errs[i] = w.store.Accept(w.ctx, ins[i])
+			return nil
+		})
+		for i := range ins {
+			_, err := w.store.Event(w.ctx, kapsel.TenantID{}, ins[i].Event.ID)
+			switch {
+			case i%10 != 0 && errs[i] != nil:
+				w.t.Errorf("a sound call failed with those that are not: %v", errs[i])
+			case errs[i] == nil && err != nil:
+				w.t.Errorf("accepted, but not there: %v", err)
+			case errs[i] != nil && err == nil:
+				w.t.Errorf("refused (%v), but there", errs[i])
+			}
+		}
+	}},
+
+	{"a caller that goes away leaves a whole event or none, and can ask again", func(w *world) {
+		const calls = 50
+		var ins [calls]store.Acceptance
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint, key(fmt.Sprint(i)), body(bytes.Repeat([]byte{byte(i)}, 1000)))
+		}
+		var leaving sync.WaitGroup
+		w.together(calls, func(i int) error {
+			ctx, leave := context.WithCancel(w.ctx)
+			leaving.Go(leave)
+			in := ins[i]
+			in.Event.Body = bytes.Clone(in.Event.Body)
+			_, err := w.store.Accept(ctx, in)
+			clear(in.Event.Body) // the caller's again
+			if err != nil && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+				return fmt.Errorf("error is %w, want %s", err, kapsel.DatabaseUnavailable)
+			}
+			if err == nil {
+				_, err = w.store.Event(w.ctx, kapsel.TenantID{}, in.Event.ID)
+				return err
+			}
+			return nil
+		})
+		leaving.Wait()
+		for i := range ins {
+			got, err := w.store.Accept(w.ctx, ins[i])
+			w.must(err)
+			w.same("accepted", store.Accepted{EventID: ins[i].Event.ID}, got)
+			w.same("event", ins[i].Event, w.event(ins[i].Event.ID).Event)
+		}
+		if n := len(w.deliveries(w.endpoint)); n != calls {
+			w.t.Errorf("%d deliveries, want %d", n, calls)
+		}
+	}},
+}

@@ -1,0 +1,286 @@
+package storetest
+
+import (
+	"slices"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+const lease = 10 * time.Second
+
+// deadAndLive joins a node for one lease, not heard of again, and then one for good, which
+// claims from now on.
+func (w *world) deadAndLive() (dead, live kapsel.NodeID) {
+	w.t.Helper()
+	dead = w.join(lease)
+	live = w.join(24 * time.Hour)
+	w.node = live
+	return dead, live
+}
+
+// takeOver takes over what dead nodes hold, once their leases have ended.
+func (w *world) takeOver(limit int) int {
+	w.t.Helper()
+	n, err := w.store.TakeOver(w.ctx, w.now, limit)
+	w.must(err)
+	return n
+}
+
+// nodes are the promises of Join, Renew, Leave, Nodes and TakeOver.
+var nodes = []promise{
+	{"a node is alive until its lease ends", func(w *world) {
+		node := w.join(lease)
+		alive := func(want bool, what string) {
+			w.t.Helper()
+			got, err := w.store.Nodes(w.ctx, w.now)
+			w.must(err)
+			if slices.Contains(got, node) != want {
+				w.t.Fatalf("%s: alive = %v, want %v", what, !want, want)
+			}
+		}
+		alive(true, "joined")
+		w.pass(lease - time.Millisecond)
+		alive(true, "at the end of its lease")
+		w.must(w.store.Renew(w.ctx, node, w.now, lease))
+		w.pass(lease - time.Millisecond)
+		alive(true, "renewed")
+		w.pass(2 * time.Millisecond)
+		alive(false, "after its lease")
+	}},
+
+	{"nodes are in the order of their ids", func(w *world) {
+		all := w.several(4)
+		if !slices.IsSortedFunc(all, func(a, b kapsel.NodeID) int { return slices.Compare(a[:], b[:]) }) || !slices.Contains(all, w.node) {
+			w.t.Errorf("nodes are %v; %v must be one of them", all, w.node)
+		}
+	}},
+
+	{"a lease that was let pass can be renewed while nobody took over", func(w *world) {
+		node := w.join(lease)
+		w.pass(2 * lease)
+		w.must(w.store.Renew(w.ctx, node, w.now, lease))
+		w.same("taken over", 0, w.takeOver(100))
+		w.must(w.store.Renew(w.ctx, node, w.now, lease))
+	}},
+
+	{"F-A5 what a dead node held gets an unknown attempt, and is due at once", func(w *world) {
+		dead, live := w.deadAndLive()
+		first := w.accept(w.endpoint, heldBy(dead)).Delivery
+		retried := w.complete(w.accept(w.endpoint, heldBy(live)).Delivery, again).Delivery
+		w.pass(again.Delay)
+		got, err := w.store.Claim(w.ctx, dead, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
+		w.must(err)
+		w.same("claimed", 1, len(got))
+		second := got[0].Delivery
+		w.same("claimed", retried.ID, second.ID)
+		mine := w.accept(w.endpoint, heldBy(live)).Delivery
+		waiting := w.accept(w.endpoint, due(w.now.Add(time.Hour))).Delivery
+
+		w.same("moved", 2, w.takeOver(100))
+		for _, held := range []kapsel.Delivery{first, second} {
+			want, err := held.After(kapsel.Lost{Takeover: true}, w.now)
+			w.must(err)
+			w.same("delivery", want, w.delivery(held.ID))
+			all := w.attempts(held.ID)
+			unknown := all[len(all)-1]
+			if unknown.StartedAt.IsZero() || unknown.StartedAt.After(w.now) {
+				w.t.Errorf("the attempt began at %v", unknown.StartedAt)
+			}
+			unknown.StartedAt, unknown.Duration, unknown.Error = time.Time{}, 0, ""
+			w.same("unknown attempt", kapsel.Attempt{
+				ID: held.Token, DeliveryID: held.ID, EventID: held.EventID, EndpointID: held.EndpointID, TenantID: held.TenantID,
+				Number: held.Attempts + 1, ErrorCode: kapsel.OutcomeUnknown,
+			}, unknown)
+		}
+		w.same("a live node's", mine, w.delivery(mine.ID))
+		w.same("what waits", waiting, w.delivery(waiting.ID))
+		w.same("moved again", 0, w.takeOver(100))
+		w.same("due", 2, len(w.claim(w.endpoint)))
+	}},
+
+	{"F-F1 who was taken over can no longer renew, nor complete", func(w *world) {
+		dead, _ := w.deadAndLive()
+		held := w.accept(w.endpoint, heldBy(dead)).Delivery
+		w.pass(lease + time.Millisecond)
+		w.same("moved", 1, w.takeOver(100))
+		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+
+		lost := w.delivery(held.ID)
+		w.refused(w.store.Complete(w.ctx, w.completion(held, ok)), kapsel.Conflict, "complete")
+		held.DueAt = w.now.Add(time.Hour)
+		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
+		w.same("delivery", lost, w.delivery(held.ID))
+		w.same("attempts", 1, len(w.attempts(held.ID)))
+
+		next := w.claimOne()
+		done := w.complete(next, ok)
+		w.same("delivery", done.Delivery, w.delivery(held.ID))
+		w.same("attempts", 2, len(w.attempts(held.ID)))
+	}},
+
+	{"a node that died holding nothing is dead, too", func(w *world) {
+		dead, _ := w.deadAndLive()
+		w.pass(lease + time.Millisecond)
+		w.same("moved", 0, w.takeOver(100))
+		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+	}},
+
+	{"nodes with a lease are not taken over", func(w *world) {
+		a, b := w.deadAndLive() // on a store of one process a is dead already
+		alive, err := w.store.Nodes(w.ctx, w.now)
+		w.must(err)
+		for _, node := range []kapsel.NodeID{a, b} {
+			if slices.Contains(alive, node) {
+				w.accept(w.endpoint, heldBy(node))
+			}
+		}
+		w.pass(lease - time.Millisecond)
+		w.same("moved", 0, w.takeOver(100))
+		for _, node := range alive {
+			w.must(w.store.Renew(w.ctx, node, w.now, lease))
+		}
+		w.pass(lease - time.Millisecond)
+		w.same("moved", 0, w.takeOver(100))
+	}},
+
+	{"a node that leaves is taken over at once", func(w *world) {
+		dead, _ := w.deadAndLive()
+		w.accept(w.endpoint, heldBy(dead))
+		w.must(w.store.Leave(w.ctx, dead))
+		alive, err := w.store.Nodes(w.ctx, w.now)
+		w.must(err)
+		if slices.Contains(alive, dead) {
+			w.t.Error("it is still listed")
+		}
+		w.pass(time.Millisecond)
+		w.same("moved", 1, w.takeOver(100))
+		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+	}},
+
+	{"a take-over moves up to its limit, and less when no more is held", func(w *world) {
+		dead, _ := w.deadAndLive()
+		for range 7 {
+			w.accept(w.endpoint, heldBy(dead))
+		}
+		w.pass(lease + time.Millisecond)
+		for _, want := range []int{3, 3, 1, 0} {
+			w.same("moved", want, w.takeOver(3))
+		}
+		w.same("due", 7, len(w.claim(w.endpoint)))
+	}},
+
+	{"take-overs at the same time move each delivery once", func(w *world) {
+		dead, _ := w.deadAndLive()
+		const held = 100
+		for range held {
+			w.accept(w.endpoint, heldBy(dead))
+		}
+		w.pass(lease + time.Millisecond)
+		w.together(6, func(int) error {
+			for {
+				n, err := w.store.TakeOver(w.ctx, w.now, 10)
+				if err != nil || n < 10 {
+					return err
+				}
+			}
+		})
+		w.takeOver(1000) // what another was taking while the last of them looked
+		for _, d := range w.deliveries(w.endpoint) {
+			if d.Status != kapsel.Pending || d.Attempts != 1 || d.Takeovers != 1 || len(w.attempts(d.ID)) != 1 {
+				w.t.Fatalf("moved more than once, or not at all: %+v", d)
+			}
+		}
+	}},
+
+	{"F-F4 a delivery whose nodes die five times in a row is a dead letter", func(w *world) {
+		in := w.accept(w.endpoint)
+		die := func() {
+			w.t.Helper()
+			w.node = w.join(lease)
+			w.claimOne()
+			w.must(w.store.Leave(w.ctx, w.node))
+			w.node = w.join(24 * time.Hour)
+			w.pass(time.Millisecond)
+			w.same("moved", 1, w.takeOver(100))
+		}
+		for range kapsel.MaxTakeovers - 1 {
+			die()
+		}
+		w.complete(w.claimOne(), again) // an answer ends the row
+		w.pass(again.Delay)
+		for range kapsel.MaxTakeovers - 1 {
+			die()
+			w.same("status", kapsel.Pending, w.delivery(in.Delivery.ID).Status)
+		}
+		die()
+		got := w.delivery(in.Delivery.ID)
+		if got.Status != kapsel.DeadLetter || got.LastErrorCode != kapsel.OutcomeUnknown ||
+			got.Attempts != 2*kapsel.MaxTakeovers || got.Counted != 1 || !got.FinishedAt.Equal(w.now) {
+			w.t.Errorf("delivery is %+v", got)
+		}
+		w.same("attempts", got.Attempts, len(w.attempts(got.ID)))
+		w.same("due", 0, len(w.claim(w.endpoint)))
+	}},
+
+	{"a completion and a take-over at the same time: one of them wins, whole", func(w *world) {
+		for range 20 {
+			dead := w.join(lease)
+			w.node = w.join(24 * time.Hour)
+			held := w.accept(w.endpoint, heldBy(dead)).Delivery
+			w.pass(lease + time.Millisecond)
+			done := w.completion(held, ok)
+			var completed error
+			w.together(2, func(i int) (err error) {
+				if i == 0 {
+					completed = w.store.Complete(w.ctx, done)
+					return nil
+				}
+				_, err = w.store.TakeOver(w.ctx, w.now, 10)
+				return err
+			})
+			w.takeOver(10)
+			got, attempts := w.delivery(held.ID), w.attempts(held.ID)
+			w.same("attempts", 1, len(attempts))
+			if completed == nil {
+				w.same("completed", done.Delivery, got)
+				w.same("its attempt", done.Attempt, attempts[0])
+				continue
+			}
+			w.refused(completed, kapsel.Conflict, "completion")
+			w.same("status", kapsel.Pending, got.Status)
+			w.same("its attempt", kapsel.OutcomeUnknown, attempts[0].ErrorCode)
+			w.complete(w.claimOne(), ok)
+		}
+	}},
+
+	{"a dead node's probe is free again, and its late answer a Conflict", func(w *world) {
+		dead, live := w.deadAndLive()
+		probing := w.newEndpoint(w.tenant)
+		c := kapsel.Circuit{EndpointID: w.endpoint.ID, State: kapsel.CircuitHalfOpen, ChangedAt: w.now, Successes: 2, Probe: dead}
+		held, err := w.store.SaveCircuit(w.ctx, c)
+		w.must(err)
+		c.EndpointID, c.Probe = probing.ID, live
+		alive, err := w.store.SaveCircuit(w.ctx, c)
+		w.must(err)
+		before := w.settings(0).Revision
+		w.pass(lease + time.Millisecond)
+		w.takeOver(100)
+
+		freed, err := w.store.Circuit(w.ctx, w.endpoint.ID)
+		w.must(err)
+		want := held
+		want.Probe, want.Version, want.Revision = kapsel.NodeID{}, freed.Version, freed.Revision
+		w.same("circuit", want, freed)
+		if freed.Version <= held.Version || freed.Revision <= before {
+			w.t.Errorf("version %d and revision %d do not follow %d and %d", freed.Version, freed.Revision, held.Version, before)
+		}
+		w.same("settings", []kapsel.Circuit{freed}, w.settings(before).Circuits)
+		_, err = w.store.SaveCircuit(w.ctx, held)
+		w.refused(err, kapsel.Conflict, "the late answer")
+		other, err := w.store.Circuit(w.ctx, probing.ID)
+		w.must(err)
+		w.same("a live node's probe", alive, other)
+	}},
+}
