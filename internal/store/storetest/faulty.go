@@ -1,0 +1,183 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Fault is how a call of a faulty store goes wrong.
+type Fault uint8
+
+// The faults. Their error is the store's DatabaseUnavailable, with ErrInjected as its cause,
+// so the caller cannot tell them apart.
+const (
+	NoFault      Fault = iota
+	NotPersisted       // it fails, and nothing was done
+	Persisted          // it is done, and fails all the same
+)
+
+// ErrInjected is the cause of every error that a faulty store adds.
+var ErrInjected = errors.New("injected fault")
+
+// Faulty wraps a store. Before each call of Inbox, Queue, Housekeeping, Settings, Endpoint,
+// Tenant, Time and Ping, plan is asked by the method's name what goes wrong; it may be
+// asked by many goroutines at once, and may block to hold the call back. The other methods
+// are the store's own.
+func Faulty(s store.Store, plan func(method string) Fault) store.Store {
+	return &faulty{Store: s, plan: plan}
+}
+
+// Nth is a plan by which the n-th call (1, 2, …) of a method goes wrong, and no other.
+func Nth(method string, n int, fault Fault) func(string) Fault {
+	var mu sync.Mutex
+	calls := 0
+	return func(m string) Fault {
+		if m != method {
+			return NoFault
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if calls++; calls == n {
+			return fault
+		}
+		return NoFault
+	}
+}
+
+type faulty struct {
+	store.Store
+	plan func(string) Fault
+}
+
+// try makes a call that has a result, or what the plan makes of it.
+func try[T any](f *faulty, method string, call func() (T, error)) (T, error) {
+	var none T
+	switch f.plan(method) {
+	case NotPersisted:
+		return none, store.Unavailable(ErrInjected)
+	case Persisted:
+		if _, err := call(); err != nil {
+			return none, err
+		}
+		return none, store.Unavailable(ErrInjected)
+	}
+	return call()
+}
+
+func (f *faulty) try(method string, call func() error) error {
+	_, err := try(f, method, func() (struct{}, error) { return struct{}{}, call() })
+	return err
+}
+
+func (f *faulty) Accept(ctx context.Context, in store.Acceptance) (store.Accepted, error) {
+	return try(f, "Accept", func() (store.Accepted, error) { return f.Store.Accept(ctx, in) })
+}
+
+func (f *faulty) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
+	return f.try("Join", func() error { return f.Store.Join(ctx, node, now, lease) })
+}
+
+func (f *faulty) Renew(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
+	return f.try("Renew", func() error { return f.Store.Renew(ctx, node, now, lease) })
+}
+
+func (f *faulty) Leave(ctx context.Context, node kapsel.NodeID) error {
+	return f.try("Leave", func() error { return f.Store.Leave(ctx, node) })
+}
+
+func (f *faulty) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error) {
+	return try(f, "Nodes", func() ([]kapsel.NodeID, error) { return f.Store.Nodes(ctx, now) })
+}
+
+func (f *faulty) TakeOver(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "TakeOver", func() (int, error) { return f.Store.TakeOver(ctx, now, limit) })
+}
+
+func (f *faulty) Backlog(ctx context.Context) ([]store.Waiting, error) {
+	return try(f, "Backlog", func() ([]store.Waiting, error) { return f.Store.Backlog(ctx) })
+}
+
+func (f *faulty) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+	return try(f, "Claim", func() ([]store.Claimed, error) { return f.Store.Claim(ctx, node, now, wants, maxBytes) })
+}
+
+func (f *faulty) Complete(ctx context.Context, done store.Completion) error {
+	return f.try("Complete", func() error { return f.Store.Complete(ctx, done) })
+}
+
+func (f *faulty) GiveBack(ctx context.Context, held []kapsel.Delivery) error {
+	return f.try("GiveBack", func() error { return f.Store.GiveBack(ctx, held) })
+}
+
+func (f *faulty) Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery, error) {
+	return try(f, "Held", func() ([]kapsel.Delivery, error) { return f.Store.Held(ctx, node) })
+}
+
+func (f *faulty) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
+	return try(f, "SaveCircuit", func() (kapsel.Circuit, error) { return f.Store.SaveCircuit(ctx, c) })
+}
+
+func (f *faulty) Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error) {
+	return try(f, "Circuit", func() (kapsel.Circuit, error) { return f.Store.Circuit(ctx, id) })
+}
+
+func (f *faulty) DisableGone(ctx context.Context, id kapsel.EndpointID, now time.Time) error {
+	return f.try("DisableGone", func() error { return f.Store.DisableGone(ctx, id, now) })
+}
+
+func (f *faulty) Settings(ctx context.Context, since int64) (store.Settings, error) {
+	return try(f, "Settings", func() (store.Settings, error) { return f.Store.Settings(ctx, since) })
+}
+
+func (f *faulty) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	return try(f, "Endpoint", func() (kapsel.Endpoint, error) { return f.Store.Endpoint(ctx, tenant, id) })
+}
+
+func (f *faulty) Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error) {
+	return try(f, "Tenant", func() (kapsel.Tenant, error) { return f.Store.Tenant(ctx, id) })
+}
+
+func (f *faulty) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (int, error) {
+	return try(f, "CancelWaiting", func() (int, error) { return f.Store.CancelWaiting(ctx, endpoint, now, limit) })
+}
+
+func (f *faulty) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (int, error) {
+	return try(f, "DeleteFinished", func() (int, error) { return f.Store.DeleteFinished(ctx, tenant, before, limit) })
+}
+
+func (f *faulty) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteExpiredKeys", func() (int, error) { return f.Store.DeleteExpiredKeys(ctx, now, limit) })
+}
+
+func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error) {
+	return try(f, "Lead", func() (bool, error) { return f.Store.Lead(ctx, duty, node, now, lease) })
+}
+
+func (f *faulty) QueueDepth(ctx context.Context, now time.Time, atMost int) (store.QueueDepth, error) {
+	return try(f, "QueueDepth", func() (store.QueueDepth, error) { return f.Store.QueueDepth(ctx, now, atMost) })
+}
+
+func (f *faulty) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (int, time.Time, error) {
+	type backlog struct {
+		count  int
+		oldest time.Time
+	}
+	b, err := try(f, "BacklogOf", func() (b backlog, err error) {
+		b.count, b.oldest, err = f.Store.BacklogOf(ctx, endpoint, atMost)
+		return b, err
+	})
+	return b.count, b.oldest, err
+}
+
+func (f *faulty) Time(ctx context.Context) (time.Time, error) {
+	return try(f, "Time", func() (time.Time, error) { return f.Store.Time(ctx) })
+}
+
+func (f *faulty) Ping(ctx context.Context) error {
+	return f.try("Ping", func() error { return f.Store.Ping(ctx) })
+}
