@@ -1,0 +1,204 @@
+// Package signature checks what providers sign and signs what Kapsel sends.
+//
+// Providers differ in data, not in code: presets.go has a few lines for each, and Verify is
+// the same for all. What every check keeps:
+//   - It works on the raw bytes of the body.
+//   - It fails closed: no signature, an unknown form, a second header of the same name are
+//     failures, and so is a time outside the tolerance where the provider signs one.
+//   - Any of the keys may have signed (rotation), with any of the first 10 signatures.
+//   - Decoded bytes are compared, in constant time.
+//   - What it says about a failure never holds the signature that was expected.
+package signature
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// maxSignatures is how many of a request's signatures are tried.
+const maxSignatures = 10
+
+// Key is a secret in the clear, as the endpoint's owner gave it.
+type Key struct {
+	ID    kapsel.SecretID
+	Value []byte
+}
+
+// Request is what a provider sent. URL is the whole URL that the provider sent it to, from
+// Kapsel's own configuration. Header has canonical keys, as net/http makes them.
+type Request struct {
+	Method string
+	URL    string
+	Header http.Header
+	Body   []byte
+}
+
+// Verifier checks the requests of one endpoint. It is safe concurrently.
+type Verifier struct {
+	name      string
+	preset    *preset // nil: nothing is checked
+	tolerance time.Duration
+	keys      []key
+}
+
+type key struct {
+	id string
+	checker
+}
+
+// New makes the verifier of an endpoint. keys are v's secrets, opened. Without a provider it
+// accepts everything and says so in its verdict. What Check or CheckSecret would refuse is
+// an error.
+func New(v kapsel.Verification, keys []Key) (*Verifier, error) {
+	if isNone(v.Provider) {
+		return &Verifier{name: None}, nil
+	}
+	p, err := presetFor(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, errNoSecret
+	}
+	out := &Verifier{name: v.Provider, preset: p, tolerance: p.tolerance}
+	if v.Tolerance > 0 {
+		out.tolerance = v.Tolerance
+	}
+	for _, k := range keys {
+		c, err := p.key(k.Value)
+		if err != nil {
+			return nil, err
+		}
+		out.keys = append(out.keys, key{k.ID.String(), c})
+	}
+	return out, nil
+}
+
+// Verify checks a request that arrived at now. An error is a kapsel.Error InvalidSignature;
+// the verdict is then not valid.
+func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, error) {
+	verdict := kapsel.SignatureVerdict{Scheme: v.name}
+	if v.preset == nil {
+		return verdict, nil
+	}
+	m := messages.Get().(*message)
+	defer m.release()
+	if err := v.preset.read(v.preset, r, m); err != nil {
+		return verdict, err
+	}
+	if !m.at.IsZero() {
+		verdict.Skew = now.Sub(m.at)
+		if err := withinTolerance(verdict.Skew, v.tolerance); err != nil {
+			return verdict, err
+		}
+	}
+	if err := v.preset.content.build(r, m); err != nil {
+		return verdict, err
+	}
+	for i := range v.keys {
+		if v.keys[i].check(m) {
+			verdict.Valid = true
+			verdict.KeyID = v.keys[i].id
+			return verdict, nil
+		}
+	}
+	return verdict, refuse("no signature of the request was made with a secret of this endpoint over what arrived")
+}
+
+// withinTolerance compares a skew (our time less the signed one) with the tolerance, which
+// is inclusive and holds both ways.
+func withinTolerance(skew, tolerance time.Duration) error {
+	switch {
+	case skew > tolerance:
+		return refuse("the request was signed %s ago; at most %s are accepted", skew.Round(time.Second), tolerance)
+	case skew < -tolerance:
+		return refuse("the request was signed %s in the future; at most %s are accepted: are the clocks right?",
+			(-skew).Round(time.Second), tolerance)
+	}
+	return nil
+}
+
+func refuse(format string, args ...any) error {
+	return kapsel.Errorf(kapsel.InvalidSignature, format, args...)
+}
+
+// message is what a preset reads of a request: the signatures, and all that is signed, which
+// is head, body and tail in this order.
+type message struct {
+	id    string
+	stamp string    // the signed time, as sent
+	at    time.Time // what it means; zero: none is signed
+
+	signatures [maxSignatures]candidate
+	n          int
+
+	head, body, tail []byte
+	sum              [64]byte // scratch of the checkers
+}
+
+// candidate is one signature of a request, still encoded. Version is "" where the format has none.
+type candidate struct {
+	version string
+	text    string
+}
+
+var messages = sync.Pool{New: func() any { return new(message) }}
+
+func (m *message) release() {
+	*m = message{head: m.head[:0], tail: m.tail[:0]}
+	messages.Put(m)
+}
+
+// add notes a signature; those after the tenth are not tried.
+func (m *message) add(version, text string) {
+	if m.n < len(m.signatures) {
+		m.signatures[m.n] = candidate{version, text}
+		m.n++
+	}
+}
+
+// header is the value of the one header that the request must have under a canonical name.
+func header(r Request, name string) (string, error) {
+	values := r.Header[name]
+	switch {
+	case len(values) == 0:
+		return "", refuse("the request has no %s header", name)
+	case len(values) > 1:
+		return "", refuse("the request has more than one %s header", name)
+	case values[0] == "":
+		return "", refuse("the %s header is empty", name)
+	}
+	return values[0], nil
+}
+
+// unit is how a provider writes times.
+type unit int
+
+const (
+	seconds unit = iota
+	millis
+	rfc3339
+)
+
+// parse reads a time strictly: numbers are digits alone, without sign, space or leading zero.
+func (u unit) parse(text string) (time.Time, error) {
+	if u == rfc3339 {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return time.Time{}, refuse("the signed time is not in the form of RFC 3339")
+		}
+		return at, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || len(text) > 15 || text[0] < '0' || text[0] > '9' || text[0] == '0' && len(text) > 1 {
+		return time.Time{}, refuse("the signed time is not a number of %s", map[unit]string{seconds: "seconds", millis: "milliseconds"}[u])
+	}
+	if u == millis {
+		return time.UnixMilli(n), nil
+	}
+	return time.Unix(n, 0), nil
+}
