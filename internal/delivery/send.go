@@ -263,10 +263,9 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 		o.code, o.text = egress.Classify(err)
 		return o
 	}
-	defer resp.Body.Close()
 	o.status = resp.StatusCode
 	o.header = headerOf(resp.Header)
-	o.body = egress.ReadBody(resp)
+	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
 	switch {
 	case o.status >= 200 && o.status < 300:
 	case o.status >= 500:
@@ -275,7 +274,9 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)
 	}
 	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
-		o.retryAfter = retryAfter(resp.Header.Get("Retry-After"), now)
+		if wait := egress.RetryAfter(resp.Header, now); wait > 0 {
+			o.retryAfter = now.Add(wait)
+		}
 	}
 	return o
 }
@@ -290,35 +291,4 @@ func headerOf(h http.Header) kapsel.Header {
 	}
 	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
 	return list
-}
-
-// retryAfter reads a Retry-After value (RFC 9110, 10.2.3: seconds or an HTTP date). What is
-// unreadable or past is none; what is later than MaxRetryAfter is cut to it.
-func retryAfter(v string, now time.Time) time.Time {
-	v = strings.TrimSpace(v)
-	latest := now.Add(kapsel.MaxRetryAfter)
-	if v == "" {
-		return time.Time{}
-	}
-	var at time.Time
-	if strings.Trim(v, "0123456789") == "" {
-		seconds, err := strconv.ParseUint(v, 10, 31)
-		if err != nil || seconds > uint64(kapsel.MaxRetryAfter/time.Second) {
-			return latest // a number too large to hold is late, too
-		}
-		at = now.Add(time.Duration(seconds) * time.Second)
-	} else {
-		t, err := http.ParseTime(v)
-		if err != nil {
-			return time.Time{}
-		}
-		at = t.UTC()
-	}
-	switch {
-	case !at.After(now):
-		return time.Time{}
-	case at.After(latest):
-		return latest
-	}
-	return at
 }

@@ -1,0 +1,105 @@
+// Command kapsel is the webhook reliability service: `kapsel serve` runs everything in one
+// process, the other commands look after it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line. Each command is a struct with a Run method, in its own file.
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
+	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date and exit."`
+	Backup  backupCmd  `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
+	Bench   benchCmd   `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
+	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// version is set by the linker for a release.
+var version = ""
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// streams is where a command writes.
+type streams struct{ out, err io.Writer }
+
+// badSetting is a setting that is wrong: exit code 2. Its text names the setting and never
+// has a secret's value.
+type badSetting struct{ text string }
+
+func (b badSetting) Error() string { return b.text }
+
+func settingError(format string, args ...any) error { return badSetting{fmt.Sprintf(format, args...)} }
+
+func main() { os.Exit(run(os.Args[1:], streams{os.Stdout, os.Stderr})) }
+
+// run parses and runs a command line and returns the exit code: 0 done, 1 failed, 2 wrong
+// settings or command line.
+func run(args []string, io streams) (code int) {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("kapsel"),
+		kong.Description("Kapsel accepts webhooks, stores them durably before it says 200, and delivers them at least once."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(io.out, io.err),
+		kong.Exit(func(code int) { exited = code }),
+	)
+	if err != nil {
+		fmt.Fprintln(io.err, "kapsel:", err)
+		return 1
+	}
+	command, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintln(io.err, "kapsel:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() { // a second signal ends the process at once
+		<-ctx.Done()
+		stop()
+	}()
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.Bind(io)
+	err = command.Run()
+	var bad badSetting
+	switch {
+	case errors.As(err, &bad):
+		fmt.Fprintln(io.err, "kapsel:", err)
+		return 2
+	case err != nil:
+		fmt.Fprintln(io.err, "kapsel:", err)
+		return 1
+	}
+	return 0
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(io streams) error {
+	fmt.Fprintln(io.out, "kapsel", buildVersion())
+	return nil
+}

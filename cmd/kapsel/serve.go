@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/api"
+	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/delivery"
+	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
+)
+
+// The rhythm of a stop: running exchanges have until exchangeGrace after the signal.
+const exchangeGrace = 20 * time.Second
+
+type serveCmd struct{ serveSettings }
+
+// Run serves until ctx ends, then stops in two steps: first taking, then finishing.
+func (c *serveCmd) Run(ctx context.Context, io streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	tuneMemory(c.bodyMemory)
+	s, err := c.start(ctx, io)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// server is a running process: what run and stop need of it.
+type server struct {
+	*serveSettings
+	log      *slog.Logger
+	db       store.Store
+	clock    *store.Clock
+	settings *store.Cache
+	engine   *delivery.Engine
+	ingest   *ingest.Handler
+	health   *telemetry.Health
+	janitor  *store.Janitor
+	public   *http.Server
+	metrics  *http.Server
+	trace    func(context.Context) error
+	ln, mln  net.Listener
+	greeting func() // what --dev prints once it serves
+}
+
+// tuneMemory sets the collector where the environment does not: its work is a good part of
+// the CPU at high rates, and the heap is small but for bodies, which are bounded.
+func tuneMemory(bodies int64) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(128<<20 + bodies*3/2)
+	}
+}
+
+// start opens and wires everything. After an error nothing is left open.
+func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error) {
+	s := &server{serveSettings: &c.serveSettings, log: c.logger(io)}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
+	}
+	if c.MetricsListen != "" {
+		if s.mln, err = net.Listen("tcp", c.MetricsListen); err != nil {
+			return nil, settingError("KAPSEL_METRICS_LISTEN (--metrics-listen): %v", err)
+		}
+	}
+	if c.PublicURL == "" {
+		c.PublicURL = "http://" + dialable(s.ln.Addr().String())
+	}
+	commits := store.NewMetrics()
+	if s.db, err = c.open(ctx, commits.Observe, s.log); err != nil {
+		return nil, err
+	}
+	keyring, err := c.keys(ctx, s.db, io)
+	if err != nil {
+		return nil, err
+	}
+	if s.clock, err = store.NewClock(ctx, s.db); err != nil {
+		return nil, err
+	}
+	if s.trace, err = telemetry.StartTracing(ctx, buildVersion()); err != nil {
+		return nil, settingError("OTEL_*: %v", err)
+	}
+	s.settings = store.NewCache(s.db)
+	vault := secret.NewVault(keyring)
+	bodies := budget.New(c.bodyMemory)
+	guard := egress.Config{Allow: c.allow, AllowAllPrivate: c.Dev, Self: egress.Listeners(s.addresses()...)}
+	if c.Dev {
+		guard.SelfPath = inboxPath
+	}
+	s.engine = delivery.New(delivery.Config{
+		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
+		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log,
+	})
+	if err = s.settings.Load(ctx); err != nil {
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	if err = s.engine.Join(ctx); err != nil {
+		return nil, fmt.Errorf("join the other nodes: %w", err)
+	}
+	in := ingest.Config{
+		Store: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
+		PublicURL: c.PublicURL, Capacity: c.Capacity, Log: s.log,
+	}
+	if c.Dev {
+		in.Wait = s.wait
+	}
+	s.ingest = ingest.New(in)
+	s.janitor = &store.Janitor{
+		Store: s.db, Settings: s.settings, Clock: s.clock, Node: kapsel.NewNodeID(s.clock.Now()), Every: time.Minute, Log: s.log,
+	}
+	s.health = telemetry.NewHealth(s.log)
+	s.health.Add("store", s.db.Ping)
+	s.health.Add("clock", s.clockSane)
+
+	management := api.New(api.Config{
+		Store: s.db, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
+		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Changed,
+		Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log,
+	})
+	routes := &router{ingest: s.ingest, api: management, health: s.health}
+	if c.Dev {
+		box := &inbox{}
+		routes.inbox = box
+		if err = s.develop(ctx, vault, keyring); err != nil {
+			return nil, fmt.Errorf("make the demo endpoint: %w", err)
+		}
+	}
+	s.public = newServer(routes, s.log)
+	if s.mln != nil {
+		registry := telemetry.NewRegistry()
+		registry.MustRegister(commits.Collectors()...)
+		registry.MustRegister(s.engine.Collectors()...)
+		registry.MustRegister(s.ingest.Collectors()...)
+		registry.MustRegister(&delivery.Gauges{Store: s.db, Settings: s.settings, Clock: s.clock})
+		s.metrics = newServer(telemetry.Handler(registry), s.log)
+		s.metrics.WriteTimeout = 2 * time.Minute // profiles take a while
+	}
+	return s, nil
+}
+
+// newServer makes an HTTP server with bounds on everything that a client could drag out.
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      90 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// run serves until ctx ends or a listener fails, then stops.
+func (s *server) run(ctx context.Context) error {
+	defer s.close()
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx)) // ends with the store
+	defer stopWork()
+	taking, stopTaking := context.WithCancel(work) // ends at the signal
+	defer stopTaking()
+
+	var background, engine sync.WaitGroup
+	background.Go(func() { s.settings.Run(work, s.log) })
+	background.Go(func() { s.clock.Run(work) })
+	background.Go(func() { s.janitor.Run(work) })
+	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
+
+	failed := make(chan error, 2)
+	serve := func(srv *http.Server, ln net.Listener) {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}
+	go serve(s.public, s.ln)
+	if s.metrics != nil {
+		go serve(s.metrics, s.mln)
+	}
+	s.health.SetStarted()
+	s.log.Info("serving", "version", buildVersion(), "listen", s.ln.Addr().String(), "public_url", s.PublicURL, "egress_allow", s.EgressAllow)
+	if s.greeting != nil {
+		s.greeting()
+	}
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping: no new exchange starts; ingest goes on for the drain delay", "drain_delay", s.DrainDelay.String())
+	case err = <-failed:
+		s.log.Error("a listener failed; stopping", "error", err)
+	}
+	// First, no more taking: readiness fails at once, ingest goes on while load balancers notice.
+	s.health.SetStopping()
+	stopTaking()
+	if err == nil {
+		time.Sleep(s.DrainDelay)
+	}
+	s.ingest.Stop()
+	// Then finishing: exchanges are recorded, requests answered, the store closed.
+	engine.Wait()
+	answers, cancel := context.WithTimeout(work, 2*time.Second)
+	defer cancel()
+	if e := s.public.Shutdown(answers); e != nil {
+		s.public.Close()
+	}
+	if s.metrics != nil {
+		s.metrics.Close()
+	}
+	if e := s.trace(answers); e != nil {
+		s.log.Warn("the last traces could not be sent", "error", e)
+	}
+	stopWork()
+	background.Wait()
+	s.log.Info("stopped")
+	return err
+}
+
+// close releases what start opened.
+func (s *server) close() {
+	for _, ln := range []net.Listener{s.ln, s.mln} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+	if s.db != nil {
+		if err := s.db.Close(); err != nil {
+			s.log.Error("the store could not be closed cleanly", "error", err)
+		}
+	}
+}
+
+// keys loads or makes the encryption keys, and the admin key where none is given. With a
+// database that remembers a key, a missing or other key is an error: a new one could not
+// open what the database holds.
+func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams) (*secret.Keyring, error) {
+	const meta = "encryption_key_check"
+	check, err := db.Meta(ctx, meta)
+	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
+		return nil, err
+	}
+	text := s.EncryptionKey.Reveal()
+	dir := ""
+	if path := s.sqlitePath(); path != "" {
+		dir = filepath.Dir(path)
+	}
+	if text == "" {
+		if dir == "" {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL: 32 random bytes in base64")
+		}
+		file := filepath.Join(dir, "encryption.key")
+		if _, err := os.Stat(file); check != nil && errors.Is(err, os.ErrNotExist) {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): the database was made with a key that is missing: restore encryption.key beside it, or set the variable")
+		}
+		value, _, err := secret.LoadOrCreateKeyFile(file, func() []byte { return encodeKey(secret.NewKey()) })
+		if err != nil {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+		}
+		text = strings.TrimSpace(string(value))
+	}
+	list, err := secret.ParseKeys(text)
+	if err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	keyring, err := secret.NewKeyring(list...)
+	if err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	if check == nil {
+		if check, err = db.SetMeta(ctx, meta, keyring.Check()); err != nil {
+			return nil, err
+		}
+	}
+	if err := keyring.Verify(check); err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	if s.AdminKey.IsZero() {
+		value, created, err := secret.LoadOrCreateKeyFile(filepath.Join(dir, "admin.key"), newAdminKey)
+		if err != nil {
+			return nil, settingError("KAPSEL_ADMIN_KEY (--admin-key): %v", err)
+		}
+		s.AdminKey = secret.NewText(strings.TrimSpace(string(value)))
+		if created {
+			fmt.Fprintf(io.out, "admin key (shown once, kept in %s): %s\n", filepath.Join(dir, "admin.key"), s.AdminKey.Reveal())
+		}
+	}
+	return keyring, nil
+}
+
+// clockSane fails when this machine's clock and the store's time are too far apart.
+func (s *server) clockSane(context.Context) error {
+	if skew := s.clock.Skew(); skew > store.MaxSkew || skew < -store.MaxSkew {
+		return kapsel.Errorf(kapsel.DatabaseUnavailable, "the machine's clock and the store's time differ by %v", skew.Round(time.Second))
+	}
+	return nil
+}
+
+// addresses are those of this process's listeners, which deliveries may not reach.
+func (s *server) addresses() (own []net.Addr) {
+	for _, ln := range []net.Listener{s.ln, s.mln} {
+		if ln != nil {
+			own = append(own, ln.Addr())
+		}
+	}
+	return own
+}
+
+// dialable is an address at which a listener can be reached from this machine.
+func dialable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
+)
+
+// databaseSettings are shared by the commands that open the database themselves.
+type databaseSettings struct {
+	DatabaseURL string `name:"database-url" env:"DATABASE_URL" default:"sqlite:kapsel-data/kapsel.db" placeholder:"URL" help:"sqlite:PATH or postgres://… (${env}, default ${default})."`
+	Migrate     string `name:"migrate" env:"KAPSEL_MIGRATE" default:"on" enum:"on,off" help:"off: refuse an old schema instead of changing it (${env}, default ${default})."`
+	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
+	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
+}
+
+// serveSettings are all settings of the service.
+type serveSettings struct {
+	databaseSettings `embed:""`
+
+	Listen         string        `env:"KAPSEL_LISTEN" default:"127.0.0.1:8080" help:"Address of ingest and API (${env}, default ${default})."`
+	PublicURL      string        `name:"public-url" env:"KAPSEL_PUBLIC_URL" help:"Base of ingest URLs and of what providers sign (${env}, default http:// and the listen address)."`
+	MetricsListen  string        `env:"KAPSEL_METRICS_LISTEN" default:"127.0.0.1:9464" help:"Address of /metrics and /debug/pprof; empty turns it off (${env}, default ${default})."`
+	AdminKey       secret.Text   `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Instance admin key, 32 or more printable characters (${env}, default with SQLite: generated)."`
+	EncryptionKey  secret.Text   `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"32 bytes in base64 that wrap secrets at rest; a comma list: the first wraps, the others only unwrap (${env}, default with SQLite: generated)."`
+	EgressAllow    string        `env:"KAPSEL_EGRESS_ALLOW" placeholder:"LIST" help:"Comma list of CIDR or CIDR:PORT that deliveries may reach although not public (${env})."`
+	TrustedProxies string        `env:"KAPSEL_TRUSTED_PROXIES" placeholder:"LIST" help:"Comma list of CIDRs whose X-Forwarded-For is believed (${env})."`
+	Workers        int           `name:"worker-pool-size" env:"WORKER_POOL_SIZE" default:"1000" help:"Exchanges in flight at once (${env}, default ${default})."`
+	Capacity       int           `name:"channel-capacity" env:"CHANNEL_CAPACITY" default:"10000" help:"Accepted requests waiting for a commit before new ones get 503 (${env}, default ${default})."`
+	BodyMemory     string        `env:"KAPSEL_BODY_MEMORY" default:"256MiB" help:"Bytes of bodies held at once (${env}, default ${default})."`
+	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
+	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
+	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
+	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
+
+	// What the texts above parse to; see check.
+	bodyMemory int64
+	allow      []egress.AllowRule
+	proxies    []netip.Prefix
+}
+
+// devDatabase is where --dev keeps its data.
+const devDatabase = "sqlite:kapsel-dev/kapsel.db"
+
+// check validates the settings and parses their texts. Errors name the setting, never a
+// secret's value.
+func (s *serveSettings) check() error {
+	if s.Dev {
+		if s.DatabaseURL == "sqlite:kapsel-data/kapsel.db" {
+			s.DatabaseURL = devDatabase
+		}
+		s.LogFormat = "text"
+	}
+	if err := s.databaseSettings.check(); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(s.Listen)
+	if err != nil {
+		return settingError("KAPSEL_LISTEN (--listen): %q is not host:port", s.Listen)
+	}
+	if ip, err := netip.ParseAddr(host); s.Dev && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return settingError("KAPSEL_LISTEN (--listen): --dev listens on loopback only, not on %q", s.Listen)
+	}
+	if s.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(s.MetricsListen); err != nil {
+			return settingError("KAPSEL_METRICS_LISTEN (--metrics-listen): %q is not host:port", s.MetricsListen)
+		}
+	}
+	if s.PublicURL != "" {
+		u, err := url.Parse(s.PublicURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return settingError("KAPSEL_PUBLIC_URL (--public-url): %q is not an http or https URL without query", s.PublicURL)
+		}
+		s.PublicURL = strings.TrimRight(s.PublicURL, "/")
+	}
+	if s.allow, err = egress.ParseAllow(s.EgressAllow); err != nil {
+		return settingError("KAPSEL_EGRESS_ALLOW (--egress-allow): %v", err)
+	}
+	for _, text := range strings.FieldsFunc(s.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return settingError("KAPSEL_TRUSTED_PROXIES (--trusted-proxies): %q is not a CIDR", text)
+		}
+		s.proxies = append(s.proxies, p)
+	}
+	if s.Workers < 1 || s.Workers > 100_000 {
+		return settingError("WORKER_POOL_SIZE (--worker-pool-size): %d is not between 1 and 100000", s.Workers)
+	}
+	if s.Capacity < 1 || s.Capacity > 10_000_000 {
+		return settingError("CHANNEL_CAPACITY (--channel-capacity): %d is not between 1 and 10000000", s.Capacity)
+	}
+	if s.bodyMemory, err = parseBytes(s.BodyMemory); err != nil || s.bodyMemory < 1<<20 {
+		return settingError("KAPSEL_BODY_MEMORY (--body-memory): %q is not a size of at least 1MiB, such as 256MiB", s.BodyMemory)
+	}
+	if s.NodeLease < 3*time.Second || s.NodeLease > time.Minute {
+		return settingError("KAPSEL_NODE_LEASE (--node-lease): %v is not between 3s and 60s", s.NodeLease)
+	}
+	if s.DrainDelay < 0 || s.DrainDelay > 15*time.Second {
+		return settingError("KAPSEL_DRAIN_DELAY (--drain-delay): %v is not between 0s and 15s", s.DrainDelay)
+	}
+	if s.TigerBeetle != "" {
+		return settingError("TIGERBEETLE_ADDRESSES: the ledger is not part of this build")
+	}
+	return s.checkAdminKey()
+}
+
+func (s *serveSettings) checkAdminKey() error {
+	key := s.AdminKey.Reveal()
+	if key == "" {
+		if s.sqlitePath() == "" {
+			return settingError("KAPSEL_ADMIN_KEY (--admin-key): must be given with PostgreSQL")
+		}
+		return nil
+	}
+	if len(key) < 32 || strings.HasPrefix(key, "kap_") || strings.ContainsFunc(key, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		return settingError("KAPSEL_ADMIN_KEY (--admin-key): must be 32 or more printable characters without spaces, and not begin with kap_")
+	}
+	return nil
+}
+
+func (s *databaseSettings) check() error {
+	if s.sqlitePath() == "" && !strings.HasPrefix(s.DatabaseURL, "postgres://") && !strings.HasPrefix(s.DatabaseURL, "postgresql://") {
+		return settingError("DATABASE_URL (--database-url): must begin with sqlite: or postgres://")
+	}
+	return nil
+}
+
+// sqlitePath is the path of the SQLite file, "" for PostgreSQL.
+func (s *databaseSettings) sqlitePath() string {
+	path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:")
+	if !ok || path == "" {
+		return ""
+	}
+	return filepath.Clean(path)
+}
+
+// logger is the process's log, on standard error.
+func (s *databaseSettings) logger(io streams) *slog.Logger {
+	return telemetry.NewLogger(io.err, s.LogLevel, s.LogFormat)
+}
+
+// parseBytes reads a size such as 1048576, 512KiB, 256MiB or 2GiB.
+func parseBytes(text string) (int64, error) {
+	unit := int64(1)
+	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if t, ok := strings.CutSuffix(text, suffix); ok {
+			text, unit = t, n
+			break
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil || n < 0 || n > 1<<50/unit {
+		return 0, fmt.Errorf("not a size: %q", text)
+	}
+	return n * unit, nil
+}
