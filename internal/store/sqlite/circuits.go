@@ -1,0 +1,90 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+const circuitColumns = `endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision`
+
+func scanCircuit(s *stmt) kapsel.Circuit {
+	return kapsel.Circuit{
+		EndpointID: s.colID(), State: kapsel.CircuitState(s.colText()), ChangedAt: s.colTime(), RetryAt: s.colTime(),
+		Successes: int(s.colInt()), Probe: s.colID(), HoldUntil: s.colTime(), Version: s.colInt(), Revision: s.colInt(),
+	}
+}
+
+// SaveCircuit implements store.Queue.
+func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved kapsel.Circuit, err error) {
+	err = s.writer.hotly(func(c *conn) (err error) {
+		saved = circuit
+		saved.State = cmp.Or(circuit.State, kapsel.CircuitClosed)
+		var version int64
+		_, err = c.query(`SELECT version FROM circuits WHERE endpoint_id = ?`, circuit.EndpointID).
+			one(func(s *stmt) { version = s.colInt() })
+		if err != nil {
+			return err
+		}
+		if version != circuit.Version {
+			return kapsel.Errorf(kapsel.Conflict, "the circuit changed meanwhile; read it again")
+		}
+		saved.Version++
+		if saved.Revision, err = nextRevision(c); err != nil {
+			return err
+		}
+		return c.exec(`INSERT OR REPLACE INTO circuits (`+circuitColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			saved.EndpointID, string(saved.State), saved.ChangedAt, saved.RetryAt, saved.Successes,
+			saved.Probe, saved.HoldUntil, saved.Version, saved.Revision)
+	})
+	if err != nil {
+		return kapsel.Circuit{}, err
+	}
+	return saved, nil
+}
+
+// Circuit implements store.Queue.
+func (s *Store) Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error) {
+	circuit := kapsel.Circuit{EndpointID: id}
+	err := s.read(ctx, func(c *conn) error {
+		_, err := c.query(`SELECT `+circuitColumns+` FROM circuits WHERE endpoint_id = ?`, id).
+			one(func(s *stmt) { circuit = scanCircuit(s) })
+		return err
+	})
+	return circuit, err
+}
+
+// freeProbes takes the probes of dead nodes back.
+func freeProbes(c *conn) error {
+	const lost = ` FROM circuits WHERE probe IS NOT NULL AND probe NOT IN (SELECT id FROM nodes)`
+	some, err := c.query(`SELECT 1` + lost + ` LIMIT 1`).one(func(*stmt) {})
+	if err != nil || !some {
+		return err
+	}
+	revision, err := nextRevision(c)
+	if err != nil {
+		return err
+	}
+	return c.exec(`UPDATE circuits SET probe = NULL, version = version + 1, revision = ?
+		WHERE probe IS NOT NULL AND probe NOT IN (SELECT id FROM nodes)`, revision)
+}
+
+// DisableGone implements store.Queue.
+func (s *Store) DisableGone(_ context.Context, id kapsel.EndpointID, now time.Time) error {
+	return s.writer.hotly(func(c *conn) error {
+		e, err := liveEndpoint(c, kapsel.TenantID{}, id)
+		if err != nil {
+			return err
+		}
+		if e.State == kapsel.EndpointDisabled {
+			return nil
+		}
+		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
+		return saveEndpoint(c, &e)
+	})
+}
+
+var _ store.Queue = (*Store)(nil)

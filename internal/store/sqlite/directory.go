@@ -1,0 +1,445 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// nextRevision adds one to the settings counter, in the transaction of the change.
+func nextRevision(c *conn) (revision int64, err error) {
+	_, err = c.query(`UPDATE counters SET value = value + 1 WHERE name = 'settings' RETURNING value`).
+		one(func(s *stmt) { revision = s.colInt() })
+	return revision, err
+}
+
+// page is how many rows one read takes at most.
+const page = 1000
+
+// Settings implements store.Directory. Rows that change while it reads may come with a later
+// revision than the result's; they come again with the next call.
+func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.query(`SELECT value FROM counters WHERE name = 'settings'`).
+			one(func(s *stmt) { out.Revision = s.colInt() })
+		return err
+	})
+	if err != nil || out.Revision == since {
+		return out, err
+	}
+	live := ""
+	if since == 0 {
+		live = " AND deleted_at IS NULL"
+	}
+	if out.Tenants, err = changed(s, ctx, tenantColumns, "tenants", "id", live, since, scanTenant); err != nil {
+		return out, err
+	}
+	if out.Keys, err = changed(s, ctx, keyColumns, "keys", "id", "", since, scanKey); err != nil {
+		return out, err
+	}
+	if out.Endpoints, err = changed(s, ctx, endpointColumns, "endpoints", "id", live, since, scanEndpoint); err != nil {
+		return out, err
+	}
+	out.Circuits, err = changed(s, ctx, circuitColumns, "circuits", "endpoint_id", "", since,
+		func(s *stmt) (kapsel.Circuit, error) { return scanCircuit(s), nil })
+	return out, err
+}
+
+// changed reads a table's rows above a revision, page by page.
+func changed[T any](s *Store, ctx context.Context, columns, table, id, and string, since int64, scan func(*stmt) (T, error)) (rows []T, err error) {
+	query := fmt.Sprintf(`SELECT revision, %[3]s, %[1]s FROM %[2]s WHERE (revision, %[3]s) > (?, ?)%[4]s ORDER BY revision, %[3]s LIMIT %[5]d`,
+		columns, table, id, and, page)
+	last := [16]byte{0: 0xff} // above every id: those of the revision itself are known
+	for i := range last {
+		last[i] = 0xff
+	}
+	for {
+		n := 0
+		err := s.read(ctx, func(c *conn) error {
+			q := c.stmt(query).int(since).blob(last[:])
+			for q.next() {
+				since, last = q.colInt(), q.colID()
+				row, err := scan(q)
+				if err != nil {
+					q.end()
+					return err
+				}
+				rows = append(rows, row)
+				n++
+			}
+			return q.end()
+		})
+		if err != nil || n < page {
+			return rows, err
+		}
+	}
+}
+
+// Meta implements store.Directory.
+func (s *Store) Meta(ctx context.Context, name string) (value []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.query(`SELECT value FROM meta WHERE name = ?`, name).
+			one(func(s *stmt) { value = s.colBlob() })
+		if err == nil && !found {
+			err = store.NotFound("value")
+		}
+		return err
+	})
+	return value, err
+}
+
+// SetMeta implements store.Directory.
+func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []byte, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		err := c.stmt(`INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING`).text(name).blob(value).exec()
+		if err != nil {
+			return err
+		}
+		_, err = c.query(`SELECT value FROM meta WHERE name = ?`, name).one(func(s *stmt) { kept = s.colBlob() })
+		return err
+	})
+	return kept, err
+}
+
+const tenantColumns = `id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision`
+
+func scanTenant(s *stmt) (t kapsel.Tenant, err error) {
+	t = kapsel.Tenant{ID: s.colID(), Name: s.colText(), Plan: s.colText()}
+	if err := json.Unmarshal(s.view(), &t.Limits); err != nil {
+		return t, fmt.Errorf("read the tenant's limits: %w", err)
+	}
+	t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt = s.colBlob(), s.colTime(), s.colTime(), s.colTime()
+	t.Revision = s.colInt()
+	return t, nil
+}
+
+// liveTenant reads a tenant that is not deleted.
+func liveTenant(c *conn, id kapsel.TenantID) (t kapsel.Tenant, err error) {
+	return live(c.query(`SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at IS NULL`, id), "tenant", scanTenant)
+}
+
+// live reads a query's only row.
+func live[T any](q *stmt, kind string, scan func(*stmt) (T, error)) (row T, err error) {
+	var bad error
+	found, err := q.one(func(s *stmt) { row, bad = scan(s) })
+	switch {
+	case err != nil:
+	case !found:
+		err = store.NotFound(kind)
+	default:
+		err = bad
+	}
+	return row, err
+}
+
+// saveTenant writes a tenant, new or not, under the next revision.
+func saveTenant(c *conn, t *kapsel.Tenant) (err error) {
+	limits, err := json.Marshal(t.Limits)
+	if err != nil {
+		return fmt.Errorf("write the tenant's limits: %w", err)
+	}
+	if t.Revision, err = nextRevision(c); err != nil {
+		return err
+	}
+	return c.exec(`INSERT OR REPLACE INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.Name, t.Plan, limits, t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision)
+}
+
+// absent is a Conflict when a table has a row with an id.
+func absent(c *conn, table string, id any) error {
+	taken, err := c.query(`SELECT 1 FROM `+table+` WHERE id = ?`, id).one(func(*stmt) {})
+	if err == nil && taken {
+		err = kapsel.Errorf(kapsel.Conflict, "the id is taken")
+	}
+	return err
+}
+
+// CreateTenant implements store.Directory.
+func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		if err := absent(c, "tenants", t.ID); err != nil {
+			return err
+		}
+		return saveTenant(c, &t)
+	})
+}
+
+// Tenant implements store.Directory.
+func (s *Store) Tenant(ctx context.Context, id kapsel.TenantID) (t kapsel.Tenant, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		t, err = liveTenant(c, id)
+		return err
+	})
+	return t, err
+}
+
+// UpdateTenant implements store.Directory.
+func (s *Store) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (t kapsel.Tenant, err error) {
+	err = s.writer.cold(ctx, func(c *conn) (err error) {
+		if t, err = liveTenant(c, id); err != nil {
+			return err
+		}
+		if err := change(&t); err != nil {
+			return err
+		}
+		return saveTenant(c, &t)
+	})
+	if err != nil {
+		return kapsel.Tenant{}, err
+	}
+	return t, nil
+}
+
+// DeleteTenant implements store.Directory.
+func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		t, err := liveTenant(c, id)
+		if err != nil {
+			return err
+		}
+		n, err := endpointsOf(c, id)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", n)
+		}
+		t.DeletedAt, t.UpdatedAt = now, now
+		if err := saveTenant(c, &t); err != nil {
+			return err
+		}
+		return c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE tenant_id = ? AND revoked_at IS NULL`,
+			now, t.Revision, id)
+	})
+}
+
+// ListTenants implements store.Directory.
+func (s *Store) ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) {
+	return list(s, ctx, p.Limit, scanTenant, `SELECT `+tenantColumns+` FROM tenants
+		WHERE deleted_at IS NULL AND id < ? ORDER BY id DESC LIMIT ?`, before(p.Before))
+}
+
+// list reads up to limit rows; the query's last parameter is the limit.
+func list[T any](s *Store, ctx context.Context, limit int, scan func(*stmt) (T, error), query string, args ...any) (rows []T, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(query, append(args, min(limit, page))...)
+		for q.next() {
+			row, err := scan(q)
+			if err != nil {
+				q.end()
+				return err
+			}
+			rows = append(rows, row)
+		}
+		return q.end()
+	})
+	return rows, err
+}
+
+// before is where a page begins: below an id, or above every id.
+func before[ID ~[16]byte](id ID) []byte {
+	if id == (ID{}) {
+		return top[:]
+	}
+	return id[:]
+}
+
+// top is above every id: it sorts after a version 7 UUID of any time.
+var top = [17]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+const keyColumns = `id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision`
+
+func scanKey(s *stmt) (k kapsel.Key, _ error) {
+	k = kapsel.Key{
+		ID: s.colID(), TenantID: s.colID(), Name: s.colText(), Scope: kapsel.Scope(s.colText()), Prefix: s.colText(),
+	}
+	copy(k.Hash[:], s.view())
+	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt = s.colTime(), s.colTime(), s.colTime(), s.colTime()
+	k.Revision = s.colInt()
+	return k, nil
+}
+
+// CreateKey implements store.Directory.
+func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		if _, err := liveTenant(c, k.TenantID); err != nil {
+			return err
+		}
+		if err := absent(c, "keys", k.ID); err != nil {
+			return err
+		}
+		revision, err := nextRevision(c)
+		if err != nil {
+			return err
+		}
+		return c.exec(`INSERT INTO keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			k.ID, k.TenantID, k.Name, string(k.Scope), k.Prefix, k.Hash,
+			k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, revision)
+	})
+}
+
+// Key implements store.Directory.
+func (s *Store) Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (k kapsel.Key, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		k, err = live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ? AND tenant_id = ?`, id, tenant), "key", scanKey)
+		return err
+	})
+	return k, err
+}
+
+// KeyByHash implements store.Directory.
+func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		k, err = live(c.query(`SELECT `+keyColumns+` FROM keys WHERE hash = ?`, hash), "key", scanKey)
+		return err
+	})
+	return k, err
+}
+
+// RevokeKey implements store.Directory. A key that is revoked stays as it is.
+func (s *Store) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		k, err := live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ? AND tenant_id = ?`, id, tenant), "key", scanKey)
+		if err != nil || !k.RevokedAt.IsZero() {
+			return err
+		}
+		revision, err := nextRevision(c)
+		if err != nil {
+			return err
+		}
+		return c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE id = ?`, now, revision, id)
+	})
+}
+
+// ListKeys implements store.Directory.
+func (s *Store) ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+	return list(s, ctx, p.Limit, scanKey, `SELECT `+keyColumns+` FROM keys
+		WHERE tenant_id = ? AND id < ? ORDER BY id DESC LIMIT ?`, tenant, before(p.Before))
+}
+
+// TouchKeys implements store.Directory.
+func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		for id, at := range used {
+			err := c.exec(`UPDATE keys SET last_used_at = max(coalesce(last_used_at, `+noDue+`), ?) WHERE id = ?`, at, id)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision`
+
+func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
+	e = kapsel.Endpoint{
+		ID: s.colID(), TenantID: s.colID(), Part: uint8(s.colInt()),
+		State: kapsel.EndpointState(s.colText()), DisabledReason: s.colText(),
+	}
+	if err := json.Unmarshal(s.view(), &e.EndpointConfig); err != nil {
+		return e, fmt.Errorf("read the endpoint's configuration: %w", err)
+	}
+	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = s.colTime(), s.colTime(), s.colTime(), s.colInt()
+	return e, nil
+}
+
+// liveEndpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
+func liveEndpoint(c *conn, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	e, err := live(c.query(`SELECT `+endpointColumns+` FROM endpoints WHERE id = ? AND deleted_at IS NULL`, id), "endpoint", scanEndpoint)
+	if err == nil && !tenant.IsZero() && e.TenantID != tenant {
+		err = store.NotFound("endpoint")
+	}
+	return e, err
+}
+
+// saveEndpoint writes an endpoint, new or not, under the next revision.
+func saveEndpoint(c *conn, e *kapsel.Endpoint) (err error) {
+	config, err := json.Marshal(e.EndpointConfig)
+	if err != nil {
+		return fmt.Errorf("write the endpoint's configuration: %w", err)
+	}
+	if e.Revision, err = nextRevision(c); err != nil {
+		return err
+	}
+	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		e.ID, e.TenantID, int(e.Part), string(e.State), e.DisabledReason, config,
+		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision)
+}
+
+// endpointsOf counts a tenant's endpoints that are not deleted.
+func endpointsOf(c *conn, tenant kapsel.TenantID) (n int, err error) {
+	_, err = c.query(`SELECT count(*) FROM endpoints WHERE tenant_id = ? AND deleted_at IS NULL`, tenant).
+		one(func(s *stmt) { n = int(s.colInt()) })
+	return n, err
+}
+
+// CreateEndpoint implements store.Directory.
+func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		if _, err := liveTenant(c, e.TenantID); err != nil {
+			return err
+		}
+		if max > 0 {
+			n, err := endpointsOf(c, e.TenantID)
+			if err != nil {
+				return err
+			}
+			if n >= max {
+				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit", n)
+			}
+		}
+		if err := absent(c, "endpoints", e.ID); err != nil {
+			return err
+		}
+		return saveEndpoint(c, &e)
+	})
+}
+
+// Endpoint implements store.Directory.
+func (s *Store) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (e kapsel.Endpoint, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		e, err = liveEndpoint(c, tenant, id)
+		return err
+	})
+	return e, err
+}
+
+// UpdateEndpoint implements store.Directory.
+func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (e kapsel.Endpoint, err error) {
+	err = s.writer.cold(ctx, func(c *conn) (err error) {
+		if e, err = liveEndpoint(c, tenant, id); err != nil {
+			return err
+		}
+		if err := change(&e); err != nil {
+			return err
+		}
+		return saveEndpoint(c, &e)
+	})
+	if err != nil {
+		return kapsel.Endpoint{}, err
+	}
+	return e, nil
+}
+
+// DeleteEndpoint implements store.Directory.
+func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error {
+	_, err := s.UpdateEndpoint(ctx, tenant, id, func(e *kapsel.Endpoint) error {
+		e.DeletedAt, e.UpdatedAt = now, now
+		return nil
+	})
+	return err
+}
+
+// ListEndpoints implements store.Directory.
+func (s *Store) ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
+	const rows = `SELECT ` + endpointColumns + ` FROM endpoints WHERE deleted_at IS NULL AND id < ?`
+	if tenant.IsZero() {
+		return list(s, ctx, p.Limit, scanEndpoint, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
+	}
+	return list(s, ctx, p.Limit, scanEndpoint, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+}

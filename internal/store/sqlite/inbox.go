@@ -1,0 +1,103 @@
+package sqlite
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Accept implements store.Inbox.
+func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, error) {
+	call := acceptCall{skew: &s.skew, in: in}
+	if err := s.writer.do(&call, len(in.Event.Body)); err != nil {
+		return store.Accepted{}, err
+	}
+	return call.out, nil
+}
+
+// acceptCall is one Accept in a batch.
+type acceptCall struct {
+	skew *idSkew
+	in   store.Acceptance
+	out  store.Accepted
+}
+
+func (a *acceptCall) write(c *conn) error {
+	e, d := &a.in.Event, &a.in.Delivery
+	a.out = store.Accepted{EventID: e.ID}
+	if e.IdempotencyKey != nil {
+		first, err := rememberKey(c, e, a.in.Window)
+		if err != nil {
+			return err
+		}
+		if first != e.ID {
+			a.out = store.Accepted{EventID: first, Duplicate: true}
+			return nil
+		}
+	}
+	if err := a.skew.include(c, e); err != nil {
+		return err
+	}
+	s := c.stmt(`INSERT INTO events (id, tenant_id, endpoint_id, delivery_id, received_at,
+			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+	s.id(e.ID).id(e.TenantID).id(e.EndpointID).id(d.ID).at(e.ReceivedAt)
+	s.text(e.Signature.Scheme).bool(e.Signature.Valid).text(e.Signature.KeyID).int(int64(e.Signature.Skew))
+	if e.IdempotencyKey == nil {
+		s.null()
+	} else {
+		s.blob(e.IdempotencyKey)
+	}
+	s.bytes(e.TraceParent).bytes(e.ContentType).bytes(e.Query).header(e.Header).blob(e.Body)
+	if err := s.exec(); err != nil {
+		return err
+	}
+	if c.changes() == 0 {
+		return nil // a repeated call, whose first was written
+	}
+	return c.insertDelivery(d)
+}
+
+// rememberKey returns the event that an event's idempotency key stands for: the one that is
+// remembered, else this one, which is then remembered for the window.
+func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.EventID, err error) {
+	found, err := c.stmt(`SELECT event_id FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND expires_at > ?`).
+		id(e.EndpointID).blob(e.IdempotencyKey).at(e.ReceivedAt).
+		one(func(s *stmt) { first = s.colID() })
+	if found || err != nil {
+		return first, err
+	}
+	return e.ID, c.stmt(`INSERT INTO idempotency_keys (endpoint_id, key, event_id, expires_at) VALUES (?, ?, ?, ?)
+		ON CONFLICT DO NOTHING`).
+		id(e.EndpointID).blob(e.IdempotencyKey).id(e.ID).at(e.ReceivedAt.Add(window)).exec()
+}
+
+// idSkew is the most seconds by which the id of a stored event is off its received_at, so
+// that lists can turn times into ranges of ids. It only grows.
+type idSkew struct{ seconds atomic.Int64 }
+
+// load reads what is stored, at start and after a rollback.
+func (k *idSkew) load(c *conn) error {
+	_, err := c.query(`SELECT value FROM counters WHERE name = 'id_skew'`).
+		one(func(s *stmt) { k.seconds.Store(s.colInt()) })
+	return err
+}
+
+// include widens the skew for an event about to be written, in its transaction.
+func (k *idSkew) include(c *conn, e *kapsel.Event) error {
+	off := e.ReceivedAt.Sub(e.ID.Time()).Abs()
+	if off <= k.get() {
+		return nil
+	}
+	seconds := int64(off/time.Second) + 1
+	if err := c.exec(`UPDATE counters SET value = ? WHERE name = 'id_skew'`, seconds); err != nil {
+		return err
+	}
+	k.seconds.Store(seconds)
+	return nil
+}
+
+func (k *idSkew) get() time.Duration { return time.Duration(k.seconds.Load()) * time.Second }

@@ -1,0 +1,117 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// openTest opens a new database that the test's end closes.
+func openTest(t testing.TB) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "kapsel.db"), Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+var testTime = time.Date(2026, 3, 4, 5, 6, 7, 8000, time.UTC)
+
+var (
+	testTenant   = kapsel.NewTenantID(testTime)
+	testEndpoint = kapsel.NewEndpointID(testTime)
+	testNode     = kapsel.NewNodeID(testTime)
+)
+
+// acceptance makes an event of an endpoint with a delivery that testNode holds.
+func acceptance(endpoint kapsel.EndpointID, now time.Time, body []byte) store.Acceptance {
+	part := kapsel.PartOf(endpoint)
+	e := kapsel.Event{
+		ID: kapsel.NewEventID(now, part), TenantID: testTenant, EndpointID: endpoint, ReceivedAt: now,
+		ContentType: "application/json",
+		Header: kapsel.Header{
+			{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "Stripe/1.0 (+https://stripe.com/docs/webhooks)"},
+			{Name: "Accept", Value: "*/*; q=0.5, application/xml"}, {Name: "Cache-Control", Value: "no-cache"},
+			{Name: "Stripe-Signature", Value: "t=1492774577,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd"},
+		},
+		Body: body, Size: len(body),
+		Signature: kapsel.SignatureVerdict{Scheme: "stripe", Valid: true, KeyID: "sec_01h2xcejqtf2nbrexx3vqjhp41", Skew: time.Second},
+	}
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, TenantID: e.TenantID, EndpointID: e.EndpointID,
+		Status: kapsel.Delivering, Node: testNode, Token: kapsel.NewAttemptID(now, part), Claims: 1, Size: e.Size, CreatedAt: now,
+	}
+	return store.Acceptance{Event: e, Delivery: d, Window: 24 * time.Hour}
+}
+
+// answer is the completion of a held delivery by a status code.
+func answer(t testing.TB, d kapsel.Delivery, status int, now time.Time) store.Completion {
+	a := kapsel.Answer{Status: status, Retry: status >= 500, Delay: time.Second, MaxAttempts: 20}
+	if status >= 300 {
+		a.Code = kapsel.HTTPServerError
+	}
+	after, err := d.After(a, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Completion{Delivery: after, Attempt: kapsel.Attempt{
+		ID: d.Token, DeliveryID: d.ID, EventID: d.EventID, EndpointID: d.EndpointID, TenantID: d.TenantID,
+		Number: after.Attempts, StartedAt: now, Duration: 23 * time.Millisecond, StatusCode: status, ErrorCode: a.Code,
+		RequestHeaders:  kapsel.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "X-Kapsel-Event-Id", Value: d.EventID.String()}, {Name: "webhook-signature", Value: "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="}},
+		ResponseHeaders: kapsel.Header{{Name: "Content-Length", Value: "2"}, {Name: "Date", Value: "Mon, 02 Jan 2006 15:04:05 GMT"}},
+		ResponseBody:    []byte("ok"),
+	}}
+}
+
+// BenchmarkLife is the two commits of an event's life, 1 KiB each, under many callers at once.
+func BenchmarkLife(b *testing.B) {
+	for _, bench := range []struct {
+		callers, endpoints int
+		keys               bool
+	}{{256, 1, false}, {256, 1000, false}, {256, 1, true}, {1024, 1, false}} {
+		b.Run(fmt.Sprintf("callers=%d/endpoints=%d/keys=%t", bench.callers, bench.endpoints, bench.keys), func(b *testing.B) {
+			s := openTest(b)
+			endpoints := make([]kapsel.EndpointID, bench.endpoints)
+			for i := range endpoints {
+				endpoints[i] = kapsel.NewEndpointID(testTime)
+			}
+			body := make([]byte, 1024)
+			var n atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range bench.callers {
+				wg.Go(func() {
+					for {
+						i := n.Add(1)
+						if i > int64(b.N) {
+							return
+						}
+						now := time.Now()
+						in := acceptance(endpoints[i%int64(len(endpoints))], now, body)
+						if bench.keys {
+							in.Event.IdempotencyKey = []byte(in.Event.ID.String())
+						}
+						if _, err := s.Accept(context.Background(), in); err != nil {
+							b.Error(err)
+							return
+						}
+						if err := s.Complete(context.Background(), answer(b, in.Delivery, 200, now)); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}

@@ -1,0 +1,171 @@
+-- +goose Up
+-- Times are microseconds since the epoch, durations nanoseconds, ids 16 bytes. What comes
+-- from outside is a BLOB. The CHECKs hold the state machine of kapsel.Delivery.
+
+-- version is this schema's; a binary whose own is below readable_by may not use it.
+CREATE TABLE schema_info (
+    one         INTEGER PRIMARY KEY CHECK (one = 1),
+    version     INTEGER NOT NULL,
+    readable_by INTEGER NOT NULL
+) STRICT;
+INSERT INTO schema_info VALUES (1, 1, 1);
+
+-- settings: the revision of the directory. id_skew: the most seconds by which the id of an
+-- event has been off its received_at, so that a range of times is a range of ids.
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES ('settings', 0), ('id_skew', 1);
+
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tenants (
+    id         BLOB PRIMARY KEY CHECK (length(id) = 16),
+    name       TEXT NOT NULL,
+    plan       TEXT NOT NULL,
+    limits     BLOB NOT NULL, -- JSON of kapsel.Limits
+    data_key   BLOB,
+    created_at INTEGER,
+    updated_at INTEGER,
+    deleted_at INTEGER,
+    revision   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tenants_revision ON tenants (revision);
+
+CREATE TABLE keys (
+    id           BLOB PRIMARY KEY CHECK (length(id) = 16),
+    tenant_id    BLOB NOT NULL,
+    name         TEXT NOT NULL,
+    scope        TEXT NOT NULL,
+    prefix       TEXT NOT NULL,
+    hash         BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+    created_at   INTEGER,
+    expires_at   INTEGER,
+    last_used_at INTEGER,
+    revoked_at   INTEGER,
+    revision     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_tenant ON keys (tenant_id, id);
+CREATE INDEX keys_revision ON keys (revision);
+
+CREATE TABLE endpoints (
+    id              BLOB PRIMARY KEY CHECK (length(id) = 16),
+    tenant_id       BLOB NOT NULL,
+    part            INTEGER NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN ('active', 'paused', 'disabled')),
+    disabled_reason TEXT NOT NULL,
+    config          BLOB NOT NULL, -- JSON of kapsel.EndpointConfig
+    created_at      INTEGER,
+    updated_at      INTEGER,
+    deleted_at      INTEGER,
+    revision        INTEGER NOT NULL
+) STRICT;
+CREATE INDEX endpoints_tenant ON endpoints (tenant_id, id);
+CREATE INDEX endpoints_revision ON endpoints (revision);
+
+CREATE TABLE circuits (
+    endpoint_id BLOB PRIMARY KEY CHECK (length(endpoint_id) = 16),
+    state       TEXT NOT NULL CHECK (state IN ('closed', 'open', 'half_open')),
+    changed_at  INTEGER,
+    retry_at    INTEGER,
+    successes   INTEGER NOT NULL,
+    probe       BLOB,
+    hold_until  INTEGER,
+    version     INTEGER NOT NULL,
+    revision    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX circuits_revision ON circuits (revision);
+
+-- Nodes that are alive; one that is not here is dead.
+CREATE TABLE nodes (
+    id          BLOB PRIMARY KEY CHECK (length(id) = 16),
+    lease_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE duties (
+    name        TEXT PRIMARY KEY,
+    node        BLOB NOT NULL,
+    lease_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Events are appended and never changed. An event's deliveries are a list: the first one is
+-- named here, each names the one that repeats it. The body is the last column, so that the
+-- others are read without it.
+CREATE TABLE events (
+    n               INTEGER PRIMARY KEY,
+    id              BLOB NOT NULL CHECK (length(id) = 16),
+    tenant_id       BLOB NOT NULL CHECK (length(tenant_id) = 16),
+    endpoint_id     BLOB NOT NULL CHECK (length(endpoint_id) = 16),
+    delivery_id     BLOB NOT NULL CHECK (length(delivery_id) = 16),
+    received_at     INTEGER NOT NULL,
+    scheme          TEXT NOT NULL, -- of the signature's check, with the next three
+    valid           INTEGER NOT NULL,
+    secret          TEXT NOT NULL,
+    skew            INTEGER NOT NULL,
+    idempotency_key BLOB,
+    trace_parent    BLOB NOT NULL,
+    content_type    BLOB NOT NULL,
+    query           BLOB NOT NULL,
+    header          BLOB NOT NULL,
+    body            BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_id ON events (id);
+CREATE INDEX events_endpoint ON events (endpoint_id, id);
+
+CREATE TABLE deliveries (
+    id               BLOB PRIMARY KEY CHECK (length(id) = 16),
+    event_id         BLOB NOT NULL CHECK (length(event_id) = 16),
+    endpoint_id      BLOB NOT NULL CHECK (length(endpoint_id) = 16),
+    tenant_id        BLOB NOT NULL CHECK (length(tenant_id) = 16),
+    status           INTEGER NOT NULL CHECK (status BETWEEN 0 AND 5),
+    due_at           INTEGER CHECK ((due_at IS NOT NULL) = (status = 0)),
+    node             BLOB CHECK ((node IS NOT NULL) = (status = 1)),
+    token            BLOB CHECK ((token IS NOT NULL) = (status = 1)),
+    claims           INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL,
+    counted          INTEGER NOT NULL,
+    takeovers        INTEGER NOT NULL,
+    last_status_code INTEGER NOT NULL,
+    last_error_code  TEXT NOT NULL,
+    replay_of        BLOB,
+    replayed_as      BLOB CHECK (replayed_as IS NULL OR status >= 2),
+    size             INTEGER NOT NULL,
+    created_at       INTEGER NOT NULL,
+    finished_at      INTEGER CHECK ((finished_at IS NOT NULL) = (status >= 2))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
+-- What is not terminal: the held ones of an endpoint (due_at NULL), then the waiting ones
+-- in the order in which they are due.
+CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
+-- What people look for among very many that were delivered.
+CREATE INDEX deliveries_ended ON deliveries (endpoint_id, status, id) WHERE status >= 3;
+
+CREATE TABLE attempts (
+    id               BLOB PRIMARY KEY CHECK (length(id) = 16),
+    delivery_id      BLOB NOT NULL CHECK (length(delivery_id) = 16),
+    number           INTEGER NOT NULL CHECK (number > 0),
+    started_at       INTEGER NOT NULL,
+    duration         INTEGER NOT NULL,
+    status_code      INTEGER NOT NULL,
+    error_code       TEXT NOT NULL,
+    error            BLOB NOT NULL,
+    request_headers  BLOB NOT NULL,
+    response_headers BLOB NOT NULL,
+    response_body    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX attempts_delivery ON attempts (delivery_id, number);
+
+-- At most one event of a key is remembered: expires_at is NULL once it is forgotten. The
+-- others are how events are found by their keys.
+CREATE TABLE idempotency_keys (
+    endpoint_id BLOB NOT NULL CHECK (length(endpoint_id) = 16),
+    key         BLOB NOT NULL,
+    event_id    BLOB NOT NULL,
+    expires_at  INTEGER,
+    PRIMARY KEY (endpoint_id, key, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at) WHERE expires_at IS NOT NULL;

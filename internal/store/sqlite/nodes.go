@@ -1,0 +1,170 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Join implements store.Queue.
+func (s *Store) Join(_ context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
+	return s.writer.hotly(func(c *conn) error {
+		if err := c.exec(`DELETE FROM nodes WHERE id <> ?`, node); err != nil {
+			return err
+		}
+		s.orphans.Store(true)
+		return c.exec(`INSERT INTO nodes (id, lease_until) VALUES (?, ?)
+			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until`, node, now.Add(lease))
+	})
+}
+
+// Renew implements store.Queue. It needs no connection of its own: the lock on the file
+// holds whatever the lease says.
+func (s *Store) Renew(_ context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
+	return s.writer.hotly(func(c *conn) error {
+		if err := c.exec(`UPDATE nodes SET lease_until = ? WHERE id = ?`, now.Add(lease), node); err != nil {
+			return err
+		}
+		if c.changes() == 0 {
+			return kapsel.Errorf(kapsel.Conflict, "the node was marked dead; join again under a new id")
+		}
+		return nil
+	})
+}
+
+// Leave implements store.Queue.
+func (s *Store) Leave(_ context.Context, node kapsel.NodeID) error {
+	return s.writer.hotly(func(c *conn) error {
+		s.orphans.Store(true)
+		return c.exec(`DELETE FROM nodes WHERE id = ?`, node)
+	})
+}
+
+// Nodes implements store.Queue.
+func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(`SELECT id FROM nodes WHERE lease_until >= ? ORDER BY id`, now)
+		for q.next() {
+			nodes = append(nodes, q.colID())
+		}
+		return q.end()
+	})
+	return nodes, err
+}
+
+// TakeOver implements store.Queue.
+func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
+	const unit = 100 // deliveries in one transaction
+	for moved < limit {
+		n, want := 0, min(unit, limit-moved)
+		err := s.writer.cold(ctx, func(c *conn) (err error) {
+			n, err = s.takeOver(c, now, want)
+			return err
+		})
+		if err != nil {
+			return moved, err
+		}
+		if moved += n; n < want {
+			break
+		}
+	}
+	return moved, nil
+}
+
+func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
+	if err := c.exec(`DELETE FROM nodes WHERE lease_until < ?`, now); err != nil {
+		return 0, err
+	}
+	if c.changes() == 0 && !s.orphans.Load() {
+		return 0, nil
+	}
+	s.orphans.Store(true) // also when this transaction fails
+	if err := freeProbes(c); err != nil {
+		return 0, err
+	}
+	alive := map[kapsel.NodeID]bool{}
+	nodes := c.query(`SELECT id FROM nodes`)
+	for nodes.next() {
+		alive[nodes.colID()] = true
+	}
+	if err := nodes.end(); err != nil {
+		return 0, err
+	}
+	held, err := heldDeliveries(c, limit, func(node kapsel.NodeID) bool { return !alive[node] })
+	if err != nil {
+		return 0, err
+	}
+	for _, was := range held {
+		d, err := was.After(kapsel.Lost{Takeover: true}, now)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
+			return 0, err
+		}
+		err = c.insertAttempt(&kapsel.Attempt{
+			ID: was.Token, DeliveryID: d.ID, Number: d.Attempts, StartedAt: now,
+			ErrorCode: kapsel.OutcomeUnknown,
+			Error:     "the node that made this attempt ended before it recorded the outcome",
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(held) < limit {
+		s.orphans.Store(false)
+	}
+	return len(held), nil
+}
+
+// heldDeliveries are up to limit of the deliveries that nodes of a kind hold. It looks at
+// the first open delivery of each endpoint, where held ones come first, and at no others.
+func heldDeliveries(c *conn, limit int, by func(kapsel.NodeID) bool) (held []kapsel.Delivery, err error) {
+	var endpoint kapsel.EndpointID
+	for len(held) < limit {
+		some := false
+		found, err := c.stmt(`SELECT endpoint_id, due_at IS NULL FROM deliveries
+			WHERE status <= 1 AND endpoint_id > ? ORDER BY endpoint_id, due_at LIMIT 1`).blob(endpoint[:]).
+			one(func(s *stmt) { endpoint, some = s.colID(), s.colBool() })
+		if err != nil || !found {
+			return held, err
+		}
+		if !some {
+			continue
+		}
+		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
+			WHERE status <= 1 AND endpoint_id = ? AND due_at IS NULL`, endpoint)
+		for len(held) < limit && q.next() {
+			if d := scanDelivery(q); by(d.Node) {
+				held = append(held, d)
+			}
+		}
+		if err := q.end(); err != nil {
+			return held, err
+		}
+	}
+	return held, nil
+}
+
+// Held implements store.Queue.
+func (s *Store) Held(ctx context.Context, node kapsel.NodeID) (held []kapsel.Delivery, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		held, err = heldDeliveries(c, 1<<30, func(n kapsel.NodeID) bool { return n == node })
+		return err
+	})
+	return held, err
+}
+
+// Lead implements store.Housekeeping.
+func (s *Store) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (leads bool, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		err := c.exec(`INSERT INTO duties (name, node, lease_until) VALUES (?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until
+			WHERE node = excluded.node OR lease_until < ?`, duty, node, now.Add(lease), now)
+		leads = c.changes() == 1
+		return err
+	})
+	return leads && err == nil, store.Unavailable(err)
+}

@@ -1,0 +1,158 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Backlog implements store.Queue.
+func (s *Store) Backlog(ctx context.Context) (backlog []store.Waiting, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		var endpoint kapsel.EndpointID
+		for {
+			found, err := c.stmt(`SELECT endpoint_id FROM deliveries
+				WHERE status <= 1 AND endpoint_id > ? ORDER BY endpoint_id LIMIT 1`).blob(endpoint[:]).
+				one(func(s *stmt) { endpoint = s.colID() })
+			if err != nil || !found {
+				return err
+			}
+			due, waits, err := oldestDue(c, endpoint)
+			if err != nil {
+				return err
+			}
+			if waits {
+				backlog = append(backlog, store.Waiting{EndpointID: endpoint, DueAt: due})
+			}
+		}
+	})
+	return backlog, err
+}
+
+// oldestDue is when the first of an endpoint's pending deliveries is due.
+func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, waits bool, err error) {
+	waits, err = c.query(`SELECT due_at FROM deliveries
+		WHERE status <= 1 AND endpoint_id = ? AND due_at > `+noDue+` ORDER BY due_at LIMIT 1`, endpoint).
+		one(func(s *stmt) { due = s.colTime() })
+	return due, waits, err
+}
+
+// noDue is below every due time: the range above it leaves out the held ones, whose due
+// time is NULL.
+const noDue = `-9223372036854775807`
+
+// Claim implements store.Queue. The events are read after the deliveries were taken, beside
+// the writer: nothing changes or deletes them while they are held.
+func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+	var taken []store.Claimed
+	err := s.writer.hotly(func(c *conn) (err error) {
+		taken, err = claim(c, node, now, wants, maxBytes)
+		return err
+	})
+	if err != nil || len(taken) == 0 {
+		return nil, err
+	}
+	err = s.read(ctx, func(c *conn) error {
+		for i := range taken {
+			q := c.query(`SELECT `+eventColumns+`, `+eventContent+` FROM events WHERE id = ?`, taken[i].Delivery.EventID)
+			if q.next() {
+				taken[i].Event, _ = scanEvent(q, true)
+			}
+			if err := q.end(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		// Nobody will send them: they wait again. If this fails too, Held tells of them.
+		back := make([]kapsel.Delivery, len(taken))
+		for i := range taken {
+			back[i] = taken[i].Delivery
+			back[i].DueAt = taken[i].DueSince
+		}
+		_ = s.GiveBack(context.WithoutCancel(ctx), back)
+		return nil, err
+	}
+	return taken, nil
+}
+
+func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, err error) {
+	size := 0
+	for _, want := range wants {
+		first := len(taken)
+		full := false
+		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
+			WHERE status <= 1 AND endpoint_id = ? AND due_at BETWEEN `+noDue+` AND ? ORDER BY due_at LIMIT ?`,
+			want.EndpointID, now, want.Limit)
+		for q.next() {
+			d := scanDelivery(q)
+			if full = len(taken) > 0 && size+d.Size > maxBytes; full {
+				break
+			}
+			size += d.Size
+			taken = append(taken, store.Claimed{Delivery: d, DueSince: d.DueAt})
+		}
+		if err := q.end(); err != nil {
+			return nil, err
+		}
+		for i := first; i < len(taken); i++ {
+			was := taken[i].Delivery
+			d, err := was.After(kapsel.Claim{Node: node, Token: kapsel.NewAttemptID(now, was.ID.Part())}, now)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
+				return nil, err
+			}
+			taken[i].Delivery = d
+		}
+		if full {
+			break
+		}
+	}
+	return taken, nil
+}
+
+// Complete implements store.Queue.
+func (s *Store) Complete(_ context.Context, done store.Completion) error {
+	return s.writer.do(&completeCall{done}, 0)
+}
+
+// completeCall is one Complete in a batch.
+type completeCall struct{ store.Completion }
+
+func (call *completeCall) write(c *conn) error {
+	a, d := &call.Attempt, &call.Delivery
+	moved, err := c.moveDelivery(kapsel.Delivering, a.ID, d)
+	if err != nil {
+		return err
+	}
+	if moved {
+		return c.insertAttempt(a)
+	}
+	// A take-over writes its own attempt under this id; one of ours is told by its times.
+	again, err := c.stmt(`SELECT 1 FROM attempts WHERE id = ? AND started_at = ? AND duration = ? AND status_code = ? AND error_code = ?`).
+		id(a.ID).at(a.StartedAt).int(int64(a.Duration)).int(int64(a.StatusCode)).text(string(a.ErrorCode)).
+		one(func(*stmt) {})
+	if err != nil || again {
+		return err
+	}
+	return kapsel.Errorf(kapsel.Conflict, "the delivery is no longer held under this attempt")
+}
+
+// GiveBack implements store.Queue.
+func (s *Store) GiveBack(_ context.Context, held []kapsel.Delivery) error {
+	return s.writer.hotly(func(c *conn) error {
+		for _, d := range held {
+			err := c.stmt(`UPDATE deliveries SET status = 0, due_at = ?, node = NULL, token = NULL
+				WHERE id = ? AND status = 1 AND token = ?`).at(d.DueAt).id(d.ID).id(d.Token).exec()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

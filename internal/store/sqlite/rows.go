@@ -1,0 +1,138 @@
+package sqlite
+
+import (
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// What rows hold and how they become the domain's types. Times of columns that are NOT NULL
+// are written with at, others with stmt.time.
+
+// at binds microseconds since the epoch, also for the zero time.
+func (s *stmt) at(t time.Time) *stmt { return s.int(t.UnixMicro()) }
+
+const deliveryColumns = `id, event_id, endpoint_id, tenant_id, status, due_at, node, token,
+	claims, attempts, counted, takeovers, last_status_code, last_error_code,
+	replay_of, replayed_as, size, created_at, finished_at`
+
+func scanDelivery(s *stmt) kapsel.Delivery {
+	return kapsel.Delivery{
+		ID: s.colID(), EventID: s.colID(), EndpointID: s.colID(), TenantID: s.colID(),
+		Status: kapsel.DeliveryStatus(s.colInt()), DueAt: s.colTime(), Node: s.colID(), Token: s.colID(),
+		Claims: int(s.colInt()), Attempts: int(s.colInt()), Counted: int(s.colInt()), Takeovers: int(s.colInt()),
+		LastStatusCode: int(s.colInt()), LastErrorCode: kapsel.Code(s.colText()),
+		ReplayOf: s.colID(), ReplayedAs: s.colID(), Size: int(s.colInt()),
+		CreatedAt: s.colTime(), FinishedAt: s.colTime(),
+	}
+}
+
+// delivery reads a delivery by its id.
+func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, err error) {
+	found, err = c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE id = ?`, id).
+		one(func(s *stmt) { d = scanDelivery(s) })
+	return d, found, err
+}
+
+// insertDelivery writes a new delivery.
+func (c *conn) insertDelivery(d *kapsel.Delivery) error {
+	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	s.id(d.ID).id(d.EventID).id(d.EndpointID).id(d.TenantID).int(int64(d.Status))
+	s.due(d).id(d.Node).id(d.Token)
+	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
+	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode))
+	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt)
+	return s.exec()
+}
+
+// moveDelivery writes what happened to a delivery, unless it is no longer in the state and
+// under the token that it was in. It reports whether it still was.
+func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery) (bool, error) {
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?,
+			claims = ?, attempts = ?, counted = ?, takeovers = ?,
+			last_status_code = ?, last_error_code = ?, finished_at = ?
+		WHERE id = ? AND status = ? AND token IS ?`)
+	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token)
+	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
+	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode)).time(d.FinishedAt)
+	s.id(d.ID).int(int64(was)).id(token)
+	if err := s.exec(); err != nil {
+		return false, err
+	}
+	return c.changes() == 1, nil
+}
+
+// due binds when a pending delivery is due; NULL in other states.
+func (s *stmt) due(d *kapsel.Delivery) *stmt {
+	if d.Status == kapsel.Pending {
+		return s.at(d.DueAt)
+	}
+	return s.null()
+}
+
+const (
+	// eventColumns are those that lists show, eventContent the rest.
+	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
+		idempotency_key, trace_parent, content_type, length(body), delivery_id`
+	eventContent = `query, header, body`
+)
+
+// scanEvent reads eventColumns and, when all is set, eventContent. first is the id of the
+// event's first delivery.
+func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID) {
+	e = kapsel.Event{
+		ID: s.colID(), TenantID: s.colID(), EndpointID: s.colID(), ReceivedAt: s.colTime(),
+		Signature: kapsel.SignatureVerdict{
+			Scheme: s.colText(), Valid: s.colBool(), KeyID: s.colText(), Skew: time.Duration(s.colInt()),
+		},
+		IdempotencyKey: s.colBlob(), TraceParent: s.colText(), ContentType: s.colText(), Size: int(s.colInt()),
+	}
+	first = s.colID()
+	if all {
+		e.Query, e.Header, e.Body = s.colText(), s.colHeader(), s.colBlob()
+	}
+	return e, first
+}
+
+// header binds header lines.
+func (s *stmt) header(h kapsel.Header) *stmt {
+	s.c.scratch, _ = h.AppendBinary(s.c.scratch[:0]) // never fails
+	return s.blob(s.c.scratch)
+}
+
+// colHeader is nil where there are none.
+func (s *stmt) colHeader() (h kapsel.Header) {
+	if b := s.view(); len(b) > 0 {
+		_ = h.UnmarshalBinary(b) // never fails
+	}
+	return h
+}
+
+func (c *conn) insertAttempt(a *kapsel.Attempt) error {
+	s := c.stmt(`INSERT INTO attempts (id, delivery_id, number, started_at, duration, status_code,
+			error_code, error, request_headers, response_headers, response_body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	s.id(a.ID).id(a.DeliveryID).int(int64(a.Number)).at(a.StartedAt).int(int64(a.Duration))
+	s.int(int64(a.StatusCode)).text(string(a.ErrorCode)).bytes(a.Error)
+	s.header(a.RequestHeaders).header(a.ResponseHeaders).blob(a.ResponseBody)
+	return s.exec()
+}
+
+// attemptColumns are of attempts a and their deliveries d.
+const attemptColumns = `a.id, a.delivery_id, d.event_id, d.endpoint_id, d.tenant_id, a.number,
+	a.started_at, a.duration, a.status_code, a.error_code, a.error,
+	a.request_headers, a.response_headers, a.response_body`
+
+func scanAttempt(s *stmt) kapsel.Attempt {
+	a := kapsel.Attempt{
+		ID: s.colID(), DeliveryID: s.colID(), EventID: s.colID(), EndpointID: s.colID(), TenantID: s.colID(),
+		Number: int(s.colInt()), StartedAt: s.colTime(), Duration: time.Duration(s.colInt()),
+		StatusCode: int(s.colInt()), ErrorCode: kapsel.Code(s.colText()), Error: s.colText(),
+		RequestHeaders: s.colHeader(), ResponseHeaders: s.colHeader(),
+	}
+	if b := s.colBlob(); len(b) > 0 {
+		a.ResponseBody = b
+	}
+	return a
+}

@@ -1,0 +1,86 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// schemaVersion is the number of the newest migration.
+const schemaVersion = 1
+
+// prepareSchema brings the database to this binary's schema, or says why it does not.
+func prepareSchema(ctx context.Context, path string, migrate bool) error {
+	version, readableBy, err := schemaOf(path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case readableBy > schemaVersion:
+		return fmt.Errorf("the database has schema %d, which needs a Kapsel that knows schema %d; this one knows %d: use a newer release",
+			version, readableBy, schemaVersion)
+	case version >= schemaVersion:
+		return nil
+	case !migrate:
+		return fmt.Errorf("the database has schema %d and this Kapsel needs %d: run `kapsel migrate`, or set KAPSEL_MIGRATE=on",
+			version, schemaVersion)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		return fmt.Errorf("open the database to migrate it: %w", err)
+	}
+	defer db.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	return nil
+}
+
+// schemaOf reads a database's schema version, 0 in a new one, and the oldest binary's that
+// may use it. It also sets what must be set before the first table exists.
+func schemaOf(path string) (version, readableBy int, err error) {
+	c, err := open(path)
+	if err != nil {
+		return 0, 0, fmt.Errorf("open the database: %w", err)
+	}
+	defer c.close()
+	err = c.script(fmt.Sprintf(`PRAGMA page_size = %d; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL`, pageSize))
+	if err != nil {
+		return 0, 0, fmt.Errorf("open the database: %w", err)
+	}
+	var tables, ours int64
+	_, err = c.query(`SELECT count(*), count(*) FILTER (WHERE name = 'schema_info') FROM sqlite_schema`).
+		one(func(s *stmt) { tables, ours = s.colInt(), s.colInt() })
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the schema: %w", err)
+	}
+	if ours == 0 {
+		// A migration that failed leaves goose's own table and nothing else.
+		if tables > 2 {
+			return 0, 0, errors.New("the file is a database, but not Kapsel's")
+		}
+		return 0, 0, nil
+	}
+	_, err = c.query(`SELECT version, readable_by FROM schema_info`).
+		one(func(s *stmt) { version, readableBy = int(s.colInt()), int(s.colInt()) })
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the schema's version: %w", err)
+	}
+	return version, readableBy, nil
+}

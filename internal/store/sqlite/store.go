@@ -1,0 +1,244 @@
+// Package sqlite keeps the store contract in one SQLite file, used by one process at a time.
+//
+// What it promises beyond package store: a second process is kept out by a lock beside the
+// file; a write is synced (WAL, synchronous=FULL) when its method returns; the WAL stays
+// below about 300 MiB however long reads and writes go on; a backup can be taken at any time.
+//
+// One goroutine owns the one connection that writes. Callers hand it their calls and wait;
+// it writes what has gathered in one transaction (writer.go). Reads have connections of
+// their own and are short, because an old snapshot keeps the WAL from being used again.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+var _ store.Store = (*Store)(nil)
+
+// Options change how a database is opened. The zero value is ready to use, but refuses a
+// database that is new or has an older schema.
+type Options struct {
+	// Migrate brings a new or older database to this binary's schema.
+	Migrate bool
+	// LockWait is how long to wait for another process to leave the database; 0: 10 s.
+	LockWait time.Duration
+	// Observe is told of the group commits; nil: nobody is.
+	Observe store.CommitObserver
+	// Log gets what no caller can be told, such as a checkpoint that failed; nil: slog.Default.
+	Log *slog.Logger
+}
+
+const (
+	readers       = 4        // connections for reads
+	writeCacheKiB = 64 << 10 // page cache of the writer
+	readCacheKiB  = 8 << 10  // of each reader
+	pageSize      = 8 << 10
+)
+
+// Store is a store.Store on a SQLite file.
+type Store struct {
+	path    string
+	log     *slog.Logger
+	lock    *fileLock
+	writer  *writer
+	ckpt    *checkpointer
+	readers chan *conn // those that are free
+	opened  int        // how many readers there are
+	skew    idSkew
+	orphans atomic.Bool // deliveries may be held by nodes that are dead
+
+	closing sync.Once
+	closed  chan struct{}
+}
+
+// Open opens the database at path, made with its directory if it is not there. Close must be
+// called to end its goroutines and release the lock.
+func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) {
+	if opts.LockWait == 0 {
+		opts.LockWait = 10 * time.Second
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	// As durable as fsync, and half the time on a journaling file system. It holds for the
+	// whole process; where it is not to be had, fsync it is.
+	_, _ = sqlite.Fdatasync(true)
+
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the database's directory: %w", err)
+	}
+	s := &Store{path: path, log: opts.Log, readers: make(chan *conn, readers), closed: make(chan struct{})}
+	if s.lock, err = lockFile(ctx, path+".lock", opts.LockWait); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	if err := createFile(path); err != nil {
+		return nil, fmt.Errorf("make the database: %w", err)
+	}
+	if err := prepareSchema(ctx, path, opts.Migrate); err != nil {
+		return nil, err
+	}
+	w, err := connect(path, writeCacheKiB, false)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	s.writer = newWriter(w, opts.Observe)
+	for range readers {
+		r, err := connect(path, readCacheKiB, true)
+		if err != nil {
+			return nil, fmt.Errorf("open the database to read: %w", err)
+		}
+		s.readers <- r
+		s.opened++
+	}
+	c, err := connect(path, readCacheKiB, false)
+	if err != nil {
+		return nil, fmt.Errorf("open the database for checkpoints: %w", err)
+	}
+	s.ckpt = newCheckpointer(s, c)
+	if err := s.skew.load(w); err != nil {
+		return nil, fmt.Errorf("read the database: %w", err)
+	}
+	s.writer.written = s.ckpt.note
+	s.writer.undone = func() {
+		if err := s.skew.load(w); err != nil {
+			s.log.Warn("reading the database after a rollback failed", "error", err)
+		}
+	}
+	s.orphans.Store(true)
+	s.writer.start()
+	s.ckpt.start()
+	return s, nil
+}
+
+// connect opens a connection with the settings that all of them share.
+func connect(path string, cacheKiB int, readOnly bool) (*conn, error) {
+	c, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	err = c.script(fmt.Sprintf(`
+		PRAGMA synchronous = FULL;
+		PRAGMA wal_autocheckpoint = 0;
+		PRAGMA journal_size_limit = %d;
+		PRAGMA cache_size = -%d;
+		PRAGMA temp_store = MEMORY;
+		PRAGMA trusted_schema = OFF;
+		PRAGMA query_only = %t`, walKept, cacheKiB, readOnly))
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// createFile makes the file if it is not there, readable by its owner only (the WAL gets
+// the same mode), and makes its name durable.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes what was created or renamed in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Close waits for writes under way, moves all of the WAL into the database file and releases
+// it. Calls that come later get DatabaseUnavailable.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.closed)
+		s.ckpt.stop()
+		s.writer.stop()
+		s.release()
+	})
+	return nil
+}
+
+// release gives back what Open took, as far as it came. No goroutine uses it any more.
+func (s *Store) release() {
+	if s.ckpt != nil {
+		s.ckpt.c.close()
+	}
+	for range s.opened {
+		(<-s.readers).close() // waits for reads under way
+	}
+	if s.writer != nil {
+		if _, _, err := s.writer.c.checkpoint(checkpointTruncate); err != nil {
+			s.log.Warn("the last checkpoint failed; the next start reads the WAL", "error", err)
+		}
+		s.writer.c.close()
+	}
+	if s.lock != nil {
+		s.lock.release()
+	}
+}
+
+var errClosed = errors.New("the store is closed")
+
+// read runs a function on a connection that only reads, in one transaction.
+func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
+	var c *conn
+	select {
+	case c = <-s.readers:
+	case <-ctx.Done():
+		return store.Unavailable(ctx.Err())
+	case <-s.closed:
+		return store.Unavailable(errClosed)
+	}
+	defer func() { s.readers <- c }()
+	select {
+	case <-s.closed: // both were ready
+		return store.Unavailable(errClosed)
+	default:
+	}
+	if err := c.exec("BEGIN"); err != nil {
+		return store.Unavailable(err)
+	}
+	err := f(c)
+	if end := c.exec("ROLLBACK"); err == nil {
+		err = end
+	}
+	return store.Unavailable(err)
+}
+
+// Time is the process's own clock.
+func (s *Store) Time(context.Context) (time.Time, error) { return time.Now().UTC(), nil }
+
+// Ping writes and syncs a row.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`INSERT INTO counters VALUES ('pings', 1) ON CONFLICT DO UPDATE SET value = value + 1`)
+	})
+}
