@@ -129,7 +129,7 @@ var narrowNames = map[string][]string{
 	"crypto/tls.Dial":             {},
 	"crypto/tls.DialWithDialer":   {},
 	"crypto/tls.Dialer":           {},
-	"time.Sleep":                  {"internal/bench", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite"},
+	"time.Sleep":                  {"cmd/kapsel", "internal/bench", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite"},
 	"os.Exit":                     {"cmd/kapsel"},
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},
