@@ -23,6 +23,10 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Complete", completing},
 		{"GiveBack", givingBack},
 		{"Nodes", nodes},
+		{"Directory", directing},
+		{"Settings", settling},
+		{"Archive", archiving},
+		{"Housekeeping", keeping},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			for _, p := range part.promises {
