@@ -57,18 +57,21 @@ func (k *hmacKey) check(m *message) bool {
 	mac.Write(m.body)
 	mac.Write(m.tail)
 	want := mac.Sum(m.sum[:0])
-	var text [128]byte // the longest: SHA-512 in hex
-	var got [96]byte
 	for _, c := range m.signatures[:m.n] {
-		if c.version != k.version || len(c.text) != k.encoding.length(len(want)) {
-			continue
-		}
-		n, err := k.encoding.decode(got[:], text[:copy(text[:], c.text)])
-		if err == nil && hmac.Equal(got[:n], want) {
+		if got, ok := m.decode(c, k.version, k.encoding, len(want)); ok && hmac.Equal(got, want) {
 			return true
 		}
 	}
 	return false
+}
+
+// decode is a candidate's signature if it is of a version and a length, in bytes.
+func (m *message) decode(c candidate, version string, e encoding, length int) ([]byte, bool) {
+	if c.version != version || len(c.text) != e.length(length) {
+		return nil, false
+	}
+	n, err := e.decode(m.decoded[:], m.text[:copy(m.text[:], c.text)])
+	return m.decoded[:n], err == nil && n == length
 }
 
 // ed25519Key checks Ed25519 signatures.
@@ -80,13 +83,8 @@ type ed25519Key struct {
 
 func (k *ed25519Key) check(m *message) bool {
 	signed := bytes.Join([][]byte{m.head, m.body, m.tail}, nil)
-	var got [96]byte
 	for _, c := range m.signatures[:m.n] {
-		if c.version != k.version || len(c.text) != k.encoding.length(ed25519.SignatureSize) {
-			continue
-		}
-		n, err := k.encoding.decode(got[:], []byte(c.text))
-		if err == nil && ed25519.Verify(k.public, signed, got[:n]) {
+		if got, ok := m.decode(c, k.version, k.encoding, ed25519.SignatureSize); ok && ed25519.Verify(k.public, signed, got) {
 			return true
 		}
 	}

@@ -137,7 +137,12 @@ type message struct {
 	n          int
 
 	head, body, tail []byte
-	sum              [64]byte // scratch of the checkers
+
+	// Scratch of the checkers: a computed signature, and one of the request before and after
+	// it is decoded. The longest is SHA-512 in hex; base64 decodes in steps of 3 bytes.
+	sum     [64]byte
+	text    [128]byte
+	decoded [66]byte
 }
 
 // candidate is one signature of a request, still encoded. Version is "" where the format has none.
