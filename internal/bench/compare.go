@@ -1,0 +1,228 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Names of targets.
+const (
+	relayName   = "relay"
+	kapselName  = "kapsel"
+	gatewayName = "gateway"
+)
+
+// Plan says what Compare measures.
+type Plan struct {
+	// Load is the load of each run; its URLs are those of a gateway that runs already. If
+	// there are none, Compare starts Kapsel. Its Sink and OnProgress are Compare's own.
+	Load LoadConfig
+	// Relay measures the relay before each run of the gateway.
+	Relay     bool
+	Runs      int
+	Bin       string   // the kapsel binary, for Kapsel and the relay
+	Dir       string   // where their data goes, in directories of its own; "": the system's place
+	Database  string   // URL of a PostgreSQL server to make databases on; "": SQLite
+	Env       []string // settings for Kapsel, "NAME=value"
+	Endpoints int      // how many to make
+
+	SinkAddr  string
+	SinkMode  Mode
+	SinkDelay time.Duration
+	Meter     *Meter // nil: nothing is shown
+}
+
+// Compare runs the plan. Each run has a fresh process with fresh data, the sink stays. The
+// report has what was measured also when there is an error.
+func Compare(ctx context.Context, plan Plan) (Report, error) {
+	sink, err := NewSink(plan.SinkAddr, plan.SinkMode)
+	if err != nil {
+		return Report{}, err
+	}
+	dir, err := os.MkdirTemp(plan.Dir, "kapsel-bench-")
+	if err == nil {
+		dir, err = filepath.Abs(dir) // the processes run elsewhere
+	}
+	if err != nil {
+		return Report{}, errors.Join(fmt.Errorf("make a directory for the runs: %w", err), sink.Close())
+	}
+	sink.Delay(plan.SinkDelay)
+	c := &comparison{Plan: plan, dir: dir, sink: sink}
+	c.Load.Sink, c.Load.OnProgress = sink, plan.Meter.show
+	c.report = Report{Machine: ThisMachine(dir), Settings: c.settings()}
+	err = c.run(ctx)
+	if ctx.Err() != nil {
+		err = ctx.Err() // whatever else broke, broke because of it
+	}
+	plan.Meter.end()
+	_ = os.Remove(dir) // not empty: it has the output of what failed
+	c.report.summarize()
+	return c.report, errors.Join(err, sink.Close())
+}
+
+type comparison struct {
+	Plan
+	dir    string
+	sink   *Sink
+	report Report
+}
+
+func (c *comparison) settings() Settings {
+	s := Settings{
+		Events: c.Load.Events, Size: c.Load.Size, Connections: c.Load.Connections,
+		Rate: c.Load.Rate, Keys: c.Load.Keys,
+		Endpoints: c.Endpoints, Runs: c.Runs, Sink: c.SinkMode, Database: "sqlite",
+	}
+	switch {
+	case len(c.Load.URLs) > 0:
+		s.Endpoints, s.Database = len(c.Load.URLs), ""
+	case c.Database != "":
+		s.Database = "postgres"
+	}
+	return s
+}
+
+func (c *comparison) run(ctx context.Context) error {
+	gateway, start := kapselName, c.startKapsel
+	if len(c.Load.URLs) > 0 {
+		gateway, start = gatewayName, c.useGateway
+	}
+	for i := range c.Runs {
+		if c.Relay {
+			if err := c.measure(ctx, relayName, i, c.startRelay); err != nil {
+				return err
+			}
+		}
+		if err := c.measure(ctx, gateway, i, start); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// started is a gateway that is ready to be measured.
+type started struct {
+	urls    []string
+	process *Process // nil: not ours
+	cleanup func() error
+}
+
+// measure starts a target, loads it, and stops it. Its directory goes away, unless it has the
+// output of a process that failed or lost something.
+func (c *comparison) measure(ctx context.Context, name string, round int, start func(context.Context, string) (started, error)) error {
+	c.Meter.begin(fmt.Sprintf("%s %d/%d", name, round+1, c.Runs))
+	dir := filepath.Join(c.dir, fmt.Sprintf("%s-%d", name, round+1))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make a directory for the run: %w", err)
+	}
+	target, err := start(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	load := c.Load
+	load.URLs = target.urls
+	result, err := Load(ctx, load)
+	if err != nil {
+		err = fmt.Errorf("load %s: %w", name, err)
+	}
+	if target.process != nil {
+		err = errors.Join(err, c.stop(target.process, &result))
+	}
+	if target.cleanup != nil {
+		err = errors.Join(err, target.cleanup())
+	}
+	if err == nil && result.Lost+result.Duplicates == 0 || ctx.Err() != nil {
+		err = errors.Join(err, os.RemoveAll(dir))
+	} else if target.process != nil {
+		result.Output = target.process.Output
+	}
+	if result.Sent > 0 {
+		t := c.report.target(name)
+		t.Runs = append(t.Runs, result)
+	}
+	return err
+}
+
+// stop ends a process that was measured, and reads its memory before.
+func (c *comparison) stop(p *Process, result *Result) error {
+	select {
+	case <-p.Done():
+		return fmt.Errorf("the process ended during the run: %w; its output is in %s", p.ended(), p.Output)
+	default:
+	}
+	if rss, err := p.PeakRSS(); err == nil { // not known everywhere
+		result.PeakRSSMiB = float64(rss) / (1 << 20)
+	}
+	if c.SinkMode != Hang {
+		return p.Term()
+	}
+	// Nothing that hangs is worth the wait that a graceful stop allows it.
+	err := c.sink.SetMode(Refuse)
+	return errors.Join(err, p.Term(), c.sink.SetMode(Hang))
+}
+
+func (c *comparison) useGateway(context.Context, string) (started, error) {
+	return started{urls: c.Load.URLs}, nil
+}
+
+func (c *comparison) startRelay(ctx context.Context, dir string) (started, error) {
+	p, err := StartRelay(ctx, dir, c.Bin, c.sink.URL(0))
+	if err != nil {
+		return started{}, err
+	}
+	urls := make([]string, max(1, c.Endpoints))
+	for i := range urls {
+		urls[i] = fmt.Sprintf("%s/ingest/%d", p.URL, i)
+	}
+	return started{urls: urls, process: p}, nil
+}
+
+func (c *comparison) startKapsel(ctx context.Context, dir string) (s started, err error) {
+	env := []string{"KAPSEL_EGRESS_ALLOW=" + c.sink.network()}
+	if c.Database != "" {
+		database, drop, err := freshDatabase(ctx, c.Database)
+		if err != nil {
+			return s, err
+		}
+		env = append(env, "DATABASE_URL="+database)
+		s.cleanup = func() error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+			defer cancel()
+			return drop(ctx)
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, s.cleanup())
+			}
+		}()
+	}
+	s.process, err = StartKapsel(ctx, dir, c.Bin, append(env, c.Env...)...)
+	if err != nil {
+		return s, err
+	}
+	if s.urls, err = c.endpoints(ctx, s.process); err != nil {
+		return s, errors.Join(err, s.process.Kill())
+	}
+	return s, nil
+}
+
+// endpoints makes a tenant with the endpoints, and returns their ingest URLs.
+func (c *comparison) endpoints(ctx context.Context, p *Process) ([]string, error) {
+	tenant, err := p.CreateTenant(ctx, "bench")
+	if err != nil {
+		return nil, err
+	}
+	urls := make([]string, max(1, c.Endpoints))
+	for i := range urls {
+		e, err := p.CreateEndpoint(ctx, tenant, map[string]any{"name": fmt.Sprintf("bench %d", i), "url": c.sink.URL(i)})
+		if err != nil {
+			return nil, err
+		}
+		urls[i] = e.IngestURL
+	}
+	return urls, nil
+}

@@ -1,0 +1,66 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+)
+
+// A marker names an event inside its body, where every gateway that keeps bodies carries it
+// along: the prefix, then the run and the event's number in hex. Its times need no place
+// there: the load that sent it and the sink that finds it share their memory.
+type marker struct {
+	run uint32
+	seq uint32
+}
+
+const (
+	markerPrefix = "kapsel-bench:"
+	markerLen    = len(markerPrefix) + 2*markerBytes
+	markerBytes  = 4 + 4
+)
+
+// put writes the marker over the first markerLen bytes of b.
+func (m marker) put(b []byte) {
+	var raw [markerBytes]byte
+	binary.BigEndian.PutUint32(raw[0:], m.run)
+	binary.BigEndian.PutUint32(raw[4:], m.seq)
+	copy(b, markerPrefix)
+	hex.Encode(b[len(markerPrefix):markerLen], raw[:])
+}
+
+// findMarker finds the first marker in a body.
+func findMarker(body []byte) (m marker, ok bool) {
+	_, rest, ok := bytes.Cut(body, []byte(markerPrefix))
+	if !ok || len(rest) < 2*markerBytes {
+		return m, false
+	}
+	var raw [markerBytes]byte
+	if _, err := hex.Decode(raw[:], rest[:2*markerBytes]); err != nil {
+		return m, false
+	}
+	return marker{
+		run: binary.BigEndian.Uint32(raw[0:]),
+		seq: binary.BigEndian.Uint32(raw[4:]),
+	}, true
+}
+
+const (
+	bodyOpen  = `{"type":"bench.event","marker":"`
+	bodyPad   = `","pad":"`
+	bodyClose = `"}`
+)
+
+// MinSize is the smallest body of an event, in bytes.
+const MinSize = len(bodyOpen) + markerLen + len(bodyPad) + len(bodyClose)
+
+// newBody makes a JSON body of exactly size bytes and says where its marker goes.
+func newBody(size int) (body []byte, markerAt int) {
+	body = make([]byte, 0, size)
+	body = append(body, bodyOpen...)
+	markerAt = len(body)
+	body = append(body, bytes.Repeat([]byte("-"), markerLen)...)
+	body = append(body, bodyPad...)
+	body = append(body, bytes.Repeat([]byte("x"), size-len(body)-len(bodyClose))...)
+	return append(body, bodyClose...), markerAt
+}

@@ -1,0 +1,385 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a gateway that runs as a child, with its own addresses and data, and can be
+// started again on them. Its methods are for one goroutine, but for the signals (Kill,
+// Freeze, Thaw), which may come from any.
+type Process struct {
+	URL      string // http://127.0.0.1:PORT
+	Metrics  string // of Kapsel's metrics listener, as URL
+	AdminKey string // of Kapsel
+	Dir      string // its working directory
+	Output   string // the file with all that it wrote to standard output and error
+
+	bin  string
+	args []string
+	env  []string
+
+	mu   sync.Mutex // of what follows
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd ended
+	err  error         // how it ended; set before done is closed
+}
+
+// StartKapsel runs `bin serve` with its data in dir, which must be there, and waits until it
+// is ready. It listens on free loopback ports, has a generated admin key, ends without a
+// drain delay, and keeps the default for everything else: settings are not inherited from
+// this process, but may be given in env ("NAME=value"), which wins. When ctx ends the child
+// gets SIGTERM.
+func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process, error) {
+	listen, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := newProcess(dir, "kapsel", bin, "serve")
+	p.set("KAPSEL_LISTEN=" + listen)
+	p.set("KAPSEL_METRICS_LISTEN=" + metrics)
+	p.set("KAPSEL_ADMIN_KEY=" + randomKey())
+	p.set("KAPSEL_ENCRYPTION_KEY=" + randomKey())
+	p.set("KAPSEL_DRAIN_DELAY=0s")
+	p.set("DATABASE_URL=sqlite:" + filepath.Join(dir, "kapsel.db"))
+	for _, e := range env {
+		p.set(e)
+	}
+	p.URL = "http://" + p.Env("KAPSEL_LISTEN")
+	p.Metrics = "http://" + p.Env("KAPSEL_METRICS_LISTEN")
+	p.AdminKey = p.Env("KAPSEL_ADMIN_KEY")
+	return p, p.Start(ctx)
+}
+
+// StartRelay runs ServeRelay as `bin bench --serve-relay`, with its file in dir.
+func StartRelay(ctx context.Context, dir, bin, dest string) (*Process, error) {
+	listen, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := newProcess(dir, "relay", bin, "bench", "--serve-relay", listen, "--dest", dest, "--dir", dir)
+	p.URL = "http://" + listen
+	return p, p.Start(ctx)
+}
+
+func newProcess(dir, name, bin string, args ...string) *Process {
+	p := &Process{Dir: dir, Output: filepath.Join(dir, name+".log"), bin: bin, args: args}
+	for _, e := range os.Environ() {
+		if !isSetting(e) {
+			p.env = append(p.env, e)
+		}
+	}
+	return p
+}
+
+// isSetting reports whether an environment entry would change how Kapsel runs. Above all the
+// database of somebody's shell must not become the one that is loaded here.
+func isSetting(entry string) bool {
+	name, _, _ := strings.Cut(entry, "=")
+	switch name {
+	case "DATABASE_URL", "WORKER_POOL_SIZE", "CHANNEL_CAPACITY":
+		return true
+	}
+	for _, prefix := range []string{"KAPSEL_", "LOG_", "OTEL_", "TIGERBEETLE_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// set adds an environment entry; exec takes the last of a name.
+func (p *Process) set(entry string) { p.env = append(p.env, entry) }
+
+// Env is the value of a variable in the child's environment.
+func (p *Process) Env(name string) string {
+	for i := len(p.env) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(p.env[i], name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// randomKey is 32 random bytes in base64: good for an admin key and for an encryption key.
+func randomKey() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// freeAddr finds a loopback port below those that the kernel gives to outgoing connections,
+// so that it is still free when a killed child wants it back.
+func freeAddr() (string, error) {
+	for range 100 {
+		n, err := rand.Int(rand.Reader, big.NewInt(12000))
+		if err != nil {
+			return "", err
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+int(n.Int64())))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+	}
+	return "", errors.New("found no free port on 127.0.0.1")
+}
+
+// Start runs the child, after Kill or Term once more, and waits until it is ready.
+func (p *Process) Start(ctx context.Context) error {
+	out, err := os.OpenFile(p.Output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep the output of %s: %w", p.name(), err)
+	}
+	defer out.Close() // the child has its own
+	cmd := exec.CommandContext(ctx, p.bin, p.args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.env, out, out
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name(), err)
+	}
+	done := make(chan struct{})
+	p.mu.Lock()
+	p.cmd, p.done, p.err = cmd, done, nil
+	p.mu.Unlock()
+	go func() {
+		err := cmd.Wait()
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+		close(done)
+	}()
+	if err := p.WaitReady(ctx); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	return nil
+}
+
+func (p *Process) name() string { return filepath.Base(p.bin) + " " + p.args[0] }
+
+// WaitReady waits until /health/ready answers 200, at most 60 s. It fails at once when the
+// child ends.
+func (p *Process) WaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for {
+		if p.ready(ctx) {
+			return nil
+		}
+		select {
+		case <-p.Done():
+			return fmt.Errorf("%s ended before it was ready (%w): %s", p.name(), p.ended(), p.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w; its output is in %s", p.name(), ctx.Err(), p.Output)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (p *Process) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/health/ready", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// tail is the last lines of the output, for an error.
+func (p *Process) tail() string {
+	b, err := os.ReadFile(p.Output)
+	if err != nil || len(b) == 0 {
+		return "it wrote nothing"
+	}
+	b = bytes.TrimSpace(b[max(0, len(b)-1000):])
+	return string(b)
+}
+
+// Done is closed when the child has ended. After another Start it is another channel.
+func (p *Process) Done() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// ended is how the child ended, for an error; never nil.
+func (p *Process) ended() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
+}
+
+func (p *Process) signal(s os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Signal(s)
+}
+
+// Kill ends the child with SIGKILL and waits until it is gone. A child that has ended
+// already is no error.
+func (p *Process) Kill() error {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill %s: %w", p.name(), err)
+	}
+	<-p.Done()
+	return nil
+}
+
+// Term asks the child to stop and waits until it is gone. An error says that it did not end
+// with exit code 0, or that it took more than 30 s and was killed.
+func (p *Process) Term() error {
+	if err := p.signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name(), err)
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(30 * time.Second):
+		return errors.Join(fmt.Errorf("%s did not stop within 30 s", p.name()), p.Kill())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return fmt.Errorf("%s stopped badly: %w; its output is in %s", p.name(), p.err, p.Output)
+	}
+	return nil
+}
+
+// Freeze stops the child in its tracks (SIGSTOP), Thaw lets it go on (SIGCONT).
+func (p *Process) Freeze() error { return p.signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (p *Process) Thaw() error { return p.signal(syscall.SIGCONT) }
+
+// PID is the child's process id.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+// PeakRSS is the largest resident memory of the running child so far, in bytes. Where there
+// is no /proc it is not known.
+func (p *Process) PeakRSS() (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of %s: %w", p.name(), err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("read the memory of %s: no VmHWM", p.name())
+}
+
+// APIError is an answer of the management API other than 2xx.
+type APIError struct {
+	Status int
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+func (e *APIError) Error() string {
+	return fmt.Sprintf("answered %d %s: %s", e.Status, e.Code, e.Detail)
+}
+
+// API calls the management API with the admin key: in, if not nil, is sent as JSON, and the
+// answer is read into out, if not nil. An answer other than 2xx is an *APIError.
+func (p *Process) API(ctx context.Context, method, path string, in, out any) error {
+	fail := func(err error) error { return fmt.Errorf("%s %s: %w", method, path, err) }
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fail(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, p.URL+path, body)
+	if err != nil {
+		return fail(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.AdminKey)
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fail(err)
+	}
+	if resp.StatusCode > 299 {
+		e := &APIError{Status: resp.StatusCode}
+		_ = json.Unmarshal(answer, e) // not a problem document: the status has to do
+		return fail(e)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fail(fmt.Errorf("read the answer: %w", err))
+	}
+	return nil
+}
+
+// Endpoint is what a test needs of an endpoint that was made.
+type Endpoint struct {
+	ID            string `json:"id"`
+	IngestURL     string `json:"ingest_url"`
+	SigningSecret string `json:"signing_secret"`
+}
+
+// CreateTenant makes a tenant and returns its id.
+func (p *Process) CreateTenant(ctx context.Context, name string) (string, error) {
+	var made struct {
+		ID string `json:"id"`
+	}
+	err := p.API(ctx, http.MethodPost, "/v1/tenants", map[string]string{"name": name}, &made)
+	return made.ID, err
+}
+
+// CreateEndpoint makes an endpoint of a tenant. The fields are those of POST /v1/endpoints,
+// at least "name" and "url".
+func (p *Process) CreateEndpoint(ctx context.Context, tenant string, fields map[string]any) (Endpoint, error) {
+	var made Endpoint
+	err := p.API(ctx, http.MethodPost, "/v1/endpoints?tenant_id="+url.QueryEscape(tenant), fields, &made)
+	return made, err
+}
