@@ -82,7 +82,7 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 	if r := ep.RateLimit; r != nil {
 		g.bucket.Set(r.PerSecond/float64(max(1, e.nodes)), r.Burst, now)
 	} else {
-		g.bucket.Set(0, 0, now)
+		g.bucket = ratelimit.Bucket{} // no limit
 	}
 	if !g.admits() {
 		e.giveBackReady(g)

@@ -1,0 +1,258 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// flaky answers 503 to a fifth of the first attempts and takes a while for all, so that at
+// any moment some exchanges are in flight.
+func flaky(r bench.SinkRequest) bench.Answer {
+	a := bench.Answer{Delay: time.Duration(rand.IntN(60)) * time.Millisecond}
+	if r.Attempt == 1 && rand.IntN(5) == 0 {
+		a.Status = http.StatusServiceUnavailable
+	}
+	return a
+}
+
+// gentle keeps the circuit closed, which flaky would open now and then.
+var gentle = map[string]any{"circuit": map[string]any{"failures": 1000, "minimum": 1000, "window": 1000}}
+
+// TestCrash_FA10_KillUnderLoad kills the process again and again while it accepts and
+// delivers. Nothing acknowledged is lost, what was refused never arrives, and whatever
+// arrives twice has an attempt whose outcome could not be known.
+func TestCrash_FA10_KillUnderLoad(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		w.sink.Record(true)
+		w.sink.Script(flaky)
+		ep := w.endpoint("target", gentle)
+		signed := w.endpoint("signed", map[string]any{"verification": map[string]any{"provider": "hmac", "secrets": []string{"a secret that nobody uses"}}})
+		refused := refuse(w, signed)
+		s := w.send(16, ep, 20*time.Millisecond)
+
+		var slowest time.Duration
+		kills := count(3, 20)
+		for range kills {
+			time.Sleep(300*time.Millisecond + time.Duration(rand.Int64N(int64(2500*time.Millisecond))))
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			open := unanswered(w.sink.Requests())
+			killed := time.Now()
+			if err := node.Start(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if again := firstAgain(w, open, killed); again > slowest {
+				slowest = again
+			}
+		}
+		s.end()
+		refused()
+		w.quiet()
+		duplicates := s.judge(ep)
+		t.Logf("%d kills, %d acknowledged, %d duplicates; the slowest first redelivery came %v after a kill", kills, s.acked(), duplicates, slowest.Round(time.Millisecond))
+		for _, r := range w.sink.Requests() {
+			if strings.Contains(string(r.Body), "forged") {
+				t.Fatalf("a webhook that was refused was delivered: %s", r.EventID)
+			}
+		}
+	})
+}
+
+// refuse posts webhooks with a wrong signature until the function that it returns is called.
+func refuse(w *world, ep bench.Endpoint) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			req, err := http.NewRequestWithContext(w.ctx, http.MethodPost, ep.IngestURL, strings.NewReader(`{"forged":true}`))
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			req.Header.Set("X-Webhook-Signature", strings.Repeat("00", 32))
+			if resp, err := client.Do(req); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusServiceUnavailable {
+					w.t.Errorf("a forged webhook was answered %d", resp.StatusCode)
+				}
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// unanswered are the events whose newest request had no answer written.
+func unanswered(all []bench.SinkRequest) map[string]bool {
+	open := map[string]bool{}
+	for _, r := range all {
+		if r.Answered == 0 || !r.Written {
+			open[r.EventID] = true
+		} else {
+			delete(open, r.EventID)
+		}
+	}
+	return open
+}
+
+// firstAgain waits until one of the events is sent again and returns how long after the
+// kill that was; 0 when none was in flight.
+func firstAgain(w *world, open map[string]bool, killed time.Time) time.Duration {
+	w.t.Helper()
+	if len(open) == 0 {
+		return 0
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, r := range w.sink.Requests() {
+			if r.At.After(killed) && open[r.EventID] {
+				return r.At.Sub(killed)
+			}
+		}
+	}
+	w.t.Fatalf("none of %d events in flight at the kill was sent again within a minute", len(open))
+	return 0
+}
+
+// TestCrash_FB1_PostgresKilled kills the database itself: ingest answers 503 meanwhile, and
+// everything goes on by itself when it is back.
+func TestCrash_FB1_PostgresKilled(t *testing.T) {
+	server := pgtest.Start(t)
+	w := newWorld(t, server.New(t))
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep := w.endpoint("target", gentle)
+	s := w.send(16, ep, 20*time.Millisecond)
+	kills := count(3, 10)
+	for range kills {
+		time.Sleep(500*time.Millisecond + time.Duration(rand.Int64N(int64(2*time.Second))))
+		server.Kill9(t)
+		time.Sleep(time.Duration(rand.Int64N(int64(2 * time.Second))))
+		server.Restart(t)
+		before := s.acked()
+		for deadline := time.Now().Add(30 * time.Second); s.acked() == before; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("nothing is acknowledged 30 s after PostgreSQL came back")
+			}
+		}
+	}
+	s.end()
+	w.quiet()
+	duplicates := s.judge(ep)
+	t.Logf("%d kills of PostgreSQL, %d acknowledged, %d duplicates", kills, s.acked(), duplicates)
+	for _, line := range strings.Split(server.Log(t), "\n") {
+		for _, class := range []string{" 22", " 42", " 54"} {
+			if f := strings.Fields(line); len(f) > 4 && strings.Contains(line, "ERROR") && strings.HasPrefix(" "+f[4], class) && len(f[4]) == 5 {
+				t.Errorf("PostgreSQL met a bad statement: %s", line)
+			}
+		}
+	}
+}
+
+// TestCluster_FF1_TwoNodes lets two nodes share one database; one is killed, or frozen past
+// its lease and thawed. The other finishes, each delivery has one outcome, and what the
+// thawed one says late changes nothing.
+func TestCluster_FF1_TwoNodes(t *testing.T) {
+	for _, fault := range []string{"killed", "frozen"} {
+		t.Run(fault, func(t *testing.T) {
+			w := newWorld(t, pgtest.New(t))
+			second := w.node()
+			w.sink.Record(true)
+			w.sink.Script(flaky)
+			ep := w.endpoint("target", gentle)
+			s := w.send(16, ep, 20*time.Millisecond)
+			for range count(1, 10) {
+				time.Sleep(time.Second + time.Duration(rand.Int64N(int64(time.Second))))
+				if fault == "killed" {
+					if err := second.Kill(); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(4 * time.Second)
+					if err := second.Start(w.ctx); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
+				if err := second.Freeze(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(8 * time.Second) // the lease is 3 s
+				if err := second.Thaw(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.end()
+			w.quiet()
+			duplicates := s.judge(ep)
+			t.Logf("%d acknowledged, %d duplicates", s.acked(), duplicates)
+			if fault == "frozen" {
+				for _, node := range w.nodes {
+					if n := delivered(t, node); n == 0 {
+						t.Errorf("node %s delivered nothing: the nodes do not share the work", node.URL)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestCrash_FreezeAlone freezes a node that is alone past its lease: it goes on.
+func TestCrash_FreezeAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.sink.Record(true)
+		w.sink.Script(flaky)
+		ep := w.endpoint("target", gentle)
+		s := w.send(8, ep, 20*time.Millisecond)
+		time.Sleep(time.Second)
+		if err := w.nodes[0].Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if err := w.nodes[0].Thaw(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		s.end()
+		w.quiet()
+		t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+	})
+}
+
+// TestStop_FG1_Terminate stops the process with SIGTERM under load: exit code 0, nothing
+// lost and nothing sent twice.
+func TestStop_FG1_Terminate(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		w.sink.Record(true)
+		w.sink.Script(flaky)
+		ep := w.endpoint("target", gentle)
+		s := w.send(16, ep, 20*time.Millisecond)
+		for range count(2, 30) {
+			time.Sleep(500*time.Millisecond + time.Duration(rand.Int64N(int64(time.Second))))
+			if err := node.Term(); err != nil {
+				t.Fatal(err)
+			}
+			if err := node.Start(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.end()
+		w.quiet()
+		if duplicates := s.judge(ep); duplicates != 0 {
+			t.Errorf("%d deliveries were sent twice", duplicates)
+		}
+		t.Logf("%d acknowledged", s.acked())
+	})
+}
