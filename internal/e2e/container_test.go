@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -96,18 +97,15 @@ func TestContainer_S25_Compose(t *testing.T) {
 }
 
 func TestContainer_S25_Runs(t *testing.T) {
-	binary := buildStatic(t)
+	binary := program(t) // static, as the image's
 	image := readDockerfile(t).env(t)
 	composed := readYAML(t, "compose.yaml")["services"].(map[string]any)["kapsel"].(map[string]any)["environment"].(map[string]any)
 
 	t.Run("image with SQLite", func(t *testing.T) {
-		runContainer(t, binary, image)
+		runContainer(t, binary, maps.Clone(image))
 	})
 	t.Run("compose with PostgreSQL", func(t *testing.T) {
-		env := map[string]string{}
-		for name, v := range image {
-			env[name] = v
-		}
+		env := maps.Clone(image)
 		host := map[string]string{
 			"POSTGRES_PASSWORD":     "unused",
 			"KAPSEL_ADMIN_KEY":      strings.Repeat("0123456789abcdef", 4),
@@ -243,22 +241,6 @@ func (u user) command(root string, env map[string]string, args ...string) *exec.
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(u.id), HostID: os.Getegid(), Size: 1}}
 	}
 	return cmd
-}
-
-// buildStatic builds the binary as the Dockerfile does.
-func buildStatic(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "kapsel")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", binary, "./cmd/kapsel")
-	build.Dir = repository
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if err := os.Chmod(binary, 0o555); err != nil {
-		t.Fatal(err)
-	}
-	return binary
 }
 
 // repository is the module's root, from the directory that this package's tests run in.
