@@ -1,0 +1,216 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// acceptance is a call of Accept with its answer.
+type acceptance struct {
+	store.Acceptance
+	accepted store.Accepted
+}
+
+// Accept stores an event and its delivery; see store.Inbox.
+func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, error) {
+	a := acceptance{Acceptance: in}
+	if err := s.acceptor.do(&a, len(in.Event.Body)); err != nil {
+		return store.Accepted{}, err
+	}
+	return a.accepted, nil
+}
+
+// A batch with keys is four statements, one without keys the second and third, in one
+// transaction. A key's row names the event that stands for it: this one's, when the key is
+// new, when its window is over, or when an earlier run of this batch has stored it. Of
+// transactions that insert one key at the same time, the later waits for the earlier to
+// commit, and then finds its row.
+var acceptStatements = map[string]string{
+	"keys": `
+		INSERT INTO idempotency_keys AS x (part, endpoint_id, key, event_id, created_at, expires_at)
+		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
+		ON CONFLICT (part, endpoint_id, key) DO UPDATE
+		SET event_id = excluded.event_id, created_at = excluded.created_at, expires_at = excluded.expires_at
+		WHERE x.expires_at <= excluded.created_at`,
+	"events":           insertEvents + ` ON CONFLICT DO NOTHING`,
+	"keyed events":     insertEvents + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
+	"deliveries":       insertDeliveries + ` ON CONFLICT DO NOTHING`,
+	"keyed deliveries": insertDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
+	"winners of a key": `
+		SELECT u.n, k.event_id
+		FROM unnest($1::smallint[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS u (part, endpoint_id, key, n)
+		JOIN idempotency_keys k ON k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key`,
+}
+
+const (
+	insertEvents = `
+		INSERT INTO events (part, id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
+			idempotency_key, signature, traceparent)
+		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
+			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[])
+			AS u (part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
+			key, signature, traceparent)`
+	insertDeliveries = `
+		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
+			attempts, counted, takeovers, last_status_code, last_error_code, size, created_at)
+		SELECT part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
+			0, 0, 0, 0, '', size, created_at
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::smallint[],
+			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::bytea[])
+			AS u (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, key)`
+	winner = `EXISTS (SELECT FROM idempotency_keys k
+		WHERE k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key AND k.event_id = u.event_id)`
+)
+
+// acceptor writes batches of acceptances. It belongs to the committer's goroutine.
+type acceptor struct {
+	keys, events, deliveries, winners *table
+	calls                             []*call[*acceptance] // of the batch, sorted
+}
+
+func newAcceptor() *acceptor {
+	return &acceptor{
+		keys: newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
+		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
+			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
+		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
+			timeType, uuidType, uuidType, int4Type, int4Type, timeType, bytesType),
+		winners: newTable(int2Type, uuidType, bytesType),
+	}
+}
+
+// write stores a batch. Rows go in the order of their keys: two transactions that insert
+// the same ones in different orders would deadlock.
+func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance]) error {
+	a.calls = append(a.calls[:0], batch...)
+	defer func() { clear(a.calls) }()
+
+	// Calls with the same key are neighbours, the earliest first. It alone is written and
+	// the others share its answer: leaders[i] is the one that answers for keyed[i].
+	slices.SortStableFunc(a.calls, byKey)
+	var keyed, leaders []*call[*acceptance]
+	for _, c := range a.calls {
+		if c.in.Event.IdempotencyKey == nil {
+			continue
+		}
+		leader := c
+		if n := len(leaders); n > 0 && byKey(leaders[n-1], c) == 0 {
+			leader = leaders[n-1]
+		}
+		keyed, leaders = append(keyed, c), append(leaders, leader)
+	}
+	a.keys.reset()
+	a.winners.reset()
+	var written []*call[*acceptance] // row n of keys and winners
+	for i, c := range keyed {
+		if leaders[i] == c {
+			a.addKey(c)
+			written = append(written, c)
+		}
+	}
+
+	slices.SortFunc(a.calls, byEvent)
+	a.events.reset()
+	a.deliveries.reset()
+	for _, c := range a.calls {
+		c.err = nil
+		c.in.accepted = store.Accepted{EventID: c.in.Event.ID}
+		if err := a.addEvent(&c.in.Acceptance); err != nil {
+			return err
+		}
+		a.addDelivery(&c.in.Acceptance)
+	}
+	if len(keyed) == 0 {
+		return l.run(ctx,
+			command{"events", a.events.params(), nil},
+			command{"deliveries", a.deliveries.params(), nil})
+	}
+	err := l.run(ctx,
+		command{"keys", a.keys.params(), nil},
+		command{"keyed events", a.events.params(), nil},
+		command{"keyed deliveries", a.deliveries.params(), nil},
+		command{"winners of a key", a.winners.params(), func(r *row) {
+			written[r.int8()-1].in.accepted.EventID = r.id()
+		}})
+	for i, c := range keyed {
+		stored := leaders[i].in.accepted.EventID
+		c.in.accepted = store.Accepted{EventID: stored, Duplicate: stored != c.in.Event.ID}
+	}
+	return err
+}
+
+// byKey compares calls by their rows in idempotency_keys.
+func byKey(x, y *call[*acceptance]) int {
+	a, b := &x.in.Event, &y.in.Event
+	return cmp.Or(
+		cmp.Compare(a.ID.Part(), b.ID.Part()),
+		bytes.Compare(a.EndpointID[:], b.EndpointID[:]),
+		bytes.Compare(a.IdempotencyKey, b.IdempotencyKey))
+}
+
+// byEvent compares calls by their rows in events.
+func byEvent(x, y *call[*acceptance]) int {
+	a, b := &x.in.Event.ID, &y.in.Event.ID
+	return cmp.Or(cmp.Compare(a.Part(), b.Part()), bytes.Compare(a[:], b[:]))
+}
+
+func (a *acceptor) addKey(c *call[*acceptance]) {
+	e := &c.in.Event
+	k := a.keys
+	k.int2(int(e.ID.Part()))
+	k.id(e.EndpointID)
+	k.bytes(e.IdempotencyKey)
+	k.id(e.ID)
+	k.time(e.ReceivedAt)
+	k.time(e.ReceivedAt.Add(c.in.Window))
+	w := a.winners
+	w.int2(int(e.ID.Part()))
+	w.id(e.EndpointID)
+	w.bytes(e.IdempotencyKey)
+}
+
+func (a *acceptor) addEvent(in *store.Acceptance) error {
+	e, t := &in.Event, a.events
+	verdict, err := json.Marshal(e.Signature)
+	if err != nil {
+		return err
+	}
+	t.int2(int(e.ID.Part()))
+	t.id(e.ID)
+	t.id(e.TenantID)
+	t.id(e.EndpointID)
+	t.time(e.ReceivedAt)
+	t.text(e.ContentType)
+	t.header(e.Header)
+	t.text(e.Query)
+	t.bytes(e.Body)
+	t.optional(e.IdempotencyKey)
+	t.bytes(verdict)
+	t.text(e.TraceParent)
+	return nil
+}
+
+func (a *acceptor) addDelivery(in *store.Acceptance) {
+	d, t := &in.Delivery, a.deliveries
+	t.int2(int(d.ID.Part()))
+	t.id(d.ID)
+	t.id(d.EventID)
+	t.id(d.EndpointID)
+	t.id(d.TenantID)
+	t.int2(int(d.Status))
+	t.time(d.DueAt)
+	t.id(d.Node)
+	t.id(d.Token)
+	t.int4(d.Claims)
+	t.int4(d.Size)
+	t.time(d.CreatedAt)
+	t.optional(in.Event.IdempotencyKey)
+}
+
+// part is the part of an id as an argument of the pool's queries.
+func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }

@@ -1,0 +1,292 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Event reads an event and its deliveries; see store.Archive.
+func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		var ok bool
+		rec.Event, ok, err = first(ctx, s.pool, scanEvent, `
+			SELECT `+eventColumns+` FROM events e
+			WHERE e.part = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.tenant_id = $3)`,
+			part(eventID), id(eventID), id(tenantID))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return store.NotFound("event")
+		}
+		rec.Deliveries, err = collect(ctx, s.pool, scanDelivery, `
+			SELECT `+deliveryColumns+` FROM deliveries d WHERE d.part = $1 AND d.event_id = $2 ORDER BY d.id`,
+			part(eventID), id(eventID))
+		return err
+	})
+	if err != nil {
+		return store.EventRecord{}, err
+	}
+	return rec, nil
+}
+
+// newest says of which deliveries d an event has the status: the newest delivery's state
+// decides, and until it was tried the event is "received".
+var newest = map[kapsel.EventStatus]string{
+	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0",
+	kapsel.EventStatus(kapsel.Pending.String()):    "d.status <= 1 AND d.status = 0 AND d.attempts > 0",
+	kapsel.EventStatus(kapsel.Delivering.String()): "d.status <= 1 AND d.status = 1 AND d.attempts > 0",
+	kapsel.EventStatus(kapsel.Delivered.String()):  "d.status = 2",
+	kapsel.EventStatus(kapsel.Failed.String()):     "d.status IN (3, 4, 5) AND d.status = 3",
+	kapsel.EventStatus(kapsel.DeadLetter.String()): "d.status IN (3, 4, 5) AND d.status = 4",
+	kapsel.EventStatus(kapsel.Canceled.String()):   "d.status IN (3, 4, 5) AND d.status = 5",
+}
+
+// scope are the endpoints of a list, deleted ones too: one ($2), or a tenant's ($1), or all.
+const scope = `
+	WITH scope AS (
+		SELECT id, part FROM endpoints WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)
+	)`
+
+// ListEvents lists events; see store.Archive. Events are taken from each endpoint's end;
+// those of a status other than delivered are found by their deliveries, of which an index
+// has the few that matter.
+func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+	// An event's id is made in the request that received it, so a span of times is one of
+	// ids too, with room for the difference.
+	const room = time.Hour
+	from, to := [16]byte{}, before(p.Before)
+	conditions := ""
+	if !f.Since.IsZero() {
+		from = idAt(f.Since.Add(-room))
+		conditions += " AND e.received_at >= $6"
+	}
+	if !f.Until.IsZero() {
+		if end := idAt(f.Until.Add(room)); string(end[:]) < string(to[:]) {
+			to = end
+		}
+		conditions += " AND e.received_at < $7"
+	}
+	if f.IdempotencyKey != nil {
+		conditions += " AND e.idempotency_key = $8"
+	}
+	source := `
+		SELECT e.part, e.id FROM events e
+		WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4` + conditions
+	switch state, ok := newest[f.Status]; {
+	case f.Status == "":
+	case !ok:
+		return nil, nil
+	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()):
+		source += ` AND EXISTS (
+			SELECT FROM deliveries d
+			WHERE d.part = e.part AND d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
+	default:
+		source = `
+			SELECT d.part, d.event_id AS id FROM deliveries d
+			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + `
+				AND d.event_id >= $3 AND d.event_id < $4 AND EXISTS (
+				SELECT FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
+	}
+	// Each parameter is named once, so that all have a type whatever the conditions.
+	sql := scope + `, given AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
+		SELECT ` + shortEventColumns + `
+		FROM (
+			SELECT found.part, found.id
+			FROM scope CROSS JOIN LATERAL (` + source + ` ORDER BY id DESC LIMIT $5) found
+			ORDER BY found.id DESC LIMIT $5
+		) page
+		JOIN events e ON e.part = page.part AND e.id = page.id
+		ORDER BY e.id DESC`
+
+	var records []store.EventRecord
+	err := s.read(ctx, func(ctx context.Context) error {
+		events, err := collect(ctx, s.pool, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
+			at(f.Since), at(f.Until), f.IdempotencyKey)
+		if err != nil {
+			return err
+		}
+		records = make([]store.EventRecord, len(events))
+		row := make(map[kapsel.EventID]int, len(events))
+		parts, ids := make([]int16, len(events)), make([][16]byte, len(events))
+		for i, e := range events {
+			records[i].Event, row[e.ID], parts[i], ids[i] = e, i, part(e.ID), e.ID
+		}
+		deliveries, err := collect(ctx, s.pool, scanDelivery, `
+			SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
+			JOIN deliveries d ON d.part = u.part AND d.event_id = u.event_id ORDER BY d.id`, parts, ids)
+		for _, d := range deliveries {
+			rec := &records[row[d.EventID]]
+			rec.Deliveries = append(rec.Deliveries, d)
+		}
+		return err
+	})
+	return records, err
+}
+
+// idAt is the first id of a millisecond.
+func idAt(t time.Time) (id [16]byte) {
+	binary.BigEndian.PutUint64(id[:8], uint64(max(t.UnixMilli(), 0))<<16)
+	return id
+}
+
+// delivery reads a delivery; lock is "" or a locking clause.
+func delivery(ctx context.Context, q querier, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, lock string) (kapsel.Delivery, error) {
+	d, ok, err := first(ctx, q, scanDelivery, `
+		SELECT `+deliveryColumns+` FROM deliveries d
+		WHERE d.part = $1 AND d.id = $2 AND ($3::uuid IS NULL OR d.tenant_id = $3)`+lock,
+		part(deliveryID), id(deliveryID), id(tenantID))
+	if err == nil && !ok {
+		err = store.NotFound("delivery")
+	}
+	return d, err
+}
+
+// Delivery reads a delivery; see store.Archive.
+func (s *Store) Delivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID) (d kapsel.Delivery, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		d, err = delivery(ctx, s.pool, tenantID, deliveryID, "")
+		return err
+	})
+	return d, err
+}
+
+// ListDeliveries lists deliveries; see store.Archive. Those of a state that few are in come
+// from that state's index, endpoint by endpoint, all others from the ends of the endpoints' parts.
+func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error) {
+	from := "(SELECT DISTINCT part FROM scope) AS scope"
+	where := "part = scope.part AND ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR endpoint_id = $2)"
+	if f.Status != nil {
+		const ofEndpoint = "endpoint_id = scope.id"
+		switch *f.Status {
+		case kapsel.Pending:
+			from, where = "scope", ofEndpoint+" AND status <= 1 AND status = 0"
+		case kapsel.Delivering:
+			from, where = "scope", ofEndpoint+" AND status <= 1 AND status = 1 AND due_at IS NULL"
+		case kapsel.Delivered:
+			where += " AND status = 2"
+		case kapsel.Failed:
+			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 3"
+		case kapsel.DeadLetter:
+			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 4"
+		case kapsel.Canceled:
+			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 5"
+		}
+	}
+	if f.Replayed != nil {
+		if *f.Replayed {
+			where += " AND replayed_as IS NOT NULL"
+		} else {
+			where += " AND replayed_as IS NULL"
+		}
+	}
+	return list(ctx, s, scanDelivery, scope+`
+		SELECT `+deliveryColumns+`
+		FROM `+from+` CROSS JOIN LATERAL (
+			SELECT * FROM deliveries WHERE `+where+` AND id < $3 ORDER BY id DESC LIMIT $4
+		) d
+		ORDER BY d.id DESC LIMIT $4`, id(tenantID), id(f.EndpointID), before(p.Before), p.Limit)
+}
+
+// MoveDelivery changes a delivery as the domain says; see store.Archive.
+func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, h kapsel.Happening, now time.Time) (d kapsel.Delivery, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if d, err = delivery(ctx, tx, tenantID, deliveryID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if d, err = d.After(h, now); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		queueDelivery(batch, d)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return d, nil
+}
+
+// Replay repeats a terminal delivery; see store.Archive. The endpoint's row is locked so that
+// it is not deleted meanwhile, the event's so that retention does not remove it.
+func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, of kapsel.DeliveryID, now time.Time) (again kapsel.Delivery, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var found bool
+		err := tx.QueryRow(ctx, `
+			SELECT EXISTS (SELECT FROM events
+			WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE)`,
+			part(eventID), id(eventID), id(tenantID)).Scan(&found)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return store.NotFound("event")
+		}
+		old, ok, err := first(ctx, tx, scanDelivery, `
+			SELECT `+deliveryColumns+` FROM deliveries d
+			WHERE d.part = $1 AND d.event_id = $2 AND ($3::uuid IS NULL OR d.id = $3)
+			ORDER BY d.id DESC LIMIT 1 FOR UPDATE`, part(eventID), id(eventID), id(of))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return store.NotFound("delivery")
+		}
+		if !old.Status.Terminal() {
+			return kapsel.Errorf(kapsel.Conflict, "the delivery is %s; only a finished one can be replayed", old.Status)
+		}
+		if !old.ReplayedAs.IsZero() {
+			return kapsel.Errorf(kapsel.Conflict, "the delivery was already replayed, as %s", old.ReplayedAs)
+		}
+		if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
+			return kapsel.Errorf(kapsel.Conflict, "the endpoint of the delivery is deleted")
+		} else if err != nil {
+			return err
+		}
+		again = kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(now, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
+			Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(`
+			INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
+				takeovers, last_status_code, last_error_code, replay_of, size, created_at)
+			VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9)`,
+			part(again.ID), id(again.ID), id(again.EventID), id(again.EndpointID), id(again.TenantID), again.DueAt,
+			id(again.ReplayOf), again.Size, again.CreatedAt)
+		batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(old.ID), id(old.ID), id(again.ID))
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return again, nil
+}
+
+// Attempt reads an attempt; see store.Archive.
+func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID kapsel.AttemptID) (kapsel.Attempt, error) {
+	found, err := list(ctx, s, scanAttempt, `
+		SELECT `+attemptColumns+` FROM attempts a
+		WHERE a.part = $1 AND a.id = $2 AND ($3::uuid IS NULL OR a.tenant_id = $3)`, part(attemptID), id(attemptID), id(tenantID))
+	if err != nil {
+		return kapsel.Attempt{}, err
+	}
+	if len(found) == 0 {
+		return kapsel.Attempt{}, store.NotFound("attempt")
+	}
+	return found[0], nil
+}
+
+// ListAttempts lists a delivery's attempts; see store.Archive.
+func (s *Store) ListAttempts(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
+	return list(ctx, s, scanAttempt, `
+		SELECT `+attemptColumns+` FROM attempts a
+		WHERE a.part = $1 AND a.delivery_id = $2 AND ($3::uuid IS NULL OR a.tenant_id = $3) AND a.number > $4
+		ORDER BY a.number LIMIT $5`, part(deliveryID), id(deliveryID), id(tenantID), after, limit)
+}

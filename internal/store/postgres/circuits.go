@@ -1,0 +1,93 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// The columns of a circuit c, as scanCircuit reads them.
+const circuitColumns = "c.endpoint_id, c.state, c.changed_at, c.retry_at, c.successes, c.probe, c.hold_until, c.version, c.revision"
+
+func scanCircuit(r *row) kapsel.Circuit {
+	return kapsel.Circuit{
+		EndpointID: r.id(), State: kapsel.CircuitState(r.text()), ChangedAt: r.time(), RetryAt: r.time(),
+		Successes: r.int4(), Probe: r.id(), HoldUntil: r.time(), Version: r.int8(), Revision: r.int8(),
+	}
+}
+
+// SaveCircuit writes a circuit that nobody has changed meanwhile; see store.Queue.
+func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
+	saved := c
+	err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		saved.Version = c.Version + 1
+		if saved.Revision, err = nextRevision(ctx, tx); err != nil {
+			return err
+		}
+		statement := `
+			UPDATE circuits SET state = $3, changed_at = $4, retry_at = $5, successes = $6, probe = $7, hold_until = $8,
+				version = $9, revision = $10
+			WHERE part = $1 AND endpoint_id = $2 AND version = $9 - 1`
+		if c.Version == 0 {
+			statement = `
+				INSERT INTO circuits (part, endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`
+		}
+		tag, err := tx.Exec(ctx, statement, int16(kapsel.PartOf(c.EndpointID)), id(c.EndpointID), string(c.State), at(c.ChangedAt),
+			at(c.RetryAt), c.Successes, id(c.Probe), at(c.HoldUntil), saved.Version, saved.Revision)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = kapsel.Errorf(kapsel.Conflict, "the circuit was changed meanwhile")
+		}
+		return err
+	})
+	if err != nil {
+		return kapsel.Circuit{}, err
+	}
+	return saved, nil
+}
+
+// Circuit reads an endpoint's circuit; see store.Queue.
+func (s *Store) Circuit(ctx context.Context, endpoint kapsel.EndpointID) (kapsel.Circuit, error) {
+	found, err := list(ctx, s, scanCircuit,
+		"SELECT "+circuitColumns+" FROM circuits c WHERE c.part = $1 AND c.endpoint_id = $2",
+		int16(kapsel.PartOf(endpoint)), id(endpoint))
+	if err != nil || len(found) == 0 {
+		return kapsel.Circuit{EndpointID: endpoint}, err
+	}
+	return found[0], nil
+}
+
+// freeProbes lets circuits probe again whose probe a dead node held.
+func freeProbes(ctx context.Context, tx pgx.Tx) error {
+	const lost = "probe IS NOT NULL AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = probe AND NOT n.dead)"
+	var some bool
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM circuits WHERE "+lost+")").Scan(&some); err != nil || !some {
+		return err
+	}
+	revision, err := nextRevision(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "UPDATE circuits SET probe = NULL, version = version + 1, revision = $1 WHERE "+lost, revision)
+	return err
+}
+
+// DisableGone disables an endpoint whose destination said 410; see store.Queue.
+func (s *Store) DisableGone(ctx context.Context, endpoint kapsel.EndpointID, now time.Time) error {
+	already := errors.New("the endpoint is disabled already")
+	_, err := s.UpdateEndpoint(ctx, kapsel.TenantID{}, endpoint, func(e *kapsel.Endpoint) error {
+		if e.State == kapsel.EndpointDisabled {
+			return already
+		}
+		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
+		return nil
+	})
+	if errors.Is(err, already) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,240 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+var claimStatements = map[string]string{
+	"begin":  "BEGIN",
+	"commit": "COMMIT",
+	// What another claim has locked is passed over, and so is what it has changed since.
+	"find due": `
+		SELECT ` + deliveryColumns + `
+		FROM unnest($1::uuid[], $2::integer[]) WITH ORDINALITY AS w (endpoint_id, most, n)
+		CROSS JOIN LATERAL (
+			SELECT * FROM deliveries
+			WHERE endpoint_id = w.endpoint_id AND status = 0 AND due_at <= $3::timestamptz
+			ORDER BY due_at LIMIT w.most FOR UPDATE SKIP LOCKED
+		) d
+		ORDER BY w.n, d.due_at`,
+	"take": `
+		UPDATE deliveries d SET status = 1, due_at = NULL, node = $4::uuid, token = u.token, claims = d.claims + 1
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[]) AS u (part, id, token)
+		WHERE d.part = u.part AND d.id = u.id`,
+	"read events": `
+		SELECT ` + eventColumns + `
+		FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+		JOIN events e ON e.part = u.part AND e.id = u.id`,
+	"give back": `
+		UPDATE deliveries d SET status = 0, due_at = u.due_at, node = NULL, token = NULL
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS u (part, id, token, due_at)
+		WHERE d.part = u.part AND d.id = u.id AND d.token = u.token AND d.status = 1`,
+}
+
+// Claim takes due deliveries for a node; see store.Queue. It is one transaction of two round
+// trips: find and lock, then take and read.
+func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+	wanted := newTable(uuidType, int4Type)
+	for _, w := range wants {
+		if w.Limit > 0 {
+			wanted.id(w.EndpointID)
+			wanted.int4(w.Limit)
+		}
+	}
+	if wanted.rows() == 0 {
+		return nil, nil
+	}
+	var claimed []store.Claimed
+	err := s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
+		claimed, err = claim(ctx, l, node, now, wanted, maxBytes)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
+}
+
+func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int) ([]store.Claimed, error) {
+	var claimed []store.Claimed
+	total := 0
+	err := l.run(ctx,
+		command{statement: "begin"},
+		command{"find due", wanted.params(timeParam(now)), func(r *row) {
+			d := scanDelivery(r)
+			if total += d.Size; total > maxBytes && len(claimed) > 0 {
+				return // total only grows: this and all that follow are left
+			}
+			claimed = append(claimed, store.Claimed{Delivery: d, DueSince: d.DueAt})
+		}})
+	if err != nil {
+		return nil, err
+	}
+	if len(claimed) == 0 {
+		return nil, l.run(ctx, command{statement: "commit"})
+	}
+
+	taken, read := newTable(int2Type, uuidType, uuidType), newTable(int2Type, uuidType)
+	events := make(map[kapsel.EventID]kapsel.Event, len(claimed))
+	slices.SortStableFunc(claimed, func(a, b store.Claimed) int { return byPart(&a.Delivery, &b.Delivery) })
+	for i := range claimed {
+		d := &claimed[i].Delivery
+		token := kapsel.NewAttemptID(now, d.ID.Part())
+		if *d, err = d.After(kapsel.Claim{Node: node, Token: token}, now); err != nil {
+			return nil, err
+		}
+		taken.int2(int(d.ID.Part()))
+		taken.id(d.ID)
+		taken.id(token)
+		read.int2(int(d.EventID.Part()))
+		read.id(d.EventID)
+	}
+	err = l.run(ctx,
+		command{"take", taken.params(node[:]), nil},
+		command{"read events", read.params(), func(r *row) {
+			e := scanEvent(r)
+			events[e.ID] = e
+		}},
+		command{statement: "commit"})
+	if err != nil {
+		return nil, err
+	}
+	for i := range claimed {
+		event, ok := events[claimed[i].Delivery.EventID]
+		if !ok {
+			return nil, fmt.Errorf("delivery %s has no event", claimed[i].Delivery.ID)
+		}
+		claimed[i].Event = event
+	}
+	slices.SortStableFunc(claimed, func(a, b store.Claimed) int { return a.DueSince.Compare(b.DueSince) })
+	return claimed, nil
+}
+
+// byPart compares deliveries by their keys.
+func byPart(a, b *kapsel.Delivery) int {
+	return cmp.Or(cmp.Compare(a.ID.Part(), b.ID.Part()), bytes.Compare(a.ID[:], b.ID[:]))
+}
+
+// GiveBack returns deliveries that were not sent; see store.Queue.
+func (s *Store) GiveBack(ctx context.Context, held []kapsel.Delivery) error {
+	if len(held) == 0 {
+		return nil
+	}
+	back := newTable(int2Type, uuidType, uuidType, timeType)
+	for _, d := range slices.SortedFunc(slices.Values(held), func(a, b kapsel.Delivery) int { return byPart(&a, &b) }) {
+		back.int2(int(d.ID.Part()))
+		back.id(d.ID)
+		back.id(d.Token)
+		back.time(d.DueAt)
+	}
+	return s.claims.use(ctx, func(ctx context.Context, l *lane) error {
+		return l.run(ctx, command{"give back", back.params(), nil})
+	})
+}
+
+// Held lists what a node holds; see store.Queue.
+func (s *Store) Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery, error) {
+	return list(ctx, s, scanDelivery, openEndpoints+`
+		SELECT `+deliveryColumns+`
+		FROM open CROSS JOIN LATERAL (
+			SELECT * FROM deliveries
+			WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL AND node = $1
+		) d
+		ORDER BY d.part, d.id`, id(node))
+}
+
+// openEndpoints are the endpoints with deliveries that are not terminal, found by one step
+// down the index each: what lies between two endpoints is not read.
+const openEndpoints = `
+	WITH RECURSIVE open AS (
+		(SELECT endpoint_id FROM deliveries WHERE status <= 1 ORDER BY endpoint_id LIMIT 1)
+		UNION ALL
+		SELECT next.endpoint_id FROM open CROSS JOIN LATERAL (
+			SELECT endpoint_id FROM deliveries
+			WHERE status <= 1 AND endpoint_id > open.endpoint_id ORDER BY endpoint_id LIMIT 1
+		) next
+	)`
+
+// Backlog lists endpoints with pending deliveries; see store.Queue.
+func (s *Store) Backlog(ctx context.Context) ([]store.Waiting, error) {
+	return list(ctx, s, func(r *row) store.Waiting {
+		return store.Waiting{EndpointID: r.id(), DueAt: r.time()}
+	}, openEndpoints+`
+		SELECT open.endpoint_id, d.due_at
+		FROM open CROSS JOIN LATERAL (
+			SELECT due_at FROM deliveries
+			WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
+		) d`)
+}
+
+// TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last
+// statement still works on is passed over and found by the next call.
+func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		moved = 0
+		// Nodes that are long dead hold nothing, and what they might hold all the same is
+		// found without them: who is not known to be alive is dead.
+		if _, err := tx.Exec(ctx, "DELETE FROM nodes WHERE dead AND lease_until < $1", now.Add(-24*time.Hour)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "UPDATE nodes SET dead = true WHERE NOT dead AND lease_until < $1", now); err != nil {
+			return err
+		}
+		if err := freeProbes(ctx, tx); err != nil {
+			return err
+		}
+		lost, err := collect(ctx, tx, scanDelivery, openEndpoints+`
+			SELECT `+deliveryColumns+`
+			FROM open CROSS JOIN LATERAL (
+				SELECT * FROM deliveries
+				WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL
+					AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = node AND NOT n.dead)
+				LIMIT $1 FOR UPDATE SKIP LOCKED
+			) d
+			LIMIT $1`, limit)
+		if err != nil || len(lost) == 0 {
+			return err
+		}
+		slices.SortFunc(lost, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
+		batch := &pgx.Batch{}
+		for _, held := range lost {
+			free, err := held.After(kapsel.Lost{Takeover: true}, now)
+			if err != nil {
+				return err
+			}
+			queueDelivery(batch, free)
+			batch.Queue(`
+				INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
+					status_code, error_code, error, request_headers, response_headers, response_body)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
+				part(free.ID), id(held.Token), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
+				free.Attempts, held.Token.Time(), string(kapsel.OutcomeUnknown), []byte(lostError))
+		}
+		moved = len(lost)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	return moved, err
+}
+
+// lostError is what the attempt of a take-over says.
+const lostError = "the node that held the delivery stopped; whether the request was sent and answered is not known"
+
+// queueDelivery adds an update of all that changes of a delivery.
+func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
+	batch.Queue(`
+		UPDATE deliveries SET status = $3, due_at = $4, node = $5, token = $6, claims = $7, attempts = $8, counted = $9,
+			takeovers = $10, last_status_code = $11, last_error_code = $12, finished_at = $13
+		WHERE part = $1 AND id = $2`,
+		part(d.ID), id(d.ID), int16(d.Status), at(d.DueAt), id(d.Node), id(d.Token), d.Claims, d.Attempts, d.Counted,
+		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt))
+}

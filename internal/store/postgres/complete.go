@@ -1,0 +1,149 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+type completion struct {
+	store.Completion
+	moved bool // by this batch
+}
+
+// completionWindow gathers completions under load: nobody waits for one, and twice as many
+// in a batch cost little more.
+const completionWindow = 2 * time.Millisecond
+
+// Complete records an attempt and moves its delivery; see store.Queue.
+func (s *Store) Complete(_ context.Context, done store.Completion) error {
+	return s.completer.do(&completion{Completion: done}, len(done.Attempt.ResponseBody))
+}
+
+// The attempt's row is inserted from the rows that were moved: it exists exactly when the
+// delivery did. The token is unique to one claim, so no other attempt can match.
+var completeStatements = map[string]string{
+	"complete": `
+		WITH done AS (
+			UPDATE deliveries d
+			SET status = u.status, due_at = u.due_at, node = NULL, token = NULL, attempts = u.attempts,
+				counted = u.counted, takeovers = u.takeovers, last_status_code = u.last_status_code,
+				last_error_code = u.last_error_code, finished_at = u.finished_at
+			FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::integer[],
+				$7::integer[], $8::integer[], $9::integer[], $10::text[], $11::timestamptz[],
+				$12::integer[], $13::timestamptz[], $14::bigint[], $15::integer[], $16::text[], $17::bytea[],
+				$18::bytea[], $19::bytea[], $20::bytea[])
+				WITH ORDINALITY AS u (part, id, token, status, due_at, attempts,
+				counted, takeovers, last_status_code, last_error_code, finished_at,
+				number, started_at, duration, status_code, error_code, error,
+				request_headers, response_headers, response_body, n)
+			WHERE d.part = u.part AND d.id = u.id AND d.token = u.token AND d.status = 1
+			RETURNING u.part, u.token, d.id, d.event_id, d.endpoint_id, d.tenant_id, u.number, u.started_at, u.duration,
+				u.status_code, u.error_code, u.error, u.request_headers, u.response_headers, u.response_body, u.n
+		), written AS (
+			INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
+				status_code, error_code, error, request_headers, response_headers, response_body)
+			SELECT part, token, id, event_id, endpoint_id, tenant_id, number, started_at, duration,
+				status_code, error_code, error, request_headers, response_headers, response_body FROM done
+		)
+		SELECT n FROM done`,
+	// The attempt of a take-over has the token's id too, but not this outcome.
+	"recorded": `
+		SELECT u.n
+		FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[])
+			WITH ORDINALITY AS u (part, id, error_code, started_at, duration, n)
+		JOIN attempts a ON a.part = u.part AND a.id = u.id
+		WHERE a.error_code = u.error_code AND a.started_at = u.started_at AND a.duration = u.duration`,
+}
+
+// completer writes batches of completions. It belongs to the committer's goroutine.
+type completer struct {
+	attempts, recorded *table
+	calls              []*call[*completion] // of the batch, sorted
+}
+
+func newCompleter() *completer {
+	return &completer{
+		attempts: newTable(int2Type, uuidType, uuidType, int2Type, timeType, int4Type,
+			int4Type, int4Type, int4Type, textType, timeType,
+			int4Type, timeType, int8Type, int4Type, textType, bytesType,
+			bytesType, bytesType, bytesType),
+		recorded: newTable(int2Type, uuidType, textType, timeType, int8Type),
+	}
+}
+
+// write stores a batch, its rows in the order of their keys.
+func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completion]) error {
+	w.calls = append(w.calls[:0], batch...)
+	defer func() { clear(w.calls) }()
+	slices.SortFunc(w.calls, byDelivery)
+	w.attempts.reset()
+	for _, c := range w.calls {
+		c.err, c.in.moved = nil, false
+		w.add(&c.in.Completion)
+	}
+	err := l.run(ctx, command{"complete", w.attempts.params(), func(r *row) {
+		w.calls[r.int8()-1].in.moved = true
+	}})
+	if err != nil {
+		return err
+	}
+
+	// What did not move was taken over, or an earlier run, or call, has moved it.
+	var still []*call[*completion]
+	w.recorded.reset()
+	for _, c := range w.calls {
+		if c.in.moved {
+			continue
+		}
+		c.err = kapsel.Errorf(kapsel.Conflict, "the delivery is no longer held for this attempt")
+		still = append(still, c)
+		a, t := &c.in.Attempt, w.recorded
+		t.int2(int(a.ID.Part()))
+		t.id(a.ID)
+		t.text(string(a.ErrorCode))
+		t.time(a.StartedAt)
+		t.int8(int64(a.Duration))
+	}
+	if len(still) == 0 {
+		return nil
+	}
+	return l.run(ctx, command{"recorded", w.recorded.params(), func(r *row) {
+		still[r.int8()-1].err = nil
+	}})
+}
+
+// byDelivery compares calls by their rows in deliveries.
+func byDelivery(x, y *call[*completion]) int {
+	a, b := &x.in.Delivery.ID, &y.in.Delivery.ID
+	return cmp.Or(cmp.Compare(a.Part(), b.Part()), bytes.Compare(a[:], b[:]))
+}
+
+func (w *completer) add(in *store.Completion) {
+	d, a, t := &in.Delivery, &in.Attempt, w.attempts
+	t.int2(int(d.ID.Part()))
+	t.id(d.ID)
+	t.id(a.ID)
+	t.int2(int(d.Status))
+	t.time(d.DueAt)
+	t.int4(d.Attempts)
+	t.int4(d.Counted)
+	t.int4(d.Takeovers)
+	t.int4(d.LastStatusCode)
+	t.text(string(d.LastErrorCode))
+	t.time(d.FinishedAt)
+	t.int4(a.Number)
+	t.time(a.StartedAt)
+	t.int8(int64(a.Duration))
+	t.int4(a.StatusCode)
+	t.text(string(a.ErrorCode))
+	t.text(a.Error)
+	t.header(a.RequestHeaders)
+	t.header(a.ResponseHeaders)
+	t.bytes(a.ResponseBody)
+}

@@ -1,0 +1,409 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// nextRevision adds one to the settings counter. Its row stays locked until the transaction
+// ends, so a reader who sees a revision sees all before it. Rows of the directory that the
+// transaction changes must be locked already, for those who hold the counter never wait.
+func nextRevision(ctx context.Context, tx pgx.Tx) (revision int64, err error) {
+	err = tx.QueryRow(ctx, "UPDATE settings_counter SET value = value + 1 RETURNING value").Scan(&revision)
+	return revision, err
+}
+
+// Settings reads what has changed; see store.Directory. The counter is read before the rows:
+// what changes in between comes along, and once more next time.
+func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		out = store.Settings{}
+		err := s.pool.QueryRow(ctx, "SELECT value FROM settings_counter").Scan(&out.Revision)
+		if err != nil || out.Revision == since {
+			return err
+		}
+		live := " AND ($1 > 0 OR deleted_at IS NULL)"
+		if out.Tenants, err = collect(ctx, s.pool, scanTenant,
+			"SELECT "+tenantColumns+" FROM tenants WHERE revision > $1"+live, since); err != nil {
+			return err
+		}
+		if out.Keys, err = collect(ctx, s.pool, scanKey,
+			"SELECT "+keyColumns+" FROM keys WHERE revision > $1 AND ($1 > 0 OR revoked_at IS NULL)", since); err != nil {
+			return err
+		}
+		if out.Endpoints, err = collect(ctx, s.pool, scanEndpoint,
+			"SELECT "+endpointColumns+" FROM endpoints WHERE revision > $1"+live, since); err != nil {
+			return err
+		}
+		out.Circuits, err = collect(ctx, s.pool, scanCircuit,
+			"SELECT "+circuitColumns+" FROM circuits c WHERE c.revision > $1", since)
+		return err
+	})
+	return out, err
+}
+
+// Meta reads a value of the instance; see store.Directory.
+func (s *Store) Meta(ctx context.Context, name string) (value []byte, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		err := s.pool.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1", name).Scan(&value)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return store.NotFound("value")
+		}
+		return err
+	})
+	return value, err
+}
+
+// SetMeta sets a value that nobody has set; see store.Directory.
+func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []byte, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, append([]byte{}, value...))
+		if err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1", name).Scan(&kept)
+	})
+	return kept, err
+}
+
+const tenantColumns = "id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision"
+
+func scanTenant(r *row) kapsel.Tenant {
+	t := kapsel.Tenant{ID: r.id(), Name: r.text(), Plan: r.text()}
+	scanJSON(r, &t.Limits)
+	t.DataKey = r.bytes()
+	t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision = r.time(), r.time(), r.time(), r.int8()
+	return t
+}
+
+// CreateTenant stores a tenant; see store.Directory.
+func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
+	limits, err := json.Marshal(t.Limits)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO tenants (id, name, plan, limits, data_key, created_at, updated_at, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
+			id(t.ID), t.Name, t.Plan, string(limits), t.DataKey, t.CreatedAt, t.UpdatedAt, revision)
+		return err
+	})
+}
+
+// tenant reads a tenant that is not deleted; lock is "" or a locking clause.
+func tenant(ctx context.Context, q querier, tenantID kapsel.TenantID, lock string) (kapsel.Tenant, error) {
+	t, ok, err := first(ctx, q, scanTenant,
+		"SELECT "+tenantColumns+" FROM tenants WHERE id = $1 AND deleted_at IS NULL"+lock, id(tenantID))
+	if err == nil && !ok {
+		err = store.NotFound("tenant")
+	}
+	return t, err
+}
+
+// Tenant reads a tenant; see store.Directory.
+func (s *Store) Tenant(ctx context.Context, tenantID kapsel.TenantID) (t kapsel.Tenant, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		t, err = tenant(ctx, s.pool, tenantID, "")
+		return err
+	})
+	return t, err
+}
+
+// UpdateTenant changes a tenant; see store.Directory.
+func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, change func(*kapsel.Tenant) error) (t kapsel.Tenant, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if t, err = tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if err := change(&t); err != nil {
+			return callerError{err}
+		}
+		limits, err := json.Marshal(t.Limits)
+		if err != nil {
+			return err
+		}
+		if t.Revision, err = nextRevision(ctx, tx); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE tenants SET name = $2, plan = $3, limits = $4, data_key = $5, updated_at = $6, revision = $7 WHERE id = $1",
+			id(tenantID), t.Name, t.Plan, string(limits), t.DataKey, t.UpdatedAt, t.Revision)
+		return err
+	})
+	if err != nil {
+		return kapsel.Tenant{}, err
+	}
+	return t, nil
+}
+
+// DeleteTenant hides a tenant without endpoints; see store.Directory.
+func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now time.Time) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		var endpoints bool
+		err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL)", id(tenantID)).Scan(&endpoints)
+		if err != nil {
+			return err
+		}
+		if endpoints {
+			return kapsel.Errorf(kapsel.Conflict, "the tenant has endpoints; delete them first")
+		}
+		if _, err := tx.Exec(ctx, "SELECT FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
+			return err
+		}
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "UPDATE keys SET revoked_at = $2, revision = $3 WHERE tenant_id = $1 AND revoked_at IS NULL",
+			id(tenantID), now, revision); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE tenants SET deleted_at = $2, updated_at = $2, revision = $3 WHERE id = $1", id(tenantID), now, revision)
+		return err
+	})
+}
+
+// ListTenants lists tenants; see store.Directory.
+func (s *Store) ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) {
+	return list(ctx, s, scanTenant, `
+		SELECT `+tenantColumns+` FROM tenants
+		WHERE deleted_at IS NULL AND id < $1 ORDER BY id DESC LIMIT $2`, before(p.Before), p.Limit)
+}
+
+const keyColumns = "id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision"
+
+func scanKey(r *row) kapsel.Key {
+	k := kapsel.Key{ID: r.id(), TenantID: r.id(), Name: r.text(), Scope: kapsel.Scope(r.text()), Prefix: r.text()}
+	copy(k.Hash[:], r.next(len(k.Hash)))
+	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, k.Revision = r.time(), r.time(), r.time(), r.time(), r.int8()
+	return k
+}
+
+// CreateKey stores a key; see store.Directory.
+func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tenant(ctx, tx, k.TenantID, " FOR SHARE"); err != nil {
+			return err
+		}
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO keys (id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
+			id(k.ID), id(k.TenantID), k.Name, string(k.Scope), k.Prefix, k.Hash[:], k.CreatedAt, at(k.ExpiresAt),
+			at(k.LastUsedAt), at(k.RevokedAt), revision)
+		return err
+	})
+}
+
+// Key reads a key of a tenant; see store.Directory.
+func (s *Store) Key(ctx context.Context, tenantID kapsel.TenantID, keyID kapsel.KeyID) (k kapsel.Key, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		k, err = key(ctx, s.pool, tenantID, keyID, "")
+		return err
+	})
+	return k, err
+}
+
+func key(ctx context.Context, q querier, tenantID kapsel.TenantID, keyID kapsel.KeyID, lock string) (kapsel.Key, error) {
+	k, ok, err := first(ctx, q, scanKey,
+		"SELECT "+keyColumns+" FROM keys WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"+lock, id(keyID), id(tenantID))
+	if err == nil && !ok {
+		err = store.NotFound("key")
+	}
+	return k, err
+}
+
+// KeyByHash finds a key by its secret's hash; see store.Directory.
+func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		var ok bool
+		k, ok, err = first(ctx, s.pool, scanKey, "SELECT "+keyColumns+" FROM keys WHERE hash = $1", hash[:])
+		if err == nil && !ok {
+			err = store.NotFound("key")
+		}
+		return err
+	})
+	return k, err
+}
+
+// RevokeKey ends a key's validity; see store.Directory. The first time counts.
+func (s *Store) RevokeKey(ctx context.Context, tenantID kapsel.TenantID, keyID kapsel.KeyID, now time.Time) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		k, err := key(ctx, tx, tenantID, keyID, " FOR UPDATE")
+		if err != nil || !k.RevokedAt.IsZero() {
+			return err
+		}
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE keys SET revoked_at = $2, revision = $3 WHERE id = $1", id(keyID), now, revision)
+		return err
+	})
+}
+
+// ListKeys lists a tenant's keys; see store.Directory.
+func (s *Store) ListKeys(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+	return list(ctx, s, scanKey, `
+		SELECT `+keyColumns+` FROM keys
+		WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3`,
+		id(tenantID), before(p.Before), p.Limit)
+}
+
+// TouchKeys records when keys were last used; see store.Directory. Times only go forward.
+func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error {
+	if len(used) == 0 {
+		return nil
+	}
+	ids := make([][16]byte, 0, len(used))
+	for keyID := range used {
+		ids = append(ids, keyID)
+	}
+	slices.SortFunc(ids, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
+	times := make([]time.Time, len(ids))
+	for i := range ids {
+		times[i] = used[ids[i]]
+	}
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		batch.Queue("SET LOCAL synchronous_commit = off")
+		batch.Queue("SELECT FROM keys WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
+		batch.Queue(`
+			UPDATE keys SET last_used_at = greatest(last_used_at, u.at)
+			FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) WHERE keys.id = u.id`, ids, times)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+}
+
+const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision"
+
+func scanEndpoint(r *row) kapsel.Endpoint {
+	e := kapsel.Endpoint{
+		ID: r.id(), TenantID: r.id(), Part: uint8(r.int2()), State: kapsel.EndpointState(r.text()), DisabledReason: r.text(),
+	}
+	scanJSON(r, &e.EndpointConfig)
+	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = r.time(), r.time(), r.time(), r.int8()
+	return e
+}
+
+// CreateEndpoint stores an endpoint; see store.Directory. The tenant's row is locked, so
+// that two at once do not pass the limit together.
+func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int) error {
+	config, err := json.Marshal(e.EndpointConfig)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tenant(ctx, tx, e.TenantID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if limit > 0 {
+			var others int
+			err := tx.QueryRow(ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL AND id <> $2",
+				id(e.TenantID), id(e.ID)).Scan(&others)
+			if err != nil {
+				return err
+			}
+			if others >= limit {
+				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, all that its limits allow; delete one or ask for more", others)
+			}
+		}
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
+			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision)
+		return err
+	})
+}
+
+// endpoint reads an endpoint that is not deleted, of any tenant for the zero one; lock is ""
+// or a locking clause.
+func endpoint(ctx context.Context, q querier, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, lock string) (kapsel.Endpoint, error) {
+	e, ok, err := first(ctx, q, scanEndpoint, `
+		SELECT `+endpointColumns+` FROM endpoints
+		WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND deleted_at IS NULL`+lock, id(endpointID), id(tenantID))
+	if err == nil && !ok {
+		err = store.NotFound("endpoint")
+	}
+	return e, err
+}
+
+// Endpoint reads an endpoint; see store.Directory.
+func (s *Store) Endpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID) (e kapsel.Endpoint, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		e, err = endpoint(ctx, s.pool, tenantID, endpointID, "")
+		return err
+	})
+	return e, err
+}
+
+// UpdateEndpoint changes an endpoint; see store.Directory.
+func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, change func(*kapsel.Endpoint) error) (e kapsel.Endpoint, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if e, err = endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if err := change(&e); err != nil {
+			return callerError{err}
+		}
+		config, err := json.Marshal(e.EndpointConfig)
+		if err != nil {
+			return err
+		}
+		if e.Revision, err = nextRevision(ctx, tx); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, revision = $6 WHERE id = $1",
+			id(endpointID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, e.Revision)
+		return err
+	})
+	if err != nil {
+		return kapsel.Endpoint{}, err
+	}
+	return e, nil
+}
+
+// DeleteEndpoint hides an endpoint; see store.Directory.
+func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, now time.Time) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE endpoints SET deleted_at = $2, updated_at = $2, revision = $3 WHERE id = $1", id(endpointID), now, revision)
+		return err
+	})
+}
+
+// ListEndpoints lists a tenant's endpoints, all tenants' for the zero one; see store.Directory.
+func (s *Store) ListEndpoints(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
+	return list(ctx, s, scanEndpoint, `
+		SELECT `+endpointColumns+` FROM endpoints
+		WHERE deleted_at IS NULL AND ($1::uuid IS NULL OR tenant_id = $1) AND id < $2
+		ORDER BY id DESC LIMIT $3`, id(tenantID), before(p.Before), p.Limit)
+}

@@ -1,0 +1,148 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// CancelWaiting cancels pending deliveries of a deleted endpoint; see store.Housekeeping.
+func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID, now time.Time, limit int) (canceled int, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		waiting, err := collect(ctx, tx, scanDelivery, `
+			SELECT `+deliveryColumns+` FROM deliveries d
+			WHERE d.endpoint_id = $1 AND d.status = 0 AND d.due_at IS NOT NULL
+			ORDER BY d.due_at LIMIT $2 FOR UPDATE SKIP LOCKED`, id(endpointID), limit)
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		batch := &pgx.Batch{}
+		for _, d := range waiting {
+			d, err := d.After(kapsel.Cancel{}, now)
+			if err != nil {
+				return err
+			}
+			queueDelivery(batch, d)
+		}
+		canceled = len(waiting)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return 0, err
+	}
+	return canceled, nil
+}
+
+// DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping.
+// The events are locked first and judged then: a replay that came before is seen, and one
+// that comes after waits and finds nothing.
+func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		type key struct {
+			part int16
+			id   [16]byte
+		}
+		old, err := collect(ctx, tx, func(r *row) key { return key{int16(r.int2()), r.id()} }, `
+			SELECT e.part, e.id FROM endpoints CROSS JOIN LATERAL (
+				SELECT part, id FROM events
+				WHERE endpoint_id = endpoints.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
+					SELECT FROM deliveries d WHERE d.part = events.part AND d.event_id = events.id AND d.status <= 1)
+				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
+			) e
+			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Hour)), olderThan, limit)
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		parts, ids := make([]int16, len(old)), make([][16]byte, len(old))
+		for i, k := range old {
+			parts[i], ids[i] = k.part, k.id
+		}
+		return tx.QueryRow(ctx, `
+			WITH gone AS (
+				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+				WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.part = u.part AND d.event_id = u.id AND d.status <= 1)
+			), gone_deliveries AS (
+				DELETE FROM deliveries d USING gone WHERE d.part = gone.part AND d.event_id = gone.id RETURNING d.part, d.id
+			), gone_attempts AS (
+				DELETE FROM attempts a USING gone_deliveries d WHERE a.part = d.part AND a.delivery_id = d.id
+			), gone_events AS (
+				DELETE FROM events e USING gone WHERE e.part = gone.part AND e.id = gone.id RETURNING 1
+			)
+			SELECT count(*) FROM gone_events`, parts, ids).Scan(&deleted)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return deleted, nil
+}
+
+// DeleteExpiredKeys forgets idempotency keys; see store.Housekeeping.
+func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			WITH old AS (
+				SELECT part, endpoint_id, key FROM idempotency_keys WHERE expires_at <= $1
+				ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+			)
+			DELETE FROM idempotency_keys k USING old
+			WHERE k.part = old.part AND k.endpoint_id = old.endpoint_id AND k.key = old.key`, now, limit)
+		deleted = int(tag.RowsAffected())
+		return err
+	})
+	return deleted, err
+}
+
+// QueueDepth counts open deliveries; see store.Housekeeping.
+func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (depth store.QueueDepth, err error) {
+	counts, err := list(ctx, s, func(r *row) store.QueueDepth {
+		return store.QueueDepth{Pending: int(r.int8()), Due: int(r.int8()), Delivering: int(r.int8()), Oldest: r.time()}
+	}, openEndpoints+`
+		SELECT pending.n, pending.due, held.n, CASE WHEN pending.due > 0 THEN pending.oldest END
+		FROM open
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS n, count(*) FILTER (WHERE due_at <= $1) AS due, min(due_at) AS oldest FROM (
+				SELECT due_at FROM deliveries
+				WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NOT NULL ORDER BY due_at LIMIT $2
+			) p
+		) pending
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS n FROM (
+				SELECT FROM deliveries
+				WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NULL LIMIT $2
+			) h
+		) held`, now, atMost)
+	for _, c := range counts {
+		depth.Pending += c.Pending
+		depth.Due += c.Due
+		depth.Delivering += c.Delivering
+		if !c.Oldest.IsZero() && (depth.Oldest.IsZero() || c.Oldest.Before(depth.Oldest)) {
+			depth.Oldest = c.Oldest
+		}
+	}
+	return depth, err
+}
+
+// BacklogOf counts an endpoint's pending deliveries; see store.Housekeeping.
+func (s *Store) BacklogOf(ctx context.Context, endpointID kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		var first *time.Time
+		err := s.pool.QueryRow(ctx, `
+			SELECT count(*), min(due_at) FROM (
+				SELECT due_at FROM deliveries
+				WHERE status <= 1 AND endpoint_id = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT $2
+			) p`, id(endpointID), atMost).Scan(&count, &first)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err == nil && first != nil {
+			oldest = first.UTC()
+		}
+		return err
+	})
+	return count, oldest, err
+}

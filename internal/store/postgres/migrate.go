@@ -1,0 +1,131 @@
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// The schema that this binary makes, and the oldest schemaVersion of a binary that may
+// still run on it: migrations only expand, so that nodes can be replaced one by one.
+const (
+	schemaVersion = 1
+	readableBy    = 1
+)
+
+// prepareDatabase checks the server and brings the schema to schemaVersion.
+func prepareDatabase(ctx context.Context, config *pgx.ConnConfig, migrate bool, log *slog.Logger) error {
+	config = config.Copy()
+	// A migration, and waiting for another node's, may take its time.
+	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
+		config.RuntimeParams[limit] = "0"
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := checkServer(ctx, conn); err != nil {
+		return err
+	}
+	version, err := currentSchema(ctx, conn, "")
+	switch {
+	case err != nil:
+		return err
+	case version >= schemaVersion:
+		return nil
+	case !migrate:
+		return fmt.Errorf("%w: it is of version %d, this binary needs %d; run kapsel migrate, or start without KAPSEL_MIGRATE=off", ErrSchema, version, schemaVersion)
+	}
+	if err := createSchemaInfo(ctx, conn); err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		// The row's lock is the migration's: it goes with this connection, however that ends.
+		version, err := currentSchema(ctx, tx, " FOR UPDATE")
+		if err != nil || version >= schemaVersion {
+			return err
+		}
+		log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
+		// A crash after this leaves the migrations done and the version as it was: the next
+		// start finds nothing to do but to set it.
+		if err := up(ctx, config); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE schema_info SET version = $1, readable_by = $2", schemaVersion, readableBy)
+		return err
+	})
+}
+
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// currentSchema is the schema's version, 0 for an empty database. A schema that this binary
+// is too old for is an error.
+func currentSchema(ctx context.Context, q rowQuerier, lock string) (version int, err error) {
+	var readable int
+	err = q.QueryRow(ctx, "SELECT version, readable_by FROM schema_info"+lock).Scan(&version, &readable)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), sqlState(err) == "42P01": // no such table
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("read the schema's version: %w", err)
+	case readable > schemaVersion:
+		return 0, fmt.Errorf("%w: it is of version %d, made by a newer one; this binary knows versions up to %d", ErrSchema, version, schemaVersion)
+	}
+	return version, nil
+}
+
+// createSchemaInfo makes the table that the lock is a row of. Of several that do so at once
+// one succeeds, and the others may fail on the catalog's own indexes: they look again.
+func createSchemaInfo(ctx context.Context, conn *pgx.Conn) (err error) {
+	for range 10 {
+		_, err = conn.Exec(ctx, `
+			CREATE TABLE IF NOT EXISTS schema_info (
+				id          boolean PRIMARY KEY DEFAULT true CHECK (id),
+				version     integer NOT NULL,
+				readable_by integer NOT NULL
+			);
+			INSERT INTO schema_info (version, readable_by) VALUES (0, 0) ON CONFLICT DO NOTHING`)
+		switch sqlState(err) {
+		case "23505", "42P07", "42710": // unique violation, duplicate table, duplicate object
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		break
+	}
+	if err != nil {
+		return fmt.Errorf("create the schema's version: %w", err)
+	}
+	return nil
+}
+
+// up runs the migrations that the database does not have yet.
+func up(ctx context.Context, config *pgx.ConnConfig) error {
+	db := stdlib.OpenDB(*config)
+	defer db.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithTableName("schema_migrations"))
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+-- The first schema. What holds for all of it:
+--   * The hot tables (events, deliveries, attempts, idempotency_keys, circuits) have "part"
+--     first in their keys, no foreign keys, no triggers and no sequences, so that they can be
+--     distributed by it.
+--   * Times are parameters of the statements; nothing here calls a clock.
+--   * What customers sent is bytea: NUL, invalid UTF-8 and huge numbers break text and jsonb.
+
+-- +goose Up
+
+CREATE TABLE meta (
+    name  text PRIMARY KEY,
+    value bytea NOT NULL
+);
+
+-- One row. Every change of the directory adds one and stamps the changed row with it. The
+-- row's lock makes revisions become visible in their order.
+CREATE TABLE settings_counter (
+    id    boolean PRIMARY KEY DEFAULT true CHECK (id),
+    value bigint NOT NULL
+);
+INSERT INTO settings_counter (value) VALUES (0);
+
+CREATE TABLE tenants (
+    id         uuid PRIMARY KEY,
+    name       text NOT NULL,
+    plan       text NOT NULL,
+    limits     text NOT NULL, -- JSON
+    data_key   bytea,         -- wrapped
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    deleted_at timestamptz,
+    revision   bigint NOT NULL
+);
+CREATE INDEX tenants_revision ON tenants (revision);
+
+CREATE TABLE keys (
+    id           uuid PRIMARY KEY,
+    tenant_id    uuid NOT NULL REFERENCES tenants,
+    name         text NOT NULL,
+    scope        text NOT NULL,
+    prefix       text NOT NULL,
+    hash         bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    last_used_at timestamptz,
+    revoked_at   timestamptz,
+    revision     bigint NOT NULL
+);
+CREATE INDEX keys_tenant ON keys (tenant_id, id);
+CREATE INDEX keys_revision ON keys (revision);
+
+CREATE TABLE endpoints (
+    id              uuid PRIMARY KEY,
+    tenant_id       uuid NOT NULL REFERENCES tenants,
+    part            smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    state           text NOT NULL CHECK (state IN ('active', 'paused', 'disabled')),
+    disabled_reason text NOT NULL CHECK ((state = 'disabled') = (disabled_reason <> '')),
+    config          text NOT NULL, -- JSON, its secrets sealed
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    deleted_at      timestamptz,
+    revision        bigint NOT NULL
+);
+CREATE INDEX endpoints_tenant ON endpoints (tenant_id, id);
+CREATE INDEX endpoints_revision ON endpoints (revision);
+
+CREATE TABLE circuits (
+    part        smallint NOT NULL,
+    endpoint_id uuid NOT NULL,
+    state       text NOT NULL CHECK (state IN ('', 'closed', 'open', 'half_open')),
+    changed_at  timestamptz,
+    retry_at    timestamptz,
+    successes   integer NOT NULL,
+    probe       uuid, -- the node whose probe is on its way
+    hold_until  timestamptz,
+    version     bigint NOT NULL CHECK (version > 0),
+    revision    bigint NOT NULL,
+    PRIMARY KEY (part, endpoint_id)
+);
+CREATE INDEX circuits_revision ON circuits (revision);
+CREATE INDEX circuits_probe ON circuits (probe) WHERE probe IS NOT NULL;
+
+-- Events never change.
+CREATE TABLE events (
+    part            smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    id              uuid NOT NULL,
+    tenant_id       uuid NOT NULL,
+    endpoint_id     uuid NOT NULL,
+    received_at     timestamptz NOT NULL,
+    content_type    bytea NOT NULL,
+    header          bytea NOT NULL, -- lines of "Name: value\r\n"
+    query           bytea NOT NULL,
+    body            bytea NOT NULL,
+    idempotency_key bytea,
+    signature       text NOT NULL, -- the verdict, JSON
+    traceparent     bytea NOT NULL,
+    PRIMARY KEY (part, id)
+);
+CREATE INDEX events_endpoint ON events (endpoint_id, id);
+-- Bodies are read whole, once: compressing them costs more time than it saves.
+ALTER TABLE events ALTER COLUMN body SET STORAGE EXTERNAL;
+
+-- The queue. The statuses: 0 pending, 1 delivering, 2 delivered, 3 failed, 4 dead letter,
+-- 5 canceled. The checks are the state machine: who waits has a due time, who is held has a
+-- holder and a token, who is finished has a time of it; nobody else has.
+CREATE TABLE deliveries (
+    part             smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    id               uuid NOT NULL,
+    event_id         uuid NOT NULL,
+    endpoint_id      uuid NOT NULL,
+    tenant_id        uuid NOT NULL,
+    status           smallint NOT NULL CHECK (status BETWEEN 0 AND 5),
+    due_at           timestamptz,
+    node             uuid,
+    token            uuid,
+    claims           integer NOT NULL,
+    attempts         integer NOT NULL,
+    counted          integer NOT NULL,
+    takeovers        integer NOT NULL,
+    last_status_code integer NOT NULL,
+    last_error_code  text NOT NULL,
+    replay_of        uuid,
+    replayed_as      uuid,
+    size             integer NOT NULL,
+    created_at       timestamptz NOT NULL,
+    finished_at      timestamptz,
+    PRIMARY KEY (part, id),
+    CONSTRAINT deliveries_pending CHECK ((status = 0) = (due_at IS NOT NULL)),
+    CONSTRAINT deliveries_held CHECK ((status = 1) = (node IS NOT NULL) AND (status = 1) = (token IS NOT NULL)),
+    CONSTRAINT deliveries_finished CHECK ((status >= 2) = (finished_at IS NOT NULL)),
+    CONSTRAINT deliveries_counts CHECK (counted BETWEEN 0 AND attempts AND takeovers >= 0),
+    CONSTRAINT deliveries_replayed CHECK (replayed_as IS NULL OR status >= 2)
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_analyze_scale_factor = 0.05,
+    autovacuum_vacuum_cost_limit = 2000
+);
+CREATE INDEX deliveries_event ON deliveries (part, event_id);
+-- What is open. It finds the due of an endpoint, the endpoints that have any, and what is
+-- held (due_at is null there, after all that wait).
+CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
+-- What ended badly: what people look for.
+CREATE INDEX deliveries_ended ON deliveries (endpoint_id, id) WHERE status IN (3, 4, 5);
+
+CREATE TABLE attempts (
+    part             smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    id               uuid NOT NULL, -- the token under which it was made
+    delivery_id      uuid NOT NULL,
+    event_id         uuid NOT NULL,
+    endpoint_id      uuid NOT NULL,
+    tenant_id        uuid NOT NULL,
+    number           integer NOT NULL CHECK (number > 0),
+    started_at       timestamptz NOT NULL,
+    duration         bigint NOT NULL, -- nanoseconds
+    status_code      integer NOT NULL,
+    error_code       text NOT NULL,
+    error            bytea NOT NULL,
+    request_headers  bytea NOT NULL,
+    response_headers bytea NOT NULL,
+    response_body    bytea NOT NULL,
+    PRIMARY KEY (part, id)
+);
+CREATE INDEX attempts_delivery ON attempts (part, delivery_id, number);
+
+CREATE TABLE idempotency_keys (
+    part        smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    endpoint_id uuid NOT NULL,
+    key         bytea NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 255),
+    event_id    uuid NOT NULL,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL,
+    PRIMARY KEY (part, endpoint_id, key)
+);
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
+
+-- A process from its start to its end. Dead ones stay for a while, to find what they hold.
+CREATE TABLE nodes (
+    id          uuid PRIMARY KEY,
+    lease_until timestamptz NOT NULL,
+    dead        boolean NOT NULL DEFAULT false
+);
+
+CREATE TABLE duties (
+    name        text PRIMARY KEY,
+    node        uuid NOT NULL,
+    lease_until timestamptz NOT NULL
+);

@@ -1,0 +1,218 @@
+// Package postgres keeps Kapsel's data in PostgreSQL, version 14 or newer. Any number of
+// nodes share one database.
+//
+// The hot path is group commits: one goroutine with a connection of its own writes
+// acceptances, another completions, each batch as arrays in one round trip that is one
+// implicit transaction (committer, in commit.go). Claims and the renewal of leases have
+// connections of their own too, so that a slow query of a person never delays them; all
+// else shares a pool.
+//
+// Nodes coordinate by rows alone: leases are rows with an expiry and work is handed out by
+// FOR UPDATE SKIP LOCKED. No advisory locks, no LISTEN/NOTIFY, no serializable transactions.
+// Within a transaction rows are locked in the order of their keys, and the settings
+// counter's row before circuits and after everything else, so that writers do not deadlock.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Options are how a store is opened.
+type Options struct {
+	Observe store.CommitObserver // told of every group commit; nil: nobody
+	Log     *slog.Logger         // nil: nothing is logged
+	// Migrate brings an old or empty schema up to date; without it Open refuses one.
+	Migrate bool
+}
+
+// Store is a store.Store in PostgreSQL.
+type Store struct {
+	pool        *pgxpool.Pool
+	acceptor    *committer[*acceptance]
+	completer   *committer[*completion]
+	claims      guarded // of Claim and GiveBack
+	renewals    guarded // of Renew
+	writersDone sync.WaitGroup
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open connects to the database of a URL and checks that it can be relied on. It refuses
+// with ErrUnsafe a server that runs without fsync or full_page_writes, or is too old, and
+// with ErrSchema a schema that this binary cannot use. Several nodes may open an empty
+// database at once: one makes the schema and the others wait for it.
+func Open(ctx context.Context, url string, opts Options) (*Store, error) {
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	poolConfig, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err) // without its password
+	}
+	configure(poolConfig.ConnConfig)
+	if err := prepareDatabase(ctx, poolConfig.ConnConfig, opts.Migrate, log); err != nil {
+		return nil, err
+	}
+
+	poolConfig.MaxConns = max(poolConfig.MaxConns, 10)
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	s := &Store{pool: pool}
+	lane := func(statements map[string]string) *lane {
+		return newLane(poolConfig.ConnConfig, statements)
+	}
+	s.claims.lane = lane(claimStatements)
+	s.renewals.lane = lane(renewStatements)
+	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor().write, 0, opts.Observe, log)
+	s.completer = newCommitter(lane(completeStatements), newCompleter().write, completionWindow, opts.Observe, log)
+	s.writersDone.Go(s.acceptor.loop)
+	s.writersDone.Go(s.completer.loop)
+	return s, nil
+}
+
+// Close waits for writes under way and closes all connections. Calls that come later fail.
+func (s *Store) Close() error {
+	s.acceptor.close()
+	s.completer.close()
+	s.writersDone.Wait()
+	s.claims.close()
+	s.renewals.close()
+	s.pool.Close()
+	return nil
+}
+
+// Time is the server's clock, half the round trip later than it was read.
+func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		asked := time.Now()
+		if err := s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+			return err
+		}
+		now = now.Add(time.Since(asked) / 2).UTC()
+		return nil
+	})
+	return now, err
+}
+
+// Ping asks the server whether it is there and takes writes.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.read(ctx, func(ctx context.Context) error {
+		var readOnly bool
+		err := s.pool.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly)
+		if err == nil && readOnly {
+			s.pool.Reset()
+			err = fmt.Errorf("the server is read-only")
+		}
+		return err
+	})
+}
+
+// callTimeout bounds a call that goes over the pool, also where the network swallows what is
+// sent. It is a little longer than the server's own limit for a statement.
+const callTimeout = 6 * time.Second
+
+// read runs queries under the call's time-out and makes their error a method's.
+func (s *Store) read(ctx context.Context, run func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return failed(run(ctx))
+}
+
+// change runs a transaction, again while others get in its way: run may be called several
+// times, each time on rows as they are then.
+func (s *Store) change(ctx context.Context, run func(ctx context.Context, tx pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := retry(ctx, func() error {
+		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return run(ctx, tx) })
+	})
+	if stale(err) {
+		s.pool.Reset()
+	}
+	var theirs callerError
+	if errors.As(err, &theirs) {
+		return theirs.error
+	}
+	return failed(err)
+}
+
+// callerError is an error of a function that a caller gave, to be returned as it is.
+type callerError struct{ error }
+
+// list runs a query of the pool and reads each row of its result with scan.
+func list[T any](ctx context.Context, s *Store, scan func(*row) T, sql string, args ...any) (out []T, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		out, err = collect(ctx, s.pool, scan, sql, args...)
+		return err
+	})
+	return out, err
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// collect is list within a transaction.
+func collect[T any](ctx context.Context, q querier, scan func(*row) T, sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		r := row{values: rows.RawValues()}
+		out = append(out, scan(&r))
+		if r.err != nil {
+			return nil, r.err
+		}
+	}
+	return out, rows.Err()
+}
+
+// first is collect for a query of at most one row; ok is whether there was one.
+func first[T any](ctx context.Context, q querier, scan func(*row) T, sql string, args ...any) (v T, ok bool, err error) {
+	all, err := collect(ctx, q, scan, sql, args...)
+	if err != nil || len(all) == 0 {
+		return v, false, err
+	}
+	return all[0], true, nil
+}
+
+// id is an id as an argument of the pool's queries; the zero id is null.
+func id[T ~[16]byte](v T) any {
+	if v == (T{}) {
+		return nil
+	}
+	return [16]byte(v)
+}
+
+// before is the id below which a page starts; the zero id is the end of all.
+func before[T ~[16]byte](v T) [16]byte {
+	if v == (T{}) {
+		return [16]byte{0: 0xff}
+	}
+	return v
+}
+
+// at is a time as an argument of the pool's queries; the zero time is null.
+func at(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}

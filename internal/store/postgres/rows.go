@@ -1,0 +1,64 @@
+package postgres
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// The columns of a delivery d, as scanDelivery reads them.
+const deliveryColumns = `d.id, d.event_id, d.endpoint_id, d.tenant_id, d.status, d.due_at, d.node, d.token,
+	d.claims, d.attempts, d.counted, d.takeovers, d.last_status_code, d.last_error_code,
+	d.replay_of, d.replayed_as, d.size, d.created_at, d.finished_at`
+
+func scanDelivery(r *row) kapsel.Delivery {
+	return kapsel.Delivery{
+		ID: r.id(), EventID: r.id(), EndpointID: r.id(), TenantID: r.id(),
+		Status: kapsel.DeliveryStatus(r.int2()), DueAt: r.time(), Node: r.id(), Token: r.id(),
+		Claims: r.int4(), Attempts: r.int4(), Counted: r.int4(), Takeovers: r.int4(),
+		LastStatusCode: r.int4(), LastErrorCode: kapsel.Code(r.text()),
+		ReplayOf: r.id(), ReplayedAs: r.id(), Size: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
+	}
+}
+
+// The columns of an event e, as scanEvent reads them: all, or without what is long.
+const (
+	eventColumns = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
+		e.idempotency_key, e.signature, e.traceparent, e.header, e.query, e.body`
+	shortEventColumns = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
+		e.idempotency_key, e.signature, e.traceparent, NULL::bytea, NULL::bytea, NULL::bytea`
+)
+
+func scanEvent(r *row) kapsel.Event {
+	return kapsel.Event{
+		ID: r.id(), TenantID: r.id(), EndpointID: r.id(), ReceivedAt: r.time(), ContentType: r.text(), Size: r.int4(),
+		IdempotencyKey: r.bytes(), Signature: scanVerdict(r), TraceParent: r.text(),
+		Header: r.header(), Query: r.text(), Body: r.bytes(),
+	}
+}
+
+func scanVerdict(r *row) (v kapsel.SignatureVerdict) { scanJSON(r, &v); return v }
+
+func scanJSON(r *row, v any) {
+	text := r.next(-1)
+	if text == nil {
+		return
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		r.err = fmt.Errorf("read column %d: %w", r.at, err)
+	}
+}
+
+// The columns of an attempt a, as scanAttempt reads them.
+const attemptColumns = `a.id, a.delivery_id, a.event_id, a.endpoint_id, a.tenant_id, a.number, a.started_at, a.duration,
+	a.status_code, a.error_code, a.error, a.request_headers, a.response_headers, a.response_body`
+
+func scanAttempt(r *row) kapsel.Attempt {
+	return kapsel.Attempt{
+		ID: r.id(), DeliveryID: r.id(), EventID: r.id(), EndpointID: r.id(), TenantID: r.id(),
+		Number: r.int4(), StartedAt: r.time(), Duration: r.duration(),
+		StatusCode: r.int4(), ErrorCode: kapsel.Code(r.text()), Error: r.text(),
+		RequestHeaders: r.header(), ResponseHeaders: r.header(), ResponseBody: r.bytes(),
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package postgres
+
+import "syscall"
+
+// setUserTimeout does nothing here; time-outs of the calls remain.
+func setUserTimeout(string, string, syscall.RawConn) error { return nil }
