@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -305,4 +306,64 @@ func TestArchitectureFewDependencies(t *testing.T) {
 	if direct > maxDirect {
 		t.Errorf("go.mod requires %d modules directly, more than %d", direct, maxDirect)
 	}
+}
+
+// TestDocumentedSettings holds docs/configuration.md to the settings that the command has:
+// the same variables with the same defaults.
+func TestDocumentedSettings(t *testing.T) {
+	page, err := os.ReadFile("docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]string) // variable to default
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.HasPrefix(cells[1], " `") {
+			documented[strings.Trim(cells[1], " `")] = strings.TrimSpace(cells[2])
+		}
+	}
+	delete(documented, "OTEL_*")
+	for name, value := range settings(t) {
+		got, ok := documented[name]
+		if !ok {
+			t.Errorf("docs/configuration.md does not have %s", name)
+		}
+		if value != "" && got != "`"+value+"`" {
+			t.Errorf("docs/configuration.md says that %s is %s by default, not %s", name, got, value)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("docs/configuration.md has %s, which is no setting", name)
+	}
+}
+
+// settings are the variables that the command's settings read, with their defaults, "" where
+// a default is not a fixed text.
+func settings(t *testing.T) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	for _, s := range sources(t) {
+		if s.path != "cmd/kapsel/settings.go" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			field, ok := n.(*ast.Field)
+			if !ok || field.Tag == nil {
+				return true
+			}
+			text, err := strconv.Unquote(field.Tag.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tag := reflect.StructTag(text)
+			if name := tag.Get("env"); name != "" {
+				found[name] = tag.Get("default")
+			}
+			return true
+		})
+	}
+	if len(found) == 0 {
+		t.Fatal("cmd/kapsel/settings.go has no settings")
+	}
+	return found
 }
