@@ -1,52 +1,282 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-var errTODO = errors.New("not built yet")
+// Event implements store.Archive.
+func (s *Store) Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (r store.EventRecord, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		r, err = eventRecord(c, tenant, id, eventColumns+`, `+eventContent)
+		return err
+	})
+	return r, err
+}
 
-func (s *Store) Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error) {
-	return store.EventRecord{}, errTODO
+// eventRecord reads columns of an event and its deliveries.
+func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {
+	var next kapsel.DeliveryID
+	found, err := c.query(`SELECT `+columns+` FROM events WHERE id = ?`, id).
+		one(func(s *stmt) { r.Event, next = scanEvent(s, columns != eventColumns) })
+	if err != nil {
+		return r, err
+	}
+	if !found || !tenant.IsZero() && r.Event.TenantID != tenant {
+		return r, store.NotFound("event")
+	}
+	for !next.IsZero() {
+		d, found, err := c.delivery(next)
+		if err != nil || !found {
+			return r, err
+		}
+		r.Deliveries = append(r.Deliveries, d)
+		next = d.ReplayedAs
+	}
+	return r, nil
 }
-func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
-	return nil, errTODO
+
+// ListEvents implements store.Archive.
+func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) (records []store.EventRecord, err error) {
+	from, err := s.eventSource(ctx, tenant, f)
+	if err != nil {
+		return nil, err
+	}
+	high, low := before(p.Before), bottom[:]
+	if !f.Until.IsZero() {
+		if id := firstID(f.Until.Add(s.skew.get() + time.Millisecond)); bytes.Compare(id, high) < 0 {
+			high = id
+		}
+	}
+	if !f.Since.IsZero() {
+		low = firstID(f.Since.Add(-s.skew.get()))
+	}
+	err = s.walk(ctx, from, high, low, p.Limit, func(c *conn, id [16]byte) (bool, error) {
+		r, err := eventRecord(c, tenant, id, eventColumns)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			return false, nil
+		}
+		if err != nil || !meets(f, &r) {
+			return false, err
+		}
+		records = append(records, r)
+		return true, nil
+	})
+	return records, err
 }
-func (s *Store) Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error) {
-	return kapsel.Delivery{}, errTODO
+
+// meets reports whether a filter lets an event through.
+func meets(f store.EventFilter, r *store.EventRecord) bool {
+	e := &r.Event
+	return (f.EndpointID.IsZero() || e.EndpointID == f.EndpointID) &&
+		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
+		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
+		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
+		(f.Status == "" || kapsel.StatusOfEvent(newest(r)) == f.Status)
 }
-func (s *Store) ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error) {
-	return nil, errTODO
+
+// newest is an event's newest delivery; it has one endpoint.
+func newest(r *store.EventRecord) []kapsel.Delivery {
+	return r.Deliveries[max(0, len(r.Deliveries)-1):]
 }
-func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (kapsel.Delivery, error) {
-	return kapsel.Delivery{}, errTODO
+
+// eventSource gives the events that a filter may mean.
+func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
+	all := tenant.IsZero() && f.EndpointID.IsZero()
+	if all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
+		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
+	}
+	endpoints, err := s.endpointsIn(ctx, tenant, f.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	if f.IdempotencyKey != nil {
+		return merged(endpoints, `SELECT event_id FROM idempotency_keys
+			WHERE endpoint_id = ? AND key = ? AND event_id < ? AND event_id > ? ORDER BY event_id DESC LIMIT ?`, f.IdempotencyKey), nil
+	}
+	newestFirst := merged(endpoints, `SELECT id FROM events
+		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
+	if f.Status == "" || f.Status == delivered {
+		return newestFirst, nil
+	}
+	status, err := kapsel.ParseDeliveryStatus(string(f.Status))
+	if err == nil && status > kapsel.Delivered {
+		return merged(endpoints, `SELECT event_id FROM deliveries
+			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND event_id < ? AND event_id > ?
+			ORDER BY event_id DESC LIMIT ?`, int(status)), nil
+	}
+	ids, complete, err := s.open(ctx, endpoints, "event_id", f.Status == delivering)
+	if err != nil {
+		return nil, err
+	}
+	if complete {
+		return among(ids), nil
+	}
+	return newestFirst, nil
 }
-func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error) {
-	return kapsel.Delivery{}, errTODO
+
+var (
+	delivered  = kapsel.EventStatus(kapsel.Delivered.String())
+	delivering = kapsel.EventStatus(kapsel.Delivering.String())
+)
+
+// Delivery implements store.Archive.
+func (s *Store) Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (d kapsel.Delivery, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		d, err = deliveryOf(c, tenant, id)
+		return err
+	})
+	return d, err
 }
-func (s *Store) Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error) {
-	return kapsel.Attempt{}, errTODO
+
+// deliveryOf reads a tenant's delivery, or anybody's when tenant is zero.
+func deliveryOf(c *conn, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error) {
+	d, found, err := c.delivery(id)
+	if err == nil && (!found || !tenant.IsZero() && d.TenantID != tenant) {
+		return kapsel.Delivery{}, store.NotFound("delivery")
+	}
+	return d, err
 }
-func (s *Store) ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, after int, limit int) ([]kapsel.Attempt, error) {
-	return nil, errTODO
+
+// ListDeliveries implements store.Archive.
+func (s *Store) ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) (list []kapsel.Delivery, err error) {
+	from, err := s.deliverySource(ctx, tenant, f)
+	if err != nil {
+		return nil, err
+	}
+	err = s.walk(ctx, from, before(p.Before), bottom[:], p.Limit, func(c *conn, id [16]byte) (bool, error) {
+		d, found, err := c.delivery(id)
+		if err != nil || !found ||
+			!tenant.IsZero() && d.TenantID != tenant ||
+			!f.EndpointID.IsZero() && d.EndpointID != f.EndpointID ||
+			f.Status != nil && d.Status != *f.Status ||
+			f.Replayed != nil && d.ReplayedAs.IsZero() == *f.Replayed {
+			return false, err
+		}
+		list = append(list, d)
+		return true, nil
+	})
+	return list, err
 }
-func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (int, error) {
-	return 0, errTODO
+
+// deliverySource gives the deliveries that a filter may mean.
+func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter) (source, error) {
+	common := f.Status == nil || *f.Status == kapsel.Delivered
+	if common && tenant.IsZero() && f.EndpointID.IsZero() {
+		return ordered(`SELECT id FROM deliveries WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
+	}
+	endpoints, err := s.endpointsIn(ctx, tenant, f.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	newestFirst := merged(endpoints, `SELECT id FROM deliveries
+		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
+	switch {
+	case common:
+		return newestFirst, nil
+	case *f.Status > kapsel.Delivered:
+		return merged(endpoints, `SELECT id FROM deliveries
+			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, int(*f.Status)), nil
+	}
+	ids, complete, err := s.open(ctx, endpoints, "id", *f.Status == kapsel.Delivering)
+	if err != nil {
+		return nil, err
+	}
+	if complete {
+		return among(ids), nil
+	}
+	return newestFirst, nil
 }
-func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (int, error) {
-	return 0, errTODO
+
+// MoveDelivery implements store.Archive.
+func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (d kapsel.Delivery, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		was, err := deliveryOf(c, tenant, id)
+		if err != nil {
+			return err
+		}
+		if d, err = was.After(h, now); err != nil {
+			return err
+		}
+		_, err = c.moveDelivery(was.Status, was.Token, &d)
+		return err
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return d, nil
 }
-func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (int, error) {
-	return 0, errTODO
+
+// Replay implements store.Archive.
+func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (d kapsel.Delivery, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		r, err := eventRecord(c, tenant, event, eventColumns)
+		if err != nil {
+			return err
+		}
+		var old kapsel.Delivery
+		for _, o := range r.Deliveries { // oldest first
+			if of.IsZero() || o.ID == of {
+				old = o
+			}
+		}
+		switch {
+		case old.ID.IsZero():
+			return store.NotFound("delivery")
+		case !old.Status.Terminal():
+			return kapsel.Errorf(kapsel.Conflict, "the delivery is %s; only one that has ended can be replayed", old.Status)
+		case !old.ReplayedAs.IsZero():
+			return kapsel.Errorf(kapsel.Conflict, "the delivery was already replayed as %s", old.ReplayedAs)
+		}
+		if _, err := liveEndpoint(c, kapsel.TenantID{}, old.EndpointID); kapsel.CodeOf(err) == kapsel.NotFound {
+			return kapsel.Errorf(kapsel.Conflict, "the endpoint was deleted")
+		} else if err != nil {
+			return err
+		}
+		d = kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(now, event.Part()), EventID: event, EndpointID: old.EndpointID, TenantID: old.TenantID,
+			Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
+		}
+		if err := c.insertDelivery(&d); err != nil {
+			return err
+		}
+		return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, old.ID)
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return d, nil
 }
-func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (store.QueueDepth, error) {
-	return store.QueueDepth{}, errTODO
+
+// Attempt implements store.Archive.
+func (s *Store) Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (a kapsel.Attempt, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.query(`SELECT `+attemptColumns+` FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.id = ?`, id).
+			one(func(s *stmt) { a = scanAttempt(s) })
+		if err == nil && (!found || !tenant.IsZero() && a.TenantID != tenant) {
+			a, err = kapsel.Attempt{}, store.NotFound("attempt")
+		}
+		return err
+	})
+	return a, err
 }
-func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (int, time.Time, error) {
-	return 0, time.Time{}, errTODO
+
+// ListAttempts implements store.Archive.
+func (s *Store) ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, after int, limit int) (list []kapsel.Attempt, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		if _, err := deliveryOf(c, tenant, id); err != nil {
+			return err
+		}
+		q := c.query(`SELECT `+attemptColumns+` FROM attempts a JOIN deliveries d ON d.id = a.delivery_id
+			WHERE a.delivery_id = ? AND a.number > ? ORDER BY a.number LIMIT ?`, id, after, min(limit, page))
+		for q.next() {
+			list = append(list, scanAttempt(q))
+		}
+		return q.end()
+	})
+	return list, err
 }

@@ -20,8 +20,8 @@ func nextRevision(c *conn) (revision int64, err error) {
 // page is how many rows one read takes at most.
 const page = 1000
 
-// Settings implements store.Directory. Rows that change while it reads may come with a later
-// revision than the result's; they come again with the next call.
+// Settings implements store.Directory. A row that changes while it reads is left out: its
+// revision is above the result's, so it comes with the next call.
 func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		_, err := c.query(`SELECT value FROM counters WHERE name = 'settings'`).
@@ -35,34 +35,32 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 	if since == 0 {
 		live = " AND deleted_at IS NULL"
 	}
-	if out.Tenants, err = changed(s, ctx, tenantColumns, "tenants", "id", live, since, scanTenant); err != nil {
+	if out.Tenants, err = changed(ctx, s, "tenants", "id", tenantColumns, live, since, out.Revision, scanTenant); err != nil {
 		return out, err
 	}
-	if out.Keys, err = changed(s, ctx, keyColumns, "keys", "id", "", since, scanKey); err != nil {
+	if out.Keys, err = changed(ctx, s, "keys", "id", keyColumns, "", since, out.Revision, scanKey); err != nil {
 		return out, err
 	}
-	if out.Endpoints, err = changed(s, ctx, endpointColumns, "endpoints", "id", live, since, scanEndpoint); err != nil {
+	if out.Endpoints, err = changed(ctx, s, "endpoints", "id", endpointColumns, live, since, out.Revision, scanEndpoint); err != nil {
 		return out, err
 	}
-	out.Circuits, err = changed(s, ctx, circuitColumns, "circuits", "endpoint_id", "", since,
+	out.Circuits, err = changed(ctx, s, "circuits", "endpoint_id", circuitColumns, "", since, out.Revision,
 		func(s *stmt) (kapsel.Circuit, error) { return scanCircuit(s), nil })
 	return out, err
 }
 
-// changed reads a table's rows above a revision, page by page.
-func changed[T any](s *Store, ctx context.Context, columns, table, id, and string, since int64, scan func(*stmt) (T, error)) (rows []T, err error) {
-	query := fmt.Sprintf(`SELECT revision, %[3]s, %[1]s FROM %[2]s WHERE (revision, %[3]s) > (?, ?)%[4]s ORDER BY revision, %[3]s LIMIT %[5]d`,
-		columns, table, id, and, page)
-	last := [16]byte{0: 0xff} // above every id: those of the revision itself are known
-	for i := range last {
-		last[i] = 0xff
-	}
+// changed reads a table's rows above one revision up to another, page by page.
+func changed[T any](ctx context.Context, s *Store, table, id, columns, and string, since, upTo int64, scan func(*stmt) (T, error)) (rows []T, err error) {
+	query := fmt.Sprintf(`SELECT revision, %[2]s, %[3]s FROM %[1]s
+		WHERE revision >= ? AND (revision, %[2]s) > (?, ?) AND revision <= ?%[4]s ORDER BY revision, %[2]s LIMIT %[5]d`,
+		table, id, columns, and, page)
+	last := top[:] // of the revision itself, all are known
 	for {
 		n := 0
 		err := s.read(ctx, func(c *conn) error {
-			q := c.stmt(query).int(since).blob(last[:])
+			q := c.stmt(query).int(since).int(since).blob(last).int(upTo)
 			for q.next() {
-				since, last = q.colInt(), q.colID()
+				since, last = q.colInt(), q.colBlob()
 				row, err := scan(q)
 				if err != nil {
 					q.end()
@@ -239,17 +237,6 @@ func list[T any](s *Store, ctx context.Context, limit int, scan func(*stmt) (T, 
 	})
 	return rows, err
 }
-
-// before is where a page begins: below an id, or above every id.
-func before[ID ~[16]byte](id ID) []byte {
-	if id == (ID{}) {
-		return top[:]
-	}
-	return id[:]
-}
-
-// top is above every id: it sorts after a version 7 UUID of any time.
-var top = [17]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 const keyColumns = `id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision`
 

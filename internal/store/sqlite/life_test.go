@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -88,6 +90,7 @@ func BenchmarkLife(b *testing.B) {
 			var n atomic.Int64
 			var wg sync.WaitGroup
 			b.ResetTimer()
+			cpu := cpuTime(b)
 			for range bench.callers {
 				wg.Go(func() {
 					for {
@@ -112,6 +115,16 @@ func BenchmarkLife(b *testing.B) {
 				})
 			}
 			wg.Wait()
+			b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
+}
+
+// cpuTime is what the process has used, in user and kernel.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -56,21 +56,7 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID
 
 // TakeOver implements store.Queue.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
-	const unit = 100 // deliveries in one transaction
-	for moved < limit {
-		n, want := 0, min(unit, limit-moved)
-		err := s.writer.cold(ctx, func(c *conn) (err error) {
-			n, err = s.takeOver(c, now, want)
-			return err
-		})
-		if err != nil {
-			return moved, err
-		}
-		if moved += n; n < want {
-			break
-		}
-	}
-	return moved, nil
+	return s.inUnits(ctx, limit, 100, func(c *conn, limit int) (int, error) { return s.takeOver(c, now, limit) })
 }
 
 func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {

@@ -141,8 +141,9 @@ CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
 -- What is not terminal: the held ones of an endpoint (due_at NULL), then the waiting ones
 -- in the order in which they are due.
 CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
--- What people look for among very many that were delivered.
+-- What people look for among very many that were delivered, as deliveries and as events.
 CREATE INDEX deliveries_ended ON deliveries (endpoint_id, status, id) WHERE status >= 3;
+CREATE INDEX deliveries_ended_event ON deliveries (endpoint_id, status, event_id) WHERE status >= 3;
 
 CREATE TABLE attempts (
     id               BLOB PRIMARY KEY CHECK (length(id) = 16),

@@ -1,0 +1,116 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"modernc.org/libc"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Backup copies the store's database; see the function of this name.
+func (s *Store) Backup(ctx context.Context, to string) error { return Backup(ctx, s.path, to) }
+
+// Backup copies the database at path to a new file, as it is at one moment, also while this
+// or another process writes to it. The file gets its name when it is complete and synced; one
+// that is there already is an error. While it copies, the WAL of a busy database grows.
+func Backup(ctx context.Context, path, to string) (err error) {
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("find the database: %w", err)
+	}
+	if err := mustNotExist(to); err != nil {
+		return err
+	}
+	tmp := to + ".incomplete"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) { // an earlier one's
+		return err
+	}
+	if err := createFile(tmp); err != nil {
+		return fmt.Errorf("make the backup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	if err := copyDatabase(ctx, path, tmp); err != nil {
+		return fmt.Errorf("write the backup: %w", err)
+	}
+	if err := syncFile(tmp); err != nil {
+		return fmt.Errorf("sync the backup: %w", err)
+	}
+	if err := mustNotExist(to); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, to); err != nil {
+		return fmt.Errorf("name the backup: %w", err)
+	}
+	return syncDir(filepath.Dir(to))
+}
+
+func mustNotExist(path string) error {
+	switch _, err := os.Lstat(path); {
+	case err == nil:
+		return fmt.Errorf("%s exists; name a new file", path)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	default:
+		return err
+	}
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// copyDatabase copies pages of one snapshot, a few MiB between looks at ctx.
+func copyDatabase(ctx context.Context, path, to string) error {
+	src, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	dst, err := open(to)
+	if err != nil {
+		return err
+	}
+	defer dst.close()
+	// If it fails the file is thrown away, so it needs no journal; it is synced when whole.
+	if err := dst.script(`PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF`); err != nil {
+		return err
+	}
+	// A transaction that has read keeps its snapshot.
+	if err := src.script(`BEGIN; SELECT count(*) FROM sqlite_schema`); err != nil {
+		return err
+	}
+	name, err := libc.CString("main")
+	if err != nil {
+		return err
+	}
+	defer libc.Xfree(dst.tls, name)
+	b := sqlite3.Xsqlite3_backup_init(dst.tls, dst.db, name, src.db, name)
+	if b == 0 {
+		return dst.error(sqlite3.Xsqlite3_extended_errcode(dst.tls, dst.db))
+	}
+	rc := int32(sqlite3.SQLITE_OK)
+	for rc == sqlite3.SQLITE_OK && ctx.Err() == nil {
+		rc = sqlite3.Xsqlite3_backup_step(dst.tls, b, 512)
+	}
+	end := sqlite3.Xsqlite3_backup_finish(dst.tls, b)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case rc != sqlite3.SQLITE_DONE:
+		return dst.error(rc)
+	case end != sqlite3.SQLITE_OK:
+		return dst.error(end)
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// inUnits runs f in transactions of at most unit rows, until it has done limit of them or
+// there are no more.
+func (s *Store) inUnits(ctx context.Context, limit, unit int, f func(c *conn, limit int) (int, error)) (done int, err error) {
+	for done < limit {
+		n, want := 0, min(unit, limit-done)
+		err := s.writer.cold(ctx, func(c *conn) (err error) {
+			n, err = f(c, want)
+			return err
+		})
+		if err != nil {
+			return done, err
+		}
+		if done += n; n < want {
+			break
+		}
+	}
+	return done, nil
+}
+
+// CancelWaiting implements store.Housekeeping.
+func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (canceled int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		var waiting []kapsel.Delivery
+		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
+			WHERE status <= 1 AND endpoint_id = ? AND due_at > `+noDue+` ORDER BY due_at LIMIT ?`, endpoint, limit)
+		for q.next() {
+			waiting = append(waiting, scanDelivery(q))
+		}
+		if err := q.end(); err != nil {
+			return 0, err
+		}
+		for _, was := range waiting {
+			d, err := was.After(kapsel.Cancel{}, now)
+			if err != nil {
+				return 0, err
+			}
+			if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
+				return 0, err
+			}
+		}
+		return len(waiting), nil
+	})
+}
+
+// DeleteFinished implements store.Housekeeping. What can be deleted is looked for beside the
+// writer, and looked at again when it is deleted, a few events in one transaction.
+func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error) {
+	endpoints, err := s.endpointsIn(ctx, tenant, kapsel.EndpointID{})
+	if err != nil {
+		return 0, err
+	}
+	end := firstID(before.Add(s.skew.get() + time.Millisecond))
+	for _, e := range endpoints {
+		for after := bottom[:]; deleted < limit && after != nil; {
+			var ids []kapsel.EventID
+			ids, after, err = s.finished(ctx, e, before, after, end, limit-deleted)
+			if err != nil {
+				return deleted, err
+			}
+			n, err := s.inUnits(ctx, len(ids), 50, func(c *conn, n int) (int, error) {
+				var batch []kapsel.EventID
+				batch, ids = ids[:n], ids[n:]
+				return n, deleteEvents(c, batch, before)
+			})
+			deleted += n
+			if err != nil {
+				return deleted, err
+			}
+		}
+	}
+	if deleted > 0 {
+		err = s.shrink(ctx)
+	}
+	return deleted, err
+}
+
+// finished looks at a page of an endpoint's events above an id, and returns up to limit that
+// can be deleted, and the id to go on after, nil at the end.
+func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, next []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		seen := 0
+		q := c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
+			id(endpoint).blob(after).blob(end).int(page)
+		for len(ids) < limit && q.next() {
+			seen++
+			id := kapsel.EventID(q.colID())
+			next = id[:]
+			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
+			if err != nil {
+				q.end()
+				return err
+			}
+			if ended(&r, before) {
+				ids = append(ids, id)
+			}
+		}
+		if seen < page && len(ids) < limit {
+			next = nil
+		}
+		return q.end()
+	})
+	return ids, next, err
+}
+
+// ended reports whether an event was received before a time and has no open delivery.
+func ended(r *store.EventRecord, before time.Time) bool {
+	for _, d := range r.Deliveries {
+		if !d.Status.Terminal() {
+			return false
+		}
+	}
+	return r.Event.ReceivedAt.Before(before)
+}
+
+// deleteEvents deletes those of the events that have still ended.
+func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) error {
+	for _, id := range ids {
+		r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
+		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ended(&r, before) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range r.Deliveries {
+			if err := c.exec(`DELETE FROM attempts WHERE delivery_id = ?`, d.ID); err != nil {
+				return err
+			}
+			if err := c.exec(`DELETE FROM deliveries WHERE id = ?`, d.ID); err != nil {
+				return err
+			}
+		}
+		if key := r.Event.IdempotencyKey; key != nil {
+			// One that may still be remembered stays; DeleteExpiredKeys deletes it.
+			err := c.exec(`DELETE FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND event_id = ? AND expires_at IS NULL`,
+				r.Event.EndpointID, key, id)
+			if err != nil {
+				return err
+			}
+		}
+		if err := c.exec(`DELETE FROM events WHERE id = ?`, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shrink gives pages at the end of the file back to the file system when more than a quarter
+// of it is free; less is soon used again.
+func (s *Store) shrink(ctx context.Context) error {
+	var pages, free int64
+	err := s.read(ctx, func(c *conn) error {
+		_, err := c.query(`SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count`).
+			one(func(s *stmt) { pages, free = s.colInt(), s.colInt() })
+		return err
+	})
+	if err != nil || free < pages/4 || free < 64<<20/pageSize {
+		return err
+	}
+	return s.writer.cold(ctx, func(c *conn) error { return c.exec(`PRAGMA incremental_vacuum(200)`) })
+}
+
+// DeleteExpiredKeys implements store.Housekeeping. A key whose event is still there is only
+// no longer remembered: it goes with its event, which is found by it until then.
+func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	type key struct {
+		endpoint kapsel.EndpointID
+		key      []byte
+		event    kapsel.EventID
+		kept     bool
+	}
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		var keys []key
+		q := c.query(`SELECT k.endpoint_id, k.key, k.event_id, EXISTS (SELECT 1 FROM events e WHERE e.id = k.event_id)
+			FROM idempotency_keys k WHERE k.expires_at <= ? ORDER BY k.expires_at LIMIT ?`, now, limit)
+		for q.next() {
+			keys = append(keys, key{q.colID(), q.colBlob(), q.colID(), q.colBool()})
+		}
+		if err := q.end(); err != nil {
+			return 0, err
+		}
+		for _, k := range keys {
+			forget := `DELETE FROM idempotency_keys`
+			if k.kept {
+				forget = `UPDATE idempotency_keys SET expires_at = NULL`
+			}
+			if err := c.exec(forget+` WHERE endpoint_id = ? AND key = ? AND event_id = ?`, k.endpoint, k.key, k.event); err != nil {
+				return 0, err
+			}
+		}
+		return len(keys), nil
+	})
+}
+
+// QueueDepth implements store.Housekeeping.
+func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (depth store.QueueDepth, err error) {
+	backlog, err := s.Backlog(ctx)
+	if err != nil {
+		return depth, err
+	}
+	err = s.read(ctx, func(c *conn) error {
+		for _, w := range backlog {
+			n, err := countPending(c, w.EndpointID, time.UnixMicro(1<<62), atMost)
+			if err != nil {
+				return err
+			}
+			depth.Pending += n
+			if w.DueAt.After(now) {
+				continue
+			}
+			if depth.Oldest.IsZero() || w.DueAt.Before(depth.Oldest) {
+				depth.Oldest = w.DueAt
+			}
+			if n, err = countPending(c, w.EndpointID, now, atMost); err != nil {
+				return err
+			}
+			depth.Due += n
+		}
+		held, err := heldDeliveries(c, 1<<30, func(kapsel.NodeID) bool { return true })
+		depth.Delivering = len(held)
+		return err
+	})
+	return depth, err
+}
+
+// countPending counts an endpoint's pending deliveries that are due by a time.
+func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int) (n int, err error) {
+	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries
+		WHERE status <= 1 AND endpoint_id = ? AND due_at BETWEEN `+noDue+` AND ? LIMIT ?)`, endpoint, by, atMost).
+		one(func(s *stmt) { n = int(s.colInt()) })
+	return n, err
+}
+
+// BacklogOf implements store.Housekeeping.
+func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		if oldest, _, err = oldestDue(c, endpoint); err != nil {
+			return err
+		}
+		count, err = countPending(c, endpoint, time.UnixMicro(1<<62), atMost)
+		return err
+	})
+	return count, oldest, err
+}
