@@ -17,10 +17,10 @@ import (
 
 // benchCmd is `kapsel bench`.
 type benchCmd struct {
-	URL    []string `name:"url" placeholder:"URL" help:"Measure a gateway that runs already, at this ingest URL; its endpoint must deliver to --listen. Repeat for several endpoints. Without it, a fresh Kapsel with default settings is started and measured."`
+	URL    []string `name:"url" sep:"none" placeholder:"URL" help:"Measure a gateway that runs already, at this ingest URL; its endpoint must deliver to --listen. Repeat for several endpoints. Without it, a fresh Kapsel with default settings is started and measured."`
 	Header []string `placeholder:"'NAME: VALUE'" sep:"none" help:"Send this header too. May be repeated."`
 
-	Events      int           `short:"n" default:"60000" help:"Events to send in each run."`
+	Events      int           `short:"n" placeholder:"N" help:"Events to send in each run. Default: 60000, or as many as --rate makes in --duration."`
 	Duration    time.Duration `placeholder:"TIME" help:"Stop sending after this time, even if not all events are sent."`
 	Connections int           `short:"c" default:"128" help:"Connections, each with one request at a time."`
 	Rate        float64       `default:"0" help:"Send this many events a second, each at its time, and count lateness as latency (open loop); 0: as fast as answers come (closed loop)."`
@@ -90,10 +90,20 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 	switch {
 	case len(c.URL) > 0 && (c.Database != "" || len(c.Env) > 0 || c.Endpoints != 1):
 		return bench.Plan{}, settingError("--database, --env and --endpoints are for a Kapsel that is started, not for --url")
-	case c.Events < 1, c.Connections < 1, c.Runs < 1, c.Endpoints < 1:
+	case c.Events < 0, c.Connections < 1, c.Runs < 1, c.Endpoints < 1:
 		return bench.Plan{}, settingError("--events, --connections, --runs and --endpoints are at least 1")
+	case c.Rate < 0, c.Duration < 0, c.Drain <= 0, c.SinkDelay < 0:
+		return bench.Plan{}, settingError("--rate, --duration, --drain and --sink-delay cannot be negative")
 	case c.Size < bench.MinSize:
 		return bench.Plan{}, settingError("--size is at least %d, for the marker in each event", bench.MinSize)
+	}
+	events := c.Events
+	switch {
+	case events > 0:
+	case c.Rate > 0 && c.Duration > 0:
+		events = max(1, int(c.Rate*c.Duration.Seconds()))
+	default:
+		events = 60_000
 	}
 	relay := len(c.URL) == 0 && c.Sink == string(bench.OK)
 	if c.Ceiling != nil {
@@ -110,7 +120,7 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 	return bench.Plan{
 		Load: bench.LoadConfig{
 			URLs:        c.URL,
-			Events:      c.Events,
+			Events:      events,
 			Duration:    c.Duration,
 			Connections: c.Connections,
 			Rate:        c.Rate,

@@ -10,7 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,8 +25,8 @@ import (
 )
 
 // Process is a gateway that runs as a child, with its own addresses and data, and can be
-// started again on them. Its methods are for one goroutine, but for the signals (Kill,
-// Freeze, Thaw), which may come from any.
+// started again on them. Any goroutine may call its methods, but whoever starts it again must
+// know that it has ended and that nobody else starts it.
 type Process struct {
 	URL      string // http://127.0.0.1:PORT
 	Metrics  string // of Kapsel's metrics listener, as URL
@@ -50,17 +50,13 @@ type Process struct {
 // this process, but may be given in env ("NAME=value"), which wins. When ctx ends the child
 // gets SIGTERM.
 func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process, error) {
-	listen, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	metrics, err := freeAddr()
+	free, err := freeAddrs(2)
 	if err != nil {
 		return nil, err
 	}
 	p := newProcess(dir, "kapsel", bin, "serve")
-	p.set("KAPSEL_LISTEN=" + listen)
-	p.set("KAPSEL_METRICS_LISTEN=" + metrics)
+	p.set("KAPSEL_LISTEN=" + free[0])
+	p.set("KAPSEL_METRICS_LISTEN=" + free[1])
 	p.set("KAPSEL_ADMIN_KEY=" + randomKey())
 	p.set("KAPSEL_ENCRYPTION_KEY=" + randomKey())
 	p.set("KAPSEL_DRAIN_DELAY=0s")
@@ -76,12 +72,12 @@ func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process,
 
 // StartRelay runs ServeRelay as `bin bench --serve-relay`, with its file in dir.
 func StartRelay(ctx context.Context, dir, bin, dest string) (*Process, error) {
-	listen, err := freeAddr()
+	free, err := freeAddrs(1)
 	if err != nil {
 		return nil, err
 	}
-	p := newProcess(dir, "relay", bin, "bench", "--serve-relay", listen, "--dest", dest, "--dir", dir)
-	p.URL = "http://" + listen
+	p := newProcess(dir, "relay", bin, "bench", "--serve-relay", free[0], "--dest", dest, "--dir", dir)
+	p.URL = "http://" + free[0]
 	return p, p.Start(ctx)
 }
 
@@ -131,20 +127,21 @@ func randomKey() string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// freeAddr finds a loopback port below those that the kernel gives to outgoing connections,
-// so that it is still free when a killed child wants it back.
-func freeAddr() (string, error) {
+// freeAddrs finds n loopback ports below those that the kernel gives to outgoing connections,
+// so that they are still free when a killed child wants them back.
+func freeAddrs(n int) ([]string, error) {
+	var addrs []string
 	for range 100 {
-		n, err := rand.Int(rand.Reader, big.NewInt(12000))
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20_000+mathrand.IntN(12_000)))
 		if err != nil {
-			return "", err
+			continue // taken
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+int(n.Int64())))
-		if err == nil {
-			return l.Addr().String(), l.Close()
+		defer l.Close() // after all are found, so that they differ
+		if addrs = append(addrs, l.Addr().String()); len(addrs) == n {
+			return addrs, nil
 		}
 	}
-	return "", errors.New("found no free port on 127.0.0.1")
+	return nil, errors.New("found no free port on 127.0.0.1")
 }
 
 // Start runs the child, after Kill or Term once more, and waits until it is ready.
