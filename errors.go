@@ -3,6 +3,7 @@ package kapsel
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -109,7 +110,7 @@ type FieldError struct {
 }
 
 func (e *Error) Error() string {
-	if e.Err != nil {
+	if e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
 		return fmt.Sprintf("%s %s: %s: %v", e.Code, e.Code.Name(), e.Detail, e.Err)
 	}
 	return fmt.Sprintf("%s %s: %s", e.Code, e.Code.Name(), e.Detail)

@@ -47,5 +47,6 @@ func (p RetryPolicy) Delay(n int, random float64) time.Duration {
 			d = p.Base << shift
 		}
 	}
-	return time.Duration(float64(min(d, p.Max)) * (0.75 + random/2))
+	d = min(d, p.Max)
+	return d - d/4 + time.Duration(float64(d/2)*random)
 }
