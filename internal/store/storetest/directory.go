@@ -468,9 +468,6 @@ var settling = []promise{
 			}
 			revision = s.Revision
 			for _, e := range s.Endpoints {
-				if e.Revision > s.Revision {
-					return fmt.Errorf("a row of revision %d came with counter %d", e.Revision, s.Revision)
-				}
 				seen[e.ID] = e
 			}
 			return nil
