@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -67,14 +68,16 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 			if err != nil {
 				return deleted, err
 			}
-			n, err := s.inUnits(ctx, len(ids), 50, func(c *conn, n int) (int, error) {
-				var batch []kapsel.EventID
-				batch, ids = ids[:n], ids[n:]
-				return n, deleteEvents(c, batch, before)
-			})
-			deleted += n
-			if err != nil {
-				return deleted, err
+			for unit := range slices.Chunk(ids, 50) {
+				var n int
+				err := s.writer.cold(ctx, func(c *conn) (err error) {
+					n, err = deleteEvents(c, unit, before)
+					return err
+				})
+				if err != nil {
+					return deleted, err
+				}
+				deleted += n
 			}
 		}
 	}
@@ -122,22 +125,22 @@ func ended(r *store.EventRecord, before time.Time) bool {
 	return r.Event.ReceivedAt.Before(before)
 }
 
-// deleteEvents deletes those of the events that have still ended.
-func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) error {
+// deleteEvents deletes those of the events that have still ended, and counts them.
+func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int, err error) {
 	for _, id := range ids {
 		r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ended(&r, before) {
 			continue
 		}
 		if err != nil {
-			return err
+			return deleted, err
 		}
 		for _, d := range r.Deliveries {
 			if err := c.exec(`DELETE FROM attempts WHERE delivery_id = ?`, d.ID); err != nil {
-				return err
+				return deleted, err
 			}
 			if err := c.exec(`DELETE FROM deliveries WHERE id = ?`, d.ID); err != nil {
-				return err
+				return deleted, err
 			}
 		}
 		if key := r.Event.IdempotencyKey; key != nil {
@@ -145,14 +148,15 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) error {
 			err := c.exec(`DELETE FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND event_id = ? AND expires_at IS NULL`,
 				r.Event.EndpointID, key, id)
 			if err != nil {
-				return err
+				return deleted, err
 			}
 		}
 		if err := c.exec(`DELETE FROM events WHERE id = ?`, id); err != nil {
-			return err
+			return deleted, err
 		}
+		deleted++
 	}
-	return nil
+	return deleted, nil
 }
 
 // shrink gives pages at the end of the file back to the file system when more than a quarter

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
 func TestLife(t *testing.T) {
@@ -52,4 +53,8 @@ func TestLife(t *testing.T) {
 	if err != nil || moved != 1 {
 		t.Fatalf("TakeOver = %d, %v", moved, err)
 	}
+}
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return openTest(t) })
 }
