@@ -249,8 +249,14 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		} else if err != nil {
 			return err
 		}
+		// Its id comes after the old one's, also within a millisecond and whatever the clocks:
+		// by their ids the deliveries of an event are in order.
+		made := now
+		if next := old.ID.Time().Add(time.Millisecond); next.After(made) {
+			made = next
+		}
 		again = kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(now, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
+			ID: kapsel.NewDeliveryID(made, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
 			Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
 		}
 		batch := &pgx.Batch{}

@@ -218,7 +218,7 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 					status_code, error_code, error, request_headers, response_headers, response_body)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
 				part(free.ID), id(held.Token), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
-				free.Attempts, held.Token.Time(), string(kapsel.OutcomeUnknown), []byte(lostError))
+				free.Attempts, now, string(kapsel.OutcomeUnknown), []byte(lostError))
 		}
 		moved = len(lost)
 		return tx.SendBatch(ctx, batch).Close()
@@ -227,7 +227,7 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 }
 
 // lostError is what the attempt of a take-over says.
-const lostError = "the node that held the delivery stopped; whether the request was sent and answered is not known"
+const lostError = "the node that made this attempt ended before it recorded the outcome"
 
 // queueDelivery adds an update of all that changes of a delivery.
 func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
