@@ -170,7 +170,7 @@ var keeping = []promise{
 		for i := range 7 {
 			w.accept(w.endpoint, key(fmt.Sprint(i)))
 		}
-		w.same("events", 15, len(w.deliveries(w.endpoint)))
+		w.same("events", 7+1+1+7, len(w.deliveries(w.endpoint)))
 	}},
 
 	{"F-F6 one node leads a duty until its lease ends", func(w *world) {

@@ -166,7 +166,7 @@ var accepting = []promise{
 
 	{"B-41 keys are compared byte by byte", func(w *world) {
 		for _, k := range []string{
-			"a", "A", "a ", " a", "a\x00", "a\x00b", "\x00", "\xff", "\xff\xfe", "é", "é", "%", "_", "'; DROP TABLE events; --", "\\x61",
+			"a", "A", "a ", " a", "a\x00", "a\x00b", "\x00", "\xff", "\xff\xfe", "\u00e9", "e\u0301", "%", "_", "'; DROP TABLE events; --", "\\x61",
 			strings.Repeat("k", 255), strings.Repeat("k", 254) + "l", strings.Repeat("\xf0\x9f\x93\xa6", 63),
 		} {
 			in := w.accept(w.endpoint, key(k))

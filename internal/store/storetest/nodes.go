@@ -28,6 +28,15 @@ func (w *world) takeOver(limit int) int {
 	return n
 }
 
+// unknownAttempt is what a take-over must record of a delivery that was held. When the
+// attempt began and what is said of it are the store's.
+func unknownAttempt(held kapsel.Delivery) kapsel.Attempt {
+	return kapsel.Attempt{
+		ID: held.Token, DeliveryID: held.ID, EventID: held.EventID, EndpointID: held.EndpointID, TenantID: held.TenantID,
+		Number: held.Attempts + 1, ErrorCode: kapsel.OutcomeUnknown,
+	}
+}
+
 // nodes are the promises of Join, Renew, Leave, Nodes and TakeOver.
 var nodes = []promise{
 	{"a node is alive until its lease ends", func(w *world) {
@@ -89,10 +98,7 @@ var nodes = []promise{
 				w.t.Errorf("the attempt began at %v", unknown.StartedAt)
 			}
 			unknown.StartedAt, unknown.Duration, unknown.Error = time.Time{}, 0, ""
-			w.same("unknown attempt", kapsel.Attempt{
-				ID: held.Token, DeliveryID: held.ID, EventID: held.EventID, EndpointID: held.EndpointID, TenantID: held.TenantID,
-				Number: held.Attempts + 1, ErrorCode: kapsel.OutcomeUnknown,
-			}, unknown)
+			w.same("unknown attempt", unknownAttempt(held), unknown)
 		}
 		w.same("a live node's", mine, w.delivery(mine.ID))
 		w.same("what waits", waiting, w.delivery(waiting.ID))

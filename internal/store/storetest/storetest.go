@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Complete", completing},
 		{"GiveBack", givingBack},
 		{"Nodes", nodes},
+		{"Queue", queueing},
 		{"Directory", directing},
 		{"Settings", settling},
 		{"Archive", archiving},

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -18,7 +19,7 @@ import (
 // world is a store with a tenant, an endpoint and a living node in it. Its methods do what
 // must work and end the test when it does not; they are for the test's own goroutine.
 type world struct {
-	t        testing.TB
+	t        rapid.TB // what *testing.T, *testing.B and *rapid.T have in common
 	ctx      context.Context
 	store    store.Store
 	now      time.Time
