@@ -32,7 +32,11 @@ func handshakeText(err error) string {
 	case errors.As(err, &record):
 		return "the destination does not speak TLS at this port"
 	case errors.As(err, &op) && op.Op == "remote error":
-		return "the TLS handshake failed: " + alertText(op)
+		text := "the TLS handshake failed: " + alertText(op)
+		if strings.HasSuffix(text, "protocol version not supported") {
+			text += " (TLS 1.2 or later is needed)"
+		}
+		return text
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the connection was lost in the TLS handshake"
 	}
