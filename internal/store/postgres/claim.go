@@ -38,7 +38,7 @@ var claimStatements = map[string]string{
 	"give back": `
 		UPDATE deliveries d SET status = 0, due_at = u.due_at, node = NULL, token = NULL
 		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS u (part, id, token, due_at)
-		WHERE d.part = u.part AND d.id = u.id AND d.token = u.token AND d.status = 1`,
+		WHERE d.part = u.part AND d.id = u.id AND d.token = u.token`,
 }
 
 // Claim takes due deliveries for a node; see store.Queue. It is one transaction of two round

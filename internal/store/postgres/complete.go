@@ -26,7 +26,9 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 }
 
 // The attempt's row is inserted from the rows that were moved: it exists exactly when the
-// delivery did. The token is unique to one claim, so no other attempt can match.
+// delivery did. The token is unique to one claim, so no other attempt can match, and only
+// what is held has one. (Saying that with its status too would lead the planner to the index
+// of what is open.)
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -42,7 +44,7 @@ var completeStatements = map[string]string{
 				counted, takeovers, last_status_code, last_error_code, finished_at,
 				number, started_at, duration, status_code, error_code, error,
 				request_headers, response_headers, response_body, n)
-			WHERE d.part = u.part AND d.id = u.id AND d.token = u.token AND d.status = 1
+			WHERE d.part = u.part AND d.id = u.id AND d.token = u.token
 			RETURNING u.part, u.token, d.id, d.event_id, d.endpoint_id, d.tenant_id, u.number, u.started_at, u.duration,
 				u.status_code, u.error_code, u.error, u.request_headers, u.response_headers, u.response_body, u.n
 		), written AS (
@@ -55,9 +57,9 @@ var completeStatements = map[string]string{
 	// The attempt of a take-over has the token's id too, but not this outcome.
 	"recorded": `
 		SELECT u.n
-		FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[])
-			WITH ORDINALITY AS u (part, id, error_code, started_at, duration, n)
-		JOIN attempts a ON a.part = u.part AND a.id = u.id
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::bigint[])
+			WITH ORDINALITY AS u (part, id, delivery_id, error_code, started_at, duration, n)
+		JOIN attempts a ON a.part = u.part AND a.id = u.id AND a.delivery_id = u.delivery_id
 		WHERE a.error_code = u.error_code AND a.started_at = u.started_at AND a.duration = u.duration`,
 }
 
@@ -73,7 +75,7 @@ func newCompleter() *completer {
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
 			bytesType, bytesType, bytesType),
-		recorded: newTable(int2Type, uuidType, textType, timeType, int8Type),
+		recorded: newTable(int2Type, uuidType, uuidType, textType, timeType, int8Type),
 	}
 }
 
@@ -106,6 +108,7 @@ func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completio
 		a, t := &c.in.Attempt, w.recorded
 		t.int2(int(a.ID.Part()))
 		t.id(a.ID)
+		t.id(c.in.Delivery.ID)
 		t.text(string(a.ErrorCode))
 		t.time(a.StartedAt)
 		t.int8(int64(a.Duration))

@@ -33,10 +33,12 @@ var session = map[string]string{
 // arrays to a table by its key: by its index, whatever the planner guesses of the array's
 // length, with a plan made once, and without spilling a batch to disk.
 var hotSession = map[string]string{
-	"enable_hashjoin":  "off",
-	"enable_mergejoin": "off",
-	"plan_cache_mode":  "force_generic_plan",
-	"work_mem":         "64MB",
+	"enable_hashjoin":   "off",
+	"enable_mergejoin":  "off",
+	"enable_bitmapscan": "off",
+	"enable_material":   "off",
+	"plan_cache_mode":   "force_generic_plan",
+	"work_mem":          "64MB",
 }
 
 // How long a connection may take to be made, and how long the kernel waits for the other
