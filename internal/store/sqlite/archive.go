@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -48,12 +49,12 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 	}
 	high, low := before(p.Before), bottom[:]
 	if !f.Until.IsZero() {
-		if id := firstID(f.Until.Add(s.skew.get() + time.Millisecond)); bytes.Compare(id, high) < 0 {
+		if id := firstID(f.Until.Add(s.eventSkew.get() + time.Millisecond)); bytes.Compare(id, high) < 0 {
 			high = id
 		}
 	}
 	if !f.Since.IsZero() {
-		low = firstID(f.Since.Add(-s.skew.get()))
+		low = firstID(f.Since.Add(-s.eventSkew.get()))
 	}
 	err = s.walk(ctx, from, high, low, p.Limit, func(c *conn, id [16]byte) (bool, error) {
 		r, err := eventRecord(c, tenant, id, eventColumns)
@@ -109,19 +110,14 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND event_id < ? AND event_id > ?
 			ORDER BY event_id DESC LIMIT ?`, int(status)), nil
 	}
-	ids, complete, err := s.open(ctx, endpoints, "event_id", f.Status == delivering)
-	if err != nil {
-		return nil, err
-	}
-	if complete {
-		return among(ids), nil
-	}
-	return newestFirst, nil
+	return s.open(ctx, endpoints, "event_id", f.Status != delivering, f.Status != pending, newestFirst)
 }
 
+// The statuses of events that ListEvents looks for in special ways.
 var (
 	delivered  = kapsel.EventStatus(kapsel.Delivered.String())
 	delivering = kapsel.EventStatus(kapsel.Delivering.String())
+	pending    = kapsel.EventStatus(kapsel.Pending.String())
 )
 
 // Delivery implements store.Archive.
@@ -173,23 +169,16 @@ func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f st
 	if err != nil {
 		return nil, err
 	}
-	newestFirst := merged(endpoints, `SELECT id FROM deliveries
-		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
+	newestFirst := mergedBy(endpoints, s.deliveriesOf)
 	switch {
 	case common:
 		return newestFirst, nil
 	case *f.Status > kapsel.Delivered:
 		return merged(endpoints, `SELECT id FROM deliveries
 			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, int(*f.Status)), nil
+	default:
+		return s.open(ctx, endpoints, "id", *f.Status == kapsel.Pending, *f.Status == kapsel.Delivering, newestFirst)
 	}
-	ids, complete, err := s.open(ctx, endpoints, "id", *f.Status == kapsel.Delivering)
-	if err != nil {
-		return nil, err
-	}
-	if complete {
-		return among(ids), nil
-	}
-	return newestFirst, nil
 }
 
 // MoveDelivery implements store.Archive.
@@ -255,7 +244,7 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 // Attempt implements store.Archive.
 func (s *Store) Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (a kapsel.Attempt, err error) {
 	err = s.read(ctx, func(c *conn) error {
-		found, err := c.query(`SELECT `+attemptColumns+` FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.id = ?`, id).
+		found, err := c.query(attemptByID, id).
 			one(func(s *stmt) { a = scanAttempt(s) })
 		if err == nil && (!found || !tenant.IsZero() && a.TenantID != tenant) {
 			a, err = kapsel.Attempt{}, store.NotFound("attempt")
@@ -271,12 +260,43 @@ func (s *Store) ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kap
 		if _, err := deliveryOf(c, tenant, id); err != nil {
 			return err
 		}
-		q := c.query(`SELECT `+attemptColumns+` FROM attempts a JOIN deliveries d ON d.id = a.delivery_id
-			WHERE a.delivery_id = ? AND a.number > ? ORDER BY a.number LIMIT ?`, id, after, min(limit, page))
-		for q.next() {
-			list = append(list, scanAttempt(q))
+		ids, err := attemptsOf(c, id)
+		if err != nil {
+			return err
 		}
-		return q.end()
+		for _, a := range ids {
+			if a.number <= after || len(list) >= min(limit, page) {
+				continue
+			}
+			_, err := c.query(attemptByID, a.id).one(func(s *stmt) { list = append(list, scanAttempt(s)) })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return list, err
+}
+
+const attemptByID = `SELECT ` + attemptColumns + ` FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.id = ?`
+
+// attemptRef names an attempt.
+type attemptRef struct {
+	id     kapsel.AttemptID
+	number int
+}
+
+// attemptsOf are a delivery's attempts, first to last.
+func attemptsOf(c *conn, id kapsel.DeliveryID) (refs []attemptRef, err error) {
+	var a attemptRef
+	_, err = c.query(`SELECT last_attempt FROM deliveries WHERE id = ?`, id).one(func(s *stmt) { a.id = s.colID() })
+	for err == nil && !a.id.IsZero() {
+		var previous kapsel.AttemptID
+		_, err = c.query(`SELECT number, previous FROM attempts WHERE id = ?`, a.id).
+			one(func(s *stmt) { a.number, previous = int(s.colInt()), s.colID() })
+		refs = append(refs, a)
+		a.id = previous
+	}
+	slices.Reverse(refs)
+	return refs, err
 }

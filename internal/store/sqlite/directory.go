@@ -312,7 +312,7 @@ func (s *Store) ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Pa
 func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error {
 	return s.writer.cold(ctx, func(c *conn) error {
 		for id, at := range used {
-			err := c.exec(`UPDATE keys SET last_used_at = max(coalesce(last_used_at, `+noDue+`), ?) WHERE id = ?`, at, id)
+			err := c.exec(`UPDATE keys SET last_used_at = max(coalesce(last_used_at, 0), ?) WHERE id = ?`, at, id)
 			if err != nil {
 				return err
 			}

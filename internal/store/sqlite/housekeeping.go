@@ -31,13 +31,9 @@ func (s *Store) inUnits(ctx context.Context, limit, unit int, f func(c *conn, li
 // CancelWaiting implements store.Housekeeping.
 func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (canceled int, err error) {
 	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
-		var waiting []kapsel.Delivery
-		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
-			WHERE status <= 1 AND endpoint_id = ? AND due_at > `+noDue+` ORDER BY due_at LIMIT ?`, endpoint, limit)
-		for q.next() {
-			waiting = append(waiting, scanDelivery(q))
-		}
-		if err := q.end(); err != nil {
+		waiting, err := deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries
+			WHERE status = 0 AND endpoint_id = ? ORDER BY due_at LIMIT ?`, endpoint, limit))
+		if err != nil {
 			return 0, err
 		}
 		for _, was := range waiting {
@@ -60,7 +56,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 	if err != nil {
 		return 0, err
 	}
-	end := firstID(before.Add(s.skew.get() + time.Millisecond))
+	end := firstID(before.Add(s.eventSkew.get() + time.Millisecond))
 	for _, e := range endpoints {
 		for after := bottom[:]; deleted < limit && after != nil; {
 			var ids []kapsel.EventID
@@ -136,8 +132,14 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 			return deleted, err
 		}
 		for _, d := range r.Deliveries {
-			if err := c.exec(`DELETE FROM attempts WHERE delivery_id = ?`, d.ID); err != nil {
+			attempts, err := attemptsOf(c, d.ID)
+			if err != nil {
 				return deleted, err
+			}
+			for _, a := range attempts {
+				if err := c.exec(`DELETE FROM attempts WHERE id = ?`, a.id); err != nil {
+					return deleted, err
+				}
 			}
 			if err := c.exec(`DELETE FROM deliveries WHERE id = ?`, d.ID); err != nil {
 				return deleted, err
@@ -230,8 +232,8 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 			}
 			depth.Due += n
 		}
-		held, err := heldDeliveries(c, 1<<30, func(kapsel.NodeID) bool { return true })
-		depth.Delivering = len(held)
+		_, err := c.query(`SELECT count(*) FROM deliveries WHERE status = 1`).
+			one(func(s *stmt) { depth.Delivering = int(s.colInt()) })
 		return err
 	})
 	return depth, err
@@ -240,7 +242,7 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 // countPending counts an endpoint's pending deliveries that are due by a time.
 func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int) (n int, err error) {
 	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries
-		WHERE status <= 1 AND endpoint_id = ? AND due_at BETWEEN `+noDue+` AND ? LIMIT ?)`, endpoint, by, atMost).
+		WHERE status = 0 AND endpoint_id = ? AND due_at <= ? LIMIT ?)`, endpoint, by, atMost).
 		one(func(s *stmt) { n = int(s.colInt()) })
 	return n, err
 }
@@ -248,7 +250,7 @@ func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int)
 // BacklogOf implements store.Housekeeping.
 func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
 	err = s.read(ctx, func(c *conn) (err error) {
-		if oldest, _, err = oldestDue(c, endpoint); err != nil {
+		if oldest, err = oldestDue(c, endpoint); err != nil {
 			return err
 		}
 		count, err = countPending(c, endpoint, time.UnixMicro(1<<62), atMost)

@@ -11,7 +11,7 @@ import (
 
 // Accept implements store.Inbox.
 func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, error) {
-	call := acceptCall{skew: &s.skew, in: in}
+	call := acceptCall{s: s, in: in}
 	if err := s.writer.do(&call, len(in.Event.Body)); err != nil {
 		return store.Accepted{}, err
 	}
@@ -20,9 +20,9 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 
 // acceptCall is one Accept in a batch.
 type acceptCall struct {
-	skew *idSkew
-	in   store.Acceptance
-	out  store.Accepted
+	s   *Store
+	in  store.Acceptance
+	out store.Accepted
 }
 
 func (a *acceptCall) write(c *conn) error {
@@ -38,7 +38,10 @@ func (a *acceptCall) write(c *conn) error {
 			return nil
 		}
 	}
-	if err := a.skew.include(c, e); err != nil {
+	if err := a.s.eventSkew.include(c, e.ReceivedAt, e.ID.Time()); err != nil {
+		return err
+	}
+	if err := a.s.deliverySkew.include(c, d.ID.Time(), e.ID.Time()); err != nil {
 		return err
 	}
 	s := c.stmt(`INSERT INTO events (id, tenant_id, endpoint_id, delivery_id, received_at,
@@ -75,29 +78,31 @@ func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.E
 		id(e.EndpointID).blob(e.IdempotencyKey).id(e.ID).at(e.ReceivedAt.Add(window)).exec()
 }
 
-// idSkew is the most seconds by which the id of a stored event is off its received_at, so
-// that lists can turn times into ranges of ids. It only grows.
-type idSkew struct{ seconds atomic.Int64 }
+// skew bounds by how many milliseconds two times of one event were ever apart. It only grows.
+type skew struct {
+	counter string // its row in counters
+	ms      atomic.Int64
+}
 
 // load reads what is stored, at start and after a rollback.
-func (k *idSkew) load(c *conn) error {
-	_, err := c.query(`SELECT value FROM counters WHERE name = 'id_skew'`).
-		one(func(s *stmt) { k.seconds.Store(s.colInt()) })
+func (k *skew) load(c *conn) error {
+	_, err := c.query(`SELECT value FROM counters WHERE name = ?`, k.counter).
+		one(func(s *stmt) { k.ms.Store(s.colInt()) })
 	return err
 }
 
-// include widens the skew for an event about to be written, in its transaction.
-func (k *idSkew) include(c *conn, e *kapsel.Event) error {
-	off := e.ReceivedAt.Sub(e.ID.Time()).Abs()
-	if off <= k.get() {
+// include widens the bound for an event about to be written, in its transaction.
+func (k *skew) include(c *conn, a, b time.Time) error {
+	apart := a.Sub(b).Abs()
+	if apart <= k.get() {
 		return nil
 	}
-	seconds := int64(off/time.Second) + 1
-	if err := c.exec(`UPDATE counters SET value = ? WHERE name = 'id_skew'`, seconds); err != nil {
+	ms := int64(apart/time.Millisecond) + 1
+	if err := c.exec(`UPDATE counters SET value = ? WHERE name = ?`, ms, k.counter); err != nil {
 		return err
 	}
-	k.seconds.Store(seconds)
+	k.ms.Store(ms)
 	return nil
 }
 
-func (k *idSkew) get() time.Duration { return time.Duration(k.seconds.Load()) * time.Second }
+func (k *skew) get() time.Duration { return time.Duration(k.ms.Load()) * time.Millisecond }

@@ -63,9 +63,16 @@ func ordered(query string, args ...any) source {
 // merged is the source of many endpoints. Each of their queries begins with the endpoint
 // and goes on as in ordered.
 func merged(endpoints []kapsel.EndpointID, query string, args ...any) source {
+	return mergedBy(endpoints, func(e kapsel.EndpointID) source {
+		return ordered(query, append([]any{e}, args...)...)
+	})
+}
+
+// mergedBy is the source of many endpoints that have one each.
+func mergedBy(endpoints []kapsel.EndpointID, of func(kapsel.EndpointID) source) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
 		for _, e := range endpoints {
-			more, err := ordered(query, append([]any{e}, args...)...)(c, before, floor, n)
+			more, err := of(e)(c, before, floor, n)
 			if err != nil {
 				return nil, err
 			}
@@ -78,6 +85,44 @@ func merged(endpoints []kapsel.EndpointID, query string, args ...any) source {
 			}
 		}
 		return ids, nil
+	}
+}
+
+// deliveriesOf is the source of an endpoint's deliveries. The first ones of events are in the
+// order of the events but for delivery_skew; the replays have an index of their own.
+func (s *Store) deliveriesOf(endpoint kapsel.EndpointID) source {
+	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
+		ids, err = ordered(`SELECT id FROM deliveries
+			WHERE endpoint_id = ? AND replay_of IS NOT NULL AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, endpoint)(c, before, floor, n)
+		if err != nil {
+			return nil, err
+		}
+		skew := s.deliverySkew.get() + time.Millisecond // the part of one that ids do not tell
+		high, low := firstID(timeOf(before).Add(skew)), firstID(timeOf(floor).Add(-skew))
+		for {
+			rows := 0
+			q := c.stmt(`SELECT id, delivery_id FROM events
+				WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`).
+				id(endpoint).blob(high).blob(low).int(int64(n))
+			for q.next() {
+				rows++
+				event, id := q.colID(), q.colID()
+				high = event[:]
+				if bytes.Compare(id[:], before) < 0 && bytes.Compare(id[:], floor) > 0 {
+					ids = append(ids, id)
+				}
+			}
+			if err := q.end(); err != nil {
+				return nil, err
+			}
+			// Those of the events below may still come before the ones that have come.
+			ids = highest(ids, len(ids))
+			sure, _ := slices.BinarySearchFunc(ids, firstID(timeOf(high).Add(skew)),
+				func(id [16]byte, bound []byte) int { return bytes.Compare(bound, id[:]) })
+			if rows < n || sure >= n {
+				return highest(ids, n), nil
+			}
+		}
 	}
 }
 
@@ -125,34 +170,41 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 	return ids, err
 }
 
-// openCap is how many open deliveries a list sorts by itself; where there are more, the
-// newest rows have enough of them.
+// openCap is how many open deliveries a list sorts by itself.
 const openCap = 10_000
 
-// open reads a column of the deliveries of endpoints that are pending or delivering, or only
-// of the latter; not complete when there are more than openCap.
-func (s *Store) open(ctx context.Context, endpoints []kapsel.EndpointID, column string, delivering bool) (ids [][16]byte, complete bool, err error) {
-	query := `SELECT ` + column + ` FROM deliveries WHERE endpoint_id = ? AND status <= 1`
-	if delivering {
-		query += ` AND due_at IS NULL`
-	}
-	query += ` LIMIT ?`
-	err = s.read(ctx, func(c *conn) error {
-		for _, e := range endpoints {
-			q := c.query(query, e, openCap+1-len(ids))
+// open is the source of a column of the deliveries that are pending at endpoints, or held,
+// or both. Where there are more than openCap, the newest rows have enough of them: then it
+// is the source otherwise.
+func (s *Store) open(ctx context.Context, endpoints []kapsel.EndpointID, column string, pending, held bool, otherwise source) (source, error) {
+	var set [][16]byte
+	err := s.read(ctx, func(c *conn) error {
+		collect := func(q *stmt) error {
 			for q.next() {
-				ids = append(ids, q.colID())
+				set = append(set, q.colID())
 			}
-			if err := q.end(); err != nil {
+			return q.end()
+		}
+		if held {
+			if err := collect(c.query(`SELECT `+column+` FROM deliveries WHERE status = 1 LIMIT ?`, openCap+1)); err != nil {
 				return err
 			}
-			if len(ids) > openCap {
+		}
+		for _, e := range endpoints {
+			if !pending || len(set) > openCap {
 				return nil
+			}
+			err := collect(c.query(`SELECT `+column+` FROM deliveries WHERE status = 0 AND endpoint_id = ? LIMIT ?`, e, openCap+1-len(set)))
+			if err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return ids, len(ids) <= openCap, err
+	if err != nil || len(set) > openCap {
+		return otherwise, err
+	}
+	return among(set), nil
 }
 
 // before is where a page begins: below an id, or above every id.
@@ -170,9 +222,15 @@ var (
 
 // firstID is below the ids of a millisecond and above those of the one before.
 func firstID(t time.Time) []byte {
-	var id [16]byte
-	if ms := t.UnixMilli(); ms > 0 {
+	id := bottom
+	switch ms := t.UnixMilli(); {
+	case ms >= 1<<48:
+		id = top
+	case ms > 0:
 		binary.BigEndian.PutUint64(id[:8], uint64(ms)<<16)
 	}
 	return id[:]
 }
+
+// timeOf is the millisecond of an id.
+func timeOf(id []byte) time.Time { return kapsel.EventID(id).Time() }

@@ -70,15 +70,8 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
 	if err := freeProbes(c); err != nil {
 		return 0, err
 	}
-	alive := map[kapsel.NodeID]bool{}
-	nodes := c.query(`SELECT id FROM nodes`)
-	for nodes.next() {
-		alive[nodes.colID()] = true
-	}
-	if err := nodes.end(); err != nil {
-		return 0, err
-	}
-	held, err := heldDeliveries(c, limit, func(node kapsel.NodeID) bool { return !alive[node] })
+	held, err := deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries INDEXED BY deliveries_held
+		WHERE status = 1 AND node NOT IN (SELECT id FROM nodes) LIMIT ?`, limit))
 	if err != nil {
 		return 0, err
 	}
@@ -87,14 +80,11 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
-			return 0, err
-		}
-		err = c.insertAttempt(&kapsel.Attempt{
+		_, err = c.endAttempt(&kapsel.Attempt{
 			ID: was.Token, DeliveryID: d.ID, Number: d.Attempts, StartedAt: now,
 			ErrorCode: kapsel.OutcomeUnknown,
 			Error:     "the node that made this attempt ended before it recorded the outcome",
-		})
+		}, &d)
 		if err != nil {
 			return 0, err
 		}
@@ -105,39 +95,10 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
 	return len(held), nil
 }
 
-// heldDeliveries are up to limit of the deliveries that nodes of a kind hold. It looks at
-// the first open delivery of each endpoint, where held ones come first, and at no others.
-func heldDeliveries(c *conn, limit int, by func(kapsel.NodeID) bool) (held []kapsel.Delivery, err error) {
-	var endpoint kapsel.EndpointID
-	for len(held) < limit {
-		some := false
-		found, err := c.stmt(`SELECT endpoint_id, due_at IS NULL FROM deliveries
-			WHERE status <= 1 AND endpoint_id > ? ORDER BY endpoint_id, due_at LIMIT 1`).blob(endpoint[:]).
-			one(func(s *stmt) { endpoint, some = s.colID(), s.colBool() })
-		if err != nil || !found {
-			return held, err
-		}
-		if !some {
-			continue
-		}
-		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
-			WHERE status <= 1 AND endpoint_id = ? AND due_at IS NULL`, endpoint)
-		for len(held) < limit && q.next() {
-			if d := scanDelivery(q); by(d.Node) {
-				held = append(held, d)
-			}
-		}
-		if err := q.end(); err != nil {
-			return held, err
-		}
-	}
-	return held, nil
-}
-
 // Held implements store.Queue.
 func (s *Store) Held(ctx context.Context, node kapsel.NodeID) (held []kapsel.Delivery, err error) {
 	err = s.read(ctx, func(c *conn) (err error) {
-		held, err = heldDeliveries(c, 1<<30, func(n kapsel.NodeID) bool { return n == node })
+		held, err = deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE status = 1 AND node = ?`, node))
 		return err
 	})
 	return held, err

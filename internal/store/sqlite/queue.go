@@ -14,34 +14,27 @@ func (s *Store) Backlog(ctx context.Context) (backlog []store.Waiting, err error
 		var endpoint kapsel.EndpointID
 		for {
 			found, err := c.stmt(`SELECT endpoint_id FROM deliveries
-				WHERE status <= 1 AND endpoint_id > ? ORDER BY endpoint_id LIMIT 1`).blob(endpoint[:]).
+				WHERE status = 0 AND endpoint_id > ? ORDER BY endpoint_id LIMIT 1`).blob(endpoint[:]).
 				one(func(s *stmt) { endpoint = s.colID() })
 			if err != nil || !found {
 				return err
 			}
-			due, waits, err := oldestDue(c, endpoint)
+			due, err := oldestDue(c, endpoint)
 			if err != nil {
 				return err
 			}
-			if waits {
-				backlog = append(backlog, store.Waiting{EndpointID: endpoint, DueAt: due})
-			}
+			backlog = append(backlog, store.Waiting{EndpointID: endpoint, DueAt: due})
 		}
 	})
 	return backlog, err
 }
 
-// oldestDue is when the first of an endpoint's pending deliveries is due.
-func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, waits bool, err error) {
-	waits, err = c.query(`SELECT due_at FROM deliveries
-		WHERE status <= 1 AND endpoint_id = ? AND due_at > `+noDue+` ORDER BY due_at LIMIT 1`, endpoint).
+// oldestDue is when the first of an endpoint's pending deliveries is due; zero without one.
+func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, err error) {
+	_, err = c.query(`SELECT due_at FROM deliveries WHERE status = 0 AND endpoint_id = ? ORDER BY due_at LIMIT 1`, endpoint).
 		one(func(s *stmt) { due = s.colTime() })
-	return due, waits, err
+	return due, err
 }
-
-// noDue is below every due time: the range above it leaves out the held ones, whose due
-// time is NULL.
-const noDue = `-9223372036854775807`
 
 // Claim implements store.Queue. The events are read after the deliveries were taken, beside
 // the writer: nothing changes or deletes them while they are held.
@@ -85,7 +78,7 @@ func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBy
 		first := len(taken)
 		full := false
 		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
-			WHERE status <= 1 AND endpoint_id = ? AND due_at BETWEEN `+noDue+` AND ? ORDER BY due_at LIMIT ?`,
+			WHERE status = 0 AND endpoint_id = ? AND due_at <= ? ORDER BY due_at LIMIT ?`,
 			want.EndpointID, now, want.Limit)
 		for q.next() {
 			d := scanDelivery(q)
@@ -126,12 +119,9 @@ type completeCall struct{ store.Completion }
 
 func (call *completeCall) write(c *conn) error {
 	a, d := &call.Attempt, &call.Delivery
-	moved, err := c.moveDelivery(kapsel.Delivering, a.ID, d)
-	if err != nil {
+	ended, err := c.endAttempt(a, d)
+	if err != nil || ended {
 		return err
-	}
-	if moved {
-		return c.insertAttempt(a)
 	}
 	// A take-over writes its own attempt under this id; one of ours is told by its times.
 	again, err := c.stmt(`SELECT 1 FROM attempts WHERE id = ? AND started_at = ? AND duration = ? AND status_code = ? AND error_code = ?`).

@@ -27,6 +27,14 @@ func scanDelivery(s *stmt) kapsel.Delivery {
 	}
 }
 
+// deliveries reads all rows of a query for deliveryColumns.
+func deliveries(q *stmt) (all []kapsel.Delivery, err error) {
+	for q.next() {
+		all = append(all, scanDelivery(q))
+	}
+	return all, q.end()
+}
+
 // delivery reads a delivery by its id.
 func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, err error) {
 	found, err = c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE id = ?`, id).
@@ -49,18 +57,45 @@ func (c *conn) insertDelivery(d *kapsel.Delivery) error {
 // moveDelivery writes what happened to a delivery, unless it is no longer in the state and
 // under the token that it was in. It reports whether it still was.
 func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery) (bool, error) {
-	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?,
-			claims = ?, attempts = ?, counted = ?, takeovers = ?,
-			last_status_code = ?, last_error_code = ?, finished_at = ?
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?, claims = ?, finished_at = ?
 		WHERE id = ? AND status = ? AND token IS ?`)
-	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token)
-	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
-	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode)).time(d.FinishedAt)
+	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token).int(int64(d.Claims)).time(d.FinishedAt)
 	s.id(d.ID).int(int64(was)).id(token)
 	if err := s.exec(); err != nil {
 		return false, err
 	}
 	return c.changes() == 1, nil
+}
+
+// endAttempt writes the attempt under whose id a delivery was held, and the delivery as it is
+// after it. It reports whether the delivery was still held so; if not, nothing is written.
+func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
+	var previous kapsel.AttemptID
+	if d.Attempts > 1 {
+		_, err := c.stmt(`SELECT last_attempt FROM deliveries WHERE id = ?`).id(d.ID).
+			one(func(s *stmt) { previous = s.colID() })
+		if err != nil {
+			return false, err
+		}
+	}
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?,
+			claims = ?, attempts = ?, counted = ?, takeovers = ?,
+			last_status_code = ?, last_error_code = ?, last_attempt = ?, finished_at = ?
+		WHERE id = ? AND status = 1 AND token = ?`)
+	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token)
+	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
+	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode)).id(a.ID).time(d.FinishedAt)
+	s.id(d.ID).id(a.ID)
+	if err := s.exec(); err != nil || c.changes() == 0 {
+		return false, err
+	}
+	s = c.stmt(`INSERT INTO attempts (id, delivery_id, number, previous, started_at, duration, status_code,
+			error_code, error, request_headers, response_headers, response_body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	s.id(a.ID).id(a.DeliveryID).int(int64(a.Number)).id(previous).at(a.StartedAt).int(int64(a.Duration))
+	s.int(int64(a.StatusCode)).text(string(a.ErrorCode)).bytes(a.Error)
+	s.header(a.RequestHeaders).header(a.ResponseHeaders).blob(a.ResponseBody)
+	return true, s.exec()
 }
 
 // due binds when a pending delivery is due; NULL in other states.
@@ -107,16 +142,6 @@ func (s *stmt) colHeader() (h kapsel.Header) {
 		_ = h.UnmarshalBinary(b) // never fails
 	}
 	return h
-}
-
-func (c *conn) insertAttempt(a *kapsel.Attempt) error {
-	s := c.stmt(`INSERT INTO attempts (id, delivery_id, number, started_at, duration, status_code,
-			error_code, error, request_headers, response_headers, response_body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
-	s.id(a.ID).id(a.DeliveryID).int(int64(a.Number)).at(a.StartedAt).int(int64(a.Duration))
-	s.int(int64(a.StatusCode)).text(string(a.ErrorCode)).bytes(a.Error)
-	s.header(a.RequestHeaders).header(a.ResponseHeaders).blob(a.ResponseBody)
-	return s.exec()
 }
 
 // attemptColumns are of attempts a and their deliveries d.

@@ -49,15 +49,15 @@ const (
 
 // Store is a store.Store on a SQLite file.
 type Store struct {
-	path    string
-	log     *slog.Logger
-	lock    *fileLock
-	writer  *writer
-	ckpt    *checkpointer
-	readers chan *conn // those that are free
-	opened  int        // how many readers there are
-	skew    idSkew
-	orphans atomic.Bool // deliveries may be held by nodes that are dead
+	path                    string
+	log                     *slog.Logger
+	lock                    *fileLock
+	writer                  *writer
+	ckpt                    *checkpointer
+	readers                 chan *conn  // those that are free
+	opened                  int         // how many readers there are
+	eventSkew, deliverySkew skew        // of ids and received_at, of first deliveries and events
+	orphans                 atomic.Bool // deliveries may be held by nodes that are dead
 
 	closing sync.Once
 	closed  chan struct{}
@@ -80,7 +80,10 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
-	s := &Store{path: path, log: opts.Log, readers: make(chan *conn, readers), closed: make(chan struct{})}
+	s := &Store{
+		path: path, log: opts.Log, readers: make(chan *conn, readers), closed: make(chan struct{}),
+		eventSkew: skew{counter: "event_skew"}, deliverySkew: skew{counter: "delivery_skew"},
+	}
 	if s.lock, err = lockFile(ctx, path+".lock", opts.LockWait); err != nil {
 		return nil, err
 	}
@@ -113,12 +116,12 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("open the database for checkpoints: %w", err)
 	}
 	s.ckpt = newCheckpointer(s, c)
-	if err := s.skew.load(w); err != nil {
+	if err := s.loadSkews(w); err != nil {
 		return nil, fmt.Errorf("read the database: %w", err)
 	}
 	s.writer.written = s.ckpt.note
 	s.writer.undone = func() {
-		if err := s.skew.load(w); err != nil {
+		if err := s.loadSkews(w); err != nil {
 			s.log.Warn("reading the database after a rollback failed", "error", err)
 		}
 	}
@@ -126,6 +129,10 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	s.writer.start()
 	s.ckpt.start()
 	return s, nil
+}
+
+func (s *Store) loadSkews(c *conn) error {
+	return errors.Join(s.eventSkew.load(c), s.deliverySkew.load(c))
 }
 
 // connect opens a connection with the settings that all of them share.

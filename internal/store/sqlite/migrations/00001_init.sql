@@ -10,13 +10,15 @@ CREATE TABLE schema_info (
 ) STRICT;
 INSERT INTO schema_info VALUES (1, 1, 1);
 
--- settings: the revision of the directory. id_skew: the most seconds by which the id of an
--- event has been off its received_at, so that a range of times is a range of ids.
+-- settings: the revision of the directory. event_skew: the most milliseconds by which the id
+-- of an event was ever off its received_at, so that a range of times is a range of ids;
+-- delivery_skew: the same of an event's first delivery and the event, so that the order of
+-- events is nearly that of deliveries.
 CREATE TABLE counters (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO counters VALUES ('settings', 0), ('id_skew', 1);
+INSERT INTO counters VALUES ('settings', 0), ('event_skew', 0), ('delivery_skew', 0);
 
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
@@ -131,24 +133,30 @@ CREATE TABLE deliveries (
     takeovers        INTEGER NOT NULL,
     last_status_code INTEGER NOT NULL,
     last_error_code  TEXT NOT NULL,
+    last_attempt     BLOB,
     replay_of        BLOB,
     replayed_as      BLOB CHECK (replayed_as IS NULL OR status >= 2),
     size             INTEGER NOT NULL,
     created_at       INTEGER NOT NULL,
     finished_at      INTEGER CHECK ((finished_at IS NOT NULL) = (status >= 2))
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
--- What is not terminal: the held ones of an endpoint (due_at NULL), then the waiting ones
--- in the order in which they are due.
-CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
--- What people look for among very many that were delivered, as deliveries and as events.
+-- A delivery is in one of these indexes at a time, and in none once it was delivered. What
+-- waits, by when it is due:
+CREATE INDEX deliveries_due ON deliveries (endpoint_id, due_at) WHERE status = 0;
+-- What is held, by whom. Its entries are next to each other however many endpoints there are.
+CREATE INDEX deliveries_held ON deliveries (node) WHERE status = 1;
+-- What people look for among very many that were delivered, as deliveries and as events:
 CREATE INDEX deliveries_ended ON deliveries (endpoint_id, status, id) WHERE status >= 3;
 CREATE INDEX deliveries_ended_event ON deliveries (endpoint_id, status, event_id) WHERE status >= 3;
+-- An endpoint's deliveries are found by its events; these are the others.
+CREATE INDEX deliveries_replays ON deliveries (endpoint_id, id) WHERE replay_of IS NOT NULL;
 
+-- A delivery's attempts are a list: the delivery names the last one, each the one before it.
 CREATE TABLE attempts (
     id               BLOB PRIMARY KEY CHECK (length(id) = 16),
     delivery_id      BLOB NOT NULL CHECK (length(delivery_id) = 16),
     number           INTEGER NOT NULL CHECK (number > 0),
+    previous         BLOB,
     started_at       INTEGER NOT NULL,
     duration         INTEGER NOT NULL,
     status_code      INTEGER NOT NULL,
@@ -158,7 +166,6 @@ CREATE TABLE attempts (
     response_headers BLOB NOT NULL,
     response_body    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX attempts_delivery ON attempts (delivery_id, number);
 
 -- At most one event of a key is remembered: expires_at is NULL once it is forgotten. The
 -- others are how events are found by their keys.
