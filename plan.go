@@ -23,6 +23,9 @@ func ptr[T any](v T) *T { return &v }
 // Effective are the limits in force: the tenant's own, else its plan's.
 func (t *Tenant) Effective() Limits {
 	l, p := t.Limits, Plans[t.Plan]
+	if l.Own {
+		return l
+	}
 	if l.IngestPerSecond == nil {
 		l.IngestPerSecond = p.IngestPerSecond
 	}

@@ -16,8 +16,10 @@ type Tenant struct {
 }
 
 // Limits bound what a tenant may use. A nil field is not set: the plan's value holds, and
-// where the plan has none, there is no limit.
+// where the plan has none, there is no limit. Own limits replace the plan's as a whole, so
+// there a nil field is no limit.
 type Limits struct {
+	Own             bool           `json:"own,omitempty"`
 	IngestPerSecond *float64       `json:"ingest_per_second,omitempty"`
 	IngestBurst     *int           `json:"ingest_burst,omitempty"`
 	Endpoints       *int           `json:"endpoints,omitempty"`

@@ -67,14 +67,17 @@ func short(d time.Duration) string {
 
 // Validate checks everything that an endpoint's configuration says by itself, and returns all
 // that is wrong with it, by the fields' paths in the API. Whether the destination may be
-// reached and whether a verification is complete are for others to say. dev allows the
+// reached (package egress) and what a provider's verification needs (package signature) are
+// for others to say. dev allows the
 // shorter delays of a development instance.
 func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	var f fields
 	f.name("name", c.Name)
 	f.text("description", c.Description, MaxDescription)
 	f.url("url", c.URL)
-	f.verification(&c.Verification)
+	if len(c.Verification.Secrets) > MaxSecrets {
+		f.add("verification.secrets", "must be at most %d", MaxSecrets)
+	}
 	f.idempotency(&c.Idempotency)
 	f.retry(&c.Retry, dev)
 	for i, status := range c.RetryOn {
@@ -152,15 +155,6 @@ func (f *fields) url(field, s string) {
 		f.add(field, "must not hold a user or a password: use headers.set")
 	case strings.Contains(s, "#"):
 		f.add(field, "must not have a fragment: it is never sent")
-	}
-}
-
-func (f *fields) verification(v *Verification) {
-	if v.Tolerance != 0 {
-		f.lasts("verification.tolerance", v.Tolerance, time.Second, 24*time.Hour)
-	}
-	if len(v.Secrets) > MaxSecrets {
-		f.add("verification.secrets", "must be at most %d", MaxSecrets)
 	}
 }
 

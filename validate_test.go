@@ -81,7 +81,6 @@ func TestEndpointConfigValidate(t *testing.T) {
 		{"circuit", func(c *EndpointConfig) { c.Circuit = CircuitPolicy{} },
 			"circuit.failures circuit.ratio circuit.window circuit.minimum circuit.open_for circuit.successes"},
 		{"circuit minimum", func(c *EndpointConfig) { c.Circuit.Minimum = c.Circuit.Window + 1 }, "circuit.minimum"},
-		{"tolerance", func(c *EndpointConfig) { c.Verification.Tolerance = -1 }, "verification.tolerance"},
 		{"secrets", func(c *EndpointConfig) { c.Verification.Secrets = make([]Secret, 11) }, "verification.secrets"},
 		{"all at once", func(c *EndpointConfig) { *c = EndpointConfig{} }, "name url idempotency.strategy idempotency.window retry.strategy " +
 			"retry.max_attempts retry.base timeout concurrency circuit.failures circuit.ratio circuit.window circuit.minimum circuit.open_for circuit.successes"},

@@ -1,0 +1,206 @@
+// Package api is the management API: tenants, keys, endpoints, and what became of events,
+// as JSON under /v1, with its own OpenAPI 3.1 document at /openapi.json and a page to read
+// it at /docs.
+//
+// A request passes, in this order: the key (401), what the key may do (403), the names of
+// query parameters (400), their values (400) and the ids in the path (404), the body (413,
+// 415, 400, 422), and then the store. So no answer before the key tells anything, and an id
+// of another tenant is answered, byte for byte, as one that does not exist.
+//
+// Each resource has a file, which ends with the shapes that the resource has in JSON.
+package api
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"log/slog"
+	"net/http"
+	"path"
+	"reflect"
+	"runtime/debug"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Store is what the API needs of the store.
+type Store interface {
+	store.Directory
+	store.Archive
+	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
+	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
+	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+}
+
+// Config is what the API works with. Fields without "may be nil" are needed.
+type Config struct {
+	Store     Store
+	Vault     *secret.Vault   // seals endpoints' secrets
+	Keyring   *secret.Keyring // makes new tenants' data keys
+	AdminKey  secret.Text     // opens everything; also the key of the cursors' signatures
+	PublicURL string          // base of ingest_url, without a slash at the end
+	Version   string          // of Kapsel, for the OpenAPI document
+	Dev       bool            // allows the shorter delays of a development instance
+	Clock     func() time.Time
+	Log       *slog.Logger
+
+	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
+	CheckURL func(string) error
+	// CheckVerification says what is wrong with a verification, by field.
+	CheckVerification func(kapsel.Verification) []kapsel.FieldError
+
+	// Changed is told after every change of settings. It may be nil.
+	Changed func()
+	// Why says why a pending delivery waits ("waiting_for" of the contract), "" when it does
+	// not. It may be nil.
+	Why func(*kapsel.Endpoint, kapsel.Delivery) string
+}
+
+// api is the state that all handlers share.
+type api struct {
+	Config
+	huma     huma.API
+	admin    [32]byte // SHA-256 of the admin key
+	cursors  []byte   // key of the cursors' signatures
+	backlogs backlogs
+}
+
+// New is the API's handler. It answers every path, those that it does not know with E1009.
+func New(cfg Config) http.Handler {
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	if cfg.Why == nil {
+		cfg.Why = func(*kapsel.Endpoint, kapsel.Delivery) string { return "" }
+	}
+	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
+	mac.Write([]byte("kapsel cursor"))
+	a := &api{Config: cfg, admin: sha256.Sum256([]byte(cfg.AdminKey.Reveal())), cursors: mac.Sum(nil)}
+	a.backlogs.of = cfg.Store.BacklogOf
+
+	mux := http.NewServeMux()
+	a.huma = humago.New(mux, document(cfg))
+	a.tenants()
+	a.keys()
+	a.endpoints()
+	a.events()
+	a.deliveries()
+	a.documentation(mux)
+	return a.outer(mux)
+}
+
+// outer wraps the routes with what holds for every answer: a request id, the security
+// headers, problem documents for unknown paths and methods, and a 500 for a panic.
+func (a *api) outer(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if problem.RequestID(r.Context()) == "" {
+			r = r.WithContext(problem.WithRequestID(r.Context(), problem.NewRequestID()))
+		}
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			a.Log.ErrorContext(r.Context(), "api: panic", "panic", p, "stack", string(debug.Stack()), "request_id", problem.RequestID(r.Context()))
+			problem.Write(w, r, errPanic)
+		}()
+		// The mux would redirect a path that is not clean; it stands for no route of ours.
+		if _, pattern := mux.Handler(r); pattern == "" || r.URL.Path != path.Clean(r.URL.Path) {
+			unrouted(mux, w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// unrouted answers a request that has no route: 405 where another method has one, else 404.
+func unrouted(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var c captured
+	mux.ServeHTTP(&c, r)
+	if c.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", c.Header().Get("Allow"))
+		problem.Write(w, r, &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusMethodNotAllowed, Detail: "the path has other methods, which Allow lists"})
+		return
+	}
+	problem.Write(w, r, kapsel.Errorf(kapsel.NotFound, "no such path; /openapi.json lists those there are"))
+}
+
+// captured takes the mux's own answer of an unrouted request, for its status and Allow.
+type captured struct {
+	header http.Header
+	status int
+}
+
+func (c *captured) Header() http.Header {
+	if c.header == nil {
+		c.header = http.Header{}
+	}
+	return c.header
+}
+func (c *captured) WriteHeader(status int)      { c.status = status }
+func (c *captured) Write(b []byte) (int, error) { return len(b), nil }
+
+// out is an answer with a JSON body.
+type out[T any] struct{ Body T }
+
+func answer[T any](v T) *out[T] { return &out[T]{v} }
+
+// add registers an operation that callers with some access may call.
+func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	op.Middlewares = append(op.Middlewares, a.gate(who))
+	if who != anyone {
+		op.Security = []map[string][]string{{"key": {}}}
+	}
+	op.Extensions = map[string]any{"x-access": string(who)}
+	body, _ := op.Metadata["body"].(reflect.Type)
+	huma.Register(a.huma, op, handle)
+	if body == nil {
+		return
+	}
+	// Only now, so that huma documents the body and leaves reading it to read.
+	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
+	content := map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
+	if op.Method == http.MethodPatch {
+		content[mergePatch] = content["application/json"]
+	}
+	doc.RequestBody = &huma.RequestBody{Required: op.Metadata["optional"] == nil, Content: content}
+}
+
+// takes says that an operation's body is a T.
+func takes[T any](op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{"body": reflect.TypeFor[T]()}
+	return op
+}
+
+// mayTake says that an operation's body, if there is one, is a T.
+func mayTake[T any](op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{"body": reflect.TypeFor[T](), "optional": true}
+	return op
+}
+
+func registered(doc *huma.OpenAPI, method, path string) *huma.Operation {
+	p := doc.Paths[path]
+	switch method {
+	case http.MethodGet:
+		return p.Get
+	case http.MethodPost:
+		return p.Post
+	case http.MethodPatch:
+		return p.Patch
+	default:
+		return p.Delete
+	}
+}

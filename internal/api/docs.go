@@ -1,0 +1,70 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// document is where the OpenAPI document begins; the operations add themselves.
+func document(cfg Config) huma.Config {
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title:   "Kapsel",
+				Version: cfg.Version,
+				Description: "Kapsel receives webhooks, stores them, and delivers them. This is its management API.\n\n" +
+					"Send a key as `Authorization: Bearer KEY`. `x-access` of an operation says which keys may call it: any (`read`), those of scope `write`, or the `admin` key alone.\n\n" +
+					"Lists are newest first. Times are RFC 3339 in UTC, durations Go durations. In a PATCH (RFC 7396) null sets a field to its default.",
+			},
+			Servers: []*huma.Server{{URL: cfg.PublicURL}},
+			Components: &huma.Components{
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}},
+			},
+		},
+		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}, // "json": what huma makes of application/problem+json
+		DefaultFormat: "application/json",
+	}
+}
+
+//go:embed docs.html
+var docsPage []byte
+
+// documentation serves the document and a page that shows it. The page asks for nothing but
+// the document.
+func (a *api) documentation(mux *http.ServeMux) {
+	doc, err := json.Marshal(a.huma.OpenAPI())
+	if err != nil {
+		panic(err) // the operations are the program's: a test makes the document
+	}
+	serve := func(contentType string, body []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("Content-Type", contentType)
+			h.Set("Content-Security-Policy", docsPolicy)
+			h.Set("Referrer-Policy", "no-referrer")
+			w.Write(body)
+		}
+	}
+	mux.HandleFunc("GET /openapi.json", serve("application/json", doc))
+	mux.HandleFunc("GET /docs", serve("text/html; charset=utf-8", docsPage))
+}
+
+// docsPolicy lets the page run its own script and style, load the document, and no more.
+var docsPolicy = "default-src 'none'; script-src " + hashOf("script") + "; style-src " + hashOf("style") +
+	"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// hashOf names what stands in the page's one element of a kind, for the policy.
+func hashOf(element string) string {
+	_, rest, _ := bytes.Cut(docsPage, []byte("<"+element+">"))
+	text, _, _ := bytes.Cut(rest, []byte("</"+element+">"))
+	sum := sha256.Sum256(text)
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}

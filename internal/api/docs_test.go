@@ -1,0 +1,237 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// document31 is as much of an OpenAPI document as the tests read.
+type document31 struct {
+	OpenAPI    string
+	Paths      map[string]map[string]*operation31
+	Components struct {
+		Schemas map[string]*schema31
+	}
+}
+
+type operation31 struct {
+	OperationID string
+	Access      string `json:"x-access"`
+	Security    []map[string][]string
+	Parameters  []struct {
+		Name, In string
+		Required bool
+	}
+	RequestBody *struct {
+		Required bool
+		Content  map[string]struct{ Schema *schema31 }
+	}
+	Responses map[string]struct {
+		Content map[string]struct{ Schema *schema31 }
+	}
+}
+
+type schema31 struct {
+	Ref                  string `json:"$ref"`
+	Type                 any
+	Format               string
+	Properties           map[string]*schema31
+	Required             []string
+	Items                *schema31
+	AdditionalProperties any
+	Enum                 []any
+	OneOf                []*schema31
+}
+
+func readDocument(t *testing.T, h http.Handler) *document31 {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest("GET", "/openapi.json", nil))
+	var d document31
+	if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	return &d
+}
+
+// find is the operation that a request goes to, nil without one.
+func (d *document31) find(method, path string) *operation31 {
+	var best *operation31
+	bestPath := ""
+	for template, operations := range d.Paths {
+		re := "^" + regexp.MustCompile(`\\\{[a-z_]+\\\}`).ReplaceAllString(regexp.QuoteMeta(template), "[^/]+") + "$"
+		if !regexp.MustCompile(re).MatchString(path) {
+			continue
+		}
+		// The one with fewer parameters is what the mux takes.
+		if op := operations[strings.ToLower(method)]; op != nil && (best == nil || strings.Count(template, "{") < strings.Count(bestPath, "{")) {
+			best, bestPath = op, template
+		}
+	}
+	return best
+}
+
+// check holds an answer to what the document says of it.
+func (d *document31) check(t *testing.T, method, path string, a answered) {
+	t.Helper()
+	op := d.find(method, path)
+	if op == nil || a.status >= 400 {
+		return
+	}
+	response, ok := op.Responses[fmt.Sprint(a.status)]
+	if !ok {
+		t.Errorf("%s: status %d is not documented", op.OperationID, a.status)
+		return
+	}
+	media, ok := response.Content[strings.Split(a.header.Get("Content-Type"), ";")[0]]
+	if !ok {
+		if len(a.body) > 0 {
+			t.Errorf("%s: content type %q is not documented", op.OperationID, a.header.Get("Content-Type"))
+		}
+		return
+	}
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
+		return
+	}
+	var v any
+	if err := json.Unmarshal(a.body, &v); err != nil {
+		t.Errorf("%s: %v", op.OperationID, err)
+	}
+	for _, wrong := range d.mismatches("", media.Schema, v) {
+		t.Errorf("%s: %s", op.OperationID, wrong)
+	}
+}
+
+// mismatches are where a value is not what a schema says.
+func (d *document31) mismatches(at string, s *schema31, v any) (wrong []string) {
+	if s == nil {
+		return nil
+	}
+	if s.Ref != "" {
+		s = d.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")]
+	}
+	for _, one := range s.OneOf {
+		if wrong = d.mismatches(at, one, v); wrong == nil {
+			return nil
+		}
+	}
+	if types := typesOf(s); len(types) > 0 && !slices.Contains(types, kindOf(v)) && !(kindOf(v) == "integer" && slices.Contains(types, "number")) {
+		return []string{fmt.Sprintf("%s is %s, documented as %v", at, kindOf(v), types)}
+	}
+	if s.Enum != nil && v != nil && !slices.Contains(s.Enum, v) {
+		wrong = append(wrong, fmt.Sprintf("%s is %v, documented as one of %v", at, v, s.Enum))
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range s.Required {
+			if _, ok := v[name]; !ok {
+				wrong = append(wrong, at+"."+name+" is missing")
+			}
+		}
+		for name, member := range v {
+			if p, ok := s.Properties[name]; ok {
+				wrong = append(wrong, d.mismatches(at+"."+name, p, member)...)
+			} else if s.AdditionalProperties == nil || s.AdditionalProperties == false {
+				wrong = append(wrong, at+"."+name+" is not documented")
+			}
+		}
+	case []any:
+		for i, e := range v {
+			wrong = append(wrong, d.mismatches(fmt.Sprintf("%s[%d]", at, i), s.Items, e)...)
+		}
+	}
+	return wrong
+}
+
+func typesOf(s *schema31) (types []string) {
+	switch t := s.Type.(type) {
+	case string:
+		return []string{t}
+	case []any:
+		for _, v := range t {
+			types = append(types, v.(string))
+		}
+	}
+	return types
+}
+
+func kindOf(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "null"
+	case string:
+		return "string"
+	case bool:
+		return "boolean"
+	case float64:
+		if v == float64(int64(v)) {
+			return "integer"
+		}
+		return "number"
+	case []any:
+		return "array"
+	default:
+		return "object"
+	}
+}
+
+func TestDocument(t *testing.T) {
+	w := newWorld(t)
+	if w.doc.OpenAPI != "3.1.0" {
+		t.Errorf("openapi is %q", w.doc.OpenAPI)
+	}
+	seen := map[string]bool{}
+	for path, operations := range w.doc.Paths {
+		for method, op := range operations {
+			what := method + " " + path
+			if op.OperationID == "" || seen[op.OperationID] {
+				t.Errorf("%s: the operation id %q is empty or there twice", what, op.OperationID)
+			}
+			seen[op.OperationID] = true
+			if (op.Access != string(anyone)) != (len(op.Security) == 1) {
+				t.Errorf("%s: access %q with security %v", what, op.Access, op.Security)
+			}
+			if op.Responses["default"].Content["application/problem+json"].Schema == nil {
+				t.Errorf("%s: no answer for errors", what)
+			}
+			if (method == "patch" || method == "post") != (op.RequestBody != nil) {
+				t.Errorf("%s: request body is %v", what, op.RequestBody)
+			}
+		}
+	}
+	for name := range w.doc.Components.Schemas {
+		if strings.HasSuffix(name, "Struct") || strings.Contains(name, "_") {
+			t.Errorf("schema %s has no name of ours", name)
+		}
+	}
+}
+
+func TestDocsPageStandsAlone(t *testing.T) {
+	w := newWorld(t)
+	a := w.do("GET", "/docs", "", nil)
+	page := string(a.body)
+	if a.status != 200 || a.header.Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Fatalf("%d %v", a.status, a.header)
+	}
+	for _, outside := range []string{"http://", "https://", "//cdn", "@import", "url(", "src="} {
+		if strings.Contains(page, outside) {
+			t.Errorf("the page has %q", outside)
+		}
+	}
+	if strings.Count(page, "<script>") != 1 || strings.Count(page, "<style>") != 1 || strings.Contains(page, "innerHTML") {
+		t.Error("the policy is made for one script and one style, and the script for text")
+	}
+	policy := a.header.Get("Content-Security-Policy")
+	if !strings.HasPrefix(policy, "default-src 'none'; script-src 'sha256-") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	if a := w.do("GET", "/openapi.json", "", nil); a.status != 200 || a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("/openapi.json: %d %v", a.status, a.header)
+	}
+}

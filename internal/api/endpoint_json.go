@@ -1,0 +1,452 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+)
+
+// EndpointInput is what people set on an endpoint.
+type EndpointInput struct {
+	Name         string            `json:"name" minLength:"1" maxLength:"200"`
+	URL          string            `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
+	Description  string            `json:"description" required:"false" maxLength:"2000"`
+	Verification VerificationInput `json:"verification" required:"false"`
+	Idempotency  Idempotency       `json:"idempotency" required:"false"`
+	Retry        Retry             `json:"retry" required:"false"`
+	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
+	Timeout      duration          `json:"timeout" required:"false" doc:"Of a whole exchange, 1s to 300s; 30s by default"`
+	RateLimit    *RateLimit        `json:"rate_limit" required:"false" doc:"How fast exchanges start; none without it"`
+	Concurrency  int               `json:"concurrency" required:"false" minimum:"1" maximum:"1000" default:"100"`
+	Circuit      CircuitPolicy     `json:"circuit" required:"false"`
+	Headers      HeadersInput      `json:"headers" required:"false"`
+	Signing      SigningInput      `json:"signing" required:"false"`
+}
+
+// EndpointPatch is what PATCH takes; the admin key may set the state too.
+type EndpointPatch struct {
+	EndpointInput
+	State kapsel.EndpointState `json:"state" required:"false" enum:"active,paused,disabled" doc:"With the admin key only"`
+}
+
+type VerificationInput struct {
+	Provider  string        `json:"provider" required:"false" default:"none" doc:"Who signs; /v1/providers lists them"`
+	Secrets   []secret.Text `json:"secrets" required:"false" maxItems:"10" doc:"All that are valid now; replaced as a whole"`
+	Tolerance *duration     `json:"tolerance" required:"false" doc:"How far a signed time may be from ours; the provider's usual one by default"`
+	Header    string        `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
+	Algorithm string        `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
+	Encoding  string        `json:"encoding" required:"false" enum:"hex,base64" doc:"For hmac"`
+	Prefix    string        `json:"prefix" required:"false" doc:"For hmac: what stands before the signature"`
+}
+
+type Idempotency struct {
+	Strategy string   `json:"strategy" required:"false" enum:"header,content,source_id,none" default:"header"`
+	Header   string   `json:"header" required:"false" doc:"Looked at before X-Idempotency-Key and Idempotency-Key"`
+	Path     string   `json:"path" required:"false" doc:"For source_id, such as $.data.id"`
+	Window   duration `json:"window" required:"false" doc:"How long a key is remembered, 1m to 720h; 24h by default"`
+}
+
+type Retry struct {
+	Strategy    string     `json:"strategy" required:"false" enum:"exponential,linear,fixed,schedule" default:"exponential"`
+	MaxAttempts int        `json:"max_attempts" required:"false" minimum:"1" maximum:"100" default:"20"`
+	Base        duration   `json:"base" required:"false" doc:"100ms to 1h; 1s by default"`
+	Max         duration   `json:"max" required:"false" doc:"At most 24h; 4h by default"`
+	Schedule    []duration `json:"schedule" required:"false" maxItems:"100" doc:"For the strategy schedule; the last entry repeats"`
+}
+
+type RateLimit struct {
+	PerSecond float64 `json:"per_second" exclusiveMinimum:"0"`
+	Burst     int     `json:"burst" minimum:"1"`
+}
+
+type CircuitPolicy struct {
+	Failures  int      `json:"failures" required:"false" default:"5" doc:"In a row that open it"`
+	Ratio     float64  `json:"ratio" required:"false" default:"0.5" doc:"Of failures in the window that opens it"`
+	Window    int      `json:"window" required:"false" default:"20" doc:"Exchanges looked back at, of the last 60 s"`
+	Minimum   int      `json:"minimum" required:"false" default:"10" doc:"Failures in the window before the ratio counts"`
+	OpenFor   duration `json:"open_for" required:"false" doc:"Before the first probe; 30s by default"`
+	Successes int      `json:"successes" required:"false" default:"3" doc:"Of probes in a row that close it"`
+}
+
+type HeadersInput struct {
+	Set  map[string]*secret.Text `json:"set" required:"false" doc:"At most 32. PATCH changes single names; null takes one away"`
+	Drop []string                `json:"drop" required:"false" maxItems:"32"`
+	Keep []string                `json:"keep" required:"false" maxItems:"32" doc:"Headers that are left out otherwise, such as Authorization"`
+}
+
+type SigningInput struct {
+	Enabled bool `json:"enabled" required:"false" default:"true"`
+}
+
+type RotateInput struct {
+	Overlap duration `json:"overlap" required:"false" doc:"How long deliveries carry the former signature too, 0s to 168h; 24h by default"`
+}
+
+// inputOf is a configuration as its owner would set it, without the secrets.
+func inputOf(c kapsel.EndpointConfig) EndpointInput {
+	v, i, r := c.Verification, c.Idempotency, c.Retry
+	in := EndpointInput{
+		Name: c.Name, URL: c.URL, Description: c.Description,
+		Verification: VerificationInput{Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix},
+		Idempotency:  Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
+		Retry:        Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
+		RetryOn:      orEmpty(c.RetryOn),
+		Timeout:      duration(c.Timeout),
+		RateLimit:    (*RateLimit)(c.RateLimit),
+		Concurrency:  c.Concurrency,
+		Circuit:      circuitOf(c.Circuit),
+		Headers:      HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
+		Signing:      SigningInput{c.Signing.Enabled},
+	}
+	if v.Provider == "" {
+		in.Verification.Provider = signature.None
+	}
+	if v.Tolerance != 0 {
+		in.Verification.Tolerance = (*duration)(&v.Tolerance)
+	}
+	return in
+}
+
+func circuitOf(p kapsel.CircuitPolicy) CircuitPolicy {
+	return CircuitPolicy{p.Failures, p.Ratio, p.Window, p.Minimum, duration(p.OpenFor), p.Successes}
+}
+
+// config is the input as the domain has it, without the secrets.
+func (in *EndpointInput) config() kapsel.EndpointConfig {
+	v, i, r, c := in.Verification, in.Idempotency, in.Retry, in.Circuit
+	config := kapsel.EndpointConfig{
+		Name: in.Name, URL: in.URL, Description: in.Description,
+		Verification: kapsel.Verification{Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix},
+		Idempotency:  kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
+		Retry: kapsel.RetryPolicy{
+			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
+			Schedule: mapped(r.Schedule, func(d duration) time.Duration { return time.Duration(d) }),
+		},
+		RetryOn:     in.RetryOn,
+		Timeout:     time.Duration(in.Timeout),
+		RateLimit:   (*kapsel.RateLimit)(in.RateLimit),
+		Concurrency: in.Concurrency,
+		Circuit: kapsel.CircuitPolicy{
+			Failures: c.Failures, Ratio: c.Ratio, Window: c.Window, Minimum: c.Minimum, OpenFor: time.Duration(c.OpenFor), Successes: c.Successes,
+		},
+		Headers: kapsel.HeaderPolicy{Drop: in.Headers.Drop, Keep: in.Headers.Keep},
+		Signing: kapsel.Signing{Enabled: in.Signing.Enabled},
+	}
+	if v.Tolerance != nil {
+		config.Verification.Tolerance = time.Duration(*v.Tolerance)
+	}
+	return config
+}
+
+// change applies a merge patch to an endpoint.
+func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any, now time.Time) error {
+	current := EndpointPatch{inputOf(e.EndpointConfig), e.State}
+	if provider, there := said(patch, "verification", "provider"); there && provider != current.Verification.Provider {
+		// What was set for one provider, secrets included, means nothing to another.
+		e.Verification = kapsel.Verification{}
+		current.Verification = VerificationInput{}
+	}
+	next := EndpointPatch{inputOf(kapsel.DefaultEndpoint()), kapsel.EndpointActive}
+	if err := patched(current, patch, &next); err != nil {
+		return err
+	}
+	if err := a.configure(e, t, &next.EndpointInput, patch, now); err != nil {
+		return err
+	}
+	if _, there := said(patch, "state"); there {
+		e.State, e.DisabledReason = next.State, ""
+		switch next.State {
+		case kapsel.EndpointActive, kapsel.EndpointPaused:
+		case kapsel.EndpointDisabled:
+			e.DisabledReason = kapsel.DisabledAdmin
+		default:
+			return refused(field("state", "must be one of active, paused, disabled"))
+		}
+	}
+	e.UpdatedAt = now
+	return nil
+}
+
+// configure gives an endpoint the configuration of an input, sealing what is secret. Secrets
+// cannot be read back, so those stay that the patch, which led to the input, says nothing of;
+// a nil patch says nothing at all.
+func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time) error {
+	config := in.config()
+	var wrong []kapsel.FieldError
+
+	config.Verification.Secrets = e.Verification.Secrets
+	if _, there := said(patch, "verification", "secrets"); there || in.Verification.Secrets != nil {
+		config.Verification.Secrets = nil
+		for i, text := range in.Verification.Secrets {
+			at := fmt.Sprintf("verification.secrets[%d]", i)
+			s, bad, err := a.seal(e, t, at, text, now)
+			if err != nil {
+				return err
+			}
+			if bad == nil {
+				if err := signature.CheckSecret(config.Verification, []byte(text.Reveal())); err != nil {
+					bad = field(at, err.Error())
+				}
+			}
+			wrong = append(wrong, bad...)
+			config.Verification.Secrets = append(config.Verification.Secrets, s)
+		}
+	}
+
+	config.Headers.Set = maps.Clone(e.Headers.Set)
+	if set, there := said(patch, "headers", "set"); there {
+		names, isObject := set.(map[string]any)
+		maps.DeleteFunc(config.Headers.Set, func(name string, _ kapsel.Secret) bool { return !isObject || has(names, name) })
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.Headers.Set)) {
+		text := in.Headers.Set[name]
+		if text == nil {
+			continue
+		}
+		wrong = append(wrong, kapsel.ValidateHeaderValue(name, text.Reveal())...)
+		s, err := a.Vault.Seal(t, e.ID.String(), []byte(text.Reveal()), now)
+		if err != nil {
+			return err
+		}
+		if config.Headers.Set == nil {
+			config.Headers.Set = map[string]kapsel.Secret{}
+		}
+		config.Headers.Set[name] = s
+	}
+
+	config.Signing.Secrets = e.Signing.Secrets
+	wrong = append(wrong, config.Validate(a.Dev)...)
+	wrong = append(wrong, signature.Check(config.Verification)...)
+	if wrong != nil {
+		return refused(wrong[:min(len(wrong), maxErrors)])
+	}
+	e.EndpointConfig = config
+	return nil
+}
+
+const maxSecret = 8 << 10 // bytes; a public key in PEM fits
+
+// seal seals a secret of the caller's for an endpoint. What is wrong with the secret is not
+// an error.
+func (a *api) seal(e *kapsel.Endpoint, t *kapsel.Tenant, at string, text secret.Text, now time.Time) (kapsel.Secret, []kapsel.FieldError, error) {
+	plain := text.Reveal()
+	if plain == "" || len(plain) > maxSecret {
+		return kapsel.Secret{}, field(at, fmt.Sprintf("must have 1 to %d bytes", maxSecret)), nil
+	}
+	s, err := a.Vault.Seal(t, e.ID.String(), []byte(plain), now)
+	return s, nil, err
+}
+
+func has(m map[string]any, name string) bool {
+	_, ok := m[name]
+	return ok
+}
+
+// Endpoint is an endpoint as the API shows it.
+type Endpoint struct {
+	ID              kapsel.EndpointID    `json:"id"`
+	TenantID        kapsel.TenantID      `json:"tenant_id"`
+	Name            string               `json:"name"`
+	URL             string               `json:"url"`
+	Description     string               `json:"description"`
+	State           kapsel.EndpointState `json:"state" enum:"active,paused,disabled"`
+	DisabledReason  *string              `json:"disabled_reason" nullable:"true" doc:"gone: the destination answered 410; admin: the operator did"`
+	IngestURL       string               `json:"ingest_url" doc:"Where the provider posts to"`
+	Verification    Verification         `json:"verification"`
+	Idempotency     Idempotency          `json:"idempotency"`
+	Retry           Retry                `json:"retry"`
+	RetryOn         []int                `json:"retry_on"`
+	Timeout         duration             `json:"timeout"`
+	RateLimit       *RateLimit           `json:"rate_limit" required:"false"`
+	Concurrency     int                  `json:"concurrency"`
+	Circuit         Circuit              `json:"circuit"`
+	Headers         Headers              `json:"headers"`
+	Signing         Signing              `json:"signing"`
+	Backlog         *int                 `json:"backlog" nullable:"true" doc:"Waiting deliveries, counted up to 10,000, at most 15 s old; null: not known"`
+	OldestWaitingAt *timestamp           `json:"oldest_waiting_at" nullable:"true" doc:"When the oldest of them is due"`
+	Warnings        []string             `json:"warnings"`
+	CreatedAt       timestamp            `json:"created_at"`
+	UpdatedAt       timestamp            `json:"updated_at"`
+}
+
+// TransformSchema says that rate_limit may be null, which no tag can.
+func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return mayBeNull(s, "rate_limit")
+}
+
+// TransformSchema is as Endpoint's.
+func (EndpointInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return mayBeNull(s, "rate_limit")
+}
+
+func mayBeNull(s *huma.Schema, property string) *huma.Schema {
+	p := s.Properties[property]
+	s.Properties[property] = &huma.Schema{OneOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: p.Description}
+	return s
+}
+
+// NewEndpoint is an endpoint in an answer that has its new signing secret.
+type NewEndpoint struct {
+	Endpoint
+	SigningSecret string `json:"signing_secret" doc:"Shown once; verifies the webhook-signature of deliveries"`
+}
+
+type Verification struct {
+	Provider  string    `json:"provider"`
+	Secrets   []Secret  `json:"secrets"`
+	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: the provider's usual one"`
+	Header    string    `json:"header,omitempty"`
+	Algorithm string    `json:"algorithm,omitempty"`
+	Encoding  string    `json:"encoding,omitempty"`
+	Prefix    string    `json:"prefix,omitempty"`
+}
+
+type Circuit struct {
+	CircuitPolicy
+	State     kapsel.CircuitState `json:"state" enum:"closed,open,half_open"`
+	ChangedAt *timestamp          `json:"changed_at" nullable:"true" doc:"null: it was never open"`
+	RetryAt   *timestamp          `json:"retry_at" nullable:"true" doc:"While open: when the next probe may start"`
+}
+
+type Headers struct {
+	Set  map[string]Secret `json:"set"`
+	Drop []string          `json:"drop"`
+	Keep []string          `json:"keep"`
+}
+
+type Signing struct {
+	Enabled bool     `json:"enabled"`
+	Secrets []Secret `json:"secrets"`
+}
+
+func (a *api) answerEndpoint(ctx context.Context, e *kapsel.Endpoint) (*out[Endpoint], error) {
+	view, err := a.viewEndpoint(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return answer(view), nil
+}
+
+func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, error) {
+	circuit, err := a.Store.Circuit(ctx, e.ID)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if circuit.State == "" {
+		circuit.State = kapsel.CircuitClosed
+	}
+	now := a.Clock()
+	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
+	in := inputOf(e.EndpointConfig)
+	v := in.Verification
+	if v.Provider == "hmac" {
+		v.Header = cmp.Or(v.Header, signature.DefaultHeader)
+		v.Algorithm = cmp.Or(v.Algorithm, signature.DefaultAlgorithm)
+		v.Encoding = cmp.Or(v.Encoding, signature.DefaultEncoding)
+	}
+	set := make(map[string]Secret, len(e.Headers.Set))
+	for name, s := range e.Headers.Set {
+		set[name] = viewSecret(s)
+	}
+	unexpired := slices.DeleteFunc(slices.Clone(e.Signing.Secrets), func(s kapsel.Secret) bool { return !s.ExpiresAt.IsZero() && !s.ExpiresAt.After(now) })
+	return Endpoint{
+		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
+		State: e.State, DisabledReason: orNull(e.DisabledReason), IngestURL: a.PublicURL + "/ingest/" + e.ID.String(),
+		Verification: Verification{v.Provider, viewSecrets(e.Verification.Secrets), v.Tolerance, v.Header, v.Algorithm, v.Encoding, v.Prefix},
+		Idempotency:  in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
+		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
+		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
+		Signing: Signing{in.Signing.Enabled, viewSecrets(unexpired)},
+		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), Warnings: warnings(e),
+		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
+	}, nil
+}
+
+// warnings are what an endpoint's owner should know of it.
+func warnings(e *kapsel.Endpoint) []string {
+	list := []string{}
+	if e.Verification.Provider == "" || e.Verification.Provider == signature.None {
+		list = append(list, "unverified: anyone who knows the URL can post events")
+	}
+	if strings.HasPrefix(strings.ToLower(e.URL), "http:") {
+		list = append(list, "unencrypted: anyone on the way to the destination can read the events")
+	}
+	if !e.Signing.Enabled {
+		list = append(list, "unsigned: the destination cannot tell who sent a delivery")
+	}
+	return list
+}
+
+// mapped is a new list of f of each element; never nil.
+func mapped[T, U any](list []T, f func(T) U) []U {
+	made := make([]U, len(list))
+	for i, v := range list {
+		made[i] = f(v)
+	}
+	return made
+}
+
+// orEmpty is the list, in JSON [] and not null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// Bounds of reading backlogs: counting rows is work for the store, and this is only a number
+// to look at.
+const (
+	backlogMost = 10_000
+	backlogAge  = 15 * time.Second
+	backlogTime = 250 * time.Millisecond
+)
+
+// backlogs remembers the backlogs of endpoints for a while.
+type backlogs struct {
+	of func(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+
+	mu   sync.Mutex
+	last map[kapsel.EndpointID]backlog // guarded by mu
+}
+
+type backlog struct {
+	count  int
+	oldest time.Time
+	known  bool // false: the store did not answer in time
+	at     time.Time
+}
+
+// get is an endpoint's backlog, nil when it is not known.
+func (b *backlogs) get(ctx context.Context, id kapsel.EndpointID, now time.Time) (*int, time.Time) {
+	b.mu.Lock()
+	l, ok := b.last[id]
+	b.mu.Unlock()
+	if !ok || now.Sub(l.at) >= backlogAge {
+		ctx, cancel := context.WithTimeout(ctx, backlogTime)
+		count, oldest, err := b.of(ctx, id, backlogMost)
+		cancel()
+		l = backlog{count, oldest, err == nil, now}
+		b.mu.Lock()
+		if b.last == nil || len(b.last) >= backlogMost {
+			b.last = map[kapsel.EndpointID]backlog{} // it only spares work
+		}
+		b.last[id] = l
+		b.mu.Unlock()
+	}
+	if !l.known {
+		return nil, time.Time{}
+	}
+	return &l.count, l.oldest
+}

@@ -1,0 +1,272 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+func (a *api) endpoints() {
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Endpoints"}}
+	}
+	post := func(id, path, summary string) huma.Operation {
+		return op(id, http.MethodPost, path, summary)
+	}
+	create := post("create-endpoint", "/v1/endpoints", "Create an endpoint; its signing secret is in this answer only")
+	create.DefaultStatus = http.StatusCreated
+	add(a, writers, takes[EndpointInput](create), a.createEndpoint)
+	add(a, readers, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
+	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
+	add(a, writers, takes[EndpointPatch](op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")), a.updateEndpoint)
+	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
+	add(a, writers, mayTake[struct{}](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
+	add(a, writers, mayTake[struct{}](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
+	add(a, writers, mayTake[struct{}](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now")), a.resetCircuit)
+	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
+}
+
+// EndpointPath is a route below one endpoint.
+type EndpointPath struct {
+	ID kapsel.EndpointID `path:"id"`
+}
+
+func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndpoint], error) {
+	body := inputOf(kapsel.DefaultEndpoint())
+	if err := read(ctx, &body); err != nil {
+		return nil, err
+	}
+	t, err := a.owner(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	e := kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+	e.Part = kapsel.PartOf(e.ID)
+	if err := a.configure(&e, &t, &body, nil, now); err != nil {
+		return nil, err
+	}
+	if err := a.CheckURL(e.URL); err != nil {
+		return nil, err
+	}
+	text, err := a.addSigningSecret(&e, &t, now)
+	if err != nil {
+		return nil, err
+	}
+	most := 0
+	if l := t.Effective().Endpoints; l != nil {
+		most = *l
+	}
+	if err := a.Store.CreateEndpoint(ctx, e, most); err != nil {
+		return nil, err
+	}
+	a.Changed()
+	view, err := a.viewEndpoint(ctx, &e)
+	if err != nil {
+		return nil, err
+	}
+	return answer(NewEndpoint{view, text.Reveal()}), nil
+}
+
+// EndpointsList is the list of endpoints.
+type EndpointsList struct {
+	TenantQuery
+	PageQuery
+}
+
+func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[Endpoint]], error) {
+	return paginate(ctx, in.PageQuery,
+		func(p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
+			return a.Store.ListEndpoints(ctx, in.of(callerOf(ctx)), p)
+		},
+		func(e kapsel.Endpoint) kapsel.EndpointID { return e.ID },
+		func(e kapsel.Endpoint) (Endpoint, error) { return a.viewEndpoint(ctx, &e) })
+}
+
+func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return a.answerEndpoint(ctx, &e)
+}
+
+func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
+	patch, err := readPatch[EndpointPatch](ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := callerOf(ctx)
+	if _, there := said(patch, "state"); there && !c.admin {
+		return nil, kapsel.Errorf(kapsel.Forbidden, "only the admin key may set state; use /pause and /resume")
+	}
+	// Once on a copy, so that the URL is checked and most mistakes are found outside of the
+	// store's transaction; then on the row as it is inside of it.
+	e, err := a.Store.Endpoint(ctx, c.tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.Store.Tenant(ctx, e.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	if err := a.change(&e, &t, patch, now); err != nil {
+		return nil, err
+	}
+	if _, there := said(patch, "url"); there {
+		if err := a.CheckURL(e.URL); err != nil {
+			return nil, err
+		}
+	}
+	e, err = a.Store.UpdateEndpoint(ctx, c.tenant, in.ID, func(e *kapsel.Endpoint) error { return a.change(e, &t, patch, now) })
+	if err != nil {
+		return nil, err
+	}
+	a.Changed()
+	return a.answerEndpoint(ctx, &e)
+}
+
+func (a *api) deleteEndpoint(ctx context.Context, in *EndpointPath) (*struct{}, error) {
+	if err := a.Store.DeleteEndpoint(ctx, callerOf(ctx).tenant, in.ID, a.Clock()); err != nil {
+		return nil, err
+	}
+	a.Changed()
+	return nil, nil
+}
+
+func (a *api) pauseEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
+	return a.act(ctx, in, func(e *kapsel.Endpoint) error {
+		if e.State == kapsel.EndpointDisabled {
+			return kapsel.Errorf(kapsel.Conflict, "the endpoint is disabled; /resume makes it active")
+		}
+		e.State = kapsel.EndpointPaused
+		return nil
+	})
+}
+
+func (a *api) resumeEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
+	admin := callerOf(ctx).admin
+	return a.act(ctx, in, func(e *kapsel.Endpoint) error {
+		if e.State == kapsel.EndpointDisabled && e.DisabledReason == kapsel.DisabledAdmin && !admin {
+			return kapsel.Errorf(kapsel.Forbidden, "the operator disabled the endpoint; only the admin key resumes it")
+		}
+		e.State, e.DisabledReason = kapsel.EndpointActive, ""
+		return nil
+	})
+}
+
+// act does a POST without a body to an endpoint.
+func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.Endpoint) error) (*out[Endpoint], error) {
+	if err := readOptional(ctx, &struct{}{}); err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	e, err := a.Store.UpdateEndpoint(ctx, callerOf(ctx).tenant, in.ID, func(e *kapsel.Endpoint) error {
+		e.UpdatedAt = now
+		return change(e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.Changed()
+	return a.answerEndpoint(ctx, &e)
+}
+
+func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
+	if err := readOptional(ctx, &struct{}{}); err != nil {
+		return nil, err
+	}
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	for range 5 {
+		c, err := a.Store.Circuit(ctx, e.ID)
+		if err != nil {
+			return nil, err
+		}
+		// Also a closed one: the nodes' counts of failures end with a change.
+		closed := kapsel.Circuit{EndpointID: e.ID, State: kapsel.CircuitClosed, ChangedAt: a.Clock(), Version: c.Version}
+		switch _, err := a.Store.SaveCircuit(ctx, closed); {
+		case err == nil:
+			a.Changed()
+			return a.answerEndpoint(ctx, &e)
+		case kapsel.CodeOf(err) != kapsel.Conflict:
+			return nil, err
+		}
+		// A node moved the circuit in between: read it again.
+	}
+	return nil, errBusy
+}
+
+const maxOverlap = 168 * time.Hour
+
+func (a *api) rotateSecret(ctx context.Context, in *EndpointPath) (*out[NewEndpoint], error) {
+	body := RotateInput{Overlap: duration(24 * time.Hour)}
+	if err := readOptional(ctx, &body); err != nil {
+		return nil, err
+	}
+	overlap := time.Duration(body.Overlap)
+	if overlap < 0 || overlap > maxOverlap {
+		return nil, refused(field("overlap", "must be 0s to 168h"))
+	}
+	tenant := callerOf(ctx).tenant
+	e, err := a.Store.Endpoint(ctx, tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.Store.Tenant(ctx, e.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	var text secret.Text
+	e, err = a.Store.UpdateEndpoint(ctx, tenant, in.ID, func(e *kapsel.Endpoint) (err error) {
+		e.UpdatedAt = now
+		e.Signing.Secrets = overlapping(e.Signing.Secrets, now, now.Add(overlap))
+		text, err = a.addSigningSecret(e, &t, now)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.Changed()
+	view, err := a.viewEndpoint(ctx, &e)
+	if err != nil {
+		return nil, err
+	}
+	return answer(NewEndpoint{view, text.Reveal()}), nil
+}
+
+// overlapping are the former signing secrets that deliveries still carry after now, until
+// end at most; of many the newest.
+func overlapping(former []kapsel.Secret, now, end time.Time) []kapsel.Secret {
+	var kept []kapsel.Secret
+	for _, s := range former {
+		if s.ExpiresAt.IsZero() || s.ExpiresAt.After(end) {
+			s.ExpiresAt = end
+		}
+		if s.ExpiresAt.After(now) {
+			kept = append(kept, s)
+		}
+	}
+	return kept[:min(len(kept), kapsel.MaxSecrets-1)]
+}
+
+// addSigningSecret puts a new signing secret before the others, and returns its text.
+func (a *api) addSigningSecret(e *kapsel.Endpoint, t *kapsel.Tenant, now time.Time) (secret.Text, error) {
+	text, key := secret.NewSigningSecret()
+	s, err := a.Vault.Seal(t, e.ID.String(), key, now)
+	if err != nil {
+		return text, err
+	}
+	e.Signing.Secrets = append([]kapsel.Secret{s}, e.Signing.Secrets...)
+	return text, nil
+}

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+)
+
+var errPanic = errors.New("panic")
+
+// huma makes its errors with functions that are the process's; this package is the only one
+// that uses huma.
+func init() {
+	huma.NewError = func(status int, _ string, _ ...error) huma.StatusError {
+		return &Problem{problem.Document{Status: status}} // for the document's schema only
+	}
+	huma.NewErrorWithContext = func(ctx huma.Context, _ int, _ string, errs ...error) huma.StatusError {
+		return problemOf(ctx, errs)
+	}
+	huma.DefaultArrayNullable = false
+}
+
+// Problem is the answer of a request that failed (RFC 9457).
+type Problem struct{ problem.Document }
+
+func (p *Problem) Error() string           { return p.Detail }
+func (p *Problem) GetStatus() int          { return p.Status }
+func (*Problem) ContentType(string) string { return problem.ContentType }
+
+// problemOf turns what huma reports into an answer: the error of a handler, or what is wrong
+// with parameters.
+func problemOf(ctx huma.Context, errs []error) *Problem {
+	r, w := humago.Unwrap(ctx)
+	err := parameters(errs)
+	if err == nil && len(errs) > 0 {
+		err = errs[0]
+	}
+	var e *kapsel.Error
+	if errors.As(err, &e) && e.Code == kapsel.QuotaExceeded {
+		err = &kapsel.Error{Code: e.Code, Status: http.StatusForbidden, Detail: e.Detail, Err: e}
+	}
+	d := problem.New(r.Context(), err)
+	if after := problem.RetryAfter(err, d.Status); after != "" {
+		w.Header().Set("Retry-After", after)
+	}
+	callOf(ctx.Context()).api.logFault(r, d, err)
+	return &Problem{d}
+}
+
+// logFault logs an answer that is our fault, with its cause. When the caller has gone away,
+// what failed because of that is nobody's.
+func (a *api) logFault(r *http.Request, d problem.Document, err error) {
+	if d.Status >= 500 && r.Context().Err() == nil {
+		a.Log.ErrorContext(r.Context(), "api: request failed", "method", r.Method, "path", r.URL.Path, "status", d.Status, "error", err, "request_id", d.RequestID)
+	}
+}
+
+// parameters is the error for path and query parameters that huma refused, nil when there
+// are none. An id in the path that is malformed stands for nothing, so it comes first.
+func parameters(errs []error) error {
+	var fields []kapsel.FieldError
+	for _, err := range errs {
+		var detail *huma.ErrorDetail
+		if !errors.As(err, &detail) {
+			continue
+		}
+		message := strings.TrimPrefix(detail.Message, "invalid value: ")
+		if strings.HasPrefix(detail.Location, "path.") {
+			return kapsel.Errorf(kapsel.NotFound, "%s", message)
+		}
+		fields = append(fields, kapsel.FieldError{Field: strings.TrimPrefix(detail.Location, "query."), Detail: message})
+	}
+	if fields == nil {
+		return nil
+	}
+	return unreadable(fields)
+}
+
+// unreadable refuses a request that cannot be read: 400.
+func unreadable(fields []kapsel.FieldError) error { return refuse(http.StatusBadRequest, fields) }
+
+// refused refuses values of a request that was read: 422.
+func refused(fields []kapsel.FieldError) error {
+	return refuse(http.StatusUnprocessableEntity, fields)
+}
+
+func refuse(status int, fields []kapsel.FieldError) error {
+	detail := fields[0].Field + " " + fields[0].Detail
+	if len(fields) > 1 {
+		detail = "several fields are wrong; errors lists them"
+	}
+	return &kapsel.Error{Code: kapsel.InvalidRequest, Status: status, Detail: detail, Fields: fields}
+}
+
+// field is what is wrong with one field.
+func field(name, detail string) []kapsel.FieldError {
+	return []kapsel.FieldError{{Field: name, Detail: detail}}
+}
+
+// errBusy is what a change answers that lost against others several times in a row.
+var errBusy = kapsel.Errorf(kapsel.Conflict, "others change it at the same time; try again")
+
+// missing reports whether an error says that something does not exist.
+func missing(err error) bool { return kapsel.CodeOf(err) == kapsel.NotFound }
+
+type callKey struct{}
+
+// call is what the gate learned about a request.
+type call struct {
+	api    *api
+	r      *http.Request
+	w      http.ResponseWriter
+	caller caller
+}
+
+func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

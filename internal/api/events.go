@@ -1,0 +1,186 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+func (a *api) events() {
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Events"}}
+	}
+	payload := op("get-payload", http.MethodGet, "/v1/events/{id}/payload", "Get an event's body, byte for byte")
+	payload.Responses = map[string]*huma.Response{"200": {
+		Description: "The body",
+		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+	}}
+	add(a, readers, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
+	add(a, readers, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
+	add(a, readers, payload, a.getPayload)
+	add(a, writers, mayTake[struct{}](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
+}
+
+// EventPath is a route below one event.
+type EventPath struct {
+	ID kapsel.EventID `path:"id"`
+}
+
+// EventsList is the list of events.
+type EventsList struct {
+	TenantQuery
+	PageQuery
+	EndpointID     kapsel.EndpointID `query:"endpoint_id"`
+	Status         string            `query:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
+	Since          timestamp         `query:"since" doc:"Received at this time or later"`
+	Until          timestamp         `query:"until" doc:"Received before this time"`
+	IdempotencyKey string            `query:"idempotency_key" maxLength:"255"`
+}
+
+func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]], error) {
+	f := store.EventFilter{
+		EndpointID: in.EndpointID, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
+	}
+	if in.IdempotencyKey != "" {
+		f.IdempotencyKey = storedKey(in.IdempotencyKey)
+	}
+	return paginate(ctx, in.PageQuery,
+		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+			return a.Store.ListEvents(ctx, in.of(callerOf(ctx)), f, p)
+		},
+		func(r store.EventRecord) kapsel.EventID { return r.Event.ID },
+		func(r store.EventRecord) (Event, error) { return viewEvent(&r), nil })
+}
+
+func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
+	r, err := a.Store.Event(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	detail := EventDetail{Event: viewEvent(&r), Headers: linesOf(r.Event.Header), Query: r.Event.Query, Deliveries: []Delivery{}}
+	viewer := a.deliveryViewer(ctx)
+	for _, d := range r.Deliveries {
+		v, err := viewer.view(d)
+		if err != nil {
+			return nil, err
+		}
+		detail.Deliveries = append(detail.Deliveries, v)
+	}
+	return answer(detail), nil
+}
+
+// payload is an answer with a customer's bytes: for a browser a file to keep, never a page.
+type payload struct {
+	ContentType string `header:"Content-Type"`
+	Disposition string `header:"Content-Disposition"`
+	Body        []byte
+}
+
+func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
+	r, err := a.Store.Event(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &payload{"application/octet-stream", `attachment; filename="` + in.ID.String() + `"`, r.Event.Body}, nil
+}
+
+func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], error) {
+	if err := readOptional(ctx, &struct{}{}); err != nil {
+		return nil, err
+	}
+	d, err := a.Store.Replay(ctx, callerOf(ctx).tenant, in.ID, kapsel.DeliveryID{}, a.Clock())
+	if err != nil {
+		return nil, err
+	}
+	return a.answerDelivery(ctx, d)
+}
+
+// Event is an event as the API lists it.
+type Event struct {
+	ID             kapsel.EventID     `json:"id"`
+	EndpointID     kapsel.EndpointID  `json:"endpoint_id"`
+	TenantID       kapsel.TenantID    `json:"tenant_id"`
+	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
+	ReceivedAt     timestamp          `json:"received_at"`
+	DeliveredAt    *timestamp         `json:"delivered_at" nullable:"true" doc:"When a destination first answered 2xx"`
+	ContentType    string             `json:"content_type"`
+	Size           int                `json:"size" doc:"Of the body, in bytes"`
+	IdempotencyKey *string            `json:"idempotency_key" nullable:"true"`
+	Signature      Verdict            `json:"signature"`
+}
+
+// EventDetail is an event with everything but its body.
+type EventDetail struct {
+	Event
+	Headers    lines      `json:"headers" doc:"[[\"Name\",\"value\"],…]; those that carry credentials are redacted"`
+	Query      string     `json:"query" doc:"As it was sent, without the question mark"`
+	Deliveries []Delivery `json:"deliveries" doc:"Oldest first"`
+}
+
+// Verdict is what the check of an event's signature found.
+type Verdict struct {
+	Scheme string    `json:"scheme" doc:"The provider; none: not checked"`
+	Valid  bool      `json:"valid"`
+	KeyID  *string   `json:"key_id" nullable:"true" doc:"Which secret"`
+	Skew   *duration `json:"skew" nullable:"true" doc:"Our time less the signed one"`
+}
+
+func viewEvent(r *store.EventRecord) Event {
+	e := &r.Event
+	v := Event{
+		ID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
+		IdempotencyKey: shownKey(e.IdempotencyKey),
+		Signature:      Verdict{cmp.Or(e.Signature.Scheme, "none"), e.Signature.Valid, orNull(e.Signature.KeyID), orNull(duration(e.Signature.Skew))},
+	}
+	newest := map[kapsel.EndpointID]kapsel.Delivery{}
+	var delivered time.Time
+	for _, d := range r.Deliveries { // oldest first
+		newest[d.EndpointID] = d
+		if d.Status == kapsel.Delivered && (delivered.IsZero() || d.FinishedAt.Before(delivered)) {
+			delivered = d.FinishedAt
+		}
+	}
+	var each []kapsel.Delivery
+	for _, d := range newest {
+		each = append(each, d)
+	}
+	v.Status = kapsel.StatusOfEvent(each)
+	v.DeliveredAt = timeOrNull(delivered)
+	return v
+}
+
+// A key made of a body's content is its SHA-256, 32 bytes that are no text. It reads as
+// sha256: and hex, here and in the filter.
+const contentKey = "sha256:"
+
+func shownKey(key []byte) *string {
+	if key == nil {
+		return nil
+	}
+	s := string(key)
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		s = contentKey + hex.EncodeToString(key)
+	}
+	return &s
+}
+
+// storedKey is the key that shownKey shows as s.
+func storedKey(s string) []byte {
+	if text, ok := strings.CutPrefix(s, contentKey); ok {
+		if sum, err := hex.DecodeString(text); err == nil && len(sum) == sha256.Size {
+			return sum
+		}
+	}
+	return []byte(s)
+}

@@ -1,0 +1,393 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+const (
+	maxBody    = 64 << 10 // bytes of a request's body
+	maxErrors  = 50       // fields that one answer lists
+	mergePatch = "application/merge-patch+json"
+)
+
+// read reads the body of the request into v, a pointer to a struct, whose fields keep their
+// values where the body has none or null. See decode for what it refuses.
+func read(ctx context.Context, v any) error {
+	body, err := readBody(callOf(ctx), false)
+	if err != nil {
+		return err
+	}
+	return decode(body, v)
+}
+
+// readOptional is read, but without a body v stays as it is.
+func readOptional(ctx context.Context, v any) error {
+	body, err := readBody(callOf(ctx), true)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return decode(body, v)
+}
+
+// readBody reads a body that says it is JSON, at most 64 KiB of it.
+func readBody(c *call, optional bool) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, kapsel.Errorf(kapsel.PayloadTooLarge, "the body may have %d bytes", maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusRequestTimeout, Detail: "the body did not come in time"}
+	case err != nil:
+		return nil, &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body broke off", Err: err}
+	}
+	if optional && len(body) == 0 {
+		return nil, nil
+	}
+	if c.r.Header.Get("Content-Encoding") != "" {
+		return nil, unsupported("send the body without Content-Encoding")
+	}
+	media, params, err := mime.ParseMediaType(strings.Join(c.r.Header["Content-Type"], ", "))
+	isJSON := media == "application/json" || media == mergePatch && c.r.Method == http.MethodPatch
+	if charset, ok := params["charset"]; err != nil || !isJSON || ok && !strings.EqualFold(charset, "utf-8") {
+		return nil, unsupported("send the body as Content-Type: application/json")
+	}
+	return body, nil
+}
+
+func unsupported(detail string) error {
+	return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusUnsupportedMediaType, Detail: detail}
+}
+
+// decode reads a JSON object into v, a pointer to a struct. encoding/json is lenient where a
+// person would rather know: decode refuses fields that v does not have, fields that are there
+// twice or in another case, values of another type, and anything after the object. It names
+// all of them. null stands for a field that is not there.
+func decode(body []byte, v any) error {
+	if err := checkShape(body, reflect.TypeOf(v).Elem()); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode what was checked: %w", err)
+	}
+	return nil
+}
+
+// checkShape refuses JSON that is not an object of the shape of a struct type.
+func checkShape(body []byte, t reflect.Type) error {
+	if !utf8.Valid(body) {
+		return notJSON("it is not UTF-8")
+	}
+	s := shape{dec: json.NewDecoder(bytes.NewReader(body))}
+	s.dec.UseNumber()
+	if err := s.value("", t, 0); err != nil {
+		return notJSON(syntaxDetail(err))
+	}
+	if _, err := s.dec.Token(); !errors.Is(err, io.EOF) {
+		return notJSON("something follows the object")
+	}
+	if s.wrong != nil {
+		return unreadable(s.wrong)
+	}
+	return nil
+}
+
+func notJSON(why string) error {
+	return &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body is not JSON: " + why}
+}
+
+// syntaxDetail says where JSON breaks, in words that show nothing of the body.
+func syntaxDetail(err error) string {
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("there is an error at byte %d", syntax.Offset)
+	case errors.Is(err, errTooDeep):
+		return err.Error()
+	default:
+		return "it ends too early"
+	}
+}
+
+// maxDepth is more than any object of ours is nested; it keeps hostile ones cheap to refuse.
+const maxDepth = 16
+
+var errTooDeep = errors.New("it is nested too deep")
+
+// shape compares a stream of JSON tokens with a type.
+type shape struct {
+	dec   *json.Decoder
+	wrong []kapsel.FieldError
+}
+
+func (s *shape) refuse(field, detail string) {
+	if len(s.wrong) < maxErrors {
+		if field == "" {
+			field = "(body)"
+		}
+		s.wrong = append(s.wrong, kapsel.FieldError{Field: field, Detail: detail})
+	}
+}
+
+var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+// value compares the next value with a type; a nil type skips it. Its error is of syntax.
+func (s *shape) value(field string, t reflect.Type, depth int) error {
+	if depth > maxDepth {
+		return errTooDeep
+	}
+	token, err := s.dec.Token()
+	if err != nil {
+		return err
+	}
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	isText := t != nil && reflect.PointerTo(t).Implements(textType)
+	kind := reflect.Invalid
+	if t != nil && !isText {
+		kind = t.Kind()
+	}
+	switch token := token.(type) {
+	case json.Delim:
+		if token == '[' {
+			return s.array(field, t, kind, depth)
+		}
+		return s.object(field, t, kind, depth)
+	case nil:
+		if field == "" && t != nil {
+			s.refuse(field, "must be an object")
+		}
+	case string:
+		if isText {
+			if err := reflect.New(t).Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(token)); err != nil {
+				s.refuse(field, err.Error())
+			}
+		} else if t != nil && kind != reflect.String {
+			s.refuse(field, mustBe(t))
+		}
+	case bool:
+		if t != nil && kind != reflect.Bool {
+			s.refuse(field, mustBe(t))
+		}
+	case json.Number:
+		if t != nil && !fits(string(token), kind) {
+			s.refuse(field, mustBe(t))
+		}
+	}
+	return nil
+}
+
+func (s *shape) array(field string, t reflect.Type, kind reflect.Kind, depth int) error {
+	var elem reflect.Type
+	if kind == reflect.Slice {
+		elem = t.Elem()
+	} else if t != nil {
+		s.refuse(field, mustBe(t))
+	}
+	for i := 0; s.dec.More(); i++ {
+		if err := s.value(fmt.Sprintf("%s[%d]", field, i), elem, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err := s.dec.Token()
+	return err
+}
+
+func (s *shape) object(field string, t reflect.Type, kind reflect.Kind, depth int) error {
+	var known map[string]reflect.Type
+	switch {
+	case kind == reflect.Struct:
+		known = membersOf(t)
+	case t != nil && kind != reflect.Map:
+		s.refuse(field, mustBe(t))
+		t = nil
+	}
+	seen := map[string]bool{}
+	for s.dec.More() {
+		token, err := s.dec.Token()
+		if err != nil {
+			return err
+		}
+		name := token.(string) // the decoder lets nothing else through here
+		at := clip(name)
+		if field != "" {
+			at = field + "." + at
+		}
+		var member reflect.Type
+		switch {
+		case t == nil:
+		case seen[name]:
+			s.refuse(at, "is there twice")
+		case kind == reflect.Map:
+			member = t.Elem()
+		case known[name] == nil:
+			s.refuse(at, unknown(name, known))
+		default:
+			member = known[name]
+		}
+		seen[name] = true
+		if err := s.value(at, member, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err := s.dec.Token()
+	return err
+}
+
+// unknown says what is wrong with a name that is not among the known ones.
+func unknown(name string, known map[string]reflect.Type) string {
+	for k := range known {
+		if strings.EqualFold(k, name) {
+			return "must be written " + k
+		}
+	}
+	return "is not a field of this object"
+}
+
+// membersOf are a struct's fields by their names in JSON, those of embedded structs included.
+func membersOf(t reflect.Type) map[string]reflect.Type {
+	members := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.IsExported() && !f.Anonymous && name != "-" {
+			members[name] = f.Type
+		}
+	}
+	return members
+}
+
+// fits reports whether a number, as it stands in JSON, is one of a kind. What stands for a
+// whole number has neither a point nor an exponent.
+func fits(number string, kind reflect.Kind) bool {
+	switch kind {
+	case reflect.Int, reflect.Int64:
+		_, err := strconv.ParseInt(number, 10, 64)
+		return err == nil && number != "-0"
+	case reflect.Float64:
+		_, err := strconv.ParseFloat(number, 64)
+		return err == nil
+	}
+	return false
+}
+
+// mustBe says what a value of a type is in JSON.
+func mustBe(t reflect.Type) string {
+	if reflect.PointerTo(t).Implements(textType) {
+		return "must be a string"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "must be true or false"
+	case reflect.Int, reflect.Int64:
+		return "must be a whole number"
+	case reflect.Float64:
+		return "must be a number"
+	case reflect.Slice:
+		return "must be an array"
+	case reflect.Struct, reflect.Map:
+		return "must be an object"
+	default:
+		return "must be a string"
+	}
+}
+
+// clip shortens what a caller wrote, for an answer that repeats it.
+func clip(s string) string {
+	const most = 100
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}
+
+// merge applies a patch to a document (RFC 7396): null removes, objects merge, all else
+// replaces.
+func merge(document, patch map[string]any) map[string]any {
+	if document == nil {
+		document = map[string]any{}
+	}
+	for name, v := range patch {
+		switch v := v.(type) {
+		case nil:
+			delete(document, name)
+		case map[string]any:
+			below, _ := document[name].(map[string]any)
+			document[name] = merge(below, v)
+		default:
+			document[name] = v
+		}
+	}
+	return document
+}
+
+// readPatch reads the body of a PATCH: a merge patch of the shape of T.
+func readPatch[T any](ctx context.Context) (map[string]any, error) {
+	body, err := readBody(callOf(ctx), false)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkShape(body, reflect.TypeFor[T]()); err != nil {
+		return nil, err
+	}
+	return tree(body)
+}
+
+// patched applies a patch to what a document says now. v, a pointer to a struct with the
+// defaults in it, takes the outcome: a field that the patch sets to null has its default.
+func patched(now any, patch map[string]any, v any) error {
+	b, err := json.Marshal(now)
+	if err != nil {
+		return fmt.Errorf("encode the object to patch: %w", err)
+	}
+	document, err := tree(b)
+	if err != nil {
+		return err
+	}
+	if b, err = json.Marshal(merge(document, patch)); err != nil {
+		return fmt.Errorf("encode the patched object: %w", err)
+	}
+	return decode(b, v)
+}
+
+// tree is a JSON object as maps; numbers keep their text.
+func tree(b []byte) (map[string]any, error) {
+	var m map[string]any
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	if err := dec.Decode(&m); err != nil {
+		return nil, fmt.Errorf("decode what was checked: %w", err)
+	}
+	return m, nil
+}
+
+// said is what a patch says of the member that a path leads to, and whether it says
+// something: the member is there, or something above it is replaced, such as by null.
+func said(patch map[string]any, path ...string) (v any, ok bool) {
+	v = patch
+	for _, name := range path {
+		m, isObject := v.(map[string]any)
+		if !isObject {
+			return nil, true
+		}
+		if v, ok = m[name]; !ok {
+			return nil, false
+		}
+	}
+	return v, true
+}

@@ -1,0 +1,119 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+func (a *api) keys() {
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Keys"}}
+	}
+	create := op("create-key", http.MethodPost, "/v1/tenants/{id}/keys", "Create a key; its secret is in this answer only")
+	create.DefaultStatus = http.StatusCreated
+	add(a, writers, takes[KeyInput](create), a.createKey)
+	add(a, readers, op("list-keys", http.MethodGet, "/v1/tenants/{id}/keys", "List keys, revoked ones included"), a.listKeys)
+	add(a, writers, op("revoke-key", http.MethodDelete, "/v1/tenants/{id}/keys/{key_id}", "Revoke a key"), a.revokeKey)
+}
+
+func (a *api) createKey(ctx context.Context, in *TenantPath) (*out[NewKey], error) {
+	var body KeyInput
+	if err := read(ctx, &body); err != nil {
+		return nil, err
+	}
+	t, err := a.visibleTenant(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	// Only keys of scope write get here, and no scope is above theirs.
+	now := a.Clock()
+	k := kapsel.Key{ID: kapsel.NewKeyID(now), TenantID: t.ID, Name: body.Name, Scope: body.Scope, CreatedAt: now}
+	if body.ExpiresAt != nil {
+		k.ExpiresAt = time.Time(*body.ExpiresAt)
+	}
+	if wrong := k.Validate(now); wrong != nil {
+		return nil, refused(wrong)
+	}
+	text, hash, prefix := secret.NewAPIKey()
+	k.Hash, k.Prefix = hash, prefix
+	if err := a.Store.CreateKey(ctx, k); err != nil {
+		return nil, err
+	}
+	a.Changed()
+	return answer(NewKey{viewKey(k), text.Reveal()}), nil
+}
+
+// KeysList is the list of a tenant's keys.
+type KeysList struct {
+	TenantPath
+	PageQuery
+}
+
+func (a *api) listKeys(ctx context.Context, in *KeysList) (*out[list[Key]], error) {
+	t, err := a.visibleTenant(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return paginate(ctx, in.PageQuery,
+		func(p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) { return a.Store.ListKeys(ctx, t.ID, p) },
+		func(k kapsel.Key) kapsel.KeyID { return k.ID },
+		func(k kapsel.Key) (Key, error) { return viewKey(k), nil })
+}
+
+// KeyPath is the route of one key.
+type KeyPath struct {
+	TenantPath
+	KeyID kapsel.KeyID `path:"key_id"`
+}
+
+func (a *api) revokeKey(ctx context.Context, in *KeyPath) (*struct{}, error) {
+	t, err := a.visibleTenant(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Store.RevokeKey(ctx, t.ID, in.KeyID, a.Clock()); err != nil {
+		return nil, err
+	}
+	a.Changed()
+	return nil, nil
+}
+
+// KeyInput is what people set on a key.
+type KeyInput struct {
+	Name      string       `json:"name" minLength:"1" maxLength:"200"`
+	Scope     kapsel.Scope `json:"scope" enum:"read,write"`
+	ExpiresAt *timestamp   `json:"expires_at,omitempty" nullable:"true"`
+}
+
+// Key is a key as the API shows it.
+type Key struct {
+	ID         kapsel.KeyID    `json:"id"`
+	TenantID   kapsel.TenantID `json:"tenant_id"`
+	Name       string          `json:"name"`
+	Scope      kapsel.Scope    `json:"scope" enum:"read,write"`
+	Prefix     string          `json:"prefix" doc:"The secret's first characters, to recognise it by"`
+	CreatedAt  timestamp       `json:"created_at"`
+	ExpiresAt  *timestamp      `json:"expires_at" nullable:"true"`
+	LastUsedAt *timestamp      `json:"last_used_at" nullable:"true" doc:"To the minute"`
+	RevokedAt  *timestamp      `json:"revoked_at" nullable:"true"`
+}
+
+// NewKey is a key in the one answer that has its secret.
+type NewKey struct {
+	Key
+	Secret string `json:"secret" doc:"Shown once; send it as Authorization: Bearer"`
+}
+
+func viewKey(k kapsel.Key) Key {
+	return Key{
+		k.ID, k.TenantID, k.Name, k.Scope, k.Prefix, timestamp(k.CreatedAt),
+		timeOrNull(k.ExpiresAt), timeOrNull(k.LastUsedAt), timeOrNull(k.RevokedAt),
+	}
+}

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+// duration is a Go duration string in JSON: "30s", "24h".
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return []byte(s), nil
+}
+
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return errors.New("must be a duration such as 500ms, 30s or 24h")
+	}
+	*d = duration(v)
+	return nil
+}
+
+// Schema says what the type is in the OpenAPI document.
+func (duration) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "duration", Description: "A Go duration", Examples: []any{"30s"}}
+}
+
+// timestamp is a time in JSON: RFC 3339, UTC, milliseconds.
+type timestamp time.Time
+
+func (t timestamp) MarshalText() ([]byte, error) {
+	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00"), nil
+}
+
+// UnmarshalText reads RFC 3339 of any offset, from the year 2000 to 2099: what databases
+// and other programs can hold too.
+func (t *timestamp) UnmarshalText(b []byte) error {
+	v, err := time.Parse(time.RFC3339Nano, string(b))
+	if v = v.UTC(); err != nil || v.Year() < 2000 || v.Year() >= 2100 {
+		return errors.New("must be a time such as 2026-01-31T12:00:00Z")
+	}
+	*t = timestamp(v)
+	return nil
+}
+
+// Schema says what the type is in the OpenAPI document.
+func (timestamp) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
+}
+
+// orNull is a pointer to v, nil for the zero value: null in JSON.
+func orNull[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// timeOrNull is a time in JSON, null for the zero time.
+func timeOrNull(t time.Time) *timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	v := timestamp(t)
+	return &v
+}
+
+// Secret is how a secret reads: which it is, not what it is.
+type Secret struct {
+	ID        kapsel.SecretID `json:"id"`
+	CreatedAt timestamp       `json:"created_at"`
+}
+
+func viewSecret(s kapsel.Secret) Secret { return Secret{s.ID, timestamp(s.CreatedAt)} }
+
+func viewSecrets(list []kapsel.Secret) []Secret {
+	views := make([]Secret, len(list))
+	for i, s := range list {
+		views[i] = viewSecret(s)
+	}
+	return views
+}
+
+// lines are header fields in order: [["Name","value"],…].
+type lines [][]string
+
+// linesOf are a header's fields; the values of those that carry credentials are redacted.
+func linesOf(h kapsel.Header) lines {
+	l := make(lines, len(h))
+	for i, f := range h {
+		if carriesSecret(f.Name) {
+			f.Value = secret.Redacted
+		}
+		l[i] = []string{strings.ToValidUTF8(f.Name, "\uFFFD"), strings.ToValidUTF8(f.Value, "\uFFFD")}
+	}
+	return l
+}
+
+// carriesSecret reports the names of headers whose values open something. Signatures do not.
+func carriesSecret(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "authorization", "proxy-authorization", "cookie", "set-cookie":
+		return true
+	}
+	for _, word := range []string{"token", "secret", "password", "api-key", "apikey"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
+}
