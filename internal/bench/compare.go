@@ -55,11 +55,12 @@ func Compare(ctx context.Context, plan Plan) (Report, error) {
 	c.Load.Sink, c.Load.OnProgress = sink, plan.Meter.show
 	c.report = Report{Machine: ThisMachine(dir), Settings: c.settings()}
 	err = c.run(ctx)
-	if ctx.Err() != nil {
-		err = ctx.Err() // whatever else broke, broke because of it
-	}
 	plan.Meter.end()
-	_ = os.Remove(dir) // not empty: it has the output of what failed
+	if ctx.Err() != nil {
+		err = errors.Join(ctx.Err(), os.RemoveAll(dir)) // whatever else broke, broke because of it
+	} else {
+		_ = os.Remove(dir) // not empty: it has the output of what failed
+	}
 	c.report.summarize()
 	return c.report, errors.Join(err, sink.Close())
 }
@@ -181,33 +182,30 @@ func (c *comparison) startRelay(ctx context.Context, dir string) (started, error
 	return started{urls: urls, process: p}, nil
 }
 
-func (c *comparison) startKapsel(ctx context.Context, dir string) (s started, err error) {
+func (c *comparison) startKapsel(ctx context.Context, dir string) (started, error) {
 	env := []string{"KAPSEL_EGRESS_ALLOW=" + c.sink.network()}
+	cleanup := func() error { return nil }
 	if c.Database != "" {
 		database, drop, err := freshDatabase(ctx, c.Database)
 		if err != nil {
-			return s, err
+			return started{}, err
 		}
 		env = append(env, "DATABASE_URL="+database)
-		s.cleanup = func() error {
+		cleanup = func() error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			defer cancel()
 			return drop(ctx)
 		}
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, s.cleanup())
-			}
-		}()
 	}
-	s.process, err = StartKapsel(ctx, dir, c.Bin, append(env, c.Env...)...)
+	p, err := StartKapsel(ctx, dir, c.Bin, append(env, c.Env...)...)
 	if err != nil {
-		return s, err
+		return started{}, errors.Join(err, cleanup())
 	}
-	if s.urls, err = c.endpoints(ctx, s.process); err != nil {
-		return s, errors.Join(err, s.process.Kill())
+	urls, err := c.endpoints(ctx, p)
+	if err != nil {
+		return started{}, errors.Join(err, p.Kill(), cleanup())
 	}
-	return s, nil
+	return started{urls: urls, process: p, cleanup: cleanup}, nil
 }
 
 // endpoints makes a tenant with the endpoints, and returns their ingest URLs.

@@ -32,8 +32,8 @@ type SinkRequest struct {
 	EventID   string
 	AttemptID string
 	Attempt   int
-	// Answered is the status answered, 0 for none (yet); Written says that the whole answer
-	// was handed to the kernel.
+	// Answered is the status answered, 0 for none; Written says that the whole answer was
+	// handed to the kernel, and becomes true only after it was: its reader may be faster.
 	Answered int
 	Written  bool
 }

@@ -188,7 +188,7 @@ func (p *Process) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s ended before it was ready (%w): %s", p.name(), p.ended(), p.tail())
+			return fmt.Errorf("%s ended before it was ready (%w); its output is in %s: %s", p.name(), p.ended(), p.Output, p.why())
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w; its output is in %s", p.name(), ctx.Err(), p.Output)
 		case <-time.After(20 * time.Millisecond):
@@ -211,13 +211,22 @@ func (p *Process) ready(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// tail is the last lines of the output, for an error.
-func (p *Process) tail() string {
+// why is the part of the output that explains an end: the panic if there is one, else the
+// last lines.
+func (p *Process) why() string {
+	const enough = 1000
 	b, err := os.ReadFile(p.Output)
-	if err != nil || len(b) == 0 {
+	if err != nil {
+		return "its output cannot be read: " + err.Error()
+	}
+	for _, start := range []string{"\npanic: ", "\nfatal error: "} {
+		if i := bytes.LastIndex(append([]byte("\n"), b...), []byte(start)); i >= 0 {
+			return string(b[i:min(len(b), i+enough)])
+		}
+	}
+	if b = bytes.TrimSpace(b[max(0, len(b)-enough):]); len(b) == 0 {
 		return "it wrote nothing"
 	}
-	b = bytes.TrimSpace(b[max(0, len(b)-1000):])
 	return string(b)
 }
 
