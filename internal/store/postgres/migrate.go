@@ -75,10 +75,18 @@ type rowQuerier interface {
 // currentSchema is the schema's version, 0 for an empty database. A schema that this binary
 // is too old for is an error.
 func currentSchema(ctx context.Context, q rowQuerier, lock string) (version int, err error) {
+	// Asked for first: a statement that fails is a line in the server's log.
+	var exists bool
+	if err := q.QueryRow(ctx, "SELECT to_regclass('schema_info') IS NOT NULL").Scan(&exists); err != nil {
+		return 0, fmt.Errorf("look for the schema's version: %w", err)
+	}
+	if !exists {
+		return 0, nil
+	}
 	var readable int
 	err = q.QueryRow(ctx, "SELECT version, readable_by FROM schema_info"+lock).Scan(&version, &readable)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows), sqlState(err) == "42P01": // no such table
+	case errors.Is(err, pgx.ErrNoRows):
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("read the schema's version: %w", err)
