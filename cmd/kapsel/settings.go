@@ -59,7 +59,7 @@ func (s *serveSettings) check() error {
 		if s.DatabaseURL == "sqlite:kapsel-data/kapsel.db" {
 			s.DatabaseURL = devDatabase
 		}
-		s.LogFormat = "text"
+		s.LogFormat, s.DrainDelay = "text", 0
 	}
 	if err := s.databaseSettings.check(); err != nil {
 		return err

@@ -229,7 +229,16 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 	tick := time.NewTicker(e.Lease / 5)
 	defer tick.Stop()
 	for {
-		moved, err := e.Store.TakeOver(ctx, e.Clock.Now(), takeOverBatch)
+		// A node that was frozen must renew its own lease before it judges others': in the
+		// order of the two loops it could take over from itself.
+		now := e.Clock.Now()
+		e.mu.Lock()
+		leased := e.leased()
+		e.mu.Unlock()
+		moved, err := 0, error(nil)
+		if leased {
+			moved, err = e.Store.TakeOver(ctx, now, takeOverBatch)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
