@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 
@@ -64,8 +65,12 @@ func TestBench_NothingToMeasure(t *testing.T) {
 	}
 	defer sink.Close()
 	var out, errOut bytes.Buffer
-	args := []string{"bench", "--url", sink.URL(0), "--listen", "127.0.0.1:0"}
+	dir := t.TempDir()
+	args := []string{"bench", "--url", sink.URL(0), "--listen", "127.0.0.1:0", "--dir", dir}
 	if code := run(args, streams{&out, &errOut}); code != 1 || !strings.Contains(errOut.String(), "nothing to measure") {
 		t.Errorf("exit code %d, %s", code, errOut.String())
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -136,10 +136,11 @@ func (c *comparison) measure(ctx context.Context, name string, round int, start 
 	if target.cleanup != nil {
 		err = errors.Join(err, target.cleanup())
 	}
-	if err == nil && result.Lost+result.Duplicates == 0 || ctx.Err() != nil {
-		err = errors.Join(err, os.RemoveAll(dir))
-	} else if target.process != nil {
+	failed := err != nil || result.Lost+result.Duplicates > 0
+	if failed && target.process != nil && ctx.Err() == nil {
 		result.Output = target.process.Output
+	} else {
+		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	if result.Sent > 0 {
 		t := c.report.target(name)
