@@ -203,7 +203,7 @@ func (p *Process) ready(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return false
 	}
@@ -312,6 +312,9 @@ func (p *Process) PeakRSS() (int64, error) {
 	return 0, fmt.Errorf("read the memory of %s: no VmHWM", p.name())
 }
 
+// client speaks to children: never through a proxy.
+var client = &http.Client{Transport: &http.Transport{}}
+
 // APIError is an answer of the management API other than 2xx.
 type APIError struct {
 	Status int
@@ -343,7 +346,7 @@ func (p *Process) API(ctx context.Context, method, path string, in, out any) err
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return fail(err)
 	}
