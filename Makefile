@@ -5,9 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help build test check fmt chaos perf docker clean tools
 
-GO       ?= go
-DATABASE ?=
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 # The release build: static, with no paths of the machine that made it, the same bytes each time.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)'
@@ -33,8 +32,8 @@ fmt: ## format all Go files
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts (about an hour)
 	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/e2e/...
 
-perf: build ## measure beside a relay that only syncs and forwards (DATABASE=postgres://… for PostgreSQL)
-	bin/kapsel bench $(if $(DATABASE),--database '$(DATABASE)')
+perf: tools ## measure every promise that has a number, beside its limit (a quiet machine, please)
+	$(GO) test -tags perf -run Perf -timeout 60m -count=1 -v ./internal/e2e
 
 docker: ## build the container image kapsel:VERSION
 	docker build --build-arg VERSION=$(VERSION) -t kapsel:$(VERSION) .

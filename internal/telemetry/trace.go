@@ -142,22 +142,42 @@ func tracingWanted() bool {
 }
 
 // Span begins a span that follows from a traceparent ("" or invalid: a new trace). child is
-// the traceparent of requests made within it. end closes it, with an error when it failed;
-// it must be called once. With tracing off, child is Continue's and end does nothing.
-func Span(traceparent, name string, attrs ...attribute.KeyValue) (child string, end func(err error)) {
+// the traceparent of requests made within it. end closes it, with an error when it failed
+// and with what is known of it by then; it must be called once. With tracing off, child is
+// Continue's and end does nothing.
+func Span(traceparent, name string) (child string, end func(err error, attrs ...slog.Attr)) {
 	t := tracer.Load()
 	if t == nil {
-		return Continue(traceparent), func(error) {}
+		return Continue(traceparent), func(error, ...slog.Attr) {}
 	}
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parse(traceparent))
-	_, span := (*t).Start(ctx, name, trace.WithAttributes(attrs...))
+	_, span := (*t).Start(ctx, name)
 	own := span.SpanContext()
 	child = "00-" + own.TraceID().String() + "-" + own.SpanID().String() + "-" + (own.TraceFlags() & trace.FlagsSampled).String()
-	return child, func(err error) {
+	return child, func(err error, attrs ...slog.Attr) {
+		for _, a := range attrs {
+			span.SetAttributes(attributeOf(a))
+		}
 		if err != nil {
 			span.SetStatus(codes.Error, cut(err.Error()))
 		}
 		span.End()
+	}
+}
+
+// attributeOf is a log attribute as a span's. Texts are cut as in the log.
+func attributeOf(a slog.Attr) attribute.KeyValue {
+	switch v := a.Value.Resolve(); v.Kind() {
+	case slog.KindInt64:
+		return attribute.Int64(a.Key, v.Int64())
+	case slog.KindFloat64:
+		return attribute.Float64(a.Key, v.Float64())
+	case slog.KindBool:
+		return attribute.Bool(a.Key, v.Bool())
+	case slog.KindAny:
+		return attribute.String(a.Key, cut(text(v.Any())))
+	default:
+		return attribute.String(a.Key, cut(v.String()))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -97,7 +98,7 @@ func TestTracingExportsSpans(t *testing.T) {
 		t.Fatal(err)
 	}
 	child, end := Span(sample, "deliver")
-	end(errors.New("refused"))
+	end(errors.New("refused"), slog.String("endpoint_id", "ep_1"), slog.Int("number", 3), slog.Any("secret", redacted{"hunter2"}))
 	if child[:36] != sample[:36] || !validTraceparent(child) || child[53:] != "01" {
 		t.Errorf("child %s of %s", child, sample)
 	}
@@ -114,13 +115,15 @@ func TestTracingExportsSpans(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range [][]byte{span, []byte("deliver"), []byte("refused"), []byte("my-kapsel"), []byte("1.2.3")} {
+	for _, want := range [][]byte{span, []byte("deliver"), []byte("refused"), []byte("my-kapsel"), []byte("1.2.3"), []byte("ep_1"), []byte("***")} {
 		if !bytes.Contains(body, want) {
 			t.Errorf("export lacks %q", want)
 		}
 	}
-	if bytes.Contains(body, []byte("quiet")) {
-		t.Error("export has an unsampled span")
+	for _, unwanted := range []string{"quiet", "hunter2"} {
+		if bytes.Contains(body, []byte(unwanted)) {
+			t.Errorf("export has %q", unwanted)
+		}
 	}
 	if after, _ := Span(sample, "after"); after[53:] != "01" || after[:36] != sample[:36] {
 		t.Errorf("after shutdown: child %s", after)
