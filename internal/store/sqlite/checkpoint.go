@@ -36,7 +36,11 @@ func newCheckpointer(s *Store, c *conn) *checkpointer {
 	return &checkpointer{s: s, c: c, due: make(chan struct{}, 1), quit: make(chan struct{})}
 }
 
-func (k *checkpointer) start() { k.wg.Go(k.run) }
+// start begins with what an earlier process may have left in the WAL.
+func (k *checkpointer) start() {
+	k.due <- struct{}{}
+	k.wg.Go(k.run)
+}
 
 // stop waits for a checkpoint under way.
 func (k *checkpointer) stop() {
@@ -61,15 +65,31 @@ func (k *checkpointer) run() {
 			return
 		case <-k.due:
 		}
-		k.pages.Store(0)
-		pages, _, err := k.c.checkpoint(checkpointPassive)
-		if err == nil && pages >= walRestart/pageSize {
-			err = k.restart()
-		}
-		if err != nil {
+		if err := k.step(); err != nil {
 			k.s.log.Warn("checkpoint failed; it is tried again after more writes", "error", err)
 		}
 	}
+}
+
+func (k *checkpointer) step() error {
+	pages, err := k.copy()
+	if err != nil || pages < walRestart/pageSize {
+		return err
+	}
+	// Each time only what was written meanwhile is left: restart is to find little.
+	for range 2 {
+		if _, err := k.copy(); err != nil {
+			return err
+		}
+	}
+	return k.restart()
+}
+
+// copy copies what the WAL has now, and returns how much that is.
+func (k *checkpointer) copy() (pages int, err error) {
+	k.pages.Store(0)
+	pages, _, err = k.c.checkpoint(checkpointPassive)
+	return pages, err
 }
 
 // restart copies what is left of the WAL, on the writer's own connection between two

@@ -98,12 +98,13 @@ func rowsFault(err error) bool {
 // changes is how many rows the last INSERT, UPDATE or DELETE changed.
 func (c *conn) changes() int { return int(sqlite3.Xsqlite3_changes(c.tls, c.db)) }
 
-// written is how many pages the connection has written to the WAL since it was opened.
-func (c *conn) written() int {
+// written is how many pages the connection has written to the WAL since it was opened; it
+// wraps around.
+func (c *conn) written() int32 {
 	p := c.tls.Alloc(8)
 	defer c.tls.Free(8)
 	sqlite3.Xsqlite3_db_status(c.tls, c.db, sqlite3.SQLITE_DBSTATUS_CACHE_WRITE, p, p+4, 0)
-	return int(*(*int32)(memory(p)))
+	return *(*int32)(memory(p))
 }
 
 // checkpoint copies pages of the WAL into the database file. It returns how many the WAL

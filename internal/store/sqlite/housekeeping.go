@@ -214,30 +214,41 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 	if err != nil {
 		return depth, err
 	}
-	err = s.read(ctx, func(c *conn) error {
-		for _, w := range backlog {
-			n, err := countPending(c, w.EndpointID, time.UnixMicro(1<<62), atMost)
-			if err != nil {
-				return err
+	for some := range slices.Chunk(backlog, 100) {
+		err := s.read(ctx, func(c *conn) error {
+			for _, w := range some {
+				n, err := countPending(c, w.EndpointID, endOfTime, atMost)
+				if err != nil {
+					return err
+				}
+				depth.Pending += n
+				if w.DueAt.After(now) {
+					continue
+				}
+				if depth.Oldest.IsZero() || w.DueAt.Before(depth.Oldest) {
+					depth.Oldest = w.DueAt
+				}
+				if n, err = countPending(c, w.EndpointID, now, atMost); err != nil {
+					return err
+				}
+				depth.Due += n
 			}
-			depth.Pending += n
-			if w.DueAt.After(now) {
-				continue
-			}
-			if depth.Oldest.IsZero() || w.DueAt.Before(depth.Oldest) {
-				depth.Oldest = w.DueAt
-			}
-			if n, err = countPending(c, w.EndpointID, now, atMost); err != nil {
-				return err
-			}
-			depth.Due += n
+			return nil
+		})
+		if err != nil {
+			return depth, err
 		}
+	}
+	err = s.read(ctx, func(c *conn) error {
 		_, err := c.query(`SELECT count(*) FROM deliveries WHERE status = 1`).
 			one(func(s *stmt) { depth.Delivering = int(s.colInt()) })
 		return err
 	})
 	return depth, err
 }
+
+// endOfTime is after every due time.
+var endOfTime = time.UnixMicro(1<<63 - 1)
 
 // countPending counts an endpoint's pending deliveries that are due by a time.
 func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int) (n int, err error) {
@@ -253,7 +264,7 @@ func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMos
 		if oldest, err = oldestDue(c, endpoint); err != nil {
 			return err
 		}
-		count, err = countPending(c, endpoint, time.UnixMicro(1<<62), atMost)
+		count, err = countPending(c, endpoint, endOfTime, atMost)
 		return err
 	})
 	return count, oldest, err

@@ -82,6 +82,8 @@ func BenchmarkLife(b *testing.B) {
 	}{{256, 1, false}, {256, 1000, false}, {256, 1, true}, {1024, 1, false}} {
 		b.Run(fmt.Sprintf("callers=%d/endpoints=%d/keys=%t", bench.callers, bench.endpoints, bench.keys), func(b *testing.B) {
 			s := openTest(b)
+			var commits atomic.Int64
+			s.writer.observe = func(int, time.Duration) { commits.Add(1) }
 			endpoints := make([]kapsel.EndpointID, bench.endpoints)
 			for i := range endpoints {
 				endpoints[i] = kapsel.NewEndpointID(testTime)
@@ -115,6 +117,7 @@ func BenchmarkLife(b *testing.B) {
 				})
 			}
 			wg.Wait()
+			b.ReportMetric(2*float64(b.N)/float64(commits.Load()), "calls/commit")
 			b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}

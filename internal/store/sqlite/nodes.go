@@ -56,17 +56,21 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID
 
 // TakeOver implements store.Queue.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
-	return s.inUnits(ctx, limit, 100, func(c *conn, limit int) (int, error) { return s.takeOver(c, now, limit) })
+	moved, err = s.inUnits(ctx, limit, 100, func(c *conn, limit int) (int, error) { return s.takeOver(c, now, limit) })
+	if err != nil {
+		s.orphans.Store(true)
+	}
+	return moved, err
 }
 
-func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
+func (s *Store) takeOver(c *conn, now time.Time, limit int) (moved int, err error) {
 	if err := c.exec(`DELETE FROM nodes WHERE lease_until < ?`, now); err != nil {
 		return 0, err
 	}
-	if c.changes() == 0 && !s.orphans.Load() {
+	// A node that dies from here on sets it again: like this, on the writer.
+	if orphans := s.orphans.Swap(false); !orphans && c.changes() == 0 {
 		return 0, nil
 	}
-	s.orphans.Store(true) // also when this transaction fails
 	if err := freeProbes(c); err != nil {
 		return 0, err
 	}
@@ -89,8 +93,8 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (int, error) {
 			return 0, err
 		}
 	}
-	if len(held) < limit {
-		s.orphans.Store(false)
+	if len(held) == limit {
+		s.orphans.Store(true)
 	}
 	return len(held), nil
 }

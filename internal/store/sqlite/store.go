@@ -42,7 +42,7 @@ type Options struct {
 
 const (
 	readers       = 4        // connections for reads
-	writeCacheKiB = 64 << 10 // page cache of the writer
+	writeCacheKiB = 32 << 10 // page cache of the writer
 	readCacheKiB  = 8 << 10  // of each reader
 	pageSize      = 8 << 10
 )
@@ -157,7 +157,7 @@ func connect(path string, cacheKiB int, readOnly bool) (*conn, error) {
 }
 
 // createFile makes the file if it is not there, readable by its owner only (the WAL gets
-// the same mode), and makes its name durable.
+// the same mode), and makes its name and its directory's durable.
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
@@ -169,7 +169,14 @@ func createFile(path string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	dir := filepath.Dir(path)
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil // one that may not be read was not made just now
 }
 
 // syncDir makes what was created or renamed in a directory durable.
@@ -216,6 +223,9 @@ var errClosed = errors.New("the store is closed")
 
 // read runs a function on a connection that only reads, in one transaction.
 func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return store.Unavailable(err)
+	}
 	var c *conn
 	select {
 	case c = <-s.readers:

@@ -125,7 +125,8 @@ func (w *writer) do(c call, size int) error {
 func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 0) }
 
 // cold runs a function in a transaction of its own. It should take at most 20 ms. An error
-// rolls it back and is returned; SQLite's own become DatabaseUnavailable.
+// rolls it back and is returned; SQLite's own become DatabaseUnavailable. A panic rolls it
+// back, too, and is the caller's.
 func (w *writer) cold(ctx context.Context, f func(c *conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return store.Unavailable(err)
@@ -139,6 +140,15 @@ func (w *writer) alone(f func(c *conn) error) error {
 }
 
 func (w *writer) queueCold(p *waiter) error {
+	f, panicked := p.call, any(nil)
+	p.call = callFunc(func(c *conn) (err error) {
+		defer func() {
+			if panicked = recover(); panicked != nil {
+				err = errPanicked
+			}
+		}()
+		return f.write(c)
+	})
 	p.done = make(chan struct{}, 1)
 	w.mu.Lock()
 	if w.closed {
@@ -149,11 +159,16 @@ func (w *writer) queueCold(p *waiter) error {
 	w.mu.Unlock()
 	w.poke()
 	<-p.done
+	if panicked != nil {
+		panic(panicked) // where the function came from
+	}
 	if isDB(p.err) {
 		return store.Unavailable(p.err)
 	}
 	return p.err
 }
+
+var errPanicked = errors.New("the function panicked")
 
 // run is the writer's goroutine.
 func (w *writer) run() {
@@ -294,7 +309,7 @@ func (w *writer) transact(f func() error) error {
 			w.undone()
 		}
 	}
-	w.written(w.c.written() - before)
+	w.written(int(w.c.written() - before))
 	return err
 }
 

@@ -99,10 +99,10 @@ CREATE TABLE duties (
 -- others are read without it.
 CREATE TABLE events (
     n               INTEGER PRIMARY KEY,
-    id              BLOB NOT NULL CHECK (length(id) = 16),
-    tenant_id       BLOB NOT NULL CHECK (length(tenant_id) = 16),
-    endpoint_id     BLOB NOT NULL CHECK (length(endpoint_id) = 16),
-    delivery_id     BLOB NOT NULL CHECK (length(delivery_id) = 16),
+    id              BLOB NOT NULL,
+    tenant_id       BLOB NOT NULL,
+    endpoint_id     BLOB NOT NULL,
+    delivery_id     BLOB NOT NULL,
     received_at     INTEGER NOT NULL,
     scheme          TEXT NOT NULL, -- of the signature's check, with the next three
     valid           INTEGER NOT NULL,
@@ -119,10 +119,10 @@ CREATE UNIQUE INDEX events_id ON events (id);
 CREATE INDEX events_endpoint ON events (endpoint_id, id);
 
 CREATE TABLE deliveries (
-    id               BLOB PRIMARY KEY CHECK (length(id) = 16),
-    event_id         BLOB NOT NULL CHECK (length(event_id) = 16),
-    endpoint_id      BLOB NOT NULL CHECK (length(endpoint_id) = 16),
-    tenant_id        BLOB NOT NULL CHECK (length(tenant_id) = 16),
+    id               BLOB PRIMARY KEY,
+    event_id         BLOB NOT NULL,
+    endpoint_id      BLOB NOT NULL,
+    tenant_id        BLOB NOT NULL,
     status           INTEGER NOT NULL CHECK (status BETWEEN 0 AND 5),
     due_at           INTEGER CHECK ((due_at IS NOT NULL) = (status = 0)),
     node             BLOB CHECK ((node IS NOT NULL) = (status = 1)),
@@ -153,8 +153,8 @@ CREATE INDEX deliveries_replays ON deliveries (endpoint_id, id) WHERE replay_of 
 
 -- A delivery's attempts are a list: the delivery names the last one, each the one before it.
 CREATE TABLE attempts (
-    id               BLOB PRIMARY KEY CHECK (length(id) = 16),
-    delivery_id      BLOB NOT NULL CHECK (length(delivery_id) = 16),
+    id               BLOB PRIMARY KEY,
+    delivery_id      BLOB NOT NULL,
     number           INTEGER NOT NULL CHECK (number > 0),
     previous         BLOB,
     started_at       INTEGER NOT NULL,
@@ -170,7 +170,7 @@ CREATE TABLE attempts (
 -- At most one event of a key is remembered: expires_at is NULL once it is forgotten. The
 -- others are how events are found by their keys.
 CREATE TABLE idempotency_keys (
-    endpoint_id BLOB NOT NULL CHECK (length(endpoint_id) = 16),
+    endpoint_id BLOB NOT NULL,
     key         BLOB NOT NULL,
     event_id    BLOB NOT NULL,
     expires_at  INTEGER,
