@@ -92,6 +92,7 @@ func New(cfg Config) http.Handler {
 	a.endpoints()
 	a.events()
 	a.deliveries()
+	a.providers()
 	a.documentation(mux)
 	return a.outer(mux)
 }

@@ -185,22 +185,21 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 	config := in.config()
 	var wrong []kapsel.FieldError
 
+	secrets := in.Verification.Secrets
 	config.Verification.Secrets = e.Verification.Secrets
-	if _, there := said(patch, "verification", "secrets"); there || in.Verification.Secrets != nil {
+	if _, there := said(patch, "verification", "secrets"); there || secrets != nil {
 		config.Verification.Secrets = nil
-		for i, text := range in.Verification.Secrets {
-			at := fmt.Sprintf("verification.secrets[%d]", i)
-			s, bad, err := a.seal(e, t, at, text, now)
+		for _, text := range secrets {
+			s, err := a.Vault.Seal(t, e.ID.String(), []byte(text.Reveal()), now)
 			if err != nil {
 				return err
 			}
-			if bad == nil {
-				if err := signature.CheckSecret(config.Verification, []byte(text.Reveal())); err != nil {
-					bad = field(at, err.Error())
-				}
-			}
-			wrong = append(wrong, bad...)
 			config.Verification.Secrets = append(config.Verification.Secrets, s)
+		}
+	}
+	if wrong = signature.Check(config.Verification); wrong == nil {
+		for i, text := range secrets {
+			wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), text.Reveal())...)
 		}
 	}
 
@@ -227,7 +226,6 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 
 	config.Signing.Secrets = e.Signing.Secrets
 	wrong = append(wrong, config.Validate(a.Dev)...)
-	wrong = append(wrong, signature.Check(config.Verification)...)
 	if wrong != nil {
 		return refused(wrong[:min(len(wrong), maxErrors)])
 	}
@@ -237,15 +235,15 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 
 const maxSecret = 8 << 10 // bytes; a public key in PEM fits
 
-// seal seals a secret of the caller's for an endpoint. What is wrong with the secret is not
-// an error.
-func (a *api) seal(e *kapsel.Endpoint, t *kapsel.Tenant, at string, text secret.Text, now time.Time) (kapsel.Secret, []kapsel.FieldError, error) {
-	plain := text.Reveal()
-	if plain == "" || len(plain) > maxSecret {
-		return kapsel.Secret{}, field(at, fmt.Sprintf("must have 1 to %d bytes", maxSecret)), nil
+// checkSecret is what is wrong with a secret of a verification whose other settings are right.
+func checkSecret(v kapsel.Verification, at, text string) []kapsel.FieldError {
+	if text == "" || len(text) > maxSecret {
+		return field(at, fmt.Sprintf("must have 1 to %d bytes", maxSecret))
 	}
-	s, err := a.Vault.Seal(t, e.ID.String(), []byte(plain), now)
-	return s, nil, err
+	if err := signature.CheckSecret(v, []byte(text)); err != nil {
+		return field(at, err.Error())
+	}
+	return nil
 }
 
 func has(m map[string]any, name string) bool {

@@ -64,8 +64,9 @@ func (a *api) cursor(c *call, last [16]byte) string {
 }
 
 func (a *api) openCursor(c *call, text string) (last [16]byte, err error) {
+	const size = len(last) + cursorMAC
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != len(last)+cursorMAC {
+	if err != nil || len(b) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) { // decoding passes over line ends
 		return last, errCursor
 	}
 	last = [16]byte(b)

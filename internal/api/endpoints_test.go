@@ -1,0 +1,342 @@
+package api
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+func TestEndpoints(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"orders","url":"https://example.com/hook"}`)
+	id, signing := made.text("id"), made.text("signing_secret")
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(signing, "whsec_")); err != nil || len(key) != 32 {
+		t.Errorf("signing secret %q", signing)
+	}
+	delete(made, "signing_secret")
+	secrets := made.object("signing")["secrets"]
+	want := object{
+		"id": id, "tenant_id": h.tenant, "name": "orders", "url": "https://example.com/hook", "description": "", "state": "active", "disabled_reason": nil,
+		"ingest_url":   "https://kapsel.example/ingest/" + id,
+		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
+		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
+		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100.,
+		"circuit": map[string]any{"failures": 5., "ratio": 0.5, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
+		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
+		"signing": map[string]any{"enabled": true, "secrets": secrets},
+		"backlog": 0., "oldest_waiting_at": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
+		"created_at": "2026-03-01T12:00:00.000Z", "updated_at": "2026-03-01T12:00:00.000Z",
+	}
+	if diff := cmp.Diff(want, made); diff != "" {
+		t.Errorf("POST (-want +got):\n%s", diff)
+	}
+	if l, _ := secrets.([]any); len(l) != 1 || fmt.Sprint(object(l[0].(map[string]any)).names()) != "[created_at id]" {
+		t.Errorf("signing secrets read as %v", secrets)
+	}
+	if diff := cmp.Diff(want, w.want(200, "GET", "/v1/endpoints/"+id, h.read, nil)); diff != "" {
+		t.Errorf("GET (-want +got):\n%s", diff)
+	}
+	if list := w.want(200, "GET", "/v1/endpoints", h.read, nil).list("data"); len(list) != 2 || fmt.Sprint(list[0].names()) != fmt.Sprint(want.names()) {
+		t.Errorf("list: %v", list)
+	}
+	e := w.stored(id)
+	if e.Part != kapsel.PartOf(e.ID) {
+		t.Errorf("part %d", e.Part)
+	}
+	if plain := w.opened(e, e.Signing.Secrets[0]); "whsec_"+base64.StdEncoding.EncodeToString([]byte(plain)) != signing {
+		t.Error("the stored signing secret is another")
+	}
+}
+
+// stored is an endpoint as the store has it.
+func (w *world) stored(id string) kapsel.Endpoint {
+	w.t.Helper()
+	parsed, _ := kapsel.ParseEndpointID(id)
+	e, err := w.store.Endpoint(w.t.Context(), kapsel.TenantID{}, parsed)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+// opened is a secret of an endpoint in the clear.
+func (w *world) opened(e kapsel.Endpoint, s kapsel.Secret) string {
+	w.t.Helper()
+	tenant, err := w.store.Tenant(w.t.Context(), e.TenantID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	plain, err := w.vault.Open(&tenant, e.ID.String(), s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(plain)
+}
+
+func TestEndpointWithEverything(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	body := `{"name":"a","url":"http://example.com","description":"two\nlines",
+		"verification":{"provider":"hmac","secrets":["first secret","second secret"],"tolerance":"1m","algorithm":"sha512","encoding":"base64","prefix":"v1="},
+		"idempotency":{"strategy":"source_id","header":"X-My-Key","path":"$.data[0].id","window":"1h30m"},
+		"retry":{"strategy":"schedule","max_attempts":3,"base":"2s","max":"1h","schedule":["1s","10m"]},
+		"retry_on":[404,409],"timeout":"5s","rate_limit":{"per_second":2.5,"burst":10},"concurrency":7,
+		"circuit":{"failures":1,"ratio":1,"window":1,"minimum":1,"open_for":"1s","successes":1},
+		"headers":{"set":{"X-Token":"hunter2","X-Empty":""},"drop":["X-Drop"],"keep":["Authorization"]},
+		"signing":{"enabled":false}}`
+	made := w.want(201, "POST", "/v1/endpoints", h.write, body)
+	e := w.stored(made.text("id"))
+	for i, want := range []string{"first secret", "second secret"} {
+		if got := w.opened(e, e.Verification.Secrets[i]); got != want {
+			t.Errorf("secret %d is %q", i, got)
+		}
+	}
+	if got := w.opened(e, e.Headers.Set["X-Token"]) + w.opened(e, e.Headers.Set["X-Empty"]); got != "hunter2" {
+		t.Errorf("headers %q", got)
+	}
+	text := fmt.Sprint(made)
+	for _, secret := range []string{"hunter2", "first secret", "second secret"} {
+		if strings.Contains(text, secret) || strings.Contains(w.log.String(), secret) {
+			t.Errorf("%q is shown", secret)
+		}
+	}
+	verification := made.object("verification")
+	delete(verification, "secrets")
+	if diff := cmp.Diff(object{"provider": "hmac", "tolerance": "1m", "header": "X-Webhook-Signature", "algorithm": "sha512", "encoding": "base64", "prefix": "v1="}, verification); diff != "" {
+		t.Errorf("verification (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(object{"strategy": "schedule", "max_attempts": 3., "base": "2s", "max": "1h", "schedule": []any{"1s", "10m"}}, made.object("retry")); diff != "" {
+		t.Errorf("retry (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]any{"unencrypted: anyone on the way to the destination can read the events", "unsigned: the destination cannot tell who sent a delivery"}, made["warnings"]); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	config := e.EndpointConfig
+	// A PATCH that says nothing changes nothing, secrets included.
+	w.now = w.now.Add(time.Minute)
+	w.want(200, "PATCH", "/v1/endpoints/"+made.text("id"), h.write, `{}`)
+	if diff := cmp.Diff(config, w.stored(made.text("id")).EndpointConfig); diff != "" {
+		t.Errorf("an empty PATCH (-before +after):\n%s", diff)
+	}
+	if got := w.stored(made.text("id")).UpdatedAt; !got.Equal(w.now) {
+		t.Errorf("updated at %v", got)
+	}
+}
+
+func TestPatchEndpoint(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","description":"d",
+		"verification":{"provider":"github","secrets":["s1"]},"headers":{"set":{"X-A":"1","X-B":"2"},"drop":["X-C"]},
+		"retry":{"base":"5s","max_attempts":3},"rate_limit":{"per_second":1,"burst":1},"timeout":"9s"}`)
+	path := "/v1/endpoints/" + made.text("id")
+	config := func(patch string) kapsel.EndpointConfig {
+		t.Helper()
+		w.want(200, "PATCH", path, h.write, patch)
+		return w.stored(made.text("id")).EndpointConfig
+	}
+	headers := func(c kapsel.EndpointConfig) map[string]string {
+		m := map[string]string{}
+		for name, s := range c.Headers.Set {
+			m[name] = w.opened(w.stored(made.text("id")), s)
+		}
+		return m
+	}
+	before := w.stored(made.text("id")).EndpointConfig
+
+	c := config(`{"retry":{"base":null}}`)
+	if c.Retry.Base != time.Second || c.Retry.MaxAttempts != 3 {
+		t.Errorf("base null: %+v", c.Retry)
+	}
+	if c = config(`{"retry":null,"timeout":null,"description":null,"rate_limit":null}`); c.Retry.MaxAttempts != 20 || c.Timeout != 30*time.Second || c.Description != "" || c.RateLimit != nil {
+		t.Errorf("nulls: %+v", c)
+	}
+	if c.Name != "a" || len(c.Verification.Secrets) != 1 || c.Verification.Secrets[0].ID != before.Verification.Secrets[0].ID {
+		t.Errorf("what the patch did not name changed: %+v", c)
+	}
+	if diff := cmp.Diff(map[string]string{"X-A": "1", "X-D": "4"}, headers(config(`{"headers":{"set":{"X-B":null,"X-D":"4"}}}`))); diff != "" {
+		t.Errorf("headers.set by name (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{"X-A": "9", "X-D": "4"}, headers(config(`{"headers":{"set":{"X-A":"9"},"drop":null}}`))); diff != "" {
+		t.Errorf("headers.set again (-want +got):\n%s", diff)
+	}
+	if c = config(`{"headers":{"set":null}}`); len(c.Headers.Set) != 0 {
+		t.Errorf("headers.set null: %v", c.Headers.Set)
+	}
+	config(`{"headers":{"set":{"X-A":"1"}}}`)
+	if c = config(`{"headers":null}`); len(c.Headers.Set)+len(c.Headers.Drop) != 0 {
+		t.Errorf("headers null: %v", c.Headers)
+	}
+
+	if c = config(`{"verification":{"secrets":["s2","s3"]}}`); len(c.Verification.Secrets) != 2 || w.opened(w.stored(made.text("id")), c.Verification.Secrets[1]) != "s3" {
+		t.Errorf("secrets replaced: %+v", c.Verification)
+	}
+	if c = config(`{"verification":{"provider":"github"}}`); len(c.Verification.Secrets) != 2 {
+		t.Errorf("the same provider: %+v", c.Verification)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.secrets"}, "PATCH", path, h.write, `{"verification":{"provider":"stripe"}}`) // GitHub's are not Stripe's
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.secrets"}, "PATCH", path, h.write, `{"verification":{"secrets":[]}}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.secrets[1]"}, "PATCH", path, h.write, `{"verification":{"secrets":["a",""]}}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.secrets[0]"}, "PATCH", path, h.write, `{"verification":{"provider":"standard-webhooks","secrets":["not base64!"]}}`)
+	if c = config(`{"verification":null}`); len(c.Verification.Secrets) != 0 {
+		t.Errorf("verification null: %+v", c.Verification)
+	}
+
+	signing := w.stored(made.text("id")).Signing.Secrets
+	if c = config(`{"signing":{"enabled":false}}`); c.Signing.Enabled || len(c.Signing.Secrets) != 1 {
+		t.Errorf("signing off: %+v", c.Signing)
+	}
+	if c = config(`{"signing":null}`); !c.Signing.Enabled || c.Signing.Secrets[0].ID != signing[0].ID {
+		t.Errorf("signing null: %+v", c.Signing)
+	}
+
+	w.refused(kapsel.InvalidRequest, 422, []string{"name", "url"}, "PATCH", path, h.write, `{"name":null,"url":null}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"retry.base", "timeout", "concurrency"}, "PATCH", path, h.write, `{"timeout":"1h","retry":{"base":"1ms"},"concurrency":0}`)
+	w.refused(kapsel.InvalidRequest, 400, []string{"retry.base", "Timeout", "nope"}, "PATCH", path, h.write, `{"retry":{"base":5},"Timeout":"1s","nope":null}`)
+	w.refused(kapsel.DestinationBlocked, 422, nil, "PATCH", path, h.write, `{"url":"http://169.254.169.254/latest"}`)
+	if got := w.stored(made.text("id")); got.Name != "a" || got.URL != "https://example.com" || got.Timeout != 30*time.Second {
+		t.Errorf("a refused patch changed %+v", got)
+	}
+}
+
+func TestCreateEndpointRefuses(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	w.refused(kapsel.InvalidRequest, 422, []string{"name", "url"}, "POST", "/v1/endpoints", h.write, `{}`)
+	for _, u := range []string{"http://127.0.0.1/", "http://localhost:1", "http://[::1]/", "https://10.0.0.1/x", "http://169.254.169.254/"} {
+		w.refused(kapsel.DestinationBlocked, 422, nil, "POST", "/v1/endpoints", h.write, object{"name": "a", "url": u})
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"headers.set.X-Long", "headers.set.Host", "headers.set.X Y"}, "POST", "/v1/endpoints", h.write,
+		object{"name": "a", "url": "https://example.com", "headers": object{"set": object{"X-Long": strings.Repeat("a", 4097), "Host": "x", "X Y": "z"}}})
+	w.refused(kapsel.InvalidRequest, 422, []string{"headers.set.X"}, "POST", "/v1/endpoints", h.write,
+		`{"name":"a","url":"https://example.com","headers":{"set":{"X":"a\r\nY: b"}}}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.provider"}, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":{"provider":"nobody","secrets":["x"]}}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"verification.secrets"}, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":{"provider":"github"}}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "POST", "/v1/endpoints", adminKey, `{"name":"a","url":"https://example.com"}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "POST", "/v1/endpoints?tenant_id="+h.tenant, h.write, `{"name":"a","url":"https://example.com"}`)
+	w.refused(kapsel.NotFound, 404, nil, "POST", "/v1/endpoints?tenant_id="+kapsel.NewTenantID(w.now).String(), adminKey, `{"name":"a","url":"https://example.com"}`)
+	w.want(201, "POST", "/v1/endpoints?tenant_id="+h.tenant, adminKey, `{"name":"a","url":"https://example.com"}`)
+
+	w.want(200, "PATCH", "/v1/tenants/"+h.tenant, adminKey, `{"limits":{"endpoints":2}}`)
+	w.refused(kapsel.QuotaExceeded, 403, nil, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com"}`)
+}
+
+func TestEndpointStates(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	path := "/v1/endpoints/" + h.endpoint
+	state := func(action, key string) string {
+		t.Helper()
+		o := w.want(200, "POST", path+action, key, nil)
+		return fmt.Sprint(o["state"], " ", o["disabled_reason"])
+	}
+	patch := func(body string) string {
+		t.Helper()
+		o := w.want(200, "PATCH", path, adminKey, body)
+		return fmt.Sprint(o["state"], " ", o["disabled_reason"])
+	}
+	check := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("state %q, want %q", got, want)
+		}
+	}
+	check(state("/pause", h.write), "paused <nil>")
+	check(state("/pause", h.write), "paused <nil>")
+	check(state("/resume", h.write), "active <nil>")
+	check(state("/resume", h.write), "active <nil>")
+
+	if err := w.store.DisableGone(t.Context(), w.stored(h.endpoint).ID, w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(kapsel.Conflict, 409, nil, "POST", path+"/pause", h.write, nil)
+	check(state("/resume", h.write), "active <nil>")
+
+	check(patch(`{"state":"disabled"}`), "disabled admin")
+	w.refused(kapsel.Forbidden, 403, nil, "POST", path+"/resume", h.write, nil)
+	check(patch(`{"name":"still"}`), "disabled admin")
+	w.want(200, "PATCH", path, h.write, `{"name":"a tenant may change the rest"}`)
+	check(state("/resume", adminKey), "active <nil>")
+	check(patch(`{"state":"paused"}`), "paused <nil>")
+	check(patch(`{"state":"disabled"}`), "disabled admin")
+	check(patch(`{"state":null}`), "active <nil>")
+	w.refused(kapsel.InvalidRequest, 422, []string{"state"}, "PATCH", path, adminKey, `{"state":"gone"}`)
+}
+
+func TestResetCircuit(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	path := "/v1/endpoints/" + h.endpoint
+	open := kapsel.Circuit{EndpointID: w.stored(h.endpoint).ID, State: kapsel.CircuitOpened, ChangedAt: w.now, RetryAt: w.now.Add(30 * time.Second), HoldUntil: w.now.Add(time.Hour)}
+	if _, err := w.store.SaveCircuit(t.Context(), open); err != nil {
+		t.Fatal(err)
+	}
+	c := w.want(200, "GET", path, h.read, nil).object("circuit")
+	if c.text("state") != "open" || c.text("changed_at") != "2026-03-01T12:00:00.000Z" || c.text("retry_at") != "2026-03-01T12:00:30.000Z" {
+		t.Errorf("circuit %v", c)
+	}
+	w.now = w.now.Add(time.Second)
+	c = w.want(200, "POST", path+"/circuit/reset", h.write, nil).object("circuit")
+	if c.text("state") != "closed" || c.text("changed_at") != "2026-03-01T12:00:01.000Z" || c["retry_at"] != nil {
+		t.Errorf("circuit %v", c)
+	}
+	if c, _ := w.store.Circuit(t.Context(), open.EndpointID); !c.HoldUntil.IsZero() {
+		t.Errorf("the endpoint is still held until %v", c.HoldUntil)
+	}
+	w.want(200, "POST", path+"/circuit/reset", h.write, nil)
+}
+
+func TestRotateSecret(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	path := "/v1/endpoints/" + h.endpoint + "/secrets/rotate"
+	shown := func() int {
+		l, _ := w.want(200, "GET", "/v1/endpoints/"+h.endpoint, h.read, nil).object("signing")["secrets"].([]any)
+		return len(l)
+	}
+	rotate := func(body any) string {
+		t.Helper()
+		return w.want(200, "POST", path, h.write, body).text("signing_secret")
+	}
+	first := w.stored(h.endpoint).Signing.Secrets[0]
+	text := rotate(nil)
+	e := w.stored(h.endpoint)
+	if len(e.Signing.Secrets) != 2 || "whsec_"+base64.StdEncoding.EncodeToString([]byte(w.opened(e, e.Signing.Secrets[0]))) != text {
+		t.Fatalf("secrets %+v", e.Signing.Secrets)
+	}
+	if old := e.Signing.Secrets[1]; old.ID != first.ID || !old.ExpiresAt.Equal(w.now.Add(24*time.Hour)) || !e.Signing.Secrets[0].ExpiresAt.IsZero() {
+		t.Errorf("overlap until %v", old.ExpiresAt)
+	}
+	rotate(`{"overlap":"168h"}`)
+	e = w.stored(h.endpoint)
+	if got := []time.Duration{e.Signing.Secrets[1].ExpiresAt.Sub(w.now), e.Signing.Secrets[2].ExpiresAt.Sub(w.now)}; !slices.Equal(got, []time.Duration{168 * time.Hour, 24 * time.Hour}) {
+		t.Errorf("a longer overlap keeps an older secret: %v", got)
+	}
+	w.now = w.now.Add(24 * time.Hour)
+	if got := shown(); got != 2 {
+		t.Errorf("%d secrets are shown after the first overlap", got)
+	}
+	rotate(`{"overlap":"0s"}`)
+	if got := len(w.stored(h.endpoint).Signing.Secrets); got != 1 || shown() != 1 {
+		t.Errorf("%d secrets without an overlap", got)
+	}
+	for range 12 {
+		rotate(nil)
+	}
+	if got := len(w.stored(h.endpoint).Signing.Secrets); got != kapsel.MaxSecrets {
+		t.Errorf("%d secrets after many rotations", got)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"overlap"}, "POST", path, h.write, `{"overlap":"168h0m1s"}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"overlap"}, "POST", path, h.write, `{"overlap":"-1s"}`)
+	w.refused(kapsel.InvalidRequest, 400, []string{"overlap"}, "POST", path, h.write, `{"overlap":"tomorrow"}`)
+	w.refused(kapsel.InvalidRequest, 400, []string{"overlap"}, "POST", path, h.write, `{"overlap":24}`)
+}

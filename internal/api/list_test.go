@@ -1,0 +1,126 @@
+package api
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+func TestBadInput_B43_Limits(t *testing.T) {
+	w := newWorld(t)
+	for _, limit := range []string{"-1", "0", "201", "1e9", "1000000000", "99999999999999999999", "abc", "1.5", "0x10", "+5", "%205", "１"} {
+		w.refused(kapsel.InvalidRequest, 400, []string{"limit"}, "GET", "/v1/tenants?limit="+limit, adminKey, nil)
+	}
+	for _, limit := range []string{"1", "200"} {
+		w.want(200, "GET", "/v1/tenants?limit="+limit, adminKey, nil)
+	}
+}
+
+func TestListsPageByPage(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	var all []string
+	for range 7 {
+		ev, _ := w.receive(h.endpoint, nil)
+		all = append([]string{ev.ID.String()}, all...)
+		w.now = w.now.Add(1e6)
+	}
+	for _, limit := range []string{"1", "2", "3", "6", "7", "8", "200"} {
+		var got []string
+		cursor := ""
+		for pages := 0; ; pages++ {
+			path := "/v1/events?limit=" + limit
+			if cursor != "" {
+				path += "&cursor=" + cursor
+			}
+			page := w.want(200, "GET", path, h.read, nil)
+			if diff := cmp.Diff([]string{"data", "next_cursor"}, page.names()); diff != "" {
+				t.Fatalf("page (-want +got):\n%s", diff)
+			}
+			for _, e := range page.list("data") {
+				got = append(got, e.text("id"))
+			}
+			if page["next_cursor"] == nil {
+				break
+			}
+			if cursor = page.text("next_cursor"); pages > 10 {
+				t.Fatal("the pages do not end")
+			}
+		}
+		if diff := cmp.Diff(all, got); diff != "" {
+			t.Errorf("limit %s (-want +got):\n%s", limit, diff)
+		}
+	}
+	// The cursor does not depend on the limit, so a reader may change it.
+	page := w.want(200, "GET", "/v1/events?limit=2", h.read, nil)
+	next := w.want(200, "GET", "/v1/events?limit=5&cursor="+page.text("next_cursor"), h.read, nil)
+	if got := ids(page.list("data")) + " " + ids(next.list("data")); got != strings.Join(all, " ") {
+		t.Errorf("pages of 2 and 5: %s", got)
+	}
+	// Without events: an empty array, not null.
+	w.want(200, "GET", "/v1/deliveries?status=failed", h.read, nil)
+}
+
+func TestBadInput_B44_Cursors(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.newEstate("a"), w.newEstate("b")
+	filter := "status=pending&endpoint_id=" + a.endpoint
+	w.receive(a.endpoint, nil)
+	w.receive(a.endpoint, nil)
+	good := w.want(200, "GET", "/v1/deliveries?limit=1&"+filter, a.read, nil).text("next_cursor")
+	if good == "" {
+		t.Fatal("no cursor")
+	}
+	w.want(200, "GET", "/v1/deliveries?limit=1&"+filter+"&cursor="+good, a.read, nil)
+	w.want(200, "GET", "/v1/deliveries?endpoint_id="+a.endpoint+"&cursor="+good+"&status=pending", a.read, nil) // the same in another order
+	w.want(200, "GET", "/v1/deliveries?limit=1&"+filter+"&cursor="+good, a.write, nil)                          // another key of the tenant
+
+	refused := func(what, path, key string) {
+		t.Helper()
+		a := w.do("GET", path, key, nil)
+		if a.status != 400 || !strings.Contains(string(a.body), `"field":"cursor"`) {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	with := func(cursor string) string {
+		return "/v1/deliveries?" + filter + "&cursor=" + url.QueryEscape(cursor)
+	}
+	raw, _ := base64.RawURLEncoding.DecodeString(good)
+	for i := range raw {
+		flipped := append([]byte(nil), raw...)
+		flipped[i] ^= 1
+		refused("flipped", with(base64.RawURLEncoding.EncodeToString(flipped)), a.read)
+	}
+	for n := 1; n < len(good); n++ {
+		refused("cut", with(good[:n]), a.read)
+	}
+	for what, cursor := range map[string]string{
+		"longer": good + "A", "padded": good + "=", "10 KiB": strings.Repeat("A", 10<<10), "an id": a.delivery, "text": "null", "standard base64": base64.StdEncoding.EncodeToString(raw),
+		"line": good + "\n", "NUL": "\x00",
+	} {
+		refused(what, with(cursor), a.read)
+	}
+	refused("another filter", "/v1/deliveries?endpoint_id="+a.endpoint+"&cursor="+good, a.read)
+	refused("another status", "/v1/deliveries?status=failed&endpoint_id="+a.endpoint+"&cursor="+good, a.read)
+	refused("another list", "/v1/events?endpoint_id="+a.endpoint+"&cursor="+good, a.read)
+	refused("another tenant", with(good), b.read)
+	refused("the admin", with(good), adminKey)
+	refused("the admin for the tenant", with(good)+"&tenant_id="+a.tenant, adminKey)
+}
+
+func FuzzCursor(f *testing.F) {
+	a := &api{cursors: []byte("key")}
+	f.Add("AAAA")
+	f.Add(strings.Repeat("A", 43))
+	f.Fuzz(func(t *testing.T, text string) {
+		c := &call{r: requestFor("/v1/events?limit=3")}
+		if last, err := a.openCursor(c, text); err == nil && a.cursor(c, last) != text {
+			t.Errorf("%q is taken for the cursor %q", text, a.cursor(c, last))
+		}
+	})
+}
