@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -155,6 +156,27 @@ var accepting = []promise{
 		}
 		if n := len(w.deliveries(w.endpoint)); originals != 1 || n != 1 {
 			w.t.Fatalf("%d originals, %d deliveries; want 1 and 1", originals, n)
+		}
+	}},
+
+	{"of 50 calls with a key whose window is over one is stored, too", func(w *world) {
+		w.accept(w.endpoint, key("k"))
+		w.accept(w.endpoint, key("other"))
+		w.pass(24*time.Hour + time.Millisecond)
+		var ins [50]store.Acceptance
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint, key([]string{"k", "other"}[i%2]))
+		}
+		var originals [2]atomic.Int64
+		w.together(len(ins), func(i int) error {
+			got, err := w.store.Accept(w.ctx, ins[i])
+			if !got.Duplicate {
+				originals[i%2].Add(1)
+			}
+			return err
+		})
+		if a, b, n := originals[0].Load(), originals[1].Load(), len(w.deliveries(w.endpoint)); a != 1 || b != 1 || n != 4 {
+			w.t.Errorf("%d and %d originals of two keys, and %d deliveries with the two before", a, b, n)
 		}
 	}},
 

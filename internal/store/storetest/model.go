@@ -12,8 +12,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// queueing is the promise of the queue as a whole.
+// queueing are the promises of the queue as a whole.
 var queueing = []promise{
+	{"F-A10 nodes that work and die at the same time lose nothing, and end nothing twice", checkStorm},
+
 	{"whatever is done to one endpoint's queue, in whatever order, it is as a list in memory would be", func(w *world) {
 		test := w.t
 		rapid.Check(test, func(t *rapid.T) {

@@ -166,9 +166,11 @@ var nodes = []promise{
 	}},
 
 	{"a take-over moves up to its limit, and less when no more is held", func(w *world) {
-		dead, _ := w.deadAndLive()
-		for range 7 {
-			w.accept(w.endpoint, heldBy(dead))
+		for _, n := range []int{4, 2, 1} {
+			dead, _ := w.deadAndLive()
+			for range n {
+				w.accept(w.endpoint, heldBy(dead))
+			}
 		}
 		w.pass(lease + time.Millisecond)
 		for _, want := range []int{3, 3, 1, 0} {
