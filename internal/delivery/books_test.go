@@ -1,0 +1,77 @@
+package delivery
+
+import (
+	"fmt"
+	"time"
+)
+
+// Books are the engine's books that are not balanced. When no exchange runs, no delivery is
+// held and none is due, there are none.
+func (e *Engine) Books() (off []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	zero := func(name string, n int) {
+		if n != 0 {
+			off = append(off, fmt.Sprintf("%s is %d", name, n))
+		}
+	}
+	zero("busy", e.busy)
+	zero("waiting", e.waiting)
+	zero("fresh", e.fresh)
+	zero("behind", e.behind)
+	zero("held tokens", len(e.held))
+	zero("running gates", len(e.running))
+	zero("gates in turns", len(e.turns.in))
+	zero("gates in line for room", len(e.hungry.in))
+	zero("bytes of bodies", int(e.Budget.Used()))
+	for _, g := range e.parked {
+		if len(g.ready) > 0 {
+			off = append(off, "a parked gate has deliveries ready")
+		}
+	}
+	for _, g := range e.gates {
+		name := "gate " + g.ep.Name + ": "
+		zero(name+"running", g.running)
+		zero(name+"reserved", g.reserved)
+		zero(name+"ready", len(g.ready))
+		zero(name+"ready bytes", g.readyBytes)
+		if g.probing {
+			off = append(off, name+"is probing")
+		}
+		if g.hungry {
+			off = append(off, name+"is hungry")
+		}
+		if g.index >= 0 && (g.index >= len(e.agenda) || e.agenda[g.index] != g) {
+			off = append(off, name+"is not where the agenda has it")
+		}
+	}
+	return off
+}
+
+// Earned is what the endpoint's destination has earned on this node.
+func (e *Engine) Earned(name string) (earned, running int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, g := range e.gates {
+		if g.ep.Name == name {
+			return g.earned, g.running
+		}
+	}
+	return 0, 0
+}
+
+// Busy is how many workers are in use.
+func (e *Engine) Busy() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.busy
+}
+
+// Leased reports whether the node's lease is certain.
+func (e *Engine) Leased() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leased()
+}
+
+var _ = time.Second

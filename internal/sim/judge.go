@@ -1,0 +1,236 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// anyTenant asks the archive for the rows of all.
+var anyTenant kapsel.TenantID
+
+// Deliveries are all deliveries of an endpoint, oldest first; of all endpoints when it is nil.
+func (w *World) Deliveries(ep *kapsel.Endpoint) (all []kapsel.Delivery) {
+	w.Helper()
+	var f store.DeliveryFilter
+	if ep != nil {
+		f.EndpointID = ep.ID
+	}
+	p := store.Page[kapsel.DeliveryID]{Limit: 200}
+	for {
+		page, err := w.db.ListDeliveries(context.Background(), anyTenant, f, p)
+		w.must(err)
+		all = append(all, page...)
+		if len(page) < p.Limit {
+			break
+		}
+		p.Before = page[len(page)-1].ID
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// Delivery is the newest delivery of an event.
+func (w *World) Delivery(id kapsel.EventID) kapsel.Delivery {
+	w.Helper()
+	r, err := w.db.Event(context.Background(), anyTenant, id)
+	w.must(err)
+	return r.Deliveries[len(r.Deliveries)-1]
+}
+
+// Attempts are a delivery's, by number.
+func (w *World) Attempts(id kapsel.DeliveryID) (all []kapsel.Attempt) {
+	w.Helper()
+	for {
+		after := 0
+		if len(all) > 0 {
+			after = all[len(all)-1].Number
+		}
+		page, err := w.db.ListAttempts(context.Background(), anyTenant, id, after, 200)
+		w.must(err)
+		all = append(all, page...)
+		if len(page) < 200 {
+			return all
+		}
+	}
+}
+
+// Circuit is an endpoint's, as stored.
+func (w *World) Circuit(ep *kapsel.Endpoint) kapsel.Circuit {
+	w.Helper()
+	c, err := w.db.Circuit(context.Background(), ep.ID)
+	w.must(err)
+	return c
+}
+
+// Pass lets time pass, and what runs come to rest.
+func (w *World) Pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// Until lets time pass until something is so, looking every step; it ends the test when
+// limit has passed.
+func (w *World) Until(what string, limit, step time.Duration, ok func() bool) {
+	w.Helper()
+	for start := time.Now(); ; w.Pass(step) {
+		synctest.Wait()
+		if ok() {
+			return
+		}
+		if time.Since(start) > limit {
+			w.Fatalf("after %v still not so: %s", limit, what)
+		}
+	}
+}
+
+// UntilDone waits until every delivery is terminal.
+func (w *World) UntilDone(limit time.Duration) {
+	w.Helper()
+	w.Until("every delivery is terminal", limit, max(limit/1000, 10*time.Millisecond), func() bool {
+		return !slices.ContainsFunc(w.Deliveries(nil), func(d kapsel.Delivery) bool { return !d.Status.Terminal() })
+	})
+}
+
+// Acked are the answers with 200 so far.
+func (w *World) Acked() []Acked {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.acked)
+}
+
+// Judge compares what was acknowledged, what was on the wire and what is stored, at a moment
+// of rest, and is what does not fit together. It may be called again: what was terminal when
+// it was last called must still be so.
+type Judge struct {
+	World *World
+	// Max is the policies' highest number of attempts, 0: do not look.
+	Max      int
+	terminal map[kapsel.DeliveryID]kapsel.Delivery
+}
+
+// Faults are the invariants that do not hold.
+func (j *Judge) Faults() (faults []string) {
+	w := j.World
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	deliveries := w.Deliveries(nil)
+	byEvent := map[kapsel.EventID][]kapsel.Delivery{}
+	attempts := map[kapsel.AttemptID]kapsel.Attempt{}
+	held := map[kapsel.AttemptID]bool{}
+	for _, d := range deliveries {
+		byEvent[d.EventID] = append(byEvent[d.EventID], d)
+		j.delivery(d, attempts, bad)
+		if d.Status == kapsel.Delivering {
+			held[d.Token] = true
+		}
+	}
+
+	// What was acknowledged is stored, with one delivery.
+	seen := map[kapsel.EventID]bool{}
+	for _, a := range w.Acked() {
+		if n := len(byEvent[a.Event]); n != 1 {
+			bad("event %s was acknowledged and has %d deliveries, want 1", a.Event, n)
+		}
+		if seen[a.Event] && !a.Duplicate {
+			bad("event %s was acknowledged as new twice", a.Event)
+		}
+		seen[a.Event] = true
+	}
+
+	// What was on the wire has a row; what was answered was on the wire.
+	requests := map[kapsel.AttemptID]*Request{}
+	for _, r := range w.Net.Requests() {
+		if before := requests[r.Attempt]; before != nil {
+			bad("attempt %s was on the wire twice, at %s and %s", r.Attempt, before.At.Format(time.TimeOnly), r.At.Format(time.TimeOnly))
+		}
+		requests[r.Attempt] = r
+		a, recorded := attempts[r.Attempt]
+		switch {
+		case len(byEvent[r.Event]) == 0:
+			bad("event %s was on the wire and is not stored", r.Event)
+		case recorded && a.Number != r.Number:
+			bad("attempt %s is number %d and said %d on the wire", r.Attempt, a.Number, r.Number)
+		case !recorded && !held[r.Attempt]:
+			bad("attempt %s was on the wire at %s and has no row", r.Attempt, r.At.Format(time.TimeOnly))
+		}
+	}
+	for id, a := range attempts {
+		if a.StatusCode != 0 && requests[id] == nil {
+			bad("attempt %s has status %d and was not on the wire", id, a.StatusCode)
+		}
+	}
+	return faults
+}
+
+// delivery judges one delivery and its attempts.
+func (j *Judge) delivery(d kapsel.Delivery, attempts map[kapsel.AttemptID]kapsel.Attempt, bad func(string, ...any)) {
+	rows := j.World.Attempts(d.ID)
+	counted := 0
+	for i, a := range rows {
+		if a.Number != i+1 {
+			bad("delivery %s: attempt %d has number %d", d.ID, i+1, a.Number)
+		}
+		if _, twice := attempts[a.ID]; twice {
+			bad("attempt %s has two rows", a.ID)
+		}
+		attempts[a.ID] = a
+		if a.ErrorCode != kapsel.OutcomeUnknown {
+			counted++
+		}
+		if a.ErrorCode == "" && i != len(rows)-1 {
+			bad("delivery %s was tried again after attempt %d had been answered 2xx", d.ID, a.Number)
+		}
+	}
+	if d.Attempts != len(rows) || d.Counted != counted {
+		bad("delivery %s says %d attempts, %d counted; its rows are %d, %d", d.ID, d.Attempts, d.Counted, len(rows), counted)
+	}
+	if j.Max > 0 && d.Counted > j.Max {
+		bad("delivery %s has %d counted attempts, more than %d", d.ID, d.Counted, j.Max)
+	}
+	last := kapsel.Attempt{ErrorCode: "none"}
+	if len(rows) > 0 {
+		last = rows[len(rows)-1]
+	}
+	switch d.Status {
+	case kapsel.Delivered:
+		if last.ErrorCode != "" || last.StatusCode/100 != 2 {
+			bad("delivery %s is delivered by an attempt of status %d, %s", d.ID, last.StatusCode, last.ErrorCode)
+		}
+	case kapsel.Failed, kapsel.DeadLetter:
+		if last.ErrorCode == "" {
+			bad("delivery %s is %s by an attempt that was answered 2xx", d.ID, d.Status)
+		}
+	}
+	if was, ok := j.terminal[d.ID]; ok {
+		was.ReplayedAs = d.ReplayedAs
+		if was != d {
+			bad("delivery %s was terminal and changed from %+v to %+v", d.ID, was, d)
+		}
+	}
+	if d.Status.Terminal() {
+		if j.terminal == nil {
+			j.terminal = map[kapsel.DeliveryID]kapsel.Delivery{}
+		}
+		j.terminal[d.ID] = d
+	}
+}
+
+// Check fails the test with the invariants that do not hold.
+func (j *Judge) Check() {
+	j.World.Helper()
+	faults := j.Faults()
+	slices.SortFunc(faults, cmp.Compare)
+	for i, f := range faults {
+		if i == 20 {
+			j.World.Errorf("… and %d more", len(faults)-i)
+			break
+		}
+		j.World.Error(f)
+	}
+}

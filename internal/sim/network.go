@@ -1,0 +1,329 @@
+package sim
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/egress"
+)
+
+// Network is where destinations are reached by name, over net.Pipe. It knows no addresses
+// and no DNS.
+type Network struct {
+	mu    sync.Mutex // guards all of it, and every destination
+	hosts map[string]*Destination
+}
+
+// Destination is one host. It remembers every request that reached it.
+type Destination struct {
+	net    *Network
+	Host   string
+	script func(*Request) Answer
+	dial   func() DialFault
+	log    []*Request
+	open   int // requests being answered
+	most   int // of them at once
+}
+
+// Request is a request that a destination has read to its end.
+type Request struct {
+	Destination *Destination
+	N           int // 1, 2, … at this destination
+	At          time.Time
+	Method      string
+	URI         string
+	Host        string
+	Proto       string
+	Header      http.Header
+	Lines       []string // the header's lines as they came
+	Body        []byte
+	Attempt     kapsel.AttemptID
+	Event       kapsel.EventID
+	Number      int // X-Kapsel-Delivery-Attempt
+	From        string
+}
+
+// Answer is what a destination does with a request. The zero Answer cuts the connection.
+type Answer struct {
+	After  time.Duration // when
+	Status int           // 0: the connection is cut
+	Header http.Header
+	Body   string
+	Hang   bool           // nothing is answered until the sender gives up
+	Raw    func(net.Conn) // instead of all but After: writes what it likes; the connection is closed after it
+	Drop   bool           // close the connection after the answer, without saying so before
+}
+
+// DialFault is how connecting goes wrong.
+type DialFault int
+
+// The faults.
+const (
+	Connects DialFault = iota
+	Refuses
+	Swallows // nothing comes back until the dialler gives up
+	Unknown  // the name does not exist
+)
+
+// NewNetwork makes an empty network.
+func NewNetwork() *Network { return &Network{hosts: map[string]*Destination{}} }
+
+// Destination makes the host, or gives it a new script.
+func (n *Network) Destination(host string, script func(*Request) Answer) *Destination {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d := n.hosts[host]
+	if d == nil {
+		d = &Destination{net: n, Host: host}
+		n.hosts[host] = d
+	}
+	d.script = script
+	return d
+}
+
+// Always answers every request with a status.
+func Always(status int) func(*Request) Answer {
+	return func(*Request) Answer { return Answer{Status: status} }
+}
+
+// Script changes what the destination answers from now on.
+func (d *Destination) Script(script func(*Request) Answer) {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	d.script = script
+}
+
+// Dial changes how connecting goes from now on.
+func (d *Destination) Dial(f func() DialFault) {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	d.dial = f
+}
+
+// URL leads to the destination.
+func (d *Destination) URL() string { return "http://" + d.Host + "/hook" }
+
+// Requests are those that the destination has read, in their order.
+func (d *Destination) Requests() []*Request {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	return append([]*Request(nil), d.log...)
+}
+
+// Count is how many there are.
+func (d *Destination) Count() int {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	return len(d.log)
+}
+
+// Open is how many requests are being answered, and the most that were at once.
+func (d *Destination) Open() (now, most int) {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	return d.open, d.most
+}
+
+// Requests are all requests of all destinations.
+func (n *Network) Requests() (all []*Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.hosts {
+		all = append(all, d.log...)
+	}
+	return all
+}
+
+// Uplink is one process's way into the network. It is an http.RoundTripper: a real
+// http.Transport, made as the product makes it, that dials here.
+type Uplink struct {
+	*http.Transport
+	net  *Network
+	name string
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]struct{}
+}
+
+// Uplink makes a way into the network.
+func (n *Network) Uplink(name string) *Uplink {
+	u := &Uplink{Transport: egress.NewTransport(egress.Config{}), net: n, name: name, conns: map[net.Conn]struct{}{}}
+	u.DialContext = u.dialContext
+	u.DialTLSContext = nil
+	return u
+}
+
+// dialTimeout is the product's own for connecting.
+const dialTimeout = 10 * time.Second
+
+func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	fail := func(err error) (net.Conn, error) { return nil, &net.OpError{Op: "dial", Net: network, Err: err} }
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fail(err)
+	}
+	u.net.mu.Lock()
+	d := u.net.hosts[host]
+	fault := Unknown
+	if d != nil {
+		fault = Connects
+		if d.dial != nil {
+			fault = d.dial()
+		}
+	}
+	u.net.mu.Unlock()
+	switch fault {
+	case Unknown:
+		return fail(&net.DNSError{Err: "no such host", Name: host, IsNotFound: true})
+	case Refuses:
+		return fail(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	case Swallows:
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		<-ctx.Done()
+		return fail(ctx.Err())
+	}
+	near, far := net.Pipe()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.cut {
+		near.Close()
+		return fail(os.NewSyscallError("connect", syscall.ENETUNREACH))
+	}
+	u.conns[near] = struct{}{}
+	go d.serve(far, u.name)
+	return near, nil
+}
+
+// Cut ends all connections and lets no new one through, as if the process were dead.
+func (u *Uplink) Cut() {
+	u.mu.Lock()
+	u.cut = true
+	for c := range u.conns {
+		c.Close()
+	}
+	u.mu.Unlock()
+	u.CloseIdleConnections()
+}
+
+// serve answers the requests of one connection.
+func (d *Destination) serve(conn net.Conn, from string) {
+	defer conn.Close()
+	tap := &tap{r: conn}
+	br := bufio.NewReader(tap)
+	for {
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return
+		}
+		r := d.note(req, body, tap.lines(), from)
+		tap.seen.Reset() // what is read while answering belongs to the next
+		done := d.answer(conn, br, r)
+		d.net.mu.Lock()
+		d.open--
+		d.net.mu.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+// note remembers a request.
+func (d *Destination) note(req *http.Request, body []byte, lines []string, from string) *Request {
+	r := &Request{
+		Destination: d, At: time.Now(), Method: req.Method, URI: req.RequestURI, Host: req.Host, Proto: req.Proto,
+		Header: req.Header, Lines: lines, Body: body, From: from,
+	}
+	r.Attempt, _ = kapsel.ParseAttemptID(req.Header.Get("X-Kapsel-Attempt-Id"))
+	r.Event, _ = kapsel.ParseEventID(req.Header.Get("X-Kapsel-Event-Id"))
+	r.Number, _ = strconv.Atoi(req.Header.Get("X-Kapsel-Delivery-Attempt"))
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	d.log = append(d.log, r)
+	r.N = len(d.log)
+	d.open++
+	d.most = max(d.most, d.open)
+	return r
+}
+
+// answer does with a request what the script says, and reports whether the connection is done.
+func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done bool) {
+	d.net.mu.Lock()
+	script := d.script
+	d.net.mu.Unlock()
+	a := script(r)
+
+	more := make(chan error, 1) // the next request's first byte, or the end
+	go func() { _, err := br.Peek(1); more <- err }()
+	if a.Hang {
+		<-more
+		return true
+	}
+	if a.After > 0 {
+		select {
+		case <-more: // the sender gave up
+			return true
+		case <-time.After(a.After):
+		}
+	}
+	switch {
+	case a.Raw != nil:
+		a.Raw(conn)
+		return true
+	case a.Status == 0:
+		return true
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", a.Status, http.StatusText(a.Status))
+	for name, values := range a.Header {
+		for _, v := range values {
+			fmt.Fprintf(&b, "%s: %s\r\n", name, v)
+		}
+	}
+	if a.Status != http.StatusNoContent && a.Status >= 200 {
+		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(a.Body))
+	}
+	b.WriteString("\r\n")
+	b.WriteString(a.Body)
+	if _, err := io.WriteString(conn, b.String()); err != nil || a.Drop {
+		return true
+	}
+	return <-more != nil
+}
+
+// tap keeps what was read of the current request's head.
+type tap struct {
+	r    io.Reader
+	seen strings.Builder
+}
+
+func (t *tap) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if t.seen.Len() < 1<<20 {
+		t.seen.Write(p[:n])
+	}
+	return n, err
+}
+
+// lines are those of the head, the request line left out.
+func (t *tap) lines() []string {
+	head, _, _ := strings.Cut(t.seen.String(), "\r\n\r\n")
+	_, fields, _ := strings.Cut(head, "\r\n")
+	return strings.Split(fields, "\r\n")
+}
