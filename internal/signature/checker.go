@@ -2,11 +2,15 @@ package signature
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/subtle"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -91,26 +95,65 @@ func (k *ed25519Key) check(m *message) bool {
 	return false
 }
 
+// ecdsaKey checks ECDSA signatures (P-256, SHA-256, ASN.1 in base64).
+type ecdsaKey struct{ public *ecdsa.PublicKey }
+
+func (k *ecdsaKey) check(m *message) bool {
+	h := sha256.New()
+	h.Write(m.head)
+	h.Write(m.body)
+	h.Write(m.tail)
+	digest := h.Sum(m.sum[:0])
+	for _, c := range m.signatures[:m.n] {
+		if len(c.text) > 4*72/3 { // the longest that P-256 gives is 72 bytes
+			continue
+		}
+		n, err := inBase64.decode(m.decoded[:], m.text[:copy(m.text[:], c.text)])
+		if err == nil && ecdsa.VerifyASN1(k.public, digest, m.decoded[:n]) {
+			return true
+		}
+	}
+	return false
+}
+
+// tokenKey is for providers that send the secret itself.
+type tokenKey struct{ digest [sha256.Size]byte }
+
+func (k *tokenKey) check(m *message) bool {
+	for _, c := range m.signatures[:m.n] {
+		digest := sha256.Sum256([]byte(c.text)) // of equal length, whatever was sent
+		if c.version == versionToken && subtle.ConstantTimeCompare(digest[:], k.digest[:]) == 1 {
+			return true
+		}
+	}
+	return false
+}
+
 var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New, "sha1": sha1.New}
+
+var errEmptySecret = errors.New("the secret is empty")
 
 // textKey is for providers whose HMAC key is the secret as it is written.
 func textKey(h func() hash.Hash, e encoding) keyer {
 	return func(secret []byte) (checker, error) {
 		if len(secret) == 0 {
-			return nil, errors.New("the secret is empty")
+			return nil, errEmptySecret
 		}
 		return newHMAC("", h, e, secret), nil
 	}
 }
 
-// The versions of Standard Webhooks signatures.
+// The versions of signatures, where a request may hold several kinds: Standard Webhooks
+// names its two, and GitLab can also send a token.
 const (
 	versionHMAC    = "v1"
 	versionEd25519 = "v1a"
+	versionToken   = "token"
 )
 
 // standardKey reads a Standard Webhooks secret: standard base64, with or without whsec_ before
-// it, is the key of an HMAC, and whpk_ with base64 is an Ed25519 public key.
+// it (Supabase: v1,whsec_), is the key of an HMAC, and whpk_ with base64 is an Ed25519
+// public key.
 func standardKey(secret []byte) (checker, error) {
 	if text, ok := bytes.CutPrefix(secret, []byte("whpk_")); ok {
 		public, err := base64.StdEncoding.DecodeString(string(text))
@@ -119,9 +162,49 @@ func standardKey(secret []byte) (checker, error) {
 		}
 		return &ed25519Key{versionEd25519, inBase64, public}, nil
 	}
-	key, err := base64.StdEncoding.DecodeString(string(bytes.TrimPrefix(secret, []byte("whsec_"))))
+	secret = bytes.TrimPrefix(bytes.TrimPrefix(secret, []byte("v1,")), []byte("whsec_"))
+	key, err := base64.StdEncoding.DecodeString(string(secret))
 	if err != nil || len(key) == 0 {
 		return nil, errors.New("the secret is not whsec_ and standard base64")
 	}
 	return newHMAC(versionHMAC, sha256.New, inBase64, key), nil
+}
+
+// hexEd25519Key reads an Ed25519 public key in hex (Discord).
+func hexEd25519Key(secret []byte) (checker, error) {
+	public, err := hex.DecodeString(string(secret))
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return nil, errors.New("the secret is not the application's public key: 64 hex digits")
+	}
+	return &ed25519Key{"", inHex, public}, nil
+}
+
+// p256Key reads a P-256 public key in base64 of its PKIX form (SendGrid).
+func p256Key(secret []byte) (checker, error) {
+	der, err := base64.StdEncoding.DecodeString(string(secret))
+	if err == nil {
+		var any any
+		any, err = x509.ParsePKIXPublicKey(der)
+		if public, ok := any.(*ecdsa.PublicKey); ok && public.Curve == elliptic.P256() {
+			return &ecdsaKey{public}, nil
+		}
+	}
+	return nil, errors.New("the secret is not the verification key: a P-256 public key in base64")
+}
+
+// tokenSecret is for secrets that are sent as they are.
+func tokenSecret(secret []byte) (checker, error) {
+	if len(secret) == 0 {
+		return nil, errEmptySecret
+	}
+	return &tokenKey{sha256.Sum256(secret)}, nil
+}
+
+// gitlabKey reads a secret of GitLab: whsec_ begins a signing token, anything else is a
+// secret token.
+func gitlabKey(secret []byte) (checker, error) {
+	if bytes.HasPrefix(secret, []byte("whsec_")) {
+		return standardKey(secret)
+	}
+	return tokenSecret(secret)
 }

@@ -88,19 +88,31 @@ func pairs(separator, timeKey, signatureKey string) format {
 	}
 }
 
-// content says what is signed: literals and {id}, {time}, {method}, {url}, at most one {body}.
-type content struct {
-	head, tail []piece
-	body       bool
+// A content puts into a message what is signed.
+type content func(r Request, m *message) error
+
+// bodyAlone signs the body and nothing else.
+func bodyAlone(r Request, m *message) error {
+	m.body = r.Body
+	return nil
+}
+
+// template signs what a text says: literals and {id}, {time}, {method}, {url}, at most one {body}.
+func template(text string) content {
+	before, after, hasBody := strings.Cut(text, "{body}")
+	head, tail := pieces(before), pieces(after)
+	return func(r Request, m *message) error {
+		m.head = appendPieces(m.head, head, r, m)
+		m.tail = appendPieces(m.tail, tail, r, m)
+		if hasBody {
+			m.body = r.Body
+		}
+		return nil
+	}
 }
 
 // piece is a literal or, where field is not "", what a field holds.
 type piece struct{ literal, field string }
-
-func template(text string) content {
-	head, tail, body := strings.Cut(text, "{body}")
-	return content{pieces(head), pieces(tail), body}
-}
 
 func pieces(text string) (list []piece) {
 	for text != "" {
@@ -116,16 +128,6 @@ func pieces(text string) (list []piece) {
 		text = rest
 	}
 	return list
-}
-
-// build puts together what is signed.
-func (c *content) build(r Request, m *message) error {
-	m.head = appendPieces(m.head, c.head, r, m)
-	m.tail = appendPieces(m.tail, c.tail, r, m)
-	if c.body {
-		m.body = r.Body
-	}
-	return nil
 }
 
 func appendPieces(b []byte, list []piece, r Request, m *message) []byte {

@@ -1,6 +1,18 @@
 package signature
 
-// Answer is what a provider is to be answered instead of the usual body.
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Answer is what a provider is to be answered instead of the usual body. What it holds may
+// be the caller's own words: send it with X-Content-Type-Options: nosniff.
 type Answer struct {
 	Status      int
 	ContentType string // "": none
@@ -8,12 +20,161 @@ type Answer struct {
 }
 
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if
-// it is none. Ask it of GET requests as they come, and of POST requests that Verify accepted.
+// it is none. Ask it of GET requests as they come, and of POST requests only after Verify
+// accepted them: some of its answers are made with the endpoint's secret.
 func (v *Verifier) Handshake(r Request) *Answer {
-	return nil
+	if v.preset == nil || v.preset.handshake == nil {
+		return nil
+	}
+	return v.preset.handshake(v, r)
 }
 
 // Accepted is the answer that the provider demands for an accepted event; nil: the usual one.
 func (v *Verifier) Accepted() *Answer {
+	if v.preset == nil {
+		return nil
+	}
+	return v.preset.accepted
+}
+
+// maxHandshake is the longest body and the longest challenge of a handshake, in bytes.
+const maxHandshake = 4 << 10
+
+// challenge is the JSON object of a POST that may be a handshake; nil if it is none.
+func challenge(r Request) map[string]json.RawMessage {
+	if r.Method != http.MethodPost || len(r.Body) > maxHandshake {
+		return nil
+	}
+	fields, _ := members(r.Body)
+	return fields
+}
+
+// isPlain reports whether a challenge is 1 to maxHandshake characters of printable ASCII.
+func isPlain(s string) bool {
+	return s != "" && len(s) <= maxHandshake && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// isOpaque reports whether a challenge is letters, digits and what base64 and ids hold
+// beside them. What a secret signs must be no more: it could be the body of an event.
+func isOpaque(s string) bool {
+	return isPlain(s) && len(s) <= 256 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("+/=_-.", r))
+	})
+}
+
+func plainAnswer(text string) *Answer {
+	return &Answer{Status: http.StatusOK, ContentType: "text/plain; charset=utf-8", Body: []byte(text)}
+}
+
+func jsonAnswer(fields any) *Answer {
+	body, err := json.Marshal(fields)
+	if err != nil {
+		panic(err) // maps of strings and ints always encode
+	}
+	return &Answer{Status: http.StatusOK, ContentType: "application/json", Body: body}
+}
+
+func slackHandshake(_ *Verifier, r Request) *Answer {
+	fields := challenge(r)
+	if c := text(fields["challenge"]); text(fields["type"]) == "url_verification" && isPlain(c) {
+		return plainAnswer(c)
+	}
 	return nil
+}
+
+// zoomHandshake proves with the first secret that the endpoint has it.
+func zoomHandshake(v *Verifier, r Request) *Answer {
+	fields := challenge(r)
+	if text(fields["event"]) != "endpoint.url_validation" {
+		return nil
+	}
+	payload, _ := members(fields["payload"])
+	token := text(payload["plainToken"])
+	if !isOpaque(token) {
+		return nil
+	}
+	return jsonAnswer(map[string]string{"plainToken": token, "encryptedToken": hex.EncodeToString(v.sign(token))})
+}
+
+// sign is the HMAC-SHA256 of a text under the first secret.
+func (v *Verifier) sign(text string) []byte {
+	h := hmac.New(sha256.New, v.keys[0].secret)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
+
+// discordHandshake answers the pings of webhook events (type 0) and of interactions (type 1
+// without an event).
+func discordHandshake(_ *Verifier, r Request) *Answer {
+	fields := challenge(r)
+	_, isEvent := fields["event"]
+	switch kind := string(fields["type"]); {
+	case kind == "0":
+		return &Answer{Status: http.StatusNoContent, ContentType: "application/json"}
+	case kind == "1" && !isEvent:
+		return jsonAnswer(map[string]int{"type": 1})
+	}
+	return nil
+}
+
+// bitbucketHandshake answers Data Center's test of a connection.
+func bitbucketHandshake(_ *Verifier, r Request) *Answer {
+	if r.Method == http.MethodPost && r.Header.Get("X-Event-Key") == "diagnostics:ping" {
+		return &Answer{Status: http.StatusOK}
+	}
+	return nil
+}
+
+// xeroHandshake answers the intent to receive, which has no events.
+func xeroHandshake(_ *Verifier, r Request) *Answer {
+	var events []json.RawMessage
+	if list, ok := challenge(r)["events"]; ok && json.Unmarshal(list, &events) == nil && len(events) == 0 {
+		return &Answer{Status: http.StatusOK}
+	}
+	return nil
+}
+
+// query are the parameters of a GET; nil for another method.
+func query(r Request) url.Values {
+	u, err := url.Parse(r.URL)
+	if r.Method != http.MethodGet || err != nil {
+		return nil
+	}
+	return u.Query()
+}
+
+// metaHandshake echoes the challenge to who knows one of the secrets.
+func metaHandshake(v *Verifier, r Request) *Answer {
+	q := query(r)
+	c := q.Get("hub.challenge")
+	if q.Get("hub.mode") != "subscribe" || !isPlain(c) {
+		return nil
+	}
+	given := sha256.Sum256([]byte(q.Get("hub.verify_token")))
+	known := false
+	for _, k := range v.keys {
+		token := sha256.Sum256(k.secret)
+		known = hmac.Equal(given[:], token[:]) || known
+	}
+	if !known {
+		return &Answer{Status: http.StatusForbidden}
+	}
+	return plainAnswer(c)
+}
+
+// xHandshake proves with the first secret that the endpoint has it.
+func xHandshake(v *Verifier, r Request) *Answer {
+	token := query(r).Get("crc_token")
+	if !isOpaque(token) {
+		return nil
+	}
+	return jsonAnswer(map[string]string{"response_token": "sha256=" + base64.StdEncoding.EncodeToString(v.sign(token))})
+}
+
+func oktaHandshake(_ *Verifier, r Request) *Answer {
+	c := r.Header.Get("X-Okta-Verification-Challenge")
+	if r.Method != http.MethodGet || !isPlain(c) {
+		return nil
+	}
+	return jsonAnswer(map[string]string{"verification": c})
 }

@@ -1,33 +1,26 @@
 package signature
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"net/http"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/kapsel-hq/kapsel"
 )
-
-// None is the provider of an endpoint that checks nothing.
-const None = "none"
-
-func isNone(provider string) bool { return provider == "" || provider == None }
 
 // preset says how one provider signs.
 type preset struct {
-	read      reader    // nil: readHeaders
-	headers   []headers // the first whose signature the request has counts
-	format    format    // of the signature header; nil: plain
-	prefix    string    // of a plain signature
-	unit      unit      // of the signed time
-	tolerance time.Duration
-	content   content
-	key       keyer
-	delivery  []string // headers that name a delivery, the same when it is sent again
+	read       reader    // nil: readHeaders
+	headers    []headers // the first whose signature the request has counts
+	format     format    // of the signature header; nil: plain
+	prefix     string    // of a plain signature
+	unit       unit      // of the signed time
+	tolerance  time.Duration
+	content    content // nil: bodyAlone
+	key        keyer
+	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
+
+	delivery  []string                             // headers that name a delivery, the same when it is sent again
+	handshake func(v *Verifier, r Request) *Answer // nil: the provider has none
+	accepted  *Answer                              // nil: the usual one
 }
 
 // headers are the canonical names of the headers that go together; "" where there is none.
@@ -35,7 +28,13 @@ type headers struct{ signature, id, time string }
 
 const fiveMinutes = 5 * time.Minute
 
-// presets are the providers that are built, by name. "hmac" is made by hmacPreset.
+var (
+	sha256Hex    = textKey(sha256.New, inHex)
+	sha256Base64 = textKey(sha256.New, inBase64)
+)
+
+// presets are the providers by name, each with the page that says how it signs. "hmac" is
+// made by hmacPreset.
 var presets = map[string]*preset{
 	// docs.stripe.com/webhooks#verify-manually. The key is the secret's whole text; v0 is for tests.
 	"stripe": {
@@ -43,25 +42,202 @@ var presets = map[string]*preset{
 		format:    pairs(",", "t", "v1"),
 		tolerance: fiveMinutes,
 		content:   template("{time}.{body}"),
-		key:       textKey(sha256.New, inHex),
+		key:       sha256Hex,
 	},
 	// docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries. The older
 	// X-Hub-Signature (SHA-1) does not count.
 	"github": {
 		headers:  []headers{{signature: "X-Hub-Signature-256"}},
 		prefix:   "sha256=",
-		content:  template("{body}"),
-		key:      textKey(sha256.New, inHex),
+		key:      sha256Hex,
 		delivery: []string{"X-Github-Delivery"},
 	},
 	// shopify.dev/docs/apps/build/webhooks/subscribe/https
 	"shopify": {
 		headers:  []headers{{signature: "X-Shopify-Hmac-Sha256"}},
-		content:  template("{body}"),
-		key:      textKey(sha256.New, inBase64),
+		key:      sha256Base64,
 		delivery: []string{"X-Shopify-Webhook-Id"},
 	},
+	// docs.slack.dev/authentication/verifying-requests-from-slack
+	"slack": {
+		headers:   []headers{{signature: "X-Slack-Signature", time: "X-Slack-Request-Timestamp"}},
+		prefix:    "v0=",
+		tolerance: fiveMinutes,
+		content:   template("v0:{time}:{body}"),
+		key:       sha256Hex,
+		handshake: slackHandshake,
+	},
+	// www.twilio.com/docs/usage/security#validating-requests
+	"twilio": {
+		headers:  []headers{{signature: "X-Twilio-Signature"}},
+		content:  twilioContent,
+		key:      twilioKey,
+		delivery: []string{"I-Twilio-Idempotency-Token"},
+		accepted: &Answer{Status: 200, ContentType: "text/xml", Body: []byte("<Response/>")},
+	},
+	// www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
+	"sendgrid": {
+		headers: []headers{{
+			signature: "X-Twilio-Email-Event-Webhook-Signature",
+			time:      "X-Twilio-Email-Event-Webhook-Timestamp",
+		}},
+		tolerance: fiveMinutes,
+		content:   template("{time}{body}"),
+		key:       p256Key,
+	},
+	// developer.squareup.com/docs/webhooks/step3validate
+	"square": {
+		headers: []headers{{signature: "X-Square-Hmacsha256-Signature"}},
+		content: template("{url}{body}"),
+		key:     sha256Base64,
+	},
+	// developer.paypal.com/api/rest/webhooks/rest (self verification)
+	"paypal": {
+		read: readPayPal,
+		headers: []headers{{
+			signature: "Paypal-Transmission-Sig",
+			id:        "Paypal-Transmission-Id",
+			time:      "Paypal-Transmission-Time",
+		}},
+		unit:      rfc3339,
+		tolerance: fiveMinutes,
+		key:       paypalSecret,
+		delivery:  []string{"Paypal-Transmission-Id"},
+	},
+	// developer.paddle.com/webhooks/signature-verification
+	"paddle": {
+		headers:   []headers{{signature: "Paddle-Signature"}},
+		format:    pairs(";", "ts", "h1"),
+		tolerance: fiveMinutes,
+		content:   template("{time}:{body}"),
+		key:       sha256Hex,
+	},
+	// linear.app/developers/webhooks#securing-webhooks
+	"linear": {
+		headers:    []headers{{signature: "Linear-Signature"}},
+		tolerance:  time.Minute,
+		key:        sha256Hex,
+		signedTime: linearTime,
+		delivery:   []string{"Linear-Delivery"},
+	},
+	// developers.zoom.us/docs/api/webhooks#verify-webhook-events
+	"zoom": {
+		headers:   []headers{{signature: "X-Zm-Signature", time: "X-Zm-Request-Timestamp"}},
+		prefix:    "v0=",
+		tolerance: fiveMinutes,
+		content:   template("v0:{time}:{body}"),
+		key:       sha256Hex,
+		handshake: zoomHandshake,
+	},
+	// docs.discord.com/developers/events/webhook-events
+	"discord": {
+		headers:   []headers{{signature: "X-Signature-Ed25519", time: "X-Signature-Timestamp"}},
+		tolerance: fiveMinutes,
+		content:   template("{time}{body}"),
+		key:       hexEd25519Key,
+		handshake: discordHandshake,
+		accepted:  &Answer{Status: 204},
+	},
+	// docs.gitlab.com/user/project/integrations/webhooks
+	"gitlab": {
+		read:      readGitLab,
+		headers:   []headers{{"Webhook-Signature", "Webhook-Id", "Webhook-Timestamp"}},
+		format:    tokens,
+		tolerance: fiveMinutes,
+		content:   template("{id}.{time}.{body}"),
+		key:       gitlabKey,
+		delivery:  []string{"Idempotency-Key", "Webhook-Id"},
+	},
+	// support.atlassian.com/bitbucket-cloud/docs/manage-webhooks#Secure-webhooks
+	"bitbucket": {
+		headers:   []headers{{signature: "X-Hub-Signature"}},
+		prefix:    "sha256=",
+		key:       sha256Hex,
+		handshake: bitbucketHandshake,
+		delivery:  []string{"X-Request-Uuid"},
+	},
+	// developers.hubspot.com/docs/apps/developer-platform/build-apps/authentication/request-validation
+	"hubspot": {
+		headers:   []headers{{signature: "X-Hubspot-Signature-V3", time: "X-Hubspot-Request-Timestamp"}},
+		unit:      millis,
+		tolerance: fiveMinutes,
+		content:   hubspotContent,
+		key:       sha256Base64,
+	},
+	// developers.intercom.com/docs/webhooks/webhook-notifications#signed-notifications
+	"intercom": {
+		headers: []headers{{signature: "X-Hub-Signature"}},
+		prefix:  "sha1=",
+		key:     textKey(sha1.New, inHex),
+	},
+	// documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks. Only the
+	// time and the token are signed: the rest of the body is as trustworthy as the connection.
+	"mailgun": {
+		read:      readMailgun,
+		tolerance: fiveMinutes,
+		content:   template("{time}{id}"),
+		key:       sha256Hex,
+	},
+	// docs.adyen.com/development-resources/webhooks/verify-hmac-signatures
+	"adyen": {
+		read:     readAdyen,
+		headers:  []headers{{signature: "Hmacsignature"}},
+		key:      adyenSecret,
+		accepted: &Answer{Status: 200, ContentType: "text/plain", Body: []byte("[accepted]")},
+	},
+	// developer.xero.com/documentation/guides/webhooks/overview. Its intent to receive is a
+	// request like others, signed well or badly.
+	"xero": {
+		headers:   []headers{{signature: "X-Xero-Signature"}},
+		key:       sha256Base64,
+		handshake: xeroHandshake,
+		accepted:  &Answer{Status: 200},
+	},
+	// developers.facebook.com/docs/graph-api/webhooks/getting-started. One of the secrets is
+	// the app's; the verify token is another of them, or the same.
+	"meta": {
+		headers:   []headers{{signature: "X-Hub-Signature-256"}},
+		prefix:    "sha256=",
+		key:       sha256Hex,
+		handshake: metaHandshake,
+	},
+	// docs.x.com/x-api/webhooks/quickstart
+	"x": {
+		headers:   []headers{{signature: "X-Twitter-Webhooks-Signature"}},
+		prefix:    "sha256=",
+		key:       sha256Base64,
+		handshake: xHandshake,
+	},
+	// developer.okta.com/docs/concepts/event-hooks. The secret is the value of the
+	// Authorization header.
+	"okta": {
+		read:      readToken,
+		headers:   []headers{{signature: "Authorization"}},
+		key:       tokenSecret,
+		handshake: oktaHandshake,
+	},
+	// developer.zendesk.com/documentation/webhooks/verifying
+	"zendesk": {
+		headers:   []headers{{signature: "X-Zendesk-Webhook-Signature", time: "X-Zendesk-Webhook-Signature-Timestamp"}},
+		unit:      rfc3339,
+		tolerance: fiveMinutes,
+		content:   template("{time}{body}"),
+		key:       sha256Base64,
+	},
+	// docs.gitea.com/usage/repository/webhooks; Forgejo sends its own names as well.
+	"gitea": {
+		headers:  []headers{{signature: "X-Gitea-Signature"}, {signature: "X-Forgejo-Signature"}},
+		key:      sha256Hex,
+		delivery: []string{"X-Gitea-Delivery", "X-Forgejo-Delivery"},
+	},
+
 	"standard-webhooks": standard(),
+	"svix":              standard(), // docs.svix.com/receiving/verifying-payloads/how-manual
+	"openai":            standard(), // platform.openai.com/docs/guides/webhooks
+	"clerk":             standard(), // clerk.com/docs/webhooks/overview
+	"resend":            standard(), // resend.com/docs/dashboard/webhooks/verify-webhooks-requests
+	"replicate":         standard(), // replicate.com/docs/topics/webhooks/verify-webhook
+	"supabase":          standard(), // supabase.com/docs/guides/auth/auth-hooks
 }
 
 // standard is Standard Webhooks 1.0 (github.com/standard-webhooks/standard-webhooks), under
@@ -80,13 +256,7 @@ func standard() *preset {
 	}
 }
 
-// later are providers of the contract that are not built yet.
-var later = []string{
-	"slack", "twilio", "sendgrid", "square", "paypal", "paddle", "linear", "svix", "zoom", "discord", "gitlab",
-	"bitbucket", "hubspot", "intercom", "mailgun", "adyen", "xero", "meta", "x", "okta", "zendesk", "openai", "clerk",
-	"resend", "replicate", "supabase", "gitea",
-}
-
+// init fills in what presets leave out.
 func init() {
 	for _, p := range presets {
 		p.complete()
@@ -100,138 +270,8 @@ func (p *preset) complete() *preset {
 	if p.format == nil {
 		p.format = plain
 	}
+	if p.content == nil {
+		p.content = bodyAlone
+	}
 	return p
-}
-
-// Defaults of the settings of provider "hmac".
-const (
-	DefaultHeader    = "X-Webhook-Signature"
-	DefaultAlgorithm = "sha256"
-	DefaultEncoding  = "hex"
-)
-
-// hmacPreset is provider "hmac": an HMAC of the body, as the endpoint's settings say.
-func hmacPreset(v kapsel.Verification) *preset {
-	if v.Header == "" {
-		v.Header = DefaultHeader
-	}
-	if v.Algorithm == "" {
-		v.Algorithm = DefaultAlgorithm
-	}
-	e := inHex
-	if v.Encoding == "base64" {
-		e = inBase64
-	}
-	p := &preset{
-		headers: []headers{{signature: http.CanonicalHeaderKey(v.Header)}},
-		prefix:  v.Prefix,
-		content: template("{body}"),
-		key:     textKey(hashes[v.Algorithm], e),
-	}
-	return p.complete()
-}
-
-var errNoSecret = errors.New("verification needs at least one secret")
-
-// presetFor is the preset of settings, or what Check says of them first.
-func presetFor(v kapsel.Verification) (*preset, error) {
-	if fields := checkSettings(v); len(fields) > 0 {
-		return nil, fmt.Errorf("%s: %s", fields[0].Field, fields[0].Detail)
-	}
-	if v.Provider == "hmac" {
-		return hmacPreset(v), nil
-	}
-	return presets[v.Provider], nil
-}
-
-// Providers are the names that are built, in order, without None.
-func Providers() []string {
-	names := []string{"hmac"}
-	for name := range presets {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// DeliveryIDHeader is the provider's own headers that name a delivery and stay the same when
-// it is sent again, in canonical form; nil where it has none.
-func DeliveryIDHeader(provider string) []string {
-	if p := presets[provider]; p != nil {
-		return p.delivery
-	}
-	return nil
-}
-
-// MaxTolerance is the longest tolerance that an endpoint may set.
-const MaxTolerance = 24 * time.Hour
-
-// Check is what is wrong with an endpoint's settings, each with its field below
-// "verification"; nil if nothing is. It does not look into secrets; CheckSecret does.
-func Check(v kapsel.Verification) []kapsel.FieldError {
-	fields := checkSettings(v)
-	if len(fields) == 0 && !isNone(v.Provider) && len(v.Secrets) == 0 {
-		fields = append(fields, field("secrets", "%v", errNoSecret))
-	}
-	return fields
-}
-
-func field(name, format string, args ...any) kapsel.FieldError {
-	return kapsel.FieldError{Field: "verification." + name, Detail: fmt.Sprintf(format, args...)}
-}
-
-func checkSettings(v kapsel.Verification) (fields []kapsel.FieldError) {
-	switch {
-	case isNone(v.Provider), v.Provider == "hmac", presets[v.Provider] != nil:
-	case slices.Contains(later, v.Provider):
-		return append(fields, field("provider", "%s is not supported yet", v.Provider))
-	default:
-		return append(fields, field("provider", "no such provider; one of none, %s", strings.Join(Providers(), ", ")))
-	}
-	if v.Tolerance < 0 || v.Tolerance > MaxTolerance {
-		fields = append(fields, field("tolerance", "must be from 1s to %s", MaxTolerance))
-	}
-	if v.Provider != "hmac" {
-		for name, value := range map[string]string{"header": v.Header, "algorithm": v.Algorithm, "encoding": v.Encoding, "prefix": v.Prefix} {
-			if value != "" {
-				fields = append(fields, field(name, "is for provider hmac only"))
-			}
-		}
-		slices.SortFunc(fields, func(a, b kapsel.FieldError) int { return strings.Compare(a.Field, b.Field) })
-		return fields
-	}
-	if v.Header != "" && !isToken(v.Header) {
-		fields = append(fields, field("header", "is not a header name"))
-	}
-	if v.Algorithm != "" && hashes[v.Algorithm] == nil {
-		fields = append(fields, field("algorithm", "must be sha256, sha512 or sha1"))
-	}
-	if v.Encoding != "" && v.Encoding != "hex" && v.Encoding != "base64" {
-		fields = append(fields, field("encoding", "must be hex or base64"))
-	}
-	if len(v.Prefix) > 64 || strings.ContainsFunc(v.Prefix, func(r rune) bool { return r < ' ' || r > '~' }) {
-		fields = append(fields, field("prefix", "must be at most 64 printable ASCII characters"))
-	}
-	return fields
-}
-
-// isToken reports whether s can be a header name (RFC 9110: a token), of at most 128 bytes.
-func isToken(s string) bool {
-	return s != "" && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	})
-}
-
-// CheckSecret is what is wrong with a secret for settings that Check accepts: nil, or an
-// error for people that does not show the secret.
-func CheckSecret(v kapsel.Verification, secret []byte) error {
-	if isNone(v.Provider) {
-		return nil
-	}
-	p, err := presetFor(v)
-	if err != nil {
-		return err
-	}
-	_, err = p.key(secret)
-	return err
 }

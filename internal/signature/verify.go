@@ -11,7 +11,9 @@
 package signature
 
 import (
+	"bytes"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -46,7 +48,8 @@ type Verifier struct {
 }
 
 type key struct {
-	id string
+	id     string
+	secret []byte // as the owner gave it, for handshakes
 	checker
 }
 
@@ -73,7 +76,7 @@ func New(v kapsel.Verification, keys []Key) (*Verifier, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.keys = append(out.keys, key{k.ID.String(), c})
+		out.keys = append(out.keys, key{k.ID.String(), bytes.Clone(k.Value), c})
 	}
 	return out, nil
 }
@@ -82,12 +85,13 @@ func New(v kapsel.Verification, keys []Key) (*Verifier, error) {
 // the verdict is then not valid.
 func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, error) {
 	verdict := kapsel.SignatureVerdict{Scheme: v.name}
-	if v.preset == nil {
+	p := v.preset
+	if p == nil {
 		return verdict, nil
 	}
 	m := messages.Get().(*message)
 	defer m.release()
-	if err := v.preset.read(v.preset, r, m); err != nil {
+	if err := p.read(p, r, m); err != nil {
 		return verdict, err
 	}
 	if !m.at.IsZero() {
@@ -96,17 +100,26 @@ func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, er
 			return verdict, err
 		}
 	}
-	if err := v.preset.content.build(r, m); err != nil {
+	if err := p.content(r, m); err != nil {
 		return verdict, err
 	}
-	for i := range v.keys {
-		if v.keys[i].check(m) {
-			verdict.Valid = true
-			verdict.KeyID = v.keys[i].id
-			return verdict, nil
+	by := slices.IndexFunc(v.keys, func(k key) bool { return k.check(m) })
+	if by < 0 {
+		return verdict, refuse("no signature of the request was made with a secret of this endpoint over what arrived")
+	}
+	if p.signedTime != nil { // only now is it known to be the provider's
+		at, err := p.signedTime(r)
+		if err != nil {
+			return verdict, err
+		}
+		verdict.Skew = now.Sub(at)
+		if err := withinTolerance(verdict.Skew, v.tolerance); err != nil {
+			return verdict, err
 		}
 	}
-	return verdict, refuse("no signature of the request was made with a secret of this endpoint over what arrived")
+	verdict.Valid = true
+	verdict.KeyID = v.keys[by].id
+	return verdict, nil
 }
 
 // withinTolerance compares a skew (our time less the signed one) with the tolerance, which
@@ -137,12 +150,13 @@ type message struct {
 	n          int
 
 	head, body, tail []byte
+	parts            []part // Adyen's: instead of all of the above, each with its own
 
 	// Scratch of the checkers: a computed signature, and one of the request before and after
-	// it is decoded. The longest is SHA-512 in hex; base64 decodes in steps of 3 bytes.
+	// it is decoded. The longest are SHA-512 and Ed25519 in hex.
 	sum     [64]byte
 	text    [128]byte
-	decoded [66]byte
+	decoded [96]byte
 }
 
 // candidate is one signature of a request, still encoded. Version is "" where the format has none.
