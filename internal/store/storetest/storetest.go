@@ -1,5 +1,5 @@
 // Package storetest checks an implementation of store.Store against every promise of its
-// contract (Run), measures it (BenchmarkStore), and makes stores that fail on purpose
+// contract (Run, RunReopen), measures it (BenchmarkStore), and makes stores that fail on purpose
 // (Faulty).
 //
 // A bug found in one implementation becomes a promise here, so that no other has it.
