@@ -70,7 +70,7 @@ func tuneMemory(bodies int64) {
 		debug.SetGCPercent(300)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(128<<20 + bodies*3/2)
+		debug.SetMemoryLimit(96<<20 + bodies*5/4)
 	}
 }
 
@@ -126,7 +126,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	}
 	in := ingest.Config{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
-		PublicURL: c.PublicURL, Capacity: c.Capacity, Log: s.log,
+		PublicURL: c.PublicURL, Capacity: c.Capacity, Proxies: c.proxies, Log: s.log,
 	}
 	if c.Dev {
 		in.Wait = s.wait

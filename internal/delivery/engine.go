@@ -76,10 +76,11 @@ type Engine struct {
 	doubtful  bool                          // an acceptance was not confirmed: look for what it left
 	exhausted bool                          // all workers were busy at the last start
 
-	work    sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
-	cut     context.Context
-	cutNow  context.CancelFunc // ends running exchanges
-	stopped chan struct{}      // closed when recording may no longer wait for the store
+	work   sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
+	cut    context.Context
+	cutNow context.CancelFunc // ends running exchanges
+	last   context.Context
+	giveUp context.CancelFunc // ends writes to the store that stopping can wait for no longer
 }
 
 // New makes an engine; Run makes it work.
@@ -90,9 +91,9 @@ func New(cfg Config) *Engine {
 		gates:   map[kapsel.EndpointID]*gate{},
 		running: map[*gate]struct{}{},
 		held:    map[kapsel.AttemptID]struct{}{},
-		stopped: make(chan struct{}),
 	}
 	e.cut, e.cutNow = context.WithCancel(context.Background())
+	e.last, e.giveUp = context.WithCancel(context.Background())
 	e.couriers.engine = e
 	e.metrics = newMetrics(e)
 	cfg.Settings.OnChange(e.settingsChanged)
@@ -140,12 +141,14 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	case <-idle:
 	case <-end.C:
 		e.cutNow()
-		time.AfterFunc(2*time.Second, func() { close(e.stopped) })
+		late := time.AfterFunc(recordGrace, e.giveUp)
 		<-idle
+		late.Stop()
 	}
 	died()
 	loops.Wait()
 	e.cutNow()
+	e.giveUp()
 	e.mu.Lock()
 	node := e.node
 	e.mu.Unlock()
@@ -155,6 +158,9 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 		e.Log.Warn("the node could not sign off; its lease will run out", "error", err)
 	}
 }
+
+// recordGrace is how long the records of exchanges that were cut may take.
+const recordGrace = 2 * time.Second
 
 // leaseLoop renews the node's lease every fifth of it.
 func (e *Engine) leaseLoop(ctx context.Context) {
@@ -333,14 +339,14 @@ func (e *Engine) background(f func()) {
 // wait no longer; then the node's lease runs out and another node finds what was held.
 func (e *Engine) insist(write func(ctx context.Context) error) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(e.last, 30*time.Second)
 		err := write(ctx)
 		cancel()
 		if err == nil || !errors.Is(err, &kapsel.Error{Code: kapsel.DatabaseUnavailable}) {
 			return err
 		}
 		select {
-		case <-e.stopped:
+		case <-e.last.Done():
 			return err
 		case <-time.After(wait):
 		}

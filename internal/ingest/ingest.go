@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,8 +50,9 @@ type Config struct {
 	Engine    *delivery.Engine
 	Vault     *secret.Vault
 	Budget    *budget.Budget
-	PublicURL string // base of what providers sign
-	Capacity  int    // requests waiting for a commit before new ones get 503
+	PublicURL string         // base of what providers sign
+	Capacity  int            // requests waiting for a commit before new ones get 503
+	Proxies   []netip.Prefix // whose X-Forwarded-For is believed
 	Log       *slog.Logger
 	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
 	// its status: for development.
@@ -307,8 +309,30 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case code == kapsel.DatabaseUnavailable || code == kapsel.InvalidSignature:
 		level = slog.LevelInfo
 	}
-	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path)
+	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path, "client", clientOf(r, h.Proxies))
 	problem.Write(w, r, err)
+}
+
+// clientOf is the address that a request came from. Behind trusted proxies it is the last
+// one of X-Forwarded-For that is not such a proxy itself: what stands before it is hearsay.
+func clientOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
+	trusted := func(a netip.Addr) bool {
+		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	client := remote.Addr().Unmap()
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && trusted(client); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		client = hop.Unmap()
+	}
+	return client
 }
 
 // enter reserves a place and the body's memory before the body is read.
