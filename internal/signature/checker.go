@@ -181,11 +181,9 @@ func hexEd25519Key(secret []byte) (checker, error) {
 
 // p256Key reads a P-256 public key in base64 of its PKIX form (SendGrid).
 func p256Key(secret []byte) (checker, error) {
-	der, err := base64.StdEncoding.DecodeString(string(secret))
-	if err == nil {
-		var any any
-		any, err = x509.ParsePKIXPublicKey(der)
-		if public, ok := any.(*ecdsa.PublicKey); ok && public.Curve == elliptic.P256() {
+	if der, err := base64.StdEncoding.DecodeString(string(secret)); err == nil {
+		key, _ := x509.ParsePKIXPublicKey(der) // nil if it is none
+		if public, ok := key.(*ecdsa.PublicKey); ok && public.Curve == elliptic.P256() {
 			return &ecdsaKey{public}, nil
 		}
 	}
