@@ -24,8 +24,11 @@ const (
 // nobody reads it, which a busy writer never lets happen: so a WAL that has grown too long
 // is begun anew with reads and writes held back for a moment.
 type checkpointer struct {
-	s     *Store
-	c     *conn
+	s *Store
+	c *conn
+	// every how many pages a checkpoint is due, and from how many on the WAL is begun anew.
+	every, restartAt int
+
 	pages atomic.Int64  // written since the last checkpoint
 	due   chan struct{} // of capacity 1
 	quit  chan struct{}
@@ -33,7 +36,10 @@ type checkpointer struct {
 }
 
 func newCheckpointer(s *Store, c *conn) *checkpointer {
-	return &checkpointer{s: s, c: c, due: make(chan struct{}, 1), quit: make(chan struct{})}
+	return &checkpointer{
+		s: s, c: c, every: walStep / pageSize, restartAt: walRestart / pageSize,
+		due: make(chan struct{}, 1), quit: make(chan struct{}),
+	}
 }
 
 // start begins with what an earlier process may have left in the WAL.
@@ -50,7 +56,7 @@ func (k *checkpointer) stop() {
 
 // note counts pages written to the WAL. The writer calls it.
 func (k *checkpointer) note(pages int) {
-	if k.pages.Add(int64(pages)) >= walStep/pageSize {
+	if k.pages.Add(int64(pages)) >= int64(k.every) {
 		select {
 		case k.due <- struct{}{}:
 		default:
@@ -73,7 +79,7 @@ func (k *checkpointer) run() {
 
 func (k *checkpointer) step() error {
 	pages, err := k.copy()
-	if err != nil || pages < walRestart/pageSize {
+	if err != nil || pages < k.restartAt {
 		return err
 	}
 	// Each time only what was written meanwhile is left: restart is to find little.
@@ -88,7 +94,12 @@ func (k *checkpointer) step() error {
 // copy copies what the WAL has now, and returns how much that is.
 func (k *checkpointer) copy() (pages int, err error) {
 	k.pages.Store(0)
-	pages, _, err = k.c.checkpoint(checkpointPassive)
+	for range 10 {
+		// Busy: it looked at the WAL's header just as the writer changed it.
+		if pages, _, err = k.c.checkpoint(checkpointPassive); !isBusy(err) {
+			break
+		}
+	}
 	return pages, err
 }
 

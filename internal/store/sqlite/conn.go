@@ -95,6 +95,12 @@ func rowsFault(err error) bool {
 	return false
 }
 
+// isBusy reports whether another connection was in the way.
+func isBusy(err error) bool {
+	var e *dbError
+	return errors.As(err, &e) && e.code&0xff == sqlite3.SQLITE_BUSY
+}
+
 // changes is how many rows the last INSERT, UPDATE or DELETE changed.
 func (c *conn) changes() int { return int(sqlite3.Xsqlite3_changes(c.tls, c.db)) }
 

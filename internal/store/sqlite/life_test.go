@@ -18,7 +18,12 @@ import (
 // openTest opens a new database that the test's end closes.
 func openTest(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "kapsel.db"), Options{Migrate: true})
+	return openAt(t, filepath.Join(t.TempDir(), "kapsel.db"))
+}
+
+func openAt(t testing.TB, path string) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), path, Options{Migrate: true})
 	if err != nil {
 		t.Fatal(err)
 	}

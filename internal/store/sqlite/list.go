@@ -150,13 +150,14 @@ func highest(ids [][16]byte, n int) [][16]byte {
 // endpointsIn are the endpoints that a list is about, deleted ones included: one, a tenant's
 // or all. Another tenant's is none.
 func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID) (ids []kapsel.EndpointID, err error) {
+	if tenant.IsZero() && !endpoint.IsZero() {
+		return []kapsel.EndpointID{endpoint}, nil
+	}
 	err = s.read(ctx, func(c *conn) error {
 		var q *stmt
 		switch {
-		case !endpoint.IsZero() && !tenant.IsZero():
-			q = c.query(`SELECT id FROM endpoints WHERE id = ? AND tenant_id = ?`, endpoint, tenant)
 		case !endpoint.IsZero():
-			q = c.query(`SELECT id FROM endpoints WHERE id = ?`, endpoint)
+			q = c.query(`SELECT id FROM endpoints WHERE id = ? AND tenant_id = ?`, endpoint, tenant)
 		case !tenant.IsZero():
 			q = c.query(`SELECT id FROM endpoints WHERE tenant_id = ?`, tenant)
 		default:

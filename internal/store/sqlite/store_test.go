@@ -2,59 +2,365 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-func TestLife(t *testing.T) {
-	s := openTest(t)
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return openTest(t) })
+}
+
+// copyFiles copies a database as a crash would leave it, with the first wal bytes of its WAL
+// (all of them when negative), and returns the copy's path.
+func copyFiles(t *testing.T, s *Store, wal int) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy.db")
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(s.path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if suffix == "-wal" && wal >= 0 {
+			b = b[:wal]
+		}
+		if err := os.WriteFile(to+suffix, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
+}
+
+func walSize(t *testing.T, s *Store) int {
+	t.Helper()
+	f, err := os.Stat(s.path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(f.Size())
+}
+
+// TestCrash_FA3_WhatReturnedIsThere opens copies of a database that was never closed.
+func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 	ctx := context.Background()
-	if err := s.Join(ctx, testNode, testTime, 10*time.Second); err != nil {
+	s := openTest(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.Join(ctx, testNode, testTime, time.Minute))
+	must(s.CreateTenant(ctx, kapsel.Tenant{ID: testTenant, CreatedAt: testTime}))
+	in := acceptance(testEndpoint, testTime, []byte("body"))
+	in.Event.IdempotencyKey = []byte("key")
+	check := func(step string, want kapsel.Delivery) {
+		t.Helper()
+		c, err := Open(ctx, copyFiles(t, s, -1), Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+		defer c.Close()
+		got, err := c.Event(ctx, testTenant, in.Event.ID)
+		if diff := cmp.Diff(store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{want}}, got); diff != "" || err != nil {
+			t.Fatalf("%s: %v (-want +got):\n%s", step, err, diff)
+		}
+		attempts, err := c.ListAttempts(ctx, testTenant, want.ID, 0, 10)
+		if err != nil || len(attempts) != want.Attempts {
+			t.Fatalf("%s: %d attempts, %v", step, len(attempts), err)
+		}
+	}
+
+	_, err := s.Accept(ctx, in)
+	must(err)
+	check("accepted", in.Delivery)
+	done := answer(t, in.Delivery, 503, testTime)
+	must(s.Complete(ctx, done))
+	check("completed", done.Delivery)
+	claimed, err := s.Claim(ctx, testNode, testTime.Add(time.Hour), []store.Want{{EndpointID: testEndpoint, Limit: 1}}, 1)
+	must(err)
+	check("claimed", claimed[0].Delivery)
+	claimed[0].Delivery.DueAt = testTime
+	must(s.GiveBack(ctx, []kapsel.Delivery{claimed[0].Delivery}))
+	back := done.Delivery
+	back.DueAt, back.Claims = testTime, claimed[0].Delivery.Claims
+	check("given back", back)
+	canceled, err := s.MoveDelivery(ctx, testTenant, back.ID, kapsel.Cancel{}, testTime)
+	must(err)
+	check("canceled", canceled)
+}
+
+// TestCrash_FA2_BatchIsWholeOrNotThere cuts the WAL inside the batch that was written last.
+func TestCrash_FA2_BatchIsWholeOrNotThere(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	first := acceptance(testEndpoint, testTime, nil)
+	if _, err := s.Accept(ctx, first); err != nil {
 		t.Fatal(err)
 	}
-	in := acceptance(testEndpoint, testTime, []byte("hello"))
-	in.Event.IdempotencyKey = []byte("k")
-	got, err := s.Accept(ctx, in)
-	if err != nil || got != (store.Accepted{EventID: in.Event.ID}) {
-		t.Fatalf("Accept = %+v, %v", got, err)
+	before := walSize(t, s)
+	const calls = 100
+	var batches []int
+	s.writer.observe = func(calls int, _ time.Duration) { batches = append(batches, calls) }
+	release := hold(s)
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			if _, err := s.Accept(ctx, acceptance(testEndpoint, testTime, make([]byte, 1000))); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	again := acceptance(testEndpoint, testTime, []byte("other"))
-	again.Event.IdempotencyKey = []byte("k")
-	got, err = s.Accept(ctx, again)
-	if err != nil || got != (store.Accepted{EventID: in.Event.ID, Duplicate: true}) {
-		t.Fatalf("Accept again = %+v, %v", got, err)
+	for queued := 0; queued < calls; { // busy, but only until all of them have come
+		s.writer.mu.Lock()
+		queued = len(s.writer.hot)
+		s.writer.mu.Unlock()
 	}
-	held, err := s.Held(ctx, testNode)
-	if err != nil || len(held) != 1 || held[0] != in.Delivery {
-		t.Fatalf("Held = %+v, %v", held, err)
+	release()
+	wg.Wait()
+	after := walSize(t, s)
+	if len(batches) != 1 || after <= before {
+		t.Fatalf("batches of %v, WAL from %d to %d", batches, before, after)
 	}
-	if err := s.Complete(ctx, answer(t, in.Delivery, 500, testTime)); err != nil {
-		t.Fatal(err)
-	}
-	backlog, err := s.Backlog(ctx)
-	if err != nil || len(backlog) != 1 || !backlog[0].DueAt.Equal(testTime.Add(time.Second)) {
-		t.Fatalf("Backlog = %+v, %v", backlog, err)
-	}
-	claimed, err := s.Claim(ctx, testNode, testTime.Add(time.Second), []store.Want{{EndpointID: testEndpoint, Limit: 10}}, 1000)
-	if err != nil || len(claimed) != 1 || string(claimed[0].Event.Body) != "hello" {
-		t.Fatalf("Claim = %+v, %v", claimed, err)
-	}
-	if err := s.Complete(ctx, answer(t, in.Delivery, 200, testTime)); kapsel.CodeOf(err) != kapsel.Conflict {
-		t.Fatalf("Complete under the old token = %v", err)
-	}
-	if err := s.Join(ctx, kapsel.NewNodeID(testTime), testTime, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	moved, err := s.TakeOver(ctx, testTime.Add(2*time.Second), 10)
-	if err != nil || moved != 1 {
-		t.Fatalf("TakeOver = %d, %v", moved, err)
+	for i := range 21 {
+		cut := before + (after-before)*i/20
+		c, err := Open(ctx, copyFiles(t, s, cut), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, err := c.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{EndpointID: testEndpoint}, store.Page[kapsel.EventID]{Limit: 1000})
+		deliveries, err2 := c.ListDeliveries(ctx, kapsel.TenantID{}, store.DeliveryFilter{}, store.Page[kapsel.DeliveryID]{Limit: 1000})
+		want := 1
+		if cut == after {
+			want += calls
+		}
+		if err := errors.Join(err, err2); err != nil || len(events) != want || len(deliveries) != want {
+			t.Errorf("cut at %d of %d to %d: %d events, %d deliveries, %v; want %d", cut, before, after, len(events), len(deliveries), err, want)
+		}
+		c.Close()
 	}
 }
 
-func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return openTest(t) })
+func TestSecondProcessIsKeptOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		s := openTest(t)
+		start := time.Now()
+		_, err := Open(ctx, s.path, Options{})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+			t.Errorf("error is %v, want one that names process %d", err, os.Getpid())
+		}
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("waited %v, want 10s", d)
+		}
+		canceled, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err := Open(canceled, s.path, Options{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error is %v, want the context's", err)
+		}
+
+		time.AfterFunc(time.Second, func() { s.Close() })
+		second, err := Open(ctx, s.path, Options{})
+		if err != nil {
+			t.Fatalf("after the first has left: %v", err)
+		}
+		second.Close()
+	})
+}
+
+func TestSchema(t *testing.T) {
+	ctx := context.Background()
+	exec := func(t *testing.T, path, statement string) {
+		t.Helper()
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name    string
+		prepare func(t *testing.T, path string)
+		migrate bool
+		want    string // of the error; "": none
+	}{
+		{"a new database", func(*testing.T, string) {}, true, ""},
+		{"a new database, not to be migrated", func(*testing.T, string) {}, false, "kapsel migrate"},
+		{"of this version", func(t *testing.T, path string) { openAt(t, path).Close() }, false, ""},
+		{"of a newer version that this one can use", func(t *testing.T, path string) {
+			openAt(t, path).Close()
+			exec(t, path, `UPDATE schema_info SET version = version + 1`)
+		}, true, ""},
+		{"of a newer version that this one cannot use", func(t *testing.T, path string) {
+			openAt(t, path).Close()
+			exec(t, path, `UPDATE schema_info SET version = version + 1, readable_by = readable_by + 1`)
+		}, true, "newer release"},
+		{"another's database", func(t *testing.T, path string) {
+			exec(t, path, `CREATE TABLE a (b); CREATE TABLE b (b); CREATE TABLE c (b)`)
+		}, true, "not Kapsel's"},
+		{"not a database", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, make([]byte, 10_000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, true, "not a database"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sub", "kapsel.db")
+			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			tt.prepare(t, path)
+			s, err := Open(ctx, path, Options{Migrate: tt.migrate})
+			if err == nil {
+				s.Close()
+			}
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error is %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestFilesAreTheOwners(t *testing.T) {
+	s := openTest(t)
+	if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		f, err := os.Stat(s.path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", f.Name(), f.Mode())
+		}
+	}
+}
+
+func TestBackup(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	before := acceptance(testEndpoint, testTime, make([]byte, 20<<20)) // takes several steps
+	if _, err := s.Accept(ctx, before); err != nil {
+		t.Fatal(err)
+	}
+	writing, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for writing.Err() == nil {
+			if _, err := s.Accept(ctx, acceptance(testEndpoint, testTime, make([]byte, 10_000))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	to := filepath.Join(t.TempDir(), "backup.db")
+	if err := os.WriteFile(to+".incomplete", []byte("an earlier one was cut short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Backup(ctx, to)
+	stop()
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(to + "*")
+	if err != nil || len(files) != 1 {
+		t.Errorf("files are %v, %v; want the backup only", files, err)
+	}
+	b, err := Open(ctx, to, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got, err := b.Event(ctx, kapsel.TenantID{}, before.Event.ID)
+	if err != nil || got.Event.Size != before.Event.Size {
+		t.Errorf("event is of %d bytes, %v", got.Event.Size, err)
+	}
+	err = b.read(ctx, func(c *conn) error {
+		_, err := c.query(`PRAGMA integrity_check`).one(func(s *stmt) {
+			if text := s.colText(); text != "ok" {
+				t.Error(text)
+			}
+		})
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := b.Ping(ctx); err != nil {
+		t.Errorf("the backup cannot be written: %v", err)
+	}
+}
+
+func TestBackupLeavesOtherFilesAlone(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	to := filepath.Join(t.TempDir(), "there")
+	if err := os.WriteFile(to, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Backup(ctx, s.path, to); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("onto a file that is there: %v", err)
+	}
+	if b, err := os.ReadFile(to); err != nil || string(b) != "precious" {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := Backup(canceled, s.path, to+"2"); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	if err := Backup(ctx, s.path+"-missing", to+"2"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of no database: %v", err)
+	}
+	if files, _ := filepath.Glob(to + "*"); len(files) != 1 {
+		t.Errorf("left %v", files)
+	}
+}
+
+// TestWALStaysBounded writes without a pause, with reads going on.
+func TestWALStaysBounded(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	const restartAt = 200 // pages
+	release := hold(s)    // the writer tells the checkpointer: neither looks now
+	s.ckpt.every, s.ckpt.restartAt = 25, restartAt
+	release()
+	writing, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for writing.Err() == nil {
+			if _, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 100}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	const total = 16 * restartAt * pageSize
+	for written := 0; written < total; written += 100_000 {
+		if _, err := s.Accept(ctx, acceptance(testEndpoint, testTime, make([]byte, 100_000))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	wg.Wait()
+	if size := walSize(t, s); size > total/2 {
+		t.Errorf("the WAL has %d bytes after %d were written; it is to be begun anew at %d", size, total, restartAt*pageSize)
+	}
 }

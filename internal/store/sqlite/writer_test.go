@@ -1,0 +1,229 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// hold keeps the writer busy until release is called, so that calls gather.
+func hold(s *Store) (release func()) {
+	held, free := make(chan struct{}), make(chan struct{})
+	go s.writer.alone(func(*conn) error {
+		close(held)
+		<-free
+		return nil
+	})
+	<-held
+	return func() { close(free) }
+}
+
+func TestBatchLimits(t *testing.T) {
+	small := slices.Repeat([]int{100}, store.BatchRows+88)
+	for _, tt := range []struct {
+		name    string
+		bodies  []int
+		batches []int
+	}{
+		{"rows", small, []int{store.BatchRows, 88}},
+		{"bytes", slices.Repeat([]int{store.LargeBody}, 9), []int{4, 4, 1}},
+		{"a large body", []int{100, 100, store.LargeBody + 1, 100, 100}, []int{2, 1, 2}},
+		{"large bodies", []int{store.LargeBody + 1, 10 << 20, 100}, []int{1, 1, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openTest(t)
+				var batches []int // written by the writer, read when all is done
+				s.writer.observe = func(calls int, _ time.Duration) { batches = append(batches, calls) }
+				release := hold(s)
+				var wg sync.WaitGroup
+				for _, size := range tt.bodies {
+					wg.Go(func() {
+						if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, make([]byte, size))); err != nil {
+							t.Error(err)
+						}
+					})
+					synctest.Wait() // they queue in this order
+				}
+				release()
+				wg.Wait()
+				if !slices.Equal(batches, tt.batches) {
+					t.Errorf("batches of %v, want %v", batches, tt.batches)
+				}
+			})
+		})
+	}
+}
+
+func TestColdCallsGetTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t)
+		var turns []string // written by the writer, read when all is done
+		s.writer.observe = func(int, time.Duration) { turns = append(turns, "hot") }
+		release := hold(s)
+		var wg sync.WaitGroup
+		for range 12 {
+			wg.Go(func() { // each is a batch
+				if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, make([]byte, store.LargeBody+1))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 2 {
+			wg.Go(func() {
+				err := s.writer.cold(context.Background(), func(*conn) error {
+					turns = append(turns, "cold")
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		release()
+		wg.Wait()
+		var want []string
+		for _, hot := range []int{hotTurns, hotTurns, 2} {
+			want = append(want, slices.Repeat([]string{"hot"}, hot)...)
+			if hot == hotTurns {
+				want = append(want, "cold")
+			}
+		}
+		if !slices.Equal(turns, want) {
+			t.Errorf("turns are %v, want %v", turns, want)
+		}
+	})
+}
+
+func TestIdleCallDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t)
+		accept := func() time.Duration {
+			start := time.Now()
+			if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, nil)); err != nil {
+				t.Error(err)
+			}
+			return time.Since(start)
+		}
+		if d := accept(); d != 0 {
+			t.Errorf("the first call waited %v", d)
+		}
+		var wg sync.WaitGroup
+		release := hold(s)
+		for range 3 {
+			wg.Go(func() { accept() })
+		}
+		synctest.Wait()
+		release()
+		wg.Wait()
+		if d := accept(); d != window {
+			t.Errorf("a call right after a batch of 3 waited %v, want the window of %v", d, window)
+		}
+		time.Sleep(time.Second)
+		if d := accept(); d != 0 {
+			t.Errorf("a call a second later waited %v", d)
+		}
+	})
+}
+
+func TestBadRowInBatchFailsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t)
+		release := hold(s)
+		errs := make([]error, 100)
+		ins := make([]store.Acceptance, len(errs))
+		var wg sync.WaitGroup
+		for i := range errs {
+			ins[i] = acceptance(testEndpoint, testTime, fmt.Append(nil, i))
+			if i == 50 {
+				ins[i].Delivery.Node = kapsel.NodeID{} // held by no one
+			}
+			wg.Go(func() { _, errs[i] = s.Accept(context.Background(), ins[i]) })
+		}
+		synctest.Wait()
+		release()
+		wg.Wait()
+		for i, err := range errs {
+			if bad := i == 50; bad != (kapsel.CodeOf(err) == kapsel.DatabaseUnavailable) {
+				t.Errorf("call %d: %v", i, err)
+			}
+			_, err := s.Event(context.Background(), kapsel.TenantID{}, ins[i].Event.ID)
+			if bad := i == 50; bad != (kapsel.CodeOf(err) == kapsel.NotFound) {
+				t.Errorf("event %d: %v", i, err)
+			}
+		}
+	})
+}
+
+func TestPanicIsTheCallers(t *testing.T) {
+	s := openTest(t)
+	ctx := context.Background()
+	tenant := kapsel.Tenant{ID: testTenant, Name: "a"}
+	if err := s.CreateTenant(ctx, tenant); err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() {
+			if got := recover(); got != "oops" {
+				t.Errorf("recovered %v", got)
+			}
+		}()
+		_, _ = s.UpdateTenant(ctx, testTenant, func(t *kapsel.Tenant) error { t.Name = "b"; panic("oops") })
+	}()
+	got, err := s.UpdateTenant(ctx, testTenant, func(*kapsel.Tenant) error { return nil })
+	if err != nil || got.Name != "a" {
+		t.Errorf("tenant is %+v, %v", got, err)
+	}
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // ends only when all goroutines of the store have
+		ctx := context.Background()
+		s := openTest(t)
+		release := hold(s)
+		in := acceptance(testEndpoint, testTime, nil)
+		var accepted error
+		var wg sync.WaitGroup
+		wg.Go(func() { _, accepted = s.Accept(ctx, in) })
+		synctest.Wait()
+		wg.Go(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		_, late := s.Accept(ctx, acceptance(testEndpoint, testTime, nil))
+		release()
+		wg.Wait()
+		if accepted != nil {
+			t.Errorf("a call that was queued: %v", accepted)
+		}
+		_, read := s.Event(ctx, kapsel.TenantID{}, in.Event.ID)
+		_, cold := s.SetMeta(ctx, "a", nil)
+		for _, err := range []error{late, read, cold, s.Ping(ctx)} {
+			if kapsel.CodeOf(err) != kapsel.DatabaseUnavailable || !errors.Is(err, errClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("Close again: %v", err)
+		}
+		again, err := Open(ctx, s.path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if _, err := again.Event(ctx, kapsel.TenantID{}, in.Event.ID); err != nil {
+			t.Error(err)
+		}
+	})
+}
