@@ -244,6 +244,14 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+func TestCanBind(t *testing.T) {
+	for text, want := range map[string]bool{"127.0.0.1": true, "192.0.2.1": false, "1.1.1.1": false, "2606:4700::1111": false} {
+		if got := canBind(netip.MustParseAddr(text)); got != want {
+			t.Errorf("canBind(%s) = %v", text, got)
+		}
+	}
+}
+
 func TestParseAllow(t *testing.T) {
 	rule := func(prefix string, port uint16) AllowRule { return AllowRule{netip.MustParsePrefix(prefix), port} }
 	for text, want := range map[string][]AllowRule{

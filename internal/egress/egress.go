@@ -184,8 +184,8 @@ func Listeners(listeners ...net.Addr) func(netip.AddrPort) bool {
 // kernel each time: addresses come and go.
 func isInterface(addr netip.Addr) bool {
 	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return true // fail closed
+	if err != nil { // a hardened process may not ask for them
+		return canBind(addr)
 	}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
@@ -195,6 +195,17 @@ func isInterface(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// canBind reports whether a socket can have the address, which only the machine's own allow
+// (or any, where the system lets sockets have addresses of other machines).
+func canBind(addr netip.Addr) bool {
+	l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 // BlockedError says that a destination may not be reached. Its text is the same for every
