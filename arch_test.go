@@ -55,7 +55,7 @@ var mayImport = map[string][]string{
 
 	// What people and programs outside meet.
 	"client": {},
-	"internal/api": {".", "internal/store", "internal/delivery", "internal/egress", "internal/ingest",
+	"internal/api": {".", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
 		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
 	"internal/bench": {},
 

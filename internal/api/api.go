@@ -34,6 +34,7 @@ import (
 type Store interface {
 	store.Directory
 	store.Archive
+	store.Inbox // for test events
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
@@ -55,6 +56,10 @@ type Config struct {
 	CheckURL func(string) error
 	// CheckVerification says what is wrong with a verification, by field.
 	CheckVerification func(kapsel.Verification) []kapsel.FieldError
+
+	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
+	// header means nothing then.
+	Answers Answers
 
 	// Changed is told after every change of settings. It may be nil.
 	Changed func()
@@ -168,17 +173,28 @@ func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Co
 	op.Extensions = map[string]any{"x-access": string(who)}
 	body, _ := op.Metadata["body"].(reflect.Type)
 	huma.Register(a.huma, op, handle)
+	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
+	if op.Method == http.MethodPost {
+		doc.Parameters = append(doc.Parameters, idempotencyKey)
+	}
 	if body == nil {
 		return
 	}
 	// Only now, so that huma documents the body and leaves reading it to read.
-	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
 	content := map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
 	if op.Method == http.MethodPatch {
 		content[mergePatch] = content["application/json"]
 	}
 	doc.RequestBody = &huma.RequestBody{Required: op.Metadata["optional"] == nil, Content: content}
 }
+
+// idempotencyKey is the parameter that every POST has; see once.
+var idempotencyKey = &huma.Param{
+	Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(kapsel.MaxKey)},
+	Description: "The request runs once; sent again within 24h it is answered the same",
+}
+
+func ptr[T any](v T) *T { return &v }
 
 // takes says that an operation's body is a T.
 func takes[T any](op huma.Operation) huma.Operation {

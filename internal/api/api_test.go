@@ -20,6 +20,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
@@ -59,8 +60,9 @@ func newWorld(t *testing.T) *world {
 		CheckURL: func(u string) error {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) bool { return false }})
 		},
-		Changed: func() { w.changed++ },
-		Why:     func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
+		CheckVerification: signature.Check,
+		Changed:           func() { w.changed++ },
+		Why:               func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
 	}
 	w.handler = New(w.cfg)
 	w.doc = readDocument(t, w.handler)

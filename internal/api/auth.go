@@ -70,11 +70,12 @@ func (a *api) gate(who access) func(huma.Context, func(huma.Context)) {
 		if err == nil {
 			err = checkQuery(ctx.Operation(), r.URL, c.caller)
 		}
+		if err == nil {
+			err = a.once(ctx, c, next)
+		}
 		if err != nil {
 			a.refuse(w, r, err)
-			return
 		}
-		next(huma.WithValue(ctx, callKey{}, c))
 	}
 }
 

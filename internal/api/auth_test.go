@@ -145,6 +145,7 @@ var matrix = map[string]row{
 	"delete-endpoint": {status: 204},
 	"pause-endpoint":  {status: 200},
 	"resume-endpoint": {status: 200},
+	"test-endpoint":   {status: 200},
 	"reset-circuit":   {status: 200},
 	"rotate-secret":   {status: 200},
 	"list-events":     {status: 200},

@@ -197,7 +197,7 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 			config.Verification.Secrets = append(config.Verification.Secrets, s)
 		}
 	}
-	if wrong = signature.Check(config.Verification); wrong == nil {
+	if wrong = a.CheckVerification(config.Verification); wrong == nil {
 		for i, text := range secrets {
 			wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), text.Reveal())...)
 		}

@@ -2,13 +2,16 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/breaker"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -28,6 +31,7 @@ func (a *api) endpoints() {
 	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
 	add(a, writers, mayTake[struct{}](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[struct{}](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
+	add(a, writers, mayTake[struct{}](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event")), a.testEndpoint)
 	add(a, writers, mayTake[struct{}](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now")), a.resetCircuit)
 	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
@@ -47,7 +51,7 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 		return nil, err
 	}
 	now := a.Clock()
-	e := kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+	e := kapsel.Endpoint{ID: fresh(ctx, kapsel.NewEndpointID(now)), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
 	e.Part = kapsel.PartOf(e.ID)
 	if err := a.configure(&e, &t, &body, nil, now); err != nil {
 		return nil, err
@@ -179,6 +183,34 @@ func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.End
 	return a.answerEndpoint(ctx, &e)
 }
 
+// testEndpoint makes an event of our own. It takes the way of every other that has to wait:
+// it is stored, and a node claims its delivery.
+func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], error) {
+	if err := readOptional(ctx, &struct{}{}); err != nil {
+		return nil, err
+	}
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	id := kapsel.NewEventID(now, e.Part)
+	sent, _ := timestamp(now).MarshalText()
+	body := fmt.Appendf(nil, `{"type":"kapsel.test","id":%q,"endpoint_id":%q,"sent_at":%q}`, id, e.ID, sent)
+	event := kapsel.Event{
+		ID: id, TenantID: e.TenantID, EndpointID: e.ID, ReceivedAt: now, ContentType: "application/json",
+		Header: kapsel.Header{{Name: "Content-Type", Value: "application/json"}}, Body: body, Size: len(body),
+		Signature: kapsel.SignatureVerdict{Scheme: signature.None},
+	}
+	delivery := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, e.Part), EventID: id, EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending, DueAt: now, Size: len(body), CreatedAt: now,
+	}
+	if _, err := a.Store.Accept(ctx, store.Acceptance{Event: event, Delivery: delivery}); err != nil {
+		return nil, err
+	}
+	return answer(viewEvent(&store.EventRecord{Event: event, Deliveries: []kapsel.Delivery{delivery}})), nil
+}
+
 func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
 	if err := readOptional(ctx, &struct{}{}); err != nil {
 		return nil, err
@@ -192,9 +224,7 @@ func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint
 		if err != nil {
 			return nil, err
 		}
-		// Also a closed one: the nodes' counts of failures end with a change.
-		closed := kapsel.Circuit{EndpointID: e.ID, State: kapsel.CircuitClosed, ChangedAt: a.Clock(), Version: c.Version}
-		switch _, err := a.Store.SaveCircuit(ctx, closed); {
+		switch _, err := a.Store.SaveCircuit(ctx, breaker.Reset(c, a.Clock())); {
 		case err == nil:
 			a.Changed()
 			return a.answerEndpoint(ctx, &e)

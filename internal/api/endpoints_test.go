@@ -295,6 +295,24 @@ func TestResetCircuit(t *testing.T) {
 	w.want(200, "POST", path+"/circuit/reset", h.write, nil)
 }
 
+func TestTestEvent(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	sent := w.want(200, "POST", "/v1/endpoints/"+h.endpoint+"/test", h.write, nil)
+	if sent.text("status") != "received" || sent.text("endpoint_id") != h.endpoint {
+		t.Errorf("test event %v", sent)
+	}
+	body := w.want(200, "GET", "/v1/events/"+sent.text("id")+"/payload", h.read, nil)
+	want := object{"type": "kapsel.test", "id": sent.text("id"), "endpoint_id": h.endpoint, "sent_at": "2026-03-01T12:00:00.000Z"}
+	if diff := cmp.Diff(want, body); diff != "" {
+		t.Errorf("body (-want +got):\n%s", diff)
+	}
+	w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil)
+	if got := w.want(200, "GET", "/v1/events/"+sent.text("id"), h.read, nil).text("status"); got != "delivered" {
+		t.Errorf("status %q", got)
+	}
+}
+
 func TestRotateSecret(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -118,6 +118,10 @@ type call struct {
 	r      *http.Request
 	w      http.ResponseWriter
 	caller caller
+
+	// For a request with an Idempotency-Key: the id that it reserved. See fresh.
+	seed [16]byte
+	made string // the id of what the request makes
 }
 
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

@@ -34,7 +34,7 @@ func (a *api) createKey(ctx context.Context, in *TenantPath) (*out[NewKey], erro
 	}
 	// Only keys of scope write get here, and no scope is above theirs.
 	now := a.Clock()
-	k := kapsel.Key{ID: kapsel.NewKeyID(now), TenantID: t.ID, Name: body.Name, Scope: body.Scope, CreatedAt: now}
+	k := kapsel.Key{ID: fresh(ctx, kapsel.NewKeyID(now)), TenantID: t.ID, Name: body.Name, Scope: body.Scope, CreatedAt: now}
 	if body.ExpiresAt != nil {
 		k.ExpiresAt = time.Time(*body.ExpiresAt)
 	}

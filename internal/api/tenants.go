@@ -66,7 +66,7 @@ func (a *api) createTenant(ctx context.Context, _ *struct{}) (*out[Tenant], erro
 		return nil, err
 	}
 	now := a.Clock()
-	t := kapsel.Tenant{ID: kapsel.NewTenantID(now), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
+	t := kapsel.Tenant{ID: fresh(ctx, kapsel.NewTenantID(now)), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
 	if err := changeTenant(&t, patch); err != nil {
 		return nil, err
 	}

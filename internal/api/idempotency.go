@@ -1,0 +1,231 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// Answers remembers what POSTs with an Idempotency-Key were answered. What a method wrote is
+// durable when it returns nil.
+type Answers interface {
+	// Reserve stores r, unless its owner used the key before and that row has not expired at
+	// now. It returns the row that is there then, which has r's Seed when it is r.
+	Reserve(ctx context.Context, r Reservation, now time.Time) (Reservation, error)
+	// Settle stores the answer of the row with r's owner, key and seed.
+	Settle(ctx context.Context, r Reservation) error
+	// Forget deletes the row with r's owner, key and seed.
+	Forget(ctx context.Context, r Reservation) error
+}
+
+// Reservation is the use of an Idempotency-Key, and what it was answered.
+type Reservation struct {
+	Owner     kapsel.TenantID // who used it; zero: the admin
+	Key       string
+	Request   [32]byte // SHA-256 of what was asked for
+	Seed      [16]byte // a UUIDv7: the id of what the request makes
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	Status    int    // of the answer; 0: none yet. From 500 on it is not known what was done
+	Made      string // the id of what was made, "" when nothing was
+	Body      []byte // of the answer
+	Sealed    bool   // Body has a secret and is a kapsel.Secret, in JSON
+}
+
+const (
+	keyWindow  = 24 * time.Hour   // how long a key is remembered
+	secretKept = 10 * time.Minute // how long an answer with a secret can be repeated
+	// stillRunning is longer than any request of this API runs. A reservation without an
+	// answer that is older belongs to a process that died.
+	stillRunning = 2 * time.Minute
+)
+
+// once runs a POST with an Idempotency-Key once, and repeats its answer when it comes again.
+//
+// What the request makes gets its id from the reservation, so running it again after a crash
+// makes nothing twice: the store refuses the id, and the answer says what is there.
+func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
+	values := c.r.Header["Idempotency-Key"]
+	if a.Answers == nil || c.r.Method != http.MethodPost || len(values) == 0 {
+		next(huma.WithValue(ctx, callKey{}, c))
+		return nil
+	}
+	if len(values) > 1 || !validKey(values[0]) {
+		return unreadable(field("Idempotency-Key", "must be there once, with 1 to 255 printable ASCII characters"))
+	}
+	body, err := io.ReadAll(io.LimitReader(c.r.Body, maxBody+1))
+	if err != nil {
+		return &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body broke off", Err: err}
+	}
+	c.r.Body = io.NopCloser(bytes.NewReader(body))
+
+	now := a.Clock()
+	mine := Reservation{
+		Owner: c.caller.tenant, Key: values[0], Request: fingerprint(c.r, body), Seed: kapsel.NewSecretID(now), CreatedAt: now, ExpiresAt: now.Add(keyWindow),
+	}
+	r, err := a.Answers.Reserve(ctx.Context(), mine, now)
+	switch {
+	case err != nil:
+		return err
+	case r.Request != mine.Request:
+		return kapsel.Errorf(kapsel.DuplicateEvent, "the Idempotency-Key was used for another request; use a new one")
+	case r.Seed == mine.Seed:
+	case r.Status == 0 && now.Sub(r.CreatedAt) < stillRunning:
+		return &kapsel.Error{Code: kapsel.Conflict, Detail: "the first request with this Idempotency-Key is still running; try again", RetryAfter: time.Second}
+	case r.Status != 0 && r.Status < 500:
+		return a.repeat(ctx.Context(), c.w, r, now)
+	}
+	c.seed = r.Seed
+	rec := &recorder{header: c.w.Header()}
+	again := *c
+	again.w = rec
+	request := c.r.WithContext(context.WithValue(c.r.Context(), callKey{}, &again))
+	again.r = request
+	next(humago.NewContext(ctx.Operation(), request, rec))
+
+	if rec.status == http.StatusConflict && r.Seed != mine.Seed && again.made != "" {
+		return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made %s, and its answer is lost; see what it made, or remove it and use a new key", again.made)
+	}
+	a.settle(ctx.Context(), r, rec, again.made, now)
+	c.w.WriteHeader(rec.status)
+	c.w.Write(rec.body.Bytes())
+	return nil
+}
+
+// settle keeps an answer for repetition. When it cannot, the caller has the answer all the
+// same, and a repeated request finds what this one made.
+func (a *api) settle(ctx context.Context, r Reservation, rec *recorder, made string, now time.Time) {
+	ctx = context.WithoutCancel(ctx)
+	err := error(nil)
+	switch {
+	case rec.status >= 500:
+		r.Status = rec.status
+		err = a.Answers.Settle(ctx, r)
+	case rec.status >= 400:
+		err = a.Answers.Forget(ctx, r) // nothing was done; the request may be corrected
+	default:
+		r.Status, r.Made, r.Body = rec.status, made, rec.body.Bytes()
+		if err = a.sealAnswer(ctx, &r, now); err == nil {
+			err = a.Answers.Settle(ctx, r)
+		}
+	}
+	if err != nil {
+		a.Log.ErrorContext(ctx, "api: keep the answer of an Idempotency-Key", "error", err)
+	}
+}
+
+// sealAnswer seals the body of an answer that shows a new secret.
+func (a *api) sealAnswer(ctx context.Context, r *Reservation, now time.Time) error {
+	var shown struct {
+		ID            string
+		TenantID      kapsel.TenantID `json:"tenant_id"`
+		Secret        string
+		SigningSecret string `json:"signing_secret"`
+	}
+	if json.Unmarshal(r.Body, &shown) != nil || shown.Secret == "" && shown.SigningSecret == "" {
+		return nil
+	}
+	t, err := a.Store.Tenant(ctx, shown.TenantID)
+	if err != nil {
+		return err
+	}
+	s, err := a.Vault.Seal(&t, answerObject(r), r.Body, now)
+	if err != nil {
+		return err
+	}
+	r.Made, r.Sealed = shown.ID, true
+	r.Body, err = json.Marshal(sealedAnswer{t.ID, s})
+	return err
+}
+
+// sealedAnswer is the body of an answer that is sealed for a tenant.
+type sealedAnswer struct {
+	Tenant kapsel.TenantID `json:"tenant"`
+	Secret kapsel.Secret   `json:"secret"`
+}
+
+// answerObject binds a sealed answer to its reservation.
+func answerObject(r *Reservation) string { return "answer " + r.Key }
+
+// repeat answers as the first request was answered.
+func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r Reservation, now time.Time) error {
+	body := r.Body
+	if r.Sealed {
+		if now.Sub(r.CreatedAt) >= secretKept {
+			return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made a secret of %s, which is not kept any longer; revoke or rotate it, and use a new key", r.Made)
+		}
+		var sealed sealedAnswer
+		if err := json.Unmarshal(r.Body, &sealed); err != nil {
+			return err
+		}
+		t, err := a.Store.Tenant(ctx, sealed.Tenant)
+		if err != nil {
+			return err
+		}
+		if body, err = a.Vault.Open(&t, answerObject(&r), sealed.Secret); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Idempotent-Replayed", "true")
+	w.WriteHeader(r.Status)
+	w.Write(body)
+	return nil
+}
+
+// fingerprint tells requests apart.
+func fingerprint(r *http.Request, body []byte) (sum [32]byte) {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(r.URL.Path), []byte(r.URL.RawQuery), body} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func validKey(s string) bool {
+	if s == "" || len(s) > kapsel.MaxKey {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c < '!' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// fresh is the id of what a request makes: made, or the one that its Idempotency-Key reserved.
+func fresh[ID interface {
+	~[16]byte
+	String() string
+}](ctx context.Context, made ID) ID {
+	c := callOf(ctx)
+	if c.seed != ([16]byte{}) {
+		made = ID(c.seed)
+	}
+	c.made = made.String()
+	return made
+}
+
+// recorder holds an answer back until it is settled. Headers go straight to the answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }

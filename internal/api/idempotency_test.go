@@ -1,0 +1,192 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// memory is Answers in memory, with faults.
+type memory struct {
+	mu       sync.Mutex
+	rows     map[string]Reservation
+	noSettle bool // a crash before the answer is kept
+}
+
+func (m *memory) Reserve(_ context.Context, r Reservation, now time.Time) (Reservation, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := r.Owner.String() + " " + r.Key
+	if there, ok := m.rows[at]; ok && now.Before(there.ExpiresAt) {
+		return there, nil
+	}
+	m.rows[at] = r
+	return r, nil
+}
+
+func (m *memory) Settle(_ context.Context, r Reservation) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.noSettle {
+		return errors.New("the process died")
+	}
+	m.rows[r.Owner.String()+" "+r.Key] = r
+	return nil
+}
+
+func (m *memory) Forget(_ context.Context, r Reservation) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.rows, r.Owner.String()+" "+r.Key)
+	return nil
+}
+
+func newWorldWithAnswers(t *testing.T) (*world, *memory) {
+	w, m := newWorld(t), &memory{rows: map[string]Reservation{}}
+	w.cfg.Answers = m
+	w.handler = New(w.cfg)
+	return w, m
+}
+
+func key(k string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("Idempotency-Key", k) }
+}
+
+func TestIdempotencyKey_B63_B64_B65(t *testing.T) {
+	w, _ := newWorldWithAnswers(t)
+	post := func(body string) answered {
+		return w.do("POST", "/v1/tenants", adminKey, body, key("k1"))
+	}
+	first := post(`{"name":"a"}`)
+	if first.status != 201 || first.header.Get("Idempotent-Replayed") != "" {
+		t.Fatalf("%d %v %s", first.status, first.header, first.body)
+	}
+	w.now = w.now.Add(23 * time.Hour)
+	second := post(`{"name":"a"}`)
+	if second.status != 201 || string(second.body) != string(first.body) || second.header.Get("Idempotent-Replayed") != "true" ||
+		second.header.Get("Content-Type") != "application/json" {
+		t.Errorf("repeated: %d %v %s", second.status, second.header, second.body)
+	}
+	w.refused(kapsel.DuplicateEvent, 409, nil, "POST", "/v1/tenants", adminKey, `{"name":"b"}`, key("k1"))
+	w.refused(kapsel.DuplicateEvent, 409, nil, "POST", "/v1/tenants?", adminKey, `{"name":"a" }`, key("k1"))
+	w.now = w.now.Add(time.Hour)
+	if third := post(`{"name":"a"}`); third.status != 201 || string(third.body) == string(first.body) {
+		t.Errorf("after the window: %d %s", third.status, third.body)
+	}
+
+	// Without a key, and with one that differs in case, each request makes its own.
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key("K1"))
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`)
+	if got := len(w.want(200, "GET", "/v1/tenants", adminKey, nil).list("data")); got != 4 {
+		t.Errorf("%d tenants, want 4", got)
+	}
+}
+
+func TestIdempotencyKey_B41_Syntax(t *testing.T) {
+	w, _ := newWorldWithAnswers(t)
+	for _, k := range []string{"", " ", "a b", "a\tb", "ü", "\xff", strings.Repeat("k", 256), strings.Repeat("k", 4096)} {
+		w.refused(kapsel.InvalidRequest, 400, []string{"Idempotency-Key"}, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key(k))
+	}
+	w.refused(kapsel.InvalidRequest, 400, []string{"Idempotency-Key"}, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, func(r *http.Request) {
+		r.Header["Idempotency-Key"] = []string{"a", "a"}
+	})
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key(strings.Repeat("k", 255)))
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key("'; DROP"[:2]))
+}
+
+func TestIdempotencyKey_B62_OfTenants(t *testing.T) {
+	w, _ := newWorldWithAnswers(t)
+	a, b := w.newHouse("a"), w.newHouse("b")
+	const body = `{"name":"e","url":"https://example.com"}`
+	made := map[string]bool{}
+	for _, k := range []string{a.write, b.write} {
+		made[w.want(201, "POST", "/v1/endpoints", k, body, key("same")).text("id")] = true
+	}
+	if len(made) != 2 {
+		t.Errorf("two tenants with one key made %v", made)
+	}
+	w.refused(kapsel.Forbidden, 403, nil, "POST", "/v1/endpoints", a.read, body, key("same"))
+	w.refused(kapsel.Unauthorized, 401, nil, "POST", "/v1/endpoints", "", body, key("same"))
+}
+
+func TestIdempotencyKeyAfterARefusal(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	w.refused(kapsel.InvalidRequest, 422, []string{"name"}, "POST", "/v1/tenants", adminKey, `{}`, key("k"))
+	w.refused(kapsel.PayloadTooLarge, 413, nil, "POST", "/v1/tenants", adminKey, `{"name":"`+strings.Repeat("a", 70<<10)+`"}`, key("k"))
+	if len(m.rows) != 0 {
+		t.Errorf("a refused request is remembered: %v", m.rows)
+	}
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key("k"))
+}
+
+func TestIdempotencyKeyKeepsSecretsSealedAndShort(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	h := w.newHouse("a")
+	path := "/v1/tenants/" + h.tenant + "/keys"
+	const body = `{"name":"k","scope":"read"}`
+	first := w.want(201, "POST", path, h.write, body, key("k"))
+	for _, r := range m.rows {
+		if strings.Contains(string(r.Body), first.text("secret")[8:]) || !r.Sealed {
+			t.Errorf("the secret is kept in the clear: %s", r.Body)
+		}
+	}
+	w.now = w.now.Add(10*time.Minute - 1)
+	if got := w.want(201, "POST", path, h.write, body, key("k")).text("secret"); got != first.text("secret") {
+		t.Error("another secret comes back")
+	}
+	w.now = w.now.Add(1)
+	o := w.want(409, "POST", path, h.write, body, key("k"))
+	if o.text("code") != "E1010" || !strings.Contains(o.text("detail"), first.text("id")) {
+		t.Errorf("after ten minutes: %v", o)
+	}
+}
+
+// TestIdempotencyKeyAfterACrash: the object was made and its answer was not kept.
+func TestIdempotencyKeyAfterACrash(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	h := w.newHouse("a")
+	for path, body := range map[string]string{
+		"/v1/tenants": `{"name":"n"}`, "/v1/tenants/" + h.tenant + "/keys": `{"name":"n","scope":"read"}`, "/v1/endpoints?tenant_id=" + h.tenant: `{"name":"n","url":"https://example.com"}`,
+	} {
+		m.noSettle = true
+		made := w.want(201, "POST", path, adminKey, body, key(path)).text("id")
+		m.noSettle = false
+		o := w.want(409, "POST", path, adminKey, body, key(path))
+		if !strings.Contains(o.text("detail"), "still running") {
+			t.Errorf("at once: %v", o)
+		}
+		w.now = w.now.Add(stillRunning)
+		if o = w.want(409, "POST", path, adminKey, body, key(path)); o.text("code") != "E1010" || !strings.Contains(o.text("detail"), made) {
+			t.Errorf("%s: %v, want %s named", path, o, made)
+		}
+	}
+	// A request that died before it made anything runs when it comes again.
+	w.now = w.now.Add(time.Hour)
+	m.rows[" early"] = Reservation{Key: "early", Request: fingerprint(requestFor("/v1/tenants"), []byte(`{"name":"n"}`)), Seed: kapsel.NewSecretID(w.now), CreatedAt: w.now, ExpiresAt: w.now.Add(time.Hour)}
+	w.now = w.now.Add(stillRunning)
+	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"n"}`, key("early"))
+}
+
+func TestIdempotencyKey_B63_AtTheSameTime(t *testing.T) {
+	w, _ := newWorldWithAnswers(t)
+	var wg sync.WaitGroup
+	answers := make([]answered, 20)
+	for i := range answers {
+		wg.Go(func() { answers[i] = w.do("POST", "/v1/tenants", adminKey, `{"name":"a"}`, key("k")) })
+	}
+	wg.Wait()
+	for _, a := range answers {
+		if a.status != 201 && a.status != 409 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if got := len(w.want(200, "GET", "/v1/tenants", adminKey, nil).list("data")); got != 1 {
+		t.Errorf("%d tenants were made", got)
+	}
+}
