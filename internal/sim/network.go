@@ -23,6 +23,7 @@ import (
 type Network struct {
 	mu    sync.Mutex // guards all of it, and every destination
 	hosts map[string]*Destination
+	conns sync.WaitGroup
 }
 
 // Destination is one host. It remembers every request that reached it.
@@ -203,7 +204,7 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 		return fail(os.NewSyscallError("connect", syscall.ENETUNREACH))
 	}
 	u.conns[near] = struct{}{}
-	go d.serve(far, u.name)
+	u.net.conns.Go(func() { d.serve(far, u.name) })
 	return near, nil
 }
 
@@ -270,7 +271,7 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	a := script(r)
 
 	more := make(chan error, 1) // the next request's first byte, or the end
-	go func() { _, err := br.Peek(1); more <- err }()
+	d.net.conns.Go(func() { _, err := br.Peek(1); more <- err })
 	if a.Hang {
 		<-more
 		return true
@@ -296,7 +297,9 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 			fmt.Fprintf(&b, "%s: %s\r\n", name, v)
 		}
 	}
-	if a.Status != http.StatusNoContent && a.Status >= 200 {
+	if a.Status == http.StatusNoContent || a.Status == http.StatusNotModified {
+		a.Body = ""
+	} else {
 		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(a.Body))
 	}
 	b.WriteString("\r\n")

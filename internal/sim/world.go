@@ -38,7 +38,7 @@ type Options struct {
 	Grace   time.Duration // for running exchanges at a stop; 0: 20 s
 	// Wrap puts something between a process and its store, such as faults; nil: nothing.
 	Wrap func(p *Process, s store.Store) store.Store
-	// Level is from where on the processes' log is shown; the zero level is info.
+	// Level is from where on the processes' log is shown; 0: warnings.
 	Level slog.Level
 }
 
@@ -80,6 +80,9 @@ func New(t testing.TB, o Options) *World {
 	if o.Memory == 0 {
 		o.Memory = 256 << 20
 	}
+	if o.Level == 0 {
+		o.Level = slog.LevelWarn
+	}
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
@@ -89,7 +92,10 @@ func New(t testing.TB, o Options) *World {
 	w.Ring, w.Vault = ring, secret.NewVault(ring)
 	w.open()
 	w.Tenant = w.NewTenant("acme", nil)
-	t.Cleanup(func() { w.db.Close() })
+	t.Cleanup(func() {
+		w.db.Close()
+		w.Net.conns.Wait() // the processes have hung up
+	})
 	return w
 }
 
