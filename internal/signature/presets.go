@@ -8,6 +8,7 @@ import (
 
 // preset says how one provider signs.
 type preset struct {
+	secret     string    // what its secret is called, for people
 	read       reader    // nil: readHeaders
 	headers    []headers // the first whose signature the request has counts
 	format     format    // of the signature header; nil: plain
@@ -38,6 +39,7 @@ var (
 var presets = map[string]*preset{
 	// docs.stripe.com/webhooks#verify-manually. The key is the secret's whole text; v0 is for tests.
 	"stripe": {
+		secret:    "the endpoint's signing secret (whsec_…)",
 		headers:   []headers{{signature: "Stripe-Signature"}},
 		format:    pairs(",", "t", "v1"),
 		tolerance: fiveMinutes,
@@ -47,6 +49,7 @@ var presets = map[string]*preset{
 	// docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries. The older
 	// X-Hub-Signature (SHA-1) does not count.
 	"github": {
+		secret:   "the webhook's secret",
 		headers:  []headers{{signature: "X-Hub-Signature-256"}},
 		prefix:   "sha256=",
 		key:      sha256Hex,
@@ -54,12 +57,14 @@ var presets = map[string]*preset{
 	},
 	// shopify.dev/docs/apps/build/webhooks/subscribe/https
 	"shopify": {
+		secret:   "the app's client secret",
 		headers:  []headers{{signature: "X-Shopify-Hmac-Sha256"}},
 		key:      sha256Base64,
 		delivery: []string{"X-Shopify-Webhook-Id"},
 	},
 	// docs.slack.dev/authentication/verifying-requests-from-slack
 	"slack": {
+		secret:    "the app's signing secret",
 		headers:   []headers{{signature: "X-Slack-Signature", time: "X-Slack-Request-Timestamp"}},
 		prefix:    "v0=",
 		tolerance: fiveMinutes,
@@ -69,6 +74,7 @@ var presets = map[string]*preset{
 	},
 	// www.twilio.com/docs/usage/security#validating-requests
 	"twilio": {
+		secret:   "the account's auth token",
 		headers:  []headers{{signature: "X-Twilio-Signature"}},
 		content:  twilioContent,
 		key:      twilioKey,
@@ -77,6 +83,7 @@ var presets = map[string]*preset{
 	},
 	// www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
 	"sendgrid": {
+		secret: "the webhook's verification key",
 		headers: []headers{{
 			signature: "X-Twilio-Email-Event-Webhook-Signature",
 			time:      "X-Twilio-Email-Event-Webhook-Timestamp",
@@ -87,13 +94,15 @@ var presets = map[string]*preset{
 	},
 	// developer.squareup.com/docs/webhooks/step3validate
 	"square": {
+		secret:  "the subscription's signature key",
 		headers: []headers{{signature: "X-Square-Hmacsha256-Signature"}},
 		content: template("{url}{body}"),
 		key:     sha256Base64,
 	},
 	// developer.paypal.com/api/rest/webhooks/rest (self verification)
 	"paypal": {
-		read: readPayPal,
+		secret: "the webhook's id, a line feed, and the certificate (PEM) that PAYPAL-CERT-URL leads to",
+		read:   readPayPal,
 		headers: []headers{{
 			signature: "Paypal-Transmission-Sig",
 			id:        "Paypal-Transmission-Id",
@@ -106,6 +115,7 @@ var presets = map[string]*preset{
 	},
 	// developer.paddle.com/webhooks/signature-verification
 	"paddle": {
+		secret:    "the notification destination's secret key (pdl_ntfset_…)",
 		headers:   []headers{{signature: "Paddle-Signature"}},
 		format:    pairs(";", "ts", "h1"),
 		tolerance: fiveMinutes,
@@ -114,6 +124,7 @@ var presets = map[string]*preset{
 	},
 	// linear.app/developers/webhooks#securing-webhooks
 	"linear": {
+		secret:     "the webhook's signing secret",
 		headers:    []headers{{signature: "Linear-Signature"}},
 		tolerance:  time.Minute,
 		key:        sha256Hex,
@@ -122,6 +133,7 @@ var presets = map[string]*preset{
 	},
 	// developers.zoom.us/docs/api/webhooks#verify-webhook-events
 	"zoom": {
+		secret:    "the app's secret token",
 		headers:   []headers{{signature: "X-Zm-Signature", time: "X-Zm-Request-Timestamp"}},
 		prefix:    "v0=",
 		tolerance: fiveMinutes,
@@ -131,6 +143,7 @@ var presets = map[string]*preset{
 	},
 	// docs.discord.com/developers/events/webhook-events
 	"discord": {
+		secret:    "the application's public key",
 		headers:   []headers{{signature: "X-Signature-Ed25519", time: "X-Signature-Timestamp"}},
 		tolerance: fiveMinutes,
 		content:   template("{time}{body}"),
@@ -140,6 +153,7 @@ var presets = map[string]*preset{
 	},
 	// docs.gitlab.com/user/project/integrations/webhooks
 	"gitlab": {
+		secret:    "the webhook's signing token (whsec_…) or its secret token",
 		read:      readGitLab,
 		headers:   []headers{{"Webhook-Signature", "Webhook-Id", "Webhook-Timestamp"}},
 		format:    tokens,
@@ -150,6 +164,7 @@ var presets = map[string]*preset{
 	},
 	// support.atlassian.com/bitbucket-cloud/docs/manage-webhooks#Secure-webhooks
 	"bitbucket": {
+		secret:    "the webhook's secret",
 		headers:   []headers{{signature: "X-Hub-Signature"}},
 		prefix:    "sha256=",
 		key:       sha256Hex,
@@ -158,6 +173,7 @@ var presets = map[string]*preset{
 	},
 	// developers.hubspot.com/docs/apps/developer-platform/build-apps/authentication/request-validation
 	"hubspot": {
+		secret:    "the app's client secret",
 		headers:   []headers{{signature: "X-Hubspot-Signature-V3", time: "X-Hubspot-Request-Timestamp"}},
 		unit:      millis,
 		tolerance: fiveMinutes,
@@ -166,6 +182,7 @@ var presets = map[string]*preset{
 	},
 	// developers.intercom.com/docs/webhooks/webhook-notifications#signed-notifications
 	"intercom": {
+		secret:  "the app's client secret",
 		headers: []headers{{signature: "X-Hub-Signature"}},
 		prefix:  "sha1=",
 		key:     textKey(sha1.New, inHex),
@@ -173,6 +190,7 @@ var presets = map[string]*preset{
 	// documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks. Only the
 	// time and the token are signed: the rest of the body is as trustworthy as the connection.
 	"mailgun": {
+		secret:    "the account's HTTP webhook signing key",
 		read:      readMailgun,
 		tolerance: fiveMinutes,
 		content:   template("{time}{id}"),
@@ -180,6 +198,7 @@ var presets = map[string]*preset{
 	},
 	// docs.adyen.com/development-resources/webhooks/verify-hmac-signatures
 	"adyen": {
+		secret:   "the webhook's HMAC key, in hex",
 		read:     readAdyen,
 		headers:  []headers{{signature: "Hmacsignature"}},
 		key:      adyenSecret,
@@ -188,14 +207,15 @@ var presets = map[string]*preset{
 	// developer.xero.com/documentation/guides/webhooks/overview. Its intent to receive is a
 	// request like others, signed well or badly.
 	"xero": {
+		secret:    "the webhook's signing key",
 		headers:   []headers{{signature: "X-Xero-Signature"}},
 		key:       sha256Base64,
 		handshake: xeroHandshake,
 		accepted:  &Answer{Status: 200},
 	},
-	// developers.facebook.com/docs/graph-api/webhooks/getting-started. One of the secrets is
-	// the app's; the verify token is another of them, or the same.
+	// developers.facebook.com/docs/graph-api/webhooks/getting-started
 	"meta": {
+		secret:    "the app secret and, as a secret of its own, the verify token",
 		headers:   []headers{{signature: "X-Hub-Signature-256"}},
 		prefix:    "sha256=",
 		key:       sha256Hex,
@@ -203,14 +223,15 @@ var presets = map[string]*preset{
 	},
 	// docs.x.com/x-api/webhooks/quickstart
 	"x": {
+		secret:    "the app's consumer secret",
 		headers:   []headers{{signature: "X-Twitter-Webhooks-Signature"}},
 		prefix:    "sha256=",
 		key:       sha256Base64,
 		handshake: xHandshake,
 	},
-	// developer.okta.com/docs/concepts/event-hooks. The secret is the value of the
-	// Authorization header.
+	// developer.okta.com/docs/concepts/event-hooks
 	"okta": {
+		secret:    "the value of the Authorization header",
 		read:      readToken,
 		headers:   []headers{{signature: "Authorization"}},
 		key:       tokenSecret,
@@ -218,6 +239,7 @@ var presets = map[string]*preset{
 	},
 	// developer.zendesk.com/documentation/webhooks/verifying
 	"zendesk": {
+		secret:    "the webhook's signing secret",
 		headers:   []headers{{signature: "X-Zendesk-Webhook-Signature", time: "X-Zendesk-Webhook-Signature-Timestamp"}},
 		unit:      rfc3339,
 		tolerance: fiveMinutes,
@@ -226,6 +248,7 @@ var presets = map[string]*preset{
 	},
 	// docs.gitea.com/usage/repository/webhooks; Forgejo sends its own names as well.
 	"gitea": {
+		secret:   "the webhook's secret",
 		headers:  []headers{{signature: "X-Gitea-Signature"}, {signature: "X-Forgejo-Signature"}},
 		key:      sha256Hex,
 		delivery: []string{"X-Gitea-Delivery", "X-Forgejo-Delivery"},
@@ -244,6 +267,7 @@ var presets = map[string]*preset{
 // its own header names or those of Svix, where it comes from.
 func standard() *preset {
 	return &preset{
+		secret: "the webhook's signing secret (whsec_…) or public key (whpk_…)",
 		headers: []headers{
 			{"Webhook-Signature", "Webhook-Id", "Webhook-Timestamp"},
 			{"Svix-Signature", "Svix-Id", "Svix-Timestamp"},

@@ -44,6 +44,23 @@ func TestEveryProviderHasAVector(t *testing.T) {
 	}
 }
 
+func TestDescribe(t *testing.T) {
+	list := Describe()
+	if len(list) != len(Providers()) {
+		t.Errorf("%d of %d providers", len(list), len(Providers()))
+	}
+	for _, p := range list {
+		if p.Secret == "" || p.Headers == nil && p.Name != "mailgun" {
+			t.Errorf("%+v lacks something", p)
+		}
+	}
+	i := slices.IndexFunc(list, func(p Provider) bool { return p.Name == "slack" })
+	want := Provider{Name: "slack", Secret: "the app's signing secret", Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true}
+	if diff := cmp.Diff(want, list[i]); diff != "" {
+		t.Errorf("slack (-want +got):\n%s", diff)
+	}
+}
+
 func TestPresetsNameCanonicalHeaders(t *testing.T) {
 	canonical := func(provider, name string) {
 		if name != http.CanonicalHeaderKey(name) {

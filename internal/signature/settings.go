@@ -36,6 +36,7 @@ func hmacPreset(v kapsel.Verification) *preset {
 		e = inBase64
 	}
 	p := &preset{
+		secret:  "the key, as text",
 		headers: []headers{{signature: http.CanonicalHeaderKey(v.Header)}},
 		prefix:  v.Prefix,
 		key:     textKey(hashes[v.Algorithm], e),
@@ -64,6 +65,33 @@ func Providers() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Provider is what people need to know of a provider to set it up.
+type Provider struct {
+	Name       string
+	Secret     string        // what to give as a secret
+	Headers    []string      // that carry signatures; none: the body does
+	Tolerance  time.Duration // the default; 0: no time is signed
+	Handshake  bool          // it asks the endpoint to prove itself
+	DeliveryID []string      // DeliveryIDHeader
+}
+
+// Describe describes the providers that are built, in order, without None.
+func Describe() []Provider {
+	var list []Provider
+	for _, name := range Providers() {
+		p := presets[name]
+		if name == "hmac" {
+			p = hmacPreset(kapsel.Verification{})
+		}
+		about := Provider{Name: name, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery}
+		for _, h := range p.headers {
+			about.Headers = append(about.Headers, h.signature)
+		}
+		list = append(list, about)
+	}
+	return list
 }
 
 // DeliveryIDHeader is the provider's own headers that name a delivery and stay the same when
