@@ -181,8 +181,10 @@ func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Co
 		return
 	}
 	// Only now, so that huma documents the body and leaves reading it to read.
-	content := map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
+	schemas := a.huma.OpenAPI().Components.Schemas
+	content := map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(body, true, "")}}
 	if op.Method == http.MethodPatch {
+		asPatch(schemas.SchemaFromRef(content["application/json"].Schema.Ref))
 		content[mergePatch] = content["application/json"]
 	}
 	doc.RequestBody = &huma.RequestBody{Required: op.Metadata["optional"] == nil, Content: content}
@@ -196,6 +198,9 @@ var idempotencyKey = &huma.Param{
 
 func ptr[T any](v T) *T { return &v }
 
+// Nothing is the body of an action, which needs none.
+type Nothing struct{}
+
 // takes says that an operation's body is a T.
 func takes[T any](op huma.Operation) huma.Operation {
 	op.Metadata = map[string]any{"body": reflect.TypeFor[T]()}
@@ -206,6 +211,29 @@ func takes[T any](op huma.Operation) huma.Operation {
 func mayTake[T any](op huma.Operation) huma.Operation {
 	op.Metadata = map[string]any{"body": reflect.TypeFor[T](), "optional": true}
 	return op
+}
+
+// asPatch makes the schema of an object that of a merge patch to it: nothing is required, and
+// all may be null.
+func asPatch(s *huma.Schema) {
+	s.Required = nil
+	for name, p := range s.Properties {
+		switch {
+		case p.Ref != "":
+			mayBeNull(s, name)
+		case len(p.Enum) > 0:
+			p.Nullable, p.Enum = true, append(p.Enum, nil)
+		case p.Type != "":
+			p.Nullable = true
+		}
+	}
+}
+
+// mayBeNull lets a property whose schema is a reference be null, which no tag can say.
+func mayBeNull(s *huma.Schema, property string) *huma.Schema {
+	p := s.Properties[property]
+	s.Properties[property] = &huma.Schema{OneOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: p.Description}
+	return s
 }
 
 func registered(doc *huma.OpenAPI, method, path string) *huma.Operation {

@@ -21,8 +21,8 @@ func (a *api) deliveries() {
 	add(a, readers, op("list-deliveries", http.MethodGet, "/v1/deliveries", "List deliveries; the open dead letters are status=dead_letter&replayed=false"), a.listDeliveries)
 	add(a, readers, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), a.getDelivery)
 	add(a, readers, op("list-attempts", http.MethodGet, "/v1/deliveries/{id}/attempts", "List a delivery's attempts by number"), a.listAttempts)
-	add(a, writers, mayTake[struct{}](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
-	add(a, writers, mayTake[struct{}](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now")), a.retryDelivery)
+	add(a, writers, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
+	add(a, writers, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now")), a.retryDelivery)
 	add(a, readers, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), a.getAttempt)
 }
 
@@ -79,7 +79,7 @@ func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Deliver
 }
 
 func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Happening) (*out[Delivery], error) {
-	if err := readOptional(ctx, &struct{}{}); err != nil {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
 	d, err := a.Store.MoveDelivery(ctx, callerOf(ctx).tenant, in.ID, h, a.Clock())
@@ -147,7 +147,7 @@ type Delivery struct {
 	Attempts       int                `json:"attempts" doc:"Made so far, those with an unknown outcome included"`
 	MaxAttempts    *int               `json:"max_attempts" nullable:"true" doc:"null: the endpoint is deleted"`
 	NextAttemptAt  *timestamp         `json:"next_attempt_at" nullable:"true" doc:"While pending"`
-	WaitingFor     *string            `json:"waiting_for" nullable:"true" enum:"retry,circuit,paused,disabled,throttled,rate,concurrency,worker" doc:"While pending: what keeps the next attempt from starting"`
+	WaitingFor     *string            `json:"waiting_for" nullable:"true" doc:"While pending, what keeps the next attempt from starting: retry, circuit, paused, disabled, throttled, rate, concurrency or worker"`
 	LastStatusCode *int               `json:"last_status_code" nullable:"true"`
 	LastErrorCode  *kapsel.Code       `json:"last_error_code" nullable:"true"`
 	ReplayOf       *kapsel.DeliveryID `json:"replay_of" nullable:"true" doc:"The delivery that this one repeats"`

@@ -14,6 +14,7 @@ import (
 // document31 is as much of an OpenAPI document as the tests read.
 type document31 struct {
 	OpenAPI    string
+	Tags       []struct{ Name string }
 	Paths      map[string]map[string]*operation31
 	Components struct {
 		Schemas map[string]*schema31
@@ -23,6 +24,7 @@ type document31 struct {
 type operation31 struct {
 	OperationID string
 	Access      string `json:"x-access"`
+	Tags        []string
 	Security    []map[string][]string
 	Parameters  []struct {
 		Name, In string
@@ -124,7 +126,7 @@ func (d *document31) mismatches(at string, s *schema31, v any) (wrong []string) 
 	if types := typesOf(s); len(types) > 0 && !slices.Contains(types, kindOf(v)) && !(kindOf(v) == "integer" && slices.Contains(types, "number")) {
 		return []string{fmt.Sprintf("%s is %s, documented as %v", at, kindOf(v), types)}
 	}
-	if s.Enum != nil && v != nil && !slices.Contains(s.Enum, v) {
+	if s.Enum != nil && !slices.Contains(s.Enum, v) {
 		wrong = append(wrong, fmt.Sprintf("%s is %v, documented as one of %v", at, v, s.Enum))
 	}
 	switch v := v.(type) {
@@ -194,11 +196,20 @@ func TestDocument(t *testing.T) {
 				t.Errorf("%s: the operation id %q is empty or there twice", what, op.OperationID)
 			}
 			seen[op.OperationID] = true
+			if len(op.Tags) != 1 || !slices.ContainsFunc(w.doc.Tags, func(tag struct{ Name string }) bool { return tag.Name == op.Tags[0] }) {
+				t.Errorf("%s: tags %v", what, op.Tags)
+			}
 			if (op.Access != string(anyone)) != (len(op.Security) == 1) {
 				t.Errorf("%s: access %q with security %v", what, op.Access, op.Security)
 			}
 			if op.Responses["default"].Content["application/problem+json"].Schema == nil {
 				t.Errorf("%s: no answer for errors", what)
+			}
+			if method == "patch" {
+				ref := op.RequestBody.Content["application/merge-patch+json"].Schema.Ref
+				if s := w.doc.Components.Schemas[strings.TrimPrefix(ref, "#/components/schemas/")]; len(s.Required) > 0 || !strings.HasSuffix(ref, "Patch") {
+					t.Errorf("%s: %s requires %v", what, ref, s.Required)
+				}
 			}
 			if (method == "patch" || method == "post") != (op.RequestBody != nil) {
 				t.Errorf("%s: request body is %v", what, op.RequestBody)
@@ -206,7 +217,7 @@ func TestDocument(t *testing.T) {
 		}
 	}
 	for name := range w.doc.Components.Schemas {
-		if strings.HasSuffix(name, "Struct") || strings.Contains(name, "_") {
+		if name == "" || strings.HasSuffix(name, "Struct") || strings.Contains(name, "_") {
 			t.Errorf("schema %s has no name of ours", name)
 		}
 	}

@@ -278,7 +278,7 @@ type Endpoint struct {
 	UpdatedAt       timestamp            `json:"updated_at"`
 }
 
-// TransformSchema says that rate_limit may be null, which no tag can.
+// TransformSchema says that rate_limit may be null.
 func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(s, "rate_limit")
 }
@@ -286,12 +286,6 @@ func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 // TransformSchema is as Endpoint's.
 func (EndpointInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(s, "rate_limit")
-}
-
-func mayBeNull(s *huma.Schema, property string) *huma.Schema {
-	p := s.Properties[property]
-	s.Properties[property] = &huma.Schema{OneOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: p.Description}
-	return s
 }
 
 // NewEndpoint is an endpoint in an answer that has its new signing secret.

@@ -29,10 +29,10 @@ func (a *api) endpoints() {
 	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
 	add(a, writers, takes[EndpointPatch](op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")), a.updateEndpoint)
 	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
-	add(a, writers, mayTake[struct{}](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
-	add(a, writers, mayTake[struct{}](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
-	add(a, writers, mayTake[struct{}](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event")), a.testEndpoint)
-	add(a, writers, mayTake[struct{}](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now")), a.resetCircuit)
+	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
+	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
+	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event")), a.testEndpoint)
+	add(a, writers, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now")), a.resetCircuit)
 	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
 
@@ -168,7 +168,7 @@ func (a *api) resumeEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 
 // act does a POST without a body to an endpoint.
 func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.Endpoint) error) (*out[Endpoint], error) {
-	if err := readOptional(ctx, &struct{}{}); err != nil {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
 	now := a.Clock()
@@ -186,7 +186,7 @@ func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.End
 // testEndpoint makes an event of our own. It takes the way of every other that has to wait:
 // it is stored, and a node claims its delivery.
 func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], error) {
-	if err := readOptional(ctx, &struct{}{}); err != nil {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
 	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
@@ -212,7 +212,7 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 }
 
 func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	if err := readOptional(ctx, &struct{}{}); err != nil {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
 	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)

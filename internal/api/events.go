@@ -29,7 +29,7 @@ func (a *api) events() {
 	add(a, readers, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
 	add(a, readers, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
 	add(a, readers, payload, a.getPayload)
-	add(a, writers, mayTake[struct{}](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
+	add(a, writers, mayTake[Nothing](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 }
 
 // EventPath is a route below one event.
@@ -96,7 +96,7 @@ func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
 }
 
 func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], error) {
-	if err := readOptional(ctx, &struct{}{}); err != nil {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
 	d, err := a.Store.Replay(ctx, callerOf(ctx).tenant, in.ID, kapsel.DeliveryID{}, a.Clock())

@@ -21,7 +21,7 @@ func (a *api) tenants() {
 	add(a, admins, takes[TenantInput](create), a.createTenant)
 	add(a, admins, op("list-tenants", http.MethodGet, "/v1/tenants", "List tenants"), a.listTenants)
 	add(a, readers, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), a.getTenant)
-	add(a, admins, takes[TenantInput](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
+	add(a, admins, takes[TenantPatch](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
 	add(a, admins, op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), a.deleteTenant)
 }
 
@@ -126,6 +126,9 @@ type TenantInput struct {
 	Plan   string  `json:"plan,omitempty" enum:"free,team,unlimited" default:"unlimited"`
 	Limits *Limits `json:"limits,omitempty" doc:"Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's"`
 }
+
+// TenantPatch is what PATCH takes.
+type TenantPatch struct{ TenantInput }
 
 // Limits are the limits in force; null is no limit.
 type Limits struct {
