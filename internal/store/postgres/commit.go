@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -211,7 +209,9 @@ func (c *committer[T]) try(ctx context.Context, batch []*call[T]) error {
 				return err
 			case contended(err) && (maybe || n < contentionAttempts):
 			case lost(err):
-				maybe = maybe || !pgconn.SafeToRetry(err) // safe: nothing was sent
+				// (pgconn.SafeToRetry does not tell what was sent: a batch whose answer never
+				// came ends with a "conn closed" that it calls safe.)
+				maybe = true
 				c.lane.drop()
 			default:
 				c.lane.drop()
@@ -224,7 +224,7 @@ func (c *committer[T]) try(ctx context.Context, batch []*call[T]) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(time.Duration(min(n, 10)) * 10 * time.Millisecond):
+		case <-time.After(time.Duration(min(n, 5)) * 10 * time.Millisecond):
 		}
 	}
 }

@@ -1,0 +1,501 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+)
+
+func TestAccept_F_A3_AnUnknownCommitIsRunAgain(t *testing.T) {
+	url := database(t)
+	p := newProxy(t, url)
+	s := open(t, p.url)
+	for i, keyed := range []bool{false, true, false, true} {
+		l := newLife(keyed)
+		if _, err := s.Accept(t.Context(), l.acceptance(0)); err != nil { // the connection is there
+			t.Fatal(err)
+		}
+		in := l.acceptance(1)
+		lost := false
+		p.cutNext(func() { lost = true })
+		got, err := s.Accept(t.Context(), in)
+		if err != nil || got.Duplicate || got.EventID != in.Event.ID {
+			t.Errorf("%d: accepted %+v, %v", i, got, err)
+		}
+		if !lost {
+			t.Fatal("no answer was lost")
+		}
+		stored(t, url, in.Event.ID, 1)
+	}
+}
+
+func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
+	url := database(t)
+	p := newProxy(t, url)
+	s := open(t, p.url)
+	l := newLife(false)
+	var done []store.Completion
+	for n := range 2 {
+		in := l.acceptance(int64(n))
+		if _, err := s.Accept(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		done = append(done, l.completion(in.Delivery))
+	}
+	if err := s.Complete(t.Context(), done[0]); err != nil {
+		t.Fatal(err)
+	}
+	p.cutNext(func() {})
+	if err := s.Complete(t.Context(), done[1]); err != nil {
+		t.Errorf("the completion whose answer was lost: %v", err)
+	}
+	attempts, err := s.ListAttempts(t.Context(), kapsel.TenantID{}, done[1].Delivery.ID, 0, 10)
+	if err != nil || len(attempts) != 1 {
+		t.Errorf("%d attempts, %v", len(attempts), err)
+	}
+}
+
+// While the server is away, a call whose commit is unknown tries for its five seconds, and
+// those behind it fail at once.
+func TestAccept_F_B1_UnavailableWhileTheServerIsAway(t *testing.T) {
+	url := database(t)
+	p := newProxy(t, url)
+	s := open(t, p.url)
+	l := newLife(false)
+	if _, err := s.Accept(t.Context(), l.acceptance(0)); err != nil {
+		t.Fatal(err)
+	}
+	in := l.acceptance(1)
+	gone := make(chan struct{})
+	p.cutNext(func() {
+		p.stop()
+		close(gone)
+	})
+	unknown := make(chan error, 1)
+	go func() {
+		_, err := s.Accept(t.Context(), in)
+		unknown <- err
+	}()
+	<-gone
+	if _, err := s.Accept(t.Context(), l.acceptance(2)); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("accepted without a server: %v", err)
+	}
+	if err := <-unknown; kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("the unknown commit: %v", err)
+	}
+	// It may be stored, and here it is; the same ids on another node find it.
+	got, err := open(t, url).Accept(t.Context(), in)
+	if err != nil || got != (store.Accepted{EventID: in.Event.ID}) {
+		t.Errorf("again: %+v, %v", got, err)
+	}
+	stored(t, url, in.Event.ID, 1)
+}
+
+// stored checks how many rows an event and its delivery have.
+func stored(t *testing.T, url string, event kapsel.EventID, want int) {
+	t.Helper()
+	for _, sql := range []string{"SELECT count(*) FROM events WHERE id = $1", "SELECT count(*) FROM deliveries WHERE event_id = $1"} {
+		if n := count(t, url, sql, [16]byte(event)); n != want {
+			t.Errorf("%s: %d rows, want %d", sql, n, want)
+		}
+	}
+}
+
+func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
+	server := pgtest.Start(t)
+	url := server.From(t, "schema", migrate)
+	s := open(t, url)
+	var (
+		acked sync.Map // event ids
+		n     atomic.Int64
+		total atomic.Int64
+	)
+	for round := range 3 {
+		ctx, stop := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		for i := range 32 {
+			l := newLife(i%2 == 0)
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					in := l.acceptance(n.Add(1))
+					got, err := s.Accept(ctx, in)
+					switch {
+					case err == nil:
+						acked.Store(got.EventID, true)
+						total.Add(1)
+					case kapsel.CodeOf(err) != kapsel.DatabaseUnavailable:
+						t.Errorf("accept: %v", err)
+					}
+				}
+			})
+		}
+		atLeast(&total, int64(1000*(round+1)))
+		server.Kill9(t)
+		server.Restart(t)
+		atLeast(&total, total.Load()+100) // it goes on alone
+		stop()
+		callers.Wait()
+	}
+	lost := 0
+	acked.Range(func(id, _ any) bool {
+		if _, err := s.Event(t.Context(), kapsel.TenantID{}, id.(kapsel.EventID)); err != nil {
+			lost++
+		}
+		return true
+	})
+	t.Logf("%d acknowledged through 3 kills", total.Load())
+	if lost != 0 {
+		t.Errorf("%d acknowledged events are lost", lost)
+	}
+	if n := count(t, url, "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.part = e.part AND d.event_id = e.id)"); n != 0 {
+		t.Errorf("%d events have no delivery", n)
+	}
+	noMistakes(t, server)
+}
+
+// atLeast waits until a counter has reached n.
+func atLeast(counter *atomic.Int64, n int64) {
+	for counter.Load() < n {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// noMistakes checks that the server has refused no statement of ours as wrong.
+func noMistakes(t *testing.T, server *pgtest.Server) {
+	t.Helper()
+	for line := range strings.Lines(server.Log(t)) {
+		for _, class := range []string{" 22", " 42", " 54", " 40P01"} {
+			if strings.Contains(line, class) && strings.Contains(line, "ERROR") {
+				t.Error(line)
+			}
+		}
+	}
+}
+
+func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {
+	server := pgtest.Start(t)
+	s := open(t, server.From(t, "schema", migrate))
+	l := newLife(true)
+	if _, err := s.Accept(t.Context(), l.acceptance(0)); err != nil {
+		t.Fatal(err)
+	}
+	in := l.acceptance(1)
+	server.Freeze(t)
+	if _, err := s.Accept(t.Context(), in); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("accepted by a frozen server: %v", err)
+	}
+	if err := s.Ping(t.Context()); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("ping of a frozen server: %v", err)
+	}
+	server.Thaw(t)
+	if got, err := s.Accept(t.Context(), in); err != nil || got.Duplicate {
+		t.Errorf("again, after the server went on: %+v, %v", got, err)
+	}
+}
+
+func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {
+	server := pgtest.Start(t)
+	s := open(t, server.From(t, "schema", migrate))
+	l := newLife(true)
+	accept := func() error {
+		_, err := s.Accept(t.Context(), l.acceptance(time.Now().UnixNano()))
+		return err
+	}
+	if err := accept(); err != nil {
+		t.Fatal(err)
+	}
+	set := func(value string) {
+		exec(t, server.URL("postgres")+"&default_transaction_read_only=off",
+			"ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
+	}
+	until := func(done func() bool) { // the sessions read the setting when they next can
+		for !done() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	set("on")
+	until(func() bool { return accept() != nil })
+	if err := accept(); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("accept: %v", err)
+	}
+	until(func() bool { return s.Ping(t.Context()) != nil })
+	if err := s.Ping(t.Context()); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("ping: %v", err)
+	}
+	set("off")
+	until(func() bool { return accept() == nil })
+	until(func() bool { return s.Ping(t.Context()) == nil })
+}
+
+// Several nodes that are sent the same keys at the same time store one event for each.
+func TestAccept_B63_TwoNodesRaceForTheSameKeys(t *testing.T) {
+	server := pgtest.Start(t)
+	url := server.From(t, "schema", migrate)
+	nodes := []*postgres.Store{open(t, url), open(t, url), open(t, url)}
+	l := newLife(true)
+	const keys, callers = 100, 8
+	var (
+		mu        sync.Mutex
+		winner    = map[int64]kapsel.EventID{}
+		originals = map[int64]int{}
+		wait      sync.WaitGroup
+	)
+	for c := range callers {
+		for i, s := range nodes {
+			wait.Go(func() {
+				for n := range int64(keys) {
+					if (c+i)%2 == 0 {
+						n = keys - 1 - n // in another order
+					}
+					in := l.acceptance(n)
+					got, err := s.Accept(t.Context(), in)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					if first, ok := winner[n]; ok && first != got.EventID {
+						t.Errorf("key %d stands for %s and for %s", n, first, got.EventID)
+					}
+					winner[n] = got.EventID
+					if !got.Duplicate {
+						originals[n]++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wait.Wait()
+	for n := range int64(keys) {
+		if originals[n] != 1 {
+			t.Errorf("key %d has %d originals", n, originals[n])
+		}
+	}
+	if n := count(t, url, "SELECT count(*) FROM events"); n != keys {
+		t.Errorf("%d events of %d keys", n, keys)
+	}
+	noMistakes(t, server)
+}
+
+// A node that was thought dead completes what others take over at the same time: each
+// delivery goes one way, with one attempt.
+func TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver(t *testing.T) {
+	url := database(t)
+	nodes := []*postgres.Store{open(t, url), open(t, url)}
+	l := newLife(false)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	if err := nodes[0].Join(t.Context(), l.node, now.Add(-time.Minute), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	const deliveries = 300
+	ins := make([]store.Acceptance, deliveries)
+	var wait sync.WaitGroup
+	for i := range ins {
+		ins[i] = l.acceptance(int64(i))
+		wait.Go(func() {
+			if _, err := nodes[0].Accept(t.Context(), ins[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+
+	var completed, superseded, moved atomic.Int64
+	for _, in := range ins {
+		wait.Go(func() {
+			switch err := nodes[0].Complete(t.Context(), l.completion(in.Delivery)); {
+			case err == nil:
+				completed.Add(1)
+			case kapsel.CodeOf(err) == kapsel.Conflict:
+				superseded.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	for _, s := range nodes {
+		wait.Go(func() {
+			for range 10 {
+				n, err := s.TakeOver(t.Context(), now, 50)
+				if err != nil {
+					t.Error(err)
+				}
+				moved.Add(int64(n))
+			}
+		})
+	}
+	wait.Wait()
+	t.Logf("%d completed, %d taken over", completed.Load(), moved.Load())
+	if completed.Load()+moved.Load() != deliveries || superseded.Load() != moved.Load() {
+		t.Errorf("%d completed, %d superseded, %d moved, of %d", completed.Load(), superseded.Load(), moved.Load(), deliveries)
+	}
+	for state, want := range map[int]int64{int(kapsel.Delivered): completed.Load(), int(kapsel.Pending): moved.Load()} {
+		if n := count(t, url, "SELECT count(*) FROM deliveries WHERE status = $1", state); int64(n) != want {
+			t.Errorf("%d deliveries in state %d, want %d", n, state, want)
+		}
+	}
+	if n := count(t, url, "SELECT count(*) FROM attempts"); n != deliveries {
+		t.Errorf("%d attempts of %d deliveries", n, deliveries)
+	}
+}
+
+// Nodes that claim from the same endpoints at the same time never get the same delivery.
+func TestClaim_NodesNeverShareADelivery(t *testing.T) {
+	url := database(t)
+	nodes := []*postgres.Store{open(t, url), open(t, url), open(t, url)}
+	l := newLife(false)
+	const deliveries = 600
+	var wait sync.WaitGroup
+	for i := range deliveries {
+		wait.Go(func() {
+			in := l.acceptance(int64(i))
+			d := &in.Delivery
+			d.Status, d.DueAt, d.Node, d.Token, d.Claims = kapsel.Pending, d.CreatedAt, kapsel.NodeID{}, kapsel.AttemptID{}, 0
+			if _, err := nodes[0].Accept(t.Context(), in); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	var wants []store.Want
+	for _, e := range l.endpoints {
+		wants = append(wants, store.Want{EndpointID: e, Limit: 5})
+	}
+	now := time.Now().Add(time.Second)
+	var claims sync.Map
+	var total atomic.Int64
+	for _, s := range nodes {
+		node := kapsel.NewNodeID(now)
+		for range 2 {
+			wait.Go(func() {
+				for total.Load() < deliveries {
+					claimed, err := s.Claim(t.Context(), node, now, wants, 1<<20)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for _, c := range claimed {
+						if _, twice := claims.LoadOrStore(c.Delivery.ID, true); twice {
+							t.Errorf("%s was claimed twice", c.Delivery.ID)
+						}
+					}
+					total.Add(int64(len(claimed)))
+				}
+			})
+		}
+	}
+	wait.Wait()
+	if n := total.Load(); n != deliveries {
+		t.Errorf("%d claims of %d deliveries", n, deliveries)
+	}
+}
+
+// A row that the database refuses fails its own call only, whatever else is in its batch.
+func TestAccept_ARefusedRowFailsItsOwnCall(t *testing.T) {
+	url := database(t)
+	var batch atomic.Int64
+	s, err := postgres.Open(t.Context(), url, postgres.Options{Observe: func(n int, _ time.Duration) { batch.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	l := newLife(true)
+	const calls = 200
+	errs := make([]error, calls)
+	var wait sync.WaitGroup
+	for i := range calls {
+		wait.Go(func() {
+			in := l.acceptance(int64(i))
+			if i%20 == 0 {
+				in.Delivery.Node = kapsel.NodeID{} // held by nobody
+			}
+			_, errs[i] = s.Accept(t.Context(), in)
+		})
+	}
+	wait.Wait()
+	for i, err := range errs {
+		if refused := i%20 == 0; refused != (err != nil) {
+			t.Errorf("call %d: %v", i, err)
+		}
+		if err != nil && kapsel.CodeOf(err) == kapsel.DatabaseUnavailable {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if n := count(t, url, "SELECT count(*) FROM events"); n != calls-calls/20 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestClose_WritesWhatWaits(t *testing.T) {
+	url := database(t)
+	s, err := postgres.Open(t.Context(), url, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLife(false)
+	var stored, refused atomic.Int64
+	var wait sync.WaitGroup
+	begun := make(chan struct{}, 100)
+	for i := range 100 {
+		wait.Go(func() {
+			begun <- struct{}{}
+			_, err := s.Accept(t.Context(), l.acceptance(int64(i)))
+			switch {
+			case err == nil:
+				stored.Add(1)
+			case kapsel.CodeOf(err) == kapsel.DatabaseUnavailable:
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	<-begun
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	wait.Wait()
+	if n := count(t, url, "SELECT count(*) FROM events"); int64(n) != stored.Load() || stored.Load()+refused.Load() != 100 {
+		t.Errorf("%d events, %d answered, %d refused", n, stored.Load(), refused.Load())
+	}
+	for _, err := range []error{
+		s.Ping(t.Context()),
+		s.Renew(t.Context(), l.node, time.Now(), time.Second),
+		s.Complete(t.Context(), l.completion(l.acceptance(0).Delivery)),
+	} {
+		if kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+			t.Errorf("a call after Close: %v", err)
+		}
+	}
+}
+
+// Trouble of the store is always E3001, with nothing of it in the detail.
+func TestErrors_F_B_AreUnavailableAndSayNothing(t *testing.T) {
+	s := open(t, database(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Backlog(ctx)
+	var e *kapsel.Error
+	if !errors.As(err, &e) || e.Code != kapsel.DatabaseUnavailable || e.RetryAfter == 0 || !errors.Is(err, context.Canceled) {
+		t.Fatalf("error is %v", err)
+	}
+	for _, word := range []string{"SELECT", "deliveries", "context"} {
+		if strings.Contains(e.Detail, word) {
+			t.Errorf("the detail holds %q: %s", word, e.Detail)
+		}
+	}
+	if _, err := s.UpdateTenant(t.Context(), kapsel.NewTenantID(time.Now()), nil); kapsel.CodeOf(err) != kapsel.NotFound {
+		t.Error(fmt.Errorf("update of no tenant: %w", err))
+	}
+}

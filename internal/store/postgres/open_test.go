@@ -1,0 +1,139 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+)
+
+// exec runs statements in a database, past the store.
+func exec(t testing.TB, url string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range statements {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// count runs a query of one number, past the store.
+func count(t testing.TB, url, sql string, args ...any) (n int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestOpen_TenNodesOnAnEmptyDatabase(t *testing.T) {
+	url := pgtest.New(t)
+	var nodes sync.WaitGroup
+	for range 10 {
+		nodes.Go(func() {
+			s, err := postgres.Open(t.Context(), url, postgres.Options{Migrate: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Ping(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	nodes.Wait()
+	if n := count(t, url, "SELECT version FROM schema_info"); n != 1 {
+		t.Errorf("the schema has version %d", n)
+	}
+	if n := count(t, url, "SELECT count(*) FROM schema_migrations WHERE version_id = 1"); n != 1 {
+		t.Errorf("the first migration ran %d times", n)
+	}
+}
+
+func TestOpen_RefusesASchemaThatDoesNotFit(t *testing.T) {
+	empty := pgtest.New(t)
+	newer, readable := database(t), database(t)
+	exec(t, newer, "UPDATE schema_info SET version = 99, readable_by = 99")
+	exec(t, readable, "UPDATE schema_info SET version = 99, readable_by = 1")
+	for _, tt := range []struct {
+		name, url string
+		migrate   bool
+		want      error
+	}{
+		{"empty, not to be migrated", empty, false, postgres.ErrSchema},
+		{"made by a newer binary", newer, true, postgres.ErrSchema},
+		{"made by a newer binary, not to be migrated", newer, false, postgres.ErrSchema},
+		{"made by a newer binary, for ours too", readable, true, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := postgres.Open(t.Context(), tt.url, postgres.Options{Migrate: tt.migrate})
+			if !errors.Is(err, tt.want) {
+				t.Errorf("error is %v, want %v", err, tt.want)
+			}
+			if err == nil {
+				s.Close()
+			}
+		})
+	}
+	if n := count(t, empty, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"); n != 0 {
+		t.Errorf("%d tables were made in a database that was not to be migrated", n)
+	}
+}
+
+func TestOpen_F_B8_RefusesAServerThatLosesData(t *testing.T) {
+	server := pgtest.Start(t)
+	url := server.New(t)
+	for _, setting := range []string{"fsync", "full_page_writes"} {
+		set := func(value string) {
+			exec(t, server.URL("postgres"), "ALTER SYSTEM SET "+setting+" = "+value, "SELECT pg_reload_conf()")
+			server.Stop(t)
+			server.Restart(t)
+		}
+		set("off")
+		s, err := postgres.Open(t.Context(), url, postgres.Options{Migrate: true})
+		if !errors.Is(err, postgres.ErrUnsafe) {
+			t.Fatalf("%s=off: error is %v", setting, err)
+		}
+		if !strings.Contains(err.Error(), setting+"=off") {
+			t.Errorf("%s=off: the error does not say so: %v", setting, err)
+		}
+		if s != nil {
+			t.Errorf("%s=off: there is a store", setting)
+		}
+		set("on")
+	}
+	if err := migrate(t.Context(), url); err != nil {
+		t.Errorf("with everything on: %v", err)
+	}
+}
+
+func TestOpen_SaysWhatIsWrongWithoutThePassword(t *testing.T) {
+	for _, url := range []string{
+		"postgres://user:hunter2@127.0.0.1:1/kapsel",
+		"postgres://user:hunter2@127.0.0.1:notaport/kapsel",
+	} {
+		_, err := postgres.Open(t.Context(), url, postgres.Options{})
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error is %v", err)
+		}
+	}
+}
