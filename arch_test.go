@@ -95,7 +95,7 @@ var narrow = map[string][]string{
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
 	"os/exec":        {"internal/bench", "internal/store/pgtest"},
-	"testing":        {"internal/store/pgtest", "internal/store/storetest"},
+	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/storetest"},
 	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
 }
 
@@ -105,7 +105,7 @@ var narrow = map[string][]string{
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
 	"net/http.Client":             {"internal/egress", "internal/bench", "client"},
-	"net/http.Transport":          {"internal/egress", "internal/bench"},
+	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/sim"},
 	"net/http.DefaultClient":      {},
 	"net/http.DefaultTransport":   {},
 	"net/http.DefaultServeMux":    {},
