@@ -104,13 +104,17 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	if f.Status == "" || f.Status == delivered {
 		return newestFirst, nil
 	}
-	status, err := kapsel.ParseDeliveryStatus(string(f.Status))
-	if err == nil && status > kapsel.Delivered {
+	if f.Status == pending {
 		return merged(endpoints, `SELECT event_id FROM deliveries
-			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND event_id < ? AND event_id > ?
+			WHERE endpoint_id = ? AND status = 0 AND attempts > 0 AND event_id < ? AND event_id > ?
+			ORDER BY event_id DESC LIMIT ?`), nil
+	}
+	if status, err := kapsel.ParseDeliveryStatus(string(f.Status)); err == nil && status > kapsel.Delivered {
+		return merged(endpoints, `SELECT event_id FROM deliveries
+			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id < ? AND event_id > ?
 			ORDER BY event_id DESC LIMIT ?`, int(status)), nil
 	}
-	return s.open(ctx, endpoints, "event_id", f.Status != delivering, f.Status != pending, newestFirst)
+	return s.open(ctx, endpoints, "event_id", f.Status != delivering, true, newestFirst)
 }
 
 // The statuses of events that ListEvents looks for in special ways.
@@ -161,7 +165,8 @@ func (s *Store) ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f st
 
 // deliverySource gives the deliveries that a filter may mean.
 func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter) (source, error) {
-	common := f.Status == nil || *f.Status == kapsel.Delivered
+	wasReplayed := f.Replayed != nil && *f.Replayed
+	common := !wasReplayed && (f.Status == nil || *f.Status == kapsel.Delivered)
 	if common && tenant.IsZero() && f.EndpointID.IsZero() {
 		return ordered(`SELECT id FROM deliveries WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 	}
@@ -169,15 +174,23 @@ func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f st
 	if err != nil {
 		return nil, err
 	}
-	newestFirst := mergedBy(endpoints, s.deliveriesOf)
+	replayed := merged(endpoints, `SELECT id FROM deliveries
+		WHERE endpoint_id = ? AND replayed_as IS NOT NULL AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
 	switch {
+	case wasReplayed:
+		return replayed, nil
 	case common:
-		return newestFirst, nil
+		return mergedBy(endpoints, s.deliveriesOf), nil
 	case *f.Status > kapsel.Delivered:
-		return merged(endpoints, `SELECT id FROM deliveries
-			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, int(*f.Status)), nil
+		ended := merged(endpoints, `SELECT id FROM deliveries
+			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND id < ? AND id > ?
+			ORDER BY id DESC LIMIT ?`, int(*f.Status))
+		if f.Replayed != nil {
+			return ended, nil
+		}
+		return either(ended, replayed), nil
 	default:
-		return s.open(ctx, endpoints, "id", *f.Status == kapsel.Pending, *f.Status == kapsel.Delivering, newestFirst)
+		return s.open(ctx, endpoints, "id", *f.Status == kapsel.Pending, *f.Status == kapsel.Delivering, mergedBy(endpoints, s.deliveriesOf))
 	}
 }
 

@@ -18,10 +18,10 @@ import (
 type source func(c *conn, before, floor []byte, n int) ([][16]byte, error)
 
 // walk offers a source's ids to take, until it has taken limit of them. Each page is a
-// transaction of its own.
+// transaction of its own, and twice the one before.
 func (s *Store) walk(ctx context.Context, from source, before, floor []byte, limit int, take func(c *conn, id [16]byte) (bool, error)) error {
 	taken := 0
-	for n := min(limit, page); taken < limit; n = page {
+	for n := min(limit, page); taken < limit; n = min(2*n, page) {
 		var ids [][16]byte
 		err := s.read(ctx, func(c *conn) (err error) {
 			if ids, err = from(c, before, floor, n); err != nil {
@@ -85,6 +85,18 @@ func mergedBy(endpoints []kapsel.EndpointID, of func(kapsel.EndpointID) source) 
 			}
 		}
 		return ids, nil
+	}
+}
+
+// either is the source of what two sources give.
+func either(a, b source) source {
+	return func(c *conn, before, floor []byte, n int) ([][16]byte, error) {
+		ids, err := a(c, before, floor, n)
+		if err != nil {
+			return nil, err
+		}
+		more, err := b(c, before, floor, n)
+		return highest(append(ids, more...), n), err
 	}
 }
 

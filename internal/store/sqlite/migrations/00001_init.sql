@@ -145,9 +145,12 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_due ON deliveries (endpoint_id, due_at) WHERE status = 0;
 -- What is held, by whom. Its entries are next to each other however many endpoints there are.
 CREATE INDEX deliveries_held ON deliveries (node) WHERE status = 1;
--- What people look for among very many that were delivered, as deliveries and as events:
-CREATE INDEX deliveries_ended ON deliveries (endpoint_id, status, id) WHERE status >= 3;
-CREATE INDEX deliveries_ended_event ON deliveries (endpoint_id, status, event_id) WHERE status >= 3;
+-- What people look for among very many that were delivered: what ended otherwise and was not
+-- replayed, as deliveries and as events; what was replayed; events that were tried and wait.
+CREATE INDEX deliveries_ended ON deliveries (endpoint_id, status, id) WHERE status >= 3 AND replayed_as IS NULL;
+CREATE INDEX deliveries_ended_event ON deliveries (endpoint_id, status, event_id) WHERE status >= 3 AND replayed_as IS NULL;
+CREATE INDEX deliveries_replayed ON deliveries (endpoint_id, id) WHERE replayed_as IS NOT NULL;
+CREATE INDEX deliveries_retried_event ON deliveries (endpoint_id, event_id) WHERE status = 0 AND attempts > 0;
 -- An endpoint's deliveries are found by its events; these are the others.
 CREATE INDEX deliveries_replays ON deliveries (endpoint_id, id) WHERE replay_of IS NOT NULL;
 
