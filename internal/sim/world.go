@@ -273,12 +273,12 @@ func (p *Process) Kill() {
 	w := p.World
 	p.gone = true
 	synctest.Wait() // no write is under way when all goroutines wait
-	p.level.Set(slog.LevelError + 1)
-	p.Uplink.Cut()
 	next := filepath.Join(w.TempDir(), "kapsel.db")
 	for _, suffix := range []string{"", "-wal"} {
 		w.must(copyFile(next+suffix, w.path+suffix))
 	}
+	p.level.Set(slog.LevelError + 1)
+	p.Uplink.Cut()
 	old := w.db
 	w.path = next
 	w.open()
