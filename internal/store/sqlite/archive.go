@@ -114,7 +114,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id < ? AND event_id > ?
 			ORDER BY event_id DESC LIMIT ?`, int(status)), nil
 	}
-	return s.open(ctx, endpoints, "event_id", f.Status != delivering, true, newestFirst)
+	return s.openSource(ctx, endpoints, "event_id", f.Status != delivering, true, newestFirst)
 }
 
 // The statuses of events that ListEvents looks for in special ways.
@@ -190,7 +190,7 @@ func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f st
 		}
 		return either(ended, replayed), nil
 	default:
-		return s.open(ctx, endpoints, "id", *f.Status == kapsel.Pending, *f.Status == kapsel.Delivering, mergedBy(endpoints, s.deliveriesOf))
+		return s.openSource(ctx, endpoints, "id", *f.Status == kapsel.Pending, *f.Status == kapsel.Delivering, mergedBy(endpoints, s.deliveriesOf))
 	}
 }
 

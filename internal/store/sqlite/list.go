@@ -186,10 +186,10 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 // openCap is how many open deliveries a list sorts by itself.
 const openCap = 10_000
 
-// open is the source of a column of the deliveries that are pending at endpoints, or held,
+// openSource is the source of a column of the deliveries that are pending at endpoints, or held,
 // or both. Where there are more than openCap, the newest rows have enough of them: then it
 // is the source otherwise.
-func (s *Store) open(ctx context.Context, endpoints []kapsel.EndpointID, column string, pending, held bool, otherwise source) (source, error) {
+func (s *Store) openSource(ctx context.Context, endpoints []kapsel.EndpointID, column string, pending, held bool, otherwise source) (source, error) {
 	var set [][16]byte
 	err := s.read(ctx, func(c *conn) error {
 		collect := func(q *stmt) error {

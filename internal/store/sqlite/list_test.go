@@ -77,6 +77,10 @@ func TestLists(t *testing.T) {
 			all = append(all, r)
 		}
 
+		if rapid.IntRange(0, 9).Draw(rt, "open again") == 0 {
+			must(s.Close())
+			s = openAt(t, s.path)
+		}
 		tenant := rapid.SampledFrom(append(tenants, kapsel.TenantID{})).Draw(rt, "of tenant")
 		endpoint := rapid.SampledFrom(append(endpoints, kapsel.Endpoint{})).Draw(rt, "of endpoint").ID
 		limit := rapid.IntRange(1, 5).Draw(rt, "limit")

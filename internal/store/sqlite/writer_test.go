@@ -164,6 +164,75 @@ func TestBadRowInBatchFailsAlone(t *testing.T) {
 	})
 }
 
+// TestSkewSurvivesRollback writes an event whose times are far apart together with a bad row,
+// which rolls back what both of them wrote first.
+func TestSkewSurvivesRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		s := openTest(t)
+		in, bad := acceptance(testEndpoint, testTime, nil), acceptance(testEndpoint, testTime, nil)
+		in.Event.ReceivedAt = testTime.Add(time.Hour)
+		bad.Delivery.Node = kapsel.NodeID{}
+		release := hold(s)
+		var wg sync.WaitGroup
+		for _, in := range []store.Acceptance{in, bad} {
+			wg.Go(func() { _, _ = s.Accept(ctx, in) })
+			synctest.Wait()
+		}
+		release()
+		wg.Wait()
+		for _, when := range []string{"at once", "after a restart"} {
+			got, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{Since: in.Event.ReceivedAt}, store.Page[kapsel.EventID]{Limit: 10})
+			if err != nil || len(got) != 1 {
+				t.Errorf("%s: %d events, %v", when, len(got), err)
+			}
+			s.Close()
+			s = openAt(t, s.path)
+		}
+	})
+}
+
+// TestFull_FB6 fills the database up to a limit, which SQLite reports as a full disk.
+func TestFull_FB6(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	limit := func(pages int) {
+		t.Helper()
+		err := s.writer.alone(func(c *conn) error { return c.exec(fmt.Sprintf(`PRAGMA max_page_count = %d`, pages)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(100)
+	accepted := map[kapsel.EventID]bool{}
+	var last store.Acceptance
+	for range 200 {
+		last = acceptance(testEndpoint, testTime, make([]byte, 10_000))
+		_, err := s.Accept(ctx, last)
+		accepted[last.Event.ID] = err == nil
+		if err != nil && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+			t.Fatal(err)
+		}
+	}
+	if accepted[last.Event.ID] {
+		t.Fatal("it never got full")
+	}
+	if err := s.Ping(ctx); err != nil {
+		t.Errorf("what needs no room: %v", err)
+	}
+	limit(1 << 30)
+	if got, err := s.Accept(ctx, last); err != nil || got.Duplicate {
+		t.Errorf("the same call with room: %+v, %v", got, err)
+	}
+	accepted[last.Event.ID] = true
+	for id, want := range accepted {
+		_, err := s.Event(ctx, kapsel.TenantID{}, id)
+		if got := err == nil; got != want {
+			t.Errorf("accepted: %t, there: %t (%v)", want, got, err)
+		}
+	}
+}
+
 func TestPanicIsTheCallers(t *testing.T) {
 	s := openTest(t)
 	ctx := context.Background()
