@@ -23,22 +23,23 @@ var session = map[string]string{
 	"tcp_user_timeout":                    "5s",
 	"default_transaction_isolation":       "read committed",
 	"timezone":                            "UTC",
-	// A young table has no statistics, and a plan made without them is kept: an index is
-	// never much worse here. The penalty on other plans would otherwise start the compiler.
-	"enable_seqscan": "off",
-	"jit":            "off",
+	// A young table has no statistics, and a plan made without them is kept. Every query of
+	// ours has an index that gives few rows in the right order, so that is what is left to
+	// the planner. The penalty on other plans would otherwise start the compiler.
+	"enable_seqscan":    "off",
+	"enable_bitmapscan": "off",
+	"jit":               "off",
 }
 
 // hotSession are further settings of the connections of the hot path, whose statements join
 // arrays to a table by its key: by its index, whatever the planner guesses of the array's
 // length, with a plan made once, and without spilling a batch to disk.
 var hotSession = map[string]string{
-	"enable_hashjoin":   "off",
-	"enable_mergejoin":  "off",
-	"enable_bitmapscan": "off",
-	"enable_material":   "off",
-	"plan_cache_mode":   "force_generic_plan",
-	"work_mem":          "64MB",
+	"enable_hashjoin":  "off",
+	"enable_mergejoin": "off",
+	"enable_material":  "off",
+	"plan_cache_mode":  "force_generic_plan",
+	"work_mem":         "64MB",
 }
 
 // How long a connection may take to be made, and how long the kernel waits for the other
