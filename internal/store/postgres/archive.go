@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,35 +42,72 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 // decides, and until it was tried the event is "received".
 var newest = map[kapsel.EventStatus]string{
 	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0",
-	kapsel.EventStatus(kapsel.Pending.String()):    "d.status <= 1 AND d.status = 0 AND d.attempts > 0",
-	kapsel.EventStatus(kapsel.Delivering.String()): "d.status <= 1 AND d.status = 1 AND d.attempts > 0",
-	kapsel.EventStatus(kapsel.Delivered.String()):  "d.status = 2",
-	kapsel.EventStatus(kapsel.Failed.String()):     "d.status IN (3, 4, 5) AND d.status = 3",
-	kapsel.EventStatus(kapsel.DeadLetter.String()): "d.status IN (3, 4, 5) AND d.status = 4",
-	kapsel.EventStatus(kapsel.Canceled.String()):   "d.status IN (3, 4, 5) AND d.status = 5",
+	kapsel.EventStatus(kapsel.Pending.String()):    inState(kapsel.Pending) + " AND d.attempts > 0",
+	kapsel.EventStatus(kapsel.Delivering.String()): inState(kapsel.Delivering) + " AND d.attempts > 0",
+	kapsel.EventStatus(kapsel.Delivered.String()):  inState(kapsel.Delivered),
+	kapsel.EventStatus(kapsel.Failed.String()):     inState(kapsel.Failed),
+	kapsel.EventStatus(kapsel.DeadLetter.String()): inState(kapsel.DeadLetter),
+	kapsel.EventStatus(kapsel.Canceled.String()):   inState(kapsel.Canceled),
 }
 
-// scope are the endpoints of a list, deleted ones too: one ($2), or a tenant's ($1), or all.
-const scope = `
-	WITH scope AS (
-		SELECT id, part FROM endpoints WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)
-	)`
+// inState says of deliveries d that they are in a state, in the words of the index that has
+// those of it.
+func inState(state kapsel.DeliveryStatus) string {
+	switch state {
+	case kapsel.Pending:
+		return "d.status <= 1 AND d.due_at IS NOT NULL"
+	case kapsel.Delivering:
+		return "d.status <= 1 AND d.due_at IS NULL"
+	case kapsel.Delivered:
+		return "d.status = 2"
+	default:
+		return fmt.Sprintf("d.status IN (3, 4, 5) AND d.status = %d", state)
+	}
+}
 
-// ListEvents lists events; see store.Archive. Events are taken from each endpoint's end;
-// those of a status other than delivered are found by their deliveries, of which an index
-// has the few that matter.
+// selection is a list's question. Its parameters are a tenant $1 and an endpoint $2, null for
+// all, the least id $3, the id before which the page starts $4, and the page's length $5.
+type selection struct {
+	// source selects part and id of the rows of one endpoint, scope.id.
+	source string
+	// ordered: an index has the source's rows in the order of their ids.
+	ordered bool
+	// endpoint: the list is of one endpoint.
+	endpoint bool
+}
+
+// page is the query of the newest rows' part and id, over all endpoints asked for, deleted
+// ones too. Where a look at an endpoint's newest row is cheap, the page is taken from those
+// whose newest rows are the newest: the others cannot have a row in it.
+func (s selection) page() string {
+	scope := `
+		SELECT id FROM endpoints WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
+	if s.ordered && !s.endpoint {
+		scope = `
+		SELECT scope.id FROM (` + scope + `) scope
+		CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT 1) newest
+		ORDER BY newest.id DESC LIMIT $5`
+	}
+	return `
+		SELECT found.part, found.id FROM (` + scope + `) scope
+		CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT $5) found
+		ORDER BY found.id DESC LIMIT $5`
+}
+
+// ListEvents lists events; see store.Archive. Those of a status other than delivered are
+// found by their deliveries, of which an index has the few that matter.
 func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
 	// An event's id is made in the request that received it, so a span of times is one of
 	// ids too, with room for the difference.
-	const room = time.Hour
+	const room = time.Minute
 	from, to := [16]byte{}, before(p.Before)
-	conditions := ""
+	var conditions string
 	if !f.Since.IsZero() {
 		from = idAt(f.Since.Add(-room))
 		conditions += " AND e.received_at >= $6"
 	}
 	if !f.Until.IsZero() {
-		if end := idAt(f.Until.Add(room)); string(end[:]) < string(to[:]) {
+		if end := idAt(f.Until.Add(room)); bytes.Compare(end[:], to[:]) < 0 {
 			to = end
 		}
 		conditions += " AND e.received_at < $7"
@@ -76,32 +115,30 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	if f.IdempotencyKey != nil {
 		conditions += " AND e.idempotency_key = $8"
 	}
-	source := `
+	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero(), source: `
 		SELECT e.part, e.id FROM events e
-		WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4` + conditions
+		WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4` + conditions}
 	switch state, ok := newest[f.Status]; {
 	case f.Status == "":
 	case !ok:
 		return nil, nil
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()):
-		source += ` AND EXISTS (
+		events.source += ` AND EXISTS (
 			SELECT FROM deliveries d
 			WHERE d.part = e.part AND d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
 	default:
-		source = `
+		events.ordered = false
+		events.source = `
 			SELECT d.part, d.event_id AS id FROM deliveries d
-			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + `
-				AND d.event_id >= $3 AND d.event_id < $4 AND EXISTS (
-				SELECT FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
+			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + ` AND d.event_id >= $3 AND d.event_id < $4`
+		if conditions != "" {
+			events.source += ` AND EXISTS (SELECT FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
+		}
 	}
 	// Each parameter is named once, so that all have a type whatever the conditions.
-	sql := scope + `, given AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
-		SELECT ` + shortEventColumns + `
-		FROM (
-			SELECT found.part, found.id
-			FROM scope CROSS JOIN LATERAL (` + source + ` ORDER BY id DESC LIMIT $5) found
-			ORDER BY found.id DESC LIMIT $5
-		) page
+	sql := `
+		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
+		SELECT ` + shortEventColumns + ` FROM (` + events.page() + `) page
 		JOIN events e ON e.part = page.part AND e.id = page.id
 		ORDER BY e.id DESC`
 
@@ -113,16 +150,16 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 			return err
 		}
 		records = make([]store.EventRecord, len(events))
-		row := make(map[kapsel.EventID]int, len(events))
+		index := make(map[kapsel.EventID]int, len(events))
 		parts, ids := make([]int16, len(events)), make([][16]byte, len(events))
 		for i, e := range events {
-			records[i].Event, row[e.ID], parts[i], ids[i] = e, i, part(e.ID), e.ID
+			records[i].Event, index[e.ID], parts[i], ids[i] = e, i, part(e.ID), e.ID
 		}
 		deliveries, err := collect(ctx, s.pool, scanDelivery, `
 			SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
 			JOIN deliveries d ON d.part = u.part AND d.event_id = u.event_id ORDER BY d.id`, parts, ids)
 		for _, d := range deliveries {
-			rec := &records[row[d.EventID]]
+			rec := &records[index[d.EventID]]
 			rec.Deliveries = append(rec.Deliveries, d)
 		}
 		return err
@@ -157,41 +194,21 @@ func (s *Store) Delivery(ctx context.Context, tenantID kapsel.TenantID, delivery
 	return d, err
 }
 
-// ListDeliveries lists deliveries; see store.Archive. Those of a state that few are in come
-// from that state's index, endpoint by endpoint, all others from the ends of the endpoints' parts.
+// ListDeliveries lists deliveries; see store.Archive.
 func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error) {
-	from := "(SELECT DISTINCT part FROM scope) AS scope"
-	where := "part = scope.part AND ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR endpoint_id = $2)"
+	deliveries := selection{ordered: true, endpoint: !f.EndpointID.IsZero(), source: `
+		SELECT d.part, d.id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.id >= $3 AND d.id < $4`}
 	if f.Status != nil {
-		const ofEndpoint = "endpoint_id = scope.id"
-		switch *f.Status {
-		case kapsel.Pending:
-			from, where = "scope", ofEndpoint+" AND status <= 1 AND status = 0"
-		case kapsel.Delivering:
-			from, where = "scope", ofEndpoint+" AND status <= 1 AND status = 1 AND due_at IS NULL"
-		case kapsel.Delivered:
-			where += " AND status = 2"
-		case kapsel.Failed:
-			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 3"
-		case kapsel.DeadLetter:
-			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 4"
-		case kapsel.Canceled:
-			from, where = "scope", ofEndpoint+" AND status IN (3, 4, 5) AND status = 5"
-		}
+		deliveries.source += " AND " + inState(*f.Status)
+		deliveries.ordered = f.Status.Terminal() // what is open is ordered by when it is due
 	}
 	if f.Replayed != nil {
-		if *f.Replayed {
-			where += " AND replayed_as IS NOT NULL"
-		} else {
-			where += " AND replayed_as IS NULL"
-		}
+		deliveries.source += fmt.Sprintf(" AND (d.replayed_as IS NOT NULL) = %t", *f.Replayed)
 	}
-	return list(ctx, s, scanDelivery, scope+`
-		SELECT `+deliveryColumns+`
-		FROM `+from+` CROSS JOIN LATERAL (
-			SELECT * FROM deliveries WHERE `+where+` AND id < $3 ORDER BY id DESC LIMIT $4
-		) d
-		ORDER BY d.id DESC LIMIT $4`, id(tenantID), id(f.EndpointID), before(p.Before), p.Limit)
+	return list(ctx, s, scanDelivery, `
+		SELECT `+deliveryColumns+` FROM (`+deliveries.page()+`) page
+		JOIN deliveries d ON d.part = page.part AND d.id = page.id
+		ORDER BY d.id DESC`, id(tenantID), id(f.EndpointID), [16]byte{}, before(p.Before), p.Limit)
 }
 
 // MoveDelivery changes a delivery as the domain says; see store.Archive.

@@ -54,7 +54,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 					SELECT FROM deliveries d WHERE d.part = events.part AND d.event_id = events.id AND d.status <= 1)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
-			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Hour)), olderThan, limit)
+			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
 		if err != nil || len(old) == 0 {
 			return err
 		}

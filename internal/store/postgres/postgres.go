@@ -94,17 +94,12 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Time is the server's clock, half the round trip later than it was read.
+// Time is the server's clock, as it was some time during the call.
 func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
 	err = s.read(ctx, func(ctx context.Context) error {
-		asked := time.Now()
-		if err := s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
-			return err
-		}
-		now = now.Add(time.Since(asked) / 2).UTC()
-		return nil
+		return s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
 	})
-	return now, err
+	return now.UTC(), err
 }
 
 // Ping asks the server whether it is there and takes writes.

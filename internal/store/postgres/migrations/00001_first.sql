@@ -138,6 +138,7 @@ CREATE TABLE deliveries (
     autovacuum_vacuum_cost_limit = 2000
 );
 CREATE INDEX deliveries_event ON deliveries (part, event_id);
+CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
 -- What is open. It finds the due of an endpoint, the endpoints that have any, and what is
 -- held (due_at is null there, after all that wait).
 CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
