@@ -38,6 +38,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || p == "/openapi.json" || p == "/docs"):
 		t.api.ServeHTTP(w, r)
 	default:
+		r = r.WithContext(problem.WithRequestID(r.Context(), problem.NewRequestID()))
 		problem.Write(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))
 	}
 }

@@ -82,6 +82,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 			s.close()
 		}
 	}()
+	slog.SetDefault(s.log) // libraries that log by themselves
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -136,7 +137,7 @@ func (c *courier) forwards(name string) bool {
 
 // header builds what goes out with an attempt, and the same as it is recorded: in the order
 // of the wire, with secret values redacted.
-func (c *courier) header(j *job, version string, now time.Time) (http.Header, kapsel.Header) {
+func (c *courier) header(j *job, trace, version string, now time.Time) (http.Header, kapsel.Header) {
 	d, ev := &j.delivery, &j.event
 	h := make(http.Header, len(ev.Header)+len(c.set)+9)
 	size := 0
@@ -149,7 +150,7 @@ func (c *courier) header(j *job, version string, now time.Time) (http.Header, ka
 	add("X-Kapsel-Attempt-Id", d.Token.String())
 	add("X-Kapsel-Original-Timestamp", ev.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z"))
 	add("User-Agent", "Kapsel/"+version)
-	add("Traceparent", telemetry.Continue(ev.TraceParent))
+	add("Traceparent", trace)
 	if c.signer != nil {
 		id := ev.ID.String()
 		add("Webhook-Id", id)
@@ -219,6 +220,17 @@ type outcome struct {
 	unsent     error     // nothing was tried; why
 }
 
+// err is the outcome as an error, nil when the event was delivered.
+func (o *outcome) err() error {
+	switch {
+	case o.unsent != nil:
+		return o.unsent
+	case o.code != "":
+		return kapsel.Errorf(o.code, "%s", o.text)
+	}
+	return nil
+}
+
 // answered reports whether the destination answered.
 func (o *outcome) answered() bool { return o.status != 0 }
 
@@ -242,7 +254,11 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 	}
 	ctx, cancel := context.WithTimeout(e.cut, c.timeout)
 	defer cancel()
-	h, sent := c.header(j, e.Version, now)
+	trace, endSpan := telemetry.Span(j.event.TraceParent, "attempt")
+	defer func() {
+		endSpan(o.err(), slog.Any("attempt_id", j.delivery.Token), slog.Any("event_id", j.delivery.EventID), slog.Int("status_code", o.status))
+	}()
+	h, sent := c.header(j, trace, e.Version, now)
 	o.sent = sent
 
 	// A process that was frozen may have lost its lease since the delivery was dispatched.

@@ -39,12 +39,16 @@ func count(few, all int) int {
 	return few
 }
 
+// built is the folder of the program, "" until a test has asked for it.
+var built string
+
 // binary builds the program once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "kapsel-e2e-*")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	bin := filepath.Join(dir, "kapsel")
 	build := exec.Command("go", "build", "-o", bin, "github.com/kapsel-hq/kapsel/cmd/kapsel")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -56,8 +60,8 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if built != "" {
+		os.RemoveAll(built)
 	}
 	os.Exit(code)
 }

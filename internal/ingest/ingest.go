@@ -29,6 +29,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // Limits of a request.
@@ -132,9 +133,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	ev := kapsel.Event{
 		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
 		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: r.URL.RawQuery,
-		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict, TraceParent: r.Header.Get("Traceparent"),
+		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict,
 	}
+	var endSpan func(error, ...slog.Attr)
+	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
 	accepted, err := h.accept(r.Context(), ep, ev)
+	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	if err != nil {
 		return err
 	}
