@@ -138,6 +138,7 @@ func TestLists(t *testing.T) {
 			rt.Fatalf("ListDeliveries: %v (-want +got):\n%s", err, diff)
 		}
 	})
+	checkPlans(t, s)
 }
 
 // outcome is a pending delivery in any state.

@@ -39,6 +39,9 @@ func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, err error) {
 // Claim implements store.Queue. The events are read after the deliveries were taken, beside
 // the writer: nothing changes or deletes them while they are held.
 func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, store.Unavailable(err)
+	}
 	var taken []store.Claimed
 	err := s.writer.hotly(func(c *conn) (err error) {
 		taken, err = claim(c, node, now, wants, maxBytes)

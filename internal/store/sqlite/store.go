@@ -1,8 +1,8 @@
 // Package sqlite keeps the store contract in one SQLite file, used by one process at a time.
 //
 // What it promises beyond package store: a second process is kept out by a lock beside the
-// file; a write is synced (WAL, synchronous=FULL) when its method returns; the WAL stays
-// below about 300 MiB however long reads and writes go on; a backup can be taken at any time.
+// file; a write is synced (WAL, synchronous=FULL) when its method returns; a backup can be
+// taken at any time; except by what is written during one, the WAL stays below about 300 MiB.
 //
 // One goroutine owns the one connection that writes. Callers hand it their calls and wait;
 // it writes what has gathered in one transaction (writer.go). Reads have connections of
@@ -27,8 +27,8 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// Options change how a database is opened. The zero value is ready to use, but refuses a
-// database that is new or has an older schema.
+// Options change how a database is opened. The zero value refuses a database that is new or
+// has an older schema.
 type Options struct {
 	// Migrate brings a new or older database to this binary's schema.
 	Migrate bool
@@ -49,15 +49,17 @@ const (
 
 // Store is a store.Store on a SQLite file.
 type Store struct {
-	path                    string
-	log                     *slog.Logger
-	lock                    *fileLock
-	writer                  *writer
-	ckpt                    *checkpointer
-	readers                 chan *conn  // those that are free
-	opened                  int         // how many readers there are
-	eventSkew, deliverySkew skew        // of ids and received_at, of first deliveries and events
-	orphans                 atomic.Bool // deliveries may be held by nodes that are dead
+	path    string
+	log     *slog.Logger
+	lock    *fileLock
+	writer  *writer
+	ckpt    *checkpointer
+	readers chan *conn // those that are free
+	opened  int        // how many readers there are
+
+	eventSkew    skew        // between an event's id and its receipt
+	deliverySkew skew        // between the ids of an event and its first delivery
+	orphans      atomic.Bool // deliveries may be held by nodes that are dead
 
 	closing sync.Once
 	closed  chan struct{}

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +25,46 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return openTest(t) })
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s := openTest(t)
+		t.Cleanup(func() { checkPlans(t, s) })
+		return s
+	})
+}
+
+// checkPlans looks at the plan of every statement that was used: none may read a table that
+// grows with the events from end to end, or sort what it reads.
+func checkPlans(t *testing.T, s *Store) {
+	check := func(c *conn) error {
+		for _, text := range slices.Collect(maps.Keys(c.stmts)) {
+			q := c.query("EXPLAIN QUERY PLAN " + text)
+			for q.next() {
+				q.colInt()
+				q.colInt()
+				q.colInt()
+				step := q.colText()
+				scan := regexp.MustCompile(`^SCAN (events|deliveries|attempts|idempotency_keys|[akde])\b`).MatchString(step)
+				held := strings.HasSuffix(step, "INDEX deliveries_held") // has only what is held
+				if scan && !held || strings.Contains(step, "TEMP B-TREE") {
+					t.Errorf("%s: %s", step, text)
+				}
+			}
+			if err := q.end(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := s.writer.alone(check); err != nil && !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+	for range s.opened {
+		c := <-s.readers
+		if err := check(c); err != nil {
+			t.Error(err)
+		}
+		defer func() { s.readers <- c }()
+	}
 }
 
 // copyFiles copies a database as a crash would leave it, with the first wal bytes of its WAL

@@ -20,7 +20,7 @@ type writer struct {
 	c       *conn
 	observe store.CommitObserver
 	written func(pages int) // is told after each transaction how much went to the WAL; never nil
-	undone  func()          // is told of each transaction that was rolled back; never nil
+	undone  func()          // is told of each rollback; never nil
 
 	mu     sync.Mutex // guards what follows
 	hot    []*waiter
@@ -277,14 +277,10 @@ func (w *writer) commit(batch []*waiter) {
 		}
 		return nil
 	})
-	switch {
-	case err == nil:
-	case rowsFault(err) && len(batch) > 1:
-		// One call's values brought down all of them: on its own, only it fails.
-		for _, p := range batch {
-			p.err = w.transact(func() error { return p.call.write(w.c) })
-		}
-	default:
+	if rowsFault(err) && len(batch) > 1 {
+		err = w.transact(func() error { return w.separately(batch) })
+	}
+	if err != nil {
 		for _, p := range batch {
 			p.err = err
 		}
@@ -293,6 +289,28 @@ func (w *writer) commit(batch []*waiter) {
 	for _, p := range batch {
 		p.done <- struct{}{}
 	}
+}
+
+// separately writes a batch that one call's values brought down, so that only it fails.
+func (w *writer) separately(batch []*waiter) error {
+	for _, p := range batch {
+		if err := w.c.exec("SAVEPOINT call"); err != nil {
+			return err
+		}
+		if p.err = p.call.write(w.c); p.err != nil {
+			if isDB(p.err) && !rowsFault(p.err) {
+				return p.err
+			}
+			if err := w.c.exec("ROLLBACK TO call"); err != nil {
+				return err
+			}
+			w.undone()
+		}
+		if err := w.c.exec("RELEASE call"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // transact runs a function in a transaction. After an error it is rolled back; a crash

@@ -13,7 +13,7 @@ INSERT INTO schema_info VALUES (1, 1, 1);
 -- settings: the revision of the directory. event_skew: the most milliseconds by which the id
 -- of an event was ever off its received_at, so that a range of times is a range of ids;
 -- delivery_skew: the same of an event's first delivery and the event, so that the order of
--- events is nearly that of deliveries.
+-- events is nearly that of deliveries; pings: written to see whether writing works.
 CREATE TABLE counters (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -67,7 +67,7 @@ CREATE TABLE endpoints (
     revision        INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX endpoints_tenant ON endpoints (tenant_id, id);
-CREATE INDEX endpoints_revision ON endpoints (revision);
+CREATE INDEX endpoints_revision ON endpoints (revision, id);
 
 CREATE TABLE circuits (
     endpoint_id BLOB PRIMARY KEY CHECK (length(endpoint_id) = 16),
