@@ -18,17 +18,14 @@ func (e *Engine) Books() (off []string) {
 	zero("busy", e.busy)
 	zero("waiting", e.waiting)
 	zero("fresh", e.fresh)
-	zero("behind", e.behind)
+	zero("claimed", e.claimed)
+	zero("wanted", e.wanted)
 	zero("held tokens", len(e.held))
 	zero("running gates", len(e.running))
 	zero("gates in turns", len(e.turns.in))
-	zero("gates in line for room", len(e.hungry.in))
+	zero("gates in line for room", len(e.line.in))
 	zero("bytes of bodies", int(e.Budget.Used()))
-	for _, g := range e.parked {
-		if len(g.ready) > 0 {
-			off = append(off, "a parked gate has deliveries ready")
-		}
-	}
+	zero("parked gates", len(e.parked))
 	for _, g := range e.gates {
 		name := "gate " + g.ep.Name + ": "
 		zero(name+"running", g.running)
@@ -38,8 +35,8 @@ func (e *Engine) Books() (off []string) {
 		if g.probing {
 			off = append(off, name+"is probing")
 		}
-		if g.hungry {
-			off = append(off, name+"is hungry")
+		if g.starving {
+			off = append(off, name+"is starving")
 		}
 		if g.index >= 0 && (g.index >= len(e.agenda) || e.agenda[g.index] != g) {
 			off = append(off, name+"is not where the agenda has it")

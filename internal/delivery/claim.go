@@ -23,11 +23,13 @@ const (
 	claimBytes = 4 << 20
 	// cancelBatch bounds one step of canceling what waits for a deleted endpoint.
 	cancelBatch = 500
+	// claimWait is how long a gate with little room waits for more before it claims.
+	claimWait = 10 * time.Millisecond
 )
 
 // agenda is a heap of gates by the time of their next look. A gate that is not in it has no
-// known work, or waits for something that will put it back: an exchange's end, a change of
-// settings, or the next list of the backlog.
+// known work, or is in line for the node's room, or waits for something that will put it
+// back: an exchange's end, a change of settings, or the next list of the backlog.
 type agenda []*gate
 
 func (a agenda) Len() int           { return len(a) }
@@ -73,7 +75,7 @@ func (e *Engine) dueAt(g *gate, t time.Time) {
 	if g.nextDue.IsZero() || t.Before(g.nextDue) {
 		g.nextDue = t
 	}
-	if !g.hungry {
+	if !g.starving && !e.line.has(g) {
 		e.lookAt(g, t)
 	}
 }
@@ -116,7 +118,7 @@ func (e *Engine) claimLoop(ctx context.Context) {
 func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	now := e.Clock.Now()
 	e.mu.Lock()
-	list := now.Sub(e.listed) >= listEvery
+	list := time.Since(e.listed) >= listEvery
 	e.mu.Unlock()
 	if list {
 		if err := e.listBacklog(ctx, now); err != nil {
@@ -125,9 +127,13 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	}
 
 	e.mu.Lock()
+	next = now.Add(max(0, listEvery-time.Since(e.listed)))
+	if e.stopping || !e.leased() { // the renewal wakes the loop
+		e.mu.Unlock()
+		return next, nil
+	}
 	claims, wants := e.collect(now)
 	node := e.node
-	next = e.listed.Add(listEvery)
 	if len(e.agenda) > 0 && e.agenda[0].look.Before(next) {
 		next = e.agenda[0].look
 	}
@@ -135,8 +141,8 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	fits := len(wants) > 0 && e.Budget.Delivery(bytes)
 	if len(wants) > 0 && !fits {
 		for _, c := range claims { // body memory: the end of an exchange frees some
-			e.starve(c.gate)
-			e.hungry.add(c.gate)
+			e.wanted -= c.limit
+			e.line.add(c.gate)
 		}
 	}
 	e.mu.Unlock()
@@ -148,6 +154,9 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Budget.Adjust(-bytes)
+	for _, c := range claims {
+		e.wanted -= c.limit
+	}
 	if err != nil {
 		for _, c := range claims {
 			e.lookAt(c.gate, now)
@@ -214,7 +223,7 @@ func (e *Engine) listBacklog(ctx context.Context, now time.Time) error {
 		e.mu.Unlock()
 	}
 	e.mu.Lock()
-	e.listed = now
+	e.listed = time.Now()
 	e.mu.Unlock()
 	return nil
 }
@@ -229,53 +238,75 @@ func (e *Engine) cancelWaiting(ctx context.Context, id kapsel.EndpointID, now ti
 	}
 }
 
-// collect takes the gates whose time has come off the agenda and returns what to claim for
-// them. Those that cannot claim now go back for when they can. The caller holds mu.
+// collect takes the gates whose time has come off the agenda, puts those with due work in
+// line, and hands out the node's room to the line, one delivery a turn. It returns what to
+// claim. Those that cannot claim now go back for when they can. The caller holds mu.
 func (e *Engine) collect(now time.Time) (claims []claim, wants []store.Want) {
-	if e.stopping || !e.leased() {
-		return nil, nil
-	}
-	left := min(claimBatch, e.free())
 	for len(e.agenda) > 0 && !e.agenda[0].look.After(now) {
 		g := heap.Pop(&e.agenda).(*gate)
+		g.starving = false
 		if len(g.ready) > 0 {
 			e.turns.add(g) // it may have waited for the rate
 		}
-		if g.nextDue.IsZero() || !g.admits() {
-			continue
-		}
-		if g.nextDue.After(now) {
-			e.lookAt(g, g.nextDue)
-			continue
-		}
-		if !g.open(now) {
-			e.lookAtCircuit(g, now)
-			continue
-		}
-		room, _ := e.room(g, now)
 		switch {
-		case room <= 0:
-			e.starve(g)
-		case left <= 0:
-			e.starve(g)
-			e.hungry.add(g)
-		case g.slowNow(now) && e.slowFull(now):
-			e.lookAt(g, now.Add(100*time.Millisecond))
-		case g.ep.RateLimit != nil && g.bucket.Next(now).After(now):
-			e.lookAt(g, g.bucket.Next(now))
+		case g.nextDue.IsZero() || !g.admits():
+		case g.nextDue.After(now):
+			e.lookAt(g, g.nextDue)
+		case !g.open(now):
+			e.lookAtCircuit(g, now)
 		default:
-			n := min(room, left)
-			left -= n
-			claims = append(claims, claim{g, n, g.notes})
-			wants = append(wants, store.Want{EndpointID: g.id, Limit: n})
+			e.line.add(g)
 		}
+	}
+	if e.roomy() {
+		claims, wants = e.serve(min(e.free(), claimBatch), now)
 	}
 	e.dispatch()
 	return claims, wants
 }
 
+// serve hands out room for so many deliveries to the gates in line.
+func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.Want) {
+	var served []*gate
+	for left > 0 {
+		g := e.line.next()
+		if g == nil {
+			break
+		}
+		room, of := e.room(g, now)
+		switch {
+		case g.want > 0 && room <= g.want: // has all that it can take
+		case g.nextDue.IsZero() || !g.admits(): // changed in line
+		case !g.open(now):
+			e.lookAtCircuit(g, now)
+		case of == 0: // the next list of the backlog tells, if nodes go
+		case room <= 0:
+			g.starving = true
+		case g.slowNow(now) && e.slowFull(now):
+			e.lookAt(g, now.Add(100*time.Millisecond))
+		case g.ep.RateLimit != nil && g.bucket.Next(now).After(now):
+			e.lookAt(g, g.bucket.Next(now))
+		default:
+			if g.want == 0 {
+				served = append(served, g)
+			}
+			g.want++
+			left--
+			e.line.add(g)
+		}
+	}
+	for _, g := range served {
+		e.line.remove(g)
+		claims = append(claims, claim{g, g.want, g.notes})
+		wants = append(wants, store.Want{EndpointID: g.id, Limit: g.want})
+		e.wanted += g.want
+		g.want = 0
+	}
+	return claims, wants
+}
+
 // lookAtCircuit decides when to look again at a gate whose circuit does not let ordinary
-// exchanges start: now, as a probe, if it is time for one.
+// exchanges start. If it may probe, it gets in line for a worker.
 func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	switch c := g.circuit; {
 	case g.probing:
@@ -284,19 +315,48 @@ func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	case c.HoldUntil.After(now):
 		e.lookAt(g, c.HoldUntil)
 	default:
-		probe, ok := breaker.Probe(c, now, e.node)
-		if !ok || e.busy >= e.Workers || g.slowNow(now) && e.slowFull(now) {
-			e.lookAt(g, now.Add(probeWait))
+		if _, ok := e.mayProbe(g, now); !ok {
+			e.lookAt(g, now.Add(probeWait)) // another node's is on its way
 			return
 		}
-		g.probing = true
-		e.background(func() { e.probe(g, probe) })
+		g.probeDue = true
+		e.turns.add(g)
 	}
 }
 
+// mayProbe is the circuit with this node's probe, if it may make one. A probe that the store
+// says is this node's and that is not under way was won by a write that seemed to fail.
+func (e *Engine) mayProbe(g *gate, now time.Time) (kapsel.Circuit, bool) {
+	if c := g.circuit; c.State == kapsel.CircuitHalfOpen && c.Probe == e.node && !c.HoldUntil.After(now) {
+		return c, true
+	}
+	return breaker.Probe(g.circuit, now, e.node)
+}
+
+// tryProbe begins a probe, if one is due. The caller has a free worker for it.
+func (e *Engine) tryProbe(g *gate, now time.Time) {
+	if !g.probeDue {
+		return
+	}
+	if g.slowNow(now) && e.slowFull(now) {
+		e.park(g)
+		return
+	}
+	g.probeDue = false
+	want, ok := e.mayProbe(g, now)
+	bytes := max(1, min(claimBytes, e.Budget.FreeForDeliveries()))
+	if g.probing || !g.admits() || !ok || !e.Budget.Delivery(bytes) {
+		e.lookAt(g, now.Add(probeWait))
+		return
+	}
+	g.probing = true
+	e.occupy(g, now)
+	e.background(func() { e.probe(g, want, bytes) })
+}
+
 // probe wins the circuit's one probe against the other nodes, claims a delivery for it and
-// starts it.
-func (e *Engine) probe(g *gate, want kapsel.Circuit) {
+// makes the exchange. It has a worker, and body memory for the claim.
+func (e *Engine) probe(g *gate, want kapsel.Circuit, bytes int64) {
 	ctx, cancel := context.WithTimeout(e.cut, 10*time.Second)
 	defer cancel()
 	won, err := e.Store.SaveCircuit(ctx, want)
@@ -306,56 +366,59 @@ func (e *Engine) probe(g *gate, want kapsel.Circuit) {
 				won = c
 			}
 		}
-		e.endProbe(g, won)
+		e.endProbe(g, won, bytes)
 		return
 	}
 	now := e.Clock.Now()
 	e.mu.Lock()
 	e.setCircuit(g, won, now)
-	node, claim := e.node, e.leased() && !e.stopping && e.Budget.Delivery(1)
+	policy := g.ep.Circuit
+	may := e.leased() && !e.stopping && e.node == want.Probe
 	e.mu.Unlock()
 	var claimed []store.Claimed
-	if claim {
-		claimed, err = e.Store.Claim(ctx, node, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
-		e.Budget.Adjust(-1)
-		if err != nil {
-			e.mu.Lock()
-			e.doubt()
-			e.mu.Unlock()
-		}
+	if may {
+		claimed, err = e.Store.Claim(ctx, want.Probe, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
 	}
-	if len(claimed) == 0 { // nothing waits any more: let the next delivery probe
-		e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
-			return breaker.Answer(c, breaker.Neutral, e.Clock.Now(), g.ep.Circuit), c.Probe == node
-		})
-		e.mu.Lock()
-		g.nextDue = time.Time{}
-		e.mu.Unlock()
-		e.endProbe(g, kapsel.Circuit{})
-		return
-	}
-	j := &job{delivery: claimed[0].Delivery, event: claimed[0].Event, due: claimed[0].DueSince, probe: true}
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.held[j.delivery.Token] = struct{}{}
-	e.Budget.Adjust(int64(j.delivery.Size))
-	if e.stopping || !g.admits() {
+	if err != nil {
+		e.doubt()
+	}
+	if len(claimed) == 1 {
+		j := &job{delivery: claimed[0].Delivery, event: claimed[0].Event, due: claimed[0].DueSince, probe: true}
+		e.held[j.delivery.Token] = struct{}{}
+		e.Budget.Adjust(int64(j.delivery.Size))
+		if !e.stopping && g.admits() {
+			e.Budget.Adjust(-bytes)
+			e.start(g, j)
+			e.mu.Unlock()
+			return
+		}
 		e.hold(g, j)
 		e.giveBackReady(g)
-		g.probing = false
-		return
 	}
-	e.start(g, j, e.Clock.Now())
+	g.nextDue = time.Time{} // if something waits, the next list tells
+	e.mu.Unlock()
+	// Nothing to send any more: let the next delivery probe.
+	e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
+		return breaker.Answer(c, breaker.Neutral, now, policy), c.Probe == want.Probe
+	})
+	e.endProbe(g, kapsel.Circuit{}, bytes)
 }
 
-// endProbe ends this node's part in a probe and looks at the gate again.
-func (e *Engine) endProbe(g *gate, c kapsel.Circuit) {
+// endProbe ends a probe that made no exchange, and looks at the gate again.
+func (e *Engine) endProbe(g *gate, c kapsel.Circuit, bytes int64) {
+	e.Budget.Adjust(-bytes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Clock.Now()
 	g.probing = false
+	e.ended(g)
+	e.busy--
 	e.setCircuit(g, c, now)
 	if !g.nextDue.IsZero() {
 		e.lookAt(g, now.Add(probeWait/5))
 	}
+	e.unpark()
+	e.feed(g, now)
+	e.dispatch()
 }

@@ -62,16 +62,18 @@ type Engine struct {
 	gates     map[kapsel.EndpointID]*gate
 	turns     turns     // gates with something ready, for the next free worker
 	agenda    agenda    // gates with work in the store, by when to look at them
-	hungry    turns     // gates with work in the store that found the node full
-	behind    int       // gates with due work that could not be claimed for lack of room
-	listed    time.Time // when the backlog was last listed
+	line      turns     // gates with due work in the store and room for it, waiting for the node's
+	wanted    int       // deliveries being claimed
+	listed    time.Time // when the backlog was last listed, by the monotonic clock
 	running   map[*gate]struct{}
 	slowSum   int                           // exchanges of slow endpoints when last counted, and started since …
-	slowAt    time.Time                     // … then
+	slowAt    time.Time                     // … then, by the monotonic clock
+	slowOld   bool                          // an exchange has ended since then
 	held      map[kapsel.AttemptID]struct{} // claim tokens that this node knows it holds
 	busy      int                           // workers in use
 	waiting   int                           // deliveries and permits held without a worker
-	fresh     int                           // of both, those that came by a permit
+	claimed   int                           // of them, those that were claimed
+	fresh     int                           // in use or waiting, those that came by a permit
 	parked    []*gate                       // kept from starting by the share of slow endpoints
 	doubtful  bool                          // an acceptance was not confirmed: look for what it left
 	exhausted bool                          // all workers were busy at the last start

@@ -35,11 +35,14 @@ type gate struct {
 	ready      []*job // held, in the order in which they start
 	readyBytes int
 
-	nextDue time.Time // of the oldest delivery known to wait in the store; zero: none known
-	notes   int       // counts the times that dueAt was told of one
-	look    time.Time // when the claim loop looks at the gate; see agenda
-	index   int       // in the agenda, -1 outside
-	hungry  bool      // has due work in the store and no room for it: not in the agenda
+	nextDue  time.Time // of the oldest delivery known to wait in the store; zero: none known
+	notes    int       // counts the times that dueAt was told of one
+	look     time.Time // when the claim loop looks at the gate; see agenda
+	index    int       // in the agenda, -1 outside
+	starving bool      // has due work in the store and no room for it; see feed
+	want     int       // how many deliveries are about to be claimed for it
+	probeDue bool      // its circuit may probe, as soon as it is its turn for a worker
+	parked   bool      // is in Engine.parked
 
 	lastStart  time.Time // of the newest exchange
 	unanswered bool      // the latest exchange ended without an answer
@@ -136,17 +139,19 @@ func (g *gate) slowNow(now time.Time) bool {
 }
 
 // slowFull reports whether slow endpoints together hold their half of the workers. They are
-// counted anew every 20 ms, because endpoints become slow by waiting.
+// counted anew every 20 ms, because endpoints become slow by waiting, and before they are
+// found to hold it although an exchange has ended since.
 func (e *Engine) slowFull(now time.Time) bool {
-	if now.Sub(e.slowAt) > 20*time.Millisecond {
-		e.slowSum, e.slowAt = 0, now
+	share := max(1, e.Workers/2)
+	if e.slowSum >= share && e.slowOld || time.Since(e.slowAt) > 20*time.Millisecond {
+		e.slowSum, e.slowAt, e.slowOld = 0, time.Now(), false
 		for g := range e.running {
 			if g.slowNow(now) {
 				e.slowSum += g.running
 			}
 		}
 	}
-	return e.slowSum >= max(1, e.Workers/2)
+	return e.slowSum >= share
 }
 
 // tick counts an ended exchange for ahead.
@@ -170,53 +175,52 @@ func (g *gate) ahead(now time.Time) int {
 
 // room is how many more deliveries may be held for the endpoint, of how many in all.
 func (e *Engine) room(g *gate, now time.Time) (n, of int) {
-	of = e.limit(g) + g.ahead(now)
+	of = e.limit(g)
+	if of == 0 {
+		return 0, 0 // other nodes have all of its concurrency
+	}
+	of += g.ahead(now)
 	if g.readyBytes >= aheadBytes {
 		return 0, of
 	}
 	n = of - g.running - g.reserved - len(g.ready)
 	if r := g.ep.RateLimit; r != nil {
 		// No more than the rate lets start within a tenth of a second, so that little goes back.
-		n = min(n, 1+int(r.PerSecond/10)-g.reserved-len(g.ready))
+		most := 1 + int(r.PerSecond/10)
+		n, of = min(n, most-g.reserved-len(g.ready)), min(of, most)
 	}
 	return n, of
 }
 
 // free is how many more deliveries the node may hold.
-func (e *Engine) free() int { return 2*e.Workers - e.waiting - e.busy }
+func (e *Engine) free() int { return 2*e.Workers - e.waiting - e.busy - e.wanted }
 
-// starve keeps a gate with due work off the agenda until feed finds room for it.
-func (e *Engine) starve(g *gate) {
-	if !g.hungry {
-		g.hungry = true
-		e.behind++
-	}
-}
+// older reports whether work that came before is due and waits for room or for a worker.
+func (e *Engine) older() bool { return e.claimed > 0 || e.wanted > 0 || e.line.any() }
 
-// feed puts gates with due work back into the agenda once there is room worth a claim: for
-// the gate itself, and for those that found the node full.
+// feed has the claim loop look at what waits for room, once there is room worth a claim: at
+// a gate that starved, now or soon, and at those that wait for the node's room. It is called
+// whenever something held goes: each gate without room has something held, so that none is
+// forgotten.
 func (e *Engine) feed(g *gate, now time.Time) {
-	if n, of := e.room(g, now); g.hungry && n > 0 && 2*n >= of {
-		e.look(g, now)
-	}
-	if free := e.free(); free > 0 && 4*free >= e.Workers {
-		for range 32 {
-			g := e.hungry.next()
-			if g == nil {
-				break
-			}
-			e.look(g, now)
+	if g.starving {
+		switch n, of := e.room(g, now); {
+		case n <= 0:
+		case 2*n >= of:
+			e.lookAt(g, now)
+		default:
+			e.lookAt(g, now.Add(claimWait)) // few may be all for a long time
 		}
 	}
+	if e.line.any() && e.roomy() {
+		e.poke()
+	}
 }
 
-// look puts a gate into the agenda for now, whether it starved or not.
-func (e *Engine) look(g *gate, now time.Time) {
-	if g.hungry {
-		g.hungry = false
-		e.behind--
-	}
-	e.lookAt(g, now)
+// roomy reports whether the node has room worth a claim. If it has not, much is held, and
+// the end of some of it asks again.
+func (e *Engine) roomy() bool {
+	return 4*min(e.free(), claimBatch) >= min(e.Workers, claimBatch)
 }
 
 // dispatch starts what may start, in turns, while workers are free. The caller holds mu.
@@ -238,10 +242,14 @@ func (e *Engine) dispatch() {
 		g.ready[0] = nil
 		g.ready = g.ready[1:]
 		g.readyBytes -= j.delivery.Size
-		e.waiting--
-		e.start(g, j, now)
+		e.release(j)
+		e.occupy(g, now)
+		e.start(g, j)
 		if len(g.ready) > 0 {
 			e.turns.add(g)
+		}
+		if g.ep.RateLimit != nil {
+			e.feed(g, now) // its room is for what waits to start
 		}
 	}
 	if !e.exhausted && e.turns.any() {
@@ -252,18 +260,23 @@ func (e *Engine) dispatch() {
 }
 
 // mayStart reports whether the gate's first ready delivery may start now; if not, it also
-// sees to it that the gate is looked at again when that may have changed.
+// sees to it that the gate is looked at again when that may have changed. A gate whose
+// circuit may probe starts that here, as it is its turn.
 func (e *Engine) mayStart(g *gate, now time.Time) bool {
 	switch {
-	case len(g.ready) == 0:
-		return false
 	case !g.open(now):
 		e.giveBackReady(g)
+		e.tryProbe(g, now)
+		return false
+	case len(g.ready) == 0: // given back meanwhile
 		return false
 	case g.running >= e.limit(g):
+		if g.running == 0 {
+			e.giveBackReady(g) // its concurrency is other nodes' now
+		}
 		return false // the end of one of its exchanges adds it again
 	case g.slowNow(now) && e.slowFull(now):
-		e.parked = append(e.parked, g)
+		e.park(g)
 		return false
 	case !g.bucket.Take(now):
 		e.lookAt(g, g.bucket.Next(now))
@@ -272,9 +285,30 @@ func (e *Engine) mayStart(g *gate, now time.Time) bool {
 	return true
 }
 
-// start gives a delivery a worker.
-func (e *Engine) start(g *gate, j *job, now time.Time) {
-	j.epoch = g.epoch
+// park keeps a gate from its turn until slow endpoints hold less than their share.
+func (e *Engine) park(g *gate) {
+	if !g.parked {
+		g.parked = true
+		e.parked = append(e.parked, g)
+	}
+}
+
+// unpark gives some of the parked gates a turn. As long as slow endpoints hold their share,
+// one of their exchanges runs, and its end comes here.
+func (e *Engine) unpark() {
+	for n := 0; n < 8 && len(e.parked) > 0; {
+		g := e.parked[0]
+		e.parked = e.parked[1:]
+		g.parked = false
+		if len(g.ready) > 0 || g.probeDue {
+			e.turns.add(g)
+			n++
+		}
+	}
+}
+
+// occupy takes a worker for the gate.
+func (e *Engine) occupy(g *gate, now time.Time) {
 	if g.slowNow(now) {
 		e.slowSum++
 	}
@@ -282,7 +316,20 @@ func (e *Engine) start(g *gate, j *job, now time.Time) {
 	g.lastStart = now
 	e.running[g] = struct{}{}
 	e.busy++
+}
+
+// start makes the exchange, with the worker that was taken for it.
+func (e *Engine) start(g *gate, j *job) {
+	j.epoch = g.epoch
 	e.background(func() { e.deliver(g, j) })
+}
+
+// ended takes an exchange off the gate's books; its worker may be busy with the record.
+func (e *Engine) ended(g *gate) {
+	if g.running--; g.running == 0 {
+		delete(e.running, g)
+	}
+	e.slowOld = true
 }
 
 // hold adds a delivery to those ready to start.
@@ -290,7 +337,18 @@ func (e *Engine) hold(g *gate, j *job) {
 	g.ready = append(g.ready, j)
 	g.readyBytes += j.delivery.Size
 	e.waiting++
+	if !j.fresh {
+		e.claimed++
+	}
 	e.turns.add(g)
+}
+
+// release takes a delivery off those that wait.
+func (e *Engine) release(j *job) {
+	e.waiting--
+	if !j.fresh {
+		e.claimed--
+	}
 }
 
 // giveBackReady returns all that is held for an endpoint and has not started.
@@ -306,7 +364,7 @@ func (e *Engine) giveBackReady(g *gate) {
 		if g.nextDue.IsZero() || j.due.Before(g.nextDue) {
 			g.nextDue = j.due
 		}
-		e.waiting--
+		e.release(j)
 		if j.fresh {
 			e.fresh--
 		}
@@ -315,6 +373,7 @@ func (e *Engine) giveBackReady(g *gate) {
 	}
 	g.ready, g.readyBytes = nil, 0
 	e.giveBack(back)
+	e.feed(g, e.Clock.Now())
 }
 
 // giveBack writes deliveries back as pending. Their tokens are known until it is done.
@@ -334,7 +393,7 @@ func (e *Engine) giveBack(back []kapsel.Delivery) {
 
 // drop forgets a ready delivery that is another node's now.
 func (e *Engine) drop(g *gate, j *job) {
-	e.waiting--
+	e.release(j)
 	if j.fresh {
 		e.fresh--
 	}

@@ -31,8 +31,9 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 	case !g.open(now),
 		!g.nextDue.IsZero() && !g.nextDue.After(now), // older work waits
 		room <= 0,
+		g.ep.RateLimit != nil && g.bucket.Next(now).After(now),
 		e.free() <= 0,
-		e.behind > 0 && e.fresh >= max(1, e.Workers*3/4), // the last quarter is for older work
+		e.fresh >= max(1, e.Workers*3/4) && e.older(), // the last quarter is for older work
 		!e.Budget.Delivery(int64(size)):
 		return nil
 	}
@@ -75,10 +76,8 @@ func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	defer e.end(p) // last: giving back must be counted before this is not
 	j := &job{delivery: d, event: ev, due: ev.ReceivedAt, fresh: true}
 	switch {
-	case p.Node != e.node: // declared dead meanwhile: it is another node's
-		e.waiting++
-		e.drop(p.gate, j)
-	case e.stopping || !p.gate.open(e.Clock.Now()):
+	case p.Node != e.node || e.stopping || !p.gate.open(e.Clock.Now()):
+		// A node that was declared dead gives it back, too: it may not be taken over yet.
 		e.hold(p.gate, j)
 		e.giveBackReady(p.gate)
 	default:

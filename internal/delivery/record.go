@@ -55,9 +55,7 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	now := e.Clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if g.running--; g.running == 0 {
-		delete(e.running, g)
-	}
+	e.ended(g)
 	g.tick(now, 1)
 	verdict := breaker.Neutral
 	if o.unsent == nil && !o.lost {
@@ -91,12 +89,7 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 			})
 		}
 	}
-	for range min(len(e.parked), 8) {
-		if p := e.parked[0]; len(p.ready) > 0 {
-			e.turns.add(p)
-		}
-		e.parked = e.parked[1:]
-	}
+	e.unpark()
 	if len(g.ready) > 0 {
 		e.turns.add(g)
 	}

@@ -1,6 +1,10 @@
 package delivery
 
-import "github.com/kapsel-hq/kapsel"
+import (
+	"slices"
+
+	"github.com/kapsel-hq/kapsel"
+)
 
 // turns is a line of gates in which tenants take turns, and so do the endpoints of each.
 // Engine.mu guards it. The zero value is an empty line.
@@ -52,5 +56,25 @@ func (t *turns) next() *gate {
 	return g
 }
 
-// any reports whether a gate is in line.
-func (t *turns) any() bool { return len(t.order) > 0 }
+// has reports whether a gate is in line, any whether one is.
+func (t *turns) has(g *gate) bool { _, ok := t.in[g]; return ok }
+func (t *turns) any() bool        { return len(t.order) > 0 }
+
+// remove takes a gate out of the line; it is quick for those that were added last.
+func (t *turns) remove(g *gate) {
+	if !t.has(g) {
+		return
+	}
+	delete(t.in, g)
+	part := t.tenants[g.ep.TenantID]
+	for i := len(part.gates) - 1; i >= 0; i-- {
+		if part.gates[i] == g {
+			part.gates = slices.Delete(part.gates, i, i+1)
+			break
+		}
+	}
+	if len(part.gates) == 0 {
+		delete(t.tenants, part.tenant)
+		t.order = slices.DeleteFunc(t.order, func(o *turn) bool { return o == part })
+	}
+}
