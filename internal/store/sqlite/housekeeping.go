@@ -78,7 +78,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 		}
 	}
 	if deleted > 0 {
-		err = s.shrink(ctx)
+		err = s.shrink(ctx, 64<<20/pageSize)
 	}
 	return deleted, err
 }
@@ -161,16 +161,16 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 	return deleted, nil
 }
 
-// shrink gives pages at the end of the file back to the file system when more than a quarter
-// of it is free; less is soon used again.
-func (s *Store) shrink(ctx context.Context) error {
+// shrink gives some of the file back to the file system when more than a quarter of it, and
+// more than some pages, are free; less is soon used again.
+func (s *Store) shrink(ctx context.Context, more int64) error {
 	var pages, free int64
 	err := s.read(ctx, func(c *conn) error {
 		_, err := c.query(`SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count`).
 			one(func(s *stmt) { pages, free = s.colInt(), s.colInt() })
 		return err
 	})
-	if err != nil || free < pages/4 || free < 64<<20/pageSize {
+	if err != nil || free <= pages/4 || free <= more {
 		return err
 	}
 	return s.writer.cold(ctx, func(c *conn) error { return c.exec(`PRAGMA incremental_vacuum(200)`) })

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"path/filepath"
 
 	"github.com/pressly/goose/v3"
 )
@@ -33,7 +35,11 @@ func prepareSchema(ctx context.Context, path string, migrate bool) error {
 		return fmt.Errorf("the database has schema %d and this Kapsel needs %d: run `kapsel migrate`, or set KAPSEL_MIGRATE=on",
 			version, schemaVersion)
 	}
-	db, err := sql.Open("sqlite", path)
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs}).String()) // a bare path may not have a "?"
 	if err != nil {
 		return fmt.Errorf("open the database to migrate it: %w", err)
 	}

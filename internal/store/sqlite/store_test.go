@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -228,7 +229,7 @@ func TestSchema(t *testing.T) {
 	ctx := context.Background()
 	exec := func(t *testing.T, path, statement string) {
 		t.Helper()
-		db, err := sql.Open("sqlite", path)
+		db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +265,7 @@ func TestSchema(t *testing.T) {
 		}, true, "not a database"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "sub", "kapsel.db")
+			path := filepath.Join(t.TempDir(), "a ? # % dir", "kapsel.db")
 			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -374,6 +375,49 @@ func TestBackupLeavesOtherFilesAlone(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(to + "*"); len(files) != 1 {
 		t.Errorf("left %v", files)
+	}
+}
+
+func TestFileShrinks(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	if err := s.CreateTenant(ctx, kapsel.Tenant{ID: testTenant}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CreateEndpoint(ctx, kapsel.Endpoint{ID: testEndpoint, TenantID: testTenant, State: kapsel.EndpointActive}, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		in := acceptance(testEndpoint, testTime, make([]byte, 1<<20))
+		if _, err := s.Accept(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Complete(ctx, answer(t, in.Delivery, 200, testTime)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages := func() (n int64) {
+		t.Helper()
+		err := s.read(ctx, func(c *conn) error {
+			_, err := c.query(`PRAGMA page_count`).one(func(s *stmt) { n = s.colInt() })
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	full := pages()
+	if n, err := s.DeleteFinished(ctx, testTenant, testTime.Add(time.Second), 10); n != 5 || err != nil {
+		t.Fatalf("deleted %d, %v", n, err)
+	}
+	for range 5 {
+		if err := s.shrink(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := pages(); left > full/2 {
+		t.Errorf("the file has %d of %d pages after all events were deleted", left, full)
 	}
 }
 
