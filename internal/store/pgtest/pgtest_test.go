@@ -1,8 +1,17 @@
 package pgtest_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -82,5 +91,40 @@ func TestVerbs(t *testing.T) {
 	s.Restart(t)
 	if got := query(t, url, "SELECT v FROM t"); got != "kept" {
 		t.Errorf("after two stops: %q", got)
+	}
+}
+
+// A test process that is killed leaves neither a server nor files.
+func TestServerEndsWithItsProcess(t *testing.T) {
+	if os.Getenv("PGTEST_CHILD") != "" {
+		fmt.Println(query(t, pgtest.New(t), "SHOW data_directory"))
+		select {} // until we are killed
+	}
+	child := osexec.Command(os.Args[0], "-test.run=^TestServerEndsWithItsProcess$")
+	child.Env = append(os.Environ(), "PGTEST_CHILD=1")
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := strings.TrimSpace(line)
+	if _, err := os.Stat(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	for { // the watcher stops the server first
+		if _, err := os.Stat(filepath.Dir(data)); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

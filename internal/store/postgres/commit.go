@@ -220,7 +220,9 @@ func (c *committer[T]) try(ctx context.Context, batch []*call[T]) error {
 				}
 			}
 		}
-		c.log.Warn("a group commit is run again", "calls", len(batch), "unknown", maybe, "error", err)
+		if n == 1 {
+			c.log.Warn("a group commit is run again", "calls", len(batch), "unknown", maybe, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return err

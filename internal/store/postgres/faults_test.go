@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
@@ -180,6 +182,68 @@ func noMistakes(t *testing.T, server *pgtest.Server) {
 			}
 		}
 	}
+}
+
+// Sessions that are ended while they write, again and again, lose nothing and double nothing.
+func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
+	url := database(t)
+	s := open(t, url)
+	l := newLife(true)
+	var next, completed atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for range 16 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				in := l.acceptance(next.Add(1))
+				got, err := s.Accept(ctx, in)
+				if err != nil || got != (store.Accepted{EventID: in.Event.ID}) {
+					t.Errorf("accepted %+v, %v", got, err)
+				}
+				if err := s.Complete(ctx, l.completion(in.Delivery)); err != nil {
+					t.Errorf("complete: %v", err)
+				}
+				completed.Add(1)
+			}
+		})
+	}
+	for range 10 {
+		atLeast(&completed, completed.Load()+50)
+		exec(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kapsel' AND datname = current_database()")
+	}
+	stop()
+	callers.Wait()
+	n := int(next.Load())
+	for _, table := range []string{"events", "deliveries", "attempts", "idempotency_keys"} {
+		if got := count(t, url, "SELECT count(*) FROM "+table); got != n {
+			t.Errorf("%d rows of %s, want %d", got, table, n)
+		}
+	}
+}
+
+func TestAccept_F_B13_ATableThatIsLocked(t *testing.T) {
+	url := database(t)
+	s := open(t, url)
+	l := newLife(false)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	in := l.acceptance(1)
+	if _, err := s.Accept(t.Context(), in); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		t.Errorf("accepted while the table is locked: %v", err)
+	}
+	if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Accept(t.Context(), in); err != nil {
+		t.Errorf("accepted after that: %v", err)
+	}
+	stored(t, url, in.Event.ID, 1)
 }
 
 func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {

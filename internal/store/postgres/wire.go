@@ -180,11 +180,10 @@ const epoch = 946684800 * 1_000_000
 // micros is a time as PostgreSQL keeps it. What is finer than a microsecond is cut.
 func micros(t time.Time) int64 { return t.UnixMicro() - epoch }
 
-// The binary forms of single parameters.
+// timeParam is a time as a parameter of its own.
 func timeParam(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(micros(t)))
 }
-func int4Param(v int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(v)) }
 
 // row reads the values of a result's row, in binary form, one after the other. The first
 // value of a wrong size is kept in err, and all later ones are zero.
@@ -239,11 +238,6 @@ func (r *row) int8() int64 {
 		return int64(binary.BigEndian.Uint64(v))
 	}
 	return 0
-}
-
-func (r *row) bool() bool {
-	v := r.next(1)
-	return v != nil && v[0] != 0
 }
 
 // time reads a timestamptz; null is the zero time.
