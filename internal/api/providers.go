@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -13,6 +14,9 @@ func (a *api) providers() {
 	add(a, anyone, huma.Operation{
 		OperationID: "list-providers", Method: http.MethodGet, Path: "/v1/providers", Summary: "List the providers whose signatures can be checked", Tags: []string{"Endpoints"},
 	}, a.listProviders)
+	add(a, anyone, huma.Operation{
+		OperationID: "list-signing-keys", Method: http.MethodGet, Path: "/v1/signing-keys", Summary: "List the public keys that verify an endpoint's deliveries (v1a)", Tags: []string{"Endpoints"},
+	}, a.listSigningKeys)
 }
 
 func (a *api) listProviders(context.Context, *struct{}) (*out[Providers], error) {
@@ -27,4 +31,57 @@ type Providers struct {
 // Provider is a name for verification.provider.
 type Provider struct {
 	Name string `json:"name"`
+}
+
+// SigningKeysQuery is which endpoint's keys are asked for.
+type SigningKeysQuery struct {
+	EndpointID kapsel.EndpointID `query:"endpoint_id" doc:"Needed: each endpoint has keys of its own"`
+}
+
+// listSigningKeys needs no API key: what it lists is public, and who knows the id of an
+// endpoint learns as much from its ingest URL.
+func (a *api) listSigningKeys(ctx context.Context, in *SigningKeysQuery) (*out[SigningKeys], error) {
+	if in.EndpointID == (kapsel.EndpointID{}) {
+		return nil, refused(field("endpoint_id", "is needed: each endpoint has keys of its own"))
+	}
+	e, err := a.Store.Endpoint(ctx, kapsel.TenantID{}, in.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.Store.Tenant(ctx, e.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	list := SigningKeys{Data: []SigningKey{}}
+	now := a.Clock()
+	for _, s := range e.Signing.Secrets {
+		if !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt) {
+			continue
+		}
+		private, err := a.Vault.SigningKey(&t, e.ID.String(), s.ID)
+		if err != nil {
+			return nil, err
+		}
+		list.Data = append(list.Data, SigningKey{
+			ID: s.ID, EndpointID: e.ID, Scheme: "v1a", PublicKey: signature.PublicKey(private),
+			CreatedAt: timestamp(s.CreatedAt), ExpiresAt: timeOrNull(s.ExpiresAt),
+		})
+	}
+	return answer(list), nil
+}
+
+// SigningKeys are the public keys of an endpoint, the newest first: a delivery carries a
+// signature of each. The list has one page.
+type SigningKeys struct {
+	Data []SigningKey `json:"data"`
+}
+
+// SigningKey verifies the v1a signatures of an endpoint's deliveries.
+type SigningKey struct {
+	ID         kapsel.SecretID   `json:"id" doc:"Of the signing secret that it goes with"`
+	EndpointID kapsel.EndpointID `json:"endpoint_id"`
+	Scheme     string            `json:"scheme" enum:"v1a" doc:"Ed25519, as Standard Webhooks has it"`
+	PublicKey  string            `json:"public_key" doc:"whpk_ and base64 of 32 bytes"`
+	CreatedAt  timestamp         `json:"created_at"`
+	ExpiresAt  *timestamp        `json:"expires_at" nullable:"true" doc:"When a rotation's overlap ends; null: not yet known"`
 }

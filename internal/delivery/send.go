@@ -76,7 +76,7 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 	if c.url, err = url.Parse(ep.URL); err != nil {
 		return nil, fmt.Errorf("parse the endpoint's URL: %w", err)
 	}
-	var keys [][]byte
+	var keys []signature.SigningKey
 	for _, s := range ep.Signing.Secrets {
 		if !s.ExpiresAt.IsZero() {
 			if !now.Before(s.ExpiresAt) {
@@ -90,7 +90,11 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 		if err != nil {
 			return nil, fmt.Errorf("open a signing secret: %w", err)
 		}
-		keys = append(keys, key)
+		private, err := e.Vault.SigningKey(tenant, ep.ID.String(), s.ID)
+		if err != nil {
+			return nil, fmt.Errorf("derive a signing key: %w", err)
+		}
+		keys = append(keys, signature.SigningKey{HMAC: key, Ed25519: private})
 	}
 	if ep.Signing.Enabled && len(keys) > 0 {
 		c.signer = signature.NewSigner(keys)

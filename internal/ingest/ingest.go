@@ -98,6 +98,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if r.Method == http.MethodGet {
+		if handshake, err := h.handshake(r, ep, nil); err != nil || handshake != nil {
+			return reply(w, handshake, err)
+		}
+	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusMethodNotAllowed, Detail: "webhooks are posted: use POST"}
@@ -126,6 +131,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if handshake, err := h.handshake(r, ep, body); err != nil || handshake != nil {
+		return reply(w, handshake, err)
+	}
 	key, err := keyOf(ep, r.Header, body)
 	if err != nil {
 		return err
@@ -142,7 +150,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	h.answer(w, r, accepted)
+	h.answer(w, r, ep, accepted)
 	return nil
 }
 
@@ -242,9 +250,41 @@ func (h *Handler) verify(r *http.Request, ep *kapsel.Endpoint, body []byte, now 
 	if err != nil || v == nil {
 		return kapsel.SignatureVerdict{Scheme: "none"}, err
 	}
-	return v.Verify(signature.Request{
-		Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body,
-	}, now)
+	return v.Verify(h.signed(r, body), now)
+}
+
+// signed is a request as its sender signed it.
+func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
+	return signature.Request{Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body}
+}
+
+// handshake is the answer to a provider's challenge; nil where the request is none. A POST
+// is asked only after its signature was accepted. A challenge is no event: nothing is stored.
+func (h *Handler) handshake(r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
+	v, err := h.verifiers.of(r.Context(), ep)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	return v.Handshake(h.signed(r, body)), nil
+}
+
+// reply answers in the way that a provider demands. It passes an error on.
+func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header["Content-Type"] = nil // none, rather than a guess of what a challenge is
+	if a.ContentType != "" {
+		header["Content-Type"] = []string{a.ContentType}
+	}
+	header["X-Content-Type-Options"] = []string{"nosniff"} // a challenge is the caller's own words
+	if a.Status != http.StatusNoContent {
+		header["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
+	}
+	w.WriteHeader(a.Status)
+	w.Write(a.Body) // a client that hung up learns nothing
+	return nil
 }
 
 // accept stores the event with its delivery. With the engine's permit the delivery is held
@@ -275,14 +315,19 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 	return accepted, err
 }
 
-// answer says that the event is stored. The body is a constant but for the id.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, a store.Accepted) {
+// answer says that the event is stored, in the way of the endpoint's provider where it
+// demands one. The usual body is a constant but for the id.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endpoint, a store.Accepted) {
 	id := a.EventID.String()
 	header := w.Header()
 	header["Content-Type"] = []string{"application/json"}
 	header["X-Kapsel-Event-Id"] = []string{id}
 	if a.Duplicate {
 		header["Idempotent-Replayed"] = []string{"true"}
+	}
+	if demanded := signature.Accepted(ep.Verification.Provider); demanded != nil {
+		reply(w, demanded, nil)
+		return
 	}
 	status := "received"
 	if h.Wait != nil && strings.Contains(r.URL.RawQuery, "wait=") {

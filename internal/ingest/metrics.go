@@ -10,7 +10,7 @@ type metrics struct {
 func newMetrics() *metrics {
 	return &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kapsel_ingest_requests_total", Help: "Webhooks received, by the code of the answer; ok: stored.",
+			Name: "kapsel_ingest_requests_total", Help: "Webhooks received, by the code of the answer; ok: stored, or a provider's handshake.",
 		}, []string{"code"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kapsel_ingest_duration_seconds", Help: "Time from a webhook's header to its answer.",

@@ -148,6 +148,44 @@ func TestHardening_S6_SealAndOpen(t *testing.T) {
 	})
 }
 
+// TestHardening_S9_SigningKey: the key belongs to one tenant, object and secret, and outlives a
+// change of the instance's key.
+func TestHardening_S9_SigningKey(t *testing.T) {
+	oldKey, newKey := NewKey(), NewKey()
+	before, overlap := keyring(t, oldKey), keyring(t, newKey, oldKey)
+	one, two := tenant(t, before), tenant(t, before)
+	a, b := kapsel.NewSecretID(now), kapsel.NewSecretID(now)
+	derived := func(r *Keyring, ten *kapsel.Tenant, object string, id kapsel.SecretID) string {
+		t.Helper()
+		key, err := NewVault(r).SigningKey(ten, object, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(key)
+	}
+	want := derived(before, one, "object", a)
+	for name, other := range map[string]string{
+		"another tenant": derived(before, two, "object", a),
+		"another object": derived(before, one, "objects", a),
+		"another secret": derived(before, one, "object", b),
+	} {
+		if other == want {
+			t.Errorf("%s has the same key", name)
+		}
+	}
+	rewrapped, err := overlap.Rewrap(one.ID, one.DataKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.DataKey = rewrapped
+	if derived(keyring(t, newKey), one, "object", a) != want {
+		t.Error("another key after the instance's key was changed")
+	}
+	if _, err := NewVault(before).SigningKey(one, "object", a); err == nil {
+		t.Error("a key without the instance's")
+	}
+}
+
 func TestHardening_S6_DataKeysAreBoundToTheirTenant(t *testing.T) {
 	r := keyring(t, NewKey())
 	one, two := tenant(t, r), tenant(t, r)

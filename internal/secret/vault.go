@@ -2,6 +2,7 @@ package secret
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync"
@@ -25,6 +26,7 @@ type Vault struct {
 type openKey struct {
 	wrapped []byte
 	aead    *subtle.AESGCM
+	signing []byte // derived from the data key: what SigningKey derives from
 }
 
 // NewVault makes a vault that unwraps data keys with a keyring.
@@ -55,7 +57,7 @@ func (v *Vault) Seal(t *kapsel.Tenant, object string, plain []byte, now time.Tim
 		return kapsel.Secret{}, err
 	}
 	s := kapsel.Secret{ID: kapsel.NewSecretID(now), CreatedAt: now}
-	sealed, err := key.Encrypt(plain, sealAAD(t.ID, s.ID, object))
+	sealed, err := key.aead.Encrypt(plain, sealAAD(t.ID, s.ID, object))
 	if err != nil {
 		return kapsel.Secret{}, fmt.Errorf("seal secret: %w", err)
 	}
@@ -73,34 +75,47 @@ func (v *Vault) Open(t *kapsel.Tenant, object string, s kapsel.Secret) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	plain, err := key.Decrypt(s.Sealed[1:], sealAAD(t.ID, s.ID, object))
+	plain, err := key.aead.Decrypt(s.Sealed[1:], sealAAD(t.ID, s.ID, object))
 	if err != nil {
 		return nil, fmt.Errorf("open secret %s: %w", s.ID, err)
 	}
 	return plain, nil
 }
 
+// SigningKey is the Ed25519 key that goes with a signing secret of the tenant and the object.
+// It is derived from the tenant's data key, so it is stored nowhere, is the same on every
+// node and after a change of the instance's key, and cannot be computed from the secret,
+// which receivers have.
+func (v *Vault) SigningKey(t *kapsel.Tenant, object string, id kapsel.SecretID) (ed25519.PrivateKey, error) {
+	key, err := v.key(t)
+	if err != nil {
+		return nil, err
+	}
+	return ed25519.NewKeyFromSeed(derive(key.signing, string(sealAAD(t.ID, id, object)))), nil
+}
+
 // key is the tenant's data key, unwrapped once for each form it was wrapped in.
-func (v *Vault) key(t *kapsel.Tenant) (*subtle.AESGCM, error) {
+func (v *Vault) key(t *kapsel.Tenant) (openKey, error) {
 	v.mu.RLock()
 	k, ok := v.open[t.ID]
 	v.mu.RUnlock()
 	if ok && bytes.Equal(k.wrapped, t.DataKey) {
-		return k.aead, nil
+		return k, nil
 	}
 	if len(t.DataKey) == 0 {
-		return nil, errors.New("the tenant has no data key")
+		return k, errors.New("the tenant has no data key")
 	}
 	dataKey, err := v.keyring.unwrap(t.ID, t.DataKey)
 	if err != nil {
-		return nil, err
+		return k, err
 	}
 	aead, err := subtle.NewAESGCM(dataKey)
 	if err != nil {
-		return nil, fmt.Errorf("use data key: %w", err)
+		return k, fmt.Errorf("use data key: %w", err)
 	}
+	k = openKey{bytes.Clone(t.DataKey), aead, derive(dataKey, "kapsel signing key")}
 	v.mu.Lock()
-	v.open[t.ID] = openKey{bytes.Clone(t.DataKey), aead}
+	v.open[t.ID] = k
 	v.mu.Unlock()
-	return aead, nil
+	return k, nil
 }

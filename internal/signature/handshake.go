@@ -29,12 +29,12 @@ func (v *Verifier) Handshake(r Request) *Answer {
 	return v.preset.handshake(v, r)
 }
 
-// Accepted is the answer that the provider demands for an accepted event; nil: the usual one.
-func (v *Verifier) Accepted() *Answer {
-	if v.preset == nil {
-		return nil
+// Accepted is the answer that a provider demands for an accepted event; nil: the usual one.
+func Accepted(provider string) *Answer {
+	if p := presets[provider]; p != nil {
+		return p.accepted
 	}
-	return v.preset.accepted
+	return nil
 }
 
 // maxHandshake is the longest body and the longest challenge of a handshake, in bytes.

@@ -368,8 +368,7 @@ func TestAccepted(t *testing.T) {
 		"github":  nil,
 		"none":    nil,
 	} {
-		ver := &Verifier{preset: presets[provider]}
-		if diff := cmp.Diff(want, ver.Accepted()); diff != "" {
+		if diff := cmp.Diff(want, Accepted(provider)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", provider, diff)
 		}
 	}

@@ -2,16 +2,25 @@ package signature
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"hash"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 )
 
-// Signer makes webhook-signature headers (Standard Webhooks 1.0, v1) with the keys of one
+// SigningKey is what one secret of an endpoint signs with: the key of an HMAC (v1), and an
+// Ed25519 key (v1a), whose public half is enough to verify; nil: no v1a.
+type SigningKey struct {
+	HMAC    []byte // what whsec_… decodes to
+	Ed25519 ed25519.PrivateKey
+}
+
+// Signer makes webhook-signature headers (Standard Webhooks 1.0) with the keys of one
 // endpoint. It is safe concurrently.
 type Signer struct {
 	pool sync.Pool // of *signing
@@ -19,51 +28,67 @@ type Signer struct {
 
 // signing is what one call of Sign works with: a keyed hash for each key, and room.
 type signing struct {
-	macs []hash.Hash
-	head []byte // "id.time."
-	sum  []byte
-	out  []byte
+	macs    []hash.Hash
+	private []ed25519.PrivateKey // as many as macs
+	message []byte               // "id.time.body"
+	sum     []byte
+	out     []byte
 }
 
-// NewSigner makes a signer. Each key is what whsec_… decodes to; a signature is made with each.
-func NewSigner(keys [][]byte) *Signer {
-	own := make([][]byte, len(keys))
-	for i, key := range keys {
-		own[i] = bytes.Clone(key)
+// maxMessage is the longest message whose room is kept for the next.
+const maxMessage = 64 << 10
+
+// NewSigner makes a signer.
+func NewSigner(keys []SigningKey) *Signer {
+	own := slices.Clone(keys)
+	for i := range own {
+		own[i].HMAC = bytes.Clone(own[i].HMAC)
 	}
 	return &Signer{pool: sync.Pool{New: func() any {
-		s := &signing{macs: make([]hash.Hash, len(own))}
-		for i, key := range own {
-			s.macs[i] = hmac.New(sha256.New, key)
+		var s signing
+		for _, key := range own {
+			s.macs = append(s.macs, hmac.New(sha256.New, key.HMAC))
+			s.private = append(s.private, key.Ed25519)
 		}
-		return s
+		return &s
 	}}}
 }
 
-// Sign is the value of webhook-signature for a message: "v1," and base64 of the HMAC-SHA256
-// of "id.time.body" for each key, separated by spaces. Time counts in whole seconds, as
-// webhook-timestamp says it. The id must hold no dot.
+// Sign is the value of webhook-signature for a message: for each key "v1," and base64 of the
+// HMAC-SHA256 of "id.time.body", and "v1a," and base64 of the Ed25519 signature of the same,
+// all separated by spaces. Time counts in whole seconds, as webhook-timestamp says it. The id
+// must hold no dot.
 func (s *Signer) Sign(id string, at time.Time, body []byte) string {
 	w := s.pool.Get().(*signing)
 	defer s.pool.Put(w)
-	w.head = append(append(w.head[:0], id...), '.')
-	w.head = append(strconv.AppendInt(w.head, at.Unix(), 10), '.')
+	w.message = append(append(w.message[:0], id...), '.')
+	w.message = append(strconv.AppendInt(w.message, at.Unix(), 10), '.')
+	w.message = append(w.message, body...)
 	w.out = w.out[:0]
-	for _, mac := range w.macs {
+	for i, mac := range w.macs {
 		mac.Reset()
-		mac.Write(w.head)
-		mac.Write(body)
+		mac.Write(w.message)
 		w.sum = mac.Sum(w.sum[:0])
-		if len(w.out) > 0 {
-			w.out = append(w.out, ' ')
+		w.add(versionHMAC, w.sum)
+		if private := w.private[i]; private != nil {
+			w.add(versionEd25519, ed25519.Sign(private, w.message))
 		}
-		w.out = append(append(w.out, versionHMAC...), ',')
-		w.out = base64.StdEncoding.AppendEncode(w.out, w.sum)
+	}
+	if cap(w.message) > maxMessage {
+		w.message = nil
 	}
 	return string(w.out)
 }
 
-// Sign signs one message; a Signer is cheaper for many.
-func Sign(keys [][]byte, id string, at time.Time, body []byte) string {
-	return NewSigner(keys).Sign(id, at, body)
+func (w *signing) add(version string, signature []byte) {
+	if len(w.out) > 0 {
+		w.out = append(w.out, ' ')
+	}
+	w.out = append(append(w.out, version...), ',')
+	w.out = base64.StdEncoding.AppendEncode(w.out, signature)
+}
+
+// PublicKey is the text of an Ed25519 public key in Standard Webhooks: whpk_ and base64.
+func PublicKey(private ed25519.PrivateKey) string {
+	return "whpk_" + base64.StdEncoding.EncodeToString(private.Public().(ed25519.PublicKey))
 }

@@ -2,9 +2,11 @@ package signature
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,48 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 )
+
+// Sign signs one message with keys of HMACs.
+func Sign(keys [][]byte, id string, at time.Time, body []byte) string {
+	list := make([]SigningKey, len(keys))
+	for i, key := range keys {
+		list[i].HMAC = key
+	}
+	return NewSigner(list).Sign(id, at, body)
+}
+
+// TestHardening_S9_SignEd25519: each key signs in both schemes, crypto/ed25519 and a verifier
+// that has only the public key accept what was signed, and nothing else.
+func TestHardening_S9_SignEd25519(t *testing.T) {
+	one, two := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
+	at := time.Unix(specTime, 0)
+	for _, size := range []int{0, 1, maxMessage + 1} {
+		body := bytes.Repeat([]byte("b"), size)
+		text := NewSigner([]SigningKey{{[]byte("1"), one}, {[]byte("2"), two}}).Sign(specID, at, body)
+		tokens := strings.Split(text, " ")
+		if want := []string{"v1", "v1a", "v1", "v1a"}; len(tokens) != 4 || !slices.EqualFunc(tokens, want, func(a, b string) bool { return strings.HasPrefix(a, b+",") }) {
+			t.Fatalf("Sign = %s", text)
+		}
+		signed := append([]byte(fmt.Sprintf("%s.%d.", specID, specTime)), body...)
+		for i, private := range []ed25519.PrivateKey{one, two} {
+			raw, err := base64.StdEncoding.DecodeString(tokens[2*i+1][len("v1a,"):])
+			if err != nil || !ed25519.Verify(private.Public().(ed25519.PublicKey), signed, raw) {
+				t.Errorf("key %d: not verified, %v", i, err)
+			}
+			ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, PublicKey(private))
+			request := Request{Body: body, Header: http.Header{
+				"Webhook-Id": {specID}, "Webhook-Timestamp": {fmt.Sprint(specTime)}, "Webhook-Signature": {text},
+			}}
+			if _, err := ver.Verify(request, at); err != nil {
+				t.Errorf("key %d: %v", i, err)
+			}
+			request.Body = append(slices.Clone(body), 'x')
+			if _, err := ver.Verify(request, at); err == nil {
+				t.Errorf("key %d: another body is accepted", i)
+			}
+		}
+	}
+}
 
 func TestHardening_S9_SignPublishedVector(t *testing.T) {
 	key, _ := base64.StdEncoding.DecodeString(specKey)
@@ -126,7 +170,7 @@ func parseSeconds(stamp string) time.Time {
 }
 
 func TestSignConcurrently(t *testing.T) {
-	s := NewSigner([][]byte{{1}, {2}})
+	s := NewSigner([]SigningKey{{HMAC: []byte{1}}, {HMAC: []byte{2}, Ed25519: ed25519.NewKeyFromSeed(make([]byte, 32))}})
 	want := s.Sign("id", time.Unix(1, 0), []byte("body"))
 	done := make(chan bool)
 	for range 8 {
@@ -148,7 +192,7 @@ func TestSignConcurrently(t *testing.T) {
 func BenchmarkSign(b *testing.B) {
 	key := bytes.Repeat([]byte{1}, 32)
 	body := bytes.Repeat([]byte{'x'}, 1024)
-	s := NewSigner([][]byte{key})
+	s := NewSigner([]SigningKey{{HMAC: key, Ed25519: ed25519.NewKeyFromSeed(key)}})
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
