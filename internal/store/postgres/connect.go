@@ -28,18 +28,18 @@ var session = map[string]string{
 	// the planner. The penalty on other plans would otherwise start the compiler.
 	"enable_seqscan":    "off",
 	"enable_bitmapscan": "off",
+	"enable_hashjoin":   "off",
+	"enable_mergejoin":  "off",
 	"jit":               "off",
 }
 
 // hotSession are further settings of the connections of the hot path, whose statements join
-// arrays to a table by its key: by its index, whatever the planner guesses of the array's
-// length, with a plan made once, and without spilling a batch to disk.
+// arrays to a table by its key: with a plan made once, whatever the arrays' lengths, and
+// without spilling a batch to disk.
 var hotSession = map[string]string{
-	"enable_hashjoin":  "off",
-	"enable_mergejoin": "off",
-	"enable_material":  "off",
-	"plan_cache_mode":  "force_generic_plan",
-	"work_mem":         "64MB",
+	"enable_material": "off",
+	"plan_cache_mode": "force_generic_plan",
+	"work_mem":        "64MB",
 }
 
 // How long a connection may take to be made, and how long the kernel waits for the other

@@ -16,7 +16,7 @@ type proxy struct {
 
 	mu     sync.Mutex
 	cut    func()     // guarded by mu; what to do at the next statement; nil: pass it on
-	conns  []net.Conn // guarded by mu
+	conns  []net.Conn // of the store; guarded by mu
 	closed bool       // guarded by mu
 	wait   sync.WaitGroup
 }
@@ -53,9 +53,8 @@ func (p *proxy) accept(server string) {
 		p.mu.Lock()
 		if p.closed {
 			client.Close()
-			upstream.Close()
 		}
-		p.conns = append(p.conns, client, upstream)
+		p.conns = append(p.conns, client)
 		p.mu.Unlock()
 		p.wait.Go(func() { p.forward(upstream, client) })
 		p.wait.Go(func() {
@@ -76,16 +75,15 @@ func (p *proxy) forward(upstream, client net.Conn) {
 			cut := p.cut
 			if cut != nil && n >= 5 && string(buf[n-5:n]) == "S\x00\x00\x00\x04" {
 				p.cut = nil
-				client.Close() // before the server can answer
 			} else {
 				cut = nil
 			}
 			p.mu.Unlock()
-			if _, err := upstream.Write(buf[:n]); err != nil {
-				return
-			}
 			if cut != nil {
 				cut()
+				client.Close() // before the server can answer
+			}
+			if _, err := upstream.Write(buf[:n]); err != nil || cut != nil {
 				return
 			}
 		}
@@ -96,7 +94,7 @@ func (p *proxy) forward(upstream, client net.Conn) {
 	}
 }
 
-// cutNext loses the answer to the next batch, and runs then when the server has it.
+// cutNext loses the answer to the next batch: then runs before the server gets it.
 func (p *proxy) cutNext(then func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
