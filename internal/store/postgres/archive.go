@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,15 +28,20 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 		if !ok {
 			return store.NotFound("event")
 		}
-		rec.Deliveries, err = collect(ctx, s.pool, scanDelivery, `
-			SELECT `+deliveryColumns+` FROM deliveries d WHERE d.part = $1 AND d.event_id = $2 ORDER BY d.id`,
-			part(eventID), id(eventID))
+		rec.Deliveries, err = deliveriesOf(ctx, s.pool, eventID, "")
 		return err
 	})
 	if err != nil {
 		return store.EventRecord{}, err
 	}
 	return rec, nil
+}
+
+// deliveriesOf are an event's deliveries, oldest first; lock is "" or a locking clause.
+func deliveriesOf(ctx context.Context, q querier, eventID kapsel.EventID, lock string) ([]kapsel.Delivery, error) {
+	all, err := collect(ctx, q, scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries d WHERE d.event_id = $1"+lock, id(eventID))
+	slices.SortFunc(all, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
+	return all, err
 }
 
 // newest says of which deliveries d an event has the status: the newest delivery's state
@@ -125,7 +131,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()):
 		events.source += ` AND EXISTS (
 			SELECT FROM deliveries d
-			WHERE d.part = e.part AND d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
+			WHERE d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
 	default:
 		events.ordered = false
 		events.source = `
@@ -151,13 +157,13 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		records = make([]store.EventRecord, len(events))
 		index := make(map[kapsel.EventID]int, len(events))
-		parts, ids := make([]int16, len(events)), make([][16]byte, len(events))
+		ids := make([][16]byte, len(events))
 		for i, e := range events {
-			records[i].Event, index[e.ID], parts[i], ids[i] = e, i, part(e.ID), e.ID
+			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
 		}
 		deliveries, err := collect(ctx, s.pool, scanDelivery, `
-			SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
-			JOIN deliveries d ON d.part = u.part AND d.event_id = u.event_id ORDER BY d.id`, parts, ids)
+			SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
+			JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, ids)
 		for _, d := range deliveries {
 			rec := &records[index[d.EventID]]
 			rec.Deliveries = append(rec.Deliveries, d)
@@ -245,14 +251,12 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		if !found {
 			return store.NotFound("event")
 		}
-		old, ok, err := first(ctx, tx, scanDelivery, `
-			SELECT `+deliveryColumns+` FROM deliveries d
-			WHERE d.part = $1 AND d.event_id = $2 AND ($3::uuid IS NULL OR d.id = $3)
-			ORDER BY d.id DESC LIMIT 1 FOR UPDATE`, part(eventID), id(eventID), id(of))
+		all, err := deliveriesOf(ctx, tx, eventID, " FOR UPDATE")
 		if err != nil {
 			return err
 		}
-		if !ok {
+		old := newestOr(all, of)
+		if old.ID.IsZero() {
 			return store.NotFound("delivery")
 		}
 		if !old.Status.Terminal() {
@@ -292,6 +296,16 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 	return again, nil
 }
 
+// newestOr is the delivery with an id, the last one for the zero id; zero: there is none.
+func newestOr(all []kapsel.Delivery, of kapsel.DeliveryID) (found kapsel.Delivery) {
+	for _, d := range all {
+		if of.IsZero() || d.ID == of {
+			found = d
+		}
+	}
+	return found
+}
+
 // Attempt reads an attempt; see store.Archive.
 func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID kapsel.AttemptID) (kapsel.Attempt, error) {
 	found, err := list(ctx, s, scanAttempt, `
@@ -310,6 +324,6 @@ func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID
 func (s *Store) ListAttempts(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
 	return list(ctx, s, scanAttempt, `
 		SELECT `+attemptColumns+` FROM attempts a
-		WHERE a.part = $1 AND a.delivery_id = $2 AND ($3::uuid IS NULL OR a.tenant_id = $3) AND a.number > $4
-		ORDER BY a.number LIMIT $5`, part(deliveryID), id(deliveryID), id(tenantID), after, limit)
+		WHERE a.delivery_id = $1 AND ($2::uuid IS NULL OR a.tenant_id = $2) AND a.number > $3
+		ORDER BY a.number LIMIT $4`, id(deliveryID), id(tenantID), after, limit)
 }

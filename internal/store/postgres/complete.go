@@ -57,9 +57,9 @@ var completeStatements = map[string]string{
 	// The attempt of a take-over has the token's id too, but not this outcome.
 	"recorded": `
 		SELECT u.n
-		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::bigint[])
-			WITH ORDINALITY AS u (part, id, delivery_id, error_code, started_at, duration, n)
-		JOIN attempts a ON a.part = u.part AND a.id = u.id AND a.delivery_id = u.delivery_id
+		FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[])
+			WITH ORDINALITY AS u (part, id, error_code, started_at, duration, n)
+		JOIN attempts a ON a.part = u.part AND a.id = u.id
 		WHERE a.error_code = u.error_code AND a.started_at = u.started_at AND a.duration = u.duration`,
 }
 
@@ -75,7 +75,7 @@ func newCompleter() *completer {
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
 			bytesType, bytesType, bytesType),
-		recorded: newTable(int2Type, uuidType, uuidType, textType, timeType, int8Type),
+		recorded: newTable(int2Type, uuidType, textType, timeType, int8Type),
 	}
 }
 
@@ -108,7 +108,6 @@ func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completio
 		a, t := &c.in.Attempt, w.recorded
 		t.int2(int(a.ID.Part()))
 		t.id(a.ID)
-		t.id(c.in.Delivery.ID)
 		t.text(string(a.ErrorCode))
 		t.time(a.StartedAt)
 		t.int8(int64(a.Duration))

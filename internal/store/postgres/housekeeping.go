@@ -51,7 +51,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 			SELECT e.part, e.id FROM endpoints CROSS JOIN LATERAL (
 				SELECT part, id FROM events
 				WHERE endpoint_id = endpoints.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
-					SELECT FROM deliveries d WHERE d.part = events.part AND d.event_id = events.id AND d.status <= 1)
+					SELECT FROM deliveries d WHERE d.event_id = events.id AND d.status <= 1)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
 			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
@@ -65,11 +65,11 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 		return tx.QueryRow(ctx, `
 			WITH gone AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-				WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.part = u.part AND d.event_id = u.id AND d.status <= 1)
+				WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = u.id AND d.status <= 1)
 			), gone_deliveries AS (
-				DELETE FROM deliveries d USING gone WHERE d.part = gone.part AND d.event_id = gone.id RETURNING d.part, d.id
+				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id
 			), gone_attempts AS (
-				DELETE FROM attempts a USING gone_deliveries d WHERE a.part = d.part AND a.delivery_id = d.id
+				DELETE FROM attempts a USING gone_deliveries d WHERE a.delivery_id = d.id
 			), gone_events AS (
 				DELETE FROM events e USING gone WHERE e.part = gone.part AND e.id = gone.id RETURNING 1
 			)

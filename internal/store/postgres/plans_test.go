@@ -1,22 +1,29 @@
 package postgres
 
 import (
+	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // The statements of the hot path must reach the tables by their keys, also on a young table
 // of which the planner knows nothing: a plan that reads a table whole is quick in the first
 // minute and fatal later.
-func TestPlansOfTheHotPath(t *testing.T) {
+func TestPlans_B117_OfTheHotPath(t *testing.T) {
 	config, err := pgxpool.ParseConfig(pgtest.New(t))
 	if err != nil {
 		t.Fatal(err)
@@ -67,4 +74,153 @@ func TestPlansOfTheHotPath(t *testing.T) {
 			}
 		}
 	}
+}
+
+// statements is a tracer that keeps what a pool is asked.
+type statements struct {
+	mu  sync.Mutex
+	all map[string][]any // arguments by text
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[q.SQL] = q.Args
+	return ctx
+}
+
+func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, b pgx.TraceBatchStartData) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range b.Batch.QueuedQueries {
+		s.all[q.SQL] = q.Arguments
+	}
+	return ctx
+}
+
+func (s *statements) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+// No call reads a hot table whole, or all of a part, however it is asked.
+func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
+	s, err := Open(t.Context(), pgtest.New(t), Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	seen := &statements{all: map[string][]any{}}
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = seen
+	s.pool.Close()
+	if s.pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+
+	// One delivery of each state, so that no call returns before its last statement.
+	ctx, now := t.Context(), time.Now().UTC()
+	tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
+	ep := kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: tenant.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+	part, node, gone := kapsel.PartOf(ep.ID), kapsel.NewNodeID(now), kapsel.NewNodeID(now)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.CreateTenant(ctx, tenant))
+	must(s.CreateEndpoint(ctx, ep, 10))
+	must(s.Join(ctx, node, now, time.Hour))
+	must(s.Join(ctx, gone, now.Add(-time.Hour), time.Second))
+	accept := func() (kapsel.Event, kapsel.Delivery) {
+		e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now, IdempotencyKey: []byte(rand.Text())}
+		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
+		_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute})
+		must(err)
+		return e, d
+	}
+	accept()
+	held, err := s.Claim(ctx, gone, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
+	must(err)
+	_, err = s.SaveCircuit(ctx, kapsel.Circuit{EndpointID: ep.ID, State: kapsel.CircuitHalfOpen, Probe: gone})
+	must(err)
+	_, err = s.TakeOver(ctx, now, 10)
+	must(err)
+	event, canceled := accept()
+	_, err = s.MoveDelivery(ctx, tenant.ID, canceled.ID, kapsel.Cancel{}, now)
+	must(err)
+	_, err = s.Replay(ctx, tenant.ID, event.ID, kapsel.DeliveryID{}, now)
+	must(err)
+	_, err = s.Event(ctx, tenant.ID, event.ID)
+	must(err)
+	_, err = s.Attempt(ctx, tenant.ID, held[0].Delivery.Token)
+	must(err)
+	_, err = s.ListAttempts(ctx, tenant.ID, held[0].Delivery.ID, 0, 10)
+	must(err)
+	for _, id := range []kapsel.EndpointID{{}, ep.ID} {
+		for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled"} {
+			for _, f := range []store.EventFilter{{}, {Since: now, Until: now}, {IdempotencyKey: []byte("k")}} {
+				f.EndpointID, f.Status = id, status
+				_, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
+				must(err)
+			}
+		}
+		for _, replayed := range []*bool{nil, new(bool)} {
+			_, err = s.ListDeliveries(ctx, tenant.ID, store.DeliveryFilter{EndpointID: id, Replayed: replayed}, store.Page[kapsel.DeliveryID]{Limit: 10})
+			must(err)
+			for status := kapsel.Pending; status <= kapsel.Canceled; status++ {
+				f := store.DeliveryFilter{EndpointID: id, Status: &status, Replayed: replayed}
+				_, err = s.ListDeliveries(ctx, tenant.ID, f, store.Page[kapsel.DeliveryID]{Limit: 10})
+				must(err)
+			}
+		}
+	}
+	_, err = s.Backlog(ctx)
+	must(err)
+	_, err = s.Held(ctx, node)
+	must(err)
+	_, err = s.QueueDepth(ctx, now, 10)
+	must(err)
+	_, _, err = s.BacklogOf(ctx, ep.ID, 10)
+	must(err)
+	_, err = s.Circuit(ctx, ep.ID)
+	must(err)
+	_, err = s.Settings(ctx, 0)
+	must(err)
+	_, err = s.CancelWaiting(ctx, ep.ID, now, 10)
+	must(err)
+	_, err = s.DeleteFinished(ctx, tenant.ID, now.Add(time.Hour), 10)
+	must(err)
+	_, err = s.DeleteExpiredKeys(ctx, now.Add(time.Hour), 10)
+	must(err)
+
+	bad := regexp.MustCompile(`Seq Scan on (events|deliveries|attempts|idempotency_keys)|Index Cond: \(part = [^()]*\)\n|Bitmap|Hash|Merge`)
+	scan := regexp.MustCompile(`Index (Only )?Scan (Backward )?using \w+ on (events|deliveries|attempts|idempotency_keys)\b`)
+	bounded := regexp.MustCompile(scan.String() + `.*\n *Index Cond`)
+	explained := 0
+	for sql, args := range maps.Clone(seen.all) { // explaining adds to it
+		if !strings.Contains(sql, "WHERE") {
+			continue
+		}
+		explained++
+		rows, err := s.pool.Query(ctx, "EXPLAIN "+sql, slices.DeleteFunc(slices.Clone(args), func(a any) bool {
+			_, form := a.(pgx.QueryResultFormats)
+			return form
+		})...)
+		must(err)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		must(err)
+		plan := strings.Join(lines, "\n") + "\n"
+		if found := bad.FindString(plan); found != "" {
+			t.Errorf("%s\nis planned with %s:\n%s", sql, found, plan)
+		}
+		// All entries of an index are read where it has no condition; openEndpoints begins
+		// with the first of them.
+		whole := len(scan.FindAllString(plan, -1)) - len(bounded.FindAllString(plan, -1))
+		if allowed := strings.Count(sql, "WITH RECURSIVE open"); whole > allowed {
+			t.Errorf("%s\nreads an index whole:\n%s", sql, plan)
+		}
+	}
+	t.Logf("%d statements", explained)
 }
