@@ -14,6 +14,17 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, database(t)) })
 }
 
+func TestReopen(t *testing.T) {
+	storetest.RunReopen(t, func(t *testing.T) (store.Store, func() store.Store) {
+		url := database(t)
+		return open(t, url), func() store.Store { return open(t, url) }
+	})
+}
+
+func BenchmarkStore(b *testing.B) {
+	storetest.BenchmarkStore(b, func(b *testing.B) store.Store { return open(b, database(b)) })
+}
+
 // database is a new database with the schema.
 func database(t testing.TB) (url string) {
 	t.Helper()
