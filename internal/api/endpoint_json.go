@@ -87,6 +87,7 @@ type HeadersInput struct {
 
 type SigningInput struct {
 	Enabled bool `json:"enabled" required:"false" default:"true"`
+	V1a     bool `json:"v1a" required:"false" doc:"Also sign with Ed25519 (v1a): receivers verify with the public keys of /v1/signing-keys and hold no secret"`
 }
 
 type RotateInput struct {
@@ -107,7 +108,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 		Concurrency:  c.Concurrency,
 		Circuit:      circuitOf(c.Circuit),
 		Headers:      HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
-		Signing:      SigningInput{c.Signing.Enabled},
+		Signing:      SigningInput{c.Signing.Enabled, c.Signing.V1a},
 	}
 	if v.Provider == "" {
 		in.Verification.Provider = signature.None
@@ -141,7 +142,7 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 			Failures: c.Failures, Ratio: c.Ratio, Window: c.Window, Minimum: c.Minimum, OpenFor: time.Duration(c.OpenFor), Successes: c.Successes,
 		},
 		Headers: kapsel.HeaderPolicy{Drop: in.Headers.Drop, Keep: in.Headers.Keep},
-		Signing: kapsel.Signing{Enabled: in.Signing.Enabled},
+		Signing: kapsel.Signing{Enabled: in.Signing.Enabled, V1a: in.Signing.V1a},
 	}
 	if v.Tolerance != nil {
 		config.Verification.Tolerance = time.Duration(*v.Tolerance)
@@ -319,6 +320,7 @@ type Headers struct {
 
 type Signing struct {
 	Enabled bool     `json:"enabled"`
+	V1a     bool     `json:"v1a"`
 	Secrets []Secret `json:"secrets"`
 }
 
@@ -359,7 +361,7 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 		Idempotency:  in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing: Signing{in.Signing.Enabled, viewSecrets(unexpired)},
+		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
 		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}, nil

@@ -32,7 +32,7 @@ func TestEndpoints(t *testing.T) {
 		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100.,
 		"circuit": map[string]any{"failures": 5., "ratio": 0.5, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
-		"signing": map[string]any{"enabled": true, "secrets": secrets},
+		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
 		"backlog": 0., "oldest_waiting_at": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
 		"created_at": "2026-03-01T12:00:00.000Z", "updated_at": "2026-03-01T12:00:00.000Z",
 	}

@@ -90,11 +90,13 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 		if err != nil {
 			return nil, fmt.Errorf("open a signing secret: %w", err)
 		}
-		private, err := e.Vault.SigningKey(tenant, ep.ID.String(), s.ID)
-		if err != nil {
-			return nil, fmt.Errorf("derive a signing key: %w", err)
+		signing := signature.SigningKey{HMAC: key}
+		if ep.Signing.V1a {
+			if signing.Ed25519, err = e.Vault.SigningKey(tenant, ep.ID.String(), s.ID); err != nil {
+				return nil, fmt.Errorf("derive a signing key: %w", err)
+			}
 		}
-		keys = append(keys, signature.SigningKey{HMAC: key, Ed25519: private})
+		keys = append(keys, signing)
 	}
 	if ep.Signing.Enabled && len(keys) > 0 {
 		c.signer = signature.NewSigner(keys)
@@ -221,6 +223,7 @@ type outcome struct {
 	body       []byte
 	retryAfter time.Time // zero: none
 	lost       bool      // not known whether the request was answered: E2010
+	panicked   bool      // … because the exchange panicked
 	unsent     error     // nothing was tried; why
 }
 
@@ -235,6 +238,9 @@ func (o *outcome) err() error {
 	return nil
 }
 
+// errNotLeased: another node may hold the delivery by now.
+var errNotLeased = errors.New("the node's lease is not certain")
+
 // answered reports whether the destination answered.
 func (o *outcome) answered() bool { return o.status != 0 }
 
@@ -248,7 +254,7 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 		o.duration = time.Since(start)
 		if p := recover(); p != nil {
 			e.Log.Error("panic in an exchange; its outcome is not known", "panic", fmt.Sprint(p), "delivery_id", j.delivery.ID.String())
-			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
+			o.lost, o.panicked, o.code, o.text = true, true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
 		}
 	}()
 	c, err := e.couriers.of(e.cut, ep, now)
@@ -270,7 +276,7 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 	leased := e.leased() && j.delivery.Node == e.node
 	e.mu.Unlock()
 	if !leased {
-		o.unsent = errors.New("the node's lease is not certain")
+		o.unsent = errNotLeased
 		return o
 	}
 
