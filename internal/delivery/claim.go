@@ -150,7 +150,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		return next, nil
 	}
 
-	claimed, err := e.Store.Claim(ctx, node, now, wants, int(bytes))
+	claimed, err := e.claim(ctx, node, now, wants, int(bytes))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Budget.Adjust(-bytes)
@@ -161,17 +161,12 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		for _, c := range claims {
 			e.lookAt(c.gate, now)
 		}
-		e.doubt() // it may have been written
 		return next, err
 	}
 	got, size := map[*gate]int{}, 0
 	for i := range claimed {
 		c := &claimed[i]
-		if node != e.node {
-			break // declared dead meanwhile: they are another node's
-		}
 		g := e.gates[c.Delivery.EndpointID]
-		e.held[c.Delivery.Token] = struct{}{}
 		e.Budget.Adjust(int64(c.Delivery.Size))
 		e.hold(g, &job{delivery: c.Delivery, event: c.Event, due: c.DueSince})
 		got[g]++
@@ -180,7 +175,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	for _, c := range claims {
 		g := c.gate
 		switch {
-		case !g.open(now) || e.stopping:
+		case !g.open(now) || e.stopping || node != e.node: // node: declared dead meanwhile
 			e.giveBackReady(g)
 		case got[g] == c.limit || got[g] > 0 && 2*size > int(bytes) || g.notes != c.notes:
 			e.lookAt(g, now) // there may be more
@@ -192,6 +187,27 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	}
 	e.dispatch()
 	return next, nil
+}
+
+// claim takes due deliveries for a node; see reconcile for what is noted of them.
+func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, bytes int) ([]store.Claimed, error) {
+	ms := now.UnixMilli()
+	e.mu.Lock()
+	e.claims[ms]++
+	e.mu.Unlock()
+	claimed, err := e.Store.Claim(ctx, node, now, wants, bytes)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.claims[ms]--; e.claims[ms] == 0 {
+		delete(e.claims, ms)
+	}
+	for i := range claimed {
+		e.held[claimed[i].Delivery.Token] = struct{}{}
+	}
+	if err != nil {
+		e.doubt(node) // it may have been written
+	}
+	return claimed, err
 }
 
 // claim is what collect decided to claim for a gate.
@@ -377,17 +393,13 @@ func (e *Engine) probe(g *gate, want kapsel.Circuit, bytes int64) {
 	e.mu.Unlock()
 	var claimed []store.Claimed
 	if may {
-		claimed, err = e.Store.Claim(ctx, want.Probe, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
+		claimed, _ = e.claim(ctx, want.Probe, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
 	}
 	e.mu.Lock()
-	if err != nil {
-		e.doubt()
-	}
 	if len(claimed) == 1 {
 		j := &job{delivery: claimed[0].Delivery, event: claimed[0].Event, due: claimed[0].DueSince, probe: true}
-		e.held[j.delivery.Token] = struct{}{}
 		e.Budget.Adjust(int64(j.delivery.Size))
-		if !e.stopping && g.admits() {
+		if !e.stopping && g.admits() && e.node == want.Probe {
 			e.Budget.Adjust(-bytes)
 			e.start(g, j)
 			e.mu.Unlock()

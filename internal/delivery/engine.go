@@ -15,7 +15,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,7 +77,8 @@ type Engine struct {
 	claimed   int                           // of them, those that were claimed
 	fresh     int                           // in use or waiting, those that came by a permit
 	parked    []*gate                       // kept from starting by the share of slow endpoints
-	doubtful  bool                          // an acceptance was not confirmed: look for what it left
+	doubts    map[kapsel.NodeID]time.Time   // ids of this node whose writes were not confirmed: look until then for what they left
+	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
 	exhausted bool                          // all workers were busy at the last start
 
 	work   sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
@@ -93,6 +96,8 @@ func New(cfg Config) *Engine {
 		gates:   map[kapsel.EndpointID]*gate{},
 		running: map[*gate]struct{}{},
 		held:    map[kapsel.AttemptID]struct{}{},
+		doubts:  map[kapsel.NodeID]time.Time{},
+		claims:  map[int64]int{},
 	}
 	e.cut, e.cutNow = context.WithCancel(context.Background())
 	e.last, e.giveUp = context.WithCancel(context.Background())
@@ -109,8 +114,31 @@ func (e *Engine) Join(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	e.node, e.renewed, e.nodes, e.rank = node, asked, 1, 0
+	e.node, e.renewed, e.nodes, e.rank = node, asked, max(1, e.nodes), 0
 	e.mu.Unlock()
+	return e.census(ctx)
+}
+
+// census counts the nodes alive, for this node's share of what endpoints allow.
+func (e *Engine) census(ctx context.Context) error {
+	alive, err := e.Store.Nodes(ctx, e.Clock.Now())
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	nodes, rank := max(1, len(alive)), max(0, slices.Index(alive, e.node))
+	if nodes == e.nodes && rank == e.rank {
+		return nil
+	}
+	e.nodes, e.rank = nodes, rank
+	now := e.Clock.Now()
+	for _, g := range e.gates {
+		e.setEndpoint(g, g.ep, now)
+		if len(g.ready) > 0 {
+			e.turns.add(g)
+		}
+	}
 	return nil
 }
 
@@ -194,34 +222,26 @@ func (e *Engine) renew(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	nodes, err := e.Store.Nodes(ctx, e.Clock.Now())
-	if err != nil {
-		return err
-	}
+	e.mu.Lock()
+	e.renewed = asked
+	e.mu.Unlock()
+	err = e.census(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.renewed = asked
-	e.nodes, e.rank = max(1, len(nodes)), 0
-	for i, id := range nodes {
-		if id == node {
-			e.rank = i
-		}
-	}
 	e.dispatch()
 	e.poke()
-	return nil
+	return err
 }
 
-// rejoin starts again under a new id after this node was declared dead: what it held is
-// another's now. Exchanges that still run will find their records refused.
+// rejoin starts again under a new id after this node was declared dead. What it held unsent
+// it gives back, as far as nobody has taken it over; exchanges that still run will find their
+// records refused. Nothing starts until it has joined.
 func (e *Engine) rejoin(ctx context.Context) error {
 	e.Log.Error("the node was silent past its lease and declared dead; it starts again under a new id")
 	e.mu.Lock()
+	e.renewed = time.Time{}
 	for _, g := range e.gates {
-		for _, j := range g.ready {
-			e.drop(g, j)
-		}
-		g.ready, g.readyBytes = nil, 0
+		e.giveBackReady(g)
 	}
 	e.mu.Unlock()
 	return e.Join(ctx)
@@ -272,44 +292,50 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 
 const takeOverBatch = 500
 
-// Doubt tells the engine that an acceptance with a permit ended without being confirmed:
-// it may be stored as held by this node, and nobody would send it.
-func (e *Engine) doubt() { e.doubtful = true }
+// doubtFor is how long reconcile looks for what an unconfirmed write left: a commit may
+// become visible long after the caller was told that it is not known.
+const doubtFor = time.Minute
+
+// doubt notes that a write under this node's name was not confirmed: deliveries may be stored
+// as held by it, and nobody would send them. The caller holds mu.
+func (e *Engine) doubt(node kapsel.NodeID) { e.doubts[node] = time.Now().Add(doubtFor) }
 
 // reconcile gives back deliveries that the store says this node holds and it does not know.
-// A token is known from before its acceptance or claim is written until after its record,
-// so whatever the store lists first and is then unknown is nobody's.
+// A permit's token is known from before its acceptance is written until after its record; a
+// claim's from the claim's end, and is told by its millisecond before. So whatever the store
+// lists first and is then unknown is nobody's.
 func (e *Engine) reconcile(ctx context.Context) error {
 	e.mu.Lock()
-	node, doubtful := e.node, e.doubtful
-	e.doubtful = false
+	doubts := maps.Clone(e.doubts)
 	e.mu.Unlock()
-	if !doubtful {
-		return nil
-	}
-	held, err := e.Store.Held(ctx, node)
-	if err == nil {
+	for node, until := range doubts {
+		held, err := e.Store.Held(ctx, node)
+		if err != nil {
+			return err
+		}
 		now := e.Clock.Now()
 		lost := held[:0]
 		e.mu.Lock()
 		for _, d := range held {
-			if _, known := e.held[d.Token]; !known {
+			if _, known := e.held[d.Token]; !known && e.claims[d.Token.Time().UnixMilli()] == 0 {
 				d.DueAt = now
 				lost = append(lost, d)
 			}
 		}
 		e.mu.Unlock()
 		if len(lost) > 0 {
-			err = e.Store.GiveBack(ctx, lost)
+			if err := e.Store.GiveBack(ctx, lost); err != nil {
+				return err
+			}
 			e.lookAgain()
 		}
-	}
-	if err != nil {
 		e.mu.Lock()
-		e.doubtful = true
+		if e.doubts[node].Equal(until) && time.Now().After(until) {
+			delete(e.doubts, node)
+		}
 		e.mu.Unlock()
 	}
-	return err
+	return nil
 }
 
 // settingsChanged is told by the cache what has changed.

@@ -390,13 +390,3 @@ func (e *Engine) giveBack(back []kapsel.Delivery) {
 		e.mu.Unlock()
 	})
 }
-
-// drop forgets a ready delivery that is another node's now.
-func (e *Engine) drop(g *gate, j *job) {
-	e.release(j)
-	if j.fresh {
-		e.fresh--
-	}
-	e.Budget.Adjust(-int64(j.delivery.Size))
-	delete(e.held, j.delivery.Token)
-}

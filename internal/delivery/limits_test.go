@@ -65,7 +65,7 @@ func TestRate(t *testing.T) {
 						}
 					}
 					took := r[len(r)-1].At.Sub(start)
-					if most := ideal + ideal/10 + 2*time.Second + 2*test.takes; took > most {
+					if most := ideal + ideal/10 + 2*time.Second + 6*test.takes; took > most {
 						t.Errorf("the last of %d started after %v, want at most %v", n, took, most)
 					}
 				})
@@ -86,6 +86,7 @@ func TestEarned(t *testing.T) {
 		p := w.Start()
 		backlog(w, p, 200, ep)
 		w.Until("the first start", 5*time.Second, time.Millisecond, func() bool { return d.Count() > 0 })
+		w.Pass(100 * time.Millisecond)
 		for i, want := range []int{2, 4, 8, 16, 20, 20} {
 			if now, _ := d.Open(); now != want {
 				t.Errorf("in second %d there are %d exchanges at once, want %d", i, now, want)

@@ -56,7 +56,7 @@ func (e *Engine) Return(p *Permit, confirmed bool) {
 	e.Budget.Adjust(-int64(p.size))
 	delete(e.held, p.Token)
 	if !confirmed {
-		e.doubt()
+		e.doubt(p.Node)
 	}
 	e.feed(p.gate, e.Clock.Now())
 }

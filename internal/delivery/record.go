@@ -28,9 +28,12 @@ func (e *Engine) deliver(g *gate, j *job) {
 	j.event.Body = nil
 	e.finish(g, j, ep, &o)
 	if o.unsent != nil {
-		e.Log.Error("a delivery could not be prepared; it is given back", "error", o.unsent,
-			"delivery_id", j.delivery.ID.String(), "endpoint_id", ep.ID.String())
-		j.delivery.DueAt = e.Clock.Now().Add(unsentWait)
+		j.delivery.DueAt = j.due
+		if o.unsent != errNotLeased {
+			e.Log.Error("a delivery could not be prepared; it is given back", "error", o.unsent,
+				"delivery_id", j.delivery.ID.String(), "endpoint_id", ep.ID.String())
+			j.delivery.DueAt = e.Clock.Now().Add(unsentWait)
+		}
 		e.giveBack([]kapsel.Delivery{j.delivery})
 	} else {
 		e.record(g, j, ep, &o)
@@ -70,7 +73,7 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	}
 	switch {
 	case j.probe:
-		e.answerProbe(g, verdict)
+		e.answerProbe(g, j, verdict)
 	case g.epoch == j.epoch && g.window.Record(verdict, now, ep.Circuit):
 		policy := ep.Circuit
 		e.moveCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
@@ -99,8 +102,8 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 
 // answerProbe tells the circuit what its probe found. The gate is looked at again when that
 // is written.
-func (e *Engine) answerProbe(g *gate, v breaker.Verdict) {
-	policy, node := g.ep.Circuit, e.node
+func (e *Engine) answerProbe(g *gate, j *job, v breaker.Verdict) {
+	policy, node := g.ep.Circuit, j.delivery.Node
 	e.background(func() {
 		e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
 			return breaker.Answer(c, v, e.Clock.Now(), policy), c.Probe == node
@@ -223,7 +226,8 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 // happening says what an outcome is to the delivery.
 func (o *outcome) happening(j *job, ep *kapsel.Endpoint) kapsel.Happening {
 	if o.lost {
-		return kapsel.Lost{}
+		// What panics would be tried again at once for ever: it ends as what kills its process.
+		return kapsel.Lost{Takeover: o.panicked}
 	}
 	return kapsel.Answer{
 		Status: o.status, Code: o.code,
