@@ -2,7 +2,8 @@ package delivery
 
 import (
 	"fmt"
-	"time"
+
+	"github.com/kapsel-hq/kapsel"
 )
 
 // Books are the engine's books that are not balanced. When no exchange runs, no delivery is
@@ -22,7 +23,9 @@ func (e *Engine) Books() (off []string) {
 	zero("wanted", e.wanted)
 	zero("held tokens", len(e.held))
 	zero("running gates", len(e.running))
-	zero("gates in turns", len(e.turns.in))
+	if !e.stopping { // then nobody takes turns any more
+		zero("gates in turns", len(e.turns.in))
+	}
 	zero("gates in line for room", len(e.line.in))
 	zero("bytes of bodies", int(e.Budget.Used()))
 	zero("parked gates", len(e.parked))
@@ -71,4 +74,9 @@ func (e *Engine) Leased() bool {
 	return e.leased()
 }
 
-var _ = time.Second
+// Node is the node's id at the moment.
+func (e *Engine) Node() kapsel.NodeID {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.node
+}

@@ -38,6 +38,8 @@ type Options struct {
 	Grace   time.Duration // for running exchanges at a stop; 0: 20 s
 	// Wrap puts something between a process and its store, such as faults; nil: nothing.
 	Wrap func(p *Process, s store.Store) store.Store
+	// Transport puts something between a process and the network; nil: nothing.
+	Transport func(http.RoundTripper) http.RoundTripper
 	// Level is from where on the processes' log is shown; 0: warnings.
 	Level slog.Level
 }
@@ -163,6 +165,24 @@ func (w *World) NewEndpoint(d *Destination, change func(*kapsel.Endpoint)) *kaps
 	return ep
 }
 
+// Pending stores an event behind the back of all processes, as another node would: its
+// delivery waits and is due.
+func (w *World) Pending(ep *kapsel.Endpoint, body string) kapsel.EventID {
+	w.Helper()
+	now := time.Now()
+	ev := kapsel.Event{
+		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
+		ContentType: "text/plain", Body: []byte(body), Size: len(body), Signature: kapsel.SignatureVerdict{Scheme: "none"},
+	}
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
+		Status: kapsel.Pending, DueAt: now, Size: ev.Size, CreatedAt: now,
+	}
+	_, err := w.db.Accept(context.Background(), store.Acceptance{Event: ev, Delivery: d, Window: time.Hour})
+	w.must(err)
+	return ev.ID
+}
+
 // Patch changes an endpoint, as a management call does.
 func (w *World) Patch(ep *kapsel.Endpoint, change func(*kapsel.Endpoint)) {
 	w.Helper()
@@ -225,10 +245,14 @@ func (w *World) TryStart() (*Process, error) {
 	}
 	p.Settings = store.NewCache(db)
 	p.Uplink = w.Net.Uplink(p.Name)
+	var out http.RoundTripper = p.Uplink
+	if w.Transport != nil {
+		out = w.Transport(out)
+	}
 	p.level.Set(w.Level)
 	log := w.log(p.Name, &p.level)
 	p.Engine = delivery.New(delivery.Config{
-		Store: db, Settings: p.Settings, Clock: p.Clock, Vault: w.Vault, Transport: p.Uplink, Budget: p.Budget,
+		Store: db, Settings: p.Settings, Clock: p.Clock, Vault: w.Vault, Transport: out, Budget: p.Budget,
 		Workers: w.Workers, Lease: w.Lease, Version: "1.2.3", Log: log,
 	})
 	if err := p.Settings.Load(ctx); err != nil {
