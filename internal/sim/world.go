@@ -193,6 +193,20 @@ func (w *World) Patch(ep *kapsel.Endpoint, change func(*kapsel.Endpoint)) {
 	w.must(err)
 }
 
+// Delete deletes an endpoint, as a management call does.
+func (w *World) Delete(ep *kapsel.Endpoint) {
+	w.Helper()
+	w.must(w.db.DeleteEndpoint(context.Background(), kapsel.TenantID{}, ep.ID, time.Now()))
+}
+
+// Endpoint is an endpoint as stored.
+func (w *World) Endpoint(ep *kapsel.Endpoint) kapsel.Endpoint {
+	w.Helper()
+	got, err := w.db.Endpoint(context.Background(), kapsel.TenantID{}, ep.ID)
+	w.must(err)
+	return got
+}
+
 // Seal makes a secret of the world's tenant for an endpoint.
 func (w *World) Seal(ep *kapsel.Endpoint, plain string) kapsel.Secret {
 	w.Helper()
