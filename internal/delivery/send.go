@@ -176,6 +176,7 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 		name := textproto.CanonicalMIMEHeaderKey(f.Name)
 		switch {
 		case !c.forwards(name), named[name], name == "Content-Type":
+		case f.Value == redacted && personal[name]: // not kept when the event came in
 		case slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == name }):
 		case count >= maxHeaders || size+len(name)+len(f.Value)+4 > maxHeaderBytes:
 		default:
@@ -190,23 +191,27 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 		}
 	}
 	slices.SortStableFunc(sent, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
-	for i := range sent {
-		if slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == sent[i].Name }) {
+	for i, f := range sent {
+		if f.Name == "Authorization" || f.Name == "Cookie" ||
+			slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == f.Name }) {
 			sent[i].Value = redacted
 		}
 	}
 	return h, sent
 }
 
-// connectionNames are the headers that a Connection header named: they were for the hop to us.
+// connectionNames are the headers that Connection headers named: they were for the hop to us.
 func connectionNames(h kapsel.Header) map[string]bool {
-	v := h.Get("Connection")
-	if v == "" {
-		return nil
+	var names []string
+	for _, f := range h {
+		if strings.EqualFold(f.Name, "Connection") {
+			for name := range strings.SplitSeq(f.Value, ",") {
+				names = append(names, strings.TrimSpace(name))
+			}
+		}
 	}
-	names := strings.Split(v, ",")
-	for i := range names {
-		names[i] = strings.TrimSpace(names[i])
+	if names == nil {
+		return nil
 	}
 	return canonical(names)
 }
