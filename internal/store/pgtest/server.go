@@ -146,6 +146,9 @@ func (s *Server) Freeze(t testing.TB) {
 
 func (s *Server) freeze(t testing.TB) []int {
 	t.Helper()
+	if s.cmd == nil {
+		t.Fatal("freeze PostgreSQL: it does not run")
+	}
 	pid := s.cmd.Process.Pid
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	pids := []int{pid}

@@ -211,6 +211,3 @@ func (a *acceptor) addDelivery(in *store.Acceptance) {
 	t.time(d.CreatedAt)
 	t.optional(in.Event.IdempotencyKey)
 }
-
-// part is the part of an id as an argument of the pool's queries.
-func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -175,66 +173,4 @@ func (s *Store) Backlog(ctx context.Context) ([]store.Waiting, error) {
 			SELECT due_at FROM deliveries
 			WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 		) d`)
-}
-
-// TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last
-// statement still works on is passed over and found by the next call.
-func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		moved = 0
-		// Nodes that are long dead hold nothing, and what they might hold all the same is
-		// found without them: who is not known to be alive is dead.
-		if _, err := tx.Exec(ctx, "DELETE FROM nodes WHERE dead AND lease_until < $1", now.Add(-24*time.Hour)); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, "UPDATE nodes SET dead = true WHERE NOT dead AND lease_until < $1", now); err != nil {
-			return err
-		}
-		if err := freeProbes(ctx, tx); err != nil {
-			return err
-		}
-		lost, err := collect(ctx, tx, scanDelivery, openEndpoints+`
-			SELECT `+deliveryColumns+`
-			FROM open CROSS JOIN LATERAL (
-				SELECT * FROM deliveries
-				WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL
-					AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = node AND NOT n.dead)
-				LIMIT $1 FOR UPDATE SKIP LOCKED
-			) d
-			LIMIT $1`, limit)
-		if err != nil || len(lost) == 0 {
-			return err
-		}
-		slices.SortFunc(lost, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
-		batch := &pgx.Batch{}
-		for _, held := range lost {
-			free, err := held.After(kapsel.Lost{Takeover: true}, now)
-			if err != nil {
-				return err
-			}
-			queueDelivery(batch, free)
-			batch.Queue(`
-				INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
-					status_code, error_code, error, request_headers, response_headers, response_body)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
-				part(free.ID), id(held.Token), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
-				free.Attempts, now, string(kapsel.OutcomeUnknown), []byte(lostError))
-		}
-		moved = len(lost)
-		return tx.SendBatch(ctx, batch).Close()
-	})
-	return moved, err
-}
-
-// lostError is what the attempt of a take-over says.
-const lostError = "the node that made this attempt ended before it recorded the outcome"
-
-// queueDelivery adds an update of all that changes of a delivery.
-func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
-	batch.Queue(`
-		UPDATE deliveries SET status = $3, due_at = $4, node = $5, token = $6, claims = $7, attempts = $8, counted = $9,
-			takeovers = $10, last_status_code = $11, last_error_code = $12, finished_at = $13
-		WHERE part = $1 AND id = $2`,
-		part(d.ID), id(d.ID), int16(d.Status), at(d.DueAt), id(d.Node), id(d.Token), d.Claims, d.Attempts, d.Counted,
-		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt))
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,7 +66,9 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 		return nil, err
 	}
 
-	poolConfig.MaxConns = max(poolConfig.MaxConns, 10)
+	if !strings.Contains(url, "pool_max_conns") {
+		poolConfig.MaxConns = 10
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
@@ -161,7 +164,7 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// collect is list within a transaction.
+// collect is list on a pool or a transaction, with the error as it came.
 func collect[T any](ctx context.Context, q querier, scan func(*row) T, sql string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
@@ -195,6 +198,9 @@ func id[T ~[16]byte](v T) any {
 	}
 	return [16]byte(v)
 }
+
+// part is the part of an id as an argument of the pool's queries.
+func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }
 
 // before is the id below which a page starts; the zero id is the end of all.
 func before[T ~[16]byte](v T) [16]byte {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/kapsel-hq/kapsel"
 )
 
@@ -20,6 +22,16 @@ func scanDelivery(r *row) kapsel.Delivery {
 		LastStatusCode: r.int4(), LastErrorCode: kapsel.Code(r.text()),
 		ReplayOf: r.id(), ReplayedAs: r.id(), Size: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
 	}
+}
+
+// queueDelivery adds an update of all that changes of a delivery.
+func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
+	batch.Queue(`
+		UPDATE deliveries SET status = $3, due_at = $4, node = $5, token = $6, claims = $7, attempts = $8, counted = $9,
+			takeovers = $10, last_status_code = $11, last_error_code = $12, finished_at = $13
+		WHERE part = $1 AND id = $2`,
+		part(d.ID), id(d.ID), int16(d.Status), at(d.DueAt), id(d.Node), id(d.Token), d.Claims, d.Attempts, d.Counted,
+		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt))
 }
 
 // The columns of an event e, as scanEvent reads them: all, or without what is long.

@@ -240,6 +240,8 @@ func (r *row) int8() int64 {
 	return 0
 }
 
+func (r *row) duration() time.Duration { return time.Duration(r.int8()) }
+
 // time reads a timestamptz; null is the zero time.
 func (r *row) time() time.Time {
 	if v := r.next(8); v != nil {
@@ -282,5 +284,3 @@ const (
 	bytesType = pgtype.ByteaOID
 	textType  = pgtype.TextOID
 )
-
-func (r *row) duration() time.Duration { return time.Duration(r.int8()) }
