@@ -17,12 +17,13 @@ import (
 
 // cli is the command line. Each command is a struct with a Run method, in its own file.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date and exit."`
-	Backup  backupCmd  `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
-	Bench   benchCmd   `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
-	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
+	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date and exit."`
+	Backup    backupCmd    `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
+	RotateKey rotateKeyCmd `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
+	Bench     benchCmd     `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
+	Health    healthCmd    `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // version is set by the linker for a release.

@@ -122,6 +122,11 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	if err = s.settings.Load(ctx); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
+	for _, t := range s.settings.Tenants() { // the check value names one key; tenants may have more
+		if err = keyring.CanUnwrap(t.DataKey); err != nil {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): tenant %s: %v", t.ID, err)
+		}
+	}
 	if err = s.engine.Join(ctx); err != nil {
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
@@ -261,8 +266,7 @@ func (s *server) close() {
 // database that remembers a key, a missing or other key is an error: a new one could not
 // open what the database holds.
 func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams) (*secret.Keyring, error) {
-	const meta = "encryption_key_check"
-	check, err := db.Meta(ctx, meta)
+	check, err := db.Meta(ctx, keyCheck)
 	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 		return nil, err
 	}
@@ -285,16 +289,12 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		}
 		text = strings.TrimSpace(string(value))
 	}
-	list, err := secret.ParseKeys(text)
+	keyring, err := newKeyring(text)
 	if err != nil {
-		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
-	}
-	keyring, err := secret.NewKeyring(list...)
-	if err != nil {
-		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+		return nil, err
 	}
 	if check == nil {
-		if check, err = db.SetMeta(ctx, meta, keyring.Check()); err != nil {
+		if check, err = db.SetMeta(ctx, keyCheck, keyring.Check()); err != nil {
 			return nil, err
 		}
 	}

@@ -167,6 +167,18 @@ func (r *Keyring) Rewrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error)
 	return r.wrap(tenant, dataKey)
 }
 
+// CanUnwrap reports whether the key that wraps a data key is among the keyring's: nil if so,
+// an UnknownKeyError if not.
+func (r *Keyring) CanUnwrap(wrapped []byte) error {
+	if len(wrapped) < headerSize || wrapped[0] != wrapVersion {
+		return errors.New("a wrapped data key has an unknown format")
+	}
+	if id := KeyID(wrapped[1:headerSize]); r.find(id) == nil {
+		return &UnknownKeyError{id}
+	}
+	return nil
+}
+
 // Check is a value by which a database remembers the key that wraps. It says nothing of the
 // key itself, and is the same each time.
 func (r *Keyring) Check() []byte {

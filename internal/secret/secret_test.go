@@ -223,6 +223,15 @@ func TestHardening_S6_RotationRewrapsOnly(t *testing.T) {
 	if _, err := NewVault(after).Open(ten, "object", s); !errors.As(err, &unknown) || unknown.ID != before.ID() {
 		t.Errorf("open with the new key alone, not rewrapped: %v", err)
 	}
+	if err := after.CanUnwrap(ten.DataKey); !errors.As(err, &unknown) || unknown.ID != before.ID() {
+		t.Errorf("CanUnwrap without the key: %v", err)
+	}
+	if err := errors.Join(after.CanUnwrap(rewrapped), overlap.CanUnwrap(ten.DataKey)); err != nil {
+		t.Errorf("CanUnwrap with the key: %v", err)
+	}
+	if after.CanUnwrap(nil) == nil {
+		t.Error("CanUnwrap of nothing")
+	}
 	ten.DataKey = rewrapped
 	for _, v := range []*Vault{v, NewVault(after)} {
 		if plain, err := v.Open(ten, "object", s); err != nil || string(plain) != "plain" {

@@ -153,9 +153,11 @@ type Directory interface {
 	Settings(ctx context.Context, since int64) (Settings, error)
 
 	// Meta reads and sets a value of the instance, such as the check value of its key.
-	// SetMeta keeps the first value set for a name and returns it.
+	// SetMeta keeps the first value set for a name and returns it. ReplaceMeta sets a value in
+	// place of the one that the caller read. Conflict: the name has another value, or none.
 	Meta(ctx context.Context, name string) ([]byte, error) // NotFound
 	SetMeta(ctx context.Context, name string, value []byte) ([]byte, error)
+	ReplaceMeta(ctx context.Context, name string, old, value []byte) error
 
 	CreateTenant(ctx context.Context, t kapsel.Tenant) error
 	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,6 +73,26 @@ func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []
 		return tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1", name).Scan(&kept)
 	})
 	return kept, err
+}
+
+// ReplaceMeta sets a value in place of another; see store.Directory.
+func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte) error {
+	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var found []byte
+		err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1 FOR UPDATE", name).Scan(&found)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return kapsel.Errorf(kapsel.Conflict, "the value is not set")
+		case err != nil:
+			return err
+		case bytes.Equal(found, value): // a repeated call
+			return nil
+		case !bytes.Equal(found, old):
+			return kapsel.Errorf(kapsel.Conflict, "the value was changed by another")
+		}
+		_, err = tx.Exec(ctx, "UPDATE meta SET value = $2 WHERE name = $1", name, append([]byte{}, value...))
+		return err
+	})
 }
 
 const tenantColumns = "id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision"

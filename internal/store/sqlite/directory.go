@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -101,6 +102,25 @@ func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []
 		return err
 	})
 	return kept, err
+}
+
+// ReplaceMeta implements store.Directory.
+func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		var found []byte
+		ok, err := c.query(`SELECT value FROM meta WHERE name = ?`, name).one(func(s *stmt) { found = s.colBlob() })
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return kapsel.Errorf(kapsel.Conflict, "the value is not set")
+		case bytes.Equal(found, value): // a repeated call
+			return nil
+		case !bytes.Equal(found, old):
+			return kapsel.Errorf(kapsel.Conflict, "the value was changed by another")
+		}
+		return c.stmt(`UPDATE meta SET value = ? WHERE name = ?`).blob(value).text(name).exec()
+	})
 }
 
 const tenantColumns = `id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision`

@@ -366,6 +366,19 @@ var directing = []promise{
 			w.same("set at the same time", all[0], v)
 		}
 	}},
+
+	{"an instance's value is replaced by who knows it", func(w *world) {
+		one, two := []byte{0, 1}, []byte{0, 2}
+		w.refused(w.store.ReplaceMeta(w.ctx, "check", one, two), kapsel.Conflict, "with nothing set")
+		_, err := w.store.SetMeta(w.ctx, "check", one)
+		w.must(err)
+		w.refused(w.store.ReplaceMeta(w.ctx, "check", []byte("another"), two), kapsel.Conflict, "with another value")
+		w.must(w.store.ReplaceMeta(w.ctx, "check", one, two))
+		w.must(w.store.ReplaceMeta(w.ctx, "check", one, two)) // repeated
+		got, err := w.store.Meta(w.ctx, "check")
+		w.must(err)
+		w.same("read", two, got)
+	}},
 }
 
 // settling are the promises of Settings, SaveCircuit, Circuit and DisableGone.

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// keyCheck is the name of the value by which a database remembers its encryption key.
+const keyCheck = "encryption_key_check"
+
+// rotateKeyCmd is `kapsel rotate-key`.
+type rotateKeyCmd struct {
+	databaseSettings
+	EncryptionKey secret.Text `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"The new key, a comma, and the key or keys in use until now (${env}, default with SQLite: what encryption.key holds)."`
+}
+
+// Help is shown by `kapsel rotate-key --help`.
+func (c *rotateKeyCmd) Help() string {
+	return `Wraps each tenant's data key with the first key of KAPSEL_ENCRYPTION_KEY. What the data
+keys sealed stays as it is. When it ends with exit code 0, the other keys are not needed any
+more but for older backups; when it is interrupted, run it again with the same keys.
+
+With PostgreSQL, restart every node with the list "new,old" first: nodes may run on
+meanwhile. With SQLite, stop the service first.`
+}
+
+// Run wraps the data keys and then makes the database remember the new key. A crash in
+// between leaves data keys wrapped with either key and the old check value: `serve` starts
+// with both keys, and this command goes on where it was.
+func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	keyring, err := c.keyring()
+	if err != nil {
+		return err
+	}
+	db, err := c.open(ctx, nil, c.logger(io))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	check, err := db.Meta(ctx, keyCheck)
+	switch {
+	case kapsel.CodeOf(err) == kapsel.NotFound:
+		return settingError("DATABASE_URL (--database-url): the database has no encryption key yet; serve gives it the first")
+	case err != nil:
+		return err
+	}
+	if err := keyring.Verify(check); err != nil {
+		return settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	rewrapped, total := 0, 0
+	for {
+		var n int
+		if n, total, err = rewrapAll(ctx, db, keyring); err != nil {
+			return err
+		}
+		if rewrapped += n; n == 0 { // nor did a node make a tenant with the old key meanwhile
+			break
+		}
+	}
+	if err := db.ReplaceMeta(ctx, keyCheck, check, keyring.Check()); err != nil {
+		return fmt.Errorf("remember the new key: %w", err)
+	}
+	fmt.Fprintf(io.out, "the data keys of %d tenants are wrapped with key %s, %d of them since now; keep no other key in KAPSEL_ENCRYPTION_KEY or encryption.key\n", total, keyring.ID(), rewrapped)
+	return db.Close()
+}
+
+// keyring is made of the keys that are given, or that encryption.key holds.
+func (c *rotateKeyCmd) keyring() (*secret.Keyring, error) {
+	text := c.EncryptionKey.Reveal()
+	if text == "" {
+		path := c.sqlitePath()
+		if path == "" {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL: the new key, a comma, and the old")
+		}
+		file := filepath.Join(filepath.Dir(path), "encryption.key")
+		if _, err := os.Stat(file); err != nil {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given, or be in encryption.key: %v", err)
+		}
+		value, _, err := secret.LoadOrCreateKeyFile(file, nil)
+		if err != nil {
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+		}
+		text = string(value)
+	}
+	return newKeyring(text)
+}
+
+// newKeyring makes a keyring of the text of a setting.
+func newKeyring(text string) (*secret.Keyring, error) {
+	list, err := secret.ParseKeys(text)
+	if err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	keyring, err := secret.NewKeyring(list...)
+	if err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	return keyring, nil
+}
+
+// rewrapAll wraps the data keys of all tenants that another key wraps.
+func rewrapAll(ctx context.Context, db store.Directory, keyring *secret.Keyring) (rewrapped, total int, err error) {
+	page := store.Page[kapsel.TenantID]{Limit: 200}
+	for {
+		tenants, err := db.ListTenants(ctx, page)
+		if err != nil || len(tenants) == 0 {
+			return rewrapped, total, err
+		}
+		for _, t := range tenants {
+			wrapped, err := keyring.Rewrap(t.ID, t.DataKey)
+			if err == nil && !bytes.Equal(wrapped, t.DataKey) {
+				rewrapped++
+				_, err = db.UpdateTenant(ctx, t.ID, func(row *kapsel.Tenant) (err error) {
+					row.DataKey, err = keyring.Rewrap(row.ID, row.DataKey)
+					return err
+				})
+			}
+			var unknown *secret.UnknownKeyError
+			switch {
+			case errors.As(err, &unknown):
+				return 0, 0, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", unknown)
+			case err != nil && kapsel.CodeOf(err) != kapsel.NotFound: // deleted since
+				return 0, 0, fmt.Errorf("wrap the data key of tenant %s: %w", t.ID, err)
+			}
+			total++
+			page.Before = t.ID
+		}
+	}
+}
