@@ -300,8 +300,8 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 			g.starving = true
 		case g.slowNow(now) && e.slowFull(now):
 			e.lookAt(g, now.Add(100*time.Millisecond))
-		case g.ep.RateLimit != nil && g.bucket.Next(now).After(now):
-			e.lookAt(g, g.bucket.Next(now))
+		case g.rated(now).After(now):
+			e.lookAt(g, g.rated(now))
 		default:
 			if g.want == 0 {
 				served = append(served, g)

@@ -58,6 +58,8 @@ type Engine struct {
 	mu        sync.Mutex // guards all that follows, and every gate
 	node      kapsel.NodeID
 	renewed   time.Time // when the lease was last asked for, by the monotonic clock
+	renewedAt time.Time // … and by the store's
+	judgeFrom time.Time // when this node may judge others' leases again, by the monotonic clock
 	nodes     int       // alive, this one included
 	rank      int       // of this node among them
 	stopping  bool
@@ -109,12 +111,13 @@ func New(cfg Config) *Engine {
 
 // Join makes the node known to the store. Call it once, before ingest asks for permits.
 func (e *Engine) Join(ctx context.Context) error {
-	node, asked := kapsel.NewNodeID(e.Clock.Now()), time.Now()
-	if err := e.Store.Join(ctx, node, e.Clock.Now(), e.Lease); err != nil {
+	now, asked := e.Clock.Now(), time.Now()
+	node := kapsel.NewNodeID(now)
+	if err := e.Store.Join(ctx, node, now, e.Lease); err != nil {
 		return err
 	}
 	e.mu.Lock()
-	e.node, e.renewed, e.nodes, e.rank = node, asked, max(1, e.nodes), 0
+	e.node, e.renewed, e.renewedAt, e.nodes, e.rank = node, asked, now, max(1, e.nodes), 0
 	e.mu.Unlock()
 	return e.census(ctx)
 }
@@ -214,8 +217,8 @@ func (e *Engine) renew(ctx context.Context) error {
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
 	defer cancel()
-	asked := time.Now()
-	err := e.Store.Renew(ctx, node, e.Clock.Now(), e.Lease)
+	now, asked := e.Clock.Now(), time.Now()
+	err := e.Store.Renew(ctx, node, now, e.Lease)
 	switch {
 	case kapsel.CodeOf(err) == kapsel.Conflict:
 		return e.rejoin(ctx)
@@ -223,7 +226,12 @@ func (e *Engine) renew(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	e.renewed = asked
+	if jump := now.Sub(e.storeTime(asked)).Abs(); jump > e.Lease/5 {
+		// Leases written before the store's clock jumped are not what they seem. All nodes
+		// notice within clockSync and renew theirs.
+		e.judgeFrom = asked.Add(clockSync + e.Lease)
+	}
+	e.renewed, e.renewedAt = asked, now
 	e.mu.Unlock()
 	err = e.census(ctx)
 	e.mu.Lock()
@@ -251,6 +259,13 @@ func (e *Engine) rejoin(ctx context.Context) error {
 // since it was last asked for, by the monotonic clock. The caller holds mu.
 func (e *Engine) leased() bool { return time.Since(e.renewed) < e.Lease*7/10 }
 
+// clockSync is how often a node asks for the store's time, with room for the answer.
+const clockSync = 15 * time.Second
+
+// storeTime is the store's time by the clock that the lease was last renewed with: by it,
+// a lease that is certain has not ended. The caller holds mu.
+func (e *Engine) storeTime(now time.Time) time.Time { return e.renewedAt.Add(now.Sub(e.renewed)) }
+
 // takeOverLoop moves what dead nodes held, at once and then every fifth of the lease, and
 // gives back what an unconfirmed acceptance left under this node's name.
 func (e *Engine) takeOverLoop(ctx context.Context) {
@@ -259,12 +274,12 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 	for {
 		// A node that was frozen must renew its own lease before it judges others': in the
 		// order of the two loops it could take over from itself.
-		now := e.Clock.Now()
 		e.mu.Lock()
-		leased := e.leased()
+		now := e.storeTime(time.Now())
+		may := e.leased() && time.Now().After(e.judgeFrom)
 		e.mu.Unlock()
 		moved, err := 0, error(nil)
-		if leased {
+		if may {
 			moved, err = e.Store.TakeOver(ctx, now, takeOverBatch)
 		}
 		switch {

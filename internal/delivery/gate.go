@@ -83,7 +83,7 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 	}
 	g.ep = ep
 	if r := ep.RateLimit; r != nil {
-		g.bucket.Set(r.PerSecond/float64(max(1, e.nodes)), r.Burst, now)
+		g.bucket.Set(r.PerSecond/float64(max(1, e.nodes)), r.Burst, time.Now())
 	} else {
 		g.bucket = ratelimit.Bucket{} // no limit
 	}
@@ -278,11 +278,21 @@ func (e *Engine) mayStart(g *gate, now time.Time) bool {
 	case g.slowNow(now) && e.slowFull(now):
 		e.park(g)
 		return false
-	case !g.bucket.Take(now):
-		e.lookAt(g, g.bucket.Next(now))
+	case !g.bucket.Take(time.Now()):
+		e.lookAt(g, g.rated(now))
 		return false
 	}
 	return true
+}
+
+// rated is when the endpoint's rate lets an exchange start, now if at once. The rate is kept
+// by the monotonic clock, whatever the store's does.
+func (g *gate) rated(now time.Time) time.Time {
+	if g.ep.RateLimit == nil {
+		return now
+	}
+	t := time.Now()
+	return now.Add(g.bucket.Next(t).Sub(t))
 }
 
 // park keeps a gate from its turn until slow endpoints hold less than their share.

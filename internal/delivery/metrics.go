@@ -74,7 +74,7 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return "retry"
 	case g == nil:
 		return ""
-	case ep.RateLimit != nil && g.bucket.Next(now).After(now):
+	case g.rated(now).After(now):
 		return "rate"
 	case g.running >= e.limit(g):
 		return "concurrency"

@@ -31,7 +31,7 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 	case !g.open(now),
 		!g.nextDue.IsZero() && !g.nextDue.After(now), // older work waits
 		room <= 0,
-		g.ep.RateLimit != nil && g.bucket.Next(now).After(now),
+		g.rated(now).After(now),
 		e.free() <= 0,
 		e.fresh >= max(1, e.Workers*3/4) && e.older(), // the last quarter is for older work
 		!e.Budget.Delivery(int64(size)):

@@ -235,11 +235,7 @@ func (d *Destination) serve(conn net.Conn, from string) {
 		}
 		r := d.note(req, body, tap.lines(), from)
 		tap.seen.Reset() // what is read while answering belongs to the next
-		done := d.answer(conn, br, r)
-		d.net.mu.Lock()
-		d.open--
-		d.net.mu.Unlock()
-		if done {
+		if done := d.answer(conn, br, r); done {
 			return
 		}
 	}
@@ -268,6 +264,12 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	d.net.mu.Lock()
 	script := d.script
 	d.net.mu.Unlock()
+	ended := sync.OnceFunc(func() {
+		d.net.mu.Lock()
+		d.open--
+		d.net.mu.Unlock()
+	})
+	defer ended()
 	a := script(r)
 
 	more := make(chan error, 1) // the next request's first byte, or the end
@@ -307,6 +309,7 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	if _, err := io.WriteString(conn, b.String()); err != nil || a.Drop {
 		return true
 	}
+	ended()
 	return <-more != nil
 }
 

@@ -1,0 +1,354 @@
+package delivery_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/sim"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// obeyed is within what time a change of the settings holds.
+const obeyed = time.Second
+
+func TestGone_FD20(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(410))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		id := p.Event(ep, "x")
+		w.Pass(obeyed)
+		if got := w.Delivery(id); got.Status != kapsel.Failed || got.LastStatusCode != 410 {
+			t.Errorf("the delivery is %+v", got)
+		}
+		if got := w.Endpoint(ep); got.State != kapsel.EndpointDisabled || got.DisabledReason != kapsel.DisabledGone {
+			t.Errorf("the endpoint is %s (%s)", got.State, got.DisabledReason)
+		}
+		next := p.Event(ep, "y") // accepted, and waits
+		w.Pass(time.Minute)
+		if got := w.Delivery(next); got.Status != kapsel.Pending || got.Attempts != 0 || d.Count() != 1 {
+			t.Errorf("the next delivery is %+v, with %d requests", got, d.Count())
+		}
+		if why := p.Engine.Why(new(w.Endpoint(ep)), w.Delivery(next)); why != "disabled" {
+			t.Errorf("it waits for %q, want disabled", why)
+		}
+		d.Script(sim.Always(200))
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.State, e.DisabledReason = kapsel.EndpointActive, "" })
+		w.Pass(obeyed + time.Second)
+		if got := w.Delivery(next); got.Status != kapsel.Delivered {
+			t.Errorf("after resuming it is %s", got.Status)
+		}
+		balanced(t, p)
+	})
+}
+
+// TestPause: nothing starts later than a second after, what waits and what comes in goes out
+// after resuming, and a running exchange ends as it would.
+func TestPause(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", ends(3*time.Second))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		for range 20 {
+			p.Event(ep, "x")
+		}
+		w.Pass(100 * time.Millisecond)
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		paused := time.Now()
+		w.Pass(obeyed)
+		waits := p.Event(ep, "y")
+		if why := p.Engine.Why(new(w.Endpoint(ep)), w.Delivery(waits)); why != "paused" {
+			t.Errorf("it waits for %q, want paused", why)
+		}
+		w.Pass(time.Hour)
+		for _, r := range d.Requests() {
+			if r.At.Sub(paused) > obeyed {
+				t.Errorf("a request started %v after the pause", r.At.Sub(paused))
+			}
+		}
+		for _, got := range w.Deliveries(ep) {
+			if got.Status != kapsel.Delivered && (got.Status != kapsel.Pending || got.Attempts != 0) {
+				t.Errorf("while paused a delivery is %+v", got)
+			}
+		}
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointActive })
+		w.UntilDone(time.Minute)
+		if d.Count() != 21 {
+			t.Errorf("%d requests, want 21", d.Count())
+		}
+		balanced(t, p)
+	})
+}
+
+// TestDelete: what waits is canceled; what runs is recorded, and canceled instead of retried.
+func TestDelete(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
+			if r.N == 1 {
+				return sim.Answer{Status: 200, After: 3 * time.Second}
+			}
+			return sim.Answer{Status: 500, After: 3 * time.Second}
+		})
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		for range 10 {
+			p.Event(ep, "x")
+		}
+		w.Pass(100 * time.Millisecond)
+		w.Delete(ep)
+		deleted := time.Now()
+		w.Pass(obeyed)
+		if status, _ := p.Post(ep, "late"); status != 404 {
+			t.Errorf("a deleted endpoint answers %d, want 404", status)
+		}
+		w.UntilDone(10 * time.Second)
+		for _, r := range d.Requests() {
+			if r.At.Sub(deleted) > obeyed {
+				t.Errorf("a request started %v after the deletion", r.At.Sub(deleted))
+			}
+		}
+		count := map[kapsel.DeliveryStatus]int{}
+		for _, got := range w.Deliveries(ep) {
+			count[got.Status]++
+			switch {
+			case got.Attempts == 1 && got.LastStatusCode == 500 && got.Status == kapsel.Canceled:
+			case got.Attempts == 1 && got.LastStatusCode == 200 && got.Status == kapsel.Delivered:
+			case got.Attempts == 0 && got.Status == kapsel.Canceled:
+			default:
+				t.Errorf("a delivery is %+v", got)
+			}
+		}
+		if count[kapsel.Delivered] != 1 || count[kapsel.Canceled] != 9 {
+			t.Errorf("deliveries by state: %v", count)
+		}
+		balanced(t, p)
+	})
+}
+
+// TestDelete_Restart: what waits for an endpoint that was deleted while no process ran.
+func TestDelete_Restart(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		ep := w.NewEndpoint(d, nil)
+		for range 3 {
+			w.Pending(ep, "x")
+		}
+		w.Delete(ep)
+		p := w.Start()
+		w.UntilDone(10 * time.Second)
+		for _, got := range w.Deliveries(ep) {
+			if got.Status != kapsel.Canceled || d.Count() != 0 {
+				t.Errorf("a delivery is %s, with %d requests", got.Status, d.Count())
+			}
+		}
+		balanced(t, p)
+	})
+}
+
+// TestPatch: changed settings hold for deliveries that wait already.
+func TestPatch(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		before := w.Net.Destination("before.example", sim.Always(500))
+		after := w.Net.Destination("after.example", sim.Always(503))
+		ep := w.NewEndpoint(before, func(e *kapsel.Endpoint) { slowly(e); e.Retry.Base = time.Minute })
+		p := w.Start()
+		id := p.Event(ep, "x")
+		w.Pass(time.Second)
+		w.Patch(ep, func(e *kapsel.Endpoint) {
+			e.URL, e.Timeout = after.URL(), time.Second
+			e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 4, Base: time.Second, Max: time.Second}
+			e.Headers.Set = map[string]kapsel.Secret{"X-New": w.Seal(e, "1")}
+		})
+		w.UntilDone(2 * time.Minute)
+		if before.Count() != 1 || after.Count() != 3 {
+			t.Errorf("%d requests before, %d after; want 1 and 3", before.Count(), after.Count())
+		}
+		within(t, gaps(after), []time.Duration{time.Second, time.Second})
+		for _, r := range after.Requests() {
+			if r.Header.Get("X-New") != "1" {
+				t.Error("a header that was set is missing")
+			}
+		}
+		if got := w.Delivery(id); got.Status != kapsel.DeadLetter || got.Attempts != 4 {
+			t.Errorf("the delivery is %+v", got)
+		}
+		balanced(t, p)
+	})
+}
+
+// TestPatch_Concurrency: lowering and raising the limit holds for a backlog under way.
+func TestPatch_Concurrency(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		backlog(w, p, 5000, ep)
+		w.Pass(2 * time.Second)
+		if now, _ := d.Open(); now < 20 {
+			t.Fatalf("%d exchanges at once", now)
+		}
+		for _, limit := range []int{3, 1, 30, 2} {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.Concurrency = limit })
+			w.Pass(obeyed + 200*time.Millisecond)
+			for range 10 {
+				now, _ := d.Open()
+				if now > limit || limit < 10 && now < limit {
+					t.Errorf("%d exchanges at once, limit %d", now, limit)
+				}
+				w.Pass(73 * time.Millisecond)
+			}
+			w.Pass(3 * time.Second)
+		}
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.Concurrency = 100 })
+		w.UntilDone(time.Minute)
+		balanced(t, p)
+	})
+}
+
+// TestPatch_Rate: a rate limit that comes, changes and goes.
+func TestPatch_Rate(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", ends(10*time.Millisecond))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		backlog(w, p, 5000, ep)
+		for _, rate := range []float64{10, 1, 50} {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.RateLimit = &kapsel.RateLimit{PerSecond: rate, Burst: 1} })
+			w.Pass(obeyed)
+			n := d.Count()
+			w.Pass(20 * time.Second)
+			if got := float64(d.Count()-n) / 20; got > rate*1.1+0.1 || got < rate*0.9-0.1 {
+				t.Errorf("%v a second, limit %v", got, rate)
+			}
+		}
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.RateLimit = nil })
+		w.UntilDone(time.Minute)
+		balanced(t, p)
+	})
+}
+
+// TestRetryAndCancel: a person's retry starts the next attempt now, a cancel ends it.
+func TestRetryAndCancel(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(500))
+		ep := w.NewEndpoint(d, slowly)
+		p := w.Start()
+		id := p.Event(ep, "x")
+		w.Pass(10 * time.Second)
+		move := func(h kapsel.Happening) error {
+			_, err := w.Store().MoveDelivery(context.Background(), kapsel.TenantID{}, w.Delivery(id).ID, h, p.Clock.Now())
+			return err
+		}
+		if why := p.Engine.Why(ep, w.Delivery(id)); why != "retry" {
+			t.Errorf("it waits for %q, want retry", why)
+		}
+		if err := move(kapsel.Retry{}); err != nil {
+			t.Fatal(err)
+		}
+		w.Pass(2 * time.Second)
+		if d.Count() != 2 {
+			t.Fatalf("%d requests after a retry, want 2", d.Count())
+		}
+		if err := move(kapsel.Cancel{}); err != nil {
+			t.Fatal(err)
+		}
+		w.Pass(2 * time.Hour)
+		if got := w.Delivery(id); got.Status != kapsel.Canceled || d.Count() != 2 {
+			t.Errorf("it is %s, with %d requests", got.Status, d.Count())
+		}
+		if err := move(kapsel.Retry{}); kapsel.CodeOf(err) != kapsel.Conflict {
+			t.Errorf("retrying what is terminal: %v", err)
+		}
+		balanced(t, p)
+	})
+}
+
+// TestReplay: a new delivery beside the old one.
+func TestReplay(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(404))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		id := p.Event(ep, "x")
+		w.Pass(time.Second)
+		d.Script(sim.Always(200))
+		again, err := w.Store().Replay(context.Background(), kapsel.TenantID{}, id, kapsel.DeliveryID{}, p.Clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.UntilDone(5 * time.Second)
+		all := w.Deliveries(ep)
+		if len(all) != 2 || all[0].ReplayedAs != again.ID || all[1].ReplayOf != all[0].ID || all[1].Status != kapsel.Delivered {
+			t.Errorf("the deliveries are %+v", all)
+		}
+		if r := d.Requests(); len(r) != 2 || r[1].Number != 1 || r[0].Event != r[1].Event {
+			t.Errorf("%d requests", len(r))
+		}
+		for _, off := range p.Engine.Books() {
+			t.Error(off)
+		}
+	})
+}
+
+// TestClockJumps: when the store's clock jumps, overdue work drains, nothing is sent before
+// its time or twice, and new work is not held up.
+func TestClockJumps_FC3(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+			var offset time.Duration
+			w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return skewed{s, &offset} }
+			d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
+				if string(r.Body) == "fails" && r.Number == 1 {
+					return sim.Answer{Status: 500}
+				}
+				return sim.Answer{Status: 200, After: 10 * time.Millisecond}
+			})
+			slow := w.Net.Destination("slow.example", func(*sim.Request) sim.Answer { return sim.Answer{Hang: true} })
+			ep := w.NewEndpoint(d, func(e *kapsel.Endpoint) { slowly(e); e.Retry.Base = 10 * time.Minute })
+			limited := w.NewEndpoint(d, func(e *kapsel.Endpoint) { e.RateLimit = &kapsel.RateLimit{PerSecond: 5, Burst: 1} })
+			hangs := w.NewEndpoint(slow, func(e *kapsel.Endpoint) { e.Circuit = never })
+			p := w.Start()
+			for range 4 {
+				p.Event(ep, "fails")
+			}
+			for range 10 {
+				p.Event(hangs, "x")
+				p.Event(limited, "x")
+			}
+			w.Pass(time.Minute)
+			offset = jump
+			w.Pass(11 * time.Second) // a node asks every 10 s
+			sent := d.Count()
+			for range 50 {
+				p.Event(ep, "x")
+			}
+			for range 20 {
+				p.Event(limited, "x")
+			}
+			w.Pass(10 * time.Second)
+			want := sent + 50 + 20
+			if got := d.Count(); got != want {
+				t.Errorf("jump %v: %d of 70 new events were sent", jump, got-sent)
+			}
+			slow.Script(sim.Always(200))
+			w.UntilDone(3 * time.Hour)
+			for _, r := range d.Requests() {
+				if r.Number > 2 {
+					t.Errorf("jump %v: attempt %d", jump, r.Number)
+				}
+			}
+			balanced(t, p)
+		})
+	}
+}
+
+// skewed is a store whose clock is off.
+type skewed struct {
+	store.Store
+	offset *time.Duration
+}
+
+func (s skewed) Time(context.Context) (time.Time, error) { return time.Now().Add(*s.offset), nil }
+
