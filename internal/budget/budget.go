@@ -27,11 +27,12 @@ func (b *Budget) Request(n int64) bool {
 	return true
 }
 
-// Grow adds n bytes to what a request holds already, if they are free.
-func (b *Budget) Grow(n int64) bool {
+// Grow adds n bytes to the held ones that a request reserved, if they are free or no other
+// request holds any.
+func (b *Budget) Grow(held, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.requests+b.deliveries+n > b.limit {
+	if b.requests+b.deliveries+n > b.limit && b.requests > held {
 		return false
 	}
 	b.requests += n

@@ -94,12 +94,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
-	ep, err := h.endpoint(r)
+	// A client that hangs up early changes nothing, also where the store must be asked first.
+	ctx := context.WithoutCancel(r.Context())
+	ep, err := h.endpoint(ctx, r)
 	if err != nil {
 		return err
 	}
+	rate, err := h.rate(ctx, ep)
+	if err != nil {
+		return err
+	}
+	rate.tell(w)
 	if r.Method == http.MethodGet {
-		if handshake, err := h.handshake(r, ep, nil); err != nil || handshake != nil {
+		if handshake, err := h.handshake(ctx, r, ep, nil); err != nil || handshake != nil {
 			return reply(w, handshake, err)
 		}
 	}
@@ -119,7 +126,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer room.leave()
-	if err := h.limit(w, r, ep); err != nil {
+	if err := rate.take(w); err != nil {
 		return err
 	}
 	body, err := room.read(w, r)
@@ -127,11 +134,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := h.Clock.Now()
-	verdict, err := h.verify(r, ep, body, now)
+	verdict, err := h.verify(ctx, r, ep, body, now)
 	if err != nil {
 		return err
 	}
-	if handshake, err := h.handshake(r, ep, body); err != nil || handshake != nil {
+	if handshake, err := h.handshake(ctx, r, ep, body); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
 	key, err := keyOf(ep, r.Header, body)
@@ -145,7 +152,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
-	accepted, err := h.accept(r.Context(), ep, ev)
+	accepted, err := h.accept(ctx, ep, ev)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	if err != nil {
 		return err
@@ -155,13 +162,13 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // endpoint finds the endpoint that the path names.
-func (h *Handler) endpoint(r *http.Request) (*kapsel.Endpoint, error) {
+func (h *Handler) endpoint(ctx context.Context, r *http.Request) (*kapsel.Endpoint, error) {
 	text := strings.TrimPrefix(r.URL.Path, Path)
 	id, err := kapsel.ParseEndpointID(text)
 	if err != nil {
 		return nil, noEndpoint()
 	}
-	ep, err := h.Settings.Endpoint(r.Context(), id)
+	ep, err := h.Settings.Endpoint(ctx, id)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		return nil, noEndpoint()
 	}
@@ -219,34 +226,60 @@ func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
 	return header
 }
 
-// limit holds the tenant to its rate.
-func (h *Handler) limit(w http.ResponseWriter, r *http.Request, ep *kapsel.Endpoint) error {
-	tenant, err := h.Settings.Tenant(r.Context(), ep.TenantID)
+// rate is what a tenant may send; nil: as much as it likes.
+type rate struct {
+	h         *Handler
+	tenant    kapsel.TenantID
+	perSecond float64
+	burst     int
+}
+
+func (h *Handler) rate(ctx context.Context, ep *kapsel.Endpoint) (*rate, error) {
+	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	limits := tenant.Effective()
 	if limits.IngestPerSecond == nil {
-		return nil
+		return nil, nil
 	}
 	burst := max(1, int(*limits.IngestPerSecond))
 	if limits.IngestBurst != nil {
 		burst = *limits.IngestBurst
 	}
-	ok, remaining, reset := h.limits.Allow(tenant.ID, *limits.IngestPerSecond, burst, h.Clock.Now())
-	seconds := int((reset + time.Second - 1) / time.Second)
-	w.Header().Set("X-RateLimit-Limit", strconv.Itoa(burst))
-	w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
-	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(seconds))
+	return &rate{h, tenant.ID, *limits.IngestPerSecond, burst}, nil
+}
+
+// tell says in the answer, whatever it will be, what is left of the rate.
+func (l *rate) tell(w http.ResponseWriter) {
+	if l != nil {
+		remaining, reset := l.h.limits.Look(l.tenant, l.perSecond, l.burst, l.h.Clock.Now())
+		l.write(w, remaining, reset)
+	}
+}
+
+// take holds the tenant to its rate.
+func (l *rate) take(w http.ResponseWriter) error {
+	if l == nil {
+		return nil
+	}
+	ok, remaining, reset := l.h.limits.Allow(l.tenant, l.perSecond, l.burst, l.h.Clock.Now())
+	l.write(w, remaining, reset)
 	if !ok {
 		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(reset, time.Second)}
 	}
 	return nil
 }
 
+func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) {
+	w.Header().Set("X-RateLimit-Limit", strconv.Itoa(l.burst))
+	w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
+	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(int((reset+time.Second-1)/time.Second)))
+}
+
 // verify checks the signature where the endpoint wants one.
-func (h *Handler) verify(r *http.Request, ep *kapsel.Endpoint, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
-	v, err := h.verifiers.of(r.Context(), ep)
+func (h *Handler) verify(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
+	v, err := h.verifiers.of(ctx, ep)
 	if err != nil || v == nil {
 		return kapsel.SignatureVerdict{Scheme: "none"}, err
 	}
@@ -260,8 +293,8 @@ func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST
 // is asked only after its signature was accepted. A challenge is no event: nothing is stored.
-func (h *Handler) handshake(r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
-	v, err := h.verifiers.of(r.Context(), ep)
+func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
+	v, err := h.verifiers.of(ctx, ep)
 	if err != nil || v == nil {
 		return nil, err
 	}
@@ -289,7 +322,7 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 
 // accept stores the event with its delivery. With the engine's permit the delivery is held
 // by this node from the first and sent as soon as it is committed; without, it waits in the
-// store. The client may hang up: the commit goes on.
+// store.
 func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event) (store.Accepted, error) {
 	d := kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
@@ -302,7 +335,7 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 			return store.Accepted{}, err
 		}
 	}
-	accepted, err := h.Store.Accept(context.WithoutCancel(ctx), store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
+	accepted, err := h.Store.Accept(ctx, store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
 	stored := err == nil && !accepted.Duplicate
 	switch {
 	case permit == nil && stored:
@@ -443,7 +476,7 @@ func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 			return nil, unreadable(err)
 		case len(body) == cap(body):
 			more := int64(min(cap(body), MaxBody+1-cap(body)))
-			if !m.h.Budget.Grow(more) {
+			if !m.h.Budget.Grow(m.held, more) {
 				return nil, full("too many bytes of bodies are held at the moment; try again")
 			}
 			m.held += more

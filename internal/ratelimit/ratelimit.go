@@ -94,6 +94,16 @@ type Limiter[K comparable] struct {
 // long until there is one more of them (0: the bucket is full): after a refusal, when to try
 // again.
 func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (ok bool, remaining int, reset time.Duration) {
+	return l.ask(key, perSecond, burst, now, (*Bucket).Take)
+}
+
+// Look tells what Allow would, and takes nothing.
+func (l *Limiter[K]) Look(key K, perSecond float64, burst int, now time.Time) (remaining int, reset time.Duration) {
+	_, remaining, reset = l.ask(key, perSecond, burst, now, func(*Bucket, time.Time) bool { return true })
+	return remaining, reset
+}
+
+func (l *Limiter[K]) ask(key K, perSecond float64, burst int, now time.Time, take func(*Bucket, time.Time) bool) (ok bool, remaining int, reset time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.swept) >= sweepEvery {
@@ -108,7 +118,7 @@ func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (
 		l.buckets[key] = b
 	}
 	b.Set(perSecond, burst, now)
-	ok = b.Take(now)
+	ok = take(b, now)
 	at := b.seen(now)
 	remaining = int(max(b.lim.TokensAt(at), 0))
 	if remaining < b.lim.Burst() {

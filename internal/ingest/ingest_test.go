@@ -1,0 +1,488 @@
+package ingest_test
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
+)
+
+// TestAccepted: the answer is a constant but for the id, and everything of the webhook is
+// stored by the time that it is read.
+func TestAccepted(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(nil)
+	a := w.raw(request("POST", path(ep)+"?b=2&a=%00%ff", "the\x00body\xff", "Content-Type: application/x-any", "X-Two: 2", "X-Two: 1"))
+	if a.status != http.StatusOK {
+		t.Fatalf("answered %v", a)
+	}
+	id := a.event()
+	if want := `{"event_id":"` + id.String() + `","status":"received"}`; a.body != want {
+		t.Errorf("answered %q, want %q", a.body, want)
+	}
+	if got := a.header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("the content type is %q", got)
+	}
+	for _, name := range []string{"Idempotent-Replayed", "Retry-After", "X-Ratelimit-Limit", "Set-Cookie"} {
+		if v, ok := a.header[name]; ok {
+			t.Errorf("the answer has %s: %v", name, v)
+		}
+	}
+	got := w.event(id)
+	header := kapsel.Header{{Name: "Content-Length", Value: "9"}, {Name: "Content-Type", Value: "application/x-any"}, {Name: "X-Two", Value: "2"}, {Name: "X-Two", Value: "1"}}
+	if diff := cmp.Diff(header, got.Event.Header); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+	if got.Event.Query != "b=2&a=%00%ff" || string(got.Event.Body) != "the\x00body\xff" || got.Event.Size != 9 ||
+		got.Event.ContentType != "application/x-any" || got.Event.IdempotencyKey != nil || got.Event.Signature.Scheme != "none" ||
+		got.Event.EndpointID != ep.ID || got.Event.TenantID != ep.TenantID || id.Part() != ep.Part {
+		t.Errorf("stored is %+v", got.Event)
+	}
+	if len(got.Deliveries) != 1 || got.Deliveries[0].Status != kapsel.Pending || got.Deliveries[0].ID.Part() != ep.Part {
+		t.Errorf("its deliveries are %+v", got.Deliveries)
+	}
+}
+
+// TestStates: events are accepted in every state of an endpoint, and only an active one
+// sends them.
+func TestStates(t *testing.T) {
+	w := newWorld(t)
+	for _, state := range []kapsel.EndpointState{kapsel.EndpointPaused, kapsel.EndpointDisabled} {
+		ep := w.endpoint(func(ep *kapsel.Endpoint) { ep.State = state })
+		if got := w.accepted(ep, "waits").Deliveries[0]; got.Status != kapsel.Pending {
+			t.Errorf("an event of an endpoint that is %s is %v", state, got.Status)
+		}
+	}
+	w.accepted(w.endpoint(active), "goes out")
+	if body, _ := io.ReadAll(w.delivered().Body); string(body) != "goes out" {
+		t.Errorf("%q was delivered", body)
+	}
+}
+
+// TestMethods: everything but POST is 405 with Allow, and HEAD has no body.
+func TestMethods(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(nil)
+	for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "post", "PURGE"} {
+		c := w.dial()
+		c.write(request(method, path(ep), ""))
+		a, err := c.read(method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") != "POST" {
+			t.Errorf("%s was answered %v", method, a)
+		}
+		if method != "HEAD" {
+			w.is(a, http.StatusMethodNotAllowed, kapsel.InvalidRequest)
+		}
+	}
+	if n := w.stored(); n != 0 {
+		t.Errorf("%d events are stored", n)
+	}
+}
+
+// TestInvalidEndpoint_B13_Paths: what is no endpoint's path is 404, without asking the store
+// when it is not even an id. A deleted endpoint looks like one that never was.
+func TestInvalidEndpoint_B13_Paths(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(nil)
+	asked := 0
+	w.fault(func(method string) storetest.Fault {
+		if method == "Endpoint" {
+			asked++
+		}
+		return storetest.NoFault
+	})
+	id := ep.ID.String()
+	for _, p := range []string{
+		"/ingest/", "/ingest/" + id + "/", "/ingest/" + id + "/more", "/ingest//" + id, "/ingest/./" + id, "/ingest/" + id + "%2fmore",
+		"/ingest/" + id[:len(id)-1], "/ingest/" + id + "0", "/ingest/" + strings.ToUpper(id), "/ingest/evt_" + id[3:], "/ingest/" + id[3:],
+		"/ingest/%2e%2e%2fadmin", "/ingest/../../etc/passwd", "/ingest/a%00b", "/ingest/%ff", "/ingest/" + id + "%00", "/ingest/" + id + "%0a",
+		"/ingest/" + id + "%20", "/ingest/%20" + id, "/ingest/ep_%e2%80%8b" + id[6:], "/ingest/" + strings.Repeat("a", 4000), "/ingest/'--",
+	} {
+		w.is(w.raw(request("POST", p, "{}")), http.StatusNotFound, kapsel.InvalidEndpoint)
+	}
+	if asked != 0 {
+		t.Errorf("the store was asked %d times for what is no id", asked)
+	}
+
+	unknown := *ep
+	unknown.ID = kapsel.NewEndpointID(time.Now())
+	deleted := w.endpoint(nil)
+	if err := w.db.DeleteEndpoint(context.Background(), deleted.TenantID, deleted.ID, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	requestID := regexp.MustCompile(`req_\w+`)
+	var seen []string
+	for _, target := range []string{"/ingest/nothing", path(&unknown), path(deleted)} {
+		a := w.raw(request("POST", target, "{}"))
+		w.is(a, http.StatusNotFound, kapsel.InvalidEndpoint)
+		seen = append(seen, requestID.ReplaceAllString(a.body, "req"))
+	}
+	if seen[0] != seen[1] || seen[0] != seen[2] {
+		t.Errorf("the answers differ: %q", seen)
+	}
+	// An escaped character that needed no escape is the same path.
+	if a := w.raw(request("POST", "/ingest/%65"+id[1:], "{}")); a.status != http.StatusOK {
+		t.Errorf("an escaped path was answered %v", a)
+	}
+}
+
+// TestOrderOfChecks: of any two things that are wrong, the one that is checked first decides.
+func TestOrderOfChecks(t *testing.T) {
+	w := newWorld(t)
+	slow, one := 0.0001, 1
+	drained := w.newTenant(kapsel.Limits{Own: true, IngestPerSecond: &slow, IngestBurst: &one})
+	const secret = "the secret of the order of checks"
+	free := w.endpoint(w.signedBy("hmac", secret))
+	limited := w.endpoint(func(ep *kapsel.Endpoint) {
+		ep.TenantID = drained.ID
+		w.signedBy("hmac", secret)(ep)
+	})
+	if a := w.post(limited, "", "X-Webhook-Signature: "+sign(secret, "")); a.status != 200 {
+		t.Fatalf("the only token was answered %v", a)
+	}
+	unknown := *free
+	unknown.ID = kapsel.NewEndpointID(time.Now())
+
+	// draft is a request in the making; faults change it, and the world.
+	type draft struct {
+		method, target, body, signature, framing string
+		header                                   []string
+	}
+	type fault struct {
+		name   string
+		status int
+		code   kapsel.Code
+		apply  func(d *draft)
+	}
+	target := func(ep *kapsel.Endpoint) func(*draft) { return func(d *draft) { d.target = path(ep) } }
+	many := make([]string, 101)
+	for i := range many {
+		many[i] = fmt.Sprintf("X-%d: x", i)
+	}
+	faults := []fault{
+		{"id syntax", 404, kapsel.InvalidEndpoint, func(d *draft) { d.target = "/ingest/ep_no" }},
+		{"unknown endpoint", 404, kapsel.InvalidEndpoint, target(&unknown)},
+		{"method", 405, kapsel.InvalidRequest, func(d *draft) { d.method = "PUT" }},
+		{"header lines", 431, kapsel.InvalidRequest, func(d *draft) { d.header = append(d.header, many...) }},
+		{"announced length", 413, kapsel.PayloadTooLarge, func(d *draft) { d.framing = "Content-Length: 10485761\r\n" }},
+		{"room", 503, kapsel.QueueFull, func(*draft) { w.handler.Capacity = 0 }},
+		{"rate", 429, kapsel.RateLimited, target(limited)},
+		{"broken body", 400, kapsel.InvalidRequest, func(d *draft) { d.framing, d.body = "Transfer-Encoding: chunked\r\n", "0x2\r\n" }},
+		{"signature", 401, kapsel.InvalidSignature, func(d *draft) { d.signature = sign("another secret", d.body) }},
+		{"key", 400, kapsel.InvalidRequest, func(d *draft) { d.header = append(d.header, "Idempotency-Key: \xff") }},
+		{"store", 503, kapsel.DatabaseUnavailable, func(*draft) { w.fault(failing(storetest.NotPersisted, "Accept")) }},
+		{"none", 200, "", func(*draft) {}},
+	}
+	// These say the same thing differently, so no request can have both.
+	exclusive := map[string]bool{"id syntax/unknown endpoint": true, "id syntax/rate": true, "unknown endpoint/rate": true, "announced length/broken body": true}
+	for i, first := range faults {
+		for _, second := range faults[i+1:] {
+			if exclusive[first.name+"/"+second.name] {
+				continue
+			}
+			w.run(first.name+"/"+second.name, func(t *testing.T) {
+				w.handler.Capacity = 1000
+				w.fault(nil)
+				d := draft{method: "POST", target: path(free), body: "{}"}
+				d.framing = "Content-Length: 2\r\n"
+				d.signature = sign(secret, d.body)
+				second.apply(&d)
+				first.apply(&d)
+				text := d.method + " " + d.target + " HTTP/1.1\r\nHost: in.example\r\n" + lines(append(d.header, "X-Webhook-Signature: "+d.signature)) + d.framing + "\r\n" + d.body
+				before := w.stored()
+				a := w.raw(text)
+				w.is(a, first.status, first.code)
+				if after := w.stored(); after != before {
+					t.Errorf("%d events were stored", after-before)
+				}
+				w.atRest()
+			})
+		}
+	}
+	w.handler.Capacity = 1000
+	w.fault(nil)
+	if a := w.post(free, "{}", "X-Webhook-Signature: "+sign(secret, "{}")); a.status != 200 {
+		t.Errorf("without a fault: %v", a)
+	}
+}
+
+// TestUnsignedLearnsNothing: who cannot sign is not told whether a key was seen.
+func TestUnsignedLearnsNothing(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(w.signedBy("hmac", "a secret"))
+	w.accepted(ep, "{}", "Idempotency-Key: seen", "X-Webhook-Signature: "+sign("a secret", "{}"))
+	requestID := regexp.MustCompile(`req_\w+`)
+	seen := requestID.ReplaceAllString(w.refused(401, kapsel.InvalidSignature, ep, "{}", "Idempotency-Key: seen").body, "")
+	unseen := requestID.ReplaceAllString(w.refused(401, kapsel.InvalidSignature, ep, "{}", "Idempotency-Key: unseen").body, "")
+	if seen != unseen {
+		t.Errorf("answered %q and %q", seen, unseen)
+	}
+}
+
+// TestStore_FailsBefore: a store that fails is 503, nothing is stored, and the sender's retry
+// is accepted.
+func TestStore_FailsBefore(t *testing.T) {
+	w := newWorld(t)
+	for _, ep := range []*kapsel.Endpoint{w.endpoint(nil), w.endpoint(active)} {
+		w.fault(failing(storetest.NotPersisted, "Accept"))
+		a := w.refused(503, kapsel.DatabaseUnavailable, ep, "{}", "Idempotency-Key: k")
+		if strings.Contains(a.body, storetest.ErrInjected.Error()) {
+			t.Errorf("the answer tells the cause: %s", a.body)
+		}
+		w.fault(nil)
+		if a := w.post(ep, "{}", "Idempotency-Key: k"); a.status != 200 || a.header.Get("Idempotent-Replayed") != "" {
+			t.Errorf("the retry was answered %v", a)
+		}
+	}
+	w.delivered()
+	w.atRest()
+}
+
+// TestStore_FA3_FailsAfter: a store that writes and then fails is 503 too; a retry with the
+// same key gets the id of what was written, which is delivered once, also without a retry.
+func TestStore_FA3_FailsAfter(t *testing.T) {
+	w := newWorld(t)
+	waiting, sending := w.endpoint(nil), w.endpoint(active)
+	for _, ep := range []*kapsel.Endpoint{waiting, sending} {
+		w.fault(failing(storetest.Persisted, "Accept"))
+		w.is(w.post(ep, "{}", "Idempotency-Key: k"), 503, kapsel.DatabaseUnavailable)
+		w.fault(nil)
+	}
+	if got := w.delivered().Header.Get("X-Kapsel-Event-Id"); got == "" {
+		t.Error("what was delivered has no event id")
+	}
+	var ids []kapsel.EventID
+	for _, ep := range []*kapsel.Endpoint{waiting, sending} {
+		for range 2 {
+			a := w.post(ep, "{}", "Idempotency-Key: k")
+			if a.status != 200 || a.header.Get("Idempotent-Replayed") != "true" {
+				t.Errorf("the retry was answered %v", a)
+			}
+			ids = append(ids, a.event())
+		}
+	}
+	if ids[0] != ids[1] || ids[2] != ids[3] || ids[0] == ids[2] {
+		t.Errorf("the ids are %v", ids)
+	}
+	if n := w.stored(); n != 2 {
+		t.Errorf("%d events are stored, want 2", n)
+	}
+	w.atRest()
+	if n := len(w.wire.sent); n != 0 {
+		t.Errorf("%d more requests were delivered", n)
+	}
+}
+
+// TestStore_CannotSay: a store that cannot say whether an endpoint exists, or what its
+// tenant may, is 503 and never 404.
+func TestStore_CannotSay(t *testing.T) {
+	w := newWorld(t)
+	for _, method := range []string{"Endpoint", "Tenant"} {
+		ep := w.endpoint(func(ep *kapsel.Endpoint) {
+			ep.TenantID = w.newTenant(kapsel.Limits{}).ID
+			w.signedBy("hmac", "a secret")(ep)
+		})
+		w.fault(failing(storetest.NotPersisted, method))
+		w.is(w.post(ep, "{}"), 503, kapsel.DatabaseUnavailable)
+		w.is(w.post(ep, "{}", "X-Webhook-Signature: "+sign("a secret", "{}")), 503, kapsel.DatabaseUnavailable)
+		w.fault(nil)
+		w.refused(401, kapsel.InvalidSignature, ep, "{}")
+		w.accepted(ep, "{}", "X-Webhook-Signature: "+sign("a secret", "{}"))
+		w.fault(failing(storetest.NotPersisted, method)) // both are remembered
+		w.accepted(ep, "{}", "X-Webhook-Signature: "+sign("a secret", "{}"))
+		w.fault(nil)
+	}
+}
+
+// TestDuplicate_B70: a duplicate gets the first answer with a mark on it, whatever its body,
+// and makes no delivery. A key is the endpoint's own (B-62).
+func TestDuplicate_B70(t *testing.T) {
+	w := newWorld(t)
+	for _, change := range []func(*kapsel.Endpoint){nil, active} {
+		ep := w.endpoint(change)
+		first := w.post(ep, "first", "X-Idempotency-Key: k")
+		for _, body := range []string{"first", "another body", ""} {
+			again := w.post(ep, body, "X-Idempotency-Key: k")
+			if again.status != first.status || again.body != first.body || again.header.Get("Idempotent-Replayed") != "true" {
+				t.Errorf("answered %v, then %v", first, again)
+			}
+		}
+		if other := w.post(ep, "first", "X-Idempotency-Key: K"); other.body == first.body {
+			t.Error("keys that differ in case are one")
+		}
+	}
+	if n := w.stored(); n != 4 {
+		t.Errorf("%d events are stored, want 4", n)
+	}
+	for range 2 {
+		w.delivered()
+	}
+	w.atRest()
+	if n := len(w.wire.sent); n != 0 {
+		t.Errorf("%d duplicates were delivered", n)
+	}
+}
+
+// TestDuplicate_B63_AtOnce: of many requests with one key at the same time one is stored,
+// and all get its id.
+func TestDuplicate_B63_AtOnce(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(nil)
+	var mu sync.Mutex
+	var bodies []string
+	firsts := 0
+	var all sync.WaitGroup
+	for range 100 {
+		c := w.dial()
+		all.Go(func() {
+			if _, err := io.WriteString(c, request("POST", path(ep), "{}", "Idempotency-Key: one")); err != nil {
+				t.Error(err)
+				return
+			}
+			a, err := c.read("POST")
+			if err != nil || a.status != 200 {
+				t.Errorf("answered %v, %v", a, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			bodies = append(bodies, a.body)
+			if a.header.Get("Idempotent-Replayed") == "" {
+				firsts++
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(bodies)
+	if ids := slices.Compact(bodies); len(ids) != 1 || firsts != 1 {
+		t.Errorf("%d answers, %d of them first: %v", len(ids), firsts, ids)
+	}
+	if n := w.stored(); n != 1 {
+		t.Errorf("%d events are stored", n)
+	}
+}
+
+// TestHangsUp: a client that hangs up before the commit changes nothing: the event is stored
+// and delivered.
+func TestHangsUp(t *testing.T) {
+	w := newWorld(t)
+	for _, reset := range []bool{false, true} {
+		at := make(chan struct{})
+		w.fault(func(method string) storetest.Fault {
+			if method == "Accept" {
+				close(at)
+				w.hungUp()
+			}
+			return storetest.NoFault
+		})
+		ep := w.endpoint(active)
+		c := w.dial()
+		c.write(request("POST", path(ep), "{}"))
+		<-at
+		if reset {
+			w.must(c.SetLinger(0))
+		}
+		c.Close()
+		id := w.delivered().Header.Get("X-Kapsel-Event-Id")
+		w.fault(nil)
+		event, err := kapsel.ParseEventID(id)
+		w.must(err)
+		w.event(event)
+	}
+	if n := w.stored(); n != 2 {
+		t.Errorf("%d events are stored, want 2", n)
+	}
+}
+
+// TestHangsUp_UnknownHere: so does one whose endpoint this node must ask the store for.
+func TestHangsUp_UnknownHere(t *testing.T) {
+	w := newWorld(t)
+	for _, method := range []string{"Endpoint", "Tenant"} {
+		ep := w.endpoint(func(ep *kapsel.Endpoint) {
+			ep.TenantID = w.newTenant(kapsel.Limits{}).ID
+			active(ep)
+		})
+		at := make(chan struct{})
+		w.fault(func(m string) storetest.Fault {
+			if m == method {
+				close(at)
+				w.hungUp()
+			}
+			return storetest.NoFault
+		})
+		c := w.dial()
+		c.write(request("POST", path(ep), ""))
+		<-at
+		c.Close()
+		w.delivered()
+		w.fault(nil)
+	}
+}
+
+// TestVerdict: what the check of the signature found is stored with the event.
+func TestVerdict(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(w.signedBy("github", "a secret"))
+	got := w.accepted(ep, "{}", "X-Hub-Signature-256: sha256="+sign("a secret", "{}")).Event.Signature
+	if got.Scheme != "github" || !got.Valid || got.KeyID != ep.Verification.Secrets[0].ID.String() {
+		t.Errorf("the verdict is %+v", got)
+	}
+	flipped, err := hex.DecodeString(sign("a secret", "{}"))
+	w.must(err)
+	flipped[0] ^= 1
+	w.refused(401, kapsel.InvalidSignature, ep, "{}", "X-Hub-Signature-256: sha256="+hex.EncodeToString(flipped))
+	w.refused(401, kapsel.InvalidSignature, ep, "{}")
+	// A secret that is replaced counts no more once the settings are read.
+	w.must(w.settings.Load(context.Background()))
+	_, err = w.db.UpdateEndpoint(context.Background(), kapsel.TenantID{}, ep.ID, func(ep *kapsel.Endpoint) error {
+		w.signedBy("github", "a newer secret")(ep)
+		return nil
+	})
+	w.must(err)
+	w.must(w.settings.Load(context.Background()))
+	w.refused(401, kapsel.InvalidSignature, ep, "{}", "X-Hub-Signature-256: sha256="+sign("a secret", "{}"))
+	w.accepted(ep, "{}", "X-Hub-Signature-256: sha256="+sign("a newer secret", "{}"))
+}
+
+// TestHandshake: a challenge is answered and stored nowhere; other requests of the same
+// endpoint are events. A provider that demands another answer gets it, with the id beside.
+func TestHandshake(t *testing.T) {
+	w := newWorld(t)
+	x := w.endpoint(w.signedBy("x", "a secret"))
+	c := w.dial()
+	c.write(request("GET", path(x)+"?crc_token=abc", ""))
+	if a, err := c.read("GET"); err != nil || a.status != 200 || !strings.Contains(a.body, `"response_token":"sha256=`) || a.header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("answered %v, %v", a, err)
+	}
+	w.is(w.raw(request("GET", path(x), "")), 405, kapsel.InvalidRequest)
+
+	github := w.endpoint(w.signedBy("github", "a secret"))
+	w.is(w.raw(request("GET", path(github)+"?crc_token=abc", "")), 405, kapsel.InvalidRequest)
+	if n := w.stored(); n != 0 {
+		t.Errorf("%d events are stored of challenges", n)
+	}
+
+	xero := w.endpoint(w.signedBy("xero", "a secret"))
+	w.refused(401, kapsel.InvalidSignature, xero, `{"events":[]}`)
+	mac, err := hex.DecodeString(sign("a secret", `{"events":[1]}`))
+	w.must(err)
+	a := w.post(xero, `{"events":[1]}`, "X-Xero-Signature: "+base64Of(mac))
+	if a.status != 200 || a.body != "" || a.header.Get("Set-Cookie") != "" {
+		t.Errorf("answered %v", a)
+	}
+	w.event(a.event())
+}

@@ -1,0 +1,155 @@
+package ingest_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/sim"
+)
+
+func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+
+// TestKey_B41: where keys come from, by strategy. A key in a header that the sender chose
+// must be valid; elsewhere an invalid one is no key.
+func TestKey_B41(t *testing.T) {
+	w := newWorld(t)
+	const invalid = "INVALID"
+	sum := sha256.Sum256([]byte(`{"a":1}`))
+	longest := strings.Repeat("k", 255)
+	github := func(ep *kapsel.Endpoint) { w.signedBy("github", "s")(ep) }
+	for _, tt := range []struct {
+		name   string
+		change func(*kapsel.Endpoint)
+		body   string
+		header []string
+		want   string // "": no key
+	}{
+		{"none given", nil, "", nil, ""},
+		{"header", nil, "", []string{"X-Idempotency-Key: k1"}, "k1"},
+		{"the other header", nil, "", []string{"Idempotency-Key: k2"}, "k2"},
+		{"any case of the name", nil, "", []string{"iDEMPOTENCY-kEY: k2"}, "k2"},
+		{"both", nil, "", []string{"Idempotency-Key: k2", "X-Idempotency-Key: k1"}, "k1"},
+		{"the endpoint's own header", keyed("header", "x-My-iD", ""), "", []string{"X-Idempotency-Key: k1", "X-My-Id: own"}, "own"},
+		{"the endpoint's own header is not there", keyed("header", "X-My-Id", ""), "", []string{"Idempotency-Key: k2"}, "k2"},
+		{"one character", nil, "", []string{"Idempotency-Key: 1"}, "1"},
+		{"255 bytes", nil, "", []string{"Idempotency-Key: " + longest}, longest},
+		{"printable", nil, "", []string{`Idempotency-Key: '; DROP TABLE events; --" ~!`}, `'; DROP TABLE events; --" ~!`},
+		{"spaces around", nil, "", []string{"Idempotency-Key: \t k \t"}, "k"},
+		{"a space inside", nil, "", []string{"Idempotency-Key: k k"}, "k k"},
+		{"empty", nil, "", []string{"Idempotency-Key:"}, invalid},
+		{"256 bytes", nil, "", []string{"Idempotency-Key: " + longest + "k"}, invalid},
+		{"a tab inside", nil, "", []string{"Idempotency-Key: k\tk"}, invalid},
+		{"not ASCII", nil, "", []string{"Idempotency-Key: ké"}, invalid},
+		{"not UTF-8", nil, "", []string{"Idempotency-Key: \xff"}, invalid},
+		{"twice", nil, "", []string{"Idempotency-Key: k", "Idempotency-Key: k"}, invalid},
+		{"the first header decides", nil, "", []string{"X-Idempotency-Key: \xff", "Idempotency-Key: k"}, invalid},
+		{"the endpoint's own header, invalid", keyed("header", "X-My-Id", ""), "", []string{"X-My-Id: \xff", "Idempotency-Key: k"}, invalid},
+
+		{"the provider's header", github, "", []string{"X-GitHub-Delivery: guid"}, "guid"},
+		{"the sender's header before the provider's", github, "", []string{"X-GitHub-Delivery: guid", "Idempotency-Key: k"}, "k"},
+		{"the provider's header, not ASCII", github, "", []string{"X-GitHub-Delivery: \xff"}, ""},
+		{"the provider's header, too long", github, "", []string{"X-GitHub-Delivery: " + longest + "k"}, ""},
+		{"the provider's header, empty", github, "", []string{"X-GitHub-Delivery:"}, ""},
+		{"another provider's header", nil, "", []string{"X-GitHub-Delivery: guid"}, ""},
+
+		{"content", keyed("content", "", ""), `{"a":1}`, []string{"Idempotency-Key: k"}, string(sum[:])},
+		{"content, with an invalid header", keyed("content", "", ""), `{"a":1}`, []string{"Idempotency-Key: \xff"}, string(sum[:])},
+
+		{"source_id", keyed("source_id", "", "$.id"), `{"id":"evt_1"}`, []string{"Idempotency-Key: k"}, "evt_1"},
+		{"source_id, a number", keyed("source_id", "", "$.data[1].n"), `{"data":[0,{"n":1.10e1}]}`, nil, "1.10e1"},
+		{"source_id, not ASCII", keyed("source_id", "", "$.id"), `{"id":"é"}`, nil, "é"},
+		{"source_id, the other form of é", keyed("source_id", "", "$.id"), "{\"id\":\"e\u0301\"}", nil, "e\u0301"},
+		{"source_id, B-41 252 bytes of emoji", keyed("source_id", "", "$.id"), `{"id":"` + strings.Repeat("😀", 63) + `"}`, nil, strings.Repeat("😀", 63)},
+		{"source_id, too long", keyed("source_id", "", "$.id"), `{"id":"` + longest + `k"}`, nil, ""},
+		{"source_id, empty", keyed("source_id", "", "$.id"), `{"id":""}`, nil, ""},
+		{"source_id, not there", keyed("source_id", "", "$.id"), `{"ID":"1"}`, []string{"Idempotency-Key: k"}, ""},
+		{"source_id, no JSON", keyed("source_id", "", "$.id"), "id=1", nil, ""},
+		{"source_id, no body", keyed("source_id", "", "$.id"), "", nil, ""},
+		{"source_id, an object", keyed("source_id", "", "$.id"), `{"id":{}}`, nil, ""},
+		{"source_id, B-31 NUL", keyed("source_id", "", "$.id"), `{"id":"\u0000"}`, nil, ""},
+		{"source_id, B-32 half a character", keyed("source_id", "", "$.id"), `{"id":"\ud800"}`, nil, ""},
+		{"source_id, B-33 not UTF-8", keyed("source_id", "", "$.id"), "{\"id\":\"\xff\"}", nil, ""},
+		{"source_id, B-37 nested deep", keyed("source_id", "", "$.id"), `{"a":` + strings.Repeat("[", 100_000), nil, ""},
+
+		{"strategy none", keyed("none", "", ""), "", []string{"Idempotency-Key: k"}, ""},
+		{"strategy none, an invalid header", keyed("none", "", ""), "", []string{"Idempotency-Key: \xff"}, ""},
+	} {
+		w.run(tt.name, func(t *testing.T) {
+			ep := w.endpoint(tt.change)
+			header := tt.header
+			if ep.Verification.Provider != "" {
+				header = append(header, "X-Hub-Signature-256: sha256="+sign("s", tt.body))
+			}
+			if tt.want == invalid {
+				a := w.refused(400, kapsel.InvalidRequest, ep, tt.body, header...)
+				name, _, _ := strings.Cut(tt.header[0], ":")
+				if !strings.Contains(a.body, `"errors":[{"field":"`+name+`"`) {
+					t.Errorf("the answer does not name the header %s: %s", name, a.body)
+				}
+				return
+			}
+			first := w.accepted(ep, tt.body, header...).Event
+			if got := string(first.IdempotencyKey); got != tt.want {
+				t.Errorf("the key is %q, want %q", got, tt.want)
+			}
+			again := w.post(ep, tt.body, header...)
+			if repeated := again.event() == first.ID; repeated != (tt.want != "") || again.status != 200 {
+				t.Errorf("sent again, it was answered %v; the first was %v", again, first.ID)
+			}
+		})
+	}
+}
+
+// TestKey_FormsStayApart: keys that only look alike are different keys.
+func TestKey_FormsStayApart(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(keyed("source_id", "", "$.id"))
+	seen := map[kapsel.EventID]string{}
+	for _, body := range []string{`{"id":"é"}`, "{\"id\":\"e\u0301\"}", `{"id":"A"}`, `{"id":"a"}`, `{"id":"a "}`, `{"id":" a"}`, `{"id":1}`, `{"id":1.0}`, `{"id":"\ud800"}`, `{"id":"\ud801"}`} {
+		id := w.accepted(ep, body).Event.ID
+		if other, ok := seen[id]; ok {
+			t.Errorf("%s and %s have one key", body, other)
+		}
+		seen[id] = body
+	}
+}
+
+// TestWindow: a key is remembered from the first acceptance for the window, which duplicates
+// do not make longer (B-65).
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sim.New(t, sim.Options{})
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		ep := w.NewEndpoint(d, func(ep *kapsel.Endpoint) { ep.Idempotency.Window = time.Hour })
+		p := w.Start()
+		post := func() kapsel.EventID { return p.Event(ep, "{}", "Idempotency-Key", "k") }
+		first := post()
+		for range 3 {
+			time.Sleep(19 * time.Minute)
+			if id := post(); id != first {
+				t.Fatalf("within the window the event is %v, was %v", id, first)
+			}
+		}
+		time.Sleep(3*time.Minute - time.Millisecond)
+		if id := post(); id != first {
+			t.Fatalf("at the window's end the event is %v, was %v", id, first)
+		}
+		time.Sleep(2 * time.Millisecond)
+		second := post()
+		if second == first {
+			t.Fatal("after the window it is the same event: the window slides")
+		}
+		time.Sleep(59 * time.Minute)
+		if id := post(); id != second {
+			t.Fatalf("within the second window the event is %v, was %v", id, second)
+		}
+		if n := len(d.Requests()); n != 2 {
+			t.Errorf("%d requests were delivered, want 2", n)
+		}
+	})
+}
