@@ -60,7 +60,8 @@ type server struct {
 	metrics  *http.Server
 	trace    func(context.Context) error
 	ln, mln  net.Listener
-	greeting func() // what --dev prints once it serves
+	cert     *certificate // nil: plain HTTP
+	greeting func()       // what --dev prints once it serves
 }
 
 // tuneMemory sets the collector where the environment does not: its work is a good part of
@@ -91,8 +92,17 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 			return nil, settingError("KAPSEL_METRICS_LISTEN (--metrics-listen): %v", err)
 		}
 	}
+	if c.TLSCert != "" {
+		if s.cert, err = loadCertificate(c.TLSCert, c.TLSKey, s.log); err != nil {
+			return nil, settingError("KAPSEL_TLS_CERT (--tls-cert), KAPSEL_TLS_KEY (--tls-key): %v", err)
+		}
+	}
 	if c.PublicURL == "" {
-		c.PublicURL = "http://" + dialable(s.ln.Addr().String())
+		scheme := "http://"
+		if s.cert != nil {
+			scheme = "https://"
+		}
+		c.PublicURL = scheme + dialable(s.ln.Addr().String())
 	}
 	commits := store.NewMetrics()
 	if s.db, err = c.open(ctx, commits.Observe, s.log); err != nil {
@@ -159,7 +169,10 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 			return nil, fmt.Errorf("make the demo endpoint: %w", err)
 		}
 	}
-	s.public = newServer(routes, s.log)
+	s.public = newServer(hardened(routes, strings.HasPrefix(c.PublicURL, "https:")), s.log)
+	if s.cert != nil {
+		s.public.TLSConfig = s.cert.config()
+	}
 	if s.mln != nil {
 		registry := telemetry.NewRegistry()
 		registry.MustRegister(commits.Collectors()...)
@@ -181,6 +194,7 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      90 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100}, // with TLS
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
@@ -201,11 +215,15 @@ func (s *server) run(ctx context.Context) error {
 
 	failed := make(chan error, 2)
 	serve := func(srv *http.Server, ln net.Listener) {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		run := srv.Serve
+		if srv.TLSConfig != nil {
+			run = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
+		}
+		if err := run(ln); !errors.Is(err, http.ErrServerClosed) {
 			failed <- err
 		}
 	}
-	go serve(s.public, s.ln)
+	go serve(s.public, newCappedListener(s.ln, maxConnections, s.proxies))
 	if s.metrics != nil {
 		go serve(s.metrics, s.mln)
 	}

@@ -31,6 +31,8 @@ type serveSettings struct {
 	Listen         string        `env:"KAPSEL_LISTEN" default:"127.0.0.1:8080" help:"Address of ingest and API (${env}, default ${default})."`
 	PublicURL      string        `name:"public-url" env:"KAPSEL_PUBLIC_URL" help:"Base of ingest URLs and of what providers sign (${env}, default http:// and the listen address)."`
 	MetricsListen  string        `env:"KAPSEL_METRICS_LISTEN" default:"127.0.0.1:9464" help:"Address of /metrics and /debug/pprof; empty turns it off (${env}, default ${default})."`
+	TLSCert        string        `name:"tls-cert" env:"KAPSEL_TLS_CERT" placeholder:"FILE" help:"Certificate chain (PEM) to serve HTTPS with; read again when it changes (${env}, default plain HTTP)."`
+	TLSKey         string        `name:"tls-key" env:"KAPSEL_TLS_KEY" placeholder:"FILE" help:"The certificate's private key (PEM) (${env})."`
 	AdminKey       secret.Text   `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Instance admin key, 32 or more printable characters (${env}, default with SQLite: generated)."`
 	EncryptionKey  secret.Text   `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"32 bytes in base64 that wrap secrets at rest; a comma list: the first wraps, the others only unwrap (${env}, default with SQLite: generated)."`
 	EgressAllow    string        `env:"KAPSEL_EGRESS_ALLOW" placeholder:"LIST" help:"Comma list of CIDR or CIDR:PORT that deliveries may reach although not public (${env})."`
@@ -70,6 +72,12 @@ func (s *serveSettings) check() error {
 	}
 	if ip, err := netip.ParseAddr(host); s.Dev && host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		return settingError("KAPSEL_LISTEN (--listen): --dev listens on loopback only, not on %q", s.Listen)
+	}
+	switch {
+	case (s.TLSCert == "") != (s.TLSKey == ""):
+		return settingError("KAPSEL_TLS_CERT (--tls-cert) and KAPSEL_TLS_KEY (--tls-key): one is of no use without the other")
+	case s.TLSCert != "" && s.Dev:
+		return settingError("KAPSEL_TLS_CERT (--tls-cert): --dev speaks plain HTTP only")
 	}
 	if s.MetricsListen != "" {
 		if _, _, err := net.SplitHostPort(s.MetricsListen); err != nil {

@@ -34,8 +34,11 @@ type Config struct {
 	SelfPath string
 	// DialTimeout bounds looking up a name, connecting and the TLS handshake together; 0: 10 s.
 	DialTimeout time.Duration
-	// RootCAs verify destinations instead of the system's roots, for tests; nil: the system's.
+	// RootCAs verify destinations instead of the system's roots; nil: the system's.
 	RootCAs *x509.CertPool
+	// TLSName is the name that the certificate must have instead of the URL's, for a process
+	// that asks itself; "": the URL's.
+	TLSName string
 }
 
 // Limits of a transport.
@@ -70,6 +73,7 @@ func NewTransport(cfg Config) *http.Transport {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"http/1.1"},
 		RootCAs:    cfg.RootCAs,
+		ServerName: cfg.TLSName,
 	}
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
@@ -100,8 +104,10 @@ func dialTLS(ctx context.Context, d *net.Dialer, network, address string, config
 	if err != nil {
 		return nil, err
 	}
-	config = config.Clone()
-	config.ServerName = host
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName = host
+	}
 	conn := tls.Client(raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
