@@ -57,6 +57,10 @@ var mayImport = map[string][]string{
 		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
 	"internal/bench": {},
 
+	// The client is for other programs too, so it is alone.
+	"client":              {},
+	"client/internal/gen": {"internal/api"},
+
 	// The only ones that see implementations.
 	"cmd/kapsel":   anywhere,
 	"internal/sim": anywhere,
@@ -98,11 +102,11 @@ var narrow = map[string][]string{
 }
 
 // narrowNames are names of standard packages that few may use. Everything that reaches out
-// goes through egress, which guards the address; the load generator calls what its user names,
-// and the store its database. Engines wait for events, not by
+// goes through egress, which guards the address; the load generator and the client call what
+// their users name, and the store its database. Engines wait for events, not by
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
-	"net/http.Client":             {"internal/egress", "internal/bench"},
+	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
 	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/sim"},
 	"net/http.DefaultClient":      {},
 	"net/http.DefaultTransport":   {},

@@ -1,0 +1,283 @@
+// Package client calls Kapsel's management API. The methods, and the types of what they send
+// and get, are generated from the server's OpenAPI document.
+//
+//	c, err := client.New("http://127.0.0.1:8080", key)
+//	...
+//	for event, err := range c.ListEvents(ctx, client.ListEventsFilter{Status: "dead_letter"}) {
+//
+// What the server refuses is an *Error. A Client is safe for concurrent use. It repeats no
+// request by itself; with WithIdempotencyKey a caller may repeat a POST.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:generate go run ./internal/gen
+
+// maxAnswer is more than any answer has: a payload is at most 10 MiB, a page of attempts with
+// their headers and bodies less than 200 times 40 KiB.
+const maxAnswer = 32 << 20
+
+// timeout bounds every request; its context may end it earlier.
+const timeout = time.Minute
+
+// Client calls one server with one key.
+type Client struct {
+	base string
+	key  string
+	http *http.Client
+}
+
+// New makes a client of the server at a base URL such as https://kapsel.example. The key is
+// a tenant's or the admin key; without one only what is open to anyone can be called.
+func New(base, key string) (*Client, error) {
+	u, err := url.Parse(base)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("the base URL must be http or https, with a host and without a query")
+	case u.User != nil:
+		return nil, errors.New("the base URL must not have a user; the key goes with each request")
+	case strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' }):
+		return nil, errors.New("the key must be printable ASCII without spaces")
+	}
+	return &Client{strings.TrimRight(base, "/"), key, &http.Client{
+		Timeout: timeout,
+		// No route redirects. Whatever does is not the server that the key is for.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Error is a request that the server refused or could not do.
+type Error struct {
+	Status     int          // of the answer
+	Code       string       // E1006, …; "" when the answer was not Kapsel's or is a bug
+	Title      string       // the code in words
+	Detail     string       // what happened and what to do
+	Fields     []FieldError // what is wrong with which field, for E1006
+	RequestID  string       // finds the request in the server's log
+	RetryAfter time.Duration
+}
+
+// Error is the detail, what is wrong with each field, and how to find the request again.
+func (e *Error) Error() string {
+	text := e.Detail
+	if len(e.Fields) > 1 {
+		for _, f := range e.Fields {
+			text += "; " + f.Field + " " + f.Detail
+		}
+	}
+	names := []string{"status " + strconv.Itoa(e.Status)}
+	if e.Code != "" {
+		names[0] = e.Code
+	}
+	if e.RequestID != "" {
+		names = append(names, "request "+e.RequestID)
+	}
+	return text + " (" + strings.Join(names, ", ") + ")"
+}
+
+// FieldError says what is wrong with one field of a request.
+type FieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+type idempotencyKey struct{}
+
+// WithIdempotencyKey lets the POSTs made with the context run once: sent again with the same
+// key within 24 hours they are answered the same. Use a context for one call only.
+func WithIdempotencyKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, idempotencyKey{}, key)
+}
+
+// Do sends a request that no method has: body, unless nil, as JSON, and the answer's JSON to
+// answer, unless nil. The path begins with /v1/ and may have a query.
+func (c *Client) Do(ctx context.Context, method, path string, body, answer any) error {
+	return c.do(ctx, method, path, nil, body, answer)
+}
+
+// do sends a request. An answer that is a *[]byte gets the body as it is.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body, answer any) error {
+	var sent io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("write the request: %w", err)
+		}
+		sent = bytes.NewReader(text)
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, sent)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	if key, ok := ctx.Value(idempotencyKey{}).(string); ok && method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	switch {
+	case method == http.MethodPatch:
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	case body != nil:
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err // says method and URL; the key is in neither
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the answer of %s: %w", c.base, err)
+	case resp.StatusCode/100 != 2:
+		return refusal(resp, got)
+	case len(got) > maxAnswer:
+		return fmt.Errorf("the answer of %s is larger than %d MiB", c.base, maxAnswer>>20)
+	case answer == nil:
+		return nil
+	}
+	if raw, ok := answer.(*[]byte); ok {
+		*raw = got
+		return nil
+	}
+	if err := json.Unmarshal(got, answer); err != nil {
+		return fmt.Errorf("read the answer of %s, which may not be Kapsel: %w", c.base, err)
+	}
+	return nil
+}
+
+// refusal is the error of an answer that is not a success.
+func refusal(resp *http.Response, body []byte) *Error {
+	e := &Error{Status: resp.StatusCode}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	var said problem
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "application/problem+json" && json.Unmarshal(body, &said) == nil {
+		e.Code, e.Title, e.Detail, e.Fields, e.RequestID = said.Code, said.Title, said.Detail, said.Errors, said.RequestID
+	}
+	if e.Detail == "" {
+		e.Detail = "the server answered " + resp.Status + ", not as Kapsel does"
+	}
+	return e
+}
+
+// problem is the answer to a request that was refused (RFC 9457).
+type problem struct {
+	Title     string       `json:"title"`
+	Detail    string       `json:"detail"`
+	Code      string       `json:"code"`
+	RequestID string       `json:"request_id"`
+	Errors    []FieldError `json:"errors"`
+}
+
+// pageSize is how many objects a list asks for at once.
+const pageSize = 100
+
+// pages is a list's objects, page after page. After an error it ends.
+func pages[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		query := copied(query)
+		query.Set("limit", strconv.Itoa(pageSize))
+		for {
+			var page struct {
+				Data       []T     `json:"data"`
+				NextCursor *string `json:"next_cursor"`
+			}
+			if err := c.do(ctx, http.MethodGet, path, query, nil, &page); err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, v := range page.Data {
+				if !yield(v, nil) {
+					return
+				}
+			}
+			if page.NextCursor == nil {
+				return
+			}
+			query.Set("cursor", *page.NextCursor)
+		}
+	}
+}
+
+func copied(query url.Values) url.Values {
+	c := url.Values{}
+	for name, values := range query {
+		c[name] = values
+	}
+	return c
+}
+
+func setString(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+func setTime(query url.Values, name string, value time.Time) {
+	if !value.IsZero() {
+		query.Set(name, value.UTC().Format(time.RFC3339Nano))
+	}
+}
+
+// Duration is a duration that is a Go duration string in JSON, such as "30s".
+type Duration time.Duration
+
+// String is the duration as Go writes it.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes the duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// Optional is a field of a request that may be left out (the zero value), null, or have a
+// value. In a patch null sets the default.
+type Optional[T any] struct {
+	Value *T // nil: null, if Set
+	Set   bool
+}
+
+// Some is a field that has a value.
+func Some[T any](v T) Optional[T] { return Optional[T]{&v, true} }
+
+// Null is a field that is null.
+func Null[T any]() Optional[T] { return Optional[T]{nil, true} }
+
+// IsZero reports whether the field is left out.
+func (o Optional[T]) IsZero() bool { return !o.Set }
+
+// MarshalJSON writes the value or null.
+func (o Optional[T]) MarshalJSON() ([]byte, error) { return json.Marshal(o.Value) }
+
+// UnmarshalJSON reads a value or null.
+func (o *Optional[T]) UnmarshalJSON(text []byte) error {
+	o.Set = true
+	return json.Unmarshal(text, &o.Value)
+}
