@@ -52,7 +52,8 @@ type Request struct {
 	Attempt     kapsel.AttemptID
 	Event       kapsel.EventID
 	Number      int // X-Kapsel-Delivery-Attempt
-	From        string
+	From        string // the process
+	Answered    int    // the status that the sender has read; 0: none
 }
 
 // Answer is what a destination does with a request. The zero Answer cuts the connection.
@@ -306,7 +307,13 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	}
 	b.WriteString("\r\n")
 	b.WriteString(a.Body)
-	if _, err := io.WriteString(conn, b.String()); err != nil || a.Drop {
+	if _, err := io.WriteString(conn, b.String()); err != nil {
+		return true
+	}
+	d.net.mu.Lock()
+	r.Answered = a.Status
+	d.net.mu.Unlock()
+	if a.Drop {
 		return true
 	}
 	ended()
