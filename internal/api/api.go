@@ -59,7 +59,7 @@ type Config struct {
 
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
 	// header means nothing then.
-	Answers Answers
+	Answers store.Answers
 
 	// Changed is told after every change of settings. It may be nil.
 	Changed func()

@@ -62,6 +62,7 @@ func newWorld(t *testing.T) *world {
 		},
 		CheckVerification: signature.Check,
 		Changed:           func() { w.changed++ },
+		Answers:           s,
 		Why:               func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
 	}
 	w.handler = New(w.cfg)

@@ -14,37 +14,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Answers remembers what POSTs with an Idempotency-Key were answered. What a method wrote is
-// durable when it returns nil.
-type Answers interface {
-	// Reserve stores r, unless its owner used the key before and that row has not expired at
-	// now. It returns the row that is there then, which has r's Seed when it is r.
-	Reserve(ctx context.Context, r Reservation, now time.Time) (Reservation, error)
-	// Settle stores the answer of the row with r's owner, key and seed.
-	Settle(ctx context.Context, r Reservation) error
-	// Forget deletes the row with r's owner, key and seed.
-	Forget(ctx context.Context, r Reservation) error
-}
-
-// Reservation is the use of an Idempotency-Key, and what it was answered.
-type Reservation struct {
-	Owner     kapsel.TenantID // who used it; zero: the admin
-	Key       string
-	Request   [32]byte // SHA-256 of what was asked for
-	Seed      [16]byte // a UUIDv7: the id of what the request makes
-	CreatedAt time.Time
-	ExpiresAt time.Time
-	Status    int    // of the answer; 0: none yet. From 500 on it is not known what was done
-	Made      string // the id of what was made, "" when nothing was
-	Body      []byte // of the answer
-	Sealed    bool   // Body has a secret and is a kapsel.Secret, in JSON
-}
-
 const (
-	keyWindow  = 24 * time.Hour   // how long a key is remembered
-	secretKept = 10 * time.Minute // how long an answer with a secret can be repeated
+	keyWindow = 24 * time.Hour // how long a key is remembered
 	// stillRunning is longer than any request of this API runs. A reservation without an
 	// answer that is older belongs to a process that died.
 	stillRunning = 2 * time.Minute
@@ -70,7 +44,7 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	c.r.Body = io.NopCloser(bytes.NewReader(body))
 
 	now := a.Clock()
-	mine := Reservation{
+	mine := store.Reservation{
 		Owner: c.caller.tenant, Key: values[0], Request: fingerprint(c.r, body), Seed: kapsel.NewSecretID(now), CreatedAt: now, ExpiresAt: now.Add(keyWindow),
 	}
 	r, err := a.Answers.Reserve(ctx.Context(), mine, now)
@@ -104,7 +78,7 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 
 // settle keeps an answer for repetition. When it cannot, the caller has the answer all the
 // same, and a repeated request finds what this one made.
-func (a *api) settle(ctx context.Context, r Reservation, rec *recorder, made string, now time.Time) {
+func (a *api) settle(ctx context.Context, r store.Reservation, rec *recorder, made string, now time.Time) {
 	ctx = context.WithoutCancel(ctx)
 	err := error(nil)
 	switch {
@@ -125,7 +99,7 @@ func (a *api) settle(ctx context.Context, r Reservation, rec *recorder, made str
 }
 
 // sealAnswer seals the body of an answer that shows a new secret.
-func (a *api) sealAnswer(ctx context.Context, r *Reservation, now time.Time) error {
+func (a *api) sealAnswer(ctx context.Context, r *store.Reservation, now time.Time) error {
 	var shown struct {
 		ID            string
 		TenantID      kapsel.TenantID `json:"tenant_id"`
@@ -155,13 +129,13 @@ type sealedAnswer struct {
 }
 
 // answerObject binds a sealed answer to its reservation.
-func answerObject(r *Reservation) string { return "answer " + r.Key }
+func answerObject(r *store.Reservation) string { return "answer " + r.Key }
 
 // repeat answers as the first request was answered.
-func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r Reservation, now time.Time) error {
+func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r store.Reservation, now time.Time) error {
 	body := r.Body
 	if r.Sealed {
-		if now.Sub(r.CreatedAt) >= secretKept {
+		if now.Sub(r.CreatedAt) >= store.SecretKept {
 			return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made a secret of %s, which is not kept any longer; revoke or rotate it, and use a new key", r.Made)
 		}
 		var sealed sealedAnswer

@@ -9,17 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // memory is Answers in memory, with faults.
 type memory struct {
 	mu       sync.Mutex
-	rows     map[string]Reservation
+	rows     map[string]store.Reservation
 	noSettle bool // a crash before the answer is kept
 }
 
-func (m *memory) Reserve(_ context.Context, r Reservation, now time.Time) (Reservation, error) {
+func (m *memory) Reserve(_ context.Context, r store.Reservation, now time.Time) (store.Reservation, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := r.Owner.String() + " " + r.Key
@@ -30,7 +33,7 @@ func (m *memory) Reserve(_ context.Context, r Reservation, now time.Time) (Reser
 	return r, nil
 }
 
-func (m *memory) Settle(_ context.Context, r Reservation) error {
+func (m *memory) Settle(_ context.Context, r store.Reservation) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.noSettle {
@@ -40,7 +43,7 @@ func (m *memory) Settle(_ context.Context, r Reservation) error {
 	return nil
 }
 
-func (m *memory) Forget(_ context.Context, r Reservation) error {
+func (m *memory) Forget(_ context.Context, r store.Reservation) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.rows, r.Owner.String()+" "+r.Key)
@@ -48,7 +51,7 @@ func (m *memory) Forget(_ context.Context, r Reservation) error {
 }
 
 func newWorldWithAnswers(t *testing.T) (*world, *memory) {
-	w, m := newWorld(t), &memory{rows: map[string]Reservation{}}
+	w, m := newWorld(t), &memory{rows: map[string]store.Reservation{}}
 	w.cfg.Answers = m
 	w.handler = New(w.cfg)
 	return w, m
@@ -85,6 +88,26 @@ func TestIdempotencyKey_B63_B64_B65(t *testing.T) {
 	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`)
 	if got := len(w.want(200, "GET", "/v1/tenants", adminKey, nil).list("data")); got != 4 {
 		t.Errorf("%d tenants, want 4", got)
+	}
+}
+
+// TestIdempotencyKeyInTheStore: what is made and answered is kept by the store itself.
+func TestIdempotencyKeyInTheStore(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	const body = `{"name":"e","url":"https://example.com"}`
+	first := w.want(201, "POST", "/v1/endpoints", h.write, body, key("k"))
+	w.now = w.now.Add(time.Minute)
+	again := w.want(201, "POST", "/v1/endpoints", h.write, body, key("k"))
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Errorf("repeated (-first +again):\n%s", diff)
+	}
+	w.now = w.now.Add(store.SecretKept)
+	if _, err := w.store.DeleteExpiredAnswers(t.Context(), w.now, 10); err != nil {
+		t.Fatal(err)
+	}
+	if o := w.want(409, "POST", "/v1/endpoints", h.write, body, key("k")); !strings.Contains(o.text("detail"), first.text("id")) {
+		t.Errorf("without the secret: %v", o)
 	}
 }
 
@@ -168,7 +191,7 @@ func TestIdempotencyKeyAfterACrash(t *testing.T) {
 	}
 	// A request that died before it made anything runs when it comes again.
 	w.now = w.now.Add(time.Hour)
-	m.rows[" early"] = Reservation{Key: "early", Request: fingerprint(requestFor("/v1/tenants"), []byte(`{"name":"n"}`)), Seed: kapsel.NewSecretID(w.now), CreatedAt: w.now, ExpiresAt: w.now.Add(time.Hour)}
+	m.rows[" early"] = store.Reservation{Key: "early", Request: fingerprint(requestFor("/v1/tenants"), []byte(`{"name":"n"}`)), Seed: kapsel.NewSecretID(w.now), CreatedAt: w.now, ExpiresAt: w.now.Add(time.Hour)}
 	w.now = w.now.Add(stillRunning)
 	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"n"}`, key("early"))
 }

@@ -26,6 +26,7 @@ type Store interface {
 	Queue
 	Directory
 	Archive
+	Answers
 	Housekeeping
 
 	// Time is the store's time, which all nodes share. SQLite's is the process's own.
@@ -145,7 +146,9 @@ type Completion struct {
 }
 
 // Directory is what people set: tenants, keys and endpoints. Every change adds one to the
-// settings counter and stamps the changed row with it, in one transaction.
+// settings counter and stamps the changed row with it, in one transaction. Creating what has
+// an id that is there already is a Conflict, before any limit is looked at, and changes
+// nothing; a caller that repeats a create learns by it that the first one was written.
 type Directory interface {
 	// Settings are the rows changed since a value of the counter (0: all that are not
 	// deleted), deleted ones included, with the counter's value now. A caller that saw
@@ -244,6 +247,36 @@ type DeliveryFilter struct {
 	Replayed   *bool // whether ReplayedAs is set
 }
 
+// Answers remembers what POSTs with an Idempotency-Key were answered.
+type Answers interface {
+	// Reserve stores r, unless its owner used the key before and that row has not expired at
+	// now. It returns the row that is there then, which has r's Seed when it is r. Of calls
+	// with one key at the same time, one stores and the others get its row.
+	Reserve(ctx context.Context, r Reservation, now time.Time) (Reservation, error)
+	// Settle stores the answer of the row with r's owner, key and seed; without one it does
+	// nothing.
+	Settle(ctx context.Context, r Reservation) error
+	// Forget deletes the row with r's owner, key and seed, if there is one.
+	Forget(ctx context.Context, r Reservation) error
+}
+
+// Reservation is the use of an Idempotency-Key, and what it was answered.
+type Reservation struct {
+	Owner     kapsel.TenantID // who used it; zero: the admin
+	Key       string          // printable ASCII
+	Request   [32]byte        // SHA-256 of what was asked for
+	Seed      [16]byte        // a UUIDv7: the id of what the request makes
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	Status    int    // of the answer; 0: none yet. From 500 on it is not known what was done
+	Made      string // the id of what was made, "" when nothing was
+	Body      []byte // of the answer
+	Sealed    bool   // Body has a secret and is a kapsel.Secret, in JSON
+}
+
+// SecretKept is how long an answer with a secret can be repeated.
+const SecretKept = 10 * time.Minute
+
 // Housekeeping is what background duties need. Each call is one short transaction.
 type Housekeeping interface {
 	// CancelWaiting cancels up to limit pending deliveries of a deleted endpoint.
@@ -253,6 +286,10 @@ type Housekeeping interface {
 	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)
 	// DeleteExpiredKeys forgets up to limit idempotency keys whose window is over at now.
 	DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error)
+	// DeleteExpiredAnswers deletes up to limit reservations that have expired at now, and
+	// clears the bodies of up to limit sealed ones made SecretKept ago or earlier. It returns
+	// how many rows it changed in all.
+	DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (changed int, err error)
 	// Lead makes the node leader of a duty until now+lease and reports whether it is.
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	// QueueDepth counts deliveries by state for metrics, at most atMost an endpoint; due is

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -105,6 +106,17 @@ func scanTenant(r *row) kapsel.Tenant {
 	return t
 }
 
+// errTaken is the answer to a create whose id is there already.
+var errTaken = kapsel.Errorf(kapsel.Conflict, "the id is taken")
+
+// created is the end of an INSERT that does nothing where the id is there already.
+func created(tag pgconn.CommandTag, err error) error {
+	if err == nil && tag.RowsAffected() == 0 {
+		return errTaken
+	}
+	return err
+}
+
 // CreateTenant stores a tenant; see store.Directory.
 func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 	limits, err := json.Marshal(t.Limits)
@@ -116,11 +128,10 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `
+		return created(tx.Exec(ctx, `
 			INSERT INTO tenants (id, name, plan, limits, data_key, created_at, updated_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
-			id(t.ID), t.Name, t.Plan, string(limits), t.DataKey, t.CreatedAt, t.UpdatedAt, revision)
-		return err
+			id(t.ID), t.Name, t.Plan, string(limits), t.DataKey, t.CreatedAt, t.UpdatedAt, revision))
 	})
 }
 
@@ -225,12 +236,11 @@ func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `
+		return created(tx.Exec(ctx, `
 			INSERT INTO keys (id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
 			id(k.ID), id(k.TenantID), k.Name, string(k.Scope), k.Prefix, k.Hash[:], k.CreatedAt, at(k.ExpiresAt),
-			at(k.LastUsedAt), at(k.RevokedAt), revision)
-		return err
+			at(k.LastUsedAt), at(k.RevokedAt), revision))
 	})
 }
 
@@ -338,10 +348,16 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 		}
 		if limit > 0 {
 			var others int
-			err := tx.QueryRow(ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL AND id <> $2",
-				id(e.TenantID), id(e.ID)).Scan(&others)
+			var taken bool
+			err := tx.QueryRow(ctx, `
+				SELECT count(*), EXISTS (SELECT FROM endpoints WHERE id = $2)
+				FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL`,
+				id(e.TenantID), id(e.ID)).Scan(&others, &taken)
 			if err != nil {
 				return err
+			}
+			if taken {
+				return errTaken
 			}
 			if others >= limit {
 				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, all that its limits allow; delete one or ask for more", others)
@@ -351,11 +367,10 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `
+		return created(tx.Exec(ctx, `
 			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
-			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision)
-		return err
+			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision))
 	})
 }
 

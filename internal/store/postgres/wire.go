@@ -260,6 +260,11 @@ func (r *row) bytes() []byte {
 }
 
 // text reads a text or a bytea.
+func (r *row) bool() bool {
+	v := r.next(1)
+	return v != nil && v[0] == 1
+}
+
 func (r *row) text() string { return string(r.next(-1)) }
 
 // header reads what table.header wrote; none is nil.

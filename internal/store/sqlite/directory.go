@@ -391,6 +391,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 		if _, err := liveTenant(c, e.TenantID); err != nil {
 			return err
 		}
+		if err := absent(c, "endpoints", e.ID); err != nil {
+			return err
+		}
 		if max > 0 {
 			n, err := endpointsOf(c, e.TenantID)
 			if err != nil {
@@ -399,9 +402,6 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 			if n >= max {
 				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit", n)
 			}
-		}
-		if err := absent(c, "endpoints", e.ID); err != nil {
-			return err
 		}
 		return saveEndpoint(c, &e)
 	})

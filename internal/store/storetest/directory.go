@@ -110,6 +110,37 @@ var directing = []promise{
 		w.refused(err, kapsel.NotFound, "Meta")
 	}},
 
+	{"creating what is there already is a Conflict, also above a limit, and changes nothing", func(w *world) {
+		k := w.newKey(w.tenant)
+		before := w.settings(0)
+		again := w.tenant
+		again.Name = "another"
+		w.refused(w.store.CreateTenant(w.ctx, again), kapsel.Conflict, "CreateTenant")
+		k.Name = "another"
+		w.refused(w.store.CreateKey(w.ctx, k), kapsel.Conflict, "CreateKey")
+		e := w.endpoint
+		e.Name = "another"
+		for _, limit := range []int{0, 1, 2} {
+			w.refused(w.store.CreateEndpoint(w.ctx, e, limit), kapsel.Conflict, fmt.Sprintf("CreateEndpoint with limit %d", limit))
+		}
+		w.same("settings", before, w.settings(0))
+	}},
+
+	{"of creates of one id at the same time one is", func(w *world) {
+		e := w.endpointOf(w.tenant)
+		var made atomic.Int32
+		w.together(8, func(int) error {
+			switch err := w.store.CreateEndpoint(w.ctx, e, 100); {
+			case err == nil:
+				made.Add(1)
+			case kapsel.CodeOf(err) != kapsel.Conflict:
+				return err
+			}
+			return nil
+		})
+		w.same("made", int32(1), made.Load())
+	}},
+
 	{"B-76 another tenant's keys and endpoints look like missing ones, and stay as they are", func(w *world) {
 		other := w.newTenant()
 		k := w.newKey(w.tenant)

@@ -154,6 +154,10 @@ func (f *faulty) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int
 	return try(f, "DeleteExpiredKeys", func() (int, error) { return f.Store.DeleteExpiredKeys(ctx, now, limit) })
 }
 
+func (f *faulty) DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteExpiredAnswers", func() (int, error) { return f.Store.DeleteExpiredAnswers(ctx, now, limit) })
+}
+
 func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error) {
 	return try(f, "Lead", func() (bool, error) { return f.Store.Lead(ctx, duty, node, now, lease) })
 }

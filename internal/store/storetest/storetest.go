@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Directory", directing},
 		{"Settings", settling},
 		{"Archive", archiving},
+		{"Answers", answering},
 		{"Housekeeping", keeping},
 	} {
 		t.Run(part.name, func(t *testing.T) {

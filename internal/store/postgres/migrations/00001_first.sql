@@ -190,3 +190,21 @@ CREATE TABLE duties (
     node        uuid NOT NULL,
     lease_until timestamptz NOT NULL
 );
+
+-- What POSTs with an Idempotency-Key were answered. The admin's owner is all zeros. body is
+-- null once a secret in it is no longer kept.
+CREATE TABLE answers (
+    owner      uuid NOT NULL,
+    key        text NOT NULL,
+    request    bytea NOT NULL CHECK (octet_length(request) = 32),
+    seed       uuid NOT NULL,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    status     integer NOT NULL,
+    made       text NOT NULL,
+    body       bytea,
+    sealed     boolean NOT NULL,
+    PRIMARY KEY (owner, key)
+);
+CREATE INDEX answers_expiry ON answers (expires_at);
+CREATE INDEX answers_sealed ON answers (created_at) WHERE sealed AND body IS NOT NULL;

@@ -180,3 +180,21 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (endpoint_id, key, event_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at) WHERE expires_at IS NOT NULL;
+
+-- What POSTs with an Idempotency-Key were answered. The admin's owner is all zeros. body is
+-- NULL once a secret in it is no longer kept.
+CREATE TABLE answers (
+    owner      BLOB NOT NULL CHECK (length(owner) = 16),
+    key        TEXT NOT NULL,
+    request    BLOB NOT NULL CHECK (length(request) = 32),
+    seed       BLOB NOT NULL CHECK (length(seed) = 16),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    made       TEXT NOT NULL,
+    body       BLOB,
+    sealed     INTEGER NOT NULL CHECK (sealed IN (0, 1)),
+    PRIMARY KEY (owner, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answers_expiry ON answers (expires_at);
+CREATE INDEX answers_sealed ON answers (created_at) WHERE sealed = 1 AND body IS NOT NULL;
