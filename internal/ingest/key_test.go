@@ -125,17 +125,17 @@ func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := sim.New(t, sim.Options{})
 		d := w.Net.Destination("shop.example", sim.Always(200))
-		ep := w.NewEndpoint(d, func(ep *kapsel.Endpoint) { ep.Idempotency.Window = time.Hour })
+		ep := w.NewEndpoint(d, func(ep *kapsel.Endpoint) { ep.Idempotency.Window = time.Minute })
 		p := w.Start()
 		post := func() kapsel.EventID { return p.Event(ep, "{}", "Idempotency-Key", "k") }
 		first := post()
 		for range 3 {
-			time.Sleep(19 * time.Minute)
+			time.Sleep(19 * time.Second)
 			if id := post(); id != first {
 				t.Fatalf("within the window the event is %v, was %v", id, first)
 			}
 		}
-		time.Sleep(3*time.Minute - time.Millisecond)
+		time.Sleep(3*time.Second - time.Millisecond)
 		if id := post(); id != first {
 			t.Fatalf("at the window's end the event is %v, was %v", id, first)
 		}
@@ -144,7 +144,7 @@ func TestWindow(t *testing.T) {
 		if second == first {
 			t.Fatal("after the window it is the same event: the window slides")
 		}
-		time.Sleep(59 * time.Minute)
+		time.Sleep(59 * time.Second)
 		if id := post(); id != second {
 			t.Fatalf("within the second window the event is %v, was %v", id, second)
 		}
