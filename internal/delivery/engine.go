@@ -59,7 +59,8 @@ type Engine struct {
 	node      kapsel.NodeID
 	renewed   time.Time // when the lease was last asked for, by the monotonic clock
 	renewedAt time.Time // … and by the store's
-	judgeFrom time.Time // when this node may judge others' leases again, by the monotonic clock
+	judging   bool      // a take-over is under way
+	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
 	nodes     int       // alive, this one included
 	rank      int       // of this node among them
 	stopping  bool
@@ -212,12 +213,22 @@ func (e *Engine) leaseLoop(ctx context.Context) {
 }
 
 func (e *Engine) renew(ctx context.Context) error {
+	now, asked := e.Clock.Now(), time.Now()
 	e.mu.Lock()
 	node := e.node
+	wait := false
+	if jump := now.Sub(e.storeTime(asked)).Abs(); jump > e.Lease/5 {
+		// Leases written before the store's clock jumped, or after, are not what they seem to
+		// who judges by the other. All nodes notice within clockSync and renew theirs.
+		e.judgeFrom = asked.Add(clockSync + e.Lease)
+		wait = e.judging
+	}
 	e.mu.Unlock()
+	if wait {
+		return nil // there is time for another turn
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
 	defer cancel()
-	now, asked := e.Clock.Now(), time.Now()
 	err := e.Store.Renew(ctx, node, now, e.Lease)
 	switch {
 	case kapsel.CodeOf(err) == kapsel.Conflict:
@@ -226,11 +237,6 @@ func (e *Engine) renew(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	if jump := now.Sub(e.storeTime(asked)).Abs(); jump > e.Lease/5 {
-		// Leases written before the store's clock jumped are not what they seem. All nodes
-		// notice within clockSync and renew theirs.
-		e.judgeFrom = asked.Add(clockSync + e.Lease)
-	}
 	e.renewed, e.renewedAt = asked, now
 	e.mu.Unlock()
 	err = e.census(ctx)
@@ -276,11 +282,15 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 		// order of the two loops it could take over from itself.
 		e.mu.Lock()
 		now := e.storeTime(time.Now())
-		may := e.leased() && time.Now().After(e.judgeFrom)
+		e.judging = e.leased() && time.Now().After(e.judgeFrom)
+		may := e.judging
 		e.mu.Unlock()
 		moved, err := 0, error(nil)
 		if may {
 			moved, err = e.Store.TakeOver(ctx, now, takeOverBatch)
+			e.mu.Lock()
+			e.judging = false
+			e.mu.Unlock()
 		}
 		switch {
 		case ctx.Err() != nil:

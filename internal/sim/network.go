@@ -154,14 +154,16 @@ type Uplink struct {
 	net  *Network
 	name string
 
-	mu    sync.Mutex
-	cut   bool
+	dead  context.Context
+	cut   context.CancelFunc
+	mu    sync.Mutex // guards conns
 	conns map[net.Conn]struct{}
 }
 
 // Uplink makes a way into the network.
 func (n *Network) Uplink(name string) *Uplink {
 	u := &Uplink{Transport: egress.NewTransport(egress.Config{}), net: n, name: name, conns: map[net.Conn]struct{}{}}
+	u.dead, u.cut = context.WithCancel(context.Background())
 	u.DialContext = u.dialContext
 	u.DialTLSContext = nil
 	return u
@@ -194,13 +196,17 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 	case Swallows:
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		<-ctx.Done()
-		return fail(ctx.Err())
+		select {
+		case <-ctx.Done():
+			return fail(ctx.Err())
+		case <-u.dead.Done():
+			return fail(u.dead.Err())
+		}
 	}
 	near, far := net.Pipe()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.cut {
+	if u.dead.Err() != nil {
 		near.Close()
 		return fail(os.NewSyscallError("connect", syscall.ENETUNREACH))
 	}
@@ -212,7 +218,7 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 // Cut ends all connections and lets no new one through, as if the process were dead.
 func (u *Uplink) Cut() {
 	u.mu.Lock()
-	u.cut = true
+	u.cut()
 	for c := range u.conns {
 		c.Close()
 	}
