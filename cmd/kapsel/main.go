@@ -22,8 +22,17 @@ type cli struct {
 	Backup    backupCmd    `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
 	RotateKey rotateKeyCmd `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
 	Bench     benchCmd     `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
-	Health    healthCmd    `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
+
+	Tenants    tenantsCmd    `cmd:"" help:"Tenants of a running service."`
+	Keys       keysCmd       `cmd:"" help:"API keys of a tenant."`
+	Endpoints  endpointsCmd  `cmd:"" help:"Endpoints: where webhooks come in and go to."`
+	Events     eventsCmd     `cmd:"" help:"Events: what was received."`
+	Deliveries deliveriesCmd `cmd:"" help:"Deliveries: what became of events."`
+	Attempts   attemptsCmd   `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
+	Completion completionCmd `cmd:"" help:"Print the script that completes this program's commands in a shell."`
+
+	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
+	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
 // version is set by the linker for a release.
@@ -61,7 +70,7 @@ func run(args []string, io streams) (code int) {
 		kong.Name("kapsel"),
 		kong.Description("Kapsel accepts webhooks, stores them durably before it says 200, and delivers them at least once."),
 		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Writers(io.out, io.err),
 		kong.Exit(func(code int) { exited = code }),
 	)

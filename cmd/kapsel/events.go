@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+type eventsCmd struct {
+	List    ask[eventsList]    `cmd:"" help:"List events, newest first."`
+	Show    ask[eventsShow]    `cmd:"" aliases:"get" help:"Show the whole story of an event."`
+	Payload ask[eventsPayload] `cmd:"" help:"Write an event's body, byte for byte."`
+	Replay  ask[eventsReplay]  `cmd:"" help:"Deliver an event again."`
+}
+
+// eventID is the argument of commands that are about one event.
+type eventID struct {
+	ID string `arg:"" placeholder:"EVENT" help:"An event's id, evt_…"`
+}
+
+type eventsList struct {
+	ofTenant
+	most
+	Endpoint       string `placeholder:"ENDPOINT" help:"Only of this endpoint, ep_…"`
+	Status         string `placeholder:"STATUS" help:"Only those received, pending, delivering, delivered, failed, dead_letter or canceled."`
+	Since          moment `placeholder:"TIME" help:"Received at this time or later: RFC 3339, or how long ago, such as 1h."`
+	Until          moment `placeholder:"TIME" help:"Received before this time."`
+	IdempotencyKey string `placeholder:"KEY" help:"Only the one with this key."`
+}
+
+// Help has examples.
+func (eventsList) Help() string {
+	return `Examples:
+  kapsel events list
+  kapsel events list --status dead_letter --since 24h
+  kapsel events list --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --limit 0 --json`
+}
+
+func (c eventsList) do(ctx context.Context, s *session) error {
+	filter := client.ListEventsFilter{
+		TenantID: c.Tenant, EndpointID: c.Endpoint, Status: c.Status, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey,
+	}
+	return list(s, s.ListEvents(ctx, filter), c.most,
+		column[client.Event]{"ID", func(e client.Event) string { return e.ID }},
+		column[client.Event]{"STATUS", func(e client.Event) string { return e.Status }},
+		column[client.Event]{"RECEIVED", func(e client.Event) string { return ago(e.ReceivedAt) }},
+		column[client.Event]{"DELIVERED", func(e client.Event) string { return agoOr(e.DeliveredAt) }},
+		column[client.Event]{"SIZE", func(e client.Event) string { return size(e.Size) }},
+		column[client.Event]{"ENDPOINT", func(e client.Event) string { return e.EndpointID }})
+}
+
+// size is a number of bytes as people read it.
+func size(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+type eventsShow struct{ eventID }
+
+// Help has examples.
+func (eventsShow) Help() string {
+	return `Shows how the event came in, its headers and the beginning of its body, each delivery, and each
+attempt with what the destination answered.
+
+Examples:
+  kapsel events show evt_01m84z2d7vf9zws4jxr1p6y3kb
+  kapsel events show evt_01m84z2d7vf9zws4jxr1p6y3kb --json`
+}
+
+// story is all that is known of an event, but its body.
+type story struct {
+	client.EventDetail
+	Deliveries []deliveryStory `json:"deliveries"`
+}
+
+type deliveryStory struct {
+	client.Delivery
+	Tries []client.Attempt `json:"attempt_list"` // attempts is their number
+}
+
+func (c eventsShow) do(ctx context.Context, s *session) error {
+	detail, err := s.GetEvent(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	told := story{EventDetail: detail, Deliveries: []deliveryStory{}}
+	for _, d := range detail.Deliveries {
+		ds := deliveryStory{d, []client.Attempt{}}
+		for a, err := range s.ListAttempts(ctx, d.ID) {
+			if err != nil {
+				return err
+			}
+			ds.Tries = append(ds.Tries, a)
+		}
+		told.Deliveries = append(told.Deliveries, ds)
+	}
+	if s.JSON || s.Quiet {
+		return s.show(told, told.ID, nil)
+	}
+	body, err := s.GetPayload(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return s.show(told, told.ID, func(w io.Writer) { told.tell(w, body) })
+}
+
+// tell prints the story for people.
+func (t story) tell(w io.Writer, body []byte) {
+	eventCard(w, t.Event)
+	if t.Query != "" {
+		card(w, fact{"query", t.Query})
+	}
+	fmt.Fprintln(w, "\nHeaders")
+	headers(w, t.Headers)
+	excerpt(w, "\nBody", body)
+	for _, d := range t.Deliveries {
+		fmt.Fprintf(w, "\nDelivery %s: %s\n", clean(d.ID), clean(deliveryText(d.Delivery)))
+		for _, a := range d.Tries {
+			fmt.Fprintf(w, "  #%d  %s  %s\n", a.Number, a.StartedAt.Local().Format("15:04:05.000"), clean(attemptText(a)))
+			if body := answerBody(a); body != "" {
+				fmt.Fprintf(w, "      answer: %s\n", clean(shortened(body, 200)))
+			}
+		}
+	}
+}
+
+func eventCard(w io.Writer, e client.Event) {
+	card(w, fact{"id", e.ID}, fact{"status", e.Status}, fact{"received", at(e.ReceivedAt)}, fact{"delivered", atOr(e.DeliveredAt)},
+		fact{"endpoint", e.EndpointID}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)},
+		fact{"content", strings.TrimSpace(e.ContentType + "  " + size(e.Size))})
+}
+
+// verdict is what the check of the signature found.
+func verdict(v client.Verdict) string {
+	if v.Scheme == "none" {
+		return "not checked"
+	}
+	text := v.Scheme + ", not valid"
+	if v.Valid {
+		text = v.Scheme + ", valid"
+	}
+	if v.Skew != nil {
+		text += ", signed " + roughly(time.Duration(*v.Skew).Abs()) + " away from our time"
+	}
+	return text
+}
+
+// headers prints header fields as they are on the wire.
+func headers(w io.Writer, fields [][]string) {
+	for _, f := range fields {
+		if len(f) == 2 {
+			fmt.Fprintf(w, "  %s: %s\n", clean(f[0]), clean(f[1]))
+		}
+	}
+}
+
+// excerptMost is how much of a body people are shown.
+const excerptMost = 2000
+
+// excerpt prints the beginning of a body.
+func excerpt(w io.Writer, title string, body []byte) {
+	switch {
+	case len(body) == 0:
+		fmt.Fprintln(w, title+": empty")
+		return
+	case !utf8.Valid(body):
+		fmt.Fprintln(w, title+": not text; kapsel events payload writes it")
+		return
+	}
+	fmt.Fprintln(w, title)
+	for line := range strings.Lines(shortened(string(body), excerptMost)) {
+		fmt.Fprintf(w, "  %s\n", clean(strings.TrimRight(line, "\r\n")))
+	}
+}
+
+// shortened is the beginning of a text, and how much there is more.
+func shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	cut := most
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%s… (%s more)", text[:cut], size(int64(len(text)-cut)))
+}
+
+type eventsPayload struct{ eventID }
+
+// Help has examples.
+func (eventsPayload) Help() string {
+	return `The bytes go to standard output as they came in, with --json and --quiet too.
+
+Examples:
+  kapsel events payload evt_01m84z2d7vf9zws4jxr1p6y3kb > body
+  kapsel events payload evt_01m84z2d7vf9zws4jxr1p6y3kb | jq .`
+}
+
+func (c eventsPayload) do(ctx context.Context, s *session) error {
+	body, err := s.GetPayload(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return printed(s.out.Write(body))
+}
+
+type eventsReplay struct {
+	eventID
+	waiting
+}
+
+// Help has examples.
+func (eventsReplay) Help() string {
+	return `Makes a new delivery of the same bytes; the former one stays as it is.
+
+Examples:
+  kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb
+  kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb --wait 10s`
+}
+
+func (c eventsReplay) do(ctx context.Context, s *session) error {
+	d, err := s.ReplayEvent(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return c.deliver(ctx, s, d)
+}

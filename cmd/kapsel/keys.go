@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+type keysCmd struct {
+	List   ask[keysList]   `cmd:"" help:"List a tenant's API keys."`
+	Create ask[keysCreate] `cmd:"" help:"Create an API key; its secret is shown once."`
+	Revoke ask[keysRevoke] `cmd:"" aliases:"delete" help:"Revoke an API key."`
+}
+
+// keysOf names the tenant whose keys a command is about.
+type keysOf struct {
+	Tenant string `required:"" placeholder:"TENANT" help:"The tenant's id, ten_…"`
+}
+
+type keysList struct {
+	keysOf
+	most
+}
+
+// Help has an example.
+func (keysList) Help() string {
+	return `Example:
+  kapsel keys list --tenant ten_01m84yz4zqfgjtcypmsesbpznb`
+}
+
+func (c keysList) do(ctx context.Context, s *session) error {
+	return list(s, s.ListKeys(ctx, c.Tenant), c.most,
+		column[client.Key]{"ID", func(k client.Key) string { return k.ID }},
+		column[client.Key]{"NAME", func(k client.Key) string { return k.Name }},
+		column[client.Key]{"SCOPE", func(k client.Key) string { return k.Scope }},
+		column[client.Key]{"PREFIX", func(k client.Key) string { return k.Prefix }},
+		column[client.Key]{"STATE", keyState},
+		column[client.Key]{"LAST USED", func(k client.Key) string { return agoOr(k.LastUsedAt) }},
+		column[client.Key]{"EXPIRES", func(k client.Key) string { return agoOr(k.ExpiresAt) }})
+}
+
+func keyState(k client.Key) string {
+	switch {
+	case k.RevokedAt != nil:
+		return "revoked"
+	case k.ExpiresAt != nil && k.ExpiresAt.Before(time.Now()):
+		return "expired"
+	}
+	return "valid"
+}
+
+type keysCreate struct {
+	keysOf
+	Name      string        `required:"" help:"What it is for."`
+	Scope     string        `enum:"read,write" default:"write" help:"read or write (default ${default})."`
+	ExpiresIn time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 720h; for ever without it."`
+}
+
+// Help has examples.
+func (keysCreate) Help() string {
+	return `The secret is printed once and cannot be shown again. With --quiet only it is printed.
+
+Examples:
+  kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name ci
+  kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name report --scope read --expires-in 720h
+  export KAPSEL_API_KEY=$(kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name me -q)`
+}
+
+func (c keysCreate) do(ctx context.Context, s *session) error {
+	in := client.KeyInput{Name: c.Name, Scope: c.Scope}
+	if c.ExpiresIn != 0 {
+		in.ExpiresAt = client.Some(time.Now().Add(c.ExpiresIn))
+	}
+	k, err := s.CreateKey(ctx, c.Tenant, in)
+	if err != nil {
+		return err
+	}
+	return s.show(k, k.Secret, func(w io.Writer) {
+		card(w, fact{"id", k.ID}, fact{"name", k.Name}, fact{"scope", k.Scope}, fact{"expires", atOr(k.ExpiresAt)},
+			fact{"secret", k.Secret}, fact{"", "(shown once: keep it now)"})
+	})
+}
+
+type keysRevoke struct {
+	keysOf
+	ID string `arg:"" placeholder:"KEY" help:"The key's id, key_…"`
+}
+
+// Help has an example.
+func (keysRevoke) Help() string {
+	return `Example:
+  kapsel keys revoke --tenant ten_01m84yz4zqfgjtcypmsesbpznb key_01m84z1c6te8yvrh3wq0n5x2ja`
+}
+
+func (c keysRevoke) do(ctx context.Context, s *session) error {
+	if err := s.RevokeKey(ctx, c.Tenant, c.ID); err != nil {
+		return err
+	}
+	return s.removed(c.ID, "revoked")
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+)
+
+// asProgram in the environment makes this test's binary the program.
+const asProgram = "KAPSEL_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// TestScripts runs the scripts in testdata: the program, in an empty directory, with free
+// ports in place of those that the scripts name. A line is a command:
+//
+//	exec PROGRAM ARG…      run kapsel, or post with curl; it must succeed
+//	! exec PROGRAM ARG…    it must fail
+//	exec PROGRAM ARG… &    run it until the script ends; go on when it serves
+//	exit CODE              what the last exec must have exited with
+//	stdout REGEXP          what it must have printed; after ! what it must not
+//	stderr REGEXP          the same for its errors
+//	capture NAME           set a variable to what it printed
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("there are no scripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newScript(t)
+			n := 0
+			for line := range strings.Lines(string(text)) {
+				n++
+				if err := s.run(line); err != nil {
+					t.Fatalf("%s:%d: %s: %v\nstdout:\n%s\nstderr:\n%s", file, n, strings.TrimSpace(line), err, s.stdout, s.stderr)
+				}
+			}
+		})
+	}
+}
+
+// script is the state of a script that runs.
+type script struct {
+	t              *testing.T
+	dir            string
+	ports          *strings.Replacer // of the ports that scripts name
+	vars           map[string]string
+	listen         string
+	stdout, stderr string
+	exit           int
+}
+
+func newScript(t *testing.T) *script {
+	s := &script{t: t, dir: t.TempDir(), vars: map[string]string{}, listen: freePort(t)}
+	s.ports = strings.NewReplacer("127.0.0.1:8080", s.listen, "127.0.0.1:3000", freePort(t))
+	if err := os.WriteFile(filepath.Join(s.dir, "patch.json"), []byte(`{"rate_limit":null,"retry":{"max_attempts":3}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// freePort is an address that nothing listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func (s *script) run(line string) error {
+	words, err := split(line)
+	if err != nil || len(words) == 0 {
+		return err
+	}
+	not := words[0] == "!"
+	if not {
+		words = words[1:]
+	}
+	arg := ""
+	if len(words) > 1 {
+		arg = words[1]
+	}
+	switch words[0] {
+	case "exec":
+		args := make([]string, len(words)-1)
+		for i, w := range words[1:] {
+			args[i] = s.ports.Replace(os.Expand(w, func(name string) string { return s.vars[name] }))
+		}
+		if args[len(args)-1] == "&" {
+			return s.serve(args[1 : len(args)-1])
+		}
+		err := s.exec(args)
+		var failed *exec.ExitError
+		if err != nil && !errors.As(err, &failed) {
+			return err
+		}
+		if not != (err != nil) {
+			return fmt.Errorf("exited with %d", s.exit)
+		}
+	case "exit":
+		if strconv.Itoa(s.exit) != arg {
+			return fmt.Errorf("exited with %d", s.exit)
+		}
+	case "stdout", "stderr":
+		text := s.stdout
+		if words[0] == "stderr" {
+			text = s.stderr
+		}
+		// The expression may name the ports too.
+		pattern, err := regexp.Compile(s.ports.Replace(arg))
+		if err != nil {
+			return err
+		}
+		if pattern.MatchString(text) == not {
+			return errors.New("is not so")
+		}
+	case "capture":
+		s.vars[arg] = strings.TrimSpace(s.stdout)
+	default:
+		return errors.New("no such command")
+	}
+	return nil
+}
+
+// program is kapsel with the script's variables as its environment.
+func (s *script) program(args []string) *exec.Cmd {
+	cmd := exec.CommandContext(s.t.Context(), os.Args[0], args...)
+	cmd.Dir = s.dir
+	cmd.Env = []string{asProgram + "=1", "HOME=" + s.dir, "KAPSEL_LISTEN=" + s.listen, "KAPSEL_METRICS_LISTEN=", "KAPSEL_URL=http://" + s.listen}
+	for name, value := range s.vars {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+func (s *script) exec(args []string) error {
+	s.stdout, s.stderr, s.exit = "", "", 0
+	if args[0] == "curl" {
+		return s.curl(args[1:])
+	}
+	var out, errs bytes.Buffer
+	cmd := s.program(args[1:])
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	s.stdout, s.stderr, s.exit = out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	if key, err := os.ReadFile(filepath.Join(s.dir, "kapsel-dev", "admin.key")); err == nil && strings.Contains(s.stdout+s.stderr, string(bytes.TrimSpace(key))) {
+		return errors.New("the admin key is printed")
+	}
+	return err
+}
+
+// curl does what the tutorial needs of curl: -sS -d DATA URL.
+func (s *script) curl(args []string) error {
+	if len(args) != 4 || args[0] != "-sS" || args[1] != "-d" {
+		return fmt.Errorf("curl %q is not known here", args)
+	}
+	resp, err := http.Post(args[3], "application/x-www-form-urlencoded", strings.NewReader(args[2]))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	s.stdout = string(body)
+	return err
+}
+
+// serve starts the service and waits until it says that it is ready. It is stopped, and must
+// stop well, when the test ends.
+func (s *script) serve(args []string) error {
+	cmd := s.program(args)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.t.Cleanup(func() { // after the test's context has ended, which stops it
+		io.Copy(io.Discard, out)
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
+			s.t.Errorf("the service stopped with %v", cmd.ProcessState)
+		}
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "and see it arrive:") {
+			return nil
+		}
+	}
+	return errors.New("the service did not start")
+}
+
+// split is a line's words. Quotes hold words together, and a comment ends the line.
+func split(line string) (words []string, err error) {
+	word, quote, in := "", rune(0), false
+	for _, r := range strings.TrimSpace(line) {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word += string(r)
+		case r == '\'' || r == '"':
+			quote, in = r, true
+		case r == '#' && !in && len(words) == 0:
+			return nil, nil
+		case r == ' ':
+			if in {
+				words = append(words, word)
+			}
+			word, in = "", false
+		default:
+			word, in = word+string(r), true
+		}
+	}
+	if quote != 0 {
+		return nil, errors.New("a quote is not closed")
+	}
+	if in {
+		words = append(words, word)
+	}
+	return words, nil
+}
+
+// TestTutorialIsTested holds the tutorial to its script: the same commands in the same order.
+func TestTutorialIsTested(t *testing.T) {
+	assignment := regexp.MustCompile(`^(?:export )?(\w+)=\$\((.*)\)$`)
+	var documented [][]string
+	for _, line := range shellLines(t, "../../docs/tutorial.md") {
+		name := ""
+		if m := assignment.FindStringSubmatch(line); m != nil {
+			name, line = m[1], m[2]
+		}
+		words, err := split(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if documented = append(documented, words); name != "" {
+			documented = append(documented, []string{"capture", name})
+		}
+	}
+	script, err := os.ReadFile("testdata/tutorial.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tested [][]string
+	for line := range strings.Lines(string(script)) {
+		words, err := split(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case len(words) == 0:
+		case words[0] == "exec":
+			tested = append(tested, slices.DeleteFunc(words[1:], func(w string) bool { return w == "&" }))
+		case words[0] == "capture":
+			tested = append(tested, words)
+		}
+	}
+	if diff := cmp.Diff(documented, tested); diff != "" {
+		t.Errorf("docs/tutorial.md (-) and testdata/tutorial.txt (+) differ:\n%s", diff)
+	}
+}
+
+// shellLines are the lines of a page's shell blocks.
+func shellLines(t *testing.T, page string) []string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	in := false
+	for line := range strings.Lines(string(text)) {
+		switch line = strings.TrimSpace(line); {
+		case strings.HasPrefix(line, "```"):
+			in = line == "```sh"
+		case in && line != "":
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		t.Fatalf("%s has no shell blocks", page)
+	}
+	return lines
+}
+
+// TestExamplesParse holds the examples of each command's help, and of docs/cli.md, to the
+// command line that there is.
+func TestExamplesParse(t *testing.T) {
+	var c cli
+	parser, err := kong.New(&c, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples []string
+	for _, leaf := range parser.Model.Leaves(true) {
+		if leaf.Parent == parser.Model.Node && leaf.Name != "completion" {
+			continue // not a command of the API
+		}
+		n := 0
+		for line := range strings.Lines(leaf.Detail) {
+			if strings.HasPrefix(line, "  ") {
+				examples = append(examples, strings.TrimSpace(line))
+				n++
+			}
+		}
+		if n == 0 {
+			t.Errorf("the help of %s has no example", leaf.FullPath())
+		}
+	}
+	examples = append(examples, shellLines(t, "../../docs/cli.md")...)
+	command := regexp.MustCompile(`kapsel ([^|>#)]*)`)
+	for _, example := range examples {
+		m := command.FindStringSubmatch(example)
+		if m == nil {
+			t.Errorf("the example %q runs no command of ours", example)
+			continue
+		}
+		words, err := split(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(words); err != nil {
+			t.Errorf("the example %q: %v", example, err)
+		}
+	}
+}

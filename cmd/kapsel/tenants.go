@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+type tenantsCmd struct {
+	List   ask[tenantsList]   `cmd:"" help:"List tenants, newest first."`
+	Get    ask[tenantsGet]    `cmd:"" help:"Show a tenant and its limits."`
+	Create ask[tenantsCreate] `cmd:"" help:"Create a tenant."`
+	Update ask[tenantsUpdate] `cmd:"" help:"Change a tenant's name, plan or limits."`
+	Delete ask[tenantsDelete] `cmd:"" help:"Delete a tenant that has no endpoints."`
+}
+
+// tenantID is the argument of commands that are about one tenant.
+type tenantID struct {
+	ID string `arg:"" placeholder:"TENANT" help:"A tenant's id, ten_…"`
+}
+
+type tenantsList struct{ most }
+
+// Help has examples.
+func (tenantsList) Help() string {
+	return `Needs the admin key.
+
+Examples:
+  kapsel tenants list
+  kapsel tenants list --json --limit 0`
+}
+
+func (c tenantsList) do(ctx context.Context, s *session) error {
+	return list(s, s.ListTenants(ctx), c.most,
+		column[client.Tenant]{"ID", func(t client.Tenant) string { return t.ID }},
+		column[client.Tenant]{"NAME", func(t client.Tenant) string { return t.Name }},
+		column[client.Tenant]{"PLAN", func(t client.Tenant) string { return t.Plan }},
+		column[client.Tenant]{"CREATED", func(t client.Tenant) string { return ago(t.CreatedAt) }})
+}
+
+type tenantsGet struct{ tenantID }
+
+// Help has an example.
+func (tenantsGet) Help() string {
+	return `Example:
+  kapsel tenants get ten_01m84yz4zqfgjtcypmsesbpznb`
+}
+
+func (c tenantsGet) do(ctx context.Context, s *session) error {
+	t, err := s.GetTenant(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return s.showTenant(t)
+}
+
+func (s *session) showTenant(t client.Tenant) error {
+	return s.show(t, t.ID, func(w io.Writer) {
+		l := t.Limits
+		card(w, fact{"id", t.ID}, fact{"name", t.Name}, fact{"plan", t.Plan}, fact{"created", at(t.CreatedAt)},
+			fact{"ingest per second", limit(l.IngestPerSecond)}, fact{"ingest burst", limit(l.IngestBurst)},
+			fact{"endpoints", limit(l.Endpoints)}, fact{"events per month", limit(l.EventsPerMonth)}, fact{"retention", limit(l.Retention)})
+	})
+}
+
+// limit is a limit as people read it.
+func limit[T any](l client.Optional[T]) string {
+	if l.Value == nil {
+		return "unlimited"
+	}
+	return fmt.Sprint(*l.Value)
+}
+
+// limitFlags are a tenant's own limits.
+type limitFlags struct {
+	IngestPerSecond string `placeholder:"N" help:"Accept at most N requests a second; none: unlimited."`
+	IngestBurst     string `placeholder:"N" help:"Accept N requests at once; none: unlimited."`
+	Endpoints       string `placeholder:"N" help:"Have at most N endpoints; none: unlimited."`
+	EventsPerMonth  string `placeholder:"N" help:"Accept at most N events a month; none: unlimited."`
+	Retention       string `placeholder:"DURATION" help:"Keep finished events this long, such as 720h."`
+}
+
+// limits are the limits that flags set, nil for none.
+func (f limitFlags) limits() (*client.Limits, error) {
+	var l client.Limits
+	var err error
+	integer := func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
+	parseLimit(&l.IngestPerSecond, "ingest-per-second", f.IngestPerSecond, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, &err)
+	parseLimit(&l.IngestBurst, "ingest-burst", f.IngestBurst, integer, &err)
+	parseLimit(&l.Endpoints, "endpoints", f.Endpoints, integer, &err)
+	parseLimit(&l.EventsPerMonth, "events-per-month", f.EventsPerMonth, integer, &err)
+	parseLimit(&l.Retention, "retention", f.Retention, func(s string) (client.Duration, error) {
+		d, err := time.ParseDuration(s)
+		return client.Duration(d), err
+	}, &err)
+	if err != nil || f == (limitFlags{}) {
+		return nil, err
+	}
+	return &l, nil
+}
+
+// parseLimit reads a limit: a value, or none for null.
+func parseLimit[T any](to *client.Optional[T], flag, text string, parse func(string) (T, error), failed *error) {
+	switch text {
+	case "":
+		return
+	case "none":
+		*to = client.Null[T]()
+		return
+	}
+	v, err := parse(text)
+	if err != nil {
+		*failed = settingError("--%s: %q is neither a value nor none", flag, text)
+	}
+	*to = client.Some(v)
+}
+
+type tenantsCreate struct {
+	Name string `required:"" help:"What people call it."`
+	Plan string `placeholder:"PLAN" help:"free, team or unlimited (the default)."`
+	limitFlags
+}
+
+// Help has examples.
+func (tenantsCreate) Help() string {
+	return `Needs the admin key.
+
+Examples:
+  kapsel tenants create --name acme
+  kapsel tenants create --name acme --plan free --events-per-month 5000
+  TENANT=$(kapsel tenants create --name acme -q)`
+}
+
+func (c tenantsCreate) do(ctx context.Context, s *session) error {
+	limits, err := c.limits()
+	if err != nil {
+		return err
+	}
+	in := client.TenantInput{Name: c.Name, Limits: limits}
+	if c.Plan != "" {
+		in.Plan = &c.Plan
+	}
+	t, err := s.CreateTenant(ctx, in)
+	if err != nil {
+		return err
+	}
+	return s.showTenant(t)
+}
+
+type tenantsUpdate struct {
+	tenantID
+	Name       string `help:"What people call it."`
+	Plan       string `placeholder:"PLAN" help:"free, team or unlimited."`
+	PlanLimits bool   `help:"Give up the tenant's own limits for those of its plan."`
+	limitFlags
+}
+
+// Help has examples.
+func (tenantsUpdate) Help() string {
+	return `Needs the admin key. What is not named stays as it is.
+
+Examples:
+  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --plan team
+  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --endpoints 20 --events-per-month none
+  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --plan-limits`
+}
+
+func (c tenantsUpdate) do(ctx context.Context, s *session) error {
+	limits, err := c.limits()
+	if err != nil {
+		return err
+	}
+	var patch client.TenantPatch
+	if c.Name != "" {
+		patch.Name = client.Some(c.Name)
+	}
+	if c.Plan != "" {
+		patch.Plan = client.Some(c.Plan)
+	}
+	switch {
+	case c.PlanLimits && limits != nil:
+		return settingError("--plan-limits: goes with no limit beside it")
+	case c.PlanLimits:
+		patch.Limits = client.Null[client.Limits]()
+	case limits != nil:
+		patch.Limits = client.Some(*limits)
+	}
+	t, err := s.UpdateTenant(ctx, c.ID, patch)
+	if err != nil {
+		return err
+	}
+	return s.showTenant(t)
+}
+
+type tenantsDelete struct{ tenantID }
+
+// Help has an example.
+func (tenantsDelete) Help() string {
+	return `Needs the admin key. A tenant that has endpoints is not deleted.
+
+Example:
+  kapsel tenants delete ten_01m84yz4zqfgjtcypmsesbpznb`
+}
+
+func (c tenantsDelete) do(ctx context.Context, s *session) error {
+	if err := s.DeleteTenant(ctx, c.ID); err != nil {
+		return err
+	}
+	return s.removed(c.ID, "deleted")
+}
