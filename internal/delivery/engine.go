@@ -83,6 +83,7 @@ type Engine struct {
 	doubts    map[kapsel.NodeID]time.Time   // ids of this node whose writes were not confirmed: look until then for what they left
 	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
 	exhausted bool                          // all workers were busy at the last start
+	warned    time.Time                     // when that was last said in the log
 
 	work   sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
 	cut    context.Context

@@ -64,7 +64,8 @@ type job struct {
 func (e *Engine) newGate(ep *kapsel.Endpoint) *gate {
 	g := &gate{id: ep.ID, earned: 2, index: -1, circuit: e.Settings.Circuit(ep.ID)}
 	e.gates[ep.ID] = g
-	e.setEndpoint(g, ep, e.Clock.Now())
+	// From here on the gate is told of changes; of those since ep was read, the cache knows.
+	e.setEndpoint(g, e.Settings.Latest(ep), e.Clock.Now())
 	return g
 }
 
@@ -255,7 +256,10 @@ func (e *Engine) dispatch() {
 	if !e.exhausted && e.turns.any() {
 		e.exhausted = true
 		e.metrics.exhausted.Inc()
-		e.Log.Warn("all workers are busy; deliveries wait", "code", string(kapsel.WorkersExhausted), "workers", e.Workers)
+		if time.Since(e.warned) > time.Minute {
+			e.warned = time.Now()
+			e.Log.Warn("all workers are busy; deliveries wait", "code", string(kapsel.WorkersExhausted), "workers", e.Workers)
+		}
 	}
 }
 

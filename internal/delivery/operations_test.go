@@ -82,6 +82,32 @@ func TestPause(t *testing.T) {
 	})
 }
 
+// TestPause_StaleSettings: a request that began before a change of its endpoint, and is the
+// first of it, does not bring the old settings back.
+func TestPause_StaleSettings(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		w.NewEndpoint(d, nil)
+		p := w.Start()
+		w.Pass(obeyed)
+		created := w.NewEndpoint(d, nil)
+		stale, err := p.Settings.Endpoint(context.Background(), created.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Patch(created, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		w.Pass(obeyed)
+		if p.Engine.Permit(stale, 1) != nil {
+			t.Error("a paused endpoint got a permit")
+		}
+		p.Event(created, "x")
+		w.Pass(time.Minute)
+		if d.Count() != 0 {
+			t.Errorf("%d requests to a paused endpoint", d.Count())
+		}
+	})
+}
+
 // TestDelete: what waits is canceled; what runs is recorded, and canceled instead of retried.
 func TestDelete(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
@@ -351,4 +377,3 @@ type skewed struct {
 }
 
 func (s skewed) Time(context.Context) (time.Time, error) { return time.Now().Add(*s.offset), nil }
-

@@ -138,6 +138,16 @@ func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.
 	return c.endpoints[id], nil
 }
 
+// Latest is the newest known version of an endpoint that the caller may have held for long.
+func (c *Cache) Latest(e *kapsel.Endpoint) *kapsel.Endpoint {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if known := c.endpoints[e.ID]; known != nil && known.Revision > e.Revision {
+		return known
+	}
+	return e
+}
+
 // Tenant is a tenant, as Endpoint finds endpoints.
 func (c *Cache) Tenant(ctx context.Context, id kapsel.TenantID) (*kapsel.Tenant, error) {
 	c.mu.RLock()
