@@ -28,6 +28,7 @@ type (
 	attemptKind  struct{}
 	secretKind   struct{}
 	nodeKind     struct{}
+	replayKind   struct{}
 )
 
 func (tenantKind) prefix() string   { return "ten" }
@@ -38,6 +39,7 @@ func (deliveryKind) prefix() string { return "dlv" }
 func (attemptKind) prefix() string  { return "att" }
 func (secretKind) prefix() string   { return "sec" }
 func (nodeKind) prefix() string     { return "node" }
+func (replayKind) prefix() string   { return "rpl" }
 
 // The kinds of ids.
 type (
@@ -49,6 +51,7 @@ type (
 	AttemptID  = ID[attemptKind]
 	SecretID   = ID[secretKind]
 	NodeID     = ID[nodeKind]
+	ReplayID   = ID[replayKind]
 )
 
 // newID makes a UUIDv7 (RFC 9562) of the millisecond of now.
@@ -75,6 +78,7 @@ func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
 func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
+func NewReplayID(now time.Time) ReplayID     { return newID[replayKind](now) }
 
 // NewEventID, NewDeliveryID and NewAttemptID make ids that carry a part: an event's is
 // its endpoint's (PartOf), a delivery's and an attempt's is their event's.

@@ -94,7 +94,7 @@ func TestTypeIDInvalidVectors(t *testing.T) {
 
 func TestPrefixesFollowTypeID(t *testing.T) {
 	valid := regexp.MustCompile(`^[a-z]([a-z_]{0,61}[a-z])?$`)
-	kinds := []kind{tenantKind{}, keyKind{}, endpointKind{}, eventKind{}, deliveryKind{}, attemptKind{}, secretKind{}, nodeKind{}}
+	kinds := []kind{tenantKind{}, keyKind{}, endpointKind{}, eventKind{}, deliveryKind{}, attemptKind{}, secretKind{}, nodeKind{}, replayKind{}}
 	seen := map[string]bool{}
 	for _, k := range kinds {
 		if p := k.prefix(); !valid.MatchString(p) || seen[p] {

@@ -26,6 +26,7 @@ type Store interface {
 	Queue
 	Directory
 	Archive
+	Replays
 	Answers
 	Housekeeping
 
@@ -245,6 +246,37 @@ type DeliveryFilter struct {
 	EndpointID kapsel.EndpointID
 	Status     *kapsel.DeliveryStatus
 	Replayed   *bool // whether ReplayedAs is set
+}
+
+// Replays makes many deliveries again, at a rate, whatever happens to the process.
+//
+// The set of a replay is fixed by its fields, and Replay.Has says what is in it; the store
+// walks it in an order of its own with a cursor that it keeps with the replay. As only
+// deliveries that ended before the replay was made are in the set, and what was replayed
+// leaves it, a step that is repeated makes nothing twice.
+type Replays interface {
+	// CountReplay counts the set of a replay that need not be stored, at most about atMost,
+	// and gives up to sample of its deliveries. Deleted endpoints have none. It is many short
+	// reads: what changes meanwhile is counted or not.
+	CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error)
+	// CreateReplay stores a replay. Conflict: its id is there already.
+	CreateReplay(ctx context.Context, r kapsel.Replay) error
+	// ReadReplay reads a replay with its counts. How the deliveries of one that was canceled
+	// ended is counted as long as retention keeps them.
+	ReadReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error)
+	ListReplays(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.ReplayID]) ([]kapsel.Replay, error)
+	// MoveReplay changes a replay by Replay.Move(to, now).
+	MoveReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID, to kapsel.ReplayStatus, now time.Time) (kapsel.Replay, error)
+	// RunningReplays lists up to limit replays that are running, oldest first, without what
+	// became of their deliveries.
+	RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error)
+	// StepReplay goes on with a running replay: of the next up to limit candidates, each that
+	// is still in the set gets a new pending delivery, due now, as Archive.Replay makes one.
+	// The deliveries, the replay's count and its cursor are one transaction. more is whether
+	// there may be more to make. At the end of the set the replay is done once all that was
+	// made has ended, and its counts stay as they are then. One that is not running is left
+	// as it is, with no error.
+	StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error)
 }
 
 // Answers remembers what POSTs with an Idempotency-Key were answered.

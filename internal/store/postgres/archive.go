@@ -270,30 +270,39 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		} else if err != nil {
 			return err
 		}
-		// Its id comes after the old one's, also within a millisecond and whatever the clocks:
-		// by their ids the deliveries of an event are in order.
-		made := now
-		if next := old.ID.Time().Add(time.Millisecond); next.After(made) {
-			made = next
-		}
-		again = kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(made, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
-			Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
-		}
+		again = newReplay(&old, now)
 		batch := &pgx.Batch{}
-		batch.Queue(`
-			INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
-				takeovers, last_status_code, last_error_code, replay_of, size, created_at)
-			VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9)`,
-			part(again.ID), id(again.ID), id(again.EventID), id(again.EndpointID), id(again.TenantID), again.DueAt,
-			id(again.ReplayOf), again.Size, again.CreatedAt)
-		batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(old.ID), id(old.ID), id(again.ID))
+		queueReplay(batch, again, kapsel.ReplayID{})
 		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
 	}
 	return again, nil
+}
+
+// newReplay is a pending delivery, due now, that repeats one. Its id comes after the old one's,
+// also within a millisecond and whatever the clocks: by their ids the deliveries of an event
+// are in order.
+func newReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
+	made := now
+	if next := old.ID.Time().Add(time.Millisecond); next.After(made) {
+		made = next
+	}
+	return kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(made, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
+		Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
+	}
+}
+
+// queueReplay adds the writes of a new delivery, made by a bulk replay if that is not zero.
+func queueReplay(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
+	batch.Queue(`
+		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
+			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10)`,
+		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay))
+	batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
 }
 
 // newestOr is the delivery with an id, the last one for the zero id; zero: there is none.

@@ -190,6 +190,29 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.CancelWaiting(ctx, ep.ID, now, 10)
 	must(err)
+	replay := kapsel.Replay{
+		ID: kapsel.NewReplayID(now), TenantID: tenant.ID, Since: now.Add(-time.Hour), Statuses: []kapsel.DeliveryStatus{kapsel.Canceled},
+		Rate: 1, Status: kapsel.ReplayRunning, CreatedAt: now,
+	}
+	for _, with := range [][]kapsel.DeliveryStatus{{kapsel.Delivered}, {kapsel.Canceled}} {
+		replay.Statuses = with
+		_, _, err = s.CountReplay(ctx, replay, 10, 10)
+		must(err)
+	}
+	must(s.CreateReplay(ctx, replay))
+	if made, _, err := s.StepReplay(ctx, replay.ID, now, 10); err != nil || made == 0 {
+		t.Fatalf("made %d, %v", made, err)
+	}
+	_, err = s.ListReplays(ctx, tenant.ID, store.Page[kapsel.ReplayID]{Limit: 10})
+	must(err)
+	_, err = s.MoveReplay(ctx, tenant.ID, replay.ID, kapsel.ReplayRunning, now)
+	must(err)
+	_, err = s.CancelWaiting(ctx, ep.ID, now, 10)
+	must(err)
+	for range 2 {
+		_, _, err = s.StepReplay(ctx, replay.ID, now, 10)
+		must(err)
+	}
 	_, err = s.DeleteFinished(ctx, tenant.ID, now.Add(time.Hour), 10)
 	must(err)
 	_, err = s.DeleteExpiredKeys(ctx, now.Add(time.Hour), 10)

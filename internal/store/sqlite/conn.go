@@ -291,6 +291,8 @@ func (s *stmt) bind(args ...any) *stmt {
 			s.id(v)
 		case kapsel.NodeID:
 			s.id(v)
+		case kapsel.ReplayID:
+			s.id(v)
 		default:
 			panic(fmt.Sprintf("bind %T", a))
 		}

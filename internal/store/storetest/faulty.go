@@ -25,7 +25,7 @@ const (
 var ErrInjected = errors.New("injected fault")
 
 // Faulty wraps a store. Before each call of Inbox, Queue, Housekeeping, Settings, Endpoint,
-// Tenant, Time and Ping, plan is asked by the method's name what goes wrong; it may be
+// Tenant, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
 // asked by many goroutines at once, and may block to hold the call back. The other methods
 // are the store's own.
 func Faulty(s store.Store, plan func(method string) Fault) store.Store {
@@ -176,6 +176,22 @@ func (f *faulty) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMo
 		return b, err
 	})
 	return b.count, b.oldest, err
+}
+
+func (f *faulty) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
+	return try(f, "RunningReplays", func() ([]kapsel.Replay, error) { return f.Store.RunningReplays(ctx, limit) })
+}
+
+func (f *faulty) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (int, bool, error) {
+	type step struct {
+		made int
+		more bool
+	}
+	s, err := try(f, "StepReplay", func() (s step, err error) {
+		s.made, s.more, err = f.Store.StepReplay(ctx, id, now, limit)
+		return s, err
+	})
+	return s.made, s.more, err
 }
 
 func (f *faulty) Time(ctx context.Context) (time.Time, error) {

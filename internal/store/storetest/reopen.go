@@ -56,6 +56,21 @@ var reopening = []struct {
 		w.same("the counter goes on", revision+1, w.settings(0).Revision)
 	}},
 
+	{"F-A10 a replay goes on where it was", func(w *world, reopen func() store.Store) {
+		for range 10 {
+			w.finished(w.endpoint, refusal)
+		}
+		r := w.newReplay()
+		made, more := w.step(r.ID, 4)
+		w.same("made", 4, made)
+		w.same("more", true, more)
+		w.must(w.store.Close())
+		w.store = reopen()
+		w.same("made", 6, w.walkOut(r.ID, 4))
+		w.same("created", 10, w.readReplay(r.ID).Created)
+		w.same("deliveries", 20, len(w.deliveries(w.endpoint)))
+	}},
+
 	{"Close waits for writes under way, and what was acknowledged is there", func(w *world, reopen func() store.Store) {
 		const writers = 16
 		var acknowledged sync.Map

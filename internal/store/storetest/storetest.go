@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Directory", directing},
 		{"Settings", settling},
 		{"Archive", archiving},
+		{"Replays", replaying},
 		{"Answers", answering},
 		{"Housekeeping", keeping},
 	} {

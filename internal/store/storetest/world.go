@@ -71,7 +71,7 @@ func diff(want, got any) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(),
 		cmp.FilterValues(func(a, b []byte) bool { return len(a)+len(b) > 0 }, cmp.Comparer(bytes.Equal)),
 		idText[kapsel.TenantID](), idText[kapsel.KeyID](), idText[kapsel.EndpointID](), idText[kapsel.EventID](),
-		idText[kapsel.DeliveryID](), idText[kapsel.AttemptID](), idText[kapsel.SecretID](), idText[kapsel.NodeID]())
+		idText[kapsel.DeliveryID](), idText[kapsel.AttemptID](), idText[kapsel.SecretID](), idText[kapsel.NodeID](), idText[kapsel.ReplayID]())
 }
 
 // idText shows ids as people read them.

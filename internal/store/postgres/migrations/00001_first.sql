@@ -126,12 +126,14 @@ CREATE TABLE deliveries (
     size             integer NOT NULL,
     created_at       timestamptz NOT NULL,
     finished_at      timestamptz,
+    replay_id        uuid, -- the bulk replay that made it
     PRIMARY KEY (part, id),
     CONSTRAINT deliveries_pending CHECK ((status = 0) = (due_at IS NOT NULL)),
     CONSTRAINT deliveries_held CHECK ((status = 1) = (node IS NOT NULL) AND (status = 1) = (token IS NOT NULL)),
     CONSTRAINT deliveries_finished CHECK ((status >= 2) = (finished_at IS NOT NULL)),
     CONSTRAINT deliveries_counts CHECK (counted BETWEEN 0 AND attempts AND takeovers >= 0),
-    CONSTRAINT deliveries_replayed CHECK (replayed_as IS NULL OR status >= 2)
+    CONSTRAINT deliveries_replayed CHECK (replayed_as IS NULL OR status >= 2),
+    CONSTRAINT deliveries_replay CHECK (replay_id IS NULL OR replay_of IS NOT NULL)
 ) WITH (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.02,
@@ -146,6 +148,9 @@ CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
 CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
 -- What ended badly: what people look for.
 CREATE INDEX deliveries_ended ON deliveries (endpoint_id, id) WHERE status IN (3, 4, 5);
+-- Of a bulk replay: what it made, once of each, and how it ended.
+CREATE UNIQUE INDEX deliveries_replay_once ON deliveries (replay_id, replay_of) WHERE replay_id IS NOT NULL;
+CREATE INDEX deliveries_replay_status ON deliveries (replay_id, status) WHERE replay_id IS NOT NULL;
 
 CREATE TABLE attempts (
     part             smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
@@ -208,3 +213,28 @@ CREATE TABLE answers (
 );
 CREATE INDEX answers_expiry ON answers (expires_at);
 CREATE INDEX answers_sealed ON answers (created_at) WHERE sealed AND body IS NOT NULL;
+
+-- Bulk replays. at_endpoint and at_delivery are the cursor: what was looked at so far of the
+-- endpoints, in the order of their ids, and of one's deliveries. walked: all was. delivered
+-- and failed are counted when the replay is done; until then they are of its deliveries.
+CREATE TABLE replays (
+    id          uuid PRIMARY KEY,
+    tenant_id   uuid NOT NULL,
+    endpoint_id uuid,
+    since       timestamptz NOT NULL,
+    until       timestamptz,
+    statuses    integer NOT NULL, -- a bit for each
+    rate        integer NOT NULL,
+    status      text NOT NULL CHECK (status IN ('running', 'paused', 'canceled', 'done')),
+    total       integer NOT NULL,
+    created     integer NOT NULL,
+    delivered   integer NOT NULL,
+    failed      integer NOT NULL,
+    created_at  timestamptz NOT NULL,
+    finished_at timestamptz CHECK ((finished_at IS NOT NULL) = (status IN ('canceled', 'done'))),
+    at_endpoint uuid NOT NULL,
+    at_delivery uuid NOT NULL,
+    walked      boolean NOT NULL
+);
+CREATE INDEX replays_tenant ON replays (tenant_id, id);
+CREATE INDEX replays_running ON replays (id) WHERE status = 'running';

@@ -138,7 +138,8 @@ CREATE TABLE deliveries (
     replayed_as      BLOB CHECK (replayed_as IS NULL OR status >= 2),
     size             INTEGER NOT NULL,
     created_at       INTEGER NOT NULL,
-    finished_at      INTEGER CHECK ((finished_at IS NOT NULL) = (status >= 2))
+    finished_at      INTEGER CHECK ((finished_at IS NOT NULL) = (status >= 2)),
+    replay_id        BLOB CHECK (replay_id IS NULL OR replay_of IS NOT NULL) -- the bulk replay that made it
 ) STRICT, WITHOUT ROWID;
 -- A delivery is in one of these indexes at a time, and in none once it was delivered. What
 -- waits, by when it is due:
@@ -153,6 +154,9 @@ CREATE INDEX deliveries_replayed ON deliveries (endpoint_id, id) WHERE replayed_
 CREATE INDEX deliveries_retried_event ON deliveries (endpoint_id, event_id) WHERE status = 0 AND attempts > 0;
 -- An endpoint's deliveries are found by its events; these are the others.
 CREATE INDEX deliveries_replays ON deliveries (endpoint_id, id) WHERE replay_of IS NOT NULL;
+-- Of a bulk replay: what it made, once of each, and how it ended.
+CREATE UNIQUE INDEX deliveries_replay_once ON deliveries (replay_id, replay_of) WHERE replay_id IS NOT NULL;
+CREATE INDEX deliveries_replay_status ON deliveries (replay_id, status) WHERE replay_id IS NOT NULL;
 
 -- A delivery's attempts are a list: the delivery names the last one, each the one before it.
 CREATE TABLE attempts (
@@ -198,3 +202,28 @@ CREATE TABLE answers (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX answers_expiry ON answers (expires_at);
 CREATE INDEX answers_sealed ON answers (created_at) WHERE sealed = 1 AND body IS NOT NULL;
+
+-- Bulk replays. at_endpoint and at_event are the cursor: what was looked at so far of the
+-- endpoints, in the order of their ids, and of one's events. walked: all was. delivered and
+-- failed are counted when the replay is done; until then they are of its deliveries.
+CREATE TABLE replays (
+    id          BLOB PRIMARY KEY CHECK (length(id) = 16),
+    tenant_id   BLOB NOT NULL,
+    endpoint_id BLOB,
+    since       INTEGER NOT NULL,
+    until       INTEGER,
+    statuses    INTEGER NOT NULL, -- a bit for each
+    rate        INTEGER NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('running', 'paused', 'canceled', 'done')),
+    total       INTEGER NOT NULL,
+    created     INTEGER NOT NULL,
+    delivered   INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    finished_at INTEGER CHECK ((finished_at IS NOT NULL) = (status IN ('canceled', 'done'))),
+    at_endpoint BLOB NOT NULL,
+    at_event    BLOB NOT NULL,
+    walked      INTEGER NOT NULL CHECK (walked IN (0, 1))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX replays_tenant ON replays (tenant_id, id);
+CREATE INDEX replays_running ON replays (id) WHERE status = 'running';

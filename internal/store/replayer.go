@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+const (
+	// replayBatch bounds one step of a replay, so that it never holds up the hot path for long.
+	replayBatch = 100
+	// replaysAtOnce is how many replays go on at the same time; others wait for their end.
+	replaysAtOnce = 100
+	// replayEvery is a replay's rhythm: as many deliveries as its rate says, every second.
+	replayEvery = time.Second
+)
+
+// Replayer makes the deliveries of running replays. Of all nodes one does it at a time, by a
+// lease row, so that a replay's rate is that of all nodes together. All that it knows is in
+// the store: after a crash, this node or another goes on where the last step ended.
+type Replayer struct {
+	Store interface {
+		Replays
+		Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
+	}
+	Clock *Clock
+	Node  kapsel.NodeID
+	Log   *slog.Logger
+}
+
+// Run works every second until ctx ends.
+func (r *Replayer) Run(ctx context.Context) {
+	tick := time.NewTicker(replayEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.turn(ctx); err != nil && ctx.Err() == nil {
+			r.Log.Warn("a replay could not go on; trying again", "error", err)
+		}
+	}
+}
+
+// turn makes what a second allows of each running replay, if this node leads the duty.
+func (r *Replayer) turn(ctx context.Context) error {
+	running, err := r.Store.RunningReplays(ctx, replaysAtOnce)
+	if err != nil || len(running) == 0 {
+		return err
+	}
+	leads, err := r.Store.Lead(ctx, "replays", r.Node, r.Clock.Now(), 5*replayEvery)
+	if err != nil || !leads {
+		return err
+	}
+	// One step of each after the other, so that none waits for another's end. A turn that takes
+	// long ends with what it has made: the next one asks for the lease again.
+	ctx, cancel := context.WithTimeout(ctx, 3*replayEvery)
+	defer cancel()
+	var failed error
+	for len(running) > 0 && ctx.Err() == nil {
+		rest := running[:0]
+		for _, replay := range running {
+			made, more, err := r.Store.StepReplay(ctx, replay.ID, r.Clock.Now(), min(replay.Rate, replayBatch))
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("replay %s: %w", replay.ID, err))
+				continue
+			}
+			if replay.Rate -= made; more && replay.Rate > 0 { // what is left of this second's
+				rest = append(rest, replay)
+			}
+		}
+		running = rest
+	}
+	return failed
+}

@@ -1,0 +1,323 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate, status,
+	total, created, delivered, failed, created_at, finished_at`
+
+func scanReplay(s *stmt) (r kapsel.Replay, _ error) {
+	return kapsel.Replay{
+		ID: s.colID(), TenantID: s.colID(), EndpointID: s.colID(), Since: s.colTime(), Until: s.colTime(),
+		Statuses: statusesOf(s.colInt()), Rate: int(s.colInt()), Status: kapsel.ReplayStatus(s.colText()),
+		Total: int(s.colInt()), Created: int(s.colInt()), Delivered: int(s.colInt()), Failed: int(s.colInt()),
+		CreatedAt: s.colTime(), FinishedAt: s.colTime(),
+	}, nil
+}
+
+// statusBits is a set of states as a bit for each.
+func statusBits(statuses []kapsel.DeliveryStatus) (bits int64) {
+	for _, s := range statuses {
+		bits |= 1 << s
+	}
+	return bits
+}
+
+// statusesOf is the set of statusBits, in the order of the states.
+func statusesOf(bits int64) (statuses []kapsel.DeliveryStatus) {
+	for s := kapsel.Pending; s <= kapsel.Canceled; s++ {
+		if bits&(1<<s) != 0 {
+			statuses = append(statuses, s)
+		}
+	}
+	return statuses
+}
+
+// replayCursor is how far the set of a replay was walked: the endpoints below one, and of
+// that one the events up to one.
+type replayCursor struct {
+	endpoint kapsel.EndpointID
+	event    kapsel.EventID
+}
+
+// walkReplay looks at the next candidates of a replay, about n of them, and returns those in
+// the set, the cursor behind them, and whether that is the end.
+func (s *Store) walkReplay(c *conn, r *kapsel.Replay, at replayCursor, n int) (set []kapsel.Delivery, next replayCursor, end bool, err error) {
+	for n > 0 {
+		if at, end, err = endpointFrom(c, r, at); err != nil || end {
+			return set, at, end, err
+		}
+		events, err := s.replayCandidates(c, r, at, n)
+		if err != nil {
+			return nil, at, false, err
+		}
+		for _, id := range events {
+			found, err := eventRecord(c, r.TenantID, id, eventColumns)
+			if kapsel.CodeOf(err) == kapsel.NotFound {
+				continue
+			}
+			if err != nil {
+				return nil, at, false, err
+			}
+			if d := newest(&found); len(d) == 1 && r.Has(&d[0], found.Event.ReceivedAt) {
+				set = append(set, d[0])
+			}
+		}
+		if len(events) < n {
+			at = replayCursor{endpoint: after(at.endpoint)}
+		} else {
+			at.event = events[n-1]
+		}
+		n -= len(events) + 1 // the endpoint costs something, too
+	}
+	return set, at, false, nil
+}
+
+// endpointFrom moves a cursor to the next endpoint of a replay that is not deleted, if it is
+// not at one.
+func endpointFrom(c *conn, r *kapsel.Replay, at replayCursor) (_ replayCursor, end bool, err error) {
+	query, args := `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL ORDER BY id LIMIT 1`, []any{r.TenantID, at.endpoint[:]}
+	if !r.EndpointID.IsZero() {
+		query, args = `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL AND id = ?`, append(args, r.EndpointID)
+	}
+	var found kapsel.EndpointID
+	ok, err := c.query(query, args...).one(func(s *stmt) { found = s.colID() })
+	if ok && found != at.endpoint {
+		at = replayCursor{endpoint: found}
+	}
+	return at, !ok, err
+}
+
+// after is the next id.
+func after[ID ~[16]byte](id ID) ID {
+	for i := len(id) - 1; i >= 0; i-- {
+		if id[i]++; id[i] != 0 {
+			break
+		}
+	}
+	return id
+}
+
+// replayCandidates are the next n events at a cursor's endpoint that may have a delivery in
+// the set, in the order of their ids.
+func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at replayCursor, n int) (ids []kapsel.EventID, err error) {
+	from, to := at.event[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // what has ended was received before
+	if low := firstID(r.Since.Add(-s.eventSkew.get())); bytes.Compare(low, from) > 0 {
+		from = low
+	}
+	if !r.Until.IsZero() {
+		if high := firstID(r.Until.Add(s.eventSkew.get() + time.Millisecond)); bytes.Compare(high, to) < 0 {
+			to = high
+		}
+	}
+	for _, status := range r.Statuses {
+		var q *stmt
+		if status == kapsel.Delivered {
+			q = c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).id(at.endpoint)
+		} else {
+			q = c.stmt(`SELECT event_id FROM deliveries
+				WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id > ? AND event_id < ?
+				ORDER BY event_id LIMIT ?`).id(at.endpoint).int(int64(status))
+		}
+		q.blob(from).blob(to).int(int64(n))
+		for q.next() {
+			ids = append(ids, q.colID())
+		}
+		if err := q.end(); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(ids, func(a, b kapsel.EventID) int { return bytes.Compare(a[:], b[:]) })
+	ids = slices.Compact(ids)
+	return ids[:min(n, len(ids))], nil
+}
+
+// CountReplay implements store.Replays.
+func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error) {
+	var at replayCursor
+	for end := false; !end && count < atMost; {
+		var set []kapsel.Delivery
+		err := s.read(ctx, func(c *conn) (err error) {
+			set, at, end, err = s.walkReplay(c, &r, at, page)
+			return err
+		})
+		if err != nil {
+			return 0, nil, err
+		}
+		some = append(some, set[:min(len(set), sample-len(some))]...)
+		count += len(set)
+	}
+	return count, some, nil
+}
+
+// CreateReplay implements store.Replays.
+func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		if err := absent(c, "replays", r.ID); err != nil {
+			return err
+		}
+		return c.exec(`INSERT INTO replays (`+replayColumns+`, at_endpoint, at_event, walked)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, statusBits(r.Statuses), r.Rate, string(r.Status),
+			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, r.FinishedAt, bottom[:], bottom[:])
+	})
+}
+
+// replayOf reads a tenant's replay, or anybody's when tenant is zero, as its row is.
+func replayOf(c *conn, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error) {
+	r, err := live(c.query(`SELECT `+replayColumns+` FROM replays WHERE id = ?`, id), "replay", scanReplay)
+	if err == nil && !tenant.IsZero() && r.TenantID != tenant {
+		err = store.NotFound("replay")
+	}
+	return r, err
+}
+
+// countEnded sets how a replay's deliveries have ended, unless it is done and knows.
+func countEnded(c *conn, r *kapsel.Replay) error {
+	if r.Status == kapsel.ReplayDone {
+		return nil
+	}
+	r.Delivered, r.Failed = 0, 0
+	q := c.query(`SELECT status, count(*) FROM deliveries WHERE replay_id = ? AND status >= 2 GROUP BY status`, r.ID)
+	for q.next() {
+		status, n := kapsel.DeliveryStatus(q.colInt()), int(q.colInt())
+		if status == kapsel.Delivered {
+			r.Delivered = n
+		} else {
+			r.Failed += n
+		}
+	}
+	return q.end()
+}
+
+// ReadReplay implements store.Replays.
+func (s *Store) ReadReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID) (r kapsel.Replay, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		if r, err = replayOf(c, tenant, id); err != nil {
+			return err
+		}
+		return countEnded(c, &r)
+	})
+	if err != nil {
+		return kapsel.Replay{}, err
+	}
+	return r, nil
+}
+
+// ListReplays implements store.Replays.
+func (s *Store) ListReplays(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.ReplayID]) (all []kapsel.Replay, err error) {
+	if tenant.IsZero() {
+		all, err = list(s, ctx, p.Limit, scanReplay, `SELECT `+replayColumns+` FROM replays
+			WHERE id < ? ORDER BY id DESC LIMIT ?`, before(p.Before))
+	} else {
+		all, err = list(s, ctx, p.Limit, scanReplay, `SELECT `+replayColumns+` FROM replays
+			WHERE tenant_id = ? AND id < ? ORDER BY id DESC LIMIT ?`, tenant, before(p.Before))
+	}
+	for i := range all {
+		if err == nil {
+			err = s.read(ctx, func(c *conn) error { return countEnded(c, &all[i]) })
+		}
+	}
+	return all, err
+}
+
+// MoveReplay implements store.Replays.
+func (s *Store) MoveReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID, to kapsel.ReplayStatus, now time.Time) (r kapsel.Replay, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		was, err := replayOf(c, tenant, id)
+		if err != nil {
+			return err
+		}
+		if r, err = was.Move(to, now); err != nil {
+			return err
+		}
+		return c.exec(`UPDATE replays SET status = ?, finished_at = ? WHERE id = ?`, string(r.Status), r.FinishedAt, id)
+	})
+	if err != nil {
+		return kapsel.Replay{}, err
+	}
+	return s.ReadReplay(ctx, tenant, id)
+}
+
+// RunningReplays implements store.Replays.
+func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
+	return list(s, ctx, limit, scanReplay, `SELECT `+replayColumns+` FROM replays
+		WHERE status = 'running' ORDER BY id LIMIT ?`)
+}
+
+// StepReplay implements store.Replays. A crash before the commit leaves the cursor where it
+// was and none of the deliveries; after it, the cursor is behind them.
+func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		made, more = 0, false
+		r, err := replayOf(c, kapsel.TenantID{}, id)
+		if err != nil || r.Status != kapsel.ReplayRunning {
+			return err
+		}
+		var at replayCursor
+		var walked bool
+		_, err = c.query(`SELECT at_endpoint, at_event, walked FROM replays WHERE id = ?`, id).
+			one(func(s *stmt) { at = replayCursor{s.colID(), s.colID()}; walked = s.colBool() })
+		if err != nil {
+			return err
+		}
+		if walked {
+			return finishReplay(c, &r, now)
+		}
+		set, at, end, err := s.walkReplay(c, &r, at, limit)
+		if err != nil {
+			return err
+		}
+		for i := range set {
+			if err := repeat(c, &set[i], r.ID, now); err != nil {
+				return err
+			}
+		}
+		made, more = len(set), !end
+		return c.exec(`UPDATE replays SET created = created + ?, at_endpoint = ?, at_event = ?, walked = ? WHERE id = ?`,
+			made, at.endpoint[:], at.event[:], end, id)
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	return made, more, nil
+}
+
+// repeat makes a new delivery that repeats one for a bulk replay.
+func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time) error {
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, old.EventID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
+		Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
+	}
+	if err := c.insertDelivery(&d); err != nil {
+		return err
+	}
+	if err := c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, replay, d.ID); err != nil {
+		return err
+	}
+	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, old.ID)
+}
+
+// finishReplay makes a replay done, whose set was walked, when all that it made has ended.
+func finishReplay(c *conn, r *kapsel.Replay, now time.Time) error {
+	open, err := c.query(`SELECT 1 FROM deliveries WHERE replay_id = ? AND status < 2 LIMIT 1`, r.ID).one(func(*stmt) {})
+	if err != nil || open {
+		return err
+	}
+	if err := countEnded(c, r); err != nil {
+		return err
+	}
+	done, err := r.Move(kapsel.ReplayDone, now)
+	if err != nil {
+		return err
+	}
+	return c.exec(`UPDATE replays SET status = ?, delivered = ?, failed = ?, finished_at = ? WHERE id = ?`,
+		string(done.Status), done.Delivered, done.Failed, done.FinishedAt, r.ID)
+}
