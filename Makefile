@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test check fmt chaos perf docker clean tools
+.PHONY: help build test check fmt chaos fuzz interop perf docker clean tools
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -31,6 +31,15 @@ fmt: ## format all Go files
 
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts (about an hour)
 	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/e2e/...
+	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress
+	$(MAKE) fuzz
+
+fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)
+	scripts/fuzz $(or $(FUZZTIME),5m) ./internal/signature ./internal/egress
+
+interop: ## verify what Kapsel sends, and sign what it gets, with the libraries in JavaScript (needs Node and npm)
+	cd interop && npm ci --ignore-scripts --no-audit --no-fund
+	$(GO) test -tags interop -run Interop -count=1 -v ./internal/e2e
 
 perf: tools ## measure every promise that has a number, beside its limit (a quiet machine, please)
 	$(GO) test -tags perf -run Perf -timeout 60m -count=1 -v ./internal/e2e

@@ -127,18 +127,31 @@ func (e *handshakeError) Unwrap() error { return e.err }
 func New(cfg Config) http.RoundTripper {
 	t := NewTransport(cfg)
 	if cfg.SelfPath == "" {
-		return t
+		return strict{t}
 	}
 	own := cfg
 	own.Self = nil
-	return &bySelfPath{path: cfg.SelfPath, own: NewTransport(own), other: t}
+	return &bySelfPath{path: cfg.SelfPath, own: strict{NewTransport(own)}, other: strict{t}}
+}
+
+// strict refuses what net/http takes for a response and HTTP does not: a status such as 000,
+// whose number would read as "no answer".
+type strict struct{ *http.Transport }
+
+func (t strict) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(r)
+	if err == nil && resp.StatusCode < 100 {
+		resp.Body.Close()
+		return nil, errors.New("the response's status is not a number from 100 up")
+	}
+	return resp, err
 }
 
 // bySelfPath keeps the connections for SelfPath apart, so that no other request goes out on
 // a connection that was dialled for it.
 type bySelfPath struct {
 	path       string
-	own, other *http.Transport
+	own, other strict
 }
 
 func (t *bySelfPath) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -465,7 +465,7 @@ func TestDestination_F_D18(t *testing.T) {
 
 // pipeTo is a transport whose connections are pipes that serve answers, for tests in
 // bubbles: there, time passes when everything waits.
-func pipeTo(t *testing.T, serve func(conn net.Conn, r *bufio.Reader)) *http.Transport {
+func pipeTo(t *testing.T, serve func(conn net.Conn, r *bufio.Reader)) http.RoundTripper {
 	var serving sync.WaitGroup
 	tr := NewTransport(Config{})
 	tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
@@ -477,7 +477,7 @@ func pipeTo(t *testing.T, serve func(conn net.Conn, r *bufio.Reader)) *http.Tran
 		return ours, nil
 	}
 	t.Cleanup(func() { tr.CloseIdleConnections(); serving.Wait() })
-	return tr
+	return strict{tr}
 }
 
 var anywhere = &url.URL{Scheme: "http", Host: "destination.example", Path: "/"}
@@ -623,6 +623,7 @@ func FuzzResponseCapture(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 101 S\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 000 Nothing\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		rt := pipeTo(t, func(conn net.Conn, r *bufio.Reader) {
 			if _, err := http.ReadRequest(r); err == nil {
