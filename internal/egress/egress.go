@@ -134,15 +134,14 @@ func New(cfg Config) http.RoundTripper {
 	return &bySelfPath{path: cfg.SelfPath, own: strict{NewTransport(own)}, other: strict{t}}
 }
 
-// strict refuses what net/http takes for a response and HTTP does not: a status such as 000,
-// whose number would read as "no answer".
+// strict refuses the one status that net/http takes and that would read as "no answer": 000.
 type strict struct{ *http.Transport }
 
 func (t strict) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
-	if err == nil && resp.StatusCode < 100 {
+	if err == nil && resp.StatusCode == 0 {
 		resp.Body.Close()
-		return nil, errors.New("the response's status is not a number from 100 up")
+		return nil, errors.New("the response's status is 000")
 	}
 	return resp, err
 }

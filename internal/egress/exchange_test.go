@@ -341,6 +341,7 @@ func TestDestinationAnswers(t *testing.T) {
 		"F-D11 101":                       {raw: "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nnever read", status: 101},
 		"F-D11 999":                       {raw: "HTTP/1.1 999 What\r\nContent-Length: 2\r\n\r\nok", status: 999, body: "ok"},
 		"F-D11 099":                       {raw: "HTTP/1.1 099 What\r\nContent-Length: 2\r\n\r\nok", status: 99, body: "ok"},
+		"F-D11 000":                       {raw: "HTTP/1.1 000 What\r\nContent-Length: 2\r\n\r\nok", code: kapsel.BadResponse},
 		"F-D11 204 with a body":           {raw: "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", status: 204},
 		"F-D11 four digits":               {raw: "HTTP/1.1 2000 What\r\n\r\n", code: kapsel.BadResponse},
 		"F-D12 301":                       {raw: "HTTP/1.1 301 Moved\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", status: 301},
