@@ -244,8 +244,17 @@ func setTime(query url.Values, name string, value time.Time) {
 // Duration is a duration that is a Go duration string in JSON, such as "30s".
 type Duration time.Duration
 
-// String is the duration as Go writes it.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String is the duration as Go writes it, without the units at its end that are zero: 24h.
+func (d Duration) String() string {
+	text := time.Duration(d).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
 
 // MarshalText writes the duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }

@@ -147,7 +147,7 @@ func TestRequests(t *testing.T) {
 }
 
 func TestOptionalKeepsNullAndAbsent(t *testing.T) {
-	const text = `{"limits":{"endpoints":null,"ingest_burst":5,"retention":"1h0m0s"}}`
+	const text = `{"limits":{"endpoints":null,"ingest_burst":5,"retention":"1h"}}`
 	var in TenantPatch
 	if err := json.Unmarshal([]byte(text), &in); err != nil {
 		t.Fatal(err)

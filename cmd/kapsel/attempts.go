@@ -16,7 +16,7 @@ type attemptsCmd struct {
 }
 
 type attemptsList struct {
-	Delivery string `arg:"" placeholder:"DELIVERY" help:"A delivery's id, dlv_…"`
+	Delivery string `arg:"" name:"delivery" help:"A delivery's id, dlv_…"`
 	most
 }
 
@@ -72,7 +72,7 @@ func answerBody(a client.Attempt) string {
 }
 
 type attemptsGet struct {
-	ID string `arg:"" placeholder:"ATTEMPT" help:"An attempt's id, att_…"`
+	ID string `arg:"" name:"attempt" help:"An attempt's id, att_…"`
 }
 
 // Help has an example.

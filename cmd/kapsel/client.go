@@ -157,11 +157,9 @@ func (s *session) show(v any, id string, human func(io.Writer)) error {
 }
 
 func (s *session) json(v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("print the answer: %w", err)
-	}
-	return printed(fmt.Fprintf(s.out, "%s\n", text))
+	e := json.NewEncoder(s.out)
+	e.SetEscapeHTML(false)
+	return printed(0, e.Encode(v))
 }
 
 // removed tells people what was done to an object that is gone.
@@ -274,7 +272,7 @@ func or[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
-// if there is a value, as a fact; "" for nil.
+// there is what a pointer points to, "" for nil: no fact.
 func there[T any](p *T) string {
 	if p == nil {
 		return ""

@@ -19,7 +19,7 @@ type deliveriesCmd struct {
 
 // deliveryID is the argument of commands that are about one delivery.
 type deliveryID struct {
-	ID string `arg:"" placeholder:"DELIVERY" help:"A delivery's id, dlv_…"`
+	ID string `arg:"" name:"delivery" help:"A delivery's id, dlv_…"`
 }
 
 type deliveriesList struct {

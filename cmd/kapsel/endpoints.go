@@ -32,7 +32,7 @@ type endpointsCmd struct {
 
 // endpointID is the argument of commands that are about one endpoint.
 type endpointID struct {
-	ID string `arg:"" placeholder:"ENDPOINT" help:"An endpoint's id, ep_…"`
+	ID string `arg:"" name:"endpoint" help:"An endpoint's id, ep_…"`
 }
 
 // ofTenant narrows what the admin key sees.

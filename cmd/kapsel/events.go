@@ -20,7 +20,7 @@ type eventsCmd struct {
 
 // eventID is the argument of commands that are about one event.
 type eventID struct {
-	ID string `arg:"" placeholder:"EVENT" help:"An event's id, evt_…"`
+	ID string `arg:"" name:"event" help:"An event's id, evt_…"`
 }
 
 type eventsList struct {

@@ -85,7 +85,7 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 
 type keysRevoke struct {
 	keysOf
-	ID string `arg:"" placeholder:"KEY" help:"The key's id, key_…"`
+	ID string `arg:"" name:"key" help:"The key's id, key_…"`
 }
 
 // Help has an example.

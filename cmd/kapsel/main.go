@@ -83,7 +83,7 @@ func run(args []string, io streams) (code int) {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintln(io.err, "kapsel:", err)
+		fmt.Fprintf(io.err, "kapsel: %v; see %s --help\n", err, commandOf(err))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -105,6 +105,20 @@ func run(args []string, io streams) (code int) {
 		return 1
 	}
 	return 0
+}
+
+// commandOf is the command that a command line asks for, as far as it could be read.
+func commandOf(err error) string {
+	name := "kapsel"
+	var unread *kong.ParseError
+	if errors.As(err, &unread) {
+		for _, step := range unread.Context.Path {
+			if step.Command != nil {
+				name += " " + step.Command.Name
+			}
+		}
+	}
+	return name
 }
 
 type versionCmd struct{}

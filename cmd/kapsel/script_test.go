@@ -22,16 +22,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// asProgram in the environment makes this test's binary the program.
-const asProgram = "KAPSEL_TEST_AS_PROGRAM"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
 // TestScripts runs the scripts in testdata: the program, in an empty directory, with free
 // ports in place of those that the scripts name. A line is a command:
 //
@@ -47,6 +37,10 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("there are no scripts", err)
 	}
+	bin := filepath.Join(t.TempDir(), "kapsel")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v\n%s", err, out)
+	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +48,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := newScript(t)
+			s := newScript(t, bin)
 			n := 0
 			for line := range strings.Lines(string(text)) {
 				n++
@@ -69,6 +63,7 @@ func TestScripts(t *testing.T) {
 // script is the state of a script that runs.
 type script struct {
 	t              *testing.T
+	bin            string
 	dir            string
 	ports          *strings.Replacer // of the ports that scripts name
 	vars           map[string]string
@@ -77,8 +72,8 @@ type script struct {
 	exit           int
 }
 
-func newScript(t *testing.T) *script {
-	s := &script{t: t, dir: t.TempDir(), vars: map[string]string{}, listen: freePort(t)}
+func newScript(t *testing.T, bin string) *script {
+	s := &script{t: t, bin: bin, dir: t.TempDir(), vars: map[string]string{}, listen: freePort(t)}
 	s.ports = strings.NewReplacer("127.0.0.1:8080", s.listen, "127.0.0.1:3000", freePort(t))
 	if err := os.WriteFile(filepath.Join(s.dir, "patch.json"), []byte(`{"rate_limit":null,"retry":{"max_attempts":3}}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -154,9 +149,9 @@ func (s *script) run(line string) error {
 
 // program is kapsel with the script's variables as its environment.
 func (s *script) program(args []string) *exec.Cmd {
-	cmd := exec.CommandContext(s.t.Context(), os.Args[0], args...)
+	cmd := exec.CommandContext(s.t.Context(), s.bin, args...)
 	cmd.Dir = s.dir
-	cmd.Env = []string{asProgram + "=1", "HOME=" + s.dir, "KAPSEL_LISTEN=" + s.listen, "KAPSEL_METRICS_LISTEN=", "KAPSEL_URL=http://" + s.listen}
+	cmd.Env = []string{"HOME=" + s.dir, "KAPSEL_LISTEN=" + s.listen, "KAPSEL_METRICS_LISTEN=", "KAPSEL_URL=http://" + s.listen}
 	for name, value := range s.vars {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

@@ -20,7 +20,7 @@ type tenantsCmd struct {
 
 // tenantID is the argument of commands that are about one tenant.
 type tenantID struct {
-	ID string `arg:"" placeholder:"TENANT" help:"A tenant's id, ten_…"`
+	ID string `arg:"" name:"tenant" help:"A tenant's id, ten_…"`
 }
 
 type tenantsList struct{ most }
