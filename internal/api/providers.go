@@ -20,7 +20,7 @@ func (a *api) providers() {
 }
 
 func (a *api) listProviders(context.Context, *struct{}) (*out[Providers], error) {
-	return answer(Providers{mapped(signature.Providers(), func(name string) Provider { return Provider{name} })}), nil
+	return answer(Providers{mapped(signature.Describe(), viewProvider)}), nil
 }
 
 // Providers is the list of providers, by name. It has one page.
@@ -28,9 +28,24 @@ type Providers struct {
 	Data []Provider `json:"data"`
 }
 
-// Provider is a name for verification.provider.
+// Provider is a name for verification.provider, with what to paste where.
 type Provider struct {
-	Name string `json:"name"`
+	Name              string    `json:"name"`
+	Title             string    `json:"title" doc:"For people"`
+	Paste             string    `json:"paste" doc:"Where in the provider's settings ingest_url goes"`
+	Secret            string    `json:"secret" doc:"What verification.secrets takes"`
+	Find              string    `json:"find" doc:"Where the secret is"`
+	Headers           []string  `json:"headers" doc:"That carry signatures; none: the body does"`
+	Tolerance         *duration `json:"tolerance" nullable:"true" doc:"The default; null: no time is signed"`
+	Handshake         bool      `json:"handshake" doc:"The provider asks the URL to prove itself, which is answered"`
+	DeliveryIDHeaders []string  `json:"delivery_id_headers" doc:"That name a delivery, the same when it is sent again"`
+}
+
+func viewProvider(p signature.Provider) Provider {
+	return Provider{
+		Name: p.Name, Title: p.Title, Paste: p.Paste, Secret: p.Secret, Find: p.Find,
+		Headers: orEmpty(p.Headers), Tolerance: orNull(duration(p.Tolerance)), Handshake: p.Handshake, DeliveryIDHeaders: orEmpty(p.DeliveryID),
+	}
 }
 
 // SigningKeysQuery is which endpoint's keys are asked for.

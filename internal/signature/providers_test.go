@@ -55,7 +55,11 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	i := slices.IndexFunc(list, func(p Provider) bool { return p.Name == "slack" })
-	want := Provider{Name: "slack", Secret: "the app's signing secret", Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true}
+	want := Provider{
+		Name: "slack", Title: "Slack", Paste: "the app, Event Subscriptions, Request URL",
+		Secret: "the app's signing secret", Find: "the signing secret, under Basic Information",
+		Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true,
+	}
 	if diff := cmp.Diff(want, list[i]); diff != "" {
 		t.Errorf("slack (-want +got):\n%s", diff)
 	}

@@ -70,7 +70,10 @@ func Providers() []string {
 // Provider is what people need to know of a provider to set it up.
 type Provider struct {
 	Name       string
+	Title      string        // for people
+	Paste      string        // where in the provider's settings the ingest URL goes
 	Secret     string        // what to give as a secret
+	Find       string        // where it is
 	Headers    []string      // that carry signatures; none: the body does
 	Tolerance  time.Duration // the default; 0: no time is signed
 	Handshake  bool          // it asks the endpoint to prove itself
@@ -85,7 +88,7 @@ func Describe() []Provider {
 		if name == "hmac" {
 			p = hmacPreset(kapsel.Verification{})
 		}
-		about := Provider{Name: name, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery}
+		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery}
 		for _, h := range p.headers {
 			about.Headers = append(about.Headers, h.signature)
 		}

@@ -1,0 +1,87 @@
+package signature
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+//go:generate go test -run ^TestProvidersPage$ . -update
+
+var update = flag.Bool("update", false, "write docs/providers.md")
+
+// TestProvidersPage holds docs/providers.md to what the providers' presets say.
+func TestProvidersPage(t *testing.T) {
+	const file = "../../docs/providers.md"
+	want := providersPage()
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("docs/providers.md is not current; mend with go generate ./internal/signature")
+	}
+}
+
+func TestSetups(t *testing.T) {
+	for _, p := range Describe() {
+		if p.Title == "" || p.Paste == "" || p.Find == "" || p.Secret == "" {
+			t.Errorf("%s: nothing says how to set it up: %+v", p.Name, p)
+		}
+	}
+	if len(setups) != len(Providers()) {
+		t.Errorf("%d setups of %d providers", len(setups), len(Providers()))
+	}
+}
+
+func providersPage() string {
+	var b strings.Builder
+	b.WriteString(`<!-- Made by go generate ./internal/signature of what the code checks; do not edit. -->
+# Providers
+
+Kapsel checks what providers sign before it stores an event. An endpoint's ` + "`verification`" + ` names the provider and has its secrets:
+
+` + "```json" + `
+{"verification": {"provider": "github", "secrets": ["the webhook's secret"]}}
+` + "```" + `
+
+Paste the endpoint's ` + "`ingest_url`" + ` where the table says, and give Kapsel the secret from there. Several secrets may be set at once, for the time of a rotation. What is not signed with one of them is answered 401 E1001 and not stored.
+
+Where a time is signed, requests older or newer than the tolerance are refused; ` + "`verification.tolerance`" + ` changes it. Challenges by which a provider makes sure that the URL is yours are answered, and are no events. Where there is a delivery id, a repeated delivery is a duplicate without anything to set.
+
+| provider | name | paste the URL at | secret | found at | header | tolerance | challenge | delivery id |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+`)
+	for _, p := range Describe() {
+		tolerance, challenge := "", ""
+		if p.Tolerance > 0 {
+			tolerance = strings.TrimSuffix(p.Tolerance.String(), "0s")
+		}
+		if p.Handshake {
+			challenge = "answered"
+		}
+		header := "in the body"
+		if len(p.Headers) > 0 {
+			header = code(p.Headers)
+		}
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, code(p.DeliveryID))
+	}
+	b.WriteString(`
+Three of them sign the URL too (` + "`twilio`, `square`, `hubspot`" + `): set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. ` + "`mailgun`" + ` signs a time and a token but not the rest of the body, and ` + "`paypal`" + ` a checksum of it: there the connection's TLS is what keeps the body. ` + "`gitlab`" + ` with a secret token and ` + "`okta`" + ` send the secret itself.
+`)
+	return b.String()
+}
+
+func code(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "`" + strings.Join(names, "`, `") + "`"
+}
