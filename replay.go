@@ -47,7 +47,7 @@ const (
 )
 
 // DefaultReplayStatuses are the states that are replayed where none are named.
-func DefaultReplayStatuses() []DeliveryStatus { return []DeliveryStatus{DeadLetter, Failed} }
+func DefaultReplayStatuses() []DeliveryStatus { return []DeliveryStatus{Failed, DeadLetter} }
 
 // Validate says what is wrong with a replay that someone wants to make.
 func (r *Replay) Validate() []FieldError {

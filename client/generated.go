@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"iter"
 	"net/http"
 	"net/url"
@@ -179,6 +180,54 @@ func (c *Client) ReplayEvent(ctx context.Context, id string) (answer Delivery, e
 // ListProviders is GET /v1/providers: List the providers whose signatures can be checked.
 func (c *Client) ListProviders(ctx context.Context) (answer Providers, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/providers", nil, nil, &answer)
+	return answer, err
+}
+
+// ListReplaysFilter chooses what ListReplays shows; a zero field chooses all.
+type ListReplaysFilter struct {
+	TenantID string // With the admin key: the tenant that is meant
+}
+
+func (f ListReplaysFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListReplays is GET /v1/replays: List replays.
+func (c *Client) ListReplays(ctx context.Context, filter ListReplaysFilter) iter.Seq2[Replay, error] {
+	return pages[Replay](ctx, c, "/v1/replays", filter.values())
+}
+
+// CreateReplay is POST /v1/replays: Deliver again, at a rate, what has ended; a dry run only counts it.
+func (c *Client) CreateReplay(ctx context.Context, tenantID string, body ReplayInput) (answer json.RawMessage, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/replays", query, body, &answer)
+	return answer, err
+}
+
+// GetReplay is GET /v1/replays/{id}: Get a replay.
+func (c *Client) GetReplay(ctx context.Context, id string) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/replays/"+url.PathEscape(id), nil, nil, &answer)
+	return answer, err
+}
+
+// CancelReplay is POST /v1/replays/{id}/cancel: Make no more deliveries; those made go on.
+func (c *Client) CancelReplay(ctx context.Context, id string) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/replays/"+url.PathEscape(id)+"/cancel", nil, nil, &answer)
+	return answer, err
+}
+
+// PauseReplay is POST /v1/replays/{id}/pause: Make no more deliveries for now; those made go on.
+func (c *Client) PauseReplay(ctx context.Context, id string) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/replays/"+url.PathEscape(id)+"/pause", nil, nil, &answer)
+	return answer, err
+}
+
+// ResumeReplay is POST /v1/replays/{id}/resume: Go on with a paused replay.
+func (c *Client) ResumeReplay(ctx context.Context, id string) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/replays/"+url.PathEscape(id)+"/resume", nil, nil, &answer)
 	return answer, err
 }
 
@@ -443,7 +492,15 @@ type NewKey struct {
 
 // Provider is in answers.
 type Provider struct {
-	Name string `json:"name"`
+	Name              string    `json:"name"`
+	Title             string    `json:"title"`               // For people
+	Paste             string    `json:"paste"`               // Where in the provider's settings ingest_url goes
+	Secret            string    `json:"secret"`              // What verification.secrets takes
+	Find              string    `json:"find"`                // Where the secret is
+	Headers           []string  `json:"headers"`             // That carry signatures; none: the body does
+	Tolerance         *Duration `json:"tolerance"`           // The default; null: no time is signed
+	Handshake         bool      `json:"handshake"`           // The provider asks the URL to prove itself, which is answered
+	DeliveryIDHeaders []string  `json:"delivery_id_headers"` // That name a delivery, the same when it is sent again
 }
 
 // Providers is in answers.
@@ -455,6 +512,34 @@ type Providers struct {
 type RateLimit struct {
 	PerSecond float64 `json:"per_second"`
 	Burst     int64   `json:"burst"`
+}
+
+// Replay is in answers.
+type Replay struct {
+	ID         string     `json:"id"`
+	TenantID   string     `json:"tenant_id"`
+	EndpointID *string    `json:"endpoint_id"` // null: all endpoints
+	Since      time.Time  `json:"since"`
+	Until      *time.Time `json:"until"`
+	Statuses   []string   `json:"statuses"`
+	Rate       int64      `json:"rate"`      // New deliveries a second at most
+	Status     string     `json:"status"`    // done: all new deliveries were made and have ended; running, paused, canceled, done
+	Total      int64      `json:"total"`     // How many deliveries there were to repeat when it was made
+	Created    int64      `json:"created"`   // How many new deliveries were made; those replayed otherwise meanwhile are passed over
+	Delivered  int64      `json:"delivered"` // How many of the new deliveries were delivered
+	Failed     int64      `json:"failed"`    // How many of the new deliveries ended otherwise
+	CreatedAt  time.Time  `json:"created_at"`
+	FinishedAt *time.Time `json:"finished_at"`
+}
+
+// ReplayInput is in requests.
+type ReplayInput struct {
+	Since      time.Time           `json:"since"`                // Events received at this time or later
+	DryRun     *bool               `json:"dry_run,omitzero"`     // Make nothing; say what would be made
+	EndpointID Optional[string]    `json:"endpoint_id,omitzero"` // null: all endpoints
+	Rate       Optional[int64]     `json:"rate,omitzero"`        // New deliveries a second at most; null: 50
+	Statuses   Optional[[]string]  `json:"statuses,omitzero"`    // How the deliveries to repeat have ended; null: dead_letter and failed
+	Until      Optional[time.Time] `json:"until,omitzero"`       // Events received before this time; null: no end
 }
 
 // Retry is in requests and answers.

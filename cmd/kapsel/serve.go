@@ -27,8 +27,12 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// The rhythm of a stop: running exchanges have until exchangeGrace after the signal.
-const exchangeGrace = 20 * time.Second
+// The rhythm of a stop, which is over within 25 s of the signal: running exchanges have until
+// exchangeGrace after it.
+const (
+	exchangeGrace = 20 * time.Second
+	closeGrace    = 1500 * time.Millisecond // of a store that does not answer
+)
 
 type serveCmd struct{ serveSettings }
 
@@ -56,6 +60,7 @@ type server struct {
 	ingest   *ingest.Handler
 	health   *telemetry.Health
 	janitor  *store.Janitor
+	replayer *store.Replayer
 	public   *http.Server
 	metrics  *http.Server
 	trace    func(context.Context) error
@@ -151,6 +156,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	s.janitor = &store.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: kapsel.NewNodeID(s.clock.Now()), Every: time.Minute, Log: s.log,
 	}
+	s.replayer = &store.Replayer{Store: s.db, Clock: s.clock, Node: s.janitor.Node, Log: s.log}
 	s.health = telemetry.NewHealth(s.log)
 	s.health.Add("store", s.db.Ping)
 	s.health.Add("clock", s.clockSane)
@@ -211,6 +217,7 @@ func (s *server) run(ctx context.Context) error {
 	background.Go(func() { s.settings.Run(work, s.log) })
 	background.Go(func() { s.clock.Run(work) })
 	background.Go(func() { s.janitor.Run(work) })
+	background.Go(func() { s.replayer.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	failed := make(chan error, 2)
@@ -273,10 +280,18 @@ func (s *server) close() {
 			ln.Close()
 		}
 	}
-	if s.db != nil {
-		if err := s.db.Close(); err != nil {
+	if s.db == nil {
+		return
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.db.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
 			s.log.Error("the store could not be closed cleanly", "error", err)
 		}
+	case <-time.After(closeGrace): // nothing is lost: what is not committed was not acknowledged
+		s.log.Error("the store does not answer; leaving without it")
 	}
 }
 
@@ -325,6 +340,9 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 			return nil, settingError("KAPSEL_ADMIN_KEY (--admin-key): %v", err)
 		}
 		s.AdminKey = secret.NewText(strings.TrimSpace(string(value)))
+		if err := s.checkAdminKey(); err != nil {
+			return nil, err
+		}
 		if created {
 			fmt.Fprintf(io.out, "admin key (shown once, kept in %s): %s\n", filepath.Join(dir, "admin.key"), s.AdminKey.Reveal())
 		}

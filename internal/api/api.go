@@ -34,6 +34,7 @@ import (
 type Store interface {
 	store.Directory
 	store.Archive
+	store.Replays
 	store.Inbox // for test events
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
@@ -97,6 +98,7 @@ func New(cfg Config) http.Handler {
 	a.endpoints()
 	a.events()
 	a.deliveries()
+	a.replays()
 	a.providers()
 	a.documentation(mux)
 	return a.outer(mux)

@@ -160,14 +160,21 @@ var matrix = map[string]row{
 	"get-attempt":     {status: 200},
 	"list-providers":  {status: 200},
 
+	"create-replay": {body: `{"since":"2026-01-01T00:00:00Z"}`, status: 202, tenant: true},
+	"list-replays":  {status: 200},
+	"get-replay":    {status: 200},
+	"pause-replay":  {status: 200},
+	"resume-replay": {status: 200},
+	"cancel-replay": {status: 200},
+
 	"list-signing-keys": {status: 422}, // without endpoint_id
 }
 
 // estate is a house with one of each object.
 type estate struct {
 	house
-	key, event, delivery, attempt string
-	tried                         struct{ event, delivery string } // finished, for what needs that
+	key, event, delivery, attempt, replay string
+	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
 
 func (w *world) newEstate(name string) estate {
@@ -179,12 +186,13 @@ func (w *world) newEstate(name string) estate {
 	e.attempt = w.attempt(e.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil).ID.String()
 	ev, d = w.receive(e.endpoint, nil)
 	e.event, e.delivery = ev.ID.String(), d.ID.String()
+	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
 	return e
 }
 
 // path puts an estate's ids into a path of the document.
 func (e estate) path(op, template string) string {
-	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt}
+	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
@@ -195,7 +203,7 @@ func (e estate) path(op, template string) string {
 func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
 		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
-		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(),
+		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
 	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String()).Replace(template)
 	if !malformed {
 		return []string{random}
@@ -265,7 +273,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						a := call(template, caller.key)
 						expect("no id", r.status, a)
 						if name == "tenant" || name == "read-only" {
-							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key} {
+							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay} {
 								if bytes.Contains(a.body, []byte(foreign)) {
 									t.Errorf("the answer shows %s of another tenant", foreign)
 								}
@@ -355,7 +363,7 @@ func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs-and-only-theirs")
-	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.tried.event, "theirs-and-only-theirs"}
+	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.tried.event, "theirs-and-only-theirs"}
 	for template, operations := range w.doc.Paths {
 		op := operations["get"]
 		if op == nil || op.Access == "admin" {

@@ -1,0 +1,214 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// replaySample is how many deliveries a dry run shows.
+const replaySample = 10
+
+func (a *api) replays() {
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Replays"}}
+	}
+	create := op("create-replay", http.MethodPost, "/v1/replays", "Deliver again, at a rate, what has ended; a dry run only counts it")
+	create.DefaultStatus = http.StatusAccepted
+	schema := func(body reflect.Type) map[string]*huma.MediaType {
+		return map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
+	}
+	create.Responses = map[string]*huma.Response{"202": {Description: "The replay, which goes on by itself", Content: schema(reflect.TypeFor[Replay]())}}
+	add(a, writers, takes[ReplayInput](create), a.createReplay)
+	registered(a.huma.OpenAPI(), create.Method, create.Path).Responses["200"] = &huma.Response{
+		Description: "What a dry run found", Content: schema(reflect.TypeFor[ReplayPreview]()),
+	}
+	add(a, readers, op("list-replays", http.MethodGet, "/v1/replays", "List replays"), a.listReplays)
+	add(a, readers, op("get-replay", http.MethodGet, "/v1/replays/{id}", "Get a replay"), a.getReplay)
+	add(a, writers, mayTake[Nothing](op("pause-replay", http.MethodPost, "/v1/replays/{id}/pause", "Make no more deliveries for now; those made go on")), a.moveReplay(kapsel.ReplayPaused))
+	add(a, writers, mayTake[Nothing](op("resume-replay", http.MethodPost, "/v1/replays/{id}/resume", "Go on with a paused replay")), a.moveReplay(kapsel.ReplayRunning))
+	add(a, writers, mayTake[Nothing](op("cancel-replay", http.MethodPost, "/v1/replays/{id}/cancel", "Make no more deliveries; those made go on")), a.moveReplay(kapsel.ReplayCanceled))
+}
+
+// ReplayPath is a route below one replay.
+type ReplayPath struct {
+	ID kapsel.ReplayID `path:"id"`
+}
+
+// ReplayInput is what a replay is made of.
+type ReplayInput struct {
+	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"null: all endpoints"`
+	Since      *timestamp         `json:"since" doc:"Events received at this time or later"`
+	Until      *timestamp         `json:"until,omitempty" nullable:"true" doc:"Events received before this time; null: no end"`
+	Statuses   []string           `json:"statuses,omitempty" nullable:"true" enum:"delivered,failed,dead_letter,canceled" doc:"How the deliveries to repeat have ended; null: dead_letter and failed"`
+	Rate       *int               `json:"rate,omitempty" nullable:"true" minimum:"1" maximum:"1000" doc:"New deliveries a second at most; null: 50"`
+	DryRun     bool               `json:"dry_run,omitempty" doc:"Make nothing; say what would be made"`
+}
+
+// replay is the running replay that an input asks for.
+func (in *ReplayInput) replay(tenant kapsel.TenantID, now time.Time) (kapsel.Replay, error) {
+	r := kapsel.Replay{
+		TenantID: tenant, Statuses: kapsel.DefaultReplayStatuses(), Rate: kapsel.DefaultReplayRate, Status: kapsel.ReplayRunning, CreatedAt: now,
+	}
+	if in.EndpointID != nil {
+		r.EndpointID = *in.EndpointID
+	}
+	if in.Since != nil {
+		r.Since = time.Time(*in.Since)
+	}
+	if in.Until != nil {
+		r.Until = time.Time(*in.Until)
+	}
+	if in.Rate != nil {
+		r.Rate = *in.Rate
+	}
+	if in.Statuses != nil {
+		r.Statuses = nil
+		for _, name := range in.Statuses {
+			status, err := kapsel.ParseDeliveryStatus(name)
+			if err != nil {
+				status = kapsel.Pending // none that can be replayed either
+			}
+			r.Statuses = append(r.Statuses, status)
+		}
+		slices.Sort(r.Statuses)
+		r.Statuses = slices.Compact(r.Statuses)
+	}
+	if wrong := r.Validate(); wrong != nil {
+		return r, refused(wrong)
+	}
+	return r, nil
+}
+
+// replayed is the answer to a POST: a replay, or what a dry run found.
+type replayed struct {
+	Status int
+	Body   any
+}
+
+func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, error) {
+	var body ReplayInput
+	if err := read(ctx, &body); err != nil {
+		return nil, err
+	}
+	t, err := a.owner(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	now := a.Clock()
+	r, err := body.replay(t.ID, now)
+	if err != nil {
+		return nil, err
+	}
+	if !r.EndpointID.IsZero() {
+		if _, err := a.Store.Endpoint(ctx, t.ID, r.EndpointID); missing(err) {
+			return nil, refused(field("endpoint_id", "is no endpoint of the tenant"))
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	count, some, err := a.Store.CountReplay(ctx, r, kapsel.MaxReplay+1, replaySample)
+	if err != nil {
+		return nil, err
+	}
+	if body.DryRun {
+		preview := ReplayPreview{Count: count, Sample: []Delivery{}}
+		viewer := a.deliveryViewer(ctx)
+		for _, d := range some {
+			v, err := viewer.view(d)
+			if err != nil {
+				return nil, err
+			}
+			preview.Sample = append(preview.Sample, v)
+		}
+		return &replayed{http.StatusOK, preview}, nil
+	}
+	if count > kapsel.MaxReplay {
+		return nil, refused(field("since", "leads to more than 1,000,000 deliveries; make several replays of shorter spans"))
+	}
+	r.ID, r.Total = fresh(ctx, kapsel.NewReplayID(now)), count
+	if err := a.Store.CreateReplay(ctx, r); err != nil {
+		return nil, err
+	}
+	return &replayed{http.StatusAccepted, viewReplay(r)}, nil
+}
+
+// ReplaysList is the list of replays.
+type ReplaysList struct {
+	TenantQuery
+	PageQuery
+}
+
+func (a *api) listReplays(ctx context.Context, in *ReplaysList) (*out[list[Replay]], error) {
+	return paginate(ctx, in.PageQuery,
+		func(p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error) {
+			return a.Store.ListReplays(ctx, in.of(callerOf(ctx)), p)
+		},
+		func(r kapsel.Replay) kapsel.ReplayID { return r.ID },
+		func(r kapsel.Replay) (Replay, error) { return viewReplay(r), nil })
+}
+
+func (a *api) getReplay(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
+	r, err := a.Store.ReadReplay(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return answer(viewReplay(r)), nil
+}
+
+// moveReplay is the handler that brings a replay to a state.
+func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPath) (*out[Replay], error) {
+	return func(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
+		if err := readOptional(ctx, &Nothing{}); err != nil {
+			return nil, err
+		}
+		r, err := a.Store.MoveReplay(ctx, callerOf(ctx).tenant, in.ID, to, a.Clock())
+		if err != nil {
+			return nil, err
+		}
+		return answer(viewReplay(r)), nil
+	}
+}
+
+// Replay is a bulk replay as the API shows it.
+type Replay struct {
+	ID         kapsel.ReplayID     `json:"id"`
+	TenantID   kapsel.TenantID     `json:"tenant_id"`
+	EndpointID *kapsel.EndpointID  `json:"endpoint_id" nullable:"true" doc:"null: all endpoints"`
+	Since      timestamp           `json:"since"`
+	Until      *timestamp          `json:"until" nullable:"true"`
+	Statuses   []string            `json:"statuses"`
+	Rate       int                 `json:"rate" doc:"New deliveries a second at most"`
+	Status     kapsel.ReplayStatus `json:"status" enum:"running,paused,canceled,done" doc:"done: all new deliveries were made and have ended"`
+	Total      int                 `json:"total" doc:"How many deliveries there were to repeat when it was made"`
+	Created    int                 `json:"created" doc:"How many new deliveries were made; those replayed otherwise meanwhile are passed over"`
+	Delivered  int                 `json:"delivered" doc:"How many of the new deliveries were delivered"`
+	Failed     int                 `json:"failed" doc:"How many of the new deliveries ended otherwise"`
+	CreatedAt  timestamp           `json:"created_at"`
+	FinishedAt *timestamp          `json:"finished_at" nullable:"true"`
+}
+
+// ReplayPreview is what a dry run found.
+type ReplayPreview struct {
+	Count  int        `json:"count" doc:"How many deliveries would be repeated; counting stops at a million"`
+	Sample []Delivery `json:"sample" doc:"Some of them"`
+}
+
+func viewReplay(r kapsel.Replay) Replay {
+	v := Replay{
+		ID: r.ID, TenantID: r.TenantID, EndpointID: orNull(r.EndpointID), Since: timestamp(r.Since), Until: timeOrNull(r.Until), Statuses: []string{},
+		Rate: r.Rate, Status: r.Status, Total: r.Total, Created: r.Created, Delivered: r.Delivered, Failed: r.Failed,
+		CreatedAt: timestamp(r.CreatedAt), FinishedAt: timeOrNull(r.FinishedAt),
+	}
+	for _, s := range r.Statuses {
+		v.Statuses = append(v.Statuses, s.String())
+	}
+	return v
+}
