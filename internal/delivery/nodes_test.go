@@ -27,7 +27,8 @@ func (b besides) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, err
 	return nodes, err
 }
 
-var first, last = kapsel.NodeID{1}, kapsel.NodeID{0xff}
+// Ids that sort before and after those of a bubble's processes.
+var first, last = kapsel.NodeID{15: 1}, kapsel.NodeID{0xff}
 
 // among runs a test with other nodes that come and go.
 func among(t *testing.T, test func(t *testing.T, w *sim.World, come func(others ...kapsel.NodeID))) {
