@@ -177,7 +177,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		switch {
 		case !g.open(now) || e.stopping || node != e.node: // node: declared dead meanwhile
 			e.giveBackReady(g)
-		case got[g] == c.limit || got[g] > 0 && 2*size > int(bytes) || g.notes != c.notes:
+		case got[g] == c.limit || 2*size > int(bytes) || g.notes != c.notes:
 			e.lookAt(g, now) // there may be more
 			next = now
 		default:

@@ -331,3 +331,31 @@ func TestMemory_FE7(t *testing.T) {
 		})
 	}
 }
+
+// TestLargeBodies: a claim that ends because its bodies are large is followed by the next at
+// once, also for endpoints that it did not come to.
+func TestLargeBodies(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", ends(time.Millisecond))
+		endpoints := []*kapsel.Endpoint{w.NewEndpoint(d, nil), w.NewEndpoint(d, nil), w.NewEndpoint(d, nil)}
+		p := w.Start()
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		}
+		w.Pass(time.Second)
+		for range 5 {
+			for _, ep := range endpoints {
+				p.Event(ep, strings.Repeat("x", 3<<20))
+			}
+		}
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointActive })
+		}
+		w.UntilDone(10 * time.Second)
+		r := d.Requests()
+		if took := r[14].At.Sub(r[0].At); took > 500*time.Millisecond {
+			t.Errorf("15 deliveries took %v", took)
+		}
+		balanced(t, p)
+	})
+}
