@@ -28,6 +28,7 @@ type cli struct {
 	Endpoints  endpointsCmd  `cmd:"" help:"Endpoints: where webhooks come in and go to."`
 	Events     eventsCmd     `cmd:"" help:"Events: what was received."`
 	Deliveries deliveriesCmd `cmd:"" help:"Deliveries: what became of events."`
+	Replays    replaysCmd    `cmd:"" help:"Replays: delivering many events again."`
 	Attempts   attemptsCmd   `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+type replaysCmd struct {
+	List   ask[replaysList]   `cmd:"" help:"List replays, newest first."`
+	Get    ask[replaysGet]    `cmd:"" help:"Show a replay."`
+	Create ask[replaysCreate] `cmd:"" help:"Deliver again what failed or was given up, many events at once."`
+	Pause  ask[replaysPause]  `cmd:"" help:"Make no more deliveries for now."`
+	Resume ask[replaysResume] `cmd:"" help:"Go on with a paused replay."`
+	Cancel ask[replaysCancel] `cmd:"" help:"Make no more deliveries; those made go on."`
+}
+
+// replayID is the argument of commands that are about one replay.
+type replayID struct {
+	ID string `arg:"" name:"replay" help:"A replay's id, rpl_…"`
+}
+
+type replaysList struct {
+	ofTenant
+	most
+}
+
+// Help has an example.
+func (replaysList) Help() string {
+	return `Example:
+  kapsel replays list`
+}
+
+func (c replaysList) do(ctx context.Context, s *session) error {
+	return list(s, s.ListReplays(ctx, client.ListReplaysFilter{TenantID: c.Tenant}), c.most,
+		column[client.Replay]{"ID", func(r client.Replay) string { return r.ID }},
+		column[client.Replay]{"STATUS", func(r client.Replay) string { return r.Status }},
+		column[client.Replay]{"CREATED", func(r client.Replay) string { return fmt.Sprintf("%d/%d", r.Created, r.Total) }},
+		column[client.Replay]{"DELIVERED", func(r client.Replay) string { return fmt.Sprint(r.Delivered) }},
+		column[client.Replay]{"FAILED", func(r client.Replay) string { return fmt.Sprint(r.Failed) }},
+		column[client.Replay]{"SINCE", func(r client.Replay) string { return ago(r.Since) }},
+		column[client.Replay]{"MADE", func(r client.Replay) string { return ago(r.CreatedAt) }},
+		column[client.Replay]{"ENDPOINT", func(r client.Replay) string { return or(r.EndpointID) }})
+}
+
+type replaysGet struct{ replayID }
+
+// Help has an example.
+func (replaysGet) Help() string {
+	return `Example:
+  kapsel replays get rpl_01m84z3e8wgaaxt5kys2q7z4mc`
+}
+
+func (c replaysGet) do(ctx context.Context, s *session) error {
+	return s.showReplay(s.GetReplay(ctx, c.ID))
+}
+
+// showReplay prints the replay that a call answered, or returns the call's error.
+func (s *session) showReplay(r client.Replay, err error) error {
+	if err != nil {
+		return err
+	}
+	return s.show(r, r.ID, func(w io.Writer) {
+		card(w, fact{"id", r.ID}, fact{"status", r.Status}, fact{"endpoint", there(r.EndpointID)}, fact{"statuses", strings.Join(r.Statuses, ", ")},
+			fact{"since", at(r.Since)}, fact{"until", atOr(r.Until)}, fact{"rate", fmt.Sprintf("%d/s", r.Rate)},
+			fact{"created", fmt.Sprintf("%d of %d", r.Created, r.Total)}, fact{"delivered", fmt.Sprint(r.Delivered)}, fact{"failed", fmt.Sprint(r.Failed)},
+			fact{"made", at(r.CreatedAt)}, fact{"finished", atOr(r.FinishedAt)})
+	})
+}
+
+type replaysCreate struct {
+	Tenant   string   `placeholder:"TENANT" help:"With the admin key: the tenant, ten_…"`
+	Endpoint string   `placeholder:"ENDPOINT" help:"Only deliveries to this endpoint, ep_…"`
+	Since    moment   `required:"" placeholder:"TIME" help:"Of events received at this time or later: RFC 3339, or how long ago, such as 1h."`
+	Until    moment   `placeholder:"TIME" help:"Of events received before this time."`
+	Status   []string `placeholder:"STATUS" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed)."`
+	Rate     int64    `placeholder:"N" help:"Deliveries a second at most (default 50)."`
+	DryRun   bool     `help:"Only say how many there are."`
+	Detach   bool     `help:"Do not watch the replay, which goes on by itself. So it is with --json and --quiet."`
+}
+
+// Help has examples.
+func (replaysCreate) Help() string {
+	return `The replay goes on when this command is interrupted. Watched, it exits with 1 unless all is delivered.
+
+Examples:
+  kapsel replays create --since 1h --dry-run
+  kapsel replays create --since 1h
+  kapsel replays create --since 24h --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --status dead_letter --rate 200`
+}
+
+func (c replaysCreate) do(ctx context.Context, s *session) error {
+	body := client.ReplayInput{Since: c.Since.Time}
+	if c.DryRun {
+		body.DryRun = &c.DryRun
+	}
+	if c.Endpoint != "" {
+		body.EndpointID = client.Some(c.Endpoint)
+	}
+	if !c.Until.IsZero() {
+		body.Until = client.Some(c.Until.Time)
+	}
+	if c.Status != nil {
+		body.Statuses = client.Some(c.Status)
+	}
+	if c.Rate != 0 {
+		body.Rate = client.Some(c.Rate)
+	}
+	answer, err := s.CreateReplay(ctx, c.Tenant, body)
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		return s.showPreview(answer)
+	}
+	var r client.Replay
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if c.Detach || s.JSON || s.Quiet {
+		return s.showReplay(r, nil)
+	}
+	return s.watchReplay(ctx, r)
+}
+
+// showPreview prints what a dry run found.
+func (s *session) showPreview(answer json.RawMessage) error {
+	var found struct {
+		Count  int64             `json:"count"`
+		Sample []client.Delivery `json:"sample"`
+	}
+	if err := json.Unmarshal(answer, &found); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	switch {
+	case s.JSON:
+		return s.json(answer)
+	case s.Quiet:
+		return printed(fmt.Fprintln(s.out, found.Count))
+	}
+	noun := "deliveries"
+	if found.Count == 1 {
+		noun = "delivery"
+	}
+	text := fmt.Sprintf("%d %s would be replayed\n", found.Count, noun)
+	for _, d := range found.Sample {
+		text += fmt.Sprintf("  %s  %s\n", d.ID, clean(deliveryText(d)))
+	}
+	if more := found.Count - int64(len(found.Sample)); more > 0 {
+		text += fmt.Sprintf("  and %d more\n", more)
+	}
+	return printed(io.WriteString(s.out, text))
+}
+
+// watchReplay shows a replay's progress until it goes on no more, and then the replay.
+func (s *session) watchReplay(ctx context.Context, r client.Replay) error {
+	draw := isTerminal(s.err)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for r.Status == "running" {
+		if draw {
+			fmt.Fprintf(s.err, "\r%s", progressOf(r))
+		}
+		select {
+		case <-ctx.Done():
+			if draw {
+				fmt.Fprintln(s.err)
+			}
+			fmt.Fprintf(s.err, "the replay goes on; kapsel replays get %s shows it, kapsel replays cancel %s ends it\n", r.ID, r.ID)
+			return ctx.Err()
+		case <-tick.C:
+		}
+		var err error
+		if r, err = s.GetReplay(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	if draw {
+		fmt.Fprintf(s.err, "\r%s\n", progressOf(r))
+	}
+	if err := s.showReplay(r, nil); err != nil {
+		return err
+	}
+	switch {
+	case r.Status != "done":
+		return fmt.Errorf("the replay is %s", r.Status)
+	case r.Failed > 0:
+		return fmt.Errorf("%d of %d were not delivered; kapsel deliveries list --replayed false --status dead_letter (or failed) has them", r.Failed, r.Created)
+	}
+	return nil
+}
+
+// progressOf is a bar of what has ended of a replay's deliveries, with the counts.
+func progressOf(r client.Replay) string {
+	const width = 30
+	filled := width
+	if r.Total > 0 {
+		filled = int(min(width, width*(r.Delivered+r.Failed)/r.Total))
+	}
+	return fmt.Sprintf("[%s%s] %d of %d sent again, %d delivered, %d failed ",
+		strings.Repeat("#", filled), strings.Repeat("-", width-filled), r.Created, r.Total, r.Delivered, r.Failed)
+}
+
+// isTerminal reports whether someone watches what is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+type replaysPause struct{ replayID }
+
+// Help has an example.
+func (replaysPause) Help() string {
+	return `What was sent again already goes on.
+
+Example:
+  kapsel replays pause rpl_01m84z3e8wgaaxt5kys2q7z4mc`
+}
+
+func (c replaysPause) do(ctx context.Context, s *session) error {
+	return s.showReplay(s.PauseReplay(ctx, c.ID))
+}
+
+type replaysResume struct{ replayID }
+
+// Help has an example.
+func (replaysResume) Help() string {
+	return `Example:
+  kapsel replays resume rpl_01m84z3e8wgaaxt5kys2q7z4mc`
+}
+
+func (c replaysResume) do(ctx context.Context, s *session) error {
+	return s.showReplay(s.ResumeReplay(ctx, c.ID))
+}
+
+type replaysCancel struct{ replayID }
+
+// Help has an example.
+func (replaysCancel) Help() string {
+	return `What was sent again already goes on; kapsel deliveries cancel ends single ones.
+
+Example:
+  kapsel replays cancel rpl_01m84z3e8wgaaxt5kys2q7z4mc`
+}
+
+func (c replaysCancel) do(ctx context.Context, s *session) error {
+	return s.showReplay(s.CancelReplay(ctx, c.ID))
+}
