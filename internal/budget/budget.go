@@ -16,11 +16,20 @@ type Budget struct {
 // New makes a budget of limit bytes.
 func New(limit int64) *Budget { return &Budget{limit: limit} }
 
+// small is the size up to which a body may use all of the budget. Larger ones leave a quarter
+// of it, so that a few senders of large bodies, who may take their time, do not keep
+// everybody else out.
+const small = 64 << 10
+
 // Request reserves n bytes for a request and reports whether they were free.
 func (b *Budget) Request(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.requests+b.deliveries+n > b.limit && b.requests > 0 {
+	limit := b.limit
+	if n > small {
+		limit -= limit / 4
+	}
+	if b.requests+b.deliveries+n > limit && b.requests > 0 {
 		return false
 	}
 	b.requests += n
@@ -32,7 +41,7 @@ func (b *Budget) Request(n int64) bool {
 func (b *Budget) Grow(held, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.requests+b.deliveries+n > b.limit && b.requests > held {
+	if b.requests+b.deliveries+n > b.limit-b.limit/4 && b.requests > held {
 		return false
 	}
 	b.requests += n

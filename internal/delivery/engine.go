@@ -81,6 +81,7 @@ type Engine struct {
 	fresh     int                           // in use or waiting, those that came by a permit
 	parked    []*gate                       // kept from starting by the share of slow endpoints
 	doubts    map[kapsel.NodeID]time.Time   // ids of this node whose writes were not confirmed: look until then for what they left
+	looked    time.Time                     // when the node's own id was last looked at without doubt
 	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
 	exhausted bool                          // all workers were busy at the last start
 	warned    time.Time                     // when that was last said in the log
@@ -177,7 +178,10 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	case <-end.C:
 		e.cutNow()
 		late := time.AfterFunc(recordGrace, e.giveUp)
-		<-idle
+		select {
+		case <-idle:
+		case <-time.After(recordGrace + time.Second): // the store does not even refuse
+		}
 		late.Stop()
 	}
 	died()
@@ -195,7 +199,7 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 }
 
 // recordGrace is how long the records of exchanges that were cut may take.
-const recordGrace = 2 * time.Second
+const recordGrace = time.Second
 
 // leaseLoop renews the node's lease every fifth of it.
 func (e *Engine) leaseLoop(ctx context.Context) {
@@ -318,9 +322,13 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 
 const takeOverBatch = 500
 
-// doubtFor is how long reconcile looks for what an unconfirmed write left: a commit may
-// become visible long after the caller was told that it is not known.
-const doubtFor = time.Minute
+// doubtFor is how long reconcile looks for what an unconfirmed write left each time it runs.
+// A commit may become visible even later, when the store was held up long enough, so the
+// node's own id is looked at every lookEvery, doubt or not.
+const (
+	doubtFor  = time.Minute
+	lookEvery = 15 * time.Second
+)
 
 // doubt notes that a write under this node's name was not confirmed: deliveries may be stored
 // as held by it, and nobody would send them. The caller holds mu.
@@ -333,6 +341,10 @@ func (e *Engine) doubt(node kapsel.NodeID) { e.doubts[node] = time.Now().Add(dou
 func (e *Engine) reconcile(ctx context.Context) error {
 	e.mu.Lock()
 	doubts := maps.Clone(e.doubts)
+	if _, doubted := doubts[e.node]; !doubted && time.Since(e.looked) >= lookEvery {
+		doubts[e.node] = time.Time{}
+		e.looked = time.Now()
+	}
 	e.mu.Unlock()
 	for node, until := range doubts {
 		held, err := e.Store.Held(ctx, node)

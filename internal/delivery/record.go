@@ -194,6 +194,18 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
 	})
 	superseded := errors.Is(err, &kapsel.Error{Code: kapsel.Conflict})
+	if err != nil && !superseded && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+		// The store refuses this very row, which is a bug: record what it cannot refuse.
+		e.Log.Error("the store refuses an attempt; it is recorded as unknown", "error", err, "delivery_id", j.delivery.ID.String())
+		o.code, o.status = kapsel.OutcomeUnknown, 0
+		attempt.StatusCode, attempt.ErrorCode, attempt.Error = 0, kapsel.OutcomeUnknown, "the answer could not be recorded"
+		attempt.RequestHeaders, attempt.ResponseHeaders, attempt.ResponseBody = nil, nil, nil
+		if after, err = j.delivery.After(kapsel.Lost{Takeover: true}, now); err == nil {
+			err = e.insist(func(ctx context.Context) error {
+				return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
+			})
+		}
+	}
 	e.mu.Lock()
 	if err == nil || superseded {
 		delete(e.held, attempt.ID)
@@ -248,7 +260,7 @@ func (o *outcome) retried(ep *kapsel.Endpoint) bool {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
 	}
-	return o.status >= 500 || slices.Contains(ep.RetryOn, o.status)
+	return o.status >= 500 && o.status < 600 || slices.Contains(ep.RetryOn, o.status)
 }
 
 // logAttempt writes the one line of an attempt.

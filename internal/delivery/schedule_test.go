@@ -218,7 +218,7 @@ func TestRetried(t *testing.T) {
 		{301, nil, false}, {302, nil, false}, {304, nil, false}, {307, nil, false},
 		{400, nil, false}, {401, nil, false}, {404, nil, false}, {409, nil, false}, {422, nil, false},
 		{408, nil, true}, {425, nil, true}, {429, nil, true},
-		{500, nil, true}, {502, nil, true}, {503, nil, true}, {504, nil, true}, {599, nil, true}, {999, nil, true},
+		{500, nil, true}, {502, nil, true}, {503, nil, true}, {504, nil, true}, {599, nil, true}, {600, nil, false}, {999, nil, false},
 		{404, []int{404}, true}, {302, []int{302, 418}, true}, {418, []int{302, 418}, true}, {403, []int{404}, false},
 	} {
 		t.Run(strconv.Itoa(test.status), func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestRetried(t *testing.T) {
 				}
 				code := kapsel.Code("")
 				switch {
-				case test.status >= 500:
+				case test.status >= 500 && test.status < 600:
 					code = kapsel.HTTPServerError
 				case test.status >= 300:
 					code = kapsel.HTTPClientError

@@ -299,7 +299,7 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
 	switch {
 	case o.status >= 200 && o.status < 300:
-	case o.status >= 500:
+	case o.status >= 500 && o.status < 600:
 		o.code, o.text = kapsel.HTTPServerError, "the destination answered "+strconv.Itoa(o.status)
 	default:
 		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)

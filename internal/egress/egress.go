@@ -28,7 +28,7 @@ type Config struct {
 	// AllowAllPrivate allows loopback and private addresses, for development.
 	AllowAllPrivate bool
 	// Self reports addresses that are never reached, whatever else allows them: Kapsel's own
-	// listeners (see Listeners), its database. Nil: none.
+	// listeners (see Listeners). Nil: none.
 	Self func(netip.AddrPort) bool
 	// SelfPath is the one path of URLs, such as /dev/inbox, for which Self does not count.
 	SelfPath string

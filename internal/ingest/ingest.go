@@ -7,14 +7,17 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,14 +86,27 @@ func (h *Handler) Stop() { h.stopping.Store(true) }
 // ServeHTTP accepts one webhook.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	err := h.serve(w, r)
+	err := h.safely(w, r)
 	code := "ok"
 	if err != nil {
-		code = string(kapsel.CodeOf(err))
+		if code = string(kapsel.CodeOf(err)); code == "" {
+			code = "internal"
+		}
 		h.refuse(w, r, err)
 	}
 	h.metrics.requests.WithLabelValues(code).Inc()
 	h.metrics.duration.Observe(time.Since(start).Seconds())
+}
+
+// safely makes a panic an error: a bug that one request meets is answered, logged and
+// counted, and hits no other.
+func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h.serve(w, r)
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -335,15 +351,20 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 			return store.Accepted{}, err
 		}
 	}
+	confirmed := false // also when the store panics: a permit that is not returned would stay for ever
+	defer func() {
+		if permit != nil {
+			h.Engine.Return(permit, confirmed)
+		}
+	}()
 	accepted, err := h.Store.Accept(ctx, store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
-	stored := err == nil && !accepted.Duplicate
-	switch {
+	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
+	switch stored := err == nil && !accepted.Duplicate; {
 	case permit == nil && stored:
 		h.Engine.Waiting(ep, d.DueAt)
-	case permit != nil && stored:
+	case stored:
 		h.Engine.HandOver(permit, d, ev)
-	case permit != nil:
-		h.Engine.Return(permit, err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable)
+		permit = nil
 	}
 	return accepted, err
 }
@@ -471,7 +492,7 @@ func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
-			return body, nil
+			return bytes.Clone(body), nil // what is kept is as long as what is counted
 		case err != nil:
 			return nil, unreadable(err)
 		case len(body) == cap(body):

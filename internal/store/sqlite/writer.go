@@ -318,6 +318,9 @@ func (w *writer) separately(batch []*waiter) error {
 func (w *writer) transact(f func() error) error {
 	before := w.c.written()
 	err := w.c.exec("BEGIN IMMEDIATE")
+	if err != nil && w.c.exec("ROLLBACK") == nil { // one that could not be rolled back was still open
+		err = w.c.exec("BEGIN IMMEDIATE")
+	}
 	if err == nil {
 		if err = f(); err == nil {
 			err = w.c.exec("COMMIT")
