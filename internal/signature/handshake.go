@@ -171,6 +171,15 @@ func xHandshake(v *Verifier, r Request) *Answer {
 	return jsonAnswer(map[string]string{"response_token": "sha256=" + base64.StdEncoding.EncodeToString(v.sign(token))})
 }
 
+// xContent is the body. One that xHandshake would sign for anybody who asks is refused:
+// nobody can tell who made its signature. What X sends is a JSON object.
+func xContent(r Request, m *message) error {
+	if isOpaque(string(r.Body)) {
+		return refuse("the body is not a JSON object, as X sends it")
+	}
+	return bodyAlone(r, m)
+}
+
 func oktaHandshake(_ *Verifier, r Request) *Answer {
 	c := r.Header.Get("X-Okta-Verification-Challenge")
 	if r.Method != http.MethodGet || !isPlain(c) {

@@ -226,6 +226,7 @@ var presets = map[string]*preset{
 		secret:    "the app's consumer secret",
 		headers:   []headers{{signature: "X-Twitter-Webhooks-Signature"}},
 		prefix:    "sha256=",
+		content:   xContent,
 		key:       sha256Base64,
 		handshake: xHandshake,
 	},

@@ -1,0 +1,24 @@
+package signature
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// TestVerify_XHandshakeIsNoOracle: what the handshake signs for anybody is no webhook.
+func TestVerify_XHandshakeIsNoOracle(t *testing.T) {
+	v, err := New(kapsel.Verification{Provider: "x"}, []Key{{Value: []byte("consumer-secret")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const signed = "sha256=9KjDG3UH93Vq2FdWM1izySmGrHlmTDvYfnTbpgNUQ04=" // the answer to CrcToken-1
+	_, err = v.Verify(Request{
+		Method: http.MethodPost, Header: http.Header{"X-Twitter-Webhooks-Signature": {signed}}, Body: []byte("CrcToken-1"),
+	}, time.Now())
+	if kapsel.CodeOf(err) != kapsel.InvalidSignature {
+		t.Errorf("a token signed by the handshake passes as a webhook: %v", err)
+	}
+}
