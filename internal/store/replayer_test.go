@@ -155,17 +155,17 @@ func TestReplayerKeepsToTheRate(t *testing.T) {
 // process is replaced. Every dead letter is repeated once all the same.
 func TestReplayer_FA10_FaultsAndRestarts(t *testing.T) {
 	inBubble(t, 300, func(w *replays) {
-		random := rand.New(rand.NewPCG(1, 2))
+		faults, stops := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // one for each goroutine
 		faulty := storetest.Faulty(w.store, func(method string) storetest.Fault {
 			if method != "StepReplay" && method != "Lead" && method != "RunningReplays" {
 				return storetest.NoFault
 			}
-			return storetest.Fault(random.IntN(3))
+			return storetest.Fault(faults.IntN(3))
 		})
 		id := w.create(20, 300)
 		for range 200 {
 			stop := w.start(faulty)
-			pass(time.Duration(random.IntN(int(10 * time.Second))))
+			pass(time.Duration(stops.IntN(int(10 * time.Second))))
 			stop()
 		}
 		if got := w.read(id); got.Created != 300 {
