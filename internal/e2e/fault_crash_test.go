@@ -1,0 +1,371 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// dial opens a connection to a node, on which a test writes its own bytes.
+func dial(t *testing.T, node *bench.Process) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(node.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// restart kills a node and starts it again.
+func restart(w *world, node *bench.Process) {
+	w.t.Helper()
+	if err := node.Kill(); err != nil {
+		w.t.Fatal(err)
+	}
+	start(w, node)
+}
+
+func start(w *world, node *bench.Process) {
+	w.t.Helper()
+	if err := node.Start(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// eventsOf are the ids of the events that have a key.
+func eventsOf(w *world, key string) (ids []string) {
+	w.t.Helper()
+	for _, e := range list[struct {
+		ID string `json:"id"`
+	}](w, "/v1/events", url.Values{"idempotency_key": {key}}) {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// TestCrash_FA1_HalfBody kills the node when it has half of a body: the client sees the
+// connection break, nothing is stored, and its retry makes one event.
+func TestCrash_FA1_HalfBody(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		w.sink.Record(true)
+		ep := w.endpoint("target", gentle)
+		s := w.send(0, ep, 0)
+		for i := range count(2, 50) {
+			key := fmt.Sprintf("half-%d", i)
+			c := dial(t, node)
+			body := `{"key":"` + key + `"}`
+			framing := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body[:len(body)/2])
+			if i%2 == 1 {
+				framing = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s", len(body), body[:len(body)/2])
+			}
+			if _, err := fmt.Fprintf(c, "POST /ingest/%s HTTP/1.1\r\nHost: kapsel\r\nX-Idempotency-Key: %s\r\n%s", ep.ID, key, framing); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
+			restart(w, node)
+			if answer, err := io.ReadAll(c); len(answer) > 0 {
+				t.Fatalf("half a body was answered %q, %v", answer, err)
+			}
+			if ids := eventsOf(w, key); len(ids) != 0 {
+				t.Fatalf("half a body is stored as %v", ids)
+			}
+			s.post(w.ctx, key)
+			if ids := eventsOf(w, key); len(ids) != 1 || ids[0] != s.events[key] {
+				t.Fatalf("the retry made %v and was answered %s", ids, s.events[key])
+			}
+		}
+		w.quiet()
+		if n := s.judge(ep); n != 0 {
+			t.Errorf("%d duplicates, and nothing was in flight at the kills", n)
+		}
+	})
+}
+
+// TestCrash_FA4_HalfAnswer kills the node when the client has a part of the answer: the
+// event is stored, and the retry is told the same id.
+func TestCrash_FA4_HalfAnswer(t *testing.T) {
+	w := newWorld(t, "")
+	node := w.nodes[0]
+	w.sink.Record(true)
+	ep := w.endpoint("target", gentle)
+	s := w.send(0, ep, 0)
+	for i := range count(3, 150) {
+		key := fmt.Sprintf("half-answer-%d", i)
+		c := dial(t, node)
+		body := `{"key":"` + key + `"}`
+		if _, err := fmt.Fprintf(c, "POST /ingest/%s HTTP/1.1\r\nHost: kapsel\r\nX-Idempotency-Key: %s\r\nContent-Length: %d\r\n\r\n%s", ep.ID, key, len(body), body); err != nil {
+			t.Fatal(err)
+		}
+		part := make([]byte, 1+i*count(40, 1))
+		if _, err := io.ReadFull(c, part); err != nil || !strings.HasPrefix("HTTP/1.1 200", string(part[:min(12, len(part))])) {
+			t.Fatalf("answered %q, %v", part, err)
+		}
+		restart(w, node)
+		ids := eventsOf(w, key)
+		if len(ids) != 1 {
+			t.Fatalf("what was begun to be answered 200 is stored as %v", ids)
+		}
+		req, err := http.NewRequest(http.MethodPost, ep.IngestURL, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Idempotency-Key", key)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 || resp.Header.Get("Idempotent-Replayed") != "true" || resp.Header.Get("X-Kapsel-Event-Id") != ids[0] {
+			t.Fatalf("the retry of %s was answered %d %v", ids[0], resp.StatusCode, resp.Header)
+		}
+		s.events[key] = ids[0]
+	}
+	w.quiet()
+	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+}
+
+// TestCrash_FA2_FA3_EveryBoundary lets a node accept, deliver, fail, retry and answer
+// duplicates, and cuts its connection to PostgreSQL at one boundary of the wire protocol
+// after the other, before the server is told to commit or after it has; or kills the node
+// there (also F-A5 and F-A8). Nothing acknowledged is lost, each key has one event, and only
+// a kill can make a duplicate, which is labelled.
+func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
+	for _, fault := range []string{"cut", "killed"} {
+		for _, at := range []side{before, after} {
+			t.Run(fault+"/"+string(at), func(t *testing.T) {
+				p := newProxy(t, pgtest.New(t))
+				w := newWorld(t, p.URL)
+				node := w.nodes[0]
+				w.sink.Record(true)
+				w.sink.Script(func(r bench.SinkRequest) bench.Answer {
+					if r.Attempt == 1 && strings.Contains(string(r.Body), "twice") {
+						return bench.Answer{Status: 503}
+					}
+					return bench.Answer{}
+				})
+				ep := w.endpoint("target", gentle)
+				s := w.send(0, ep, 0)
+				cuts := 0
+				for i := range count(5, 120) {
+					n := i + 1
+					if !full() { // some of about twenty that there are
+						n = 1 + 3*i + rand.IntN(3)
+					}
+					fired := p.CutAt(n, at, func() {
+						if fault == "killed" {
+							if err := node.Kill(); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						for _, key := range []string{"once-%d", "once-%d", "twice-%d"} {
+							s.post(w.ctx, fmt.Sprintf(key, i))
+						}
+						deliveredAll(s)
+						select {
+						case <-fired:
+						case <-time.After(50 * time.Millisecond): // for its records
+						}
+					}()
+					if reached := awaitCut(fired, done); reached {
+						cuts++
+						if fault == "killed" {
+							start(w, node)
+						}
+						<-done
+					} else {
+						p.Disarm()
+						if awaitCut(fired, nil) { // just then
+							t.Fatal("the connection was cut after the scenario's end")
+						}
+						if full() {
+							break // there are no more boundaries
+						}
+					}
+				}
+				w.quiet()
+				duplicates := s.judge(ep)
+				t.Logf("%d cuts, %d acknowledged, %d duplicates", cuts, s.acked(), duplicates)
+				if fault == "cut" && duplicates > 0 || duplicates > cuts {
+					t.Errorf("%d duplicates of %d cuts", duplicates, cuts)
+				}
+				if cuts < 3 {
+					t.Errorf("only %d boundaries were reached", cuts)
+				}
+			})
+		}
+	}
+}
+
+// deliveredAll waits until the sink has answered 200 to all that was acknowledged.
+func deliveredAll(s *sender) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		ok := map[string]bool{}
+		for _, r := range s.w.sink.Requests() {
+			if r.Answered == 200 {
+				ok[r.EventID] = true
+			}
+		}
+		missing := 0
+		s.mu.Lock()
+		for _, id := range s.events {
+			if !ok[id] {
+				missing++
+			}
+		}
+		s.mu.Unlock()
+		if missing == 0 {
+			return
+		}
+	}
+}
+
+// awaitCut waits for a cut or, first, for the end of what it should hit; nil: not at all.
+func awaitCut(fired, done <-chan struct{}) bool {
+	if done == nil {
+		select {
+		case <-fired:
+			return true
+		default:
+			return false
+		}
+	}
+	select {
+	case <-fired:
+		return true
+	case <-done:
+	}
+	select {
+	case <-fired:
+		return true
+	default:
+		return false
+	}
+}
+
+// postUntil sends an event until it is answered 200.
+func postUntil(s *sender, key, body string) {
+	for range 600 {
+		req, err := http.NewRequest(http.MethodPost, s.urls[0], strings.NewReader(body))
+		if err != nil {
+			panic(err)
+		}
+		req.Header.Set("X-Idempotency-Key", key)
+		if resp, err := client.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == 200 {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.events[key] = resp.Header.Get("X-Kapsel-Event-Id")
+				return
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.other = append(s.other, "key "+key+" was never answered 200")
+}
+
+// watch is the moment at which a node is killed, once.
+type watch struct {
+	moment bench.Moment
+	died   chan struct{}
+}
+
+// TestCrash_FA6_FA7_InTheExchange kills the node at each moment of an exchange: nothing is
+// lost, the event is sent again, and a second arrival is labelled: another attempt id, the
+// same event id, and the first attempt's outcome unknown.
+func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		w.sink.Record(true)
+		ep := w.endpoint("target", gentle)
+		s := w.send(0, ep, 0)
+		var posted sync.WaitGroup
+		// A connection keeps the watcher that it began to wait with, so there is one for all.
+		var watched atomic.Pointer[watch]
+		w.sink.Watch(func(m bench.Moment, r bench.SinkRequest) {
+			now := watched.Load()
+			if now == nil || r.Attempt != 1 {
+				return
+			}
+			if now.moment == bench.AnswerOut && m == bench.BodyRead {
+				// The node sees nothing of the answer.
+				if err := node.Freeze(); err != nil {
+					t.Error(err)
+				}
+			}
+			if m == now.moment {
+				if err := node.Kill(); err != nil {
+					t.Error(err)
+				}
+				watched.Store(nil)
+				close(now.died)
+			}
+		})
+		for _, moment := range []bench.Moment{bench.HeadRead, bench.HalfRead, bench.BodyRead, bench.AnswerOut} {
+			again := 0
+			rounds := count(1, 25)
+			for i := range rounds {
+				key := fmt.Sprintf("%s-%d", strings.ReplaceAll(string(moment), " ", "-"), i)
+				died := make(chan struct{})
+				watched.Store(&watch{moment, died})
+				body := `{"key":"` + key + `"}`
+				if moment == bench.HeadRead || moment == bench.HalfRead {
+					body += strings.Repeat(" ", 8<<20) // more than is under way at once
+				}
+				posted.Go(func() { postUntil(s, key, body) })
+				<-died
+				start(w, node)
+				for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+					requests := w.sink.Requests()
+					if n := len(requests); n > 0 && requests[n-1].Attempt > 1 && strings.Contains(string(requests[n-1].Body), `"`+key+`"`) {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("killed at %q: nothing is sent again within a minute", moment)
+					}
+				}
+				ok := 0
+				for _, r := range w.sink.Requests() {
+					if strings.Contains(string(r.Body), `"`+key+`"`) && r.Answered == 200 {
+						ok++
+					}
+				}
+				again += ok - 1
+			}
+			want := 0
+			if moment == bench.BodyRead || moment == bench.AnswerOut {
+				want = rounds // the destination has worked on the first, too
+			}
+			if again != want {
+				t.Errorf("killed at %q %d times: %d labelled duplicates, want %d", moment, rounds, again, want)
+			}
+		}
+		posted.Wait()
+		w.quiet()
+		for _, d := range list[delivery](w, "/v1/deliveries", url.Values{"endpoint_id": {ep.ID}}) {
+			if d.Attempts < 2 {
+				t.Errorf("delivery %s has %d attempts: the one that was killed has no row", d.ID, d.Attempts)
+			}
+		}
+		t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+	})
+}
