@@ -66,7 +66,7 @@ func TestPerf(t *testing.T) {
 			t.Run("open", func(t *testing.T) { openLoop(t, s.name, s.url(t)) })
 			t.Run("dead", func(t *testing.T) { deadEndpoints(t, s.name, s.url(t)) })
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
-			t.Run("restart", func(t *testing.T) { restart(t, s.name, s.url(t)) })
+			t.Run("restart", func(t *testing.T) { backlogRestart(t, s.name, s.url(t)) })
 			t.Run("bodies", func(t *testing.T) { largeBodies(t, s.name, s.url(t)) })
 		})
 	}
@@ -240,8 +240,8 @@ func hugeTenant(t *testing.T, store, database string) {
 	check(t, r.E2EMS.P99 < 2000 && r.Lost == 0, store+", five small tenants beside 100,000 waiting: end to end p99", fmt.Sprintf("%.1f ms", r.E2EMS.P99), "< 2000 ms")
 }
 
-// restart kills a node with 100,000 due deliveries and measures its way back.
-func restart(t *testing.T, store, database string) {
+// backlogRestart kills a node with 100,000 due deliveries and measures its way back.
+func backlogRestart(t *testing.T, store, database string) {
 	w := perfWorld(t, database)
 	ep, err := w.nodes[0].CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": "closed loop", "url": w.sink.URL(0)})
 	if err != nil {
