@@ -309,9 +309,6 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		dir = filepath.Dir(path)
 	}
 	if text == "" {
-		if dir == "" {
-			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL: 32 random bytes in base64")
-		}
 		file := filepath.Join(dir, "encryption.key")
 		if _, err := os.Stat(file); check != nil && errors.Is(err, os.ErrNotExist) {
 			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): the database was made with a key that is missing: restore encryption.key beside it, or set the variable")
@@ -340,7 +337,7 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 			return nil, settingError("KAPSEL_ADMIN_KEY (--admin-key): %v", err)
 		}
 		s.AdminKey = secret.NewText(strings.TrimSpace(string(value)))
-		if err := s.checkAdminKey(); err != nil {
+		if err := s.checkKeys(); err != nil {
 			return nil, err
 		}
 		if created {

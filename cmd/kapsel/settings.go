@@ -119,11 +119,14 @@ func (s *serveSettings) check() error {
 	if s.TigerBeetle != "" {
 		return settingError("TIGERBEETLE_ADDRESSES: the ledger is not part of this build")
 	}
-	return s.checkAdminKey()
+	return s.checkKeys()
 }
 
-func (s *serveSettings) checkAdminKey() error {
+func (s *serveSettings) checkKeys() error {
 	key := s.AdminKey.Reveal()
+	if s.EncryptionKey.IsZero() && s.sqlitePath() == "" {
+		return settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL: 32 random bytes in base64")
+	}
 	if key == "" {
 		if s.sqlitePath() == "" {
 			return settingError("KAPSEL_ADMIN_KEY (--admin-key): must be given with PostgreSQL")
