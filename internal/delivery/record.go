@@ -193,8 +193,7 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	err = e.insist(func(ctx context.Context) error {
 		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
 	})
-	superseded := errors.Is(err, &kapsel.Error{Code: kapsel.Conflict})
-	if err != nil && !superseded && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+	if code := kapsel.CodeOf(err); err != nil && code != kapsel.Conflict && code != kapsel.DatabaseUnavailable {
 		// The store refuses this very row, which is a bug: record what it cannot refuse.
 		e.Log.Error("the store refuses an attempt; it is recorded as unknown", "error", err, "delivery_id", j.delivery.ID.String())
 		o.code, o.status = kapsel.OutcomeUnknown, 0
@@ -207,7 +206,7 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 		}
 	}
 	e.mu.Lock()
-	if err == nil || superseded {
+	if err == nil || kapsel.CodeOf(err) == kapsel.Conflict { // Conflict: superseded
 		delete(e.held, attempt.ID)
 	}
 	if err == nil && after.Status == kapsel.Pending {

@@ -1,6 +1,8 @@
 package delivery_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -141,6 +143,38 @@ func TestStoreDown_FB1(t *testing.T) {
 		w.UntilDone(30 * time.Second)
 		if n := d.Count(); n != 20 {
 			t.Errorf("%d requests, want 20", n)
+		}
+		balanced(t, p)
+	})
+}
+
+// refuses is a store that cannot write attempts with a certain answer.
+type refuses struct{ store.Store }
+
+func (r refuses) Complete(ctx context.Context, done store.Completion) error {
+	if string(done.Attempt.ResponseBody) == "poison" {
+		return errors.New("a constraint failed")
+	}
+	return r.Store.Complete(ctx, done)
+}
+
+// TestPoison_Record: an answer that the store refuses does not hold its delivery, or a
+// worker, for ever.
+func TestPoison_Record_FF4d(t *testing.T) {
+	in(t, sim.Options{Workers: 2, Level: 12}, func(t *testing.T, w *sim.World) {
+		w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return refuses{s} }
+		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
+			return sim.Answer{Status: 200, Body: string(r.Body)}
+		})
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		id := p.Event(ep, "poison")
+		for range 20 {
+			p.Event(ep, "x")
+		}
+		w.UntilDone(time.Minute)
+		if got := w.Delivery(id); got.Status != kapsel.DeadLetter || got.Attempts != kapsel.MaxTakeovers || got.LastErrorCode != kapsel.OutcomeUnknown {
+			t.Errorf("it is %+v", got)
 		}
 		balanced(t, p)
 	})
