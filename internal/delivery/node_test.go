@@ -361,7 +361,7 @@ func TestStop_StoreDown(t *testing.T) {
 			t.Errorf("stopping took %v", took)
 		}
 		s.fail()
-		p = w.Start()
+		w.Start()
 		w.UntilDone(10 * time.Second)
 		if got := w.Delivery(id); got.Status != kapsel.Delivered || got.Attempts != 2 {
 			t.Errorf("the delivery is %+v", got)

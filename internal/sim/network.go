@@ -51,7 +51,7 @@ type Request struct {
 	Body        []byte
 	Attempt     kapsel.AttemptID
 	Event       kapsel.EventID
-	Number      int // X-Kapsel-Delivery-Attempt
+	Number      int    // X-Kapsel-Delivery-Attempt
 	From        string // the process
 	Answered    int    // the status that the sender has read; 0: none
 }
