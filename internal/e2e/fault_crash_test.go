@@ -146,6 +146,7 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 	for _, fault := range []string{"cut", "killed"} {
 		for _, at := range []side{before, after} {
 			t.Run(fault+"/"+string(at), func(t *testing.T) {
+				t.Parallel()
 				p := newProxy(t, pgtest.New(t))
 				w := newWorld(t, p.URL)
 				node := w.nodes[0]

@@ -1,0 +1,380 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// progress waits until something more is acknowledged, and is how long that took.
+func (s *sender) progress(atMost time.Duration) time.Duration {
+	s.w.t.Helper()
+	start, before := time.Now(), s.acked()
+	for s.acked() == before {
+		if time.Since(start) > atMost {
+			s.w.t.Fatalf("nothing was acknowledged within %v", atMost)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(start)
+}
+
+// load waits until a few hundred more are acknowledged, so that any moment finds work under way.
+func (s *sender) load() {
+	s.w.t.Helper()
+	const more = 200
+	before := s.acked()
+	for start := time.Now(); s.acked() < before+more; time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
+			s.w.t.Fatalf("only %d events were acknowledged within 30 s", s.acked()-before)
+		}
+	}
+}
+
+// probe posts one event without a second try and is the status answered and the time that
+// it took; 0 when there was no answer within 10 s.
+func probe(w *world, ep bench.Endpoint) (status int, took time.Duration) {
+	w.t.Helper()
+	start := time.Now()
+	resp, err := client.Post(ep.IngestURL, "", strings.NewReader("probe"))
+	if err != nil {
+		return 0, time.Since(start)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return 0, time.Since(start)
+	}
+	if resp.StatusCode == 503 && resp.Header.Get("Retry-After") == "" {
+		w.t.Error("a 503 has no Retry-After")
+	}
+	return resp.StatusCode, time.Since(start)
+}
+
+// health is what a node's health check answers; 0: nothing.
+func health(node *bench.Process, check string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, node.URL+"/health/"+check, nil)
+	if err != nil {
+		return 0
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// goroutines is how many a node has.
+func goroutines(t *testing.T, node *bench.Process) int {
+	t.Helper()
+	resp, err := http.Get(node.Metrics + "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, "goroutine profile: total")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// unstored is an endpoint for probes, which nobody counts: its events may or may not be stored.
+func (w *world) unstored() bench.Endpoint {
+	return w.endpoint("probes", map[string]any{"idempotency": map[string]any{"strategy": "none"}})
+}
+
+// soundStatements checks that PostgreSQL was never given a statement that it could not
+// understand, or data that it could not take.
+func soundStatements(t *testing.T, server *pgtest.Server) {
+	t.Helper()
+	for line := range strings.Lines(server.Log(t)) {
+		f := strings.Fields(line)
+		if len(f) > 4 && len(f[4]) == 5 && strings.Contains(line, "ERROR") && (f[4][:2] == "22" || f[4][:2] == "42" || f[4][:2] == "54") {
+			t.Errorf("PostgreSQL met a bad statement: %s", line)
+		}
+	}
+}
+
+// TestStore_FB2_PostgresRestarts restarts PostgreSQL as an operator does, under load.
+func TestStore_FB2_PostgresRestarts(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	w := newWorld(t, server.New(t))
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep := w.endpoint("target", gentle)
+	s := w.send(16, ep, 20*time.Millisecond)
+	restarts := count(2, 20)
+	for range restarts {
+		time.Sleep(500*time.Millisecond + rand.N(time.Second))
+		server.Stop(t)
+		server.Restart(t)
+		s.progress(10 * time.Second)
+		s.load()
+	}
+	s.end()
+	w.quiet()
+	t.Logf("%d restarts, %d acknowledged, %d duplicates", restarts, s.acked(), s.judge(ep))
+	soundStatements(t, server)
+}
+
+// TestStore_FB9_Partition parts the node from PostgreSQL: nothing comes through, in one or
+// both directions, or every connection is reset. Ingest answers 503 in time, goroutines do
+// not pile up, and all goes on by itself when the network is back.
+func TestStore_FB9_Partition(t *testing.T) {
+	for name, fault := range map[string]struct{ start, heal func(p *proxy) }{
+		"black hole":          {func(p *proxy) { p.Hold(true, true) }, func(p *proxy) { p.Hold(false, false) }},
+		"only one way":        {func(p *proxy) { p.Hold(false, true) }, func(p *proxy) { p.Hold(false, false) }},
+		"only the other way":  {func(p *proxy) { p.Hold(true, false) }, func(p *proxy) { p.Hold(false, false) }},
+		"connections refused": {func(p *proxy) { p.Refuse(true) }, func(p *proxy) { p.Refuse(false) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProxy(t, pgtest.New(t))
+			w := newWorld(t, p.URL)
+			w.sink.Record(true)
+			w.sink.Script(flaky)
+			ep, probes := w.endpoint("target", gentle), w.unstored()
+			s := w.send(16, ep, 20*time.Millisecond)
+			s.load()
+			usual := goroutines(t, w.nodes[0])
+			var slowest, back time.Duration
+			for range count(1, 5) {
+				fault.start(p)
+				for end := time.Now().Add(time.Duration(count(3, 5))*time.Second + rand.N(time.Duration(count(1, 5))*time.Second)); time.Now().Before(end); {
+					status, took := probe(w, probes)
+					if status != 503 && status != 200 {
+						t.Errorf("ingest answered %d after %v", status, took)
+					}
+					slowest = max(slowest, took)
+					if n := goroutines(t, w.nodes[0]); n > usual+200 {
+						t.Errorf("%d goroutines, were %d before", n, usual)
+					}
+				}
+				if n := health(w.nodes[0], "live"); n != 200 {
+					t.Errorf("/health/live answers %d", n)
+				}
+				if n := health(w.nodes[0], "ready"); n != 503 {
+					t.Errorf("/health/ready answers %d", n)
+				}
+				fault.heal(p)
+				back = max(back, s.progress(15*time.Second))
+				s.load()
+			}
+			s.end()
+			w.quiet()
+			t.Logf("%d acknowledged, %d duplicates; the slowest answer took %v, the first 200 came %v after the end",
+				s.acked(), s.judge(ep), slowest.Round(time.Millisecond), back.Round(time.Millisecond))
+			if slowest > 9*time.Second {
+				t.Errorf("an answer took %v", slowest)
+			}
+		})
+	}
+}
+
+// TestStore_FB10_Slow makes every answer of PostgreSQL late: what is accepted is slower, and
+// nothing is sent twice, since a lease does not end under a node that is only slow.
+func TestStore_FB10_Slow(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, pgtest.New(t))
+	w := newWorld(t, p.URL)
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep, probes := w.endpoint("target", gentle), w.unstored()
+	s := w.send(16, ep, 20*time.Millisecond)
+	s.load()
+	p.Slow(500 * time.Millisecond)
+	var slowest time.Duration
+	for end := time.Now().Add(time.Duration(count(6, 60)) * time.Second); time.Now().Before(end); {
+		status, took := probe(w, probes)
+		if status != 200 {
+			t.Errorf("ingest answered %d after %v", status, took)
+		}
+		slowest = max(slowest, took)
+	}
+	p.Slow(0)
+	s.end()
+	w.quiet()
+	duplicates := s.judge(ep)
+	t.Logf("%d acknowledged, %d duplicates; the slowest answer took %v", s.acked(), duplicates, slowest.Round(time.Millisecond))
+	if duplicates != 0 {
+		t.Errorf("%d deliveries were sent twice", duplicates)
+	}
+	if slowest > 4*time.Second { // a wait for the batch under way, one's own, and new connections
+		t.Errorf("with answers 500 ms late, ingest took %v", slowest)
+	}
+}
+
+// TestStore_FB10_TooSlow makes PostgreSQL so slow that no statement ends in time.
+func TestStore_FB10_TooSlow(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, pgtest.New(t))
+	w := newWorld(t, p.URL)
+	w.sink.Record(true)
+	ep, probes := w.endpoint("target", gentle), w.unstored()
+	s := w.send(8, ep, 20*time.Millisecond)
+	s.load()
+	p.Slow(7 * time.Second)
+	time.Sleep(time.Second) // answers on their way
+	for range count(1, 10) {
+		if status, took := probe(w, probes); status != 503 {
+			t.Errorf("ingest answered %d after %v", status, took)
+		}
+	}
+	p.Slow(0)
+	s.progress(20 * time.Second)
+	s.load()
+	s.end()
+	w.quiet()
+	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+}
+
+// TestStore_FB11_NoConnections takes all connections that PostgreSQL has: ingest is 503, the
+// node lives and is not ready, and goes on by itself when there are some again.
+func TestStore_FB11_NoConnections(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t, "max_connections = 40")
+	w := newWorld(t, server.New(t))
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep, probes := w.endpoint("target", gentle), w.unstored()
+	s := w.send(16, ep, 20*time.Millisecond)
+	s.load()
+	ctx := t.Context()
+	admin, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for range count(1, 10) {
+		var taken []*pgx.Conn
+		// One that ends leaves its place to whoever is first.
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+			conn, err := pgx.Connect(ctx, server.URL("postgres"))
+			var pg *pgconn.PgError
+			switch {
+			case err == nil:
+				taken = append(taken, conn)
+				continue
+			case !errors.As(err, &pg) || pg.Code != "53300":
+				t.Fatal(err)
+			}
+			if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kapsel'"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if status, took := probe(w, probes); status != 503 {
+			t.Errorf("without connections ingest answered %d after %v", status, took)
+		}
+		if n := health(w.nodes[0], "live"); n != 200 {
+			t.Errorf("/health/live answers %d", n)
+		}
+		if n := health(w.nodes[0], "ready"); n != 503 {
+			t.Errorf("/health/ready answers %d", n)
+		}
+		for _, conn := range taken {
+			conn.Close(context.Background())
+		}
+		s.progress(10 * time.Second)
+	}
+	s.end()
+	w.quiet()
+	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+	soundStatements(t, server)
+}
+
+// TestStore_FB13_Terminated ends the node's sessions again and again.
+func TestStore_FB13_Terminated(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	w := newWorld(t, server.New(t))
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep := w.endpoint("target", gentle)
+	s := w.send(16, ep, 20*time.Millisecond)
+	s.load()
+	admin, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	ended := 0
+	for end := time.Now().Add(time.Duration(count(4, 60)) * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		var n int
+		if err := admin.QueryRow(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kapsel'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		ended += n
+	}
+	s.progress(10 * time.Second)
+	s.end()
+	w.quiet()
+	duplicates := s.judge(ep)
+	t.Logf("%d sessions ended, %d acknowledged, %d duplicates", ended, s.acked(), duplicates)
+	if duplicates > ended {
+		t.Errorf("%d deliveries were sent twice", duplicates)
+	}
+	soundStatements(t, server)
+}
+
+// TestStore_FB13_Locked locks the tables of the hot path for longer than a statement may wait.
+func TestStore_FB13_Locked(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	database := server.New(t)
+	w := newWorld(t, database)
+	w.sink.Record(true)
+	w.sink.Script(flaky)
+	ep, probes := w.endpoint("target", gentle), w.unstored()
+	s := w.send(16, ep, 20*time.Millisecond)
+	s.load()
+	admin, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for _, table := range []string{"events", "deliveries", "attempts", "nodes"}[:count(2, 4)] {
+		tx, err := admin.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), fmt.Sprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE", table)); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Duration(count(3, 20)) * time.Second); time.Now().Before(end); {
+			status, took := probe(w, probes)
+			if status != 503 && (status != 200 || table == "events" || table == "deliveries") || took > 9*time.Second {
+				t.Errorf("with %s locked ingest answered %d after %v", table, status, took)
+			}
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.progress(15 * time.Second)
+	}
+	s.end()
+	w.quiet()
+	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+	soundStatements(t, server)
+}
