@@ -1,17 +1,22 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
@@ -369,4 +374,88 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 		}
 		t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
 	})
+}
+
+// TestCrash_FA11_StartAndStop kills the node while it makes its schema in an empty database,
+// while it starts on one with work in it, and while it stops under load. The next start
+// succeeds within 10 s, and nothing is lost.
+func TestCrash_FA11_StartAndStop(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		// starts is a start that is killed after a while, and then one that is not.
+		starts := func() {
+			t.Helper()
+			ended := make(chan error, 1)
+			go func() { ended <- node.Start(w.ctx) }()
+			time.Sleep(rand.N(150 * time.Millisecond))
+			// Before the process is there, this finds the one before; then nothing is killed.
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-ended // perhaps it was not ready yet
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			start(w, node)
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("the start after a kill took %v", took)
+			}
+		}
+		for range count(3, 50) {
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			empty(t, node)
+			starts()
+			tenant, err := node.CreateTenant(w.ctx, "after a kill")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.tenant = tenant
+		}
+		w.sink.Record(true)
+		w.sink.Script(flaky)
+		ep := w.endpoint("target", gentle)
+		s := w.send(8, ep, 20*time.Millisecond)
+		for range count(2, 50) {
+			time.Sleep(rand.N(500 * time.Millisecond))
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				_ = node.Term() // killed, it does not stop well
+			}()
+			time.Sleep(rand.N(100 * time.Millisecond))
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-stopped
+			starts()
+		}
+		s.end()
+		w.quiet()
+		t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
+	})
+}
+
+// empty makes the database of a node that does not run as if nobody had ever used it.
+func empty(t *testing.T, node *bench.Process) {
+	t.Helper()
+	database := node.Env("DATABASE_URL")
+	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	admin, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	if _, err := admin.Exec(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public"); err != nil {
+		t.Fatal(err)
+	}
 }
