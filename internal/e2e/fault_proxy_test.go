@@ -112,8 +112,11 @@ func (p *proxy) CutAt(n int, at side, then func()) (fired <-chan struct{}) {
 	return c.fired
 }
 
-// Disarm takes the plan back.
-func (p *proxy) Disarm() { p.set(func() { p.armed = nil }) }
+// Disarm takes the plan back, and reports whether it was still to come.
+func (p *proxy) Disarm() (unused bool) {
+	p.set(func() { unused, p.armed = p.armed != nil, nil })
+	return unused
+}
 
 // boundary counts one and cuts where that is planned.
 func (p *proxy) boundary(at side) (cutHere bool) {
