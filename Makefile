@@ -18,7 +18,7 @@ build: ## build bin/kapsel
 	$(BUILD) -o bin/kapsel ./cmd/kapsel
 
 test: tools check ## everything that must hold before a change is merged (about 10 minutes on 2 cores)
-	$(GO) test -race -vet=off -timeout 12m ./...
+	$(GO) test -race -vet=off -timeout 20m ./...
 
 tools:
 	@scripts/tools
