@@ -116,11 +116,22 @@ func (d *Destination) Dial(f func() DialFault) {
 // URL leads to the destination.
 func (d *Destination) URL() string { return "http://" + d.Host + "/hook" }
 
-// Requests are those that the destination has read, in their order.
+// Requests are those that the destination has read, in their order, as they are now.
 func (d *Destination) Requests() []*Request {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
-	return append([]*Request(nil), d.log...)
+	return d.requests()
+}
+
+// requests copies the log. The caller holds the network's mu.
+func (d *Destination) requests() []*Request {
+	all := make([]Request, len(d.log))
+	list := make([]*Request, len(d.log))
+	for i, r := range d.log {
+		all[i] = *r
+		list[i] = &all[i]
+	}
+	return list
 }
 
 // Count is how many there are.
@@ -142,7 +153,7 @@ func (n *Network) Requests() (all []*Request) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, d := range n.hosts {
-		all = append(all, d.log...)
+		all = append(all, d.requests()...)
 	}
 	return all
 }

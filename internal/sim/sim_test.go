@@ -23,7 +23,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "run the world of this seed only")
-	seedsFlag = flag.Int("sim.n", 24, "how many seeds TestSim runs")
+	seedsFlag = flag.Int("sim.n", 12, "how many seeds TestSim runs")
 	fromFlag  = flag.Uint64("sim.from", 1, "the first of them")
 	showFlag  = flag.Bool("sim.v", false, "show the processes' log")
 )
