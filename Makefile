@@ -30,7 +30,7 @@ fmt: ## format all Go files
 	gofmt -w $$(git ls-files '*.go')
 
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts (about an hour)
-	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/e2e/...
+	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/delivery ./internal/e2e/...
 	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress
 	$(MAKE) fuzz
 

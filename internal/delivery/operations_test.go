@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -323,7 +324,7 @@ func TestReplay(t *testing.T) {
 func TestClockJumps_FC3(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
 		in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
-			var offset time.Duration
+			var offset atomic.Int64 // ns
 			w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return skewed{s, &offset} }
 			d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
 				if string(r.Body) == "fails" && r.Number == 1 {
@@ -344,7 +345,7 @@ func TestClockJumps_FC3(t *testing.T) {
 				p.Event(limited, "x")
 			}
 			w.Pass(time.Minute)
-			offset = jump
+			offset.Store(int64(jump))
 			w.Pass(11 * time.Second) // a node asks every 10 s
 			sent := d.Count()
 			for range 50 {
@@ -373,7 +374,7 @@ func TestClockJumps_FC3(t *testing.T) {
 // skewed is a store whose clock is off.
 type skewed struct {
 	store.Store
-	offset *time.Duration
+	offset *atomic.Int64
 }
 
-func (s skewed) Time(context.Context) (time.Time, error) { return time.Now().Add(*s.offset), nil }
+func (s skewed) Time(context.Context) (time.Time, error) { return time.Now().Add(time.Duration(s.offset.Load())), nil }
