@@ -377,4 +377,6 @@ type skewed struct {
 	offset *atomic.Int64
 }
 
-func (s skewed) Time(context.Context) (time.Time, error) { return time.Now().Add(time.Duration(s.offset.Load())), nil }
+func (s skewed) Time(context.Context) (time.Time, error) {
+	return time.Now().Add(time.Duration(s.offset.Load())), nil
+}
