@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -269,6 +270,26 @@ func postUntil(s *sender, key, body string) {
 	s.other = append(s.other, "key "+key+" was never answered 200")
 }
 
+// freeze stops a node and returns when each of its threads has stopped.
+func freeze(t *testing.T, node *bench.Process) {
+	t.Helper()
+	if err := node.Freeze(); err != nil {
+		t.Error(err)
+	}
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", node.PID()))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, file := range stats {
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			stat, err := os.ReadFile(file)
+			if err != nil || strings.Contains(string(stat), ") T ") { // gone, or stopped
+				break
+			}
+		}
+	}
+}
+
 // watch is the moment at which a node is killed, once.
 type watch struct {
 	moment bench.Moment
@@ -294,9 +315,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 			}
 			if now.moment == bench.AnswerOut && m == bench.BodyRead {
 				// The node sees nothing of the answer.
-				if err := node.Freeze(); err != nil {
-					t.Error(err)
-				}
+				freeze(t, node)
 			}
 			if m == now.moment {
 				if err := node.Kill(); err != nil {
