@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -255,47 +254,5 @@ func misbehaves(t *testing.T, w *world, h *host, rows map[string]misbehaviour) {
 	}
 	if rss, err := w.nodes[0].PeakRSS(); err != nil || rss > 200<<20 {
 		t.Errorf("the node took %d MiB, %v", rss>>20, err)
-	}
-}
-
-// TestDestination_FD23_OneHost sends to many endpoints on one host at once.
-func TestDestination_FD23_OneHost(t *testing.T) {
-	w := newWorld(t, "")
-	w.sink.Record(true)
-	w.sink.Script(func(bench.SinkRequest) bench.Answer { return bench.Answer{Delay: 300 * time.Millisecond} })
-	n := count(60, 500)
-	var endpoints []bench.Endpoint
-	for i := range n {
-		endpoints = append(endpoints, w.endpoint("one host", map[string]any{"url": fmt.Sprintf("%s/%d", w.sink.URL(0), i)}))
-	}
-	files := func() int {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.nodes[0].PID()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
-	before, most := files(), 0
-	acked := map[string]bool{}
-	for range 3 {
-		for _, ep := range endpoints {
-			status, code, event := post(t, ep.IngestURL, nil, strings.NewReader("x"))
-			if status != 200 {
-				t.Fatalf("answered %d %s", status, code)
-			}
-			acked[event] = true
-		}
-		most = max(most, files())
-	}
-	w.quiet()
-	for _, r := range w.sink.Requests() {
-		delete(acked, r.EventID)
-	}
-	if len(acked) != 0 {
-		t.Errorf("%d events did not arrive", len(acked))
-	}
-	t.Logf("%d endpoints; %d open files, were %d", n, most, before)
-	if most > before+2*n+50 {
-		t.Errorf("%d open files for %d endpoints, were %d", most, n, before)
 	}
 }
