@@ -198,10 +198,10 @@ func TestTakeOver_Poison_FF4(t *testing.T) {
 // ends as what kills its process does.
 func TestPanic_FA13(t *testing.T) {
 	in(t, sim.Options{Level: 12, Workers: 4}, func(t *testing.T, w *sim.World) {
-		calls := 0
+		var calls atomic.Int64
 		w.Transport = func(next http.RoundTripper) http.RoundTripper {
 			return roundTrip(func(r *http.Request) (*http.Response, error) {
-				if calls++; r.URL.Host == "poison.example" || calls%10 == 0 {
+				if n := calls.Add(1); r.URL.Host == "poison.example" || n%10 == 0 {
 					panic("boom")
 				}
 				return next.RoundTrip(r)
