@@ -357,7 +357,9 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 			h.Engine.Return(permit, confirmed)
 		}
 	}()
+	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
 	accepted, err := h.Store.Accept(ctx, store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
+	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
 	switch stored := err == nil && !accepted.Duplicate; {
 	case permit == nil && stored:
