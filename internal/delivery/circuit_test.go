@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/breaker"
 	"github.com/kapsel-hq/kapsel/internal/sim"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
 // slowly retries so late that only what a test posts is on the wire.
@@ -350,5 +353,41 @@ func TestCircuit_ManyProbes(t *testing.T) {
 			t.Errorf("%d requests, want %d", n, 5*40+40)
 		}
 		balanced(t, p)
+	})
+}
+
+// TestCircuit_ProbeAnswer_StoreFails: what a probe found is written although the circuit was
+// changed meanwhile and the store fails when it is asked for the change.
+func TestCircuit_ProbeAnswer_StoreFails(t *testing.T) {
+	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
+		var deaf, failed atomic.Bool
+		w.Wrap = func(_ *sim.Process, db store.Store) store.Store {
+			return storetest.Faulty(db, func(method string) storetest.Fault {
+				if deaf.Load() && (method == "Settings" || method == "Circuit" && failed.CompareAndSwap(false, true)) {
+					return storetest.NotPersisted
+				}
+				return storetest.NoFault
+			})
+		}
+		d := w.Net.Destination("shop.example", byBody)
+		ep := w.NewEndpoint(d, slowly)
+		p := w.Start()
+		oneByOne(w, p, ep, "500", "500", "500", "500", "500", "500 5", "200")
+		w.Until("the probe is on its way", time.Minute, 100*time.Millisecond, func() bool { return d.Count() == 6 })
+		deaf.Store(true)
+		c := w.Circuit(ep) // as another node changes it: a hold that is soon over
+		c.HoldUntil = time.Now().Add(time.Second)
+		if _, err := w.Store().SaveCircuit(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		w.Pass(5 * time.Second)
+		deaf.Store(false)
+		w.Pass(2 * time.Second)
+		if !failed.Load() {
+			t.Fatal("the circuit was not read")
+		}
+		if got := state(w.Circuit(ep)); got != kapsel.CircuitOpened || d.Count() != 6 {
+			t.Errorf("after its probe has failed the circuit is %s, with %d more requests; want open, with none", got, d.Count()-6)
+		}
 	})
 }

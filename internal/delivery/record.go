@@ -150,16 +150,17 @@ func (e *Engine) changeCircuitFrom(g *gate, c kapsel.Circuit, change func(kapsel
 			if !ok {
 				return nil
 			}
-			saved, err := e.Store.SaveCircuit(ctx, next)
-			if kapsel.CodeOf(err) == kapsel.Conflict {
-				if c, err = e.Store.Circuit(ctx, g.id); err == nil {
-					continue
-				}
+			newer, err := e.Store.SaveCircuit(ctx, next)
+			again := kapsel.CodeOf(err) == kapsel.Conflict
+			if again {
+				newer, err = e.Store.Circuit(ctx, g.id)
 			}
-			if err == nil {
-				c = saved
+			if err != nil {
+				return err // c stays what it was: to a circuit not read the change might not apply
 			}
-			return err
+			if c = newer; !again {
+				return nil
+			}
 		}
 	})
 	if err != nil {

@@ -368,3 +368,29 @@ func TestStaleConnection_FD19(t *testing.T) {
 		balanced(t, p)
 	})
 }
+
+// TestRetryAfter_SlowAnswer: the time that Retry-After asks for begins with the answer,
+// however long the exchange took until then.
+func TestRetryAfter_SlowAnswer(t *testing.T) {
+	for _, status := range []int{429, 503} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+				d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
+					if r.N > 1 {
+						return sim.Answer{Status: 200}
+					}
+					return sim.Answer{Status: status, Header: http.Header{"Retry-After": {"10"}}, After: 20 * time.Second}
+				})
+				ep := w.NewEndpoint(d, nil)
+				p := w.Start()
+				p.Event(ep, "x")
+				w.UntilDone(time.Minute)
+				answered := d.Requests()[0].At.Add(20 * time.Second)
+				if after := d.Requests()[1].At.Sub(answered); after < 10*time.Second || after > 11*time.Second {
+					t.Errorf("the second attempt came %v after the answer, want 10 s", after)
+				}
+				balanced(t, p)
+			})
+		})
+	}
+}

@@ -295,6 +295,12 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 		return o
 	}
 	o.status = resp.StatusCode
+	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
+		now := e.Clock.Now() // what the destination counts from, not when the exchange began
+		if wait := egress.RetryAfter(resp.Header, now); wait > 0 {
+			o.retryAfter = now.Add(wait)
+		}
+	}
 	o.header = headerOf(resp.Header)
 	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
 	switch {
@@ -303,11 +309,6 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 		o.code, o.text = kapsel.HTTPServerError, "the destination answered "+strconv.Itoa(o.status)
 	default:
 		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)
-	}
-	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
-		if wait := egress.RetryAfter(resp.Header, now); wait > 0 {
-			o.retryAfter = now.Add(wait)
-		}
 	}
 	return o
 }
