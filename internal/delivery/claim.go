@@ -121,7 +121,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	list := time.Since(e.listed) >= listEvery
 	e.mu.Unlock()
 	if list {
-		if err := e.listBacklog(ctx, now); err != nil {
+		if err := e.listBacklog(ctx); err != nil {
 			return next, err
 		}
 	}
@@ -150,7 +150,8 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		return next, nil
 	}
 
-	claimed, err := e.claim(ctx, node, now, wants, int(bytes))
+	// A claim that has begun is waited for, or a stop would not know what it holds.
+	claimed, err := e.claim(e.last, node, now, wants, int(bytes))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Budget.Adjust(-bytes)
@@ -218,17 +219,16 @@ type claim struct {
 }
 
 // listBacklog asks the store which endpoints have work and puts them into the agenda.
-func (e *Engine) listBacklog(ctx context.Context, now time.Time) error {
+func (e *Engine) listBacklog(ctx context.Context) error {
 	backlog, err := e.Store.Backlog(ctx)
 	if err != nil {
 		return err
 	}
+	var deleted []kapsel.EndpointID
 	for _, w := range backlog {
 		ep, err := e.Settings.AnyEndpoint(ctx, w.EndpointID)
 		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.DeletedAt.IsZero() {
-			if err := e.cancelWaiting(ctx, w.EndpointID, now); err != nil {
-				return err
-			}
+			deleted = append(deleted, w.EndpointID)
 			continue
 		}
 		if err != nil {
@@ -239,19 +239,32 @@ func (e *Engine) listBacklog(ctx context.Context, now time.Time) error {
 		e.mu.Unlock()
 	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.listed = time.Now()
-	e.mu.Unlock()
+	if len(deleted) > 0 && !e.canceling {
+		e.canceling = true
+		e.background(func() { e.cancelWaiting(ctx, deleted) })
+	}
 	return nil
 }
 
-// cancelWaiting cancels what waits for a deleted endpoint.
-func (e *Engine) cancelWaiting(ctx context.Context, id kapsel.EndpointID, now time.Time) error {
-	for {
-		n, err := e.Store.CancelWaiting(ctx, id, now, cancelBatch)
-		if err != nil || n < cancelBatch {
-			return err
+// cancelWaiting cancels what waits for deleted endpoints, until ctx ends. It may take long, so
+// that the claim loop does not wait for it. What it leaves is in the next list of the backlog.
+func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID) {
+	var err error
+	for len(deleted) > 0 && err == nil && ctx.Err() == nil {
+		var n int
+		n, err = e.Store.CancelWaiting(ctx, deleted[0], e.Clock.Now(), cancelBatch)
+		if n < cancelBatch {
+			deleted = deleted[1:]
 		}
 	}
+	if err != nil && ctx.Err() == nil {
+		e.Log.Warn("what waits for a deleted endpoint could not be canceled; trying again", "error", err)
+	}
+	e.mu.Lock()
+	e.canceling = false
+	e.mu.Unlock()
 }
 
 // collect takes the gates whose time has come off the agenda, puts those with due work in

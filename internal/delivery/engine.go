@@ -70,6 +70,7 @@ type Engine struct {
 	line      turns     // gates with due work in the store and room for it, waiting for the node's
 	wanted    int       // deliveries being claimed
 	listed    time.Time // when the backlog was last listed, by the monotonic clock
+	canceling bool      // what waits for a deleted endpoint is being canceled
 	running   map[*gate]struct{}
 	slowSum   int                           // exchanges of slow endpoints when last counted, and started since …
 	slowAt    time.Time                     // … then, by the monotonic clock
@@ -150,11 +151,15 @@ func (e *Engine) census(ctx context.Context) error {
 
 // Run works until ctx ends, then stops: nothing starts any more, what is held unsent goes
 // back to the store, running exchanges go on until grace is over and are then cut, recorded
-// as OutcomeUnknown. Run returns when all is recorded or, at the latest, soon after grace.
+// as OutcomeUnknown. Run returns when all is recorded or, at the latest, 3 s after grace, also
+// when calls of the store do not come back; what they held is taken over then.
 func (e *Engine) Run(ctx context.Context, grace time.Duration) {
-	var loops sync.WaitGroup
+	// The lease is kept alive while exchanges run, so that nobody takes them over.
+	alive, died := context.WithCancel(context.WithoutCancel(ctx))
+	defer died()
+	var lease, loops sync.WaitGroup
+	lease.Go(func() { e.leaseLoop(alive) })
 	loops.Go(func() { e.claimLoop(ctx) })
-	loops.Go(func() { e.leaseLoop(ctx) })
 	loops.Go(func() { e.takeOverLoop(ctx) })
 	<-ctx.Done()
 
@@ -167,12 +172,8 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	}
 	e.mu.Unlock()
 
-	// The lease is kept alive while exchanges run, so that nobody takes them over.
-	alive, died := context.WithCancel(context.WithoutCancel(ctx))
-	loops.Wait()
-	loops.Go(func() { e.leaseLoop(alive) })
 	idle := make(chan struct{})
-	go func() { e.work.Wait(); close(idle) }()
+	go func() { loops.Wait(); e.work.Wait(); close(idle) }()
 	select {
 	case <-idle:
 	case <-end.C:
@@ -184,19 +185,33 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 		}
 		late.Stop()
 	}
-	died()
-	loops.Wait()
 	e.cutNow()
 	e.giveUp()
+	died()
+	left := make(chan struct{})
+	go func() { lease.Wait(); e.leave(context.WithoutCancel(ctx)); close(left) }()
+	select {
+	case <-left:
+	case <-time.After(leaveGrace):
+	}
+}
+
+// leave gives back what writes that were not confirmed have left under the node's name, so
+// that it is not taken over as if it had been sent, and ends the lease.
+func (e *Engine) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
+	defer cancel()
 	e.mu.Lock()
 	node := e.node
+	e.looked = time.Time{}
 	e.mu.Unlock()
-	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if err := e.Store.Leave(leave, node); err != nil {
+	if err := errors.Join(e.reconcile(ctx), e.Store.Leave(ctx, node)); err != nil {
 		e.Log.Warn("the node could not sign off; its lease will run out", "error", err)
 	}
 }
+
+// leaveGrace is how long signing off may take.
+const leaveGrace = time.Second
 
 // recordGrace is how long the records of exchanges that were cut may take.
 const recordGrace = time.Second

@@ -409,3 +409,99 @@ func TestFrozen_FF1a(t *testing.T) {
 		balanced(t, p)
 	})
 }
+
+// TestStop_Claim: what is claimed when the signal comes goes back without an attempt, also
+// with a store whose calls end with their context.
+func TestStop_Claim(t *testing.T) {
+	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
+		w.Wrap = func(_ *sim.Process, db store.Store) store.Store { return &slowClaims{Store: db} }
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		w.Pass(time.Second)
+		id := w.Pending(ep, "x")
+		w.Until("the delivery is claimed", 5*time.Second, 10*time.Millisecond, func() bool { return w.Delivery(id).Status == kapsel.Delivering })
+		p.Stop()
+		if got := w.Delivery(id); got.Status != kapsel.Pending || got.Attempts != 0 || d.Count() != 0 {
+			t.Errorf("after the stop the delivery is %+v, with %d requests", got, d.Count())
+		}
+		balanced(t, p)
+		p = w.Start()
+		w.UntilDone(10 * time.Second)
+		if got := w.Delivery(id); got.Attempts != 1 {
+			t.Errorf("a delivery that was not sent before the stop has %d attempts, want 1", got.Attempts)
+		}
+		p.Stop()
+	})
+}
+
+// slowClaims is a store that answers a claim a second after it was written, as one over a
+// network may. A call whose context ends is left alone: it is not known what became of it.
+type slowClaims struct{ store.Store }
+
+func (s *slowClaims) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+	claimed, err := s.Store.Claim(ctx, node, now, wants, maxBytes)
+	select {
+	case <-ctx.Done():
+		return nil, store.Unavailable(ctx.Err())
+	case <-time.After(time.Second):
+		return claimed, err
+	}
+}
+
+// TestStop_Doubt: what an acceptance that was not confirmed has left in the store is given
+// back before the node leaves, and not taken over as if it had been sent.
+func TestStop_Doubt(t *testing.T) {
+	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
+		w.Wrap = func(_ *sim.Process, db store.Store) store.Store {
+			return storetest.Faulty(db, storetest.Nth("Accept", 1, storetest.Persisted))
+		}
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		w.Pass(100 * time.Millisecond)
+		if status, _ := p.Post(ep, "x"); status != 503 {
+			t.Fatalf("answered %d, want 503", status)
+		}
+		p.Stop()
+		all := w.Deliveries(nil)
+		if len(all) != 1 || all[0].Status != kapsel.Pending || all[0].Attempts != 0 {
+			t.Errorf("after the stop the deliveries are %+v", all)
+		}
+	})
+}
+
+// TestStop_StoreHangs: stopping ends in time also when calls of the store do not come back.
+func TestStop_StoreHangs(t *testing.T) {
+	for _, hung := range [][]string{{"Renew"}, {"Complete"}, {"Claim"}, {"TakeOver"}, {"Leave"}, calls} {
+		t.Run(hung[len(hung)-1], func(t *testing.T) {
+			in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
+				var hangs atomic.Bool
+				release := make(chan struct{})
+				w.Wrap = func(_ *sim.Process, db store.Store) store.Store {
+					return storetest.Faulty(db, func(method string) storetest.Fault {
+						if hangs.Load() && method != "Settings" && slices.Contains(hung, method) {
+							<-release
+							return storetest.NotPersisted
+						}
+						return storetest.NoFault
+					})
+				}
+				d := w.Net.Destination("shop.example", ends(3*time.Second))
+				ep := w.NewEndpoint(d, nil)
+				p := w.Start()
+				p.Event(ep, "handed over")
+				w.Pending(ep, "claimed")
+				hangs.Store(true)
+				w.Pass(5 * time.Second)
+				time.AfterFunc(2*time.Minute, func() { close(release) })
+				signal := time.Now()
+				p.Stop()
+				if took := time.Since(signal); took > 23*time.Second {
+					t.Errorf("stopping took %v", took)
+				}
+				<-release // what hung ends, too
+			})
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/sim"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
 // obeyed is within what time a change of the settings holds.
@@ -379,4 +380,33 @@ type skewed struct {
 
 func (s skewed) Time(context.Context) (time.Time, error) {
 	return time.Now().Add(time.Duration(s.offset.Load())), nil
+}
+
+// TestDelete_Backlog: canceling a long backlog of a deleted endpoint holds up nobody else.
+func TestDelete_Backlog(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		hold := make(chan struct{})
+		w.Wrap = func(_ *sim.Process, db store.Store) store.Store {
+			return storetest.Faulty(db, func(method string) storetest.Fault {
+				if method == "CancelWaiting" {
+					<-hold
+				}
+				return storetest.NoFault
+			})
+		}
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		deleted, other := w.NewEndpoint(d, nil), w.NewEndpoint(d, nil)
+		w.Pending(deleted, "canceled")
+		w.Delete(deleted)
+		p := w.Start()
+		w.Pass(5 * time.Second)
+		id := w.Pending(other, "sent")
+		w.Pass(5 * time.Second)
+		if got := w.Delivery(id); got.Status != kapsel.Delivered {
+			t.Errorf("while a deleted endpoint's backlog is canceled, another's delivery is %s", got.Status)
+		}
+		close(hold)
+		w.UntilDone(10 * time.Second)
+		balanced(t, p)
+	})
 }
