@@ -67,6 +67,8 @@ type server struct {
 	ln, mln  net.Listener
 	cert     *certificate // nil: plain HTTP
 	greeting func()       // what --dev prints once it serves
+
+	background sync.WaitGroup // what uses the store beside requests and the engine
 }
 
 // tuneMemory sets the collector where the environment does not: its work is a good part of
@@ -213,11 +215,11 @@ func (s *server) run(ctx context.Context) error {
 	taking, stopTaking := context.WithCancel(work) // ends at the signal
 	defer stopTaking()
 
-	var background, engine sync.WaitGroup
-	background.Go(func() { s.settings.Run(work, s.log) })
-	background.Go(func() { s.clock.Run(work) })
-	background.Go(func() { s.janitor.Run(work) })
-	background.Go(func() { s.replayer.Run(taking) })
+	var engine sync.WaitGroup
+	s.background.Go(func() { s.settings.Run(work, s.log) })
+	s.background.Go(func() { s.clock.Run(work) })
+	s.background.Go(func() { s.janitor.Run(work) })
+	s.background.Go(func() { s.replayer.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	failed := make(chan error, 2)
@@ -267,8 +269,6 @@ func (s *server) run(ctx context.Context) error {
 	if e := s.trace(answers); e != nil {
 		s.log.Warn("the last traces could not be sent", "error", e)
 	}
-	stopWork()
-	background.Wait()
 	s.log.Info("stopped")
 	return err
 }
@@ -284,7 +284,10 @@ func (s *server) close() {
 		return
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- s.db.Close() }()
+	go func() {
+		s.background.Wait()
+		closed <- s.db.Close()
+	}()
 	select {
 	case err := <-closed:
 		if err != nil {
