@@ -242,7 +242,8 @@ func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
 	return header
 }
 
-// rate is what a tenant may send; nil: as much as it likes.
+// rate is what a tenant may send; nil: as much as it likes. It is kept by the monotonic
+// clock, whatever the store's does.
 type rate struct {
 	h         *Handler
 	tenant    kapsel.TenantID
@@ -269,7 +270,7 @@ func (h *Handler) rate(ctx context.Context, ep *kapsel.Endpoint) (*rate, error) 
 // tell says in the answer, whatever it will be, what is left of the rate.
 func (l *rate) tell(w http.ResponseWriter) {
 	if l != nil {
-		remaining, reset := l.h.limits.Look(l.tenant, l.perSecond, l.burst, l.h.Clock.Now())
+		remaining, reset := l.h.limits.Look(l.tenant, l.perSecond, l.burst, time.Now())
 		l.write(w, remaining, reset)
 	}
 }
@@ -279,7 +280,7 @@ func (l *rate) take(w http.ResponseWriter) error {
 	if l == nil {
 		return nil
 	}
-	ok, remaining, reset := l.h.limits.Allow(l.tenant, l.perSecond, l.burst, l.h.Clock.Now())
+	ok, remaining, reset := l.h.limits.Allow(l.tenant, l.perSecond, l.burst, time.Now())
 	l.write(w, remaining, reset)
 	if !ok {
 		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(reset, time.Second)}

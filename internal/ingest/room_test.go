@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/sim"
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -243,6 +246,45 @@ func TestRate_Returns(t *testing.T) {
 		post(200)
 		post(429)
 	})
+}
+
+// TestRate_ClockJumps: tokens come back with time, whatever the store's clock does.
+func TestRate_ClockJumps(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			w := sim.New(t, sim.Options{})
+			var offset atomic.Int64 // ns
+			w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return skewed{s, &offset} }
+			perSecond, burst := 0.1, 2
+			tenant := w.NewTenant("limited", func(t *kapsel.Tenant) {
+				t.Limits = kapsel.Limits{Own: true, IngestPerSecond: &perSecond, IngestBurst: &burst}
+			})
+			ep := w.NewEndpoint(w.Net.Destination("shop.example", sim.Always(200)), func(ep *kapsel.Endpoint) { ep.TenantID = tenant.ID })
+			p := w.Start()
+			answered := func(want ...int) {
+				t.Helper()
+				for _, status := range want {
+					if got, _ := p.Post(ep, "{}"); got != status {
+						t.Errorf("jump %v: answered %d, want %d", jump, got, status)
+					}
+				}
+			}
+			answered(200, 200, 429)
+			offset.Store(int64(jump))
+			w.Pass(11 * time.Second) // a node asks every 10 s
+			answered(200, 429)
+		})
+	}
+}
+
+// skewed is a store whose clock is off.
+type skewed struct {
+	store.Store
+	offset *atomic.Int64
+}
+
+func (s skewed) Time(context.Context) (time.Time, error) {
+	return time.Now().Add(time.Duration(s.offset.Load())), nil
 }
 
 // pipes is a listener for connections over net.Pipe, for bubbles.
