@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -390,4 +391,50 @@ func TestCircuit_ProbeAnswer_StoreFails(t *testing.T) {
 			t.Errorf("after its probe has failed the circuit is %s, with %d more requests; want open, with none", got, d.Count()-6)
 		}
 	})
+}
+
+// TestCircuit_StoreWentBack: when the store has forgotten a circuit's change that it had
+// written, as after a fail-over to a standby that lagged, what the store says holds.
+func TestCircuit_StoreWentBack(t *testing.T) {
+	for lost := 1; lost <= 4; lost++ { // it opens, probes, and one of the answers
+		t.Run(fmt.Sprint(lost), func(t *testing.T) {
+			in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+				w.Wrap = func(_ *sim.Process, db store.Store) store.Store { return &forgets{Store: db, nth: lost} }
+				d := w.Net.Destination("shop.example", byBody)
+				ep := w.NewEndpoint(d, slowly)
+				p := w.Start()
+				oneByOne(w, p, ep, "500", "500", "500", "500", "500")
+				var ids []kapsel.EventID
+				for range 5 {
+					ids = append(ids, p.Event(ep, "200"))
+				}
+				w.Pass(2 * time.Minute)
+				for _, id := range ids {
+					if got := w.Delivery(id); got.Status != kapsel.Delivered {
+						t.Errorf("a delivery is %s", got.Status)
+					}
+				}
+				balanced(t, p)
+			})
+		})
+	}
+}
+
+// forgets is a store that loses the nth change of a circuit that it has confirmed.
+type forgets struct {
+	store.Store
+	nth, n int
+	mu     sync.Mutex
+}
+
+func (f *forgets) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
+	f.mu.Lock()
+	f.n++
+	lost := f.n == f.nth
+	f.mu.Unlock()
+	if lost {
+		c.Version++
+		return c, nil
+	}
+	return f.Store.SaveCircuit(ctx, c)
 }

@@ -391,7 +391,7 @@ func (e *Engine) probe(g *gate, want kapsel.Circuit, bytes int64) {
 	won, err := e.Store.SaveCircuit(ctx, want)
 	if err != nil {
 		if kapsel.CodeOf(err) == kapsel.Conflict { // another node was first
-			if c, err := e.Store.Circuit(ctx, g.id); err == nil {
+			if c, err := e.readCircuit(ctx, g, want.Version); err == nil {
 				won = c
 			}
 		}

@@ -153,7 +153,7 @@ func (e *Engine) changeCircuitFrom(g *gate, c kapsel.Circuit, change func(kapsel
 			newer, err := e.Store.SaveCircuit(ctx, next)
 			again := kapsel.CodeOf(err) == kapsel.Conflict
 			if again {
-				newer, err = e.Store.Circuit(ctx, g.id)
+				newer, err = e.readCircuit(ctx, g, next.Version)
 			}
 			if err != nil {
 				return err // c stays what it was: to a circuit not read the change might not apply
@@ -169,6 +169,19 @@ func (e *Engine) changeCircuitFrom(g *gate, c kapsel.Circuit, change func(kapsel
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.setCircuit(g, c, e.Clock.Now())
+}
+
+// readCircuit reads the circuit again after a change of the given version was refused. An older
+// one means that the store has gone back, as with a fail-over to a standby that lagged: then
+// what the gate knows is no longer so, and the older one is to take its place.
+func (e *Engine) readCircuit(ctx context.Context, g *gate, version int64) (kapsel.Circuit, error) {
+	c, err := e.Store.Circuit(ctx, g.id)
+	if err == nil && c.Version < version {
+		e.mu.Lock()
+		g.circuit.Version = -1 // below every other; see setCircuit
+		e.mu.Unlock()
+	}
+	return c, err
 }
 
 // record writes the attempt and where the delivery goes from it. It insists while the store
