@@ -410,3 +410,30 @@ func TestDelete_Backlog(t *testing.T) {
 		balanced(t, p)
 	})
 }
+
+// TestGone_FormerURL: a 410 of the URL that an endpoint had when the request was sent does
+// not disable it under its new one.
+func TestGone_FormerURL(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		former := w.Net.Destination("former.example", func(*sim.Request) sim.Answer { return sim.Answer{Status: 410, After: 5 * time.Second} })
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		ep := w.NewEndpoint(former, nil)
+		p := w.Start()
+		first := p.Event(ep, "x")
+		w.Pass(time.Second)
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.URL = d.URL() })
+		w.Pass(10 * time.Second)
+		if got := w.Delivery(first); got.Status != kapsel.Failed || got.LastStatusCode != 410 {
+			t.Errorf("the delivery that was answered 410 is %+v", got)
+		}
+		if got := w.Endpoint(ep); got.State != kapsel.EndpointActive {
+			t.Errorf("the endpoint is %s (%s)", got.State, got.DisabledReason)
+		}
+		second := p.Event(ep, "y")
+		w.Pass(time.Second)
+		if got := w.Delivery(second); got.Status != kapsel.Delivered {
+			t.Errorf("the next delivery is %s", got.Status)
+		}
+		balanced(t, p)
+	})
+}

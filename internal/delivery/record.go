@@ -188,7 +188,7 @@ func (e *Engine) readCircuit(ctx context.Context, g *gate, version int64) (kapse
 // is in trouble; when the node was declared dead meanwhile, the record is refused and the
 // attempt that was written in its place stands.
 func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
-	now := e.Clock.Now()
+	now, url := e.Clock.Now(), ep.URL
 	if latest, err := e.Settings.AnyEndpoint(e.cut, ep.ID); err == nil {
 		ep = latest // it may have been changed, or deleted, during the exchange
 	}
@@ -239,7 +239,7 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	if after.Attempts == 1 {
 		e.metrics.firstDelay.Observe(o.started.Sub(j.event.ReceivedAt).Seconds())
 	}
-	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled {
+	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == url { // not a former one
 		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, now) })
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 			e.Log.Warn("an endpoint that is gone could not be disabled", "error", err, "endpoint_id", ep.ID.String())
