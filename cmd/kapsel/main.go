@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -84,7 +85,7 @@ func run(args []string, io streams) (code int) {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(io.err, "kapsel: %v; see %s --help\n", err, commandOf(err))
+		fmt.Fprintf(io.err, "kapsel: %s; see %s --help\n", brief(unreadText(err)), commandOf(err))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -99,7 +100,7 @@ func run(args []string, io streams) (code int) {
 	var bad badSetting
 	switch {
 	case errors.As(err, &bad):
-		fmt.Fprintln(io.err, "kapsel:", err)
+		fmt.Fprintln(io.err, "kapsel:", brief(err.Error()))
 		return 2
 	case err != nil:
 		fmt.Fprintln(io.err, "kapsel:", err)
@@ -120,6 +121,34 @@ func commandOf(err error) string {
 		}
 	}
 	return name
+}
+
+// unreadText says why a command line could not be read. What it says of a flag names the
+// flag's variable too, as settingError's texts do: the value may have come from there.
+func unreadText(err error) string {
+	text, _, _ := strings.Cut(err.Error(), " (from envar ")
+	var unread *kong.ParseError
+	if !errors.As(err, &unread) {
+		return text
+	}
+	for _, flag := range unread.Context.Flags() {
+		rest, ok := strings.CutPrefix(text, "--"+flag.Name)
+		if ok && len(flag.Envs) > 0 && strings.HasPrefix(strings.TrimPrefix(rest, ":"), " ") {
+			return flag.Envs[0] + " (--" + flag.Name + "):" + strings.TrimPrefix(rest, ":")
+		}
+	}
+	return text
+}
+
+// brief is a text whose middle is left out where it is long, so that a value that it
+// repeats does not fill the screen.
+func brief(text string) string {
+	const start, end = 300, 200
+	r := []rune(text)
+	if len(r) <= start+end {
+		return text
+	}
+	return string(r[:start]) + "…" + string(r[len(r)-end:])
 }
 
 type versionCmd struct{}

@@ -86,8 +86,8 @@ func (s *serveSettings) check() error {
 	}
 	if s.PublicURL != "" {
 		u, err := url.Parse(s.PublicURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return settingError("KAPSEL_PUBLIC_URL (--public-url): %q is not an http or https URL without query", s.PublicURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return settingError("KAPSEL_PUBLIC_URL (--public-url): is not an http or https URL without user name, query and fragment")
 		}
 		s.PublicURL = strings.TrimRight(s.PublicURL, "/")
 	}

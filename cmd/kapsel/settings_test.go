@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// TestWrongSettings: a wrong setting is exit code 2 and one line that names its variable and
+// its flag, wherever the value came from; a value that is long or secret does not fill it.
+func TestWrongSettings(t *testing.T) {
+	const secret = "hunter2-hunter2"
+	long := secret + strings.Repeat("x", 100_000)
+	for _, tt := range []struct {
+		variable, flag string
+		values         []string
+		hidden         bool // what was given must not be repeated
+	}{
+		{"DATABASE_URL", "--database-url", []string{"", "mysql://a:" + secret + "@b/c", long}, true},
+		{"KAPSEL_MIGRATE", "--migrate", []string{"", "ON", long}, false},
+		{"LOG_LEVEL", "--log-level", []string{"", "trace", long}, false},
+		{"LOG_FORMAT", "--log-format", []string{"", "xml", long}, false},
+		{"KAPSEL_LISTEN", "--listen", []string{"", "127.0.0.1", long}, false},
+		{"KAPSEL_METRICS_LISTEN", "--metrics-listen", []string{"9464", long}, false},
+		{"KAPSEL_PUBLIC_URL", "--public-url", []string{"kapsel.example", "ftp://a", "http://", "https://a:" + secret + "@b", "https://a/?" + secret, "https://a/#b", long}, true},
+		{"KAPSEL_ADMIN_KEY", "--admin-key", []string{secret, "kap_" + strings.Repeat(secret, 3), strings.Repeat(secret, 3) + " "}, true},
+		{"KAPSEL_ENCRYPTION_KEY", "--encryption-key", []string{secret, long}, true},
+		{"KAPSEL_EGRESS_ALLOW", "--egress-allow", []string{"10.0.0.0/33", "10.0.0.0/8:0", long}, false},
+		{"KAPSEL_TRUSTED_PROXIES", "--trusted-proxies", []string{"10.0.0.0/33", long}, false},
+		{"WORKER_POOL_SIZE", "--worker-pool-size", []string{"", "0", "1.5", "many", long}, false},
+		{"CHANNEL_CAPACITY", "--channel-capacity", []string{"", "0", "-1", long}, false},
+		{"KAPSEL_BODY_MEMORY", "--body-memory", []string{"", "1", "1PiB", long}, false},
+		{"KAPSEL_NODE_LEASE", "--node-lease", []string{"", "10", "2.9s", "61s", long}, false},
+		{"KAPSEL_DRAIN_DELAY", "--drain-delay", []string{"", "5", "-1s", "16s", long}, false},
+	} {
+		check := func(t *testing.T, value string, args ...string) {
+			t.Helper()
+			var out, errs bytes.Buffer
+			if code := run(append([]string{"serve"}, args...), streams{&out, &errs}); code != 2 {
+				t.Errorf("%.40q: exit code %d, want 2: %.300s", value, code, errs.String())
+			}
+			line := errs.String()
+			if !strings.HasPrefix(line, "kapsel: "+tt.variable+" ("+tt.flag+"): ") || strings.Count(line, "\n") != 1 || len(line) > 1000 {
+				t.Errorf("%.40q: the line is %.300q of %d bytes", value, line, len(line))
+			}
+			if tt.hidden && strings.Contains(line, secret) {
+				t.Errorf("%.40q is repeated: %.300q", value, line)
+			}
+		}
+		t.Run(tt.variable, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			t.Setenv("KAPSEL_LISTEN", "127.0.0.1:0")
+			t.Setenv("KAPSEL_METRICS_LISTEN", "")
+			for _, value := range tt.values {
+				check(t, value, tt.flag+"="+value)
+			}
+			for _, value := range tt.values {
+				t.Setenv(tt.variable, value)
+				check(t, value)
+			}
+		})
+	}
+}
