@@ -166,7 +166,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	management := api.New(api.Config{
 		Store: s.db, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
-		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Changed,
+		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log,
 	})
 	routes := &router{ingest: s.ingest, api: management, health: s.health}

@@ -19,7 +19,7 @@ type Cache struct {
 	dir     Directory
 	changed chan struct{}
 
-	reading sync.Mutex // held by the one reader of the counter
+	reading chan struct{} // full while one reads the counter
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
@@ -34,6 +34,7 @@ func NewCache(dir Directory) *Cache {
 	return &Cache{
 		dir:       dir,
 		changed:   make(chan struct{}, 1),
+		reading:   make(chan struct{}, 1),
 		endpoints: map[kapsel.EndpointID]*kapsel.Endpoint{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
 		circuits:  map[kapsel.EndpointID]kapsel.Circuit{},
@@ -46,8 +47,12 @@ func (c *Cache) OnChange(f func(Settings)) { c.notify = append(c.notify, f) }
 
 // Load reads what is newer than the cache.
 func (c *Cache) Load(ctx context.Context) error {
-	c.reading.Lock()
-	defer c.reading.Unlock()
+	select {
+	case c.reading <- struct{}{}:
+		defer func() { <-c.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	s, err := c.dir.Settings(ctx, c.revision)
 	if err != nil {
 		return err
@@ -107,6 +112,16 @@ func (c *Cache) Changed() {
 	select {
 	case c.changed <- struct{}{}:
 	default:
+	}
+}
+
+// Obey returns when this node obeys what changed before the call, so that who made the change
+// finds it done. While the store is slow it returns after Refresh, and Run follows.
+func (c *Cache) Obey() {
+	ctx, cancel := context.WithTimeout(context.Background(), Refresh)
+	defer cancel()
+	if c.Load(ctx) != nil {
+		c.Changed()
 	}
 }
 
