@@ -625,11 +625,11 @@ type Verdict struct {
 type Verification struct {
 	Provider  string    `json:"provider"`
 	Secrets   []Secret  `json:"secrets"`
-	Tolerance *Duration `json:"tolerance"` // null: the provider's usual one
-	Algorithm *string   `json:"algorithm,omitzero"`
-	Encoding  *string   `json:"encoding,omitzero"`
-	Header    *string   `json:"header,omitzero"`
-	Prefix    *string   `json:"prefix,omitzero"`
+	Tolerance *Duration `json:"tolerance"`          // null: no time is signed
+	Algorithm *string   `json:"algorithm,omitzero"` // For hmac
+	Encoding  *string   `json:"encoding,omitzero"`  // For hmac
+	Header    *string   `json:"header,omitzero"`    // For hmac
+	Prefix    *string   `json:"prefix,omitzero"`    // For hmac
 }
 
 // VerificationInput is in requests.

@@ -298,11 +298,11 @@ type NewEndpoint struct {
 type Verification struct {
 	Provider  string    `json:"provider"`
 	Secrets   []Secret  `json:"secrets"`
-	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: the provider's usual one"`
-	Header    string    `json:"header,omitempty"`
-	Algorithm string    `json:"algorithm,omitempty"`
-	Encoding  string    `json:"encoding,omitempty"`
-	Prefix    string    `json:"prefix,omitempty"`
+	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: no time is signed"`
+	Header    string    `json:"header,omitempty" doc:"For hmac"`
+	Algorithm string    `json:"algorithm,omitempty" doc:"For hmac"`
+	Encoding  string    `json:"encoding,omitempty" doc:"For hmac"`
+	Prefix    *string   `json:"prefix,omitempty" doc:"For hmac"`
 }
 
 type Circuit struct {
@@ -343,12 +343,6 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	now := a.Clock()
 	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
 	in := inputOf(e.EndpointConfig)
-	v := in.Verification
-	if v.Provider == "hmac" {
-		v.Header = cmp.Or(v.Header, signature.DefaultHeader)
-		v.Algorithm = cmp.Or(v.Algorithm, signature.DefaultAlgorithm)
-		v.Encoding = cmp.Or(v.Encoding, signature.DefaultEncoding)
-	}
 	set := make(map[string]Secret, len(e.Headers.Set))
 	for name, s := range e.Headers.Set {
 		set[name] = viewSecret(s)
@@ -357,7 +351,7 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	return Endpoint{
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
 		State: e.State, DisabledReason: orNull(e.DisabledReason), IngestURL: a.PublicURL + "/ingest/" + e.ID.String(),
-		Verification: Verification{v.Provider, viewSecrets(e.Verification.Secrets), v.Tolerance, v.Header, v.Algorithm, v.Encoding, v.Prefix},
+		Verification: viewVerification(e.Verification),
 		Idempotency:  in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
@@ -365,6 +359,21 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}, nil
+}
+
+// viewVerification is a verification as it is in force, defaults included.
+func viewVerification(v kapsel.Verification) Verification {
+	view := Verification{
+		Provider: cmp.Or(v.Provider, signature.None), Secrets: viewSecrets(v.Secrets),
+		Tolerance: orNull(duration(cmp.Or(v.Tolerance, signature.DefaultTolerance(v.Provider)))),
+	}
+	if v.Provider == "hmac" {
+		view.Header = cmp.Or(v.Header, signature.DefaultHeader)
+		view.Algorithm = cmp.Or(v.Algorithm, signature.DefaultAlgorithm)
+		view.Encoding = cmp.Or(v.Encoding, signature.DefaultEncoding)
+		view.Prefix = &v.Prefix
+	}
+	return view
 }
 
 // warnings are what an endpoint's owner should know of it.

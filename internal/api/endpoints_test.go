@@ -132,6 +132,34 @@ func TestEndpointWithEverything(t *testing.T) {
 	}
 }
 
+// TestVerificationInForce: an endpoint shows what its provider's verification does where its
+// owner left it out, and a PATCH still tells the one from the other.
+func TestVerificationInForce(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	for _, tt := range []struct {
+		given string
+		want  object
+	}{
+		{`{"provider":"hmac","secrets":["a"]}`, object{"provider": "hmac", "tolerance": nil, "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": ""}},
+		{`{"provider":"github","secrets":["a"]}`, object{"provider": "github", "tolerance": nil}},
+		{`{"provider":"stripe","secrets":["a"]}`, object{"provider": "stripe", "tolerance": "5m"}},
+		{`{"provider":"linear","secrets":["a"]}`, object{"provider": "linear", "tolerance": "1m"}},
+		{`{"provider":"linear","secrets":["a"],"tolerance":"3m"}`, object{"provider": "linear", "tolerance": "3m"}},
+	} {
+		made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":`+tt.given+`}`)
+		w.want(200, "PATCH", "/v1/endpoints/"+made.text("id"), h.write, `{"name":"b"}`)
+		got := w.want(200, "GET", "/v1/endpoints/"+made.text("id"), h.read, nil).object("verification")
+		delete(got, "secrets")
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.given, diff)
+		}
+		if stored := w.stored(made.text("id")).Verification; !strings.Contains(tt.given, "tolerance") && stored.Tolerance != 0 {
+			t.Errorf("%s: the provider's tolerance became the owner's: %v", tt.given, stored.Tolerance)
+		}
+	}
+}
+
 func TestPatchEndpoint(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -106,6 +106,15 @@ func DeliveryIDHeader(provider string) []string {
 	return nil
 }
 
+// DefaultTolerance is how far a provider's signed time may be from ours where an endpoint does
+// not say; 0 where no time is signed.
+func DefaultTolerance(provider string) time.Duration {
+	if p := presets[provider]; p != nil {
+		return p.tolerance
+	}
+	return 0
+}
+
 // MaxTolerance is the longest tolerance that an endpoint may set.
 const MaxTolerance = 24 * time.Hour
 
