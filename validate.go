@@ -232,7 +232,7 @@ func (f *fields) headers(h *HeaderPolicy) {
 		seen[canonical] = true
 	}
 	f.names("headers.drop", h.Drop, func(string) bool { return false })
-	f.names("headers.keep", h.Keep, reservedHeader)
+	f.names("headers.keep", h.Keep, func(canonical string) bool { return reservedHeader(canonical) && canonical != "Tracestate" })
 }
 
 // names checks a list of header names.

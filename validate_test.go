@@ -165,6 +165,9 @@ func TestBadInput_B50_B51_HeaderNames(t *testing.T) {
 		{"drop", func(c *EndpointConfig) { c.Headers.Drop = []string{"X-Ok", "x y"} }, []string{"headers.drop[1]"}},
 		{"keep", func(c *EndpointConfig) { c.Headers.Keep = []string{"Authorization", "HOST", "x-kapsel-a", ""} },
 			[]string{"headers.keep[1]", "headers.keep[2]", "headers.keep[3]"}},
+		{"keep what may be", func(c *EndpointConfig) {
+			c.Headers.Keep = []string{"Authorization", "cookie", "Forwarded", "X-Forwarded-For", "X-Real-IP", "tracestate", "User-Agent"}
+		}, nil},
 		{"keep 33", func(c *EndpointConfig) { c.Headers.Keep = many }, []string{"headers.keep"}},
 	}
 	for _, name := range []string{"Host", "host", "CONTENT-LENGTH", "Transfer-Encoding", "Connection", "Keep-Alive", "Expect", "TE", "te", "Trailer", "Upgrade",

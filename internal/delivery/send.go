@@ -124,11 +124,11 @@ func canonical(names []string) map[string]bool {
 var framing = canonical([]string{
 	"Host", "Content-Length", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
-	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Traceparent", "User-Agent",
+	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Traceparent",
 })
 
 // personal are the headers that are sent along only where the endpoint keeps them.
-var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate"})
+var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate", "User-Agent"})
 
 // forwards reports whether a received header, by its canonical name, is sent along.
 func (c *courier) forwards(name string) bool {
@@ -167,7 +167,7 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 		delete(h, f.Name)
 		add(f.Name, f.Value)
 	}
-	if ev.ContentType != "" && h["Content-Type"] == nil {
+	if ev.ContentType != "" && h["Content-Type"] == nil && !c.drop["Content-Type"] {
 		add("Content-Type", ev.ContentType)
 	}
 	named := connectionNames(ev.Header)
@@ -178,6 +178,8 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 		case !c.forwards(name), named[name], name == "Content-Type":
 		case f.Value == redacted && personal[name]: // not kept when the event came in
 		case slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == name }):
+		case name == "User-Agent": // kept: the sender's in place of ours
+			h[name] = []string{f.Value}
 		case count >= maxHeaders || size+len(name)+len(f.Value)+4 > maxHeaderBytes:
 		default:
 			count++
