@@ -315,7 +315,11 @@ func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.End
 	if err != nil || v == nil {
 		return nil, err
 	}
-	return v.Handshake(h.signed(r, body)), nil
+	a := v.Handshake(h.signed(r, body))
+	if a != nil && a.Status == http.StatusForbidden {
+		return nil, kapsel.Errorf(kapsel.Forbidden, "the challenge does not name the endpoint's secret")
+	}
+	return a, nil
 }
 
 // reply answers in the way that a provider demands. It passes an error on.

@@ -470,6 +470,9 @@ func TestHandshake(t *testing.T) {
 	}
 	w.is(w.raw(request("GET", path(x), "")), 405, kapsel.InvalidRequest)
 
+	meta := w.endpoint(w.signedBy("meta", "a secret"))
+	w.is(w.raw(request("GET", path(meta)+"?hub.mode=subscribe&hub.challenge=1&hub.verify_token=another", "")), 403, kapsel.Forbidden)
+
 	github := w.endpoint(w.signedBy("github", "a secret"))
 	w.is(w.raw(request("GET", path(github)+"?crc_token=abc", "")), 405, kapsel.InvalidRequest)
 	if n := w.stored(); n != 0 {

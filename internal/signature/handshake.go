@@ -21,7 +21,8 @@ type Answer struct {
 
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if
 // it is none. Ask it of GET requests as they come, and of POST requests only after Verify
-// accepted them: some of its answers are made with the endpoint's secret.
+// accepted them: some of its answers are made with the endpoint's secret. A status of 403
+// refuses the challenge and has no body.
 func (v *Verifier) Handshake(r Request) *Answer {
 	if v.preset == nil || v.preset.handshake == nil {
 		return nil
