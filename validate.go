@@ -86,7 +86,7 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.lasts("timeout", c.Timeout, time.Second, 300*time.Second)
 	if r := c.RateLimit; r != nil {
 		if !(r.PerSecond > 0 && r.PerSecond <= maxRate) { // NaN is refused too
-			f.add("rate_limit.per_second", "must be above 0, at most %g", maxRate)
+			f.add("rate_limit.per_second", "must be above 0, at most %.0f", maxRate)
 		}
 		f.between("rate_limit.burst", r.Burst, 1, maxRate)
 	}
@@ -307,7 +307,7 @@ func (t *Tenant) Validate() []FieldError {
 	}
 	l := t.Limits
 	if r := l.IngestPerSecond; r != nil && !(*r > 0 && *r <= maxRate) {
-		f.add("limits.ingest_per_second", "must be above 0, at most %g; null is no limit", maxRate)
+		f.add("limits.ingest_per_second", "must be above 0, at most %.0f; null is no limit", maxRate)
 	}
 	if l.IngestBurst != nil {
 		f.between("limits.ingest_burst", *l.IngestBurst, 1, maxRate)
