@@ -177,8 +177,11 @@ func (c *Cache) Tenant(ctx context.Context, id kapsel.TenantID) (*kapsel.Tenant,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tenants[id] = &found
-	return &found, nil
+	if t = c.tenants[id]; t == nil || t.Revision < found.Revision { // it may have been loaded meanwhile
+		t = &found
+		c.tenants[id] = t
+	}
+	return t, nil
 }
 
 // Tenants are the tenants that are not deleted.
