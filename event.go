@@ -3,6 +3,7 @@ package kapsel
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,6 +46,29 @@ func (h Header) Get(name string) string {
 		}
 	}
 	return ""
+}
+
+// HopsHeader tells the next Kapsel how many have passed an event on. It is sent only with an
+// event that came from one: of its own deliveries each is the first hop.
+const HopsHeader = "X-Kapsel-Hops"
+
+// MaxHops is how many Kapsels an event may have passed: endpoints that send to each other
+// end there.
+const MaxHops = 5
+
+// Hops is how many Kapsels passed on what was received with this header, at most MaxHops,
+// also where the number cannot be read; 0: its sender was none.
+func (h Header) Hops() int {
+	if text := h.Get(HopsHeader); text != "" {
+		if n, err := strconv.Atoi(text); err == nil && 0 < n && n < MaxHops {
+			return n
+		}
+		return MaxHops
+	}
+	if _, err := ParseEventID(h.Get("X-Kapsel-Event-Id")); err != nil {
+		return 0
+	}
+	return 1
 }
 
 // AppendBinary appends the header as lines of "Name: value\r\n", the form in which the

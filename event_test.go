@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -131,6 +132,28 @@ func TestHeaderJSON(t *testing.T) {
 		got, err := json.Marshal(tt.header)
 		if err != nil || string(got) != tt.want {
 			t.Errorf("%v is %s, %v; want %s", tt.header, got, err, tt.want)
+		}
+	}
+}
+
+func TestHeader_B93_Hops(t *testing.T) {
+	id := kapsel.NewEventID(time.UnixMilli(1_700_000_000_000), 0).String()
+	for _, tt := range []struct {
+		header kapsel.Header
+		want   int
+	}{
+		{nil, 0},
+		{kapsel.Header{{"X-Kapsel-Event-Id", "evt_forged"}}, 0},
+		{kapsel.Header{{"X-Kapsel-Event-Id", id}}, 1},
+		{kapsel.Header{{"x-kapsel-event-id", id}, {"x-kapsel-hops", "2"}}, 2},
+		{kapsel.Header{{"X-Kapsel-Hops", "4"}}, 4},
+		{kapsel.Header{{"X-Kapsel-Hops", "5"}}, 5},
+		{kapsel.Header{{"X-Kapsel-Hops", "99999999999999999999"}}, 5},
+		{kapsel.Header{{"X-Kapsel-Hops", "-1"}}, 5},
+		{kapsel.Header{{"X-Kapsel-Hops", "two"}}, 5},
+	} {
+		if got := tt.header.Hops(); got != tt.want {
+			t.Errorf("%v: %d hops, want %d", tt.header, got, tt.want)
 		}
 	}
 }

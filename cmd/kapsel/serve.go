@@ -128,7 +128,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	s.settings = store.NewCache(s.db)
 	vault := secret.NewVault(keyring)
 	bodies := budget.New(c.bodyMemory)
-	guard := egress.Config{Allow: c.allow, AllowAllPrivate: c.Dev, Self: egress.Listeners(s.addresses()...)}
+	guard := egress.Config{Allow: c.allow, AllowAllPrivate: c.Dev, Self: egress.Listeners(s.addresses()...), SelfURL: c.PublicURL + ingest.Path}
 	if c.Dev {
 		guard.SelfPath = inboxPath
 	}

@@ -155,6 +155,9 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 	add("X-Kapsel-Delivery-Attempt", strconv.Itoa(d.Attempts+1))
 	add("X-Kapsel-Attempt-Id", d.Token.String())
 	add("X-Kapsel-Original-Timestamp", ev.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z"))
+	if hops := ev.Header.Hops(); hops > 0 {
+		add(kapsel.HopsHeader, strconv.Itoa(hops+1))
+	}
 	add("User-Agent", "Kapsel/"+version)
 	add("Traceparent", trace)
 	if c.signer != nil {

@@ -30,6 +30,9 @@ type Config struct {
 	// Self reports addresses that are never reached, whatever else allows them: Kapsel's own
 	// listeners (see Listeners). Nil: none.
 	Self func(netip.AddrPort) bool
+	// SelfURL is what Kapsel's own ingest URLs begin with, as senders see them. CheckURL
+	// refuses them: their address may be that of a proxy in front, which no dial can tell.
+	SelfURL string
 	// SelfPath is the one path of URLs, such as /dev/inbox, for which Self does not count.
 	SelfPath string
 	// DialTimeout bounds looking up a name, connecting and the TLS handshake together; 0: 10 s.

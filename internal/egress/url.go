@@ -37,6 +37,9 @@ func CheckURL(raw string, cfg Config) error {
 			Fields: []kapsel.FieldError{{Field: "url", Detail: reason}},
 		}
 	}
+	if own, reason := parseURL(cfg.SelfURL); reason == "" && to.host == own.host && to.port == own.port && strings.HasPrefix(to.path, own.path) {
+		return blockedURL()
+	}
 	if cfg.SelfPath != "" && to.path == cfg.SelfPath {
 		cfg.Self = nil
 	}

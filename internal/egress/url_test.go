@@ -101,12 +101,13 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
-func TestCheckURLOfAllowed(t *testing.T) {
+func TestCheckURL_B93_OfAllowed(t *testing.T) {
 	allow, err := ParseAllow("10.0.0.0/8:8080")
 	if err != nil {
 		t.Fatal(err)
 	}
 	self := func(to netip.AddrPort) bool { return to.Port() == 9999 }
+	const ingest = "https://Hooks.Example.com/base/ingest/" // B-93: a proxy's address is not ours
 	for _, tt := range []struct {
 		raw  string
 		cfg  Config
@@ -125,6 +126,12 @@ func TestCheckURLOfAllowed(t *testing.T) {
 		{"http://127.0.0.1:9999/dev%2finbox", Config{AllowAllPrivate: true, Self: self, SelfPath: "/dev/inbox"}, blocked},
 		{"http://127.0.0.1:9999/v1/events", Config{AllowAllPrivate: true, Self: self, SelfPath: "/dev/inbox"}, blocked},
 		{"http://127.0.0.1:9999/dev/inbox", Config{Self: self, SelfPath: "/dev/inbox"}, blocked},
+		{"https://hooks.example.com/base/ingest/ep_1", Config{SelfURL: ingest}, blocked},
+		{"HTTPS://HOOKS.example.com:443/base/ingest/ep_1?a", Config{SelfURL: ingest}, blocked},
+		{"https://ｈooks.example.com/base/ingest/ep_1", Config{SelfURL: ingest, Allow: allow}, blocked},
+		{"https://hooks.example.com/base/other", Config{SelfURL: ingest}, fine}, // another service behind the same name
+		{"https://hooks.example.com:8443/base/ingest/ep_1", Config{SelfURL: ingest}, fine},
+		{"https://other.example.com/base/ingest/ep_1", Config{SelfURL: ingest}, fine},
 	} {
 		if got := kapsel.CodeOf(CheckURL(tt.raw, tt.cfg)); got != tt.want {
 			t.Errorf("CheckURL(%q) = %q, want %q", tt.raw, got, tt.want)

@@ -213,6 +213,18 @@ func TestHeaders_B18(t *testing.T) {
 	w.accepted(ep, "")
 }
 
+// TestHeaders_B93_Hops: what comes from Kapsel is taken a few times, then it goes in a loop.
+func TestHeaders_B93_Hops(t *testing.T) {
+	w := newWorld(t)
+	ep := w.endpoint(active)
+	w.accepted(ep, "", "X-Kapsel-Event-Id: evt_01hf6b2z6ye0ar0000000000zz")
+	if got := w.delivered().Header.Get("X-Kapsel-Hops"); got != "2" {
+		t.Errorf("an event that came from Kapsel goes on with X-Kapsel-Hops %q", got)
+	}
+	w.accepted(ep, "", "X-Kapsel-Hops: 4")
+	w.refused(422, kapsel.InvalidRequest, ep, "", "X-Kapsel-Hops: 5")
+}
+
 // TestHeaders_B9_Kept: values keep every byte, and each name its order.
 func TestHeaders_B9_Kept(t *testing.T) {
 	w := newWorld(t)

@@ -134,6 +134,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if header.Hops() >= kapsel.MaxHops {
+		return &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity,
+			Detail: fmt.Sprintf("the webhook has passed %d endpoints of Kapsel, which may send to each other in a loop; change the url of one", kapsel.MaxHops),
+		}
+	}
 	if r.ContentLength > MaxBody {
 		return tooLarge()
 	}
