@@ -3,12 +3,14 @@ package kapsel_test
 import (
 	"go/ast"
 	"go/parser"
+	"go/printer"
 	"go/token"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +108,9 @@ var narrow = map[string][]string{
 // their users name, and the store its database. Engines wait for events, not by
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
+	"bytes.Equal":                 {"internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"}, // see TestArchitecture_B72_S8_Compares
+	"bytes.Compare":               {"internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
+	"reflect.DeepEqual":           {},
 	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
 	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/sim"},
 	"net/http.DefaultClient":      {},
@@ -289,6 +294,115 @@ func TestArchitecture_B95_NarrowNames(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// secretive are the packages that hold secrets in the clear or what is made with them.
+var secretive = []string{"internal/secret", "internal/signature", "internal/api", "internal/ingest", "internal/delivery", "cmd/kapsel"}
+
+// secretName matches what a secret, or something that only who knows it can make, is called.
+var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash|sum|password|apikey|admin|check|want|got|expected)$|^(key|text|value)$`)
+
+// comparisons lists the comparisons by == of something that is called like a secret and is
+// none, each with why.
+var comparisons = map[string]string{
+	"internal/api/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":               "a reason",
+	"internal/delivery/claim.go: got[g] == c.limit":                                     "a number of deliveries",
+	"internal/delivery/send.go: f.Value == redacted":                                    "only what is no secret equals it",
+	"internal/ingest/ingest.go: code == kapsel.InvalidSignature":                        "an error's code",
+	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",
+	"internal/secret/keyring.go: check[0] != checkVersion":                              "the format's version",
+	"internal/signature/checker.go: c.version == versionToken":                          "the format's version",
+	"internal/signature/checker.go: bytes.HasPrefix(secret, []byte(\"whsec_\"))":        "what begins every secret of its kind, of the endpoint's owner",
+	"internal/signature/format.go: version == versionHMAC":                              "the format's version",
+}
+
+// TestArchitecture_B72_S8_Compares: what an attacker could guess byte by byte is compared in
+// constant time. Packages that hold secrets have no bytes.Equal (narrowNames) and no == or
+// switch on a value that is called like one, but with a length, a constant or nil.
+func TestArchitecture_B72_S8_Compares(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		if !slices.Contains(secretive, s.pkg) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			var operands []ast.Expr
+			switch n := n.(type) {
+			case *ast.BinaryExpr:
+				if n.Op == token.EQL || n.Op == token.NEQ {
+					operands = []ast.Expr{n.X, n.Y}
+				}
+			case *ast.CallExpr:
+				if name := called(n); name == "EqualFold" || name == "HasPrefix" || name == "HasSuffix" || name == "Contains" || name == "Index" {
+					operands = n.Args
+				}
+			}
+			if len(operands) != 2 || isPlainValue(operands[0]) || isPlainValue(operands[1]) || !isSecret(operands[0]) && !isSecret(operands[1]) {
+				return true
+			}
+			var text strings.Builder
+			if err := printer.Fprint(&text, s.set, n); err != nil {
+				t.Fatal(err)
+			}
+			at := s.path + ": " + text.String()
+			if seen[at] = true; comparisons[at] == "" {
+				t.Errorf("%s: %s compares what may be a secret in a time that depends on it; use hmac.Equal, or say in comparisons why not", s.set.Position(n.Pos()), text.String())
+			}
+			return true
+		})
+	}
+	for at := range comparisons {
+		if !seen[at] {
+			t.Errorf("comparisons has %q, which is not there", at)
+		}
+	}
+}
+
+// called is the name of the function that a call calls, without its package.
+func called(c *ast.CallExpr) string {
+	switch f := c.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		return f.Sel.Name
+	}
+	return ""
+}
+
+// isPlainValue reports whether an expression is a constant, nil or a length.
+func isPlainValue(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return true
+	case *ast.Ident:
+		return e.Name == "nil" || e.Name == "true" || e.Name == "false"
+	case *ast.CallExpr:
+		return called(e) == "len"
+	case *ast.UnaryExpr:
+		return isPlainValue(e.X)
+	}
+	return false
+}
+
+// isSecret reports whether an expression ends in a name that secrets have.
+func isSecret(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return secretName.MatchString(e.Name)
+	case *ast.SelectorExpr:
+		return secretName.MatchString(e.Sel.Name)
+	case *ast.CallExpr:
+		return called(e) == "Reveal" || called(e) == "string" && isSecret(e.Args[0]) || secretName.MatchString(called(e))
+	case *ast.IndexExpr:
+		return isSecret(e.X)
+	case *ast.SliceExpr:
+		return isSecret(e.X)
+	case *ast.ParenExpr:
+		return isSecret(e.X)
+	case *ast.StarExpr:
+		return isSecret(e.X)
+	}
+	return false
 }
 
 func TestArchitecturePackageComments(t *testing.T) {

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"os"
@@ -119,7 +119,7 @@ func rewrapAll(ctx context.Context, db store.Directory, keyring *secret.Keyring)
 		}
 		for _, t := range tenants {
 			wrapped, err := keyring.Rewrap(t.ID, t.DataKey)
-			if err == nil && !bytes.Equal(wrapped, t.DataKey) {
+			if err == nil && !hmac.Equal(wrapped, t.DataKey) {
 				rewrapped++
 				_, err = db.UpdateTenant(ctx, t.ID, func(row *kapsel.Tenant) (err error) {
 					row.DataKey, err = keyring.Rewrap(row.ID, row.DataKey)

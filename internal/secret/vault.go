@@ -3,6 +3,7 @@ package secret
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"sync"
@@ -99,7 +100,7 @@ func (v *Vault) key(t *kapsel.Tenant) (openKey, error) {
 	v.mu.RLock()
 	k, ok := v.open[t.ID]
 	v.mu.RUnlock()
-	if ok && bytes.Equal(k.wrapped, t.DataKey) {
+	if ok && hmac.Equal(k.wrapped, t.DataKey) {
 		return k, nil
 	}
 	if len(t.DataKey) == 0 {
