@@ -50,6 +50,7 @@ func check(t *testing.T, ok bool, what, saw, limit string) {
 // TestPerf runs all measurements and prints the table.
 func TestPerf(t *testing.T) {
 	defer printTable()
+	t.Run("side channels", sideChannels)
 	stores := []struct {
 		name string
 		url  func(t *testing.T) string
