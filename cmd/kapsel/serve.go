@@ -167,6 +167,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 		Store: s.db, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
+		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
 		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log,
 	})
 	routes := &router{ingest: s.ingest, api: management, health: s.health}

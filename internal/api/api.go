@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path"
 	"reflect"
 	"runtime/debug"
@@ -64,6 +65,8 @@ type Config struct {
 
 	// Changed is told after every change of settings. It may be nil.
 	Changed func()
+	// Client is the address that a request came from, for the log. Nil: the peer's.
+	Client func(*http.Request) netip.Addr
 	// Why says why a pending delivery waits ("waiting_for" of the contract), "" when it does
 	// not. It may be nil.
 	Why func(*kapsel.Endpoint, kapsel.Delivery) string
@@ -82,6 +85,12 @@ type api struct {
 func New(cfg Config) http.Handler {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Client == nil {
+		cfg.Client = func(r *http.Request) netip.Addr {
+			peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+			return peer.Addr()
+		}
 	}
 	if cfg.Why == nil {
 		cfg.Why = func(*kapsel.Endpoint, kapsel.Delivery) string { return "" }

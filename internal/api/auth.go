@@ -84,7 +84,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errUnauthorized) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	a.logFault(r, problem.New(r.Context(), err), err)
+	a.log(r, problem.New(r.Context(), err), err)
 	problem.Write(w, r, err)
 }
 

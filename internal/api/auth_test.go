@@ -75,6 +75,9 @@ func TestBadInput_B60_Keys(t *testing.T) {
 			t.Errorf("%s: the answer differs:\n%s", name, diff)
 		}
 	}
+	if n := strings.Count(w.log.String(), `"api: request refused"`); n != len(tests) {
+		t.Errorf("%d of %d refused keys are in the log (S-23)", n, len(tests))
+	}
 	if strings.Contains(w.log.String(), h.write) || strings.Contains(w.log.String(), expired) {
 		t.Error("the log has a key")
 	}

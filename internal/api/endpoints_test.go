@@ -243,6 +243,9 @@ func TestCreateEndpointRefuses(t *testing.T) {
 	for _, u := range []string{"http://127.0.0.1/", "http://localhost:1", "http://[::1]/", "https://10.0.0.1/x", "http://169.254.169.254/"} {
 		w.refused(kapsel.DestinationBlocked, 422, nil, "POST", "/v1/endpoints", h.write, object{"name": "a", "url": u})
 	}
+	if n := strings.Count(w.log.String(), `"code":"E1012"`); n != 5 {
+		t.Errorf("%d of 5 blocked destinations are in the log (S-23)", n)
+	}
 	w.refused(kapsel.InvalidRequest, 422, []string{"headers.set.X-Long", "headers.set.Host", "headers.set.X Y"}, "POST", "/v1/endpoints", h.write,
 		object{"name": "a", "url": "https://example.com", "headers": object{"set": object{"X-Long": strings.Repeat("a", 4097), "Host": "x", "X Y": "z"}}})
 	w.refused(kapsel.InvalidRequest, 422, []string{"headers.set.X"}, "POST", "/v1/endpoints", h.write,

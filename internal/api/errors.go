@@ -50,15 +50,19 @@ func problemOf(ctx huma.Context, errs []error) *Problem {
 	if after := problem.RetryAfter(err, d.Status); after != "" {
 		w.Header().Set("Retry-After", after)
 	}
-	callOf(ctx.Context()).api.logFault(r, d, err)
+	callOf(ctx.Context()).api.log(r, d, err)
 	return &Problem{d}
 }
 
-// logFault logs an answer that is our fault, with its cause. When the caller has gone away,
-// what failed because of that is nobody's.
-func (a *api) logFault(r *http.Request, d problem.Document, err error) {
-	if d.Status >= 500 && r.Context().Err() == nil {
+// log logs an answer that is our fault, with its cause, and one that an operator may look for
+// when something is wrong: no valid key, a key that may not, a destination that is blocked.
+// When the caller has gone away, what failed because of that is nobody's.
+func (a *api) log(r *http.Request, d problem.Document, err error) {
+	switch {
+	case d.Status >= 500 && r.Context().Err() == nil:
 		a.Log.ErrorContext(r.Context(), "api: request failed", "method", r.Method, "path", r.URL.Path, "status", d.Status, "error", err, "request_id", d.RequestID)
+	case d.Code == kapsel.Unauthorized, d.Code == kapsel.Forbidden, d.Code == kapsel.DestinationBlocked:
+		a.Log.InfoContext(r.Context(), "api: request refused", "method", r.Method, "path", r.URL.Path, "code", d.Code, "client", a.Client(r), "request_id", d.RequestID)
 	}
 }
 

@@ -425,13 +425,13 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case code == kapsel.DatabaseUnavailable || code == kapsel.InvalidSignature:
 		level = slog.LevelInfo
 	}
-	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path, "client", clientOf(r, h.Proxies))
+	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path, "client", ClientOf(r, h.Proxies))
 	problem.Write(w, r, err)
 }
 
-// clientOf is the address that a request came from. Behind trusted proxies it is the last
+// ClientOf is the address that a request came from. Behind trusted proxies it is the last
 // one of X-Forwarded-For that is not such a proxy itself: what stands before it is hearsay.
-func clientOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
+func ClientOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
 	trusted := func(a netip.Addr) bool {
 		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(a) })
 	}

@@ -3,7 +3,9 @@ package secret
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/gob"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -14,7 +16,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"text/template"
 	"time"
+	"unicode"
 
 	"pgregory.net/rapid"
 
@@ -52,16 +56,43 @@ func TestHardening_S23_TextNeverPrints(t *testing.T) {
 	}
 	h := holder{s, &s, s}
 	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%10.3s", "%p", "%t", "%c", "%e"} {
-		fmt.Fprintf(&out, verb+verb+verb+verb+"\n", s, &s, h, []Text{s})
+	all := []any{s, &s, h, &h, []Text{s}, [1]Text{s}, map[string]Text{"a": s}, struct{ any }{s}, struct{ error }{fmt.Errorf("%w: %v", errors.ErrUnsupported, s)}}
+	for letter := range unicode.MaxASCII { // every verb there is, and those there may be
+		if !unicode.IsLetter(letter) {
+			continue
+		}
+		for _, flags := range []string{"", "+", "#", "-10.3", " ", "0", "+#"} {
+			for _, v := range all {
+				fmt.Fprintf(&out, "%"+flags+string(letter)+"\n", v)
+			}
+		}
 	}
-	for _, v := range []any{s, &s, h, &h, []Text{s}, map[string]Text{"a": s}} {
+	for _, v := range all {
+		fmt.Fprintln(&out, v)
+	}
+	for _, v := range []any{s, &s, h, &h, []Text{s}, map[string]Text{"a": s}, struct{ Value any }{s}} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
 		}
 		out.Write(b)
-		fmt.Fprintln(&out, v)
+		// Encodings that nothing of ours uses: they say nothing, or fail.
+		for _, encode := range []func(any) error{gob.NewEncoder(&out).Encode, xml.NewEncoder(&out).Encode} {
+			if err := encode(v); err != nil {
+				fmt.Fprintln(&out, err)
+			}
+		}
+	}
+	text, err := s.MarshalText()
+	out.Write(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := template.Must(template.New("").Parse("{{.}} {{.Secret}} {{printf \"%s\" .Secret}} {{len .List}}")).Execute(&out, struct {
+		Secret Text
+		List   []Text
+	}{s, []Text{s}}); err != nil {
+		t.Fatal(err)
 	}
 	for _, handler := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
 		log := slog.New(handler)
@@ -69,7 +100,7 @@ func TestHardening_S23_TextNeverPrints(t *testing.T) {
 		log.Info("x", "err", fmt.Errorf("failed with %v", s))
 	}
 	hex := fmt.Sprintf("%x", marker)
-	for _, leak := range []string{marker, hex, strings.ToUpper(hex), base64.StdEncoding.EncodeToString([]byte(marker))} {
+	for _, leak := range []string{marker, hex, strings.ToUpper(hex), strings.Trim(fmt.Sprint([]byte(marker)), "[]"), base64.StdEncoding.EncodeToString([]byte(marker))} {
 		if strings.Contains(out.String(), leak) {
 			t.Errorf("%q in output:\n%s", leak, out.String())
 		}
