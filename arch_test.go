@@ -405,6 +405,46 @@ func isSecret(e ast.Expr) bool {
 	return false
 }
 
+// TestArchitecture_S14_TLS: nothing of ours turns the check of certificates off, and whoever
+// makes settings of TLS says which version is the oldest.
+func TestArchitecture_S14_TLS(t *testing.T) {
+	made := 0
+	for _, s := range sources(t) {
+		if s.pkg == "internal/bench" { // talks to what its user names
+			continue
+		}
+		imports := s.imports(t)
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Ident:
+				if n.Name == "InsecureSkipVerify" {
+					t.Errorf("%s: certificates must be checked", s.set.Position(n.Pos()))
+				}
+			case *ast.CompositeLit:
+				sel, ok := n.Type.(*ast.SelectorExpr)
+				if !ok || sel.Sel.Name != "Config" {
+					return true
+				}
+				if x, ok := sel.X.(*ast.Ident); !ok || imports[x.Name] != "crypto/tls" {
+					return true
+				}
+				made++
+				var text strings.Builder
+				if err := printer.Fprint(&text, s.set, n); err != nil {
+					t.Fatal(err)
+				}
+				if !regexp.MustCompile(`MinVersion:\s+tls.VersionTLS1[23]`).MatchString(text.String()) {
+					t.Errorf("%s: these settings of TLS do not say MinVersion", s.set.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if made == 0 {
+		t.Error("no settings of TLS were found")
+	}
+}
+
 func TestArchitecturePackageComments(t *testing.T) {
 	documented := make(map[string]bool)
 	for _, s := range sources(t) {

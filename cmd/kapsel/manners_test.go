@@ -17,10 +17,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/egress"
 )
 
 // scripted is a listener that accepts connections from given addresses.
@@ -77,6 +80,61 @@ func TestResources_B112_ConnectionsOfOneClient(t *testing.T) {
 	first[0].Close() // counts once
 	if got := accept("1.1.1.1", "1.1.1.1"); len(got) != 1 {
 		t.Errorf("%d connections after one was closed", len(got))
+	}
+}
+
+// TestHardening_S18_ServerLimits: nothing that a client sends is waited for without end.
+func TestHardening_S18_ServerLimits(t *testing.T) {
+	s := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	for name, ok := range map[string]bool{
+		"header":                s.ReadHeaderTimeout == 5*time.Second,
+		"body":                  s.ReadTimeout == 30*time.Second,
+		"answer":                s.WriteTimeout > s.ReadTimeout && s.WriteTimeout <= 2*time.Minute, // a development instance waits for the delivery
+		"idle":                  s.IdleTimeout == time.Minute,
+		"size of the header":    s.MaxHeaderBytes > 16<<10 && s.MaxHeaderBytes <= 64<<10, // above ours, which has a code of its own
+		"streams of HTTP/2":     s.HTTP2 != nil && s.HTTP2.MaxConcurrentStreams == 100,
+		"connections":           maxConnections > 0 && maxConnections <= 1024,
+		"nothing on the stderr": s.ErrorLog != nil,
+	} {
+		if !ok {
+			t.Errorf("%s: not bounded as promised", name)
+		}
+	}
+}
+
+// TestHardening_S14_Switches gives each setting that is on or off both ways, and sees that
+// off is the safe one. A new one adds a row.
+func TestHardening_S14_Switches(t *testing.T) {
+	safe := map[string]func(on bool) (dangerous bool){
+		"Dev": func(on bool) bool { // reaches private destinations, and therefore listens on loopback only
+			s := serveSettings{Dev: on, Listen: "0.0.0.0:80", databaseSettings: databaseSettings{DatabaseURL: "sqlite:x"}}
+			if err := s.check(); on && (err == nil || !strings.Contains(err.Error(), "loopback only")) {
+				t.Errorf("--dev listens on all addresses: %v", err)
+			}
+			return egress.CheckURL("http://127.0.0.1:3000/", s.guard(nil)) == nil
+		},
+	}
+	settings := reflect.TypeFor[serveSettings]()
+	switches := 0
+	for _, f := range reflect.VisibleFields(settings) {
+		if f.Type.Kind() != reflect.Bool {
+			continue
+		}
+		switches++
+		dangerous := safe[f.Name]
+		if dangerous == nil {
+			t.Errorf("setting %s has no row here", f.Name)
+			continue
+		}
+		if dangerous(false) || !dangerous(true) {
+			t.Errorf("setting %s: off is not the safe way, or on does nothing", f.Name)
+		}
+		if f.Tag.Get("default") != "" || f.Tag.Get("env") != "" {
+			t.Errorf("setting %s can be on without being asked for", f.Name)
+		}
+	}
+	if switches != len(safe) {
+		t.Errorf("%d switches, %d rows", switches, len(safe))
 	}
 }
 

@@ -91,6 +91,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 		}
 	}()
 	slog.SetDefault(s.log) // libraries that log by themselves
+	noCoreDumps(s.log)
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
 	}
@@ -128,10 +129,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	s.settings = store.NewCache(s.db)
 	vault := secret.NewVault(keyring)
 	bodies := budget.New(c.bodyMemory)
-	guard := egress.Config{Allow: c.allow, AllowAllPrivate: c.Dev, Self: egress.Listeners(s.addresses()...), SelfURL: c.PublicURL + ingest.Path}
-	if c.Dev {
-		guard.SelfPath = inboxPath
-	}
+	guard := c.guard(s.addresses())
 	s.engine = delivery.New(delivery.Config{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
 		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log,
@@ -349,6 +347,16 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		}
 	}
 	return keyring, nil
+}
+
+// guard says where deliveries may go: to public addresses, to what KAPSEL_EGRESS_ALLOW lists,
+// with --dev to private ones, and never to this process's own listeners.
+func (s *serveSettings) guard(listeners []net.Addr) egress.Config {
+	cfg := egress.Config{Allow: s.allow, AllowAllPrivate: s.Dev, Self: egress.Listeners(listeners...), SelfURL: s.PublicURL + ingest.Path}
+	if s.Dev {
+		cfg.SelfPath = inboxPath
+	}
+	return cfg
 }
 
 // clockSane fails when this machine's clock and the store's time are too far apart.

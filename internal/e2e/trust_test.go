@@ -13,8 +13,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -405,4 +407,50 @@ func (w *world) dump() []byte {
 		all = append(all, b...)
 	}
 	return all
+}
+
+// TestTrust_S24_Dumps makes a process that holds secrets print all that a crash prints: none
+// is among it, and there is no core file, also where the environment asks for one.
+func TestTrust_S24_Dumps(t *testing.T) {
+	w := newWorld(t, "", "GOTRACEBACK=crash")
+	w.sink.Record(true)
+	node := w.nodes[0]
+	const verification, value = "mark-verification-5c1d", "mark-header-5c1d"
+	ep := w.endpoint("e", map[string]any{
+		"headers":      map[string]any{"set": map[string]string{"X-Own": value}},
+		"verification": map[string]any{"provider": "hmac", "secrets": []string{verification}},
+	})
+	header := map[string]string{"X-Webhook-Signature": fmt.Sprintf("%x", openssl(t, "sha256", []byte(verification), []byte("{}")))}
+	status, code, event := post(t, ep.IngestURL, header, strings.NewReader("{}"))
+	if status != 200 {
+		t.Fatalf("answered %d %s", status, code)
+	}
+	w.arrived(event)
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", node.PID()))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	if err == nil && !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("core files are not off:\n%s", limits)
+	}
+	done := node.Done()
+	if err := syscall.Kill(node.PID(), syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	dump, err := os.ReadFile(node.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(dump, []byte("goroutine ")); n < 10 {
+		t.Fatalf("the dump has %d goroutines: %s", n, dump)
+	}
+	for name, mark := range map[string]string{
+		"verification secret": verification, "header's value": value, "signing secret": strings.TrimPrefix(ep.SigningSecret, "whsec_"),
+		"admin key": node.AdminKey, "encryption key": node.Env("KAPSEL_ENCRYPTION_KEY"),
+	} {
+		if mark == "" || bytes.Contains(dump, []byte(mark)) || bytes.Contains(dump, []byte(hex.EncodeToString([]byte(mark)))) {
+			t.Errorf("the dump holds the %s", name)
+		}
+	}
 }
