@@ -255,6 +255,13 @@ func serveNames(t *testing.T, records map[string][]netip.Addr, alias map[string]
 	return n
 }
 
+// asked is how often a name that changes was asked for.
+func (n *names) asked(label string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.flips[label]
+}
+
 // answer answers one question; what cannot be read gets none.
 func (n *names) answer(query []byte) []byte {
 	var p dnsmessage.Parser
@@ -288,6 +295,12 @@ func (n *names) answer(query []byte) []byte {
 		addrs = addrs[n.flips[label]%len(addrs):][:1]
 		n.flips[label]++
 	}
+	if strings.HasPrefix(label, "once") && n.flips[label] < 2 { // the first look-up (A and AAAA) gets the first address
+		addrs = addrs[:1]
+		n.flips[label]++
+	} else if strings.HasPrefix(label, "once") {
+		addrs = addrs[1:]
+	}
 	head := dnsmessage.ResourceHeader{Name: owner, Class: dnsmessage.ClassINET} // TTL 0
 	for _, a := range addrs {
 		switch {
@@ -310,13 +323,16 @@ func everythingIsBlocked(t *testing.T) {
 		"public": {public4}, "public6": {public6}, "inner": {netip.MustParseAddr("10.0.0.1")},
 		"mixed": {netip.MustParseAddr("169.254.169.254"), public4, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("fd00:ec2::254")},
 		"flip":  {public4, netip.MustParseAddr("127.0.0.1"), public4, netip.MustParseAddr("169.254.169.254")},
+		"once":  {public4, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")},
+		"race":  {netip.MustParseAddr("::1"), public4}, // A is public and AAAA is not …
+		"race6": {public6, netip.MustParseAddr("127.0.0.1")},
 		"flip6": {netip.MustParseAddr("::1"), public6, netip.MustParseAddr("::ffff:10.0.0.1"), public4},
 	}
 	for i, text := range forbidden {
 		addrs[i] = netip.MustParseAddr(text)
 		records[fmt.Sprintf("n%d", i)] = addrs[i : i+1]
 	}
-	serveNames(t, records, map[string]string{"alias": "inner"})
+	served := serveNames(t, records, map[string]string{"alias": "inner"})
 	c := listenEverywhere(t)
 	dir := t.TempDir()
 	p, err := bench.StartKapsel(t.Context(), dir, os.Getenv(insideNamespace),
@@ -362,12 +378,30 @@ func everythingIsBlocked(t *testing.T) {
 	n.blocked("http://alias.trap.example/")
 	c.judge(t, "B-86, mixed answers and aliases")
 
-	// B-87: names that change between the check and the dial, and between two dials.
+	// B-87: names that change between the check and the dial, and between two dials; all have
+	// a TTL of 0, and the canaries close connections, so that each delivery looks up anew. Only
+	// those at the same time may share a look-up.
 	for _, name := range []string{"flip", "flip6"} {
-		n.deliver("B-87", "http://"+name+".trap.example/", count(100, 1000), "delivered", "failed", "dead_letter") // no address at all: E2007
-		if got := c.judge(t, "B-87"); got == 0 {
+		reached := 0
+		for flips := count(50, 1000); served.asked(name) < flips; {
+			n.deliver("B-87", "http://"+name+".trap.example/", min(flips, 100), "delivered", "failed", "dead_letter") // no address at all: E2007
+			reached += c.judge(t, "B-87")
+		}
+		if reached == 0 {
 			t.Errorf("%s never led to its public address", name)
 		}
+	}
+	first := n.deliver("B-87, public at the first look-up", "http://once.trap.example/", 1, "delivered")
+	if got := c.judge(t, "B-87"); got != 1 || len(first) != 1 {
+		t.Errorf("once.trap.example was reached %d times", got)
+	}
+	n.deliver("B-87, and never again", "http://once.trap.example/", count(20, 200), "failed")
+	if got := c.judge(t, "B-87"); got != 0 {
+		t.Errorf("%d connections to the address that a name had once", got)
+	}
+	for _, name := range []string{"race", "race6"} { // of IPv6 and IPv4, one is public
+		n.deliver("B-87, a race of IPv6 and IPv4", "http://"+name+".trap.example/", count(40, 1000), "delivered")
+		c.judge(t, "B-87, "+name)
 	}
 
 	// B-88: redirects to each of them.
