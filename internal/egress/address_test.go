@@ -49,37 +49,63 @@ func TestBadInput_B80_AddressRule(t *testing.T) {
 	}
 }
 
-// TestBadInput_B80_EmbeddedAddresses: no way to write a blocked IPv4 address in IPv6 is public.
+// embeddings are the ways to write an IPv4 address in IPv6; low is what a form leaves free.
+func embeddings(v4 [4]byte, low uint64) map[string]netip.Addr {
+	embed := func(prefix string, at int) [16]byte {
+		b := netip.MustParseAddr(prefix).As16()
+		copy(b[at:], v4[:])
+		return b
+	}
+	with := func(b [16]byte) netip.Addr {
+		binary.BigEndian.PutUint64(b[8:], low)
+		return netip.AddrFrom16(b)
+	}
+	var inverted [4]byte
+	for i := range v4 {
+		inverted[i] = ^v4[i]
+	}
+	teredo := netip.MustParseAddr("2001::").As16()
+	binary.BigEndian.PutUint64(teredo[4:], low)
+	copy(teredo[12:], inverted[:])
+	isatap := embed("fe80::5efe:0:0", 12)
+	return map[string]netip.Addr{
+		"itself":           netip.AddrFrom4(v4),
+		"mapped":           netip.AddrFrom16(embed("::ffff:0:0", 12)),
+		"compatible":       netip.AddrFrom16(embed("::", 12)),
+		"translated":       netip.AddrFrom16(embed("::ffff:0:0:0", 12)),
+		"NAT64":            netip.AddrFrom16(embed("64:ff9b::", 12)),
+		"local NAT64":      netip.AddrFrom16(embed("64:ff9b:1::", 12)),
+		"local NAT64, /48": with(embed("64:ff9b:1::", 6)), // RFC 6052: with a zero byte in the middle, or whatever
+		"6to4":             with(embed("2002::", 2)),
+		"Teredo, server":   with(embed("2001::", 4)),
+		"Teredo, client":   netip.AddrFrom16(teredo),
+		"ISATAP":           netip.AddrFrom16(isatap),
+	}
+}
+
+// TestBadInput_B80_EmbeddedAddresses: no way to write a blocked IPv4 address in IPv6 is public:
+// the first and last address of each prefix, and random ones.
 func TestBadInput_B80_EmbeddedAddresses(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := rapid.SampledFrom(blocked4).Draw(t, "prefix")
-		v4 := inside(p, rapid.Uint64().Draw(t, "bits"), 0).As4()
-		n := binary.BigEndian.Uint32(v4[:])
-		embed := func(prefix string, at int) netip.Addr {
-			b := netip.MustParseAddr(prefix).As16()
-			copy(b[at:], v4[:])
-			return netip.AddrFrom16(b)
-		}
-		teredoClient := netip.MustParseAddr("2001::").As16()
-		binary.BigEndian.PutUint32(teredoClient[12:], ^n)
-		low := rapid.Uint64().Draw(t, "low")
-		sixToFour := embed("2002::", 2).As16()
-		binary.BigEndian.PutUint64(sixToFour[8:], low)
-		for form, addr := range map[string]netip.Addr{
-			"itself":         netip.AddrFrom4(v4),
-			"mapped":         embed("::ffff:0:0", 12),
-			"compatible":     embed("::", 12),
-			"translated":     embed("::ffff:0:0:0", 12),
-			"NAT64":          embed("64:ff9b::", 12),
-			"local NAT64":    embed("64:ff9b:1::", 12),
-			"6to4":           netip.AddrFrom16(sixToFour),
-			"Teredo, server": embed("2001::", 4),
-			"Teredo, client": netip.AddrFrom16(teredoClient),
-		} {
+	check := func(t interface{ Fatalf(string, ...any) }, v4 [4]byte, low uint64) {
+		for form, addr := range embeddings(v4, low) {
 			if isPublic(addr) {
-				t.Fatalf("%s (%s) is public", addr, form)
+				t.Fatalf("%s (%s of %v) is public", addr, form, v4)
 			}
 		}
+	}
+	for _, p := range blocked4 {
+		check(t, p.Addr().As4(), 0)
+		check(t, inside(p, ^uint64(0), 0).As4(), ^uint64(0))
+	}
+	if os.Getenv("KAPSEL_CHAOS") == "full" {
+		random := rand.New(rand.NewPCG(3, 4))
+		for range 1_000_000 {
+			check(t, inside(blocked4[random.IntN(len(blocked4))], random.Uint64(), 0).As4(), random.Uint64())
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := rapid.SampledFrom(blocked4).Draw(t, "prefix")
+		check(t, inside(p, rapid.Uint64().Draw(t, "bits"), 0).As4(), rapid.Uint64().Draw(t, "low"))
 	})
 }
 
