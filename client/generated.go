@@ -500,7 +500,8 @@ type Provider struct {
 	Headers           []string  `json:"headers"`             // That carry signatures; none: the body does
 	Tolerance         *Duration `json:"tolerance"`           // The default; null: no time is signed
 	Handshake         bool      `json:"handshake"`           // The provider asks the URL to prove itself, which is answered
-	DeliveryIDHeaders []string  `json:"delivery_id_headers"` // That name a delivery, the same when it is sent again
+	DeliveryIDHeaders []string  `json:"delivery_id_headers"` // That name a delivery, the same when it is sent again: the default idempotency key
+	DeliveryIDPath    *string   `json:"delivery_id_path"`    // Where the body names it
 }
 
 // Providers is in answers.

@@ -38,13 +38,15 @@ type Provider struct {
 	Headers           []string  `json:"headers" doc:"That carry signatures; none: the body does"`
 	Tolerance         *duration `json:"tolerance" nullable:"true" doc:"The default; null: no time is signed"`
 	Handshake         bool      `json:"handshake" doc:"The provider asks the URL to prove itself, which is answered"`
-	DeliveryIDHeaders []string  `json:"delivery_id_headers" doc:"That name a delivery, the same when it is sent again"`
+	DeliveryIDHeaders []string  `json:"delivery_id_headers" doc:"That name a delivery, the same when it is sent again: the default idempotency key"`
+	DeliveryIDPath    *string   `json:"delivery_id_path" nullable:"true" doc:"Where the body names it"`
 }
 
 func viewProvider(p signature.Provider) Provider {
 	return Provider{
 		Name: p.Name, Title: p.Title, Paste: p.Paste, Secret: p.Secret, Find: p.Find,
 		Headers: orEmpty(p.Headers), Tolerance: orNull(duration(p.Tolerance)), Handshake: p.Handshake, DeliveryIDHeaders: orEmpty(p.DeliveryID),
+		DeliveryIDPath: orNull(p.DeliveryIn),
 	}
 }
 

@@ -563,10 +563,8 @@ func keyOf(ep *kapsel.Endpoint, h http.Header, body []byte) ([]byte, error) {
 		}
 		return []byte(values[0]), nil
 	}
-	for _, name := range signature.DeliveryIDHeader(ep.Verification.Provider) {
-		if v := h.Get(name); validKey(v) {
-			return []byte(v), nil
-		}
+	if id := signature.DeliveryID(ep.Verification.Provider, h, body); validKey(id) {
+		return []byte(id), nil
 	}
 	return nil, nil
 }

@@ -22,6 +22,7 @@ func TestKey_B41(t *testing.T) {
 	sum := sha256.Sum256([]byte(`{"a":1}`))
 	longest := strings.Repeat("k", 255)
 	github := func(ep *kapsel.Endpoint) { w.signedBy("github", "s")(ep) }
+	okta := func(ep *kapsel.Endpoint) { w.signedBy("okta", "s")(ep) }
 	for _, tt := range []struct {
 		name   string
 		change func(*kapsel.Endpoint)
@@ -55,6 +56,10 @@ func TestKey_B41(t *testing.T) {
 		{"the provider's header, not ASCII", github, "", []string{"X-GitHub-Delivery: \xff"}, ""},
 		{"the provider's header, too long", github, "", []string{"X-GitHub-Delivery: " + longest + "k"}, ""},
 		{"the provider's header, empty", github, "", []string{"X-GitHub-Delivery:"}, ""},
+		{"the provider's id in the body", okta, `{"eventId":"evt_1"}`, nil, "evt_1"},
+		{"the sender's header before the provider's id in the body", okta, `{"eventId":"evt_1"}`, []string{"Idempotency-Key: k"}, "k"},
+		{"the provider's id in the body, not ASCII", okta, `{"eventId":"é"}`, nil, ""},
+		{"the provider's id is not there", okta, `{}`, nil, ""},
 		{"another provider's header", nil, "", []string{"X-GitHub-Delivery: guid"}, ""},
 
 		{"content", keyed("content", "", ""), `{"a":1}`, []string{"Idempotency-Key: k"}, string(sum[:])},
@@ -83,7 +88,7 @@ func TestKey_B41(t *testing.T) {
 			ep := w.endpoint(tt.change)
 			header := tt.header
 			if ep.Verification.Provider != "" {
-				header = append(header, "X-Hub-Signature-256: sha256="+sign("s", tt.body))
+				header = append(header, "X-Hub-Signature-256: sha256="+sign("s", tt.body), "Authorization: s")
 			}
 			if tt.want == invalid {
 				a := w.refused(400, kapsel.InvalidRequest, ep, tt.body, header...)

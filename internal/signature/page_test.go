@@ -67,11 +67,15 @@ Where a time is signed, requests older or newer than the tolerance are refused; 
 		if p.Handshake {
 			challenge = "answered"
 		}
+		delivery := code(p.DeliveryID)
+		if p.DeliveryIn != "" {
+			delivery = "`" + p.DeliveryIn + "` in the body"
+		}
 		header := "in the body"
 		if len(p.Headers) > 0 {
 			header = code(p.Headers)
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, code(p.DeliveryID))
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, delivery)
 	}
 	b.WriteString(`
 Three of them sign the URL too (` + "`twilio`, `square`, `hubspot`" + `): set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. ` + "`mailgun`" + ` signs a time and a token but not the rest of the body, and ` + "`paypal`" + ` a checksum of it: there the connection's TLS is what keeps the body. ` + "`gitlab`" + ` with a secret token and ` + "`okta`" + ` send the secret itself.

@@ -19,9 +19,10 @@ type preset struct {
 	key        keyer
 	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
 
-	delivery  []string                             // headers that name a delivery, the same when it is sent again
-	handshake func(v *Verifier, r Request) *Answer // nil: the provider has none
-	accepted  *Answer                              // nil: the usual one
+	delivery   []string                             // headers that name a delivery, the same when it is sent again
+	deliveryIn inBody                               // where the signed body does
+	handshake  func(v *Verifier, r Request) *Answer // nil: the provider has none
+	accepted   *Answer                              // nil: the usual one
 }
 
 // headers are the canonical names of the headers that go together; "" where there is none.
@@ -39,12 +40,13 @@ var (
 var presets = map[string]*preset{
 	// docs.stripe.com/webhooks#verify-manually. The key is the secret's whole text; v0 is for tests.
 	"stripe": {
-		secret:    "the endpoint's signing secret (whsec_…)",
-		headers:   []headers{{signature: "Stripe-Signature"}},
-		format:    pairs(",", "t", "v1"),
-		tolerance: fiveMinutes,
-		content:   template("{time}.{body}"),
-		key:       sha256Hex,
+		secret:     "the endpoint's signing secret (whsec_…)",
+		headers:    []headers{{signature: "Stripe-Signature"}},
+		format:     pairs(",", "t", "v1"),
+		tolerance:  fiveMinutes,
+		content:    template("{time}.{body}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.id"),
 	},
 	// docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries. The older
 	// X-Hub-Signature (SHA-1) does not count.
@@ -64,13 +66,14 @@ var presets = map[string]*preset{
 	},
 	// docs.slack.dev/authentication/verifying-requests-from-slack
 	"slack": {
-		secret:    "the app's signing secret",
-		headers:   []headers{{signature: "X-Slack-Signature", time: "X-Slack-Request-Timestamp"}},
-		prefix:    "v0=",
-		tolerance: fiveMinutes,
-		content:   template("v0:{time}:{body}"),
-		key:       sha256Hex,
-		handshake: slackHandshake,
+		secret:     "the app's signing secret",
+		headers:    []headers{{signature: "X-Slack-Signature", time: "X-Slack-Request-Timestamp"}},
+		prefix:     "v0=",
+		tolerance:  fiveMinutes,
+		content:    template("v0:{time}:{body}"),
+		key:        sha256Hex,
+		handshake:  slackHandshake,
+		deliveryIn: at("$.event_id"),
 	},
 	// www.twilio.com/docs/usage/security#validating-requests
 	"twilio": {
@@ -94,10 +97,11 @@ var presets = map[string]*preset{
 	},
 	// developer.squareup.com/docs/webhooks/step3validate
 	"square": {
-		secret:  "the subscription's signature key",
-		headers: []headers{{signature: "X-Square-Hmacsha256-Signature"}},
-		content: template("{url}{body}"),
-		key:     sha256Base64,
+		secret:     "the subscription's signature key",
+		headers:    []headers{{signature: "X-Square-Hmacsha256-Signature"}},
+		content:    template("{url}{body}"),
+		key:        sha256Base64,
+		deliveryIn: at("$.event_id"),
 	},
 	// developer.paypal.com/api/rest/webhooks/rest (self verification)
 	"paypal": {
@@ -115,12 +119,13 @@ var presets = map[string]*preset{
 	},
 	// developer.paddle.com/webhooks/signature-verification
 	"paddle": {
-		secret:    "the notification destination's secret key (pdl_ntfset_…)",
-		headers:   []headers{{signature: "Paddle-Signature"}},
-		format:    pairs(";", "ts", "h1"),
-		tolerance: fiveMinutes,
-		content:   template("{time}:{body}"),
-		key:       sha256Hex,
+		secret:     "the notification destination's secret key (pdl_ntfset_…)",
+		headers:    []headers{{signature: "Paddle-Signature"}},
+		format:     pairs(";", "ts", "h1"),
+		tolerance:  fiveMinutes,
+		content:    template("{time}:{body}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.event_id"),
 	},
 	// linear.app/developers/webhooks#securing-webhooks
 	"linear": {
@@ -182,19 +187,21 @@ var presets = map[string]*preset{
 	},
 	// developers.intercom.com/docs/webhooks/webhook-notifications#signed-notifications
 	"intercom": {
-		secret:  "the app's client secret",
-		headers: []headers{{signature: "X-Hub-Signature"}},
-		prefix:  "sha1=",
-		key:     textKey(sha1.New, inHex),
+		secret:     "the app's client secret",
+		headers:    []headers{{signature: "X-Hub-Signature"}},
+		prefix:     "sha1=",
+		key:        textKey(sha1.New, inHex),
+		deliveryIn: at("$.id"),
 	},
 	// documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks. Only the
 	// time and the token are signed: the rest of the body is as trustworthy as the connection.
 	"mailgun": {
-		secret:    "the account's HTTP webhook signing key",
-		read:      readMailgun,
-		tolerance: fiveMinutes,
-		content:   template("{time}{id}"),
-		key:       sha256Hex,
+		secret:     "the account's HTTP webhook signing key",
+		read:       readMailgun,
+		tolerance:  fiveMinutes,
+		content:    template("{time}{id}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.signature.token"),
 	},
 	// docs.adyen.com/development-resources/webhooks/verify-hmac-signatures
 	"adyen": {
@@ -232,11 +239,12 @@ var presets = map[string]*preset{
 	},
 	// developer.okta.com/docs/concepts/event-hooks
 	"okta": {
-		secret:    "the value of the Authorization header",
-		read:      readToken,
-		headers:   []headers{{signature: "Authorization"}},
-		key:       tokenSecret,
-		handshake: oktaHandshake,
+		secret:     "the value of the Authorization header",
+		read:       readToken,
+		headers:    []headers{{signature: "Authorization"}},
+		key:        tokenSecret,
+		handshake:  oktaHandshake,
+		deliveryIn: at("$.eventId"),
 	},
 	// developer.zendesk.com/documentation/webhooks/verifying
 	"zendesk": {
@@ -246,6 +254,7 @@ var presets = map[string]*preset{
 		tolerance: fiveMinutes,
 		content:   template("{time}{body}"),
 		key:       sha256Base64,
+		delivery:  []string{"X-Zendesk-Webhook-Invocation-Id"},
 	},
 	// docs.gitea.com/usage/repository/webhooks; Forgejo sends its own names as well.
 	"gitea": {

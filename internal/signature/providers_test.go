@@ -58,7 +58,7 @@ func TestDescribe(t *testing.T) {
 	want := Provider{
 		Name: "slack", Title: "Slack", Paste: "the app, Event Subscriptions, Request URL",
 		Secret: "the app's signing secret", Find: "the signing secret, under Basic Information",
-		Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true,
+		Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true, DeliveryIn: "$.event_id",
 	}
 	if diff := cmp.Diff(want, list[i]); diff != "" {
 		t.Errorf("slack (-want +got):\n%s", diff)

@@ -77,7 +77,8 @@ type Provider struct {
 	Headers    []string      // that carry signatures; none: the body does
 	Tolerance  time.Duration // the default; 0: no time is signed
 	Handshake  bool          // it asks the endpoint to prove itself
-	DeliveryID []string      // DeliveryIDHeader
+	DeliveryID []string      // headers that name a delivery, the same when it is sent again
+	DeliveryIn string        // where its JSON body does: a path; "": nowhere
 }
 
 // Describe describes the providers that are built, in order, without None.
@@ -88,7 +89,7 @@ func Describe() []Provider {
 		if name == "hmac" {
 			p = hmacPreset(kapsel.Verification{})
 		}
-		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery}
+		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text}
 		for _, h := range p.headers {
 			about.Headers = append(about.Headers, h.signature)
 		}
@@ -97,13 +98,42 @@ func Describe() []Provider {
 	return list
 }
 
-// DeliveryIDHeader is the provider's own headers that name a delivery and stay the same when
-// it is sent again, in canonical form; nil where it has none.
-func DeliveryIDHeader(provider string) []string {
-	if p := presets[provider]; p != nil {
-		return p.delivery
+// DeliveryID is the provider's own name of a delivery, the same when it is sent again: from
+// the headers, or from the body where that has it. It may hold anything; "" where there is none.
+func DeliveryID(provider string, h http.Header, body []byte) string {
+	p := presets[provider]
+	if p == nil {
+		return ""
 	}
-	return nil
+	for _, name := range p.delivery {
+		if v := h.Get(name); v != "" {
+			return v
+		}
+	}
+	id, _ := p.deliveryIn.find(body)
+	return id
+}
+
+// inBody is where a body names its delivery: a path, and the text of it; zero: nowhere.
+type inBody struct {
+	kapsel.Path
+	text string
+}
+
+// at is for paths that are right.
+func at(text string) inBody {
+	path, err := kapsel.ParsePath(text)
+	if err != nil {
+		panic(err)
+	}
+	return inBody{path, text}
+}
+
+func (p inBody) find(body []byte) (string, bool) {
+	if p.text == "" {
+		return "", false
+	}
+	return p.Find(body)
 }
 
 // DefaultTolerance is how far a provider's signed time may be from ours where an endpoint does

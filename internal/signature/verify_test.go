@@ -575,13 +575,26 @@ func TestVerifyConcurrently(t *testing.T) {
 	}
 }
 
-func TestDeliveryIDHeader(t *testing.T) {
-	for provider, want := range map[string][]string{
-		"github": {"X-Github-Delivery"}, "shopify": {"X-Shopify-Webhook-Id"}, "standard-webhooks": {"Webhook-Id", "Svix-Id"},
-		"gitea": {"X-Gitea-Delivery", "X-Forgejo-Delivery"}, "stripe": nil, "hmac": nil, "none": nil, "": nil, "no such": nil,
+func TestDeliveryID(t *testing.T) {
+	header := http.Header{"X-Github-Delivery": {"a"}, "X-Shopify-Webhook-Id": {"b"}, "Svix-Id": {"c"}, "X-Forgejo-Delivery": {"d"}, "X-Zendesk-Webhook-Invocation-Id": {"e"}}
+	for _, tt := range []struct{ provider, body, want string }{
+		{"github", "", "a"}, {"shopify", "", "b"}, {"standard-webhooks", "", "c"}, {"gitea", "", "d"}, {"zendesk", "", "e"},
+		{"stripe", `{"id":"evt_1","data":{"object":{"id":"x"}}}`, "evt_1"},
+		{"stripe", `{"data":{"object":{"id":"x"}}}`, ""},
+		{"stripe", `[{"id":"evt_1"}]`, ""},
+		{"stripe", ``, ""},
+		{"slack", `{"token":"z","event":{"event_id":"x"},"event_id":"Ev08MFMKH6"}`, "Ev08MFMKH6"},
+		{"slack", `payload=%7B%22event_id%22%3A1%7D`, ""},
+		{"square", `{"merchant_id":"m","event_id":"6a8f5f28"}`, "6a8f5f28"},
+		{"paddle", `{"event_id":"evt_01","notification_id":"ntf_01"}`, "evt_01"},
+		{"intercom", `{"type":"notification_event","id":"notif_78c122d0"}`, "notif_78c122d0"},
+		{"intercom", `{"type":"notification_event","id":null}`, ""},
+		{"okta", `{"eventId":"b5a188b9","data":{}}`, "b5a188b9"},
+		{"mailgun", `{"signature":{"token":"t-1"},"event-data":{"id":"x"}}`, "t-1"},
+		{"hmac", `{"id":"x"}`, ""}, {"none", `{"id":"x"}`, ""}, {"", "", ""}, {"no such", "", ""},
 	} {
-		if got := DeliveryIDHeader(provider); !slices.Equal(got, want) {
-			t.Errorf("DeliveryIDHeader(%q) = %v, want %v", provider, got, want)
+		if got := DeliveryID(tt.provider, header, []byte(tt.body)); got != tt.want {
+			t.Errorf("DeliveryID(%q, %s) = %q, want %q", tt.provider, tt.body, got, tt.want)
 		}
 	}
 }
