@@ -6,11 +6,13 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// vectors are signed requests. Those whose source is named are published; the others were
-// made with OpenSSL.
+// vectors are signed requests, each with its origin: where it is published, which version of
+// the provider's public library accepts it and refuses it with another body, or what made it
+// where there is no such library.
 var vectors = []vector{
 	{
 		name:         "standard-webhooks, of the specification",
+		origin:       "published: github.com/standard-webhooks/standard-webhooks, test vectors",
 		verification: kapsel.Verification{Provider: "standard-webhooks"},
 		secret:       "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 		header: map[string]string{
@@ -24,6 +26,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "standard-webhooks, Svix's names",
+		origin:       "published: github.com/svix/svix-webhooks, tests of its libraries",
 		verification: kapsel.Verification{Provider: "standard-webhooks"},
 		secret:       "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 		header: map[string]string{
@@ -36,6 +39,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "github, of its documentation",
+		origin:       "published: docs.github.com, validating webhook deliveries; npm @octokit/webhooks-methods 6.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "github"},
 		secret:       "It's a Secret to Everybody",
 		header:       map[string]string{"X-Hub-Signature-256": "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"},
@@ -44,6 +48,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "stripe",
+		origin:       "npm stripe 23.1.0 accepts it",
 		verification: kapsel.Verification{Provider: "stripe"},
 		secret:       "whsec_test_secret",
 		header:       map[string]string{"Stripe-Signature": "t=1700000000,v1=0c8670ed117751cc551a20e35839447075c42800ea3cf3e8a2fbda99cd1e6edd"},
@@ -54,6 +59,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "shopify",
+		origin:       "npm @shopify/shopify-api 13.1.0 accepts it",
 		verification: kapsel.Verification{Provider: "shopify"},
 		secret:       "hush",
 		header:       map[string]string{"X-Shopify-Hmac-SHA256": "ZnNwYDsb9SzWYgyVq8mSd47Xx7V7w5L8c5mmRauh67I="},
@@ -61,6 +67,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "hmac, its defaults",
+		origin:       "published: the examples of Wikipedia's article on HMAC",
 		verification: kapsel.Verification{Provider: "hmac"},
 		secret:       "key",
 		header:       map[string]string{"X-Webhook-Signature": "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"},
@@ -69,6 +76,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "hmac, SHA-1 in base64 after a prefix",
+		origin:       "published: the examples of Wikipedia's article on HMAC",
 		verification: kapsel.Verification{Provider: "hmac", Header: "x-acme", Algorithm: "sha1", Encoding: "base64", Prefix: "sha1="},
 		secret:       "key",
 		header:       map[string]string{"X-Acme": "sha1=3nybhbi3iqa8ino29wqQcBydtNk="},
@@ -76,6 +84,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "hmac, SHA-512",
+		origin:       "published: the examples of Wikipedia's article on HMAC",
 		verification: kapsel.Verification{Provider: "hmac", Algorithm: "sha512"},
 		secret:       "key",
 		header: map[string]string{"X-Webhook-Signature": "b42af09057bac1e2d41708e48a902e09b5ff7f12ab428a4fe86653c73dd248fb" +
@@ -85,6 +94,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "hmac, empty body",
+		origin:       "OpenSSL",
 		verification: kapsel.Verification{Provider: "hmac"},
 		secret:       "key",
 		header:       map[string]string{"X-Webhook-Signature": "5d5d139563c95b5967b9bd9a8c9b233a9dedb45072794cd232dc1b74832607d0"},
@@ -92,6 +102,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "slack, of its documentation",
+		origin:       "published: docs.slack.dev, verifying requests from Slack",
 		verification: kapsel.Verification{Provider: "slack"},
 		secret:       `8f742231b10e8888abcd99yyyzzz85a5`,
 		header: map[string]string{
@@ -104,6 +115,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "twilio, of its library",
+		origin:       "published: github.com/twilio/twilio-go, tests; npm twilio 6.3.1 accepts it",
 		verification: kapsel.Verification{Provider: "twilio"},
 		secret:       `12345`,
 		url:          "https://mycompany.com/myapp.php?foo=1&bar=2",
@@ -116,6 +128,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "twilio, of its library, signed with the port",
+		origin:       "published: github.com/twilio/twilio-go, tests",
 		verification: kapsel.Verification{Provider: "twilio"},
 		secret:       `12345`,
 		url:          "https://mycompany.com/myapp.php?foo=1&bar=2",
@@ -128,6 +141,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "twilio, of its library, signed without the port",
+		origin:       "published: github.com/twilio/twilio-go, tests",
 		verification: kapsel.Verification{Provider: "twilio"},
 		secret:       `12345`,
 		url:          "https://mycompany.com:1234/myapp.php?foo=1&bar=2",
@@ -140,6 +154,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "twilio, of its library, JSON",
+		origin:       "published: github.com/twilio/twilio-go, tests; npm twilio 6.3.1 accepts it",
 		verification: kapsel.Verification{Provider: "twilio"},
 		secret:       `12345`,
 		url:          "https://mycompany.com/myapp.php?foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620",
@@ -152,6 +167,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "sendgrid, of its library",
+		origin:       "published: github.com/sendgrid/sendgrid-go, tests; npm @sendgrid/eventwebhook 8.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "sendgrid"},
 		secret:       `MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEDr2LjtURuePQzplybdC+u4CwrqDqBaWjcMMsTbhdbcwHBcepxo7yAQGhHPTnlvFYPAZFceEu/1FwCM/QmGUhA==`,
 		header: map[string]string{
@@ -163,6 +179,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "square",
+		origin:       "npm square 46.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "square"},
 		secret:       `asdf1234`,
 		url:          "https://hooks.example.com/ingest/ep_1",
@@ -174,6 +191,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "paddle, of its library",
+		origin:       "published: github.com/PaddleHQ, tests of its libraries; npm @paddle/paddle-node-sdk 3.10.0 accepts it",
 		verification: kapsel.Verification{Provider: "paddle"},
 		secret:       `pdl_ntfset_01hsdn8d43dt7mezr1ef2jtbaw_hKkRiCGyyRhbFwIUuqiTBgI7gnWoV0Gr`,
 		header: map[string]string{
@@ -185,6 +203,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "linear",
+		origin:       "npm @linear/sdk 98.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "linear"},
 		secret:       `lin_wh_secret`,
 		header: map[string]string{
@@ -197,18 +216,20 @@ var vectors = []vector{
 	},
 	{
 		name:         "zoom",
+		origin:       "npm @zoom/rivet 0.4.0 accepts it",
 		verification: kapsel.Verification{Provider: "zoom"},
 		secret:       `zoomsecret`,
 		header: map[string]string{
-			"x-zm-signature":         "v0=0c3d48289a36e223ed5ea88e0e147d53e5ec05999c78b798e8800fae77830aaa",
+			"x-zm-signature":         "v0=7519b9e4d086ef830d77d82e6ed97ca8f3bff706c5ac86fa443921e06db1a91b",
 			"x-zm-request-timestamp": "1700000000",
 		},
-		body: `{"event":"made","n":1,"text":"café"}`,
+		body: `{"event":"meeting.started","event_ts":1700000000000,"payload":{"account_id":"a","object":{"id":"1"}}}`,
 		at:   1700000000,
 		hex:  true,
 	},
 	{
 		name:         "discord",
+		origin:       "npm discord-interactions 4.4.0 accepts it",
 		verification: kapsel.Verification{Provider: "discord"},
 		secret:       `888c8d9e50f072acddb2988b33a01c42f37f757a1bc7492b08a0a4e59180b25c`,
 		header: map[string]string{
@@ -221,6 +242,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "standard-webhooks, Ed25519",
+		origin:       "OpenSSL",
 		verification: kapsel.Verification{Provider: "standard-webhooks"},
 		secret:       `whpk_iIyNnlDwcqzdspiLM6AcQvN/dXobx0krCKCk5ZGAslw=`,
 		header: map[string]string{
@@ -233,6 +255,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "gitlab, secret token",
+		origin:       "the token itself",
 		verification: kapsel.Verification{Provider: "gitlab"},
 		secret:       `plain-token`,
 		header: map[string]string{
@@ -244,6 +267,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "gitlab, signing token",
+		origin:       "npm standardwebhooks 1.1.1 accepts it",
 		verification: kapsel.Verification{Provider: "gitlab"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -256,6 +280,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "svix",
+		origin:       "npm svix 1.99.1 accepts it",
 		verification: kapsel.Verification{Provider: "svix"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -268,6 +293,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "openai",
+		origin:       "npm openai 6.49.0 accepts it",
 		verification: kapsel.Verification{Provider: "openai"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -280,6 +306,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "clerk",
+		origin:       "npm @clerk/backend 3.25.0 accepts it",
 		verification: kapsel.Verification{Provider: "clerk"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -292,6 +319,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "resend",
+		origin:       "npm resend 6.38.0 accepts it",
 		verification: kapsel.Verification{Provider: "resend"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -304,6 +332,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "replicate",
+		origin:       "npm replicate 1.4.0 accepts it",
 		verification: kapsel.Verification{Provider: "replicate"},
 		secret:       `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -316,6 +345,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "supabase",
+		origin:       "npm standardwebhooks 1.1.1 accepts it",
 		verification: kapsel.Verification{Provider: "supabase"},
 		secret:       `v1,whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`,
 		header: map[string]string{
@@ -328,6 +358,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "bitbucket",
+		origin:       "published: support.atlassian.com, manage webhooks; npm @octokit/webhooks-methods 6.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "bitbucket"},
 		secret:       `It's a Secret to Everybody`,
 		header: map[string]string{
@@ -339,6 +370,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "hubspot",
+		origin:       "npm @hubspot/api-client 13.5.0 accepts it, given the decoded URL",
 		verification: kapsel.Verification{Provider: "hubspot"},
 		secret:       `client-secret`,
 		url:          "https://hooks.example.com/ingest/ep_1?q=a%40b%3Ac%2Fd%20e%2b",
@@ -352,6 +384,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "intercom",
+		origin:       "OpenSSL",
 		verification: kapsel.Verification{Provider: "intercom"},
 		secret:       `intercom-secret`,
 		header: map[string]string{
@@ -363,6 +396,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "xero",
+		origin:       "OpenSSL",
 		verification: kapsel.Verification{Provider: "xero"},
 		secret:       `xerokey`,
 		header: map[string]string{
@@ -373,6 +407,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "meta",
+		origin:       "npm @octokit/webhooks-methods 6.0.0 accepts it: the scheme is GitHub's",
 		verification: kapsel.Verification{Provider: "meta"},
 		secret:       `app-secret`,
 		header: map[string]string{
@@ -384,6 +419,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "x",
+		origin:       "npm twitter-autohook 1.7.2 accepts it",
 		verification: kapsel.Verification{Provider: "x"},
 		secret:       `consumer-secret`,
 		header: map[string]string{
@@ -394,6 +430,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "okta",
+		origin:       "the token itself",
 		verification: kapsel.Verification{Provider: "okta"},
 		secret:       `Bearer okta-secret`,
 		header: map[string]string{
@@ -405,6 +442,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "zendesk",
+		origin:       "OpenSSL",
 		verification: kapsel.Verification{Provider: "zendesk"},
 		secret:       `dGhpc19zZWNyZXRfaXNfZm9yX3Rlc3Rpbmdfb25seQ==`,
 		header: map[string]string{
@@ -416,6 +454,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "gitea",
+		origin:       "Go code.gitea.io/sdk/gitea v0.25.1 accepts it",
 		verification: kapsel.Verification{Provider: "gitea"},
 		secret:       `giteasecret`,
 		header: map[string]string{
@@ -427,6 +466,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "gitea, Forgejo",
+		origin:       "Go code.gitea.io/sdk/gitea v0.25.1 accepts it",
 		verification: kapsel.Verification{Provider: "gitea"},
 		secret:       `giteasecret`,
 		header: map[string]string{
@@ -438,6 +478,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "adyen, the whole body, of its library",
+		origin:       "published: github.com/Adyen, tests of its libraries; npm @adyen/api-library 32.1.0 accepts it",
 		verification: kapsel.Verification{Provider: "adyen"},
 		secret:       `DFB1EB5485895CFA84146406857104ABB4CBCABDC8AAF103A624C8F6A3EAAB00`,
 		header: map[string]string{
@@ -463,6 +504,7 @@ var vectors = []vector{
 	},
 	{
 		name:         "paypal",
+		origin:       "PyPI paypalrestsdk 1.13.3 makes the same text to sign; signed by OpenSSL",
 		verification: kapsel.Verification{Provider: "paypal"},
 		secret: `8PT597110X687430LKGECATA
 -----BEGIN CERTIFICATE-----

@@ -25,6 +25,7 @@ var keyID = kapsel.NewSecretID(time.UnixMilli(1_700_000_000_000))
 // vector is a request that a provider signed, with the time at which it holds.
 type vector struct {
 	name         string
+	origin       string
 	verification kapsel.Verification // Provider and settings
 	secret       string
 	method       string // "": POST
