@@ -50,12 +50,13 @@ func run(t *testing.T, input []byte, args ...string) []byte {
 	return out
 }
 
-// schemes are those of all providers. Bodies hold "100" once, to be changed.
-func schemes(t *testing.T) map[string]scheme {
+// schemes are those of all providers, with a secret or with fresh key pairs. Bodies hold
+// "100" once, to be changed.
+func schemes(t *testing.T, key string) map[string]scheme {
 	t.Helper()
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	const key, body = "a secret of this test", `{"amount":100}`
+	const body = `{"amount":100}`
 	hexOf, b64Of := hex.EncodeToString, base64.StdEncoding.EncodeToString
 	mac := func(parts ...string) []byte {
 		return openssl(t, "sha256", []byte(key), []byte(strings.Join(parts, "")))
@@ -195,7 +196,29 @@ func (s scheme) changes(r request) map[string]request {
 		delete(header, name)
 		list["no "+name] = request{header, r.body}
 	}
+	for name, value := range r.header {
+		if !strings.Contains(name, "Sig") && name != "Authorization" && name != "X-Gitlab-Token" && !strings.Contains(name, "Hmac") {
+			continue
+		}
+		header := maps.Clone(r.header)
+		header[name] = many(value)
+		list["many wrong signatures in "+name] = request{header, r.body}
+	}
 	return list
+}
+
+// many is a signature header with 20 wrong signatures before the right one, in the form that
+// the provider has for several, or as lines of their own.
+func many(value string) string {
+	wrong := flipped(value, len(value)*2/3)
+	for _, form := range []struct{ begin, separator string }{{",v1=", ","}, {";h1=", ";"}, {"v1,", " "}} {
+		if i := strings.Index(value, form.begin); i >= 0 {
+			one := strings.TrimPrefix(value[i:], form.separator)
+			bad := flipped(one, len(one)*2/3)
+			return value[:i] + strings.Repeat(form.separator+bad, 20) + form.separator + one
+		}
+	}
+	return strings.Repeat(wrong+"\n", 20) + value
 }
 
 // send posts a webhook and returns the answer's status, body and event id.
@@ -206,7 +229,9 @@ func (r request) send(t *testing.T, url string) (status int, body []byte, event 
 		t.Fatal(err)
 	}
 	for k, v := range r.header {
-		req.Header.Set(k, v)
+		for line := range strings.SplitSeq(v, "\n") {
+			req.Header.Add(k, line)
+		}
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -223,7 +248,7 @@ func (r request) send(t *testing.T, url string) (status int, body []byte, event 
 // They are accepted, a second inside of the tolerance too; a second outside, and after each
 // change of what the signature covers, the answer is 401 E1001 and nothing is stored.
 func TestTrust_B71_EveryProvider(t *testing.T) {
-	all := schemes(t)
+	all, strangers := schemes(t, "a secret of this test"), schemes(t, "another secret of this test")
 	if got, want := slices.Sorted(maps.Keys(all)), signature.Providers(); !slices.Equal(got, want) {
 		t.Fatalf("schemes of %v, providers are %v", got, want)
 	}
@@ -238,7 +263,7 @@ func TestTrust_B71_EveryProvider(t *testing.T) {
 		for name, s := range all {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				s.check(t, endpoints[name].IngestURL)
+				s.check(t, endpoints[name].IngestURL, strangers[name])
 			})
 		}
 	})
@@ -257,7 +282,7 @@ func TestTrust_B71_EveryProvider(t *testing.T) {
 	}
 }
 
-func (s scheme) check(t *testing.T, url string) {
+func (s scheme) check(t *testing.T, url string, stranger scheme) {
 	accept := func(what string, r request) {
 		t.Helper()
 		if status, body, event := r.send(t, url); status/100 != 2 || event == "" {
@@ -275,6 +300,7 @@ func (s scheme) check(t *testing.T, url string) {
 	for what, changed := range s.changes(r) {
 		refuse("changed "+what, changed)
 	}
+	refuse("signed with another secret", stranger.sign(time.Now(), url))
 	if s.tolerance == 0 {
 		return
 	}
