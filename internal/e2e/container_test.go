@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -245,17 +244,6 @@ func (u user) command(root string, env map[string]string, args ...string) *exec.
 
 // repository is the module's root, from the directory that this package's tests run in.
 const repository = "../.."
-
-// freeAddr is a loopback address with a port that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // dockerfile has the instructions of an image's final stage.
 type dockerfile struct{ lines map[string][]string }

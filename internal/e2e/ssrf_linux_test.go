@@ -5,6 +5,7 @@ import (
 	"context"
 	wire "encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -163,6 +165,7 @@ var (
 
 // canaries accept connections to any address and remember which.
 type canaries struct {
+	kept atomic.Int64 // requests at /keep
 	mu   sync.Mutex
 	hits map[netip.AddrPort]int
 }
@@ -189,16 +192,28 @@ func listenEverywhere(t *testing.T) *canaries {
 	return c
 }
 
-// serve answers 200, or where the path says so with a redirect to what its query has.
+// serve answers 200, or where the path says so with a redirect to what its query has. With
+// the path /keep it takes more requests on the connection.
 func (c *canaries) serve(conn net.Conn) {
 	defer conn.Close()
 	at := conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	c.mu.Lock()
 	c.hits[netip.AddrPortFrom(at.Addr().Unmap(), at.Port())]++
 	c.mu.Unlock()
-	r, err := http.ReadRequest(bufio.NewReader(conn))
+	reader := bufio.NewReader(conn)
+	r, err := http.ReadRequest(reader)
 	if err != nil { // TLS, most likely
 		return
+	}
+	for r.URL.Path == "/keep" {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		c.kept.Add(1)
+		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary")
+		if r, err = http.ReadRequest(reader); err != nil {
+			return
+		}
 	}
 	if status := strings.TrimPrefix(r.URL.Path, "/redirect/"); status != r.URL.Path {
 		fmt.Fprintf(conn, "HTTP/1.1 %s Moved\r\nLocation: %s\r\nRefresh: 0; url=%[2]s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status, r.URL.Query().Get("to"))
@@ -253,6 +268,13 @@ func serveNames(t *testing.T, records map[string][]netip.Addr, alias map[string]
 		}
 	}()
 	return n
+}
+
+// move makes a name lead elsewhere from now on.
+func (n *names) move(label string, to ...netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.records[label] = to
 }
 
 // asked is how often a name that changes was asked for.
@@ -403,6 +425,24 @@ func everythingIsBlocked(t *testing.T) {
 		n.deliver("B-87, a race of IPv6 and IPv4", "http://"+name+".trap.example/", count(40, 1000), "delivered")
 		c.judge(t, "B-87, "+name)
 	}
+
+	// B-96: a kept connection to where a name was is used again once the name has moved, and
+	// no other is made.
+	served.move("moves", public4)
+	moving := n.endpoint("http://moves.trap.example/keep")
+	for i := range 3 {
+		if status, code, _ := post(t, moving.IngestURL, nil, strings.NewReader("{}")); status != 200 {
+			t.Fatalf("ingest answered %d %s", status, code)
+		}
+		n.settled([]bench.Endpoint{moving})
+		if i == 0 {
+			served.move("moves", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"))
+		}
+	}
+	if got := c.judge(t, "B-96"); got != 1 || c.kept.Load() != 3 {
+		t.Errorf("%d requests on %d connections to a name that moved, want 3 on 1", c.kept.Load(), got)
+	}
+	n.blocked("http://moves.trap.example:8080/") // a new connection goes where the name leads now
 
 	// B-88: redirects to each of them.
 	for _, a := range addrs {

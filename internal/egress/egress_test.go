@@ -26,8 +26,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestTransportSettings lists every switch that matters for safety, with its polarity.
-func TestHardening_S14_S17_TransportSettings(t *testing.T) {
+// TestHardening_S14_S17_B97_TransportSettings lists every switch that matters for safety, with its polarity.
+func TestHardening_S14_S17_B97_TransportSettings(t *testing.T) {
 	tr := NewTransport(Config{})
 	for name, ok := range map[string]bool{
 		"no proxy":                 tr.Proxy == nil,

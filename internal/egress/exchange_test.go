@@ -168,10 +168,10 @@ func idempotencyHeaders(id string) http.Header {
 	return http.Header{"Idempotency-Key": {id}, "X-Idempotency-Key": {id}, "User-Agent": {"test"}}
 }
 
-// TestNothingIsSentTwice: whatever a destination does with a connection, on which it reads
+// TestNothingIsSentTwice_B53: whatever a destination does with a connection, on which it reads
 // whole requests, it sees no call twice. The control with net/http's own requests shows that
 // the test would see it.
-func TestNothingIsSentTwice(t *testing.T) {
+func TestNothingIsSentTwice_B53(t *testing.T) {
 	// Each behaviour serves the n-th request of a connection; false closes it.
 	behaviours := map[string]func(n int, conn *net.TCPConn) bool{
 		"closes without an answer": func(n int, conn *net.TCPConn) bool { return false },

@@ -141,8 +141,8 @@ func TestInvalidEndpoint_B13_Paths(t *testing.T) {
 	}
 }
 
-// TestOrderOfChecks: of any two things that are wrong, the one that is checked first decides.
-func TestOrderOfChecks(t *testing.T) {
+// TestOrderOfChecks_B73: of any two things that are wrong, the one that is checked first decides.
+func TestOrderOfChecks_B73(t *testing.T) {
 	w := newWorld(t)
 	slow, one := 0.0001, 1
 	drained := w.newTenant(kapsel.Limits{Own: true, IngestPerSecond: &slow, IngestBurst: &one})
@@ -221,8 +221,8 @@ func TestOrderOfChecks(t *testing.T) {
 	}
 }
 
-// TestUnsignedLearnsNothing: who cannot sign is not told whether a key was seen.
-func TestUnsignedLearnsNothing(t *testing.T) {
+// TestUnsignedLearnsNothing_B70: who cannot sign is not told whether a key was seen.
+func TestUnsignedLearnsNothing_B70(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(w.signedBy("hmac", "a secret"))
 	w.accepted(ep, "{}", "Idempotency-Key: seen", "X-Webhook-Signature: "+sign("a secret", "{}"))

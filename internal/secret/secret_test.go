@@ -336,7 +336,7 @@ func TestVaultConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAPIKey(t *testing.T) {
+func TestHardening_S7_APIKey(t *testing.T) {
 	form := regexp.MustCompile(`^kap_[0-9A-Za-z]{49}$`)
 	seen := map[string]bool{}
 	for range 500 {
@@ -409,7 +409,7 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-func TestKeyFileRefused(t *testing.T) {
+func TestHardening_S10_KeyFileRefused(t *testing.T) {
 	never := func() []byte { t.Error("generated"); return []byte("new") }
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o602, 0o644, 0o777} {
 		path := filepath.Join(t.TempDir(), "k")
