@@ -497,6 +497,7 @@ type Provider struct {
 	Paste             string    `json:"paste"`               // Where in the provider's settings ingest_url goes
 	Secret            string    `json:"secret"`              // What verification.secrets takes
 	Find              string    `json:"find"`                // Where the secret is
+	Note              string    `json:"note"`                // What is peculiar, and what the provider's documentation leaves open
 	Headers           []string  `json:"headers"`             // That carry signatures; none: the body does
 	Tolerance         *Duration `json:"tolerance"`           // The default; null: no time is signed
 	Handshake         bool      `json:"handshake"`           // The provider asks the URL to prove itself, which is answered

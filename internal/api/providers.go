@@ -35,6 +35,7 @@ type Provider struct {
 	Paste             string    `json:"paste" doc:"Where in the provider's settings ingest_url goes"`
 	Secret            string    `json:"secret" doc:"What verification.secrets takes"`
 	Find              string    `json:"find" doc:"Where the secret is"`
+	Note              string    `json:"note" doc:"What is peculiar, and what the provider's documentation leaves open"`
 	Headers           []string  `json:"headers" doc:"That carry signatures; none: the body does"`
 	Tolerance         *duration `json:"tolerance" nullable:"true" doc:"The default; null: no time is signed"`
 	Handshake         bool      `json:"handshake" doc:"The provider asks the URL to prove itself, which is answered"`
@@ -44,7 +45,7 @@ type Provider struct {
 
 func viewProvider(p signature.Provider) Provider {
 	return Provider{
-		Name: p.Name, Title: p.Title, Paste: p.Paste, Secret: p.Secret, Find: p.Find,
+		Name: p.Name, Title: p.Title, Paste: p.Paste, Secret: p.Secret, Find: p.Find, Note: p.Note,
 		Headers: orEmpty(p.Headers), Tolerance: orNull(duration(p.Tolerance)), Handshake: p.Handshake, DeliveryIDHeaders: orEmpty(p.DeliveryID),
 		DeliveryIDPath: orNull(p.DeliveryIn),
 	}

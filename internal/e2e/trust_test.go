@@ -72,6 +72,8 @@ func TestTrust_Handshakes(t *testing.T) {
 		{"GET", target("x") + "?crc_token=abc", nil, "", 200, `{"response_token":"sha256=` + b64(mac("abc")) + `"}`},
 		{"GET", target("okta"), map[string]string{"X-Okta-Verification-Challenge": "c-1"}, "", 200, `{"verification":"c-1"}`},
 		{"GET", target("stripe"), nil, "", 405, ""},
+		{"HEAD", target("intercom"), nil, "", 200, ""},
+		{"HEAD", target("github"), nil, "", 405, ""},
 		{"POST", target("xero"), map[string]string{"X-Xero-Signature": b64(mac(`{"events":[]}`))}, `{"events":[]}`, 200, ""},
 		{"POST", target("xero"), map[string]string{"X-Xero-Signature": b64(mac(`{"events":[1]}`))}, `{"events":[]}`, 401, ""},
 		{"POST", target("slack"), nil, `{"type":"url_verification","challenge":"c"}`, 401, ""},

@@ -121,7 +121,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	rate.tell(w)
-	if r.Method == http.MethodGet {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		if handshake, err := h.handshake(ctx, r, ep, nil); err != nil || handshake != nil {
 			return reply(w, handshake, err)
 		}

@@ -20,9 +20,9 @@ type Answer struct {
 }
 
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if
-// it is none. Ask it of GET requests as they come, and of POST requests only after Verify
-// accepted them: some of its answers are made with the endpoint's secret. A status of 403
-// refuses the challenge and has no body.
+// it is none. Ask it of GET and HEAD requests as they come, and of POST requests only after
+// Verify accepted them: some of its answers are made with the endpoint's secret. A status of
+// 403 refuses the challenge and has no body.
 func (v *Verifier) Handshake(r Request) *Answer {
 	if v.preset == nil || v.preset.handshake == nil {
 		return nil
@@ -121,6 +121,15 @@ func discordHandshake(_ *Verifier, r Request) *Answer {
 // bitbucketHandshake answers Data Center's test of a connection.
 func bitbucketHandshake(_ *Verifier, r Request) *Answer {
 	if r.Method == http.MethodPost && r.Header.Get("X-Event-Key") == "diagnostics:ping" {
+		return &Answer{Status: http.StatusOK}
+	}
+	return nil
+}
+
+// intercomHandshake answers the HEAD request by which Intercom makes sure of a URL before it
+// takes it (developers.intercom.com/docs/webhooks/setting-up-webhooks).
+func intercomHandshake(_ *Verifier, r Request) *Answer {
+	if r.Method == http.MethodHead {
 		return &Answer{Status: http.StatusOK}
 	}
 	return nil

@@ -36,6 +36,11 @@ func TestSetups(t *testing.T) {
 			t.Errorf("%s: nothing says how to set it up: %+v", p.Name, p)
 		}
 	}
+	for name := range notes {
+		if _, ok := setups[name]; !ok {
+			t.Errorf("there is a note on %s, which is no provider", name)
+		}
+	}
 	if len(setups) != len(Providers()) {
 		t.Errorf("%d setups of %d providers", len(setups), len(Providers()))
 	}
@@ -56,8 +61,8 @@ Paste the endpoint's ` + "`ingest_url`" + ` where the table says, and give Kapse
 
 Where a time is signed, requests older or newer than the tolerance are refused; ` + "`verification.tolerance`" + ` changes it. Challenges by which a provider makes sure that the URL is yours are answered, and are no events. Where there is a delivery id, a repeated delivery is a duplicate without anything to set.
 
-| provider | name | paste the URL at | secret | found at | header | tolerance | challenge | delivery id |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| provider | name | paste the URL at | secret | found at | header | tolerance | challenge | delivery id | note |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `)
 	for _, p := range Describe() {
 		tolerance, challenge := "", ""
@@ -75,10 +80,10 @@ Where a time is signed, requests older or newer than the tolerance are refused; 
 		if len(p.Headers) > 0 {
 			header = code(p.Headers)
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, delivery)
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, delivery, p.Note)
 	}
 	b.WriteString(`
-Three of them sign the URL too (` + "`twilio`, `square`, `hubspot`" + `): set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. ` + "`mailgun`" + ` signs a time and a token but not the rest of the body, and ` + "`paypal`" + ` a checksum of it: there the connection's TLS is what keeps the body. ` + "`gitlab`" + ` with a secret token and ` + "`okta`" + ` send the secret itself.
+Where the URL is signed too, set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. Where the body is not signed, or only a checksum of it, the connection's TLS is what keeps it. Where a provider names no tolerance, the one in the table is Kapsel's choice.
 `)
 	return b.String()
 }

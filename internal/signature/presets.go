@@ -191,6 +191,7 @@ var presets = map[string]*preset{
 		headers:    []headers{{signature: "X-Hub-Signature"}},
 		prefix:     "sha1=",
 		key:        textKey(sha1.New, inHex),
+		handshake:  intercomHandshake,
 		deliveryIn: at("$.id"),
 	},
 	// documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks. Only the

@@ -316,6 +316,8 @@ func TestHandshakes(t *testing.T) {
 		}
 		return a
 	}
+	head := get("hub.mode=subscribe&hub.verify_token=verify+me&hub.challenge=1158201444")
+	head.Method = "HEAD"
 	const plain = "text/plain; charset=utf-8"
 	for _, tt := range []struct {
 		provider, secret string
@@ -343,6 +345,11 @@ func TestHandshakes(t *testing.T) {
 
 		{"bitbucket", "s", post(`{"test":true}`, "X-Event-Key", "diagnostics:ping"), answer(200, "", "")},
 		{"bitbucket", "s", post(`{"test":true}`, "X-Event-Key", "repo:push"), nil},
+
+		{"intercom", "s", head, answer(200, "", "")},
+		{"intercom", "s", get(""), nil},
+		{"stripe", "s", head, nil},
+		{"meta", "verify me", head, nil},
 
 		{"xero", "s", post(`{"events":[],"lastEventSequence":0,"firstEventSequence":0,"entropy":"S0m3"}`), answer(200, "", "")},
 		{"xero", "s", post(`{"events":[{}]}`), nil},

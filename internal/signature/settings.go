@@ -74,6 +74,7 @@ type Provider struct {
 	Paste      string        // where in the provider's settings the ingest URL goes
 	Secret     string        // what to give as a secret
 	Find       string        // where it is
+	Note       string        // what is peculiar, and what its documentation leaves open
 	Headers    []string      // that carry signatures; none: the body does
 	Tolerance  time.Duration // the default; 0: no time is signed
 	Handshake  bool          // it asks the endpoint to prove itself
@@ -89,7 +90,7 @@ func Describe() []Provider {
 		if name == "hmac" {
 			p = hmacPreset(kapsel.Verification{})
 		}
-		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text}
+		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Note: notes[name], Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text}
 		for _, h := range p.headers {
 			about.Headers = append(about.Headers, h.signature)
 		}
