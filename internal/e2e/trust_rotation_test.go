@@ -99,8 +99,8 @@ func TestTrust_FG8_S6_RotationUnderLoad(t *testing.T) {
 				Secret string `json:"signing_secret"`
 			}
 			api("POST", "/v1/endpoints/"+ep.ID+"/secrets/rotate", map[string]string{"overlap": "1h"}, &rotated)
+			answered.Store(int64(i + 1)) // from here on nothing is signed without it
 			keys = append(keys, pair{rotated.Secret, public()})
-			answered.Store(int64(i + 1))
 			if i != 10 {
 				continue
 			}
