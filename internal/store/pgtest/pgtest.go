@@ -4,6 +4,9 @@
 // a temporary directory, and every test gets a database of its own in it (New, or From a
 // template). Tests that stop, freeze or kill the server start one of their own (Start).
 //
+// The URLs are those of a plain role that owns the database, as an operator should connect:
+// a superuser passes over row-level security (Superuser gives one, to look behind it).
+//
 // Durability is what such tests are about, so fsync stays on. PostgreSQL refuses to run as
 // root; a root process runs it as the user postgres. A missing PostgreSQL fails the test.
 //
@@ -70,10 +73,10 @@ func (s *Server) From(t testing.TB, template string, build func(ctx context.Cont
 	name, ok := s.templates.names[template]
 	if !ok {
 		name = fmt.Sprintf("template_%d", len(s.templates.names))
-		if err := s.exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+		if err := s.exec(t.Context(), "CREATE DATABASE "+name+" OWNER "+owner); err != nil {
 			t.Fatalf("create template database: %v", err)
 		}
-		if err := build(t.Context(), s.URL(name)); err != nil {
+		if err := build(t.Context(), s.ownerURL(name)); err != nil {
 			t.Fatalf("build template %s: %v", template, err)
 		}
 		s.templates.names[template] = name
@@ -87,7 +90,7 @@ var databases atomic.Int64
 func (s *Server) create(t testing.TB, template string) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	create := "CREATE DATABASE " + name
+	create := "CREATE DATABASE " + name + " OWNER " + owner
 	if template != "" {
 		create += " TEMPLATE " + template
 	}
@@ -100,7 +103,7 @@ func (s *Server) create(t testing.TB, template string) string {
 		defer cancel()
 		_ = s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 	})
-	return s.URL(name)
+	return s.ownerURL(name)
 }
 
 // exec runs one statement as the superuser.

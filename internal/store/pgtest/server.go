@@ -23,8 +23,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Server is a PostgreSQL cluster on a loopback port and a Unix socket of its own, with one
-// superuser, postgres, and no passwords. Its verbs fail the test when they do not succeed.
+// Server is a PostgreSQL cluster on a loopback port and a Unix socket of its own, with a
+// superuser, postgres, a plain role, kapsel, which owns the tests' databases, and no
+// passwords. Its verbs fail the test when they do not succeed.
 type Server struct {
 	bin       string // PostgreSQL's programs
 	home      string // holds data, log and socket
@@ -57,9 +58,20 @@ func Start(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// URL is the connection string of a database, over loopback.
+// URL is the superuser's connection string of a database, over loopback.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", s.Addr(), database)
+}
+
+// Superuser is the superuser's form of a URL that New or From has returned.
+func Superuser(url string) string { return strings.Replace(url, "//"+owner+"@", "//postgres@", 1) }
+
+// owner is the role that owns the tests' databases, as an operator would make it.
+const owner = "kapsel"
+
+// ownerURL is the owner's connection string of a database.
+func (s *Server) ownerURL(database string) string {
+	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", owner, s.Addr(), database)
 }
 
 // Addr is the server's host and port.
@@ -219,7 +231,7 @@ func start(settings []string) (*Server, error) {
 			return nil, err
 		}
 		if err = s.run(); err == nil {
-			return s, nil
+			return s, s.exec(context.Background(), "CREATE ROLE "+owner+" LOGIN CREATEDB")
 		}
 	}
 	return nil, err

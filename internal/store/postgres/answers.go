@@ -23,7 +23,7 @@ func scanAnswer(r *row) (a store.Reservation) {
 // the INSERT waits for the transaction that wrote it and locks the row, so that what is read
 // then is what stays.
 func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time) (there store.Reservation, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			INSERT INTO answers AS a (`+answerColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 			ON CONFLICT (owner, key) DO UPDATE SET
@@ -45,7 +45,7 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 
 // Settle stores an answer; see store.Answers.
 func (s *Store) Settle(ctx context.Context, r store.Reservation) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "UPDATE answers SET status = $4, made = $5, body = $6, sealed = $7 WHERE owner = $1 AND key = $2 AND seed = $3",
 			[16]byte(r.Owner), r.Key, r.Seed, r.Status, r.Made, r.Body, r.Sealed)
 		return err
@@ -54,7 +54,7 @@ func (s *Store) Settle(ctx context.Context, r store.Reservation) error {
 
 // Forget deletes a reservation; see store.Answers.
 func (s *Store) Forget(ctx context.Context, r store.Reservation) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "DELETE FROM answers WHERE owner = $1 AND key = $2 AND seed = $3", [16]byte(r.Owner), r.Key, r.Seed)
 		return err
 	})
@@ -62,7 +62,7 @@ func (s *Store) Forget(ctx context.Context, r store.Reservation) error {
 
 // DeleteExpiredAnswers forgets reservations and their secrets; see store.Housekeeping.
 func (s *Store) DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (changed int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		deleted, err := tx.Exec(ctx, `
 			WITH old AS (
 				SELECT owner, key FROM answers WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED

@@ -16,9 +16,9 @@ import (
 
 // Event reads an event and its deliveries; see store.Archive.
 func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		var ok bool
-		rec.Event, ok, err = first(ctx, s.pool, scanEvent, `
+		rec.Event, ok, err = first(ctx, q, scanEvent, `
 			SELECT `+eventColumns+` FROM events e
 			WHERE e.part = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.tenant_id = $3)`,
 			part(eventID), id(eventID), id(tenantID))
@@ -28,7 +28,7 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 		if !ok {
 			return store.NotFound("event")
 		}
-		rec.Deliveries, err = deliveriesOf(ctx, s.pool, eventID, "")
+		rec.Deliveries, err = deliveriesOf(ctx, q, eventID, "")
 		return err
 	})
 	if err != nil {
@@ -149,8 +149,8 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		ORDER BY e.id DESC`
 
 	var records []store.EventRecord
-	err := s.read(ctx, func(ctx context.Context) error {
-		events, err := collect(ctx, s.pool, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
+	err := s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		events, err := collect(ctx, q, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
 			at(f.Since), at(f.Until), f.IdempotencyKey)
 		if err != nil {
 			return err
@@ -161,7 +161,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		for i, e := range events {
 			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
 		}
-		deliveries, err := collect(ctx, s.pool, scanDelivery, `
+		deliveries, err := collect(ctx, q, scanDelivery, `
 			SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
 			JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, ids)
 		for _, d := range deliveries {
@@ -193,8 +193,8 @@ func delivery(ctx context.Context, q querier, tenantID kapsel.TenantID, delivery
 
 // Delivery reads a delivery; see store.Archive.
 func (s *Store) Delivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID) (d kapsel.Delivery, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		d, err = delivery(ctx, s.pool, tenantID, deliveryID, "")
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		d, err = delivery(ctx, q, tenantID, deliveryID, "")
 		return err
 	})
 	return d, err
@@ -211,7 +211,7 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 	if f.Replayed != nil {
 		deliveries.source += fmt.Sprintf(" AND (d.replayed_as IS NOT NULL) = %t", *f.Replayed)
 	}
-	return list(ctx, s, scanDelivery, `
+	return list(ctx, s, viewOf(tenantID), scanDelivery, `
 		SELECT `+deliveryColumns+` FROM (`+deliveries.page()+`) page
 		JOIN deliveries d ON d.part = page.part AND d.id = page.id
 		ORDER BY d.id DESC`, id(tenantID), id(f.EndpointID), [16]byte{}, before(p.Before), p.Limit)
@@ -219,7 +219,7 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 
 // MoveDelivery changes a delivery as the domain says; see store.Archive.
 func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, h kapsel.Happening, now time.Time) (d kapsel.Delivery, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if d, err = delivery(ctx, tx, tenantID, deliveryID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -239,7 +239,7 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 // Replay repeats a terminal delivery; see store.Archive. The endpoint's row is locked so that
 // it is not deleted meanwhile, the event's so that retention does not remove it.
 func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, of kapsel.DeliveryID, now time.Time) (again kapsel.Delivery, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		var found bool
 		err := tx.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM events
@@ -317,7 +317,7 @@ func newestOr(all []kapsel.Delivery, of kapsel.DeliveryID) (found kapsel.Deliver
 
 // Attempt reads an attempt; see store.Archive.
 func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID kapsel.AttemptID) (kapsel.Attempt, error) {
-	found, err := list(ctx, s, scanAttempt, `
+	found, err := list(ctx, s, viewOf(tenantID), scanAttempt, `
 		SELECT `+attemptColumns+` FROM attempts a
 		WHERE a.part = $1 AND a.id = $2 AND ($3::uuid IS NULL OR a.tenant_id = $3)`, part(attemptID), id(attemptID), id(tenantID))
 	if err != nil {
@@ -331,7 +331,7 @@ func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID
 
 // ListAttempts lists a delivery's attempts; see store.Archive.
 func (s *Store) ListAttempts(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
-	return list(ctx, s, scanAttempt, `
+	return list(ctx, s, viewOf(tenantID), scanAttempt, `
 		SELECT `+attemptColumns+` FROM attempts a
 		WHERE a.delivery_id = $1 AND ($2::uuid IS NULL OR a.tenant_id = $2) AND a.number > $3
 		ORDER BY a.number LIMIT $4`, id(deliveryID), id(tenantID), after, limit)

@@ -23,7 +23,7 @@ func scanCircuit(r *row) kapsel.Circuit {
 // SaveCircuit writes a circuit that nobody has changed meanwhile; see store.Queue.
 func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
 	saved := c
-	err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+	err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) (err error) {
 		saved.Version = c.Version + 1
 		if saved.Revision, err = nextRevision(ctx, tx); err != nil {
 			return err
@@ -52,7 +52,7 @@ func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circu
 
 // Circuit reads an endpoint's circuit; see store.Queue.
 func (s *Store) Circuit(ctx context.Context, endpoint kapsel.EndpointID) (kapsel.Circuit, error) {
-	found, err := list(ctx, s, scanCircuit,
+	found, err := list(ctx, s, engine, scanCircuit,
 		"SELECT "+circuitColumns+" FROM circuits c WHERE c.part = $1 AND c.endpoint_id = $2",
 		int16(kapsel.PartOf(endpoint)), id(endpoint))
 	if err != nil || len(found) == 0 {

@@ -142,7 +142,7 @@ func (s *Store) GiveBack(ctx context.Context, held []kapsel.Delivery) error {
 
 // Held lists what a node holds; see store.Queue.
 func (s *Store) Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery, error) {
-	return list(ctx, s, scanDelivery, openEndpoints+`
+	return list(ctx, s, engine, scanDelivery, openEndpoints+`
 		SELECT `+deliveryColumns+`
 		FROM open CROSS JOIN LATERAL (
 			SELECT * FROM deliveries
@@ -165,7 +165,7 @@ const openEndpoints = `
 
 // Backlog lists endpoints with pending deliveries; see store.Queue.
 func (s *Store) Backlog(ctx context.Context) ([]store.Waiting, error) {
-	return list(ctx, s, func(r *row) store.Waiting {
+	return list(ctx, s, engine, func(r *row) store.Waiting {
 		return store.Waiting{EndpointID: r.id(), DueAt: r.time()}
 	}, openEndpoints+`
 		SELECT open.endpoint_id, d.due_at

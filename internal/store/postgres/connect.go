@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"strconv"
@@ -23,6 +24,7 @@ var session = map[string]string{
 	"tcp_user_timeout":                    "5s",
 	"default_transaction_isolation":       "read committed",
 	"timezone":                            "UTC",
+	tenantSetting:                         everyone,
 	// A young table has no statistics, and a plan made without them is kept. Every query of
 	// ours has an index that gives few rows in the right order, so that is what is left to
 	// the planner. The penalty on other plans would otherwise start the compiler.
@@ -41,6 +43,13 @@ var hotSession = map[string]string{
 	"plan_cache_mode": "force_generic_plan",
 	"work_mem":        "64MB",
 }
+
+// Row-level security shows a session the rows of the tenant that a setting of it names, those
+// of all tenants for everyone, and none where it is not set.
+const (
+	tenantSetting = "kapsel.tenant"
+	everyone      = "*"
+)
 
 // How long a connection may take to be made, and how long the kernel waits for the other
 // side to acknowledge what was sent.
@@ -207,6 +216,21 @@ func checkServer(ctx context.Context, conn *pgx.Conn) error {
 	}
 	if pageWrites != "on" {
 		return fmt.Errorf("%w: it runs with full_page_writes=%s; set it to on", ErrUnsafe, pageWrites)
+	}
+	return nil
+}
+
+// warnUnbound logs that row-level security does not bind the role of a connection.
+func warnUnbound(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	var role string
+	var unbound bool
+	err := conn.QueryRow(ctx, "SELECT rolname, rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").Scan(&role, &unbound)
+	if err != nil {
+		return fmt.Errorf("ask the server for the role: %w", err)
+	}
+	if unbound {
+		log.WarnContext(ctx, "the database role is a superuser or has BYPASSRLS, so row-level security is no second wall between tenants; "+
+			"connect as a plain role that owns the database", "role", role)
 	}
 	return nil
 }

@@ -26,26 +26,26 @@ func nextRevision(ctx context.Context, tx pgx.Tx) (revision int64, err error) {
 // Settings reads what has changed; see store.Directory. The counter is read before the rows:
 // what changes in between comes along, and once more next time.
 func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		out = store.Settings{}
-		err := s.pool.QueryRow(ctx, "SELECT value FROM settings_counter").Scan(&out.Revision)
+		err := q.QueryRow(ctx, "SELECT value FROM settings_counter").Scan(&out.Revision)
 		if err != nil || out.Revision == since {
 			return err
 		}
 		live := " AND ($1 > 0 OR deleted_at IS NULL)"
-		if out.Tenants, err = collect(ctx, s.pool, scanTenant,
+		if out.Tenants, err = collect(ctx, q, scanTenant,
 			"SELECT "+tenantColumns+" FROM tenants WHERE revision > $1"+live, since); err != nil {
 			return err
 		}
-		if out.Keys, err = collect(ctx, s.pool, scanKey,
+		if out.Keys, err = collect(ctx, q, scanKey,
 			"SELECT "+keyColumns+" FROM keys WHERE revision > $1 AND ($1 > 0 OR revoked_at IS NULL)", since); err != nil {
 			return err
 		}
-		if out.Endpoints, err = collect(ctx, s.pool, scanEndpoint,
+		if out.Endpoints, err = collect(ctx, q, scanEndpoint,
 			"SELECT "+endpointColumns+" FROM endpoints WHERE revision > $1"+live, since); err != nil {
 			return err
 		}
-		out.Circuits, err = collect(ctx, s.pool, scanCircuit,
+		out.Circuits, err = collect(ctx, q, scanCircuit,
 			"SELECT "+circuitColumns+" FROM circuits c WHERE c.revision > $1", since)
 		return err
 	})
@@ -54,8 +54,8 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 
 // Meta reads a value of the instance; see store.Directory.
 func (s *Store) Meta(ctx context.Context, name string) (value []byte, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		err := s.pool.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1", name).Scan(&value)
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		err := q.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1", name).Scan(&value)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return store.NotFound("value")
 		}
@@ -66,7 +66,7 @@ func (s *Store) Meta(ctx context.Context, name string) (value []byte, err error)
 
 // SetMeta sets a value that nobody has set; see store.Directory.
 func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []byte, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, append([]byte{}, value...))
 		if err != nil {
 			return err
@@ -78,7 +78,7 @@ func (s *Store) SetMeta(ctx context.Context, name string, value []byte) (kept []
 
 // ReplaceMeta sets a value in place of another; see store.Directory.
 func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		var found []byte
 		err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1 FOR UPDATE", name).Scan(&found)
 		switch {
@@ -123,7 +123,7 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(t.ID), func(ctx context.Context, tx pgx.Tx) error {
 		revision, err := nextRevision(ctx, tx)
 		if err != nil {
 			return err
@@ -147,8 +147,8 @@ func tenant(ctx context.Context, q querier, tenantID kapsel.TenantID, lock strin
 
 // Tenant reads a tenant; see store.Directory.
 func (s *Store) Tenant(ctx context.Context, tenantID kapsel.TenantID) (t kapsel.Tenant, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		t, err = tenant(ctx, s.pool, tenantID, "")
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		t, err = tenant(ctx, q, tenantID, "")
 		return err
 	})
 	return t, err
@@ -156,7 +156,7 @@ func (s *Store) Tenant(ctx context.Context, tenantID kapsel.TenantID) (t kapsel.
 
 // UpdateTenant changes a tenant; see store.Directory.
 func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, change func(*kapsel.Tenant) error) (t kapsel.Tenant, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if t, err = tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 
 // DeleteTenant hides a tenant without endpoints; see store.Directory.
 func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now time.Time) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 
 // ListTenants lists tenants; see store.Directory.
 func (s *Store) ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) {
-	return list(ctx, s, scanTenant, `
+	return list(ctx, s, viewOf(kapsel.TenantID{}), scanTenant, `
 		SELECT `+tenantColumns+` FROM tenants
 		WHERE deleted_at IS NULL AND id < $1 ORDER BY id DESC LIMIT $2`, before(p.Before), p.Limit)
 }
@@ -228,7 +228,7 @@ func scanKey(r *row) kapsel.Key {
 
 // CreateKey stores a key; see store.Directory.
 func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(k.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, k.TenantID, " FOR SHARE"); err != nil {
 			return err
 		}
@@ -246,8 +246,8 @@ func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 
 // Key reads a key of a tenant; see store.Directory.
 func (s *Store) Key(ctx context.Context, tenantID kapsel.TenantID, keyID kapsel.KeyID) (k kapsel.Key, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		k, err = key(ctx, s.pool, tenantID, keyID, "")
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		k, err = key(ctx, q, tenantID, keyID, "")
 		return err
 	})
 	return k, err
@@ -264,9 +264,9 @@ func key(ctx context.Context, q querier, tenantID kapsel.TenantID, keyID kapsel.
 
 // KeyByHash finds a key by its secret's hash; see store.Directory.
 func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		var ok bool
-		k, ok, err = first(ctx, s.pool, scanKey, "SELECT "+keyColumns+" FROM keys WHERE hash = $1", hash[:])
+		k, ok, err = first(ctx, q, scanKey, "SELECT "+keyColumns+" FROM keys WHERE hash = $1", hash[:])
 		if err == nil && !ok {
 			err = store.NotFound("key")
 		}
@@ -277,7 +277,7 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err
 
 // RevokeKey ends a key's validity; see store.Directory. The first time counts.
 func (s *Store) RevokeKey(ctx context.Context, tenantID kapsel.TenantID, keyID kapsel.KeyID, now time.Time) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		k, err := key(ctx, tx, tenantID, keyID, " FOR UPDATE")
 		if err != nil || !k.RevokedAt.IsZero() {
 			return err
@@ -293,7 +293,7 @@ func (s *Store) RevokeKey(ctx context.Context, tenantID kapsel.TenantID, keyID k
 
 // ListKeys lists a tenant's keys; see store.Directory.
 func (s *Store) ListKeys(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
-	return list(ctx, s, scanKey, `
+	return list(ctx, s, viewOf(tenantID), scanKey, `
 		SELECT `+keyColumns+` FROM keys
 		WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3`,
 		id(tenantID), before(p.Before), p.Limit)
@@ -313,7 +313,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	for i := range ids {
 		times[i] = used[ids[i]]
 	}
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SET LOCAL synchronous_commit = off")
 		batch.Queue("SELECT FROM keys WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
@@ -342,7 +342,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(e.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, e.TenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -388,8 +388,8 @@ func endpoint(ctx context.Context, q querier, tenantID kapsel.TenantID, endpoint
 
 // Endpoint reads an endpoint; see store.Directory.
 func (s *Store) Endpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID) (e kapsel.Endpoint, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		e, err = endpoint(ctx, s.pool, tenantID, endpointID, "")
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		e, err = endpoint(ctx, q, tenantID, endpointID, "")
 		return err
 	})
 	return e, err
@@ -397,7 +397,7 @@ func (s *Store) Endpoint(ctx context.Context, tenantID kapsel.TenantID, endpoint
 
 // UpdateEndpoint changes an endpoint; see store.Directory.
 func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, change func(*kapsel.Endpoint) error) (e kapsel.Endpoint, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if e, err = endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -423,7 +423,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 
 // DeleteEndpoint hides an endpoint; see store.Directory.
 func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, now time.Time) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -438,7 +438,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 
 // ListEndpoints lists a tenant's endpoints, all tenants' for the zero one; see store.Directory.
 func (s *Store) ListEndpoints(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
-	return list(ctx, s, scanEndpoint, `
+	return list(ctx, s, viewOf(tenantID), scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
 		WHERE deleted_at IS NULL AND ($1::uuid IS NULL OR tenant_id = $1) AND id < $2
 		ORDER BY id DESC LIMIT $3`, id(tenantID), before(p.Before), p.Limit)

@@ -13,7 +13,7 @@ import (
 
 // CancelWaiting cancels pending deliveries of a deleted endpoint; see store.Housekeeping.
 func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID, now time.Time, limit int) (canceled int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		waiting, err := collect(ctx, tx, scanDelivery, `
 			SELECT `+deliveryColumns+` FROM deliveries d
 			WHERE d.endpoint_id = $1 AND d.status = 0 AND d.due_at IS NOT NULL
@@ -42,7 +42,7 @@ func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID,
 // The events are locked first and judged then: a replay that came before is seen, and one
 // that comes after waits and finds nothing.
 func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		type key struct {
 			part int16
 			id   [16]byte
@@ -83,7 +83,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 
 // DeleteExpiredKeys forgets idempotency keys; see store.Housekeeping.
 func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			WITH old AS (
 				SELECT part, endpoint_id, key FROM idempotency_keys WHERE expires_at <= $1
@@ -99,7 +99,7 @@ func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int)
 
 // QueueDepth counts open deliveries; see store.Housekeeping.
 func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (depth store.QueueDepth, err error) {
-	counts, err := list(ctx, s, func(r *row) store.QueueDepth {
+	counts, err := list(ctx, s, engine, func(r *row) store.QueueDepth {
 		return store.QueueDepth{Pending: int(r.int8()), Due: int(r.int8()), Delivering: int(r.int8()), Oldest: r.time()}
 	}, openEndpoints+`
 		SELECT pending.n, pending.due, held.n, CASE WHEN pending.due > 0 THEN pending.oldest END
@@ -129,9 +129,9 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 
 // BacklogOf counts an endpoint's pending deliveries; see store.Housekeeping.
 func (s *Store) BacklogOf(ctx context.Context, endpointID kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		var first *time.Time
-		err := s.pool.QueryRow(ctx, `
+		err := q.QueryRow(ctx, `
 			SELECT count(*), min(due_at) FROM (
 				SELECT due_at FROM deliveries
 				WHERE status <= 1 AND endpoint_id = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT $2

@@ -39,6 +39,9 @@ func prepareDatabase(ctx context.Context, config *pgx.ConnConfig, migrate bool, 
 	if err := checkServer(ctx, conn); err != nil {
 		return err
 	}
+	if err := warnUnbound(ctx, conn, log); err != nil {
+		return err
+	}
 	version, err := currentSchema(ctx, conn, "")
 	switch {
 	case err != nil:

@@ -12,7 +12,7 @@ import (
 
 // Join makes a node known; see store.Queue. An id that was marked dead stays so.
 func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			INSERT INTO nodes (id, lease_until) VALUES ($1, $2)
 			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until WHERE NOT nodes.dead`,
@@ -46,7 +46,7 @@ func (s *Store) Renew(ctx context.Context, node kapsel.NodeID, now time.Time, le
 
 // Leave ends a node's lease; see store.Queue.
 func (s *Store) Leave(ctx context.Context, node kapsel.NodeID) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "UPDATE nodes SET dead = true WHERE id = $1", id(node))
 		return err
 	})
@@ -54,14 +54,14 @@ func (s *Store) Leave(ctx context.Context, node kapsel.NodeID) error {
 
 // Nodes lists the nodes alive at now; see store.Queue.
 func (s *Store) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error) {
-	return list(ctx, s, func(r *row) kapsel.NodeID { return r.id() },
+	return list(ctx, s, engine, func(r *row) kapsel.NodeID { return r.id() },
 		"SELECT id FROM nodes WHERE NOT dead AND lease_until >= $1 ORDER BY id", now)
 }
 
 // TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last
 // statement still works on is passed over and found by the next call.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		moved = 0
 		// Nodes that are long dead hold nothing, and what they might hold all the same is
 		// found without them: who is not known to be alive is dead.
@@ -115,7 +115,7 @@ const lostError = "the node that made this attempt ended before it recorded the 
 
 // Lead makes a node the leader of a duty; see store.Housekeeping.
 func (s *Store) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (leads bool, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			INSERT INTO duties AS d (name, node, lease_until) VALUES ($1, $2, $3)
 			ON CONFLICT (name) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until

@@ -28,10 +28,10 @@ func exec(t testing.TB, url string, statements ...string) {
 	}
 }
 
-// count runs a query of one number, past the store.
+// count runs a query of one number, past the store and its walls.
 func count(t testing.TB, url, sql string, args ...any) (n int) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Superuser(url))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,11 +111,13 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	}
 	defer s.Close()
 	seen := &statements{all: map[string][]any{}}
-	config := s.pool.Config()
-	config.ConnConfig.Tracer = seen
-	s.pool.Close()
-	if s.pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
-		t.Fatal(err)
+	for _, pool := range []**pgxpool.Pool{&s.people, &s.engine} {
+		config := (*pool).Config()
+		config.ConnConfig.Tracer = seen
+		(*pool).Close()
+		if *pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	// One delivery of each state, so that no call returns before its last statement.
@@ -227,7 +229,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 			continue
 		}
 		explained++
-		rows, err := s.pool.Query(ctx, "EXPLAIN "+sql, slices.DeleteFunc(slices.Clone(args), func(a any) bool {
+		rows, err := s.people.Query(ctx, "EXPLAIN "+sql, slices.DeleteFunc(slices.Clone(args), func(a any) bool {
 			_, form := a.(pgx.QueryResultFormats)
 			return form
 		})...)

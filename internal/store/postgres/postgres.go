@@ -4,8 +4,9 @@
 // The hot path is group commits: one goroutine with a connection of its own writes
 // acceptances, another completions, each batch as arrays in one round trip that is one
 // implicit transaction (committer, in commit.go). Claims and the renewal of leases have
-// connections of their own too, so that a slow query of a person never delays them; all
-// else shares a pool.
+// connections of their own too, so that a slow query of a person never delays them. All
+// else has two pools: the engine's, which spans tenants, and one for what is done for a tenant
+// or the admin, where row-level security hides all rows but those of the call's view.
 //
 // Nodes coordinate by rows alone: leases are rows with an expiry and work is handed out by
 // FOR UPDATE SKIP LOCKED. No advisory locks, no LISTEN/NOTIFY, no serializable transactions.
@@ -22,9 +23,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -38,7 +41,8 @@ type Options struct {
 
 // Store is a store.Store in PostgreSQL.
 type Store struct {
-	pool        *pgxpool.Pool
+	engine      *pgxpool.Pool // spans tenants
+	people      *pgxpool.Pool // sees nothing outside a transaction of a view
 	acceptor    *committer[*acceptance]
 	completer   *committer[*completion]
 	claims      guarded // of Claim and GiveBack
@@ -69,11 +73,19 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if !strings.Contains(url, "pool_max_conns") {
 		poolConfig.MaxConns = 10
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
-	if err != nil {
+	s := &Store{}
+	people := poolConfig.Copy()
+	delete(people.ConnConfig.RuntimeParams, tenantSetting)
+	if s.people, err = pgxpool.NewWithConfig(ctx, people); err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool}
+	engine := poolConfig.Copy()
+	engine.MaxConns = min(engine.MaxConns, 5)
+	engine.MinConns, engine.MinIdleConns = min(engine.MinConns, engine.MaxConns), min(engine.MinIdleConns, engine.MaxConns)
+	if s.engine, err = pgxpool.NewWithConfig(ctx, engine); err != nil {
+		s.people.Close()
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
 	lane := func(statements map[string]string) *lane {
 		return newLane(poolConfig.ConnConfig, statements)
 	}
@@ -93,52 +105,89 @@ func (s *Store) Close() error {
 	s.writersDone.Wait()
 	s.claims.close()
 	s.renewals.close()
-	s.pool.Close()
+	s.people.Close()
+	s.engine.Close()
 	return nil
 }
 
 // Time is the server's clock, as it was some time during the call.
 func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		return q.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
 	})
 	return now.UTC(), err
 }
 
 // Ping asks the server whether it is there and takes writes.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.read(ctx, func(ctx context.Context) error {
+	return s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		var readOnly bool
-		err := s.pool.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly)
+		err := q.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly)
 		if err == nil && readOnly {
-			s.pool.Reset()
+			s.reset()
 			err = fmt.Errorf("the server is read-only")
 		}
 		return err
 	})
 }
 
-// callTimeout bounds a call that goes over the pool, also where the network swallows what is
+// reset closes the pools' connections, each when it is free.
+func (s *Store) reset() {
+	s.people.Reset()
+	s.engine.Reset()
+}
+
+// view is whose rows a call works on, and on which pool.
+type view struct {
+	people bool
+	tenant kapsel.TenantID
+}
+
+// engine is the view of what is done for no tenant: all rows.
+var engine view
+
+// viewOf is the view of what is done for a tenant, or for the admin, who is the zero tenant and sees
+// every row. Row-level security holds the call's statements to it, whatever they say.
+func viewOf(tenant kapsel.TenantID) view { return view{people: true, tenant: tenant} }
+
+// begin is how a transaction of people begins, in one round trip. SET LOCAL with the value in
+// its text is the one form that a distributed PostgreSQL passes on to where the rows are.
+func (v view) begin() pgx.TxOptions {
+	value := everyone
+	if v.tenant != (kapsel.TenantID{}) {
+		value = uuid.UUID(v.tenant).String() // hexadecimal digits: nothing to quote
+	}
+	return pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL " + tenantSetting + " = '" + value + "'"}
+}
+
+// callTimeout bounds a call that goes over a pool, also where the network swallows what is
 // sent. It is a little longer than the server's own limit for a statement.
 const callTimeout = 6 * time.Second
 
 // read runs queries under the call's time-out and makes their error a method's.
-func (s *Store) read(ctx context.Context, run func(context.Context) error) error {
+func (s *Store) read(ctx context.Context, v view, run func(context.Context, querier) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return failed(run(ctx))
+	if !v.people {
+		return failed(run(ctx, s.engine))
+	}
+	return failed(pgx.BeginTxFunc(ctx, s.people, v.begin(), func(tx pgx.Tx) error { return run(ctx, tx) }))
 }
 
 // change runs a transaction, again while others get in its way: run may be called several
 // times, each time on rows as they are then.
-func (s *Store) change(ctx context.Context, run func(ctx context.Context, tx pgx.Tx) error) error {
+func (s *Store) change(ctx context.Context, v view, run func(ctx context.Context, tx pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := retry(ctx, func() error {
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return run(ctx, tx) })
+		inTx := func(tx pgx.Tx) error { return run(ctx, tx) }
+		if !v.people {
+			return pgx.BeginFunc(ctx, s.engine, inTx)
+		}
+		return pgx.BeginTxFunc(ctx, s.people, v.begin(), inTx)
 	})
 	if stale(err) {
-		s.pool.Reset()
+		s.reset()
 	}
 	var theirs callerError
 	if errors.As(err, &theirs) {
@@ -150,10 +199,10 @@ func (s *Store) change(ctx context.Context, run func(ctx context.Context, tx pgx
 // callerError is an error of a function that a caller gave, to be returned as it is.
 type callerError struct{ error }
 
-// list runs a query of the pool and reads each row of its result with scan.
-func list[T any](ctx context.Context, s *Store, scan func(*row) T, sql string, args ...any) (out []T, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		out, err = collect(ctx, s.pool, scan, sql, args...)
+// list runs a query and reads each row of its result with scan.
+func list[T any](ctx context.Context, s *Store, v view, scan func(*row) T, sql string, args ...any) (out []T, err error) {
+	err = s.read(ctx, v, func(ctx context.Context, q querier) error {
+		out, err = collect(ctx, q, scan, sql, args...)
 		return err
 	})
 	return out, err
@@ -162,6 +211,7 @@ func list[T any](ctx context.Context, s *Store, scan func(*row) T, sql string, a
 // querier is a pool or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // collect is list on a pool or a transaction, with the error as it came.

@@ -130,8 +130,8 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	var at replayCursor
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
-		err := s.read(ctx, func(ctx context.Context) (err error) {
-			set, at, end, err = walkReplay(ctx, s.pool, &r, at, replayPage)
+		err := s.read(ctx, viewOf(r.TenantID), func(ctx context.Context, q querier) (err error) {
+			set, at, end, err = walkReplay(ctx, q, &r, at, replayPage)
 			return err
 		})
 		if err != nil {
@@ -145,7 +145,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 
 // CreateReplay stores a replay; see store.Replays.
 func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
-	return s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.change(ctx, viewOf(r.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		return created(tx.Exec(ctx, `
 			INSERT INTO replays (`+replayColumns+`, at_endpoint, at_delivery, walked)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, false) ON CONFLICT (id) DO NOTHING`,
@@ -171,7 +171,7 @@ func countedReplays(which string) string {
 
 // ReadReplay reads a replay; see store.Replays.
 func (s *Store) ReadReplay(ctx context.Context, tenantID kapsel.TenantID, replayID kapsel.ReplayID) (kapsel.Replay, error) {
-	found, err := list(ctx, s, scanReplay, countedReplays("WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"), id(replayID), id(tenantID))
+	found, err := list(ctx, s, viewOf(tenantID), scanReplay, countedReplays("WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"), id(replayID), id(tenantID))
 	if err == nil && len(found) == 0 {
 		err = store.NotFound("replay")
 	}
@@ -183,7 +183,7 @@ func (s *Store) ReadReplay(ctx context.Context, tenantID kapsel.TenantID, replay
 
 // ListReplays lists replays; see store.Replays.
 func (s *Store) ListReplays(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error) {
-	return list(ctx, s, scanReplay, countedReplays("WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3"),
+	return list(ctx, s, viewOf(tenantID), scanReplay, countedReplays("WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3"),
 		id(tenantID), before(p.Before), p.Limit)
 }
 
@@ -199,7 +199,7 @@ func lockReplay(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, replay
 
 // MoveReplay changes a replay's state; see store.Replays.
 func (s *Store) MoveReplay(ctx context.Context, tenantID kapsel.TenantID, replayID kapsel.ReplayID, to kapsel.ReplayStatus, now time.Time) (kapsel.Replay, error) {
-	err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err := s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		r, err := lockReplay(ctx, tx, tenantID, replayID)
 		if err != nil {
 			return err
@@ -218,13 +218,13 @@ func (s *Store) MoveReplay(ctx context.Context, tenantID kapsel.TenantID, replay
 
 // RunningReplays lists replays to go on with; see store.Replays.
 func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
-	return list(ctx, s, scanReplay, "SELECT "+replayColumns+" FROM replays WHERE status = 'running' ORDER BY id LIMIT $1", limit)
+	return list(ctx, s, engine, scanReplay, "SELECT "+replayColumns+" FROM replays WHERE status = 'running' ORDER BY id LIMIT $1", limit)
 }
 
 // StepReplay goes on with a replay; see store.Replays. A crash before the commit leaves the
 // cursor where it was and none of the deliveries; after it, the cursor is behind them.
 func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error) {
-	err = s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		made, more = 0, false
 		r, err := lockReplay(ctx, tx, kapsel.TenantID{}, replayID)
 		if err != nil || r.Status != kapsel.ReplayRunning {

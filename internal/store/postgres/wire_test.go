@@ -94,7 +94,7 @@ func TestSession_F_B8_DurabilityWinsOverTheRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.pool.Exec(t.Context(), `DO $$ BEGIN
+	_, err = s.engine.Exec(t.Context(), `DO $$ BEGIN
 		EXECUTE 'ALTER DATABASE ' || current_database() || ' SET synchronous_commit = off';
 		EXECUTE 'ALTER DATABASE ' || current_database() || ' SET statement_timeout = 0'; END $$`)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestSession_F_B8_DurabilityWinsOverTheRole(t *testing.T) {
 	const ask = "SELECT current_setting('synchronous_commit') || ' ' || current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')"
 	const want = "on 5s 2s"
 	var got string
-	if err := s.pool.QueryRow(t.Context(), ask).Scan(&got); err != nil || got != want {
+	if err := s.engine.QueryRow(t.Context(), ask).Scan(&got); err != nil || got != want {
 		t.Errorf("the pool's sessions have %q, %v", got, err)
 	}
 	for name, l := range map[string]*lane{

@@ -238,3 +238,29 @@ CREATE TABLE replays (
 );
 CREATE INDEX replays_tenant ON replays (tenant_id, id);
 CREATE INDEX replays_running ON replays (id) WHERE status = 'running';
+
+-- Row-level security, a wall behind the statements' own conditions: a session sees the rows of
+-- the tenant that its setting kapsel.tenant names, those of all for '*', and none without it.
+-- FORCE binds the tables' owner, as who we usually connect; superusers and roles with
+-- BYPASSRLS it does not bind. The sub-selects are evaluated once a statement, not for each row,
+-- and the first decides for the hot path. After a transaction that has set it the setting is
+-- not unset but ''.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    everyone CONSTANT text := $sql$(SELECT current_setting('kapsel.tenant', true)) = '*'$sql$;
+    own CONSTANT text := $sql$(SELECT nullif(nullif(current_setting('kapsel.tenant', true), ''), '*')::uuid)$sql$;
+    t record;
+BEGIN
+    FOR t IN SELECT * FROM (VALUES
+        ('tenants', 'id'), ('keys', 'tenant_id'), ('endpoints', 'tenant_id'), ('events', 'tenant_id'),
+        ('deliveries', 'tenant_id'), ('attempts', 'tenant_id'), ('replays', 'tenant_id'), ('answers', 'owner'),
+        ('circuits', NULL), ('idempotency_keys', NULL) -- what has no tenant's id is not for tenants
+    ) AS tables (name, owner)
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t.name);
+        EXECUTE format('CREATE POLICY tenant ON %I USING (%s)', t.name,
+            everyone || coalesce(' OR ' || quote_ident(t.owner) || ' = ' || own, ''));
+    END LOOP;
+END $$;
+-- +goose StatementEnd
