@@ -22,6 +22,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // TestTrust_Handshakes: challenges of providers are answered over HTTP and not stored; those
@@ -386,11 +387,7 @@ func (w *world) dump() []byte {
 	database := w.nodes[0].Env("DATABASE_URL")
 	path, sqlite := strings.CutPrefix(database, "sqlite:")
 	if !sqlite {
-		pgDump, err := filepath.Glob("/usr/lib/postgresql/*/bin/pg_dump")
-		if err != nil || len(pgDump) == 0 {
-			pgDump = []string{"pg_dump"}
-		}
-		out, err := exec.CommandContext(w.ctx, pgDump[len(pgDump)-1], "--dbname="+database).Output()
+		out, err := exec.CommandContext(w.ctx, pgtest.Program(w.t, "pg_dump"), "--dbname="+pgtest.Superuser(database)).Output()
 		if err != nil {
 			w.t.Fatalf("pg_dump: %v", err)
 		}

@@ -63,6 +63,12 @@ func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", s.Addr(), database)
 }
 
+// Program is the path of one of PostgreSQL's programs, such as pg_dump.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(shared(t).bin, name)
+}
+
 // Superuser is the superuser's form of a URL that New or From has returned.
 func Superuser(url string) string { return strings.Replace(url, "//"+owner+"@", "//postgres@", 1) }
 

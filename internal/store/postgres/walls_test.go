@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
 	"reflect"
 	"slices"
 	"strings"
@@ -303,5 +305,49 @@ func TestWall_S20_StartWarnsWhenTheRoleIsNotBound(t *testing.T) {
 		if got := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), "role="+tt.role); got != tt.warns {
 			t.Errorf("%s: the log has %q", tt.role, &log)
 		}
+	}
+}
+
+// TestWall_S20_DumpAndRestore runs what docs/operating.md says of backups as the plain role.
+func TestWall_S20_DumpAndRestore(t *testing.T) {
+	from, to := pgtest.New(t), pgtest.New(t)
+	s, err := Open(t.Context(), from, Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, s)
+	before, err := s.Settings(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	run := func(program string, in []byte, args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(t.Context(), pgtest.Program(t, program), args...)
+		cmd.Stdin = bytes.NewReader(in)
+		cmd.Env = append(os.Environ(), "PGOPTIONS=-c kapsel.tenant=*")
+		return cmd.Output()
+	}
+	if dump, err := run("pg_dump", nil, from); err == nil {
+		t.Errorf("a dump that the wall applies to is made without a word: %d bytes", len(dump))
+	}
+	dump, err := run("pg_dump", nil, "--enable-row-security", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("psql", dump, "-v", "ON_ERROR_STOP=1", "-q", to); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if s, err = Open(t.Context(), to, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	after, err := s.Settings(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(before, after) || len(after.Endpoints) != 1 {
+		t.Errorf("restored %+v, want %+v", after, before)
 	}
 }
