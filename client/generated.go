@@ -20,8 +20,8 @@ func (c *Client) GetAttempt(ctx context.Context, id string) (answer Attempt, err
 // ListDeliveriesFilter chooses what ListDeliveries shows; a zero field chooses all.
 type ListDeliveriesFilter struct {
 	TenantID   string // With the admin key: the tenant that is meant
-	EndpointID string
-	Status     string // pending, delivering, delivered, failed, dead_letter, canceled
+	EndpointID string // The endpoint that it belongs to
+	Status     string // Only those of this status; pending, delivering, delivered, failed, dead_letter, canceled
 	Replayed   string // Whether a later delivery repeats it; true, false
 }
 
@@ -135,12 +135,12 @@ func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err
 
 // ListEventsFilter chooses what ListEvents shows; a zero field chooses all.
 type ListEventsFilter struct {
-	TenantID       string // With the admin key: the tenant that is meant
-	EndpointID     string
-	Status         string    // received, pending, delivering, delivered, failed, dead_letter, canceled
+	TenantID       string    // With the admin key: the tenant that is meant
+	EndpointID     string    // The endpoint that it belongs to
+	Status         string    // Only those of this status; received, pending, delivering, delivered, failed, dead_letter, canceled
 	Since          time.Time // Received at this time or later
 	Until          time.Time // Received before this time
-	IdempotencyKey string
+	IdempotencyKey string    // By which a duplicate is told; null: none
 }
 
 func (f ListEventsFilter) values() url.Values {
@@ -285,18 +285,18 @@ func (c *Client) RevokeKey(ctx context.Context, id string, keyID string) error {
 
 // Attempt is in answers.
 type Attempt struct {
-	ID                 string     `json:"id"`
-	DeliveryID         string     `json:"delivery_id"`
-	EventID            string     `json:"event_id"`
-	EndpointID         string     `json:"endpoint_id"`
-	Number             int64      `json:"number"` // 1, 2, …; as X-Kapsel-Delivery-Attempt said
-	StartedAt          time.Time  `json:"started_at"`
-	DurationMs         float64    `json:"duration_ms"`
-	StatusCode         *int64     `json:"status_code"`     // null: there was no answer
-	ErrorCode          *string    `json:"error_code"`      // null: delivered
-	Error              *string    `json:"error"`           // What happened
-	RequestHeaders     [][]string `json:"request_headers"` // As sent, [["Name","value"],…]; secret values are redacted
-	ResponseHeaders    [][]string `json:"response_headers"`
+	ID                 string     `json:"id"`                            // Its id
+	DeliveryID         string     `json:"delivery_id"`                   // The delivery that it belongs to
+	EventID            string     `json:"event_id"`                      // The event that it belongs to
+	EndpointID         string     `json:"endpoint_id"`                   // The endpoint that it belongs to
+	Number             int64      `json:"number"`                        // 1, 2, …; as X-Kapsel-Delivery-Attempt said
+	StartedAt          time.Time  `json:"started_at"`                    // When it began
+	DurationMs         float64    `json:"duration_ms"`                   // How long it took, in milliseconds
+	StatusCode         *int64     `json:"status_code"`                   // null: there was no answer
+	ErrorCode          *string    `json:"error_code"`                    // null: delivered
+	Error              *string    `json:"error"`                         // What happened
+	RequestHeaders     [][]string `json:"request_headers"`               // As sent, [["Name","value"],…]; secret values are redacted
+	ResponseHeaders    [][]string `json:"response_headers"`              // As they came, [["Name","value"],…]; those that carry credentials are redacted
 	ResponseBody       *string    `json:"response_body"`                 // The first 4 KiB; null where it is not UTF-8
 	LeafIndex          *int64     `json:"leaf_index"`                    // In the audit log; null until it is there
 	ResponseBodyBase64 *string    `json:"response_body_base64,omitzero"` // The body where it is not UTF-8
@@ -304,7 +304,7 @@ type Attempt struct {
 
 // Circuit is in answers.
 type Circuit struct {
-	State     string     `json:"state"`              // closed, open, half_open
+	State     string     `json:"state"`              // open: nothing starts; half_open: one probe at a time; closed, open, half_open
 	ChangedAt *time.Time `json:"changed_at"`         // null: it was never open
 	RetryAt   *time.Time `json:"retry_at"`           // While open: when the next probe may start
 	Failures  *int64     `json:"failures,omitzero"`  // In a row that open it
@@ -327,96 +327,96 @@ type CircuitPolicy struct {
 
 // Delivery is in answers.
 type Delivery struct {
-	ID             string     `json:"id"`
-	EventID        string     `json:"event_id"`
-	EndpointID     string     `json:"endpoint_id"`
-	Status         string     `json:"status"`          // pending, delivering, delivered, failed, dead_letter, canceled
-	Attempts       int64      `json:"attempts"`        // Made so far, those with an unknown outcome included
-	MaxAttempts    *int64     `json:"max_attempts"`    // null: the endpoint is deleted
-	NextAttemptAt  *time.Time `json:"next_attempt_at"` // While pending
-	WaitingFor     *string    `json:"waiting_for"`     // While pending, what keeps the next attempt from starting: retry, circuit, paused, disabled, throttled, rate, concurrency or worker
-	LastStatusCode *int64     `json:"last_status_code"`
-	LastErrorCode  *string    `json:"last_error_code"`
-	ReplayOf       *string    `json:"replay_of"`   // The delivery that this one repeats
-	ReplayedAs     *string    `json:"replayed_as"` // The delivery that repeats this one
-	CreatedAt      time.Time  `json:"created_at"`
-	FinishedAt     *time.Time `json:"finished_at"`
+	ID             string     `json:"id"`               // Its id
+	EventID        string     `json:"event_id"`         // The event that it belongs to
+	EndpointID     string     `json:"endpoint_id"`      // The endpoint that it belongs to
+	Status         string     `json:"status"`           // Where it is: pending, delivering, or how it ended; pending, delivering, delivered, failed, dead_letter, canceled
+	Attempts       int64      `json:"attempts"`         // Made so far, those with an unknown outcome included
+	MaxAttempts    *int64     `json:"max_attempts"`     // null: the endpoint is deleted
+	NextAttemptAt  *time.Time `json:"next_attempt_at"`  // While pending
+	WaitingFor     *string    `json:"waiting_for"`      // While pending, what keeps the next attempt from starting: retry, circuit, paused, disabled, throttled, rate, concurrency or worker
+	LastStatusCode *int64     `json:"last_status_code"` // What the last attempt was answered; null: nothing
+	LastErrorCode  *string    `json:"last_error_code"`  // Why the last attempt failed; null: it did not
+	ReplayOf       *string    `json:"replay_of"`        // The delivery that this one repeats
+	ReplayedAs     *string    `json:"replayed_as"`      // The delivery that repeats this one
+	CreatedAt      time.Time  `json:"created_at"`       // When it was made
+	FinishedAt     *time.Time `json:"finished_at"`      // When it ended; null: not yet
 }
 
 // Endpoint is in answers.
 type Endpoint struct {
-	ID              string       `json:"id"`
-	TenantID        string       `json:"tenant_id"`
-	Name            string       `json:"name"`
-	URL             string       `json:"url"`
-	Description     string       `json:"description"`
-	State           string       `json:"state"`           // active, paused, disabled
-	DisabledReason  *string      `json:"disabled_reason"` // gone: the destination answered 410; admin: the operator did
-	IngestURL       string       `json:"ingest_url"`      // Where the provider posts to
-	Verification    Verification `json:"verification"`
-	Idempotency     Idempotency  `json:"idempotency"`
-	Retry           Retry        `json:"retry"`
-	RetryOn         []int64      `json:"retry_on"`
-	Timeout         Duration     `json:"timeout"` // A Go duration
-	Concurrency     int64        `json:"concurrency"`
-	Circuit         Circuit      `json:"circuit"`
-	Headers         Headers      `json:"headers"`
-	Signing         Signing      `json:"signing"`
-	Backlog         *int64       `json:"backlog"`           // Waiting deliveries, counted up to 10,000, at most 15 s old; null: not known
-	OldestWaitingAt *time.Time   `json:"oldest_waiting_at"` // When the oldest of them is due
-	Warnings        []string     `json:"warnings"`
-	CreatedAt       time.Time    `json:"created_at"`
-	UpdatedAt       time.Time    `json:"updated_at"`
-	RateLimit       *RateLimit   `json:"rate_limit,omitzero"`
+	ID              string       `json:"id"`                  // Its id
+	TenantID        string       `json:"tenant_id"`           // The tenant that it belongs to
+	Name            string       `json:"name"`                // What people call it
+	URL             string       `json:"url"`                 // Where the webhooks go
+	Description     string       `json:"description"`         // For people
+	State           string       `json:"state"`               // paused by a person; disabled after a 410, or by the operator; active, paused, disabled
+	DisabledReason  *string      `json:"disabled_reason"`     // gone: the destination answered 410; admin: the operator did
+	IngestURL       string       `json:"ingest_url"`          // Where the provider posts to
+	Verification    Verification `json:"verification"`        // How what comes in is checked; unverified without it
+	Idempotency     Idempotency  `json:"idempotency"`         // How duplicates are told
+	Retry           Retry        `json:"retry"`               // When a delivery is tried again
+	RetryOn         []int64      `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
+	Timeout         Duration     `json:"timeout"`             // A Go duration
+	Concurrency     int64        `json:"concurrency"`         // How many exchanges run at once, all nodes together
+	Circuit         Circuit      `json:"circuit"`             // When deliveries stop for a while, because the destination fails
+	Headers         Headers      `json:"headers"`             // What deliveries carry beside, or instead of, what came in
+	Signing         Signing      `json:"signing"`             // How deliveries are signed
+	Backlog         *int64       `json:"backlog"`             // Waiting deliveries, counted up to 10,000, at most 15 s old; null: not known
+	OldestWaitingAt *time.Time   `json:"oldest_waiting_at"`   // When the oldest of them is due
+	Warnings        []string     `json:"warnings"`            // What its owner should know of it
+	CreatedAt       time.Time    `json:"created_at"`          // When it was made
+	UpdatedAt       time.Time    `json:"updated_at"`          // When it was last changed
+	RateLimit       *RateLimit   `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
 }
 
 // EndpointInput is in requests.
 type EndpointInput struct {
-	Name         string              `json:"name"`
-	URL          string              `json:"url"` // Where the webhooks go
-	Circuit      *CircuitPolicy      `json:"circuit,omitzero"`
-	Concurrency  *int64              `json:"concurrency,omitzero"`
-	Description  *string             `json:"description,omitzero"`
-	Headers      *HeadersInput       `json:"headers,omitzero"`
-	Idempotency  *Idempotency        `json:"idempotency,omitzero"`
-	RateLimit    Optional[RateLimit] `json:"rate_limit,omitzero"` // How fast exchanges start; none without it
-	Retry        *Retry              `json:"retry,omitzero"`
-	RetryOn      []int64             `json:"retry_on,omitzero"` // Statuses that are retried beside 408, 425, 429 and 5xx
-	Signing      *SigningInput       `json:"signing,omitzero"`
-	Timeout      *Duration           `json:"timeout,omitzero"` // Of a whole exchange, 1s to 300s; 30s by default
-	Verification *VerificationInput  `json:"verification,omitzero"`
+	Name         string              `json:"name"`                  // What people call it
+	URL          string              `json:"url"`                   // Where the webhooks go
+	Circuit      *CircuitPolicy      `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
+	Concurrency  *int64              `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
+	Description  *string             `json:"description,omitzero"`  // For people
+	Headers      *HeadersInput       `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
+	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
+	RateLimit    Optional[RateLimit] `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
+	Retry        *Retry              `json:"retry,omitzero"`        // When a delivery is tried again
+	RetryOn      []int64             `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx
+	Signing      *SigningInput       `json:"signing,omitzero"`      // How deliveries are signed
+	Timeout      *Duration           `json:"timeout,omitzero"`      // Of a whole exchange, 1s to 300s; 30s by default
+	Verification *VerificationInput  `json:"verification,omitzero"` // How what comes in is checked; unverified without it
 }
 
 // EndpointPatch is in requests.
 type EndpointPatch struct {
-	Circuit      Optional[CircuitPolicy]     `json:"circuit,omitzero"`
-	Concurrency  Optional[int64]             `json:"concurrency,omitzero"`
-	Description  Optional[string]            `json:"description,omitzero"`
-	Headers      Optional[HeadersInput]      `json:"headers,omitzero"`
-	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`
-	Name         Optional[string]            `json:"name,omitzero"`
-	RateLimit    Optional[RateLimit]         `json:"rate_limit,omitzero"` // How fast exchanges start; none without it
-	Retry        Optional[Retry]             `json:"retry,omitzero"`
-	RetryOn      Optional[[]int64]           `json:"retry_on,omitzero"` // Statuses that are retried beside 408, 425, 429 and 5xx
-	Signing      Optional[SigningInput]      `json:"signing,omitzero"`
-	State        Optional[string]            `json:"state,omitzero"`   // With the admin key only; active, paused, disabled
-	Timeout      Optional[Duration]          `json:"timeout,omitzero"` // Of a whole exchange, 1s to 300s; 30s by default
-	URL          Optional[string]            `json:"url,omitzero"`     // Where the webhooks go
-	Verification Optional[VerificationInput] `json:"verification,omitzero"`
+	Circuit      Optional[CircuitPolicy]     `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
+	Concurrency  Optional[int64]             `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
+	Description  Optional[string]            `json:"description,omitzero"`  // For people
+	Headers      Optional[HeadersInput]      `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
+	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
+	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
+	RateLimit    Optional[RateLimit]         `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
+	Retry        Optional[Retry]             `json:"retry,omitzero"`        // When a delivery is tried again
+	RetryOn      Optional[[]int64]           `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx
+	Signing      Optional[SigningInput]      `json:"signing,omitzero"`      // How deliveries are signed
+	State        Optional[string]            `json:"state,omitzero"`        // With the admin key only; active, paused, disabled
+	Timeout      Optional[Duration]          `json:"timeout,omitzero"`      // Of a whole exchange, 1s to 300s; 30s by default
+	URL          Optional[string]            `json:"url,omitzero"`          // Where the webhooks go
+	Verification Optional[VerificationInput] `json:"verification,omitzero"` // How what comes in is checked; unverified without it
 }
 
 // Event is in answers.
 type Event struct {
-	ID             string     `json:"id"`
-	EndpointID     string     `json:"endpoint_id"`
-	TenantID       string     `json:"tenant_id"`
-	Status         string     `json:"status"` // received, pending, delivering, delivered, failed, dead_letter, canceled
-	ReceivedAt     time.Time  `json:"received_at"`
-	DeliveredAt    *time.Time `json:"delivered_at"` // When a destination first answered 2xx
-	ContentType    string     `json:"content_type"`
-	Size           int64      `json:"size"` // Of the body, in bytes
-	IdempotencyKey *string    `json:"idempotency_key"`
-	Signature      Verdict    `json:"signature"`
+	ID             string     `json:"id"`              // Its id
+	EndpointID     string     `json:"endpoint_id"`     // The endpoint that it belongs to
+	TenantID       string     `json:"tenant_id"`       // The tenant that it belongs to
+	Status         string     `json:"status"`          // Of its newest delivery; received: none was tried yet; received, pending, delivering, delivered, failed, dead_letter, canceled
+	ReceivedAt     time.Time  `json:"received_at"`     // When the request came in
+	DeliveredAt    *time.Time `json:"delivered_at"`    // When a destination first answered 2xx
+	ContentType    string     `json:"content_type"`    // As the sender said it
+	Size           int64      `json:"size"`            // Of the body, in bytes
+	IdempotencyKey *string    `json:"idempotency_key"` // By which a duplicate is told; null: none
+	Signature      Verdict    `json:"signature"`       // What the check of its signature found
 }
 
 // EventDetail is in answers.
@@ -429,14 +429,14 @@ type EventDetail struct {
 
 // Headers is in answers.
 type Headers struct {
-	Set  map[string]Secret `json:"set"`
-	Drop []string          `json:"drop"`
-	Keep []string          `json:"keep"`
+	Set  map[string]Secret `json:"set"`  // Headers that deliveries carry, in place of those that came in; the values do not read back
+	Drop []string          `json:"drop"` // Headers that deliveries do not carry
+	Keep []string          `json:"keep"` // Headers that deliveries carry although they are left out otherwise
 }
 
 // HeadersInput is in requests.
 type HeadersInput struct {
-	Drop []string           `json:"drop,omitzero"`
+	Drop []string           `json:"drop,omitzero"` // Headers that deliveries do not carry
 	Keep []string           `json:"keep,omitzero"` // Headers that are left out otherwise, such as Authorization
 	Set  map[string]*string `json:"set,omitzero"`  // At most 32. PATCH changes single names; null takes one away
 }
@@ -445,37 +445,37 @@ type HeadersInput struct {
 type Idempotency struct {
 	Header   *string   `json:"header,omitzero"`   // Looked at before X-Idempotency-Key and Idempotency-Key
 	Path     *string   `json:"path,omitzero"`     // For source_id, such as $.data.id
-	Strategy *string   `json:"strategy,omitzero"` // header, content, source_id, none
+	Strategy *string   `json:"strategy,omitzero"` // What an event's key is taken from; header, content, source_id, none
 	Window   *Duration `json:"window,omitzero"`   // How long a key is remembered, 1m to 720h; 24h by default
 }
 
 // Key is in answers.
 type Key struct {
-	ID         string     `json:"id"`
-	TenantID   string     `json:"tenant_id"`
-	Name       string     `json:"name"`
-	Scope      string     `json:"scope"`  // read, write
-	Prefix     string     `json:"prefix"` // The secret's first characters, to recognise it by
-	CreatedAt  time.Time  `json:"created_at"`
-	ExpiresAt  *time.Time `json:"expires_at"`
+	ID         string     `json:"id"`           // Its id
+	TenantID   string     `json:"tenant_id"`    // The tenant that it belongs to
+	Name       string     `json:"name"`         // What people call it
+	Scope      string     `json:"scope"`        // What it may do: read, or read and write; read, write
+	Prefix     string     `json:"prefix"`       // The secret's first characters, to recognise it by
+	CreatedAt  time.Time  `json:"created_at"`   // When it was made
+	ExpiresAt  *time.Time `json:"expires_at"`   // When it stops being valid; null: never
 	LastUsedAt *time.Time `json:"last_used_at"` // To the minute
-	RevokedAt  *time.Time `json:"revoked_at"`
+	RevokedAt  *time.Time `json:"revoked_at"`   // When it was revoked; null: it was not
 }
 
 // KeyInput is in requests.
 type KeyInput struct {
-	Name      string              `json:"name"`
-	Scope     string              `json:"scope"` // read, write
-	ExpiresAt Optional[time.Time] `json:"expires_at,omitzero"`
+	Name      string              `json:"name"`                // What people call it
+	Scope     string              `json:"scope"`               // What it may do: read, or read and write; read, write
+	ExpiresAt Optional[time.Time] `json:"expires_at,omitzero"` // When it stops being valid; null: never
 }
 
 // Limits is in requests and answers.
 type Limits struct {
-	Endpoints       Optional[int64]    `json:"endpoints,omitzero"`
-	EventsPerMonth  Optional[int64]    `json:"events_per_month,omitzero"`
-	IngestBurst     Optional[int64]    `json:"ingest_burst,omitzero"`
-	IngestPerSecond Optional[float64]  `json:"ingest_per_second,omitzero"`
-	Retention       Optional[Duration] `json:"retention,omitzero"` // How long finished events are kept; null is 2160h
+	Endpoints       Optional[int64]    `json:"endpoints,omitzero"`         // How many it may have; null: no limit
+	EventsPerMonth  Optional[int64]    `json:"events_per_month,omitzero"`  // Events accepted in a calendar month; null: no limit
+	IngestBurst     Optional[int64]    `json:"ingest_burst,omitzero"`      // Events accepted at once after a pause; null: no limit
+	IngestPerSecond Optional[float64]  `json:"ingest_per_second,omitzero"` // Events accepted a second; null: no limit
+	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
 }
 
 // NewEndpoint is in answers.
@@ -492,7 +492,7 @@ type NewKey struct {
 
 // Provider is in answers.
 type Provider struct {
-	Name              string    `json:"name"`
+	Name              string    `json:"name"`                // What verification.provider takes
 	Title             string    `json:"title"`               // For people
 	Paste             string    `json:"paste"`               // Where in the provider's settings ingest_url goes
 	Secret            string    `json:"secret"`              // What verification.secrets takes
@@ -507,31 +507,31 @@ type Provider struct {
 
 // Providers is in answers.
 type Providers struct {
-	Data []Provider `json:"data"`
+	Data []Provider `json:"data"` // The objects of this page
 }
 
 // RateLimit is in requests and answers.
 type RateLimit struct {
-	PerSecond float64 `json:"per_second"`
-	Burst     int64   `json:"burst"`
+	PerSecond float64 `json:"per_second"` // Exchanges a second
+	Burst     int64   `json:"burst"`      // How many may start at once after a pause
 }
 
 // Replay is in answers.
 type Replay struct {
-	ID         string     `json:"id"`
-	TenantID   string     `json:"tenant_id"`
+	ID         string     `json:"id"`          // Its id
+	TenantID   string     `json:"tenant_id"`   // The tenant that it belongs to
 	EndpointID *string    `json:"endpoint_id"` // null: all endpoints
-	Since      time.Time  `json:"since"`
-	Until      *time.Time `json:"until"`
-	Statuses   []string   `json:"statuses"`
-	Rate       int64      `json:"rate"`      // New deliveries a second at most
-	Status     string     `json:"status"`    // done: all new deliveries were made and have ended; running, paused, canceled, done
-	Total      int64      `json:"total"`     // How many deliveries there were to repeat when it was made
-	Created    int64      `json:"created"`   // How many new deliveries were made; those replayed otherwise meanwhile are passed over
-	Delivered  int64      `json:"delivered"` // How many of the new deliveries were delivered
-	Failed     int64      `json:"failed"`    // How many of the new deliveries ended otherwise
-	CreatedAt  time.Time  `json:"created_at"`
-	FinishedAt *time.Time `json:"finished_at"`
+	Since      time.Time  `json:"since"`       // Events received at this time or later
+	Until      *time.Time `json:"until"`       // Events received before this time; null: no end
+	Statuses   []string   `json:"statuses"`    // How the deliveries to repeat have ended
+	Rate       int64      `json:"rate"`        // New deliveries a second at most
+	Status     string     `json:"status"`      // done: all new deliveries were made and have ended; running, paused, canceled, done
+	Total      int64      `json:"total"`       // How many deliveries there were to repeat when it was made
+	Created    int64      `json:"created"`     // How many new deliveries were made; those replayed otherwise meanwhile are passed over
+	Delivered  int64      `json:"delivered"`   // How many of the new deliveries were delivered
+	Failed     int64      `json:"failed"`      // How many of the new deliveries ended otherwise
+	CreatedAt  time.Time  `json:"created_at"`  // When it was made
+	FinishedAt *time.Time `json:"finished_at"` // When it ended; null: not yet
 }
 
 // ReplayInput is in requests.
@@ -546,11 +546,11 @@ type ReplayInput struct {
 
 // Retry is in requests and answers.
 type Retry struct {
-	Base        *Duration  `json:"base,omitzero"` // 100ms to 1h; 1s by default
-	Max         *Duration  `json:"max,omitzero"`  // At most 24h; 4h by default
-	MaxAttempts *int64     `json:"max_attempts,omitzero"`
-	Schedule    []Duration `json:"schedule,omitzero"` // For the strategy schedule; the last entry repeats
-	Strategy    *string    `json:"strategy,omitzero"` // exponential, linear, fixed, schedule
+	Base        *Duration  `json:"base,omitzero"`         // 100ms to 1h; 1s by default
+	Max         *Duration  `json:"max,omitzero"`          // At most 24h; 4h by default
+	MaxAttempts *int64     `json:"max_attempts,omitzero"` // How many attempts before it is a dead letter
+	Schedule    []Duration `json:"schedule,omitzero"`     // For the strategy schedule; the last entry repeats
+	Strategy    *string    `json:"strategy,omitzero"`     // How the delay grows; exponential, linear, fixed, schedule
 }
 
 // RotateInput is in requests.
@@ -560,73 +560,73 @@ type RotateInput struct {
 
 // Secret is in answers.
 type Secret struct {
-	ID        string    `json:"id"`
-	CreatedAt time.Time `json:"created_at"`
+	ID        string    `json:"id"`         // Its id; what it is is not shown
+	CreatedAt time.Time `json:"created_at"` // When it was made
 }
 
 // Signing is in answers.
 type Signing struct {
-	Enabled bool     `json:"enabled"`
-	V1a     bool     `json:"v1a"`
-	Secrets []Secret `json:"secrets"`
+	Enabled bool     `json:"enabled"` // Whether deliveries are signed
+	V1a     bool     `json:"v1a"`     // Whether they carry an Ed25519 signature too
+	Secrets []Secret `json:"secrets"` // All that are valid now
 }
 
 // SigningInput is in requests.
 type SigningInput struct {
-	Enabled *bool `json:"enabled,omitzero"`
-	V1a     *bool `json:"v1a,omitzero"` // Also sign with Ed25519 (v1a): receivers verify with the public keys of /v1/signing-keys and hold no secret
+	Enabled *bool `json:"enabled,omitzero"` // Whether deliveries are signed
+	V1a     *bool `json:"v1a,omitzero"`     // Also sign with Ed25519 (v1a): receivers verify with the public keys of /v1/signing-keys and hold no secret
 }
 
 // SigningKey is in answers.
 type SigningKey struct {
-	ID         string     `json:"id"` // Of the signing secret that it goes with
-	EndpointID string     `json:"endpoint_id"`
-	Scheme     string     `json:"scheme"`     // Ed25519, as Standard Webhooks has it; v1a
-	PublicKey  string     `json:"public_key"` // whpk_ and base64 of 32 bytes
-	CreatedAt  time.Time  `json:"created_at"`
-	ExpiresAt  *time.Time `json:"expires_at"` // When a rotation's overlap ends; null: not yet known
+	ID         string     `json:"id"`          // Of the signing secret that it goes with
+	EndpointID string     `json:"endpoint_id"` // The endpoint that it belongs to
+	Scheme     string     `json:"scheme"`      // Ed25519, as Standard Webhooks has it; v1a
+	PublicKey  string     `json:"public_key"`  // whpk_ and base64 of 32 bytes
+	CreatedAt  time.Time  `json:"created_at"`  // When it was made
+	ExpiresAt  *time.Time `json:"expires_at"`  // When a rotation's overlap ends; null: not yet known
 }
 
 // SigningKeys is in answers.
 type SigningKeys struct {
-	Data []SigningKey `json:"data"`
+	Data []SigningKey `json:"data"` // The objects of this page
 }
 
 // Tenant is in answers.
 type Tenant struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Plan      string    `json:"plan"`
-	Limits    Limits    `json:"limits"`
-	CreatedAt time.Time `json:"created_at"`
+	ID        string    `json:"id"`         // Its id
+	Name      string    `json:"name"`       // What people call it
+	Plan      string    `json:"plan"`       // Where its limits come from that are not its own
+	Limits    Limits    `json:"limits"`     // What it may use
+	CreatedAt time.Time `json:"created_at"` // When it was made
 }
 
 // TenantInput is in requests.
 type TenantInput struct {
-	Name   string  `json:"name"`
+	Name   string  `json:"name"`            // What people call it
 	Limits *Limits `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
-	Plan   *string `json:"plan,omitzero"`   // free, team, unlimited
+	Plan   *string `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
 }
 
 // TenantPatch is in requests.
 type TenantPatch struct {
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
-	Name   Optional[string] `json:"name,omitzero"`
-	Plan   Optional[string] `json:"plan,omitzero"` // free, team, unlimited
+	Name   Optional[string] `json:"name,omitzero"`   // What people call it
+	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
 }
 
 // Verdict is in answers.
 type Verdict struct {
 	Scheme string    `json:"scheme"` // The provider; none: not checked
-	Valid  bool      `json:"valid"`
+	Valid  bool      `json:"valid"`  // Whether the signature is right
 	KeyID  *string   `json:"key_id"` // Which secret
 	Skew   *Duration `json:"skew"`   // Our time less the signed one
 }
 
 // Verification is in answers.
 type Verification struct {
-	Provider  string    `json:"provider"`
-	Secrets   []Secret  `json:"secrets"`
+	Provider  string    `json:"provider"`           // Who signs; /v1/providers lists them
+	Secrets   []Secret  `json:"secrets"`            // All that are valid now
 	Tolerance *Duration `json:"tolerance"`          // null: no time is signed
 	Algorithm *string   `json:"algorithm,omitzero"` // For hmac
 	Encoding  *string   `json:"encoding,omitzero"`  // For hmac

@@ -15,6 +15,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"path"
@@ -109,6 +110,7 @@ func New(cfg Config) http.Handler {
 	a.deliveries()
 	a.replays()
 	a.providers()
+	explain(a.huma.OpenAPI())
 	a.documentation(mux)
 	return a.outer(mux)
 }
@@ -188,6 +190,7 @@ func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Co
 	if op.Method == http.MethodPost {
 		doc.Parameters = append(doc.Parameters, idempotencyKey)
 	}
+	documentFailures(doc, failuresOf(doc, who, body != nil))
 	if body == nil {
 		return
 	}
@@ -214,13 +217,21 @@ type Nothing struct{}
 
 // takes says that an operation's body is a T.
 func takes[T any](op huma.Operation) huma.Operation {
-	op.Metadata = map[string]any{"body": reflect.TypeFor[T]()}
-	return op
+	return with(op, "body", reflect.TypeFor[T]())
 }
 
 // mayTake says that an operation's body, if there is one, is a T.
 func mayTake[T any](op huma.Operation) huma.Operation {
-	op.Metadata = map[string]any{"body": reflect.TypeFor[T](), "optional": true}
+	return with(takes[T](op), "optional", true)
+}
+
+// with notes something of an operation for add.
+func with(op huma.Operation, name string, v any) huma.Operation {
+	op.Metadata = maps.Clone(op.Metadata)
+	if op.Metadata == nil {
+		op.Metadata = map[string]any{}
+	}
+	op.Metadata[name] = v
 	return op
 }
 

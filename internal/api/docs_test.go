@@ -23,24 +23,35 @@ type document31 struct {
 
 type operation31 struct {
 	OperationID string
+	Summary     string
+	Description string
 	Access      string `json:"x-access"`
 	Tags        []string
 	Security    []map[string][]string
 	Parameters  []struct {
-		Name, In string
-		Required bool
+		Name, In    string
+		Required    bool
+		Description string
+		Example     any
 	}
 	RequestBody *struct {
 		Required bool
 		Content  map[string]struct{ Schema *schema31 }
 	}
 	Responses map[string]struct {
-		Content map[string]struct{ Schema *schema31 }
+		Description string
+		Codes       []string `json:"x-codes"`
+		Content     map[string]struct {
+			Schema  *schema31
+			Example any
+		}
 	}
 }
 
 type schema31 struct {
 	Ref                  string `json:"$ref"`
+	Description          string
+	Examples             []any
 	Type                 any
 	Format               string
 	Properties           map[string]*schema31
@@ -83,7 +94,7 @@ func (d *document31) find(method, path string) *operation31 {
 func (d *document31) check(t *testing.T, method, path string, a answered) {
 	t.Helper()
 	op := d.find(method, path)
-	if op == nil || a.status >= 400 {
+	if op == nil || a.status == http.StatusMethodNotAllowed { // of no operation
 		return
 	}
 	response, ok := op.Responses[fmt.Sprint(a.status)]
@@ -98,7 +109,7 @@ func (d *document31) check(t *testing.T, method, path string, a answered) {
 		}
 		return
 	}
-	if !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
+	if !strings.HasSuffix(strings.Split(a.header.Get("Content-Type"), ";")[0], "json") {
 		return
 	}
 	var v any
@@ -107,6 +118,11 @@ func (d *document31) check(t *testing.T, method, path string, a answered) {
 	}
 	for _, wrong := range d.mismatches("", media.Schema, v) {
 		t.Errorf("%s: %s", op.OperationID, wrong)
+	}
+	if a.status >= 400 {
+		if code, _ := v.(map[string]any)["code"].(string); !slices.Contains(response.Codes, code) {
+			t.Errorf("%s: %d with %q, documented with %q", op.OperationID, a.status, code, response.Codes)
+		}
 	}
 }
 
@@ -149,6 +165,19 @@ func (d *document31) mismatches(at string, s *schema31, v any) (wrong []string) 
 		}
 	}
 	return wrong
+}
+
+// plain reports whether a value is no object, nor a list or map of any: those have examples
+// of their own fields.
+func (d *document31) plain(s *schema31) bool {
+	switch {
+	case s.Ref != "" || s.OneOf != nil || s.Properties != nil:
+		return false
+	case s.Items != nil:
+		return d.plain(s.Items)
+	default:
+		return s.AdditionalProperties == nil || s.AdditionalProperties == false
+	}
 }
 
 func typesOf(s *schema31) (types []string) {
@@ -202,8 +231,39 @@ func TestDocument(t *testing.T) {
 			if (op.Access != string(anyone)) != (len(op.Security) == 1) {
 				t.Errorf("%s: access %q with security %v", what, op.Access, op.Security)
 			}
-			if op.Responses["default"].Content["application/problem+json"].Schema == nil {
-				t.Errorf("%s: no answer for errors", what)
+			if op.Summary == "" || op.Description == "" {
+				t.Errorf("%s: the summary is %q, the description %q", what, op.Summary, op.Description)
+			}
+			for _, p := range op.Parameters {
+				if p.Description == "" || p.Example == nil {
+					t.Errorf("%s: parameter %s is described as %q, with the example %v", what, p.Name, p.Description, p.Example)
+				}
+			}
+			for _, status := range []string{"400", "500", "503"} {
+				if _, ok := op.Responses[status]; !ok {
+					t.Errorf("%s: no answer %s", what, status)
+				}
+			}
+			for status, r := range op.Responses {
+				if r.Description == "" {
+					t.Errorf("%s: answer %s has no description", what, status)
+				}
+				if status < "400" {
+					continue
+				}
+				problem := r.Content["application/problem+json"]
+				if problem.Schema == nil || problem.Example == nil || len(r.Codes) == 0 {
+					t.Errorf("%s: answer %s is %+v", what, status, r)
+					continue
+				}
+				if wrong := w.doc.mismatches("", problem.Schema, problem.Example); wrong != nil {
+					t.Errorf("%s: the example of answer %s: %v", what, status, wrong)
+				}
+				for _, code := range r.Codes {
+					if code != "" && !strings.Contains(r.Description, code) {
+						t.Errorf("%s: answer %s says %q and not %s", what, status, r.Description, code)
+					}
+				}
 			}
 			if method == "patch" {
 				ref := op.RequestBody.Content["application/merge-patch+json"].Schema.Ref
@@ -216,7 +276,20 @@ func TestDocument(t *testing.T) {
 			}
 		}
 	}
-	for name := range w.doc.Components.Schemas {
+	for name, s := range w.doc.Components.Schemas {
+		for field, p := range s.Properties {
+			if p.Description == "" {
+				t.Errorf("%s.%s has no description", name, field)
+			}
+			if w.doc.plain(p) && len(p.Examples) == 0 {
+				t.Errorf("%s.%s has no example", name, field)
+			}
+			for _, example := range p.Examples {
+				if wrong := w.doc.mismatches(name+"."+field, p, example); wrong != nil {
+					t.Errorf("an example does not fit: %v", wrong)
+				}
+			}
+		}
 		if name == "" || strings.HasSuffix(name, "Struct") || strings.Contains(name, "_") {
 			t.Errorf("schema %s has no name of ours", name)
 		}

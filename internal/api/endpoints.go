@@ -24,10 +24,12 @@ func (a *api) endpoints() {
 	}
 	create := post("create-endpoint", "/v1/endpoints", "Create an endpoint; its signing secret is in this answer only")
 	create.DefaultStatus = http.StatusCreated
+	create = fails(create, failure{404, kapsel.NotFound}, failure{403, kapsel.QuotaExceeded}, failure{422, kapsel.DestinationBlocked})
 	add(a, writers, takes[EndpointInput](create), a.createEndpoint)
 	add(a, readers, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
 	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
-	add(a, writers, takes[EndpointPatch](op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")), a.updateEndpoint)
+	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
+	add(a, writers, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
 	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
 	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)

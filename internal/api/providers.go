@@ -14,9 +14,9 @@ func (a *api) providers() {
 	add(a, anyone, huma.Operation{
 		OperationID: "list-providers", Method: http.MethodGet, Path: "/v1/providers", Summary: "List the providers whose signatures can be checked", Tags: []string{"Endpoints"},
 	}, a.listProviders)
-	add(a, anyone, huma.Operation{
+	add(a, anyone, fails(huma.Operation{
 		OperationID: "list-signing-keys", Method: http.MethodGet, Path: "/v1/signing-keys", Summary: "List the public keys that verify an endpoint's deliveries (v1a)", Tags: []string{"Endpoints"},
-	}, a.listSigningKeys)
+	}, failure{404, kapsel.NotFound}, failure{422, kapsel.InvalidRequest}), a.listSigningKeys)
 }
 
 func (a *api) listProviders(context.Context, *struct{}) (*out[Providers], error) {

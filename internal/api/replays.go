@@ -26,7 +26,7 @@ func (a *api) replays() {
 		return map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
 	}
 	create.Responses = map[string]*huma.Response{"202": {Description: "The replay, which goes on by itself", Content: schema(reflect.TypeFor[Replay]())}}
-	add(a, writers, takes[ReplayInput](create), a.createReplay)
+	add(a, writers, takes[ReplayInput](fails(create, failure{404, kapsel.NotFound})), a.createReplay)
 	registered(a.huma.OpenAPI(), create.Method, create.Path).Responses["200"] = &huma.Response{
 		Description: "What a dry run found", Content: schema(reflect.TypeFor[ReplayPreview]()),
 	}

@@ -22,7 +22,7 @@ func (a *api) tenants() {
 	add(a, admins, op("list-tenants", http.MethodGet, "/v1/tenants", "List tenants"), a.listTenants)
 	add(a, readers, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), a.getTenant)
 	add(a, admins, takes[TenantPatch](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
-	add(a, admins, op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), a.deleteTenant)
+	add(a, admins, fails(op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), failure{409, kapsel.Conflict}), a.deleteTenant)
 }
 
 // TenantPath is a route below one tenant.

@@ -68,6 +68,7 @@ func TestPerf(t *testing.T) {
 			t.Run("dead", func(t *testing.T) { deadEndpoints(t, s.name, s.url(t)) })
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
 			t.Run("restart", func(t *testing.T) { backlogRestart(t, s.name, s.url(t)) })
+			t.Run("million", func(t *testing.T) { bulkReads(t, s.name, s.url(t)) })
 			t.Run("bodies", func(t *testing.T) { largeBodies(t, s.name, s.url(t)) })
 		})
 	}

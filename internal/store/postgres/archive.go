@@ -128,12 +128,13 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	case f.Status == "":
 	case !ok:
 		return nil, nil
-	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()):
+	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil: // a key has few events
 		events.source += ` AND EXISTS (
 			SELECT FROM deliveries d
 			WHERE d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
 	default:
-		events.ordered = false
+		status, err := kapsel.ParseDeliveryStatus(string(f.Status))
+		events.ordered = err == nil && status.Terminal()
 		events.source = `
 			SELECT d.part, d.event_id AS id FROM deliveries d
 			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + ` AND d.event_id >= $3 AND d.event_id < $4`
@@ -208,8 +209,10 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 		deliveries.source += " AND " + inState(*f.Status)
 		deliveries.ordered = f.Status.Terminal() // what is open is ordered by when it is due
 	}
-	if f.Replayed != nil {
-		deliveries.source += fmt.Sprintf(" AND (d.replayed_as IS NOT NULL) = %t", *f.Replayed)
+	if f.Replayed != nil && *f.Replayed {
+		deliveries.source += " AND d.replayed_as IS NOT NULL"
+	} else if f.Replayed != nil {
+		deliveries.source += " AND d.replayed_as IS NULL"
 	}
 	return list(ctx, s, viewOf(tenantID), scanDelivery, `
 		SELECT `+deliveryColumns+` FROM (`+deliveries.page()+`) page

@@ -99,6 +99,8 @@ CREATE TABLE events (
     PRIMARY KEY (part, id)
 );
 CREATE INDEX events_endpoint ON events (endpoint_id, id);
+-- How events are found by their keys, as long as they are kept.
+CREATE INDEX events_key ON events (endpoint_id, idempotency_key, id) WHERE idempotency_key IS NOT NULL;
 -- Bodies are read whole, once: compressing them costs more time than it saves.
 ALTER TABLE events ALTER COLUMN body SET STORAGE EXTERNAL;
 
@@ -146,8 +148,11 @@ CREATE INDEX deliveries_endpoint ON deliveries (endpoint_id, id);
 -- What is open. It finds the due of an endpoint, the endpoints that have any, and what is
 -- held (due_at is null there, after all that wait).
 CREATE INDEX deliveries_open ON deliveries (endpoint_id, due_at) WHERE status <= 1;
--- What ended badly: what people look for.
+-- What ended badly: what people look for, and what replays walk. By its events, only what was
+-- not replayed, which is what gives them their status.
 CREATE INDEX deliveries_ended ON deliveries (endpoint_id, id) WHERE status IN (3, 4, 5);
+CREATE INDEX deliveries_ended_event ON deliveries (endpoint_id, status, event_id) WHERE status IN (3, 4, 5) AND replayed_as IS NULL;
+CREATE INDEX deliveries_replayed ON deliveries (endpoint_id, id) WHERE replayed_as IS NOT NULL;
 -- Of a bulk replay: what it made, once of each, and how it ended.
 CREATE UNIQUE INDEX deliveries_replay_once ON deliveries (replay_id, replay_of) WHERE replay_id IS NOT NULL;
 CREATE INDEX deliveries_replay_status ON deliveries (replay_id, status) WHERE replay_id IS NOT NULL;

@@ -1,0 +1,392 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+)
+
+// What the OpenAPI document says beside what the types and tags say: what each operation does,
+// what the fields that many objects have mean, examples, and how an operation can fail. A test
+// fails for what has no words.
+
+// descriptions are what operations do, by their ids.
+var descriptions = map[string]string{
+	"create-tenant":     "A tenant owns endpoints, keys and all that is received, apart from every other. Without `plan` and `limits` it has no limits.",
+	"list-tenants":      "All tenants that are not deleted, newest first.",
+	"get-tenant":        "A tenant's own keys may read their tenant too; another one is not found.",
+	"update-tenant":     "A merge patch. `\"limits\": null` returns to those of the plan; a single limit of null is none. Nodes obey within a second.",
+	"delete-tenant":     "Its keys are revoked. While it has endpoints it is not deleted: delete these first.",
+	"create-key":        "A key of scope `read` may do every GET of its tenant, payloads included; one of scope `write` everything else of its tenant too. Only a hash of the secret is kept.",
+	"list-keys":         "Newest first, with when each was last used, to the minute.",
+	"revoke-key":        "The key opens nothing any more, at once. It stays in the list.",
+	"create-endpoint":   "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. With the admin key `tenant_id` says whose it is.",
+	"list-endpoints":    "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
+	"get-endpoint":      "As it is in force, with its circuit and what waits for it. `backlog` is up to 15 seconds old and stops counting at 10,000.",
+	"update-endpoint":   "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole; `headers.set` changes single names.",
+	"delete-endpoint":   "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends.",
+	"pause-endpoint":    "Events are still accepted and wait; nothing is dropped. `/resume` goes on with them.",
+	"resume-endpoint":   "Makes a paused or disabled endpoint active. One that the operator disabled is resumed with the admin key only.",
+	"test-endpoint":     "The event goes the way of every other. Its type is `kapsel.test`.",
+	"reset-circuit":     "Deliveries start at once instead of when the circuit would try next.",
+	"rotate-secret":     "Until `overlap` ends deliveries carry the signatures of both secrets, so that the destination can change over.",
+	"list-events":       "Newest first, without headers and bodies. A page may miss events of the last 30 seconds, which a repeated read shows.",
+	"get-event":         "All but the body, which `/payload` gives. The values of headers that carry credentials are redacted.",
+	"get-payload":       "As it was received. It comes as an attachment, whatever it is.",
+	"replay-event":      "The newest delivery of the event must have ended, and not be replayed yet. The new one names it.",
+	"list-deliveries":   "A delivery is the obligation to bring one event to one endpoint. `waiting_for` says why one does not start.",
+	"get-delivery":      "With its state, and when it is tried next.",
+	"list-attempts":     "One for each try, in order. An attempt is at most one request on the wire.",
+	"cancel-delivery":   "Only one that is pending; one in flight or ended is a conflict.",
+	"retry-delivery":    "It is due now instead of when its delay is over. Only one that is pending.",
+	"get-attempt":       "What was sent, what came back, or why nothing did.",
+	"list-providers":    "Names for `verification.provider`, with what to paste where. No key is needed.",
+	"list-signing-keys": "Receivers verify the `v1a` signatures of deliveries with them. No key is needed: who knows the endpoint's id may know them.",
+	"create-replay":     "Which deliveries are repeated is fixed now; one that is replayed in another way meanwhile is passed over. It survives restarts. With the admin key `tenant_id` says whose it is.",
+	"list-replays":      "Newest first, with how far each is.",
+	"get-replay":        "How far it is, and how what it made has ended.",
+	"pause-replay":      "`/resume` goes on where it was.",
+	"resume-replay":     "It goes on where it was paused.",
+	"cancel-replay":     "What it has made already goes on and is counted.",
+}
+
+// word is what a field means and an example of it.
+type word struct {
+	doc     string
+	example any
+}
+
+const exampleID = "01jzsx7d5fexr8qjbdrn06a0q4"
+
+// words are of fields and parameters, by "Schema.name", "path.parameter" or by name alone. A
+// field's own tags win.
+var words = map[string]word{
+	"id":                        {"Its id", nil},
+	"/v1/tenants.id":            {"The tenant's id", "ten_" + exampleID},
+	"/v1/endpoints.id":          {"The endpoint's id", "ep_" + exampleID},
+	"/v1/events.id":             {"The event's id", "evt_" + exampleID},
+	"/v1/deliveries.id":         {"The delivery's id", "dlv_" + exampleID},
+	"/v1/attempts.id":           {"The attempt's id", "att_" + exampleID},
+	"/v1/replays.id":            {"The replay's id", "rpl_" + exampleID},
+	"Attempt.id":                {"Its id", "att_" + exampleID},
+	"Delivery.id":               {"Its id", "dlv_" + exampleID},
+	"Endpoint.id":               {"Its id", "ep_" + exampleID},
+	"NewEndpoint.id":            {"Its id", "ep_" + exampleID},
+	"Event.id":                  {"Its id", "evt_" + exampleID},
+	"EventDetail.id":            {"Its id", "evt_" + exampleID},
+	"Key.id":                    {"Its id", "key_" + exampleID},
+	"NewKey.id":                 {"Its id", "key_" + exampleID},
+	"Replay.id":                 {"Its id", "rpl_" + exampleID},
+	"Secret.id":                 {"Its id; what it is is not shown", "sec_" + exampleID},
+	"SigningKey.id":             {"Its id", "sec_" + exampleID},
+	"Tenant.id":                 {"Its id", "ten_" + exampleID},
+	"tenant_id":                 {"The tenant that it belongs to", "ten_" + exampleID},
+	"endpoint_id":               {"The endpoint that it belongs to", "ep_" + exampleID},
+	"event_id":                  {"The event that it belongs to", "evt_" + exampleID},
+	"delivery_id":               {"The delivery that it belongs to", "dlv_" + exampleID},
+	"key_id":                    {"The key's id", "key_" + exampleID},
+	"Verdict.key_id":            {"", "sec_" + exampleID},
+	"replay_of":                 {"", "dlv_" + exampleID},
+	"replayed_as":               {"", "dlv_" + exampleID},
+	"name":                      {"What people call it", "orders"},
+	"title":                     {"", "Stripe"},
+	"description":               {"For people", "Orders of the web shop"},
+	"data":                      {"The objects of this page", nil},
+	"next_cursor":               {"", "AZe_1sVvdLmj0Ck…"},
+	"cursor":                    {"", "AZe_1sVvdLmj0Ck"},
+	"limit":                     {"", 50},
+	"status":                    {"Only those of this status", "dead_letter"},
+	"state":                     {"", "active"},
+	"created_at":                {"When it was made", exampleTime},
+	"updated_at":                {"When it was last changed", exampleTime},
+	"finished_at":               {"When it ended; null: not yet", exampleTime},
+	"received_at":               {"When the request came in", exampleTime},
+	"delivered_at":              {"", exampleTime},
+	"started_at":                {"When it began", exampleTime},
+	"expires_at":                {"When it stops being valid; null: never", "2027-01-31T12:00:00.000Z"},
+	"last_used_at":              {"", exampleTime},
+	"revoked_at":                {"When it was revoked; null: it was not", exampleTime},
+	"changed_at":                {"", exampleTime},
+	"retry_at":                  {"", exampleTime},
+	"oldest_waiting_at":         {"", exampleTime},
+	"next_attempt_at":           {"", exampleTime},
+	"since":                     {"Events received at this time or later", exampleTime},
+	"until":                     {"Events received before this time; null: no end", "2026-02-01T00:00:00.000Z"},
+	"detail":                    {"What happened and what to do", "the endpoint is disabled; /resume makes it active"},
+	"scope":                     {"What it may do: read, or read and write", "write"},
+	"prefix":                    {"", "kap_6Jmr"},
+	"Verification.prefix":       {"For hmac: what stands before the signature", "sha256="},
+	"secret":                    {"", "kap_…"},
+	"Provider.secret":           {"", "the endpoint's signing secret, whsec_…"},
+	"url":                       {"Where the webhooks go", "https://shop.example/webhooks"},
+	"ingest_url":                {"", "https://hooks.example/ingest/ep_" + exampleID},
+	"verification":              {"How what comes in is checked; unverified without it", nil},
+	"idempotency":               {"How duplicates are told", nil},
+	"retry":                     {"When a delivery is tried again", nil},
+	"retry_on":                  {"Statuses that are retried beside 408, 425, 429 and 5xx", []int{409}},
+	"timeout":                   {"", "30s"},
+	"rate_limit":                {"How fast exchanges start; null: no limit", nil},
+	"concurrency":               {"How many exchanges run at once, all nodes together", 100},
+	"circuit":                   {"When deliveries stop for a while, because the destination fails", nil},
+	"headers":                   {"What deliveries carry beside, or instead of, what came in", nil},
+	"signing":                   {"How deliveries are signed", nil},
+	"signing_secret":            {"", "whsec_…"},
+	"provider":                  {"Who signs; /v1/providers lists them", "github"},
+	"secrets":                   {"All that are valid now", nil},
+	"tolerance":                 {"", "5m"},
+	"VerificationInput.secrets": {"", []string{"the secret that the provider shows"}},
+	"header":                    {"For hmac: the header that carries the signature", "X-Webhook-Signature"},
+	"Idempotency.header":        {"", "X-Order-Id"},
+	"algorithm":                 {"For hmac", "sha256"},
+	"encoding":                  {"For hmac", "hex"},
+	"strategy":                  {"", nil},
+	"Idempotency.strategy":      {"What an event's key is taken from", "header"},
+	"Retry.strategy":            {"How the delay grows", "exponential"},
+	"path":                      {"", "$.data.id"},
+	"window":                    {"", "24h"},
+	"max_attempts":              {"How many attempts before it is a dead letter", 20},
+	"base":                      {"", "1s"},
+	"max":                       {"", "4h"},
+	"schedule":                  {"", []string{"10s", "1m", "1h"}},
+	"per_second":                {"Exchanges a second", 50.5},
+	"burst":                     {"How many may start at once after a pause", 100},
+	"failures":                  {"", 5},
+	"ratio":                     {"", 0.5},
+	"CircuitPolicy.window":      {"", 20},
+	"Circuit.window":            {"", 20},
+	"minimum":                   {"", 10},
+	"open_for":                  {"", "30s"},
+	"successes":                 {"", 3},
+	"Circuit.state":             {"open: nothing starts; half_open: one probe at a time", "closed"},
+	"set":                       {"Headers that deliveries carry, in place of those that came in; the values do not read back", nil},
+	"drop":                      {"Headers that deliveries do not carry", []string{"X-Internal"}},
+	"keep":                      {"Headers that deliveries carry although they are left out otherwise", []string{"Authorization"}},
+	"enabled":                   {"Whether deliveries are signed", true},
+	"v1a":                       {"Whether they carry an Ed25519 signature too", false},
+	"overlap":                   {"", "24h"},
+	"disabled_reason":           {"", "gone"},
+	"backlog":                   {"", 0},
+	"warnings":                  {"What its owner should know of it", []string{"unverified: anyone who knows the URL can post events"}},
+	"Endpoint.state":            {"paused by a person; disabled after a 410, or by the operator", "active"},
+	"NewEndpoint.state":         {"paused by a person; disabled after a 410, or by the operator", "active"},
+	"Event.status":              {"Of its newest delivery; received: none was tried yet", "delivered"},
+	"EventDetail.status":        {"Of its newest delivery; received: none was tried yet", "delivered"},
+	"EventDetail.headers":       {"", [][]string{{"Content-Type", "application/json"}}},
+	"content_type":              {"As the sender said it", "application/json"},
+	"size":                      {"", 1024},
+	"idempotency_key":           {"By which a duplicate is told; null: none", "order-1001"},
+	"signature":                 {"What the check of its signature found", nil},
+	"query":                     {"", "source=shop"},
+	"deliveries":                {"", nil},
+	"scheme":                    {"", "github"},
+	"SigningKey.scheme":         {"", "v1a"},
+	"valid":                     {"Whether the signature is right", true},
+	"skew":                      {"", "1.2s"},
+	"Delivery.status":           {"Where it is: pending, delivering, or how it ended", "delivered"},
+	"attempts":                  {"", 1},
+	"waiting_for":               {"", "circuit"},
+	"last_status_code":          {"What the last attempt was answered; null: nothing", 200},
+	"last_error_code":           {"Why the last attempt failed; null: it did not", "E2004"},
+	"number":                    {"", 1},
+	"duration_ms":               {"How long it took, in milliseconds", 20.5},
+	"status_code":               {"", 503},
+	"error_code":                {"", "E2004"},
+	"error":                     {"", "the destination answered 503"},
+	"request_headers":           {"", [][]string{{"Content-Type", "application/json"}}},
+	"response_headers":          {"As they came, [[\"Name\",\"value\"],…]; those that carry credentials are redacted", [][]string{{"Content-Type", "text/plain"}}},
+	"response_body":             {"", "try again"},
+	"response_body_base64":      {"", "/w=="},
+	"leaf_index":                {"", 1001},
+	"plan":                      {"Where its limits come from that are not its own", "unlimited"},
+	"limits":                    {"What it may use", nil},
+	"ingest_per_second":         {"Events accepted a second; null: no limit", 100},
+	"ingest_burst":              {"Events accepted at once after a pause; null: no limit", 200},
+	"endpoints":                 {"How many it may have; null: no limit", 50},
+	"events_per_month":          {"Events accepted in a calendar month; null: no limit", 1_000_000},
+	"retention":                 {"", "2160h"},
+	"statuses":                  {"How the deliveries to repeat have ended", []string{"dead_letter", "failed"}},
+	"rate":                      {"", 50},
+	"dry_run":                   {"", true},
+	"replayed":                  {"", false},
+	"total":                     {"", 1000},
+	"created":                   {"", 400},
+	"delivered":                 {"", 390},
+	"failed":                    {"", 2},
+	"Replay.status":             {"", "running"},
+	"count":                     {"", 1000},
+	"sample":                    {"", nil},
+	"public_key":                {"", "whpk_…"},
+	"paste":                     {"", "Developers → Webhooks → Add endpoint"},
+	"find":                      {"", "on the endpoint's page, Reveal"},
+	"Provider.name":             {"What verification.provider takes", "stripe"},
+	"Provider.headers":          {"", []string{"Stripe-Signature"}},
+	"handshake":                 {"", false},
+	"delivery_id_headers":       {"", []string{"X-GitHub-Delivery"}},
+	"Idempotency-Key":           {"", "7c0e9d5e-create-orders"},
+
+	"Problem.type":       {"urn:kapsel:error: and the code, for ever; about:blank for a bug of ours", "urn:kapsel:error:E1010"},
+	"Problem.title":      {"The code's name", "Conflict"},
+	"Problem.status":     {"The answer's status", 409},
+	"Problem.code":       {"Which error it is; what programs decide by", "E1010"},
+	"Problem.request_id": {"By which the log is searched", "req_" + exampleID},
+	"Problem.errors":     {"With E1006: every field that is wrong", nil},
+	"FieldError.field":   {"Its path, such as retry.base or headers.set.X-Token", "retry.base"},
+	"FieldError.detail":  {"What is wrong with it", "must be 100ms to 1h"},
+}
+
+const exampleTime = "2026-01-31T12:00:00.000Z"
+
+// wordOf is the word of a name within something, or of the name alone.
+func wordOf(name string, within ...string) (w word) {
+	general := words[name]
+	for _, in := range within {
+		if own, ok := words[in+"."+name]; ok {
+			if own.doc == "" {
+				own.doc = general.doc
+			}
+			return own
+		}
+	}
+	return general
+}
+
+// explain adds the words to a document where types and tags say nothing.
+func explain(doc *huma.OpenAPI) {
+	for schema, s := range doc.Components.Schemas.Map() {
+		base := strings.TrimSuffix(strings.TrimSuffix(schema, "Input"), "Patch")
+		for name, p := range s.Properties {
+			w := wordOf(name, schema, base)
+			if w.doc != "" && (p.Description == "" || p.Description == anyDuration) {
+				p.Description = w.doc
+			}
+			switch {
+			case len(p.Enum) > 0 && !slices.Contains(p.Enum, w.example):
+				p.Examples = p.Enum[:1]
+			case w.example != nil && p.Ref == "" && p.OneOf == nil:
+				p.Examples = []any{w.example}
+			}
+		}
+	}
+	for path, item := range doc.Paths {
+		resource := strings.Join(strings.Split(path, "/")[:3], "/")
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Patch, item.Put, item.Delete} {
+			if op == nil {
+				continue
+			}
+			op.Description = descriptions[op.OperationID]
+			for _, p := range op.Parameters {
+				w := wordOf(p.Name, resource)
+				if p.Description == "" {
+					p.Description = w.doc
+				}
+				if len(p.Schema.Enum) > 0 && !slices.Contains(p.Schema.Enum, w.example) {
+					w.example = p.Schema.Enum[0]
+				}
+				p.Example = w.example
+			}
+		}
+	}
+}
+
+// anyDuration is how the type is described that has no description of its own.
+const anyDuration = "A Go duration"
+
+// meanings are how codes of callers' errors read in the document, by status.
+var meanings = map[int]map[kapsel.Code]string{
+	400: {kapsel.InvalidRequest: "the request cannot be read: its syntax, an unknown or repeated field or parameter, a value of the wrong type, a cursor of another list"},
+	401: {kapsel.Unauthorized: "the key is missing, wrong, revoked or expired"},
+	403: {kapsel.Forbidden: "the key may not do that", kapsel.QuotaExceeded: "the tenant has all that its limits allow"},
+	404: {kapsel.NotFound: "it does not exist, or is another tenant's"},
+	408: {kapsel.InvalidRequest: "the body did not come in time"},
+	409: {kapsel.Conflict: "it is in no state for that, or others change it at the same time", kapsel.DuplicateEvent: "the `Idempotency-Key` was used for another request"},
+	413: {kapsel.PayloadTooLarge: "the body is longer than 64 KiB"},
+	415: {kapsel.InvalidRequest: "the body is not `application/json`"},
+	422: {kapsel.InvalidRequest: "a value is refused; `errors` names each", kapsel.DestinationBlocked: "deliveries may not go to that address"},
+	429: {kapsel.RateLimited: "too many requests; `Retry-After` says when to go on"},
+	500: {"": "a bug of ours, with no code; the log has the request id"},
+	503: {kapsel.DatabaseUnavailable: "the store does not answer; nothing is known to be changed, and the same request may be sent again"},
+}
+
+// failure is a status with a code that an operation can be answered with.
+type failure struct {
+	status int
+	code   kapsel.Code
+}
+
+// failuresOf are how an operation can fail, those included that it says itself.
+func failuresOf(op *huma.Operation, who access, body bool) []failure {
+	own, _ := op.Metadata["fails"].([]failure)
+	all := append([]failure{{400, kapsel.InvalidRequest}, {500, ""}, {503, kapsel.DatabaseUnavailable}}, own...)
+	if who != anyone {
+		all = append(all, failure{401, kapsel.Unauthorized})
+	}
+	if who == writers || who == admins {
+		all = append(all, failure{403, kapsel.Forbidden})
+	}
+	if strings.Contains(op.Path, "{") {
+		all = append(all, failure{404, kapsel.NotFound})
+	}
+	if body {
+		all = append(all, failure{408, kapsel.InvalidRequest}, failure{413, kapsel.PayloadTooLarge}, failure{415, kapsel.InvalidRequest}, failure{422, kapsel.InvalidRequest})
+	}
+	if op.Method == http.MethodPost {
+		all = append(all, failure{409, kapsel.Conflict}, failure{409, kapsel.DuplicateEvent})
+	}
+	if slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "tenant_id" }) {
+		all = append(all, failure{422, kapsel.InvalidRequest})
+	}
+	return all
+}
+
+// fails says how an operation can fail beside what failuresOf knows.
+func fails(op huma.Operation, all ...failure) huma.Operation {
+	return with(op, "fails", all)
+}
+
+// documentFailures replaces huma's one answer for all failures by one for each status.
+func documentFailures(doc *huma.Operation, all []failure) {
+	content := doc.Responses["default"].Content
+	delete(doc.Responses, "default")
+	byStatus := map[int][]kapsel.Code{}
+	for _, f := range all {
+		if !slices.Contains(byStatus[f.status], f.code) {
+			byStatus[f.status] = append(byStatus[f.status], f.code)
+		}
+	}
+	for status, codes := range byStatus {
+		slices.Sort(codes)
+		var says []string
+		for _, code := range codes {
+			says = append(says, strings.TrimSpace(fmt.Sprintf("%s %s", code, meanings[status][code])))
+		}
+		var err error = &kapsel.Error{Code: codes[0], Status: status, Detail: meanings[status][codes[0]]}
+		if codes[0] == "" {
+			err = errPanic
+		}
+		example := problem.New(context.Background(), err)
+		example.RequestID = "req_" + exampleID
+		r := &huma.Response{Description: strings.Join(says, "; "), Content: map[string]*huma.MediaType{}}
+		for kind, media := range content {
+			r.Content[kind] = &huma.MediaType{Schema: media.Schema, Example: example}
+		}
+		header := func(name, doc, example string) {
+			r.Headers = map[string]*huma.Param{name: {Description: doc, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}}
+		}
+		switch status {
+		case http.StatusUnauthorized:
+			header("WWW-Authenticate", "How to send a key", "Bearer")
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			header("Retry-After", "How many seconds to wait", "1")
+		}
+		r.Extensions = map[string]any{"x-codes": codes}
+		doc.Responses[strconv.Itoa(status)] = r
+	}
+}

@@ -1,0 +1,336 @@
+//go:build perf
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+)
+
+// million is how many events are there when lists and searches are measured.
+const million = 1_000_000
+
+// millionSpan is how far back they were received, evenly.
+const millionSpan = 30 * 24 * time.Hour
+
+// filled is where the million events are.
+type filled struct {
+	tenants   []string
+	endpoints []bench.Endpoint // ten of each tenant in turn
+	from      time.Time
+}
+
+// fill puts a million events with their deliveries and attempts into the store of a world,
+// past its node, which is stopped meanwhile. Of a hundred, 89 are delivered, 5 dead letters,
+// 3 failed, 1 waits for its retry and 2 for their first attempt; of the dead letters 1,000 are
+// replayed and 1,000 of what waits is canceled.
+func (w *world) fill() filled {
+	w.t.Helper()
+	node := w.nodes[0]
+	other, err := node.CreateTenant(w.ctx, "other")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f := filled{tenants: []string{w.tenant, other}, from: time.Now().UTC().Add(-millionSpan)}
+	type owned struct {
+		endpoint kapsel.EndpointID
+		tenant   kapsel.TenantID
+	}
+	var owners []owned
+	for i := range 20 {
+		tenant := f.tenants[i%2]
+		ep, err := node.CreateEndpoint(w.ctx, tenant, map[string]any{"name": fmt.Sprint("full ", i), "url": w.sink.URL(i)})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.act(ep, "pause")
+		f.endpoints = append(f.endpoints, ep)
+		var o owned
+		if o.endpoint, err = kapsel.ParseEndpointID(ep.ID); err != nil {
+			w.t.Fatal(err)
+		}
+		if o.tenant, err = kapsel.ParseTenantID(tenant); err != nil {
+			w.t.Fatal(err)
+		}
+		owners = append(owners, o)
+	}
+	if err := node.Term(); err != nil {
+		w.t.Fatal(err)
+	}
+	<-node.Done()
+
+	var s store.Store
+	database := node.Env("DATABASE_URL")
+	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+		s, err = sqlite.Open(w.ctx, path, sqlite.Options{})
+	} else {
+		s, err = postgres.Open(w.ctx, database, postgres.Options{})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	loader := kapsel.NewNodeID(time.Now())
+	if err := s.Join(w.ctx, loader, time.Now(), time.Hour); err != nil {
+		w.t.Fatal(err)
+	}
+	body := []byte(`{"type":"order.paid","data":{"amount":"` + strings.Repeat("1", 200) + `"}}`)
+	one := func(i int) error {
+		o, at := owners[i%len(owners)], f.from.Add(millionSpan/million*time.Duration(i))
+		part := kapsel.PartOf(o.endpoint)
+		in := store.Acceptance{Window: 2 * millionSpan, Event: kapsel.Event{
+			ID: kapsel.NewEventID(at, part), TenantID: o.tenant, EndpointID: o.endpoint, ReceivedAt: at, ContentType: "application/json",
+			Header: kapsel.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "shop/1"}},
+			Body:   body, Size: len(body), IdempotencyKey: fmt.Appendf(nil, "order-%d", i), Signature: kapsel.SignatureVerdict{Scheme: "none"},
+		}}
+		d := kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(at, part), EventID: in.Event.ID, EndpointID: o.endpoint, TenantID: o.tenant, DueAt: at, Size: len(body), CreatedAt: at,
+		}
+		answer := kapsel.Answer{Status: 200}
+		kind, tenth := i/len(owners)%100, i/len(owners)/100%10 == 0
+		switch {
+		case kind < 2:
+			in.Delivery = d
+			_, err := s.Accept(w.ctx, in)
+			if err == nil && kind == 0 && tenth {
+				_, err = s.MoveDelivery(w.ctx, o.tenant, d.ID, kapsel.Cancel{}, at)
+			}
+			return err
+		case kind < 5:
+			answer = kapsel.Answer{Status: 404, Code: kapsel.HTTPClientError}
+		case kind < 10:
+			answer = kapsel.Answer{Status: 500, Code: kapsel.HTTPServerError, Retry: true, MaxAttempts: 1}
+		case kind < 11:
+			answer = kapsel.Answer{Status: 500, Code: kapsel.HTTPServerError, Retry: true, Delay: millionSpan, MaxAttempts: 20}
+		}
+		var err error
+		if in.Delivery, err = d.After(kapsel.Claim{Node: loader, Token: kapsel.NewAttemptID(at, part)}, at); err != nil {
+			return err
+		}
+		if _, err := s.Accept(w.ctx, in); err != nil {
+			return err
+		}
+		done := store.Completion{Attempt: kapsel.Attempt{
+			ID: in.Delivery.Token, DeliveryID: d.ID, EventID: in.Event.ID, EndpointID: o.endpoint, TenantID: o.tenant, Number: 1,
+			StartedAt: at, Duration: 20 * time.Millisecond, StatusCode: answer.Status, ErrorCode: answer.Code,
+		}}
+		if done.Delivery, err = in.Delivery.After(answer, at); err != nil {
+			return err
+		}
+		if err := s.Complete(w.ctx, done); err != nil || kind != 5 || !tenth {
+			return err
+		}
+		_, err = s.Replay(w.ctx, o.tenant, in.Event.ID, kapsel.DeliveryID{}, at)
+		return err
+	}
+	begin := time.Now()
+	var next atomic.Int64
+	var all errgroup.Group
+	for range 1024 {
+		all.Go(func() error {
+			for i := next.Add(1) - 1; i < million; i = next.Add(1) - 1 {
+				if err := one(int(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Logf("filled in %v", time.Since(begin).Round(time.Second))
+	if err := s.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := node.Start(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	return f
+}
+
+// listed is an answer of a list.
+type listed struct {
+	Data []struct {
+		ID string `json:"id"`
+	} `json:"data"`
+}
+
+// bulkReads lists, gets and searches among a million events, and lets ten clients page through
+// all of it while events come in.
+func bulkReads(t *testing.T, name, database string) {
+	w := perfWorld(t, database)
+	f := w.fill()
+	node := w.nodes[0]
+	since := func() string { // within the span
+		return f.from.Add(rand.N(millionSpan - time.Hour)).Format(time.RFC3339)
+	}
+	endpoint := func() string { return f.endpoints[2*rand.N(10)].ID } // of the first tenant
+	key := func() string { return fmt.Sprintf("order-%d", rand.N(million)) }
+	tenant := "tenant_id=" + w.tenant
+	queries := map[string]func() string{
+		"events: newest":                 func() string { return "/v1/events?" + tenant },
+		"events: of all tenants":         func() string { return "/v1/events?limit=200" },
+		"events: of an endpoint":         func() string { return "/v1/events?" + tenant + "&endpoint_id=" + endpoint() },
+		"events: by key":                 func() string { return "/v1/events?" + tenant + "&idempotency_key=" + key() },
+		"events: by key, of all tenants": func() string { return "/v1/events?idempotency_key=" + key() },
+		"events: by a key that none has": func() string { return "/v1/events?" + tenant + "&idempotency_key=none-" + key() },
+		"events: by key and endpoint": func() string {
+			return "/v1/events?" + tenant + "&idempotency_key=" + key() + "&endpoint_id=" + endpoint()
+		},
+		"events: before a time":              func() string { return "/v1/events?" + tenant + "&until=" + since() },
+		"events: dead letters before a time": func() string { return "/v1/events?" + tenant + "&status=dead_letter&until=" + since() },
+		"events: failed of an endpoint":      func() string { return "/v1/events?" + tenant + "&status=failed&endpoint_id=" + endpoint() },
+		"events: of an hour, of an endpoint": func() string { return hourOf(f, "/v1/events?"+tenant+"&endpoint_id="+endpoint()) },
+		"events: of an hour, delivered":      func() string { return hourOf(f, "/v1/events?"+tenant+"&status=delivered") },
+		"deliveries: newest":                 func() string { return "/v1/deliveries?" + tenant },
+		"deliveries: of all tenants":         func() string { return "/v1/deliveries?limit=200" },
+		"deliveries: of an endpoint":         func() string { return "/v1/deliveries?" + tenant + "&endpoint_id=" + endpoint() },
+		"deliveries: dead letters to replay": func() string { return "/v1/deliveries?" + tenant + "&status=dead_letter&replayed=false" },
+		"deliveries: replayed":               func() string { return "/v1/deliveries?" + tenant + "&replayed=true" },
+		"deliveries: failed of an endpoint":  func() string { return "/v1/deliveries?" + tenant + "&status=failed&endpoint_id=" + endpoint() },
+	}
+	for _, status := range []string{"received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled"} {
+		queries["events: "+status] = func() string { return "/v1/events?" + tenant + "&status=" + status }
+		if status != "received" {
+			queries["deliveries: "+status] = func() string { return "/v1/deliveries?" + tenant + "&status=" + status }
+		}
+	}
+	var got listed
+	if err := node.API(w.ctx, http.MethodGet, "/v1/events?limit=200&"+tenant+"&until="+since(), nil, &got); err != nil {
+		t.Fatal(err)
+	}
+	someEvent := func() string { return got.Data[rand.N(len(got.Data))].ID }
+	var deliveries listed
+	if err := node.API(w.ctx, http.MethodGet, "/v1/deliveries?limit=200&status=failed&"+tenant, nil, &deliveries); err != nil {
+		t.Fatal(err)
+	}
+	someDelivery := func() string { return deliveries.Data[rand.N(len(deliveries.Data))].ID }
+	queries["event: get"] = func() string { return "/v1/events/" + someEvent() }
+	queries["event: payload"] = func() string { return "/v1/events/" + someEvent() + "/payload" }
+	queries["delivery: get"] = func() string { return "/v1/deliveries/" + someDelivery() }
+	queries["delivery: attempts"] = func() string { return "/v1/deliveries/" + someDelivery() + "/attempts" }
+
+	slowest, names := map[string]time.Duration{}, []string{}
+	for q, path := range queries {
+		took := make([]time.Duration, 0, 200)
+		for range cap(took) {
+			begin := time.Now()
+			if err := w.read(path()); err != nil {
+				t.Fatal(err)
+			}
+			took = append(took, time.Since(begin))
+		}
+		slowest[q], names = p99(took), append(names, q)
+	}
+	slices.SortFunc(names, func(a, b string) int { return int(slowest[b] - slowest[a]) })
+	for _, q := range names {
+		t.Logf("%-40s p99 %v", q, slowest[q].Round(100*time.Microsecond))
+	}
+	worst := names[0]
+	check(t, slowest[worst] < 100*time.Millisecond, name+", a million events: slowest read p99", fmt.Sprintf("%v (%s)", slowest[worst].Round(100*time.Microsecond), worst), "< 100 ms")
+
+	var pages []time.Duration
+	deep, err := w.pageThrough(w.ctx, "/v1/events?limit=200&"+tenant, 1000, func(d time.Duration) { pages = append(pages, d) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, p99(pages) < 100*time.Millisecond, name+fmt.Sprintf(", %d pages of 200: p99", deep), p99(pages).Round(100*time.Microsecond).String(), "< 100 ms")
+
+	// Ingest alone, and beside ten clients that page through everything.
+	ep, err := node.CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": "busy", "url": w.sink.URL(0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steady := bench.LoadConfig{URLs: []string{ep.IngestURL}, Rate: 500, Events: 10_000, Connections: 64, Sink: w.sink}
+	alone := w.load(steady)
+	ctx, cancel := context.WithCancel(w.ctx)
+	var readers errgroup.Group
+	var read atomic.Int64
+	for i := range 10 {
+		path := []string{"/v1/events?limit=200", "/v1/deliveries?limit=200"}[i%2] + "&tenant_id=" + f.tenants[i/2%2]
+		readers.Go(func() error {
+			for ctx.Err() == nil {
+				if _, err := w.pageThrough(ctx, path, million, func(time.Duration) { read.Add(1) }); err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	beside := w.load(steady)
+	cancel()
+	if err := readers.Wait(); err != nil {
+		t.Error(err)
+	}
+	check(t, beside.AckMS.P99 < 100 && beside.Lost == 0, name+", 500/s beside ten clients that read everything: acknowledgement p99",
+		fmt.Sprintf("%.1f ms (alone %.1f ms; %d pages read)", beside.AckMS.P99, alone.AckMS.P99, read.Load()), "< 100 ms")
+}
+
+// hourOf adds a random hour to a list's path.
+func hourOf(f filled, path string) string {
+	from := f.from.Add(rand.N(millionSpan - time.Hour))
+	return path + "&since=" + from.Format(time.RFC3339) + "&until=" + from.Add(time.Hour).Format(time.RFC3339)
+}
+
+// p99 is the value that one in a hundred is above.
+func p99(took []time.Duration) time.Duration {
+	slices.Sort(took)
+	return took[len(took)*99/100]
+}
+
+// read gets a path of the management API and throws the answer away.
+func (w *world) read(path string) error {
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, w.nodes[0].URL+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+w.nodes[0].AdminKey)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %d %s", path, resp.StatusCode, body)
+	}
+	return err
+}
+
+// pageThrough reads up to n pages of a list, and says after each how long it took.
+func (w *world) pageThrough(ctx context.Context, path string, n int, took func(time.Duration)) (pages int, err error) {
+	for cursor := ""; pages < n; pages++ {
+		var got struct {
+			Data       []json.RawMessage `json:"data"`
+			NextCursor *string           `json:"next_cursor"`
+		}
+		begin := time.Now()
+		if err := w.nodes[0].API(ctx, http.MethodGet, path+cursor, nil, &got); err != nil {
+			return pages, err
+		}
+		took(time.Since(begin))
+		if got.NextCursor == nil {
+			return pages + 1, nil
+		}
+		cursor = "&cursor=" + url.QueryEscape(*got.NextCursor)
+	}
+	return pages, nil
+}
