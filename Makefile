@@ -37,9 +37,12 @@ chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full cou
 fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)
 	scripts/fuzz $(or $(FUZZTIME),5m) ./internal/signature ./internal/egress
 
-interop: ## verify what Kapsel sends, and sign what it gets, with the libraries in JavaScript (needs Node and npm)
+interop: ## verify and sign with the libraries in JavaScript (needs Node and npm), and try the API with requests made from its document (needs Python)
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' || { echo 'make interop needs Python 3.10 or newer with venv (apt-get install python3-venv)' >&2; exit 1; }
 	cd interop && npm ci --ignore-scripts --no-audit --no-fund
 	$(GO) test -tags interop -run Interop -count=1 -v ./internal/e2e
+	$(MAKE) build
+	python3 interop/openapi.py bin/kapsel
 
 perf: tools ## measure every promise that has a number, beside its limit (a quiet machine, please)
 	$(GO) test -tags perf -run Perf -timeout 60m -count=1 -v ./internal/e2e

@@ -80,6 +80,9 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	}
 	f.idempotency(&c.Idempotency)
 	f.retry(&c.Retry, dev)
+	if most := 300; len(c.RetryOn) > most { // each once
+		f.add("retry_on", "must be at most %d", most)
+	}
 	for i, status := range c.RetryOn {
 		f.between(fmt.Sprintf("retry_on[%d]", i), status, 300, 599)
 	}

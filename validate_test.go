@@ -2,6 +2,7 @@ package kapsel
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,7 @@ func TestEndpointConfigValidate(t *testing.T) {
 		}, "retry.schedule[1] retry.schedule[2]"},
 		{"schedule of 101", func(c *EndpointConfig) { c.Retry.Schedule = make([]time.Duration, 101) }, "retry.schedule"},
 		{"retry_on", func(c *EndpointConfig) { c.RetryOn = []int{299, 300, 599, 600} }, "retry_on[0] retry_on[3]"},
+		{"retry_on, more than there are", func(c *EndpointConfig) { c.RetryOn = slices.Repeat([]int{500}, 301) }, "retry_on"},
 		{"timeout below", func(c *EndpointConfig) { c.Timeout = time.Second - 1 }, "timeout"},
 		{"timeout above", func(c *EndpointConfig) { c.Timeout = 300*time.Second + 1 }, "timeout"},
 		{"concurrency 0", func(c *EndpointConfig) { c.Concurrency = 0 }, "concurrency"},

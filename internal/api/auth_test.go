@@ -223,6 +223,9 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs, gone := w.newEstate("mine"), w.newEstate("theirs"), w.newEstate("gone")
 	w.want(204, "DELETE", "/v1/endpoints/"+gone.endpoint, gone.write, nil)
+	closed := estate{house: house{tenant: w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"closed"}`).text("id")}, key: mine.key}
+	w.want(204, "DELETE", "/v1/tenants/"+closed.tenant, adminKey, nil)
+	deleted := map[string]estate{"tenants": closed, "endpoints": gone} // what else is deleted goes with retention
 	callers := map[string]struct {
 		key    string
 		access access // what it may do at most
@@ -296,8 +299,8 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 							t.Errorf("another tenant's is told from a missing one:\n%s", diff)
 						}
 					}
-					if strings.HasPrefix(template, "/v1/endpoints/{id}") {
-						a := call(gone.path(op.OperationID, template), caller.key)
+					if was, ok := deleted[strings.Split(template, "/")[2]]; ok {
+						a := call(was.path(op.OperationID, template), caller.key)
 						expect("deleted", 404, a)
 						if diff := cmp.Diff(anonymous(random), anonymous(a)); diff != "" {
 							t.Errorf("a deleted one is told from a missing one:\n%s", diff)

@@ -25,7 +25,7 @@ type EndpointInput struct {
 	Verification VerificationInput `json:"verification" required:"false"`
 	Idempotency  Idempotency       `json:"idempotency" required:"false"`
 	Retry        Retry             `json:"retry" required:"false"`
-	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
+	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
 	Timeout      duration          `json:"timeout" required:"false" doc:"Of a whole exchange, 1s to 300s; 30s by default"`
 	RateLimit    *RateLimit        `json:"rate_limit" required:"false" doc:"How fast exchanges start; none without it"`
 	Concurrency  int               `json:"concurrency" required:"false" minimum:"1" maximum:"1000" default:"100"`

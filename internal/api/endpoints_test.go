@@ -389,3 +389,44 @@ func TestRotateSecret(t *testing.T) {
 	w.refused(kapsel.InvalidRequest, 400, []string{"overlap"}, "POST", path, h.write, `{"overlap":"tomorrow"}`)
 	w.refused(kapsel.InvalidRequest, 400, []string{"overlap"}, "POST", path, h.write, `{"overlap":24}`)
 }
+
+// TestBadInput_B116_Quotas: what a tenant can make many of, it can make so many of.
+func TestBadInput_B116_Quotas(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	w.want(200, "PATCH", "/v1/tenants/"+h.tenant, adminKey, `{"limits":{"endpoints":3}}`)
+	made := 1
+	for ; made < 10; made++ {
+		if a := w.do("POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com"}`); a.status != 201 {
+			break
+		}
+	}
+	w.refused(kapsel.QuotaExceeded, 403, nil, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com"}`)
+	if made != 3 {
+		t.Errorf("made %d endpoints, want 3", made)
+	}
+	w.want(204, "DELETE", "/v1/endpoints/"+h.endpoint, h.write, nil)
+	w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com"}`)
+
+	names := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, fmt.Sprint("X-", i))
+		}
+		return list
+	}
+	set := map[string]string{}
+	for _, name := range names(33) {
+		set[name] = "a"
+	}
+	h = w.newHouse("b")
+	for field, patch := range map[string]object{
+		"headers.set":          {"headers": object{"set": set}},
+		"headers.drop":         {"headers": object{"drop": names(33)}},
+		"headers.keep":         {"headers": object{"keep": names(33)}},
+		"retry.schedule":       {"retry": object{"strategy": "schedule", "schedule": slices.Repeat([]string{"1s"}, 101)}},
+		"retry_on":             {"retry_on": slices.Repeat([]int{500}, 301)},
+		"verification.secrets": {"verification": object{"provider": "github", "secrets": names(11)}},
+	} {
+		w.refused(kapsel.InvalidRequest, 422, []string{field}, "PATCH", "/v1/endpoints/"+h.endpoint, h.write, patch)
+	}
+}

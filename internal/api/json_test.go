@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,42 @@ func TestDecodeKeepsDefaults(t *testing.T) {
 	}
 	if v.Name != "before" || v.Count != 7 || v.Ratio != 2 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// TestBadInput_B119_ManyOfEverything sends bodies that are made to be expensive. Those that are
+// longer than a body may be are not even parsed; the others name at most some of what is wrong.
+func TestBadInput_B119_ManyOfEverything(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	fields, elements, small := new(strings.Builder), new(strings.Builder), new(strings.Builder)
+	for i := range 100_000 {
+		fmt.Fprintf(fields, `"k%d":%d,`, i, i)
+		if i < 3000 {
+			fmt.Fprintf(small, `"k%d":%d,`, i, i)
+		}
+	}
+	for range 1_000_000 {
+		elements.WriteString("500,")
+	}
+	for name, tt := range map[string]struct {
+		body   string
+		status int
+	}{
+		"100,000 fields":              {`{` + fields.String() + `"name":"a"}`, 413},
+		"1,000,000 elements":          {`{"retry_on":[` + elements.String() + `500]}`, 413},
+		"as many fields as fit":       {`{` + small.String() + `"name":"a"}`, 400},
+		"as many elements as fit":     {`{"retry_on":[` + elements.String()[:60_000] + `500]}`, 422},
+		"as many brackets as fit":     {strings.Repeat("[", 64<<10), 400},
+		"a name as long as fits":      {`{"` + strings.Repeat("n", 65_000) + `":1}`, 400},
+		"a number as long as fits":    {`{"concurrency":` + strings.Repeat("9", 65_000) + `}`, 400},
+		"an exponent beyond floats":   {`{"rate_limit":{"per_second":1e400,"burst":1}}`, 400},
+		"escapes as long as they fit": {`{"` + strings.Repeat(`\u0061`, 10_000) + `":1}`, 400},
+	} {
+		a := w.do("PATCH", "/v1/endpoints/"+h.endpoint, h.write, tt.body)
+		if a.status != tt.status || len(a.body) > 16<<10 {
+			t.Errorf("%s: %d with %d bytes, want %d: %.300s", name, a.status, len(a.body), tt.status, a.body)
+		}
 	}
 }
 
