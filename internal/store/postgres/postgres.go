@@ -16,6 +16,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -155,7 +155,7 @@ func viewOf(tenant kapsel.TenantID) view { return view{people: true, tenant: ten
 func (v view) begin() pgx.TxOptions {
 	value := everyone
 	if v.tenant != (kapsel.TenantID{}) {
-		value = uuid.UUID(v.tenant).String() // hexadecimal digits: nothing to quote
+		value = hex.EncodeToString(v.tenant[:])
 	}
 	return pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL " + tenantSetting + " = '" + value + "'"}
 }

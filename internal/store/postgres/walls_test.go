@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -60,7 +59,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	_, err = s.SaveCircuit(ctx, kapsel.Circuit{EndpointID: ep.ID, State: kapsel.CircuitHalfOpen})
 	must(err)
 	must(s.CreateReplay(ctx, kapsel.Replay{ID: kapsel.NewReplayID(now), TenantID: tenant.ID, Since: now, Rate: 1, Status: kapsel.ReplayRunning, CreatedAt: now}))
-	_, err = s.Reserve(ctx, store.Reservation{Owner: tenant.ID, Key: "k", Seed: uuid.New(), CreatedAt: now, ExpiresAt: now}, now)
+	_, err = s.Reserve(ctx, store.Reservation{Owner: tenant.ID, Key: "k", Seed: [16]byte{1}, CreatedAt: now, ExpiresAt: now}, now)
 	must(err)
 	return tenant.ID
 }
