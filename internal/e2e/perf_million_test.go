@@ -280,8 +280,9 @@ func bulkReads(t *testing.T, name, database string) {
 	if err := readers.Wait(); err != nil {
 		t.Error(err)
 	}
-	check(t, beside.AckMS.P99 < 100 && beside.Lost == 0, name+", 500/s beside ten clients that read everything: acknowledgement p99",
-		fmt.Sprintf("%.1f ms (alone %.1f ms; %d pages read)", beside.AckMS.P99, alone.AckMS.P99, read.Load()), "< 100 ms")
+	limit := max(3*alone.AckMS.P99, 100)
+	check(t, beside.AckMS.P99 < limit && beside.Lost == 0, name+", 500/s beside ten clients that read everything: acknowledgement p99",
+		fmt.Sprintf("%.1f ms (alone %.1f ms; %d pages read)", beside.AckMS.P99, alone.AckMS.P99, read.Load()), fmt.Sprintf("< %.0f ms", limit))
 }
 
 // hourOf adds a random hour to a list's path.

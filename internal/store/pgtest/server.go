@@ -66,7 +66,11 @@ func (s *Server) URL(database string) string {
 // Program is the path of one of PostgreSQL's programs, such as pg_dump.
 func Program(t testing.TB, name string) string {
 	t.Helper()
-	return filepath.Join(shared(t).bin, name)
+	server, err := filepath.EvalSymlinks(filepath.Join(shared(t).bin, "initdb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(filepath.Dir(server), name)
 }
 
 // Superuser is the superuser's form of a URL that New or From has returned.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Lists of events and deliveries are found by walking ids from the newest down: a source
@@ -23,7 +24,7 @@ func (s *Store) walk(ctx context.Context, from source, before, floor []byte, lim
 	taken := 0
 	for n := min(limit, page); taken < limit; n = min(2*n, page) {
 		var ids [][16]byte
-		err := s.read(ctx, func(c *conn) (err error) {
+		err := s.readPage(ctx, func(c *conn) (err error) {
 			if ids, err = from(c, before, floor, n); err != nil {
 				return err
 			}
@@ -46,6 +47,18 @@ func (s *Store) walk(ctx context.Context, from source, before, floor []byte, lim
 		before = ids[len(ids)-1][:]
 	}
 	return nil
+}
+
+// readPage is read for a page of a list. Only some of them are read at once: they are computing,
+// and whoever turns all pages of a long list would leave the writer no processor.
+func (s *Store) readPage(ctx context.Context, f func(c *conn) error) error {
+	select {
+	case s.pages <- struct{}{}:
+	case <-ctx.Done():
+		return store.Unavailable(ctx.Err())
+	}
+	defer func() { <-s.pages }()
+	return s.read(ctx, f)
 }
 
 // ordered is the source that a query gives by itself; its last three parameters are before,

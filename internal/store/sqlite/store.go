@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,8 +55,9 @@ type Store struct {
 	lock    *fileLock
 	writer  *writer
 	ckpt    *checkpointer
-	readers chan *conn // those that are free
-	opened  int        // how many readers there are
+	readers chan *conn    // those that are free
+	opened  int           // how many readers there are
+	pages   chan struct{} // has an element for each page of a list that is read now
 
 	eventSkew    skew        // between an event's id and its receipt
 	deliverySkew skew        // between the ids of an event and its first delivery
@@ -83,7 +85,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
 	s := &Store{
-		path: path, log: opts.Log, readers: make(chan *conn, readers), closed: make(chan struct{}),
+		path: path, log: opts.Log, readers: make(chan *conn, readers), pages: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), closed: make(chan struct{}),
 		eventSkew: skew{counter: "event_skew"}, deliverySkew: skew{counter: "delivery_skew"},
 	}
 	if s.lock, err = lockFile(ctx, path+".lock", opts.LockWait); err != nil {
