@@ -11,7 +11,8 @@ import (
 // Limits of one step of a deletion, so that it never holds up the hot path for long.
 const janitorBatch = 500
 
-// Janitor deletes what retention and the windows of idempotency keys have let go. Of all nodes one does
+// Janitor deletes what retention and the windows of idempotency keys have let go, and counters
+// that are old. Of all nodes one does
 // it at a time, by a lease row.
 type Janitor struct {
 	Store    Housekeeping
@@ -50,6 +51,10 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return err
 	}
 	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteExpiredAnswers(ctx, now, janitorBatch) })
+	if err != nil {
+		return err
+	}
+	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteOldCounters(ctx, now, janitorBatch) })
 	if err != nil {
 		return err
 	}

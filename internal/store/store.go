@@ -27,6 +27,7 @@ type Store interface {
 	Directory
 	Archive
 	Replays
+	Counters
 	Answers
 	Housekeeping
 
@@ -279,6 +280,43 @@ type Replays interface {
 	StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error)
 }
 
+// Counters are what was counted of events, attempts and deliveries. What counts is counted in
+// the transaction that writes it, so the counters are exact: a duplicate, a call that is
+// repeated, a commit that is run again and a completion that is refused count nothing.
+//
+//   - Accept counts an event and the size of its body, in the usage of the day of ReceivedAt.
+//   - Complete counts an attempt and, where it ended the delivery, that, in the hour and the
+//     day of the attempt's end. TakeOver does so at now.
+//   - MoveDelivery and CancelWaiting count a delivery that they cancel, at now.
+//
+// Deleting events changes no counter; see DeleteOldCounters for how long they are kept.
+type Counters interface {
+	// EndpointStats are the stats of the hours that begin in [since, until), oldest first,
+	// without those in which nothing was counted.
+	EndpointStats(ctx context.Context, endpoint kapsel.EndpointID, since, until time.Time) ([]StatsOfHour, error)
+	// Usage is what a tenant used on the days (of UTC) that begin in [since, until), oldest
+	// first, without those on which nothing was counted. A zero tenant is all of them together.
+	Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]UsageOfDay, error)
+}
+
+// StatsOfHour are an endpoint's stats of the hour that begins at Hour.
+type StatsOfHour struct {
+	Hour time.Time
+	kapsel.Stats
+}
+
+// UsageOfDay is what was used on the day that begins at Day.
+type UsageOfDay struct {
+	Day time.Time
+	kapsel.Usage
+}
+
+// How long counters are kept after the end of their hour or day.
+const (
+	StatsKept = 90 * 24 * time.Hour
+	UsageKept = 400 * 24 * time.Hour
+)
+
 // Answers remembers what POSTs with an Idempotency-Key were answered.
 type Answers interface {
 	// Reserve stores r, unless its owner used the key before and that row has not expired at
@@ -322,6 +360,9 @@ type Housekeeping interface {
 	// clears the bodies of up to limit sealed ones made SecretKept ago or earlier. It returns
 	// how many rows it changed in all.
 	DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (changed int, err error)
+	// DeleteOldCounters deletes up to limit rows of stats and of usage that at now are older
+	// than StatsKept and UsageKept. It returns how many rows it deleted in all.
+	DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 	// Lead makes the node leader of a duty until now+lease and reports whether it is.
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	// QueueDepth counts deliveries by state for metrics, at most atMost an endpoint; due is

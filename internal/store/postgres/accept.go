@@ -37,8 +37,8 @@ var acceptStatements = map[string]string{
 		ON CONFLICT (part, endpoint_id, key) DO UPDATE
 		SET event_id = excluded.event_id, created_at = excluded.created_at, expires_at = excluded.expires_at
 		WHERE x.expires_at <= excluded.created_at`,
-	"events":           insertEvents + ` ON CONFLICT DO NOTHING`,
-	"keyed events":     insertEvents + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
+	"events":           countEvents(insertEvents, "$13::smallint"),
+	"keyed events":     countEvents(insertEvents+` WHERE u.key IS NULL OR `+winner, "$13::smallint"),
 	"deliveries":       insertDeliveries + ` ON CONFLICT DO NOTHING`,
 	"keyed deliveries": insertDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
 	"winners of a key": `
@@ -70,11 +70,13 @@ const (
 // acceptor writes batches of acceptances. It belongs to the committer's goroutine.
 type acceptor struct {
 	keys, events, deliveries, winners *table
+	slot                              []byte               // of its counters, as a parameter
 	calls                             []*call[*acceptance] // of the batch, sorted
 }
 
-func newAcceptor() *acceptor {
+func newAcceptor(slot int) *acceptor {
 	return &acceptor{
+		slot: int2Param(slot),
 		keys: newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
 		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
 			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
@@ -127,12 +129,12 @@ func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance
 	}
 	if len(keyed) == 0 {
 		return l.run(ctx,
-			command{"events", a.events.params(), nil},
+			command{"events", a.events.params(a.slot), nil},
 			command{"deliveries", a.deliveries.params(), nil})
 	}
 	err := l.run(ctx,
 		command{"keys", a.keys.params(), nil},
-		command{"keyed events", a.events.params(), nil},
+		command{"keyed events", a.events.params(a.slot), nil},
 		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a key", a.winners.params(), func(r *row) {
 			written[r.int8()-1].in.accepted.EventID = r.id()

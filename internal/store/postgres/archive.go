@@ -231,7 +231,12 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 		}
 		batch := &pgx.Batch{}
 		queueDelivery(batch, d)
-		return tx.SendBatch(ctx, batch).Close()
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		ended := store.NewTally()
+		ended.End(&d, now)
+		return count(ctx, tx, ended)
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err

@@ -29,6 +29,12 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 // delivery did. The token is unique to one claim, so no other attempt can match, and only
 // what is held has one. (Saying that with its status too would lead the planner to the index
 // of what is open.)
+//
+// What a batch adds to the counters is summed up before it is sent, which costs less than
+// thirty sums over its rows. So it is added when the whole batch has moved; when nothing has
+// (an earlier run was committed, or all was taken over) it is not; and a batch of which only a
+// part has moved fails, by a division by zero, and its calls are run one by one
+// (committer.commit).
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -52,7 +58,9 @@ var completeStatements = map[string]string{
 				status_code, error_code, error, request_headers, response_headers, response_body)
 			SELECT part, token, id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 				status_code, error_code, error, request_headers, response_headers, response_body FROM done
-		)
+		), whole AS (
+			SELECT count(*) / CASE WHEN count(*) IN (0, $21::bigint) THEN 1 ELSE 0 END AS n FROM done
+		), ` + countEnds(22, "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
 	// The attempt of a take-over has the token's id too, but not this outcome.
 	"recorded": `
@@ -66,11 +74,14 @@ var completeStatements = map[string]string{
 // completer writes batches of completions. It belongs to the committer's goroutine.
 type completer struct {
 	attempts, recorded *table
+	tally              store.Tally          // of the batch
+	counters           *tallied             // the tally as parameters
 	calls              []*call[*completion] // of the batch, sorted
 }
 
-func newCompleter() *completer {
+func newCompleter(slot int) *completer {
 	return &completer{
+		tally: store.NewTally(), counters: newTallied(slot),
 		attempts: newTable(int2Type, uuidType, uuidType, int2Type, timeType, int4Type,
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
@@ -85,11 +96,15 @@ func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completio
 	defer func() { clear(w.calls) }()
 	slices.SortFunc(w.calls, byDelivery)
 	w.attempts.reset()
+	w.tally.Reset()
 	for _, c := range w.calls {
 		c.err, c.in.moved = nil, false
 		w.add(&c.in.Completion)
+		w.tally.Attempt(&c.in.Attempt, &c.in.Delivery)
 	}
-	err := l.run(ctx, command{"complete", w.attempts.params(), func(r *row) {
+	params := w.attempts.params(int8Param(len(w.calls)))
+	params = append(params, w.counters.params(w.tally)...)
+	err := l.run(ctx, command{"complete", params, func(r *row) {
 		w.calls[r.int8()-1].in.moved = true
 	}})
 	if err != nil {

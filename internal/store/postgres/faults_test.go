@@ -38,6 +38,21 @@ func TestAccept_F_A3_AnUnknownCommitIsRunAgain(t *testing.T) {
 			t.Fatal("no answer was lost")
 		}
 		stored(t, url, in.Event.ID, 1)
+		used(t, s, l.tenant, kapsel.Usage{Events: 2, Bytes: 2 * int64(len(l.body))})
+	}
+}
+
+// used checks what a tenant has used today and yesterday.
+func used(t *testing.T, s *postgres.Store, tenant kapsel.TenantID, want kapsel.Usage) {
+	t.Helper()
+	now := time.Now()
+	days, err := s.Usage(t.Context(), tenant, now.Add(-48*time.Hour), now.Add(time.Hour))
+	var got kapsel.Usage
+	for _, d := range days {
+		got.Add(d.Usage)
+	}
+	if err != nil || got != want {
+		t.Errorf("used %+v, %v; want %+v", got, err, want)
 	}
 }
 
@@ -65,6 +80,7 @@ func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
 	if err != nil || len(attempts) != 1 {
 		t.Errorf("%d attempts, %v", len(attempts), err)
 	}
+	used(t, s, l.tenant, kapsel.Usage{Events: 2, Bytes: 2 * int64(len(l.body)), Attempts: 2, Deliveries: 2, Delivered: 2})
 }
 
 // While the server is away, a call whose commit is unknown tries for its five seconds, and
@@ -411,6 +427,24 @@ func TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver(t *testing.T) {
 	}
 	if n := count(t, url, "SELECT count(*) FROM attempts"); n != deliveries {
 		t.Errorf("%d attempts of %d deliveries", n, deliveries)
+	}
+	// Two nodes' group commits and their take-overs have counted, each in rows of its own.
+	used(t, nodes[0], l.tenant, kapsel.Usage{
+		Events: deliveries, Bytes: deliveries * int64(len(l.body)), Attempts: deliveries,
+		Deliveries: completed.Load(), Delivered: completed.Load(),
+	})
+	var stats kapsel.Stats
+	for _, e := range l.endpoints {
+		hours, err := nodes[1].EndpointStats(t.Context(), e, now.Add(-2*time.Hour), now.Add(time.Hour))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, h := range hours {
+			stats.Add(&h.Stats)
+		}
+	}
+	if o := stats.Outcomes; o[kapsel.Succeeded] != completed.Load() || o[kapsel.Unknowns] != moved.Load() || stats.Ended[0] != completed.Load() {
+		t.Errorf("counted %+v, with %d completed and %d moved", stats, completed.Load(), moved.Load())
 	}
 }
 

@@ -22,15 +22,20 @@ func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID,
 			return err
 		}
 		batch := &pgx.Batch{}
+		ended := store.NewTally()
 		for _, d := range waiting {
 			d, err := d.After(kapsel.Cancel{}, now)
 			if err != nil {
 				return err
 			}
 			queueDelivery(batch, d)
+			ended.End(&d, now)
 		}
 		canceled = len(waiting)
-		return tx.SendBatch(ctx, batch).Close()
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		return count(ctx, tx, ended)
 	})
 	if err != nil {
 		return 0, err

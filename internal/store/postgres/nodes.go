@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Join makes a node known; see store.Queue. An id that was marked dead stays so.
@@ -88,6 +89,7 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 		}
 		slices.SortFunc(lost, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
 		batch := &pgx.Batch{}
+		tally := store.NewTally()
 		for _, held := range lost {
 			free, err := held.After(kapsel.Lost{Takeover: true}, now)
 			if err != nil {
@@ -100,9 +102,13 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
 				part(free.ID), id(held.Token), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
 				free.Attempts, now, string(kapsel.OutcomeUnknown), []byte(lostError))
+			tally.Attempt(&kapsel.Attempt{StartedAt: now, ErrorCode: kapsel.OutcomeUnknown}, &free)
 		}
 		moved = len(lost)
-		return tx.SendBatch(ctx, batch).Close()
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		return count(ctx, tx, tally)
 	})
 	if err != nil {
 		return 0, err

@@ -91,8 +91,9 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	}
 	s.claims.lane = lane(claimStatements)
 	s.renewals.lane = lane(renewStatements)
-	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor().write, 0, opts.Observe, log)
-	s.completer = newCommitter(lane(completeStatements), newCompleter().write, completionWindow, opts.Observe, log)
+	accepts, completions := slots()
+	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor(accepts).write, 0, opts.Observe, log)
+	s.completer = newCommitter(lane(completeStatements), newCompleter(completions).write, completionWindow, opts.Observe, log)
 	s.writersDone.Go(s.acceptor.loop)
 	s.writersDone.Go(s.completer.loop)
 	return s, nil

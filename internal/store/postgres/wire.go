@@ -185,6 +185,10 @@ func timeParam(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(micros(t)))
 }
 
+// int2Param and int8Param are integers as parameters of their own.
+func int2Param(v int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(v)) }
+func int8Param(v int) []byte { return binary.BigEndian.AppendUint64(nil, uint64(v)) }
+
 // row reads the values of a result's row, in binary form, one after the other. The first
 // value of a wrong size is kept in err, and all later ones are zero.
 type row struct {

@@ -204,7 +204,7 @@ func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kap
 		if d, err = was.After(h, now); err != nil {
 			return err
 		}
-		_, err = c.moveDelivery(was.Status, was.Token, &d)
+		_, err = c.moveDelivery(was.Status, was.Token, &d, now)
 		return err
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // conn is a connection to the database on SQLite's own interface. A commit spends its time
@@ -23,13 +24,14 @@ type conn struct {
 	db      uintptr
 	stmts   map[string]*stmt // prepared once, kept until close
 	arena   arena
-	scratch []byte // for what is put together before it is bound
-	runs    int    // of statements, begun and not ended
+	scratch []byte      // for what is put together before it is bound
+	tally   store.Tally // of the transaction under way
+	runs    int         // of statements, begun and not ended
 }
 
 // open opens a database file, which must exist.
 func open(path string) (*conn, error) {
-	c := &conn{tls: libc.NewTLS(), stmts: map[string]*stmt{}}
+	c := &conn{tls: libc.NewTLS(), stmts: map[string]*stmt{}, tally: store.NewTally()}
 	name, err := libc.CString(path)
 	if err != nil {
 		return nil, err

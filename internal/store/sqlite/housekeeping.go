@@ -41,7 +41,7 @@ func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, n
 			if err != nil {
 				return 0, err
 			}
-			if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
+			if _, err := c.moveDelivery(was.Status, was.Token, &d, now); err != nil {
 				return 0, err
 			}
 		}

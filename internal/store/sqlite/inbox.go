@@ -61,7 +61,11 @@ func (a *acceptCall) write(c *conn) error {
 	if c.changes() == 0 {
 		return nil // a repeated call, whose first was written
 	}
-	return c.insertDelivery(d)
+	if err := c.insertDelivery(d); err != nil {
+		return err
+	}
+	c.tally.Event(e)
+	return nil
 }
 
 // rememberKey returns the event that an event's idempotency key stands for: the one that is

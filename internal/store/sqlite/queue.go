@@ -100,7 +100,7 @@ func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBy
 			if err != nil {
 				return nil, err
 			}
-			if _, err := c.moveDelivery(was.Status, was.Token, &d); err != nil {
+			if _, err := c.moveDelivery(was.Status, was.Token, &d, now); err != nil {
 				return nil, err
 			}
 			taken[i].Delivery = d

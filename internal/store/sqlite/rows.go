@@ -54,9 +54,9 @@ func (c *conn) insertDelivery(d *kapsel.Delivery) error {
 	return s.exec()
 }
 
-// moveDelivery writes what happened to a delivery, unless it is no longer in the state and
-// under the token that it was in. It reports whether it still was.
-func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery) (bool, error) {
+// moveDelivery writes what happened to a delivery at a time, with no attempt, unless it is no
+// longer in the state and under the token that it was in. It reports whether it still was.
+func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery, now time.Time) (bool, error) {
 	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?, claims = ?, finished_at = ?
 		WHERE id = ? AND status = ? AND token IS ?`)
 	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token).int(int64(d.Claims)).time(d.FinishedAt)
@@ -64,7 +64,11 @@ func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d
 	if err := s.exec(); err != nil {
 		return false, err
 	}
-	return c.changes() == 1, nil
+	if c.changes() == 0 {
+		return false, nil
+	}
+	c.tally.End(d, now)
+	return true, nil
 }
 
 // endAttempt writes the attempt under whose id a delivery was held, and the delivery as it is
@@ -95,7 +99,11 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 	s.id(a.ID).id(a.DeliveryID).int(int64(a.Number)).id(previous).at(a.StartedAt).int(int64(a.Duration))
 	s.int(int64(a.StatusCode)).text(string(a.ErrorCode)).bytes(a.Error)
 	s.header(a.RequestHeaders).header(a.ResponseHeaders).blob(a.ResponseBody)
-	return true, s.exec()
+	if err := s.exec(); err != nil {
+		return true, err
+	}
+	c.tally.Attempt(a, d)
+	return true, nil
 }
 
 // due binds when a pending delivery is due; NULL in other states.

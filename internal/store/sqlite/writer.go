@@ -48,9 +48,10 @@ const (
 
 // call is one caller's part of a transaction.
 type call interface {
-	// write runs its statements. It may run again after the transaction was rolled back. An
-	// error of SQLite ends the transaction; any other is the caller's answer, and nothing
-	// was written then.
+	// write runs its statements, and counts in the conn's tally what they wrote, after the
+	// last that can fail. It may run again after the transaction was rolled back. An error of
+	// SQLite ends the transaction; any other is the caller's answer, and nothing was written
+	// then.
 	write(c *conn) error
 }
 
@@ -314,8 +315,9 @@ func (w *writer) separately(batch []*waiter) error {
 	return nil
 }
 
-// transact runs a function in a transaction. After an error it is rolled back; a crash
-// before COMMIT is synced leaves nothing of it, a crash after it all.
+// transact runs a function in a transaction, and adds what it counted to the counters. After
+// an error it is rolled back; a crash before COMMIT is synced leaves nothing of it, a crash
+// after it all.
 func (w *writer) transact(f func() error) error {
 	before := w.c.written()
 	err := w.c.exec("BEGIN IMMEDIATE")
@@ -323,7 +325,11 @@ func (w *writer) transact(f func() error) error {
 		err = w.c.exec("BEGIN IMMEDIATE")
 	}
 	if err == nil {
+		w.c.tally.Reset()
 		if err = f(); err == nil {
+			err = w.c.count()
+		}
+		if err == nil {
 			err = w.c.exec("COMMIT")
 		}
 		if err != nil {

@@ -24,7 +24,7 @@ const (
 // ErrInjected is the cause of every error that a faulty store adds.
 var ErrInjected = errors.New("injected fault")
 
-// Faulty wraps a store. Before each call of Inbox, Queue, Housekeeping, Settings, Endpoint,
+// Faulty wraps a store. Before each call of Inbox, Queue, Counters, Housekeeping, Settings, Endpoint,
 // Tenant, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
 // asked by many goroutines at once, and may block to hold the call back. The other methods
 // are the store's own.
@@ -152,6 +152,18 @@ func (f *faulty) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, bef
 
 func (f *faulty) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (int, error) {
 	return try(f, "DeleteExpiredKeys", func() (int, error) { return f.Store.DeleteExpiredKeys(ctx, now, limit) })
+}
+
+func (f *faulty) EndpointStats(ctx context.Context, endpoint kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
+	return try(f, "EndpointStats", func() ([]store.StatsOfHour, error) { return f.Store.EndpointStats(ctx, endpoint, since, until) })
+}
+
+func (f *faulty) Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]store.UsageOfDay, error) {
+	return try(f, "Usage", func() ([]store.UsageOfDay, error) { return f.Store.Usage(ctx, tenant, since, until) })
+}
+
+func (f *faulty) DeleteOldCounters(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteOldCounters", func() (int, error) { return f.Store.DeleteOldCounters(ctx, now, limit) })
 }
 
 func (f *faulty) DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (int, error) {

@@ -36,6 +36,7 @@ var queueing = []promise{
 				"replay":         m.replay,
 				"":               m.check,
 			})
+			m.checkCounters()
 		})
 	}},
 }
@@ -306,4 +307,27 @@ func (m *queue) check(*rapid.T) {
 	if i >= 0 {
 		m.same("oldest in the backlog", oldest, backlog[i].DueAt)
 	}
+}
+
+// checkCounters compares what was counted with the model.
+func (m *queue) checkCounters() {
+	want := map[time.Time]kapsel.Stats{}
+	count := func(at time.Time, add func(*kapsel.Stats)) {
+		s := want[kapsel.StatsHour(at)]
+		add(&s)
+		want[kapsel.StatsHour(at)] = s
+	}
+	for _, e := range m.entries {
+		for _, a := range m.world.attempts(e.want.ID) {
+			count(a.StartedAt.Add(a.Duration), func(s *kapsel.Stats) { s.AddAttempt(a.ErrorCode, a.Duration) })
+		}
+		if e.want.Status.Terminal() {
+			count(e.want.FinishedAt, func(s *kapsel.Stats) { s.AddEnd(e.want.Status) })
+		}
+	}
+	got := map[time.Time]kapsel.Stats{}
+	for _, h := range m.stats(m.endpoint.ID) {
+		got[h.Hour] = h.Stats
+	}
+	m.same("stats", want, got)
 }

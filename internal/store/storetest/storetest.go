@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Settings", settling},
 		{"Archive", archiving},
 		{"Replays", replaying},
+		{"Counters", counting},
 		{"Answers", answering},
 		{"Housekeeping", keeping},
 	} {

@@ -48,6 +48,7 @@ func checkStorm(w *world) {
 			w.t.Errorf("delivered %d times: %+v", delivered, d)
 		}
 	}
+	w.counted()
 }
 
 func (s *storm) now() time.Time { return noon.Add(time.Duration(s.clock.Add(1)) * time.Microsecond) }

@@ -1,6 +1,6 @@
 -- The first schema. What holds for all of it:
---   * The hot tables (events, deliveries, attempts, idempotency_keys, circuits) have "part"
---     first in their keys, no foreign keys, no triggers and no sequences, so that they can be
+--   * The hot tables (events, deliveries, attempts, idempotency_keys, circuits, counters) have
+--     "part" first in their keys, no foreign keys, no triggers and no sequences, so that they can be
 --     distributed by it.
 --   * No other index begins with the part, so that a statement can only take the one it
 --     means: on a young table the planner is as glad to read a whole part.
@@ -200,6 +200,48 @@ CREATE TABLE duties (
     node        uuid NOT NULL,
     lease_until timestamptz NOT NULL
 );
+
+-- Counters: what an endpoint's attempts and deliveries came to by the hour, and what a tenant
+-- used by the day. Each writer has a slot and adds to rows of its own, so that none waits for
+-- another's commit; their sum counts. The part of a tenant is the last byte of its id. Every
+-- commit updates a row or two: no index has a column that changes, and the pages have room.
+CREATE TABLE endpoint_stats (
+    part          smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    endpoint_id   uuid NOT NULL,
+    hour          timestamptz NOT NULL, -- when it begins
+    slot          smallint NOT NULL,
+    succeeded     integer NOT NULL, -- attempts by their outcome
+    client_errors integer NOT NULL,
+    server_errors integer NOT NULL,
+    timeouts      integer NOT NULL,
+    no_answers    integer NOT NULL,
+    unknowns      integer NOT NULL,
+    delivered     integer NOT NULL, -- deliveries by how they ended
+    failed        integer NOT NULL,
+    dead_letters  integer NOT NULL,
+    canceled      integer NOT NULL,
+    -- Attempts by how long they took: up to 1 ms, 2 ms, 4 ms, … 262,144 ms, and longer.
+    ms0  integer NOT NULL, ms1  integer NOT NULL, ms2  integer NOT NULL, ms3  integer NOT NULL, ms4  integer NOT NULL,
+    ms5  integer NOT NULL, ms6  integer NOT NULL, ms7  integer NOT NULL, ms8  integer NOT NULL, ms9  integer NOT NULL,
+    ms10 integer NOT NULL, ms11 integer NOT NULL, ms12 integer NOT NULL, ms13 integer NOT NULL, ms14 integer NOT NULL,
+    ms15 integer NOT NULL, ms16 integer NOT NULL, ms17 integer NOT NULL, ms18 integer NOT NULL, ms19 integer NOT NULL,
+    PRIMARY KEY (part, endpoint_id, hour, slot)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX endpoint_stats_hour ON endpoint_stats (hour);
+
+CREATE TABLE tenant_usage (
+    part       smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
+    tenant_id  uuid NOT NULL,
+    day        timestamptz NOT NULL, -- when it begins, UTC
+    slot       smallint NOT NULL,
+    events     bigint NOT NULL,
+    bytes      bigint NOT NULL,
+    attempts   bigint NOT NULL,
+    deliveries bigint NOT NULL,
+    delivered  bigint NOT NULL,
+    PRIMARY KEY (part, tenant_id, day, slot)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX tenant_usage_day ON tenant_usage (day);
 
 -- What POSTs with an Idempotency-Key were answered. The admin's owner is all zeros. body is
 -- null once a secret in it is no longer kept.

@@ -1,0 +1,243 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Counters are written by the statements that write what they count, and only for what those
+// have written: so nothing is counted twice, or for nothing, however often a batch is run.
+//
+// Writers add to rows of their own slot, so that none waits for another's commit. A process
+// draws its pair of slots when it opens the store; where two processes drew the same, they
+// wait for each other, and nothing else is wrong. Rows are added to in the order of their
+// keys, after all other rows of a transaction, so that writers of a slot do not deadlock.
+const (
+	slotPairs = 16
+	poolSlot  = 2 * slotPairs // of all transactions that are no group commit
+)
+
+// slots are those of the acceptor and the completer.
+func slots() (accepts, completions int) {
+	n := rand.IntN(slotPairs)
+	return 2 * n, 2*n + 1
+}
+
+// statsColumns are the counters of endpoint_stats in the order of kapsel.Stats.Counters.
+var statsColumns = func() (names []string) {
+	names = strings.Fields(`succeeded client_errors server_errors timeouts no_answers unknowns
+		delivered failed dead_letters canceled`)
+	for i := range (kapsel.Histogram{}) {
+		names = append(names, fmt.Sprint("ms", i))
+	}
+	return names
+}()
+
+// usageColumns are the counters of tenant_usage.
+var usageColumns = []string{"events", "bytes", "attempts", "deliveries", "delivered"}
+
+// eachOf is a list of the expressions for columns.
+func eachOf(columns []string, format func(i int, column string) string) string {
+	all := make([]string, len(columns))
+	for i, c := range columns {
+		all[i] = format(i, c)
+	}
+	return strings.Join(all, ", ")
+}
+
+// plus is the end of an INSERT that adds to the rows x that are there.
+func plus(key string, columns []string) string {
+	return ` ON CONFLICT (` + key + `, slot) DO UPDATE SET ` +
+		eachOf(columns, func(_ int, c string) string { return c + " = x." + c + " + excluded." + c })
+}
+
+// countEvents is a statement that inserts events, and counts those that it inserted in the
+// slot that is a parameter. Which those are only the insert knows, where keys are repeated.
+func countEvents(insert, slot string) string {
+	return `
+		WITH stored AS (` + insert + ` ON CONFLICT DO NOTHING
+			RETURNING tenant_id, date_trunc('day', received_at) AS day, octet_length(body) AS size
+		)
+		INSERT INTO tenant_usage AS x (part, tenant_id, day, slot, ` + strings.Join(usageColumns, ", ") + `)
+		SELECT get_byte(uuid_send(tenant_id), 15), tenant_id, day, ` + slot + `, count(*), sum(size), 0, 0, 0
+		FROM stored GROUP BY tenant_id, day ORDER BY get_byte(uuid_send(tenant_id), 15), tenant_id, day` +
+		plus("part, tenant_id, day", usageColumns)
+}
+
+// countEnds are CTEs that add a tally to the counters, where a condition holds. Its parameters
+// are those of tallied, from the given number on. The counters of a row of stats come in one
+// array with all others: thirty arrays would cost more than the rest of it.
+func countEnds(first int, where string) string {
+	p := func(i int, sqlType string) string { return fmt.Sprintf("$%d::%s", first+i, sqlType) }
+	stats := p(4, "integer[]")
+	return `stats AS (
+			INSERT INTO endpoint_stats AS x (part, endpoint_id, hour, slot, ` + strings.Join(statsColumns, ", ") + `)
+			SELECT part, endpoint_id, hour, ` + p(0, "smallint") + `, ` +
+		eachOf(statsColumns, func(i int, _ string) string { return fmt.Sprintf("(%s)[n + %d]", stats, i) }) + `
+			FROM unnest(` + p(1, "smallint[]") + `, ` + p(2, "uuid[]") + `, ` + p(3, "timestamptz[]") + `, ` + p(5, "integer[]") + `)
+				AS u (part, endpoint_id, hour, n)
+			WHERE ` + where + plus("part, endpoint_id, hour", statsColumns) + `
+		), used AS (
+			INSERT INTO tenant_usage AS x (part, tenant_id, day, slot, ` + strings.Join(usageColumns, ", ") + `)
+			SELECT part, tenant_id, day, ` + p(0, "smallint") + `, ` + strings.Join(usageColumns, ", ") + `
+			FROM unnest(` + p(6, "smallint[]") + `, ` + p(7, "uuid[]") + `, ` + p(8, "timestamptz[]") + `, ` + p(9, "bigint[]") + `,
+				` + p(10, "bigint[]") + `, ` + p(11, "bigint[]") + `, ` + p(12, "bigint[]") + `, ` + p(13, "bigint[]") + `)
+				AS u (part, tenant_id, day, ` + strings.Join(usageColumns, ", ") + `)
+			WHERE ` + where + plus("part, tenant_id, day", usageColumns) + `
+		)`
+}
+
+// tallied is a tally as parameters. It is used again and again; its owner is one goroutine.
+type tallied struct {
+	slot                   []byte
+	stats, counters, usage *table
+	values                 [][]byte
+	statsKeys              []store.StatsKey
+	usageKeys              []store.UsageKey
+}
+
+func newTallied(slot int) *tallied {
+	return &tallied{
+		slot:     int2Param(slot),
+		stats:    newTable(int2Type, uuidType, timeType, int4Type),
+		counters: newTable(int4Type),
+		usage:    newTable(int2Type, uuidType, timeType, int8Type, int8Type, int8Type, int8Type, int8Type),
+	}
+}
+
+// params are a tally's parameters for countEnds, its rows in the order of their keys. They are
+// valid until the next call.
+func (p *tallied) params(t store.Tally) [][]byte {
+	p.stats.reset()
+	p.counters.reset()
+	p.usage.reset()
+	p.statsKeys = slices.AppendSeq(p.statsKeys[:0], maps.Keys(t.Stats))
+	slices.SortFunc(p.statsKeys, func(a, b store.StatsKey) int {
+		return cmp.Or(cmp.Compare(kapsel.PartOf(a.Endpoint), kapsel.PartOf(b.Endpoint)),
+			bytes.Compare(a.Endpoint[:], b.Endpoint[:]), cmp.Compare(a.Hour, b.Hour))
+	})
+	for _, k := range p.statsKeys {
+		p.stats.int2(int(kapsel.PartOf(k.Endpoint)))
+		p.stats.id(k.Endpoint)
+		p.stats.time(time.UnixMicro(k.Hour))
+		p.stats.int4(p.counters.rows() + 1)
+		for _, n := range t.Stats[k].Counters() {
+			p.counters.int4(int(*n))
+		}
+	}
+	p.usageKeys = slices.AppendSeq(p.usageKeys[:0], maps.Keys(t.Usage))
+	slices.SortFunc(p.usageKeys, func(a, b store.UsageKey) int {
+		return cmp.Or(cmp.Compare(tenantPart(a.Tenant), tenantPart(b.Tenant)),
+			bytes.Compare(a.Tenant[:], b.Tenant[:]), cmp.Compare(a.Day, b.Day))
+	})
+	for _, k := range p.usageKeys {
+		u := t.Usage[k]
+		p.usage.int2(tenantPart(k.Tenant))
+		p.usage.id(k.Tenant)
+		p.usage.time(time.UnixMicro(k.Day))
+		for _, n := range []int64{u.Events, u.Bytes, u.Attempts, u.Deliveries, u.Delivered} {
+			p.usage.int8(n)
+		}
+	}
+	stats := p.stats.params()
+	p.values = append(append(append(p.values[:0], p.slot), stats[:3]...), p.counters.params()...)
+	p.values = append(append(p.values, stats[3]), p.usage.params()...)
+	return p.values
+}
+
+// tenantPart is the part of a tenant's usage.
+func tenantPart(id kapsel.TenantID) int { return int(id[15]) }
+
+// endsStatement counts a tally of a transaction on the pool.
+var endsStatement = "WITH " + countEnds(1, "true") + " SELECT"
+
+// count adds what a transaction has written to the counters. It is the last that it does.
+func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
+	if len(t.Stats) == 0 {
+		return nil
+	}
+	params := newTallied(poolSlot).params(t)
+	return tx.Conn().PgConn().ExecParams(ctx, endsStatement, params, nil, binaryForm, nil).Read().Err
+}
+
+// EndpointStats reads stats by hour; see store.Counters.
+func (s *Store) EndpointStats(ctx context.Context, endpointID kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
+	scan := func(r *row) (h store.StatsOfHour) {
+		h.Hour = r.time()
+		for _, n := range h.Counters() {
+			*n = r.int8()
+		}
+		return h
+	}
+	return list(ctx, s, scan, `
+		SELECT hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
+		WHERE part = $1 AND endpoint_id = $2 AND hour >= $3 AND hour < $4 GROUP BY hour ORDER BY hour`,
+		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until)
+}
+
+// Usage reads usage by day; see store.Counters.
+func (s *Store) Usage(ctx context.Context, tenantID kapsel.TenantID, since, until time.Time) ([]store.UsageOfDay, error) {
+	where, args := "day >= $1 AND day < $2", []any{since, until}
+	if !tenantID.IsZero() {
+		where, args = "part = $3 AND tenant_id = $4 AND "+where, append(args, int16(tenantPart(tenantID)), id(tenantID))
+	}
+	scan := func(r *row) store.UsageOfDay {
+		return store.UsageOfDay{Day: r.time(), Usage: kapsel.Usage{
+			Events: r.int8(), Bytes: r.int8(), Attempts: r.int8(), Deliveries: r.int8(), Delivered: r.int8(),
+		}}
+	}
+	return list(ctx, s, scan, `
+		SELECT day, CAST(sum(events) AS bigint), CAST(sum(bytes) AS bigint), CAST(sum(attempts) AS bigint),
+			CAST(sum(deliveries) AS bigint), CAST(sum(delivered) AS bigint)
+		FROM tenant_usage WHERE `+where+` GROUP BY day ORDER BY day`, args...)
+}
+
+// DeleteOldCounters deletes rows that are too old; see store.Housekeeping.
+func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	for _, old := range []struct {
+		table, time, key string
+		before           time.Time
+	}{
+		// Compared by their beginning: an hour has ended for so long.
+		{"endpoint_stats", "hour", "part, endpoint_id, hour, slot", now.Add(-store.StatsKept - time.Hour)},
+		{"tenant_usage", "day", "part, tenant_id, day, slot", now.Add(-store.UsageKept - 24*time.Hour)},
+	} {
+		var n int
+		err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, `
+				WITH old AS (
+					SELECT `+old.key+` FROM `+old.table+` WHERE `+old.time+` <= $1
+					ORDER BY `+old.time+` LIMIT $2 FOR UPDATE SKIP LOCKED
+				)
+				DELETE FROM `+old.table+` USING old WHERE `+same(old.table, old.key), old.before, limit-deleted)
+			n = int(tag.RowsAffected())
+			return err
+		})
+		if err != nil {
+			return deleted, err
+		}
+		deleted += n
+	}
+	return deleted, nil
+}
+
+// same is the condition that a row of a table and one of old have the same key.
+func same(table, key string) string {
+	var all []string
+	for _, column := range strings.Split(key, ", ") {
+		all = append(all, table+"."+column+" = old."+column)
+	}
+	return strings.Join(all, " AND ")
+}
