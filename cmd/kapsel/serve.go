@@ -146,7 +146,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
 	in := ingest.Config{
-		Store: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
+		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, Proxies: c.proxies, Log: s.log,
 	}
 	if c.Dev {

@@ -2,8 +2,8 @@
 // answers 200 only after the event and its delivery are durably stored.
 //
 // The order of checks is a promise (an unsigned request never learns whether a key was
-// seen): id → endpoint → method → Content-Length → room → rate → body → signature → key →
-// store. What is answered with 4xx is never stored; 503 means "not known to be stored".
+// seen): id → endpoint → method → Content-Length → room → rate → quota → body → signature →
+// key → store. What is answered with 4xx is never stored; 503 means "not known to be stored".
 package ingest
 
 import (
@@ -49,6 +49,7 @@ const Path = "/ingest/"
 // Config is what the handler is built from. All but Wait are needed.
 type Config struct {
 	Store     store.Inbox
+	Counters  store.Counters // for the quota of events in a month
 	Settings  *store.Cache
 	Clock     *store.Clock
 	Engine    *delivery.Engine
@@ -68,6 +69,7 @@ type Handler struct {
 	Config
 	metrics   *metrics
 	limits    *ratelimit.Limiter[kapsel.TenantID]
+	quotas    quotas
 	verifiers verifiers
 	waiting   atomic.Int64 // requests accepted and not yet committed
 	stopping  atomic.Bool
@@ -76,7 +78,7 @@ type Handler struct {
 // New makes a handler.
 func New(cfg Config) *Handler {
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
-	h.verifiers.config = &h.Config
+	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
 	return h
 }
 
@@ -151,6 +153,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := rate.take(w); err != nil {
 		return err
 	}
+	place, err := h.quotas.take(ctx, ep.TenantID)
+	if err != nil {
+		return err
+	}
+	defer place.leave()
 	body, err := room.read(w, r)
 	if err != nil {
 		return err
@@ -175,6 +182,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
 	accepted, err := h.accept(ctx, ep, ev)
+	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	if err != nil {
 		return err

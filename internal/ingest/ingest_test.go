@@ -155,6 +155,12 @@ func TestOrderOfChecks_B73(t *testing.T) {
 	if a := w.post(limited, "", "X-Webhook-Signature: "+sign(secret, "")); a.status != 200 {
 		t.Fatalf("the only token was answered %v", a)
 	}
+	none := int64(0)
+	spent := w.newTenant(kapsel.Limits{Own: true, EventsPerMonth: &none})
+	overQuota := w.endpoint(func(ep *kapsel.Endpoint) {
+		ep.TenantID = spent.ID
+		w.signedBy("hmac", secret)(ep)
+	})
 	unknown := *free
 	unknown.ID = kapsel.NewEndpointID(time.Now())
 
@@ -182,6 +188,7 @@ func TestOrderOfChecks_B73(t *testing.T) {
 		{"announced length", 413, kapsel.PayloadTooLarge, func(d *draft) { d.framing = "Content-Length: 10485761\r\n" }},
 		{"room", 503, kapsel.QueueFull, func(*draft) { w.handler.Capacity = 0 }},
 		{"rate", 429, kapsel.RateLimited, target(limited)},
+		{"quota", 429, kapsel.QuotaExceeded, target(overQuota)},
 		{"broken body", 400, kapsel.InvalidRequest, func(d *draft) { d.framing, d.body = "Transfer-Encoding: chunked\r\n", "0x2\r\n" }},
 		{"signature", 401, kapsel.InvalidSignature, func(d *draft) { d.signature = sign("another secret", d.body) }},
 		{"key", 400, kapsel.InvalidRequest, func(d *draft) { d.header = append(d.header, "Idempotency-Key: \xff") }},
@@ -189,7 +196,8 @@ func TestOrderOfChecks_B73(t *testing.T) {
 		{"none", 200, "", func(*draft) {}},
 	}
 	// These say the same thing differently, so no request can have both.
-	exclusive := map[string]bool{"id syntax/unknown endpoint": true, "id syntax/rate": true, "unknown endpoint/rate": true, "announced length/broken body": true}
+	exclusive := map[string]bool{"id syntax/unknown endpoint": true, "id syntax/rate": true, "unknown endpoint/rate": true, "id syntax/quota": true,
+		"unknown endpoint/quota": true, "rate/quota": true, "announced length/broken body": true}
 	for i, first := range faults {
 		for _, second := range faults[i+1:] {
 			if exclusive[first.name+"/"+second.name] {

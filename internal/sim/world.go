@@ -276,7 +276,7 @@ func (w *World) TryStart() (*Process, error) {
 		return nil, err
 	}
 	p.Ingest = ingest.New(ingest.Config{
-		Store: db, Settings: p.Settings, Clock: p.Clock, Engine: p.Engine, Vault: w.Vault, Budget: p.Budget,
+		Store: db, Counters: db, Settings: p.Settings, Clock: p.Clock, Engine: p.Engine, Vault: w.Vault, Budget: p.Budget,
 		PublicURL: "http://kapsel.example", Capacity: 10000, Log: log,
 	})
 	run, stop := context.WithCancel(ctx)
