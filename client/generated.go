@@ -17,7 +17,7 @@ func (c *Client) GetAttempt(ctx context.Context, id string) (answer Attempt, err
 	return answer, err
 }
 
-// ListDeliveriesFilter chooses what ListDeliveries shows; a zero field chooses all.
+// ListDeliveriesFilter chooses what ListDeliveries shows; a zero field is left out.
 type ListDeliveriesFilter struct {
 	TenantID   string // With the admin key: the tenant that is meant
 	EndpointID string // The endpoint that it belongs to
@@ -62,7 +62,7 @@ func (c *Client) RetryDelivery(ctx context.Context, id string) (answer Delivery,
 	return answer, err
 }
 
-// ListEndpointsFilter chooses what ListEndpoints shows; a zero field chooses all.
+// ListEndpointsFilter chooses what ListEndpoints shows; a zero field is left out.
 type ListEndpointsFilter struct {
 	TenantID string // With the admin key: the tenant that is meant
 }
@@ -127,13 +127,34 @@ func (c *Client) RotateSecret(ctx context.Context, id string, body RotateInput) 
 	return answer, err
 }
 
+// GetEndpointStatsFilter chooses what GetEndpointStats shows; a zero field is left out.
+type GetEndpointStatsFilter struct {
+	Since    time.Time // From this time on, rounded down to the interval; without it 24 hours, or 30 days, before until
+	Until    time.Time // Before this time, rounded up; without it now
+	Interval string    // At most 744 hours or 92 days; hour, day
+}
+
+func (f GetEndpointStatsFilter) values() url.Values {
+	query := url.Values{}
+	setTime(query, "since", f.Since)
+	setTime(query, "until", f.Until)
+	setString(query, "interval", f.Interval)
+	return query
+}
+
+// GetEndpointStats is GET /v1/endpoints/{id}/stats: Count an endpoint's attempts and deliveries by hour or day, with success rate and latency.
+func (c *Client) GetEndpointStats(ctx context.Context, id string, filter GetEndpointStatsFilter) (answer EndpointStats, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/endpoints/"+url.PathEscape(id)+"/stats", filter.values(), nil, &answer)
+	return answer, err
+}
+
 // TestEndpoint is POST /v1/endpoints/{id}/test: Send a test event to the destination; the answer is the event.
 func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/endpoints/"+url.PathEscape(id)+"/test", nil, nil, &answer)
 	return answer, err
 }
 
-// ListEventsFilter chooses what ListEvents shows; a zero field chooses all.
+// ListEventsFilter chooses what ListEvents shows; a zero field is left out.
 type ListEventsFilter struct {
 	TenantID       string    // With the admin key: the tenant that is meant
 	EndpointID     string    // The endpoint that it belongs to
@@ -183,7 +204,7 @@ func (c *Client) ListProviders(ctx context.Context) (answer Providers, err error
 	return answer, err
 }
 
-// ListReplaysFilter chooses what ListReplays shows; a zero field chooses all.
+// ListReplaysFilter chooses what ListReplays shows; a zero field is left out.
 type ListReplaysFilter struct {
 	TenantID string // With the admin key: the tenant that is meant
 }
@@ -283,6 +304,27 @@ func (c *Client) RevokeKey(ctx context.Context, id string, keyID string) error {
 	return c.do(ctx, http.MethodDelete, "/v1/tenants/"+url.PathEscape(id)+"/keys/"+url.PathEscape(keyID), nil, nil, nil)
 }
 
+// GetUsageFilter chooses what GetUsage shows; a zero field is left out.
+type GetUsageFilter struct {
+	TenantID string    // With the admin key: the tenant that is meant
+	Since    time.Time // From the day of this time on; without it from the first of until's month on
+	Until    time.Time // Before this time, rounded up to a day; without it now. At most 400 days
+}
+
+func (f GetUsageFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	setTime(query, "since", f.Since)
+	setTime(query, "until", f.Until)
+	return query
+}
+
+// GetUsage is GET /v1/usage: Count events, bytes and deliveries by day, against the tenant's limits.
+func (c *Client) GetUsage(ctx context.Context, filter GetUsageFilter) (answer UsageReport, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/usage", filter.values(), nil, &answer)
+	return answer, err
+}
+
 // Attempt is in answers.
 type Attempt struct {
 	ID                 string     `json:"id"`                            // Its id
@@ -300,6 +342,17 @@ type Attempt struct {
 	ResponseBody       *string    `json:"response_body"`                 // The first 4 KiB; null where it is not UTF-8
 	LeafIndex          *int64     `json:"leaf_index"`                    // In the audit log; null until it is there
 	ResponseBodyBase64 *string    `json:"response_body_base64,omitzero"` // The body where it is not UTF-8
+}
+
+// AttemptCounts is in answers.
+type AttemptCounts struct {
+	Total        int64 `json:"total"`
+	Succeeded    int64 `json:"succeeded"`     // Answered 2xx
+	ClientErrors int64 `json:"client_errors"` // Answered 3xx or 4xx (E2003)
+	ServerErrors int64 `json:"server_errors"` // Answered 5xx (E2004)
+	Timeouts     int64 `json:"timeouts"`      // No answer in time (E2002)
+	NoAnswers    int64 `json:"no_answers"`    // No answer for another reason (E2001, E2006 to E2009)
+	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
 // Circuit is in answers.
@@ -341,6 +394,14 @@ type Delivery struct {
 	ReplayedAs     *string    `json:"replayed_as"`      // The delivery that repeats this one
 	CreatedAt      time.Time  `json:"created_at"`       // When it was made
 	FinishedAt     *time.Time `json:"finished_at"`      // When it ended; null: not yet
+}
+
+// DeliveryCounts is in answers.
+type DeliveryCounts struct {
+	Delivered  int64 `json:"delivered"`
+	Failed     int64 `json:"failed"`
+	DeadLetter int64 `json:"dead_letter"`
+	Canceled   int64 `json:"canceled"`
 }
 
 // Endpoint is in answers.
@@ -403,6 +464,16 @@ type EndpointPatch struct {
 	Timeout      Optional[Duration]          `json:"timeout,omitzero"`      // Of a whole exchange, 1s to 300s; 30s by default
 	URL          Optional[string]            `json:"url,omitzero"`          // Where the webhooks go
 	Verification Optional[VerificationInput] `json:"verification,omitzero"` // How what comes in is checked; unverified without it
+}
+
+// EndpointStats is in answers.
+type EndpointStats struct {
+	EndpointID string          `json:"endpoint_id"`
+	Interval   string          `json:"interval"` // hour, day
+	Since      time.Time       `json:"since"`    // When the first interval begins
+	Until      time.Time       `json:"until"`    // When the last interval ends
+	Total      Stats           `json:"total"`
+	Intervals  []StatsInterval `json:"intervals"` // All of them, the oldest first, also those in which nothing was counted
 }
 
 // Event is in answers.
@@ -469,6 +540,13 @@ type KeyInput struct {
 	ExpiresAt Optional[time.Time] `json:"expires_at,omitzero"` // When it stops being valid; null: never
 }
 
+// Latency is in answers.
+type Latency struct {
+	P50Ms *float64 `json:"p50_ms"` // Half of the attempts that were answered, or ran into the time-out, took no longer. Estimated from buckets that double: off by less than a factor of 2. null: there was none
+	P95Ms *float64 `json:"p95_ms"`
+	P99Ms *float64 `json:"p99_ms"`
+}
+
 // Limits is in requests and answers.
 type Limits struct {
 	Endpoints       Optional[int64]    `json:"endpoints,omitzero"`         // How many it may have; null: no limit
@@ -508,6 +586,14 @@ type Provider struct {
 // Providers is in answers.
 type Providers struct {
 	Data []Provider `json:"data"` // The objects of this page
+}
+
+// Quota is in answers.
+type Quota struct {
+	Limit     *int64    `json:"limit"` // null: no limit
+	Used      int64     `json:"used"`
+	Remaining *int64    `json:"remaining"`
+	ResetsAt  time.Time `json:"resets_at"` // When it begins anew
 }
 
 // RateLimit is in requests and answers.
@@ -592,6 +678,23 @@ type SigningKeys struct {
 	Data []SigningKey `json:"data"` // The objects of this page
 }
 
+// Stats is in answers.
+type Stats struct {
+	Attempts    AttemptCounts  `json:"attempts"`
+	Deliveries  DeliveryCounts `json:"deliveries"`
+	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
+	Latency     Latency        `json:"latency"`
+}
+
+// StatsInterval is in answers.
+type StatsInterval struct {
+	Start       time.Time      `json:"start"`
+	Attempts    AttemptCounts  `json:"attempts"`
+	Deliveries  DeliveryCounts `json:"deliveries"`
+	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
+	Latency     Latency        `json:"latency"`
+}
+
 // Tenant is in answers.
 type Tenant struct {
 	ID        string    `json:"id"`         // Its id
@@ -613,6 +716,40 @@ type TenantPatch struct {
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Name   Optional[string] `json:"name,omitzero"`   // What people call it
 	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
+}
+
+// Usage is in answers.
+type Usage struct {
+	Events     int64 `json:"events"` // Accepted
+	Bytes      int64 `json:"bytes"`  // Of their bodies
+	Attempts   int64 `json:"attempts"`
+	Deliveries int64 `json:"deliveries"` // That ended, in whatever state
+	Delivered  int64 `json:"delivered"`  // Of the deliveries, those that were answered 2xx
+}
+
+// UsageDay is in answers.
+type UsageDay struct {
+	Day        string `json:"day"`
+	Events     int64  `json:"events"` // Accepted
+	Bytes      int64  `json:"bytes"`  // Of their bodies
+	Attempts   int64  `json:"attempts"`
+	Deliveries int64  `json:"deliveries"` // That ended, in whatever state
+	Delivered  int64  `json:"delivered"`  // Of the deliveries, those that were answered 2xx
+}
+
+// UsageLimits is in answers.
+type UsageLimits struct {
+	EventsPerMonth Quota `json:"events_per_month"` // Beyond it ingest answers 429 E1011
+}
+
+// UsageReport is in answers.
+type UsageReport struct {
+	TenantID *string      `json:"tenant_id"` // null: all tenants together
+	Since    time.Time    `json:"since"`     // When the first day begins
+	Until    time.Time    `json:"until"`     // When the last day ends
+	Total    Usage        `json:"total"`
+	Days     []UsageDay   `json:"days"`   // All of them, the oldest first, also those on which nothing was counted
+	Limits   *UsageLimits `json:"limits"` // Of this month, whatever is asked for; null: all tenants together have none
 }
 
 // Verdict is in answers.

@@ -37,6 +37,7 @@ type Store interface {
 	store.Directory
 	store.Archive
 	store.Replays
+	store.Counters
 	store.Inbox // for test events
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
@@ -109,6 +110,7 @@ func New(cfg Config) http.Handler {
 	a.events()
 	a.deliveries()
 	a.replays()
+	a.usage()
 	a.providers()
 	explain(a.huma.OpenAPI())
 	a.documentation(mux)

@@ -170,6 +170,9 @@ var matrix = map[string]row{
 	"resume-replay": {status: 200},
 	"cancel-replay": {status: 200},
 
+	"get-endpoint-stats": {status: 200},
+	"get-usage":          {status: 200},
+
 	"list-signing-keys": {status: 422}, // without endpoint_id
 }
 

@@ -235,25 +235,33 @@ func (g *generator) operation(op operation) {
 	name := camel(op.OperationID)
 	params, path, query := "ctx context.Context", `"`+op.path+`"`, "nil"
 	list := g.listOf(answer)
+	queries := 0
+	for _, p := range op.Parameters {
+		if p.In == "query" {
+			queries++
+		}
+	}
+	filtered := list != "" || queries > 1
 	for _, p := range op.Parameters {
 		switch {
 		case p.In == "path":
 			arg := lower(camel(p.Name))
 			params += ", " + arg + " string"
 			path = strings.ReplaceAll(path, "{"+p.Name+"}", `" + url.PathEscape(`+arg+`) + "`)
-		case p.In == "query" && list == "":
+		case p.In == "query" && !filtered:
 			arg := lower(camel(p.Name))
 			params += ", " + arg + " string"
 			query = "query"
 		}
 	}
 	path = strings.TrimSuffix(path, ` + ""`)
-	if list != "" {
-		filter := g.filter(op, name)
-		if filter != "" {
+	if filtered {
+		if filter := g.filter(op, name); filter != "" {
 			params += ", filter " + filter
 			query = "filter.values()"
 		}
+	}
+	if list != "" {
 		g.printf("\n// %s is %s %s: %s.\nfunc (c *Client) %s(%s) iter.Seq2[%s, error] {\n", name, op.method, op.path, op.Summary, name, params, list)
 		g.printf("return pages[%s](ctx, c, %s, %s)\n}\n", list, path, query)
 		return
@@ -313,7 +321,7 @@ func (g *generator) listOf(answer *schema) string {
 	return g.typeOf(s.Properties["data"].Items, false)
 }
 
-// filter writes the type of a list's query and returns its name, "" where there is nothing
+// filter writes the type of a query and returns its name, "" where there is nothing
 // to choose but the page.
 func (g *generator) filter(op operation, name string) string {
 	type field struct{ name, param, kind, doc string }
@@ -335,7 +343,7 @@ func (g *generator) filter(op operation, name string) string {
 		return ""
 	}
 	name += "Filter"
-	g.printf("\n// %s chooses what %s shows; a zero field chooses all.\ntype %s struct {\n", name, strings.TrimSuffix(name, "Filter"), name)
+	g.printf("\n// %s chooses what %s shows; a zero field is left out.\ntype %s struct {\n", name, strings.TrimSuffix(name, "Filter"), name)
 	for _, f := range fields {
 		g.printf("%s %s%s\n", f.name, f.kind, comment(f.doc))
 	}
