@@ -180,18 +180,13 @@ type column[T any] struct {
 
 // list prints objects as a table, as JSON or their ids.
 func list[T any](s *session, objects iter.Seq2[T, error], limit most, columns ...column[T]) error {
-	var table bytes.Buffer
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	row := func(cell func(column[T]) string) {
-		for i, c := range columns {
-			if i > 0 {
-				io.WriteString(w, "\t")
-			}
-			io.WriteString(w, clean(cell(c)))
+	row := func(cell func(column[T]) string) (cells []string) {
+		for _, c := range columns {
+			cells = append(cells, cell(c))
 		}
-		io.WriteString(w, "\n")
+		return cells
 	}
-	row(func(c column[T]) string { return c.title })
+	rows := [][]string{row(func(c column[T]) string { return c.title })}
 	n := 0
 	for v, err := range objects {
 		if err != nil {
@@ -207,7 +202,7 @@ func list[T any](s *session, objects iter.Seq2[T, error], limit most, columns ..
 		case s.Quiet:
 			err = printed(fmt.Fprintln(s.out, columns[0].cell(v)))
 		default:
-			row(func(c column[T]) string { return c.cell(v) })
+			rows = append(rows, row(func(c column[T]) string { return c.cell(v) }))
 		}
 		if err != nil {
 			return err
@@ -220,14 +215,29 @@ func list[T any](s *session, objects iter.Seq2[T, error], limit most, columns ..
 		fmt.Fprintln(s.err, "there are none")
 		return nil
 	}
-	w.Flush()
-	// Trailing blanks of the last column's padding help no one.
-	for line := range bytes.Lines(table.Bytes()) {
-		if err := printed(fmt.Fprintf(s.out, "%s\n", bytes.TrimRight(line, " \n"))); err != nil {
-			return err
+	var text bytes.Buffer
+	table(&text, rows)
+	return printed(s.out.Write(text.Bytes()))
+}
+
+// table prints rows with their cells below each other.
+func table(w io.Writer, rows [][]string) {
+	var text bytes.Buffer
+	aligned := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				io.WriteString(aligned, "\t")
+			}
+			io.WriteString(aligned, clean(cell))
 		}
+		io.WriteString(aligned, "\n")
 	}
-	return nil
+	aligned.Flush()
+	// Trailing blanks of the last column's padding help no one.
+	for line := range bytes.Lines(text.Bytes()) {
+		fmt.Fprintf(w, "%s\n", bytes.TrimRight(line, " \n"))
+	}
 }
 
 // fact is a line of a card: a name and what there is to say, "" for nothing.

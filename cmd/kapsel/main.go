@@ -31,6 +31,7 @@ type cli struct {
 	Deliveries deliveriesCmd `cmd:"" help:"Deliveries: what became of events."`
 	Replays    replaysCmd    `cmd:"" help:"Replays: delivering many events again."`
 	Attempts   attemptsCmd   `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
+	Usage      ask[usageCmd] `cmd:"" help:"What a tenant used by day, against its limits."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
