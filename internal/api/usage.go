@@ -53,7 +53,7 @@ func (a *api) getEndpointStats(ctx context.Context, in *StatsQuery) (*out[Endpoi
 	if err != nil {
 		return nil, err
 	}
-	hours, err := a.Store.EndpointStats(ctx, e.ID, since, until)
+	hours, err := a.Store.EndpointStats(ctx, callerOf(ctx).tenant, e.ID, since, until)
 	if err != nil {
 		return nil, err
 	}

@@ -291,9 +291,9 @@ type Replays interface {
 //
 // Deleting events changes no counter; see DeleteOldCounters for how long they are kept.
 type Counters interface {
-	// EndpointStats are the stats of the hours that begin in [since, until), oldest first,
-	// without those in which nothing was counted.
-	EndpointStats(ctx context.Context, endpoint kapsel.EndpointID, since, until time.Time) ([]StatsOfHour, error)
+	// EndpointStats are the stats of an endpoint's hours that begin in [since, until), oldest
+	// first, without those in which nothing was counted. Of another tenant's there are none.
+	EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) ([]StatsOfHour, error)
 	// Usage is what a tenant used on the days (of UTC) that begin in [since, until), oldest
 	// first, without those on which nothing was counted. A zero tenant is all of them together.
 	Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]UsageOfDay, error)

@@ -173,7 +173,7 @@ func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
 }
 
 // EndpointStats reads stats by hour; see store.Counters.
-func (s *Store) EndpointStats(ctx context.Context, endpointID kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
+func (s *Store) EndpointStats(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
 	scan := func(r *row) (h store.StatsOfHour) {
 		h.Hour = r.time()
 		for _, n := range h.Counters() {
@@ -181,10 +181,12 @@ func (s *Store) EndpointStats(ctx context.Context, endpointID kapsel.EndpointID,
 		}
 		return h
 	}
-	return list(ctx, s, scan, `
+	return list(ctx, s, viewOf(tenantID), scan, `
 		SELECT hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
-		WHERE part = $1 AND endpoint_id = $2 AND hour >= $3 AND hour < $4 GROUP BY hour ORDER BY hour`,
-		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until)
+		WHERE part = $1 AND endpoint_id = $2 AND hour >= $3 AND hour < $4
+			AND ($5::uuid IS NULL OR EXISTS (SELECT FROM endpoints WHERE id = $2 AND tenant_id = $5))
+		GROUP BY hour ORDER BY hour`,
+		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until, id(tenantID))
 }
 
 // Usage reads usage by day; see store.Counters.
@@ -198,7 +200,7 @@ func (s *Store) Usage(ctx context.Context, tenantID kapsel.TenantID, since, unti
 			Events: r.int8(), Bytes: r.int8(), Attempts: r.int8(), Deliveries: r.int8(), Delivered: r.int8(),
 		}}
 	}
-	return list(ctx, s, scan, `
+	return list(ctx, s, viewOf(tenantID), scan, `
 		SELECT day, CAST(sum(events) AS bigint), CAST(sum(bytes) AS bigint), CAST(sum(attempts) AS bigint),
 			CAST(sum(deliveries) AS bigint), CAST(sum(delivered) AS bigint)
 		FROM tenant_usage WHERE `+where+` GROUP BY day ORDER BY day`, args...)
@@ -215,7 +217,7 @@ func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int)
 		{"tenant_usage", "day", "part, tenant_id, day, slot", now.Add(-store.UsageKept - 24*time.Hour)},
 	} {
 		var n int
-		err := s.change(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 			tag, err := tx.Exec(ctx, `
 				WITH old AS (
 					SELECT `+old.key+` FROM `+old.table+` WHERE `+old.time+` <= $1

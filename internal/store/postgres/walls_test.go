@@ -101,6 +101,13 @@ func TestWall_S20_Tables(t *testing.T) {
 		}
 		return n
 	}
+	endpoint := func(of kapsel.TenantID) (id [16]byte) {
+		t.Helper()
+		if err := super.QueryRow(t.Context(), "SELECT id FROM endpoints WHERE tenant_id = $1", [16]byte(of)).Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
 	as := func(v view, run func(pgx.Tx)) {
 		t.Helper()
 		tx, err := conn.BeginTx(t.Context(), v.begin())
@@ -131,10 +138,14 @@ func TestWall_S20_Tables(t *testing.T) {
 				t.Errorf("%s: the admin sees %d rows of %d", table, n, there)
 			}
 		})
-		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": ""}
+		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "endpoint_stats": "endpoint_id"}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"
+		}
+		my, other := [16]byte(mine), [16]byte(theirs)
+		if column == "endpoint_id" { // a row is whose the endpoint is
+			my, other = endpoint(mine), endpoint(theirs)
 		}
 		as(viewOf(mine), func(tx pgx.Tx) {
 			if column == "" {
@@ -143,15 +154,15 @@ func TestWall_S20_Tables(t *testing.T) {
 				}
 				return
 			}
-			ours := count(super, all+" WHERE "+column+" = $1", [16]byte(mine))
-			if n, foreign := count(tx, all), count(tx, all+" WHERE "+column+" <> $1", [16]byte(mine)); n != ours || n == 0 || foreign != 0 {
+			ours := count(super, all+" WHERE "+column+" = $1", my)
+			if n, foreign := count(tx, all), count(tx, all+" WHERE "+column+" <> $1", my); n != ours || n == 0 || foreign != 0 {
 				t.Errorf("%s: a tenant sees %d rows, %d of them another's; it has %d", table, n, foreign, ours)
 			}
-			tag, err := tx.Exec(t.Context(), "DELETE FROM "+table+" WHERE "+column+" = $1", [16]byte(theirs))
+			tag, err := tx.Exec(t.Context(), "DELETE FROM "+table+" WHERE "+column+" = $1", other)
 			if err != nil || tag.RowsAffected() != 0 {
 				t.Errorf("%s: a tenant deletes %d rows of another: %v", table, tag.RowsAffected(), err)
 			}
-			_, err = tx.Exec(t.Context(), fmt.Sprintf("UPDATE %s SET %s = $1", table, column), [16]byte(theirs))
+			_, err = tx.Exec(t.Context(), fmt.Sprintf("UPDATE %s SET %s = $1", table, column), other)
 			if sqlState(err) != "42501" {
 				t.Errorf("%s: a tenant gives its rows to another: %v", table, err)
 			}

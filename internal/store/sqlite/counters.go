@@ -59,10 +59,12 @@ func (c *conn) count() error {
 }
 
 // EndpointStats implements store.Counters.
-func (s *Store) EndpointStats(ctx context.Context, endpoint kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfHour, err error) {
+func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfHour, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		q := c.query(`SELECT hour, `+strings.Join(statsColumns, ", ")+` FROM endpoint_stats
-			WHERE endpoint_id = ? AND hour >= ? AND hour < ? ORDER BY hour`, endpoint, since, until)
+			WHERE endpoint_id = ? AND hour >= ? AND hour < ?
+				AND (? OR EXISTS (SELECT 1 FROM endpoints WHERE id = ? AND tenant_id = ?))
+			ORDER BY hour`, endpoint, since, until, tenant.IsZero(), endpoint, tenant)
 		for q.next() {
 			h := store.StatsOfHour{Hour: q.colTime()}
 			for _, n := range h.Counters() {

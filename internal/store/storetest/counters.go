@@ -222,7 +222,7 @@ var counting = []promise{
 			w.pass(time.Hour)
 		}
 		hours := func(since, until time.Time) (all []int) {
-			got, err := w.store.EndpointStats(w.ctx, w.endpoint.ID, since, until)
+			got, err := w.store.EndpointStats(w.ctx, w.tenant.ID, w.endpoint.ID, since, until)
 			w.must(err)
 			for _, h := range got {
 				all = append(all, h.Hour.Hour())
@@ -299,7 +299,7 @@ var ever, never = noon.AddDate(-1, 0, 0), noon.AddDate(50, 0, 0)
 
 func (w *world) stats(id kapsel.EndpointID) []store.StatsOfHour {
 	w.t.Helper()
-	all, err := w.store.EndpointStats(w.ctx, id, ever, never)
+	all, err := w.store.EndpointStats(w.ctx, kapsel.TenantID{}, id, ever, never)
 	w.must(err)
 	return all
 }

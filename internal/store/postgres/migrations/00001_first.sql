@@ -302,6 +302,7 @@ BEGIN
     FOR t IN SELECT * FROM (VALUES
         ('tenants', 'id'), ('keys', 'tenant_id'), ('endpoints', 'tenant_id'), ('events', 'tenant_id'),
         ('deliveries', 'tenant_id'), ('attempts', 'tenant_id'), ('replays', 'tenant_id'), ('answers', 'owner'),
+        ('tenant_usage', 'tenant_id'),
         ('circuits', NULL), ('idempotency_keys', NULL) -- what has no tenant's id is not for tenants
     ) AS tables (name, owner)
     LOOP
@@ -309,5 +310,9 @@ BEGIN
         EXECUTE format('CREATE POLICY tenant ON %I USING (%s)', t.name,
             everyone || coalesce(' OR ' || quote_ident(t.owner) || ' = ' || own, ''));
     END LOOP;
+    -- Stats are whose the endpoint is: the endpoints that a session sees are its tenant's.
+    ALTER TABLE endpoint_stats ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    EXECUTE 'CREATE POLICY tenant ON endpoint_stats USING (' || everyone ||
+        ' OR EXISTS (SELECT FROM endpoints e WHERE e.id = endpoint_id))';
 END $$;
 -- +goose StatementEnd
