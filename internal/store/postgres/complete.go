@@ -33,8 +33,8 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 // What a batch adds to the counters is summed up before it is sent, which costs less than
 // thirty sums over its rows. So it is added when the whole batch has moved; when nothing has
 // (an earlier run was committed, or all was taken over) it is not; and a batch of which only a
-// part has moved fails, by a division by zero, and its calls are run one by one
-// (committer.commit).
+// part has moved fails, by a slot that the counters' constraints refuse, and its calls are run
+// one by one (committer.commit).
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -59,8 +59,8 @@ var completeStatements = map[string]string{
 			SELECT part, token, id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 				status_code, error_code, error, request_headers, response_headers, response_body FROM done
 		), whole AS (
-			SELECT count(*) / CASE WHEN count(*) IN (0, $21::bigint) THEN 1 ELSE 0 END AS n FROM done
-		), ` + countEnds(22, "(SELECT n FROM whole) > 0") + `
+			SELECT count(*) AS n, CASE count(*) WHEN $21::bigint THEN $22::smallint ELSE -1 END AS slot FROM done
+		), ` + countEnds(23, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
 	// The attempt of a take-over has the token's id too, but not this outcome.
 	"recorded": `

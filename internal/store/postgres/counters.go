@@ -76,24 +76,24 @@ func countEvents(insert, slot string) string {
 		plus("part, tenant_id, day", usageColumns)
 }
 
-// countEnds are CTEs that add a tally to the counters, where a condition holds. Its parameters
-// are those of tallied, from the given number on. The counters of a row of stats come in one
+// countEnds are CTEs that add a tally to the counters of a slot, where a condition holds. Its
+// parameters are those of tallied, from the given number on, but for the slot. The counters of a row of stats come in one
 // array with all others: thirty arrays would cost more than the rest of it.
-func countEnds(first int, where string) string {
+func countEnds(first int, slot, where string) string {
 	p := func(i int, sqlType string) string { return fmt.Sprintf("$%d::%s", first+i, sqlType) }
-	stats := p(4, "integer[]")
+	stats := p(3, "integer[]")
 	return `stats AS (
 			INSERT INTO endpoint_stats AS x (part, endpoint_id, hour, slot, ` + strings.Join(statsColumns, ", ") + `)
-			SELECT part, endpoint_id, hour, ` + p(0, "smallint") + `, ` +
+			SELECT part, endpoint_id, hour, ` + slot + `, ` +
 		eachOf(statsColumns, func(i int, _ string) string { return fmt.Sprintf("(%s)[n + %d]", stats, i) }) + `
-			FROM unnest(` + p(1, "smallint[]") + `, ` + p(2, "uuid[]") + `, ` + p(3, "timestamptz[]") + `, ` + p(5, "integer[]") + `)
+			FROM unnest(` + p(0, "smallint[]") + `, ` + p(1, "uuid[]") + `, ` + p(2, "timestamptz[]") + `, ` + p(4, "integer[]") + `)
 				AS u (part, endpoint_id, hour, n)
 			WHERE ` + where + plus("part, endpoint_id, hour", statsColumns) + `
 		), used AS (
 			INSERT INTO tenant_usage AS x (part, tenant_id, day, slot, ` + strings.Join(usageColumns, ", ") + `)
-			SELECT part, tenant_id, day, ` + p(0, "smallint") + `, ` + strings.Join(usageColumns, ", ") + `
-			FROM unnest(` + p(6, "smallint[]") + `, ` + p(7, "uuid[]") + `, ` + p(8, "timestamptz[]") + `, ` + p(9, "bigint[]") + `,
-				` + p(10, "bigint[]") + `, ` + p(11, "bigint[]") + `, ` + p(12, "bigint[]") + `, ` + p(13, "bigint[]") + `)
+			SELECT part, tenant_id, day, ` + slot + `, ` + strings.Join(usageColumns, ", ") + `
+			FROM unnest(` + p(5, "smallint[]") + `, ` + p(6, "uuid[]") + `, ` + p(7, "timestamptz[]") + `, ` + p(8, "bigint[]") + `,
+				` + p(9, "bigint[]") + `, ` + p(10, "bigint[]") + `, ` + p(11, "bigint[]") + `, ` + p(12, "bigint[]") + `)
 				AS u (part, tenant_id, day, ` + strings.Join(usageColumns, ", ") + `)
 			WHERE ` + where + plus("part, tenant_id, day", usageColumns) + `
 		)`
@@ -161,7 +161,7 @@ func (p *tallied) params(t store.Tally) [][]byte {
 func tenantPart(id kapsel.TenantID) int { return int(id[15]) }
 
 // endsStatement counts a tally of a transaction on the pool.
-var endsStatement = "WITH " + countEnds(1, "true") + " SELECT"
+var endsStatement = "WITH " + countEnds(2, "$1::smallint", "true") + " SELECT"
 
 // count adds what a transaction has written to the counters. It is the last that it does.
 func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {

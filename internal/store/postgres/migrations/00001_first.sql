@@ -209,7 +209,7 @@ CREATE TABLE endpoint_stats (
     part          smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
     endpoint_id   uuid NOT NULL,
     hour          timestamptz NOT NULL, -- when it begins
-    slot          smallint NOT NULL,
+    slot          smallint NOT NULL CHECK (slot >= 0),
     succeeded     integer NOT NULL, -- attempts by their outcome
     client_errors integer NOT NULL,
     server_errors integer NOT NULL,
@@ -233,7 +233,7 @@ CREATE TABLE tenant_usage (
     part       smallint NOT NULL CHECK (part BETWEEN 0 AND 255),
     tenant_id  uuid NOT NULL,
     day        timestamptz NOT NULL, -- when it begins, UTC
-    slot       smallint NOT NULL,
+    slot       smallint NOT NULL CHECK (slot >= 0),
     events     bigint NOT NULL,
     bytes      bigint NOT NULL,
     attempts   bigint NOT NULL,
