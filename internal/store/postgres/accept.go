@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 
@@ -37,8 +38,8 @@ var acceptStatements = map[string]string{
 		ON CONFLICT (part, endpoint_id, key) DO UPDATE
 		SET event_id = excluded.event_id, created_at = excluded.created_at, expires_at = excluded.expires_at
 		WHERE x.expires_at <= excluded.created_at`,
-	"events":           countEvents(insertEvents, "$13::smallint"),
-	"keyed events":     countEvents(insertEvents+` WHERE u.key IS NULL OR `+winner, "$13::smallint"),
+	"events":           countEvents(insertEvents, "$14::smallint"),
+	"keyed events":     countEvents(insertEvents+` WHERE u.key IS NULL OR `+winner, "$14::smallint"),
 	"deliveries":       insertDeliveries + ` ON CONFLICT DO NOTHING`,
 	"keyed deliveries": insertDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
 	"winners of a key": `
@@ -50,8 +51,9 @@ var acceptStatements = map[string]string{
 const (
 	insertEvents = `
 		INSERT INTO events (part, id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			idempotency_key, signature, traceparent)
-		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
+			idempotency_key, signature, traceparent, seq)
+		SELECT u.*, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $13::bigint)
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
 			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[])
 			AS u (part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
 			key, signature, traceparent)`
@@ -70,14 +72,16 @@ const (
 // acceptor writes batches of acceptances. It belongs to the committer's goroutine.
 type acceptor struct {
 	keys, events, deliveries, winners *table
+	seqBase                           []byte               // see streamBase; a parameter
 	slot                              []byte               // of its counters, as a parameter
 	calls                             []*call[*acceptance] // of the batch, sorted
 }
 
-func newAcceptor(slot int) *acceptor {
+func newAcceptor(seqBase int64, slot int) *acceptor {
 	return &acceptor{
-		slot: int2Param(slot),
-		keys: newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
+		seqBase: binary.BigEndian.AppendUint64(nil, uint64(seqBase)),
+		slot:    int2Param(slot),
+		keys:    newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
 		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
 			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
@@ -129,12 +133,12 @@ func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance
 	}
 	if len(keyed) == 0 {
 		return l.run(ctx,
-			command{"events", a.events.params(a.slot), nil},
+			command{"events", a.events.params(a.seqBase, a.slot), nil},
 			command{"deliveries", a.deliveries.params(), nil})
 	}
 	err := l.run(ctx,
 		command{"keys", a.keys.params(), nil},
-		command{"keyed events", a.events.params(a.slot), nil},
+		command{"keyed events", a.events.params(a.seqBase, a.slot), nil},
 		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a key", a.winners.params(), func(r *row) {
 			written[r.int8()-1].in.accepted.EventID = r.id()

@@ -162,16 +162,23 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		for i, e := range events {
 			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
 		}
-		deliveries, err := collect(ctx, q, scanDelivery, `
-			SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
-			JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, ids)
-		for _, d := range deliveries {
+		return addDeliveries(ctx, q, ids, func(d kapsel.Delivery) {
 			rec := &records[index[d.EventID]]
 			rec.Deliveries = append(rec.Deliveries, d)
-		}
-		return err
+		})
 	})
 	return records, err
+}
+
+// addDeliveries gives the deliveries of events, oldest first, to add.
+func addDeliveries(ctx context.Context, q querier, events [][16]byte, add func(kapsel.Delivery)) error {
+	deliveries, err := collect(ctx, q, scanDelivery, `
+		SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
+		JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, events)
+	for _, d := range deliveries {
+		add(d)
+	}
+	return err
 }
 
 // idAt is the first id of a millisecond.

@@ -181,6 +181,12 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 			}
 		}
 	}
+	_, _, _, err = s.StreamEvents(ctx, store.StreamFilter{Tenants: []kapsel.TenantID{tenant.ID}, EndpointID: ep.ID}, store.Position{}, now, 10)
+	must(err)
+	_, err = s.StreamEnd(ctx, now)
+	must(err)
+	_, err = s.StreamPosition(ctx, tenant.ID, event.ID)
+	must(err)
 	_, err = s.Backlog(ctx)
 	must(err)
 	_, err = s.Held(ctx, node)

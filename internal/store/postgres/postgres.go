@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +49,9 @@ type Store struct {
 	claims      guarded // of Claim and GiveBack
 	renewals    guarded // of Renew
 	writersDone sync.WaitGroup
+
+	seqBase int64        // what events' seq is ahead of transaction ids; see streamBase
+	horizon atomic.Int64 // all events below this seq are visible, and were found to be
 }
 
 var _ store.Store = (*Store)(nil)
@@ -86,13 +90,18 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 		s.people.Close()
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
+	if s.seqBase, err = s.streamBase(ctx); err != nil {
+		s.people.Close()
+		s.engine.Close()
+		return nil, fmt.Errorf("read where the stream of events is: %w", err)
+	}
 	lane := func(statements map[string]string) *lane {
 		return newLane(poolConfig.ConnConfig, statements)
 	}
 	s.claims.lane = lane(claimStatements)
 	s.renewals.lane = lane(renewStatements)
 	accepts, completions := slots()
-	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor(accepts).write, 0, opts.Observe, log)
+	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor(s.seqBase, accepts).write, 0, opts.Observe, log)
 	s.completer = newCommitter(lane(completeStatements), newCompleter(completions).write, completionWindow, opts.Observe, log)
 	s.writersDone.Go(s.acceptor.loop)
 	s.writersDone.Go(s.completer.loop)

@@ -123,6 +123,9 @@ func ended(r *store.EventRecord, before time.Time) bool {
 
 // deleteEvents deletes those of the events that have still ended, and counts them.
 func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int, err error) {
+	if err := keepLastN(c); err != nil {
+		return 0, err
+	}
 	for _, id := range ids {
 		r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ended(&r, before) {

@@ -44,10 +44,10 @@ func (a *acceptCall) write(c *conn) error {
 	if err := a.s.deliverySkew.include(c, d.ID.Time(), e.ID.Time()); err != nil {
 		return err
 	}
-	s := c.stmt(`INSERT INTO events (id, tenant_id, endpoint_id, delivery_id, received_at,
+	s := c.stmt(`INSERT INTO events (n, id, tenant_id, endpoint_id, delivery_id, received_at,
 			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-	s.id(e.ID).id(e.TenantID).id(e.EndpointID).id(d.ID).at(e.ReceivedAt)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(e.EndpointID).id(d.ID).at(e.ReceivedAt)
 	s.text(e.Signature.Scheme).bool(e.Signature.Valid).text(e.Signature.KeyID).int(int64(e.Signature.Skew))
 	if e.IdempotencyKey == nil {
 		s.null()

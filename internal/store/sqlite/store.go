@@ -59,9 +59,10 @@ type Store struct {
 	opened  int           // how many readers there are
 	pages   chan struct{} // has an element for each page of a list that is read now
 
-	eventSkew    skew        // between an event's id and its receipt
-	deliverySkew skew        // between the ids of an event and its first delivery
-	orphans      atomic.Bool // deliveries may be held by nodes that are dead
+	eventSkew    skew         // between an event's id and its receipt
+	deliverySkew skew         // between the ids of an event and its first delivery
+	lastN        atomic.Int64 // the n that the writer gave to an event last, committed or not
+	orphans      atomic.Bool  // deliveries may be held by nodes that are dead
 
 	closing sync.Once
 	closed  chan struct{}
@@ -121,6 +122,9 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	}
 	s.ckpt = newCheckpointer(s, c)
 	if err := s.loadSkews(w); err != nil {
+		return nil, fmt.Errorf("read the database: %w", err)
+	}
+	if err := s.loadLastN(w); err != nil {
 		return nil, fmt.Errorf("read the database: %w", err)
 	}
 	s.writer.written = s.ckpt.note

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Directory", directing},
 		{"Settings", settling},
 		{"Archive", archiving},
+		{"Stream", streaming},
 		{"Replays", replaying},
 		{"Counters", counting},
 		{"Answers", answering},

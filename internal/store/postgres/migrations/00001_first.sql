@@ -96,11 +96,14 @@ CREATE TABLE events (
     idempotency_key bytea,
     signature       text NOT NULL, -- the verdict, JSON
     traceparent     bytea NOT NULL,
+    seq             bigint NOT NULL, -- the id of the transaction that wrote it; see stream.go
     PRIMARY KEY (part, id)
 );
 CREATE INDEX events_endpoint ON events (endpoint_id, id);
 -- How events are found by their keys, as long as they are kept.
 CREATE INDEX events_key ON events (endpoint_id, idempotency_key, id) WHERE idempotency_key IS NOT NULL;
+-- Grows at its end only, and a batch shares one value.
+CREATE INDEX events_seq ON events (seq);
 -- Bodies are read whole, once: compressing them costs more time than it saves.
 ALTER TABLE events ALTER COLUMN body SET STORAGE EXTERNAL;
 

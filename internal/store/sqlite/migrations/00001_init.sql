@@ -10,7 +10,7 @@ CREATE TABLE schema_info (
 ) STRICT;
 INSERT INTO schema_info VALUES (1, 1, 1);
 
--- settings: the revision of the directory. event_skew: the most milliseconds by which the id
+-- event_n: at least the n of every event that retention deleted. settings: the revision of the directory. event_skew: the most milliseconds by which the id
 -- of an event was ever off its received_at, so that a range of times is a range of ids;
 -- delivery_skew: the same of an event's first delivery and the event, so that the order of
 -- events is nearly that of deliveries; pings: written to see whether writing works.
@@ -18,7 +18,7 @@ CREATE TABLE counters (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO counters VALUES ('settings', 0), ('event_skew', 0), ('delivery_skew', 0);
+INSERT INTO counters VALUES ('settings', 0), ('event_skew', 0), ('delivery_skew', 0), ('event_n', 0);
 
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
@@ -94,7 +94,8 @@ CREATE TABLE duties (
     lease_until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Events are appended and never changed. An event's deliveries are a list: the first one is
+-- Events are appended and never changed; n is given once, in the order of the commits, and is
+-- the order of the stream. An event's deliveries are a list: the first one is
 -- named here, each names the one that repeats it. The body is the last column, so that the
 -- others are read without it.
 CREATE TABLE events (

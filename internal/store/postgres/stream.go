@@ -1,0 +1,199 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// The stream's order is that of the ids of the transactions that wrote the events (seq), and
+// within one of the events' ids. A transaction may end after others that began later, so a
+// reader stops at the horizon: the oldest transaction that runs and may still write events.
+// What is below it is committed, and in its snapshot, or never will be.
+//
+// Not every old transaction may write events. The ids are the server's, and a migration of
+// another database that runs for hours must not hold our stream for hours. So one whose
+// session is known to be in another database, or which began more than a minute ago, is
+// passed over: ours are over after half of that (session's time-outs). Of one that ended
+// since the snapshot nothing is known, and it counts until the next reading.
+const streamPassed = time.Minute
+
+// streamHorizon is the horizon as a query; $1 is before when a transaction must have begun to
+// be passed over, $2 the base of seq, and $3 a horizon that was found before: what was behind
+// it once stays there.
+const streamHorizon = `
+	SELECT greatest($3::bigint, $2::bigint + CAST(CAST(coalesce((
+		SELECT running FROM pg_snapshot_xip(snapshot) running
+		WHERE CAST(running AS xid) <> ALL (ARRAY(
+			SELECT backend_xid FROM pg_stat_get_activity(NULL)
+			WHERE backend_xid IS NOT NULL AND (
+				datid <> (SELECT oid FROM pg_database WHERE datname = current_database()) OR xact_start < $1::timestamptz)))
+		ORDER BY running LIMIT 1), pg_snapshot_xmax(snapshot)) AS text) AS bigint)) AS seq,
+		$2::bigint + CAST(CAST(pg_snapshot_xmax(snapshot) AS text) AS bigint) AS top
+	FROM pg_current_snapshot() snapshot`
+
+// streamArgs are the arguments of streamHorizon.
+func (s *Store) streamArgs(now time.Time) []any {
+	return []any{now.Add(-streamPassed), s.seqBase, s.horizon.Load()}
+}
+
+// reached notes a horizon and returns the position before it.
+func (s *Store) reached(horizon int64) store.Position {
+	for {
+		known := s.horizon.Load()
+		if horizon <= known || s.horizon.CompareAndSwap(known, horizon) {
+			return store.Position{Seq: horizon - 1, ID: store.EndOfSeq}
+		}
+	}
+}
+
+// StreamEvents reads the next events; see store.Stream. It is one snapshot that gives the
+// horizon and the page before it. The page is of all tenants, so that it ends however few
+// events are meant; what they are is then read in the tenant's view.
+func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, now time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
+	type entry struct {
+		horizon, top, seq int64
+		part              int16
+		id                [16]byte // zero: there is none
+		meant             bool
+	}
+	tenants := make([][16]byte, len(f.Tenants))
+	for i, t := range f.Tenants {
+		tenants[i] = t
+	}
+	var ids [][16]byte
+	var parts []int16
+	at := map[kapsel.EventID]store.Position{}
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		page, err := collect(ctx, q, func(r *row) entry {
+			return entry{r.int8(), r.int8(), r.int8(), int16(r.int2()), r.id(), r.bool()}
+		}, `
+			WITH horizon AS MATERIALIZED (`+streamHorizon+`)
+			SELECT horizon.seq, horizon.top, coalesce(e.seq, 0), coalesce(e.part, CAST(0 AS smallint)), e.id,
+				coalesce((cardinality($7::uuid[]) = 0 OR e.tenant_id = ANY ($7)) AND ($8::uuid IS NULL OR e.endpoint_id = $8), false)
+			FROM horizon LEFT JOIN LATERAL (
+				SELECT seq, part, id, tenant_id, endpoint_id FROM events
+				WHERE seq >= $4 AND (seq > $4 OR id > $5) AND seq < horizon.seq
+				ORDER BY seq, id LIMIT $6
+			) e ON true
+			ORDER BY e.seq, e.id`,
+			append(s.streamArgs(now), after.Seq, [16]byte(after.ID), limit, tenants, id(f.EndpointID))...)
+		if err != nil {
+			return err
+		}
+		if after.Seq > page[0].top {
+			return kapsel.Errorf(kapsel.Conflict, "the position is ahead of all events; was the database restored from an old copy?")
+		}
+		next, more = after.Later(s.reached(page[0].horizon)), false
+		if page[0].id == ([16]byte{}) {
+			return nil
+		}
+		if len(page) >= limit {
+			last := page[len(page)-1]
+			next, more = store.Position{Seq: last.seq, ID: last.id}, true
+		}
+		for _, e := range page {
+			if e.meant {
+				ids, parts = append(ids, e.id), append(parts, e.part)
+				at[e.id] = store.Position{Seq: e.seq, ID: e.id}
+			}
+		}
+		return nil
+	})
+	if err != nil || len(ids) == 0 {
+		return nil, next, more, err
+	}
+	v := engine
+	if len(f.Tenants) == 1 {
+		v = viewOf(f.Tenants[0])
+	}
+	err = s.read(ctx, v, func(ctx context.Context, q querier) error {
+		records, err := collect(ctx, q, scanEvent, `
+			SELECT `+shortEventColumns+` FROM unnest($1::smallint[], $2::uuid[]) WITH ORDINALITY AS u (part, id, n)
+			JOIN events e ON e.part = u.part AND e.id = u.id ORDER BY u.n`, parts, ids)
+		if err != nil {
+			return err
+		}
+		index := make(map[kapsel.EventID]int, len(records))
+		events = make([]store.Streamed, len(records))
+		for i, e := range records {
+			events[i].Event, events[i].At, index[e.ID] = e, at[e.ID], i
+		}
+		return addDeliveries(ctx, q, ids, func(d kapsel.Delivery) {
+			if i, ok := index[d.EventID]; ok { // not deleted meanwhile
+				events[i].Deliveries = append(events[i].Deliveries, d)
+			}
+		})
+	})
+	if err != nil {
+		return nil, store.Position{}, false, err
+	}
+	return events, next, more, nil
+}
+
+// StreamEnd is the position before the horizon; see store.Stream.
+func (s *Store) StreamEnd(ctx context.Context, now time.Time) (end store.Position, err error) {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		horizon, _, err := first(ctx, q, (*row).int8, streamHorizon, s.streamArgs(now)...)
+		end = s.reached(horizon)
+		return err
+	})
+	return end, err
+}
+
+// StreamPosition is the position of an event; see store.Stream.
+func (s *Store) StreamPosition(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (p store.Position, err error) {
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		seq, ok, err := first(ctx, q, (*row).int8, `
+			SELECT seq FROM events WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3)`,
+			part(eventID), id(eventID), id(tenantID))
+		if err == nil && !ok {
+			err = store.NotFound("event")
+		}
+		p = store.Position{Seq: seq, ID: eventID}
+		return err
+	})
+	if err != nil {
+		return store.Position{}, err
+	}
+	return p, nil
+}
+
+// streamBase is what the seq of an event is ahead of its transaction's id. It is 0 until the
+// database is moved to another server by a dump, whose transaction ids may be lower than those
+// that wrote the events: then it becomes so large that what comes is behind what is there.
+func (s *Store) streamBase(ctx context.Context) (base int64, err error) {
+	const name = "stream_base"
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		var kept []byte
+		if _, err := tx.Exec(ctx, "INSERT INTO meta (name, value) VALUES ($1, '0') ON CONFLICT DO NOTHING", name); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1 FOR UPDATE", name).Scan(&kept); err != nil {
+			return err
+		}
+		var newest, top int64
+		err := tx.QueryRow(ctx, `
+			SELECT coalesce((SELECT seq FROM events ORDER BY seq DESC LIMIT 1), 0),
+				CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)`).Scan(&newest, &top)
+		if err != nil {
+			return err
+		}
+		if base, err = strconv.ParseInt(string(kept), 10, 64); err != nil {
+			return errors.New("the value " + name + " in the table meta is no number")
+		}
+		if newest < base+top {
+			return nil
+		}
+		base = newest
+		_, err = tx.Exec(ctx, "UPDATE meta SET value = $2 WHERE name = $1", name, []byte(strconv.FormatInt(base, 10)))
+		return err
+	})
+	return base, err
+}

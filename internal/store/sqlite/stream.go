@@ -1,0 +1,88 @@
+package sqlite
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// The stream's order is that of the column n: the one writer gives it and commits in its
+// order, so what a reader sees is never followed by something before it. An n is never given
+// again, also not when retention has deleted the newest events: a position names one for ever.
+
+// loadLastN finds the n to go on from, at start. One that was rolled back is not given again
+// either, so it is not read anew then.
+func (s *Store) loadLastN(c *conn) error {
+	_, err := c.query(`SELECT max(value, coalesce((SELECT max(n) FROM events), 0)) FROM counters WHERE name = 'event_n'`).
+		one(func(q *stmt) { s.lastN.Store(q.colInt()) })
+	return err
+}
+
+// keepLastN remembers the newest event's n where events are deleted, in their transaction.
+func keepLastN(c *conn) error {
+	return c.exec(`UPDATE counters SET value = (SELECT max(n) FROM events)
+		WHERE name = 'event_n' AND value < (SELECT max(n) FROM events)`)
+}
+
+// StreamEvents implements store.Stream. It reads at most a page.
+func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, _ time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
+	if after.Seq > s.lastN.Load() {
+		return nil, store.Position{}, false, kapsel.Errorf(kapsel.Conflict, "the position is ahead of all events; was the database restored from an old copy?")
+	}
+	limit = min(limit, page)
+	err = s.read(ctx, func(c *conn) error {
+		seen := 0
+		next = store.Position{Seq: after.Seq, ID: store.EndOfSeq}
+		q := c.query(`SELECT n, id, tenant_id, endpoint_id FROM events WHERE n > ? ORDER BY n LIMIT ?`, after.Seq, limit)
+		for q.next() {
+			seen++
+			next.Seq = q.colInt()
+			id, tenant, endpoint := kapsel.EventID(q.colID()), kapsel.TenantID(q.colID()), kapsel.EndpointID(q.colID())
+			if len(f.Tenants) > 0 && !slices.Contains(f.Tenants, tenant) || !f.EndpointID.IsZero() && f.EndpointID != endpoint {
+				continue
+			}
+			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
+			if err != nil {
+				q.end()
+				return err
+			}
+			events = append(events, store.Streamed{EventRecord: r, At: store.Position{Seq: next.Seq, ID: id}})
+		}
+		more = seen == limit
+		return q.end()
+	})
+	if err != nil {
+		return nil, store.Position{}, false, err
+	}
+	return events, next, more, nil
+}
+
+// StreamEnd implements store.Stream.
+func (s *Store) StreamEnd(ctx context.Context, _ time.Time) (end store.Position, err error) {
+	end.ID = store.EndOfSeq
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.query(`SELECT coalesce(max(n), 0) FROM events`).one(func(q *stmt) { end.Seq = q.colInt() })
+		return err
+	})
+	return end, err
+}
+
+// StreamPosition implements store.Stream.
+func (s *Store) StreamPosition(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (p store.Position, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		var owner kapsel.TenantID
+		found, err := c.query(`SELECT n, tenant_id FROM events WHERE id = ?`, id).
+			one(func(q *stmt) { p.Seq, owner = q.colInt(), q.colID() })
+		if err == nil && (!found || !tenant.IsZero() && owner != tenant) {
+			err = store.NotFound("event")
+		}
+		return err
+	})
+	if err != nil {
+		return store.Position{}, err
+	}
+	return store.Position{Seq: p.Seq, ID: id}, nil
+}
