@@ -61,6 +61,7 @@ type server struct {
 	health   *telemetry.Health
 	janitor  *store.Janitor
 	replayer *store.Replayer
+	feed     *store.Feed
 	public   *http.Server
 	metrics  *http.Server
 	trace    func(context.Context) error
@@ -127,6 +128,8 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 		return nil, settingError("OTEL_*: %v", err)
 	}
 	s.settings = store.NewCache(s.db)
+	s.feed = store.NewFeed(s.db, s.clock, s.log)
+	s.settings.OnChange(s.feed.Changed)
 	vault := secret.NewVault(keyring)
 	bodies := budget.New(c.bodyMemory)
 	guard := c.guard(s.addresses())
@@ -166,7 +169,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
-		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log,
+		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
 	})
 	routes := &router{ingest: s.ingest, api: management, health: s.health}
 	if c.Dev {
@@ -218,6 +221,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.settings.Run(work, s.log) })
 	s.background.Go(func() { s.clock.Run(work) })
 	s.background.Go(func() { s.janitor.Run(work) })
+	s.background.Go(func() { s.feed.Run(work) })
 	s.background.Go(func() { s.replayer.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
@@ -255,6 +259,7 @@ func (s *server) run(ctx context.Context) error {
 		time.Sleep(s.DrainDelay)
 	}
 	s.ingest.Stop()
+	s.feed.Stop() // all that was accepted so far can be read from another node, or later
 	// Then finishing: exchanges are recorded, requests answered, the store closed.
 	engine.Wait()
 	answers, cancel := context.WithTimeout(work, 2*time.Second)

@@ -36,6 +36,7 @@ import (
 type Store interface {
 	store.Directory
 	store.Archive
+	store.Stream
 	store.Replays
 	store.Counters
 	store.Inbox // for test events
@@ -55,6 +56,7 @@ type Config struct {
 	Dev       bool            // allows the shorter delays of a development instance
 	Clock     func() time.Time
 	Log       *slog.Logger
+	Feed      *store.Feed // of /v1/events/stream
 
 	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
 	CheckURL func(string) error
@@ -108,6 +110,7 @@ func New(cfg Config) http.Handler {
 	a.keys()
 	a.endpoints()
 	a.events()
+	a.stream()
 	a.deliveries()
 	a.replays()
 	a.usage()

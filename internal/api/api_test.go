@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +40,7 @@ type world struct {
 	log     bytes.Buffer
 	changed int
 	cfg     Config
+	cache   *store.Cache
 }
 
 func newWorld(t *testing.T) *world {
@@ -52,8 +55,19 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: s, vault: secret.NewVault(ring), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	clock, err := store.NewClock(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cache = store.NewCache(s)
+	feed := store.NewFeed(s, clock, slog.New(slog.DiscardHandler))
+	w.cache.OnChange(feed.Changed)
+	following, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { feed.Run(following) })
+	t.Cleanup(func() { stop(); running.Wait() })
 	w.cfg = Config{
-		Store: s, Vault: w.vault, Keyring: ring, AdminKey: secret.NewText(adminKey),
+		Feed: feed, Store: s, Vault: w.vault, Keyring: ring, AdminKey: secret.NewText(adminKey),
 		PublicURL: "https://kapsel.example", Version: "1.2.3",
 		Clock: func() time.Time { return w.now },
 		Log:   slog.New(slog.NewJSONHandler(&w.log, nil)),
@@ -61,9 +75,14 @@ func newWorld(t *testing.T) *world {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) bool { return false }})
 		},
 		CheckVerification: signature.Check,
-		Changed:           func() { w.changed++ },
-		Answers:           s,
-		Why:               func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
+		Changed: func() {
+			w.changed++
+			if err := w.cache.Load(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+		Answers: s,
+		Why:     func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
 	}
 	w.handler = New(w.cfg)
 	w.doc = readDocument(t, w.handler)
@@ -103,8 +122,10 @@ func (w *world) do(method, path, key string, body any, options ...func(*http.Req
 	for _, o := range options {
 		o(r)
 	}
+	ctx, hangUp := context.WithCancel(r.Context())
+	defer hangUp()
 	rec := httptest.NewRecorder()
-	w.handler.ServeHTTP(rec, r)
+	w.handler.ServeHTTP(impatient{rec, hangUp}, r.WithContext(ctx))
 	res := rec.Result()
 	b, _ := io.ReadAll(res.Body)
 	a := answered{res.StatusCode, res.Header, b}
@@ -122,6 +143,17 @@ func (w *world) do(method, path, key string, body any, options ...func(*http.Req
 	}
 	w.doc.check(w.t, method, r.URL.Path, a)
 	return a
+}
+
+// impatient records an answer and hangs up at what a stream sends first.
+type impatient struct {
+	*httptest.ResponseRecorder
+	hangUp context.CancelFunc
+}
+
+func (i impatient) Flush() {
+	i.ResponseRecorder.Flush()
+	i.hangUp()
 }
 
 func (w *world) checkProblem(what string, a answered) {

@@ -35,6 +35,8 @@ type caller struct {
 	admin  bool
 	tenant kapsel.TenantID // zero for the admin: the stores read that as every tenant
 	scope  kapsel.Scope
+	key    kapsel.KeyID // zero for the admin
+	until  time.Time    // when the key expires; zero: never
 }
 
 func (c caller) may(who access) bool {
@@ -125,7 +127,7 @@ func (a *api) authenticate(r *http.Request) (caller, error) {
 		return caller{}, errUnauthorized
 	}
 	a.touch(r.Context(), &key, now)
-	return caller{tenant: key.TenantID, scope: key.Scope}, nil
+	return caller{tenant: key.TenantID, scope: key.Scope, key: key.ID, until: key.ExpiresAt}, nil
 }
 
 // touch records that a key was used, once a minute: last_used_at is for people who wonder

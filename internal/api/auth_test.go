@@ -152,6 +152,7 @@ var matrix = map[string]row{
 	"reset-circuit":   {status: 200},
 	"rotate-secret":   {status: 200},
 	"list-events":     {status: 200},
+	"stream-events":   {status: 200},
 	"get-event":       {status: 200},
 	"get-payload":     {status: 200},
 	"replay-event":    {status: 200},

@@ -16,10 +16,12 @@ import (
 // loadLastN finds the n to go on from, at start. One that was rolled back is not given again
 // either, so it is not read anew then.
 func (s *Store) loadLastN(c *conn) error {
-	_, err := c.query(`SELECT max(value, coalesce((SELECT max(n) FROM events), 0)) FROM counters WHERE name = 'event_n'`).
-		one(func(q *stmt) { s.lastN.Store(q.colInt()) })
+	_, err := c.query(newestN).one(func(q *stmt) { s.lastN.Store(q.colInt()) })
 	return err
 }
+
+// newestN selects the n of the newest event that is there or was.
+const newestN = `SELECT max(value, coalesce((SELECT max(n) FROM events), 0)) FROM counters WHERE name = 'event_n'`
 
 // keepLastN remembers the newest event's n where events are deleted, in their transaction.
 func keepLastN(c *conn) error {
@@ -51,8 +53,15 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			}
 			events = append(events, store.Streamed{EventRecord: r, At: store.Position{Seq: next.Seq, ID: id}})
 		}
-		more = seen == limit
-		return q.end()
+		if err := q.end(); err != nil {
+			return err
+		}
+		if more = seen == limit; !more {
+			end, err := streamEnd(c)
+			next = next.Later(end)
+			return err
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, store.Position{}, false, err
@@ -60,11 +69,17 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	return events, next, more, nil
 }
 
+// streamEnd is behind all events that are there and all that were.
+func streamEnd(c *conn) (end store.Position, err error) {
+	end.ID = store.EndOfSeq
+	_, err = c.query(newestN).one(func(q *stmt) { end.Seq = q.colInt() })
+	return end, err
+}
+
 // StreamEnd implements store.Stream.
 func (s *Store) StreamEnd(ctx context.Context, _ time.Time) (end store.Position, err error) {
-	end.ID = store.EndOfSeq
 	err = s.read(ctx, func(c *conn) error {
-		_, err := c.query(`SELECT coalesce(max(n), 0) FROM events`).one(func(q *stmt) { end.Seq = q.colInt() })
+		end, err = streamEnd(c)
 		return err
 	})
 	return end, err

@@ -1,0 +1,208 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// The rhythm of a stream.
+const (
+	streamBeat     = 15 * time.Second // something is written at least this often
+	streamPatience = 10 * time.Second // who does not read for this long is dropped
+)
+
+func (a *api) stream() {
+	op := huma.Operation{
+		OperationID: "stream-events", Method: http.MethodGet, Path: "/v1/events/stream", Summary: "Follow events as they come in", Tags: []string{"Events"},
+		Description: "Server-sent events: each event, as the list shows it, once a stream, in the order in which events become visible; from now on, " +
+			"or behind a position. Every message has the position behind it as its `id`, also those without data that say how far the stream is; " +
+			"sent back as `Last-Event-ID` or `after` it resumes the stream, with nothing missing, on any node and after any restart. " +
+			"`status` is the event's when it was read; the stream does not tell of its changes.\n\n" +
+			"Something is sent every 15 seconds. A client that does not read for 10 seconds is dropped. The stream ends when the key is revoked or expires, " +
+			"when the tenant is deleted and when the server stops; connect again. A tenant may have 100 streams open at a node (E1004).",
+		Responses: map[string]*huma.Response{"200": {
+			Description: "The stream",
+			Content: map[string]*huma.MediaType{"text/event-stream": {
+				Schema: &huma.Schema{Type: huma.TypeString},
+				Example: "retry: 1000\nid: 41\n\n" +
+					"id: evt_01m84z2d7vf9zws4jxr1p6y3kb.42\n" +
+					`data: {"id":"evt_01m84z2d7vf9zws4jxr1p6y3kb","endpoint_id":"ep_01m84yz4zqfgjtcypmsesbpznb","status":"received",…}` + "\n\n" +
+					":\nid: 57\n\n",
+			}},
+		}},
+	}
+	add(a, readers, op, a.streamEvents)
+}
+
+// StreamQuery is what a stream is of, and where it begins.
+type StreamQuery struct {
+	TenantQuery
+	EndpointID kapsel.EndpointID `query:"endpoint_id"`
+	After      string            `query:"after" maxLength:"100" doc:"Begin behind this: an event's id, or the id of a message; 0: begin with the oldest event"`
+	Last       string            `header:"Last-Event-ID" maxLength:"100" doc:"What after means, of a client that connects again"`
+}
+
+// streamEvents opens a stream. What can be refused is refused here, before it begins.
+func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamResponse, error) {
+	c := callOf(ctx)
+	tenant := in.of(c.caller)
+	at, err := a.streamFrom(ctx, in, tenant)
+	if err != nil {
+		return nil, err
+	}
+	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, in.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	// From here on the feed tells of a revocation. One that came before shows now.
+	if _, err := a.authenticate(c.r); err != nil {
+		follower.Leave()
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(huma.Context) {
+		defer follower.Leave()
+		ctx := follower.Context()
+		if until := c.caller.until; !until.IsZero() {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, until.Sub(a.Clock()))
+			defer cancel()
+		}
+		a.runStream(ctx, c, follower, at)
+	}}, nil
+}
+
+// streamFrom is the position that a stream begins behind.
+func (a *api) streamFrom(ctx context.Context, in *StreamQuery, tenant kapsel.TenantID) (at store.Position, err error) {
+	name, text := "after", in.After
+	if in.Last != "" { // of a client that connects again with the URL that it had at first
+		name, text = "Last-Event-ID", in.Last
+	}
+	if text == "" {
+		return a.Store.StreamEnd(ctx, a.Clock())
+	}
+	if id, err := kapsel.ParseEventID(text); err == nil {
+		at, err := a.Store.StreamPosition(ctx, tenant, id)
+		if missing(err) {
+			err = unreadable(field(name, "names no event that is there: retention may have deleted it; use the id of a message, or 0 to begin with the oldest event"))
+		}
+		return at, err
+	}
+	at, ok := parsePosition(text)
+	if !ok {
+		return at, unreadable(field(name, "must be an event's id, the id of a message of the stream, or 0"))
+	}
+	_, _, _, err = a.Store.StreamEvents(ctx, store.StreamFilter{}, at, a.Clock(), 1) // is it one of this store?
+	return at, err
+}
+
+// runStream writes events until the context ends or the client is gone or too slow.
+func (a *api) runStream(ctx context.Context, c *call, follower *store.Follower, at store.Position) {
+	out := streamWriter{c.w, http.NewResponseController(c.w)}
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // for proxies that would gather it
+	// The server's time-outs are for requests that end. Reading only waits for the client to
+	// go away.
+	_ = out.control.SetReadDeadline(time.Time{})
+	var message bytes.Buffer
+	message.WriteString("retry: 1000\n")
+	writeID(&message, at)
+	message.WriteString("\n")
+	for out.write(message.Bytes()) {
+		message.Reset()
+		beat, cancel := context.WithTimeout(ctx, streamBeat)
+		events, next, err := follower.Next(beat, at)
+		quiet := beat.Err() != nil
+		cancel()
+		at = next
+		switch {
+		case ctx.Err() != nil:
+			out.write(nil) // the end of the answer must go out, too
+			return
+		case quiet && len(events) == 0:
+			message.WriteString(":\n")
+			writeID(&message, at)
+			message.WriteString("\n")
+		case err != nil:
+			a.Log.WarnContext(ctx, "api: a stream ended: the store cannot be read", "error", err)
+			return
+		}
+		for _, e := range events {
+			if err := writeMessage(&message, &e); err != nil {
+				a.Log.ErrorContext(ctx, "api: write an event to a stream", "error", err)
+				return
+			}
+		}
+	}
+}
+
+// streamWriter writes what must go out at once to a client that must take it.
+type streamWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (w streamWriter) write(b []byte) bool {
+	if err := w.control.SetWriteDeadline(time.Now().Add(streamPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return false
+	}
+	if _, err := w.Write(b); err != nil {
+		return false
+	}
+	return w.control.Flush() == nil
+}
+
+// writeMessage writes an event. JSON has no line ends of its own.
+func writeMessage(b *bytes.Buffer, e *store.Streamed) error {
+	text, err := json.Marshal(viewEvent(&e.EventRecord))
+	if err != nil {
+		return err
+	}
+	b.WriteString("id: " + positionText(e.At) + "\ndata: ")
+	b.Write(text)
+	b.WriteString("\n\n")
+	return nil
+}
+
+// writeID says how far the stream is. A position within events that belong together names one
+// of them, which may be another tenant's: then nothing is said.
+func writeID(b *bytes.Buffer, at store.Position) {
+	if at.ID == store.EndOfSeq {
+		b.WriteString("id: " + positionText(at) + "\n")
+	}
+}
+
+// positionText is a position as clients keep it: "evt_….SEQ" behind an event, "SEQ" behind
+// all that have it.
+func positionText(p store.Position) string {
+	seq := strconv.FormatInt(p.Seq, 10)
+	if p.ID == store.EndOfSeq {
+		return seq
+	}
+	return p.ID.String() + "." + seq
+}
+
+func parsePosition(text string) (p store.Position, ok bool) {
+	p.ID = store.EndOfSeq
+	if id, seq, ok := strings.Cut(text, "."); ok {
+		var err error
+		if p.ID, err = kapsel.ParseEventID(id); err != nil {
+			return p, false
+		}
+		text = seq
+	}
+	seq, err := strconv.ParseUint(text, 10, 63)
+	p.Seq = int64(seq)
+	return p, err == nil && strconv.FormatUint(seq, 10) == text
+}

@@ -1,0 +1,320 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// Limits of a feed.
+const (
+	// feedEvery is how often the stream is read while somebody follows it.
+	feedEvery = 250 * time.Millisecond
+	feedPage  = 500  // events looked at by one reading
+	feedKept  = 1000 // events that are kept for followers
+	// feedReaders is how many followers read for themselves at a time.
+	feedReaders = 2
+	// MaxFollowers is how many follow on a node for one owner.
+	MaxFollowers = 100
+)
+
+// Feed hands the stream of events to all who follow it on this node. The store is read once
+// for all that have caught up, and not at all while nobody follows: the feed keeps the events
+// read last, and each follower takes from them what is behind its position. A follower that is
+// further behind reads for itself, few of them at a time, until it has caught up.
+type Feed struct {
+	store   Stream
+	clock   *Clock
+	log     *slog.Logger
+	reading chan struct{} // holds a token for each follower that reads for itself
+	wake    chan struct{} // there is a first follower, or one that has not joined
+
+	mu        sync.Mutex // guards what follows
+	followers map[*Follower]struct{}
+	owners    map[kapsel.TenantID]int // followers by owner
+	kept      []Streamed              // the events between from and end, of the tenants followed
+	from, end Position
+	moved     chan struct{} // closed, and replaced, when kept or who has joined changes
+	stopped   bool
+}
+
+// NewFeed makes a feed; Run reads for it.
+func NewFeed(s Stream, clock *Clock, log *slog.Logger) *Feed {
+	return &Feed{
+		store: s, clock: clock, log: log, reading: make(chan struct{}, feedReaders), wake: make(chan struct{}, 1),
+		followers: map[*Follower]struct{}{}, owners: map[kapsel.TenantID]int{}, moved: make(chan struct{}),
+	}
+}
+
+// Follower follows the stream. Next is for one goroutine.
+type Follower struct {
+	feed   *Feed
+	owner  kapsel.TenantID
+	key    kapsel.KeyID
+	tenant kapsel.TenantID // whose events; zero: everybody's
+	filter StreamFilter
+	ctx    context.Context // ends when it must end
+	end    context.CancelFunc
+
+	joined bool     // guarded by feed.mu: the feed reads this tenant's events …
+	from   Position // … behind this position
+}
+
+// Follow adds a follower: of the events of a tenant and an endpoint, zero for all. It counts
+// for owner, and ends when the key, unless zero, is revoked, when the tenant is deleted, and
+// when the feed stops. RateLimited: its owner has MaxFollowers already. ShuttingDown: the feed
+// has stopped. Leave must be called.
+func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, endpoint kapsel.EndpointID) (*Follower, error) {
+	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: StreamFilter{EndpointID: endpoint}}
+	if !tenant.IsZero() {
+		l.filter.Tenants = []kapsel.TenantID{tenant}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.stopped:
+		return nil, &kapsel.Error{Code: kapsel.ShuttingDown, Detail: "the server stops; try again", RetryAfter: time.Second}
+	case f.owners[owner] >= MaxFollowers:
+		return nil, &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many streams are open; close one, or let one stream serve more", RetryAfter: 10 * time.Second}
+	}
+	l.ctx, l.end = context.WithCancel(ctx)
+	f.owners[owner]++
+	f.followers[l] = struct{}{}
+	f.poke()
+	return l, nil
+}
+
+func (f *Feed) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Leave ends a follower.
+func (l *Follower) Leave() {
+	l.end()
+	f := l.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.followers[l]; !ok {
+		return
+	}
+	delete(f.followers, l)
+	if f.owners[l.owner]--; f.owners[l.owner] == 0 {
+		delete(f.owners, l.owner)
+	}
+}
+
+// Context is the one that Follow was given, and ends when the follower must end.
+func (l *Follower) Context() context.Context { return l.ctx }
+
+// Changed ends the followers whose keys were revoked or whose tenants were deleted. It is told
+// of every change of settings; see Cache.OnChange.
+func (f *Feed) Changed(s Settings) {
+	revoked := map[kapsel.KeyID]bool{}
+	for _, k := range s.Keys {
+		if !k.RevokedAt.IsZero() {
+			revoked[k.ID] = true
+		}
+	}
+	deleted := map[kapsel.TenantID]bool{}
+	for _, t := range s.Tenants {
+		if !t.DeletedAt.IsZero() {
+			deleted[t.ID] = true
+		}
+	}
+	if len(revoked)+len(deleted) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for l := range f.followers {
+		if !l.key.IsZero() && revoked[l.key] || !l.tenant.IsZero() && deleted[l.tenant] {
+			l.end()
+		}
+	}
+}
+
+// Stop ends all followers and lets none begin.
+func (f *Feed) Stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	for l := range f.followers {
+		l.end()
+	}
+}
+
+// Next waits until there are events behind a position, or the context ends. It returns some
+// of them and the position to go on from; none only with an error: the context's, or the
+// store's for a follower that reads for itself. The position is worth keeping then, too.
+func (l *Follower) Next(ctx context.Context, after Position) ([]Streamed, Position, error) {
+	for {
+		events, next, caughtUp, wait := l.feed.take(l, after)
+		if !caughtUp {
+			var more bool
+			var err error
+			if events, next, more, err = l.read(ctx, after); err != nil {
+				return nil, after, err
+			}
+			if more {
+				wait = nil
+			}
+		}
+		if after = next; len(events) > 0 {
+			return events, after, nil
+		}
+		if wait != nil {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return nil, after, ctx.Err()
+			}
+		}
+	}
+}
+
+// take gives what the feed keeps for a follower behind a position, if it has caught up. wait is
+// closed when that may have changed; nil: there is something now.
+func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Position, caughtUp bool, wait <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case !l.joined:
+		return nil, after, false, f.moved
+	case after.Compare(l.from) < 0 || after.Compare(f.from) < 0:
+		return nil, after, false, nil
+	}
+	i, _ := slices.BinarySearchFunc(f.kept, after, func(e Streamed, p Position) int {
+		if e.At.Compare(p) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	for _, e := range f.kept[i:] {
+		if l.wants(&e.Event) {
+			events = append(events, e)
+		}
+	}
+	if len(events) == 0 {
+		wait = f.moved
+	}
+	return events, after.Later(f.end), true, wait
+}
+
+func (l *Follower) wants(e *kapsel.Event) bool {
+	return (l.tenant.IsZero() || e.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || e.EndpointID == l.filter.EndpointID)
+}
+
+// read reads for one follower.
+func (l *Follower) read(ctx context.Context, after Position) ([]Streamed, Position, bool, error) {
+	f := l.feed
+	select {
+	case f.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, after, false, ctx.Err()
+	}
+	defer func() { <-f.reading }()
+	return f.store.StreamEvents(ctx, l.filter, after, f.clock.Now(), feedPage)
+}
+
+// Run reads the stream until ctx ends. When the store does not answer, followers wait.
+func (f *Feed) Run(ctx context.Context) {
+	tick := time.NewTicker(feedEvery)
+	defer tick.Stop()
+	failing, reading := false, false // reading: end is where somebody's reading left off
+	for {
+		f.mu.Lock()
+		idle := len(f.followers) == 0
+		f.mu.Unlock()
+		if idle {
+			reading = false
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+				return
+			}
+		}
+		err := f.advance(ctx, reading)
+		if reading = err == nil || reading; err != nil && !failing && ctx.Err() == nil {
+			f.log.Warn("the stream of events cannot be read; those who follow it wait", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-tick.C:
+		case <-f.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// advance reads what is new, from where it left off or, at first, from the end.
+func (f *Feed) advance(ctx context.Context, goOn bool) error {
+	if !goOn {
+		end, err := f.store.StreamEnd(ctx, f.clock.Now())
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		f.kept, f.from, f.end = nil, end, end
+		f.mu.Unlock()
+	}
+	for more := true; more; {
+		filter, after := f.join()
+		events, next, m, err := f.store.StreamEvents(ctx, filter, after, f.clock.Now(), feedPage)
+		if err != nil {
+			return err
+		}
+		more = m
+		f.mu.Lock()
+		f.end = next
+		if f.kept = append(f.kept, events...); len(f.kept) > feedKept {
+			drop := len(f.kept) - feedKept
+			f.from = f.kept[drop-1].At
+			f.kept = slices.Delete(f.kept, 0, drop)
+		}
+		if len(events) > 0 {
+			f.tell()
+		}
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// join lets new followers in and returns whose events to read, and from where.
+func (f *Feed) join() (filter StreamFilter, after Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tenants, all, joined := map[kapsel.TenantID]bool{}, false, false
+	for l := range f.followers {
+		if !l.joined {
+			l.joined, l.from, joined = true, f.end, true
+		}
+		if l.tenant.IsZero() {
+			all = true
+		} else {
+			tenants[l.tenant] = true
+		}
+	}
+	if joined {
+		f.tell()
+	}
+	if !all {
+		for t := range tenants {
+			filter.Tenants = append(filter.Tenants, t)
+		}
+	}
+	return filter, f.end
+}
+
+// tell wakes all who wait. It holds mu.
+func (f *Feed) tell() {
+	close(f.moved)
+	f.moved = make(chan struct{})
+}

@@ -1,0 +1,167 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// counted is a stream that counts its readings, and fails them while it must.
+type counted struct {
+	store.Store
+	n    atomic.Int64
+	fail atomic.Bool
+}
+
+func (c *counted) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, now time.Time, limit int) ([]store.Streamed, store.Position, bool, error) {
+	c.n.Add(1)
+	if c.fail.Load() {
+		return nil, store.Position{}, false, store.Unavailable(errors.New("down"))
+	}
+	return c.Store.StreamEvents(ctx, f, after, now, limit)
+}
+
+// feeding is a feed that runs over a store in a bubble.
+func feeding(t *testing.T, test func(w *replays, db *counted, f *store.Feed)) {
+	inBubble(t, 0, func(w *replays) {
+		db := &counted{Store: w.store}
+		clock, err := store.NewClock(w.Context(), db)
+		w.must(err)
+		f := store.NewFeed(db, clock, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() { defer close(ended); f.Run(ctx) }()
+		test(w, db, f)
+		cancel()
+		<-ended
+	})
+}
+
+// accept stores events of the world's endpoint.
+func (w *replays) accept(n int) (ids []kapsel.EventID) {
+	w.Helper()
+	now := time.Now().UTC()
+	for range n {
+		e := kapsel.Event{ID: kapsel.NewEventID(now, w.endpoint.Part), TenantID: w.endpoint.TenantID, EndpointID: w.endpoint.ID, ReceivedAt: now}
+		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, w.endpoint.Part), EventID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, DueAt: now, CreatedAt: now}
+		_, err := w.store.Accept(context.Background(), store.Acceptance{Event: e, Delivery: d, Window: time.Hour})
+		w.must(err)
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// follow adds a follower of everything, for an owner of its own.
+func (w *replays) follow(f *store.Feed) *store.Follower {
+	w.Helper()
+	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, kapsel.EndpointID{})
+	w.must(err)
+	return l
+}
+
+// TestFeedReadsOnceForAll: followers that have caught up cost no reading of their own, and
+// where nobody follows nothing is read.
+func TestFeedReadsOnceForAll(t *testing.T) {
+	feeding(t, func(w *replays, db *counted, f *store.Feed) {
+		time.Sleep(time.Minute)
+		if n := db.n.Load(); n != 0 {
+			w.Errorf("%d readings for nobody", n)
+		}
+		end, err := db.StreamEnd(w.Context(), time.Now())
+		w.must(err)
+		const all = 300
+		followers, got := make([]*store.Follower, all), make(chan []kapsel.EventID, all)
+		for i := range followers {
+			followers[i] = w.follow(f)
+			go func() {
+				var ids []kapsel.EventID
+				at := end
+				for {
+					events, next, err := followers[i].Next(followers[i].Context(), at)
+					if err != nil {
+						got <- ids
+						return
+					}
+					for _, e := range events {
+						ids = append(ids, e.Event.ID)
+					}
+					at = next
+				}
+			}()
+		}
+		time.Sleep(time.Second)
+		before := db.n.Load()
+		want := w.accept(3)
+		time.Sleep(30 * time.Second)
+		want = append(want, w.accept(3)...)
+		time.Sleep(30 * time.Second)
+		if n := db.n.Load() - before; n > 4*60+2 {
+			w.Errorf("%d readings in a minute for %d followers", n, all)
+		}
+		f.Stop()
+		for range all {
+			if ids := <-got; !slices.Equal(ids, want) {
+				w.Fatalf("a follower got %v, want %v", ids, want)
+			}
+		}
+		for _, l := range followers {
+			l.Leave()
+		}
+		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, kapsel.EndpointID{}); kapsel.CodeOf(err) != kapsel.ShuttingDown {
+			w.Errorf("after the stop: %v", err)
+		}
+	})
+}
+
+// TestFeedCatchesUp: a follower that is far behind, more than the feed keeps, misses nothing
+// and gets nothing twice, also while more comes and while the store fails.
+func TestFeedCatchesUp(t *testing.T) {
+	feeding(t, func(w *replays, db *counted, f *store.Feed) {
+		want := w.accept(1300)
+		early := w.follow(f) // which makes the feed run
+		l := w.follow(f)
+		var got []kapsel.EventID
+		var at store.Position
+		for round := 0; len(got) < 2800; round++ {
+			if round%2 == 0 && len(want) < 2800 {
+				want = append(want, w.accept(500)...)
+			}
+			db.fail.Store(round == 3)
+			if round == 3 {
+				time.Sleep(5 * time.Second) // the feed sees it too
+			}
+			events, next, err := l.Next(l.Context(), at)
+			if round == 3 && err != nil && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable || round != 3 && err != nil {
+				w.Fatal(err)
+			}
+			for _, e := range events {
+				got = append(got, e.Event.ID)
+			}
+			at = next
+		}
+		if !slices.Equal(got, want) {
+			w.Errorf("got %d events, want %d, or in another order", len(got), len(want))
+		}
+		beat, cancel := context.WithTimeout(l.Context(), time.Second)
+		if events, _, err := l.Next(beat, at); !errors.Is(err, context.DeadlineExceeded) {
+			w.Errorf("at the end: %d events, %v", len(events), err)
+		}
+		cancel()
+		l.Leave()
+		early.Leave()
+		synctest.Wait()
+		n := db.n.Load()
+		time.Sleep(time.Minute)
+		if more := db.n.Load() - n; more > 1 {
+			w.Errorf("%d readings after all have left", more)
+		}
+	})
+}
