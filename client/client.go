@@ -6,7 +6,7 @@
 //	for event, err := range c.ListEvents(ctx, client.ListEventsFilter{Status: "dead_letter"}) {
 //
 // What the server refuses is an *Error. A Client is safe for concurrent use. It repeats no
-// request by itself; with WithIdempotencyKey a caller may repeat a POST.
+// request by itself, but for StreamEvents, which keeps a stream going; with WithIdempotencyKey a caller may repeat a POST.
 package client
 
 import (
@@ -36,9 +36,10 @@ const timeout = time.Minute
 
 // Client calls one server with one key.
 type Client struct {
-	base string
-	key  string
-	http *http.Client
+	base    string
+	key     string
+	http    *http.Client
+	endless *http.Client // without a time-out, for streams
 }
 
 // New makes a client of the server at a base URL such as https://kapsel.example. The key is
@@ -53,11 +54,12 @@ func New(base, key string) (*Client, error) {
 	case strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' }):
 		return nil, errors.New("the key must be printable ASCII without spaces")
 	}
-	return &Client{strings.TrimRight(base, "/"), key, &http.Client{
-		Timeout: timeout,
-		// No route redirects. Whatever does is not the server that the key is for.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	// No route redirects. Whatever does is not the server that the key is for.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{
+		strings.TrimRight(base, "/"), key,
+		&http.Client{Timeout: timeout, CheckRedirect: stay}, &http.Client{CheckRedirect: stay},
+	}, nil
 }
 
 // Error is a request that the server refused or could not do.
