@@ -13,6 +13,7 @@ import (
 
 type eventsCmd struct {
 	List    ask[eventsList]    `cmd:"" help:"List events, newest first."`
+	Tail    ask[eventsTail]    `cmd:"" help:"Print events as they come in."`
 	Show    ask[eventsShow]    `cmd:"" aliases:"get" help:"Show the whole story of an event."`
 	Payload ask[eventsPayload] `cmd:"" help:"Write an event's body, byte for byte."`
 	Replay  ask[eventsReplay]  `cmd:"" help:"Deliver an event again."`
@@ -52,6 +53,57 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 		column[client.Event]{"DELIVERED", func(e client.Event) string { return agoOr(e.DeliveredAt) }},
 		column[client.Event]{"SIZE", func(e client.Event) string { return size(e.Size) }},
 		column[client.Event]{"ENDPOINT", func(e client.Event) string { return e.EndpointID }})
+}
+
+type eventsTail struct {
+	ofTenant
+	Endpoint string `placeholder:"ENDPOINT" help:"Only of this endpoint, ep_…"`
+	After    string `placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one (default: with the next)."`
+}
+
+// Help has examples.
+func (eventsTail) Help() string {
+	return `Prints a line for each event, until it is interrupted. A lost connection is made again, and
+nothing is missed meanwhile.
+
+Examples:
+  kapsel events tail
+  kapsel events tail --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --json
+  kapsel events tail --after evt_01m84z2d7vf9zws4jxr1p6y3kb -q`
+}
+
+func (c eventsTail) do(ctx context.Context, s *session) error {
+	stream := client.StreamOptions{TenantID: c.Tenant, EndpointID: c.Endpoint, After: c.After, Lost: s.lost}
+	for e, err := range s.StreamEvents(ctx, stream) {
+		switch {
+		case ctx.Err() != nil: // interrupted, which is how it ends
+			return nil
+		case err != nil:
+			return err
+		case s.JSON || s.Quiet:
+			err = s.show(e, e.ID, nil)
+		default:
+			err = printed(fmt.Fprintf(s.out, "%s  %s  %s\n", eventLine(e.Event), clean(verdict(e.Signature)), clean(e.EndpointID)))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventLine is an event on a line: when, which, what.
+func eventLine(e client.Event) string {
+	kind := e.ContentType
+	if kind == "" {
+		kind = "-"
+	}
+	return fmt.Sprintf("%s  %s  %s  %s", e.ReceivedAt.Local().Format("15:04:05.000"), clean(e.ID), clean(kind), size(e.Size))
+}
+
+// lost tells that a stream's connection was lost.
+func (s *session) lost(err error, again time.Duration) {
+	fmt.Fprintf(s.err, "kapsel: %v; connecting again in %s\n", s.advise(err), again)
 }
 
 // size is a number of bytes as people read it.

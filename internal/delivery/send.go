@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/textproto"
@@ -35,8 +36,7 @@ type courier struct {
 	timeout  time.Duration
 	signer   *signature.Signer // nil: not signed
 	set      kapsel.Header     // values in clear
-	drop     map[string]bool   // canonical names that are not sent along
-	keep     map[string]bool   // canonical names that are sent along although usually not
+	along    Forwarding
 }
 
 // couriers keeps the couriers of endpoints in use.
@@ -72,7 +72,7 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("read the tenant: %w", err)
 	}
-	c := &courier{revision: ep.Revision, timeout: ep.Timeout, drop: canonical(ep.Headers.Drop), keep: canonical(ep.Headers.Keep)}
+	c := &courier{revision: ep.Revision, timeout: ep.Timeout, along: NewForwarding(ep.Headers.Drop, ep.Headers.Keep)}
 	if c.url, err = url.Parse(ep.URL); err != nil {
 		return nil, fmt.Errorf("parse the endpoint's URL: %w", err)
 	}
@@ -130,15 +130,47 @@ var framing = canonical([]string{
 // personal are the headers that are sent along only where the endpoint keeps them.
 var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate", "User-Agent"})
 
+// Forwarding says which of the headers that came with an event are sent along.
+type Forwarding struct {
+	drop map[string]bool // canonical names that are not sent along
+	keep map[string]bool // canonical names that are sent along although usually not
+}
+
+// NewForwarding is the forwarding of an endpoint that drops and keeps headers.
+func NewForwarding(drop, keep []string) Forwarding {
+	return Forwarding{canonical(drop), canonical(keep)}
+}
+
 // forwards reports whether a received header, by its canonical name, is sent along.
-func (c *courier) forwards(name string) bool {
+func (f Forwarding) forwards(name string) bool {
 	switch {
-	case framing[name], strings.HasPrefix(name, "X-Kapsel-"), c.drop[name]:
+	case framing[name], strings.HasPrefix(name, "X-Kapsel-"), f.drop[name]:
 		return false
-	case c.keep[name]:
+	case f.keep[name]:
 		return true
 	}
 	return !personal[name] && !strings.HasPrefix(name, "X-Forwarded-")
+}
+
+// ContentType reports whether the event's content type is sent along.
+func (f Forwarding) ContentType() bool { return !f.drop["Content-Type"] }
+
+// Of are the headers that are sent along, in order, by their canonical names; Content-Type,
+// which the event has apart, is not among them.
+func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		named := connectionNames(received)
+		for _, h := range received {
+			name := textproto.CanonicalMIMEHeaderKey(h.Name)
+			if !f.forwards(name) || named[name] || name == "Content-Type" ||
+				h.Value == redacted && personal[name] { // not kept when the event came in
+				continue
+			}
+			if !yield(name, h.Value) {
+				return
+			}
+		}
+	}
 }
 
 // header builds what goes out with an attempt, and the same as it is recorded: in the order
@@ -170,23 +202,19 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 		delete(h, f.Name)
 		add(f.Name, f.Value)
 	}
-	if ev.ContentType != "" && h["Content-Type"] == nil && !c.drop["Content-Type"] {
+	if ev.ContentType != "" && h["Content-Type"] == nil && c.along.ContentType() {
 		add("Content-Type", ev.ContentType)
 	}
-	named := connectionNames(ev.Header)
 	count := len(h)
-	for _, f := range ev.Header {
-		name := textproto.CanonicalMIMEHeaderKey(f.Name)
+	for name, value := range c.along.Of(ev.Header) {
 		switch {
-		case !c.forwards(name), named[name], name == "Content-Type":
-		case f.Value == redacted && personal[name]: // not kept when the event came in
 		case slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == name }):
 		case name == "User-Agent": // kept: the sender's in place of ours
-			h[name] = []string{f.Value}
-		case count >= maxHeaders || size+len(name)+len(f.Value)+4 > maxHeaderBytes:
+			h[name] = []string{value}
+		case count >= maxHeaders || size+len(name)+len(value)+4 > maxHeaderBytes:
 		default:
 			count++
-			add(name, f.Value)
+			add(name, value)
 		}
 	}
 	sent := make(kapsel.Header, 0, count)

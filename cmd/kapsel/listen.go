@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/client"
+	"github.com/kapsel-hq/kapsel/internal/delivery"
+	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+// listenCmd brings events to a program on the developer's machine. It only looks: deliveries
+// are made as ever, and know nothing of it.
+type listenCmd struct {
+	Endpoint string        `required:"" placeholder:"ENDPOINT" help:"The endpoint whose events to post, ep_…"`
+	To       string        `required:"" placeholder:"URL" help:"Where to post them: localhost:3000, or a URL with a path."`
+	After    string        `xor:"from" placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one."`
+	Now      bool          `xor:"from" help:"Begin with the next event, wherever it left off before."`
+	Timeout  time.Duration `default:"30s" placeholder:"DURATION" help:"How long to wait for an answer (default ${default})."`
+}
+
+// Help says what it does and has examples.
+func (listenCmd) Help() string {
+	return `Posts each event of an endpoint to a program on this machine, and prints a line for each with
+what the program answered. It is a view: deliveries go to the endpoint's URL as ever.
+
+It posts what a delivery would: the same bytes, and the headers that are sent along, without those
+that the endpoint adds, values that open something, and Kapsel's signature. One event follows the
+other. When nothing accepts connections, as while the program is built anew, it tries 5 times in 8
+seconds, says so and goes on with the next event; whatever is answered is final.
+
+It keeps how far it came, for each endpoint and server, in the user's cache folder, and goes on
+from there when it is started again, or after Kapsel was away. At first it begins with the next
+event.
+
+Examples:
+  kapsel listen --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --to localhost:3000
+  kapsel listen --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --to http://localhost:3000/webhooks --now`
+}
+
+func (c listenCmd) do(ctx context.Context, s *session) error {
+	to, err := localURL(c.To)
+	if err != nil {
+		return err
+	}
+	if c.Timeout <= 0 {
+		return settingError("--timeout: must be more than 0")
+	}
+	ep, err := s.GetEndpoint(ctx, c.Endpoint)
+	if err != nil {
+		return err
+	}
+	kept, err := placeOf(s.Server, ep.ID)
+	if err != nil {
+		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
+	}
+	l := listener{
+		session: s, to: to, timeout: c.Timeout, kept: kept, along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep),
+		// The developer says where to; nothing is kept from their own program.
+		transport: egress.New(egress.Config{Allow: []egress.AllowRule{
+			{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
+		}}),
+	}
+	from, after := "from now on", c.After
+	if after == "" && !c.Now {
+		after = kept.read()
+	}
+	if after != "" {
+		from = "from where it left off"
+		if c.After != "" {
+			from = "behind " + clean(c.After)
+		}
+	}
+	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", ep.ID, clean(ep.Name), s.Server, from, to)
+	for e, err := range s.StreamEvents(ctx, client.StreamOptions{EndpointID: ep.ID, After: after, Moved: l.keep, Lost: s.lost}) {
+		if err == nil {
+			err = l.bring(ctx, e.Event)
+		}
+		switch {
+		case ctx.Err() != nil: // interrupted, which is how it ends
+			return nil
+		case err != nil && kapselCode(err) == string(kapsel.Conflict):
+			return fmt.Errorf("begin anew with --now: %w", err)
+		case err != nil:
+			return err
+		}
+		l.keep(e.Position)
+	}
+	return nil
+}
+
+// kapselCode is the code of an error of the server, "" without one.
+func kapselCode(err error) string {
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		return refused.Code
+	}
+	return ""
+}
+
+// localURL is where to post, from what a person writes: host and port are enough.
+func localURL(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return nil, settingError("--to: must be a host with a port, such as localhost:3000, or a URL of http or https")
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	u.Fragment = ""
+	return u, nil
+}
+
+// listener posts events, one after the other.
+type listener struct {
+	*session
+	to        *url.URL
+	timeout   time.Duration
+	along     delivery.Forwarding
+	transport http.RoundTripper
+	kept      place
+	unkept    bool // it was said that the place cannot be kept
+}
+
+// brought is what became of an event.
+type brought struct {
+	EventID     string    `json:"event_id"`
+	ReceivedAt  time.Time `json:"received_at"`
+	ContentType string    `json:"content_type"`
+	Size        int64     `json:"size"`
+	Tries       int       `json:"tries"`
+	Status      int       `json:"status,omitzero"` // of the answer
+	Error       string    `json:"error,omitzero"`  // why there is none
+	Millis      float64   `json:"ms"`              // of the last try
+}
+
+// Tries of one event while nothing accepts connections.
+const (
+	localTries = 5
+	localDelay = 500 * time.Millisecond // doubled after each
+)
+
+// bring posts an event and prints what was answered. Its error is Kapsel's, not the local
+// program's.
+func (l *listener) bring(ctx context.Context, e client.Event) error {
+	var detail client.EventDetail
+	var body []byte
+	err := l.patiently(ctx, func() (err error) {
+		if detail, err = l.GetEvent(ctx, e.ID); err != nil {
+			return err
+		}
+		body, err = l.GetPayload(ctx, e.ID)
+		return err
+	})
+	b := brought{EventID: e.ID, ReceivedAt: e.ReceivedAt, ContentType: e.ContentType, Size: e.Size}
+	switch {
+	case kapselCode(err) == string(kapsel.NotFound):
+		b.Error = "retention has deleted the event"
+	case err != nil:
+		return err
+	default:
+		l.post(ctx, detail, body, &b)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // it is posted again next time
+	}
+	if l.JSON || l.Quiet {
+		return l.show(b, b.EventID, nil)
+	}
+	answer := strconv.Itoa(b.Status) + " " + http.StatusText(b.Status)
+	if b.Error != "" {
+		answer = "no answer: " + b.Error
+		if b.Tries > 1 {
+			answer += fmt.Sprintf(", %d times; going on with the next", b.Tries)
+		}
+	}
+	return printed(fmt.Fprintf(l.out, "%s  %s  %.0f ms\n", eventLine(e), strings.TrimSpace(answer), b.Millis))
+}
+
+// patiently asks Kapsel until it answers.
+func (l *listener) patiently(ctx context.Context, request func() error) error {
+	for delay := localDelay; ; delay = min(2*delay, 10*time.Second) {
+		err := request()
+		var refused *client.Error
+		if err == nil || errors.As(err, &refused) && refused.Status < 500 && refused.Status != http.StatusTooManyRequests || !pause(ctx, delay) {
+			return err
+		}
+	}
+}
+
+// pause waits, and reports whether the context has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// post brings an event to the local program.
+func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, b *brought) {
+	for delay := localDelay; ; delay *= 2 {
+		b.Tries++
+		start := time.Now()
+		var code kapsel.Code
+		b.Status, code, b.Error = l.exchange(ctx, e, body, b.Tries)
+		b.Millis = float64(time.Since(start).Microseconds()) / 1000
+		if code != kapsel.ConnectionRefused || b.Tries == localTries || !pause(ctx, delay) {
+			return
+		}
+	}
+}
+
+// exchange posts once. text says why there is no status.
+func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []byte, try int) (status int, code kapsel.Code, text string) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.to, l.header(e, try), body))
+	if err != nil {
+		code, text = egress.Classify(err)
+		return 0, code, text
+	}
+	egress.ReadBody(resp, 0, egress.BodyRead)
+	return resp.StatusCode, "", ""
+}
+
+// header is what a delivery would send, but for what the endpoint adds and what signs it.
+func (l *listener) header(e client.EventDetail, try int) http.Header {
+	h := http.Header{
+		"X-Kapsel-Event-Id":           {e.ID},
+		"X-Kapsel-Delivery-Attempt":   {strconv.Itoa(try)},
+		"X-Kapsel-Original-Timestamp": {e.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z")},
+		"User-Agent":                  {"Kapsel/" + buildVersion()},
+	}
+	if e.ContentType != "" && l.along.ContentType() {
+		h.Set("Content-Type", e.ContentType)
+	}
+	received := make(kapsel.Header, 0, len(e.Headers))
+	for _, f := range e.Headers {
+		if len(f) == 2 && f[1] != secret.Redacted { // a value that opens something
+			received = append(received, kapsel.HeaderField{Name: f[0], Value: f[1]})
+		}
+	}
+	for name, value := range l.along.Of(received) {
+		if name == "User-Agent" { // kept: the sender's in place of ours
+			h.Del(name)
+		}
+		h[name] = append(h[name], value)
+	}
+	return h
+}
+
+// keep remembers how far it came. A place that cannot be kept is no reason to stop.
+func (l *listener) keep(position string) {
+	if err := l.kept.write(position); err != nil && !l.unkept {
+		l.unkept = true
+		fmt.Fprintf(l.err, "kapsel: what was posted is not remembered: %v\n", err)
+	}
+}
+
+// place is the file that holds how far an endpoint's events were posted; "" is none.
+type place string
+
+// placeOf is the file of an endpoint of a server.
+func placeOf(server, endpoint string) (place, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(strings.TrimRight(server, "/") + "\n" + endpoint))
+	return place(filepath.Join(cache, "kapsel", "listen", hex.EncodeToString(sum[:16])+".json")), nil
+}
+
+// placed is what the file holds, in JSON.
+type placed struct {
+	After string `json:"after"`
+}
+
+// read is the position, "" where none is kept. A file that cannot be read counts as none.
+func (p place) read() string {
+	var kept placed
+	if text, err := os.ReadFile(string(p)); err == nil {
+		_ = json.Unmarshal(text, &kept)
+	}
+	return kept.After
+}
+
+// write keeps a position. Whenever the process dies, the file has this one or the one before;
+// after a crash of the machine it may have an older one, and some events are posted again.
+func (p place) write(position string) error {
+	if p == "" {
+		return nil
+	}
+	text, err := json.Marshal(placed{position})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(string(p)), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(string(p)), "*.tmp") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), string(p))
+	}
+	if err != nil {
+		if gone := os.Remove(f.Name()); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
+}

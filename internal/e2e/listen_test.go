@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+)
+
+// local is a program on the developer's machine, and what it got.
+type local struct {
+	*httptest.Server
+	mu     sync.Mutex
+	bodies map[string]string      // by event
+	header map[string]http.Header // by event
+}
+
+func newLocal(t *testing.T) *local {
+	l := &local{bodies: map[string]string{}, header: map[string]http.Header{}}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		id := r.Header.Get("X-Kapsel-Event-Id")
+		l.bodies[id], l.header[id] = string(body), r.Header
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+// heard is what kapsel listen prints of an event.
+type heard struct {
+	EventID     string `json:"event_id"`
+	ContentType string `json:"content_type"`
+	Size        int64  `json:"size"`
+	Status      int    `json:"status"`
+	Error       string `json:"error"`
+}
+
+// listening is kapsel listen while it runs.
+type listening struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan heard // closed at its end
+	said  *bytes.Buffer
+}
+
+// listen starts kapsel listen for an endpoint and waits until it follows the stream. The
+// folder keeps how far it comes.
+func (w *world) listen(ep bench.Endpoint, to, folder string, args ...string) *listening {
+	w.t.Helper()
+	l := &listening{t: w.t, lines: make(chan heard, 10_000), said: &bytes.Buffer{}}
+	l.cmd = exec.Command(program(w.t), append([]string{"listen", "--endpoint", ep.ID, "--to", to, "--json"}, args...)...)
+	l.cmd.Env = []string{"XDG_CACHE_HOME=" + folder, "KAPSEL_URL=" + w.nodes[0].URL, "KAPSEL_API_KEY=" + w.nodes[0].AdminKey}
+	out, err := l.cmd.StdoutPipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	l.cmd.Stderr = l.said
+	if err := l.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		defer close(l.lines)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var h heard
+			if err := json.Unmarshal(lines.Bytes(), &h); err != nil {
+				h.Error = lines.Text()
+			}
+			l.lines <- h
+		}
+	}()
+	w.t.Cleanup(func() {
+		l.cmd.Process.Kill()
+		l.cmd.Wait()
+		if w.t.Failed() {
+			w.t.Logf("kapsel listen said:\n%s", l.said)
+		}
+	})
+	return l
+}
+
+// begun waits until the place that is kept in a folder is there: the stream has begun.
+func begun(t *testing.T, folder string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		files, err := os.ReadDir(folder + "/kapsel/listen")
+		for _, f := range files {
+			if info, err := f.Info(); err == nil && strings.HasSuffix(f.Name(), ".json") {
+				if info.Mode().Perm() != 0o600 {
+					t.Fatalf("%s has mode %v", f.Name(), info.Mode())
+				}
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("kapsel listen has kept no place: %v", err)
+		}
+	}
+}
+
+// next is the next event that it prints.
+func (l *listening) next() heard {
+	l.t.Helper()
+	select {
+	case h, ok := <-l.lines:
+		if !ok {
+			l.t.Fatalf("kapsel listen ended")
+		}
+		return h
+	case <-time.After(time.Minute):
+		l.t.Fatal("kapsel listen prints nothing for a minute")
+	}
+	return heard{}
+}
+
+// interrupt ends it as Ctrl-C does, and returns what it still prints.
+func (l *listening) interrupt() (rest []heard) {
+	l.t.Helper()
+	if err := l.cmd.Process.Signal(os.Interrupt); err != nil {
+		l.t.Fatal(err)
+	}
+	for h := range l.lines {
+		rest = append(rest, h)
+	}
+	if err := l.cmd.Wait(); err != nil {
+		l.t.Errorf("kapsel listen ended with %v", err)
+	}
+	return rest
+}
+
+// TestListen_EveryEventOnce: webhooks show up with what the local program answered. The server
+// is killed and started again while more come, and kapsel listen is ended and started again;
+// nothing is missed, and nothing shown twice.
+func TestListen_EveryEventOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		there, folder := newLocal(t), t.TempDir()
+		ep, other := w.endpoint("listened", nil), w.endpoint("other", nil)
+		l := w.listen(ep, there.URL, folder)
+		begun(t, folder)
+
+		req, err := http.NewRequestWithContext(w.ctx, http.MethodPost, w.nodes[0].URL+"/ingest/"+ep.ID, strings.NewReader("a=1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"Content-Type": "application/x-www-form-urlencoded", "X-Custom": "kept", "Authorization": "Bearer theirs",
+			"X-Api-Key": "theirs", "X-Forwarded-For": "1.2.3.4", "webhook-signature": "v1,forged", "Idempotency-Key": "k",
+		} {
+			req.Header.Set(name, value)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer struct {
+			EventID string `json:"event_id"`
+		}
+		err = json.NewDecoder(resp.Body).Decode(&answer)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := l.next()
+		if want := (heard{answer.EventID, "application/x-www-form-urlencoded", 3, 202, ""}); first != want {
+			t.Errorf("printed %+v, want %+v", first, want)
+		}
+		there.mu.Lock()
+		h := there.header[answer.EventID]
+		if there.bodies[answer.EventID] != "a=1" || h.Get("X-Custom") != "kept" || h.Get("Content-Type") != "application/x-www-form-urlencoded" ||
+			h.Get("Idempotency-Key") != "k" || h.Get("X-Kapsel-Original-Timestamp") == "" {
+			t.Errorf("the local program got %q with %v", there.bodies[answer.EventID], h)
+		}
+		for _, name := range []string{"Authorization", "X-Api-Key", "X-Forwarded-For", "Webhook-Signature", "Webhook-Id"} {
+			if h.Get(name) != "" {
+				t.Errorf("the local program got %s: %s", name, h.Get(name))
+			}
+		}
+		there.mu.Unlock()
+
+		s, noise := w.send(4, ep, 5*time.Millisecond), w.send(1, other, 5*time.Millisecond)
+		shown := []heard{first}
+		for kill := range count(2, 10) {
+			for s.acked() < (kill+1)*100 {
+				time.Sleep(5 * time.Millisecond)
+			}
+			if err := w.nodes[0].Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.nodes[0].Start(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+			shown = append(shown, l.next())
+			if kill == 0 { // it goes on from where it is interrupted
+				shown = append(shown, l.interrupt()...)
+				l = w.listen(ep, there.URL, folder)
+				shown = append(shown, l.next()) // before the next kill: it does not wait for a server at its start
+			}
+		}
+		s.end()
+		noise.end()
+		for len(shown) < s.acked()+1 {
+			shown = append(shown, l.next())
+		}
+		shown = append(shown, l.interrupt()...)
+
+		times := map[string]int{}
+		for _, h := range shown {
+			if times[h.EventID]++; h.Status != 202 || h.Error != "" {
+				t.Errorf("printed %+v", h)
+			}
+		}
+		for key, id := range s.events {
+			if times[id] != 1 {
+				t.Errorf("event %s (key %s) was shown %d times", id, key, times[id])
+			}
+		}
+		if len(times) != len(s.events)+1 {
+			t.Errorf("%d events were shown, want %d", len(times), len(s.events)+1)
+		}
+		t.Logf("%d events", len(times))
+	})
+}
+
+// TestListen_LocalProgramIsDown: it says so, and goes on with the next event.
+func TestListen_LocalProgramIsDown(t *testing.T) {
+	w := newWorld(t, "")
+	there, folder := newLocal(t), t.TempDir()
+	ep := w.endpoint("listened", nil)
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	l := w.listen(ep, nobody.URL, folder)
+	begun(t, folder)
+	w.post(ep, 1)
+	missed := l.next()
+	if missed.Status != 0 || missed.Error != "the connection was refused" {
+		t.Errorf("printed %+v", missed)
+	}
+	l.interrupt()
+	l = w.listen(ep, there.URL, folder)
+	w.post(ep, 2) // the first again, which is a duplicate, and another
+	if got := l.next(); got.EventID == missed.EventID || got.Status != 202 {
+		t.Errorf("printed %+v after %+v", got, missed)
+	}
+	l.interrupt()
+	l = w.listen(ep, there.URL, folder, "--after", "0")
+	if got := l.next(); got.EventID != missed.EventID || got.Status != 202 {
+		t.Errorf("from the beginning it printed %+v, want %s", got, missed.EventID)
+	}
+}
