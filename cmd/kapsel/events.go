@@ -69,7 +69,7 @@ nothing is missed meanwhile.
 Examples:
   kapsel events tail
   kapsel events tail --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --json
-  kapsel events tail --after evt_01m84z2d7vf9zws4jxr1p6y3kb -q`
+  kapsel events tail --after evt_01m84z2d7vf9zws4jxr1p6y3kb`
 }
 
 func (c eventsTail) do(ctx context.Context, s *session) error {

@@ -92,14 +92,15 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 			err = l.bring(ctx, e.Event)
 		}
 		switch {
+		case err == nil:
+			l.keep(e.Position) // also when it was interrupted meanwhile: this one is done
 		case ctx.Err() != nil: // interrupted, which is how it ends
 			return nil
-		case err != nil && kapselCode(err) == string(kapsel.Conflict):
+		case kapselCode(err) == string(kapsel.Conflict):
 			return fmt.Errorf("begin anew with --now: %w", err)
-		case err != nil:
+		default:
 			return err
 		}
-		l.keep(e.Position)
 	}
 	return nil
 }
