@@ -346,7 +346,7 @@ type Attempt struct {
 
 // AttemptCounts is in answers.
 type AttemptCounts struct {
-	Total        int64 `json:"total"`
+	Total        int64 `json:"total"`         // All of them
 	Succeeded    int64 `json:"succeeded"`     // Answered 2xx
 	ClientErrors int64 `json:"client_errors"` // Answered 3xx or 4xx (E2003)
 	ServerErrors int64 `json:"server_errors"` // Answered 5xx (E2004)
@@ -398,10 +398,10 @@ type Delivery struct {
 
 // DeliveryCounts is in answers.
 type DeliveryCounts struct {
-	Delivered  int64 `json:"delivered"`
-	Failed     int64 `json:"failed"`
-	DeadLetter int64 `json:"dead_letter"`
-	Canceled   int64 `json:"canceled"`
+	Delivered  int64 `json:"delivered"`   // Answered 2xx
+	Failed     int64 `json:"failed"`      // Refused by the destination
+	DeadLetter int64 `json:"dead_letter"` // Attempts used up
+	Canceled   int64 `json:"canceled"`    // By a person, or their endpoint is gone
 }
 
 // Endpoint is in answers.
@@ -468,12 +468,12 @@ type EndpointPatch struct {
 
 // EndpointStats is in answers.
 type EndpointStats struct {
-	EndpointID string          `json:"endpoint_id"`
-	Interval   string          `json:"interval"` // hour, day
-	Since      time.Time       `json:"since"`    // When the first interval begins
-	Until      time.Time       `json:"until"`    // When the last interval ends
-	Total      Stats           `json:"total"`
-	Intervals  []StatsInterval `json:"intervals"` // All of them, the oldest first, also those in which nothing was counted
+	EndpointID string          `json:"endpoint_id"` // The endpoint that it belongs to
+	Interval   string          `json:"interval"`    // How long an interval is; hour, day
+	Since      time.Time       `json:"since"`       // When the first interval begins
+	Until      time.Time       `json:"until"`       // When the last interval ends
+	Total      Stats           `json:"total"`       // All intervals together
+	Intervals  []StatsInterval `json:"intervals"`   // All of them, the oldest first, also those in which nothing was counted
 }
 
 // Event is in answers.
@@ -543,8 +543,8 @@ type KeyInput struct {
 // Latency is in answers.
 type Latency struct {
 	P50Ms *float64 `json:"p50_ms"` // Half of the attempts that were answered, or ran into the time-out, took no longer. Estimated from buckets that double: off by less than a factor of 2. null: there was none
-	P95Ms *float64 `json:"p95_ms"`
-	P99Ms *float64 `json:"p99_ms"`
+	P95Ms *float64 `json:"p95_ms"` // As p50_ms, of 95 in 100
+	P99Ms *float64 `json:"p99_ms"` // As p50_ms, of 99 in 100
 }
 
 // Limits is in requests and answers.
@@ -590,9 +590,9 @@ type Providers struct {
 
 // Quota is in answers.
 type Quota struct {
-	Limit     *int64    `json:"limit"` // null: no limit
-	Used      int64     `json:"used"`
-	Remaining *int64    `json:"remaining"`
+	Limit     *int64    `json:"limit"`     // null: no limit
+	Used      int64     `json:"used"`      // Of it, so far
+	Remaining *int64    `json:"remaining"` // What is left of it; null: no limit
 	ResetsAt  time.Time `json:"resets_at"` // When it begins anew
 }
 
@@ -680,19 +680,19 @@ type SigningKeys struct {
 
 // Stats is in answers.
 type Stats struct {
-	Attempts    AttemptCounts  `json:"attempts"`
-	Deliveries  DeliveryCounts `json:"deliveries"`
+	Attempts    AttemptCounts  `json:"attempts"`     // Tries, by how they ended
+	Deliveries  DeliveryCounts `json:"deliveries"`   // Deliveries that ended, by how
 	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
-	Latency     Latency        `json:"latency"`
+	Latency     Latency        `json:"latency"`      // How long the destination took
 }
 
 // StatsInterval is in answers.
 type StatsInterval struct {
-	Start       time.Time      `json:"start"`
-	Attempts    AttemptCounts  `json:"attempts"`
-	Deliveries  DeliveryCounts `json:"deliveries"`
+	Start       time.Time      `json:"start"`        // When it begins
+	Attempts    AttemptCounts  `json:"attempts"`     // Tries, by how they ended
+	Deliveries  DeliveryCounts `json:"deliveries"`   // Deliveries that ended, by how
 	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
-	Latency     Latency        `json:"latency"`
+	Latency     Latency        `json:"latency"`      // How long the destination took
 }
 
 // Tenant is in answers.
@@ -720,19 +720,19 @@ type TenantPatch struct {
 
 // Usage is in answers.
 type Usage struct {
-	Events     int64 `json:"events"` // Accepted
-	Bytes      int64 `json:"bytes"`  // Of their bodies
-	Attempts   int64 `json:"attempts"`
+	Events     int64 `json:"events"`     // Accepted
+	Bytes      int64 `json:"bytes"`      // Of their bodies
+	Attempts   int64 `json:"attempts"`   // Tries to deliver
 	Deliveries int64 `json:"deliveries"` // That ended, in whatever state
 	Delivered  int64 `json:"delivered"`  // Of the deliveries, those that were answered 2xx
 }
 
 // UsageDay is in answers.
 type UsageDay struct {
-	Day        string `json:"day"`
-	Events     int64  `json:"events"` // Accepted
-	Bytes      int64  `json:"bytes"`  // Of their bodies
-	Attempts   int64  `json:"attempts"`
+	Day        string `json:"day"`        // Its date, in UTC
+	Events     int64  `json:"events"`     // Accepted
+	Bytes      int64  `json:"bytes"`      // Of their bodies
+	Attempts   int64  `json:"attempts"`   // Tries to deliver
 	Deliveries int64  `json:"deliveries"` // That ended, in whatever state
 	Delivered  int64  `json:"delivered"`  // Of the deliveries, those that were answered 2xx
 }
@@ -747,9 +747,9 @@ type UsageReport struct {
 	TenantID *string      `json:"tenant_id"` // null: all tenants together
 	Since    time.Time    `json:"since"`     // When the first day begins
 	Until    time.Time    `json:"until"`     // When the last day ends
-	Total    Usage        `json:"total"`
-	Days     []UsageDay   `json:"days"`   // All of them, the oldest first, also those on which nothing was counted
-	Limits   *UsageLimits `json:"limits"` // Of this month, whatever is asked for; null: all tenants together have none
+	Total    Usage        `json:"total"`     // All days together
+	Days     []UsageDay   `json:"days"`      // All of them, the oldest first, also those on which nothing was counted
+	Limits   *UsageLimits `json:"limits"`    // Of this month, whatever is asked for; null: all tenants together have none
 }
 
 // Verdict is in answers.

@@ -25,12 +25,6 @@ const (
 func (a *api) stream() {
 	op := huma.Operation{
 		OperationID: "stream-events", Method: http.MethodGet, Path: "/v1/events/stream", Summary: "Follow events as they come in", Tags: []string{"Events"},
-		Description: "Server-sent events: each event, as the list shows it, once a stream, in the order in which events become visible; from now on, " +
-			"or behind a position. Every message has the position behind it as its `id`, also those without data that say how far the stream is; " +
-			"sent back as `Last-Event-ID` or `after` it resumes the stream, with nothing missing, on any node and after any restart. " +
-			"`status` is the event's when it was read; the stream does not tell of its changes.\n\n" +
-			"Something is sent every 15 seconds. A client that does not read for 10 seconds is dropped. The stream ends when the key is revoked or expires, " +
-			"when the tenant is deleted and when the server stops; connect again. A tenant may have 100 streams open at a node (E1004).",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The stream",
 			Content: map[string]*huma.MediaType{"text/event-stream": {
@@ -42,7 +36,7 @@ func (a *api) stream() {
 			}},
 		}},
 	}
-	add(a, readers, op, a.streamEvents)
+	add(a, readers, fails(op, failure{409, kapsel.Conflict}, failure{429, kapsel.RateLimited}), a.streamEvents)
 }
 
 // StreamQuery is what a stream is of, and where it begins.

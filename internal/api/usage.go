@@ -14,14 +14,12 @@ import (
 func (a *api) usage() {
 	add(a, readers, huma.Operation{
 		OperationID: "get-endpoint-stats", Method: http.MethodGet, Path: "/v1/endpoints/{id}/stats", Tags: []string{"Endpoints"},
-		Summary:     "Count an endpoint's attempts and deliveries by hour or day, with success rate and latency",
-		Description: "Attempts count in the hour in which they ended. Those of test events, replays and lost nodes count, too. Counts are kept 90 days",
+		Summary: "Count an endpoint's attempts and deliveries by hour or day, with success rate and latency",
 	}, a.getEndpointStats)
-	add(a, readers, huma.Operation{
+	add(a, readers, fails(huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/usage", Tags: []string{"Tenants"},
-		Summary:     "Count events, bytes and deliveries by day, against the tenant's limits",
-		Description: "Days and months are of UTC. Test events count, duplicates do not. Counts are kept 400 days. The admin key gets those of all tenants together, or of tenant_id",
-	}, a.getUsage)
+		Summary: "Count events, bytes and deliveries by day, against the tenant's limits",
+	}, failure{404, kapsel.NotFound}), a.getUsage)
 }
 
 // Limits of one answer.
