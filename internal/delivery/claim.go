@@ -72,6 +72,7 @@ func (e *Engine) lookAt(g *gate, t time.Time) {
 // dueAt notes that a delivery of the gate waits in the store from a time on.
 func (e *Engine) dueAt(g *gate, t time.Time) {
 	g.notes++
+	e.meter(g)
 	if g.nextDue.IsZero() || t.Before(g.nextDue) {
 		g.nextDue = t
 	}

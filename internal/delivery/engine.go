@@ -7,8 +7,8 @@
 // holds is marked so in the store, and is taken over when the node's lease ends.
 //
 // Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
-// claim.go (what waits in the store), gate.go and turns.go (what may start), send.go (the
-// exchange), record.go (its outcome).
+// claim.go (what waits in the store), gate.go and turns.go (what may start), shares.go (what
+// of the limits is this node's), send.go (the exchange), record.go (its outcome).
 package delivery
 
 import (
@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +52,8 @@ type Engine struct {
 	metrics  *metrics
 	couriers couriers
 
-	wake chan struct{} // the claim loop has something to do
+	wake    chan struct{} // the claim loop has something to do
+	recount chan struct{} // another node may be there
 
 	mu        sync.Mutex // guards all that follows, and every gate
 	node      kapsel.NodeID
@@ -61,8 +61,7 @@ type Engine struct {
 	renewedAt time.Time // … and by the store's
 	judging   bool      // a take-over is under way
 	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
-	nodes     int       // alive, this one included
-	rank      int       // of this node among them
+	shares    shares
 	stopping  bool
 	gates     map[kapsel.EndpointID]*gate
 	turns     turns     // gates with something ready, for the next free worker
@@ -99,12 +98,14 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		Config:  cfg,
 		wake:    make(chan struct{}, 1),
+		recount: make(chan struct{}, 1),
 		gates:   map[kapsel.EndpointID]*gate{},
 		running: map[*gate]struct{}{},
 		held:    map[kapsel.AttemptID]struct{}{},
 		doubts:  map[kapsel.NodeID]time.Time{},
 		claims:  map[int64]int{},
 	}
+	e.shares.active = map[*gate]struct{}{}
 	e.cut, e.cutNow = context.WithCancel(context.Background())
 	e.last, e.giveUp = context.WithCancel(context.Background())
 	e.couriers.engine = e
@@ -121,32 +122,9 @@ func (e *Engine) Join(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	e.node, e.renewed, e.renewedAt, e.nodes, e.rank = node, asked, now, max(1, e.nodes), 0
+	e.node, e.renewed, e.renewedAt = node, asked, now
 	e.mu.Unlock()
-	return e.census(ctx)
-}
-
-// census counts the nodes alive, for this node's share of what endpoints allow.
-func (e *Engine) census(ctx context.Context) error {
-	alive, err := e.Store.Nodes(ctx, e.Clock.Now())
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	nodes, rank := max(1, len(alive)), max(0, slices.Index(alive, e.node))
-	if nodes == e.nodes && rank == e.rank {
-		return nil
-	}
-	e.nodes, e.rank = nodes, rank
-	now := e.Clock.Now()
-	for _, g := range e.gates {
-		e.setEndpoint(g, g.ep, now)
-		if len(g.ready) > 0 {
-			e.turns.add(g)
-		}
-	}
-	return nil
+	return e.share(ctx)
 }
 
 // Run works until ctx ends, then stops: nothing starts any more, what is held unsent goes
@@ -161,6 +139,7 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	lease.Go(func() { e.leaseLoop(alive) })
 	loops.Go(func() { e.claimLoop(ctx) })
 	loops.Go(func() { e.takeOverLoop(ctx) })
+	loops.Go(func() { e.shareLoop(ctx) })
 	<-ctx.Done()
 
 	end := time.NewTimer(grace)
@@ -258,8 +237,11 @@ func (e *Engine) renew(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.renewed, e.renewedAt = asked, now
+	alone := e.shares.alone()
 	e.mu.Unlock()
-	err = e.census(ctx)
+	if alone {
+		err = e.share(ctx)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dispatch()
@@ -408,6 +390,10 @@ func (e *Engine) settingsChanged(s store.Settings) {
 	}
 	e.dispatch()
 	e.poke()
+	select { // also a node that joins counts as a change
+	case e.recount <- struct{}{}:
+	default:
+	}
 }
 
 // background runs f as work that stopping waits for.

@@ -27,7 +27,8 @@ type gate struct {
 	epoch   int            // counts changes of the circuit's state: older exchanges do not count
 	window  breaker.Window // of this node, while the circuit is closed
 	bucket  ratelimit.Bucket
-	probing bool // this node's probe is being claimed, sent or recorded
+	share   share // of the endpoint's limits
+	probing bool  // this node's probe is being claimed, sent or recorded
 
 	earned     int // exchanges at once that the destination has earned
 	running    int
@@ -83,11 +84,7 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 		return
 	}
 	g.ep = ep
-	if r := ep.RateLimit; r != nil {
-		g.bucket.Set(r.PerSecond/float64(max(1, e.nodes)), r.Burst, time.Now())
-	} else {
-		g.bucket = ratelimit.Bucket{} // no limit
-	}
+	e.divide(g)
 	if !g.admits() {
 		e.giveBackReady(g)
 	} else if !g.nextDue.IsZero() {
@@ -122,16 +119,8 @@ func (g *gate) admits() bool {
 func (g *gate) open(now time.Time) bool { return g.admits() && breaker.Allows(g.circuit, now) }
 
 // limit is how many exchanges this node may have running to the endpoint: what it earned,
-// at most this node's share of its concurrency. Of a concurrency that the nodes do not
-// divide evenly, each endpoint's rest goes to other nodes.
-func (e *Engine) limit(g *gate) int {
-	c, n := max(1, g.ep.Concurrency), max(1, e.nodes)
-	share := c / n
-	if (e.rank+int(g.ep.Part))%n < c%n {
-		share++
-	}
-	return min(g.earned, share)
-}
+// at most this node's share of its concurrency.
+func (e *Engine) limit(g *gate) int { return min(g.earned, g.share.places) }
 
 // slowNow reports whether the endpoint counts as slow: its latest exchange ended without an
 // answer, or all that run are older than a second.
@@ -328,6 +317,9 @@ func (e *Engine) occupy(g *gate, now time.Time) {
 	}
 	g.running++
 	g.lastStart = now
+	e.meter(g)
+	g.share.started++
+	g.share.most = max(g.share.most, g.running)
 	e.running[g] = struct{}{}
 	e.busy++
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// besides is a store in which other nodes are alive, too.
+// besides is a store in which other nodes are alive, too, that demand what this one does: what
+// waits in the store, waits for all.
 type besides struct {
 	store.Store
 	others *atomic.Pointer[[]kapsel.NodeID]
@@ -27,6 +28,18 @@ func (b besides) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, err
 	return nodes, err
 }
 
+func (b besides) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) (all []store.NodeDemands, err error) {
+	theirs := slices.Clone(own)
+	for i := range theirs {
+		theirs[i].Held = 0
+	}
+	nodes, err := b.Nodes(ctx, now)
+	for _, id := range nodes {
+		all = append(all, store.NodeDemands{Node: id, At: now, Demands: theirs})
+	}
+	return all, err
+}
+
 // Ids that sort before and after those of a bubble's processes.
 var first, last = kapsel.NodeID{15: 1}, kapsel.NodeID{0xff}
 
@@ -35,7 +48,7 @@ func among(t *testing.T, test func(t *testing.T, w *sim.World, come func(others 
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var others atomic.Pointer[[]kapsel.NodeID]
 		w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return besides{s, &others} }
-		test(t, w, func(ids ...kapsel.NodeID) { others.Store(&ids); w.Pass(2100 * time.Millisecond) })
+		test(t, w, func(ids ...kapsel.NodeID) { others.Store(&ids); w.Pass(3100 * time.Millisecond) })
 	})
 }
 

@@ -30,8 +30,8 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 	switch {
 	case !g.open(now),
 		!g.nextDue.IsZero() && !g.nextDue.After(now), // older work waits
-		room <= 0,
-		g.rated(now).After(now),
+		room <= 0 && e.refused(g),
+		g.rated(now).After(now) && e.refused(g),
 		e.free() <= 0,
 		e.fresh >= max(1, e.Workers*3/4) && e.older(), // the last quarter is for older work
 		!e.Budget.Delivery(int64(size)):

@@ -79,6 +79,7 @@ type Handler struct {
 func New(cfg Config) *Handler {
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
 	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
+	cfg.Engine.ShareTenants(h.limits.Asked)
 	return h
 }
 
@@ -261,8 +262,9 @@ func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
 type rate struct {
 	h         *Handler
 	tenant    kapsel.TenantID
-	perSecond float64
-	burst     int
+	perSecond float64 // of this node
+	burst     int     // …
+	limit     int     // burst of all nodes together
 }
 
 func (h *Handler) rate(ctx context.Context, ep *kapsel.Endpoint) (*rate, error) {
@@ -278,7 +280,8 @@ func (h *Handler) rate(ctx context.Context, ep *kapsel.Endpoint) (*rate, error) 
 	if limits.IngestBurst != nil {
 		burst = *limits.IngestBurst
 	}
-	return &rate{h, tenant.ID, *limits.IngestPerSecond, burst}, nil
+	part := h.Engine.TenantPart(tenant.ID, *limits.IngestPerSecond)
+	return &rate{h, tenant.ID, *limits.IngestPerSecond * part, ratelimit.BurstPart(burst, part), burst}, nil
 }
 
 // tell says in the answer, whatever it will be, what is left of the rate.
@@ -303,7 +306,7 @@ func (l *rate) take(w http.ResponseWriter) error {
 }
 
 func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) {
-	w.Header().Set("X-RateLimit-Limit", strconv.Itoa(l.burst))
+	w.Header().Set("X-RateLimit-Limit", strconv.Itoa(l.limit))
 	w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
 	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(int((reset+time.Second-1)/time.Second)))
 }

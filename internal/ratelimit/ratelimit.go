@@ -5,6 +5,8 @@
 // perSecond of them come back. Times are parameters; one that lies before the latest seen
 // counts as that one, so that clocks read out of order give nobody extra tokens. A burst
 // below 1 counts as 1.
+//
+// Part and Places divide a limit between nodes that share it.
 package ratelimit
 
 import (
@@ -18,8 +20,9 @@ import (
 // Bucket is the token bucket of one thing. The zero Bucket limits nothing. It is not safe
 // for concurrent use, and must not be copied once Set.
 type Bucket struct {
-	lim  *rate.Limiter // nil: no limit
-	last time.Time     // the latest time seen
+	lim   *rate.Limiter // nil: no limit
+	last  time.Time     // the latest time seen
+	asked int           // of a Limiter: tokens asked for since it was last told
 }
 
 // Set changes the bucket's limits. The tokens in it stay, as far as they fit.
@@ -94,7 +97,29 @@ type Limiter[K comparable] struct {
 // long until there is one more of them (0: the bucket is full): after a refusal, when to try
 // again.
 func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (ok bool, remaining int, reset time.Duration) {
-	return l.ask(key, perSecond, burst, now, (*Bucket).Take)
+	return l.ask(key, perSecond, burst, now, func(b *Bucket, now time.Time) bool { b.asked++; return b.Take(now) })
+}
+
+// Asked tells of each key how many tokens were asked for since the last call, granted or
+// not, and at what rate they come back. Buckets that were dropped meanwhile are left out:
+// little was asked of them.
+func (l *Limiter[K]) Asked() map[K]Asked {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[K]Asked)
+	for key, b := range l.buckets {
+		if b.asked > 0 {
+			all[key] = Asked{b.asked, float64(b.lim.Limit())}
+			b.asked = 0
+		}
+	}
+	return all
+}
+
+// Asked is how much was asked of a bucket, and its rate.
+type Asked struct {
+	Tokens    int
+	PerSecond float64
 }
 
 // Look tells what Allow would, and takes nothing.

@@ -79,7 +79,8 @@ type Accepted struct {
 // Queue is what the delivery engine needs.
 type Queue interface {
 	// Join makes a node known, alive until now+lease. On SQLite, whose file has one process,
-	// it also marks all other nodes dead.
+	// it also marks all other nodes dead; elsewhere it adds one to the settings counter, so
+	// that the others soon know.
 	Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error
 	// Renew extends the node's lease, on a connection of its own. Conflict: the node was
 	// marked dead; it must stop all work and join again under a new id.
@@ -88,6 +89,11 @@ type Queue interface {
 	Leave(ctx context.Context, node kapsel.NodeID) error
 	// Nodes are the nodes alive at now, in the order of their ids.
 	Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error)
+	// Demands tells what a node demands of shared limits, in place of what it told before, and
+	// returns what each node alive at now has told, in the order of their ids. What is told
+	// goes with the node's lease, and nothing is told for a node that is dead. At most
+	// MaxDemands are kept. The row of the node itself may be what it told before.
+	Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []Demand) ([]NodeDemands, error)
 	// TakeOver marks nodes whose lease ended before now as dead (compare-and-set), and moves
 	// up to limit of the deliveries that dead nodes hold: each gets an attempt row
 	// OutcomeUnknown under its claim token and goes to where Lost{Takeover: true} leads.

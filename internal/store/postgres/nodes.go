@@ -21,6 +21,9 @@ func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lea
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errDead()
 		}
+		if err == nil {
+			_, err = nextRevision(ctx, tx)
+		}
 		return err
 	})
 }
@@ -57,6 +60,17 @@ func (s *Store) Leave(ctx context.Context, node kapsel.NodeID) error {
 func (s *Store) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error) {
 	return list(ctx, s, engine, func(r *row) kapsel.NodeID { return r.id() },
 		"SELECT id FROM nodes WHERE NOT dead AND lease_until >= $1 ORDER BY id", now)
+}
+
+// Demands tells and asks what nodes demand; see store.Queue. It is one statement, so that a
+// process that is stopped in the middle holds no lock on its row.
+func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
+	return list(ctx, s, func(r *row) store.NodeDemands {
+		return store.NodeDemands{Node: r.id(), At: r.time(), Demands: store.DecodeDemands(r.next(-1))}
+	}, `
+		WITH told AS (UPDATE nodes SET demands = $3, told_at = $2 WHERE id = $1 AND NOT dead)
+		SELECT id, told_at, demands FROM nodes WHERE NOT dead AND lease_until >= $2 ORDER BY id`,
+		id(node), now, store.EncodeDemands(own))
 }
 
 // TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last

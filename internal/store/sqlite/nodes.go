@@ -54,6 +54,20 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID
 	return nodes, err
 }
 
+// Demands implements store.Queue. The file has one process: it shares with nobody, so what it
+// demands is not kept.
+func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) (all []store.NodeDemands, err error) {
+	alive, err := s.Nodes(ctx, now)
+	for _, id := range alive {
+		one := store.NodeDemands{Node: id}
+		if id == node {
+			one.At, one.Demands = now, own[:min(len(own), store.MaxDemands)]
+		}
+		all = append(all, one)
+	}
+	return all, err
+}
+
 // TakeOver implements store.Queue.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
 	moved, err = s.inUnits(ctx, limit, 100, func(c *conn, limit int) (int, error) { return s.takeOver(c, now, limit) })

@@ -94,6 +94,10 @@ func (f *faulty) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, err
 	return try(f, "Nodes", func() ([]kapsel.NodeID, error) { return f.Store.Nodes(ctx, now) })
 }
 
+func (f *faulty) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
+	return try(f, "Demands", func() ([]store.NodeDemands, error) { return f.Store.Demands(ctx, node, now, own) })
+}
+
 func (f *faulty) TakeOver(ctx context.Context, now time.Time, limit int) (int, error) {
 	return try(f, "TakeOver", func() (int, error) { return f.Store.TakeOver(ctx, now, limit) })
 }

@@ -66,6 +66,88 @@ var nodes = []promise{
 		}
 	}},
 
+	{"nodes tell each other what they demand, as long as they live", func(w *world) {
+		demand := func(kind store.LimitKind, of [16]byte, amount float64, held int) store.Demand {
+			return store.Demand{Limit: store.Limit{Kind: kind, Of: of}, Amount: amount, Held: held}
+		}
+		tell := func(node kapsel.NodeID, own ...store.Demand) map[kapsel.NodeID]store.NodeDemands {
+			w.t.Helper()
+			all, err := w.store.Demands(w.ctx, node, w.now, own)
+			w.must(err)
+			if !slices.IsSortedFunc(all, func(a, b store.NodeDemands) int { return slices.Compare(a.Node[:], b.Node[:]) }) {
+				w.t.Errorf("not in the order of their ids: %v", all)
+			}
+			alive, err := w.store.Nodes(w.ctx, w.now)
+			w.must(err)
+			w.same("nodes", len(alive), len(all))
+			by := map[kapsel.NodeID]store.NodeDemands{}
+			for _, one := range all {
+				by[one.Node] = one
+			}
+			return by
+		}
+		nodes := w.several(3)
+		me := nodes[0]
+		first := []store.Demand{demand(store.IngestRate, w.tenant.ID, 12.5, 0), demand(store.Concurrency, w.endpoint.ID, 3, 7)}
+		if all := tell(me, first...); len(all) != len(nodes) {
+			w.t.Fatalf("%d nodes of %d are listed", len(all), len(nodes))
+		}
+		told := w.now
+		w.pass(time.Second)
+		for _, other := range nodes[1:] {
+			all := tell(other, demand(store.DeliveryRate, w.endpoint.ID, 1, 0))
+			w.same("told", store.NodeDemands{Node: me, At: told, Demands: first}, all[me])
+		}
+		second := demand(store.Concurrency, w.endpoint.ID, 4, 0)
+		tell(me, second)
+		for _, other := range nodes[1:] {
+			w.same("told anew", []store.Demand{second}, tell(other)[me].Demands)
+		}
+		tell(me)
+		for _, other := range nodes[1:] {
+			w.same("nothing demanded", store.NodeDemands{Node: me, At: w.now}, tell(other)[me])
+		}
+		w.must(w.store.Leave(w.ctx, me))
+		tell(me, second)
+		for _, other := range nodes[1:] {
+			if _, ok := tell(other)[me]; ok {
+				w.t.Error("a node that left still tells")
+			}
+		}
+	}},
+
+	{"who joins a shared database is noticed by the settings counter", func(w *world) {
+		if len(w.several(2)) < 2 {
+			return // one process: nobody is there to notice
+		}
+		before := w.settings(0).Revision
+		w.join(lease)
+		after := w.settings(before)
+		if after.Revision <= before {
+			w.t.Errorf("the counter is %d, as before", after.Revision)
+		}
+		w.same("settings changed", 0, len(after.Tenants)+len(after.Keys)+len(after.Endpoints)+len(after.Circuits))
+	}},
+
+	{"what nodes tell goes with their leases, and is bounded", func(w *world) {
+		w.join(lease)
+		other := w.join(24 * time.Hour)
+		all, err := w.store.Demands(w.ctx, other, w.now, make([]store.Demand, store.MaxDemands+1))
+		w.must(err)
+		before := len(all)
+		w.pass(lease + time.Millisecond)
+		all, err = w.store.Demands(w.ctx, other, w.now, nil)
+		w.must(err)
+		for _, one := range all {
+			if len(one.Demands) > store.MaxDemands {
+				w.t.Errorf("%d demands of one node", len(one.Demands))
+			}
+		}
+		if before > 1 && len(all) != before-1 {
+			w.t.Errorf("%d nodes tell, of %d before one's lease ended", len(all), before)
+		}
+	}},
+
 	{"a lease that was let pass can be renewed while nobody took over", func(w *world) {
 		node := w.join(lease)
 		w.pass(2 * lease)

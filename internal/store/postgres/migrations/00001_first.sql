@@ -192,10 +192,13 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
 
 -- A process from its start to its end. Dead ones stay for a while, to find what they hold.
+-- demands is what it told the others, when there are any, that it demands of shared limits.
 CREATE TABLE nodes (
     id          uuid PRIMARY KEY,
     lease_until timestamptz NOT NULL,
-    dead        boolean NOT NULL DEFAULT false
+    dead        boolean NOT NULL DEFAULT false,
+    told_at     timestamptz,
+    demands     bytea
 );
 
 CREATE TABLE duties (

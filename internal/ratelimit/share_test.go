@@ -1,0 +1,119 @@
+package ratelimit
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// demands are those of 1 to 12 nodes: none, small ones and far too large ones.
+func demands(t *rapid.T) []float64 {
+	one := rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(0, 10), rapid.Float64Range(0, 1e6))
+	return rapid.SliceOfN(one, 1, 12).Draw(t, "demands")
+}
+
+func total(of []float64) (sum float64) {
+	for _, v := range of {
+		sum += v
+	}
+	return sum
+}
+
+// TestPart: parts are never negative, together the limit, enough for each node while all
+// demand less than nine tenths of it, and little is kept from those who could use it.
+func TestPart(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := demands(t)
+		limit := rapid.Float64Range(0.01, 1e5).Draw(t, "limit")
+		all, granted, sum := total(d), 0.0, 0.0
+		for i := range d {
+			p := Part(limit, d, i)
+			if p < 0 {
+				t.Fatalf("node %d gets %v", i, p)
+			}
+			if all <= 0.9*limit && p < d[i] {
+				t.Fatalf("node %d gets %v of the %v that it demands, of %v in all", i, p, d[i], all)
+			}
+			sum += p
+			granted += min(p, d[i])
+		}
+		if math.Abs(sum-limit) > limit*1e-9 {
+			t.Fatalf("the parts are %v together, the limit is %v", sum, limit)
+		}
+		if want := 0.9 * min(limit, all); granted < want {
+			t.Fatalf("of %v demanded and %v allowed, %v is granted", all, limit, granted)
+		}
+	})
+}
+
+// TestPart_Newcomer: a node that has not said what it demands has its part of what is left.
+func TestPart_Newcomer(t *testing.T) {
+	for _, tt := range []struct {
+		limit   float64
+		demands []float64
+		want    []float64
+	}{
+		{100, nil, nil},
+		{100, []float64{70}, []float64{100}},
+		{100, []float64{0, 0}, []float64{50, 50}},
+		{100, []float64{40, 0}, []float64{70, 30}},
+		{100, []float64{1000, 0}, []float64{97.5, 2.5}},
+		{100, []float64{300, 100}, []float64{73.75, 26.25}},
+	} {
+		var got []float64
+		for i := range tt.demands {
+			got = append(got, Part(tt.limit, tt.demands, i))
+		}
+		if !slices.EqualFunc(got, tt.want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }) {
+			t.Errorf("Part(%v, %v) = %v, want %v", tt.limit, tt.demands, got, tt.want)
+		}
+	}
+}
+
+// TestPlaces: whole parts are together the limit, and never more than what others leave.
+func TestPlaces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := demands(t)
+		limit := rapid.IntRange(1, 1000).Draw(t, "limit")
+		turn := rapid.IntRange(0, 255).Draw(t, "turn")
+		none := make([]int, len(d))
+		sum := 0
+		for i := range d {
+			p := Places(limit, d, none, i, turn)
+			if p < 0 {
+				t.Fatalf("node %d gets %d", i, p)
+			}
+			if off := math.Abs(float64(p) - Part(float64(limit), d, i)); off > 1 {
+				t.Fatalf("node %d gets %d, its part is %v", i, p, Part(float64(limit), d, i))
+			}
+			sum += p
+		}
+		if sum != limit {
+			t.Fatalf("%d places of %d", sum, limit)
+		}
+		held := rapid.SliceOfN(rapid.IntRange(0, limit), len(d), len(d)).Draw(t, "held")
+		for i := range d {
+			others := -held[i]
+			for _, h := range held {
+				others += h
+			}
+			if p := Places(limit, d, held, i, turn); len(d) > 1 && (p < 0 || p > 0 && p+others > limit) {
+				t.Fatalf("node %d gets %d although others hold %d of %d", i, p, others, limit)
+			}
+		}
+	})
+}
+
+// TestPlaces_Turn: who gets what does not divide is another node for another turn.
+func TestPlaces_Turn(t *testing.T) {
+	for turn := range 6 {
+		got := []int{Places(1, make([]float64, 3), make([]int, 3), 0, turn), Places(1, make([]float64, 3), make([]int, 3), 1, turn), Places(1, make([]float64, 3), make([]int, 3), 2, turn)}
+		want := []int{0, 0, 0}
+		want[(3-turn%3)%3] = 1
+		if !slices.Equal(got, want) {
+			t.Errorf("turn %d: %v, want %v", turn, got, want)
+		}
+	}
+}
