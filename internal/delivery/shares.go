@@ -16,8 +16,9 @@ import (
 // through the store, what it could use of the limits that are in use, and works out its own
 // share of each from what all told. A node that is alone has all and tells nobody.
 //
-// Nodes read at different moments, so one may already count on what another has not yet given
-// up. For that reason a share that grows does so a turn later than one that shrinks.
+// Nodes read at different moments, so one may count on what another has not yet given up. So a
+// share is the least by all that others may have read: what they told now and the turn before,
+// with what this node told now and before. It grows a turn later than it shrinks.
 
 const (
 	// shareEvery is how often nodes tell what they demand.
@@ -31,9 +32,12 @@ const (
 
 // shares are this node's shares of limits. Engine.mu guards all but views.
 type shares struct {
-	views  atomic.Pointer[[2]*view] // the newest and the one before it; nil: alone
-	active map[*gate]struct{}       // gates that demand something
-	told   time.Time                // when demands were last counted, by the monotonic clock
+	// views are the newest, the same but for what this node told before, and the newest of the
+	// turn before; nil: alone.
+	views  atomic.Pointer[[3]*view]
+	own    []store.Demand     // what this node told before
+	active map[*gate]struct{} // gates that demand something
+	told   time.Time          // when demands were last counted, by the monotonic clock
 
 	asked   func() map[kapsel.TenantID]ratelimit.Asked // nil: nobody takes requests
 	tenants map[kapsel.TenantID]tenantDemand
@@ -93,9 +97,6 @@ func newView(all []store.NodeDemands, node kapsel.NodeID, own []store.Demand, no
 
 // part is which part of a limit is this node's, 0 to 1.
 func (v *view) part(l store.Limit, limit float64) float64 {
-	if v == nil {
-		return 1
-	}
 	amounts := v.amounts[l]
 	if amounts == nil || !(limit > 0) {
 		return 1 / float64(v.nodes)
@@ -105,9 +106,6 @@ func (v *view) part(l store.Limit, limit float64) float64 {
 
 // places are how many of a whole number are this node's.
 func (v *view) places(l store.Limit, limit, turn int) int {
-	if v == nil {
-		return limit
-	}
 	amounts, held := v.amounts[l], v.held[l]
 	if amounts == nil {
 		amounts, held = make([]float64, v.nodes), make([]int, v.nodes)
@@ -122,7 +120,7 @@ func (e *Engine) TenantPart(id kapsel.TenantID, perSecond float64) float64 {
 		return 1
 	}
 	l := store.Limit{Kind: store.IngestRate, Of: id}
-	return min(views[0].part(l, perSecond), views[1].part(l, perSecond))
+	return min(views[0].part(l, perSecond), views[1].part(l, perSecond), views[2].part(l, perSecond))
 }
 
 // ShareTenants has the nodes share what tenants may send: asked tells what was asked of this
@@ -212,39 +210,28 @@ func (e *Engine) share(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if v := newView(all, node, own, now); v != nil && node == e.node {
-		e.reshare(v)
+		e.reshare(v, newView(all, node, e.shares.own, now))
+		e.shares.own = own
 	}
 	return nil // a node that is not among the living is about to join anew
 }
 
-// reshare takes over a new view and divides anew what it may change. The caller holds mu.
-func (e *Engine) reshare(v *view) {
+// reshare takes over a new view, as it is and with what this node told before, and divides
+// anew what they may change. The caller holds mu.
+func (e *Engine) reshare(v, earlier *view) {
 	before := e.shares.views.Load()
-	next := &[2]*view{v, v}
-	if before != nil {
-		next[1] = before[0]
-	}
-	if v.nodes == 1 {
-		next = nil
+	var next *[3]*view
+	switch {
+	case v.nodes == 1:
 		clear(e.shares.active)
+	case before == nil:
+		next = &[3]*view{v, v, v}
+	default:
+		next = &[3]*view{v, earlier, before[0]}
 	}
 	e.shares.views.Store(next)
-	changed := map[*gate]struct{}{}
-	if before == nil || next == nil || before[1].nodes != v.nodes || before[1].me != v.me || next[1].nodes != v.nodes || next[1].me != v.me {
-		for _, g := range e.gates {
-			changed[g] = struct{}{}
-		}
-	} else {
-		for _, seen := range []*view{v, before[0], before[1]} {
-			for l := range seen.amounts {
-				if g := e.gates[l.Of]; g != nil && l.Kind != store.IngestRate {
-					changed[g] = struct{}{}
-				}
-			}
-		}
-	}
 	now := e.Clock.Now()
-	for g := range changed {
+	for g := range e.affected(before, next) {
 		was := g.share
 		e.divide(g)
 		if g.share.places == was.places && g.share.rate == was.rate {
@@ -259,6 +246,30 @@ func (e *Engine) reshare(v *view) {
 	}
 	e.dispatch()
 	e.poke()
+}
+
+// affected are the gates whose shares may differ between two sets of views: all when nodes
+// came or went, else those of which some view tells.
+func (e *Engine) affected(before, next *[3]*view) map[*gate]struct{} {
+	gates := map[*gate]struct{}{}
+	if before == nil && next == nil {
+		return gates
+	}
+	moved := func(v *view) bool { return v.nodes != next[0].nodes || v.me != next[0].me }
+	if before == nil || next == nil || slices.ContainsFunc(before[:], moved) {
+		for _, g := range e.gates {
+			gates[g] = struct{}{}
+		}
+		return gates
+	}
+	for _, v := range slices.Concat(before[:], next[:]) {
+		for l := range v.amounts {
+			if g := e.gates[l.Of]; g != nil {
+				gates[g] = struct{}{}
+			}
+		}
+	}
+	return gates
 }
 
 // demands are what this node demands now, as far as it comes near to its shares: the largest
