@@ -69,9 +69,11 @@ func TestPerf(t *testing.T) {
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
 			t.Run("restart", func(t *testing.T) { backlogRestart(t, s.name, s.url(t)) })
 			t.Run("million", func(t *testing.T) { bulkReads(t, s.name, s.url(t)) })
+			t.Run("flood", func(t *testing.T) { flood(t, s.name, s.url(t)) })
 			t.Run("bodies", func(t *testing.T) { largeBodies(t, s.name, s.url(t)) })
 		})
 	}
+	t.Run("limits", func(t *testing.T) { sharedLimit(t, pgtest.New(t)) })
 }
 
 func printTable() {
@@ -336,5 +338,79 @@ func largeBodies(t *testing.T, store, database string) {
 		fmt.Sprintf("%d, %d, %d, %d", accepted.Load(), full.Load(), other.Load(), whole), "other 0, all accepted arrive")
 	if n := len(list[delivery](w, "/v1/deliveries", url.Values{"status": {"delivered"}})); int64(n) < accepted.Load() {
 		t.Errorf("%d deliveries of %d accepted", n, accepted.Load())
+	}
+}
+
+// flood measures the ingest of tenants within their limits, alone and beside one that sends
+// ten times what it may.
+func flood(t *testing.T, store, database string) {
+	w := perfWorld(t, database)
+	var urls []string
+	for i := range 5 {
+		urls = append(urls, w.limitedTenant(fmt.Sprint("other ", i), 1000, 1000).IngestURL)
+	}
+	steady := bench.LoadConfig{URLs: urls, Rate: 200, Events: 3000, Connections: 16, Sink: w.sink}
+	alone := w.load(steady)
+	ep := w.limitedTenant("flood", 100, 100)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for range 10 {
+		wg.Go(func() {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+				if status, _ := w.event(w.nodes[0], ep); status == http.StatusTooManyRequests {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	beside := w.load(steady)
+	close(stop)
+	wg.Wait()
+	check(t, beside.Acked == steady.Events, store+", beside a tenant at 10 x its limit: others refused", fmt.Sprint(steady.Events-beside.Acked), "0")
+	check(t, refused.Load() > 0, store+", beside a tenant at 10 x its limit: its own refused", fmt.Sprint(refused.Load()), "> 0")
+	check(t, beside.AckMS.P99 <= max(2*alone.AckMS.P99, 5), store+", beside a tenant at 10 x its limit: others' ingest p99",
+		fmt.Sprintf("%.1f ms (alone %.1f ms)", beside.AckMS.P99, alone.AckMS.P99), "<= 2 x alone")
+}
+
+// sharedLimit counts what two nodes together accept of a tenant in 10 s, when it sends twice
+// its limit to one, the other and both.
+func sharedLimit(t *testing.T, database string) {
+	w := perfWorld(t, database)
+	w.node()
+	const limit = 200
+	ep := w.limitedTenant("limited", limit, 20)
+	for _, to := range [][]int{{0}, {1}, {0, 1}} {
+		var accepted atomic.Int64
+		send := func(d time.Duration) {
+			var wg sync.WaitGroup
+			end := time.Now().Add(d)
+			for i := range 20 {
+				wg.Go(func() {
+					tick := time.NewTicker(20 * time.Second / (2 * limit))
+					defer tick.Stop()
+					for n := i; time.Now().Before(end); n++ {
+						if status, _ := w.event(w.nodes[to[n%len(to)]], ep); status == http.StatusOK {
+							accepted.Add(1)
+						}
+						<-tick.C
+					}
+				})
+			}
+			wg.Wait()
+		}
+		send(5 * time.Second)
+		accepted.Store(0)
+		send(10 * time.Second)
+		share := float64(accepted.Load()) / (10 * limit)
+		check(t, share >= 0.9 && share <= 1.1, fmt.Sprintf("postgres, a tenant's limit on two nodes, requests at %v: accepted in 10 s", to),
+			fmt.Sprintf("%.0f %%", 100*share), "90 to 110 %")
 	}
 }
