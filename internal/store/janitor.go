@@ -59,13 +59,32 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, t := range j.Settings.Tenants() {
-		before := now.Add(-t.Retention())
-		err := inBatches(ctx, func() (int, error) { return j.Store.DeleteFinished(ctx, t.ID, before, janitorBatch) })
-		if err != nil {
+		if err := j.retain(ctx, t, now); err != nil {
 			return err
 		}
 	}
-	return nil
+	// The events of a deleted tenant stay as long as it had them kept.
+	for after := (kapsel.TenantID{}); ; {
+		deleted, err := j.Store.DeletedTenants(ctx, after, janitorBatch)
+		if err != nil {
+			return err
+		}
+		for _, t := range deleted {
+			if err := j.retain(ctx, &t, now); err != nil {
+				return err
+			}
+			after = t.ID
+		}
+		if len(deleted) < janitorBatch {
+			return nil
+		}
+	}
+}
+
+// retain deletes what a tenant's retention has let go.
+func (j *Janitor) retain(ctx context.Context, t *kapsel.Tenant, now time.Time) error {
+	before := now.Add(-t.Retention())
+	return inBatches(ctx, func() (int, error) { return j.Store.DeleteFinished(ctx, t.ID, before, janitorBatch) })
 }
 
 func inBatches(ctx context.Context, step func() (int, error)) error {

@@ -411,6 +411,9 @@ const SecretKept = 10 * time.Minute
 type Housekeeping interface {
 	// CancelWaiting cancels up to limit pending deliveries of a deleted endpoint.
 	CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (canceled int, err error)
+	// DeletedTenants lists up to limit deleted tenants that still have events, with ids above
+	// after, in the order of their ids.
+	DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error)
 	// DeleteFinished deletes up to limit events of a tenant received before a time whose
 	// deliveries are all terminal, with their deliveries and attempts.
 	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)

@@ -43,6 +43,15 @@ func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID,
 	return canceled, nil
 }
 
+// DeletedTenants lists deleted tenants with events; see store.Housekeeping.
+func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error) {
+	return list(ctx, s, scanTenant, `
+		SELECT `+tenantColumns+` FROM tenants t
+		WHERE deleted_at IS NOT NULL AND id > $1 AND EXISTS (
+			SELECT FROM endpoints e WHERE e.tenant_id = t.id AND EXISTS (SELECT FROM events v WHERE v.endpoint_id = e.id))
+		ORDER BY id LIMIT $2`, [16]byte(after), limit)
+}
+
 // DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping.
 // The events are locked first and judged then: a replay that came before is seen, and one
 // that comes after waits and finds nothing.

@@ -49,6 +49,14 @@ func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, n
 	})
 }
 
+// DeletedTenants implements store.Housekeeping.
+func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error) {
+	return list(s, ctx, limit, scanTenant, `SELECT `+tenantColumns+` FROM tenants t
+		WHERE deleted_at IS NOT NULL AND id > ? AND EXISTS (
+			SELECT 1 FROM endpoints e WHERE e.tenant_id = t.id AND EXISTS (SELECT 1 FROM events v WHERE v.endpoint_id = e.id))
+		ORDER BY id LIMIT ?`, after[:])
+}
+
 // DeleteFinished implements store.Housekeeping. What can be deleted is looked for beside the
 // writer, and looked at again when it is deleted, a few events in one transaction.
 func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error) {

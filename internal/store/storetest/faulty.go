@@ -150,6 +150,10 @@ func (f *faulty) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, 
 	return try(f, "CancelWaiting", func() (int, error) { return f.Store.CancelWaiting(ctx, endpoint, now, limit) })
 }
 
+func (f *faulty) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error) {
+	return try(f, "DeletedTenants", func() ([]kapsel.Tenant, error) { return f.Store.DeletedTenants(ctx, after, limit) })
+}
+
 func (f *faulty) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (int, error) {
 	return try(f, "DeleteFinished", func() (int, error) { return f.Store.DeleteFinished(ctx, tenant, before, limit) })
 }

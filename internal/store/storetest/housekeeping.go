@@ -88,6 +88,44 @@ var keeping = []promise{
 		w.same("young", young, w.delivery(young.ID))
 	}},
 
+	{"deleted tenants are listed while they have events, and their events are deleted like others", func(w *world) {
+		listed := func(after kapsel.TenantID, limit int, want ...kapsel.Tenant) {
+			w.t.Helper()
+			got, err := w.store.DeletedTenants(w.ctx, after, limit)
+			w.must(err)
+			w.same("deleted tenants", len(want), len(got))
+			for i := range want {
+				w.same("tenant", want[i].ID, got[i].ID)
+				w.same("its limits", want[i].Limits, got[i].Limits)
+				if got[i].DeletedAt.IsZero() {
+					w.t.Error("it has no time of deletion")
+				}
+			}
+		}
+		var gone []kapsel.Tenant
+		for range 3 {
+			tenant := w.newTenant()
+			endpoint := w.newEndpoint(tenant)
+			if len(gone) < 2 { // the third never had events
+				w.finished(endpoint, refusal)
+			}
+			listed(kapsel.TenantID{}, 10, gone[:min(len(gone), 2)]...)
+			w.must(w.store.DeleteEndpoint(w.ctx, tenant.ID, endpoint.ID, w.now))
+			w.must(w.store.DeleteTenant(w.ctx, tenant.ID, w.now))
+			gone = append(gone, tenant)
+			w.pass(time.Second)
+		}
+		w.finished(w.endpoint, ok) // of one that lives
+		listed(kapsel.TenantID{}, 10, gone[0], gone[1])
+		listed(kapsel.TenantID{}, 1, gone[0])
+		listed(gone[0].ID, 1, gone[1])
+		listed(gone[1].ID, 1)
+		n, err := w.store.DeleteFinished(w.ctx, gone[0].ID, w.now, 10)
+		w.must(err)
+		w.same("deleted", 1, n)
+		listed(kapsel.TenantID{}, 10, gone[1])
+	}},
+
 	{"retention is by the time of receipt, half-open", func(w *world) {
 		at := w.finished(w.endpoint, ok).Delivery
 		n, err := w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 10)

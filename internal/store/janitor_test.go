@@ -1,0 +1,110 @@
+package store_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+)
+
+// TestJanitorDeletesTheEventsOfDeletedTenants: a janitor that starts after a tenant was
+// deleted, and so does not know of it, deletes its events when its own retention says so.
+func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
+	ctx := t.Context()
+	postgresStore, err := postgres.Open(ctx, pgtest.New(t), postgres.Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { postgresStore.Close() })
+	sqliteStore, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sqliteStore.Close() })
+	for name, s := range map[string]store.Store{"sqlite": sqliteStore, "postgres": postgresStore} {
+		t.Run(name, func(t *testing.T) {
+			must := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			clock, err := store.NewClock(ctx, s)
+			must(err)
+			now := clock.Now()
+			node := kapsel.NewNodeID(now)
+			must(s.Join(ctx, node, now, time.Hour))
+			// Two tenants whose events are all two hours old; one keeps them for an hour.
+			var events []kapsel.EventID
+			for i, retention := range []time.Duration{time.Hour, 24 * time.Hour} {
+				at := now.Add(-2 * time.Hour)
+				tenant := kapsel.Tenant{ID: kapsel.NewTenantID(at), Name: "gone", Plan: kapsel.DefaultPlan, CreatedAt: at, UpdatedAt: at}
+				tenant.Limits.Retention = &retention
+				must(s.CreateTenant(ctx, tenant))
+				ep := kapsel.Endpoint{ID: kapsel.NewEndpointID(at), TenantID: tenant.ID, State: kapsel.EndpointActive, CreatedAt: at, UpdatedAt: at}
+				ep.Part = kapsel.PartOf(ep.ID)
+				must(s.CreateEndpoint(ctx, ep, 0))
+				e := kapsel.Event{ID: kapsel.NewEventID(at, ep.Part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: at, Signature: kapsel.SignatureVerdict{Scheme: "none"}}
+				d := kapsel.Delivery{ID: kapsel.NewDeliveryID(at, ep.Part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: at, CreatedAt: at}
+				_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Hour})
+				must(err)
+				must(s.DeleteEndpoint(ctx, tenant.ID, ep.ID, now))
+				n, err := s.CancelWaiting(ctx, ep.ID, now, 10)
+				must(err)
+				if n != 1 {
+					t.Fatalf("tenant %d: %d deliveries canceled, want 1", i, n)
+				}
+				must(s.DeleteTenant(ctx, tenant.ID, now))
+				events = append(events, e.ID)
+			}
+			settings := store.NewCache(s)
+			must(settings.Load(ctx))
+			j := &store.Janitor{Store: s, Settings: settings, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+			must(j.Sweep(ctx))
+			if _, err := s.Event(ctx, kapsel.TenantID{}, events[0]); kapsel.CodeOf(err) != kapsel.NotFound {
+				t.Errorf("an event past the retention of its deleted tenant is still there: %v", err)
+			}
+			if _, err := s.Event(ctx, kapsel.TenantID{}, events[1]); err != nil {
+				t.Errorf("an event within the retention of its deleted tenant: %v", err)
+			}
+		})
+	}
+}
+
+// TestJanitorRuns: what expires is deleted without anybody asking.
+func TestJanitorRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		clock, err := store.NewClock(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := store.Reservation{Key: "k", CreatedAt: clock.Now(), ExpiresAt: clock.Now().Add(time.Hour)}
+		if _, err := s.Reserve(t.Context(), answer, clock.Now()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		j := &store.Janitor{Store: s, Settings: store.NewCache(s), Clock: clock, Node: kapsel.NewNodeID(clock.Now()), Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+		go func() { j.Run(ctx); close(done) }()
+		pass(time.Hour + 2*time.Minute)
+		n, err := s.DeleteExpiredAnswers(t.Context(), clock.Now(), 10)
+		if err != nil || n != 0 {
+			t.Errorf("%d answers have expired and are still there, %v", n, err)
+		}
+		cancel()
+		<-done
+	})
+}
