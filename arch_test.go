@@ -305,9 +305,10 @@ var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash
 // comparisons lists the comparisons by == of something that is called like a secret and is
 // none, each with why.
 var comparisons = map[string]string{
+	"internal/api/stream.go: strconv.FormatUint(seq, 10) == text":                       "a position",
 	"internal/api/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":               "a reason",
 	"internal/delivery/claim.go: got[g] == c.limit":                                     "a number of deliveries",
-	"internal/delivery/send.go: f.Value == redacted":                                    "only what is no secret equals it",
+	"internal/delivery/send.go: h.Value == redacted":                                    "only what is no secret equals it",
 	"internal/ingest/ingest.go: code == kapsel.InvalidSignature":                        "an error's code",
 	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",
 	"internal/secret/keyring.go: check[0] != checkVersion":                              "the format's version",

@@ -278,6 +278,16 @@ func TestTrust_S6_NothingInClear(t *testing.T) {
 		}
 		marks["admin key"], marks["encryption key"] = node.AdminKey, node.Env("KAPSEL_ENCRYPTION_KEY")
 
+		// A provider that sends the secret itself, in a header.
+		marks["shared secret"] = "mark-shared-7f3a"
+		var shared struct {
+			URL string `json:"ingest_url"`
+		}
+		api("POST", "/v1/endpoints?tenant_id="+w.tenant, map[string]any{
+			"name": "shared", "url": w.sink.URL(1), "headers": map[string]any{"keep": []string{"X-Gitlab-Token"}},
+			"verification": map[string]any{"provider": "gitlab", "secrets": []string{marks["shared secret"]}},
+		}, &shared)
+
 		body := `{"a":1}`
 		mac := fmt.Sprintf("%x", openssl(t, "sha256", []byte(marks["verification secret"]), []byte(body)))
 		deliver := func() {
@@ -288,6 +298,13 @@ func TestTrust_S6_NothingInClear(t *testing.T) {
 			}
 			if r := w.arrived(event); r.Get("X-Own") != marks["header value"] || signed(r, rotated.Sign) != nil || signed(r, made.Sign) != nil {
 				t.Errorf("the delivery lacks its header or a signature")
+			}
+			status, code, event = post(t, shared.URL, map[string]string{"X-Gitlab-Token": marks["shared secret"]}, strings.NewReader(body))
+			if status != 200 {
+				t.Fatalf("answered %d %s", status, code)
+			}
+			if got := w.arrived(event).Get("X-Gitlab-Token"); got != "" {
+				t.Errorf("the shared secret's header was sent along as %q", got)
 			}
 		}
 		look := func(where string, text []byte) {

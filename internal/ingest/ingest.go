@@ -243,15 +243,20 @@ func headerOf(r *http.Request) (kapsel.Header, error) {
 	return list, nil
 }
 
-// redact takes out the values of headers that carry somebody's credentials, unless the
-// endpoint sends them along: they are not needed any more and would be stored.
+// redact takes out the values of headers that carry credentials, which are not needed any
+// more and would be stored: somebody's, unless the endpoint sends them along, and the secret
+// itself where the provider sends that.
 func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
+	shared := signature.SharedSecretHeader(ep.Verification.Provider)
 	for i, f := range header {
 		switch f.Name {
 		case "Authorization", "Cookie", "Proxy-Authorization":
 			if !slices.ContainsFunc(ep.Headers.Keep, func(k string) bool { return strings.EqualFold(k, f.Name) }) {
-				header[i].Value = "[redacted]"
+				header[i].Value = secret.Redacted
 			}
+		}
+		if slices.Contains(shared, f.Name) {
+			header[i].Value = secret.Redacted
 		}
 	}
 	return header

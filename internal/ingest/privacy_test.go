@@ -45,6 +45,28 @@ func TestCredentials_B52(t *testing.T) {
 	}
 }
 
+// TestSharedSecret_S6: a secret that a provider sends as it is has done its work when it was
+// compared, and is not stored, also where the endpoint keeps the header.
+func TestSharedSecret_S6(t *testing.T) {
+	w := newWorld(t)
+	const secret = "MARK-of-the-endpoint"
+	for _, tt := range []struct{ provider, name string }{{"gitlab", "X-Gitlab-Token"}, {"okta", "Authorization"}} {
+		ep := w.endpoint(func(ep *kapsel.Endpoint) {
+			w.signedBy(tt.provider, secret)(ep)
+			ep.Headers.Keep = []string{tt.name}
+		})
+		got := w.accepted(ep, "{}", tt.name+": "+secret).Event.Header
+		if value := got.Get(tt.name); value != "[redacted]" {
+			t.Errorf("%s: %s is stored as %q", tt.provider, tt.name, value)
+		}
+	}
+	other := w.endpoint(w.signedBy("hmac", secret))
+	got := w.accepted(other, "{}", "X-Webhook-Signature: "+sign(secret, "{}"), "X-Gitlab-Token: kept").Event.Header
+	if got.Get("X-Gitlab-Token") != "kept" {
+		t.Errorf("another provider's header is stored as %q", got.Get("X-Gitlab-Token"))
+	}
+}
+
 // TestNoSecretInLog: whatever is answered, the log has nothing that the sender keeps to
 // itself, and each line is one JSON object (B-122).
 func TestNoSecretInLog(t *testing.T) {

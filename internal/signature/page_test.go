@@ -84,7 +84,13 @@ Where a time is signed, requests older or newer than the tolerance are refused; 
 	}
 	b.WriteString(`
 Where the URL is signed too, set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. Where the body is not signed, or only a checksum of it, the connection's TLS is what keeps it. Where a provider names no tolerance, the one in the table is Kapsel's choice.
+
 `)
+	for _, p := range Describe() {
+		if len(p.Shared) > 0 {
+			fmt.Fprintf(&b, "* `%s` may send the secret itself, in %s. Kapsel compares it and forgets it: it is stored and shown as `[redacted]`, and not sent along, whatever `headers.keep` says.\n", p.Name, code(p.Shared))
+		}
+	}
 	return b.String()
 }
 

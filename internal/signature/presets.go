@@ -19,6 +19,7 @@ type preset struct {
 	key        keyer
 	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
 
+	shared     []string                             // headers that may carry the secret itself
 	delivery   []string                             // headers that name a delivery, the same when it is sent again
 	deliveryIn inBody                               // where the signed body does
 	handshake  func(v *Verifier, r Request) *Answer // nil: the provider has none
@@ -165,6 +166,7 @@ var presets = map[string]*preset{
 		tolerance: fiveMinutes,
 		content:   template("{id}.{time}.{body}"),
 		key:       gitlabKey,
+		shared:    []string{gitlabToken},
 		delivery:  []string{"Idempotency-Key", "Webhook-Id"},
 	},
 	// support.atlassian.com/bitbucket-cloud/docs/manage-webhooks#Secure-webhooks
@@ -244,6 +246,7 @@ var presets = map[string]*preset{
 		read:       readToken,
 		headers:    []headers{{signature: "Authorization"}},
 		key:        tokenSecret,
+		shared:     []string{"Authorization"},
 		handshake:  oktaHandshake,
 		deliveryIn: at("$.eventId"),
 	},

@@ -34,12 +34,14 @@ func readToken(p *preset, r Request, m *message) error {
 	return err
 }
 
+// gitlabToken is where GitLab sends a webhook's secret token as it is.
+const gitlabToken = "X-Gitlab-Token"
+
 // readGitLab reads the secret token, the signature of the newer signing token, or both.
 func readGitLab(p *preset, r Request, m *message) error {
-	const token = "X-Gitlab-Token"
 	_, signed := r.Header[p.headers[0].signature]
-	if _, ok := r.Header[token]; ok || !signed {
-		value, err := header(r, token)
+	if _, ok := r.Header[gitlabToken]; ok || !signed {
+		value, err := header(r, gitlabToken)
 		if err != nil {
 			return err
 		}

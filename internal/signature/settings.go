@@ -80,6 +80,7 @@ type Provider struct {
 	Handshake  bool          // it asks the endpoint to prove itself
 	DeliveryID []string      // headers that name a delivery, the same when it is sent again
 	DeliveryIn string        // where its JSON body does: a path; "": nowhere
+	Shared     []string      // SharedSecretHeader
 }
 
 // Describe describes the providers that are built, in order, without None.
@@ -90,7 +91,7 @@ func Describe() []Provider {
 		if name == "hmac" {
 			p = hmacPreset(kapsel.Verification{})
 		}
-		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Note: notes[name], Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text}
+		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Note: notes[name], Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared}
 		for _, h := range p.headers {
 			about.Headers = append(about.Headers, h.signature)
 		}
@@ -144,6 +145,16 @@ func DefaultTolerance(provider string) time.Duration {
 		return p.tolerance
 	}
 	return 0
+}
+
+// SharedSecretHeader is the headers in which the provider may send the secret itself, in
+// canonical form. Once a request is checked nobody needs them, and who reads them can make
+// such requests: they are not to be stored.
+func SharedSecretHeader(provider string) []string {
+	if p := presets[provider]; p != nil {
+		return p.shared
+	}
+	return nil
 }
 
 // MaxTolerance is the longest tolerance that an endpoint may set.
