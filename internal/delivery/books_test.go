@@ -33,6 +33,8 @@ func (e *Engine) Books() (off []string) {
 		name := "gate " + g.ep.Name + ": "
 		zero(name+"running", g.running)
 		zero(name+"reserved", g.reserved)
+		zero(name+"unrecorded", g.unrecorded)
+		zero(name+"claiming", g.claiming)
 		zero(name+"ready", len(g.ready))
 		zero(name+"ready bytes", g.readyBytes)
 		if g.probing {
@@ -79,4 +81,13 @@ func (e *Engine) Node() kapsel.NodeID {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.node
+}
+
+// Kept counts the gates and couriers in memory.
+func (e *Engine) Kept() (gates, couriers int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.couriers.mu.Lock()
+	defer e.couriers.mu.Unlock()
+	return len(e.gates), len(e.couriers.byID)
 }

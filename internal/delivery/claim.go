@@ -143,6 +143,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	if len(wants) > 0 && !fits {
 		for _, c := range claims { // body memory: the end of an exchange frees some
 			e.wanted -= c.limit
+			c.gate.claiming -= c.limit
 			e.line.add(c.gate)
 		}
 	}
@@ -158,6 +159,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	e.Budget.Adjust(-bytes)
 	for _, c := range claims {
 		e.wanted -= c.limit
+		c.gate.claiming -= c.limit
 	}
 	if err != nil {
 		for _, c := range claims {
@@ -330,6 +332,7 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 		claims = append(claims, claim{g, g.want, g.notes})
 		wants = append(wants, store.Want{EndpointID: g.id, Limit: g.want})
 		e.wanted += g.want
+		g.claiming += g.want
 		g.want = 0
 	}
 	return claims, wants
@@ -440,6 +443,7 @@ func (e *Engine) endProbe(g *gate, c kapsel.Circuit, bytes int64) {
 	g.probing = false
 	e.ended(g)
 	e.busy--
+	g.unrecorded--
 	e.setCircuit(g, c, now)
 	if !g.nextDue.IsZero() {
 		e.lookAt(g, now.Add(probeWait/5))

@@ -83,6 +83,7 @@ type Engine struct {
 	doubts    map[kapsel.NodeID]time.Time   // ids of this node whose writes were not confirmed: look until then for what they left
 	looked    time.Time                     // when the node's own id was last looked at without doubt
 	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
+	forgot    time.Time                     // when gates were last looked through, by the monotonic clock
 	exhausted bool                          // all workers were busy at the last start
 	warned    time.Time                     // when that was last said in the log
 
@@ -286,6 +287,7 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 		now := e.storeTime(time.Now())
 		e.judging = e.leased() && time.Now().After(e.judgeFrom)
 		may := e.judging
+		e.forget()
 		e.mu.Unlock()
 		moved, err := 0, error(nil)
 		if may {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"container/heap"
 	"context"
 	"time"
 
@@ -32,6 +33,7 @@ type gate struct {
 
 	earned     int // exchanges at once that the destination has earned
 	running    int
+	unrecorded int    // workers in use: those running, and those whose record is being written
 	reserved   int    // permits whose acceptance is being committed
 	ready      []*job // held, in the order in which they start
 	readyBytes int
@@ -42,9 +44,11 @@ type gate struct {
 	index    int       // in the agenda, -1 outside
 	starving bool      // has due work in the store and no room for it; see feed
 	want     int       // how many deliveries are about to be claimed for it
+	claiming int       // how many are being claimed
 	probeDue bool      // its circuit may probe, as soon as it is its turn for a worker
 	parked   bool      // is in Engine.parked
 
+	used       time.Time // when the endpoint last had work, by the monotonic clock
 	lastStart  time.Time // of the newest exchange
 	unanswered bool      // the latest exchange ended without an answer
 	slot       int64     // the tenth of a second that done counts
@@ -72,10 +76,47 @@ func (e *Engine) newGate(ep *kapsel.Endpoint) *gate {
 
 // gateOf finds or makes the gate of an endpoint.
 func (e *Engine) gateOf(ep *kapsel.Endpoint) *gate {
-	if g := e.gates[ep.ID]; g != nil {
-		return g
+	g := e.gates[ep.ID]
+	if g == nil {
+		g = e.newGate(ep)
 	}
-	return e.newGate(ep)
+	g.used = time.Now()
+	return g
+}
+
+// Gates are looked through every forgetEvery for those that are of no use any more: of
+// deleted endpoints, and of endpoints that have had no work for idleAfter. What an idle
+// destination earned goes with them; it earns that again.
+const (
+	forgetEvery = time.Minute
+	idleAfter   = time.Hour
+)
+
+// forget drops gates that are of no use, with their couriers. The caller holds mu.
+func (e *Engine) forget() {
+	if time.Since(e.forgot) < forgetEvery {
+		return
+	}
+	e.forgot = time.Now()
+	for id, g := range e.gates {
+		if g.idle() && !e.turns.has(g) && !e.line.has(g) {
+			if g.index >= 0 {
+				heap.Remove(&e.agenda, g.index)
+			}
+			delete(e.gates, id)
+			delete(e.shares.active, g)
+			e.couriers.drop(id)
+		}
+	}
+}
+
+// idle reports whether the gate is of no use, as far as it knows itself. What waits in the
+// store for a deleted endpoint is canceled without it.
+func (g *gate) idle() bool {
+	if g.running+g.unrecorded+g.reserved+len(g.ready)+g.want+g.claiming > 0 || g.probing || g.parked {
+		return false
+	}
+	return !g.ep.DeletedAt.IsZero() || g.nextDue.IsZero() && g.index < 0 && time.Since(g.used) > idleAfter
 }
 
 // setEndpoint takes over changed settings.
@@ -316,6 +357,7 @@ func (e *Engine) occupy(g *gate, now time.Time) {
 		e.slowSum++
 	}
 	g.running++
+	g.unrecorded++
 	g.lastStart = now
 	e.meter(g)
 	g.share.started++

@@ -437,3 +437,59 @@ func TestGone_FormerURL(t *testing.T) {
 		balanced(t, p)
 	})
 }
+
+// TestForget: what is kept of endpoints in memory goes once they are deleted, or idle for
+// long, and nothing of theirs is running or waiting; what waits goes on as ever.
+func TestForget(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		slow := w.Net.Destination("slow.example", ends(3*time.Minute))
+		var endpoints []*kapsel.Endpoint
+		for range 40 {
+			endpoints = append(endpoints, w.NewEndpoint(d, nil))
+		}
+		running := w.NewEndpoint(slow, func(e *kapsel.Endpoint) { e.Timeout = 5 * time.Minute })
+		retried := w.NewEndpoint(w.Net.Destination("down.example", sim.Always(500)), func(e *kapsel.Endpoint) {
+			e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: 24 * time.Hour, Max: 24 * time.Hour}
+		})
+		paused := w.NewEndpoint(d, nil)
+		p := w.Start()
+		kept := func(what string, want int) {
+			t.Helper()
+			gates, couriers := p.Engine.Kept()
+			if gates != want || couriers > gates {
+				t.Errorf("%s: %d gates and %d couriers are kept, want %d", what, gates, couriers, want)
+			}
+		}
+		for _, ep := range append([]*kapsel.Endpoint{running, retried}, endpoints...) {
+			p.Event(ep, "x")
+		}
+		backlog(w, p, 1, paused)
+		w.Patch(paused, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		w.Pass(time.Second)
+		waits := p.Event(paused, "waits")
+		kept("all in use", 43)
+		for _, ep := range endpoints[:30] {
+			w.Delete(ep)
+		}
+		w.Delete(running)
+		w.Pass(2 * time.Minute)
+		kept("30 deleted, one of them under way", 13)
+		w.Pass(3 * time.Minute)
+		kept("it has ended", 12)
+		w.Pass(2 * time.Hour)
+		kept("10 idle", 2)
+		for _, ep := range endpoints[30:] {
+			p.Event(ep, "again")
+		}
+		kept("in use again", 12)
+		w.Patch(paused, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointActive })
+		w.Pass(2 * time.Second)
+		if got := w.Delivery(waits); got.Status != kapsel.Delivered {
+			t.Errorf("what waited for a paused endpoint is %s", got.Status)
+		}
+		w.Patch(retried, func(e *kapsel.Endpoint) { e.URL = d.URL() })
+		w.UntilDone(30 * time.Hour)
+		balanced(t, p)
+	})
+}

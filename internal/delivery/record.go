@@ -41,6 +41,7 @@ func (e *Engine) deliver(g *gate, j *job) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.busy--
+	g.unrecorded--
 	if j.fresh {
 		e.fresh--
 	}

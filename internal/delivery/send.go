@@ -68,6 +68,13 @@ func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (
 	return made, nil
 }
 
+// drop forgets an endpoint's courier.
+func (c *couriers) drop(id kapsel.EndpointID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.byID, id)
+}
+
 func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (*courier, error) {
 	tenant, err := e.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
