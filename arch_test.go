@@ -109,7 +109,7 @@ var narrow = map[string][]string{
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
 	"bytes.Equal":                 {"internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"}, // see TestArchitecture_B72_S8_Compares
-	"bytes.Compare":               {"internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
+	"bytes.Compare":               {"internal/store", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"reflect.DeepEqual":           {},
 	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
 	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/sim"},

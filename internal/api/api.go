@@ -69,7 +69,7 @@ type Config struct {
 
 	// Changed is told after every change of settings. It may be nil.
 	Changed func()
-	// Client is the address that a request came from, for the log. Nil: the peer's.
+	// Client is the address that a request came from. Nil: the peer's.
 	Client func(*http.Request) netip.Addr
 	// Why says why a pending delivery waits ("waiting_for" of the contract), "" when it does
 	// not. It may be nil.
@@ -83,6 +83,7 @@ type api struct {
 	admin    [32]byte // SHA-256 of the admin key
 	cursors  []byte   // key of the cursors' signatures
 	backlogs backlogs
+	guesses  guesses
 }
 
 // New is the API's handler. It answers every path, those that it does not know with E1009.

@@ -98,7 +98,8 @@ func forbidden(who access) error {
 }
 
 // authenticate finds who sent a request. The one Authorization header counts and nothing
-// else: no query parameter, no cookie.
+// else: no query parameter, no cookie. Wrong keys are counted by the address that they come
+// from; see guesses.
 func (a *api) authenticate(r *http.Request) (caller, error) {
 	values := r.Header["Authorization"]
 	if len(values) != 1 {
@@ -108,6 +109,19 @@ func (a *api) authenticate(r *http.Request) (caller, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return caller{}, errUnauthorized
 	}
+	client, now := a.Client(r), a.Clock()
+	if err := a.guesses.may(r.Context(), a.Log, client, now); err != nil {
+		return caller{}, err
+	}
+	c, err := a.find(r.Context(), token, now)
+	if errors.Is(err, errUnauthorized) {
+		err = a.guesses.count(r.Context(), a.Log, client, now)
+	}
+	return c, err
+}
+
+// find is who has a key: the admin, or who has a key that is valid.
+func (a *api) find(ctx context.Context, token string, now time.Time) (caller, error) {
 	// Hashes have equal lengths, so the comparison tells nothing of the admin key's.
 	if hash := sha256.Sum256([]byte(token)); subtle.ConstantTimeCompare(hash[:], a.admin[:]) == 1 {
 		return caller{admin: true, scope: kapsel.ScopeWrite}, nil
@@ -116,8 +130,7 @@ func (a *api) authenticate(r *http.Request) (caller, error) {
 	if !ok {
 		return caller{}, errUnauthorized
 	}
-	key, err := a.Store.KeyByHash(r.Context(), hash)
-	now := a.Clock()
+	key, err := a.Store.KeyByHash(ctx, hash)
 	switch {
 	case missing(err):
 		return caller{}, errUnauthorized
@@ -126,7 +139,7 @@ func (a *api) authenticate(r *http.Request) (caller, error) {
 	case !key.Valid(now):
 		return caller{}, errUnauthorized
 	}
-	a.touch(r.Context(), &key, now)
+	a.touch(ctx, &key, now)
 	return caller{tenant: key.TenantID, scope: key.Scope, key: key.ID, until: key.ExpiresAt}, nil
 }
 

@@ -36,7 +36,7 @@ func (a *api) stream() {
 			}},
 		}},
 	}
-	add(a, readers, fails(op, failure{409, kapsel.Conflict}, failure{429, kapsel.RateLimited}), a.streamEvents)
+	add(a, readers, fails(op, failure{409, kapsel.Conflict}), a.streamEvents)
 }
 
 // StreamQuery is what a stream is of, and where it begins.

@@ -367,7 +367,7 @@ func failuresOf(op *huma.Operation, who access, body bool) []failure {
 	own, _ := op.Metadata["fails"].([]failure)
 	all := append([]failure{{400, kapsel.InvalidRequest}, {500, ""}, {503, kapsel.DatabaseUnavailable}}, own...)
 	if who != anyone {
-		all = append(all, failure{401, kapsel.Unauthorized})
+		all = append(all, failure{401, kapsel.Unauthorized}, failure{429, kapsel.RateLimited})
 	}
 	if who == writers || who == admins {
 		all = append(all, failure{403, kapsel.Forbidden})

@@ -71,6 +71,7 @@ type Handler struct {
 	limits    *ratelimit.Limiter[kapsel.TenantID]
 	quotas    quotas
 	verifiers verifiers
+	strangers strangers
 	waiting   atomic.Int64 // requests accepted and not yet committed
 	stopping  atomic.Bool
 }
@@ -78,6 +79,7 @@ type Handler struct {
 // New makes a handler.
 func New(cfg Config) *Handler {
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
+	h.strangers.asking = make(chan struct{}, strangersAtOnce)
 	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
 	cfg.Engine.ShareTenants(h.limits.Asked)
 	return h
@@ -198,6 +200,13 @@ func (h *Handler) endpoint(ctx context.Context, r *http.Request) (*kapsel.Endpoi
 	id, err := kapsel.ParseEndpointID(text)
 	if err != nil {
 		return nil, noEndpoint()
+	}
+	if !h.Settings.Knows(id) {
+		leave, err := h.strangers.enter()
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 	}
 	ep, err := h.Settings.Endpoint(ctx, id)
 	if kapsel.CodeOf(err) == kapsel.NotFound {

@@ -135,6 +135,13 @@ func (c *Cache) Endpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.End
 	return e, err
 }
 
+// Knows reports whether Endpoint would be answered without asking the store.
+func (c *Cache) Knows(id kapsel.EndpointID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.endpoints[id] != nil
+}
+
 // AnyEndpoint is an endpoint, deleted ones included while the cache remembers them.
 func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.Endpoint, error) {
 	c.mu.RLock()

@@ -45,7 +45,7 @@ func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID,
 
 // DeletedTenants lists deleted tenants with events; see store.Housekeeping.
 func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error) {
-	return list(ctx, s, scanTenant, `
+	return list(ctx, s, engine, scanTenant, `
 		SELECT `+tenantColumns+` FROM tenants t
 		WHERE deleted_at IS NOT NULL AND id > $1 AND EXISTS (
 			SELECT FROM endpoints e WHERE e.tenant_id = t.id AND EXISTS (SELECT FROM events v WHERE v.endpoint_id = e.id))

@@ -65,7 +65,7 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, erro
 // Demands tells and asks what nodes demand; see store.Queue. It is one statement, so that a
 // process that is stopped in the middle holds no lock on its row.
 func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
-	return list(ctx, s, func(r *row) store.NodeDemands {
+	return list(ctx, s, engine, func(r *row) store.NodeDemands {
 		return store.NodeDemands{Node: r.id(), At: r.time(), Demands: store.DecodeDemands(r.next(-1))}
 	}, `
 		WITH told AS (UPDATE nodes SET demands = $3, told_at = $2 WHERE id = $1 AND NOT dead)

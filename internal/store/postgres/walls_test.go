@@ -234,7 +234,7 @@ func TestWall_S20_Methods(t *testing.T) {
 			takes = setTenant(arg, tenant) || takes
 			args = append(args, arg)
 		}
-		if !takes {
+		if !takes || m.Name == "DeletedTenants" { // its tenant is a place in the list of all
 			continue
 		}
 		called++
