@@ -223,6 +223,7 @@ type claim struct {
 
 // listBacklog asks the store which endpoints have work and puts them into the agenda.
 func (e *Engine) listBacklog(ctx context.Context) error {
+	now := e.Clock.Now()
 	backlog, err := e.Store.Backlog(ctx)
 	if err != nil {
 		return err
@@ -238,7 +239,11 @@ func (e *Engine) listBacklog(ctx context.Context) error {
 			return err
 		}
 		e.mu.Lock()
-		e.dueAt(e.gateOf(ep), w.DueAt)
+		g := e.gateOf(ep)
+		e.dueAt(g, w.DueAt)
+		if !w.DueAt.After(now) {
+			g.share.backlog = time.Now()
+		}
 		e.mu.Unlock()
 	}
 	e.mu.Lock()

@@ -48,7 +48,7 @@ func among(t *testing.T, test func(t *testing.T, w *sim.World, come func(others 
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var others atomic.Pointer[[]kapsel.NodeID]
 		w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return besides{s, &others} }
-		test(t, w, func(ids ...kapsel.NodeID) { others.Store(&ids); w.Pass(3100 * time.Millisecond) })
+		test(t, w, func(ids ...kapsel.NodeID) { others.Store(&ids); w.Pass(6100 * time.Millisecond) })
 	})
 }
 

@@ -40,12 +40,14 @@ type shares struct {
 	told   time.Time          // when demands were last counted, by the monotonic clock
 
 	asked   func() map[kapsel.TenantID]ratelimit.Asked // nil: nobody takes requests
-	tenants map[kapsel.TenantID]tenantDemand
+	tenants map[kapsel.TenantID]*tenantDemand
 }
 
-// tenantDemand is what a tenant demands, a second, smoothed, and this node's share when it
-// last asked for any.
-type tenantDemand struct{ amount, part float64 }
+// tenantDemand is what a tenant demands, a second, and this node's share when it last asked.
+type tenantDemand struct {
+	meter ratelimit.Meter
+	part  float64
+}
 
 func (s *shares) alone() bool { return s.views.Load() == nil }
 
@@ -54,11 +56,13 @@ type share struct {
 	places int     // exchanges at once
 	rate   float64 // part of the endpoint's rate, 0 to 1
 
-	started int // exchanges
-	most    int // running at once
-	refused int // permits that found no place, or no rate
+	started int       // exchanges
+	most    int       // running at once
+	refused int       // permits that found no place, or no rate
+	backlog time.Time // when due deliveries were last seen to wait in the store, by the monotonic clock
 
-	places1, rate1 float64 // what is demanded, smoothed
+	atOnce    float64         // what is demanded: it comes at once, and goes by half a turn
+	perSecond ratelimit.Meter // …
 }
 
 // view is what all nodes told at one time, without what is stale.
@@ -296,21 +300,20 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 		if g.ep.RateLimit != nil {
 			perSecond = g.ep.RateLimit.PerSecond
 		}
-		if !g.nextDue.IsZero() && !g.nextDue.After(now) && g.open(now) { // a backlog takes all that there is
+		if time.Since(s.backlog) < 2*listEvery && g.open(now) { // it takes all that there is
 			places, rate = concurrency, perSecond
 		}
 		// A node can use no more places than it has earned, or soon will have.
-		s.places1 = max(min(places, concurrency, 2*float64(g.earned)), s.places1/2)
-		s.rate1 = max(min(rate, perSecond), s.rate1/2)
+		s.atOnce = max(min(places, concurrency, 2*float64(g.earned)), s.atOnce/2)
+		rate = s.perSecond.Note(min(rate, perSecond))
 		s.started, s.most, s.refused = 0, g.running, 0
-		if s.places1 < demandLeast && s.rate1 < demandLeast && g.running == 0 {
-			s.places1, s.rate1 = 0, 0
+		if s.atOnce < demandLeast && rate < demandLeast && g.running == 0 {
 			delete(e.shares.active, g)
 			continue
 		}
-		add(limitOf(store.Concurrency, g), s.places1, float64(s.places), g.running)
+		add(limitOf(store.Concurrency, g), s.atOnce, float64(s.places), g.running)
 		if perSecond > 0 {
-			add(limitOf(store.DeliveryRate, g), s.rate1, perSecond*s.rate, 0)
+			add(limitOf(store.DeliveryRate, g), rate, perSecond*s.rate, 0)
 		}
 	}
 	if e.shares.asked != nil {
@@ -318,19 +321,23 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 		if first {
 			clear(asked) // since nobody knows when
 		}
-		next := make(map[kapsel.TenantID]tenantDemand, len(asked))
-		for id, d := range e.shares.tenants {
-			if d.amount /= 2; d.amount >= demandLeast {
-				next[id] = d
-			}
+		if e.shares.tenants == nil {
+			e.shares.tenants = map[kapsel.TenantID]*tenantDemand{}
 		}
 		for id, a := range asked {
-			next[id] = tenantDemand{max(next[id].amount, float64(a.Tokens)/seconds), a.PerSecond}
+			if e.shares.tenants[id] == nil {
+				e.shares.tenants[id] = &tenantDemand{}
+			}
+			e.shares.tenants[id].part = a.PerSecond
 		}
-		for id, d := range next {
-			add(store.Limit{Kind: store.IngestRate, Of: id}, d.amount, d.part, 0)
+		for id, d := range e.shares.tenants {
+			amount := d.meter.Note(float64(asked[id].Tokens) / seconds)
+			if amount < demandLeast {
+				delete(e.shares.tenants, id)
+				continue
+			}
+			add(store.Limit{Kind: store.IngestRate, Of: id}, amount, d.part, 0)
 		}
-		e.shares.tenants = next
 	}
 	slices.SortFunc(all, func(a, b demand) int { return cmp.Compare(b.fill, a.fill) })
 	own := make([]store.Demand, 0, min(len(all), store.MaxDemands))

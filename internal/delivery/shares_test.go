@@ -226,15 +226,15 @@ func TestShare_Delivery(t *testing.T) {
 				w.Pass(3 * time.Second)
 				for _, to := range []*sim.Process{a, b, a} {
 					start := 0
-					for second := range 15 {
-						if second == 5 {
+					for second := range 18 {
+						if second == 8 {
 							start = d.Count()
 						}
 						for range int(1.3 * perSecond) {
 							to.Event(ep, "x")
 							w.Pass(time.Second / time.Duration(1.3*perSecond))
 							// While a share moves, exchanges begun under the former one may still run.
-							if now, _ := d.Open(); second >= 5 && now > most {
+							if now, _ := d.Open(); second >= 8 && now > most {
 								t.Fatalf("%d exchanges at once, the limit is %d", now, most)
 							}
 						}

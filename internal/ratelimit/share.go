@@ -60,3 +60,26 @@ func Places(limit int, demands []float64, held []int, i, turn int) int {
 
 // BurstPart is the burst of a part of a limit, 0 to 1: rounded, and at least one.
 func BurstPart(burst int, part float64) int { return max(1, int(math.Round(float64(burst)*part))) }
+
+// Meter makes a steady demand of counts that vary by chance: shares that moved with each of
+// them would never add up. The zero Meter has seen nothing.
+type Meter struct{ mean, told float64 }
+
+// Note takes note of one more count and returns the demand. A change that is hardly chance
+// counts at once, upwards in full and downwards by half; others go into a mean, and the
+// demand follows that only when it has moved by a quarter.
+func (m *Meter) Note(count float64) (demand float64) {
+	chance := 3 * math.Sqrt(max(m.mean, 1)) // three standard deviations of what comes at random
+	switch {
+	case count > 1.5*m.mean && count > m.mean+chance:
+		m.mean = count
+	case count < m.mean/2 && count < m.mean-chance:
+		m.mean /= 2
+	default:
+		m.mean += (count - m.mean) / 4
+	}
+	if math.Abs(m.mean-m.told) > m.told/4 {
+		m.told = m.mean
+	}
+	return m.told
+}

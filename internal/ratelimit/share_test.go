@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -114,6 +115,94 @@ func TestPlaces_Turn(t *testing.T) {
 		want[(3-turn%3)%3] = 1
 		if !slices.Equal(got, want) {
 			t.Errorf("turn %d: %v, want %v", turn, got, want)
+		}
+	}
+}
+
+// TestMeter: it follows a demand that comes and goes within seconds, and one that is random
+// around a mean it tells steadily, near that mean.
+func TestMeter(t *testing.T) {
+	var m Meter
+	for i, tt := range []struct{ count, least, most float64 }{
+		{0, 0, 0}, {100, 100, 100}, {100, 100, 100}, {110, 100, 110}, {0, 40, 60}, {0, 20, 30}, {0, 10, 15}, {200, 200, 200},
+	} {
+		if got := m.Note(tt.count); got < tt.least || got > tt.most {
+			t.Errorf("count %d, %v: demand %v, want %v to %v", i, tt.count, got, tt.least, tt.most)
+		}
+	}
+	for range 60 {
+		m.Note(0)
+	}
+	if got := m.Note(0); got > 0.01 {
+		t.Errorf("a minute after the last of it the demand is %v", got)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, mean := range []float64{5, 20, 100} {
+		var m Meter
+		var last float64
+		changes := 0
+		for i := range 1000 {
+			got := m.Note(poisson(random, mean))
+			if i >= 10 && (got < mean/3 || got > 3*mean) {
+				t.Errorf("around %v the demand is %v", mean, got)
+			}
+			if got != last {
+				changes++
+			}
+			last = got
+		}
+		if changes > 150 {
+			t.Errorf("around %v the demand changed %d times in 1000", mean, changes)
+		}
+	}
+}
+
+// poisson is how many come in a second of those that come at random.
+func poisson(r *rand.Rand, mean float64) (n float64) {
+	for at := r.ExpFloat64(); at < mean; at += r.ExpFloat64() {
+		n++
+	}
+	return n
+}
+
+// TestSharedLimit: nodes that tell and read in turn, as the engine has them, grant together
+// nine tenths of the limit and not more than it, also of requests that come at random.
+func TestSharedLimit(t *testing.T) {
+	for _, tt := range []struct {
+		limit float64
+		loads []float64
+	}{
+		{20, []float64{20, 20}}, {20, []float64{10, 10}}, {20, []float64{38, 2}}, {20, []float64{40, 0}},
+		{100, []float64{100, 100}}, {50, []float64{30, 30, 30}}, {20, []float64{30, 10}}, {10, []float64{20, 20, 20, 20}},
+	} {
+		n := len(tt.loads)
+		random := rand.New(rand.NewPCG(3, 4))
+		meters, told, before := make([]Meter, n), make([]float64, n), make([][]float64, n)
+		sum, turns := 0.0, 0
+		parts := make([]float64, n)
+		for turn := range 1000 {
+			for i := range n {
+				mixed := slices.Clone(told)
+				told[i] = meters[i].Note(poisson(random, tt.loads[i]))
+				now := slices.Clone(told)
+				parts[i] = min(Part(tt.limit, now, i), Part(tt.limit, mixed, i))
+				if before[i] != nil {
+					parts[i] = min(parts[i], Part(tt.limit, before[i], i))
+				}
+				before[i] = now
+				if all := total(parts); turn > 10 && all > 1.1*tt.limit {
+					t.Fatalf("limit %v, loads %v: in turn %d the parts are %v", tt.limit, tt.loads, turn, parts)
+				}
+			}
+			if turn > 10 {
+				turns++
+				for i, p := range parts {
+					sum += min(p, tt.loads[i])
+				}
+			}
+		}
+		if got := sum / float64(turns); got < 0.9*min(tt.limit, total(tt.loads)) {
+			t.Errorf("limit %v, loads %v: %v is granted", tt.limit, tt.loads, got)
 		}
 	}
 }
