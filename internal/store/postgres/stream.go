@@ -20,8 +20,9 @@ import (
 // Not every old transaction may write events. The ids are the server's, and a migration of
 // another database that runs for hours must not hold our stream for hours. So one whose
 // session is known to be in another database, or which began more than a minute ago, is
-// passed over: ours are over after half of that (session's time-outs). Of one that ended
-// since the snapshot nothing is known, and it counts until the next reading.
+// passed over: ours are over after half of that (session's time-outs). When another role's
+// began only roles with pg_read_all_stats are told. Of one that ended since the snapshot
+// nothing is known, and it counts until the next reading.
 const streamPassed = time.Minute
 
 // streamHorizon is the horizon as a query; $1 is before when a transaction must have begun to
