@@ -33,6 +33,7 @@ func (e *Engine) Books() (off []string) {
 		name := "gate " + g.ep.Name + ": "
 		zero(name+"running", g.running)
 		zero(name+"reserved", g.reserved)
+		zero(name+"fresh", g.fresh)
 		zero(name+"unrecorded", g.unrecorded)
 		zero(name+"claiming", g.claiming)
 		zero(name+"ready", len(g.ready))

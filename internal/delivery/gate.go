@@ -35,6 +35,7 @@ type gate struct {
 	running    int
 	unrecorded int    // workers in use: those running, and those whose record is being written
 	reserved   int    // permits whose acceptance is being committed
+	fresh      int    // reserved, ready or running, those that came by a permit
 	ready      []*job // held, in the order in which they start
 	readyBytes int
 
@@ -222,6 +223,9 @@ func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 	}
 	return n, of
 }
+
+// backlog reports whether due work of the endpoint waits in the store, as far as is known.
+func (g *gate) backlog(now time.Time) bool { return !g.nextDue.IsZero() && !g.nextDue.After(now) }
 
 // free is how many more deliveries the node may hold.
 func (e *Engine) free() int { return 2*e.Workers - e.waiting - e.busy - e.wanted }
@@ -414,6 +418,7 @@ func (e *Engine) giveBackReady(g *gate) {
 		}
 		e.release(j)
 		if j.fresh {
+			g.fresh--
 			e.fresh--
 		}
 		e.Budget.Adjust(-int64(j.delivery.Size))

@@ -236,8 +236,8 @@ func TestTurns_FE3(t *testing.T) {
 	})
 }
 
-// TestOlderWork: what waits in the store gets at least a quarter of the workers while new
-// events would take all of them.
+// TestOlderWork: what waits in the store gets its turns while new events would take all of the
+// workers: here a quarter of them, as of 40 endpoints that have work 10 have nothing new.
 func TestOlderWork(t *testing.T) {
 	in(t, sim.Options{Workers: 12}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(200*time.Millisecond))
@@ -259,8 +259,38 @@ func TestOlderWork(t *testing.T) {
 			}
 			w.Pass(100 * time.Millisecond) // 300 a second for workers that manage 60
 		}
-		if n, all := old.Count(), old.Count()+d.Count(); n < 20*60/4*9/10 || all < 1000 {
-			t.Errorf("older work got %d of %d exchanges, want a quarter of about 1200", n, all)
+		if n, all := old.Count(), old.Count()+d.Count(); n < 20*60/4*2/3 || all < 1000 {
+			t.Errorf("older work got %d of %d exchanges, want about a quarter of 1200", n, all)
+		}
+		w.UntilDone(20 * time.Minute)
+		balanced(t, p)
+	})
+}
+
+// TestOlderWork_SameEndpoint: what waits for an endpoint gets at least a quarter of what it
+// takes while its new events would take all of it.
+func TestOlderWork_SameEndpoint(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		const places = 8
+		d := w.Net.Destination("shop.example", ends(200*time.Millisecond))
+		ep := w.NewEndpoint(d, func(e *kapsel.Endpoint) { e.Concurrency = places })
+		p := w.Start()
+		backlog(w, p, 500, ep)
+		start := time.Now()
+		for time.Since(start) < 10*time.Second {
+			for range 5 {
+				p.Event(ep, "new")
+			}
+			w.Pass(10 * time.Millisecond) // 500 a second for a destination that takes 40
+		}
+		old, all := 0, 0
+		for _, r := range d.Requests() {
+			if all++; string(r.Body) == "backlog" {
+				old++
+			}
+		}
+		if old < all/4*9/10 || all < 10*places*5*8/10 {
+			t.Errorf("older work got %d of %d exchanges, want a quarter of about 400", old, all)
 		}
 		w.UntilDone(20 * time.Minute)
 		balanced(t, p)

@@ -16,8 +16,9 @@ type Permit struct {
 }
 
 // Permit reserves the start of a delivery of size bytes to an endpoint, or returns nil when
-// it must wait in the store: the endpoint is not active, its circuit is not closed, its
-// rate, concurrency, the workers or body memory are used up, or older work of it waits.
+// it must wait in the store: the endpoint is not active, its circuit is not closed, or its
+// rate, concurrency, the workers or body memory are used up. While older work waits, the
+// endpoint's or any, the last quarter of what may be held is kept for it.
 func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -26,20 +27,21 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 	}
 	now := e.Clock.Now()
 	g := e.gateOf(ep)
-	room, _ := e.room(g, now)
+	room, of := e.room(g, now)
 	switch {
 	case !g.open(now),
-		!g.nextDue.IsZero() && !g.nextDue.After(now), // older work waits
 		room <= 0 && e.refused(g),
+		g.fresh >= of*3/4 && g.backlog(now),
 		g.rated(now).After(now) && e.refused(g),
 		e.free() <= 0,
-		e.fresh >= max(1, e.Workers*3/4) && e.older(), // the last quarter is for older work
+		e.fresh >= max(1, e.Workers*3/4) && e.older(),
 		!e.Budget.Delivery(int64(size)):
 		return nil
 	}
 	p := &Permit{Node: e.node, Token: kapsel.NewAttemptID(now, ep.Part), gate: g, size: size}
 	e.held[p.Token] = struct{}{}
 	g.reserved++
+	g.fresh++
 	e.waiting++
 	e.fresh++
 	e.work.Add(1) // stopping waits for the acceptance to be confirmed or not
@@ -52,6 +54,7 @@ func (e *Engine) Return(p *Permit, confirmed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.end(p)
+	p.gate.fresh--
 	e.fresh--
 	e.Budget.Adjust(-int64(p.size))
 	delete(e.held, p.Token)

@@ -42,7 +42,9 @@ func TestPermit(t *testing.T) {
 		{"two run", nil, func(_ *sim.World, p *sim.Process, ep *kapsel.Endpoint) { p.Event(ep, "hang"); p.Event(ep, "hang") }, 1, 0},
 		{"paused", func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused }, nil, 1, 0},
 		{"disabled", func(e *kapsel.Endpoint) { e.State = kapsel.EndpointDisabled }, nil, 1, 0},
-		{"older work waits", nil, func(w *sim.World, p *sim.Process, ep *kapsel.Endpoint) { p.Engine.Waiting(ep, p.Clock.Now()) }, 1, 0},
+		{"older work waits", nil, func(w *sim.World, p *sim.Process, ep *kapsel.Endpoint) { p.Engine.Waiting(ep, p.Clock.Now()) }, 1, 1},
+		{"older work waits for the only place", func(e *kapsel.Endpoint) { e.Concurrency = 1 },
+			func(w *sim.World, p *sim.Process, ep *kapsel.Endpoint) { p.Engine.Waiting(ep, p.Clock.Now()) }, 1, 0},
 		{"work waits that is not due", nil, func(w *sim.World, p *sim.Process, ep *kapsel.Endpoint) {
 			p.Engine.Waiting(ep, p.Clock.Now().Add(time.Second))
 		}, 1, 2},

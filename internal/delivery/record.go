@@ -60,6 +60,9 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ended(g)
+	if j.fresh {
+		g.fresh--
+	}
 	g.tick(now, 1)
 	verdict := breaker.Neutral
 	if o.unsent == nil && !o.lost {
