@@ -128,7 +128,7 @@ func compares(t *testing.T) {
 
 // unknownKeys asks with an API key that does not exist and with one that was revoked.
 func unknownKeys(t *testing.T) {
-	w := perfWorld(t, "")
+	w := newWorld(t, "", "KAPSEL_TRUSTED_PROXIES=127.0.0.1/32")
 	var made struct{ ID, Secret string }
 	node := w.nodes[0]
 	keys := "/v1/tenants/" + w.tenant + "/keys"
@@ -139,12 +139,15 @@ func unknownKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	other, _, _ := secret.NewAPIKey()
+	clients := 0 // from each come few wrong keys: more would be refused unseen
 	ask := func(key string) func() {
 		return func() {
 			req, err := http.NewRequest(http.MethodGet, node.URL+"/v1/endpoints", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			clients++
+			req.Header.Set("X-Forwarded-For", fmt.Sprintf("10.0.%d.%d", clients>>8, clients&255))
 			req.Header.Set("Authorization", "Bearer "+key)
 			resp, err := client.Do(req)
 			if err != nil {

@@ -2,54 +2,61 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// statsColumns are the counters of endpoint_stats in the order of kapsel.Stats.Counters.
-var statsColumns = func() (names []string) {
-	names = strings.Fields(`succeeded client_errors server_errors timeouts no_answers unknowns
-		delivered failed dead_letters canceled`)
-	for i := range (kapsel.Histogram{}) {
-		names = append(names, fmt.Sprint("ms", i))
+// An endpoint's counters of an hour are one value: thirty columns, each bound, read and added
+// to by itself, took as long as all else that a completion writes. They are in the order of
+// kapsel.Stats.Counters, as varints (encoding/binary); counters that come to be at the end are
+// 0 in values from before.
+func appendCounters(b []byte, s *kapsel.Stats) []byte {
+	for _, n := range s.Counters() {
+		b = binary.AppendUvarint(b, uint64(*n))
 	}
-	return names
-}()
+	return b
+}
 
-// Statements that add to a row.
-var (
-	addStats = adding("endpoint_stats", "endpoint_id, hour", statsColumns)
-	addUsage = adding("tenant_usage", "tenant_id, day", []string{"events", "bytes", "attempts", "deliveries", "delivered"})
-)
-
-// adding is a statement that adds to the row with a key.
-func adding(table, key string, columns []string) string {
-	sums := make([]string, len(columns))
-	for i, c := range columns {
-		sums[i] = c + " = " + c + " + excluded." + c
+// addCounters adds what appendCounters has written.
+func addCounters(s *kapsel.Stats, b []byte) error {
+	for _, n := range s.Counters() {
+		if len(b) == 0 {
+			return nil
+		}
+		v, size := binary.Uvarint(b)
+		if size <= 0 {
+			return errors.New("the counters of an endpoint cannot be read")
+		}
+		*n += int64(v)
+		b = b[size:]
 	}
-	return `INSERT INTO ` + table + ` (` + key + `, ` + strings.Join(columns, ", ") + `)
-		VALUES (?, ?` + strings.Repeat(", ?", len(columns)) + `)
-		ON CONFLICT (` + key + `) DO UPDATE SET ` + strings.Join(sums, ", ")
+	return nil
 }
 
 // count adds a transaction's tally to the counters, before its commit.
 func (c *conn) count() error {
 	for k, s := range c.tally.Stats {
-		row := c.stmt(addStats).id(k.Endpoint).int(k.Hour)
-		for _, n := range s.Counters() {
-			row.int(*n)
+		var unreadable error
+		_, err := c.stmt(`SELECT counters FROM endpoint_stats WHERE endpoint_id = ? AND hour = ?`).id(k.Endpoint).int(k.Hour).
+			one(func(q *stmt) { unreadable = addCounters(s, q.colBlob()) })
+		if err = errors.Join(err, unreadable); err != nil {
+			return err
 		}
-		if err := row.exec(); err != nil {
+		c.scratch = appendCounters(c.scratch[:0], s)
+		err = c.stmt(`INSERT INTO endpoint_stats (endpoint_id, hour, counters) VALUES (?, ?, ?)
+			ON CONFLICT (endpoint_id, hour) DO UPDATE SET counters = excluded.counters`).id(k.Endpoint).int(k.Hour).blob(c.scratch).exec()
+		if err != nil {
 			return err
 		}
 	}
 	for k, u := range c.tally.Usage {
-		err := c.stmt(addUsage).id(k.Tenant).int(k.Day).
+		err := c.stmt(`INSERT INTO tenant_usage (tenant_id, day, events, bytes, attempts, deliveries, delivered) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (tenant_id, day) DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes,
+				attempts = attempts + excluded.attempts, deliveries = deliveries + excluded.deliveries, delivered = delivered + excluded.delivered`).id(k.Tenant).int(k.Day).
 			int(u.Events).int(u.Bytes).int(u.Attempts).int(u.Deliveries).int(u.Delivered).exec()
 		if err != nil {
 			return err
@@ -61,14 +68,14 @@ func (c *conn) count() error {
 // EndpointStats implements store.Counters.
 func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfHour, err error) {
 	err = s.read(ctx, func(c *conn) error {
-		q := c.query(`SELECT hour, `+strings.Join(statsColumns, ", ")+` FROM endpoint_stats
+		q := c.query(`SELECT hour, counters FROM endpoint_stats
 			WHERE endpoint_id = ? AND hour >= ? AND hour < ?
 				AND (? OR EXISTS (SELECT 1 FROM endpoints WHERE id = ? AND tenant_id = ?))
 			ORDER BY hour`, endpoint, since, until, tenant.IsZero(), endpoint, tenant)
 		for q.next() {
 			h := store.StatsOfHour{Hour: q.colTime()}
-			for _, n := range h.Counters() {
-				*n = q.colInt()
+			if err := addCounters(&h.Stats, q.colBlob()); err != nil {
+				return errors.Join(err, q.end())
 			}
 			hours = append(hours, h)
 		}

@@ -191,21 +191,7 @@ CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at) WHERE expi
 CREATE TABLE endpoint_stats (
     endpoint_id   BLOB NOT NULL,
     hour          INTEGER NOT NULL,
-    succeeded     INTEGER NOT NULL, -- attempts by their outcome
-    client_errors INTEGER NOT NULL,
-    server_errors INTEGER NOT NULL,
-    timeouts      INTEGER NOT NULL,
-    no_answers    INTEGER NOT NULL,
-    unknowns      INTEGER NOT NULL,
-    delivered     INTEGER NOT NULL, -- deliveries by how they ended
-    failed        INTEGER NOT NULL,
-    dead_letters  INTEGER NOT NULL,
-    canceled      INTEGER NOT NULL,
-    -- Attempts by how long they took: up to 1 ms, 2 ms, 4 ms, … 262,144 ms, and longer.
-    ms0  INTEGER NOT NULL, ms1  INTEGER NOT NULL, ms2  INTEGER NOT NULL, ms3  INTEGER NOT NULL, ms4  INTEGER NOT NULL,
-    ms5  INTEGER NOT NULL, ms6  INTEGER NOT NULL, ms7  INTEGER NOT NULL, ms8  INTEGER NOT NULL, ms9  INTEGER NOT NULL,
-    ms10 INTEGER NOT NULL, ms11 INTEGER NOT NULL, ms12 INTEGER NOT NULL, ms13 INTEGER NOT NULL, ms14 INTEGER NOT NULL,
-    ms15 INTEGER NOT NULL, ms16 INTEGER NOT NULL, ms17 INTEGER NOT NULL, ms18 INTEGER NOT NULL, ms19 INTEGER NOT NULL,
+    counters      BLOB NOT NULL, -- kapsel.Stats, as counters.go writes them
     PRIMARY KEY (endpoint_id, hour)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX endpoint_stats_hour ON endpoint_stats (hour);
