@@ -450,7 +450,7 @@ func TestForget(t *testing.T) {
 		}
 		running := w.NewEndpoint(slow, func(e *kapsel.Endpoint) { e.Timeout = 5 * time.Minute })
 		retried := w.NewEndpoint(w.Net.Destination("down.example", sim.Always(500)), func(e *kapsel.Endpoint) {
-			e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: 24 * time.Hour, Max: 24 * time.Hour}
+			e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: 2 * time.Hour, Max: 2 * time.Hour}
 		})
 		paused := w.NewEndpoint(d, nil)
 		p := w.Start()
@@ -477,7 +477,7 @@ func TestForget(t *testing.T) {
 		kept("30 deleted, one of them under way", 13)
 		w.Pass(3 * time.Minute)
 		kept("it has ended", 12)
-		w.Pass(2 * time.Hour)
+		w.Pass(70 * time.Minute)
 		kept("10 idle", 2)
 		for _, ep := range endpoints[30:] {
 			p.Event(ep, "again")
@@ -489,7 +489,7 @@ func TestForget(t *testing.T) {
 			t.Errorf("what waited for a paused endpoint is %s", got.Status)
 		}
 		w.Patch(retried, func(e *kapsel.Endpoint) { e.URL = d.URL() })
-		w.UntilDone(30 * time.Hour)
+		w.UntilDone(3 * time.Hour)
 		balanced(t, p)
 	})
 }

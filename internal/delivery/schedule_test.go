@@ -127,8 +127,6 @@ func TestRetryAfter_FD15(t *testing.T) {
 		{"date", 503, date(2 * time.Minute), 2 * time.Minute},
 		{"429", 429, seconds(100), 100 * time.Second},
 		{"at most 24 h", 503, seconds(1_000_000), 24 * time.Hour},
-		{"too large to hold", 503, text("99999999999999999999999999999999"), 24 * time.Hour},
-		{"date at most 24 h", 503, date(9000 * time.Hour), 24 * time.Hour},
 		{"earlier than the policy", 503, seconds(2), 0},
 		{"past date", 503, date(-time.Hour), 0},
 		{"negative", 503, text("-5"), 0},

@@ -97,7 +97,7 @@ func TestVerbs(t *testing.T) {
 // A test process that is killed leaves neither a server nor files.
 func TestServerEndsWithItsProcess(t *testing.T) {
 	if os.Getenv("PGTEST_CHILD") != "" {
-		fmt.Println(query(t, pgtest.New(t), "SHOW data_directory"))
+		fmt.Println(query(t, pgtest.Superuser(pgtest.New(t)), "SHOW data_directory"))
 		select {} // until we are killed
 	}
 	child := osexec.Command(os.Args[0], "-test.run=^TestServerEndsWithItsProcess$")
