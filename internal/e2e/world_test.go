@@ -147,6 +147,15 @@ func (w *world) node() *bench.Process {
 	return p
 }
 
+// takeOverAfter is after which time a dead node's work is taken over at the latest: its lease,
+// or at once on SQLite, where the file has one process.
+func (w *world) takeOverAfter() time.Duration {
+	if w.sqlite {
+		return 0
+	}
+	return 3 * time.Second
+}
+
 // endpoint makes an endpoint whose destination is the sink, with fields added to it.
 func (w *world) endpoint(name string, fields map[string]any) bench.Endpoint {
 	w.t.Helper()
