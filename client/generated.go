@@ -142,7 +142,7 @@ func (f GetEndpointStatsFilter) values() url.Values {
 	return query
 }
 
-// GetEndpointStats is GET /v1/endpoints/{id}/stats: Count an endpoint's attempts and deliveries by hour or day, with success rate and latency.
+// GetEndpointStats is GET /v1/endpoints/{id}/stats: Count an endpoint's attempts and deliveries.
 func (c *Client) GetEndpointStats(ctx context.Context, id string, filter GetEndpointStatsFilter) (answer EndpointStats, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/endpoints/"+url.PathEscape(id)+"/stats", filter.values(), nil, &answer)
 	return answer, err
@@ -319,7 +319,7 @@ func (f GetUsageFilter) values() url.Values {
 	return query
 }
 
-// GetUsage is GET /v1/usage: Count events, bytes and deliveries by day, against the tenant's limits.
+// GetUsage is GET /v1/usage: Count what a tenant used.
 func (c *Client) GetUsage(ctx context.Context, filter GetUsageFilter) (answer UsageReport, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/usage", filter.values(), nil, &answer)
 	return answer, err

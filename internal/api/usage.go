@@ -14,11 +14,11 @@ import (
 func (a *api) usage() {
 	add(a, readers, huma.Operation{
 		OperationID: "get-endpoint-stats", Method: http.MethodGet, Path: "/v1/endpoints/{id}/stats", Tags: []string{"Endpoints"},
-		Summary: "Count an endpoint's attempts and deliveries by hour or day, with success rate and latency",
+		Summary: "Count an endpoint's attempts and deliveries",
 	}, a.getEndpointStats)
 	add(a, readers, fails(huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/usage", Tags: []string{"Tenants"},
-		Summary: "Count events, bytes and deliveries by day, against the tenant's limits",
+		Summary: "Count what a tenant used",
 	}, failure{404, kapsel.NotFound}), a.getUsage)
 }
 

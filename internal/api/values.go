@@ -36,7 +36,7 @@ func (d *duration) UnmarshalText(b []byte) error {
 
 // Schema says what the type is in the OpenAPI document.
 func (duration) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Pattern: `^-?([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, Description: anyDuration, Examples: []any{"30s"}}
+	return &huma.Schema{Type: huma.TypeString, Pattern: `^-?([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, Description: anyDuration, Examples: []any{anyDurationExample}}
 }
 
 // timestamp is a time in JSON: RFC 3339, UTC, milliseconds.

@@ -46,8 +46,8 @@ var descriptions = map[string]string{
 		"`status` is the event's when it was read; the stream does not tell of its changes.\n\n" +
 		"Something is sent every 15 seconds. A client that does not read for 10 seconds is dropped. The stream ends when the key is revoked or expires, " +
 		"when the tenant is deleted and when the server stops; connect again. A tenant may have 100 streams open at a node (E1004).",
-	"get-endpoint-stats": "Attempts count in the hour in which they ended. Those of test events, replays and lost nodes count, too. Counts are kept 90 days.",
-	"get-usage":          "Days and months are of UTC. Test events count, duplicates do not. Counts are kept 400 days. The admin key gets those of all tenants together, or of `tenant_id`.",
+	"get-endpoint-stats": "By hour or day, with success rate and latency. Attempts count in the hour in which they ended. Those of test events, replays and lost nodes count, too. Counts are kept 90 days.",
+	"get-usage":          "Events, bytes, attempts and deliveries by day, beside the limits. Days and months are of UTC. Test events count, duplicates do not. Counts are kept 400 days. The admin key gets those of all tenants together, or of `tenant_id`.",
 	"get-payload":        "As it was received. It comes as an attachment, whatever it is.",
 	"replay-event":       "The newest delivery of the event must have ended, and not be replayed yet. The new one names it.",
 	"list-deliveries":    "A delivery is the obligation to bring one event to one endpoint. `waiting_for` says why one does not start.",
@@ -308,7 +308,7 @@ func explain(doc *huma.OpenAPI) {
 				p.Description = w.doc
 			}
 			switch {
-			case len(p.Examples) > 0: // its own tag
+			case len(p.Examples) > 0 && p.Examples[0] != anyDurationExample: // its own tag
 			case len(p.Enum) > 0 && !slices.Contains(p.Enum, w.example):
 				p.Examples = p.Enum[:1]
 			case w.example != nil && p.Ref == "" && p.OneOf == nil:
@@ -337,8 +337,12 @@ func explain(doc *huma.OpenAPI) {
 	}
 }
 
-// anyDuration is how the type is described that has no description of its own.
-const anyDuration = "A Go duration"
+// anyDuration and anyDurationExample are what the type of durations says where a field has no
+// words of its own.
+const (
+	anyDuration        = "A Go duration"
+	anyDurationExample = "30s"
+)
 
 // meanings are how codes of callers' errors read in the document, by status.
 var meanings = map[int]map[kapsel.Code]string{
