@@ -121,10 +121,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rate, err := h.rate(ctx, ep)
+	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
 		return err
 	}
+	limits := tenant.Effective()
+	rate := h.rate(tenant.ID, limits)
 	rate.tell(w)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		if handshake, err := h.handshake(ctx, r, ep, nil); err != nil || handshake != nil {
@@ -156,7 +158,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := rate.take(w); err != nil {
 		return err
 	}
-	place, err := h.quotas.take(ctx, ep.TenantID)
+	place, err := h.quotas.take(ctx, tenant.ID, limits.EventsPerMonth)
 	if err != nil {
 		return err
 	}
@@ -281,21 +283,16 @@ type rate struct {
 	limit     int     // burst of all nodes together
 }
 
-func (h *Handler) rate(ctx context.Context, ep *kapsel.Endpoint) (*rate, error) {
-	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
-	if err != nil {
-		return nil, err
-	}
-	limits := tenant.Effective()
+func (h *Handler) rate(tenant kapsel.TenantID, limits kapsel.Limits) *rate {
 	if limits.IngestPerSecond == nil {
-		return nil, nil
+		return nil
 	}
 	burst := max(1, int(*limits.IngestPerSecond))
 	if limits.IngestBurst != nil {
 		burst = *limits.IngestBurst
 	}
-	part := h.Engine.TenantPart(tenant.ID, *limits.IngestPerSecond)
-	return &rate{h, tenant.ID, *limits.IngestPerSecond * part, ratelimit.BurstPart(burst, part), burst}, nil
+	part := h.Engine.TenantPart(tenant, *limits.IngestPerSecond)
+	return &rate{h, tenant, *limits.IngestPerSecond * part, ratelimit.BurstPart(burst, part), burst}
 }
 
 // tell says in the answer, whatever it will be, what is left of the rate.

@@ -57,13 +57,9 @@ type place struct {
 	used   bool // it may have become an event
 }
 
-// take finds a place for one more event of a tenant, to be left when the request ends.
-func (q *quotas) take(ctx context.Context, id kapsel.TenantID) (*place, error) {
-	tenant, err := q.config.Settings.Tenant(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	limit := tenant.Effective().EventsPerMonth
+// take finds a place for one more event of a tenant with a limit (nil: none), to be left when
+// the request ends.
+func (q *quotas) take(ctx context.Context, id kapsel.TenantID, limit *int64) (*place, error) {
 	if limit == nil {
 		return nil, nil
 	}
