@@ -25,7 +25,7 @@ type step struct {
 const (
 	maxPath      = 512 // bytes of its text
 	maxPathSteps = 32
-	maxJSONDepth = 128 // nesting of a document that Find reads
+	maxJSONDepth = 10_000 // nesting of a value that is passed over; encoding/json writes no more
 	// MaxKey is the longest idempotency key, in bytes.
 	MaxKey = 255
 )
@@ -109,7 +109,7 @@ func cutQuoted(s string) (quoted, after string, ok bool) {
 //
 // Find reads up to the value and no further, in one pass: what is not JSON before it is not
 // ok (but for escapes in strings passed over), what comes after it is not looked at. Nesting
-// deeper than 128 beside the path is not ok.
+// deeper than 10,000 beside the path is not ok.
 func (p Path) Find(document []byte) (value string, ok bool) {
 	if len(p.steps) == 0 {
 		return "", false
@@ -156,6 +156,7 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 type scanner struct {
 	text []byte
 	pos  int
+	nest [(maxJSONDepth + 63) / 64]uint64 // skip's: a bit for each value that it is in, 1 for an object
 }
 
 // peek is the next byte that is not white space, 0 at the end.
@@ -186,7 +187,7 @@ func (s *scanner) enter(st step) bool {
 			return false
 		}
 		for range st.index {
-			if !s.skip(1) || !s.take(',') {
+			if !s.skip() || !s.take(',') {
 				return false
 			}
 		}
@@ -207,58 +208,74 @@ func (s *scanner) enter(st step) bool {
 		} else if name, ok := unquote(raw); ok && name == *st.name {
 			return true
 		}
-		if !s.skip(1) || !s.take(',') {
+		if !s.skip() || !s.take(',') {
 			return false
 		}
 	}
 }
 
-// skip moves past a value, nested in depth others.
-func (s *scanner) skip(depth int) bool {
-	if depth > maxJSONDepth {
-		return false
-	}
-	switch c := s.peek(); {
-	case c == '{':
-		s.pos++
-		if s.take('}') {
-			return true
-		}
-		for {
-			if _, ok := s.quoted(); !ok || !s.take(':') || !s.skip(depth+1) {
+// skip moves past a value. It does not recurse: what strangers nest must not grow the stack.
+func (s *scanner) skip() bool {
+	for depth := 0; ; {
+		switch c := s.peek(); {
+		case c == '{' || c == '[':
+			if s.pos++; depth == maxJSONDepth {
 				return false
 			}
-			if !s.take(',') {
-				return s.take('}')
+			if s.take(closing(c)) {
+				break // an empty one is a value like others
 			}
-		}
-	case c == '[':
-		s.pos++
-		if s.take(']') {
-			return true
-		}
-		for {
-			if !s.skip(depth + 1) {
+			s.nest[depth/64] &^= 1 << (depth % 64)
+			if c == '{' {
+				s.nest[depth/64] |= 1 << (depth % 64)
+			}
+			if depth++; c == '{' && !s.name() {
 				return false
 			}
-			if !s.take(',') {
-				return s.take(']')
+			continue
+		case c == '"':
+			if _, ok := s.quoted(); !ok {
+				return false
+			}
+		case c == '-' || isDigit(c):
+			if _, ok := s.number(); !ok {
+				return false
+			}
+		case !s.literal("true") && !s.literal("false") && !s.literal("null"):
+			return false
+		}
+		// Behind a value: leave what ends here.
+		inObject := false
+		for ; depth > 0; depth-- {
+			inObject = s.nest[(depth-1)/64]&(1<<((depth-1)%64)) != 0
+			if s.take(',') {
+				break
+			}
+			if inObject && !s.take('}') || !inObject && !s.take(']') {
+				return false
 			}
 		}
-	case c == '"':
-		_, ok := s.quoted()
-		return ok
-	case c == '-' || isDigit(c):
-		_, ok := s.number()
-		return ok
-	case c == 't':
-		return s.literal("true")
-	case c == 'f':
-		return s.literal("false")
-	case c == 'n':
-		return s.literal("null")
+		if depth == 0 {
+			return true
+		}
+		if inObject && !s.name() {
+			return false
+		}
 	}
-	return false
+}
+
+// closing is what ends an object or array that begins with c.
+func closing(c byte) byte {
+	if c == '{' {
+		return '}'
+	}
+	return ']'
+}
+
+// name moves past a member's name and its colon.
+func (s *scanner) name() bool {
+	_, ok := s.quoted()
+	return ok && s.take(':')
 }
 
 func (s *scanner) literal(word string) bool {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/kapsel-hq/kapsel"
 )
 
 // Answer is what a provider is to be answered instead of the usual body. What it holds may
@@ -41,13 +43,15 @@ func Accepted(provider string) *Answer {
 // maxHandshake is the longest body and the longest challenge of a handshake, in bytes.
 const maxHandshake = 4 << 10
 
-// challenge is the JSON object of a POST that may be a handshake; nil if it is none.
-func challenge(r Request) map[string]json.RawMessage {
-	if r.Method != http.MethodPost || len(r.Body) > maxHandshake {
-		return nil
+// challenge returns the named members of the JSON object of a POST that may be a handshake,
+// all nil if it is none.
+func challenge(r Request, names ...string) [][]byte {
+	if r.Method == http.MethodPost && len(r.Body) <= maxHandshake {
+		if fields, err := kapsel.Members(r.Body, names...); err == nil {
+			return fields
+		}
 	}
-	fields, _ := members(r.Body)
-	return fields
+	return make([][]byte, len(names))
 }
 
 // isPlain reports whether a challenge is 1 to maxHandshake characters of printable ASCII.
@@ -55,10 +59,13 @@ func isPlain(s string) bool {
 	return s != "" && len(s) <= maxHandshake && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
+// maxOpaque is the longest challenge that a secret signs, in bytes.
+const maxOpaque = 256
+
 // isOpaque reports whether a challenge is letters, digits and what base64 and ids hold
 // beside them. What a secret signs must be no more: it could be the body of an event.
 func isOpaque(s string) bool {
-	return isPlain(s) && len(s) <= 256 && !strings.ContainsFunc(s, func(r rune) bool {
+	return isPlain(s) && len(s) <= maxOpaque && !strings.ContainsFunc(s, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("+/=_-.", r))
 	})
 }
@@ -76,8 +83,8 @@ func jsonAnswer(fields any) *Answer {
 }
 
 func slackHandshake(_ *Verifier, r Request) *Answer {
-	fields := challenge(r)
-	if c := text(fields["challenge"]); text(fields["type"]) == "url_verification" && isPlain(c) {
+	fields := challenge(r, "type", "challenge")
+	if c := text(fields[1]); text(fields[0]) == "url_verification" && isPlain(c) {
 		return plainAnswer(c)
 	}
 	return nil
@@ -85,12 +92,15 @@ func slackHandshake(_ *Verifier, r Request) *Answer {
 
 // zoomHandshake proves with the first secret that the endpoint has it.
 func zoomHandshake(v *Verifier, r Request) *Answer {
-	fields := challenge(r)
-	if text(fields["event"]) != "endpoint.url_validation" {
+	fields := challenge(r, "event", "payload")
+	if text(fields[0]) != "endpoint.url_validation" {
 		return nil
 	}
-	payload, _ := members(fields["payload"])
-	token := text(payload["plainToken"])
+	payload, err := kapsel.Members(fields[1], "plainToken")
+	if err != nil {
+		return nil
+	}
+	token := text(payload[0])
 	if !isOpaque(token) {
 		return nil
 	}
@@ -107,9 +117,9 @@ func (v *Verifier) sign(text string) []byte {
 // discordHandshake answers the pings of webhook events (type 0) and of interactions (type 1
 // without an event).
 func discordHandshake(_ *Verifier, r Request) *Answer {
-	fields := challenge(r)
-	_, isEvent := fields["event"]
-	switch kind := string(fields["type"]); {
+	fields := challenge(r, "type", "event")
+	isEvent := fields[1] != nil
+	switch kind := string(fields[0]); {
 	case kind == "0":
 		return &Answer{Status: http.StatusNoContent, ContentType: "application/json"}
 	case kind == "1" && !isEvent:
@@ -138,7 +148,7 @@ func intercomHandshake(_ *Verifier, r Request) *Answer {
 // xeroHandshake answers the intent to receive, which has no events.
 func xeroHandshake(_ *Verifier, r Request) *Answer {
 	var events []json.RawMessage
-	if list, ok := challenge(r)["events"]; ok && json.Unmarshal(list, &events) == nil && len(events) == 0 {
+	if list := challenge(r, "events")[0]; list != nil && json.Unmarshal(list, &events) == nil && len(events) == 0 {
 		return &Answer{Status: http.StatusOK}
 	}
 	return nil
@@ -184,7 +194,7 @@ func xHandshake(v *Verifier, r Request) *Answer {
 // xContent is the body. One that xHandshake would sign for anybody who asks is refused:
 // nobody can tell who made its signature. What X sends is a JSON object.
 func xContent(r Request, m *message) error {
-	if isOpaque(string(r.Body)) {
+	if len(r.Body) <= maxOpaque && isOpaque(string(r.Body)) {
 		return refuse("the body is not a JSON object, as X sends it")
 	}
 	return bodyAlone(r, m)

@@ -8,19 +8,20 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"maps"
+	"iter"
 	"mime"
 	"mime/multipart"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kapsel-hq/kapsel"
 )
 
 // What the presets of single providers need beyond the common shapes.
@@ -55,15 +56,11 @@ func readGitLab(p *preset, r Request, m *message) error {
 
 // linearTime is when Linear sent a request, which it says in the body.
 func linearTime(r Request) (time.Time, error) {
-	fields, err := members(r.Body)
+	fields, err := kapsel.Members(r.Body, "webhookTimestamp")
 	if err != nil {
-		return time.Time{}, refuse("the body is not a JSON object")
+		return time.Time{}, refuse("the body's webhookTimestamp cannot be read: %v", err)
 	}
-	stamp, ok := fields["webhookTimestamp"]
-	if !ok {
-		return time.Time{}, refuse("the body has no webhookTimestamp")
-	}
-	return millis.parse(string(stamp))
+	return millis.parse(string(fields[0]))
 }
 
 // hubspotEscapes are what HubSpot decodes in a URL before it signs it, and nothing else.
@@ -92,15 +89,17 @@ func twilioContent(r Request, m *message) error {
 		return refuse("the request's URL is not known")
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
-		form, err := url.ParseQuery(string(r.Body))
-		if err != nil {
-			return refuse("the body is not a valid form")
+		var form [][2][]byte
+		for pair, err := range formPairs(r.Body, nil) {
+			if err != nil {
+				return refuse("the body cannot be read: %v", err)
+			}
+			form = append(form, pair)
 		}
-		for _, name := range slices.Sorted(maps.Keys(form)) {
-			values := form[name]
-			slices.Sort(values)
-			for _, value := range slices.Compact(values) {
-				m.tail = append(append(m.tail, name...), value...)
+		slices.SortFunc(form, byName)
+		for i, pair := range form {
+			if i == 0 || byName(form[i-1], pair) != 0 {
+				m.fields = append(m.fields, pair[0], pair[1])
 			}
 		}
 		return nil
@@ -121,6 +120,19 @@ func twilioContent(r Request, m *message) error {
 		return refuse("the body is not the one that bodySHA256 in the URL was made of")
 	}
 	return nil
+}
+
+// byName orders the fields of a form by name, and those of one name by value.
+func byName(a, b [2][]byte) int {
+	for i := range a {
+		switch { // compared without a copy
+		case string(a[i]) < string(b[i]):
+			return -1
+		case string(a[i]) > string(b[i]):
+			return 1
+		}
+	}
+	return 0
 }
 
 func twilioKey(secret []byte) (checker, error) {
@@ -146,7 +158,9 @@ func (k twilioChecker) check(m *message) bool {
 	if strings.HasPrefix(m.id, "http:") {
 		port = ":80"
 	}
-	for _, h := range []string{host, name, name + port} {
+	forms := []string{host, name, name + port}
+	slices.Sort(forms)
+	for _, h := range slices.Compact(forms) {
 		m.head = append(append(append(m.head[:0], m.id[:begin]...), h...), m.id[end:]...)
 		if k.hmacKey.check(m) {
 			return true
@@ -206,178 +220,256 @@ func (k *paypalKey) check(m *message) bool {
 	return false
 }
 
+// mailgunFields are the fields of Mailgun's signature.
+var mailgunFields = []string{"timestamp", "token", "signature"}
+
 // readMailgun reads the three fields of Mailgun's signature, from JSON or a form.
 func readMailgun(p *preset, r Request, m *message) (err error) {
-	var fields map[string]string
+	var fields []string
 	switch kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "application/x-www-form-urlencoded":
-		fields, err = formFields(r.Body)
+		fields, err = formFields(r.Body, mailgunFields)
 	case "multipart/form-data":
-		fields, err = multipartFields(r.Body, params["boundary"])
+		fields, err = multipartFields(r.Body, params["boundary"], mailgunFields)
 	default:
-		fields, err = jsonFields(r.Body, "signature")
+		fields, err = jsonFields(r.Body, "signature", mailgunFields)
 	}
 	if err != nil {
 		return refuse("the body holds no signature: %v", err)
 	}
-	m.stamp, m.id = fields["timestamp"], fields["token"]
-	if m.stamp == "" || m.id == "" || fields["signature"] == "" {
+	var signature string
+	m.stamp, m.id, signature = fields[0], fields[1], fields[2]
+	if m.stamp == "" || m.id == "" || signature == "" {
 		return refuse("the body's signature lacks its timestamp, token or signature")
 	}
-	m.add("", fields["signature"])
+	m.add("", signature)
 	m.at, err = p.unit.parse(m.stamp)
 	return err
 }
 
-func formFields(body []byte) (map[string]string, error) {
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, errors.New("it is not a valid form")
-	}
-	fields := map[string]string{}
-	for name, values := range form {
-		if len(values) == 1 {
-			fields[name] = values[0]
+// Bounds of what is read of a body before its sender is known.
+const (
+	maxField  = 4 << 10 // bytes of a field, as it is written
+	maxFields = 10_000  // fields of a form
+	maxParts  = 1_000   // parts of a multipart form, each of which costs more
+)
+
+var errNoForm = errors.New("it is not a valid form")
+
+// formPairs yields the names and values of a form in the order in which they come, up to
+// maxFields of them. A name or value that is not valid is an error, after which nothing comes.
+// All that it allocates is a copy of the body. wanted, where it is not nil, says which names
+// the caller needs: the others, and fields longer than maxField, are passed over, and what was
+// yielded holds until the next pair.
+func formPairs(body []byte, wanted []string) iter.Seq2[[2][]byte, error] {
+	return func(yield func([2][]byte, error) bool) {
+		if bytes.Count(body, []byte("&")) >= maxFields {
+			yield([2][]byte{}, fmt.Errorf("it has more than %d fields", maxFields))
+			return
+		}
+		var room []byte // of what is unescaped, which is never longer than it was
+		size := len(body)
+		if wanted != nil {
+			size = min(size, 2*maxField)
+		}
+		for pair := range bytes.SplitSeq(body, []byte("&")) {
+			if len(pair) == 0 {
+				continue
+			}
+			key, value, _ := bytes.Cut(pair, []byte("="))
+			if wanted != nil {
+				if room = room[:0]; len(key) > maxField || len(value) > maxField {
+					continue
+				}
+			}
+			name, ok := unescape(&room, key, size)
+			if wanted != nil && (!ok || indexOf(wanted, name) < 0) {
+				continue
+			}
+			text, valid := unescape(&room, value, size)
+			if !ok || !valid {
+				yield([2][]byte{}, errNoForm)
+				return
+			}
+			if !yield([2][]byte{name, text}, nil) {
+				return
+			}
 		}
 	}
-	return fields, nil
 }
 
-// multipartFields are the fields of a form that are no files, up to 1 KiB of each.
-func multipartFields(body []byte, boundary string) (map[string]string, error) {
-	fields := map[string]string{}
-	for parts := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+// unescape returns a name or value of a form as it is meant: b itself where nothing in it is
+// escaped, else a part of room, which has a capacity of size from the first time on.
+func unescape(room *[]byte, b []byte, size int) ([]byte, bool) {
+	if !bytes.ContainsAny(b, "%+") {
+		return b, true
+	}
+	if cap(*room) == 0 {
+		*room = make([]byte, 0, size)
+	}
+	start := len(*room)
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case c == '+':
+			c = ' '
+		case c == '%':
+			var decoded [1]byte
+			if i+2 >= len(b) {
+				return nil, false
+			}
+			if _, err := hex.Decode(decoded[:], b[i+1:i+3]); err != nil {
+				return nil, false
+			}
+			c, i = decoded[0], i+2
+		}
+		*room = append(*room, c)
+	}
+	return (*room)[start:len(*room):len(*room)], true
+}
+
+// indexOf is slices.Index without a copy of the name.
+func indexOf(names []string, name []byte) int {
+	for i := range names {
+		if names[i] == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// formFields returns the values of the named fields of a form, "" for those that it does not
+// have or that are longer than maxField. The others are passed over.
+func formFields(body []byte, names []string) ([]string, error) {
+	f := onceEach{names: names, values: make([]string, len(names))}
+	for pair, err := range formPairs(body, names) {
+		if err != nil {
+			return nil, err
+		}
+		if err := f.set(indexOf(names, pair[0]), string(pair[1])); err != nil {
+			return nil, err
+		}
+	}
+	return f.values, nil
+}
+
+// onceEach holds the values of named fields. One that comes twice is an error: readers may
+// disagree on which counts.
+type onceEach struct {
+	names, values []string
+	seen          uint
+}
+
+func (f *onceEach) set(i int, value string) error {
+	if f.seen&(1<<i) != 0 {
+		return fmt.Errorf("it has more than one field %q", f.names[i])
+	}
+	f.seen |= 1 << i
+	f.values[i] = value
+	return nil
+}
+
+// multipartFields returns the values of the named fields of a multipart form, up to maxField
+// bytes of each, "" for those that it does not have. The others are passed over.
+func multipartFields(body []byte, boundary string, names []string) ([]string, error) {
+	f := onceEach{names: names, values: make([]string, len(names))}
+	parts := multipart.NewReader(bytes.NewReader(body), boundary)
+	for range maxParts {
 		part, err := parts.NextPart()
 		if err == io.EOF {
-			return fields, nil
+			return f.values, nil
 		}
 		if err != nil {
-			return nil, errors.New("it is not a valid form")
+			return nil, errNoForm
 		}
-		name := part.FormName()
-		value, err := io.ReadAll(io.LimitReader(part, 1<<10))
+		i := slices.Index(names, part.FormName())
+		if i < 0 {
+			continue
+		}
+		value, err := io.ReadAll(io.LimitReader(part, maxField))
 		if err != nil {
-			return nil, errors.New("it is not a valid form")
+			return nil, errNoForm
 		}
-		if _, twice := fields[name]; twice {
-			return nil, fmt.Errorf("it has more than one field %.20q", name)
+		if err := f.set(i, string(value)); err != nil {
+			return nil, err
 		}
-		fields[name] = string(value)
 	}
+	return nil, fmt.Errorf("it has more than %d parts", maxParts)
 }
 
-// jsonFields are the strings and numbers of an object that is a member of another.
-func jsonFields(body []byte, name string) (map[string]string, error) {
-	all, err := members(body)
+// jsonFields returns the strings and numbers that are the named members of an object, which
+// is itself a member of the body.
+func jsonFields(body []byte, object string, names []string) ([]string, error) {
+	outer, err := kapsel.Members(body, object)
 	if err != nil {
 		return nil, err
 	}
-	inner, err := members(all[name])
+	inner, err := kapsel.Members(outer[0], names...)
 	if err != nil {
 		return nil, err
 	}
-	fields := map[string]string{}
-	for name, value := range inner {
-		fields[name] = text(value)
+	fields := make([]string, len(names))
+	for i, value := range inner {
+		fields[i] = text(value)
 	}
 	return fields, nil
 }
 
-// text is a JSON string's content, or a number as it is written; "" for anything else.
-func text(value json.RawMessage) string {
-	var s string
-	if json.Unmarshal(value, &s) == nil {
-		return s
+// text is kapsel.Text of values of up to maxField bytes, "" of longer ones.
+func text(value []byte) string {
+	if len(value) > maxField {
+		return ""
 	}
-	var n json.Number
-	if json.Unmarshal(value, &n) == nil {
-		return n.String()
-	}
-	return ""
+	return kapsel.Text(value)
 }
 
-// members are the members of a JSON object. Names count in their exact spelling, and one
-// that comes twice is an error: readers of such an object may disagree on what it says.
-func members(object []byte) (map[string]json.RawMessage, error) {
-	errNone := errors.New("it is not a JSON object")
-	d := json.NewDecoder(bytes.NewReader(object))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errNone
-	}
-	found := map[string]json.RawMessage{}
-	for d.More() {
-		t, err := d.Token()
-		name, ok := t.(string)
-		var value json.RawMessage
-		if err != nil || !ok || d.Decode(&value) != nil {
-			return nil, errNone
-		}
-		if _, twice := found[name]; twice {
-			return nil, fmt.Errorf("it has more than one member %.20q", name)
-		}
-		found[name] = value
-	}
-	if _, err := d.Token(); err != nil { // the closing brace
-		return nil, errNone
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errNone
-	}
-	return found, nil
-}
+// Bounds of a standard webhook of Adyen, which has one item of a few kilobytes.
+const (
+	maxAdyenItems = 100
+	maxAdyenItem  = 256 << 10 // bytes
+)
 
-// part is one item of a body that signs its items one by one.
-type part struct {
-	content   []byte
-	signature string
-}
-
-// readAdyen reads the header that signs the whole body, or else the items of a standard
-// webhook, each of which signs eight of its fields.
+// readAdyen reads the header that signs the whole body, or else finds the items of a standard
+// webhook, each of which signs eight of its fields. adyenKey reads them one by one, and stops
+// at the first that is not signed.
 func readAdyen(p *preset, r Request, m *message) error {
 	if _, ok := r.Header[p.headers[0].signature]; ok {
 		return readHeaders(p, r, m)
 	}
-	fields, err := members(r.Body)
+	fields, err := kapsel.Members(r.Body, "notificationItems")
 	if err != nil {
 		return refuse("the request has no %s header, and its body cannot be read: %v", p.headers[0].signature, err)
 	}
-	var items []json.RawMessage
-	if json.Unmarshal(fields["notificationItems"], &items) != nil || len(items) == 0 {
+	if m.items = fields[0]; m.items == nil {
 		return refuse("the request has no %s header and no notificationItems", p.headers[0].signature)
-	}
-	for i, item := range items {
-		part, err := adyenItem(item)
-		if err != nil {
-			return refuse("notification item %d cannot be read: %v", i, err)
-		}
-		m.parts = append(m.parts, part)
 	}
 	return nil
 }
 
-func adyenItem(raw json.RawMessage) (part, error) {
-	outer, err := members(raw)
+// adyenItem is what one notification item signs, and the signature.
+func adyenItem(raw []byte) (signed []byte, signature string, err error) {
+	outer, err := kapsel.Members(raw, "NotificationRequestItem")
 	if err != nil {
-		return part{}, err
+		return nil, "", err
 	}
-	item, err := members(outer["NotificationRequestItem"])
+	item, err := kapsel.Members(outer[0], "pspReference", "originalReference", "merchantAccountCode", "merchantReference",
+		"amount", "eventCode", "success", "additionalData")
 	if err != nil {
-		return part{}, err
+		return nil, "", err
 	}
-	amount, err := members(item["amount"])
-	if err != nil {
-		return part{}, fmt.Errorf("amount: %w", err)
+	amount, additional := [][]byte{nil, nil}, [][]byte{nil}
+	if item[4] != nil {
+		if amount, err = kapsel.Members(item[4], "value", "currency"); err != nil {
+			return nil, "", err
+		}
 	}
-	additional, err := members(item["additionalData"])
-	if err != nil {
-		return part{}, fmt.Errorf("additionalData: %w", err)
+	if additional, err = kapsel.Members(item[7], "hmacSignature"); err != nil {
+		return nil, "", err
 	}
-	signed := strings.Join([]string{
-		text(item["pspReference"]), text(item["originalReference"]), text(item["merchantAccountCode"]), text(item["merchantReference"]),
-		text(amount["value"]), text(amount["currency"]), text(item["eventCode"]), text(item["success"]),
-	}, ":")
-	return part{[]byte(signed), text(additional["hmacSignature"])}, nil
+	for _, value := range [][]byte{item[0], item[1], item[2], item[3], amount[0], amount[1], item[5], item[6]} {
+		signed = append(append(signed, text(value)...), ':')
+	}
+	return signed[:len(signed)-1], text(additional[0]), nil
 }
 
 // adyenSecret reads a key in hex.
@@ -389,19 +481,27 @@ func adyenSecret(secret []byte) (checker, error) {
 	return adyenKey{newHMAC("", sha256.New, inBase64, key)}, nil
 }
 
-// adyenKey accepts a message without parts as it is, and one with parts if it signed all.
+// adyenKey accepts a message without items as it is, and one with items if it signed all.
 type adyenKey struct{ *hmacKey }
 
 func (k adyenKey) check(m *message) bool {
-	if len(m.parts) == 0 {
+	if m.items == nil {
 		return k.hmacKey.check(m)
 	}
-	for _, p := range m.parts {
-		one := message{head: p.content}
-		one.add("", p.signature)
+	n := 0
+	for raw, err := range kapsel.Elements(m.items) {
+		if n++; err != nil || n > maxAdyenItems || len(raw) > maxAdyenItem {
+			return false
+		}
+		signed, signature, err := adyenItem(raw)
+		if err != nil {
+			return false
+		}
+		one := message{head: signed}
+		one.add("", signature)
 		if !k.hmacKey.check(&one) {
 			return false
 		}
 	}
-	return true
+	return n > 0
 }

@@ -5,7 +5,10 @@
 //   - It works on the raw bytes of the body.
 //   - It fails closed: no signature, an unknown form, a second header of the same name are
 //     failures, and so is a time outside the tolerance where the provider signs one.
-//   - Any of the keys may have signed (rotation), with any of the first 10 signatures.
+//   - Any of the keys may have signed (rotation), with any of the first 10 signatures (of
+//     Ed25519: 3).
+//   - What a request costs before its sender is known is bounded: one pass over the body and
+//     one hash a key, and nothing is built of what the check does not need.
 //   - Decoded bytes are compared, in constant time.
 //   - What it says about a failure never holds the signature that was expected.
 package signature
@@ -150,7 +153,8 @@ type message struct {
 	n          int
 
 	head, body, tail []byte
-	parts            []part // Adyen's: instead of all of the above, each with its own
+	fields           [][]byte // Twilio's: behind the tail
+	items            []byte   // Adyen's: an array of what signs for itself, instead of all of the above
 
 	// Scratch of the checkers: a computed signature, and one of the request before and after
 	// it is decoded. The longest are SHA-512 and Ed25519 in hex.
@@ -168,6 +172,9 @@ type candidate struct {
 var messages = sync.Pool{New: func() any { return new(message) }}
 
 func (m *message) release() {
+	if cap(m.head) > maxMessage || cap(m.tail) > maxMessage {
+		return // the room of one long request is not kept for ever
+	}
 	*m = message{head: m.head[:0], tail: m.tail[:0]}
 	messages.Put(m)
 }
