@@ -144,7 +144,7 @@ func TestVerificationInForce(t *testing.T) {
 		{`{"provider":"hmac","secrets":["a"]}`, object{"provider": "hmac", "tolerance": nil, "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": ""}},
 		{`{"provider":"github","secrets":["a"]}`, object{"provider": "github", "tolerance": nil}},
 		{`{"provider":"stripe","secrets":["a"]}`, object{"provider": "stripe", "tolerance": "5m"}},
-		{`{"provider":"linear","secrets":["a"]}`, object{"provider": "linear", "tolerance": "1m"}},
+		{`{"provider":"linear","secrets":["a"]}`, object{"provider": "linear", "tolerance": "9h"}},
 		{`{"provider":"linear","secrets":["a"],"tolerance":"3m"}`, object{"provider": "linear", "tolerance": "3m"}},
 	} {
 		made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":`+tt.given+`}`)

@@ -57,12 +57,7 @@ func (k *hmacKey) check(m *message) bool {
 	mac := k.hashes.Get().(hash.Hash)
 	defer k.hashes.Put(mac)
 	mac.Reset()
-	mac.Write(m.head)
-	mac.Write(m.body)
-	mac.Write(m.tail)
-	for _, field := range m.fields {
-		mac.Write(field)
-	}
+	m.write(mac)
 	want := mac.Sum(m.sum[:0])
 	for _, c := range m.signatures[:m.n] {
 		if got, ok := m.decode(c, k.version, k.encoding, len(want)); ok && hmac.Equal(got, want) {
@@ -118,9 +113,7 @@ type ecdsaKey struct{ public *ecdsa.PublicKey }
 
 func (k *ecdsaKey) check(m *message) bool {
 	h := sha256.New()
-	h.Write(m.head)
-	h.Write(m.body)
-	h.Write(m.tail)
+	m.write(h)
 	digest := h.Sum(m.sum[:0])
 	for _, c := range m.signatures[:m.n] {
 		if len(c.text) > 4*72/3 { // the longest that P-256 gives is 72 bytes

@@ -8,14 +8,15 @@ import (
 
 // preset says how one provider signs.
 type preset struct {
-	secret     string    // what its secret is called, for people
-	read       reader    // nil: readHeaders
-	headers    []headers // the first whose signature the request has counts
-	format     format    // of the signature header; nil: plain
-	prefix     string    // of a plain signature
-	unit       unit      // of the signed time
-	tolerance  time.Duration
-	content    content // nil: bodyAlone
+	secret     string        // what its secret is called, for people
+	read       reader        // nil: readHeaders
+	headers    []headers     // the first whose signature the request has counts
+	format     format        // of the signature header; nil: plain
+	prefix     string        // of a plain signature
+	unit       unit          // of the signed time
+	tolerance  time.Duration // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
+	unique     bool          // the signed id is of one delivery alone, and stands for all that is signed (see Verifier.Guard)
+	content    content       // nil: bodyAlone
 	key        keyer
 	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
 
@@ -114,7 +115,8 @@ var presets = map[string]*preset{
 			time:      "Paypal-Transmission-Time",
 		}},
 		unit:      rfc3339,
-		tolerance: fiveMinutes,
+		tolerance: 96 * time.Hour, // up to 25 retries in 3 days
+		unique:    true,
 		key:       paypalSecret,
 		delivery:  []string{"Paypal-Transmission-Id"},
 	},
@@ -132,7 +134,7 @@ var presets = map[string]*preset{
 	"linear": {
 		secret:     "the webhook's signing secret",
 		headers:    []headers{{signature: "Linear-Signature"}},
-		tolerance:  time.Minute,
+		tolerance:  9 * time.Hour, // retries after 1 minute, 1 hour and 6 hours
 		key:        sha256Hex,
 		signedTime: linearTime,
 		delivery:   []string{"Linear-Delivery"},
@@ -201,7 +203,8 @@ var presets = map[string]*preset{
 	"mailgun": {
 		secret:     "the account's HTTP webhook signing key",
 		read:       readMailgun,
-		tolerance:  fiveMinutes,
+		tolerance:  12 * time.Hour, // retries after 10, 10, 15 and 30 minutes, 1, 2 and 4 hours
+		unique:     true,
 		content:    template("{time}{id}"),
 		key:        sha256Hex,
 		deliveryIn: at("$.signature.token"),

@@ -158,7 +158,7 @@ func SharedSecretHeader(provider string) []string {
 }
 
 // MaxTolerance is the longest tolerance that an endpoint may set.
-const MaxTolerance = 24 * time.Hour
+const MaxTolerance = 96 * time.Hour
 
 // Check is what is wrong with an endpoint's settings, each with its field below
 // "verification"; nil if nothing is. It does not look into secrets; CheckSecret does.
@@ -179,7 +179,7 @@ func checkSettings(v kapsel.Verification) (fields []kapsel.FieldError) {
 		return append(fields, field("provider", "no such provider; one of none, %s", strings.Join(Providers(), ", ")))
 	}
 	if v.Tolerance < 0 || v.Tolerance > MaxTolerance {
-		fields = append(fields, field("tolerance", "must be from 1s to %s", MaxTolerance))
+		fields = append(fields, field("tolerance", "must be from 1s to 96h"))
 	}
 	if v.Provider != "hmac" {
 		for name, value := range map[string]string{"header": v.Header, "algorithm": v.Algorithm, "encoding": v.Encoding, "prefix": v.Prefix} {

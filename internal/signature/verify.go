@@ -15,6 +15,8 @@ package signature
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"hash"
 	"net/http"
 	"slices"
 	"strconv"
@@ -125,17 +127,53 @@ func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, er
 	return verdict, nil
 }
 
+// maxFuture is how far in the future a signed time may be, where the tolerance is longer:
+// providers sign again late, but none signs early.
+const maxFuture = fiveMinutes
+
 // withinTolerance compares a skew (our time less the signed one) with the tolerance, which
-// is inclusive and holds both ways.
+// is inclusive and holds both ways, up to maxFuture.
 func withinTolerance(skew, tolerance time.Duration) error {
+	future := min(tolerance, maxFuture)
 	switch {
 	case skew > tolerance:
 		return refuse("the request was signed %s ago; at most %s are accepted", skew.Round(time.Second), tolerance)
-	case skew < -tolerance:
+	case skew < -future:
 		return refuse("the request was signed %s in the future; at most %s are accepted: are the clocks right?",
-			(-skew).Round(time.Second), tolerance)
+			(-skew).Round(time.Second), future)
 	}
 	return nil
+}
+
+// GuardKept is how long the guard of an accepted request must be remembered: as long as what
+// was signed with it can pass for fresh, and some minutes for clocks that differ.
+const GuardKept = MaxTolerance + 10*time.Minute
+
+// Guard returns what tells a request that Verify accepted from all others of the endpoint, for
+// the time in which the request could be sent again by who saw it: SHA-256 of the signed
+// content, or of the part of it that the provider never uses twice. It is nil where the signed
+// time is held to maxFuture or less, or no time is signed: there the window is short, or a
+// guard could not be forgotten.
+//
+// A request whose guard is known is a repetition of that event, whatever its headers say: what
+// a provider does not sign, such as most delivery ids, is anybody's.
+func (v *Verifier) Guard(r Request) []byte {
+	p := v.preset
+	if p == nil || v.tolerance <= maxFuture {
+		return nil
+	}
+	m := messages.Get().(*message)
+	defer m.release()
+	if p.read(p, r, m) != nil || p.content(r, m) != nil || m.at.IsZero() && p.signedTime == nil {
+		return nil
+	}
+	h := sha256.New()
+	if p.unique {
+		h.Write([]byte(m.id))
+	} else {
+		m.write(h)
+	}
+	return h.Sum(nil)
 }
 
 func refuse(format string, args ...any) error {
@@ -161,6 +199,16 @@ type message struct {
 	sum     [64]byte
 	text    [128]byte
 	decoded [96]byte
+}
+
+// write writes all that is signed.
+func (m *message) write(h hash.Hash) {
+	h.Write(m.head)
+	h.Write(m.body)
+	h.Write(m.tail)
+	for _, field := range m.fields {
+		h.Write(field)
+	}
 }
 
 // candidate is one signature of a request, still encoded. Version is "" where the format has none.

@@ -423,6 +423,73 @@ func TestBadInput_B69_Timestamps(t *testing.T) {
 	}
 }
 
+// TestLongTolerance: a tolerance of more than five minutes holds for the past alone.
+func TestLongTolerance(t *testing.T) {
+	ver := verifier(t, kapsel.Verification{Provider: "stripe", Tolerance: MaxTolerance}, "secret")
+	for offset, ok := range map[time.Duration]bool{
+		-MaxTolerance - time.Second: false, -MaxTolerance: true, -time.Hour: true, 0: true, maxFuture: true, maxFuture + time.Second: false,
+	} {
+		stamp := fmt.Sprint(specTime + int(offset/time.Second))
+		value := "t=" + stamp + ",v1=" + hex.EncodeToString(sum("secret", stamp+"."+specBody))
+		r := Request{Header: http.Header{"Stripe-Signature": {value}}, Body: []byte(specBody)}
+		if verdict, err := ver.Verify(r, time.Unix(specTime, 0)); verdict.Valid != ok {
+			t.Errorf("signed %s from now: %+v, %v", offset, verdict, err)
+		}
+	}
+}
+
+// TestGuard: the guard of a request is that of what was signed, whatever goes with it unsigned.
+func TestGuard(t *testing.T) {
+	linear := verifier(t, kapsel.Verification{Provider: "linear"}, "s")
+	stripe := verifier(t, kapsel.Verification{Provider: "stripe", Tolerance: time.Hour}, "s")
+	mailgun := verifier(t, kapsel.Verification{Provider: "mailgun"}, "k")
+	request := func(body string, header ...string) Request {
+		r := Request{Method: "POST", Header: http.Header{}, Body: []byte(body)}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		return r
+	}
+	const at = `{"webhookTimestamp":1700000000000`
+	mail := func(token, rest string) Request {
+		return request(`{"signature":{"timestamp":"1700000000","token":"`+token+`","signature":"00"}`+rest+`}`, "Content-Type", "application/json")
+	}
+	form := request("timestamp=1700000000&token=t1&signature=00", "Content-Type", "application/x-www-form-urlencoded")
+	for _, tt := range []struct {
+		name string
+		ver  *Verifier
+		a, b Request
+		same bool
+	}{
+		{"linear, another delivery id", linear, request(at+"}", "Linear-Signature", "00", "Linear-Delivery", "1"), request(at+"}", "Linear-Signature", "00", "Linear-Delivery", "2"), true},
+		{"linear, another body", linear, request(at+"}", "Linear-Signature", "00"), request(at+" }", "Linear-Signature", "00"), false},
+		{"stripe, another time", stripe, request("{}", "Stripe-Signature", "t=1,v1=00"), request("{}", "Stripe-Signature", "t=2,v1=00"), false},
+		{"stripe, another signature", stripe, request("{}", "Stripe-Signature", "t=1,v1=00"), request("{}", "Stripe-Signature", "t=1,v1=01"), true},
+		{"mailgun, another body", mailgun, mail("t1", ""), mail("t1", `,"event-data":{}`), true},
+		{"mailgun, another token", mailgun, mail("t1", ""), mail("t2", ""), false},
+		{"mailgun, in a form", mailgun, mail("t1", ""), form, true},
+	} {
+		a, b := tt.ver.Guard(tt.a), tt.ver.Guard(tt.b)
+		if len(a) != sha256.Size || len(b) != sha256.Size || bytes.Equal(a, b) != tt.same {
+			t.Errorf("%s: %x and %x", tt.name, a, b)
+		}
+	}
+	for name, ver := range map[string]*Verifier{
+		"five minutes":   verifier(t, kapsel.Verification{Provider: "stripe"}, "s"),
+		"no signed time": verifier(t, kapsel.Verification{Provider: "github", Tolerance: time.Hour}, "s"),
+	} {
+		if g := ver.Guard(request("{}", "Stripe-Signature", "t=1,v1=00", "X-Hub-Signature-256", "sha256=00")); g != nil {
+			t.Errorf("%s: %x", name, g)
+		}
+	}
+	paypal := vectors[slices.IndexFunc(vectors, func(v vector) bool { return v.verification.Provider == "paypal" })]
+	other := paypal.request()
+	other.Body = []byte("forged, with another CRC or the same")
+	if ver := paypal.verifier(t); !bytes.Equal(ver.Guard(paypal.request()), ver.Guard(other)) {
+		t.Error("paypal: a transmission has two guards")
+	}
+}
+
 func TestSeveralEqualHeadersAreRefused(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	both := standardRequest(specID, fmt.Sprint(specTime), "v1,"+specSig)
@@ -460,7 +527,7 @@ func TestCheck(t *testing.T) {
 		{kapsel.Verification{Provider: "stripe"}, []string{"verification.secrets"}},
 		{kapsel.Verification{Provider: "Stripe", Secrets: secrets}, []string{"verification.provider"}},
 		{kapsel.Verification{Provider: "stripe", Secrets: secrets, Tolerance: -1}, []string{"verification.tolerance"}},
-		{kapsel.Verification{Provider: "stripe", Secrets: secrets, Tolerance: 24*time.Hour + 1}, []string{"verification.tolerance"}},
+		{kapsel.Verification{Provider: "stripe", Secrets: secrets, Tolerance: 96*time.Hour + 1}, []string{"verification.tolerance"}},
 		{kapsel.Verification{Provider: "github", Secrets: secrets, Prefix: "x", Header: "X", Algorithm: "sha1", Encoding: "hex"},
 			[]string{"verification.algorithm", "verification.encoding", "verification.header", "verification.prefix"}},
 		{kapsel.Verification{Provider: "hmac", Secrets: secrets, Header: "X-Ok", Algorithm: "sha512", Encoding: "base64", Prefix: "sig="}, nil},
