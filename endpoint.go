@@ -61,14 +61,24 @@ type Secret struct {
 
 // Verification says how a provider signs what it sends. Provider "" or "none": it does not.
 type Verification struct {
-	Provider  string        `json:"provider,omitempty"`
-	Secrets   []Secret      `json:"secrets,omitempty"`
-	Tolerance time.Duration `json:"tolerance,omitempty"` // 0: the provider's default
-	// For provider "hmac" only.
-	Header    string `json:"header,omitempty"`
-	Algorithm string `json:"algorithm,omitempty"`
-	Encoding  string `json:"encoding,omitempty"`
-	Prefix    string `json:"prefix,omitempty"`
+	Provider    string        `json:"provider,omitempty"`
+	Secrets     []Secret      `json:"secrets,omitempty"`
+	Tolerance   time.Duration `json:"tolerance,omitempty"`    // 0: the provider's default
+	VerifyToken *Secret       `json:"verify_token,omitempty"` // answers challenges; verifies no signature
+
+	// For provider "hmac" only; "" where the default holds.
+	Header      string `json:"header,omitempty"`
+	Algorithm   string `json:"algorithm,omitempty"`
+	Encoding    string `json:"encoding,omitempty"`
+	Prefix      string `json:"prefix,omitempty"`
+	Signed      string `json:"signed,omitempty"` // a template of what is signed
+	Format      string `json:"format,omitempty"`
+	TimeHeader  string `json:"time_header,omitempty"`
+	TimeUnit    string `json:"time_unit,omitempty"`
+	KeyEncoding string `json:"key_encoding,omitempty"`
+	Decompress  bool   `json:"decompress,omitempty"`
+
+	In string `json:"in,omitempty"` // for provider "token" only: where the secret is
 }
 
 // Idempotency says where an event's key comes from and how long it is remembered.

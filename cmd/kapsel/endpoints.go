@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,26 +130,34 @@ func retryText(r client.Retry) string {
 
 // endpointFlags are the settings of an endpoint that have a flag; File has all.
 type endpointFlags struct {
-	Description   *string        `help:"For people."`
-	Provider      *string        `placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile    string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Timeout       *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
-	Concurrency   *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
-	RateLimit     *float64       `placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst."`
-	RateBurst     *int64         `placeholder:"N" help:"Start N exchanges at once."`
-	RetryStrategy *string        `placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
-	RetryBase     *time.Duration `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
-	RetryMax      *time.Duration `placeholder:"DURATION" help:"The longest delay, up to 24h."`
-	MaxAttempts   *int64         `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
-	RetryOn       []int64        `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
-	File          string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
+	Description     *string           `help:"For people."`
+	Provider        *string           `placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
+	SecretFile      string            `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
+	Verification    map[string]string `mapsep:"none" placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
+	VerifyTokenFile string            `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Timeout         *time.Duration    `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
+	Concurrency     *int64            `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
+	RateLimit       *float64          `placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst."`
+	RateBurst       *int64            `placeholder:"N" help:"Start N exchanges at once."`
+	RetryStrategy   *string           `placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
+	RetryBase       *time.Duration    `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
+	RetryMax        *time.Duration    `placeholder:"DURATION" help:"The longest delay, up to 24h."`
+	MaxAttempts     *int64            `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
+	RetryOn         []int64           `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
+	File            string            `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
 // body is the JSON that the file and the flags ask for. It is no type of the client's, so
 // that the file's nulls are kept: in a patch they stand for the defaults.
 func (f endpointFlags) body(name, destination string) (map[string]any, error) {
-	if f.File == "-" && f.SecretFile == "-" {
-		return nil, settingError("--file, --secret-file: only one of them can be standard input")
+	standard := 0 // inputs that are standard input
+	for _, name := range []string{f.File, f.SecretFile, f.VerifyTokenFile} {
+		if name == "-" {
+			standard++
+		}
+	}
+	if standard > 1 {
+		return nil, settingError("--file, --secret-file, --verify-token-file: only one of them can be standard input")
 	}
 	body, err := readObject(f.File)
 	if err != nil {
@@ -164,6 +174,23 @@ func (f endpointFlags) body(name, destination string) (map[string]any, error) {
 		}
 		set(body, "verification.secrets", &secrets)
 	}
+	if f.VerifyTokenFile != "" {
+		lines, err := readLines(f.VerifyTokenFile)
+		if err != nil {
+			return nil, err
+		}
+		if len(lines) != 1 {
+			return nil, settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
+		}
+		set(body, "verification.verify_token", &lines[0])
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Verification)) {
+		value, err := verificationField(name, f.Verification[name])
+		if err != nil {
+			return nil, err
+		}
+		set(body, "verification."+name, &value)
+	}
 	set(body, "timeout", text(f.Timeout))
 	set(body, "concurrency", f.Concurrency)
 	set(body, "rate_limit.per_second", f.RateLimit)
@@ -176,6 +203,21 @@ func (f endpointFlags) body(name, destination string) (map[string]any, error) {
 		set(body, "retry_on", &f.RetryOn)
 	}
 	return body, nil
+}
+
+// verificationField is a field of verification in JSON, of its text on the command line.
+func verificationField(name, value string) (any, error) {
+	switch name {
+	case "secrets", "verify_token":
+		return nil, settingError("--verification: %s is secret; use --secret-file or --verify-token-file", name)
+	case "decompress":
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return nil, settingError("--verification: decompress is true or false")
+		}
+		return on, nil
+	}
+	return value, nil
 }
 
 // set puts what v points to at a path of objects; nil changes nothing.

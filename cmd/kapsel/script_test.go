@@ -75,6 +75,9 @@ type script struct {
 func newScript(t *testing.T, bin string) *script {
 	s := &script{t: t, bin: bin, dir: t.TempDir(), vars: map[string]string{}, listen: freePort(t)}
 	s.ports = strings.NewReplacer("127.0.0.1:8080", s.listen, "127.0.0.1:3000", freePort(t))
+	if err := os.WriteFile(filepath.Join(s.dir, "hmac.secret"), []byte("the key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(s.dir, "patch.json"), []byte(`{"rate_limit":null,"retry":{"max_attempts":3}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

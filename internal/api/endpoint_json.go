@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -43,11 +42,20 @@ type EndpointPatch struct {
 type VerificationInput struct {
 	Provider  string        `json:"provider" required:"false" default:"none" doc:"Who signs; /v1/providers lists them"`
 	Secrets   []secret.Text `json:"secrets" required:"false" maxItems:"10" doc:"All that are valid now; replaced as a whole"`
-	Tolerance *duration     `json:"tolerance" required:"false" doc:"How far a signed time may be from ours; the provider's usual one by default"`
-	Header    string        `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
-	Algorithm string        `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
-	Encoding  string        `json:"encoding" required:"false" enum:"hex,base64" doc:"For hmac"`
-	Prefix    string        `json:"prefix" required:"false" doc:"For hmac: what stands before the signature"`
+	Tolerance *duration     `json:"tolerance" required:"false" doc:"How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default"`
+	// VerifyToken is of use where the provider has one. It answers challenges and verifies nothing.
+	VerifyToken *secret.Text `json:"verify_token" required:"false" doc:"For meta: what the provider asks for before the first event; it verifies no signature"`
+	Header      string       `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
+	Algorithm   string       `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
+	Encoding    string       `json:"encoding" required:"false" enum:"hex,base64" doc:"For hmac: of the signature"`
+	Prefix      string       `json:"prefix" required:"false" doc:"For hmac: what stands before a signature; with the format pairs its key, v1= by default"`
+	Signed      string       `json:"signed" required:"false" doc:"For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default"`
+	Format      string       `json:"format" required:"false" enum:"plain,pairs,list" doc:"For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures"`
+	TimeHeader  string       `json:"time_header" required:"false" doc:"For hmac: the header that has the signed time"`
+	TimeUnit    string       `json:"time_unit" required:"false" enum:"seconds,milliseconds,rfc3339" doc:"For hmac: of the signed time"`
+	KeyEncoding string       `json:"key_encoding" required:"false" enum:"text,hex,base64" doc:"For hmac: how the secret is written"`
+	Decompress  bool         `json:"decompress" required:"false" doc:"For hmac: a body with a Content-Encoding is signed as it is when decoded"`
+	In          string       `json:"in" required:"false" doc:"For token: where the secret is, header:NAME, basic or query:NAME"`
 }
 
 type Idempotency struct {
@@ -99,16 +107,19 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 	v, i, r := c.Verification, c.Idempotency, c.Retry
 	in := EndpointInput{
 		Name: c.Name, URL: c.URL, Description: c.Description,
-		Verification: VerificationInput{Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix},
-		Idempotency:  Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
-		Retry:        Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
-		RetryOn:      orEmpty(c.RetryOn),
-		Timeout:      duration(c.Timeout),
-		RateLimit:    (*RateLimit)(c.RateLimit),
-		Concurrency:  c.Concurrency,
-		Circuit:      circuitOf(c.Circuit),
-		Headers:      HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
-		Signing:      SigningInput{c.Signing.Enabled, c.Signing.V1a},
+		Verification: VerificationInput{
+			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
+			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
+		},
+		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
+		Retry:       Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
+		RetryOn:     orEmpty(c.RetryOn),
+		Timeout:     duration(c.Timeout),
+		RateLimit:   (*RateLimit)(c.RateLimit),
+		Concurrency: c.Concurrency,
+		Circuit:     circuitOf(c.Circuit),
+		Headers:     HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
+		Signing:     SigningInput{c.Signing.Enabled, c.Signing.V1a},
 	}
 	if v.Provider == "" {
 		in.Verification.Provider = signature.None
@@ -128,8 +139,11 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 	v, i, r, c := in.Verification, in.Idempotency, in.Retry, in.Circuit
 	config := kapsel.EndpointConfig{
 		Name: in.Name, URL: in.URL, Description: in.Description,
-		Verification: kapsel.Verification{Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix},
-		Idempotency:  kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
+		Verification: kapsel.Verification{
+			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
+			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
+		},
+		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
 		Retry: kapsel.RetryPolicy{
 			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
 			Schedule: mapped(r.Schedule, func(d duration) time.Duration { return time.Duration(d) }),
@@ -198,9 +212,23 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 			config.Verification.Secrets = append(config.Verification.Secrets, s)
 		}
 	}
+	config.Verification.VerifyToken = e.Verification.VerifyToken
+	if _, there := said(patch, "verification", "verify_token"); there || in.Verification.VerifyToken != nil {
+		config.Verification.VerifyToken = nil
+		if token := in.Verification.VerifyToken; token != nil {
+			s, err := a.Vault.Seal(t, e.ID.String(), []byte(token.Reveal()), now)
+			if err != nil {
+				return err
+			}
+			config.Verification.VerifyToken = &s
+		}
+	}
 	if wrong = a.CheckVerification(config.Verification); wrong == nil {
 		for i, text := range secrets {
 			wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), text.Reveal())...)
+		}
+		if token := in.Verification.VerifyToken; token != nil && (token.IsZero() || len(token.Reveal()) > maxSecret) {
+			wrong = append(wrong, kapsel.FieldError{Field: "verification.verify_token", Detail: fmt.Sprintf("must have 1 to %d bytes", maxSecret)})
 		}
 	}
 
@@ -299,10 +327,19 @@ type Verification struct {
 	Provider  string    `json:"provider"`
 	Secrets   []Secret  `json:"secrets"`
 	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: no time is signed"`
-	Header    string    `json:"header,omitempty" doc:"For hmac"`
-	Algorithm string    `json:"algorithm,omitempty" doc:"For hmac"`
-	Encoding  string    `json:"encoding,omitempty" doc:"For hmac"`
-	Prefix    *string   `json:"prefix,omitempty" doc:"For hmac"`
+
+	VerifyToken *Secret `json:"verify_token,omitempty" doc:"Where it is set"`
+	Header      string  `json:"header,omitempty" doc:"For hmac"`
+	Algorithm   string  `json:"algorithm,omitempty" doc:"For hmac"`
+	Encoding    string  `json:"encoding,omitempty" doc:"For hmac"`
+	Prefix      *string `json:"prefix,omitempty" doc:"For hmac"`
+	Signed      string  `json:"signed,omitempty" doc:"For hmac"`
+	Format      string  `json:"format,omitempty" doc:"For hmac"`
+	TimeHeader  string  `json:"time_header,omitempty" doc:"For hmac"`
+	TimeUnit    string  `json:"time_unit,omitempty" doc:"For hmac"`
+	KeyEncoding string  `json:"key_encoding,omitempty" doc:"For hmac"`
+	Decompress  *bool   `json:"decompress,omitempty" doc:"For hmac"`
+	In          string  `json:"in,omitempty" doc:"For token"`
 }
 
 type Circuit struct {
@@ -363,15 +400,18 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 
 // viewVerification is a verification as it is in force, defaults included.
 func viewVerification(v kapsel.Verification) Verification {
+	v = signature.InForce(v)
 	view := Verification{
-		Provider: cmp.Or(v.Provider, signature.None), Secrets: viewSecrets(v.Secrets),
-		Tolerance: orNull(duration(cmp.Or(v.Tolerance, signature.DefaultTolerance(v.Provider)))),
+		Provider: v.Provider, Secrets: viewSecrets(v.Secrets), Tolerance: orNull(duration(v.Tolerance)),
+		Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Signed: v.Signed, Format: v.Format,
+		TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, In: v.In,
+	}
+	if v.VerifyToken != nil {
+		token := viewSecret(*v.VerifyToken)
+		view.VerifyToken = &token
 	}
 	if v.Provider == "hmac" {
-		view.Header = cmp.Or(v.Header, signature.DefaultHeader)
-		view.Algorithm = cmp.Or(v.Algorithm, signature.DefaultAlgorithm)
-		view.Encoding = cmp.Or(v.Encoding, signature.DefaultEncoding)
-		view.Prefix = &v.Prefix
+		view.Prefix, view.Decompress = &v.Prefix, &v.Decompress
 	}
 	return view
 }

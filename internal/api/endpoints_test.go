@@ -111,7 +111,8 @@ func TestEndpointWithEverything(t *testing.T) {
 	}
 	verification := made.object("verification")
 	delete(verification, "secrets")
-	if diff := cmp.Diff(object{"provider": "hmac", "tolerance": "1m", "header": "X-Webhook-Signature", "algorithm": "sha512", "encoding": "base64", "prefix": "v1="}, verification); diff != "" {
+	if diff := cmp.Diff(object{"provider": "hmac", "tolerance": "1m", "header": "X-Webhook-Signature", "algorithm": "sha512", "encoding": "base64", "prefix": "v1=",
+		"signed": "{body}", "format": "plain", "time_unit": "seconds", "key_encoding": "text", "decompress": false}, verification); diff != "" {
 		t.Errorf("verification (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(object{"strategy": "schedule", "max_attempts": 3., "base": "2s", "max": "1h", "schedule": []any{"1s", "10m"}}, made.object("retry")); diff != "" {
@@ -134,6 +135,48 @@ func TestEndpointWithEverything(t *testing.T) {
 
 // TestVerificationInForce: an endpoint shows what its provider's verification does where its
 // owner left it out, and a PATCH still tells the one from the other.
+// TestVerificationRefused: what cannot be right is refused in words.
+func TestVerificationRefused(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	for given, want := range map[string]string{
+		`{"provider":"stripe","secrets":["whsec_a\n"]}`:                              "white space",
+		`{"provider":"stripe","secrets":["whsec_a"],"verify_token":"x"}`:             "is for provider meta only",
+		`{"provider":"meta","secrets":["a"],"verify_token":""}`:                      "must have 1 to",
+		`{"provider":"hmac","secrets":["xy"],"key_encoding":"hex"}`:                  "not hex digits",
+		`{"provider":"hmac","secrets":["a"],"signed":"{time}.{body}"}`:               "needs time_header",
+		`{"provider":"token","secrets":["a"]}`:                                       "must be header:NAME, basic or query:NAME",
+		`{"provider":"stripe","secrets":["whsec_a"],"tolerance":"96h1s"}`:            "must be from 1s to 96h",
+		`{"provider":"stripe","secrets":["whsec_a"],"in":"basic","decompress":true}`: "is for provider token only",
+	} {
+		a := w.want(422, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":`+given+`}`)
+		if text := fmt.Sprint(a["errors"]); !strings.Contains(text, want) {
+			t.Errorf("%s: %s, want %q", given, text, want)
+		}
+	}
+}
+
+// TestVerifyToken: the verify token is kept sealed, shown by its id alone, kept by a patch
+// that says nothing of it, and taken away by null.
+func TestVerifyToken(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":{"provider":"meta","secrets":["app"],"verify_token":"MARK"}}`)
+	id := made.text("id")
+	first := made.object("verification").object("verify_token").text("id")
+	if !strings.HasPrefix(first, "sec_") || strings.Contains(fmt.Sprint(made), "MARK") {
+		t.Errorf("made: %v", made)
+	}
+	got := w.want(200, "PATCH", "/v1/endpoints/"+id, h.write, `{"verification":{"tolerance":"1m"},"name":"b"}`)
+	if got.object("verification").object("verify_token").text("id") != first {
+		t.Errorf("a patch that says nothing of it: %v", got["verification"])
+	}
+	got = w.want(200, "PATCH", "/v1/endpoints/"+id, h.write, `{"verification":{"verify_token":null}}`)
+	if _, there := got.object("verification")["verify_token"]; there || w.stored(id).Verification.VerifyToken != nil {
+		t.Errorf("taken away: %v", got["verification"])
+	}
+}
+
 func TestVerificationInForce(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
@@ -141,7 +184,15 @@ func TestVerificationInForce(t *testing.T) {
 		given string
 		want  object
 	}{
-		{`{"provider":"hmac","secrets":["a"]}`, object{"provider": "hmac", "tolerance": nil, "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": ""}},
+		{`{"provider":"hmac","secrets":["a"]}`, object{"provider": "hmac", "tolerance": nil, "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": "",
+			"signed": "{body}", "format": "plain", "time_unit": "seconds", "key_encoding": "text", "decompress": false}},
+		{`{"provider":"hmac","secrets":["00ff"],"signed":"{time}.{body}","format":"pairs","time_unit":"milliseconds","key_encoding":"hex","decompress":true}`,
+			object{"provider": "hmac", "tolerance": "5m", "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": "",
+				"signed": "{time}.{body}", "format": "pairs", "time_unit": "milliseconds", "key_encoding": "hex", "decompress": true}},
+		{`{"provider":"hmac","secrets":["a"],"signed":"{time}{body}","time_header":"X-Time"}`,
+			object{"provider": "hmac", "tolerance": "5m", "header": "X-Webhook-Signature", "algorithm": "sha256", "encoding": "hex", "prefix": "",
+				"signed": "{time}{body}", "format": "plain", "time_header": "X-Time", "time_unit": "seconds", "key_encoding": "text", "decompress": false}},
+		{`{"provider":"token","secrets":["a"],"in":"query:token"}`, object{"provider": "token", "tolerance": nil, "in": "query:token"}},
 		{`{"provider":"github","secrets":["a"]}`, object{"provider": "github", "tolerance": nil}},
 		{`{"provider":"stripe","secrets":["a"]}`, object{"provider": "stripe", "tolerance": "5m"}},
 		{`{"provider":"linear","secrets":["a"]}`, object{"provider": "linear", "tolerance": "9h"}},

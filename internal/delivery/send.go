@@ -138,15 +138,6 @@ var framing = canonical([]string{
 // personal are the headers that are sent along only where the endpoint keeps them.
 var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate", "User-Agent"})
 
-// credentials are the headers whose values may not have been kept when the event came in.
-var credentials = func() map[string]bool {
-	names := []string{"Authorization", "Cookie"}
-	for _, provider := range signature.Providers() {
-		names = append(names, signature.SharedSecretHeader(provider)...)
-	}
-	return canonical(names)
-}()
-
 // Forwarding says which of the headers that came with an event are sent along.
 type Forwarding struct {
 	drop map[string]bool // canonical names that are not sent along
@@ -180,7 +171,7 @@ func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 		for _, h := range received {
 			name := textproto.CanonicalMIMEHeaderKey(h.Name)
 			if !f.forwards(name) || named[name] || name == "Content-Type" ||
-				h.Value == redacted && credentials[name] { // not kept when the event came in
+				h.Value == redacted { // not kept when the event came in
 				continue
 			}
 			if !yield(name, h.Value) {

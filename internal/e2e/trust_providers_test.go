@@ -35,7 +35,8 @@ type scheme struct {
 	secret    string
 	tolerance time.Duration // into the past, 5 minutes at most into the future; 0: no time is signed
 	sign      func(at time.Time, url string) request
-	bodyFree  bool // the body is not covered
+	bodyFree  bool           // the body is not covered
+	settings  map[string]any // of verification, beside provider and secrets
 }
 
 // run runs OpenSSL.
@@ -72,10 +73,14 @@ func schemes(t *testing.T, key string) map[string]scheme {
 			return request{map[string]string{
 				prefix + "-Id": "msg_1", prefix + "-Timestamp": unix(at), prefix + "-Signature": "v1," + b64Of(mac("msg_1.", unix(at), ".", body)),
 			}, body}
-		}, false}
+		}, false, nil}
 	}
 	timed := func(sign func(at string) map[string]string) scheme {
-		return scheme{key, 5 * time.Minute, func(at time.Time, _ string) request { return request{sign(unix(at)), body} }, false}
+		return scheme{key, 5 * time.Minute, func(at time.Time, _ string) request { return request{sign(unix(at)), body} }, false, nil}
+	}
+	with := func(s scheme, settings map[string]any) scheme {
+		s.settings = settings
+		return s
 	}
 
 	run(t, nil, "genpkey", "-algorithm", "ed25519", "-out", file("ed25519"))
@@ -99,8 +104,25 @@ func schemes(t *testing.T, key string) map[string]scheme {
 		"shopify":   plain("X-Shopify-Hmac-SHA256", "", b64Of, "sha256"),
 		"xero":      plain("X-Xero-Signature", "", b64Of, "sha256"),
 		"x":         plain("X-Twitter-Webhooks-Signature", "sha256=", b64Of, "sha256"),
-		"gitlab":    {key, 0, func(time.Time, string) request { return request{map[string]string{"X-Gitlab-Token": key}, body} }, true},
-		"okta":      {key, 0, func(time.Time, string) request { return request{map[string]string{"Authorization": key}, body} }, true},
+		"hmac: list": with(scheme{secret: key, sign: func(time.Time, string) request {
+			return request{map[string]string{"X-Webhook-Signature": "v1=" + strings.Repeat("00", 32) + ",v1=" + hexOf(mac(body))}, body}
+		}}, map[string]any{"format": "list", "prefix": "v1="}),
+		"hmac: pairs": with(timed(func(at string) map[string]string {
+			return map[string]string{"X-Webhook-Signature": "t=" + at + ", v1=" + hexOf(mac(at, ".", body))}
+		}), map[string]any{"format": "pairs", "signed": "{time}.{body}"}),
+		"hmac: time and URL": with(scheme{key, 5 * time.Minute, func(at time.Time, url string) request {
+			return request{map[string]string{"X-Time": unix(at), "X-Sig": b64Of(mac("POST", url, body, unix(at)))}, body}
+		}, false, nil}, map[string]any{"signed": "{method}{url}{body}{time}", "time_header": "x-time", "header": "X-Sig", "encoding": "base64"}),
+		"hmac: key in hex": with(scheme{secret: hexOf([]byte(key)), sign: func(time.Time, string) request {
+			return request{map[string]string{"X-Webhook-Signature": hexOf(mac(body))}, body}
+		}}, map[string]any{"key_encoding": "hex"}),
+		"token": with(scheme{key, 0, func(time.Time, string) request { return request{map[string]string{"X-Webhook-Token": key}, body} }, true, nil},
+			map[string]any{"in": "header:X-Webhook-Token"}),
+		"token: basic": with(scheme{"me:" + key, 0, func(time.Time, string) request {
+			return request{map[string]string{"Authorization": "Basic " + b64Of([]byte("me:"+key))}, body}
+		}, true, nil}, map[string]any{"in": "basic"}),
+		"gitlab": {key, 0, func(time.Time, string) request { return request{map[string]string{"X-Gitlab-Token": key}, body} }, true, nil},
+		"okta":   {key, 0, func(time.Time, string) request { return request{map[string]string{"Authorization": key}, body} }, true, nil},
 		"stripe": timed(func(at string) map[string]string {
 			return map[string]string{"Stripe-Signature": "t=" + at + ",v1=" + hexOf(mac(at, ".", body))}
 		}),
@@ -116,11 +138,11 @@ func schemes(t *testing.T, key string) map[string]scheme {
 		"zendesk": {key, 5 * time.Minute, func(at time.Time, _ string) request {
 			stamp := at.UTC().Format(time.RFC3339)
 			return request{map[string]string{"X-Zendesk-Webhook-Signature-Timestamp": stamp, "X-Zendesk-Webhook-Signature": b64Of(mac(stamp, body))}, body}
-		}, false},
+		}, false, nil},
 		"hubspot": {key, 5 * time.Minute, func(at time.Time, url string) request {
 			stamp := strconv.FormatInt(at.UnixMilli(), 10)
 			return request{map[string]string{"X-HubSpot-Request-Timestamp": stamp, "X-HubSpot-Signature-v3": b64Of(mac("POST", url, body, stamp))}, body}
-		}, false},
+		}, false, nil},
 		"square": {secret: key, sign: func(_ time.Time, url string) request {
 			return request{map[string]string{"X-Square-HmacSha256-Signature": b64Of(mac(url, body))}, body}
 		}},
@@ -133,11 +155,11 @@ func schemes(t *testing.T, key string) map[string]scheme {
 		"linear": {key, 9 * time.Hour, func(at time.Time, _ string) request {
 			body := fmt.Sprintf(`{"amount":100,"webhookTimestamp":%d}`, at.UnixMilli())
 			return request{map[string]string{"Linear-Signature": hexOf(mac(body))}, body}
-		}, false},
+		}, false, nil},
 		"mailgun": {key, 12 * time.Hour, func(at time.Time, _ string) request {
 			token := "t100t" + unix(at) // Mailgun uses none twice
 			return request{nil, fmt.Sprintf(`{"signature":{"timestamp":"%s","token":"%s","signature":"%s"}}`, unix(at), token, hexOf(mac(unix(at), token)))}
-		}, false},
+		}, false, nil},
 		"adyen": {secret: hexOf([]byte(key)), sign: func(time.Time, string) request {
 			return request{nil, `{"notificationItems":[{"NotificationRequestItem":{` + adyenFields +
 				`,"additionalData":{"hmacSignature":"` + b64Of(mac("p1::m1:r1:100:EUR:AUTHORISATION:true")) + `"}}}]}`}
@@ -150,13 +172,13 @@ func schemes(t *testing.T, key string) map[string]scheme {
 			return request{map[string]string{
 				"X-Signature-Timestamp": unix(at), "X-Signature-Ed25519": hexOf(run(t, nil, "pkeyutl", "-sign", "-inkey", file("ed25519"), "-rawin", "-in", message)),
 			}, body}
-		}, false},
+		}, false, nil},
 		"sendgrid": {b64Of(ec), 5 * time.Minute, func(at time.Time, _ string) request {
 			return request{map[string]string{
 				"X-Twilio-Email-Event-Webhook-Timestamp": unix(at),
 				"X-Twilio-Email-Event-Webhook-Signature": b64Of(run(t, []byte(unix(at)+body), "dgst", "-sha256", "-sign", file("ec"))),
 			}, body}
-		}, false},
+		}, false, nil},
 		"paypal": {"WH-1\n" + string(certificate), 96 * time.Hour, func(at time.Time, _ string) request {
 			stamp := at.UTC().Format(time.RFC3339)
 			id := "tr-" + unix(at)
@@ -165,7 +187,7 @@ func schemes(t *testing.T, key string) map[string]scheme {
 				"Paypal-Transmission-Id": id, "Paypal-Transmission-Time": stamp, "Paypal-Auth-Algo": "SHA256withRSA", "Paypal-Cert-Url": "https://api.paypal.com/cert",
 				"Paypal-Transmission-Sig": b64Of(run(t, []byte(signed), "dgst", "-sha256", "-sign", file("rsa"))),
 			}, body}
-		}, false},
+		}, false, nil},
 	}
 	for _, name := range []string{"standard-webhooks", "openai", "replicate", "supabase"} {
 		all[name] = standard("Webhook")
@@ -174,6 +196,12 @@ func schemes(t *testing.T, key string) map[string]scheme {
 		all[name] = standard("Svix")
 	}
 	return all
+}
+
+// providerOf is the provider of a scheme, which may have several: what comes before the colon.
+func providerOf(name string) string {
+	provider, _, _ := strings.Cut(name, ":")
+	return provider
 }
 
 // changes are what an attacker on the way would change: each must be refused.
@@ -198,7 +226,7 @@ func (s scheme) changes(r request) map[string]request {
 		list["no "+name] = request{header, r.body}
 	}
 	for name, value := range r.header {
-		if !strings.Contains(name, "Sig") && name != "Authorization" && name != "X-Gitlab-Token" && !strings.Contains(name, "Hmac") {
+		if !strings.Contains(name, "Sig") && name != "Authorization" && !strings.Contains(name, "Token") && !strings.Contains(name, "Hmac") {
 			continue
 		}
 		header := maps.Clone(r.header)
@@ -250,15 +278,19 @@ func (r request) send(t *testing.T, url string) (status int, body []byte, event 
 // change of what the signature covers, the answer is 401 E1001 and nothing is stored.
 func TestTrust_B71_EveryProvider(t *testing.T) {
 	all, strangers := schemes(t, "a secret of this test"), schemes(t, "another secret of this test")
-	if got, want := slices.Sorted(maps.Keys(all)), signature.Providers(); !slices.Equal(got, want) {
+	providers := map[string]bool{}
+	for name := range all {
+		providers[providerOf(name)] = true
+	}
+	if got, want := slices.Sorted(maps.Keys(providers)), signature.Providers(); !slices.Equal(got, want) {
 		t.Fatalf("schemes of %v, providers are %v", got, want)
 	}
 	w := newWorld(t, "")
 	endpoints := map[string]bench.Endpoint{}
 	for name, s := range all {
-		endpoints[name] = w.endpoint(name, map[string]any{
-			"verification": map[string]any{"provider": name, "secrets": []string{s.secret}}, "idempotency": map[string]any{"strategy": "none"},
-		})
+		verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
+		maps.Copy(verification, s.settings)
+		endpoints[name] = w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
 	}
 	t.Run("providers", func(t *testing.T) {
 		for name, s := range all {

@@ -181,7 +181,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	ev := kapsel.Event{
 		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
-		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: r.URL.RawQuery,
+		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: signature.CleanQuery(ep.Verification, r.URL.RawQuery),
 		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict,
 	}
 	var endSpan func(error, ...slog.Attr)
@@ -258,7 +258,7 @@ func headerOf(r *http.Request) (kapsel.Header, error) {
 // more and would be stored: somebody's, unless the endpoint sends them along, and the secret
 // itself where the provider sends that.
 func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
-	shared := signature.SharedSecretHeader(ep.Verification.Provider)
+	shared := signature.SharedSecretHeaders(ep.Verification)
 	for i, f := range header {
 		switch f.Name {
 		case "Authorization", "Cookie", "Proxy-Authorization":

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/netip"
 	"strings"
@@ -58,6 +59,25 @@ func TestSharedSecret_S6(t *testing.T) {
 		got := w.accepted(ep, "{}", tt.name+": "+secret).Event.Header
 		if value := got.Get(tt.name); value != "[redacted]" {
 			t.Errorf("%s: %s is stored as %q", tt.provider, tt.name, value)
+		}
+	}
+	for in, tt := range map[string]struct{ header, value, query, stored string }{
+		"header:x-token": {"X-Token", secret, "a=1&b=2", "a=1&b=2"},
+		"basic":          {"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(secret)), "", ""},
+		"query:token":    {"X-Other", "kept", "a=1&token=" + secret + "&b=%20&%74oken=" + secret, "a=1&b=%20"},
+	} {
+		ep := w.endpoint(func(ep *kapsel.Endpoint) {
+			w.signedBy("token", secret)(ep)
+			ep.Verification.In = in
+			ep.Headers.Keep = []string{"Authorization"}
+		})
+		a := w.raw(request("POST", path(ep)+"?"+tt.query, "{}", tt.header+": "+tt.value))
+		if a.status != 200 {
+			t.Fatalf("token in %s: answered %v", in, a)
+		}
+		got := w.event(a.event()).Event
+		if value := got.Header.Get(tt.header); (value == "[redacted]") != (in != "query:token") || got.Query != tt.stored {
+			t.Errorf("token in %s: %s is stored as %q, the query as %q", in, tt.header, value, got.Query)
 		}
 	}
 	other := w.endpoint(w.signedBy("hmac", secret))

@@ -44,7 +44,13 @@ func (v *verifiers) of(ctx context.Context, ep *kapsel.Endpoint) (*signature.Ver
 		}
 		keys = append(keys, signature.Key{ID: s.ID, Value: value})
 	}
-	verifier, err := signature.New(ep.Verification, keys)
+	var verifyToken []byte
+	if s := ep.Verification.VerifyToken; s != nil {
+		if verifyToken, err = v.config.Vault.Open(tenant, ep.ID.String(), *s); err != nil {
+			return nil, fmt.Errorf("open the verify token: %w", err)
+		}
+	}
+	verifier, err := signature.New(ep.Verification, keys, string(verifyToken))
 	if err != nil {
 		return nil, fmt.Errorf("make the verifier: %w", err)
 	}

@@ -57,7 +57,9 @@ func (k *hmacKey) check(m *message) bool {
 	mac := k.hashes.Get().(hash.Hash)
 	defer k.hashes.Put(mac)
 	mac.Reset()
-	m.write(mac)
+	if !m.write(mac) {
+		return false
+	}
 	want := mac.Sum(m.sum[:0])
 	for _, c := range m.signatures[:m.n] {
 		if got, ok := m.decode(c, k.version, k.encoding, len(want)); ok && hmac.Equal(got, want) {
@@ -113,7 +115,9 @@ type ecdsaKey struct{ public *ecdsa.PublicKey }
 
 func (k *ecdsaKey) check(m *message) bool {
 	h := sha256.New()
-	m.write(h)
+	if !m.write(h) {
+		return false
+	}
 	digest := h.Sum(m.sum[:0])
 	for _, c := range m.signatures[:m.n] {
 		if len(c.text) > 4*72/3 { // the longest that P-256 gives is 72 bytes
@@ -130,6 +134,12 @@ func (k *ecdsaKey) check(m *message) bool {
 // tokenKey is for providers that send the secret itself.
 type tokenKey struct{ digest [sha256.Size]byte }
 
+// sameToken compares what was sent with what was sent again, in a time that tells neither.
+func sameToken(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
 func (k *tokenKey) check(m *message) bool {
 	for _, c := range m.signatures[:m.n] {
 		digest := sha256.Sum256([]byte(c.text)) // of equal length, whatever was sent
@@ -145,12 +155,19 @@ var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.
 var errEmptySecret = errors.New("the secret is empty")
 
 // textKey is for providers whose HMAC key is the secret as it is written.
-func textKey(h func() hash.Hash, e encoding) keyer {
+func textKey(h func() hash.Hash, e encoding) keyer { return decodedKey(h, e, keyEncodings["text"]) }
+
+// decodedKey is for providers whose HMAC key is the secret, decoded.
+func decodedKey(h func() hash.Hash, e encoding, decode func([]byte) ([]byte, error)) keyer {
 	return func(secret []byte) (checker, error) {
-		if len(secret) == 0 {
+		key, err := decode(secret)
+		if err != nil {
+			return nil, err
+		}
+		if len(key) == 0 {
 			return nil, errEmptySecret
 		}
-		return newHMAC("", h, e, secret), nil
+		return newHMAC("", h, e, key), nil
 	}
 }
 

@@ -1,6 +1,16 @@
 package signature
 
-import "strings"
+import (
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+)
 
 // A reader finds in a request what its preset says: the signatures, the id, the time.
 type reader func(p *preset, r Request, m *message) error
@@ -66,26 +76,55 @@ func tokens(_ *preset, name, value string, m *message) error {
 	return nil
 }
 
+// list is one or more signatures, separated by commas or spaces, each after the preset's
+// prefix. What does not begin with the prefix does not count.
+func list(p *preset, name, value string, m *message) error {
+	for one := range splitAny(value, ", ") {
+		if text, ok := strings.CutPrefix(one, p.prefix); ok {
+			m.add("", text)
+		}
+	}
+	if m.n == 0 {
+		return refuse("the %s header holds no signature that begins with %s", name, p.prefix)
+	}
+	return nil
+}
+
 // pairs is a list of key=value that holds the time and one or more signatures, such as
-// t=1,v1=a,v1=b. Other keys do not count.
-func pairs(separator, timeKey, signatureKey string) format {
+// t=1,v1=a,v1=b. Other keys, and spaces around a pair, do not count. timeKeys are the names
+// that the time may have, separated by spaces; "": the header has no time.
+func pairs(separators, timeKeys, signatureKey string) format {
+	isTime := map[string]bool{}
+	for _, key := range strings.Fields(timeKeys) {
+		isTime[key] = true
+	}
 	return func(p *preset, name, value string, m *message) (err error) {
-		for pair := range strings.SplitSeq(value, separator) {
-			switch k, v, _ := strings.Cut(pair, "="); {
+		stamp := ""
+		for pair := range splitAny(value, separators) {
+			switch k, v, _ := strings.Cut(strings.Trim(pair, " "), "="); {
 			case k == signatureKey:
 				m.add("", v)
-			case k == timeKey && m.stamp != "":
+			case isTime[k] && stamp != "":
 				return refuse("the %s header holds more than one time", name)
-			case k == timeKey:
-				m.stamp = v
+			case isTime[k]:
+				stamp = v
 			}
 		}
-		if m.stamp == "" || m.n == 0 {
-			return refuse("the %s header is not of the form %s=…%s%s=…", name, timeKey, separator, signatureKey)
+		if m.n == 0 || stamp == "" && len(isTime) > 0 {
+			return refuse("the %s header is not of the form %s=…%c%s=…", name, timeKeys, separators[0], signatureKey)
 		}
+		if len(isTime) == 0 {
+			return nil
+		}
+		m.stamp = stamp
 		m.at, err = p.unit.parse(m.stamp)
 		return err
 	}
+}
+
+// splitAny yields what stands between any of the separators, which are ASCII.
+func splitAny(s, separators string) iter.Seq[string] {
+	return strings.FieldsFuncSeq(s, func(r rune) bool { return strings.ContainsRune(separators, r) })
 }
 
 // A content puts into a message what is signed.
@@ -97,40 +136,109 @@ func bodyAlone(r Request, m *message) error {
 	return nil
 }
 
-// template signs what a text says: literals and {id}, {time}, {method}, {url}, at most one {body}.
-func template(text string) content {
-	before, after, hasBody := strings.Cut(text, "{body}")
-	head, tail := pieces(before), pieces(after)
+// maxInflated is the longest body that a compressed one may decode to, in bytes. It bounds
+// what a stranger's few bytes may cost.
+const maxInflated = 16 << 20
+
+// inflaters decode the content codings (RFC 9110, 8.4.1) that there are libraries for.
+var inflaters = map[string]func(io.Reader) (io.ReadCloser, error){
+	"gzip":    func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) },
+	"x-gzip":  func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) },
+	"deflate": zlib.NewReader,
+}
+
+// decompressed signs what the content signs, with the body as it is when decoded. The body is
+// decoded while it is hashed, and kept nowhere.
+func decompressed(of content) content {
 	return func(r Request, m *message) error {
-		m.head = appendPieces(m.head, head, r, m)
-		m.tail = appendPieces(m.tail, tail, r, m)
-		if hasBody {
-			m.body = r.Body
+		coding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
+		if coding != "" && coding != "identity" {
+			if m.inflate = inflaters[coding]; m.inflate == nil {
+				return refuse("the body's Content-Encoding is not gzip or deflate")
+			}
 		}
-		return nil
+		return of(r, m)
 	}
 }
 
-// piece is a literal or, where field is not "", what a field holds.
-type piece struct{ literal, field string }
+// template signs what a text says: literals and {id}, {time}, {method}, {url},
+// {header:Name}, at most one {body}. It is for texts that are right: parseTemplate says.
+func template(text string) content {
+	t, err := parseTemplate(text)
+	if err != nil {
+		panic(err)
+	}
+	return t.content
+}
 
-func pieces(text string) (list []piece) {
+// signedText is a template that was read.
+type signedText struct {
+	head, tail []piece
+	body       bool
+}
+
+// piece is a literal or, where field is not "", what a field holds. Of "header" name is which.
+type piece struct{ literal, field, name string }
+
+// parseTemplate reads a template. Its errors are for people.
+func parseTemplate(text string) (t signedText, err error) {
+	list := &t.head
 	for text != "" {
 		literal, rest, ok := strings.Cut(text, "{")
+		if strings.Contains(literal, "}") {
+			return t, errors.New("has a } without its {")
+		}
 		if literal != "" {
-			list = append(list, piece{literal: literal})
+			*list = append(*list, piece{literal: literal})
 		}
 		if !ok {
 			break
 		}
-		field, rest, _ := strings.Cut(rest, "}")
-		list = append(list, piece{field: field})
+		field, rest, ok := strings.Cut(rest, "}")
+		if !ok {
+			return t, errors.New("has a { without its }")
+		}
+		name, isHeader := strings.CutPrefix(field, "header:")
+		switch {
+		case isHeader && isToken(name):
+			*list = append(*list, piece{field: "header", name: http.CanonicalHeaderKey(name)})
+		case isHeader:
+			return t, fmt.Errorf("{%s} does not name a header", field)
+		case field == "body" && t.body:
+			return t, errors.New("has {body} more than once")
+		case field == "body":
+			t.body = true
+			list = &t.tail
+		case field == "time" || field == "id" || field == "url" || field == "method":
+			*list = append(*list, piece{field: field})
+		default:
+			return t, fmt.Errorf("{%s} is none of {body} {time} {id} {url} {method} {header:Name}", field)
+		}
 		text = rest
 	}
-	return list
+	return t, nil
 }
 
-func appendPieces(b []byte, list []piece, r Request, m *message) []byte {
+// has reports whether a template names a field.
+func (t signedText) has(field string) bool {
+	is := func(p piece) bool { return p.field == field }
+	return slices.ContainsFunc(t.head, is) || slices.ContainsFunc(t.tail, is)
+}
+
+func (t signedText) content(r Request, m *message) (err error) {
+	if m.head, err = appendPieces(m.head, t.head, r, m); err != nil {
+		return err
+	}
+	if m.tail, err = appendPieces(m.tail, t.tail, r, m); err != nil {
+		return err
+	}
+	if t.body {
+		m.body = r.Body
+	}
+	return nil
+}
+
+func appendPieces(b []byte, list []piece, r Request, m *message) ([]byte, error) {
 	for _, p := range list {
 		switch p.field {
 		case "":
@@ -143,9 +251,13 @@ func appendPieces(b []byte, list []piece, r Request, m *message) []byte {
 			b = append(b, r.Method...)
 		case "url":
 			b = append(b, r.URL...)
-		default:
-			panic("unknown field in a template: " + p.field)
+		case "header":
+			value, err := header(r, p.name)
+			if err != nil {
+				return b, err
+			}
+			b = append(b, value...)
 		}
 	}
-	return b
+	return b, nil
 }

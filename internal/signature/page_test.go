@@ -59,7 +59,7 @@ Kapsel checks what providers sign before it stores an event. An endpoint's ` + "
 
 Paste the endpoint's ` + "`ingest_url`" + ` where the table says, and give Kapsel the secret from there. Several secrets may be set at once, for the time of a rotation. What is not signed with one of them is answered 401 E1001 and not stored.
 
-Where a time is signed, requests older or newer than the tolerance are refused; ` + "`verification.tolerance`" + ` changes it. Challenges by which a provider makes sure that the URL is yours are answered, and are no events. Where there is a delivery id, a repeated delivery is a duplicate without anything to set.
+Where a time is signed, requests that were signed longer ago than the tolerance are refused, and those signed more than 5 minutes (or the tolerance, if that is shorter) ahead of Kapsel's clock; ` + "`verification.tolerance`" + ` changes it, up to 96 hours. Where a provider's retries keep the time of the first attempt, the tolerance covers them all. Challenges by which a provider makes sure that the URL is yours are answered, and are no events. Where there is a delivery id, a repeated delivery is a duplicate without anything to set.
 
 | provider | name | paste the URL at | secret | found at | header | tolerance | challenge | delivery id | note |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -86,13 +86,46 @@ Where a time is signed, requests older or newer than the tolerance are refused; 
 Where the URL is signed too, set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. Where the body is not signed, or only a checksum of it, the connection's TLS is what keeps it. Where a provider names no tolerance, the one in the table is Kapsel's choice.
 
 `)
+	b.WriteString(customText)
 	for _, p := range Describe() {
-		if len(p.Shared) > 0 {
+		if p.Name != "token" && len(p.Shared) > 0 {
 			fmt.Fprintf(&b, "* `%s` may send the secret itself, in %s. Kapsel compares it and forgets it: it is stored and shown as `[redacted]`, and not sent along, whatever `headers.keep` says.\n", p.Name, code(p.Shared))
 		}
 	}
 	return b.String()
 }
+
+// customText is about the providers that an endpoint's settings describe.
+const customText = `## Senders that are not in the table
+
+The provider ` + "`hmac`" + ` checks an HMAC in the form that its settings describe:
+
+| field | values | default |
+| --- | --- | --- |
+| ` + "`header`" + ` | the header that has the signature | ` + "`X-Webhook-Signature`" + ` |
+| ` + "`algorithm`" + ` | ` + "`sha256`, `sha512`, `sha1`" + ` | ` + "`sha256`" + ` |
+| ` + "`encoding`" + ` | of the signature: ` + "`hex`, `base64`" + ` | ` + "`hex`" + ` |
+| ` + "`key_encoding`" + ` | of the secret: ` + "`text`, `hex`, `base64`" + ` | ` + "`text`" + ` |
+| ` + "`signed`" + ` | what is signed: a text with ` + "`{body}`" + ` and any of ` + "`{time}` `{id}` (the header `webhook-id`) `{url}` (the ingest URL with its query) `{method}` `{header:Name}`" + ` | ` + "`{body}`" + ` |
+| ` + "`format`" + ` | ` + "`plain`: one signature. `list`: several, separated by commas or spaces. `pairs`: such as `t=1700000000,v1=ab`, with the time as `t`, `ts` or `timestamp`" + ` | ` + "`plain`" + ` |
+| ` + "`prefix`" + ` | what stands before each signature; with ` + "`pairs`" + ` the key of the signatures | none; ` + "`v1=`" + ` |
+| ` + "`time_header`" + ` | the header that has the signed time, where ` + "`pairs`" + ` does not | none |
+| ` + "`time_unit`" + ` | ` + "`seconds`, `milliseconds`, `rfc3339`" + ` | ` + "`seconds`" + ` |
+| ` + "`decompress`" + ` | ` + "`true`: a body with `Content-Encoding: gzip` or `deflate` is signed as it is when decoded, up to 16 MiB" + ` | ` + "`false`" + ` |
+
+` + "```json" + `
+{"verification": {"provider": "hmac", "secrets": ["…"], "header": "X-Acme-Signature", "format": "pairs", "signed": "{time}.{body}"}}
+` + "```" + `
+
+A secret that the sender puts into a request as it is, is checked by the provider ` + "`token`" + `; its field ` + "`in`" + ` says where: ` + "`header:NAME`, `basic` (the secret is the user, a colon and the password) or `query:NAME`" + `. In a query it may stand several times, with one value. It is neither stored nor sent along.
+
+` + "```json" + `
+{"verification": {"provider": "token", "secrets": ["…"], "in": "header:X-Acme-Token"}}
+` + "```" + `
+
+## Secrets that are sent as they are
+
+`
 
 func code(names []string) string {
 	if len(names) == 0 {

@@ -17,14 +17,17 @@ type preset struct {
 	tolerance  time.Duration // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
 	unique     bool          // the signed id is of one delivery alone, and stands for all that is signed (see Verifier.Guard)
 	content    content       // nil: bodyAlone
+	decompress bool          // a compressed body is signed as it is when decoded
 	key        keyer
 	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
 
-	shared     []string                             // headers that may carry the secret itself
-	delivery   []string                             // headers that name a delivery, the same when it is sent again
-	deliveryIn inBody                               // where the signed body does
-	handshake  func(v *Verifier, r Request) *Answer // nil: the provider has none
-	accepted   *Answer                              // nil: the usual one
+	anySpace    bool                                 // white space may stand around the secret: people choose it, or it does no harm
+	shared      []string                             // headers that may carry the secret itself
+	sharedQuery []string                             // parameters of the query that may
+	delivery    []string                             // headers that name a delivery, the same when it is sent again
+	deliveryIn  inBody                               // where the signed body does
+	handshake   func(v *Verifier, r Request) *Answer // nil: the provider has none
+	accepted    *Answer                              // nil: the usual one
 }
 
 // headers are the canonical names of the headers that go together; "" where there is none.
@@ -53,6 +56,7 @@ var presets = map[string]*preset{
 	// docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries. The older
 	// X-Hub-Signature (SHA-1) does not count.
 	"github": {
+		anySpace: true,
 		secret:   "the webhook's secret",
 		headers:  []headers{{signature: "X-Hub-Signature-256"}},
 		prefix:   "sha256=",
@@ -107,8 +111,9 @@ var presets = map[string]*preset{
 	},
 	// developer.paypal.com/api/rest/webhooks/rest (self verification)
 	"paypal": {
-		secret: "the webhook's id, a line feed, and the certificate (PEM) that PAYPAL-CERT-URL leads to",
-		read:   readPayPal,
+		anySpace: true, // a PEM file ends with a line feed
+		secret:   "the webhook's id, a line feed, and the certificate (PEM) that PAYPAL-CERT-URL leads to",
+		read:     readPayPal,
 		headers: []headers{{
 			signature: "Paypal-Transmission-Sig",
 			id:        "Paypal-Transmission-Id",
@@ -161,6 +166,7 @@ var presets = map[string]*preset{
 	},
 	// docs.gitlab.com/user/project/integrations/webhooks
 	"gitlab": {
+		anySpace:  true,
 		secret:    "the webhook's signing token (whsec_…) or its secret token",
 		read:      readGitLab,
 		headers:   []headers{{"Webhook-Signature", "Webhook-Id", "Webhook-Timestamp"}},
@@ -173,6 +179,7 @@ var presets = map[string]*preset{
 	},
 	// support.atlassian.com/bitbucket-cloud/docs/manage-webhooks#Secure-webhooks
 	"bitbucket": {
+		anySpace:  true,
 		secret:    "the webhook's secret",
 		headers:   []headers{{signature: "X-Hub-Signature"}},
 		prefix:    "sha256=",
@@ -228,11 +235,11 @@ var presets = map[string]*preset{
 	},
 	// developers.facebook.com/docs/graph-api/webhooks/getting-started
 	"meta": {
-		secret:    "the app secret and, as a secret of its own, the verify token",
+		secret:    "the app secret; the verify token is verify_token",
 		headers:   []headers{{signature: "X-Hub-Signature-256"}},
 		prefix:    "sha256=",
 		key:       sha256Hex,
-		handshake: metaHandshake,
+		handshake: verifyTokenHandshake,
 	},
 	// docs.x.com/x-api/webhooks/quickstart
 	"x": {
@@ -245,6 +252,7 @@ var presets = map[string]*preset{
 	},
 	// developer.okta.com/docs/concepts/event-hooks
 	"okta": {
+		anySpace:   true,
 		secret:     "the value of the Authorization header",
 		read:       readToken,
 		headers:    []headers{{signature: "Authorization"}},
@@ -265,6 +273,7 @@ var presets = map[string]*preset{
 	},
 	// docs.gitea.com/usage/repository/webhooks; Forgejo sends its own names as well.
 	"gitea": {
+		anySpace: true,
 		secret:   "the webhook's secret",
 		headers:  []headers{{signature: "X-Gitea-Signature"}, {signature: "X-Forgejo-Signature"}},
 		key:      sha256Hex,
@@ -313,6 +322,9 @@ func (p *preset) complete() *preset {
 	}
 	if p.content == nil {
 		p.content = bodyAlone
+	}
+	if p.decompress {
+		p.content = decompressed(p.content)
 	}
 	return p
 }

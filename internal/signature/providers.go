@@ -26,15 +26,6 @@ import (
 
 // What the presets of single providers need beyond the common shapes.
 
-// readToken reads a secret that is sent as it is.
-func readToken(p *preset, r Request, m *message) error {
-	value, err := header(r, p.headers[0].signature)
-	if err == nil {
-		m.add(versionToken, value)
-	}
-	return err
-}
-
 // gitlabToken is where GitLab sends a webhook's secret token as it is.
 const gitlabToken = "X-Gitlab-Token"
 

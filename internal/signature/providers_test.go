@@ -35,21 +35,26 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 		"xero":     "it publishes neither a vector nor a library that checks signatures",
 		"zendesk":  "it publishes neither a vector nor a library that checks signatures",
 		"okta":     "it sends its secret and signs nothing",
+		"token":    "it sends its secret and signs nothing",
 	}
 	for _, name := range Providers() {
 		if have[name] == (own[name] != "") {
 			t.Errorf("%s: a vector of another's: %v; excused: %q", name, have[name], own[name])
 		}
-		if fields := Check(kapsel.Verification{Provider: name, Secrets: []kapsel.Secret{{}}}); fields != nil {
+		settings := kapsel.Verification{Provider: name, Secrets: []kapsel.Secret{{}}}
+		if name == "token" {
+			settings.In = "basic"
+		}
+		if fields := Check(settings); fields != nil {
 			t.Errorf("Check(%s) = %v", name, fields)
 		}
-		if err := CheckSecret(kapsel.Verification{Provider: name}, nil); err == nil {
+		if err := CheckSecret(settings, nil); err == nil {
 			t.Errorf("%s accepts an empty secret", name)
 		}
 	}
 	// The contract's list.
 	want := strings.Fields(`hmac stripe github shopify slack twilio sendgrid square paypal paddle linear standard-webhooks svix zoom discord
-		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea`)
+		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea token`)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, Providers()); diff != "" {
 		t.Errorf("Providers (-want +got):\n%s", diff)
@@ -62,7 +67,7 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("%d of %d providers", len(list), len(Providers()))
 	}
 	for _, p := range list {
-		if p.Secret == "" || p.Headers == nil && p.Name != "mailgun" {
+		if p.Secret == "" || p.Headers == nil && p.Name != "mailgun" && p.Name != "token" {
 			t.Errorf("%+v lacks something", p)
 		}
 	}
@@ -349,17 +354,18 @@ func TestHandshakes(t *testing.T) {
 		{"intercom", "s", head, answer(200, "", "")},
 		{"intercom", "s", get(""), nil},
 		{"stripe", "s", head, nil},
-		{"meta", "verify me", head, nil},
+		{"meta", "app secret", head, nil},
 
 		{"xero", "s", post(`{"events":[],"lastEventSequence":0,"firstEventSequence":0,"entropy":"S0m3"}`), answer(200, "", "")},
 		{"xero", "s", post(`{"events":[{}]}`), nil},
 		{"xero", "s", post(`{}`), nil},
 
-		{"meta", "verify me", get("hub.mode=subscribe&hub.verify_token=verify+me&hub.challenge=1158201444"), answer(200, plain, "1158201444")},
-		{"meta", "verify me", get("hub.mode=subscribe&hub.verify_token=other&hub.challenge=1158201444"), answer(403, "", "")},
-		{"meta", "verify me", get("hub.mode=subscribe&hub.challenge=1158201444"), answer(403, "", "")},
-		{"meta", "verify me", get("hub.mode=subscribe&hub.verify_token=verify+me"), nil},
-		{"meta", "verify me", post("{}"), nil},
+		{"meta", "app secret", get("hub.mode=subscribe&hub.verify_token=verify+me&hub.challenge=1158201444"), answer(200, plain, "1158201444")},
+		{"meta", "app secret", get("hub.mode=subscribe&hub.verify_token=app+secret&hub.challenge=1158201444"), answer(403, "", "")},
+		{"meta", "app secret", get("hub.mode=subscribe&hub.verify_token=other&hub.challenge=1158201444"), answer(403, "", "")},
+		{"meta", "app secret", get("hub.mode=subscribe&hub.challenge=1158201444"), answer(403, "", "")},
+		{"meta", "app secret", get("hub.mode=subscribe&hub.verify_token=verify+me"), nil},
+		{"meta", "app secret", post("{}"), nil},
 
 		{"x", "consumer-secret", get("crc_token=CrcToken-1"), answer(200, "application/json", `{"response_token":"sha256=9KjDG3UH93Vq2FdWM1izySmGrHlmTDvYfnTbpgNUQ04="}`)},
 		{"x", "consumer-secret", get("crc_token=" + url.QueryEscape(`{"for_user_id":"1"}`)), nil}, // no oracle for bodies
@@ -372,12 +378,37 @@ func TestHandshakes(t *testing.T) {
 	} {
 		var ver *Verifier
 		if tt.provider == None {
-			ver, _ = New(kapsel.Verification{}, nil)
+			ver, _ = New(kapsel.Verification{}, nil, "")
 		} else {
 			ver = verifier(t, kapsel.Verification{Provider: tt.provider}, tt.secret)
+			ver.verifyToken = "verify me"
 		}
 		if diff := cmp.Diff(tt.want, ver.Handshake(tt.r)); diff != "" {
 			t.Errorf("%s: %s %s %s (-want +got):\n%s", tt.provider, tt.r.Method, tt.r.URL, tt.r.Body, diff)
+		}
+	}
+}
+
+// TestVerifyToken: the verify token verifies no signature, and without one no challenge is answered.
+func TestVerifyToken(t *testing.T) {
+	ver, err := New(kapsel.Verification{Provider: "meta"}, []Key{{Value: []byte("app secret")}}, "verify me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for secret, ok := range map[string]bool{"app secret": true, "verify me": false} {
+		r := Request{Method: "POST", Header: http.Header{"X-Hub-Signature-256": {"sha256=" + hex.EncodeToString(sum(secret, "{}"))}}, Body: []byte("{}")}
+		if verdict, err := ver.Verify(r, time.Now()); verdict.Valid != ok {
+			t.Errorf("signed with %s: %+v, %v", secret, verdict, err)
+		}
+	}
+	r := Request{Method: "GET", URL: "https://hooks.example.com/?hub.mode=subscribe&hub.verify_token=&hub.challenge=1"}
+	if a := verifier(t, kapsel.Verification{Provider: "meta"}, "app secret").Handshake(r); a == nil || a.Status != 403 {
+		t.Errorf("without a verify token a challenge is answered %+v", a)
+	}
+	for provider, want := range map[string]bool{"meta": true, "github": false, "none": false, "hmac": false} {
+		fields := Check(kapsel.Verification{Provider: provider, Secrets: []kapsel.Secret{{}}, VerifyToken: &kapsel.Secret{}})
+		if (fields == nil) != want {
+			t.Errorf("verify_token for %s: %v", provider, fields)
 		}
 	}
 }

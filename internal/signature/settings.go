@@ -16,34 +16,6 @@ const None = "none"
 
 func isNone(provider string) bool { return provider == "" || provider == None }
 
-// Defaults of the settings of provider "hmac".
-const (
-	DefaultHeader    = "X-Webhook-Signature"
-	DefaultAlgorithm = "sha256"
-	DefaultEncoding  = "hex"
-)
-
-// hmacPreset is provider "hmac": an HMAC of the body, as the endpoint's settings say.
-func hmacPreset(v kapsel.Verification) *preset {
-	if v.Header == "" {
-		v.Header = DefaultHeader
-	}
-	if v.Algorithm == "" {
-		v.Algorithm = DefaultAlgorithm
-	}
-	e := inHex
-	if v.Encoding == "base64" {
-		e = inBase64
-	}
-	p := &preset{
-		secret:  "the key, as text",
-		headers: []headers{{signature: http.CanonicalHeaderKey(v.Header)}},
-		prefix:  v.Prefix,
-		key:     textKey(hashes[v.Algorithm], e),
-	}
-	return p.complete()
-}
-
 var errNoSecret = errors.New("verification needs at least one secret")
 
 // presetFor is the preset of settings, or what Check says of them first.
@@ -51,15 +23,18 @@ func presetFor(v kapsel.Verification) (*preset, error) {
 	if fields := checkSettings(v); len(fields) > 0 {
 		return nil, fmt.Errorf("%s: %s", fields[0].Field, fields[0].Detail)
 	}
-	if v.Provider == "hmac" {
+	switch v.Provider {
+	case "hmac":
 		return hmacPreset(v), nil
+	case "token":
+		return tokenPreset(v), nil
 	}
 	return presets[v.Provider], nil
 }
 
 // Providers are the names that are built, in order, without None.
 func Providers() []string {
-	names := []string{"hmac"}
+	names := []string{"hmac", "token"}
 	for name := range presets {
 		names = append(names, name)
 	}
@@ -88,8 +63,12 @@ func Describe() []Provider {
 	var list []Provider
 	for _, name := range Providers() {
 		p := presets[name]
-		if name == "hmac" {
+		switch name {
+		case "hmac":
 			p = hmacPreset(kapsel.Verification{})
+		case "token":
+			p = tokenPreset(kapsel.Verification{In: "header:" + DefaultHeader})
+			p.headers = nil
 		}
 		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Note: notes[name], Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared}
 		for _, h := range p.headers {
@@ -138,23 +117,24 @@ func (p inBody) find(body []byte) (string, bool) {
 	return p.Find(body)
 }
 
-// DefaultTolerance is how far a provider's signed time may be from ours where an endpoint does
-// not say; 0 where no time is signed.
-func DefaultTolerance(provider string) time.Duration {
-	if p := presets[provider]; p != nil {
-		return p.tolerance
+// InForce returns settings that Check accepts with the defaults of what they leave out. The
+// tolerance stays 0 where no time is signed.
+func InForce(v kapsel.Verification) kapsel.Verification {
+	if isNone(v.Provider) {
+		v.Provider = None
+		return v
 	}
-	return 0
-}
-
-// SharedSecretHeader is the headers in which the provider may send the secret itself, in
-// canonical form. Once a request is checked nobody needs them, and who reads them can make
-// such requests: they are not to be stored.
-func SharedSecretHeader(provider string) []string {
-	if p := presets[provider]; p != nil {
-		return p.shared
+	p, err := presetFor(v)
+	if err != nil {
+		return v
 	}
-	return nil
+	if v.Tolerance == 0 {
+		v.Tolerance = p.tolerance
+	}
+	if v.Provider == "hmac" {
+		v = withDefaults(v)
+	}
+	return v
 }
 
 // MaxTolerance is the longest tolerance that an endpoint may set.
@@ -174,33 +154,50 @@ func field(name, format string, args ...any) kapsel.FieldError {
 	return kapsel.FieldError{Field: "verification." + name, Detail: fmt.Sprintf(format, args...)}
 }
 
+// settingsOf are the settings beside tolerance that single providers have.
+var settingsOf = map[string][]string{
+	"hmac":  {"header", "algorithm", "encoding", "prefix", "signed", "format", "time_header", "time_unit", "key_encoding", "decompress"},
+	"token": {"in"},
+	"meta":  {"verify_token"},
+}
+
+// given are the settings of settingsOf, and which of them are set.
+func given(v kapsel.Verification) map[string]bool {
+	return map[string]bool{
+		"header": v.Header != "", "algorithm": v.Algorithm != "", "encoding": v.Encoding != "", "prefix": v.Prefix != "",
+		"signed": v.Signed != "", "format": v.Format != "", "time_header": v.TimeHeader != "", "time_unit": v.TimeUnit != "",
+		"key_encoding": v.KeyEncoding != "", "decompress": v.Decompress,
+		"in": v.In != "", "verify_token": v.VerifyToken != nil,
+	}
+}
+
 func checkSettings(v kapsel.Verification) (fields []kapsel.FieldError) {
-	if !isNone(v.Provider) && v.Provider != "hmac" && presets[v.Provider] == nil {
+	if !isNone(v.Provider) && !slices.Contains(Providers(), v.Provider) {
 		return append(fields, field("provider", "no such provider; one of none, %s", strings.Join(Providers(), ", ")))
 	}
 	if v.Tolerance < 0 || v.Tolerance > MaxTolerance {
 		fields = append(fields, field("tolerance", "must be from 1s to 96h"))
 	}
-	if v.Provider != "hmac" {
-		for name, value := range map[string]string{"header": v.Header, "algorithm": v.Algorithm, "encoding": v.Encoding, "prefix": v.Prefix} {
-			if value != "" {
-				fields = append(fields, field(name, "is for provider hmac only"))
+	for name, set := range given(v) {
+		if set && !slices.Contains(settingsOf[v.Provider], name) {
+			var of []string
+			for provider, names := range settingsOf {
+				if slices.Contains(names, name) {
+					of = append(of, provider)
+				}
 			}
+			slices.Sort(of)
+			fields = append(fields, field(name, "is for provider %s only", strings.Join(of, ", ")))
 		}
-		slices.SortFunc(fields, func(a, b kapsel.FieldError) int { return strings.Compare(a.Field, b.Field) })
-		return fields
 	}
-	if v.Header != "" && !isToken(v.Header) {
-		fields = append(fields, field("header", "is not a header name"))
-	}
-	if v.Algorithm != "" && hashes[v.Algorithm] == nil {
-		fields = append(fields, field("algorithm", "must be sha256, sha512 or sha1"))
-	}
-	if v.Encoding != "" && v.Encoding != "hex" && v.Encoding != "base64" {
-		fields = append(fields, field("encoding", "must be hex or base64"))
-	}
-	if len(v.Prefix) > 64 || strings.ContainsFunc(v.Prefix, func(r rune) bool { return r < ' ' || r > '~' }) {
-		fields = append(fields, field("prefix", "must be at most 64 printable ASCII characters"))
+	slices.SortFunc(fields, func(a, b kapsel.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	switch v.Provider {
+	case "hmac":
+		fields = append(fields, checkHMAC(v)...)
+	case "token":
+		if _, ok := parseTokenIn(v.In); !ok {
+			fields = append(fields, field("in", "must be header:NAME, basic or query:NAME"))
+		}
 	}
 	return fields
 }
@@ -220,6 +217,9 @@ func CheckSecret(v kapsel.Verification, secret []byte) error {
 	}
 	p, err := presetFor(v)
 	if err != nil {
+		return err
+	}
+	if err := p.checkSpace(secret); err != nil {
 		return err
 	}
 	_, err = p.key(secret)

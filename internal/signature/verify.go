@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"hash"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -50,6 +51,8 @@ type Verifier struct {
 	preset    *preset // nil: nothing is checked
 	tolerance time.Duration
 	keys      []key
+
+	verifyToken string // answers challenges; "": none is set
 }
 
 type key struct {
@@ -58,10 +61,10 @@ type key struct {
 	checker
 }
 
-// New makes the verifier of an endpoint. keys are v's secrets, opened. Without a provider it
-// accepts everything and says so in its verdict. What Check or CheckSecret would refuse is
-// an error.
-func New(v kapsel.Verification, keys []Key) (*Verifier, error) {
+// New makes the verifier of an endpoint. keys are v's secrets, opened, and verifyToken is v's
+// VerifyToken, "" without one. Without a provider the verifier accepts everything and says so
+// in its verdict. What Check or CheckSecret would refuse is an error.
+func New(v kapsel.Verification, keys []Key, verifyToken string) (*Verifier, error) {
 	if isNone(v.Provider) {
 		return &Verifier{name: None}, nil
 	}
@@ -72,7 +75,7 @@ func New(v kapsel.Verification, keys []Key) (*Verifier, error) {
 	if len(keys) == 0 {
 		return nil, errNoSecret
 	}
-	out := &Verifier{name: v.Provider, preset: p, tolerance: p.tolerance}
+	out := &Verifier{name: v.Provider, preset: p, tolerance: p.tolerance, verifyToken: verifyToken}
 	if v.Tolerance > 0 {
 		out.tolerance = v.Tolerance
 	}
@@ -170,8 +173,8 @@ func (v *Verifier) Guard(r Request) []byte {
 	h := sha256.New()
 	if p.unique {
 		h.Write([]byte(m.id))
-	} else {
-		m.write(h)
+	} else if !m.write(h) {
+		return nil
 	}
 	return h.Sum(nil)
 }
@@ -191,8 +194,9 @@ type message struct {
 	n          int
 
 	head, body, tail []byte
-	fields           [][]byte // Twilio's: behind the tail
-	items            []byte   // Adyen's: an array of what signs for itself, instead of all of the above
+	inflate          func(io.Reader) (io.ReadCloser, error) // decodes the body; nil: it is as it came
+	fields           [][]byte                               // Twilio's: behind the tail
+	items            []byte                                 // Adyen's: an array of what signs for itself, instead of all of the above
 
 	// Scratch of the checkers: a computed signature, and one of the request before and after
 	// it is decoded. The longest are SHA-512 and Ed25519 in hex.
@@ -201,14 +205,25 @@ type message struct {
 	decoded [96]byte
 }
 
-// write writes all that is signed.
-func (m *message) write(h hash.Hash) {
+// write writes all that is signed. It reports whether the body could be decoded.
+func (m *message) write(h hash.Hash) bool {
 	h.Write(m.head)
-	h.Write(m.body)
+	if m.inflate == nil {
+		h.Write(m.body)
+	} else {
+		body, err := m.inflate(bytes.NewReader(m.body))
+		if err != nil {
+			return false
+		}
+		if n, err := io.Copy(h, io.LimitReader(body, maxInflated+1)); err != nil || n > maxInflated {
+			return false
+		}
+	}
 	h.Write(m.tail)
 	for _, field := range m.fields {
 		h.Write(field)
 	}
+	return true
 }
 
 // candidate is one signature of a request, still encoded. Version is "" where the format has none.
