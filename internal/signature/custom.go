@@ -156,11 +156,11 @@ type tokenIn struct{ header, query string }
 const tokenBasic = "basic"
 
 // parseTokenIn reads the setting "in".
-func parseTokenIn(text string) (in tokenIn, ok bool) {
-	if text == tokenBasic {
+func parseTokenIn(place string) (in tokenIn, ok bool) {
+	if place == tokenBasic {
 		return tokenIn{header: "Authorization"}, true
 	}
-	kind, name, _ := strings.Cut(text, ":")
+	kind, name, _ := strings.Cut(place, ":")
 	switch {
 	case kind == "header" && isToken(name):
 		return tokenIn{header: http.CanonicalHeaderKey(name)}, true
