@@ -148,14 +148,14 @@ func runContainer(t *testing.T, binary string, env map[string]string) {
 		}
 	}()
 
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for user.command(root, env, "health").Run() != nil {
 		select {
 		case err := <-ended:
 			ended <- err
 			t.Fatalf("the process ended: %v", err)
 		case <-deadline:
-			t.Fatal("not healthy within a minute")
+			t.Fatal("not healthy in time")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -182,8 +182,8 @@ func runContainer(t *testing.T, binary string, env map[string]string) {
 		if err != nil {
 			t.Errorf("after SIGTERM: %v", err)
 		}
-	case <-time.After(26 * time.Second):
-		t.Error("did not stop within 25 s")
+	case <-time.After(within(26 * time.Second)):
+		t.Error("did not stop in time")
 	}
 	entries, err := os.ReadDir(root)
 	if err != nil {

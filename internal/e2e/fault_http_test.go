@@ -111,10 +111,10 @@ func TestHTTP_FE8_SlowClients(t *testing.T) {
 	}
 	n := count(20, 700)
 	for range n {
-		dribble(head, "X-Slow: v\r\n", 10*time.Second)
+		dribble(head, "X-Slow: v\r\n", within(10*time.Second))
 		if full() {
-			dribble(head+"Content-Length: 1000\r\n\r\n", "b", 40*time.Second)
-			dribble(head+"Transfer-Encoding: chunked\r\n\r\n3e8\r\n", "b", 40*time.Second)
+			dribble(head+"Content-Length: 1000\r\n\r\n", "b", within(40*time.Second))
+			dribble(head+"Transfer-Encoding: chunked\r\n\r\n3e8\r\n", "b", within(40*time.Second))
 		}
 	}
 	var silent []net.Conn
@@ -136,13 +136,13 @@ func TestHTTP_FE8_SlowClients(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if slowest > 2*time.Second {
+	if slowest > within(2*time.Second) {
 		t.Errorf("beside slow clients ingest took %v", slowest)
 	}
 	for _, c := range silent {
 		c.Close()
 	}
-	for deadline := time.Now().Add(10 * time.Second); goroutines(t, node) > usual+50; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(within(10 * time.Second)); goroutines(t, node) > usual+50; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines are left, were %d", goroutines(t, node), usual)
 		}

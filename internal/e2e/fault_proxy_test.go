@@ -61,6 +61,7 @@ func newProxy(t testing.TB, database string) *proxy {
 	p := &proxy{server: u.Host, listener: l, links: map[*link]struct{}{}}
 	p.changed = sync.NewCond(&p.mu)
 	u.Host = l.Addr().String()
+	u.RawQuery = "sslmode=disable" // the usual time to connect: its faults are what is tested
 	p.URL = u.String()
 	p.running.Go(p.accept)
 	t.Cleanup(func() {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,15 +49,16 @@ func post(t *testing.T, url string, header map[string]string, body io.Reader) (s
 // arrived waits until the sink has had a request of an event.
 func (w *world) arrived(event string) bench.SinkRequest {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		for _, r := range w.sink.Requests() {
-			if r.EventID == event {
-				return r
-			}
+	var got bench.SinkRequest
+	eventually(w.t, "event "+event+" arrives", patience, func() bool {
+		all := w.sink.Requests()
+		i := slices.IndexFunc(all, func(r bench.SinkRequest) bool { return r.EventID == event })
+		if i >= 0 {
+			got = all[i]
 		}
-	}
-	w.t.Fatalf("event %s did not arrive", event)
-	return bench.SinkRequest{}
+		return i >= 0
+	})
+	return got
 }
 
 // onlyReader hides a reader's length, so that it is sent in chunks.

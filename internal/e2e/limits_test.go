@@ -54,7 +54,7 @@ func TestLimits_MoveBetweenNodes(t *testing.T) {
 	for _, turn := range []int{0, 1, 0} {
 		node := w.nodes[turn]
 		// Alone with half of the limit, a node's bucket never holds more than half of the burst.
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(patience)
 		for {
 			status, header := w.event(node, ep)
 			if status != http.StatusOK && status != http.StatusTooManyRequests {

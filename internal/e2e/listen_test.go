@@ -94,7 +94,7 @@ func (w *world) listen(ep bench.Endpoint, to, folder string, args ...string) *li
 // begun waits until the place that is kept in a folder is there: the stream has begun.
 func begun(t *testing.T, folder string) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		files, err := os.ReadDir(folder + "/kapsel/listen")
 		for _, f := range files {
 			if info, err := f.Info(); err == nil && strings.HasSuffix(f.Name(), ".json") {
@@ -119,8 +119,8 @@ func (l *listening) next() heard {
 			l.t.Fatalf("kapsel listen ended")
 		}
 		return h
-	case <-time.After(time.Minute):
-		l.t.Fatal("kapsel listen prints nothing for a minute")
+	case <-time.After(patience):
+		l.t.Fatal("kapsel listen prints nothing")
 	}
 	return heard{}
 }

@@ -140,7 +140,7 @@ func (w *world) post(ep bench.Endpoint, n int) {
 // await reads a replay until it is as wanted.
 func (w *world) await(r replay, wanted func(replay) bool) replay {
 	w.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		w.get("/v1/replays/"+r.ID, &r)
 		if wanted(r) {
 			return r

@@ -559,7 +559,7 @@ func (n *namespace) settled(endpoints []bench.Endpoint) (all []delivery) {
 	n.t.Helper()
 	w := &world{t: n.t, ctx: n.t.Context(), nodes: []*bench.Process{n.p}}
 	for _, ep := range endpoints {
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			found := list[delivery](w, "/v1/deliveries", url.Values{"endpoint_id": {ep.ID}})
 			open := slices.ContainsFunc(found, func(d delivery) bool { return d.Status == "pending" || d.Status == "delivering" })
 			if !open && len(found) > 0 || time.Now().After(deadline) {

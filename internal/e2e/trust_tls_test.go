@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestTrust_S13_S14_HTTPS serves with a certificate of files: TLS 1.2 and later, a new
@@ -52,7 +51,7 @@ func TestTrust_S13_S14_HTTPS(t *testing.T) {
 	})
 	// get makes a connection of its own for each request.
 	get := func(method, url string, most uint16) (*http.Response, error) {
-		c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		c := http.Client{Timeout: patience, Transport: &http.Transport{
 			DisableKeepAlives: true, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10, MaxVersion: most},
 		}}
 		req, err := http.NewRequest(method, url, nil)
@@ -69,11 +68,7 @@ func TestTrust_S13_S14_HTTPS(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: not within 30 s", what)
-			}
-		}
+		eventually(t, what, patience, ok)
 	}
 	base := "https://" + listen
 	until("HTTPS is served", func() bool {

@@ -32,6 +32,29 @@ import (
 // full reports whether the full counts are asked for.
 func full() bool { return os.Getenv("KAPSEL_CHAOS") == "full" }
 
+// patience is how long a test waits for what must happen. It bounds a hang, not a speed: no
+// test may fail because the machine is slow or busy.
+const patience = 5 * time.Minute
+
+// within is how long something may take: what is promised with the full counts, on a quiet
+// machine, and patience otherwise.
+func within(promised time.Duration) time.Duration {
+	if full() {
+		return promised
+	}
+	return patience
+}
+
+// eventually waits until a condition holds, and fails the test when it does not in time.
+func eventually(t testing.TB, what string, atMost time.Duration, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(atMost); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, atMost)
+		}
+	}
+}
+
 // count is how often something is done: few times for every change, all times in full.
 func count(few, all int) int {
 	if full() {
@@ -221,7 +244,7 @@ type attempt struct {
 // nothing must be found three times in a row.
 func (w *world) quiet() {
 	w.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(within(2 * time.Minute))
 	for idle := 0; idle < 3; time.Sleep(50 * time.Millisecond) {
 		idle++
 		for _, status := range []string{"pending", "delivering"} {
@@ -232,7 +255,7 @@ func (w *world) quiet() {
 			}
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("deliveries still wait two minutes after all faults were healed")
+			w.t.Fatalf("deliveries still wait %v after all faults were healed", within(2*time.Minute))
 		}
 	}
 }
@@ -250,7 +273,7 @@ type sender struct {
 	other  []string          // what should not happen
 }
 
-var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+var client = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // send starts n goroutines that post to the endpoint at the given nodes in turn.
 func (w *world) send(n int, ep bench.Endpoint, pause time.Duration) *sender {

@@ -99,7 +99,7 @@ func (s *Server) create(t testing.TB, template string) string {
 	}
 	t.Cleanup(func() {
 		// A server that the test has stopped takes its databases along.
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 	})

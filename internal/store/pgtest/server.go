@@ -58,9 +58,13 @@ func Start(t testing.TB, settings ...string) *Server {
 	return s
 }
 
+// parameters are those of every connection string. A connection may take long to be made on a
+// machine that is busy with other tests.
+const parameters = "sslmode=disable&connect_timeout=10"
+
 // URL is the superuser's connection string of a database, over loopback.
 func (s *Server) URL(database string) string {
-	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", s.Addr(), database)
+	return fmt.Sprintf("postgres://postgres@%s/%s?%s", s.Addr(), database, parameters)
 }
 
 // Program is the path of one of PostgreSQL's programs, such as pg_dump.
@@ -81,7 +85,7 @@ const owner = "kapsel"
 
 // ownerURL is the owner's connection string of a database.
 func (s *Server) ownerURL(database string) string {
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", owner, s.Addr(), database)
+	return fmt.Sprintf("postgres://%s@%s/%s?%s", owner, s.Addr(), database, parameters)
 }
 
 // Addr is the server's host and port.
