@@ -18,7 +18,7 @@ import (
 
 // slowly retries so late that only what a test posts is on the wire.
 func slowly(e *kapsel.Endpoint) {
-	e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: time.Hour, Max: time.Hour}
+	e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: 20 * time.Minute, Max: 20 * time.Minute}
 }
 
 // byBody answers as the body says: a status, after "after" seconds.

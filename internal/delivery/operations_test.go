@@ -209,17 +209,17 @@ func TestPatch(t *testing.T) {
 // TestPatch_Concurrency: lowering and raising the limit holds for a backlog under way.
 func TestPatch_Concurrency(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
-		d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
+		d := w.Net.Destination("shop.example", ends(300*time.Millisecond))
 		ep := w.NewEndpoint(d, nil)
 		p := w.Start()
-		backlog(w, p, 5000, ep)
+		backlog(w, p, 1500, ep)
 		w.Pass(2 * time.Second)
 		if now, _ := d.Open(); now < 20 {
 			t.Fatalf("%d exchanges at once", now)
 		}
 		for _, limit := range []int{3, 1, 30, 2} {
 			w.Patch(ep, func(e *kapsel.Endpoint) { e.Concurrency = limit })
-			w.Pass(obeyed + 200*time.Millisecond)
+			w.Pass(obeyed + 400*time.Millisecond)
 			for range 10 {
 				now, _ := d.Open()
 				if now > limit || limit < 10 && now < limit {
@@ -238,11 +238,11 @@ func TestPatch_Concurrency(t *testing.T) {
 // TestPatch_Rate: a rate limit that comes, changes and goes.
 func TestPatch_Rate(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
-		d := w.Net.Destination("shop.example", ends(10*time.Millisecond))
+		d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
 		ep := w.NewEndpoint(d, nil)
 		p := w.Start()
-		backlog(w, p, 5000, ep)
-		for _, rate := range []float64{10, 1, 50} {
+		backlog(w, p, 1500, ep)
+		for _, rate := range []float64{10, 1, 30} {
 			w.Patch(ep, func(e *kapsel.Endpoint) { e.RateLimit = &kapsel.RateLimit{PerSecond: rate, Burst: 1} })
 			w.Pass(obeyed)
 			n := d.Count()
@@ -282,7 +282,7 @@ func TestRetryAndCancel(t *testing.T) {
 		if err := move(kapsel.Cancel{}); err != nil {
 			t.Fatal(err)
 		}
-		w.Pass(2 * time.Hour)
+		w.Pass(30 * time.Minute)
 		if got := w.Delivery(id); got.Status != kapsel.Canceled || d.Count() != 2 {
 			t.Errorf("it is %s, with %d requests", got.Status, d.Count())
 		}

@@ -215,12 +215,12 @@ func TestShare_Delivery(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			together(t, sim.Options{}, func(t *testing.T, w *sim.World, _ *fleet) {
-				d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
+				d := w.Net.Destination("shop.example", ends(250*time.Millisecond))
 				ep := w.NewEndpoint(d, change)
 				most, perSecond := 1000, 10.0
 				if ep.RateLimit == nil {
 					most = ep.Concurrency
-					perSecond = 10 * float64(ep.Concurrency)
+					perSecond = 4 * float64(ep.Concurrency)
 				}
 				a, b := w.Start(), w.Start()
 				w.Pass(3 * time.Second)

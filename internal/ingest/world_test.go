@@ -290,7 +290,7 @@ func (w *world) dial() *conn {
 	c, err := net.Dial("tcp", w.addr)
 	w.must(err)
 	w.t.Cleanup(func() { c.Close() })
-	w.must(c.SetDeadline(time.Now().Add(30 * time.Second)))
+	w.must(c.SetDeadline(time.Now().Add(5 * time.Minute)))
 	return &conn{c.(*net.TCPConn), w, bufio.NewReader(c)}
 }
 
@@ -431,7 +431,7 @@ func (w *world) atRest() {
 		w.t.Errorf("%d requests hold a place, and none is under way", n)
 	}
 	// A delivery gives its memory back when its outcome is recorded.
-	for deadline := time.Now().Add(10 * time.Second); w.budget.Used() != 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); w.budget.Used() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Errorf("%d bytes of bodies are held, and no request is under way", w.budget.Used())
 			return
@@ -463,7 +463,7 @@ func (w *world) delivered() *http.Request {
 	select {
 	case r := <-w.wire.sent:
 		return r
-	case <-time.After(30 * time.Second):
+	case <-time.After(5 * time.Minute):
 		w.t.Fatal("nothing was delivered")
 		return nil
 	}
