@@ -71,17 +71,17 @@ func (t *table) params(more ...[]byte) [][]byte {
 	for i := range t.columns {
 		c := &t.columns[i]
 		b := c.buf
-		if c.n == 0 {
-			binary.BigEndian.PutUint32(b, 0)
-			t.values = append(t.values, b[:12])
-			continue
-		}
-		binary.BigEndian.PutUint32(b, 1)
 		binary.BigEndian.PutUint32(b[4:], 0)
 		if c.nulls {
 			binary.BigEndian.PutUint32(b[4:], 1)
 		}
 		binary.BigEndian.PutUint32(b[8:], c.oid)
+		if c.n == 0 { // an empty array has no dimensions
+			binary.BigEndian.PutUint32(b, 0)
+			t.values = append(t.values, b[:12])
+			continue
+		}
+		binary.BigEndian.PutUint32(b, 1)
 		binary.BigEndian.PutUint32(b[12:], uint32(c.n))
 		binary.BigEndian.PutUint32(b[16:], 1)
 		t.values = append(t.values, b)

@@ -60,6 +60,10 @@ func TestWireForms(t *testing.T) {
 		}
 		return s
 	})
+	// A table that no row was ever written to is empty arrays of the right types.
+	if err := l.run(t.Context(), command{"echo", written.params(), nil}); err != nil {
+		t.Fatal(err)
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfN(draw, 0, 20).Draw(t, "rows")
 		written.reset()
