@@ -183,6 +183,7 @@ type Directory interface {
 	ListTenants(ctx context.Context, p Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
 
 	CreateKey(ctx context.Context, k kapsel.Key) error
+	// Key reads a key, of any tenant when tenant is zero; so do RevokeKey and ListKeys.
 	Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error)
 	// KeyByHash finds a key, valid or not, by the SHA-256 of its secret.
 	KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Event reads an event and its deliveries; see store.Archive.
@@ -270,22 +271,16 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		if err != nil {
 			return err
 		}
-		old := newestOr(all, of)
-		if old.ID.IsZero() {
-			return store.NotFound("delivery")
-		}
-		if !old.Status.Terminal() {
-			return kapsel.Errorf(kapsel.Conflict, "the delivery is %s; only a finished one can be replayed", old.Status)
-		}
-		if !old.ReplayedAs.IsZero() {
-			return kapsel.Errorf(kapsel.Conflict, "the delivery was already replayed, as %s", old.ReplayedAs)
+		old, err := rules.Replayable(all, of, store.NotFound("delivery"))
+		if err != nil {
+			return err
 		}
 		if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
-			return kapsel.Errorf(kapsel.Conflict, "the endpoint of the delivery is deleted")
+			return rules.EndpointDeleted()
 		} else if err != nil {
 			return err
 		}
-		again = newReplay(&old, now)
+		again = rules.NewReplay(&old, now)
 		batch := &pgx.Batch{}
 		queueReplay(batch, again, kapsel.ReplayID{})
 		return tx.SendBatch(ctx, batch).Close()
@@ -296,20 +291,6 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 	return again, nil
 }
 
-// newReplay is a pending delivery, due now, that repeats one. Its id comes after the old one's,
-// also within a millisecond and whatever the clocks: by their ids the deliveries of an event
-// are in order.
-func newReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
-	made := now
-	if next := old.ID.Time().Add(time.Millisecond); next.After(made) {
-		made = next
-	}
-	return kapsel.Delivery{
-		ID: kapsel.NewDeliveryID(made, old.ID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
-		Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
-	}
-}
-
 // queueReplay adds the writes of a new delivery, made by a bulk replay if that is not zero.
 func queueReplay(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
 	batch.Queue(`
@@ -318,16 +299,6 @@ func queueReplay(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
 		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10)`,
 		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay))
 	batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
-}
-
-// newestOr is the delivery with an id, the last one for the zero id; zero: there is none.
-func newestOr(all []kapsel.Delivery, of kapsel.DeliveryID) (found kapsel.Delivery) {
-	for _, d := range all {
-		if of.IsZero() || d.ID == of {
-			found = d
-		}
-	}
-	return found
 }
 
 // Attempt reads an attempt; see store.Archive.

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // The columns of a circuit c, as scanCircuit reads them.
@@ -22,12 +23,13 @@ func scanCircuit(r *row) kapsel.Circuit {
 
 // SaveCircuit writes a circuit that nobody has changed meanwhile; see store.Queue.
 func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
-	saved := c
-	err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) (err error) {
-		saved.Version = c.Version + 1
-		if saved.Revision, err = nextRevision(ctx, tx); err != nil {
+	var saved kapsel.Circuit
+	err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		revision, err := nextRevision(ctx, tx)
+		if err != nil {
 			return err
 		}
+		saved = rules.NextCircuit(c, revision)
 		statement := `
 			UPDATE circuits SET state = $3, changed_at = $4, retry_at = $5, successes = $6, probe = $7, hold_until = $8,
 				version = $9, revision = $10
@@ -37,10 +39,10 @@ func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circu
 				INSERT INTO circuits (part, endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`
 		}
-		tag, err := tx.Exec(ctx, statement, int16(kapsel.PartOf(c.EndpointID)), id(c.EndpointID), string(c.State), at(c.ChangedAt),
+		tag, err := tx.Exec(ctx, statement, int16(kapsel.PartOf(c.EndpointID)), id(c.EndpointID), string(saved.State), at(c.ChangedAt),
 			at(c.RetryAt), c.Successes, id(c.Probe), at(c.HoldUntil), saved.Version, saved.Revision)
 		if err == nil && tag.RowsAffected() == 0 {
-			err = kapsel.Errorf(kapsel.Conflict, "the circuit was changed meanwhile")
+			err = rules.CircuitChanged()
 		}
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 type completion struct {
@@ -62,13 +63,10 @@ var completeStatements = map[string]string{
 			SELECT count(*) AS n, CASE count(*) WHEN $21::bigint THEN $22::smallint ELSE -1 END AS slot FROM done
 		), ` + countEnds(23, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
-	// The attempt of a take-over has the token's id too, but not this outcome.
 	"recorded": `
-		SELECT u.n
-		FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[])
-			WITH ORDINALITY AS u (part, id, error_code, started_at, duration, n)
-		JOIN attempts a ON a.part = u.part AND a.id = u.id
-		WHERE a.error_code = u.error_code AND a.started_at = u.started_at AND a.duration = u.duration`,
+		SELECT u.n, a.started_at, a.duration, a.status_code, a.error_code
+		FROM unnest($1::smallint[], $2::uuid[]) WITH ORDINALITY AS u (part, id, n)
+		JOIN attempts a ON a.part = u.part AND a.id = u.id`,
 }
 
 // completer writes batches of completions. It belongs to the committer's goroutine.
@@ -86,7 +84,7 @@ func newCompleter(slot int) *completer {
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
 			bytesType, bytesType, bytesType),
-		recorded: newTable(int2Type, uuidType, textType, timeType, int8Type),
+		recorded: newTable(int2Type, uuidType),
 	}
 }
 
@@ -118,20 +116,20 @@ func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completio
 		if c.in.moved {
 			continue
 		}
-		c.err = kapsel.Errorf(kapsel.Conflict, "the delivery is no longer held for this attempt")
+		c.err = rules.NotHeld()
 		still = append(still, c)
-		a, t := &c.in.Attempt, w.recorded
-		t.int2(int(a.ID.Part()))
-		t.id(a.ID)
-		t.text(string(a.ErrorCode))
-		t.time(a.StartedAt)
-		t.int8(int64(a.Duration))
+		w.recorded.int2(int(c.in.Attempt.ID.Part()))
+		w.recorded.id(c.in.Attempt.ID)
 	}
 	if len(still) == 0 {
 		return nil
 	}
 	return l.run(ctx, command{"recorded", w.recorded.params(), func(r *row) {
-		still[r.int8()-1].err = nil
+		c := still[r.int8()-1]
+		stored := kapsel.Attempt{StartedAt: r.time(), Duration: time.Duration(r.int8()), StatusCode: r.int4(), ErrorCode: kapsel.Code(r.text())}
+		if rules.SameOutcome(&c.in.Attempt, &stored) {
+			c.err = nil
+		}
 	}})
 }
 

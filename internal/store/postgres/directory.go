@@ -13,6 +13,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // nextRevision adds one to the settings counter. Its row stays locked until the transaction
@@ -83,13 +84,13 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 		err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1 FOR UPDATE", name).Scan(&found)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
-			return kapsel.Errorf(kapsel.Conflict, "the value is not set")
+			return rules.MetaMissing()
 		case err != nil:
 			return err
 		case bytes.Equal(found, value): // a repeated call
 			return nil
 		case !bytes.Equal(found, old):
-			return kapsel.Errorf(kapsel.Conflict, "the value was changed by another")
+			return rules.MetaChanged()
 		}
 		_, err = tx.Exec(ctx, "UPDATE meta SET value = $2 WHERE name = $1", name, append([]byte{}, value...))
 		return err
@@ -106,13 +107,10 @@ func scanTenant(r *row) kapsel.Tenant {
 	return t
 }
 
-// errTaken is the answer to a create whose id is there already.
-var errTaken = kapsel.Errorf(kapsel.Conflict, "the id is taken")
-
 // created is the end of an INSERT that does nothing where the id is there already.
 func created(tag pgconn.CommandTag, err error) error {
 	if err == nil && tag.RowsAffected() == 0 {
-		return errTaken
+		return rules.IDTaken()
 	}
 	return err
 }
@@ -186,13 +184,13 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		var endpoints bool
-		err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL)", id(tenantID)).Scan(&endpoints)
+		var endpoints int
+		err := tx.QueryRow(ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL", id(tenantID)).Scan(&endpoints)
 		if err != nil {
 			return err
 		}
-		if endpoints {
-			return kapsel.Errorf(kapsel.Conflict, "the tenant has endpoints; delete them first")
+		if endpoints > 0 {
+			return rules.TenantInUse(endpoints)
 		}
 		if _, err := tx.Exec(ctx, "SELECT FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
 			return err
@@ -357,10 +355,10 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 				return err
 			}
 			if taken {
-				return errTaken
+				return rules.IDTaken()
 			}
-			if others >= limit {
-				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, all that its limits allow; delete one or ask for more", others)
+			if err := rules.EndpointRoom(others, limit); err != nil {
+				return err
 			}
 		}
 		revision, err := nextRevision(ctx, tx)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Join makes a node known; see store.Queue. An id that was marked dead stays so.
@@ -19,17 +20,13 @@ func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lea
 			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until WHERE NOT nodes.dead`,
 			id(node), now.Add(lease))
 		if err == nil && tag.RowsAffected() == 0 {
-			err = errDead()
+			err = rules.NodeDead()
 		}
 		if err == nil {
 			_, err = nextRevision(ctx, tx)
 		}
 		return err
 	})
-}
-
-func errDead() error {
-	return kapsel.Errorf(kapsel.Conflict, "the node was marked dead; it has to join again under a new id")
 }
 
 var renewStatements = map[string]string{
@@ -42,7 +39,7 @@ func (s *Store) Renew(ctx context.Context, node kapsel.NodeID, now time.Time, le
 		alive := false
 		err := l.run(ctx, command{"renew", [][]byte{node[:], timeParam(now.Add(lease))}, func(*row) { alive = true }})
 		if err == nil && !alive {
-			err = errDead()
+			err = rules.NodeDead()
 		}
 		return err
 	})
@@ -104,8 +101,8 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 		slices.SortFunc(lost, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
 		batch := &pgx.Batch{}
 		tally := store.NewTally()
-		for _, held := range lost {
-			free, err := held.After(kapsel.Lost{Takeover: true}, now)
+		for i := range lost {
+			free, attempt, err := rules.TakenOver(&lost[i], now)
 			if err != nil {
 				return err
 			}
@@ -114,9 +111,9 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 				INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 					status_code, error_code, error, request_headers, response_headers, response_body)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
-				part(free.ID), id(held.Token), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
-				free.Attempts, now, string(kapsel.OutcomeUnknown), []byte(lostError))
-			tally.Attempt(&kapsel.Attempt{StartedAt: now, ErrorCode: kapsel.OutcomeUnknown}, &free)
+				part(free.ID), id(attempt.ID), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
+				attempt.Number, attempt.StartedAt, string(attempt.ErrorCode), []byte(attempt.Error))
+			tally.Attempt(&attempt, &free)
 		}
 		moved = len(lost)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -129,9 +126,6 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 	}
 	return moved, nil
 }
-
-// lostError is what the attempt of a take-over says.
-const lostError = "the node that made this attempt ended before it recorded the outcome"
 
 // Lead makes a node the leader of a duty; see store.Housekeeping.
 func (s *Store) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (leads bool, err error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate, status,
@@ -18,32 +19,10 @@ const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate,
 func scanReplay(r *row) kapsel.Replay {
 	return kapsel.Replay{
 		ID: r.id(), TenantID: r.id(), EndpointID: r.id(), Since: r.time(), Until: r.time(),
-		Statuses: statusesOf(r.int4()), Rate: r.int4(), Status: kapsel.ReplayStatus(r.text()),
+		Statuses: rules.StatusesOf(r.int4()), Rate: r.int4(), Status: kapsel.ReplayStatus(r.text()),
 		Total: r.int4(), Created: r.int4(), Delivered: r.int4(), Failed: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
 	}
 }
-
-// statusBits is a set of states as a bit for each.
-func statusBits(statuses []kapsel.DeliveryStatus) (bits int) {
-	for _, s := range statuses {
-		bits |= 1 << s
-	}
-	return bits
-}
-
-// statusesOf is the set of statusBits, in the order of the states.
-func statusesOf(bits int) (statuses []kapsel.DeliveryStatus) {
-	for s := kapsel.Pending; s <= kapsel.Canceled; s++ {
-		if bits&(1<<s) != 0 {
-			statuses = append(statuses, s)
-		}
-	}
-	return statuses
-}
-
-// replayCursor is how far the set of a replay was walked: the endpoints below one, and of
-// that one the deliveries up to one.
-type replayCursor struct{ endpoint, delivery [16]byte }
 
 // candidate is a delivery that may be in the set, with when its event was received; the zero
 // time where retention has deleted it.
@@ -54,55 +33,39 @@ type candidate struct {
 
 func scanCandidate(r *row) candidate { return candidate{scanDelivery(r), r.time()} }
 
-// walkReplay looks at the next candidates of a replay, about n of them, and returns those in
-// the set, the cursor behind them, and whether that is the end.
-func walkReplay(ctx context.Context, q querier, r *kapsel.Replay, at replayCursor, n int) (set []kapsel.Delivery, next replayCursor, end bool, err error) {
-	for n > 0 {
-		found, ok, err := first(ctx, q, func(r *row) [16]byte { return r.id() }, `
-			SELECT id FROM endpoints
-			WHERE tenant_id = $1 AND id >= $2 AND deleted_at IS NULL AND ($3::uuid IS NULL OR id = $3)
-			ORDER BY id LIMIT 1`, id(r.TenantID), at.endpoint, id(r.EndpointID))
-		if err != nil || !ok {
-			return set, at, err == nil, err
-		}
-		if found != at.endpoint {
-			at = replayCursor{endpoint: found}
-		}
-		all, err := replayCandidates(ctx, q, r, at, n)
-		if err != nil {
-			return nil, at, false, err
-		}
-		for _, c := range all {
-			if r.Has(&c.Delivery, c.receivedAt) {
-				set = append(set, c.Delivery)
-			}
-		}
-		if len(all) < n {
-			at = replayCursor{endpoint: following(at.endpoint)}
-		} else {
-			at.delivery = all[n-1].ID
-		}
-		n -= len(all) + 1 // the endpoint costs something, too
-	}
-	return set, at, false, nil
+// replayWalk reads the candidates of a bulk replay: deliveries, by endpoint.
+type replayWalk struct {
+	ctx context.Context
+	q   querier
+	r   *kapsel.Replay
 }
 
-// following is the next id.
-func following(id [16]byte) [16]byte {
-	for i := len(id) - 1; i >= 0; i-- {
-		if id[i]++; id[i] != 0 {
-			break
+// Endpoint implements rules.Candidates.
+func (w replayWalk) Endpoint(from kapsel.EndpointID) (found kapsel.EndpointID, ok bool, err error) {
+	return first(w.ctx, w.q, func(r *row) kapsel.EndpointID { return r.id() }, `
+		SELECT id FROM endpoints
+		WHERE tenant_id = $1 AND id >= $2 AND deleted_at IS NULL AND ($3::uuid IS NULL OR id = $3)
+		ORDER BY id LIMIT 1`, id(w.r.TenantID), [16]byte(from), id(w.r.EndpointID))
+}
+
+// Read implements rules.Candidates.
+func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error) {
+	all, err := replayCandidates(w.ctx, w.q, w.r, at, n)
+	for i := range all {
+		if w.r.Has(&all[i].Delivery, all[i].receivedAt) {
+			set = append(set, all[i].Delivery)
 		}
+		last = all[i].ID
 	}
-	return id
+	return set, len(all), last, err
 }
 
 // replayCandidates are the next n deliveries at a cursor's endpoint that may be in the set, in
 // the order of their ids: none is made before its event is received, nor, but for what nodes'
 // clocks differ, after the replay.
-func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at replayCursor, n int) ([]candidate, error) {
+func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules.Cursor, n int) ([]candidate, error) {
 	const room = time.Minute
-	from, to := at.delivery, idAt(r.CreatedAt.Add(room))
+	from, to := at.Candidate, idAt(r.CreatedAt.Add(room))
 	if low := idAt(r.Since.Add(-room)); bytes.Compare(low[:], from[:]) > 0 {
 		from = low
 	}
@@ -119,7 +82,7 @@ func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at repla
 			ORDER BY d.id LIMIT $4
 		) d
 		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id AND d.replay_id IS DISTINCT FROM $5
-		ORDER BY d.id`, at.endpoint, from, to, n, [16]byte(r.ID)) // not null for the zero id
+		ORDER BY d.id`, [16]byte(at.Endpoint), from, to, n, [16]byte(r.ID)) // not null for the zero id
 }
 
 // replayPage is how many candidates one read looks at.
@@ -127,11 +90,11 @@ const replayPage = 1000
 
 // CountReplay counts the set of a replay; see store.Replays.
 func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error) {
-	var at replayCursor
+	var at rules.Cursor
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, viewOf(r.TenantID), func(ctx context.Context, q querier) (err error) {
-			set, at, end, err = walkReplay(ctx, q, &r, at, replayPage)
+			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r}, at, replayPage)
 			return err
 		})
 		if err != nil {
@@ -149,7 +112,7 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 		return created(tx.Exec(ctx, `
 			INSERT INTO replays (`+replayColumns+`, at_endpoint, at_delivery, walked)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, false) ON CONFLICT (id) DO NOTHING`,
-			id(r.ID), id(r.TenantID), id(r.EndpointID), r.Since, at(r.Until), statusBits(r.Statuses), r.Rate, string(r.Status),
+			id(r.ID), id(r.TenantID), id(r.EndpointID), r.Since, at(r.Until), rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
 			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, at(r.FinishedAt), [16]byte{}))
 	})
 }
@@ -230,17 +193,17 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		if err != nil || r.Status != kapsel.ReplayRunning {
 			return err
 		}
-		var cursor replayCursor
+		var cursor rules.Cursor
 		var walked bool
 		err = tx.QueryRow(ctx, "SELECT at_endpoint, at_delivery, walked FROM replays WHERE id = $1", id(r.ID)).
-			Scan(&cursor.endpoint, &cursor.delivery, &walked)
+			Scan((*[16]byte)(&cursor.Endpoint), &cursor.Candidate, &walked)
 		if err != nil {
 			return err
 		}
 		if walked {
 			return finishReplay(ctx, tx, &r, now)
 		}
-		set, cursor, end, err := walkReplay(ctx, tx, &r, cursor, limit)
+		set, cursor, end, err := rules.Walk(replayWalk{ctx, tx, &r}, cursor, limit)
 		if err != nil {
 			return err
 		}
@@ -249,7 +212,7 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		}
 		more = !end
 		_, err = tx.Exec(ctx, "UPDATE replays SET created = created + $2, at_endpoint = $3, at_delivery = $4, walked = $5 WHERE id = $1",
-			id(r.ID), made, cursor.endpoint, cursor.delivery, end)
+			id(r.ID), made, [16]byte(cursor.Endpoint), cursor.Candidate, end)
 		return err
 	})
 	if err != nil {
@@ -299,7 +262,7 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 			live[d.EndpointID] = err == nil
 		}
 		if there[d.EventID] && live[d.EndpointID] {
-			queueReplay(batch, newReplay(&d, now), replay)
+			queueReplay(batch, rules.NewReplay(&d, now), replay)
 			made++
 		}
 	}

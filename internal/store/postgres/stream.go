@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // The stream's order is that of the ids of the transactions that wrote the events (seq), and
@@ -89,7 +90,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			return err
 		}
 		if after.Seq > page[0].top {
-			return kapsel.Errorf(kapsel.Conflict, "the position is ahead of all events; was the database restored from an old copy?")
+			return rules.StreamAhead()
 		}
 		next, more = after.Later(s.reached(page[0].horizon)), false
 		if page[0].id == ([16]byte{}) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Event implements store.Archive.
@@ -220,29 +221,16 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 		if err != nil {
 			return err
 		}
-		var old kapsel.Delivery
-		for _, o := range r.Deliveries { // oldest first
-			if of.IsZero() || o.ID == of {
-				old = o
-			}
-		}
-		switch {
-		case old.ID.IsZero():
-			return store.NotFound("delivery")
-		case !old.Status.Terminal():
-			return kapsel.Errorf(kapsel.Conflict, "the delivery is %s; only one that has ended can be replayed", old.Status)
-		case !old.ReplayedAs.IsZero():
-			return kapsel.Errorf(kapsel.Conflict, "the delivery was already replayed as %s", old.ReplayedAs)
+		old, err := rules.Replayable(r.Deliveries, of, store.NotFound("delivery"))
+		if err != nil {
+			return err
 		}
 		if _, err := liveEndpoint(c, kapsel.TenantID{}, old.EndpointID); kapsel.CodeOf(err) == kapsel.NotFound {
-			return kapsel.Errorf(kapsel.Conflict, "the endpoint was deleted")
+			return rules.EndpointDeleted()
 		} else if err != nil {
 			return err
 		}
-		d = kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(now, event.Part()), EventID: event, EndpointID: old.EndpointID, TenantID: old.TenantID,
-			Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
-		}
+		d = rules.NewReplay(&old, now)
 		if err := c.insertDelivery(&d); err != nil {
 			return err
 		}

@@ -1,12 +1,12 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 const circuitColumns = `endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision`
@@ -21,8 +21,6 @@ func scanCircuit(s *stmt) kapsel.Circuit {
 // SaveCircuit implements store.Queue.
 func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved kapsel.Circuit, err error) {
 	err = s.writer.hotly(func(c *conn) (err error) {
-		saved = circuit
-		saved.State = cmp.Or(circuit.State, kapsel.CircuitClosed)
 		var version int64
 		_, err = c.query(`SELECT version FROM circuits WHERE endpoint_id = ?`, circuit.EndpointID).
 			one(func(s *stmt) { version = s.colInt() })
@@ -30,12 +28,13 @@ func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved ka
 			return err
 		}
 		if version != circuit.Version {
-			return kapsel.Errorf(kapsel.Conflict, "the circuit changed meanwhile; read it again")
+			return rules.CircuitChanged()
 		}
-		saved.Version++
-		if saved.Revision, err = nextRevision(c); err != nil {
+		revision, err := nextRevision(c)
+		if err != nil {
 			return err
 		}
+		saved = rules.NextCircuit(circuit, revision)
 		return c.exec(`INSERT OR REPLACE INTO circuits (`+circuitColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			saved.EndpointID, string(saved.State), saved.ChangedAt, saved.RetryAt, saved.Successes,
 			saved.Probe, saved.HoldUntil, saved.Version, saved.Revision)

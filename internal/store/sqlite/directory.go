@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // nextRevision adds one to the settings counter, in the transaction of the change.
@@ -113,11 +114,11 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 		case err != nil:
 			return err
 		case !ok:
-			return kapsel.Errorf(kapsel.Conflict, "the value is not set")
+			return rules.MetaMissing()
 		case bytes.Equal(found, value): // a repeated call
 			return nil
 		case !bytes.Equal(found, old):
-			return kapsel.Errorf(kapsel.Conflict, "the value was changed by another")
+			return rules.MetaChanged()
 		}
 		return c.stmt(`UPDATE meta SET value = ? WHERE name = ?`).blob(value).text(name).exec()
 	})
@@ -171,7 +172,7 @@ func saveTenant(c *conn, t *kapsel.Tenant) (err error) {
 func absent(c *conn, table string, id any) error {
 	taken, err := c.query(`SELECT 1 FROM `+table+` WHERE id = ?`, id).one(func(*stmt) {})
 	if err == nil && taken {
-		err = kapsel.Errorf(kapsel.Conflict, "the id is taken")
+		err = rules.IDTaken()
 	}
 	return err
 }
@@ -224,7 +225,7 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 			return err
 		}
 		if n > 0 {
-			return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", n)
+			return rules.TenantInUse(n)
 		}
 		t.DeletedAt, t.UpdatedAt = now, now
 		if err := saveTenant(c, &t); err != nil {
@@ -292,9 +293,18 @@ func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 // Key implements store.Directory.
 func (s *Store) Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (k kapsel.Key, err error) {
 	err = s.read(ctx, func(c *conn) (err error) {
-		k, err = live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ? AND tenant_id = ?`, id, tenant), "key", scanKey)
+		k, err = keyOf(c, tenant, id)
 		return err
 	})
+	return k, err
+}
+
+// keyOf reads a tenant's key, or anybody's when tenant is zero.
+func keyOf(c *conn, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error) {
+	k, err := live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ?`, id), "key", scanKey)
+	if err == nil && !tenant.IsZero() && k.TenantID != tenant {
+		return kapsel.Key{}, store.NotFound("key")
+	}
 	return k, err
 }
 
@@ -310,7 +320,7 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err
 // RevokeKey implements store.Directory. A key that is revoked stays as it is.
 func (s *Store) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		k, err := live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ? AND tenant_id = ?`, id, tenant), "key", scanKey)
+		k, err := keyOf(c, tenant, id)
 		if err != nil || !k.RevokedAt.IsZero() {
 			return err
 		}
@@ -324,8 +334,11 @@ func (s *Store) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel
 
 // ListKeys implements store.Directory.
 func (s *Store) ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
-	return list(s, ctx, p.Limit, scanKey, `SELECT `+keyColumns+` FROM keys
-		WHERE tenant_id = ? AND id < ? ORDER BY id DESC LIMIT ?`, tenant, before(p.Before))
+	const rows = `SELECT ` + keyColumns + ` FROM keys WHERE id < ?`
+	if tenant.IsZero() {
+		return list(s, ctx, p.Limit, scanKey, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
+	}
+	return list(s, ctx, p.Limit, scanKey, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
 }
 
 // TouchKeys implements store.Directory.
@@ -399,8 +412,8 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 			if err != nil {
 				return err
 			}
-			if n >= max {
-				return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit", n)
+			if err := rules.EndpointRoom(n, max); err != nil {
+				return err
 			}
 		}
 		return saveEndpoint(c, &e)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // inUnits runs f in transactions of at most unit rows, until it has done limit of them or
@@ -121,12 +122,7 @@ func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before
 
 // ended reports whether an event was received before a time and has no open delivery.
 func ended(r *store.EventRecord, before time.Time) bool {
-	for _, d := range r.Deliveries {
-		if !d.Status.Terminal() {
-			return false
-		}
-	}
-	return r.Event.ReceivedAt.Before(before)
+	return r.Event.ReceivedAt.Before(before) && rules.Ended(r.Deliveries)
 }
 
 // deleteEvents deletes those of the events that have still ended, and counts them.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Join implements store.Queue.
@@ -28,7 +29,7 @@ func (s *Store) Renew(_ context.Context, node kapsel.NodeID, now time.Time, leas
 			return err
 		}
 		if c.changes() == 0 {
-			return kapsel.Errorf(kapsel.Conflict, "the node was marked dead; join again under a new id")
+			return rules.NodeDead()
 		}
 		return nil
 	})
@@ -93,17 +94,12 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (moved int, err erro
 	if err != nil {
 		return 0, err
 	}
-	for _, was := range held {
-		d, err := was.After(kapsel.Lost{Takeover: true}, now)
+	for i := range held {
+		d, attempt, err := rules.TakenOver(&held[i], now)
 		if err != nil {
 			return 0, err
 		}
-		_, err = c.endAttempt(&kapsel.Attempt{
-			ID: was.Token, DeliveryID: d.ID, Number: d.Attempts, StartedAt: now,
-			ErrorCode: kapsel.OutcomeUnknown,
-			Error:     "the node that made this attempt ended before it recorded the outcome",
-		}, &d)
-		if err != nil {
+		if _, err := c.endAttempt(&attempt, &d); err != nil {
 			return 0, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Backlog implements store.Queue.
@@ -126,14 +127,16 @@ func (call *completeCall) write(c *conn) error {
 	if err != nil || ended {
 		return err
 	}
-	// A take-over writes its own attempt under this id; one of ours is told by its times.
-	again, err := c.stmt(`SELECT 1 FROM attempts WHERE id = ? AND started_at = ? AND duration = ? AND status_code = ? AND error_code = ?`).
-		id(a.ID).at(a.StartedAt).int(int64(a.Duration)).int(int64(a.StatusCode)).text(string(a.ErrorCode)).
-		one(func(*stmt) {})
-	if err != nil || again {
+	var stored kapsel.Attempt
+	found, err := c.stmt(`SELECT started_at, duration, status_code, error_code FROM attempts WHERE id = ?`).id(a.ID).
+		one(func(s *stmt) {
+			stored.StartedAt, stored.Duration = s.colTime(), time.Duration(s.colInt())
+			stored.StatusCode, stored.ErrorCode = int(s.colInt()), kapsel.Code(s.colText())
+		})
+	if err != nil || found && rules.SameOutcome(a, &stored) {
 		return err
 	}
-	return kapsel.Errorf(kapsel.Conflict, "the delivery is no longer held under this attempt")
+	return rules.NotHeld()
 }
 
 // GiveBack implements store.Queue.

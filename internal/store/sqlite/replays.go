@@ -8,6 +8,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate, status,
@@ -16,99 +17,57 @@ const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate,
 func scanReplay(s *stmt) (r kapsel.Replay, _ error) {
 	return kapsel.Replay{
 		ID: s.colID(), TenantID: s.colID(), EndpointID: s.colID(), Since: s.colTime(), Until: s.colTime(),
-		Statuses: statusesOf(s.colInt()), Rate: int(s.colInt()), Status: kapsel.ReplayStatus(s.colText()),
+		Statuses: rules.StatusesOf(int(s.colInt())), Rate: int(s.colInt()), Status: kapsel.ReplayStatus(s.colText()),
 		Total: int(s.colInt()), Created: int(s.colInt()), Delivered: int(s.colInt()), Failed: int(s.colInt()),
 		CreatedAt: s.colTime(), FinishedAt: s.colTime(),
 	}, nil
 }
 
-// statusBits is a set of states as a bit for each.
-func statusBits(statuses []kapsel.DeliveryStatus) (bits int64) {
-	for _, s := range statuses {
-		bits |= 1 << s
+// replayWalk reads the candidates of a bulk replay: events, by the endpoint that they are for.
+type replayWalk struct {
+	s *Store
+	c *conn
+	r *kapsel.Replay
+}
+
+// Endpoint implements rules.Candidates.
+func (w replayWalk) Endpoint(from kapsel.EndpointID) (id kapsel.EndpointID, found bool, err error) {
+	query, args := `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL ORDER BY id LIMIT 1`, []any{w.r.TenantID, from[:]}
+	if !w.r.EndpointID.IsZero() {
+		query, args = `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL AND id = ?`, append(args, w.r.EndpointID)
 	}
-	return bits
+	found, err = w.c.query(query, args...).one(func(s *stmt) { id = s.colID() })
+	return id, found, err
 }
 
-// statusesOf is the set of statusBits, in the order of the states.
-func statusesOf(bits int64) (statuses []kapsel.DeliveryStatus) {
-	for s := kapsel.Pending; s <= kapsel.Canceled; s++ {
-		if bits&(1<<s) != 0 {
-			statuses = append(statuses, s)
-		}
+// Read implements rules.Candidates.
+func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error) {
+	events, err := w.s.replayCandidates(w.c, w.r, at, n)
+	if err != nil {
+		return nil, 0, last, err
 	}
-	return statuses
-}
-
-// replayCursor is how far the set of a replay was walked: the endpoints below one, and of
-// that one the events up to one.
-type replayCursor struct {
-	endpoint kapsel.EndpointID
-	event    kapsel.EventID
-}
-
-// walkReplay looks at the next candidates of a replay, about n of them, and returns those in
-// the set, the cursor behind them, and whether that is the end.
-func (s *Store) walkReplay(c *conn, r *kapsel.Replay, at replayCursor, n int) (set []kapsel.Delivery, next replayCursor, end bool, err error) {
-	for n > 0 {
-		if at, end, err = endpointFrom(c, r, at); err != nil || end {
-			return set, at, end, err
+	for _, id := range events {
+		found, err := eventRecord(w.c, w.r.TenantID, id, eventColumns)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			continue
 		}
-		events, err := s.replayCandidates(c, r, at, n)
 		if err != nil {
-			return nil, at, false, err
+			return nil, 0, last, err
 		}
-		for _, id := range events {
-			found, err := eventRecord(c, r.TenantID, id, eventColumns)
-			if kapsel.CodeOf(err) == kapsel.NotFound {
-				continue
-			}
-			if err != nil {
-				return nil, at, false, err
-			}
-			if d := newest(&found); len(d) == 1 && r.Has(&d[0], found.Event.ReceivedAt) {
-				set = append(set, d[0])
-			}
-		}
-		if len(events) < n {
-			at = replayCursor{endpoint: after(at.endpoint)}
-		} else {
-			at.event = events[n-1]
-		}
-		n -= len(events) + 1 // the endpoint costs something, too
-	}
-	return set, at, false, nil
-}
-
-// endpointFrom moves a cursor to the next endpoint of a replay that is not deleted, if it is
-// not at one.
-func endpointFrom(c *conn, r *kapsel.Replay, at replayCursor) (_ replayCursor, end bool, err error) {
-	query, args := `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL ORDER BY id LIMIT 1`, []any{r.TenantID, at.endpoint[:]}
-	if !r.EndpointID.IsZero() {
-		query, args = `SELECT id FROM endpoints WHERE tenant_id = ? AND id >= ? AND deleted_at IS NULL AND id = ?`, append(args, r.EndpointID)
-	}
-	var found kapsel.EndpointID
-	ok, err := c.query(query, args...).one(func(s *stmt) { found = s.colID() })
-	if ok && found != at.endpoint {
-		at = replayCursor{endpoint: found}
-	}
-	return at, !ok, err
-}
-
-// after is the next id.
-func after[ID ~[16]byte](id ID) ID {
-	for i := len(id) - 1; i >= 0; i-- {
-		if id[i]++; id[i] != 0 {
-			break
+		if d := newest(&found); len(d) == 1 && w.r.Has(&d[0], found.Event.ReceivedAt) {
+			set = append(set, d[0])
 		}
 	}
-	return id
+	if len(events) > 0 {
+		last = events[len(events)-1]
+	}
+	return set, len(events), last, nil
 }
 
 // replayCandidates are the next n events at a cursor's endpoint that may have a delivery in
 // the set, in the order of their ids.
-func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at replayCursor, n int) (ids []kapsel.EventID, err error) {
-	from, to := at.event[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // what has ended was received before
+func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n int) (ids []kapsel.EventID, err error) {
+	from, to := at.Candidate[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // what has ended was received before
 	if low := firstID(r.Since.Add(-s.eventSkew.get())); bytes.Compare(low, from) > 0 {
 		from = low
 	}
@@ -120,11 +79,11 @@ func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at replayCursor, n i
 	for _, status := range r.Statuses {
 		var q *stmt
 		if status == kapsel.Delivered {
-			q = c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).id(at.endpoint)
+			q = c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).id(at.Endpoint)
 		} else {
 			q = c.stmt(`SELECT event_id FROM deliveries
 				WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id > ? AND event_id < ?
-				ORDER BY event_id LIMIT ?`).id(at.endpoint).int(int64(status))
+				ORDER BY event_id LIMIT ?`).id(at.Endpoint).int(int64(status))
 		}
 		q.blob(from).blob(to).int(int64(n))
 		for q.next() {
@@ -141,11 +100,11 @@ func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at replayCursor, n i
 
 // CountReplay implements store.Replays.
 func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error) {
-	var at replayCursor
+	var at rules.Cursor
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, func(c *conn) (err error) {
-			set, at, end, err = s.walkReplay(c, &r, at, page)
+			set, at, end, err = rules.Walk(replayWalk{s, c, &r}, at, page)
 			return err
 		})
 		if err != nil {
@@ -165,7 +124,7 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 		}
 		return c.exec(`INSERT INTO replays (`+replayColumns+`, at_endpoint, at_event, walked)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, statusBits(r.Statuses), r.Rate, string(r.Status),
+			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
 			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, r.FinishedAt, bottom[:], bottom[:])
 	})
 }
@@ -261,17 +220,17 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 		if err != nil || r.Status != kapsel.ReplayRunning {
 			return err
 		}
-		var at replayCursor
+		var at rules.Cursor
 		var walked bool
 		_, err = c.query(`SELECT at_endpoint, at_event, walked FROM replays WHERE id = ?`, id).
-			one(func(s *stmt) { at = replayCursor{s.colID(), s.colID()}; walked = s.colBool() })
+			one(func(s *stmt) { at = rules.Cursor{Endpoint: s.colID(), Candidate: s.colID()}; walked = s.colBool() })
 		if err != nil {
 			return err
 		}
 		if walked {
 			return finishReplay(c, &r, now)
 		}
-		set, at, end, err := s.walkReplay(c, &r, at, limit)
+		set, at, end, err := rules.Walk(replayWalk{s, c, &r}, at, limit)
 		if err != nil {
 			return err
 		}
@@ -282,7 +241,7 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 		}
 		made, more = len(set), !end
 		return c.exec(`UPDATE replays SET created = created + ?, at_endpoint = ?, at_event = ?, walked = ? WHERE id = ?`,
-			made, at.endpoint[:], at.event[:], end, id)
+			made, at.Endpoint[:], at.Candidate[:], end, id)
 	})
 	if err != nil {
 		return 0, false, err
@@ -292,10 +251,7 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 
 // repeat makes a new delivery that repeats one for a bulk replay.
 func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time) error {
-	d := kapsel.Delivery{
-		ID: kapsel.NewDeliveryID(now, old.EventID.Part()), EventID: old.EventID, EndpointID: old.EndpointID, TenantID: old.TenantID,
-		Status: kapsel.Pending, DueAt: now, ReplayOf: old.ID, Size: old.Size, CreatedAt: now,
-	}
+	d := rules.NewReplay(old, now)
 	if err := c.insertDelivery(&d); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // The stream's order is that of the column n: the one writer gives it and commits in its
@@ -32,7 +33,7 @@ func keepLastN(c *conn) error {
 // StreamEvents implements store.Stream. It reads at most a page.
 func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, _ time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
 	if after.Seq > s.lastN.Load() {
-		return nil, store.Position{}, false, kapsel.Errorf(kapsel.Conflict, "the position is ahead of all events; was the database restored from an old copy?")
+		return nil, store.Position{}, false, rules.StreamAhead()
 	}
 	limit = min(limit, page)
 	err = s.read(ctx, func(c *conn) error {

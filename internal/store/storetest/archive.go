@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // varied fills the world's tenant with events in every state, at two endpoints, a minute
@@ -307,13 +308,13 @@ var archiving = []promise{
 			return err
 		}
 		waiting := w.accept(w.endpoint, due(w.now.Add(time.Hour)))
-		w.refused(replay(waiting.Event.ID, kapsel.DeliveryID{}), kapsel.Conflict, "while pending")
+		w.refusedAs(replay(waiting.Event.ID, kapsel.DeliveryID{}), unreplayable(waiting.Delivery), "while pending")
 		running := w.accept(w.endpoint, heldBy(w.node))
-		w.refused(replay(running.Event.ID, running.Delivery.ID), kapsel.Conflict, "while delivering")
+		w.refusedAs(replay(running.Event.ID, running.Delivery.ID), unreplayable(running.Delivery), "while delivering")
 
 		done := w.finished(w.endpoint, refusal).Delivery
 		w.must(replay(done.EventID, done.ID))
-		w.refused(replay(done.EventID, done.ID), kapsel.Conflict, "a second time")
+		w.refusedAs(replay(done.EventID, done.ID), unreplayable(w.delivery(done.ID)), "a second time")
 		w.refused(replay(done.EventID, kapsel.DeliveryID{}), kapsel.Conflict, "the newest, while pending")
 		w.complete(w.claimOne(), refusal)
 		w.refused(replay(done.EventID, done.ID), kapsel.Conflict, "a second time, when the first has ended")
@@ -323,8 +324,23 @@ var archiving = []promise{
 		another := w.finished(w.endpoint, refusal).Delivery
 		w.refused(replay(done.EventID, another.ID), kapsel.NotFound, "another event's delivery")
 		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, w.now))
-		w.refused(replay(another.EventID, another.ID), kapsel.Conflict, "to a deleted endpoint")
+		w.refusedAs(replay(another.EventID, another.ID), rules.EndpointDeleted(), "to a deleted endpoint")
 		w.same("delivery", another, w.delivery(another.ID))
+	}},
+
+	{"a replay in the delivery's own millisecond sorts after it, and so does the replay of that", func(w *world) {
+		for range 20 {
+			last := w.finished(w.endpoint, refusal).Delivery
+			for range 3 {
+				got, err := w.store.Replay(w.ctx, w.tenant.ID, last.EventID, kapsel.DeliveryID{}, w.now)
+				w.must(err)
+				if bytes.Compare(got.ID[:], last.ID[:]) <= 0 {
+					w.t.Fatalf("the replay %v sorts before %v, which it repeats", got.ID, last.ID)
+				}
+				last = w.complete(w.claimOne(), refusal).Delivery
+			}
+			w.same("the newest", last.ID, w.event(last.EventID).Deliveries[3].ID)
+		}
 	}},
 
 	{"of replays at the same time one is", func(w *world) {
@@ -405,4 +421,10 @@ func (w *world) listEvents(tenant kapsel.TenantID, f store.EventFilter, size int
 		}
 		p.Before = page[size-1].Event.ID
 	}
+}
+
+// unreplayable is why a delivery cannot be replayed.
+func unreplayable(d kapsel.Delivery) error {
+	_, err := rules.Replayable([]kapsel.Delivery{d}, d.ID, nil)
+	return err
 }

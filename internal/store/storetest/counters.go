@@ -7,6 +7,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // counting are the promises of Counters.
@@ -95,7 +96,7 @@ var counting = []promise{
 		w.same("moved", 1, w.takeOver(100))
 		unknown := kapsel.Stats{Outcomes: [kapsel.OutcomeCount]int64{kapsel.Unknowns: 1}}
 		w.same("stats", []store.StatsOfHour{{Hour: noon, Stats: unknown}}, w.stats(w.endpoint.ID))
-		w.refused(w.store.Complete(w.ctx, w.completion(held, ok)), kapsel.Conflict, "late")
+		w.refusedAs(w.store.Complete(w.ctx, w.completion(held, ok)), rules.NotHeld(), "late")
 		w.same("stats", []store.StatsOfHour{{Hour: noon, Stats: unknown}}, w.stats(w.endpoint.ID))
 		w.complete(w.claimOne(), ok)
 		w.counted()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // fullConfig is an endpoint's configuration with every field set.
@@ -115,13 +116,13 @@ var directing = []promise{
 		before := w.settings(0)
 		again := w.tenant
 		again.Name = "another"
-		w.refused(w.store.CreateTenant(w.ctx, again), kapsel.Conflict, "CreateTenant")
+		w.refusedAs(w.store.CreateTenant(w.ctx, again), rules.IDTaken(), "CreateTenant")
 		k.Name = "another"
-		w.refused(w.store.CreateKey(w.ctx, k), kapsel.Conflict, "CreateKey")
+		w.refusedAs(w.store.CreateKey(w.ctx, k), rules.IDTaken(), "CreateKey")
 		e := w.endpoint
 		e.Name = "another"
 		for _, limit := range []int{0, 1, 2} {
-			w.refused(w.store.CreateEndpoint(w.ctx, e, limit), kapsel.Conflict, fmt.Sprintf("CreateEndpoint with limit %d", limit))
+			w.refusedAs(w.store.CreateEndpoint(w.ctx, e, limit), rules.IDTaken(), fmt.Sprintf("CreateEndpoint with limit %d", limit))
 		}
 		w.same("settings", before, w.settings(0))
 	}},
@@ -240,7 +241,7 @@ var directing = []promise{
 	{"an endpoint above the tenant's limit is QuotaExceeded; deleted ones do not count", func(w *world) {
 		second, third := w.endpointOf(w.tenant), w.endpointOf(w.tenant)
 		w.must(w.store.CreateEndpoint(w.ctx, second, 2))
-		w.refused(w.store.CreateEndpoint(w.ctx, third, 2), kapsel.QuotaExceeded, "the third of two")
+		w.refusedAs(w.store.CreateEndpoint(w.ctx, third, 2), rules.EndpointRoom(2, 2), "the third of two")
 		_, err := w.store.Endpoint(w.ctx, w.tenant.ID, third.ID)
 		w.refused(err, kapsel.NotFound, "the third")
 		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, w.now))
@@ -285,7 +286,7 @@ var directing = []promise{
 
 	{"a tenant with endpoints is not deleted; without, its keys go with it", func(w *world) {
 		k, other := w.newKey(w.tenant), w.newKey(w.newTenant())
-		w.refused(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), kapsel.Conflict, "with an endpoint")
+		w.refusedAs(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), rules.TenantInUse(1), "with an endpoint")
 		got, err := w.store.Key(w.ctx, w.tenant.ID, k.ID)
 		w.must(err)
 		w.same("its key", true, got.RevokedAt.IsZero())
@@ -319,6 +320,25 @@ var directing = []promise{
 		if !got.RevokedAt.Equal(at) {
 			w.t.Errorf("revoked at %v, want %v", got.RevokedAt, at)
 		}
+	}},
+
+	{"without a tenant, keys are anybody's", func(w *world) {
+		mine, other := w.newKey(w.tenant), w.newKey(w.newTenant())
+		anybody := kapsel.TenantID{}
+		got, err := w.store.Key(w.ctx, anybody, other.ID)
+		w.must(err)
+		w.same("read", other.ID, got.ID)
+		_, err = w.store.Key(w.ctx, w.tenant.ID, other.ID)
+		w.refusedAs(err, store.NotFound("key"), "another tenant's")
+		w.refusedAs(w.store.RevokeKey(w.ctx, w.tenant.ID, other.ID, w.now), store.NotFound("key"), "revoke another tenant's")
+		list, err := w.store.ListKeys(w.ctx, anybody, store.Page[kapsel.KeyID]{Limit: 10})
+		w.must(err)
+		listed := ids(list, func(k kapsel.Key) kapsel.KeyID { return k.ID })
+		w.same("listed", true, len(listed) == 2 && slices.Contains(listed, mine.ID) && slices.Contains(listed, other.ID))
+		w.must(w.store.RevokeKey(w.ctx, anybody, other.ID, w.now))
+		got, err = w.store.Key(w.ctx, anybody, other.ID)
+		w.must(err)
+		w.same("revoked", w.now, got.RevokedAt)
 	}},
 
 	{"the use of keys is recorded, and is no change of settings", func(w *world) {
@@ -400,10 +420,10 @@ var directing = []promise{
 
 	{"an instance's value is replaced by who knows it", func(w *world) {
 		one, two := []byte{0, 1}, []byte{0, 2}
-		w.refused(w.store.ReplaceMeta(w.ctx, "check", one, two), kapsel.Conflict, "with nothing set")
+		w.refusedAs(w.store.ReplaceMeta(w.ctx, "check", one, two), rules.MetaMissing(), "with nothing set")
 		_, err := w.store.SetMeta(w.ctx, "check", one)
 		w.must(err)
-		w.refused(w.store.ReplaceMeta(w.ctx, "check", []byte("another"), two), kapsel.Conflict, "with another value")
+		w.refusedAs(w.store.ReplaceMeta(w.ctx, "check", []byte("another"), two), rules.MetaChanged(), "with another value")
 		w.must(w.store.ReplaceMeta(w.ctx, "check", one, two))
 		w.must(w.store.ReplaceMeta(w.ctx, "check", one, two)) // repeated
 		got, err := w.store.Meta(w.ctx, "check")
@@ -569,6 +589,15 @@ var settling = []promise{
 		}
 	}},
 
+	{"a circuit without a state is saved as closed", func(w *world) {
+		saved, err := w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: w.endpoint.ID, HoldUntil: w.now.Add(time.Minute)})
+		w.must(err)
+		w.same("saved", kapsel.CircuitClosed, saved.State)
+		got, err := w.store.Circuit(w.ctx, w.endpoint.ID)
+		w.must(err)
+		w.same("read", saved, got)
+	}},
+
 	{"a circuit saved from another version is a Conflict and changes nothing", func(w *world) {
 		c := kapsel.Circuit{EndpointID: w.endpoint.ID, State: kapsel.CircuitOpened, ChangedAt: w.now, RetryAt: w.now}
 		saved, err := w.store.SaveCircuit(w.ctx, c)
@@ -576,7 +605,7 @@ var settling = []promise{
 		for _, version := range []int64{0, saved.Version - 1, saved.Version + 1, 99} {
 			c.Version, c.State = version, kapsel.CircuitClosed
 			_, err = w.store.SaveCircuit(w.ctx, c)
-			w.refused(err, kapsel.Conflict, fmt.Sprintf("version %d", version))
+			w.refusedAs(err, rules.CircuitChanged(), fmt.Sprintf("version %d", version))
 		}
 		got, err := w.store.Circuit(w.ctx, w.endpoint.ID)
 		w.must(err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 const lease = 10 * time.Second
@@ -193,10 +194,10 @@ var nodes = []promise{
 		held := w.accept(w.endpoint, heldBy(dead)).Delivery
 		w.pass(lease + time.Millisecond)
 		w.same("moved", 1, w.takeOver(100))
-		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+		w.refusedAs(w.store.Renew(w.ctx, dead, w.now, lease), rules.NodeDead(), "renew")
 
 		lost := w.delivery(held.ID)
-		w.refused(w.store.Complete(w.ctx, w.completion(held, ok)), kapsel.Conflict, "complete")
+		w.refusedAs(w.store.Complete(w.ctx, w.completion(held, ok)), rules.NotHeld(), "complete")
 		held.DueAt = w.now.Add(time.Hour)
 		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
 		w.same("delivery", lost, w.delivery(held.ID))
@@ -212,7 +213,7 @@ var nodes = []promise{
 		dead, _ := w.deadAndLive()
 		w.pass(lease + time.Millisecond)
 		w.same("moved", 0, w.takeOver(100))
-		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+		w.refusedAs(w.store.Renew(w.ctx, dead, w.now, lease), rules.NodeDead(), "renew")
 	}},
 
 	{"nodes with a lease are not taken over", func(w *world) {
@@ -244,7 +245,7 @@ var nodes = []promise{
 		}
 		w.pass(time.Millisecond)
 		w.same("moved", 1, w.takeOver(100))
-		w.refused(w.store.Renew(w.ctx, dead, w.now, lease), kapsel.Conflict, "renew")
+		w.refusedAs(w.store.Renew(w.ctx, dead, w.now, lease), rules.NodeDead(), "renew")
 	}},
 
 	{"a take-over moves up to its limit, and less when no more is held", func(w *world) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // claiming are the promises of Backlog and Claim.
@@ -239,6 +240,22 @@ var completing = []promise{
 		w.same("attempts", []kapsel.Attempt{first.Attempt, second.Attempt}, w.attempts(held.ID))
 	}},
 
+	{"under the same id with another outcome, it is a Conflict and changes nothing", func(w *world) {
+		in := w.accept(w.endpoint, heldBy(w.node))
+		first := w.complete(in.Delivery, again)
+		for what, change := range map[string]func(*kapsel.Attempt){
+			"another status code": func(a *kapsel.Attempt) { a.StatusCode++ },
+			"another error code":  func(a *kapsel.Attempt) { a.ErrorCode = kapsel.BadResponse },
+			"another start":       func(a *kapsel.Attempt) { a.StartedAt = a.StartedAt.Add(time.Microsecond) },
+			"another duration":    func(a *kapsel.Attempt) { a.Duration++ },
+		} {
+			other := first
+			change(&other.Attempt)
+			w.refusedAs(w.store.Complete(w.ctx, other), rules.NotHeld(), what)
+		}
+		w.same("attempts", []kapsel.Attempt{first.Attempt}, w.attempts(in.Delivery.ID))
+	}},
+
 	{"the same call many times at once is one attempt", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
 		done := w.completion(in.Delivery, ok)
@@ -254,13 +271,13 @@ var completing = []promise{
 		held.DueAt = w.now
 		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
 
-		w.refused(w.store.Complete(w.ctx, stale), kapsel.Conflict, "given back")
+		w.refusedAs(w.store.Complete(w.ctx, stale), rules.NotHeld(), "given back")
 		now := w.claimOne()
-		w.refused(w.store.Complete(w.ctx, stale), kapsel.Conflict, "held for another attempt")
+		w.refusedAs(w.store.Complete(w.ctx, stale), rules.NotHeld(), "held for another attempt")
 		w.same("delivery", now, w.delivery(now.ID))
 		w.same("attempts", 0, len(w.attempts(now.ID)))
 		done := w.complete(now, refusal)
-		w.refused(w.store.Complete(w.ctx, stale), kapsel.Conflict, "ended by another attempt")
+		w.refusedAs(w.store.Complete(w.ctx, stale), rules.NotHeld(), "ended by another attempt")
 		w.same("delivery", done.Delivery, w.delivery(now.ID))
 		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(now.ID))
 

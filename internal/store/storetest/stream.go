@@ -8,6 +8,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // follow reads the stream behind a position to its end, some events at a time.
@@ -195,7 +196,7 @@ var streaming = []promise{
 		end := w.atEnd(last)
 		end.Seq += 1 << 40
 		_, _, _, err := w.store.StreamEvents(w.ctx, store.StreamFilter{}, end, w.now, 10)
-		w.refused(err, kapsel.Conflict, "ahead")
+		w.refusedAs(err, rules.StreamAhead(), "ahead")
 	}},
 
 	{"a reader beside many writers gets each event once", func(w *world) {

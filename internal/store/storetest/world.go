@@ -59,6 +59,13 @@ func (w *world) refused(err error, want kapsel.Code, what string) {
 	}
 }
 
+// refusedAs ends the test unless a call failed as a rule of all stores says, word for word.
+func (w *world) refusedAs(err, want error, what string) {
+	w.t.Helper()
+	w.refused(err, kapsel.CodeOf(want), what)
+	w.same(what, want.Error(), err.Error())
+}
+
 // same compares, and ends the test at a difference.
 func (w *world) same(what string, want, got any) {
 	w.t.Helper()
