@@ -581,6 +581,10 @@ type Provider struct {
 	Handshake         bool      `json:"handshake"`           // The provider asks the URL to prove itself, which is answered
 	DeliveryIDHeaders []string  `json:"delivery_id_headers"` // That name a delivery, the same when it is sent again: the default idempotency key
 	DeliveryIDPath    *string   `json:"delivery_id_path"`    // Where the body names it
+	Retries           string    `json:"retries"`             // When the provider sends again what was not accepted
+	Resigned          string    `json:"resigned"`            // Whether a retry is signed anew: yes, no, not known, or no time is checked
+	Answer            *string   `json:"answer"`              // What the provider reads for an event: status, content type and body; null: the usual answer
+	Sources           []string  `json:"sources"`             // Pages that say so
 }
 
 // Providers is in answers.

@@ -24,16 +24,17 @@ type cli struct {
 	RotateKey rotateKeyCmd `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
 	Bench     benchCmd     `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
 
-	Tenants    tenantsCmd     `cmd:"" help:"Tenants of a running service."`
-	Keys       keysCmd        `cmd:"" help:"API keys of a tenant."`
-	Endpoints  endpointsCmd   `cmd:"" help:"Endpoints: where webhooks come in and go to."`
-	Events     eventsCmd      `cmd:"" help:"Events: what was received."`
-	Deliveries deliveriesCmd  `cmd:"" help:"Deliveries: what became of events."`
-	Replays    replaysCmd     `cmd:"" help:"Replays: delivering many events again."`
-	Attempts   attemptsCmd    `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
-	Usage      ask[usageCmd]  `cmd:"" help:"What a tenant used by day, against its limits."`
-	Listen     ask[listenCmd] `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
-	Completion completionCmd  `cmd:"" help:"Print the script that completes this program's commands in a shell."`
+	Tenants    tenantsCmd        `cmd:"" help:"Tenants of a running service."`
+	Keys       keysCmd           `cmd:"" help:"API keys of a tenant."`
+	Endpoints  endpointsCmd      `cmd:"" help:"Endpoints: where webhooks come in and go to."`
+	Events     eventsCmd         `cmd:"" help:"Events: what was received."`
+	Deliveries deliveriesCmd     `cmd:"" help:"Deliveries: what became of events."`
+	Replays    replaysCmd        `cmd:"" help:"Replays: delivering many events again."`
+	Attempts   attemptsCmd       `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
+	Providers  ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
+	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
+	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
+	Completion completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
 	Version versionCmd `cmd:"" help:"Print the version."`

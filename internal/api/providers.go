@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -41,14 +43,26 @@ type Provider struct {
 	Handshake         bool      `json:"handshake" doc:"The provider asks the URL to prove itself, which is answered"`
 	DeliveryIDHeaders []string  `json:"delivery_id_headers" doc:"That name a delivery, the same when it is sent again: the default idempotency key"`
 	DeliveryIDPath    *string   `json:"delivery_id_path" nullable:"true" doc:"Where the body names it"`
+	Retries           string    `json:"retries" doc:"When the provider sends again what was not accepted"`
+	Resigned          string    `json:"resigned" doc:"Whether a retry is signed anew: yes, no, not known, or no time is checked"`
+	Answer            *string   `json:"answer" nullable:"true" doc:"What the provider reads for an event: status, content type and body; null: the usual answer"`
+	Sources           []string  `json:"sources" doc:"Pages that say so"`
 }
 
 func viewProvider(p signature.Provider) Provider {
 	return Provider{
 		Name: p.Name, Title: p.Title, Paste: p.Paste, Secret: p.Secret, Find: p.Find, Note: p.Note,
 		Headers: orEmpty(p.Headers), Tolerance: orNull(duration(p.Tolerance)), Handshake: p.Handshake, DeliveryIDHeaders: orEmpty(p.DeliveryID),
-		DeliveryIDPath: orNull(p.DeliveryIn),
+		DeliveryIDPath: orNull(p.DeliveryIn), Retries: p.Retries, Resigned: p.Resigned, Answer: viewAnswer(p.Answer), Sources: p.Sources,
 	}
+}
+
+// viewAnswer is an answer in words; nil for none.
+func viewAnswer(a *signature.Answer) *string {
+	if a == nil {
+		return nil
+	}
+	return new(strings.TrimSpace(strings.Join([]string{strconv.Itoa(a.Status), a.ContentType, string(a.Body)}, " ")))
 }
 
 // SigningKeysQuery is which endpoint's keys are asked for.

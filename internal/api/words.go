@@ -250,6 +250,10 @@ var words = map[string]word{
 
 	"after":                    {"", "evt_" + exampleID + ".42"},
 	"Last-Event-ID":            {"", "evt_" + exampleID + ".42"},
+	"Provider.retries":         {"", "5, 30, 90 min"},
+	"Provider.resigned":        {"", "yes"},
+	"Provider.answer":          {"", "200"},
+	"Provider.sources":         {"", []string{"docs.stripe.com/webhooks"}},
 	"Provider.note":            {"", "the signature covers the raw body"},
 	"delivery_id_path":         {"", "$.id"},
 	"EndpointStats.interval":   {"How long an interval is", "hour"},

@@ -189,6 +189,103 @@ func schemes(t *testing.T, key string) map[string]scheme {
 			}, body}
 		}, false, nil},
 	}
+	// In order: the header, what stands before the signature, its encoding, the hash.
+	for name, form := range map[string]struct {
+		header, prefix string
+		encode         func([]byte) string
+		algorithm      string
+	}{
+		"alchemy":              {"X-Alchemy-Signature", "", hexOf, "sha256"},
+		"atlassian":            {"X-Hub-Signature", "sha256=", hexOf, "sha256"},
+		"circleci":             {"circleci-signature", "v1=", hexOf, "sha256"},
+		"docusign":             {"X-DocuSign-Signature-1", "", b64Of, "sha256"},
+		"docusign: second key": {"X-DocuSign-Signature-2", "", b64Of, "sha256"},
+		"dropbox":              {"X-Dropbox-Signature", "", hexOf, "sha256"},
+		"gocardless":           {"Webhook-Signature", "", hexOf, "sha256"},
+		"lemonsqueezy":         {"X-Signature", "", hexOf, "sha256"},
+		"nylas":                {"X-Nylas-Signature", "", hexOf, "sha256"},
+		"pagerduty":            {"X-PagerDuty-Signature", "v1=" + strings.Repeat("00", 32) + ",v1=", hexOf, "sha256"},
+		"paystack":             {"x-paystack-signature", "", hexOf, "sha512"},
+		"razorpay":             {"X-Razorpay-Signature", "", hexOf, "sha256"},
+		"sentry":               {"Sentry-Hook-Signature", "", hexOf, "sha256"},
+		"shopify: Events":      {"Shopify-Hmac-Sha256", "", b64Of, "sha256"},
+		"typeform":             {"Typeform-Signature", "sha256=", b64Of, "sha256"},
+		"vercel":               {"x-vercel-signature", "", hexOf, "sha1"},
+		"websub":               {"X-Hub-Signature", "sha256=", hexOf, "sha256"},
+		"websub: SHA-1":        {"X-Hub-Signature", "sha1=", hexOf, "sha1"},
+		"woocommerce":          {"X-WC-Webhook-Signature", "", b64Of, "sha256"},
+	} {
+		all[name] = plain(form.header, form.prefix, form.encode, form.algorithm)
+	}
+	// In order: the header, the keys of the time and of the signature, the time's unit, the encoding.
+	b64url := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+	for name, form := range map[string]struct {
+		header, time, signature string
+		unit                    time.Duration
+		encode                  func([]byte) string
+	}{
+		"buildkite":  {"X-Buildkite-Signature", "timestamp=", ",signature=", time.Second, hexOf},
+		"calendly":   {"Calendly-Webhook-Signature", "t=", ",v1=", time.Second, hexOf},
+		"elevenlabs": {"ElevenLabs-Signature", "t=", ",v0=", time.Second, hexOf},
+		"mux":        {"Mux-Signature", "t=", ",v1=", time.Second, hexOf},
+		"sanity":     {"sanity-webhook-signature", "t=", ",v1=", time.Millisecond, b64url},
+		"workos":     {"WorkOS-Signature", "t=", ", v1=", time.Millisecond, hexOf},
+	} {
+		tolerance := 5 * time.Minute
+		if name == "elevenlabs" {
+			tolerance = 30 * time.Minute
+		}
+		all[name] = scheme{key, tolerance, func(at time.Time, _ string) request {
+			stamp := strconv.FormatInt(at.UnixNano()/int64(form.unit), 10)
+			return request{map[string]string{form.header: form.time + stamp + form.signature + form.encode(mac(stamp, ".", body))}, body}
+		}, false, nil}
+	}
+	// Secrets that are sent as they are.
+	for name, form := range map[string]struct{ secret, header, value string }{
+		"azure-event-grid": {key, "Authorization", "Bearer " + key},
+		"cloudevents":      {key, "Authorization", "Bearer " + key},
+		"google-calendar":  {key, "X-Goog-Channel-Token", key},
+		"postmark":         {"me:" + key, "Authorization", "Basic " + b64Of([]byte("me:"+key))},
+		"telegram":         {key, "X-Telegram-Bot-Api-Secret-Token", key},
+	} {
+		all[name] = scheme{form.secret, 0, func(time.Time, string) request { return request{map[string]string{form.header: form.value}, body} }, true, nil}
+	}
+	all["microsoft-graph"] = scheme{key, 0, func(time.Time, string) request {
+		return request{map[string]string{}, `{"value":[{"clientState":"` + key + `"},{"id":"100","clientState":"` + key + `"}]}`}
+	}, true, nil}
+	all["airtable"] = scheme{b64Of([]byte(key)), 0, func(time.Time, string) request {
+		return request{map[string]string{"X-Airtable-Content-MAC": "hmac-sha256=" + hexOf(mac(body))}, body}
+	}, false, nil}
+	all["microsoft-teams"] = scheme{b64Of([]byte(key)), 0, func(time.Time, string) request {
+		return request{map[string]string{"Authorization": "HMAC " + b64Of(mac(body))}, body}
+	}, false, nil}
+	all["trello"] = scheme{key, 0, func(_ time.Time, url string) request {
+		return request{map[string]string{"X-Trello-Webhook": b64Of(openssl(t, "sha1", []byte(key), []byte(body+url)))}, body}
+	}, false, nil}
+	all["mailchimp"] = scheme{key, 0, func(_ time.Time, url string) request {
+		return request{map[string]string{
+			"Content-Type":         "application/x-www-form-urlencoded",
+			"X-Mandrill-Signature": b64Of(openssl(t, "sha1", []byte(key), []byte(url+"a100"+"mandrill_events[{}]"))),
+		}, "mandrill_events=%5B%7B%7D%5D&a=100"}
+	}, false, nil}
+	all["box"] = scheme{key, 10 * time.Minute, func(at time.Time, _ string) request {
+		stamp := at.UTC().Format(time.RFC3339)
+		return request{map[string]string{"BOX-DELIVERY-TIMESTAMP": stamp, "BOX-SIGNATURE-SECONDARY": b64Of(mac(body, stamp))}, body}
+	}, false, nil}
+	all["twitch"] = scheme{key, 10 * time.Minute, func(at time.Time, _ string) request {
+		stamp := at.UTC().Format(time.RFC3339Nano)
+		return request{map[string]string{
+			"Twitch-Eventsub-Message-Id": "m-1", "Twitch-Eventsub-Message-Timestamp": stamp,
+			"Twitch-Eventsub-Message-Signature": "sha256=" + hexOf(mac("m-1", stamp, body)),
+		}, body}
+	}, false, nil}
+	all["webflow"] = scheme{key, 5 * time.Minute, func(at time.Time, _ string) request {
+		stamp := strconv.FormatInt(at.UnixMilli(), 10)
+		return request{map[string]string{"x-webflow-timestamp": stamp, "x-webflow-signature": hexOf(mac(stamp, ":", body))}, body}
+	}, false, nil}
+	all["customerio"] = timed(func(at string) map[string]string {
+		return map[string]string{"X-CIO-Timestamp": at, "X-CIO-Signature": hexOf(mac("v0:", at, ":", body))}
+	})
 	for _, name := range []string{"standard-webhooks", "openai", "replicate", "supabase"} {
 		all[name] = standard("Webhook")
 	}
@@ -215,7 +312,7 @@ func (s scheme) changes(r request) map[string]request {
 			continue
 		}
 		at := len(value) - 1
-		if strings.Contains(name, "Sig") {
+		if strings.Contains(strings.ToLower(name), "sig") {
 			at = len(value) * 2 / 3
 		}
 		header := maps.Clone(r.header)
@@ -226,7 +323,7 @@ func (s scheme) changes(r request) map[string]request {
 		list["no "+name] = request{header, r.body}
 	}
 	for name, value := range r.header {
-		if !strings.Contains(name, "Sig") && name != "Authorization" && !strings.Contains(name, "Token") && !strings.Contains(name, "Hmac") {
+		if !strings.Contains(strings.ToLower(name), "sig") && name != "Authorization" && !strings.Contains(name, "Token") && !strings.Contains(name, "Hmac") {
 			continue
 		}
 		header := maps.Clone(r.header)

@@ -31,7 +31,11 @@ func TestTrust_Handshakes(t *testing.T) {
 	w := newWorld(t, "")
 	const secret = "a secret of this test"
 	target := func(provider string) string {
-		return w.endpoint(provider, map[string]any{"verification": map[string]any{"provider": provider, "secrets": []string{secret}}}).IngestURL
+		verification := map[string]any{"provider": provider, "secrets": []string{secret}}
+		if provider == "meta" {
+			verification["verify_token"] = "verify me"
+		}
+		return w.endpoint(provider, map[string]any{"verification": verification}).IngestURL
 	}
 	do := func(method, url string, header map[string]string, body string) (status int, kind, text, event string) {
 		t.Helper()
@@ -67,7 +71,8 @@ func TestTrust_Handshakes(t *testing.T) {
 		status      int
 		text        string
 	}{
-		{"GET", meta + "?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=" + strings.ReplaceAll(secret, " ", "+"), nil, "", 200, "1158201444"},
+		{"GET", meta + "?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=verify+me", nil, "", 200, "1158201444"},
+		{"GET", meta + "?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=" + strings.ReplaceAll(secret, " ", "+"), nil, "", 403, ""},
 		{"GET", meta + "?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=wrong", nil, "", 403, ""},
 		{"GET", meta, nil, "", 405, ""},
 		{"GET", target("x") + "?crc_token=abc", nil, "", 200, `{"response_token":"sha256=` + b64(mac("abc")) + `"}`},
@@ -79,6 +84,26 @@ func TestTrust_Handshakes(t *testing.T) {
 		{"POST", target("xero"), map[string]string{"X-Xero-Signature": b64(mac(`{"events":[1]}`))}, `{"events":[]}`, 401, ""},
 		{"POST", target("slack"), nil, `{"type":"url_verification","challenge":"c"}`, 401, ""},
 		{"DELETE", target("x") + "?crc_token=abc", nil, "", 405, ""},
+		{"GET", target("dropbox") + "?challenge=c%2F1", nil, "", 200, "c/1"},
+		{"GET", target("dropbox") + "?challenge=", nil, "", 405, ""},
+		{"GET", target("nylas") + "?challenge=c", nil, "", 200, "c"},
+		{"HEAD", target("trello"), nil, "", 200, ""},
+		{"GET", target("trello"), nil, "", 405, ""},
+		{"HEAD", target("mailchimp"), nil, "", 200, ""},
+		{"POST", target("mailchimp"), map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, "mandrill_events=%5B%5D", 200, ""},
+		{"POST", target("woocommerce"), nil, "webhook_id=12", 200, ""},
+		{"POST", target("woocommerce"), nil, "webhook_id=12&x=1", 401, ""},
+		{"POST", target("microsoft-graph") + "?validationToken=Validation%3A+a%2Bb", nil, "", 200, "Validation: a+b"},
+		{"POST", target("microsoft-graph") + "?validationToken=a", nil, "{}", 401, ""},
+		{"POST", target("microsoft-graph"), nil, "", 401, ""},
+		{"OPTIONS", target("cloudevents"), map[string]string{"WebHook-Request-Origin": "events.example.com"}, "", 200, ""},
+		{"OPTIONS", target("cloudevents"), nil, "", 405, ""},
+		{"OPTIONS", target("github"), map[string]string{"WebHook-Request-Origin": "events.example.com"}, "", 405, ""},
+		{"POST", target("azure-event-grid") + "?access_token=" + url.QueryEscape(secret), nil,
+			`[{"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","data":{"validationCode":"c-1"}}]`, 200, `{"validationResponse":"c-1"}`},
+		{"POST", target("azure-event-grid"), nil, `[{"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","data":{"validationCode":"c-1"}}]`, 401, ""},
+		{"GET", target("websub") + "?hub.mode=subscribe&hub.topic=https://example.com&hub.challenge=c", nil, "", 200, "c"},
+		{"GET", target("websub") + "?hub.mode=unsubscribe&hub.topic=https://example.com&hub.challenge=c", nil, "", 405, ""},
 	} {
 		status, _, text, event := do(c.method, c.url, c.header, c.body)
 		if status != c.status || c.status == 200 && text != c.text || event != "" {

@@ -8,6 +8,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -128,9 +129,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	limits := tenant.Effective()
 	rate := h.rate(tenant.ID, limits)
 	rate.tell(w)
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		if handshake, err := h.handshake(ctx, r, ep, nil); err != nil || handshake != nil {
-			return reply(w, handshake, err)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
+		handshake, err := h.handshake(ctx, r, ep, nil)
+		if err != nil || handshake != nil {
+			return reply(w, handshake, cmp.Or(rate.take(w), err))
 		}
 	}
 	if r.Method != http.MethodPost {
@@ -166,6 +168,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	body, err := room.read(w, r)
 	if err != nil {
 		return err
+	}
+	if handshake, err := h.unsigned(ctx, r, ep, body); err != nil || handshake != nil {
+		return reply(w, handshake, err)
 	}
 	now := h.Clock.Now()
 	verdict, err := h.verify(ctx, r, ep, body, now)
@@ -336,6 +341,16 @@ func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 	return signature.Request{Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body}
 }
 
+// unsigned is the answer to a challenge that its provider does not sign; nil where the request
+// is none. It says nothing of the endpoint but that it is there.
+func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
+	v, err := h.verifiers.of(ctx, ep)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	return v.Unsigned(h.signed(r, body)), nil
+}
+
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST
 // is asked only after its signature was accepted. A challenge is no event: nothing is stored.
 func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
@@ -359,6 +374,9 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	header["Content-Type"] = nil // none, rather than a guess of what a challenge is
 	if a.ContentType != "" {
 		header["Content-Type"] = []string{a.ContentType}
+	}
+	for name, value := range a.Header {
+		header[name] = []string{value}
 	}
 	header["X-Content-Type-Options"] = []string{"nosniff"} // a challenge is the caller's own words
 	if a.Status != http.StatusNoContent {

@@ -34,6 +34,8 @@ type encoding struct {
 var (
 	inHex    = encoding{hex.EncodedLen, hex.Decode}
 	inBase64 = encoding{base64.StdEncoding.EncodedLen, base64.StdEncoding.Strict().Decode}
+	// inBase64URL is that of URLs, without padding.
+	inBase64URL = encoding{base64.RawURLEncoding.EncodedLen, base64.RawURLEncoding.Strict().Decode}
 )
 
 // hmacKey checks HMACs. Keyed hashes are kept for the next message: to make one costs more
@@ -76,6 +78,30 @@ func (m *message) decode(c candidate, version string, e encoding, length int) ([
 	}
 	n, err := e.decode(m.decoded[:], m.text[:copy(m.text[:], c.text)])
 	return m.decoded[:n], err == nil && n == length
+}
+
+// methodKey is for providers that name the hash beside the signature (WebSub).
+func methodKey(secret []byte) (checker, error) {
+	if len(secret) == 0 {
+		return nil, errEmptySecret
+	}
+	all := anyKey{}
+	for name, h := range hashes {
+		all[name] = newHMAC(name, h, inHex, secret)
+	}
+	return all, nil
+}
+
+// anyKey checks the HMACs of which the request names the hash; no others are computed.
+type anyKey map[string]*hmacKey
+
+func (k anyKey) check(m *message) bool {
+	for _, c := range m.signatures[:m.n] {
+		if key := k[c.version]; key != nil && key.check(m) {
+			return true
+		}
+	}
+	return false
 }
 
 // ed25519Key checks Ed25519 signatures.
@@ -150,7 +176,7 @@ func (k *tokenKey) check(m *message) bool {
 	return false
 }
 
-var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New, "sha1": sha1.New}
+var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New, "sha1": sha1.New}
 
 var errEmptySecret = errors.New("the secret is empty")
 

@@ -16,15 +16,29 @@ import (
 type reader func(p *preset, r Request, m *message) error
 
 // readHeaders reads the signature from the first of the preset's headers that the request
-// has, and the id and the time from the headers that go with it.
+// has, or from each, and the id and the time from the headers that go with the first.
 func readHeaders(p *preset, r Request, m *message) error {
-	h := &p.headers[0]
+	first := -1
 	for i := range p.headers {
-		if _, ok := r.Header[p.headers[i].signature]; ok {
-			h = &p.headers[i]
+		if _, ok := r.Header[p.headers[i].signature]; !ok {
+			continue
+		}
+		if first < 0 {
+			first = i
+		} else if p.several {
+			value, err := header(r, p.headers[i].signature)
+			if err == nil {
+				err = p.format(p, p.headers[i].signature, value, m)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if !p.several {
 			break
 		}
 	}
+	h := &p.headers[max(first, 0)]
 	value, err := header(r, h.signature)
 	if err != nil {
 		return err
@@ -120,6 +134,16 @@ func pairs(separators, timeKeys, signatureKey string) format {
 		m.at, err = p.unit.parse(m.stamp)
 		return err
 	}
+}
+
+// method is one signature after the name of its hash: sha256=ab (WebSub).
+func method(_ *preset, name, value string, m *message) error {
+	algorithm, text, ok := strings.Cut(value, "=")
+	if !ok {
+		return refuse("the %s header is not of the form sha256=…", name)
+	}
+	m.add(algorithm, text)
+	return nil
 }
 
 // splitAny yields what stands between any of the separators, which are ASCII.

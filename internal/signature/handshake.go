@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/kapsel-hq/kapsel"
@@ -19,12 +20,23 @@ type Answer struct {
 	Status      int
 	ContentType string // "": none
 	Body        []byte
+	Header      map[string]string // further headers, by canonical name; nil: none
+}
+
+// Unsigned is the answer to a POST that is a provider's challenge and that the provider does
+// not sign; nil if it is none. Ask it before Verify. What it answers holds nothing but the
+// request's own words, and is stored nowhere.
+func (v *Verifier) Unsigned(r Request) *Answer {
+	if v.preset == nil || v.preset.unsigned == nil || r.Method != http.MethodPost {
+		return nil
+	}
+	return v.preset.unsigned(v, r)
 }
 
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if
-// it is none. Ask it of GET and HEAD requests as they come, and of POST requests only after
-// Verify accepted them: some of its answers are made with the endpoint's secret. A status of
-// 403 refuses the challenge and has no body.
+// it is none. Ask it of GET, HEAD and OPTIONS requests as they come, and of POST requests only
+// after Verify accepted them: some of its answers are made with the endpoint's secret. A status
+// of 403 refuses the challenge and has no body.
 func (v *Verifier) Handshake(r Request) *Answer {
 	if v.preset == nil || v.preset.handshake == nil {
 		return nil
@@ -136,11 +148,100 @@ func bitbucketHandshake(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// intercomHandshake answers the HEAD request by which Intercom makes sure of a URL before it
-// takes it (developers.intercom.com/docs/webhooks/setting-up-webhooks).
-func intercomHandshake(_ *Verifier, r Request) *Answer {
-	if r.Method == http.MethodHead {
+// probe answers requests of some methods by which a provider makes sure of a URL before it
+// takes it, such as Intercom's HEAD (developers.intercom.com/docs/webhooks/setting-up-webhooks).
+func probe(methods ...string) func(*Verifier, Request) *Answer {
+	return func(_ *Verifier, r Request) *Answer {
+		if slices.Contains(methods, r.Method) {
+			return &Answer{Status: http.StatusOK}
+		}
+		return nil
+	}
+}
+
+// echoQuery answers a GET with a parameter of its query, as Dropbox wants it.
+func echoQuery(name string) func(*Verifier, Request) *Answer {
+	return func(_ *Verifier, r Request) *Answer {
+		if c := query(r).Get(name); isPlain(c) {
+			return plainAnswer(c)
+		}
+		return nil
+	}
+}
+
+// echoEmpty answers a POST without a body with a parameter of its query.
+func echoEmpty(name string) func(*Verifier, Request) *Answer {
+	return func(_ *Verifier, r Request) *Answer {
+		u, err := url.Parse(r.URL)
+		if err != nil || len(r.Body) > 0 {
+			return nil
+		}
+		if c := u.Query().Get(name); isPlain(c) {
+			return plainAnswer(c)
+		}
+		return nil
+	}
+}
+
+// woocommercePing answers the form webhook_id=1 that WooCommerce sends, unsigned, when a
+// webhook is saved.
+func woocommercePing(_ *Verifier, r Request) *Answer {
+	id, ok := strings.CutPrefix(string(r.Body[:min(len(r.Body), 64)]), "webhook_id=")
+	if ok && len(r.Body) < 64 && id != "" && strings.Trim(id, "0123456789") == "" {
 		return &Answer{Status: http.StatusOK}
+	}
+	return nil
+}
+
+// mailchimpTest answers the empty list of events by which Mailchimp tries a URL: it is signed
+// with a key of its own.
+func mailchimpTest(_ *Verifier, r Request) *Answer {
+	switch string(r.Body[:min(len(r.Body), 64)]) {
+	case "mandrill_events=%5B%5D", "mandrill_events=[]":
+		return &Answer{Status: http.StatusOK}
+	}
+	return nil
+}
+
+// cloudEventsHandshake grants a sender what it asks for by OPTIONS, at any rate, and answers
+// the validation of Azure Event Grid's own schema, which has the access token.
+func cloudEventsHandshake(_ *Verifier, r Request) *Answer {
+	origin := r.Header.Get("Webhook-Request-Origin")
+	switch {
+	case r.Method == http.MethodOptions && isPlain(origin):
+		return &Answer{Status: http.StatusOK, Header: map[string]string{
+			"Allow": http.MethodPost, "Webhook-Allowed-Origin": origin, "Webhook-Allowed-Rate": "*",
+		}}
+	case r.Method == http.MethodPost && len(r.Body) <= maxHandshake:
+		for event, err := range kapsel.Elements(r.Body) {
+			fields, wrong := kapsel.Members(event, "eventType", "data")
+			if err != nil || wrong != nil || text(fields[0]) != "Microsoft.EventGrid.SubscriptionValidationEvent" {
+				return nil
+			}
+			if data, err := kapsel.Members(fields[1], "validationCode"); err == nil && isPlain(text(data[0])) {
+				return jsonAnswer(map[string]string{"validationResponse": text(data[0])})
+			}
+		}
+	}
+	return nil
+}
+
+// websubHandshake confirms a subscription. That somebody else's ends is not confirmed: a hub
+// asks for the end of one that it has, and anybody could ask the hub.
+func websubHandshake(_ *Verifier, r Request) *Answer {
+	q := query(r)
+	if c := q.Get("hub.challenge"); q.Get("hub.mode") == "subscribe" && q.Get("hub.topic") != "" && isPlain(c) {
+		return plainAnswer(c)
+	}
+	return nil
+}
+
+func twitchHandshake(_ *Verifier, r Request) *Answer {
+	if r.Header.Get("Twitch-Eventsub-Message-Type") != "webhook_callback_verification" {
+		return nil
+	}
+	if c := text(challenge(r, "challenge")[0]); isPlain(c) {
+		return plainAnswer(c)
 	}
 	return nil
 }

@@ -32,17 +32,27 @@ func TestProvidersPage(t *testing.T) {
 
 func TestSetups(t *testing.T) {
 	for _, p := range Describe() {
-		if p.Title == "" || p.Paste == "" || p.Find == "" || p.Secret == "" {
+		if p.Title == "" || p.Paste == "" || p.Find == "" || p.Secret == "" || p.Retries == "" || len(p.Sources) == 0 || p.Sources[0] == "" {
 			t.Errorf("%s: nothing says how to set it up: %+v", p.Name, p)
 		}
-	}
-	for name := range notes {
-		if _, ok := setups[name]; !ok {
-			t.Errorf("there is a note on %s, which is no provider", name)
+		switch p.Resigned {
+		case "yes", "no", notKnown:
+			if p.Tolerance == 0 && p.Name != "hmac" && p.Name != "google-oidc" {
+				t.Errorf("%s: no time is checked, so it is of no matter whether retries are signed anew", p.Name)
+			}
+		case noTime:
+			if p.Tolerance > 0 {
+				t.Errorf("%s: a time is checked, and nothing says whether retries are signed anew", p.Name)
+			}
+		default:
+			t.Errorf("%s: signed anew: %q", p.Name, p.Resigned)
 		}
 	}
 	if len(setups) != len(Providers()) {
 		t.Errorf("%d setups of %d providers", len(setups), len(Providers()))
+	}
+	if len(setups) < 60 {
+		t.Errorf("%d providers, fewer than 60", len(setups))
 	}
 }
 
@@ -61,13 +71,26 @@ Paste the endpoint's ` + "`ingest_url`" + ` where the table says, and give Kapse
 
 Where a time is signed, requests that were signed longer ago than the tolerance are refused, and those signed more than 5 minutes (or the tolerance, if that is shorter) ahead of Kapsel's clock; ` + "`verification.tolerance`" + ` changes it, up to 96 hours. Where a provider's retries keep the time of the first attempt, the tolerance covers them all. Challenges by which a provider makes sure that the URL is yours are answered, and are no events. Where there is a delivery id, a repeated delivery is a duplicate without anything to set.
 
-| provider | name | paste the URL at | secret | found at | header | tolerance | challenge | delivery id | note |
+## Setting up
+
+| provider | name | paste the URL at | secret | found at |
+| --- | --- | --- | --- | --- |
+`)
+	for _, p := range Describe() {
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find)
+	}
+	b.WriteString(`
+## What is checked, and what providers do
+
+"Re-signed on retry" says whether a provider signs a request anew, with a new time, when it sends it again. Where it does not, the tolerance covers the whole schedule of retries, and what keeps an old request from being used again is its signed content, which Kapsel remembers for 96 hours. Where nobody says it in public, it is "not known": if retries are refused, raise the tolerance. Where a page does not say it, a schedule is what users report.
+
+| name | header | tolerance | retry schedule | re-signed on retry | challenge | delivery id | its 200 holds | note | sources |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `)
 	for _, p := range Describe() {
 		tolerance, challenge := "", ""
 		if p.Tolerance > 0 {
-			tolerance = strings.TrimSuffix(p.Tolerance.String(), "0s")
+			tolerance = strings.Replace(strings.TrimSuffix(p.Tolerance.String(), "0s"), "h0m", "h", 1)
 		}
 		if p.Handshake {
 			challenge = "answered"
@@ -77,10 +100,26 @@ Where a time is signed, requests that were signed longer ago than the tolerance 
 			delivery = "`" + p.DeliveryIn + "` in the body"
 		}
 		header := "in the body"
-		if len(p.Headers) > 0 {
+		switch {
+		case p.Name == "token":
+			header = "as `in` says"
+		case len(p.Headers) > 2:
+			header = code(p.Headers[:2]) + ", …"
+		case len(p.Headers) > 0:
 			header = code(p.Headers)
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", p.Title, p.Name, p.Paste, p.Secret, p.Find, header, tolerance, challenge, delivery, p.Note)
+		holds := ""
+		if a := p.Answer; a != nil {
+			holds = strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, orNothing(string(a.Body))))
+		}
+		var sources []string
+		for i, source := range p.Sources {
+			if strings.Contains(source, ".") {
+				source = fmt.Sprintf("[%d](https://%s)", i+1, source)
+			}
+			sources = append(sources, source)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", p.Name, header, tolerance, p.Retries, p.Resigned, challenge, delivery, holds, p.Note, strings.Join(sources, ", "))
 	}
 	b.WriteString(`
 Where the URL is signed too, set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provider was given. Where the body is not signed, or only a checksum of it, the connection's TLS is what keeps it. Where a provider names no tolerance, the one in the table is Kapsel's choice.
@@ -126,6 +165,14 @@ A secret that the sender puts into a request as it is, is checked by the provide
 ## Secrets that are sent as they are
 
 `
+
+// orNothing is a body in code, or that there is none.
+func orNothing(body string) string {
+	if body == "" {
+		return "and nothing"
+	}
+	return "`" + body + "`"
+}
 
 func code(names []string) string {
 	if len(names) == 0 {

@@ -3,6 +3,9 @@ package signature
 import (
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
+	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -10,7 +13,8 @@ import (
 type preset struct {
 	secret     string        // what its secret is called, for people
 	read       reader        // nil: readHeaders
-	headers    []headers     // the first whose signature the request has counts
+	headers    []headers     // the first whose signature the request has counts …
+	several    bool          // … or each of them, with the time and the id of the first
 	format     format        // of the signature header; nil: plain
 	prefix     string        // of a plain signature
 	unit       unit          // of the signed time
@@ -26,7 +30,8 @@ type preset struct {
 	sharedQuery []string                             // parameters of the query that may
 	delivery    []string                             // headers that name a delivery, the same when it is sent again
 	deliveryIn  inBody                               // where the signed body does
-	handshake   func(v *Verifier, r Request) *Answer // nil: the provider has none
+	handshake   func(v *Verifier, r Request) *Answer // nil: the provider has none, or none that is signed
+	unsigned    func(v *Verifier, r Request) *Answer // as handshake, for a POST that nobody signs; nil: none
 	accepted    *Answer                              // nil: the usual one
 }
 
@@ -39,6 +44,18 @@ var (
 	sha256Hex    = textKey(sha256.New, inHex)
 	sha256Base64 = textKey(sha256.New, inBase64)
 )
+
+// What a provider makes something of is answered with nothing that could mean anything.
+var (
+	empty       = &Answer{Status: 200}
+	emptyObject = &Answer{Status: 200, ContentType: "application/json", Body: []byte("{}")}
+)
+
+// answering is a preset whose 200 holds something else than the usual body.
+func answering(a *Answer, p *preset) *preset {
+	p.accepted = a
+	return p
+}
 
 // presets are the providers by name, each with the page that says how it signs. "hmac" is
 // made by hmacPreset.
@@ -63,12 +80,12 @@ var presets = map[string]*preset{
 		key:      sha256Hex,
 		delivery: []string{"X-Github-Delivery"},
 	},
-	// shopify.dev/docs/apps/build/webhooks/subscribe/https
+	// shopify.dev/docs/apps/build/webhooks/subscribe/https; Events webhooks have names without X-.
 	"shopify": {
 		secret:   "the app's client secret",
-		headers:  []headers{{signature: "X-Shopify-Hmac-Sha256"}},
+		headers:  []headers{{signature: "Shopify-Hmac-Sha256"}, {signature: "X-Shopify-Hmac-Sha256"}},
 		key:      sha256Base64,
-		delivery: []string{"X-Shopify-Webhook-Id"},
+		delivery: []string{"Shopify-Webhook-Id", "X-Shopify-Webhook-Id"},
 	},
 	// docs.slack.dev/authentication/verifying-requests-from-slack
 	"slack": {
@@ -80,6 +97,7 @@ var presets = map[string]*preset{
 		key:        sha256Hex,
 		handshake:  slackHandshake,
 		deliveryIn: at("$.event_id"),
+		accepted:   empty, // a body is an answer to a command, or an error to a view_submission
 	},
 	// www.twilio.com/docs/usage/security#validating-requests
 	"twilio": {
@@ -202,7 +220,7 @@ var presets = map[string]*preset{
 		headers:    []headers{{signature: "X-Hub-Signature"}},
 		prefix:     "sha1=",
 		key:        textKey(sha1.New, inHex),
-		handshake:  intercomHandshake,
+		handshake:  probe(http.MethodHead),
 		deliveryIn: at("$.id"),
 	},
 	// documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks. Only the
@@ -231,7 +249,7 @@ var presets = map[string]*preset{
 		headers:   []headers{{signature: "X-Xero-Signature"}},
 		key:       sha256Base64,
 		handshake: xeroHandshake,
-		accepted:  &Answer{Status: 200},
+		accepted:  empty,
 	},
 	// developers.facebook.com/docs/graph-api/webhooks/getting-started
 	"meta": {
@@ -260,6 +278,7 @@ var presets = map[string]*preset{
 		shared:     []string{"Authorization"},
 		handshake:  oktaHandshake,
 		deliveryIn: at("$.eventId"),
+		accepted:   empty,
 	},
 	// developer.zendesk.com/documentation/webhooks/verifying
 	"zendesk": {
@@ -280,13 +299,324 @@ var presets = map[string]*preset{
 		delivery: []string{"X-Gitea-Delivery", "X-Forgejo-Delivery"},
 	},
 
+	// developer.pagerduty.com/docs/verifying-webhook-signatures. Two signatures while a secret changes.
+	"pagerduty": {
+		secret:     "the subscription's signing secret",
+		headers:    []headers{{signature: "X-Pagerduty-Signature"}},
+		format:     list,
+		prefix:     "v1=",
+		key:        sha256Hex,
+		deliveryIn: at("$.event.id"),
+	},
+	// developer.calendly.com/api-docs/webhook-signatures
+	"calendly": {
+		secret:    "the subscription's signing key",
+		headers:   []headers{{signature: "Calendly-Webhook-Signature"}},
+		format:    pairs(",", "t", "v1"),
+		tolerance: fiveMinutes,
+		content:   template("{time}.{body}"),
+		key:       sha256Hex,
+		anySpace:  true, // who makes the subscription chooses the key
+	},
+	// workos.com/docs/events/data-syncing/webhooks; github.com/workos/workos-node. The time is in milliseconds.
+	"workos": {
+		secret:     "the endpoint's secret",
+		headers:    []headers{{signature: "Workos-Signature"}},
+		format:     pairs(",", "t", "v1"),
+		unit:       millis,
+		tolerance:  fiveMinutes,
+		content:    template("{time}.{body}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.id"),
+	},
+	// developer.atlassian.com/cloud/jira/platform/webhooks#securing-admin-webhooks
+	"atlassian": {
+		secret:   "the webhook's secret",
+		headers:  []headers{{signature: "X-Hub-Signature"}},
+		prefix:   "sha256=",
+		key:      sha256Hex,
+		anySpace: true,
+		delivery: []string{"X-Atlassian-Webhook-Identifier"},
+	},
+	// www.dropbox.com/developers/reference/webhooks
+	"dropbox": {
+		secret:    "the app's secret",
+		headers:   []headers{{signature: "X-Dropbox-Signature"}},
+		key:       sha256Hex,
+		handshake: echoQuery("challenge"),
+	},
+	// developer.atlassian.com/cloud/trello/guides/rest-api/webhooks
+	"trello": {
+		secret:     "the application's secret",
+		headers:    []headers{{signature: "X-Trello-Webhook"}},
+		content:    template("{body}{url}"),
+		key:        textKey(sha1.New, inBase64),
+		handshake:  probe(http.MethodHead),
+		deliveryIn: at("$.action.id"),
+	},
+	// airtable.com/developers/web/api/webhooks-overview
+	"airtable": {
+		secret:   "the webhook's macSecretBase64",
+		headers:  []headers{{signature: "X-Airtable-Content-Mac"}},
+		prefix:   "hmac-sha256=",
+		key:      decodedKey(sha256.New, inHex, keyEncodings["base64"]),
+		accepted: empty,
+	},
+	// developer.box.com/guides/webhooks/v2/signatures-v2. Each of two keys signs.
+	"box": {
+		secret: "the primary or the secondary signature key, or both as two secrets",
+		headers: []headers{
+			{signature: "Box-Signature-Primary", time: "Box-Delivery-Timestamp"},
+			{signature: "Box-Signature-Secondary", time: "Box-Delivery-Timestamp"},
+		},
+		several:   true,
+		unit:      rfc3339,
+		tolerance: 10 * time.Minute,
+		content:   template("{body}{time}"),
+		key:       sha256Base64,
+		delivery:  []string{"Box-Delivery-Id"},
+	},
+	// woocommerce.com/document/webhooks
+	"woocommerce": {
+		secret:   "the webhook's secret",
+		headers:  []headers{{signature: "X-Wc-Webhook-Signature"}},
+		key:      sha256Base64,
+		anySpace: true,
+		unsigned: woocommercePing,
+		delivery: []string{"X-Wc-Webhook-Delivery-Id"},
+	},
+	// mailchimp.com/developer/transactional/guides/track-respond-activity-webhooks#authenticating-webhook-requests
+	"mailchimp": {
+		secret:    "the webhook's authentication key",
+		headers:   []headers{{signature: "X-Mandrill-Signature"}},
+		content:   mailchimpContent,
+		key:       textKey(sha1.New, inBase64),
+		handshake: probe(http.MethodHead, http.MethodGet),
+		unsigned:  mailchimpTest,
+	},
+	// core.telegram.org/bots/api#setwebhook
+	"telegram": {
+		secret:     "the secret_token given to setWebhook",
+		read:       readToken,
+		headers:    []headers{{signature: "X-Telegram-Bot-Api-Secret-Token"}},
+		key:        tokenSecret,
+		shared:     []string{"X-Telegram-Bot-Api-Secret-Token"},
+		deliveryIn: at("$.update_id"),
+		accepted:   empty, // a body could be a call of the Bot API
+	},
+	// www.typeform.com/developers/webhooks/secure-your-webhooks
+	"typeform": {
+		secret:     "the webhook's secret",
+		headers:    []headers{{signature: "Typeform-Signature"}},
+		prefix:     "sha256=",
+		key:        sha256Base64,
+		anySpace:   true,
+		deliveryIn: at("$.event_id"),
+	},
+	// vercel.com/docs/webhooks/webhooks-api
+	"vercel": {
+		secret:     "the webhook's secret, or the integration's client secret",
+		headers:    []headers{{signature: "X-Vercel-Signature"}},
+		key:        textKey(sha1.New, inHex),
+		deliveryIn: at("$.id"),
+	},
+	// docs.sentry.io/organization/integrations/integration-platform/webhooks
+	"sentry": {
+		secret:   "the integration's client secret",
+		headers:  []headers{{signature: "Sentry-Hook-Signature"}},
+		key:      sha256Hex,
+		delivery: []string{"Request-Id"},
+	},
+	// docs.lemonsqueezy.com/help/webhooks/signing-requests
+	"lemonsqueezy": {
+		secret:   "the webhook's signing secret",
+		headers:  []headers{{signature: "X-Signature"}},
+		key:      sha256Hex,
+		anySpace: true,
+	},
+	// razorpay.com/docs/webhooks/validate-test
+	"razorpay": {
+		secret:   "the webhook's secret",
+		headers:  []headers{{signature: "X-Razorpay-Signature"}},
+		key:      sha256Hex,
+		anySpace: true,
+		delivery: []string{"X-Razorpay-Event-Id"},
+	},
+	// developers.docusign.com/platform/webhooks/connect/validate. One header for each key of the account.
+	"docusign": {
+		secret:  "a Connect HMAC key",
+		headers: numbered("X-Docusign-Signature-", maxSignatures),
+		several: true,
+		key:     sha256Base64,
+	},
+	// www.alchemy.com/docs/reference/notify-api-quickstart
+	"alchemy": {
+		secret:     "the webhook's signing key",
+		headers:    []headers{{signature: "X-Alchemy-Signature"}},
+		key:        sha256Hex,
+		deliveryIn: at("$.id"),
+	},
+	// learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/add-outgoing-webhook
+	"microsoft-teams": {
+		secret:  "the outgoing webhook's security token, in base64",
+		headers: []headers{{signature: "Authorization"}},
+		prefix:  "HMAC ",
+		key:     decodedKey(sha256.New, inBase64, keyEncodings["base64"]),
+	},
+	// learn.microsoft.com/graph/change-notifications-delivery-webhooks. Nothing is signed: the
+	// clientState in the body is the secret.
+	"microsoft-graph": {
+		secret:   "the subscription's clientState",
+		read:     readGraph,
+		key:      tokenSecret,
+		anySpace: true,
+		unsigned: echoEmpty("validationToken"),
+		accepted: &Answer{Status: 202},
+	},
+	// github.com/cloudevents/spec, http-webhook.md: an access token and a handshake by OPTIONS.
+	"cloudevents": cloudEvents(),
+	// learn.microsoft.com/azure/event-grid/end-point-validation-event-grid-events-schema
+	"azure-event-grid": cloudEvents(),
+	// www.w3.org/TR/websub
+	"websub": {
+		secret:    "the hub.secret of the subscription",
+		headers:   []headers{{signature: "X-Hub-Signature"}},
+		format:    method,
+		key:       methodKey,
+		anySpace:  true,
+		handshake: websubHandshake,
+	},
+	// dev.twitch.tv/docs/eventsub/handling-webhook-events
+	"twitch": {
+		secret: "the subscription's secret",
+		headers: []headers{{
+			signature: "Twitch-Eventsub-Message-Signature",
+			id:        "Twitch-Eventsub-Message-Id",
+			time:      "Twitch-Eventsub-Message-Timestamp",
+		}},
+		prefix:    "sha256=",
+		unit:      rfc3339,
+		tolerance: 10 * time.Minute,
+		content:   template("{id}{time}{body}"),
+		key:       sha256Hex,
+		anySpace:  true,
+		handshake: twitchHandshake,
+		delivery:  []string{"Twitch-Eventsub-Message-Id"},
+	},
+	// developers.webflow.com/data/docs/working-with-webhooks#validating-request-signatures
+	"webflow": {
+		secret:    "the webhook's secret key, or the app's client secret",
+		headers:   []headers{{signature: "X-Webflow-Signature", time: "X-Webflow-Timestamp"}},
+		unit:      millis,
+		tolerance: fiveMinutes,
+		content:   template("{time}:{body}"),
+		key:       sha256Hex,
+	},
+	// paystack.com/docs/payments/webhooks#verify-event-origin
+	"paystack": {
+		secret:  "the account's secret key (sk_…)",
+		headers: []headers{{signature: "X-Paystack-Signature"}},
+		key:     textKey(sha512.New, inHex),
+	},
+	// developer.gocardless.com/getting-started/staying-up-to-date-with-webhooks
+	"gocardless": {
+		secret:   "the webhook endpoint's secret",
+		headers:  []headers{{signature: "Webhook-Signature"}},
+		key:      sha256Hex,
+		anySpace: true,
+	},
+	// circleci.com/docs/webhooks#validate-webhooks
+	"circleci": {
+		secret:     "the webhook's secret token",
+		headers:    []headers{{signature: "Circleci-Signature"}},
+		format:     list,
+		prefix:     "v1=",
+		key:        sha256Hex,
+		anySpace:   true,
+		deliveryIn: at("$.id"),
+	},
+	// www.mux.com/docs/core/verify-webhook-signatures
+	"mux": {
+		secret:     "the webhook's signing secret",
+		headers:    []headers{{signature: "Mux-Signature"}},
+		format:     pairs(",", "t", "v1"),
+		tolerance:  fiveMinutes,
+		content:    template("{time}.{body}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.id"),
+	},
+	// github.com/sanity-io/webhook-toolkit. The time is in milliseconds.
+	"sanity": {
+		secret:    "the webhook's secret",
+		headers:   []headers{{signature: "Sanity-Webhook-Signature"}},
+		format:    pairs(",", "t", "v1"),
+		unit:      millis,
+		tolerance: fiveMinutes,
+		content:   template("{time}.{body}"),
+		key:       textKey(sha256.New, inBase64URL),
+		anySpace:  true,
+	},
+	// buildkite.com/docs/apis/webhooks#webhook-signature
+	"buildkite": {
+		secret:    "the notification service's token",
+		headers:   []headers{{signature: "X-Buildkite-Signature"}},
+		format:    pairs(",", "timestamp", "signature"),
+		tolerance: fiveMinutes,
+		content:   template("{time}.{body}"),
+		key:       sha256Hex,
+	},
+	// elevenlabs.io/docs/product-guides/administration/webhooks#authentication
+	"elevenlabs": {
+		secret:    "the webhook's secret (wsec_…)",
+		headers:   []headers{{signature: "Elevenlabs-Signature"}},
+		format:    pairs(",", "t", "v0"),
+		tolerance: 30 * time.Minute,
+		content:   template("{time}.{body}"),
+		key:       sha256Hex,
+	},
+	// docs.customer.io/journeys/webhooks#securely-verify-requests
+	"customerio": {
+		secret:     "the webhook's signing key",
+		headers:    []headers{{signature: "X-Cio-Signature", time: "X-Cio-Timestamp"}},
+		tolerance:  fiveMinutes,
+		content:    template("v0:{time}:{body}"),
+		key:        sha256Hex,
+		deliveryIn: at("$.event_id"),
+	},
+	// developer.nylas.com/docs/v3/notifications
+	"nylas": {
+		secret:     "the webhook's secret",
+		headers:    []headers{{signature: "X-Nylas-Signature"}},
+		key:        sha256Hex,
+		handshake:  echoQuery("challenge"),
+		deliveryIn: at("$.id"),
+	},
+	// postmarkapp.com/developer/webhooks/webhooks-overview#protecting-your-webhook
+	"postmark": {
+		secret:   "the user, a colon and the password that the URL has",
+		read:     readBasic,
+		headers:  []headers{{signature: "Authorization"}},
+		key:      tokenSecret,
+		anySpace: true,
+		shared:   []string{"Authorization"},
+	},
+	// developers.google.com/workspace/calendar/api/guides/push
+	"google-calendar": {
+		secret:   "the channel's token",
+		read:     readToken,
+		headers:  []headers{{signature: "X-Goog-Channel-Token"}},
+		key:      tokenSecret,
+		anySpace: true,
+		shared:   []string{"X-Goog-Channel-Token"},
+	},
+
 	"standard-webhooks": standard(),
-	"svix":              standard(), // docs.svix.com/receiving/verifying-payloads/how-manual
-	"openai":            standard(), // platform.openai.com/docs/guides/webhooks
-	"clerk":             standard(), // clerk.com/docs/webhooks/overview
-	"resend":            standard(), // resend.com/docs/dashboard/webhooks/verify-webhooks-requests
-	"replicate":         standard(), // replicate.com/docs/topics/webhooks/verify-webhook
-	"supabase":          standard(), // supabase.com/docs/guides/auth/auth-hooks
+	"svix":              standard(),                         // docs.svix.com/receiving/verifying-payloads/how-manual
+	"openai":            standard(),                         // platform.openai.com/docs/guides/webhooks
+	"clerk":             standard(),                         // clerk.com/docs/webhooks/overview
+	"resend":            standard(),                         // resend.com/docs/dashboard/webhooks/verify-webhooks-requests
+	"replicate":         standard(),                         // replicate.com/docs/topics/webhooks/verify-webhook
+	"supabase":          answering(emptyObject, standard()), // a hook's answer has a meaning: supabase.com/docs/guides/auth/auth-hooks
 }
 
 // standard is Standard Webhooks 1.0 (github.com/standard-webhooks/standard-webhooks), under
@@ -304,6 +634,28 @@ func standard() *preset {
 		key:       standardKey,
 		delivery:  []string{"Webhook-Id", "Svix-Id"},
 	}
+}
+
+// cloudEvents is the HTTP webhook of CloudEvents: an access token, in Authorization or in the query.
+func cloudEvents() *preset {
+	return &preset{
+		secret:      "the access token",
+		read:        readAccessToken,
+		headers:     []headers{{signature: "Authorization"}},
+		key:         tokenSecret,
+		anySpace:    true,
+		shared:      []string{"Authorization"},
+		sharedQuery: []string{"access_token"},
+		handshake:   cloudEventsHandshake,
+	}
+}
+
+// numbered are headers whose names end in 1, 2, …, n.
+func numbered(name string, n int) (list []headers) {
+	for i := 1; i <= n; i++ {
+		list = append(list, headers{signature: name + strconv.Itoa(i)})
+	}
+	return list
 }
 
 // init fills in what presets leave out.

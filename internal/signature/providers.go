@@ -80,14 +80,10 @@ func twilioContent(r Request, m *message) error {
 		return refuse("the request's URL is not known")
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
-		var form [][2][]byte
-		for pair, err := range formPairs(r.Body, nil) {
-			if err != nil {
-				return refuse("the body cannot be read: %v", err)
-			}
-			form = append(form, pair)
+		form, err := sortedForm(r.Body)
+		if err != nil {
+			return err
 		}
-		slices.SortFunc(form, byName)
 		for i, pair := range form {
 			if i == 0 || byName(form[i-1], pair) != 0 {
 				m.fields = append(m.fields, pair[0], pair[1])
@@ -111,6 +107,79 @@ func twilioContent(r Request, m *message) error {
 		return refuse("the body is not the one that bodySHA256 in the URL was made of")
 	}
 	return nil
+}
+
+// sortedForm are the fields of a form by name.
+func sortedForm(body []byte) (form [][2][]byte, err error) {
+	for pair, err := range formPairs(body, nil) {
+		if err != nil {
+			return nil, refuse("the body cannot be read: %v", err)
+		}
+		form = append(form, pair)
+	}
+	slices.SortFunc(form, byName)
+	return form, nil
+}
+
+// mailchimpContent is the URL and the fields of the form by name, without separators.
+func mailchimpContent(r Request, m *message) error {
+	form, err := sortedForm(r.Body)
+	if err != nil {
+		return err
+	}
+	m.head = append(m.head, r.URL...)
+	for _, pair := range form {
+		m.fields = append(m.fields, pair[0], pair[1])
+	}
+	return nil
+}
+
+// Bounds of a request of Microsoft Graph, which has some tens of notifications with at most
+// 255 characters of clientState.
+const (
+	maxGraphItems  = 1_000
+	maxClientState = 512 // bytes, as it is written
+)
+
+// readGraph reads the clientState of each notification: all must be the secret. They are in
+// the body, which is stored and sent along as it came.
+func readGraph(_ *preset, r Request, m *message) error {
+	fields, err := kapsel.Members(r.Body, "value")
+	if err != nil {
+		return refuse("the body cannot be read: %v", err)
+	}
+	n := 0
+	for item, err := range kapsel.Elements(fields[0]) {
+		if n++; err != nil || n > maxGraphItems {
+			return refuse("the body has no list of 1 to %d notifications", maxGraphItems)
+		}
+		state, err := kapsel.Members(item, "clientState")
+		if err != nil {
+			return refuse("a notification cannot be read: %v", err)
+		}
+		value := ""
+		if len(state[0]) <= maxClientState {
+			value = text(state[0])
+		}
+		if n > 1 && !sameToken(m.signatures[0].text, value) {
+			return refuse("the notifications have clientStates that differ")
+		}
+		m.n = 0
+		m.add(versionToken, value)
+	}
+	if n == 0 {
+		return refuse("the body has no list of 1 to %d notifications", maxGraphItems)
+	}
+	return nil
+}
+
+// readAccessToken reads the access token of a CloudEvents webhook: in Authorization, or else
+// in the query.
+func readAccessToken(p *preset, r Request, m *message) error {
+	if _, ok := r.Header["Authorization"]; ok {
+		return readToken(p, r, m)
+	}
+	return readQuery(p, r, m)
 }
 
 // byName orders the fields of a form by name, and those of one name by value.

@@ -30,12 +30,18 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 			t.Errorf("%s has no origin", v.name)
 		}
 	}
-	own := map[string]string{ // these have vectors by OpenSSL
-		"intercom": "it publishes neither a vector nor a library that checks signatures",
-		"xero":     "it publishes neither a vector nor a library that checks signatures",
-		"zendesk":  "it publishes neither a vector nor a library that checks signatures",
-		"okta":     "it sends its secret and signs nothing",
-		"token":    "it sends its secret and signs nothing",
+	// These have vectors by OpenSSL.
+	const (
+		noLibrary = "it publishes neither a vector nor a library that checks signatures"
+		noSigning = "it sends its secret and signs nothing"
+	)
+	own := map[string]string{}
+	for _, name := range strings.Fields(`intercom xero zendesk airtable alchemy atlassian buildkite calendly circleci customerio docusign dropbox
+		lemonsqueezy mailchimp microsoft-teams nylas pagerduty paystack sentry trello twitch typeform vercel webflow websub woocommerce`) {
+		own[name] = noLibrary
+	}
+	for _, name := range strings.Fields(`okta token azure-event-grid cloudevents google-calendar microsoft-graph postmark telegram`) {
+		own[name] = noSigning
 	}
 	for _, name := range Providers() {
 		if have[name] == (own[name] != "") {
@@ -52,9 +58,12 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 			t.Errorf("%s accepts an empty secret", name)
 		}
 	}
-	// The contract's list.
+	// The first two lines are names that others rely on.
 	want := strings.Fields(`hmac stripe github shopify slack twilio sendgrid square paypal paddle linear standard-webhooks svix zoom discord
-		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea token`)
+		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea token
+		microsoft-graph cloudevents telegram pagerduty calendly workos atlassian dropbox trello airtable box woocommerce mailchimp
+		typeform vercel sentry lemonsqueezy razorpay docusign alchemy
+		azure-event-grid buildkite circleci customerio elevenlabs gocardless google-calendar microsoft-teams mux nylas paystack postmark sanity twitch webflow websub`)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, Providers()); diff != "" {
 		t.Errorf("Providers (-want +got):\n%s", diff)
@@ -67,7 +76,7 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("%d of %d providers", len(list), len(Providers()))
 	}
 	for _, p := range list {
-		if p.Secret == "" || p.Headers == nil && p.Name != "mailgun" && p.Name != "token" {
+		if p.Secret == "" || p.Headers == nil && !slices.Contains([]string{"mailgun", "token", "microsoft-graph"}, p.Name) {
 			t.Errorf("%+v lacks something", p)
 		}
 	}
@@ -76,6 +85,8 @@ func TestDescribe(t *testing.T) {
 		Name: "slack", Title: "Slack", Paste: "the app, Event Subscriptions, Request URL",
 		Secret: "the app's signing secret", Find: "the signing secret, under Basic Information",
 		Headers: []string{"X-Slack-Signature"}, Tolerance: 5 * time.Minute, Handshake: true, DeliveryIn: "$.event_id",
+		Note: "answered with an empty body: Slack shows what a body says", Retries: "at once, 1 min, 5 min", Resigned: "yes",
+		Sources: []string{"docs.slack.dev/authentication/verifying-requests-from-slack"}, Answer: &Answer{Status: 200},
 	}
 	if diff := cmp.Diff(want, list[i]); diff != "" {
 		t.Errorf("slack (-want +got):\n%s", diff)
@@ -372,6 +383,18 @@ func TestHandshakes(t *testing.T) {
 		{"x", "consumer-secret", get("crc_token="), nil},
 		{"x", "consumer-secret", get(""), nil},
 
+		{"twitch", "s", post(`{"challenge":"c-1","subscription":{"id":"1","a":[]}}`, "Twitch-Eventsub-Message-Type", "webhook_callback_verification"), answer(200, plain, "c-1")},
+		{"twitch", "s", post(`{"challenge":"c-1"}`, "Twitch-Eventsub-Message-Type", "notification"), nil},
+		{"dropbox", "s", get("challenge=c-1"), answer(200, plain, "c-1")},
+		{"dropbox", "s", get("challenge=%0a"), nil},
+		{"dropbox", "s", post("", "X", "y"), nil},
+		{"websub", "s", get("hub.mode=subscribe&hub.topic=t&hub.challenge=c"), answer(200, plain, "c")},
+		{"websub", "s", get("hub.mode=subscribe&hub.challenge=c"), nil},
+		{"websub", "s", get("hub.mode=unsubscribe&hub.topic=t&hub.challenge=c"), nil},
+		{"cloudevents", "s", post(`[{"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","data":{"validationCode":"c","validationUrl":"https://x"}}]`), answer(200, "application/json", `{"validationResponse":"c"}`)},
+		{"cloudevents", "s", post(`[{"eventType":"Other","data":{"validationCode":"c"}}]`), nil},
+		{"cloudevents", "s", get("", "Webhook-Request-Origin", "x"), nil},
+
 		{"okta", "s", get("", "X-Okta-Verification-Challenge", "c-1"), answer(200, "application/json", `{"verification":"c-1"}`)},
 		{"okta", "s", get(""), nil},
 		{"okta", "s", post("{}", "X-Okta-Verification-Challenge", "c-1"), nil},
@@ -386,6 +409,47 @@ func TestHandshakes(t *testing.T) {
 		if diff := cmp.Diff(tt.want, ver.Handshake(tt.r)); diff != "" {
 			t.Errorf("%s: %s %s %s (-want +got):\n%s", tt.provider, tt.r.Method, tt.r.URL, tt.r.Body, diff)
 		}
+	}
+}
+
+// TestUnsigned: challenges that nobody signs are answered before a signature is asked for, and
+// nothing that could be an event is one.
+func TestUnsigned(t *testing.T) {
+	for _, tt := range []struct {
+		provider, method, query, body string
+		status                        int // 0: it is no challenge
+		text                          string
+	}{
+		{"microsoft-graph", "POST", "validationToken=a+b", "", 200, "a b"},
+		{"microsoft-graph", "POST", "validationToken=" + strings.Repeat("a", maxHandshake+1), "", 0, ""},
+		{"microsoft-graph", "POST", "validationToken=a%0d%0aX:b", "", 0, ""},
+		{"microsoft-graph", "POST", "validationToken=a", "{}", 0, ""},
+		{"microsoft-graph", "GET", "validationToken=a", "", 0, ""},
+		{"woocommerce", "POST", "", "webhook_id=1", 200, ""},
+		{"woocommerce", "POST", "", "webhook_id=", 0, ""},
+		{"woocommerce", "POST", "", "webhook_id=1x", 0, ""},
+		{"woocommerce", "POST", "", "webhook_id=" + strings.Repeat("1", 60), 0, ""},
+		{"mailchimp", "POST", "", "mandrill_events=%5B%5D", 200, ""},
+		{"mailchimp", "POST", "", "mandrill_events=[]", 200, ""},
+		{"mailchimp", "POST", "", "mandrill_events=[{}]", 0, ""},
+		{"github", "POST", "validationToken=a", "", 0, ""},
+	} {
+		r := Request{Method: tt.method, URL: "https://hooks.example.com/ingest/ep_1?" + tt.query, Header: http.Header{}, Body: []byte(tt.body)}
+		a := verifier(t, kapsel.Verification{Provider: tt.provider}, "s").Unsigned(r)
+		switch {
+		case a == nil:
+			if tt.status != 0 {
+				t.Errorf("%+v: not answered", tt)
+			}
+		case a.Status != tt.status || string(a.Body) != tt.text || a.Header != nil:
+			t.Errorf("%+v: %+v", tt, a)
+		}
+	}
+	r := Request{Method: "OPTIONS", Header: http.Header{"Webhook-Request-Origin": {"a.example.com"}}}
+	a := verifier(t, kapsel.Verification{Provider: "cloudevents"}, "s").Handshake(r)
+	want := map[string]string{"Allow": "POST", "Webhook-Allowed-Origin": "a.example.com", "Webhook-Allowed-Rate": "*"}
+	if a == nil || a.Status != 200 || !cmp.Equal(a.Header, want) {
+		t.Errorf("cloudevents by OPTIONS: %+v", a)
 	}
 }
 
@@ -415,12 +479,18 @@ func TestVerifyToken(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	for provider, want := range map[string]*Answer{
-		"xero":    {Status: 200},
-		"discord": {Status: 204},
-		"twilio":  {Status: 200, ContentType: "text/xml", Body: []byte("<Response/>")},
-		"adyen":   {Status: 200, ContentType: "text/plain", Body: []byte("[accepted]")},
-		"github":  nil,
-		"none":    nil,
+		"xero":            {Status: 200},
+		"slack":           {Status: 200},
+		"okta":            {Status: 200},
+		"airtable":        {Status: 200},
+		"telegram":        {Status: 200},
+		"supabase":        {Status: 200, ContentType: "application/json", Body: []byte("{}")},
+		"microsoft-graph": {Status: 202},
+		"discord":         {Status: 204},
+		"twilio":          {Status: 200, ContentType: "text/xml", Body: []byte("<Response/>")},
+		"adyen":           {Status: 200, ContentType: "text/plain", Body: []byte("[accepted]")},
+		"github":          nil,
+		"none":            nil,
 	} {
 		if diff := cmp.Diff(want, Accepted(provider)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", provider, diff)

@@ -50,12 +50,16 @@ type Provider struct {
 	Secret     string        // what to give as a secret
 	Find       string        // where it is
 	Note       string        // what is peculiar, and what its documentation leaves open
-	Headers    []string      // that carry signatures; none: the body does
-	Tolerance  time.Duration // the default; 0: no time is signed
+	Headers    []string      // that carry signatures; none: the body or the query does
+	Tolerance  time.Duration // the default; 0: no time is checked
 	Handshake  bool          // it asks the endpoint to prove itself
 	DeliveryID []string      // headers that name a delivery, the same when it is sent again
 	DeliveryIn string        // where its JSON body does: a path; "": nowhere
-	Shared     []string      // SharedSecretHeader
+	Shared     []string      // SharedSecretHeaders
+	Retries    string        // when it sends again
+	Resigned   string        // whether that is signed anew: yes, no, not known, no time is checked
+	Sources    []string      // pages that say so
+	Answer     *Answer       // what its 200 holds; nil: the usual body
 }
 
 // Describe describes the providers that are built, in order, without None.
@@ -70,7 +74,13 @@ func Describe() []Provider {
 			p = tokenPreset(kapsel.Verification{In: "header:" + DefaultHeader})
 			p.headers = nil
 		}
-		about := Provider{Name: name, Title: setups[name].title, Paste: setups[name].paste, Find: setups[name].find, Note: notes[name], Secret: p.secret, Tolerance: p.tolerance, Handshake: p.handshake != nil, DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared}
+		s := setups[name]
+		about := Provider{
+			Name: name, Title: s.title, Paste: s.paste, Secret: p.secret, Find: s.find, Note: s.note,
+			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil,
+			DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared,
+			Retries: s.retries, Resigned: s.resigned, Sources: strings.Split(s.source, ", "), Answer: p.accepted,
+		}
 		for _, h := range p.headers {
 			about.Headers = append(about.Headers, h.signature)
 		}

@@ -38,6 +38,8 @@ func hostile(size int) map[string]Request {
 	add("escaped names", json, fill(`{`, `"\u0061":1,`, `"b":1}`))
 	add("many items", json, fill(`{"notificationItems":[`, `{"NotificationRequestItem":{}},`, `{}]}`))
 	add("big items", json, fill(`{"notificationItems":[{"NotificationRequestItem":{`, `"a":{"b":1},`, `"amount":{},"additionalData":{}}}]}`))
+	add("many notifications", json, fill(`{"value":[`, `{"clientState":"x"},`, `{}]}`))
+	add("long notifications", json, fill(`{"value":[`, `{"clientState":"`+strings.Repeat("x", 4_000)+`"},`, `{}]}`))
 	add("many fields", form, fill("a=1", "&a=1", ""))
 	add("empty fields", form, fill("&", "&", ""))
 	add("a long field", form, fill("token=", "x", ""))
@@ -105,6 +107,12 @@ func strangersTo(t testing.TB) map[string]*Verifier {
 	return all
 }
 
+// readers are the providers whose requests are read each in its own way.
+var readers = []string{
+	"github", "stripe", "slack", "standard-webhooks", "discord", "sendgrid", "paypal", "twilio", "hubspot", "mailgun", "mailchimp",
+	"adyen", "linear", "gitlab", "x", "microsoft-graph", "cloudevents", "websub", "docusign",
+}
+
 // TestStrangersWork holds what an unsigned body costs before it is refused to a bound that does
 // not depend on the body: nothing is built of what no check needs. Ed25519 needs its message
 // in one piece, and an escaped form is unescaped, which is a copy of the body each.
@@ -116,11 +124,11 @@ func TestStrangersWork(t *testing.T) {
 	bodies := hostile(size)
 	for _, provider := range slices.Sorted(maps.Keys(all)) {
 		ver := all[provider]
-		if provider == "openai" || provider == "clerk" || provider == "resend" || provider == "replicate" || provider == "supabase" {
-			continue // as svix
+		if !slices.Contains(readers, provider) {
+			continue // reads as one of them
 		}
 		limit := uint64(most)
-		if ver.name == "discord" || ver.name == "standard-webhooks" || ver.name == "twilio" {
+		if ver.name == "discord" || ver.name == "standard-webhooks" || ver.name == "twilio" || ver.name == "mailchimp" {
 			limit += size
 		}
 		for name, body := range bodies {

@@ -130,6 +130,9 @@ func TestBadInput_B71_Vectors(t *testing.T) {
 						if v.hex && bit == 5 && strings.ContainsRune("abcdef", rune(value[i])) {
 							continue // the same digit in upper case
 						}
+						if name == "Authorization" && v.unsigned && bit == 5 && i < strings.Index(value, " ") {
+							continue // the same scheme
+						}
 						verdict, err := ver.Verify(r, v.now())
 						refused(t, fmt.Sprintf("%s with bit %d of byte %d changed", name, bit, i), verdict, err)
 					}
@@ -206,6 +209,8 @@ func otherSecret(t *testing.T, v vector) string {
 		if rest, ok := strings.CutPrefix(v.secret, "whsec_"); ok {
 			return "whsec_" + base64.StdEncoding.EncodeToString(decode(rest))
 		}
+	case "airtable", "microsoft-teams":
+		return base64.StdEncoding.EncodeToString(decode(v.secret))
 	case "discord", "adyen":
 		return "00" + v.secret[2:]
 	case "sendgrid":
@@ -665,6 +670,9 @@ func TestDeliveryID(t *testing.T) {
 		{"intercom", `{"type":"notification_event","id":null}`, ""},
 		{"okta", `{"eventId":"b5a188b9","data":{}}`, "b5a188b9"},
 		{"mailgun", `{"signature":{"token":"t-1"},"event-data":{"id":"x"}}`, "t-1"},
+		{"pagerduty", `{"event":{"id":"p-1"}}`, "p-1"},
+		{"telegram", `{"update_id":12}`, "12"},
+		{"trello", `{"action":{"id":"a-1"}}`, "a-1"},
 		{"hmac", `{"id":"x"}`, ""}, {"none", `{"id":"x"}`, ""}, {"", "", ""}, {"no such", "", ""},
 	} {
 		if got := DeliveryID(tt.provider, header, []byte(tt.body)); got != tt.want {
