@@ -39,6 +39,8 @@ type EndpointConfig struct {
 	URL          string        `json:"url"`
 	Description  string        `json:"description,omitempty"`
 	Verification Verification  `json:"verification"`
+	Challenge    *Challenge    `json:"challenge,omitempty"` // nil: none but the provider's own
+	Probe        bool          `json:"probe,omitempty"`     // GET and HEAD are answered 200
 	Idempotency  Idempotency   `json:"idempotency"`
 	Retry        RetryPolicy   `json:"retry"`
 	RetryOn      []int         `json:"retry_on,omitempty"`
@@ -79,6 +81,13 @@ type Verification struct {
 	Decompress  bool   `json:"decompress,omitempty"`
 
 	In string `json:"in,omitempty"` // for provider "token" only: where the secret is
+}
+
+// Challenge says what a sender asks a URL before the first event, and how that is answered, for
+// senders that are no provider with a name.
+type Challenge struct {
+	From string `json:"from"` // query:NAME, json:$.NAME or header:NAME
+	To   string `json:"to"`   // body, json:NAME or header:NAME
 }
 
 // Idempotency says where an event's key comes from and how long it is remembered.

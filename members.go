@@ -84,29 +84,48 @@ func spells(raw []byte, name string) bool {
 	return len(raw) == 0 && name == ""
 }
 
+// MemberValues yields the JSON text of an object's values, one after the other. What is not a
+// JSON object yields an error in its place, after which nothing comes.
+func MemberValues(object []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		s := scanner{text: object}
+		s.values('{', (*scanner).name, errNoObject, yield)
+	}
+}
+
 // Elements yields the JSON text of the elements of an array, one after the other. What is not
 // a JSON array yields an error in its place, after which nothing comes.
 func Elements(array []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		s := scanner{text: array}
-		if !s.take('[') {
-			yield(nil, errNoArray)
+		s.values('[', func(*scanner) bool { return true }, errNoArray, yield)
+	}
+}
+
+// values yields what a document that begins with open holds, up to its end. before moves to a
+// value past what stands before it.
+func (s *scanner) values(open byte, before func(*scanner) bool, wrong error, yield func([]byte, error) bool) {
+	if !s.take(open) {
+		yield(nil, wrong)
+		return
+	}
+	for more := s.peek() != closing(open); more; more = s.take(',') {
+		if !before(s) {
+			yield(nil, wrong)
 			return
 		}
-		for more := s.peek() != ']'; more; more = s.take(',') {
-			s.peek()
-			start := s.pos
-			if !s.skip() {
-				yield(nil, errNoArray)
-				return
-			}
-			if !yield(s.text[start:s.pos], nil) {
-				return
-			}
+		s.peek()
+		start := s.pos
+		if !s.skip() {
+			yield(nil, wrong)
+			return
 		}
-		if !s.take(']') || s.peek() != 0 || s.pos < len(s.text) {
-			yield(nil, errNoArray)
+		if !yield(s.text[start:s.pos], nil) {
+			return
 		}
+	}
+	if !s.take(closing(open)) || s.peek() != 0 || s.pos < len(s.text) {
+		yield(nil, wrong)
 	}
 }
 

@@ -53,6 +53,24 @@ func TestElements(t *testing.T) {
 	}
 }
 
+func TestMemberValues(t *testing.T) {
+	for object, want := range map[string][]string{
+		`{}`: {}, ` { "a" : 1 , "a" : "x,y" , "b" : {"c":[]} } `: {"1", `"x,y"`, `{"c":[]}`},
+		`{"a":1`: nil, `{"a":1,}`: nil, `{1}`: nil, `{"a"}`: nil, `{"a":1}x`: nil, `[]`: nil, ``: nil,
+	} {
+		var failed error
+		got := []string{}
+		for value, err := range MemberValues([]byte(object)) {
+			if failed = err; err == nil {
+				got = append(got, string(value))
+			}
+		}
+		if (failed != nil) != (want == nil) || want != nil && !slices.Equal(got, want) {
+			t.Errorf("%q: %q, %v, want %q", object, got, failed, want)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	for value, want := range map[string]string{
 		`"a\u0062"`: "ab", ` "a" `: "a", `12.50`: "12.50", `-1e9`: "-1e9", `""`: "",

@@ -79,6 +79,14 @@ func ParsePath(s string) (Path, error) {
 	return p, nil
 }
 
+// Member returns the name of the member that the path leads to, if it has no other step.
+func (p Path) Member() (name string, ok bool) {
+	if len(p.steps) != 1 || p.steps[0].name == nil {
+		return "", false
+	}
+	return *p.steps[0].name, true
+}
+
 // nameLen is the length of the name that s begins with.
 func nameLen(s string) int {
 	for i, r := range s {

@@ -355,6 +355,12 @@ type AttemptCounts struct {
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
+// Challenge is in requests and answers.
+type Challenge struct {
+	From string `json:"from"` // query:NAME, json:$.NAME (a member of a small object of strings) or header:NAME
+	To   string `json:"to"`   // body (as text), json:NAME or, with the same header in from, header:NAME
+}
+
 // Circuit is in answers.
 type Circuit struct {
 	State     string     `json:"state"`              // open: nothing starts; half_open: one probe at a time; closed, open, half_open
@@ -415,6 +421,7 @@ type Endpoint struct {
 	DisabledReason  *string      `json:"disabled_reason"`     // gone: the destination answered 410; admin: the operator did
 	IngestURL       string       `json:"ingest_url"`          // Where the provider posts to
 	Verification    Verification `json:"verification"`        // How what comes in is checked; unverified without it
+	Probe           bool         `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
 	Idempotency     Idempotency  `json:"idempotency"`         // How duplicates are told
 	Retry           Retry        `json:"retry"`               // When a delivery is tried again
 	RetryOn         []int64      `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
@@ -428,6 +435,7 @@ type Endpoint struct {
 	Warnings        []string     `json:"warnings"`            // What its owner should know of it
 	CreatedAt       time.Time    `json:"created_at"`          // When it was made
 	UpdatedAt       time.Time    `json:"updated_at"`          // When it was last changed
+	Challenge       *Challenge   `json:"challenge,omitzero"`  // null: none but the provider's own
 	RateLimit       *RateLimit   `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
 }
 
@@ -435,11 +443,13 @@ type Endpoint struct {
 type EndpointInput struct {
 	Name         string              `json:"name"`                  // What people call it
 	URL          string              `json:"url"`                   // Where the webhooks go
+	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
 	Circuit      *CircuitPolicy      `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
 	Concurrency  *int64              `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
 	Description  *string             `json:"description,omitzero"`  // For people
 	Headers      *HeadersInput       `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
 	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
+	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	RateLimit    Optional[RateLimit] `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
 	Retry        *Retry              `json:"retry,omitzero"`        // When a delivery is tried again
 	RetryOn      []int64             `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx
@@ -450,12 +460,14 @@ type EndpointInput struct {
 
 // EndpointPatch is in requests.
 type EndpointPatch struct {
+	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
 	Circuit      Optional[CircuitPolicy]     `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
 	Concurrency  Optional[int64]             `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
 	Description  Optional[string]            `json:"description,omitzero"`  // For people
 	Headers      Optional[HeadersInput]      `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
 	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
 	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
+	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	RateLimit    Optional[RateLimit]         `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
 	Retry        Optional[Retry]             `json:"retry,omitzero"`        // When a delivery is tried again
 	RetryOn      Optional[[]int64]           `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx

@@ -22,6 +22,8 @@ type EndpointInput struct {
 	URL          string            `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
 	Description  string            `json:"description" required:"false" maxLength:"2000"`
 	Verification VerificationInput `json:"verification" required:"false"`
+	Challenge    *Challenge        `json:"challenge" required:"false" doc:"For the providers none, hmac and token: what the sender asks the URL before the first event"`
+	Probe        bool              `json:"probe" required:"false" doc:"For the providers none, hmac and token: GET and HEAD are answered 200, with nothing"`
 	Idempotency  Idempotency       `json:"idempotency" required:"false"`
 	Retry        Retry             `json:"retry" required:"false"`
 	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
@@ -56,6 +58,12 @@ type VerificationInput struct {
 	KeyEncoding string       `json:"key_encoding" required:"false" enum:"text,hex,base64" doc:"For hmac: how the secret is written"`
 	Decompress  bool         `json:"decompress" required:"false" doc:"For hmac: a body with a Content-Encoding is signed as it is when decoded"`
 	In          string       `json:"in" required:"false" doc:"For token: where the secret is, header:NAME, basic or query:NAME"`
+}
+
+// Challenge is where a sender's challenge is, and where the answer has it.
+type Challenge struct {
+	From string `json:"from" doc:"query:NAME, json:$.NAME (a member of a small object of strings) or header:NAME"`
+	To   string `json:"to" doc:"body (as text), json:NAME or, with the same header in from, header:NAME"`
 }
 
 type Idempotency struct {
@@ -111,6 +119,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
 		},
+		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe,
 		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
 		Retry:       Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
 		RetryOn:     orEmpty(c.RetryOn),
@@ -143,6 +152,7 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
 		},
+		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe,
 		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
 		Retry: kapsel.RetryPolicy{
 			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
@@ -232,6 +242,8 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 		}
 	}
 
+	wrong = append(wrong, signature.CheckChallenge(config.Verification.Provider, config.Challenge, config.Probe)...)
+
 	config.Headers.Set = maps.Clone(e.Headers.Set)
 	if set, there := said(patch, "headers", "set"); there {
 		names, isObject := set.(map[string]any)
@@ -291,6 +303,8 @@ type Endpoint struct {
 	DisabledReason  *string              `json:"disabled_reason" nullable:"true" doc:"gone: the destination answered 410; admin: the operator did"`
 	IngestURL       string               `json:"ingest_url" doc:"Where the provider posts to"`
 	Verification    Verification         `json:"verification"`
+	Challenge       *Challenge           `json:"challenge" required:"false" doc:"null: none but the provider's own"`
+	Probe           bool                 `json:"probe"`
 	Idempotency     Idempotency          `json:"idempotency"`
 	Retry           Retry                `json:"retry"`
 	RetryOn         []int                `json:"retry_on"`
@@ -307,14 +321,14 @@ type Endpoint struct {
 	UpdatedAt       timestamp            `json:"updated_at"`
 }
 
-// TransformSchema says that rate_limit may be null.
+// TransformSchema says that rate_limit and challenge may be null.
 func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(s, "rate_limit")
+	return mayBeNull(mayBeNull(s, "rate_limit"), "challenge")
 }
 
 // TransformSchema is as Endpoint's.
 func (EndpointInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(s, "rate_limit")
+	return mayBeNull(mayBeNull(s, "rate_limit"), "challenge")
 }
 
 // NewEndpoint is an endpoint in an answer that has its new signing secret.
@@ -388,8 +402,8 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	return Endpoint{
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
 		State: e.State, DisabledReason: orNull(e.DisabledReason), IngestURL: a.PublicURL + "/ingest/" + e.ID.String(),
-		Verification: viewVerification(e.Verification),
-		Idempotency:  in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
+		Verification: viewVerification(e.Verification), Challenge: in.Challenge, Probe: in.Probe,
+		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
 		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},

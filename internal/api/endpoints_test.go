@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
-		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100.,
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false,
 		"circuit": map[string]any{"failures": 5., "ratio": 0.5, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
@@ -152,6 +152,46 @@ func TestVerificationRefused(t *testing.T) {
 		a := w.want(422, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":`+given+`}`)
 		if text := fmt.Sprint(a["errors"]); !strings.Contains(text, want) {
 			t.Errorf("%s: %s, want %q", given, text, want)
+		}
+	}
+}
+
+// TestChallengeSettings: what an endpoint answers to a sender's registration is set, shown and
+// taken away, and nothing can be set that a browser obeys or that could swallow events.
+func TestChallengeSettings(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	create := func(status int, fields string) object {
+		return w.want(status, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com",`+fields+`}`)
+	}
+	made := create(201, `"challenge":{"from":"json:$.challenge","to":"json:challenge"},"probe":true`)
+	path := "/v1/endpoints/" + made.text("id")
+	if diff := cmp.Diff(object{"from": "json:$.challenge", "to": "json:challenge"}, made.object("challenge")); diff != "" || made["probe"] != true {
+		t.Errorf("made: %v", made)
+	}
+	got := w.want(200, "PATCH", path, h.write, `{"challenge":null,"probe":null}`)
+	if got["challenge"] != nil || got["probe"] != false {
+		t.Errorf("taken away: %v", got)
+	}
+	for fields, want := range map[string]string{
+		`"challenge":{"from":"body","to":"body"}`:                                                         "challenge.from",
+		`"challenge":{"from":"json:$.a.b","to":"body"}`:                                                   "challenge.from",
+		`"challenge":{"from":"json:$[0]","to":"body"}`:                                                    "challenge.from",
+		`"challenge":{"from":"query:a&b","to":"body"}`:                                                    "challenge.from",
+		`"challenge":{"from":"header:a b","to":"body"}`:                                                   "challenge.from",
+		`"challenge":{"from":"query:c","to":"header:X-C"}`:                                                "challenge.to",
+		`"challenge":{"from":"header:X-A","to":"header:X-B"}`:                                             "challenge.to",
+		`"challenge":{"from":"header:Location","to":"header:Location"}`:                                   "challenge.to",
+		`"challenge":{"from":"header:Set-Cookie","to":"header:Set-Cookie"}`:                               "challenge.to",
+		`"challenge":{"from":"header:X-Kapsel-A","to":"header:X-Kapsel-A"}`:                               "challenge.to",
+		`"challenge":{"from":"header:X-Frame-Options","to":"header:X-Frame-Options"}`:                     "challenge.to",
+		`"challenge":{"from":"query:c","to":"json:"}`:                                                     "challenge.to",
+		`"challenge":{"from":"query:c","to":"body:x"}`:                                                    "challenge.to",
+		`"probe":true,"verification":{"provider":"stripe","secrets":["a"]}`:                               "probe",
+		`"challenge":{"from":"query:c","to":"body"},"verification":{"provider":"stripe","secrets":["a"]}`: "challenge",
+	} {
+		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
+			t.Errorf("%s: %s, want %s", fields, text, want)
 		}
 	}
 }

@@ -63,6 +63,7 @@ func TestTrust_Handshakes(t *testing.T) {
 	mac := func(text string) []byte { return openssl(t, "sha256", []byte(secret), []byte(text)) }
 	b64 := base64.StdEncoding.EncodeToString
 
+	described := w.endpoint("described", map[string]any{"challenge": map[string]any{"from": "header:X-Hook-Token", "to": "header:X-Hook-Token"}, "probe": true}).IngestURL
 	meta := target("meta")
 	for _, c := range []struct {
 		method, url string
@@ -87,6 +88,9 @@ func TestTrust_Handshakes(t *testing.T) {
 		{"GET", target("dropbox") + "?challenge=c%2F1", nil, "", 200, "c/1"},
 		{"GET", target("dropbox") + "?challenge=", nil, "", 405, ""},
 		{"GET", target("nylas") + "?challenge=c", nil, "", 200, "c"},
+		{"GET", described, nil, "", 200, ""},
+		{"POST", described, map[string]string{"X-Hook-Token": "t"}, "", 200, ""},
+		{"OPTIONS", described, map[string]string{"X-Hook-Token": "t"}, "", 405, ""},
 		{"HEAD", target("trello"), nil, "", 200, ""},
 		{"GET", target("trello"), nil, "", 405, ""},
 		{"HEAD", target("mailchimp"), nil, "", 200, ""},

@@ -341,24 +341,40 @@ func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 	return signature.Request{Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body}
 }
 
-// unsigned is the answer to a challenge that its provider does not sign; nil where the request
-// is none. It says nothing of the endpoint but that it is there.
+// unsigned is the answer to a challenge that its sender does not sign; nil where the request is
+// none. It says nothing of the endpoint but that it is there.
 func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
 	v, err := h.verifiers.of(ctx, ep)
-	if err != nil || v == nil {
+	if err != nil {
 		return nil, err
 	}
-	return v.Unsigned(h.signed(r, body)), nil
+	signed := h.signed(r, body)
+	if v != nil {
+		if a := v.Unsigned(signed); a != nil {
+			return a, nil
+		}
+		if v.Claims(signed) {
+			return nil, nil // answered after the signature, if at all
+		}
+	}
+	return signature.Challenged(ep.Challenge, ep.Probe, signed), nil
 }
 
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST
 // is asked only after its signature was accepted. A challenge is no event: nothing is stored.
 func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
 	v, err := h.verifiers.of(ctx, ep)
-	if err != nil || v == nil {
+	if err != nil {
 		return nil, err
 	}
-	a := v.Handshake(h.signed(r, body))
+	signed := h.signed(r, body)
+	var a *signature.Answer
+	if v != nil {
+		a = v.Handshake(signed)
+	}
+	if a == nil {
+		a = signature.Challenged(ep.Challenge, ep.Probe, signed)
+	}
 	if a != nil && a.Status == http.StatusForbidden {
 		return nil, kapsel.Errorf(kapsel.Forbidden, "the challenge does not name the endpoint's secret")
 	}

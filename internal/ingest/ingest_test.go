@@ -497,3 +497,41 @@ func TestHandshake(t *testing.T) {
 	}
 	w.event(a.event())
 }
+
+// TestChallenge: what an endpoint's settings call a challenge is answered and stored nowhere,
+// signed ones only with the right signature, and every other request is an event.
+func TestChallenge(t *testing.T) {
+	w := newWorld(t)
+	settings := func(more func(*kapsel.Endpoint)) *kapsel.Endpoint {
+		return w.endpoint(func(ep *kapsel.Endpoint) {
+			if more != nil {
+				more(ep)
+			}
+			ep.Challenge, ep.Probe = &kapsel.Challenge{From: "json:$.challenge", To: "json:challenge"}, true
+		})
+	}
+	open, signed := settings(nil), settings(w.signedBy("hmac", "a secret"))
+	const challenge, event = `{"challenge":"c-1"}`, `{"challenge":"c-1","event":{}}`
+	for _, ep := range []*kapsel.Endpoint{open, signed} {
+		a := w.post(ep, challenge)
+		if a.status != 200 || a.body != challenge || a.header.Get("Content-Type") != "application/json" || a.header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("the challenge is answered %v", a)
+		}
+		if a := w.raw(request("GET", path(ep), "")); a.status != 200 || a.body != "" {
+			t.Errorf("a probe is answered %v", a)
+		}
+		w.is(w.raw(request("PUT", path(ep), "")), 405, kapsel.InvalidRequest)
+	}
+	w.refused(401, kapsel.InvalidSignature, signed, challenge, "X-Webhook-Signature: "+sign("another", challenge))
+	w.refused(401, kapsel.InvalidSignature, signed, event)
+	if a := w.post(signed, challenge, "X-Webhook-Signature: "+sign("a secret", challenge)); a.status != 200 || a.body != challenge {
+		t.Errorf("the signed challenge is answered %v", a)
+	}
+	if n := w.stored(); n != 0 {
+		t.Errorf("%d events are stored of challenges", n)
+	}
+	if got := w.accepted(open, event).Event; string(got.Body) != event {
+		t.Errorf("an event with a member challenge is stored as %s", got.Body)
+	}
+	w.accepted(signed, event, "X-Webhook-Signature: "+sign("a secret", event))
+}

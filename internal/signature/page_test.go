@@ -162,6 +162,14 @@ A secret that the sender puts into a request as it is, is checked by the provide
 {"verification": {"provider": "token", "secrets": ["…"], "in": "header:X-Acme-Token"}}
 ` + "```" + `
 
+What such a sender asks a URL before its first event is answered by the endpoint's fields ` + "`challenge` and `probe`" + `, which are for ` + "`none`, `hmac` and `token`" + `. ` + "`challenge.from`" + ` says where a request has its challenge: ` + "`query:NAME`, `header:NAME` or `json:$.NAME`" + `; ` + "`challenge.to`" + ` where the answer has it: ` + "`body`" + ` (as text), ` + "`json:NAME`" + `, or ` + "`header:NAME`" + ` with the same name. ` + "`probe: true`" + ` answers GET and HEAD with an empty 200.
+
+` + "```json" + `
+{"challenge": {"from": "json:$.challenge", "to": "json:challenge"}, "probe": true}
+` + "```" + `
+
+A POST is a challenge only if it has no body (from query or header), or a JSON object of at most 4 KiB with at most three members, all strings; any other is an event. A challenge has 1 to 1,024 printable ASCII characters. One that carries a signature or a token is answered only if that is right. A challenge is not stored, and counts for the tenant's rate.
+
 ## Secrets that are sent as they are
 
 `
