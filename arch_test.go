@@ -44,10 +44,11 @@ var mayImport = map[string][]string{
 	// The store's contract, its suite and its implementations.
 	"internal/store":           {"."},
 	"internal/store/pgtest":    {},
+	"internal/store/batch":     {"internal/store"},
 	"internal/store/rules":     {"."},
-	"internal/store/postgres":  {".", "internal/store", "internal/store/rules"},
-	"internal/store/sqlite":    {".", "internal/store", "internal/store/rules"},
-	"internal/store/storetest": {".", "internal/store", "internal/store/rules"},
+	"internal/store/postgres":  {".", "internal/store", "internal/store/batch", "internal/store/rules"},
+	"internal/store/sqlite":    {".", "internal/store", "internal/store/batch", "internal/store/rules"},
+	"internal/store/storetest": {".", "internal/store", "internal/store/batch", "internal/store/rules"},
 
 	// Engines.
 	"internal/delivery": {".", "internal/store", "internal/breaker", "internal/budget", "internal/egress",

@@ -42,14 +42,6 @@ type Store interface {
 	Close() error
 }
 
-// Limits of one group commit: what waits is written together until either is reached. A
-// body above LargeBody is a batch of its own.
-const (
-	BatchRows  = 512
-	BatchBytes = 4 << 20
-	LargeBody  = 1 << 20
-)
-
 // Inbox is what ingest needs.
 type Inbox interface {
 	// Accept stores an event and its first delivery, in one group commit with the other
@@ -442,6 +434,7 @@ type QueueDepth struct {
 	Oldest                   time.Time // zero: none is due
 }
 
-// CommitObserver is told of every group commit of the hot path: how many calls it held and
-// how long it took, the sync included. It is called by the writer and must not block.
+// CommitObserver is told of every group commit of the hot path, also of one that failed: how
+// many calls it held and how long it took, the sync included. The writer calls it; it must not
+// block.
 type CommitObserver func(calls int, took time.Duration)

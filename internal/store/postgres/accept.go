@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
 
 // acceptance is a call of Accept with its answer.
@@ -72,9 +73,9 @@ const (
 // acceptor writes batches of acceptances. It belongs to the committer's goroutine.
 type acceptor struct {
 	keys, events, deliveries, winners *table
-	seqBase                           []byte               // see streamBase; a parameter
-	slot                              []byte               // of its counters, as a parameter
-	calls                             []*call[*acceptance] // of the batch, sorted
+	seqBase                           []byte                     // see streamBase; a parameter
+	slot                              []byte                     // of its counters, as a parameter
+	calls                             []*batch.Call[*acceptance] // of the batch, sorted
 }
 
 func newAcceptor(seqBase int64, slot int) *acceptor {
@@ -92,16 +93,16 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 
 // write stores a batch. Rows go in the order of their keys: two transactions that insert
 // the same ones in different orders would deadlock.
-func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance]) error {
-	a.calls = append(a.calls[:0], batch...)
+func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acceptance]) error {
+	a.calls = append(a.calls[:0], calls...)
 	defer func() { clear(a.calls) }()
 
 	// Calls with the same key are neighbours, the earliest first. It alone is written and
 	// the others share its answer: leaders[i] is the one that answers for keyed[i].
 	slices.SortStableFunc(a.calls, byKey)
-	var keyed, leaders []*call[*acceptance]
+	var keyed, leaders []*batch.Call[*acceptance]
 	for _, c := range a.calls {
-		if c.in.Event.IdempotencyKey == nil {
+		if c.In.Event.IdempotencyKey == nil {
 			continue
 		}
 		leader := c
@@ -112,7 +113,7 @@ func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance
 	}
 	a.keys.reset()
 	a.winners.reset()
-	var written []*call[*acceptance] // row n of keys and winners
+	var written []*batch.Call[*acceptance] // row n of keys and winners
 	for i, c := range keyed {
 		if leaders[i] == c {
 			a.addKey(c)
@@ -124,12 +125,12 @@ func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance
 	a.events.reset()
 	a.deliveries.reset()
 	for _, c := range a.calls {
-		c.err = nil
-		c.in.accepted = store.Accepted{EventID: c.in.Event.ID}
-		if err := a.addEvent(&c.in.Acceptance); err != nil {
+		c.Err = nil
+		c.In.accepted = store.Accepted{EventID: c.In.Event.ID}
+		if err := a.addEvent(&c.In.Acceptance); err != nil {
 			return err
 		}
-		a.addDelivery(&c.in.Acceptance)
+		a.addDelivery(&c.In.Acceptance)
 	}
 	if len(keyed) == 0 {
 		return l.run(ctx,
@@ -141,18 +142,18 @@ func (a *acceptor) write(ctx context.Context, l *lane, batch []*call[*acceptance
 		command{"keyed events", a.events.params(a.seqBase, a.slot), nil},
 		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a key", a.winners.params(), func(r *row) {
-			written[r.int8()-1].in.accepted.EventID = r.id()
+			written[r.int8()-1].In.accepted.EventID = r.id()
 		}})
 	for i, c := range keyed {
-		stored := leaders[i].in.accepted.EventID
-		c.in.accepted = store.Accepted{EventID: stored, Duplicate: stored != c.in.Event.ID}
+		stored := leaders[i].In.accepted.EventID
+		c.In.accepted = store.Accepted{EventID: stored, Duplicate: stored != c.In.Event.ID}
 	}
 	return err
 }
 
 // byKey compares calls by their rows in idempotency_keys.
-func byKey(x, y *call[*acceptance]) int {
-	a, b := &x.in.Event, &y.in.Event
+func byKey(x, y *batch.Call[*acceptance]) int {
+	a, b := &x.In.Event, &y.In.Event
 	return cmp.Or(
 		cmp.Compare(a.ID.Part(), b.ID.Part()),
 		bytes.Compare(a.EndpointID[:], b.EndpointID[:]),
@@ -160,20 +161,20 @@ func byKey(x, y *call[*acceptance]) int {
 }
 
 // byEvent compares calls by their rows in events.
-func byEvent(x, y *call[*acceptance]) int {
-	a, b := &x.in.Event.ID, &y.in.Event.ID
+func byEvent(x, y *batch.Call[*acceptance]) int {
+	a, b := &x.In.Event.ID, &y.In.Event.ID
 	return cmp.Or(cmp.Compare(a.Part(), b.Part()), bytes.Compare(a[:], b[:]))
 }
 
-func (a *acceptor) addKey(c *call[*acceptance]) {
-	e := &c.in.Event
+func (a *acceptor) addKey(c *batch.Call[*acceptance]) {
+	e := &c.In.Event
 	k := a.keys
 	k.int2(int(e.ID.Part()))
 	k.id(e.EndpointID)
 	k.bytes(e.IdempotencyKey)
 	k.id(e.ID)
 	k.time(e.ReceivedAt)
-	k.time(e.ReceivedAt.Add(c.in.Window))
+	k.time(e.ReceivedAt.Add(c.In.Window))
 	w := a.winners
 	w.int2(int(e.ID.Part()))
 	w.id(e.EndpointID)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
@@ -72,9 +73,9 @@ var completeStatements = map[string]string{
 // completer writes batches of completions. It belongs to the committer's goroutine.
 type completer struct {
 	attempts, recorded *table
-	tally              store.Tally          // of the batch
-	counters           *tallied             // the tally as parameters
-	calls              []*call[*completion] // of the batch, sorted
+	tally              store.Tally                // of the batch
+	counters           *tallied                   // the tally as parameters
+	calls              []*batch.Call[*completion] // of the batch, sorted
 }
 
 func newCompleter(slot int) *completer {
@@ -89,37 +90,37 @@ func newCompleter(slot int) *completer {
 }
 
 // write stores a batch, its rows in the order of their keys.
-func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completion]) error {
-	w.calls = append(w.calls[:0], batch...)
+func (w *completer) write(ctx context.Context, l *lane, calls []*batch.Call[*completion]) error {
+	w.calls = append(w.calls[:0], calls...)
 	defer func() { clear(w.calls) }()
 	slices.SortFunc(w.calls, byDelivery)
 	w.attempts.reset()
 	w.tally.Reset()
 	for _, c := range w.calls {
-		c.err, c.in.moved = nil, false
-		w.add(&c.in.Completion)
-		w.tally.Attempt(&c.in.Attempt, &c.in.Delivery)
+		c.Err, c.In.moved = nil, false
+		w.add(&c.In.Completion)
+		w.tally.Attempt(&c.In.Attempt, &c.In.Delivery)
 	}
 	params := w.attempts.params(int8Param(len(w.calls)))
 	params = append(params, w.counters.params(w.tally)...)
 	err := l.run(ctx, command{"complete", params, func(r *row) {
-		w.calls[r.int8()-1].in.moved = true
+		w.calls[r.int8()-1].In.moved = true
 	}})
 	if err != nil {
 		return err
 	}
 
 	// What did not move was taken over, or an earlier run, or call, has moved it.
-	var still []*call[*completion]
+	var still []*batch.Call[*completion]
 	w.recorded.reset()
 	for _, c := range w.calls {
-		if c.in.moved {
+		if c.In.moved {
 			continue
 		}
-		c.err = rules.NotHeld()
+		c.Err = rules.NotHeld()
 		still = append(still, c)
-		w.recorded.int2(int(c.in.Attempt.ID.Part()))
-		w.recorded.id(c.in.Attempt.ID)
+		w.recorded.int2(int(c.In.Attempt.ID.Part()))
+		w.recorded.id(c.In.Attempt.ID)
 	}
 	if len(still) == 0 {
 		return nil
@@ -127,15 +128,15 @@ func (w *completer) write(ctx context.Context, l *lane, batch []*call[*completio
 	return l.run(ctx, command{"recorded", w.recorded.params(), func(r *row) {
 		c := still[r.int8()-1]
 		stored := kapsel.Attempt{StartedAt: r.time(), Duration: time.Duration(r.int8()), StatusCode: r.int4(), ErrorCode: kapsel.Code(r.text())}
-		if rules.SameOutcome(&c.in.Attempt, &stored) {
-			c.err = nil
+		if rules.SameOutcome(&c.In.Attempt, &stored) {
+			c.Err = nil
 		}
 	}})
 }
 
 // byDelivery compares calls by their rows in deliveries.
-func byDelivery(x, y *call[*completion]) int {
-	a, b := &x.in.Delivery.ID, &y.in.Delivery.ID
+func byDelivery(x, y *batch.Call[*completion]) int {
+	a, b := &x.In.Delivery.ID, &y.In.Delivery.ID
 	return cmp.Or(cmp.Compare(a.Part(), b.Part()), bytes.Compare(a[:], b[:]))
 }
 

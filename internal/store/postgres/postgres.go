@@ -110,8 +110,8 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 
 // Close waits for writes under way and closes all connections. Calls that come later fail.
 func (s *Store) Close() error {
-	s.acceptor.close()
-	s.completer.close()
+	s.acceptor.Close()
+	s.completer.Close()
 	s.writersDone.Wait()
 	s.claims.close()
 	s.renewals.close()

@@ -16,14 +16,20 @@ import (
 )
 
 // openTest opens a new database that the test's end closes.
-func openTest(t testing.TB) *Store {
+// openTest opens an empty database; observers are told of its commits.
+func openTest(t testing.TB, observers ...store.CommitObserver) *Store {
 	t.Helper()
-	return openAt(t, filepath.Join(t.TempDir(), "kapsel.db"))
+	return openAt(t, filepath.Join(t.TempDir(), "kapsel.db"), observers...)
 }
 
-func openAt(t testing.TB, path string) *Store {
+func openAt(t testing.TB, path string, observers ...store.CommitObserver) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), path, Options{Migrate: true})
+	observe := func(calls int, took time.Duration) {
+		for _, o := range observers {
+			o(calls, took)
+		}
+	}
+	s, err := Open(context.Background(), path, Options{Migrate: true, Observe: observe})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +92,8 @@ func BenchmarkLife(b *testing.B) {
 		keys               bool
 	}{{256, 1, false}, {256, 1000, false}, {256, 1, true}, {1024, 1, false}} {
 		b.Run(fmt.Sprintf("callers=%d/endpoints=%d/keys=%t", bench.callers, bench.endpoints, bench.keys), func(b *testing.B) {
-			s := openTest(b)
 			var commits atomic.Int64
-			s.writer.observe = func(int, time.Duration) { commits.Add(1) }
+			s := openTest(b, func(int, time.Duration) { commits.Add(1) })
 			endpoints := make([]kapsel.EndpointID, bench.endpoints)
 			for i := range endpoints {
 				endpoints[i] = kapsel.NewEndpointID(testTime)

@@ -150,15 +150,14 @@ func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 // TestCrash_FA2_BatchIsWholeOrNotThere cuts the WAL inside the batch that was written last.
 func TestCrash_FA2_BatchIsWholeOrNotThere(t *testing.T) {
 	ctx := context.Background()
-	s := openTest(t)
+	var batches []int // written by the writer, read when all is done
+	s := openTest(t, func(calls int, _ time.Duration) { batches = append(batches, calls) })
 	first := acceptance(testEndpoint, testTime, nil)
 	if _, err := s.Accept(ctx, first); err != nil {
 		t.Fatal(err)
 	}
 	before := walSize(t, s)
 	const calls = 100
-	var batches []int
-	s.writer.observe = func(calls int, _ time.Duration) { batches = append(batches, calls) }
 	release := hold(s)
 	var wg sync.WaitGroup
 	for range calls {
@@ -169,14 +168,12 @@ func TestCrash_FA2_BatchIsWholeOrNotThere(t *testing.T) {
 		})
 	}
 	for queued := 0; queued < calls; { // busy, but only until all of them have come
-		s.writer.mu.Lock()
-		queued = len(s.writer.hot)
-		s.writer.mu.Unlock()
+		queued, _ = s.writer.hot.Len()
 	}
 	release()
 	wg.Wait()
 	after := walSize(t, s)
-	if len(batches) != 1 || after <= before {
+	if len(batches) != 2 || after <= before {
 		t.Fatalf("batches of %v, WAL from %d to %d", batches, before, after)
 	}
 	for i := range 21 {

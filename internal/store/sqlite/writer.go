@@ -7,39 +7,34 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
 
 // writer owns the connection that writes. Callers put their calls into one of two queues and
 // wait for their own answer:
 //
-//   - hot: what events wait for. All calls that have gathered are written in one
-//     transaction, so that they share one sync.
+//   - hot: what events wait for. The calls that have gathered are a batch, in one
+//     transaction.
 //   - cold: all the rest. Each is a transaction of its own, run between hot batches so that
 //     neither queue waits long for the other.
 type writer struct {
 	c       *conn
-	observe store.CommitObserver
+	hot     *batch.Queue[call]
 	written func(pages int) // is told after each transaction how much went to the WAL; never nil
 	undone  func()          // is told of each rollback; never nil
 
 	mu     sync.Mutex // guards what follows
-	hot    []*waiter
-	bytes  int // of the bodies in hot
-	colds  []*waiter
+	colds  []*coldCall
 	closed bool
 
-	wake chan struct{} // something was queued, or a window need not be waited out
 	done chan struct{} // the goroutine has ended
-	free sync.Pool     // of *waiter; the writer's own, as their channels belong to its synctest bubble
 }
 
 const (
-	// window is how long a batch gathers calls while several are arriving. At thousands of
-	// calls a second it costs each of them about a sync, and lets the cores do twice the work:
-	// a commit's price is in the pages that it touches, which batches share.
+	// window is the longest that a batch gathers calls while several are arriving. At
+	// thousands of calls a second it costs each of them about a sync, and lets the cores do
+	// twice the work: a commit's price is in the pages that it touches, which a batch shares.
 	window = 2 * time.Millisecond
-	// busy is how long after a batch of several calls another one is expected.
-	busy = 5 * time.Millisecond
 	// hotTurns is how many hot batches may pass, and coldWait how long, before a cold call
 	// that waits gets its turn.
 	hotTurns = 5
@@ -60,23 +55,18 @@ type callFunc func(c *conn) error
 
 func (f callFunc) write(c *conn) error { return f(c) }
 
-// waiter is a call in a queue. err belongs to the writer until done has been sent to.
-type waiter struct {
+// coldCall is a call in the cold queue. err belongs to the writer until done has been sent to.
+type coldCall struct {
 	call call
-	size int  // of the bodies it brings
 	bare bool // no transaction around it
 	err  error
 	done chan struct{} // of capacity 1
 }
 
 func newWriter(c *conn, observe store.CommitObserver) *writer {
-	if observe == nil {
-		observe = func(int, time.Duration) {}
-	}
 	return &writer{
-		c: c, observe: observe, written: func(int) {}, undone: func() {},
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		free: sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }},
+		c: c, hot: batch.NewQueue[call](window, observe, errClosed), written: func(int) {}, undone: func() {},
+		done: make(chan struct{}),
 	}
 }
 
@@ -87,41 +77,13 @@ func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
-	w.poke()
+	w.hot.Close()
 	<-w.done
-}
-
-func (w *writer) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
 }
 
 // do writes a call in the next hot batch. It waits for the answer, whatever the caller's
 // context does: what is queued is written.
-func (w *writer) do(c call, size int) error {
-	p := w.free.Get().(*waiter)
-	p.call, p.size, p.err = c, size, nil
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return store.Unavailable(errClosed)
-	}
-	w.hot = append(w.hot, p)
-	w.bytes += size
-	// The writer is asleep without a call, or in a window that ends early with a full batch.
-	poke := len(w.hot) == 1 || len(w.hot) == store.BatchRows || w.bytes >= store.BatchBytes
-	w.mu.Unlock()
-	if poke {
-		w.poke()
-	}
-	<-p.done
-	err := p.err
-	p.call, p.err = nil, nil
-	w.free.Put(p)
-	return store.Unavailable(err)
-}
+func (w *writer) do(c call, size int) error { return store.Unavailable(w.hot.Do(c, size)) }
 
 // hotly is do for a function.
 func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 0) }
@@ -133,15 +95,15 @@ func (w *writer) cold(ctx context.Context, f func(c *conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return store.Unavailable(err)
 	}
-	return w.queueCold(&waiter{call: callFunc(f)})
+	return w.queueCold(&coldCall{call: callFunc(f)})
 }
 
 // alone is cold without a transaction.
 func (w *writer) alone(f func(c *conn) error) error {
-	return w.queueCold(&waiter{call: callFunc(f), bare: true})
+	return w.queueCold(&coldCall{call: callFunc(f), bare: true})
 }
 
-func (w *writer) queueCold(p *waiter) error {
+func (w *writer) queueCold(p *coldCall) error {
 	f, panicked := p.call, any(nil)
 	p.call = callFunc(func(c *conn) (err error) {
 		defer func() {
@@ -159,7 +121,7 @@ func (w *writer) queueCold(p *waiter) error {
 	}
 	w.colds = append(w.colds, p)
 	w.mu.Unlock()
-	w.poke()
+	w.hot.Wake()
 	<-p.done
 	if panicked != nil {
 		panic(panicked) // where the function came from
@@ -176,26 +138,13 @@ var errPanicked = errors.New("the function panicked")
 func (w *writer) run() {
 	defer close(w.done)
 	var (
-		batch    []*waiter
-		turns    int       // hot batches since a cold call
-		coldAt   time.Time // when the last cold call ended
-		lastSize int       // of the last hot batch
-		lastAt   time.Time // and when it ended
+		calls  []*batch.Call[call]
+		turns  int       // hot batches since a cold call
+		coldAt time.Time // when the last cold call ended
 	)
-	gather := time.NewTimer(window)
-	defer gather.Stop()
 	for {
-		w.mu.Lock()
-		hot, full := len(w.hot), len(w.hot) >= store.BatchRows || w.bytes >= store.BatchBytes
-		var cold *waiter
-		if len(w.colds) > 0 && (hot == 0 || turns >= hotTurns || time.Since(coldAt) >= coldWait) {
-			cold = w.colds[0]
-			w.colds[0] = nil
-			w.colds = w.colds[1:]
-		}
-		closed := w.closed
-		w.mu.Unlock()
-
+		hot, _ := w.hot.Len()
+		cold, closed := w.nextCold(hot == 0 || turns >= hotTurns || time.Since(coldAt) >= coldWait)
 		switch {
 		case cold != nil:
 			if cold.bare {
@@ -206,113 +155,67 @@ func (w *writer) run() {
 			cold.done <- struct{}{}
 			turns, coldAt = 0, time.Now()
 		case hot > 0:
-			if now := time.Now(); lastSize > 1 && !full && !closed && now.Sub(lastAt) < busy {
-				if wait := window - now.Sub(lastAt); wait > 0 {
-					gather.Reset(wait)
-					w.gather(gather)
-				}
-			}
-			batch = w.take(batch[:0])
-			w.commit(batch)
+			w.hot.Gather()
+			calls = w.hot.Take(calls[:0])
+			w.hot.Commit(calls, w.together, w.separately, rowsFault)
 			turns++
-			lastSize, lastAt = len(batch), time.Now()
-			clear(batch)
+			clear(calls)
 		case closed:
 			return
 		default:
-			<-w.wake
+			<-w.hot.Waiting()
 		}
 	}
 }
 
-// gather waits until the timer fires or a batch is full.
-func (w *writer) gather(timer *time.Timer) {
-	for {
-		select {
-		case <-timer.C:
-			return
-		case <-w.wake:
-			w.mu.Lock()
-			full := len(w.hot) >= store.BatchRows || w.bytes >= store.BatchBytes || w.closed
-			w.mu.Unlock()
-			if full {
-				timer.Stop()
-				return
-			}
-		}
-	}
-}
-
-// take moves the next batch out of the hot queue.
-func (w *writer) take(batch []*waiter) []*waiter {
+// nextCold takes the next cold call from its queue if it is its turn; nil: none. It also
+// reports whether the writer is closed.
+func (w *writer) nextCold(turn bool) (next *coldCall, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	size, n := 0, 0
-	for n < len(w.hot) && n < store.BatchRows {
-		next := w.hot[n].size
-		alone := next > store.LargeBody
-		if n > 0 && (alone || size+next > store.BatchBytes) {
-			break
-		}
-		size += next
-		n++
-		if alone {
-			break
-		}
+	if turn && len(w.colds) > 0 {
+		next = w.colds[0]
+		w.colds[0] = nil
+		w.colds = w.colds[1:]
 	}
-	batch = append(batch, w.hot[:n]...)
-	rest := copy(w.hot, w.hot[n:])
-	clear(w.hot[rest:])
-	w.hot = w.hot[:rest]
-	w.bytes -= size
-	return batch
+	return next, w.closed
 }
 
-// commit writes a batch and gives each caller its answer.
-func (w *writer) commit(batch []*waiter) {
-	start := time.Now()
-	err := w.transact(func() error {
-		for _, p := range batch {
-			if p.err = p.call.write(w.c); isDB(p.err) {
-				return p.err
+// together writes a batch in one transaction.
+func (w *writer) together(calls []*batch.Call[call]) error {
+	return w.transact(func() error {
+		for _, p := range calls {
+			if p.Err = p.In.write(w.c); isDB(p.Err) {
+				return p.Err
 			}
 		}
 		return nil
 	})
-	if rowsFault(err) && len(batch) > 1 {
-		err = w.transact(func() error { return w.separately(batch) })
-	}
-	if err != nil {
-		for _, p := range batch {
-			p.err = err
-		}
-	}
-	w.observe(len(batch), time.Since(start))
-	for _, p := range batch {
-		p.done <- struct{}{}
-	}
 }
 
-// separately writes a batch that one call's values brought down, so that only it fails.
-func (w *writer) separately(batch []*waiter) error {
-	for _, p := range batch {
-		if err := w.c.exec("SAVEPOINT call"); err != nil {
-			return err
-		}
-		if p.err = p.call.write(w.c); p.err != nil {
-			if isDB(p.err) && !rowsFault(p.err) {
-				return p.err
-			}
-			if err := w.c.exec("ROLLBACK TO call"); err != nil {
+// separately writes a batch that one call's values brought down, in one transaction in which
+// each call can be undone alone.
+func (w *writer) separately(calls []*batch.Call[call]) error {
+	return w.transact(func() error {
+		for _, p := range calls {
+			if err := w.c.exec("SAVEPOINT call"); err != nil {
 				return err
 			}
-			w.undone()
+			if p.Err = p.In.write(w.c); p.Err != nil {
+				if isDB(p.Err) && !rowsFault(p.Err) {
+					return p.Err
+				}
+				if err := w.c.exec("ROLLBACK TO call"); err != nil {
+					return err
+				}
+				w.undone()
+			}
+			if err := w.c.exec("RELEASE call"); err != nil {
+				return err
+			}
 		}
-		if err := w.c.exec("RELEASE call"); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // transact runs a function in a transaction, and adds what it counted to the counters. After

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
 
 // hold keeps the writer busy until release is called, so that calls gather.
@@ -26,53 +27,15 @@ func hold(s *Store) (release func()) {
 	return func() { close(free) }
 }
 
-func TestBatchLimits(t *testing.T) {
-	small := slices.Repeat([]int{100}, store.BatchRows+88)
-	for _, tt := range []struct {
-		name    string
-		bodies  []int
-		batches []int
-	}{
-		{"rows", small, []int{store.BatchRows, 88}},
-		{"bytes", slices.Repeat([]int{store.LargeBody}, 9), []int{4, 4, 1}},
-		{"a large body", []int{100, 100, store.LargeBody + 1, 100, 100}, []int{2, 1, 2}},
-		{"large bodies", []int{store.LargeBody + 1, 10 << 20, 100}, []int{1, 1, 1}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := openTest(t)
-				var batches []int // written by the writer, read when all is done
-				s.writer.observe = func(calls int, _ time.Duration) { batches = append(batches, calls) }
-				release := hold(s)
-				var wg sync.WaitGroup
-				for _, size := range tt.bodies {
-					wg.Go(func() {
-						if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, make([]byte, size))); err != nil {
-							t.Error(err)
-						}
-					})
-					synctest.Wait() // they queue in this order
-				}
-				release()
-				wg.Wait()
-				if !slices.Equal(batches, tt.batches) {
-					t.Errorf("batches of %v, want %v", batches, tt.batches)
-				}
-			})
-		})
-	}
-}
-
 func TestColdCallsGetTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := openTest(t)
 		var turns []string // written by the writer, read when all is done
-		s.writer.observe = func(int, time.Duration) { turns = append(turns, "hot") }
+		s := openTest(t, func(int, time.Duration) { turns = append(turns, "hot") })
 		release := hold(s)
 		var wg sync.WaitGroup
 		for range 12 {
 			wg.Go(func() { // each is a batch
-				if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, make([]byte, store.LargeBody+1))); err != nil {
+				if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, make([]byte, batch.LargeBody+1))); err != nil {
 					t.Error(err)
 				}
 			})
@@ -100,37 +63,6 @@ func TestColdCallsGetTheirTurn(t *testing.T) {
 		}
 		if !slices.Equal(turns, want) {
 			t.Errorf("turns are %v, want %v", turns, want)
-		}
-	})
-}
-
-func TestIdleCallDoesNotWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := openTest(t)
-		accept := func() time.Duration {
-			start := time.Now()
-			if _, err := s.Accept(context.Background(), acceptance(testEndpoint, testTime, nil)); err != nil {
-				t.Error(err)
-			}
-			return time.Since(start)
-		}
-		if d := accept(); d != 0 {
-			t.Errorf("the first call waited %v", d)
-		}
-		var wg sync.WaitGroup
-		release := hold(s)
-		for range 3 {
-			wg.Go(func() { accept() })
-		}
-		synctest.Wait()
-		release()
-		wg.Wait()
-		if d := accept(); d != window {
-			t.Errorf("a call right after a batch of 3 waited %v, want the window of %v", d, window)
-		}
-		time.Sleep(time.Second)
-		if d := accept(); d != 0 {
-			t.Errorf("a call a second later waited %v", d)
 		}
 	})
 }

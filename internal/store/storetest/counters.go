@@ -7,6 +7,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
@@ -17,7 +18,7 @@ var counting = []promise{
 		w.accept(w.endpoint, body(make([]byte, 1000)))
 		w.accept(w.newEndpoint(w.tenant), body(nil), heldBy(w.node))
 		other := w.newTenant()
-		w.accept(w.newEndpoint(other), body(make([]byte, store.LargeBody+1)))
+		w.accept(w.newEndpoint(other), body(make([]byte, batch.LargeBody+1)))
 		w.pass(11*time.Hour + 59*time.Minute)
 		w.accept(w.endpoint, body([]byte("just before midnight")))
 		w.pass(time.Minute)
@@ -28,8 +29,8 @@ var counting = []promise{
 			{Day: first, Usage: kapsel.Usage{Events: 3, Bytes: 1020}}, {Day: second, Usage: kapsel.Usage{Events: 1, Bytes: 11}},
 		}
 		w.same("usage", mine, w.usage(w.tenant.ID))
-		w.same("the other's", []store.UsageOfDay{{Day: first, Usage: kapsel.Usage{Events: 1, Bytes: store.LargeBody + 1}}}, w.usage(other.ID))
-		mine[0].Add(kapsel.Usage{Events: 1, Bytes: store.LargeBody + 1})
+		w.same("the other's", []store.UsageOfDay{{Day: first, Usage: kapsel.Usage{Events: 1, Bytes: batch.LargeBody + 1}}}, w.usage(other.ID))
+		mine[0].Add(kapsel.Usage{Events: 1, Bytes: batch.LargeBody + 1})
 		w.same("all tenants'", mine, w.usage(kapsel.TenantID{}))
 		w.counted()
 	}},

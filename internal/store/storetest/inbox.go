@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
 
 // accepting are the promises of Inbox.
@@ -55,7 +56,7 @@ var accepting = []promise{
 
 	{"B-23 B-48 bodies of 0 bytes to 10 MiB", func(w *world) {
 		random := rand.NewChaCha8([32]byte{1})
-		for _, size := range []int{0, 1, 4095, 4096, store.LargeBody, store.LargeBody + 1, store.BatchBytes + 1, 10 << 20} {
+		for _, size := range []int{0, 1, 4095, 4096, batch.LargeBody, batch.LargeBody + 1, batch.Bytes + 1, 10 << 20} {
 			b := make([]byte, size)
 			random.Read(b)
 			in := w.accept(w.endpoint, body(b))
