@@ -77,6 +77,7 @@ var libraries = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"internal/bench"},
 	"github.com/alecthomas/kong":              {"cmd/kapsel"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
+	"github.com/go-logr/logr":                 {"internal/telemetry"},
 	"github.com/google/go-cmp":                {"internal/store/storetest"},
 	"github.com/google/uuid":                  {"."},
 	"github.com/jackc/pgx/v5":                 {"internal/bench", "internal/store/pgtest", "internal/store/postgres"},
@@ -86,7 +87,7 @@ var libraries = map[string][]string{
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
 	"golang.org/x/sync":                       anywhere,
-	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/store/postgres", "internal/store/sqlite"},
+	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry"},
 	"golang.org/x/time":                       {"internal/ratelimit"},
 	"modernc.org/libc":                        {"internal/store/sqlite"},
 	"modernc.org/sqlite":                      {"internal/store/sqlite"},
@@ -97,7 +98,7 @@ var libraries = map[string][]string{
 // other processes, no second logger, no second random source, no test code in the binary.
 var narrow = map[string][]string{
 	"database/sql":   {"internal/store/sqlite", "internal/store/postgres", "internal/store/pgtest"},
-	"log":            {},
+	"log":            {"internal/telemetry"}, // for libraries that log with it
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
 	"os/exec":        {"internal/bench", "internal/store/pgtest"},
@@ -144,7 +145,9 @@ var narrowNames = map[string][]string{
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},
 	"fmt.Println":                 {"cmd/kapsel"},
-	"log/slog.SetDefault":         {"cmd/kapsel"},
+	"os.Stdout":                   {"cmd/kapsel", "internal/telemetry"}, // writing to it may wait for its reader
+	"os.Stderr":                   {"cmd/kapsel", "internal/telemetry"},
+	"log/slog.SetDefault":         {"internal/telemetry"},
 	"context.TODO":                {},
 	"runtime/debug.SetGCPercent":  {"cmd/kapsel"},
 	"runtime/debug.SetMaxThreads": {"cmd/kapsel"},

@@ -40,7 +40,9 @@ func (c *migrateCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	c.Migrate = "on"
-	db, err := c.open(ctx, nil, c.logger(io))
+	out := c.output(io)
+	defer out.end()
+	db, err := c.open(ctx, nil, out.log)
 	if err != nil {
 		return err
 	}

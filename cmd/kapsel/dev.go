@@ -6,7 +6,6 @@ import (
 	"html"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -84,7 +83,7 @@ func (s *server) develop(ctx context.Context, vault *secret.Vault, keyring *secr
 		return err
 	}
 	s.greeting = func() {
-		fmt.Fprintf(os.Stdout, "\nKapsel is ready. Send it a webhook:\n\n  curl -sS -d '{\"hello\":\"kapsel\"}' '%s/ingest/%s?wait=5s'\n\nand see it arrive: %s\n\n",
+		fmt.Fprintf(s.console, "\nKapsel is ready. Send it a webhook:\n\n  curl -sS -d '{\"hello\":\"kapsel\"}' '%s/ingest/%s?wait=5s'\n\nand see it arrive: %s\n\n",
 			s.PublicURL, demo, s.inboxURL())
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // cli is the command line. Each command is a struct with a Run method, in its own file.
@@ -80,7 +82,7 @@ func run(args []string, io streams) (code int) {
 		kong.Exit(func(code int) { exited = code }),
 	)
 	if err != nil {
-		fmt.Fprintln(io.err, "kapsel:", err)
+		lastWords(io.err, err.Error())
 		return 1
 	}
 	command, err := parser.Parse(args)
@@ -88,7 +90,7 @@ func run(args []string, io streams) (code int) {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(io.err, "kapsel: %s; see %s --help\n", brief(unreadText(err)), commandOf(err))
+		lastWords(io.err, brief(unreadText(err))+"; see "+commandOf(err)+" --help")
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -97,20 +99,24 @@ func run(args []string, io streams) (code int) {
 		<-ctx.Done()
 		stop()
 	}()
+	telemetry.MuteLog() // a command with a log adopts it
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(io)
 	err = command.Run()
 	var bad badSetting
 	switch {
 	case errors.As(err, &bad):
-		fmt.Fprintln(io.err, "kapsel:", brief(err.Error()))
+		lastWords(io.err, brief(err.Error()))
 		return 2
 	case err != nil:
-		fmt.Fprintln(io.err, "kapsel:", err)
+		lastWords(io.err, err.Error())
 		return 1
 	}
 	return 0
 }
+
+// lastWords says why the process ends. It ends also when nobody reads that.
+func lastWords(w io.Writer, text string) { telemetry.LastWords(w, "kapsel: "+text+"\n") }
 
 // commandOf is the command that a command line asks for, as far as it could be read.
 func commandOf(err error) string {

@@ -43,7 +43,9 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err != nil {
 		return err
 	}
-	db, err := c.open(ctx, nil, c.logger(io))
+	out := c.output(io)
+	defer out.end()
+	db, err := c.open(ctx, nil, out.log)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,7 +43,9 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	tuneMemory(c.bodyMemory)
-	s, err := c.start(ctx, io)
+	out := c.output(io)
+	defer out.end()
+	s, err := c.start(ctx, io, out)
 	if err != nil {
 		return err
 	}
@@ -53,6 +56,7 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 type server struct {
 	*serveSettings
 	log      *slog.Logger
+	console  io.Writer // for what --dev prints
 	db       store.Store
 	clock    *store.Clock
 	settings *store.Cache
@@ -84,14 +88,13 @@ func tuneMemory(bodies int64) {
 }
 
 // start opens and wires everything. After an error nothing is left open.
-func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error) {
-	s := &server{serveSettings: &c.serveSettings, log: c.logger(io)}
+func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *server, err error) {
+	s := &server{serveSettings: &c.serveSettings, log: out.log, console: out.console}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	slog.SetDefault(s.log) // libraries that log by themselves
 	noCoreDumps(s.log)
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
@@ -117,7 +120,7 @@ func (c *serveCmd) start(ctx context.Context, io streams) (_ *server, err error)
 	if s.db, err = c.open(ctx, commits.Observe, s.log); err != nil {
 		return nil, err
 	}
-	keyring, err := c.keys(ctx, s.db, io)
+	keyring, err := c.keys(ctx, s.db, io, s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +208,7 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100}, // with TLS
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          telemetry.LibraryLog(log, slog.LevelDebug),
 	}
 }
 
@@ -305,7 +308,7 @@ func (s *server) close() {
 // keys loads or makes the encryption keys, and the admin key where none is given. With a
 // database that remembers a key, a missing or other key is an error: a new one could not
 // open what the database holds.
-func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams) (*secret.Keyring, error) {
+func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams, log *slog.Logger) (*secret.Keyring, error) {
 	check, err := db.Meta(ctx, keyCheck)
 	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 		return nil, err
@@ -339,7 +342,8 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
 	}
 	if s.AdminKey.IsZero() {
-		value, created, err := secret.LoadOrCreateKeyFile(filepath.Join(dir, "admin.key"), newAdminKey)
+		file := filepath.Join(dir, "admin.key")
+		value, created, err := secret.LoadOrCreateKeyFile(file, newAdminKey)
 		if err != nil {
 			return nil, settingError("KAPSEL_ADMIN_KEY (--admin-key): %v", err)
 		}
@@ -347,8 +351,8 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		if err := s.checkKeys(); err != nil {
 			return nil, err
 		}
-		if created {
-			fmt.Fprintf(io.out, "admin key (shown once, kept in %s): %s\n", filepath.Join(dir, "admin.key"), s.AdminKey.Reveal())
+		if created && !telemetry.LastWords(io.out, fmt.Sprintf("admin key (shown once, kept in %s): %s\n", file, s.AdminKey.Reveal())) {
+			log.Warn("the new admin key could not be printed; it is in its file", "file", file)
 		}
 	}
 	return keyring, nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
-	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // databaseSettings are shared by the commands that open the database themselves.
@@ -153,11 +151,6 @@ func (s *databaseSettings) sqlitePath() string {
 		return ""
 	}
 	return filepath.Clean(path)
-}
-
-// logger is the process's log, on standard error.
-func (s *databaseSettings) logger(io streams) *slog.Logger {
-	return telemetry.NewLogger(io.err, s.LogLevel, s.LogFormat)
 }
 
 // parseBytes reads a size such as 1048576, 512KiB, 256MiB or 2GiB.

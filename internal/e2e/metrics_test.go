@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +12,7 @@ import (
 // metric sums a metric of a node over the series whose labels contain a text.
 func metric(t *testing.T, node *bench.Process, name, labels string) (sum float64) {
 	t.Helper()
-	resp, err := http.Get(node.Metrics + "/metrics")
+	resp, err := client.Get(node.Metrics + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

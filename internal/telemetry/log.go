@@ -7,46 +7,46 @@
 package telemetry
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"os/signal"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"unicode/utf8"
 )
 
 // maxValue is how many bytes of a message or a value reach the log.
 const maxValue = 1 << 10
 
-// linesLost counts the log lines of this process that could not be written.
-var linesLost atomic.Uint64
-
-// NewLogger makes the process's logger: one line a record, with the time in UTC, as JSON or,
-// with format "text", for people. level is debug, info, warn or error. Settings are checked
-// before; here an unknown level is info and an unknown format JSON.
+// NewLogger makes a logger that writes to a queue: one line a record, with the time in UTC, as
+// JSON or, with format "text", for people. level is debug, info, warn or error. Settings are
+// checked before; here an unknown level is info and an unknown format JSON. Once the queue has
+// lost lines and works again, one line says how many.
 //
 // Messages and values longer than 1 KiB are cut, so that what a sender or a destination said
 // cannot flood the log. Secrets redact themselves: their types implement slog.LogValuer.
-//
-// Write errors are counted and the lines lost. SIGPIPE is ignored from now on, since Go ends
-// a process that writes to a standard output whose reader has gone.
-func NewLogger(w io.Writer, level, format string) *slog.Logger {
-	signal.Ignore(syscall.SIGPIPE)
+func NewLogger(q *Queue, level, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: tidy}
 	var l slog.Level
 	if l.UnmarshalText([]byte(level)) == nil {
 		opts.Level = l
 	}
-	out := &lossy{w: w}
-	if format == "text" {
-		return slog.New(slog.NewTextHandler(out, opts))
+	logger := func(w io.Writer) *slog.Logger {
+		if format == "text" {
+			return slog.New(slog.NewTextHandler(w, opts))
+		}
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(slog.NewJSONHandler(out, opts))
+	q.mu.Lock()
+	q.report = func(n uint64) []byte {
+		var line bytes.Buffer
+		logger(&line).Warn("lines of this log were lost here: its reader was too slow or gone, or its disk full", "lines", n)
+		return line.Bytes()
+	}
+	q.mu.Unlock()
+	return logger(q)
 }
 
 // tidy makes an attribute fit for the log: times in UTC, text of at most maxValue bytes.
@@ -106,29 +106,4 @@ func cut(s string) string {
 	}
 	// Clone: the log must not keep a large body alive.
 	return strings.Clone(s[:end]) + mark
-}
-
-// lossy is a writer that always succeeds: what cannot be written is counted and dropped.
-type lossy struct {
-	mu   sync.Mutex
-	w    io.Writer
-	torn bool // the last line was written in part (a full disk)
-}
-
-func (l *lossy) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.torn {
-		// Without this the next line would be glued to the torn one and lost with it.
-		if _, err := l.w.Write([]byte{'\n'}); err != nil {
-			linesLost.Add(1)
-			return len(line), nil
-		}
-		l.torn = false
-	}
-	if n, err := l.w.Write(line); err != nil {
-		linesLost.Add(1)
-		l.torn = n > 0
-	}
-	return len(line), nil
 }

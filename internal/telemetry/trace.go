@@ -3,13 +3,17 @@ package telemetry
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -120,7 +124,7 @@ func StartTracing(ctx context.Context, version string) (shutdown func(context.Co
 		return nil, fmt.Errorf("describe trace resource: %w", err)
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		slog.Warn("cannot export traces", "error", err)
+		slog.Warn("cannot export traces", "error", exportFailure(err))
 	}))
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
 	t := provider.Tracer("github.com/kapsel-hq/kapsel", trace.WithInstrumentationVersion(version))
@@ -128,10 +132,33 @@ func StartTracing(ctx context.Context, version string) (shutdown func(context.Co
 	return func(ctx context.Context) error {
 		tracer.Store(nil)
 		if err := provider.Shutdown(ctx); err != nil {
-			return fmt.Errorf("send remaining traces: %w", err)
+			return fmt.Errorf("send remaining traces: %s", exportFailure(err))
 		}
 		return nil
 	}, nil
+}
+
+// refusal matches the status in the exporter's error, which goes on with what was answered.
+var refusal = regexp.MustCompile(`failed to send to \S+: (\d{3}) `)
+
+// exportFailure says why an export failed, without the bytes of the collector's answer, which
+// the exporter's errors quote: it may repeat the headers that it got, and they hold keys.
+func exportFailure(err error) string {
+	var errno syscall.Errno
+	var dns *net.DNSError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &errno):
+		return "the collector cannot be reached: " + errno.Error()
+	case errors.As(err, &dns):
+		return "the collector's name cannot be looked up"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "the collector did not answer in time"
+	}
+	if status := refusal.FindStringSubmatch(err.Error()); status != nil {
+		return "the collector answered " + status[1]
+	}
+	return "the collector refuses, or answers what cannot be read"
 }
 
 func tracingWanted() bool {

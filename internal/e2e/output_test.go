@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// unreadPipe is the writing end of a pipe whose reader never reads, and which is full already
+// if it is asked for.
+func unreadPipe(t *testing.T, full bool) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.Close()
+		w.Close()
+	})
+	if full {
+		conn, err := w.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = conn.Write(func(fd uintptr) bool { // which is not blocking yet
+			for err == nil {
+				_, err = syscall.Write(int(fd), make([]byte, 4096))
+			}
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// TestOutput_NobodyReads: a process whose standard output and error are pipes that nobody
+// reads goes on with all that it does. What it logged is counted as lost.
+func TestOutput_NobodyReads(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		full bool // already at the start
+	}{{"pipes fill", false}, {"pipes are full", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var delivered atomic.Int64
+			takes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
+			t.Cleanup(takes.Close)
+			// A refusal that is tried again leaves the circuit closed.
+			refuses := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(refuses.Close)
+			cmd := exec.Command(program(t), "serve")
+			cmd.Stdout, cmd.Stderr = unreadPipe(t, tt.full), unreadPipe(t, tt.full)
+			c := startChild(t, cmd, "LOG_LEVEL=debug", "KAPSEL_EGRESS_ALLOW=127.0.0.0/8")
+			c.ready()
+
+			failing := c.endpoint(refuses.URL, map[string]any{
+				"retry_on": []int{404},
+				"retry":    map[string]any{"strategy": "fixed", "base": "100ms", "max_attempts": 100},
+			})
+			for i := range 50 {
+				if status, code, _ := post(t, c.URL+"/ingest/"+failing.ID, nil, strings.NewReader(fmt.Sprint(i))); status != 200 {
+					t.Fatalf("event %d: %d %s", i, status, code)
+				}
+			}
+			c.until("lines are lost", func() bool { return metric(t, c.Process, "kapsel_log_lines_lost_total", "") > 0 })
+
+			working := c.endpoint(takes.URL, nil)
+			for i := range 10 {
+				if status, code, _ := post(t, c.URL+"/ingest/"+working.ID, nil, strings.NewReader(fmt.Sprint(i))); status != 200 {
+					t.Errorf("event %d, once lines are lost: %d %s", i, status, code)
+				}
+			}
+			c.until("10 events are delivered", func() bool { return delivered.Load() >= 10 })
+			c.term()
+		})
+	}
+}
+
+// TestOutput_LastWords: what a process says at its end, and the key that it shows once, keep
+// neither its end nor its start from coming when nobody reads.
+func TestOutput_LastWords(t *testing.T) {
+	t.Run("wrong setting", func(t *testing.T) {
+		cmd := exec.Command(program(t), "serve", "--node-lease=1s")
+		cmd.Stderr = unreadPipe(t, true)
+		if code := startChild(t, cmd).exit(); code != 2 {
+			t.Errorf("exit code %d, want 2", code)
+		}
+	})
+	t.Run("wrong command", func(t *testing.T) {
+		cmd := exec.Command(program(t), "serf")
+		cmd.Stderr = unreadPipe(t, true)
+		if code := startChild(t, cmd).exit(); code != 2 {
+			t.Errorf("exit code %d, want 2", code)
+		}
+	})
+	t.Run("failed command", func(t *testing.T) {
+		cmd := exec.Command(program(t), "health")
+		cmd.Stderr = unreadPipe(t, true)
+		if code := startChild(t, cmd).exit(); code != 1 {
+			t.Errorf("exit code %d, want 1", code)
+		}
+	})
+	t.Run("new admin key", func(t *testing.T) {
+		cmd := exec.Command(program(t), "serve")
+		var log bytes.Buffer
+		cmd.Stdout, cmd.Stderr = unreadPipe(t, true), &log
+		c := startChild(t, cmd, "KAPSEL_ADMIN_KEY=")
+		c.ready()
+		key, err := os.ReadFile(filepath.Join(cmd.Dir, "admin.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.AdminKey = strings.TrimSpace(string(key))
+		c.endpoint("https://example.com", nil)
+		c.term()
+		if !strings.Contains(log.String(), "admin key could not be printed") || strings.Contains(log.String(), c.AdminKey) {
+			t.Errorf("the log does not say that the key was not shown, or shows it:\n%s", log.String())
+		}
+	})
+	t.Run("--dev", func(t *testing.T) {
+		cmd := exec.Command(program(t), "serve", "--dev")
+		cmd.Stdout, cmd.Stderr = unreadPipe(t, true), unreadPipe(t, true)
+		c := startChild(t, cmd)
+		c.ready()
+		c.term()
+	})
+}
+
+// TestOutput_ReadAtTheEnd: on a normal stop all that was logged reaches a reader that reads.
+func TestOutput_ReadAtTheEnd(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.Command(program(t), "serve")
+	cmd.Stderr = w
+	c := startChild(t, cmd)
+	w.Close()
+	c.ready()
+	all := make(chan []byte, 1)
+	go func() {
+		b, _ := io.ReadAll(r)
+		all <- b
+	}()
+	c.term()
+	if got := <-all; !bytes.Contains(got, []byte(`"msg":"serving"`)) || !bytes.HasSuffix(got, []byte(`"msg":"stopped"}`+"\n")) {
+		t.Errorf("the log is %s", got)
+	}
+}

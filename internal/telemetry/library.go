@@ -1,0 +1,169 @@
+package telemetry
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
+)
+
+// What libraries log by themselves is text into which they have put what senders and
+// destinations sent: net/http quotes the bytes of an answer that nobody asked for. Of such a
+// line the log gets the fixed part only, and where it was logged.
+
+// fixedParts are the beginnings of lines that are known to be constant, each with the level
+// that it deserves; 0 leaves the level to the logger. The first that fits is taken.
+var fixedParts = []struct {
+	text  string
+	level slog.Level
+}{
+	// net/http, as a client.
+	{"Unsolicited response received on idle HTTP channel", 0},
+	{"RoundTripper returned a response & error; ignoring response", 0},
+	{"Error enabling Transport HTTP/2 support", 0},
+	{"http2: Transport received unsolicited DATA frame; closing connection", 0},
+	{"http2: header list too large", 0},
+	{"http2: invalid header", 0},
+	{"http2: invalid pseudo headers", 0},
+	{"protocol error: received DATA after END_STREAM", 0},
+	{"protocol error: received DATA before a HEADERS frame", 0},
+	{"protocol error: received DATA on a HEAD request", 0},
+
+	// net/http, as a server.
+	{"http: TLS handshake error", 0},
+	{"http: Accept error", slog.LevelWarn},
+	{"http: panic serving", slog.LevelError},
+	{"http2: panic serving", slog.LevelError},
+	{"http: superfluous response.WriteHeader call", 0},
+	{"http: response.WriteHeader on hijacked connection", 0},
+	{"http: response.Write on hijacked connection", 0},
+	{"http: WriteHeader called with both Transfer-Encoding", 0},
+	{"http: invalid Content-Length", 0},
+	{"http2: server connection error", 0},
+	{"http2: server closing client connection", 0},
+	{"http2: received GOAWAY", 0},
+	{"timeout waiting for SETTINGS frames", 0},
+	{"timeout waiting for PING response", 0},
+	{"ignoring invalid trailer", 0},
+
+	// huma, when a client has gone.
+	{"could not write error", slog.LevelDebug},
+}
+
+// unknownLine stands for a line of which no part is known to be fixed.
+const unknownLine = "a library logged a line that is not shown, since it may hold what others sent"
+
+// LibraryLog returns a logger for a library that wants one of package log. The level is that
+// of lines that deserve no other.
+func LibraryLog(to *slog.Logger, level slog.Level) *log.Logger {
+	return log.New(&libraryWriter{to, level}, "", log.Llongfile)
+}
+
+// libraryWriter logs the fixed part of the lines that it gets, which begin with the file and
+// line of their logging.
+type libraryWriter struct {
+	to    *slog.Logger
+	level slog.Level
+}
+
+func (w *libraryWriter) Write(line []byte) (int, error) {
+	source, text, _ := strings.Cut(string(line), ": ")
+	dir, file := path.Split(source)
+	logFixed(w.to, w.level, text, slog.String("source", path.Join(path.Base(dir), file)))
+	return len(line), nil
+}
+
+// logFixed logs the fixed part of a text. Of a panic the log gets the stack, too, which has
+// no values but addresses.
+func logFixed(to *slog.Logger, level slog.Level, text string, attrs ...slog.Attr) {
+	message := unknownLine
+	for _, fixed := range fixedParts {
+		if strings.HasPrefix(text, fixed.text) {
+			message, level = fixed.text, cmp.Or(fixed.level, level)
+			break
+		}
+	}
+	if stack := strings.LastIndex(text, "\ngoroutine "); stack >= 0 && message != unknownLine {
+		attrs = append(attrs, slog.String("stack", text[stack+1:]))
+	}
+	to.LogAttrs(context.Background(), level, message, attrs...)
+}
+
+// AdoptLibraries sends what libraries log and print by themselves to a logger: by the default
+// loggers of slog and log, by OpenTelemetry's, and to os.Stdout and os.Stderr. None of them
+// then waits for a reader of the process's output or shows what others sent. Who writes to
+// that output on purpose must have taken these two variables before. undo restores all but
+// OpenTelemetry's logger.
+func AdoptLibraries(to *slog.Logger) (undo func()) {
+	standard, writer, flags := slog.Default(), log.Writer(), log.Flags()
+	slog.SetDefault(to) // sets log's, too
+	log.SetOutput(&libraryWriter{to, slog.LevelInfo})
+	log.SetFlags(log.Llongfile)
+	otel.SetLogger(logr.FromSlogHandler(messageOnly{to.Handler()}))
+	end := adoptPrints(to)
+	return func() {
+		end()
+		slog.SetDefault(standard)
+		log.SetOutput(writer)
+		log.SetFlags(flags)
+	}
+}
+
+// MuteLog drops what libraries log with package log, for a process that has no log.
+func MuteLog() { log.SetOutput(io.Discard) }
+
+// adoptPrints puts a pipe in the place of os.Stdout and os.Stderr and logs what comes through
+// it, until end is called.
+func adoptPrints(to *slog.Logger) (end func()) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		to.Warn("what libraries print is not logged", "error", err)
+		return func() {}
+	}
+	stdout, stderr := os.Stdout, os.Stderr
+	os.Stdout, os.Stderr = w, w
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer r.Close()
+		lines := bufio.NewReader(r)
+		for {
+			line, err := lines.ReadSlice('\n')
+			if len(line) > 0 {
+				logFixed(to, slog.LevelInfo, string(line), slog.String("source", "standard output or error"))
+			}
+			for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long line
+				_, err = lines.ReadSlice('\n')
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return func() {
+		os.Stdout, os.Stderr = stdout, stderr
+		w.Close()
+		<-done
+	}
+}
+
+// messageOnly is a slog.Handler without attributes, for a library whose messages are constant
+// and whose attributes are not: OpenTelemetry logs a header that it cannot read, and headers
+// hold keys.
+type messageOnly struct{ slog.Handler }
+
+func (h messageOnly) Handle(ctx context.Context, r slog.Record) error {
+	return h.Handler.Handle(ctx, slog.NewRecord(r.Time, r.Level, r.Message, r.PC))
+}
+
+func (h messageOnly) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h messageOnly) WithGroup(string) slog.Handler      { return h }
