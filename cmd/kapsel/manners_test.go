@@ -236,6 +236,26 @@ func TestTLS_S14_ReadAgain(t *testing.T) {
 		touch(keyFile, 2_000_000_001)
 		time.Sleep(time.Second)
 		serves(3)
+
+		if err := os.Remove(certFile); err != nil {
+			t.Fatal(err)
+		}
+		log.Reset()
+		for range 3 {
+			time.Sleep(time.Second)
+			serves(3)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+			t.Errorf("%d warnings of a missing file: %s", n, log.String())
+		}
+		c.reload()
+		serves(3)
+		if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d errors of a missing file at SIGHUP: %s", n, log.String())
+		}
+		writePair(t, dir, 4)
+		c.reload()
+		serves(4)
 	})
 	if _, err := loadCertificate("/nowhere", "/nowhere", slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("files that are not there are no error")

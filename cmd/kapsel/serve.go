@@ -43,12 +43,15 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	tuneMemory(c.bodyMemory)
+	hangups := hangups()
+	stackOnQuit(io.err)
 	out := c.output(io)
 	defer out.end()
 	s, err := c.start(ctx, io, out)
 	if err != nil {
 		return err
 	}
+	s.hangups = hangups
 	return s.run(ctx)
 }
 
@@ -71,7 +74,8 @@ type server struct {
 	trace    func(context.Context) error
 	ln, mln  net.Listener
 	cert     *certificate // nil: plain HTTP
-	greeting func()       // what --dev prints once it serves
+	hangups  <-chan os.Signal
+	greeting func() // what --dev prints once it serves
 
 	background sync.WaitGroup // what uses the store beside requests and the engine
 }
@@ -226,6 +230,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.janitor.Run(work) })
 	s.background.Go(func() { s.feed.Run(work) })
 	s.background.Go(func() { s.replayer.Run(taking) })
+	s.background.Go(func() { s.reload(work) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	failed := make(chan error, 2)

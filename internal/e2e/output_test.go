@@ -136,6 +136,16 @@ func TestOutput_LastWords(t *testing.T) {
 		c.ready()
 		c.term()
 	})
+	t.Run("SIGQUIT", func(t *testing.T) {
+		cmd := exec.Command(program(t), "serve")
+		cmd.Stderr = unreadPipe(t, true)
+		c := startChild(t, cmd)
+		c.ready()
+		c.signal(syscall.SIGQUIT)
+		if code := c.exit(); code != 2 {
+			t.Errorf("exit code %d, want 2", code)
+		}
+	})
 }
 
 // TestOutput_ReadAtTheEnd: on a normal stop all that was logged reaches a reader that reads.

@@ -12,26 +12,28 @@ import (
 	"testing"
 )
 
+// certify makes a new key pair and a certificate of 127.0.0.1 for it, which the pool then trusts.
+func certify(t *testing.T, cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	fresh := cert + ".fresh"
+	run(t, nil, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", fresh,
+		"-subj", "/CN=kapsel", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
+	pem, err := os.ReadFile(fresh)
+	if err == nil {
+		err = os.Rename(fresh, cert)
+	}
+	if err != nil || !pool.AppendCertsFromPEM(pem) {
+		t.Fatalf("certificate: %v", err)
+	}
+}
+
 // TestTrust_S13_S14_HTTPS serves with a certificate of files: TLS 1.2 and later, a new
 // certificate once the files change, headers that keep browsers to HTTPS, and no word of CORS.
 func TestTrust_S13_S14_HTTPS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	pool := x509.NewCertPool()
-	renew := func() {
-		t.Helper()
-		fresh := filepath.Join(dir, "fresh.pem")
-		run(t, nil, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", fresh,
-			"-subj", "/CN=kapsel", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
-		pem, err := os.ReadFile(fresh)
-		if err == nil {
-			err = os.Rename(fresh, cert)
-		}
-		if err != nil || !pool.AppendCertsFromPEM(pem) {
-			t.Fatalf("certificate: %v", err)
-		}
-	}
-	renew()
+	certify(t, cert, key, pool)
 	listen := freeAddr(t)
 	cmd := exec.Command(program(t), "serve")
 	cmd.Dir = dir
@@ -105,7 +107,7 @@ func TestTrust_S13_S14_HTTPS(t *testing.T) {
 		}
 	}
 	serial := resp.TLS.PeerCertificates[0].SerialNumber
-	renew()
+	certify(t, cert, key, pool)
 	until("the new certificate is served", func() bool {
 		resp, err := get("GET", base+"/health/live", 0)
 		return err == nil && resp.TLS.PeerCertificates[0].SerialNumber.Cmp(serial) != 0
