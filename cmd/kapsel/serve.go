@@ -166,7 +166,10 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.janitor = &store.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: kapsel.NewNodeID(s.clock.Now()), Every: time.Minute, Log: s.log,
 	}
-	s.replayer = &store.Replayer{Store: s.db, Clock: s.clock, Node: s.janitor.Node, Log: s.log}
+	replaying := make(chan struct{}, 1)
+	s.replayer = &store.Replayer{
+		Store: s.db, Clock: s.clock, Node: s.janitor.Node, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
+	}
 	s.health = telemetry.NewHealth(s.log)
 	s.health.Add("store", s.db.Ping)
 	s.health.Add("clock", s.clockSane)
@@ -177,6 +180,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
 		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
+		Due: s.engine.Due,
+		Replaying: func() {
+			select {
+			case replaying <- struct{}{}:
+			default:
+			}
+		},
 	})
 	routes := &router{ingest: s.ingest, api: management, health: s.health}
 	if c.Dev {

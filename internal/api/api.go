@@ -74,6 +74,11 @@ type Config struct {
 	// Why says why a pending delivery waits ("waiting_for" of the contract), "" when it does
 	// not. It may be nil.
 	Why func(*kapsel.Endpoint, kapsel.Delivery) string
+	// Due is told of every delivery that the API made or moved so that it is due now. It may
+	// be nil: the delivery starts when a node looks for work.
+	Due func(kapsel.Delivery)
+	// Replaying is told that a replay was made or goes on. It may be nil.
+	Replaying func()
 }
 
 // api is the state that all handlers share.
@@ -99,6 +104,12 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Why == nil {
 		cfg.Why = func(*kapsel.Endpoint, kapsel.Delivery) string { return "" }
+	}
+	if cfg.Due == nil {
+		cfg.Due = func(kapsel.Delivery) {}
+	}
+	if cfg.Replaying == nil {
+		cfg.Replaying = func() {}
 	}
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))

@@ -39,6 +39,8 @@ type world struct {
 	now     time.Time
 	log     bytes.Buffer
 	changed int
+	due     []kapsel.DeliveryID // what the API said is due now
+	woken   int                 // how often it said that a replay is to go on
 	cfg     Config
 	cache   *store.Cache
 }
@@ -81,8 +83,10 @@ func newWorld(t *testing.T) *world {
 				t.Error(err)
 			}
 		},
-		Answers: s,
-		Why:     func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
+		Answers:   s,
+		Why:       func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
+		Due:       func(d kapsel.Delivery) { w.due = append(w.due, d.ID) },
+		Replaying: func() { w.woken++ },
 	}
 	w.handler = New(w.cfg)
 	w.doc = readDocument(t, w.handler)

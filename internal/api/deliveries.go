@@ -86,6 +86,9 @@ func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Happening) (*
 	if err != nil {
 		return nil, err
 	}
+	if d.Status == kapsel.Pending {
+		a.Due(d)
+	}
 	return a.answerDelivery(ctx, d)
 }
 

@@ -314,7 +314,7 @@ type Endpoint struct {
 	Circuit         Circuit              `json:"circuit"`
 	Headers         Headers              `json:"headers"`
 	Signing         Signing              `json:"signing"`
-	Backlog         *int                 `json:"backlog" nullable:"true" doc:"Waiting deliveries, counted up to 10,000, at most 15 s old; null: not known"`
+	Backlog         *int                 `json:"backlog" nullable:"true" doc:"Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known"`
 	OldestWaitingAt *timestamp           `json:"oldest_waiting_at" nullable:"true" doc:"When the oldest of them is due"`
 	Warnings        []string             `json:"warnings"`
 	CreatedAt       timestamp            `json:"created_at"`
@@ -462,20 +462,22 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// Bounds of reading backlogs: counting rows is work for the store, and this is only a number
-// to look at.
+// Bounds of reading backlogs: counting rows is work for the store. Up to backlogExact they are
+// counted at each read, so that a person who waits for the last few sees them go. A larger
+// number is only one to look at, and may be backlogAge old.
 const (
-	backlogMost = 10_000
-	backlogAge  = 15 * time.Second
-	backlogTime = 250 * time.Millisecond
+	backlogExact = 100
+	backlogMost  = 10_000
+	backlogAge   = 15 * time.Second
+	backlogTime  = 250 * time.Millisecond
 )
 
-// backlogs remembers the backlogs of endpoints for a while.
+// backlogs counts what waits for endpoints, and remembers long backlogs for a while.
 type backlogs struct {
 	of func(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
 
 	mu   sync.Mutex
-	last map[kapsel.EndpointID]backlog // guarded by mu
+	last map[kapsel.EndpointID]backlog // guarded by mu; long ones
 }
 
 type backlog struct {
@@ -485,25 +487,44 @@ type backlog struct {
 	at     time.Time
 }
 
-// get is an endpoint's backlog, nil when it is not known.
+// get returns an endpoint's backlog and when its oldest delivery is due; nil when it is not
+// known.
 func (b *backlogs) get(ctx context.Context, id kapsel.EndpointID, now time.Time) (*int, time.Time) {
 	b.mu.Lock()
 	l, ok := b.last[id]
 	b.mu.Unlock()
-	if !ok || now.Sub(l.at) >= backlogAge {
-		ctx, cancel := context.WithTimeout(ctx, backlogTime)
-		count, oldest, err := b.of(ctx, id, backlogMost)
-		cancel()
-		l = backlog{count, oldest, err == nil, now}
-		b.mu.Lock()
-		if b.last == nil || len(b.last) >= backlogMost {
-			b.last = map[kapsel.EndpointID]backlog{} // it only spares work
+	ok = ok && now.Sub(l.at) < backlogAge
+	if !ok || l.known {
+		switch short := b.count(ctx, id, backlogExact, now); {
+		case !short.known && !ok: // the store is in trouble: leave it alone for a while
+			l = b.remember(id, short)
+		case short.known && short.count < backlogExact:
+			return &short.count, short.oldest
+		case !ok:
+			l = b.remember(id, b.count(ctx, id, backlogMost, now))
 		}
-		b.last[id] = l
-		b.mu.Unlock()
 	}
 	if !l.known {
 		return nil, time.Time{}
 	}
 	return &l.count, l.oldest
+}
+
+// count asks the store.
+func (b *backlogs) count(ctx context.Context, id kapsel.EndpointID, atMost int, now time.Time) backlog {
+	ctx, cancel := context.WithTimeout(ctx, backlogTime)
+	defer cancel()
+	count, oldest, err := b.of(ctx, id, atMost)
+	return backlog{count, oldest, err == nil, now}
+}
+
+// remember keeps what get is to answer for backlogAge, and returns it.
+func (b *backlogs) remember(id kapsel.EndpointID, l backlog) backlog {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last == nil || len(b.last) >= backlogMost {
+		b.last = map[kapsel.EndpointID]backlog{} // it only spares work
+	}
+	b.last[id] = l
+	return l
 }

@@ -186,7 +186,7 @@ func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.End
 }
 
 // testEndpoint makes an event of our own. It takes the way of every other that has to wait:
-// it is stored, and a node claims its delivery.
+// it is stored, and a node claims its delivery, this one at once if it can.
 func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], error) {
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
@@ -210,6 +210,7 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 	if _, err := a.Store.Accept(ctx, store.Acceptance{Event: event, Delivery: delivery}); err != nil {
 		return nil, err
 	}
+	a.Due(delivery)
 	return answer(viewEvent(&store.EventRecord{Event: event, Deliveries: []kapsel.Delivery{delivery}})), nil
 }
 

@@ -103,6 +103,7 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	if err != nil {
 		return nil, err
 	}
+	a.Due(d)
 	return a.answerDelivery(ctx, d)
 }
 

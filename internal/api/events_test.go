@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,31 +207,49 @@ func TestDeliveriesAndAttempts(t *testing.T) {
 	w.refused(kapsel.Conflict, 409, nil, "POST", "/v1/events/"+ev.ID.String()+"/replay", h.write, nil)
 }
 
-func TestBacklogIsReadSeldomAndBounded(t *testing.T) {
-	calls := 0
+// TestBacklog_B129: a short backlog is counted at each read, a long one seldom, and neither
+// without bounds.
+func TestBacklog_B129(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	fail := false
+	waiting, failing := 0, false
+	var reads []int
 	b := backlogs{of: func(ctx context.Context, _ kapsel.EndpointID, atMost int) (int, time.Time, error) {
-		calls++
-		if _, ok := ctx.Deadline(); !ok || atMost != backlogMost {
-			t.Errorf("read without a bound: at most %d", atMost)
+		reads = append(reads, atMost)
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("a read without a limit")
 		}
-		if fail {
-			return 0, time.Time{}, kapsel.Errorf(kapsel.DatabaseUnavailable, "slow")
+		if failing {
+			return 0, time.Time{}, kapsel.Errorf(kapsel.DatabaseUnavailable, "down")
 		}
-		return calls, now, nil
+		return min(waiting, atMost), now, nil
 	}}
-	id := kapsel.NewEndpointID(now)
-	for i, want := range []int{1, 1, 2} {
-		if i == 2 {
-			now = now.Add(backlogAge)
+	for _, step := range []struct {
+		waiting int
+		failing bool
+		pass    time.Duration
+		want    int // -1: not known
+		reads   []int
+	}{
+		{waiting: 0, want: 0, reads: []int{backlogExact}},
+		{waiting: 99, want: 99, reads: []int{backlogExact}},
+		{waiting: 20_000, want: backlogMost, reads: []int{backlogExact, backlogMost}},
+		{waiting: 5_000, want: backlogMost, reads: []int{backlogExact}}, // not yet old
+		{waiting: 99, want: 99, reads: []int{backlogExact}},
+		{waiting: 100, want: backlogMost, reads: []int{backlogExact}},
+		{waiting: 100, pass: backlogAge, want: 100, reads: []int{backlogExact, backlogMost}},
+		{failing: true, want: 100, reads: []int{backlogExact}},
+		{failing: true, pass: backlogAge, want: -1, reads: []int{backlogExact}},
+		{waiting: 3, want: -1}, // the store is left alone for a while
+		{waiting: 3, pass: backlogAge, want: 3, reads: []int{backlogExact}},
+	} {
+		waiting, failing, reads = step.waiting, step.failing, nil
+		now = now.Add(step.pass)
+		got, at := b.get(t.Context(), kapsel.EndpointID{}, now)
+		if step.want < 0 && (got != nil || !at.IsZero()) || step.want >= 0 && (got == nil || *got != step.want) {
+			t.Errorf("%+v: the backlog is %v", step, got)
 		}
-		if got, _ := b.get(t.Context(), id, now); got == nil || *got != want {
-			t.Errorf("call %d: %v, want %d", i, got, want)
+		if !slices.Equal(reads, step.reads) {
+			t.Errorf("%+v: %d were asked for", step, reads)
 		}
-	}
-	fail, now = true, now.Add(backlogAge)
-	if got, oldest := b.get(t.Context(), id, now); got != nil || !oldest.IsZero() {
-		t.Errorf("a backlog that could not be read is %v", got)
 	}
 }

@@ -137,6 +137,7 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 	if err := a.Store.CreateReplay(ctx, r); err != nil {
 		return nil, err
 	}
+	a.Replaying()
 	return &replayed{http.StatusAccepted, viewReplay(r)}, nil
 }
 
@@ -173,6 +174,7 @@ func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPa
 		if err != nil {
 			return nil, err
 		}
+		a.Replaying()
 		return answer(viewReplay(r)), nil
 	}
 }

@@ -320,6 +320,47 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestDue: what a person made or moved starts at once, not with the next list of the backlog.
+func TestDue(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", sim.Always(500))
+		ep := w.NewEndpoint(d, slowly)
+		p := w.Start()
+		id := p.Event(ep, "x")
+		w.Pass(10*time.Second + 100*time.Millisecond) // between two lists
+		delivery, err := w.Store().MoveDelivery(context.Background(), kapsel.TenantID{}, w.Delivery(id).ID, kapsel.Retry{}, p.Clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Script(sim.Always(404))
+		p.Engine.Due(delivery)
+		w.Pass(10 * time.Millisecond)
+		if d.Count() != 2 {
+			t.Fatalf("%d requests after a retry, want 2", d.Count())
+		}
+		if delivery, err = w.Store().Replay(context.Background(), kapsel.TenantID{}, id, kapsel.DeliveryID{}, p.Clock.Now()); err != nil {
+			t.Fatal(err)
+		}
+		p.Engine.Due(delivery)
+		w.Pass(10 * time.Millisecond)
+		if d.Count() != 3 {
+			t.Fatalf("%d requests after a replay, want 3", d.Count())
+		}
+		if _, err = w.Store().Replay(context.Background(), kapsel.TenantID{}, id, kapsel.DeliveryID{}, p.Clock.Now()); err != nil {
+			t.Fatal(err)
+		}
+		d.Script(sim.Always(200))
+		p.Engine.DueAnywhere()
+		w.Pass(10 * time.Millisecond)
+		if d.Count() != 4 {
+			t.Fatalf("%d requests after a replay of many, want 4", d.Count())
+		}
+		for _, off := range p.Engine.Books() {
+			t.Error(off)
+		}
+	})
+}
+
 // TestClockJumps: when the store's clock jumps, overdue work drains, nothing is sent before
 // its time or twice, and new work is not held up.
 func TestClockJumps_FC3(t *testing.T) {

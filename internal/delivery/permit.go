@@ -89,6 +89,19 @@ func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	}
 }
 
+// Due tells the engine that a delivery in the store is due at once, so that it starts before
+// the next list of the backlog. Callers made the delivery, or moved it.
+func (e *Engine) Due(d kapsel.Delivery) {
+	// The endpoint of a delivery that was just read or written is in the settings, or soon.
+	ep, err := e.Settings.AnyEndpoint(e.cut, d.EndpointID)
+	if err == nil && d.Status == kapsel.Pending {
+		e.Waiting(ep, d.DueAt)
+	}
+}
+
+// DueAnywhere is Due for deliveries that the caller cannot name.
+func (e *Engine) DueAnywhere() { e.lookAgain() }
+
 // Waiting tells the engine that a delivery was stored as pending, due at once.
 func (e *Engine) Waiting(ep *kapsel.Endpoint, due time.Time) {
 	e.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -30,29 +31,61 @@ type Replayer struct {
 	Clock *Clock
 	Node  kapsel.NodeID
 	Log   *slog.Logger
+	// Wake, when something is sent to it, begins the replays that have not begun. It may be
+	// nil: they begin with the next second.
+	Wake <-chan struct{}
+	// Made is called after deliveries were made, which are due at once. It may be nil.
+	Made func()
+
+	// begun holds the replays that had their turn since the last tick, and whether it was a
+	// woken one: such a replay passes over the next tick, so that it never exceeds its rate.
+	begun map[kapsel.ReplayID]bool
 }
 
-// Run works every second until ctx ends.
+// Run works every second, and when it is woken, until ctx ends.
 func (r *Replayer) Run(ctx context.Context) {
 	tick := time.NewTicker(replayEvery)
 	defer tick.Stop()
+	r.begun = map[kapsel.ReplayID]bool{}
 	for {
+		woken := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-r.Wake:
+			woken = true
 		}
-		if err := r.turn(ctx); err != nil && ctx.Err() == nil {
+		if err := r.turn(ctx, woken); err != nil && ctx.Err() == nil {
 			r.Log.Warn("a replay could not go on; trying again", "error", err)
 		}
 	}
 }
 
-// turn makes what a second allows of each running replay, if this node leads the duty.
-func (r *Replayer) turn(ctx context.Context) error {
+// turn makes what a second allows of each running replay, if this node leads the duty. Woken,
+// it does so only for those that had no turn in this second.
+func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	running, err := r.Store.RunningReplays(ctx, replaysAtOnce)
-	if err != nil || len(running) == 0 {
+	if err != nil {
 		return err
+	}
+	before := r.begun
+	if !woken {
+		r.begun = map[kapsel.ReplayID]bool{}
+	}
+	running = slices.DeleteFunc(running, func(replay kapsel.Replay) bool {
+		early, begun := before[replay.ID]
+		if !woken {
+			r.begun[replay.ID] = false
+			return early
+		}
+		if !begun {
+			r.begun[replay.ID] = true
+		}
+		return begun
+	})
+	if len(running) == 0 {
+		return nil
 	}
 	leads, err := r.Store.Lead(ctx, "replays", r.Node, r.Clock.Now(), 5*replayEvery)
 	if err != nil || !leads {
@@ -63,6 +96,7 @@ func (r *Replayer) turn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*replayEvery)
 	defer cancel()
 	var failed error
+	any := false
 	for len(running) > 0 && ctx.Err() == nil {
 		rest := running[:0]
 		for _, replay := range running {
@@ -71,11 +105,15 @@ func (r *Replayer) turn(ctx context.Context) error {
 				failed = errors.Join(failed, fmt.Errorf("replay %s: %w", replay.ID, err))
 				continue
 			}
+			any = any || made > 0
 			if replay.Rate -= made; more && replay.Rate > 0 { // what is left of this second's
 				rest = append(rest, replay)
 			}
 		}
 		running = rest
+	}
+	if any && r.Made != nil {
+		r.Made()
 	}
 	return failed
 }

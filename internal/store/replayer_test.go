@@ -99,10 +99,15 @@ func (w *replays) read(id kapsel.ReplayID) kapsel.Replay {
 // start runs a Replayer of a node of its own until the function that it returns is called.
 func (w *replays) start(s store.Store) (stop func()) {
 	w.Helper()
+	return w.startWith(s, nil, nil)
+}
+
+func (w *replays) startWith(s store.Store, wake <-chan struct{}, made func()) (stop func()) {
+	w.Helper()
 	clock, err := store.NewClock(w.Context(), w.store)
 	w.must(err)
 	ctx, cancel := context.WithCancel(w.Context())
-	r := &store.Replayer{Store: s, Clock: clock, Node: kapsel.NewNodeID(clock.Now()), Log: slog.New(slog.DiscardHandler)}
+	r := &store.Replayer{Store: s, Clock: clock, Node: kapsel.NewNodeID(clock.Now()), Log: slog.New(slog.DiscardHandler), Wake: wake, Made: made}
 	done := make(chan struct{})
 	go func() { r.Run(ctx); close(done) }()
 	stop = func() { cancel(); <-done }
@@ -147,6 +152,39 @@ func TestReplayerKeepsToTheRate(t *testing.T) {
 		a, b := w.read(fast), w.read(slow)
 		if a.Status != kapsel.ReplayDone || b.Status != kapsel.ReplayDone || a.Created+b.Created != 500 || a.Delivered+b.Delivered != 500 {
 			t.Errorf("at the end: %+v, %+v", a, b)
+		}
+	})
+}
+
+// TestReplayerBeginsAtOnce: a replay that Wake announces does not wait for the next second, and
+// however often it is announced no replay makes more than its rate in a second.
+func TestReplayerBeginsAtOnce(t *testing.T) {
+	inBubble(t, 500, func(w *replays) {
+		wake, made := make(chan struct{}, 1), 0
+		old := w.create(10, 500)
+		defer w.startWith(w.store, wake, func() { made++ })()
+		pass(1100 * time.Millisecond)
+		young := w.create(20, 490)
+		created := func() []int { return []int{w.read(old).Created, w.read(young).Created} }
+		for range 5 {
+			wake <- struct{}{}
+			synctest.Wait()
+		}
+		if got := created(); !slices.Equal(got, []int{10, 20}) || made != 2 {
+			t.Errorf("when it was announced: %v, told %d times", got, made)
+		}
+		if got := w.answer(kapsel.Answer{Status: 200}); got != 30 {
+			t.Errorf("%d are due", got)
+		}
+		pass(time.Second)
+		wake <- struct{}{}
+		pass(0)
+		if got := created(); !slices.Equal(got, []int{20, 20}) {
+			t.Errorf("in the second after: %v", got)
+		}
+		pass(time.Second)
+		if got := created(); !slices.Equal(got, []int{30, 40}) {
+			t.Errorf("in the one after that: %v", got)
 		}
 	})
 }

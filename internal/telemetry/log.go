@@ -91,6 +91,10 @@ func text(v any) (s string) {
 	if err != nil {
 		return fmt.Sprintf("!%T: %v", v, err)
 	}
+	// What JSON writes as a string is one here, too: the log quotes it itself.
+	if b[0] == '"' && json.Unmarshal(b, &s) == nil {
+		return s
+	}
 	return string(b)
 }
 

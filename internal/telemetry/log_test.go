@@ -104,6 +104,13 @@ type redacted struct{ v string }
 func (redacted) LogValue() slog.Value         { return slog.StringValue("***") }
 func (redacted) MarshalJSON() ([]byte, error) { return []byte(`"***"`), nil }
 
+type named string
+
+// hiding redacts itself to JSON only.
+type hiding struct{ v string }
+
+func (hiding) MarshalJSON() ([]byte, error) { return []byte(`"***"`), nil }
+
 type panicking struct{}
 
 func (*panicking) Error() string { panic("no text") }
@@ -112,7 +119,7 @@ func TestLog_S23_Values(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
 	out := logged("debug", "json", func(log *slog.Logger) {
 		log.Debug("values",
-			"secret", redacted{"hunter2"}, "inside", struct{ S redacted }{redacted{"hunter2"}}, "hidden", struct{ s string }{"hunter2"},
+			"secret", redacted{"hunter2"}, "hidden by JSON", hiding{"hunter2"}, "code", named("E1007"), "pointed at", new(named), "inside", struct{ S redacted }{redacted{"hunter2"}}, "hidden", struct{ s string }{"hunter2"},
 			"at", at, "took", 1500*time.Millisecond, "panic", error((*panicking)(nil)), "nil", nil, "n", 7)
 	})
 	var got map[string]any
@@ -122,7 +129,7 @@ func TestLog_S23_Values(t *testing.T) {
 	if strings.Contains(out, "hunter2") {
 		t.Errorf("a secret is in the log: %s", out)
 	}
-	want := map[string]any{"secret": "***", "inside": `{"S":"***"}`, "at": "2026-03-01T11:00:00Z", "took": "1.5s", "panic": "!PANIC: no text", "nil": "null", "n": 7.0, "level": "DEBUG"}
+	want := map[string]any{"secret": "***", "hidden by JSON": "***", "code": "E1007", "pointed at": "", "inside": `{"S":"***"}`, "at": "2026-03-01T11:00:00Z", "took": "1.5s", "panic": "!PANIC: no text", "nil": "null", "n": 7.0, "level": "DEBUG"}
 	for k, w := range want {
 		if got[k] != w {
 			t.Errorf("%s = %v, want %v", k, got[k], w)
