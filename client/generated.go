@@ -430,7 +430,7 @@ type Endpoint struct {
 	Circuit         Circuit      `json:"circuit"`             // When deliveries stop for a while, because the destination fails
 	Headers         Headers      `json:"headers"`             // What deliveries carry beside, or instead of, what came in
 	Signing         Signing      `json:"signing"`             // How deliveries are signed
-	Backlog         *int64       `json:"backlog"`             // Waiting deliveries, counted up to 10,000, at most 15 s old; null: not known
+	Backlog         *int64       `json:"backlog"`             // Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known
 	OldestWaitingAt *time.Time   `json:"oldest_waiting_at"`   // When the oldest of them is due
 	Warnings        []string     `json:"warnings"`            // What its owner should know of it
 	CreatedAt       time.Time    `json:"created_at"`          // When it was made

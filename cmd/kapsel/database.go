@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
@@ -16,9 +14,6 @@ import (
 func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger) (store.Store, error) {
 	migrate := s.Migrate == "on"
 	if path := s.sqlitePath(); path != "" {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, settingError("DATABASE_URL (--database-url): the folder cannot be made: %v", err)
-		}
 		db, err := sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: migrate})
 		if err != nil {
 			return nil, settingError("DATABASE_URL (--database-url): %v", err)
@@ -32,11 +27,27 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 	return db, nil
 }
 
+// mustExist refuses a SQLite database that is not there, for commands that work on one and
+// must not make a new one beside it because they run in the wrong directory.
+func (s *databaseSettings) mustExist() error {
+	path := s.sqlitePath()
+	if path == "" {
+		return nil
+	}
+	if err := sqlite.MustExist(path); err != nil {
+		return settingError("DATABASE_URL (--database-url): %v; kapsel serve makes one. Is this its directory? With --dev the database is %s", err, devDatabase)
+	}
+	return nil
+}
+
 type migrateCmd struct{ databaseSettings }
 
 // Run brings the schema up to date.
 func (c *migrateCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
+		return err
+	}
+	if err := c.mustExist(); err != nil {
 		return err
 	}
 	c.Migrate = "on"
@@ -66,6 +77,9 @@ func (c *backupCmd) Run(ctx context.Context, io streams) error {
 	path := c.sqlitePath()
 	if path == "" {
 		return settingError("DATABASE_URL (--database-url): backup is for SQLite; use pg_dump or continuous archiving for PostgreSQL")
+	}
+	if err := c.mustExist(); err != nil {
+		return err
 	}
 	if err := sqlite.Backup(ctx, path, c.File); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/secret"
@@ -39,7 +40,7 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var text strings.Builder
 		fmt.Fprintf(&text, "%s  %s %s\n", time.Now().UTC().Format(time.RFC3339Nano), r.Method, r.URL.RequestURI())
 		r.Header.Write(&text)
-		fmt.Fprintf(&text, "\n%.4096q\n", body)
+		fmt.Fprintf(&text, "\n%s\n", inboxBody(body))
 		b.mu.Lock()
 		b.last = append(b.last, text.String())
 		b.last = b.last[max(0, len(b.last)-inboxKeeps):]
@@ -51,10 +52,34 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fmt.Fprintf(w, "<!doctype html><title>Kapsel inbox</title><style>body{font-family:system-ui;margin:2rem;max-width:60rem}pre{background:#f4f4f4;padding:1rem;overflow:auto}</style><h1>Inbox</h1><p>%d deliveries, newest first; the last %d are kept.</p>", len(b.last), inboxKeeps)
+	fmt.Fprintf(w, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\"><title>Kapsel inbox</title><style>body{font-family:system-ui;margin:2rem;max-width:60rem}pre{background:#f4f4f4;padding:1rem;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}</style><h1>Inbox</h1><p>%d deliveries, newest first; the last %d are kept. The page reads them again every 2 seconds.</p>", len(b.last), inboxKeeps)
 	for i := len(b.last) - 1; i >= 0; i-- {
 		fmt.Fprintf(w, "<pre>%s</pre>", html.EscapeString(b.last[i]))
 	}
+}
+
+// inboxShows is how many bytes of a body the inbox shows.
+const inboxShows = 16 << 10
+
+// inboxBody returns a body as people read it: text as it is, but for control characters that
+// a page cannot show, and the size of what is not text.
+func inboxBody(body []byte) string {
+	if !utf8.Valid(body) {
+		return fmt.Sprintf("(%s that are not text)", size(int64(len(body))))
+	}
+	var text strings.Builder
+	for i, line := range strings.Split(shortened(string(body), inboxShows), "\n") {
+		if i > 0 {
+			text.WriteByte('\n')
+		}
+		for j, part := range strings.Split(strings.TrimSuffix(line, "\r"), "\t") {
+			if j > 0 {
+				text.WriteByte('\t')
+			}
+			text.WriteString(clean(part))
+		}
+	}
+	return text.String()
 }
 
 func (s *server) inboxURL() string { return "http://" + dialable(s.ln.Addr().String()) + inboxPath }

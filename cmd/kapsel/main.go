@@ -93,6 +93,10 @@ func run(args []string, io streams) (code int) {
 		lastWords(io.err, brief(unreadText(err))+"; see "+commandOf(err)+" --help")
 		return 2
 	}
+	if c.Serve.unknown, err = checkEnvironment(parser.Model.Node, os.Environ()); err != nil {
+		fmt.Fprintln(io.err, "kapsel:", brief(err.Error()))
+		return 2
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() { // a second signal ends the process at once

@@ -39,6 +39,9 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if err := c.mustExist(); err != nil {
+		return err
+	}
 	keyring, err := c.keyring()
 	if err != nil {
 		return err

@@ -35,6 +35,8 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		t.health.Startup(w, r)
 	case t.inbox != nil && p == inboxPath:
 		t.inbox.ServeHTTP(w, r)
+	case p == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		http.Redirect(w, r, "/docs", http.StatusFound)
 	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || p == "/openapi.json" || p == "/docs"):
 		t.api.ServeHTTP(w, r)
 	default:

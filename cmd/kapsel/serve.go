@@ -100,6 +100,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		}
 	}()
 	noCoreDumps(s.log)
+	if len(c.unknown) > 0 {
+		s.log.Warn("variables that begin with KAPSEL_ and are no settings are passed over", "variables", strings.Join(c.unknown, ", "))
+	}
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // databaseSettings are shared by the commands that open the database themselves.
@@ -42,6 +43,8 @@ type serveSettings struct {
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
 	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
+
+	unknown []string // variables that look like settings and are none; see checkEnvironment
 
 	// What the texts above parse to; see check.
 	bodyMemory int64
@@ -113,6 +116,9 @@ func (s *serveSettings) check() error {
 	}
 	if s.DrainDelay < 0 || s.DrainDelay > 15*time.Second {
 		return settingError("KAPSEL_DRAIN_DELAY (--drain-delay): %v is not between 0s and 15s", s.DrainDelay)
+	}
+	if err := telemetry.CheckEnvironment(); err != nil {
+		return settingError("%v", err)
 	}
 	if s.TigerBeetle != "" {
 		return settingError("TIGERBEETLE_ADDRESSES: the ledger is not part of this build")

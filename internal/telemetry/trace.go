@@ -104,7 +104,8 @@ func unhex(c byte) byte {
 var tracer atomic.Pointer[trace.Tracer]
 
 // StartTracing exports spans by OTLP over HTTP as OpenTelemetry's own environment variables
-// say. Without an endpoint in them, or with OTEL_SDK_DISABLED, it does nothing, and Span
+// say, which CheckEnvironment has accepted. Without an endpoint in them, with
+// OTEL_SDK_DISABLED or with OTEL_TRACES_EXPORTER=none it does nothing, and Span
 // costs no more than Continue. Spans that cannot be exported are dropped; failures are
 // logged. shutdown sends what waits, for as long as its context allows.
 func StartTracing(ctx context.Context, version string) (shutdown func(context.Context) error, err error) {
@@ -162,7 +163,10 @@ func exportFailure(err error) string {
 }
 
 func tracingWanted() bool {
-	if off, err := strconv.ParseBool(os.Getenv("OTEL_SDK_DISABLED")); err == nil && off {
+	if off, err := strconv.ParseBool(strings.TrimSpace(os.Getenv("OTEL_SDK_DISABLED"))); err == nil && off {
+		return false
+	}
+	if strings.TrimSpace(os.Getenv("OTEL_TRACES_EXPORTER")) == "none" {
 		return false
 	}
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""

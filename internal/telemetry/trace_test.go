@@ -135,6 +135,7 @@ func TestTracingIsOffByDefault(t *testing.T) {
 	for _, env := range []map[string]string{
 		{"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_SDK_DISABLED": "true"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_SDK_DISABLED": "", "OTEL_TRACES_EXPORTER": "none"},
 	} {
 		for k, v := range env {
 			t.Setenv(k, v)

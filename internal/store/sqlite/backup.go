@@ -18,8 +18,8 @@ func (s *Store) Backup(ctx context.Context, to string) error { return Backup(ctx
 // or another process writes to it. The file gets its name when it is complete and synced; one
 // that is there already is an error. While it copies, the WAL of a busy database grows.
 func Backup(ctx context.Context, path, to string) (err error) {
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("find the database: %w", err)
+	if err := MustExist(path); err != nil {
+		return err
 	}
 	if err := mustNotExist(to); err != nil {
 		return err
@@ -51,6 +51,20 @@ func Backup(ctx context.Context, path, to string) (err error) {
 	return syncDir(filepath.Dir(to))
 }
 
+// MustExist says that there is no database at path, where the file is missing or empty. What
+// works on a database that is there asks first: opening it would make a new one.
+func MustExist(path string) error {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("there is no database at %s: %w", path, os.ErrNotExist)
+	case err != nil:
+		return fmt.Errorf("find the database: %w", err)
+	case info.Size() == 0:
+		return fmt.Errorf("the file %s is empty and no database", path)
+	}
+	return nil
+}
+
 func mustNotExist(path string) error {
 	switch _, err := os.Lstat(path); {
 	case err == nil:
@@ -77,6 +91,14 @@ func copyDatabase(ctx context.Context, path, to string) error {
 		return err
 	}
 	defer src.close()
+	var ours int64
+	_, err = src.query(`SELECT count(*) FROM sqlite_schema WHERE name = 'schema_info'`).one(func(s *stmt) { ours = s.colInt() })
+	if err != nil {
+		return err
+	}
+	if ours == 0 {
+		return errors.New("the file is not a database of Kapsel's")
+	}
 	dst, err := open(to)
 	if err != nil {
 		return err

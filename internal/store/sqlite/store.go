@@ -81,6 +81,11 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	// whole process; where it is not to be had, fsync it is.
 	_, _ = sqlite.Fdatasync(true)
 
+	if !opts.Migrate {
+		if err := MustExist(path); err != nil {
+			return nil, fmt.Errorf("%w, and with KAPSEL_MIGRATE=off none is made: start once without it", err)
+		}
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)

@@ -222,19 +222,21 @@ func TestSecondProcessIsKeptOut(t *testing.T) {
 	})
 }
 
+// exec runs a statement on a file that no store has open.
+func exec(t *testing.T, path, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSchema(t *testing.T) {
 	ctx := context.Background()
-	exec := func(t *testing.T, path, statement string) {
-		t.Helper()
-		db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		if _, err := db.Exec(statement); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, tt := range []struct {
 		name    string
 		prepare func(t *testing.T, path string)
@@ -242,7 +244,16 @@ func TestSchema(t *testing.T) {
 		want    string // of the error; "": none
 	}{
 		{"a new database", func(*testing.T, string) {}, true, ""},
-		{"a new database, not to be migrated", func(*testing.T, string) {}, false, "kapsel migrate"},
+		{"a new database, not to be migrated", func(*testing.T, string) {}, false, "there is no database at"},
+		{"an empty file, not to be migrated", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false, "is empty"},
+		{"of an older version, not to be migrated", func(t *testing.T, path string) {
+			openAt(t, path).Close()
+			exec(t, path, `UPDATE schema_info SET version = 0`)
+		}, false, "kapsel migrate"},
 		{"of this version", func(t *testing.T, path string) { openAt(t, path).Close() }, false, ""},
 		{"of a newer version that this one can use", func(t *testing.T, path string) {
 			openAt(t, path).Close()
@@ -290,6 +301,27 @@ func TestFilesAreTheOwners(t *testing.T) {
 		}
 		if f.Mode().Perm() != 0o600 {
 			t.Errorf("%s has mode %v", f.Name(), f.Mode())
+		}
+	}
+}
+
+// TestBackupOfNothing: what is no database of Kapsel's is not copied, and nothing is made.
+func TestBackupOfNothing(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, path string){
+		"no database":                func(*testing.T, string) {},
+		"is empty":                   func(t *testing.T, path string) { exec(t, path, `PRAGMA user_version`) },
+		"not a database of Kapsel's": func(t *testing.T, path string) { exec(t, path, `CREATE TABLE a (b)`) },
+	} {
+		path := filepath.Join(t.TempDir(), "kapsel.db")
+		prepare(t, path)
+		err := Backup(context.Background(), path, path+".copy")
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, file := range []string{path + ".copy", path + ".copy.incomplete"} {
+			if _, err := os.Stat(file); err == nil {
+				t.Errorf("%s: %s was made", name, file)
+			}
 		}
 	}
 }

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// TestInbox: a body is shown as text, nothing in it is a page's markup or a terminal's escape,
+// and the page follows what comes in.
+func TestInbox(t *testing.T) {
+	var box inbox
+	for body, want := range map[string]string{
+		"{\n\t\"hello\": \"käpsel\"\r\n}": "{\n\t&#34;hello&#34;: &#34;käpsel&#34;\n}",
+		"<script>alert(1)</script>":       "&lt;script&gt;alert(1)&lt;/script&gt;",
+		"a\x1b[31mred\x00":                `a\x1b[31mred\x00`,
+		"\xff\xfe\x00":                    "(3 B that are not text)",
+		strings.Repeat("x", 20<<10):       strings.Repeat("x", 16<<10) + "… (4.0 KiB more)",
+	} {
+		rec := httptest.NewRecorder()
+		box.ServeHTTP(rec, httptest.NewRequest(http.MethodPost, inboxPath, strings.NewReader(body)))
+		if rec.Code != http.StatusOK {
+			t.Fatalf("%.20q: status %d", body, rec.Code)
+		}
+		rec = httptest.NewRecorder()
+		box.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, inboxPath, nil))
+		if page := rec.Body.String(); !strings.Contains(page, "\n"+want+"\n</pre>") || !strings.Contains(page, `<meta http-equiv="refresh"`) {
+			t.Errorf("%.20q: the page is %.2000s", body, page)
+		}
+	}
+}
+
+func TestRootLeadsToTheDocs(t *testing.T) {
+	routes := &router{api: http.NotFoundHandler(), ingest: http.NotFoundHandler()}
+	for method, want := range map[string]int{http.MethodGet: 302, http.MethodHead: 302, http.MethodPost: 404} {
+		rec := httptest.NewRecorder()
+		routes.ServeHTTP(rec, httptest.NewRequest(method, "/", nil))
+		if rec.Code != want || want == 302 && rec.Header().Get("Location") != "/docs" {
+			t.Errorf("%s /: %d, to %q", method, rec.Code, rec.Header().Get("Location"))
+		}
+	}
+}
