@@ -180,6 +180,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if handshake, err := h.handshake(ctx, r, ep, body); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
+	guard, err := h.guard(ctx, r, ep, body)
+	if err != nil {
+		return err
+	}
 	key, err := keyOf(ep, r.Header, body)
 	if err != nil {
 		return err
@@ -191,7 +195,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
-	accepted, err := h.accept(ctx, ep, ev)
+	accepted, err := h.accept(ctx, ep, ev, guard)
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	if err != nil {
@@ -360,6 +364,15 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endp
 	return signature.Challenged(ep.Challenge, ep.Probe, signed), nil
 }
 
+// guard is what tells a verified request from all others of the endpoint; nil: it keeps none.
+func (h *Handler) guard(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) ([]byte, error) {
+	v, err := h.verifiers.of(ctx, ep)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	return v.Guard(h.signed(r, body)), nil
+}
+
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST
 // is asked only after its signature was accepted. A challenge is no event: nothing is stored.
 func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
@@ -406,7 +419,7 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 // accept stores the event with its delivery. With the engine's permit the delivery is held
 // by this node from the first and sent as soon as it is committed; without, it waits in the
 // store.
-func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event) (store.Accepted, error) {
+func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event, guard []byte) (store.Accepted, error) {
 	d := kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
 		Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
@@ -425,7 +438,9 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 		}
 	}()
 	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
-	accepted, err := h.Store.Accept(ctx, store.Acceptance{Event: ev, Delivery: d, Window: ep.Idempotency.Window})
+	accepted, err := h.Store.Accept(ctx, store.Acceptance{
+		Event: ev, Delivery: d, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+	})
 	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
 	switch stored := err == nil && !accepted.Duplicate; {

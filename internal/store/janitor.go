@@ -11,9 +11,8 @@ import (
 // Limits of one step of a deletion, so that it never holds up the hot path for long.
 const janitorBatch = 500
 
-// Janitor deletes what retention and the windows of idempotency keys have let go, and counters
-// that are old. Of all nodes one does
-// it at a time, by a lease row.
+// Janitor deletes events whose retention is over, expired idempotency keys, guards and answers,
+// and old counters. A lease row makes sure that one node does it at a time.
 type Janitor struct {
 	Store    Housekeeping
 	Settings *Cache
@@ -46,17 +45,12 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	if err != nil || !leads {
 		return err
 	}
-	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteExpiredKeys(ctx, now, janitorBatch) })
-	if err != nil {
-		return err
-	}
-	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteExpiredAnswers(ctx, now, janitorBatch) })
-	if err != nil {
-		return err
-	}
-	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteOldCounters(ctx, now, janitorBatch) })
-	if err != nil {
-		return err
+	for _, expired := range []func(context.Context, time.Time, int) (int, error){
+		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteOldCounters,
+	} {
+		if err := inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) }); err != nil {
+			return err
+		}
 	}
 	for _, t := range j.Settings.Tenants() {
 		if err := j.retain(ctx, t, now); err != nil {

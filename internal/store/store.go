@@ -49,6 +49,10 @@ type Inbox interface {
 	// over), nothing is stored and the first event's id comes back with Duplicate set. Of
 	// calls with one key at the same time, one stores and the others are duplicates of it.
 	//
+	// The same holds for a guard, which wins over a key: a call whose guard is remembered is a
+	// duplicate of that guard's event and leaves its own key free for others. A call that is a
+	// duplicate by its key alone has its guard remembered for the key's event.
+	//
 	// The commit goes on when ctx ends. On DatabaseUnavailable the event may be stored.
 	// A row's own fault (a constraint) fails its own call only.
 	Accept(ctx context.Context, in Acceptance) (Accepted, error)
@@ -60,6 +64,11 @@ type Acceptance struct {
 	Event    kapsel.Event // IdempotencyKey nil: none
 	Delivery kapsel.Delivery
 	Window   time.Duration // how long the key is remembered, from Event.ReceivedAt
+
+	// Guard identifies what the sender signed, whatever the key says; nil: none. It is
+	// remembered for the endpoint, for GuardWindow from Event.ReceivedAt.
+	Guard       []byte
+	GuardWindow time.Duration
 }
 
 // Accepted says which event stands for the acceptance.
@@ -412,6 +421,8 @@ type Housekeeping interface {
 	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)
 	// DeleteExpiredKeys forgets up to limit idempotency keys whose window is over at now.
 	DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error)
+	// DeleteExpiredGuards forgets up to limit guards whose window is over at now.
+	DeleteExpiredGuards(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 	// DeleteExpiredAnswers deletes up to limit reservations that have expired at now, and
 	// clears the bodies of up to limit sealed ones made SecretKept ago or earlier. It returns
 	// how many rows it changed in all.

@@ -31,50 +31,60 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 // transaction. A key's row names the event that stands for it: this one's, when the key is
 // new, when its window is over, or when an earlier run of this batch has stored it. Of
 // transactions that insert one key at the same time, the later waits for the earlier to
-// commit, and then finds its row.
+// commit, and then finds its row. Batches with guards are in guards.go.
 var acceptStatements = map[string]string{
 	"keys": `
 		INSERT INTO idempotency_keys AS x (part, endpoint_id, key, event_id, created_at, expires_at)
-		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
-		ON CONFLICT (part, endpoint_id, key) DO UPDATE
-		SET event_id = excluded.event_id, created_at = excluded.created_at, expires_at = excluded.expires_at
-		WHERE x.expires_at <= excluded.created_at`,
-	"events":           countEvents(insertEvents, "$14::smallint"),
-	"keyed events":     countEvents(insertEvents+` WHERE u.key IS NULL OR `+winner, "$14::smallint"),
-	"deliveries":       insertDeliveries + ` ON CONFLICT DO NOTHING`,
-	"keyed deliveries": insertDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
+		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])` + takeKey,
+	"events":           countEvents(insertEvents+fromEvents, "$14::smallint"),
+	"keyed events":     countEvents(insertEvents+fromEvents+` WHERE u.key IS NULL OR `+winner, "$14::smallint"),
+	"deliveries":       insertDeliveries + fromDeliveries + ` ON CONFLICT DO NOTHING`,
+	"keyed deliveries": insertDeliveries + fromDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
 	"winners of a key": `
 		SELECT u.n, k.event_id
 		FROM unnest($1::smallint[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS u (part, endpoint_id, key, n)
 		JOIN idempotency_keys k ON k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key`,
+
+	"guards":             guardsStatement,
+	"guarded keys":       guardedKeysStatement,
+	"settled guards":     settledGuardsStatement,
+	"guarded events":     countEvents(guardedEvents, "$14::smallint"),
+	"guarded deliveries": guardedDeliveries,
+	"winners of a guard": guardWinnersStatement,
 }
 
 const (
+	takeKey = ` ON CONFLICT (part, endpoint_id, key) DO UPDATE
+		SET event_id = excluded.event_id, created_at = excluded.created_at, expires_at = excluded.expires_at
+		WHERE x.expires_at <= excluded.created_at`
 	insertEvents = `
 		INSERT INTO events (part, id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
 			idempotency_key, signature, traceparent, seq)
-		SELECT u.*, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $13::bigint)
-		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
-			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[])
-			AS u (part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			key, signature, traceparent)`
+		SELECT ` + eventNames + `, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $13::bigint)`
+	fromEvents  = ` FROM unnest(` + eventArrays + `) AS u (` + eventNames + `)`
+	eventArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
+			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[]`
+	eventNames = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
+			key, signature, traceparent`
 	insertDeliveries = `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
 			attempts, counted, takeovers, last_status_code, last_error_code, size, created_at)
 		SELECT part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
-			0, 0, 0, 0, '', size, created_at
-		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::smallint[],
-			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::bytea[])
-			AS u (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, key)`
-	winner = `EXISTS (SELECT FROM idempotency_keys k
+			0, 0, 0, 0, '', size, created_at`
+	fromDeliveries = ` FROM unnest(` + deliveryArrays + `) AS u (` + deliveryNames + `)`
+	deliveryArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::smallint[],
+			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::bytea[]`
+	deliveryNames = `part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, key`
+	winner        = `EXISTS (SELECT FROM idempotency_keys k
 		WHERE k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key AND k.event_id = u.event_id)`
 )
 
 // acceptor writes batches of acceptances. It belongs to the committer's goroutine.
 type acceptor struct {
 	keys, events, deliveries, winners *table
-	seqBase                           []byte                     // see streamBase; a parameter
-	slot                              []byte                     // of its counters, as a parameter
+	seqBase                           []byte // see streamBase; a parameter
+	slot                              []byte // of its counters, as a parameter
+	guarding                          guarding
 	calls                             []*batch.Call[*acceptance] // of the batch, sorted
 }
 
@@ -87,15 +97,19 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
 			timeType, uuidType, uuidType, int4Type, int4Type, timeType, bytesType),
-		winners: newTable(int2Type, uuidType, bytesType),
+		winners:  newTable(int2Type, uuidType, bytesType),
+		guarding: newGuarding(),
 	}
 }
 
 // write stores a batch. Rows go in the order of their keys: two transactions that insert
 // the same ones in different orders would deadlock.
 func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acceptance]) error {
-	a.calls = append(a.calls[:0], calls...)
 	defer func() { clear(a.calls) }()
+	if slices.ContainsFunc(calls, hasGuard) {
+		return a.writeGuarded(ctx, l, calls)
+	}
+	a.calls = append(a.calls[:0], calls...)
 
 	// Calls with the same key are neighbours, the earliest first. It alone is written and
 	// the others share its answer: leaders[i] is the one that answers for keyed[i].
@@ -116,7 +130,8 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 	var written []*batch.Call[*acceptance] // row n of keys and winners
 	for i, c := range keyed {
 		if leaders[i] == c {
-			a.addKey(c)
+			addKey(a.keys, c)
+			a.addWinner(c)
 			written = append(written, c)
 		}
 	}
@@ -145,8 +160,7 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 			written[r.int8()-1].In.accepted.EventID = r.id()
 		}})
 	for i, c := range keyed {
-		stored := leaders[i].In.accepted.EventID
-		c.In.accepted = store.Accepted{EventID: stored, Duplicate: stored != c.In.Event.ID}
+		c.In.answer(leaders[i].In.accepted.EventID)
 	}
 	return err
 }
@@ -166,19 +180,22 @@ func byEvent(x, y *batch.Call[*acceptance]) int {
 	return cmp.Or(cmp.Compare(a.Part(), b.Part()), bytes.Compare(a[:], b[:]))
 }
 
-func (a *acceptor) addKey(c *batch.Call[*acceptance]) {
+// addKey writes the columns of a call's row in idempotency_keys.
+func addKey(t *table, c *batch.Call[*acceptance]) {
 	e := &c.In.Event
-	k := a.keys
-	k.int2(int(e.ID.Part()))
-	k.id(e.EndpointID)
-	k.bytes(e.IdempotencyKey)
-	k.id(e.ID)
-	k.time(e.ReceivedAt)
-	k.time(e.ReceivedAt.Add(c.In.Window))
-	w := a.winners
-	w.int2(int(e.ID.Part()))
-	w.id(e.EndpointID)
-	w.bytes(e.IdempotencyKey)
+	t.int2(int(e.ID.Part()))
+	t.id(e.EndpointID)
+	t.bytes(e.IdempotencyKey)
+	t.id(e.ID)
+	t.time(e.ReceivedAt)
+	t.time(e.ReceivedAt.Add(c.In.Window))
+}
+
+func (a *acceptor) addWinner(c *batch.Call[*acceptance]) {
+	e, t := &c.In.Event, a.winners
+	t.int2(int(e.ID.Part()))
+	t.id(e.EndpointID)
+	t.bytes(e.IdempotencyKey)
 }
 
 func (a *acceptor) addEvent(in *store.Acceptance) error {

@@ -111,6 +111,22 @@ func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int)
 	return deleted, err
 }
 
+// DeleteExpiredGuards forgets guards; see store.Housekeeping.
+func (s *Store) DeleteExpiredGuards(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			WITH old AS (
+				SELECT part, endpoint_id, guard FROM guards WHERE expires_at <= $1
+				ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+			)
+			DELETE FROM guards g USING old
+			WHERE g.part = old.part AND g.endpoint_id = old.endpoint_id AND g.guard = old.guard`, now, limit)
+		deleted = int(tag.RowsAffected())
+		return err
+	})
+	return deleted, err
+}
+
 // QueueDepth counts open deliveries; see store.Housekeeping.
 func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (depth store.QueueDepth, err error) {
 	counts, err := list(ctx, s, engine, func(r *row) store.QueueDepth {

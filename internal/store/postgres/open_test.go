@@ -61,8 +61,9 @@ func TestOpen_TenNodesOnAnEmptyDatabase(t *testing.T) {
 		})
 	}
 	nodes.Wait()
-	if n := count(t, url, "SELECT version FROM schema_info"); n != 1 {
-		t.Errorf("the schema has version %d", n)
+	newest := count(t, url, "SELECT max(version_id) FROM schema_migrations")
+	if n := count(t, url, "SELECT version FROM schema_info"); n != newest {
+		t.Errorf("the schema has version %d, and its newest migration is %d", n, newest)
 	}
 	if n := count(t, url, "SELECT count(*) FROM schema_migrations WHERE version_id = 1"); n != 1 {
 		t.Errorf("the first migration ran %d times", n)

@@ -141,7 +141,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	accept := func() (kapsel.Event, kapsel.Delivery) {
 		e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now, IdempotencyKey: []byte(rand.Text())}
 		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
-		_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute})
+		_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute})
 		must(err)
 		return e, d
 	}
@@ -228,6 +228,8 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.DeleteExpiredKeys(ctx, now.Add(time.Hour), 10)
 	must(err)
+	_, err = s.DeleteExpiredGuards(ctx, now.Add(time.Hour), 10)
+	must(err)
 	_, err = s.EndpointStats(ctx, kapsel.TenantID{}, ep.ID, now, now)
 	must(err)
 	for _, id := range []kapsel.TenantID{{}, tenant.ID} {
@@ -237,8 +239,8 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	_, err = s.DeleteOldCounters(ctx, now, 10)
 	must(err)
 
-	bad := regexp.MustCompile(`Seq Scan on (events|deliveries|attempts|idempotency_keys|endpoint_stats|tenant_usage)|Index Cond: \(part = [^()]*\)\n|Bitmap|Hash Join|Merge`)
-	scan := regexp.MustCompile(`Index (Only )?Scan (Backward )?using \w+ on (events|deliveries|attempts|idempotency_keys|endpoint_stats|tenant_usage)\b`)
+	bad := regexp.MustCompile(`Seq Scan on (events|deliveries|attempts|idempotency_keys|guards|endpoint_stats|tenant_usage)|Index Cond: \(part = [^()]*\)\n|Bitmap|Hash Join|Merge`)
+	scan := regexp.MustCompile(`Index (Only )?Scan (Backward )?using \w+ on (events|deliveries|attempts|idempotency_keys|guards|endpoint_stats|tenant_usage)\b`)
 	bounded := regexp.MustCompile(scan.String() + `.*\n *Index Cond`)
 	explained := 0
 	for sql, args := range maps.Clone(seen.all) { // explaining adds to it

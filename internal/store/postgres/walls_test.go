@@ -46,7 +46,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.Join(ctx, node, now, time.Hour))
 	e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now, IdempotencyKey: []byte(rand.Text())}
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
-	_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute})
+	_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute})
 	must(err)
 	held, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
 	must(err)
@@ -138,7 +138,7 @@ func TestWall_S20_Tables(t *testing.T) {
 				t.Errorf("%s: the admin sees %d rows of %d", table, n, there)
 			}
 		})
-		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "endpoint_stats": "endpoint_id"}
+		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id"}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"

@@ -215,6 +215,15 @@ func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int)
 	})
 }
 
+// DeleteExpiredGuards implements store.Housekeeping.
+func (s *Store) DeleteExpiredGuards(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		err := c.exec(`DELETE FROM guards WHERE (endpoint_id, guard) IN (
+			SELECT endpoint_id, guard FROM guards WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, now, limit)
+		return c.changes(), err
+	})
+}
+
 // QueueDepth implements store.Housekeeping.
 func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (depth store.QueueDepth, err error) {
 	backlog, err := s.Backlog(ctx)

@@ -28,8 +28,8 @@ type acceptCall struct {
 func (a *acceptCall) write(c *conn) error {
 	e, d := &a.in.Event, &a.in.Delivery
 	a.out = store.Accepted{EventID: e.ID}
-	if e.IdempotencyKey != nil {
-		first, err := rememberKey(c, e, a.in.Window)
+	if e.IdempotencyKey != nil || a.in.Guard != nil {
+		first, err := remember(c, &a.in)
 		if err != nil {
 			return err
 		}
@@ -66,6 +66,32 @@ func (a *acceptCall) write(c *conn) error {
 	}
 	c.tally.Event(e)
 	return nil
+}
+
+// remember returns the event that an acceptance stands for by its guard, else by its key, and
+// remembers both for it. The key of a call whose guard was known is left alone.
+func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
+	e := &in.Event
+	if in.Guard != nil {
+		found, err := c.stmt(`SELECT event_id FROM guards WHERE endpoint_id = ? AND guard = ? AND expires_at > ?`).
+			id(e.EndpointID).blob(in.Guard).at(e.ReceivedAt).
+			one(func(s *stmt) { first = s.colID() })
+		if err != nil || found && first != e.ID { // its own: a repeated call, whose first was written
+			return first, err
+		}
+	}
+	first = e.ID
+	if e.IdempotencyKey != nil {
+		if first, err = rememberKey(c, e, in.Window); err != nil {
+			return first, err
+		}
+	}
+	if in.Guard != nil {
+		err = c.stmt(`INSERT INTO guards (endpoint_id, guard, event_id, expires_at) VALUES (?, ?, ?, ?)
+			ON CONFLICT (endpoint_id, guard) DO UPDATE SET event_id = excluded.event_id, expires_at = excluded.expires_at`).
+			id(e.EndpointID).blob(in.Guard).id(first).at(e.ReceivedAt.Add(in.GuardWindow)).exec()
+	}
+	return first, err
 }
 
 // rememberKey returns the event that an event's idempotency key stands for: the one that is

@@ -162,6 +162,10 @@ func (f *faulty) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int
 	return try(f, "DeleteExpiredKeys", func() (int, error) { return f.Store.DeleteExpiredKeys(ctx, now, limit) })
 }
 
+func (f *faulty) DeleteExpiredGuards(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteExpiredGuards", func() (int, error) { return f.Store.DeleteExpiredGuards(ctx, now, limit) })
+}
+
 func (f *faulty) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
 	return try(f, "EndpointStats", func() ([]store.StatsOfHour, error) { return f.Store.EndpointStats(ctx, tenant, endpoint, since, until) })
 }

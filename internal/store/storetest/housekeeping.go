@@ -211,6 +211,27 @@ var keeping = []promise{
 		w.same("events", 7+1+1+7, len(w.deliveries(w.endpoint)))
 	}},
 
+	{"guards are forgotten when their window is over, up to a limit", func(w *world) {
+		for i := range 7 {
+			w.accept(w.endpoint, guard(fmt.Sprint(i)))
+		}
+		w.pass(time.Hour)
+		kept := w.accept(w.endpoint, guard("kept"))
+		w.pass(95*time.Hour - time.Millisecond)
+		for _, step := range []struct {
+			pass time.Duration
+			want []int
+		}{{0, []int{0}}, {2 * time.Millisecond, []int{3, 3, 1, 0}}} {
+			w.pass(step.pass)
+			for _, want := range step.want {
+				n, err := w.store.DeleteExpiredGuards(w.ctx, w.now, 3)
+				w.must(err)
+				w.same("forgotten", want, n)
+			}
+		}
+		w.duplicate(kept.Event.ID, w.acceptance(w.endpoint, guard("kept")))
+	}},
+
 	{"F-F6 one node leads a duty until its lease ends", func(w *world) {
 		a, b := kapsel.NewNodeID(w.now), kapsel.NewNodeID(w.now)
 		lead := func(duty string, node kapsel.NodeID, want bool) {

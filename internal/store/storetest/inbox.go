@@ -203,6 +203,7 @@ var accepting = []promise{
 	{"F-A3 the same call again is the original, not its duplicate", func(w *world) {
 		for _, in := range []store.Acceptance{
 			w.accept(w.endpoint), w.accept(w.endpoint, key("k")), w.accept(w.endpoint, key("held"), heldBy(w.node)),
+			w.accept(w.endpoint, guard("g")), w.accept(w.endpoint, key("both"), guard("both")),
 		} {
 			for range 2 {
 				got, err := w.store.Accept(w.ctx, in)
@@ -219,6 +220,139 @@ var accepting = []promise{
 		_, err := w.store.Accept(w.ctx, in)
 		w.must(err)
 		w.same("delivery", []kapsel.Delivery{done.Delivery}, w.deliveries(w.endpoint))
+	}},
+
+	{"a known guard is a duplicate of its event, whatever the key, and leaves the key free", func(w *world) {
+		first := w.accept(w.endpoint, key("k"), guard("g"), body([]byte("first")))
+		w.pass(25 * time.Hour) // the key is forgotten, the guard is not
+		for _, changes := range [][]func(*store.Acceptance){{}, {key("k")}, {key("another")}} {
+			w.duplicate(first.Event.ID, w.acceptance(w.endpoint, append(changes, guard("g"))...))
+		}
+		w.same("deliveries", []kapsel.Delivery{first.Delivery}, w.deliveries(w.endpoint))
+		for _, k := range []string{"k", "another"} {
+			w.accept(w.endpoint, key(k), guard("guard of "+k))
+		}
+	}},
+
+	{"a guard is forgotten when its window, counted from the first, is over", func(w *world) {
+		first := w.accept(w.endpoint, guard("g"))
+		w.pass(96*time.Hour - time.Millisecond)
+		w.duplicate(first.Event.ID, w.acceptance(w.endpoint, guard("g"))) // does not slide the window
+		w.pass(2 * time.Millisecond)
+		second := w.accept(w.endpoint, guard("g"))
+		w.pass(96*time.Hour - time.Millisecond)
+		w.duplicate(second.Event.ID, w.acceptance(w.endpoint, guard("g")))
+	}},
+
+	{"a duplicate by its key has its guard remembered for the key's event", func(w *world) {
+		first := w.accept(w.endpoint, key("k"), guard("signed once"))
+		w.duplicate(first.Event.ID, w.acceptance(w.endpoint, key("k"), guard("signed again")))
+		w.duplicate(first.Event.ID, w.acceptance(w.endpoint, key("another"), guard("signed again")))
+		w.duplicate(first.Event.ID, w.acceptance(w.endpoint, guard("signed once")))
+		second := w.accept(w.endpoint, key("no guard"))
+		w.duplicate(second.Event.ID, w.acceptance(w.endpoint, key("no guard"), guard("a guard")))
+		w.duplicate(second.Event.ID, w.acceptance(w.endpoint, guard("a guard")))
+	}},
+
+	{"one guard at two endpoints is two events, and no key", func(w *world) {
+		for _, e := range []kapsel.Endpoint{w.endpoint, w.newEndpoint(w.tenant), w.newEndpoint(w.newTenant())} {
+			in := w.accept(e, guard("g"))
+			w.accept(e, key("g"))
+			if got := w.event(in.Event.ID).Event.IdempotencyKey; got != nil {
+				w.t.Errorf("a guard became the key %q", got)
+			}
+		}
+	}},
+
+	{"of 100 calls with one guard and keys of their own one is stored", func(w *world) {
+		var ins [100]store.Acceptance
+		var got [100]store.Accepted
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint, key(fmt.Sprint(i)), guard("g"))
+		}
+		w.together(len(ins), func(i int) (err error) {
+			got[i], err = w.store.Accept(w.ctx, ins[i])
+			return err
+		})
+		originals := 0
+		for i := range got {
+			if !got[i].Duplicate {
+				originals++
+			}
+			w.same("everyone's id", got[0].EventID, got[i].EventID)
+		}
+		w.same("originals", 1, originals)
+		w.same("deliveries", 1, len(w.deliveries(w.endpoint)))
+		for i := range ins { // the others' keys are free
+			if ins[i].Event.ID != got[0].EventID {
+				w.accept(w.endpoint, key(fmt.Sprint(i)))
+			}
+		}
+	}},
+
+	{"of calls of one moment a replayed one never takes the key of one that is new", func(w *world) {
+		const calls = 60
+		first := w.accept(w.endpoint, key("first"), guard("known"))
+		var ins [2 * calls]store.Acceptance
+		for i := range calls {
+			k := key(fmt.Sprint(i))
+			ins[2*i] = w.acceptance(w.endpoint, k, guard("known"))
+			ins[2*i+1] = w.acceptance(w.endpoint, k, guard(fmt.Sprint(i)))
+			if i%3 == 0 {
+				ins[2*i+1] = w.acceptance(w.endpoint, k)
+			}
+		}
+		var got [2 * calls]store.Accepted
+		w.together(len(ins), func(i int) (err error) {
+			got[i], err = w.store.Accept(w.ctx, ins[i])
+			return err
+		})
+		for i := range calls {
+			w.same("the replayed", store.Accepted{EventID: first.Event.ID, Duplicate: true}, got[2*i])
+			w.same("the new", store.Accepted{EventID: ins[2*i+1].Event.ID}, got[2*i+1])
+			w.same("its event", ins[2*i+1].Event, w.event(ins[2*i+1].Event.ID).Event)
+		}
+		w.same("deliveries", 1+calls, len(w.deliveries(w.endpoint)))
+	}},
+
+	{"calls of one moment with shared keys and shared guards agree on their events", func(w *world) {
+		var ins [120]store.Acceptance
+		var got [120]store.Accepted
+		for i := range ins {
+			ins[i] = w.acceptance(w.endpoint)
+			if i%4 != 0 {
+				key(fmt.Sprint("k", i%5))(&ins[i])
+			}
+			if i%3 != 0 {
+				guard(fmt.Sprint("g", i%7))(&ins[i])
+			}
+		}
+		w.together(len(ins), func(i int) (err error) {
+			got[i], err = w.store.Accept(w.ctx, ins[i])
+			return err
+		})
+		stored, byGuard := 0, map[string]kapsel.EventID{}
+		for i, in := range ins {
+			if !got[i].Duplicate {
+				stored++
+				w.same("the original", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Delivery}}, w.event(got[i].EventID))
+			}
+			w.event(got[i].EventID)
+			if in.Guard == nil {
+				continue
+			}
+			if of, known := byGuard[string(in.Guard)]; known && of != got[i].EventID {
+				w.t.Errorf("the guard %s stands for %s and %s", in.Guard, of, got[i].EventID)
+			}
+			byGuard[string(in.Guard)] = got[i].EventID
+		}
+		w.same("deliveries", stored, len(w.deliveries(w.endpoint)))
+		again := got
+		w.together(len(ins), func(i int) (err error) {
+			again[i], err = w.store.Accept(w.ctx, ins[i])
+			return err
+		})
+		w.same("the same calls again", got, again)
 	}},
 
 	{"calls of one moment all get their own answer", func(w *world) {

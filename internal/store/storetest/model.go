@@ -46,6 +46,7 @@ type queue struct {
 	*world
 	entries []*entry // in the order in which they were made
 	keys    map[string]remembered
+	guards  map[string]remembered
 }
 
 // newQueue makes an empty queue of a new endpoint, and a node that holds nothing of those
@@ -58,7 +59,7 @@ func newQueue(w *world) *queue {
 	}
 	w.node = w.join(1000 * time.Hour)
 	w.endpoint = w.newEndpoint(w.tenant)
-	return &queue{world: w, keys: map[string]remembered{}}
+	return &queue{world: w, keys: map[string]remembered{}, guards: map[string]remembered{}}
 }
 
 // entry is a delivery and what led to it.
@@ -76,8 +77,11 @@ type remembered struct {
 	until time.Time
 }
 
-// window is how long the model's keys are remembered.
-const window = 3 * time.Second
+// How long the model's keys and guards are remembered.
+const (
+	window      = 3 * time.Second
+	guardWindow = 5 * time.Second
+)
 
 // pick draws one of the entries that fit, and skips the action when none does.
 func (m *queue) pick(t *rapid.T, fits func(*entry) bool) *entry {
@@ -106,23 +110,35 @@ func (m *queue) accept(t *rapid.T) {
 	if k != "" {
 		key(k)(&in)
 	}
+	g := rapid.SampledFrom([]string{"", "", "g", "h"}).Draw(t, "guard")
+	if g != "" {
+		in.Guard, in.GuardWindow = []byte(g), guardWindow
+	}
 	if rapid.Bool().Draw(t, "held") {
 		heldBy(m.node)(&in)
 	}
 	got, err := m.store.Accept(m.ctx, in)
 	m.must(err)
-	if r, ok := m.keys[k]; ok && m.now.Before(r.until) {
+	if r, ok := m.guards[g]; ok && m.now.Before(r.until) {
 		m.same("accepted", store.Accepted{EventID: r.event, Duplicate: true}, got)
 		return
 	}
-	m.same("accepted", store.Accepted{EventID: in.Event.ID}, got)
-	m.entries = append(m.entries, &entry{in: in, want: in.Delivery})
-	if k != "" {
+	want := store.Accepted{EventID: in.Event.ID}
+	if r, ok := m.keys[k]; ok && m.now.Before(r.until) {
+		want = store.Accepted{EventID: r.event, Duplicate: true}
+	} else if k != "" {
 		m.keys[k] = remembered{in.Event.ID, m.now.Add(window)}
+	}
+	m.same("accepted", want, got)
+	if g != "" {
+		m.guards[g] = remembered{want.EventID, m.now.Add(guardWindow)}
+	}
+	if !want.Duplicate {
+		m.entries = append(m.entries, &entry{in: in, want: in.Delivery})
 	}
 }
 
-// acceptAgain repeats a call whose answer got lost, while its key is remembered.
+// acceptAgain repeats a call whose answer got lost, while its key and its guard are remembered.
 func (m *queue) acceptAgain(t *rapid.T) {
 	e := m.pick(t, func(e *entry) bool { return !e.in.Event.ID.IsZero() && m.now.Before(e.in.Event.ReceivedAt.Add(window)) })
 	got, err := m.store.Accept(m.ctx, e.in)

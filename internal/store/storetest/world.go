@@ -180,6 +180,11 @@ func key(k string) func(*store.Acceptance) {
 	return func(in *store.Acceptance) { in.Event.IdempotencyKey = []byte(k) }
 }
 
+// guard is for a call with a guard, kept for longer than a key.
+func guard(g string) func(*store.Acceptance) {
+	return func(in *store.Acceptance) { in.Guard, in.GuardWindow = []byte(g), 96*time.Hour }
+}
+
 func body(b []byte) func(*store.Acceptance) {
 	return func(in *store.Acceptance) { in.Event.Body = b }
 }
@@ -194,6 +199,16 @@ func heldBy(node kapsel.NodeID) func(*store.Acceptance) {
 		token := kapsel.NewAttemptID(in.Event.ReceivedAt, in.Event.ID.Part())
 		in.Delivery, _ = in.Delivery.After(kapsel.Claim{Node: node, Token: token}, in.Event.ReceivedAt)
 	}
+}
+
+// duplicate accepts a call that is a duplicate of an event. Nothing of its own is stored.
+func (w *world) duplicate(of kapsel.EventID, in store.Acceptance) {
+	w.t.Helper()
+	got, err := w.store.Accept(w.ctx, in)
+	w.must(err)
+	w.same("accepted", store.Accepted{EventID: of, Duplicate: true}, got)
+	_, err = w.store.Event(w.ctx, kapsel.TenantID{}, in.Event.ID)
+	w.refused(err, kapsel.NotFound, "the duplicate's own event")
 }
 
 // accept stores a new event.
