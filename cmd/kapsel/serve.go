@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/budget"
@@ -208,6 +210,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		registry.MustRegister(commits.Collectors()...)
 		registry.MustRegister(s.engine.Collectors()...)
 		registry.MustRegister(s.ingest.Collectors()...)
+		if own, ok := s.db.(interface{ Collectors() []prometheus.Collector }); ok {
+			registry.MustRegister(own.Collectors()...)
+		}
 		registry.MustRegister(&delivery.Gauges{Store: s.db, Settings: s.settings, Clock: s.clock})
 		s.metrics = newServer(telemetry.Handler(registry), s.log)
 		s.metrics.WriteTimeout = 2 * time.Minute // profiles take a while

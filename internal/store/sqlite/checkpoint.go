@@ -2,10 +2,12 @@ package sqlite
 
 import (
 	"context"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
@@ -17,17 +19,24 @@ const (
 	walRestart = 256 << 20 // a WAL of this size is begun anew
 	walKept    = 64 << 20  // of its file when it was begun anew
 	readPause  = 100 * time.Millisecond
+	heldPause  = 10 * time.Second       // between looks at a WAL that another program holds
+	lastWait   = 500 * time.Millisecond // for such a program, at the last checkpoint
 )
 
 // checkpointer copies pages of the WAL into the database file, beside the writer and
 // without stopping it. The WAL is used again from its start once all of it was copied and
 // nobody reads it, which a busy writer never lets happen: so a WAL that has grown too long
-// is begun anew with reads and writes held back for a moment.
+// is begun anew with reads and writes held back for a moment. The reads of other programs
+// cannot be held back: while one of them reads in one transaction, the WAL grows.
 type checkpointer struct {
 	s *Store
 	c *conn
 	// every how many pages a checkpoint is due, and from how many on the WAL is begun anew.
 	every, restartAt int
+
+	// warned is how many pages the WAL had at the last warning that another program holds it;
+	// 0: none holds it. It belongs to run's goroutine.
+	warned int
 
 	pages atomic.Int64  // written since the last checkpoint
 	due   chan struct{} // of capacity 1
@@ -66,10 +75,15 @@ func (k *checkpointer) note(pages int) {
 
 func (k *checkpointer) run() {
 	for {
+		var again <-chan time.Time
+		if k.warned > 0 { // the other program's end is no write of ours
+			again = time.After(heldPause)
+		}
 		select {
 		case <-k.quit:
 			return
 		case <-k.due:
+		case <-again:
 		}
 		if err := k.step(); err != nil {
 			k.s.log.Warn("checkpoint failed; it is tried again after more writes", "error", err)
@@ -79,8 +93,15 @@ func (k *checkpointer) run() {
 
 func (k *checkpointer) step() error {
 	pages, err := k.copy()
-	if err != nil || pages < k.restartAt {
+	if err != nil {
 		return err
+	}
+	if pages < k.restartAt {
+		if k.warned > 0 {
+			k.s.log.Info("the database's WAL is no longer held and was begun anew")
+			k.warned = 0
+		}
+		return nil
 	}
 	// Each time only what was written meanwhile is left: restart is to find little.
 	for range 2 {
@@ -88,7 +109,13 @@ func (k *checkpointer) step() error {
 			return err
 		}
 	}
-	return k.restart()
+	pages, held, err := k.restart()
+	if held && (k.warned == 0 || pages >= k.warned+k.restartAt) {
+		k.s.log.Warn("another program reads the database file in a long transaction, so its WAL grows and takes space; end that program, or that transaction",
+			"wal_bytes", pages*pageSize)
+		k.warned = pages
+	}
+	return err
 }
 
 // copy copies what the WAL has now, and returns how much that is.
@@ -105,28 +132,49 @@ func (k *checkpointer) copy() (pages int, err error) {
 
 // restart copies what is left of the WAL, on the writer's own connection between two
 // transactions, with no read under way: then the next write begins the WAL anew. Reads that
-// do not end within readPause leave it to the next time.
-func (k *checkpointer) restart() error {
+// do not end within readPause leave it to the next time. It returns how many pages the WAL
+// has, and whether a reader that is none of the store's kept some from being copied.
+func (k *checkpointer) restart() (pages int, held bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readPause)
 	defer cancel()
-	var held []*conn
+	var resting []*conn
 	defer func() {
-		for _, r := range held {
+		for _, r := range resting {
 			k.s.readers <- r
 		}
 	}()
 	for range readers {
 		select {
 		case r := <-k.s.readers:
-			held = append(held, r)
+			resting = append(resting, r)
 		case <-ctx.Done():
-			return nil
+			return 0, false, nil
 		case <-k.quit:
-			return nil
+			return 0, false, nil
 		}
 	}
-	return k.s.writer.alone(func(c *conn) error {
-		_, _, err := c.checkpoint(checkpointPassive)
+	err = k.s.writer.alone(func(c *conn) error {
+		var copied int
+		pages, copied, err = c.checkpoint(checkpointPassive)
+		held = copied < pages
 		return err
 	})
+	return pages, held, err
+}
+
+// walBytes returns the size of the WAL's file, 0 if there is none.
+func (s *Store) walBytes() int64 {
+	info, err := os.Stat(s.path + "-wal")
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// Collectors are the metrics of SQLite, to be registered.
+func (s *Store) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kapsel_sqlite_wal_bytes",
+		Help: "Size of the SQLite database's WAL file. It grows beyond about 300 MiB while another program reads the database in one transaction.",
+	}, func() float64 { return float64(s.walBytes()) })}
 }

@@ -48,9 +48,14 @@ func open(path string) (*conn, error) {
 		c.close()
 		return nil, err
 	}
-	sqlite3.Xsqlite3_busy_timeout(c.tls, c.db, 5000)
+	c.waitFor(5 * time.Second)
 	c.arena.init(c.tls)
 	return c, nil
+}
+
+// waitFor sets how long a statement waits for other connections' locks.
+func (c *conn) waitFor(d time.Duration) {
+	sqlite3.Xsqlite3_busy_timeout(c.tls, c.db, int32(d.Milliseconds()))
 }
 
 // close releases the connection. A transaction under way is rolled back.

@@ -2,7 +2,8 @@
 //
 // What it promises beyond package store: a second process is kept out by a lock beside the
 // file; a write is synced (WAL, synchronous=FULL) when its method returns; a backup can be
-// taken at any time; except by what is written during one, the WAL stays below about 300 MiB.
+// taken at any time; the WAL stays below about 300 MiB, but for what is written while a backup
+// or another program reads the file in one transaction.
 //
 // One goroutine owns the one connection that writes. Callers hand it their calls and wait;
 // it writes what has gathered in one transaction (writer.go). Reads have connections of
@@ -202,7 +203,7 @@ func syncDir(dir string) error {
 }
 
 // Close waits for writes under way, moves all of the WAL into the database file and releases
-// it. Calls that come later get DatabaseUnavailable.
+// it; the WAL stays where another program reads it. Calls that come later get DatabaseUnavailable.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.closed)
@@ -222,6 +223,7 @@ func (s *Store) release() {
 		(<-s.readers).close() // waits for reads under way
 	}
 	if s.writer != nil {
+		s.writer.c.waitFor(lastWait)
 		if _, _, err := s.writer.c.checkpoint(checkpointTruncate); err != nil {
 			s.log.Warn("the last checkpoint failed; the next start reads the WAL", "error", err)
 		}

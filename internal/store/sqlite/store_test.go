@@ -1,11 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -450,16 +453,25 @@ func TestFileShrinks(t *testing.T) {
 	}
 }
 
-// TestWALStaysBounded writes without a pause, with reads going on.
-func TestWALStaysBounded(t *testing.T) {
-	ctx := context.Background()
+// restartAt is from how many pages on openSmallWAL's WAL is begun anew.
+const restartAt = 200
+
+// openSmallWAL opens a new database with a WAL that is small enough for a test.
+func openSmallWAL(t *testing.T, log *slog.Logger) *Store {
 	s := openTest(t)
-	const restartAt = 200 // pages
 	s.ckpt.stop()
+	s.log = log
 	s.ckpt = newCheckpointer(s, s.ckpt.c)
 	s.ckpt.every, s.ckpt.restartAt = 25, restartAt
 	s.writer.written = s.ckpt.note // the writer has nothing to do yet
 	s.ckpt.start()
+	return s
+}
+
+// TestWALStaysBounded writes without a pause, with reads going on.
+func TestWALStaysBounded(t *testing.T) {
+	ctx := context.Background()
+	s := openSmallWAL(t, slog.New(slog.DiscardHandler))
 	writing, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -479,5 +491,96 @@ func TestWALStaysBounded(t *testing.T) {
 	wg.Wait()
 	if size := walSize(t, s); size > total/2 {
 		t.Errorf("the WAL has %d bytes after %d were written; it is to be begun anew at %d", size, total, restartAt*pageSize)
+	}
+}
+
+// TestWALHeld: while another program reads the database, its WAL grows. The log warns of that,
+// again when as much has been added, and says when it is over.
+func TestWALHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := openSmallWAL(t, slog.New(slog.NewTextHandler(&log, nil)))
+		write := func(pages int) {
+			for range pages / 10 {
+				if _, err := s.Accept(t.Context(), acceptance(testEndpoint, time.Now(), make([]byte, 10*pageSize))); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+		}
+		other, err := open(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.close()
+		if err := other.script("BEGIN; SELECT count(*) FROM events"); err != nil {
+			t.Fatal(err)
+		}
+		write(restartAt / 2)
+		if log.Len() > 0 {
+			t.Errorf("warned of a small WAL: %s", log.String())
+		}
+		write(5 * restartAt)
+		warnings, most := strings.Count(log.String(), "level=WARN msg=\"another program reads the database"), walSize(t, s)/(restartAt*pageSize)
+		if warnings < 2 || warnings > most {
+			t.Errorf("%d warnings, at most %d wanted: %s", warnings, most, log.String())
+		}
+		metrics := prometheus.NewRegistry()
+		metrics.MustRegister(s.Collectors()...)
+		found, err := metrics.Gather()
+		if err != nil || len(found) != 1 || found[0].GetName() != "kapsel_sqlite_wal_bytes" {
+			t.Fatalf("metrics %v, %v", found, err)
+		}
+		size, gauge := walSize(t, s), found[0].GetMetric()[0].GetGauge().GetValue()
+		if size < 5*restartAt*pageSize || int(gauge) != size {
+			t.Errorf("the WAL has %d bytes, the gauge says %v", size, gauge)
+		}
+
+		log.Reset()
+		if err := other.script("COMMIT"); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			time.Sleep(heldPause)
+			synctest.Wait()
+			if err := s.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !strings.Contains(log.String(), "no longer held") {
+			t.Errorf("the log does not say that it is over: %s", log.String())
+		}
+		write(2 * restartAt)
+		if strings.Contains(log.String(), "WARN") {
+			t.Errorf("warned of a WAL that nobody holds: %s", log.String())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestClose_WALHeld: another program that reads keeps the store from closing only for a moment,
+// and nothing of what is in the WAL is lost.
+func TestClose_WALHeld(t *testing.T) {
+	s := openTest(t)
+	other, err := open(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	if err := other.script("BEGIN; SELECT count(*) FROM events"); err != nil {
+		t.Fatal(err)
+	}
+	in := acceptance(testEndpoint, testTime, []byte("body"))
+	if _, err := s.Accept(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openAt(t, s.path)
+	if _, err := again.Event(t.Context(), testTenant, in.Event.ID); err != nil {
+		t.Error(err)
 	}
 }
