@@ -144,6 +144,16 @@ func (s *serveSettings) checkKeys() error {
 }
 
 func (s *databaseSettings) check() error {
+	if path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:"); ok {
+		switch {
+		case path == "":
+			return settingError("DATABASE_URL (--database-url): names no file; give one, such as sqlite:kapsel-data/kapsel.db")
+		case filepath.Base(path) == ":memory:", strings.HasPrefix(path, "file:") && (strings.Contains(path, ":memory:") || strings.Contains(path, "mode=memory")):
+			return settingError("DATABASE_URL (--database-url): a database in memory (:memory:) would lose every event with the process; name a file, such as sqlite:kapsel-data/kapsel.db")
+		case strings.HasPrefix(path, "file:"):
+			return settingError("DATABASE_URL (--database-url): SQLite's file: URIs are not understood; name the file itself, such as sqlite:kapsel-data/kapsel.db")
+		}
+	}
 	if s.sqlitePath() == "" && !strings.HasPrefix(s.DatabaseURL, "postgres://") && !strings.HasPrefix(s.DatabaseURL, "postgresql://") {
 		return settingError("DATABASE_URL (--database-url): must begin with sqlite: or postgres://")
 	}

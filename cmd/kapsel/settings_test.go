@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 )
@@ -16,7 +17,10 @@ func TestWrongSettings(t *testing.T) {
 		values         []string
 		hidden         bool // what was given must not be repeated
 	}{
-		{"DATABASE_URL", "--database-url", []string{"", "mysql://a:" + secret + "@b/c", long}, true},
+		{"DATABASE_URL", "--database-url", []string{
+			"", "mysql://a:" + secret + "@b/c", long,
+			"sqlite:", "sqlite::memory:", "sqlite:///:memory:", "sqlite:file::memory:?cache=shared", "sqlite:file:x?mode=memory", "sqlite:file:x.db",
+		}, true},
 		{"KAPSEL_MIGRATE", "--migrate", []string{"", "ON", long}, false},
 		{"LOG_LEVEL", "--log-level", []string{"", "trace", long}, false},
 		{"LOG_FORMAT", "--log-format", []string{"", "xml", long}, false},
@@ -59,5 +63,21 @@ func TestWrongSettings(t *testing.T) {
 				check(t, value)
 			}
 		})
+	}
+}
+
+// TestDatabaseInMemory: a database that would not survive the process is refused by its name,
+// by each command that opens one.
+func TestDatabaseInMemory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, command := range [][]string{{"serve"}, {"serve", "--dev"}, {"migrate"}, {"backup", "copy.db"}, {"rotate-key"}} {
+		var out, errs bytes.Buffer
+		code := run(append(command, "--database-url=sqlite::memory:"), streams{&out, &errs})
+		if code != 2 || !strings.Contains(errs.String(), ":memory:") {
+			t.Errorf("%v: exit code %d: %s", command, code, errs.String())
+		}
+	}
+	if left, err := os.ReadDir("."); err != nil || len(left) > 0 {
+		t.Errorf("files were made: %v, %v", left, err)
 	}
 }
