@@ -5,13 +5,16 @@ import (
 	"time"
 )
 
-// Stats count what became of an endpoint's attempts, and of its deliveries, in a while.
+// Stats count what became of an endpoint's attempts and deliveries in a while, and how many
+// webhooks it refused.
 type Stats struct {
 	Outcomes [OutcomeCount]int64 // attempts by Outcome
 	Ended    [EndedCount]int64   // deliveries by their terminal state, Delivered first
 	// Latency counts the attempts whose destination answered or let them run into the
 	// time-out, by how long they took.
 	Latency Histogram
+	// Refused counts webhooks that were answered with an error and not stored.
+	Refused int64
 }
 
 // EndedCount is how many terminal states there are.
@@ -75,7 +78,8 @@ func (s *Stats) Add(o *Stats) {
 	}
 }
 
-// Counters are all counters, as stores keep them: outcomes, ends, latency.
+// Counters are all counters in the order in which stores keep them: outcomes, ends, latency,
+// refused. A new counter goes to the end.
 func (s *Stats) Counters() (all [StatsCounters]*int64) {
 	n := 0
 	for _, some := range [][]int64{s.Outcomes[:], s.Ended[:], s.Latency[:]} {
@@ -84,11 +88,12 @@ func (s *Stats) Counters() (all [StatsCounters]*int64) {
 			n++
 		}
 	}
+	all[n] = &s.Refused
 	return all
 }
 
 // StatsCounters is how many counters Stats have.
-const StatsCounters = OutcomeCount + EndedCount + len(Histogram{})
+const StatsCounters = OutcomeCount + EndedCount + len(Histogram{}) + 1
 
 // Attempts is how many attempts were counted.
 func (s *Stats) Attempts() (n int64) {

@@ -115,6 +115,12 @@ func (c *Client) PauseEndpoint(ctx context.Context, id string) (answer Endpoint,
 	return answer, err
 }
 
+// GetRefusals is GET /v1/endpoints/{id}/refusals: See why webhooks were refused.
+func (c *Client) GetRefusals(ctx context.Context, id string) (answer Refusals, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/endpoints/"+url.PathEscape(id)+"/refusals", nil, nil, &answer)
+	return answer, err
+}
+
 // ResumeEndpoint is POST /v1/endpoints/{id}/resume: Start deliveries again.
 func (c *Client) ResumeEndpoint(ctx context.Context, id string) (answer Endpoint, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/endpoints/"+url.PathEscape(id)+"/resume", nil, nil, &answer)
@@ -618,6 +624,23 @@ type RateLimit struct {
 	Burst     int64   `json:"burst"`      // How many may start at once after a pause
 }
 
+// Refusal is in answers.
+type Refusal struct {
+	Time   time.Time `json:"time"`   // When it was refused
+	Status int64     `json:"status"` // The answer's status
+	Code   *string   `json:"code"`   // null: a bug of ours
+	Detail string    `json:"detail"` // What the sender was told
+}
+
+// Refusals is in answers.
+type Refusals struct {
+	EndpointID string           `json:"endpoint_id"` // The endpoint that it belongs to
+	Since      time.Time        `json:"since"`       // From when on this node remembers them: its start, or later for an endpoint that others have displaced
+	Total      int64            `json:"total"`       // All since then
+	Counts     map[string]int64 `json:"counts"`      // Of them, by code; internal: a bug of ours
+	Data       []Refusal        `json:"data"`        // The last 50, newest first
+}
+
 // Replay is in answers.
 type Replay struct {
 	ID         string     `json:"id"`          // Its id
@@ -700,6 +723,7 @@ type Stats struct {
 	Deliveries  DeliveryCounts `json:"deliveries"`   // Deliveries that ended, by how
 	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
 	Latency     Latency        `json:"latency"`      // How long the destination took
+	Refused     int64          `json:"refused"`      // Webhooks that were answered with an error and not stored; /refusals says why. Up to 10 s late
 }
 
 // StatsInterval is in answers.
@@ -709,6 +733,7 @@ type StatsInterval struct {
 	Deliveries  DeliveryCounts `json:"deliveries"`   // Deliveries that ended, by how
 	SuccessRate *float64       `json:"success_rate"` // The share of the attempts with a known outcome that were answered 2xx; null: there was none
 	Latency     Latency        `json:"latency"`      // How long the destination took
+	Refused     int64          `json:"refused"`      // Webhooks that were answered with an error and not stored; /refusals says why. Up to 10 s late
 }
 
 // Tenant is in answers.

@@ -28,6 +28,7 @@ type endpointsCmd struct {
 	Pause        ask[endpointsPause]        `cmd:"" help:"Start no more deliveries; events are still accepted and wait."`
 	Resume       ask[endpointsResume]       `cmd:"" help:"Start deliveries again."`
 	Stats        ask[endpointsStats]        `cmd:"" help:"Count attempts and deliveries by hour or day, with success rate and latency."`
+	Refusals     ask[endpointsRefusals]     `cmd:"" help:"Show which webhooks were refused lately, and why."`
 	Test         ask[endpointsTest]         `cmd:"" help:"Send a test event to the destination."`
 	Rotate       ask[endpointsRotate]       `cmd:"" help:"Make a new signing secret; it is shown once."`
 	ResetCircuit ask[endpointsResetCircuit] `cmd:"" help:"Close the circuit now instead of waiting for probes."`

@@ -185,7 +185,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
 		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
-		Due: s.engine.Due,
+		Due: s.engine.Due, Refused: s.ingest.Refusals,
 		Replaying: func() {
 			select {
 			case replaying <- struct{}{}:
@@ -246,6 +246,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.settings.Run(work, s.log) })
 	s.background.Go(func() { s.clock.Run(work) })
 	s.background.Go(func() { s.janitor.Run(work) })
+	s.background.Go(func() { s.ingest.CountRefusals(work) })
 	s.background.Go(func() { s.feed.Run(work) })
 	s.background.Go(func() { s.replayer.Run(taking) })
 	s.background.Go(func() { s.reload(work) })

@@ -27,6 +27,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -77,6 +78,9 @@ type Config struct {
 	// Due is told of every delivery that the API made or moved so that it is due now. It may
 	// be nil: the delivery starts when a node looks for work.
 	Due func(kapsel.Delivery)
+	// Refused returns what this node remembers of the webhooks that an endpoint refused. It may
+	// be nil: nothing.
+	Refused func(kapsel.EndpointID) ingest.Refused
 	// Replaying is told that a replay was made or goes on. It may be nil.
 	Replaying func()
 }
@@ -108,6 +112,9 @@ func New(cfg Config) http.Handler {
 	if cfg.Due == nil {
 		cfg.Due = func(kapsel.Delivery) {}
 	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(kapsel.EndpointID) ingest.Refused { return ingest.Refused{} }
+	}
 	if cfg.Replaying == nil {
 		cfg.Replaying = func() {}
 	}
@@ -126,6 +133,7 @@ func New(cfg Config) http.Handler {
 	a.deliveries()
 	a.replays()
 	a.usage()
+	a.refusals()
 	a.providers()
 	explain(a.huma.OpenAPI())
 	a.documentation(mux)

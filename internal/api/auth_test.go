@@ -172,6 +172,7 @@ var matrix = map[string]row{
 	"cancel-replay": {status: 200},
 
 	"get-endpoint-stats": {status: 200},
+	"get-refusals":       {status: 200},
 	"get-usage":          {status: 200},
 
 	"list-signing-keys": {status: 422}, // without endpoint_id

@@ -173,6 +173,7 @@ type Stats struct {
 	Deliveries  DeliveryCounts `json:"deliveries"`
 	SuccessRate *float64       `json:"success_rate" nullable:"true" minimum:"0" maximum:"1" example:"0.998" doc:"The share of the attempts with a known outcome that were answered 2xx; null: there was none"`
 	Latency     Latency        `json:"latency"`
+	Refused     int64          `json:"refused" example:"3" doc:"Webhooks that were answered with an error and not stored; /refusals says why. Up to 10 s late"`
 }
 
 // AttemptCounts are attempts by their outcome.
@@ -210,6 +211,7 @@ func viewStats(s *kapsel.Stats) Stats {
 		},
 		Deliveries: DeliveryCounts{Delivered: s.Ended[0], Failed: s.Ended[1], DeadLetter: s.Ended[2], Canceled: s.Ended[3]},
 		Latency:    Latency{P50: quantile(&s.Latency, 0.5), P95: quantile(&s.Latency, 0.95), P99: quantile(&s.Latency, 0.99)},
+		Refused:    s.Refused,
 	}
 	if known := view.Attempts.Total - view.Attempts.Unknown; known > 0 {
 		view.SuccessRate = ptr(float64(view.Attempts.Succeeded) / float64(known))

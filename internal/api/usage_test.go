@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func TestEndpointStats(t *testing.T) {
@@ -27,6 +28,14 @@ func TestEndpointStats(t *testing.T) {
 	try(kapsel.Answer{Status: 404, Code: kapsel.HTTPClientError, MaxAttempts: 1}, 3*time.Second)
 	try(kapsel.Answer{Code: kapsel.ConnectionTimeout, Retry: true, MaxAttempts: 1}, 30*time.Second)
 	try(kapsel.Answer{Code: kapsel.ConnectionRefused, Retry: true, MaxAttempts: 1}, time.Millisecond)
+	id, err := kapsel.ParseEndpointID(h.endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := map[store.StatsKey]int64{{Endpoint: id, Hour: kapsel.StatsHour(w.now).UnixMicro()}: 3}
+	if err := w.store.CountRefused(t.Context(), refused); err != nil {
+		t.Fatal(err)
+	}
 
 	got := w.want(200, "GET", path, h.read, nil)
 	now := map[string]any{
@@ -35,6 +44,7 @@ func TestEndpointStats(t *testing.T) {
 		"success_rate": 0.97,
 		// Half of 99 is 49.5 of the 97 between 64 and 128 ms; 98.01 of 99 is in the last one, of 16.4 to 32.8 s.
 		"latency": map[string]any{"p50_ms": 96.7, "p95_ms": 126.1, "p99_ms": 16547.8},
+		"refused": 3.,
 	}
 	if diff := cmp.Diff(map[string]any{
 		"endpoint_id": h.endpoint, "interval": "hour", "since": "2026-02-28T12:00:00.000Z", "until": "2026-03-01T13:00:00.000Z",

@@ -50,7 +50,7 @@ const Path = "/ingest/"
 // Config is what the handler is built from. All but Wait are needed.
 type Config struct {
 	Store     store.Inbox
-	Counters  store.Counters // for the quota of events in a month
+	Counters  store.Counters // for the quota of events in a month, and of what was refused
 	Settings  *store.Cache
 	Clock     *store.Clock
 	Engine    *delivery.Engine
@@ -73,6 +73,7 @@ type Handler struct {
 	quotas    quotas
 	verifiers verifiers
 	strangers strangers
+	refusals  refusals
 	waiting   atomic.Int64 // requests accepted and not yet committed
 	stopping  atomic.Bool
 }
@@ -80,6 +81,7 @@ type Handler struct {
 // New makes a handler.
 func New(cfg Config) *Handler {
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
+	h.refusals.since = cfg.Clock.Now()
 	h.strangers.asking = make(chan struct{}, strangersAtOnce)
 	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
 	cfg.Engine.ShareTenants(h.limits.Asked)
@@ -115,13 +117,14 @@ func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
 	return h.serve(w, r)
 }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	// A client that hangs up early changes nothing, also where the store must be asked first.
 	ctx := context.WithoutCancel(r.Context())
 	ep, err := h.endpoint(ctx, r)
 	if err != nil {
 		return err
 	}
+	defer func() { h.refusals.note(ep.ID, err, h.Clock.Now()) }()
 	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
 		return err

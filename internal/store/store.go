@@ -359,6 +359,10 @@ type Counters interface {
 	// Usage is what a tenant used on the days (of UTC) that begin in [since, until), oldest
 	// first, without those on which nothing was counted. A zero tenant is all of them together.
 	Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]UsageOfDay, error)
+	// CountRefused adds to Stats.Refused of endpoints, by the hour. It is called seldom, for
+	// many requests together. It alone is not exact: after an error it is not known whether the
+	// counts were added.
+	CountRefused(ctx context.Context, refused map[StatsKey]int64) error
 }
 
 // StatsOfHour are an endpoint's stats of the hour that begins at Hour.

@@ -58,6 +58,9 @@ func (t Tally) End(d *kapsel.Delivery, at time.Time) {
 	}
 }
 
+// Refused counts webhooks that an endpoint refused, in the hour that a key names.
+func (t Tally) Refused(k StatsKey, n int64) { entry(t.Stats, k).Refused += n }
+
 func (t Tally) stats(id kapsel.EndpointID, at time.Time) *kapsel.Stats {
 	return entry(t.Stats, StatsKey{id, kapsel.StatsHour(at).UnixMicro()})
 }

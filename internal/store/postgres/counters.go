@@ -42,7 +42,7 @@ var statsColumns = func() (names []string) {
 	for i := range (kapsel.Histogram{}) {
 		names = append(names, fmt.Sprint("ms", i))
 	}
-	return names
+	return append(names, "refused")
 }()
 
 // usageColumns are the counters of tenant_usage.
@@ -170,6 +170,15 @@ func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
 	}
 	params := newTallied(poolSlot).params(t)
 	return tx.Conn().PgConn().ExecParams(ctx, endsStatement, params, nil, binaryForm, nil).Read().Err
+}
+
+// CountRefused adds counts of refused webhooks; see store.Counters.
+func (s *Store) CountRefused(ctx context.Context, refused map[store.StatsKey]int64) error {
+	tally := store.NewTally()
+	for k, n := range refused {
+		tally.Refused(k, n)
+	}
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error { return count(ctx, tx, tally) })
 }
 
 // EndpointStats reads stats by hour; see store.Counters.

@@ -65,6 +65,16 @@ func (c *conn) count() error {
 	return nil
 }
 
+// CountRefused implements store.Counters.
+func (s *Store) CountRefused(ctx context.Context, refused map[store.StatsKey]int64) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		for k, n := range refused {
+			c.tally.Refused(k, n)
+		}
+		return nil
+	})
+}
+
 // EndpointStats implements store.Counters.
 func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfHour, err error) {
 	err = s.read(ctx, func(c *conn) error {

@@ -218,6 +218,29 @@ var counting = []promise{
 		w.counted()
 	}},
 
+	{"refused webhooks are added to what an hour has, and go with it", func(w *world) {
+		hour := func(at time.Time) int64 { return kapsel.StatsHour(at).UnixMicro() }
+		other := w.newEndpoint(w.newTenant())
+		w.finished(w.endpoint, ok)
+		before := w.stats(w.endpoint.ID)
+		for range 2 {
+			w.must(w.store.CountRefused(w.ctx, map[store.StatsKey]int64{
+				{Endpoint: w.endpoint.ID, Hour: hour(noon)}: 3, {Endpoint: w.endpoint.ID, Hour: hour(noon.Add(time.Hour))}: 1 << 20, {Endpoint: other.ID, Hour: hour(noon)}: 1,
+			}))
+		}
+		w.must(w.store.CountRefused(w.ctx, nil))
+		before[0].Refused = 6
+		want := append(before, store.StatsOfHour{Hour: noon.Add(time.Hour), Stats: kapsel.Stats{Refused: 2 << 20}})
+		w.same("stats", want, w.stats(w.endpoint.ID))
+		w.same("the other's", []store.StatsOfHour{{Hour: noon, Stats: kapsel.Stats{Refused: 2}}}, w.stats(other.ID))
+		w.pass(time.Hour)
+		w.finished(w.endpoint, ok)
+		w.same("refused", int64(2<<20), w.stats(w.endpoint.ID)[1].Refused)
+		got, err := w.store.EndpointStats(w.ctx, other.TenantID, w.endpoint.ID, ever, never)
+		w.must(err)
+		w.same("another tenant's", 0, len(got))
+	}},
+
 	{"hours and days are those that begin in a range, half-open", func(w *world) {
 		for range 4 {
 			w.finished(w.endpoint, ok)

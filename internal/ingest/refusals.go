@@ -1,0 +1,179 @@
+package ingest
+
+import (
+	"container/list"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Bounds of what is remembered of refused webhooks. Anybody can have webhooks refused, so what
+// one costs is bounded, and none of them writes to the store: counts are written together.
+const (
+	refusalsKept      = 50    // of one endpoint
+	refusalsEndpoints = 1000  // the endpoints of the latest refusals
+	refusalDetail     = 512   // bytes
+	refusalsPending   = 10000 // hours of endpoints that wait to be written; more are not counted
+	refusalsEvery     = 10 * time.Second
+)
+
+// Refusal is a webhook that was answered with an error and not stored: what its sender was
+// told, without anything that the sender sent.
+type Refusal struct {
+	At     time.Time
+	Status int
+	Code   kapsel.Code // "" for a bug
+	Detail string
+}
+
+// Refused is what a node remembers of an endpoint's refused webhooks.
+type Refused struct {
+	Since  time.Time             // when the node began to remember; of an endpoint that was forgotten, later
+	Counts map[kapsel.Code]int64 // of all since then
+	Last   []Refusal             // the newest first
+}
+
+// refusals remembers the refused webhooks of the endpoints that refused last.
+type refusals struct {
+	since time.Time // when the node began
+
+	mu        sync.Mutex // guards what follows
+	endpoints map[kapsel.EndpointID]*list.Element
+	order     list.List // of *refused, the latest refusal first
+	pending   map[store.StatsKey]int64
+	forgot    time.Time // the latest refusal of an endpoint that was forgotten
+}
+
+type refused struct {
+	endpoint kapsel.EndpointID
+	since    time.Time
+	counts   map[kapsel.Code]int64
+	last     []Refusal // a ring of refusalsKept …
+	next     int       // … whose oldest this is once it is full
+}
+
+// note remembers that a webhook was refused with an error. A nil error is none.
+func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
+	if err == nil {
+		return
+	}
+	d := problem.New(context.Background(), err)
+	for _, f := range d.Errors {
+		d.Detail += "; " + f.Field + " " + f.Detail
+	}
+	if len(d.Detail) > refusalDetail {
+		d.Detail = strings.ToValidUTF8(d.Detail[:refusalDetail-len("…")], "") + "…"
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.of(id, now).add(Refusal{now, d.Status, d.Code, d.Detail})
+	m.count(store.StatsKey{Endpoint: id, Hour: kapsel.StatsHour(now).UnixMicro()}, 1)
+}
+
+// count adds to what waits to be written. The caller holds mu.
+func (m *refusals) count(key store.StatsKey, n int64) {
+	if m.pending == nil {
+		m.pending = map[store.StatsKey]int64{}
+	}
+	if m.pending[key] > 0 || len(m.pending) < refusalsPending {
+		m.pending[key] += n
+	}
+}
+
+// of returns an endpoint's memory, which is now the latest, in the place of the least recent
+// one where there are too many. The caller holds mu.
+func (m *refusals) of(id kapsel.EndpointID, now time.Time) *refused {
+	if at := m.endpoints[id]; at != nil {
+		m.order.MoveToFront(at)
+		return at.Value.(*refused)
+	}
+	r := &refused{endpoint: id, since: m.since, counts: map[kapsel.Code]int64{}}
+	if !m.forgot.IsZero() { // perhaps this endpoint
+		r.since = now
+	}
+	if m.endpoints == nil {
+		m.endpoints = map[kapsel.EndpointID]*list.Element{}
+	}
+	m.endpoints[id] = m.order.PushFront(r)
+	if m.order.Len() > refusalsEndpoints {
+		oldest := m.order.Remove(m.order.Back()).(*refused)
+		delete(m.endpoints, oldest.endpoint)
+		m.forgot = now
+	}
+	return r
+}
+
+func (r *refused) add(one Refusal) {
+	r.counts[one.Code]++
+	if len(r.last) < refusalsKept {
+		r.last = append(r.last, one)
+		return
+	}
+	r.last[r.next] = one
+	r.next = (r.next + 1) % refusalsKept
+}
+
+// Refusals returns what this node remembers of an endpoint's refused webhooks. Other nodes have
+// their own.
+func (h *Handler) Refusals(id kapsel.EndpointID) Refused {
+	m := &h.refusals
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.endpoints[id]
+	if at == nil {
+		since := m.since
+		if m.forgot.After(since) {
+			since = m.forgot
+		}
+		return Refused{Since: since, Counts: map[kapsel.Code]int64{}}
+	}
+	r := at.Value.(*refused)
+	last := append(slices.Clone(r.last[r.next:]), r.last[:r.next]...)
+	slices.Reverse(last)
+	return Refused{r.since, maps.Clone(r.counts), last}
+}
+
+// CountRefusals adds the counts of refused webhooks to the store's, at most every 10 s, until
+// ctx ends, and then once more.
+func (h *Handler) CountRefusals(ctx context.Context) {
+	tick := time.NewTicker(refusalsEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		h.countRefusals(context.WithoutCancel(ctx))
+	}
+}
+
+// countRefusals writes what was counted since it was last called. What cannot be written waits.
+func (h *Handler) countRefusals(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	m := &h.refusals
+	m.mu.Lock()
+	counts := m.pending
+	m.pending = nil
+	m.mu.Unlock()
+	if len(counts) == 0 {
+		return
+	}
+	err := h.Counters.CountRefused(ctx, counts)
+	if err == nil {
+		return
+	}
+	h.Log.Warn("refused webhooks could not be counted; trying again", "error", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, n := range counts {
+		m.count(key, n)
+	}
+}

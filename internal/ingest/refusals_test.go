@@ -1,0 +1,164 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// countersOf keeps what is written, and fails while failing is set.
+type countersOf struct {
+	store.Counters
+	written []map[store.StatsKey]int64
+	failing bool
+}
+
+func (c *countersOf) CountRefused(_ context.Context, refused map[store.StatsKey]int64) error {
+	if c.failing {
+		return kapsel.Errorf(kapsel.DatabaseUnavailable, "down")
+	}
+	c.written = append(c.written, refused)
+	return nil
+}
+
+var forged = kapsel.Errorf(kapsel.InvalidSignature, "no signature of the request was made with a secret of this endpoint")
+
+func TestRefusalsAreRemembered(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	start := now
+	h := &Handler{}
+	h.refusals.since = now
+	id, other := kapsel.NewEndpointID(now), kapsel.NewEndpointID(now)
+	h.refusals.note(id, nil, now)
+	if got := h.Refusals(id); len(got.Last)+len(got.Counts) > 0 || !got.Since.Equal(start) {
+		t.Errorf("of none: %+v", got)
+	}
+	for i := range 120 {
+		now = now.Add(time.Second)
+		h.refusals.note(id, kapsel.Errorf(kapsel.InvalidSignature, "signed %d", i), now)
+	}
+	h.refusals.note(id, &kapsel.Error{Code: kapsel.InvalidRequest, Status: 405, Detail: "use POST", Fields: []kapsel.FieldError{{Field: "X-Key", Detail: "is too long"}}}, now)
+	h.refusals.note(other, fmt.Errorf("wrapped: %w", &kapsel.Error{Code: kapsel.DatabaseUnavailable, Detail: strings.Repeat("ü", 1000), Err: errors.New("secret cause")}), now)
+	h.refusals.note(other, errors.New("a bug with hunter2"), now)
+
+	got := h.Refusals(id)
+	if len(got.Last) != refusalsKept || got.Counts[kapsel.InvalidSignature] != 120 || got.Counts[kapsel.InvalidRequest] != 1 {
+		t.Fatalf("%d are kept, counts %v", len(got.Last), got.Counts)
+	}
+	if diff := cmp.Diff(Refusal{now, 405, kapsel.InvalidRequest, "use POST; X-Key is too long"}, got.Last[0]); diff != "" {
+		t.Error(diff)
+	}
+	for i, r := range got.Last[1:] {
+		if r.Detail != fmt.Sprint("signed ", 119-i) || r.Status != 401 || r.Code != kapsel.InvalidSignature {
+			t.Fatalf("number %d is %+v", i, r)
+		}
+	}
+	last := h.Refusals(other).Last
+	if last[0].Status != 500 || last[0].Code != "" || strings.Contains(last[0].Detail, "hunter2") {
+		t.Errorf("of a bug: %+v", last[0])
+	}
+	if last[1].Status != 503 || len(last[1].Detail) > refusalDetail || !strings.HasSuffix(last[1].Detail, "ü…") || strings.Contains(last[1].Detail, "cause") {
+		t.Errorf("a long one: %+v", last[1])
+	}
+}
+
+// TestRefusalsAreBounded: beyond 1,000 endpoints the least recent one is forgotten, and what is
+// said of a forgotten one does not claim to be all.
+func TestRefusalsAreBounded(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	h := &Handler{}
+	h.refusals.since = start
+	ids := make([]kapsel.EndpointID, refusalsEndpoints+1)
+	for i := range ids {
+		ids[i] = kapsel.NewEndpointID(start)
+		at := start.Add(time.Duration(i) * time.Second)
+		if i == refusalsEndpoints {
+			h.refusals.note(ids[0], forged, at)
+		}
+		h.refusals.note(ids[i], forged, at)
+	}
+	forgot := start.Add(refusalsEndpoints * time.Second)
+	if got := h.Refusals(ids[0]); got.Counts[kapsel.InvalidSignature] != 2 || !got.Since.Equal(start) {
+		t.Errorf("of one that refused again: %+v", got)
+	}
+	if got := h.Refusals(ids[1]); len(got.Last) != 0 || !got.Since.Equal(forgot) {
+		t.Errorf("of the least recent: %+v", got)
+	}
+	later := forgot.Add(time.Minute)
+	h.refusals.note(ids[1], forged, later)
+	if got := h.Refusals(ids[1]); len(got.Last) != 1 || !got.Since.Equal(later) {
+		t.Errorf("of one that came back: %+v", got)
+	}
+	if n := len(h.refusals.endpoints); n != refusalsEndpoints || h.refusals.order.Len() != n {
+		t.Errorf("%d endpoints are remembered", n)
+	}
+
+	for range refusalsPending + 10 {
+		h.refusals.note(kapsel.NewEndpointID(start), forged, later)
+	}
+	if n := len(h.refusals.pending); n != refusalsPending {
+		t.Errorf("%d counts wait", n)
+	}
+}
+
+// TestRefusalsAreCounted: they reach the store together, at most every 10 s, also after it was
+// in trouble, and at the end.
+func TestRefusalsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var db countersOf
+		h := &Handler{Config: Config{Counters: &db, Log: slog.New(slog.DiscardHandler)}}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { h.CountRefusals(ctx); close(done) }()
+		id := kapsel.NewEndpointID(time.Now())
+		total := func() (n int64) {
+			for _, counts := range db.written {
+				for key, c := range counts {
+					if key.Endpoint != id {
+						t.Errorf("counted for %v", key.Endpoint)
+					}
+					n += c
+				}
+			}
+			return n
+		}
+		for range 1000 { // 9.99 s
+			h.refusals.note(id, forged, time.Now())
+			time.Sleep(9990 * time.Microsecond)
+		}
+		if len(db.written) != 0 {
+			t.Errorf("%d writes in the first 10 s", len(db.written))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(db.written) != 1 || total() != 1000 {
+			t.Errorf("%d writes of %d", len(db.written), total())
+		}
+		db.failing = true
+		h.refusals.note(id, forged, time.Now())
+		time.Sleep(15 * time.Second)
+		h.refusals.note(id, forged, time.Now())
+		db.failing = false
+		time.Sleep(time.Minute)
+		if len(db.written) != 2 || total() != 1002 {
+			t.Errorf("%d writes of %d after trouble", len(db.written), total())
+		}
+		time.Sleep(59 * time.Minute)
+		h.refusals.note(id, forged, time.Now())
+		stop()
+		<-done
+		if len(db.written) != 3 || total() != 1003 {
+			t.Errorf("%d writes of %d at the end", len(db.written), total())
+		}
+	})
+}
