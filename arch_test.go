@@ -78,6 +78,7 @@ var libraries = map[string][]string{
 	"github.com/alecthomas/kong":              {"cmd/kapsel"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
 	"github.com/go-logr/logr":                 {"internal/telemetry"},
+	"github.com/go-jose/go-jose/v4":           {"internal/signature"},
 	"github.com/google/go-cmp":                {"internal/store/storetest"},
 	"github.com/google/uuid":                  {"."},
 	"github.com/jackc/pgx/v5":                 {"internal/bench", "internal/store/pgtest", "internal/store/postgres"},

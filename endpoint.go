@@ -80,7 +80,10 @@ type Verification struct {
 	KeyEncoding string `json:"key_encoding,omitempty"`
 	Decompress  bool   `json:"decompress,omitempty"`
 
-	In string `json:"in,omitempty"` // for provider "token" only: where the secret is
+	In        string   `json:"in,omitempty"`         // for provider "token" only: where the secret is
+	TopicARNs []string `json:"topic_arns,omitempty"` // for provider "aws-sns" only
+	Audience  string   `json:"audience,omitempty"`   // for provider "google-oidc" only
+	Email     string   `json:"email,omitempty"`      // for provider "google-oidc" only
 }
 
 // Challenge says what a sender asks a URL before the first event, and how that is answered, for

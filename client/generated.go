@@ -807,7 +807,9 @@ type Verification struct {
 	Secrets     []Secret  `json:"secrets"`               // All that are valid now
 	Tolerance   *Duration `json:"tolerance"`             // null: no time is signed
 	Algorithm   *string   `json:"algorithm,omitzero"`    // For hmac
+	Audience    *string   `json:"audience,omitzero"`     // For google-oidc
 	Decompress  *bool     `json:"decompress,omitzero"`   // For hmac
+	Email       *string   `json:"email,omitzero"`        // For google-oidc
 	Encoding    *string   `json:"encoding,omitzero"`     // For hmac
 	Format      *string   `json:"format,omitzero"`       // For hmac
 	Header      *string   `json:"header,omitzero"`       // For hmac
@@ -817,13 +819,16 @@ type Verification struct {
 	Signed      *string   `json:"signed,omitzero"`       // For hmac
 	TimeHeader  *string   `json:"time_header,omitzero"`  // For hmac
 	TimeUnit    *string   `json:"time_unit,omitzero"`    // For hmac
+	TopicArns   []string  `json:"topic_arns,omitzero"`   // For aws-sns
 	VerifyToken *Secret   `json:"verify_token,omitzero"` // Where it is set
 }
 
 // VerificationInput is in requests.
 type VerificationInput struct {
 	Algorithm   *string          `json:"algorithm,omitzero"`    // For hmac; sha256, sha512, sha1
+	Audience    *string          `json:"audience,omitzero"`     // For google-oidc: the audience of tokens that count
 	Decompress  *bool            `json:"decompress,omitzero"`   // For hmac: a body with a Content-Encoding is signed as it is when decoded
+	Email       *string          `json:"email,omitzero"`        // For google-oidc: the service account of tokens that count
 	Encoding    *string          `json:"encoding,omitzero"`     // For hmac: of the signature; hex, base64
 	Format      *string          `json:"format,omitzero"`       // For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures; plain, pairs, list
 	Header      *string          `json:"header,omitzero"`       // For hmac: X-Webhook-Signature by default
@@ -836,5 +841,6 @@ type VerificationInput struct {
 	TimeHeader  *string          `json:"time_header,omitzero"`  // For hmac: the header that has the signed time
 	TimeUnit    *string          `json:"time_unit,omitzero"`    // For hmac: of the signed time; seconds, milliseconds, rfc3339
 	Tolerance   *Duration        `json:"tolerance,omitzero"`    // How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default
+	TopicArns   []string         `json:"topic_arns,omitzero"`   // For aws-sns: the topics whose messages count
 	VerifyToken Optional[string] `json:"verify_token,omitzero"` // For meta: what the provider asks for before the first event; it verifies no signature
 }

@@ -217,6 +217,8 @@ func verificationField(name, value string) (any, error) {
 			return nil, settingError("--verification: decompress is true or false")
 		}
 		return on, nil
+	case "topic_arns":
+		return strings.Split(value, ","), nil
 	}
 	return value, nil
 }

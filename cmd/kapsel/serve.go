@@ -163,6 +163,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, Proxies: c.proxies, Log: s.log,
+		Remote: signature.NewRemote(egress.NewFetcher(guard)),
 	}
 	if c.Dev {
 		in.Wait = s.wait

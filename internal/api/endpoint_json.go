@@ -58,6 +58,9 @@ type VerificationInput struct {
 	KeyEncoding string       `json:"key_encoding" required:"false" enum:"text,hex,base64" doc:"For hmac: how the secret is written"`
 	Decompress  bool         `json:"decompress" required:"false" doc:"For hmac: a body with a Content-Encoding is signed as it is when decoded"`
 	In          string       `json:"in" required:"false" doc:"For token: where the secret is, header:NAME, basic or query:NAME"`
+	TopicARNs   []string     `json:"topic_arns" required:"false" maxItems:"50" doc:"For aws-sns: the topics whose messages count"`
+	Audience    string       `json:"audience" required:"false" doc:"For google-oidc: the audience of tokens that count"`
+	Email       string       `json:"email" required:"false" doc:"For google-oidc: the service account of tokens that count"`
 }
 
 // Challenge is where a sender's challenge is, and where the answer has it.
@@ -118,6 +121,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 		Verification: VerificationInput{
 			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
+			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
 		},
 		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe,
 		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
@@ -151,6 +155,7 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 		Verification: kapsel.Verification{
 			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
+			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
 		},
 		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe,
 		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
@@ -342,18 +347,21 @@ type Verification struct {
 	Secrets   []Secret  `json:"secrets"`
 	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: no time is signed"`
 
-	VerifyToken *Secret `json:"verify_token,omitempty" doc:"Where it is set"`
-	Header      string  `json:"header,omitempty" doc:"For hmac"`
-	Algorithm   string  `json:"algorithm,omitempty" doc:"For hmac"`
-	Encoding    string  `json:"encoding,omitempty" doc:"For hmac"`
-	Prefix      *string `json:"prefix,omitempty" doc:"For hmac"`
-	Signed      string  `json:"signed,omitempty" doc:"For hmac"`
-	Format      string  `json:"format,omitempty" doc:"For hmac"`
-	TimeHeader  string  `json:"time_header,omitempty" doc:"For hmac"`
-	TimeUnit    string  `json:"time_unit,omitempty" doc:"For hmac"`
-	KeyEncoding string  `json:"key_encoding,omitempty" doc:"For hmac"`
-	Decompress  *bool   `json:"decompress,omitempty" doc:"For hmac"`
-	In          string  `json:"in,omitempty" doc:"For token"`
+	VerifyToken *Secret  `json:"verify_token,omitempty" doc:"Where it is set"`
+	Header      string   `json:"header,omitempty" doc:"For hmac"`
+	Algorithm   string   `json:"algorithm,omitempty" doc:"For hmac"`
+	Encoding    string   `json:"encoding,omitempty" doc:"For hmac"`
+	Prefix      *string  `json:"prefix,omitempty" doc:"For hmac"`
+	Signed      string   `json:"signed,omitempty" doc:"For hmac"`
+	Format      string   `json:"format,omitempty" doc:"For hmac"`
+	TimeHeader  string   `json:"time_header,omitempty" doc:"For hmac"`
+	TimeUnit    string   `json:"time_unit,omitempty" doc:"For hmac"`
+	KeyEncoding string   `json:"key_encoding,omitempty" doc:"For hmac"`
+	Decompress  *bool    `json:"decompress,omitempty" doc:"For hmac"`
+	In          string   `json:"in,omitempty" doc:"For token"`
+	TopicARNs   []string `json:"topic_arns,omitempty" doc:"For aws-sns"`
+	Audience    string   `json:"audience,omitempty" doc:"For google-oidc"`
+	Email       string   `json:"email,omitempty" doc:"For google-oidc"`
 }
 
 type Circuit struct {
@@ -419,6 +427,7 @@ func viewVerification(v kapsel.Verification) Verification {
 		Provider: v.Provider, Secrets: viewSecrets(v.Secrets), Tolerance: orNull(duration(v.Tolerance)),
 		Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Signed: v.Signed, Format: v.Format,
 		TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, In: v.In,
+		TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
 	}
 	if v.VerifyToken != nil {
 		token := viewSecret(*v.VerifyToken)

@@ -77,7 +77,7 @@ func compares(t *testing.T) {
 	mac.Write([]byte(body))
 	right := mac.Sum(nil)
 	verify := func(provider, header string, encode func([]byte) string) func(wrong []byte) func() bool {
-		v, err := signature.New(kapsel.Verification{Provider: provider}, []signature.Key{{ID: kapsel.NewSecretID(time.Now()), Value: []byte(key)}}, "")
+		v, err := signature.New(kapsel.Verification{Provider: provider}, []signature.Key{{ID: kapsel.NewSecretID(time.Now()), Value: []byte(key)}}, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

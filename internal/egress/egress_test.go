@@ -322,3 +322,35 @@ func TestDeadlineOfTheExchange(t *testing.T) {
 		}
 	})
 }
+
+// TestFetcher: documents come by HTTPS alone, from where the guard lets it, whole or not at all.
+func TestFetcher(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ok", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "keys") })
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) })
+	mux.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, fetchMost+1)) })
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		io.WriteString(w, "x")
+	})
+	secure, plain := httptest.NewUnstartedServer(mux), httptest.NewServer(mux)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	defer plain.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	fetch := NewFetcher(Config{AllowAllPrivate: true, RootCAs: roots})
+	for url, want := range map[string]string{
+		secure.URL + "/ok": "keys", secure.URL + "/moved": "", secure.URL + "/missing": "", secure.URL + "/long": "", secure.URL + "/cut": "",
+		plain.URL + "/ok": "", "file:///etc/passwd": "", "https://": "", "%": "",
+	} {
+		got, err := fetch(t.Context(), url)
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", url, got, err)
+		}
+	}
+	if _, err := NewFetcher(Config{RootCAs: roots})(t.Context(), secure.URL+"/ok"); err == nil {
+		t.Error("a private address was asked")
+	}
+}

@@ -47,7 +47,7 @@ const (
 // Path is where webhooks are posted, followed by the endpoint's id.
 const Path = "/ingest/"
 
-// Config is what the handler is built from. All but Wait are needed.
+// Config is what the handler is built from. All but Wait and Remote are needed.
 type Config struct {
 	Store     store.Inbox
 	Counters  store.Counters // for the quota of events in a month, and of what was refused
@@ -60,6 +60,7 @@ type Config struct {
 	Capacity  int            // requests waiting for a commit before new ones get 503
 	Proxies   []netip.Prefix // whose X-Forwarded-For is believed
 	Log       *slog.Logger
+	Remote    *signature.Remote // keys that providers publish; nil: none can be had
 	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
 	// its status: for development.
 	Wait func(ctx context.Context, id kapsel.EventID) (status string)
@@ -386,7 +387,9 @@ func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.End
 	signed := h.signed(r, body)
 	var a *signature.Answer
 	if v != nil {
-		a = v.Handshake(signed)
+		if a, err = v.Handshake(signed); err != nil {
+			return nil, err
+		}
 	}
 	if a == nil {
 		a = signature.Challenged(ep.Challenge, ep.Probe, signed)

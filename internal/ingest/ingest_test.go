@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
@@ -534,4 +537,36 @@ func TestChallenge(t *testing.T) {
 		t.Errorf("an event with a member challenge is stored as %s", got.Body)
 	}
 	w.accepted(signed, event, "X-Webhook-Signature: "+sign("a secret", event))
+}
+
+// TestRemoteKeys: where the keys that a provider publishes cannot be had, a request that may be
+// right is 503, one that cannot be right is 401, and neither is stored.
+func TestRemoteKeys(t *testing.T) {
+	w := newWorld(t)
+	var asked atomic.Int32
+	w.handler.Remote = signature.NewRemote(func(context.Context, string) ([]byte, error) {
+		asked.Add(1)
+		return nil, errors.New("nobody answers")
+	})
+	sns := w.endpoint(func(ep *kapsel.Endpoint) {
+		ep.Verification = kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{"arn:aws:sns:eu-west-1:123456789012:orders"}}
+	})
+	message := func(topic, cert string) string {
+		return `{"Type":"Notification","MessageId":"1","TopicArn":"` + topic + `","Message":"m","Timestamp":"t","SignatureVersion":"2","Signature":"AAAA","SigningCertURL":"` + cert + `"}`
+	}
+	const topic, cert = "arn:aws:sns:eu-west-1:123456789012:orders", "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-01.pem"
+	w.refused(401, kapsel.InvalidSignature, sns, message("arn:aws:sns:eu-west-1:999999999999:orders", cert))
+	w.refused(401, kapsel.InvalidSignature, sns, message(topic, "https://169.254.169.254/SimpleNotificationService-01.pem"))
+	if n := asked.Load(); n != 0 {
+		t.Errorf("forged messages made us ask %d times", n)
+	}
+	for range 100 {
+		a := w.refused(503, kapsel.QueueFull, sns, message(topic, cert))
+		if a.header.Get("Retry-After") == "" {
+			t.Errorf("answered %v", a)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times in a minute", n)
+	}
 }

@@ -50,7 +50,7 @@ func (v *verifiers) of(ctx context.Context, ep *kapsel.Endpoint) (*signature.Ver
 			return nil, fmt.Errorf("open the verify token: %w", err)
 		}
 	}
-	verifier, err := signature.New(ep.Verification, keys, string(verifyToken))
+	verifier, err := signature.New(ep.Verification, keys, string(verifyToken), v.config.Remote)
 	if err != nil {
 		return nil, fmt.Errorf("make the verifier: %w", err)
 	}

@@ -36,12 +36,18 @@ func (v *Verifier) Unsigned(r Request) *Answer {
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if
 // it is none. Ask it of GET, HEAD and OPTIONS requests as they come, and of POST requests only
 // after Verify accepted them: some of its answers are made with the endpoint's secret. A status
-// of 403 refuses the challenge and has no body.
-func (v *Verifier) Handshake(r Request) *Answer {
-	if v.preset == nil || v.preset.handshake == nil {
-		return nil
+// of 403 refuses the challenge and has no body. An error is as one of Verify: the provider
+// must be asked for the answer, and could not be.
+func (v *Verifier) Handshake(r Request) (*Answer, error) {
+	switch {
+	case v.preset == nil:
+		return nil, nil
+	case v.preset.confirm != nil:
+		return v.preset.confirm(v, r)
+	case v.preset.handshake != nil:
+		return v.preset.handshake(v, r), nil
 	}
-	return v.preset.handshake(v, r)
+	return nil, nil
 }
 
 // Accepted is the answer that a provider demands for an accepted event; nil: the usual one.

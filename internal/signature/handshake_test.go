@@ -10,7 +10,7 @@ import (
 
 // TestVerify_XHandshakeIsNoOracle: what the handshake signs for anybody is no webhook.
 func TestVerify_XHandshakeIsNoOracle(t *testing.T) {
-	v, err := New(kapsel.Verification{Provider: "x"}, []Key{{Value: []byte("consumer-secret")}}, "")
+	v, err := New(kapsel.Verification{Provider: "x"}, []Key{{Value: []byte("consumer-secret")}}, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

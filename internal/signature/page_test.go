@@ -135,7 +135,20 @@ Where the URL is signed too, set ` + "`KAPSEL_PUBLIC_URL`" + ` to what the provi
 }
 
 // customText is about the providers that an endpoint's settings describe.
-const customText = `## Senders that are not in the table
+const customText = `## Amazon SNS and Google
+
+These two share no secret: they sign with keys that they publish, and anybody with an account can have something signed. So an endpoint says what counts:
+
+` + "```json" + `
+{"verification": {"provider": "aws-sns", "topic_arns": ["arn:aws:sns:eu-west-1:123456789012:orders"]}}
+{"verification": {"provider": "google-oidc", "audience": "https://hooks.example/ingest/ep_…", "email": "push@project.iam.gserviceaccount.com"}}
+` + "```" + `
+
+For Google Chat ` + "`email` is `chat@system.gserviceaccount.com`, and `audience`" + ` the app's URL or project number, as its configuration has it.
+
+Kapsel asks for certificates, and confirms subscriptions, at ` + "`sns.REGION.amazonaws.com`" + ` of the topic's region, and asks for keys at ` + "`www.googleapis.com`" + `: by HTTPS, one request at a time, each URL at most once a minute, and no other host whatever a message names. While they do not answer, a request that may be right is answered 503, so that it is sent again.
+
+## Senders that are not in the table
 
 The provider ` + "`hmac`" + ` checks an HMAC in the form that its settings describe:
 

@@ -11,28 +11,30 @@ import (
 
 // preset says how one provider signs.
 type preset struct {
-	secret     string        // what its secret is called, for people
-	read       reader        // nil: readHeaders
-	headers    []headers     // the first whose signature the request has counts …
-	several    bool          // … or each of them, with the time and the id of the first
-	format     format        // of the signature header; nil: plain
-	prefix     string        // of a plain signature
-	unit       unit          // of the signed time
-	tolerance  time.Duration // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
-	unique     bool          // the signed id is of one delivery alone, and stands for all that is signed (see Verifier.Guard)
-	content    content       // nil: bodyAlone
-	decompress bool          // a compressed body is signed as it is when decoded
+	secret     string                                            // what its secret is called, for people
+	verify     func(v *Verifier, r Request, now time.Time) error // instead of all that follows, where no secret is shared; nil: none
+	read       reader                                            // nil: readHeaders
+	headers    []headers                                         // the first whose signature the request has counts …
+	several    bool                                              // … or each of them, with the time and the id of the first
+	format     format                                            // of the signature header; nil: plain
+	prefix     string                                            // of a plain signature
+	unit       unit                                              // of the signed time
+	tolerance  time.Duration                                     // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
+	unique     bool                                              // the signed id is of one delivery alone, and stands for all that is signed (see Verifier.Guard)
+	content    content                                           // nil: bodyAlone
+	decompress bool                                              // a compressed body is signed as it is when decoded
 	key        keyer
 	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
 
-	anySpace    bool                                 // white space may stand around the secret: people choose it, or it does no harm
-	shared      []string                             // headers that may carry the secret itself
-	sharedQuery []string                             // parameters of the query that may
-	delivery    []string                             // headers that name a delivery, the same when it is sent again
-	deliveryIn  inBody                               // where the signed body does
-	handshake   func(v *Verifier, r Request) *Answer // nil: the provider has none, or none that is signed
-	unsigned    func(v *Verifier, r Request) *Answer // as handshake, for a POST that nobody signs; nil: none
-	accepted    *Answer                              // nil: the usual one
+	anySpace    bool                                          // white space may stand around the secret: people choose it, or it does no harm
+	shared      []string                                      // headers that may carry the secret itself
+	sharedQuery []string                                      // parameters of the query that may
+	delivery    []string                                      // headers that name a delivery, the same when it is sent again
+	deliveryIn  inBody                                        // where the signed body does
+	handshake   func(v *Verifier, r Request) *Answer          // nil: the provider has none, or none that is signed
+	confirm     func(v *Verifier, r Request) (*Answer, error) // as handshake, for one that asks the provider; nil: none
+	unsigned    func(v *Verifier, r Request) *Answer          // as handshake, for a POST that nobody signs; nil: none
+	accepted    *Answer                                       // nil: the usual one
 }
 
 // headers are the canonical names of the headers that go together; "" where there is none.
@@ -590,6 +592,23 @@ var presets = map[string]*preset{
 		key:        sha256Hex,
 		handshake:  echoQuery("challenge"),
 		deliveryIn: at("$.id"),
+	},
+	// docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
+	"aws-sns": {
+		secret:     "none: topic_arns names the topics",
+		verify:     verifySNS,
+		confirm:    confirmSNS,
+		deliveryIn: at("$.MessageId"),
+	},
+	// docs.cloud.google.com/pubsub/docs/authenticate-push-subscriptions, developers.google.com/workspace/chat/verify-requests-from-chat
+	"google-oidc": {
+		secret:     "none: audience and email say whose tokens count",
+		verify:     verifyOIDC,
+		headers:    []headers{{signature: "Authorization"}},
+		shared:     []string{"Authorization"},
+		delivery:   []string{"X-Goog-Pubsub-Message-Id"},
+		deliveryIn: at("$.message.messageId"),
+		accepted:   emptyObject, // Chat shows what a body says
 	},
 	// postmarkapp.com/developer/webhooks/webhooks-overview#protecting-your-webhook
 	"postmark": {

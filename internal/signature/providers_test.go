@@ -40,6 +40,7 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 		lemonsqueezy mailchimp microsoft-teams nylas pagerduty paystack sentry trello twitch typeform vercel webflow websub woocommerce`) {
 		own[name] = noLibrary
 	}
+	own["aws-sns"], own["google-oidc"] = "TestSNS", "TestOIDC"
 	for _, name := range strings.Fields(`okta token azure-event-grid cloudevents google-calendar microsoft-graph postmark telegram`) {
 		own[name] = noSigning
 	}
@@ -48,8 +49,13 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 			t.Errorf("%s: a vector of another's: %v; excused: %q", name, have[name], own[name])
 		}
 		settings := kapsel.Verification{Provider: name, Secrets: []kapsel.Secret{{}}}
-		if name == "token" {
+		switch name {
+		case "token":
 			settings.In = "basic"
+		case "aws-sns":
+			settings.TopicARNs, settings.Secrets = []string{testTopic}, nil
+		case "google-oidc":
+			settings.Audience, settings.Email, settings.Secrets = "a", "me@example.com", nil
 		}
 		if fields := Check(settings); fields != nil {
 			t.Errorf("Check(%s) = %v", name, fields)
@@ -63,7 +69,7 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea token
 		microsoft-graph cloudevents telegram pagerduty calendly workos atlassian dropbox trello airtable box woocommerce mailchimp
 		typeform vercel sentry lemonsqueezy razorpay docusign alchemy
-		azure-event-grid buildkite circleci customerio elevenlabs gocardless google-calendar microsoft-teams mux nylas paystack postmark sanity twitch webflow websub`)
+		azure-event-grid buildkite circleci customerio elevenlabs gocardless google-calendar google-oidc aws-sns microsoft-teams mux nylas paystack postmark sanity twitch webflow websub`)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, Providers()); diff != "" {
 		t.Errorf("Providers (-want +got):\n%s", diff)
@@ -76,7 +82,7 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("%d of %d providers", len(list), len(Providers()))
 	}
 	for _, p := range list {
-		if p.Secret == "" || p.Headers == nil && !slices.Contains([]string{"mailgun", "token", "microsoft-graph"}, p.Name) {
+		if p.Secret == "" || p.Headers == nil && !slices.Contains([]string{"mailgun", "token", "microsoft-graph", "aws-sns"}, p.Name) {
 			t.Errorf("%+v lacks something", p)
 		}
 	}
@@ -401,12 +407,13 @@ func TestHandshakes(t *testing.T) {
 	} {
 		var ver *Verifier
 		if tt.provider == None {
-			ver, _ = New(kapsel.Verification{}, nil, "")
+			ver, _ = New(kapsel.Verification{}, nil, "", nil)
 		} else {
 			ver = verifier(t, kapsel.Verification{Provider: tt.provider}, tt.secret)
 			ver.verifyToken = "verify me"
 		}
-		if diff := cmp.Diff(tt.want, ver.Handshake(tt.r)); diff != "" {
+		got, err := ver.Handshake(tt.r)
+		if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
 			t.Errorf("%s: %s %s %s (-want +got):\n%s", tt.provider, tt.r.Method, tt.r.URL, tt.r.Body, diff)
 		}
 	}
@@ -446,7 +453,7 @@ func TestUnsigned(t *testing.T) {
 		}
 	}
 	r := Request{Method: "OPTIONS", Header: http.Header{"Webhook-Request-Origin": {"a.example.com"}}}
-	a := verifier(t, kapsel.Verification{Provider: "cloudevents"}, "s").Handshake(r)
+	a, _ := verifier(t, kapsel.Verification{Provider: "cloudevents"}, "s").Handshake(r)
 	want := map[string]string{"Allow": "POST", "Webhook-Allowed-Origin": "a.example.com", "Webhook-Allowed-Rate": "*"}
 	if a == nil || a.Status != 200 || !cmp.Equal(a.Header, want) {
 		t.Errorf("cloudevents by OPTIONS: %+v", a)
@@ -455,7 +462,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestVerifyToken: the verify token verifies no signature, and without one no challenge is answered.
 func TestVerifyToken(t *testing.T) {
-	ver, err := New(kapsel.Verification{Provider: "meta"}, []Key{{Value: []byte("app secret")}}, "verify me")
+	ver, err := New(kapsel.Verification{Provider: "meta"}, []Key{{Value: []byte("app secret")}}, "verify me", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,7 +473,7 @@ func TestVerifyToken(t *testing.T) {
 		}
 	}
 	r := Request{Method: "GET", URL: "https://hooks.example.com/?hub.mode=subscribe&hub.verify_token=&hub.challenge=1"}
-	if a := verifier(t, kapsel.Verification{Provider: "meta"}, "app secret").Handshake(r); a == nil || a.Status != 403 {
+	if a, _ := verifier(t, kapsel.Verification{Provider: "meta"}, "app secret").Handshake(r); a == nil || a.Status != 403 {
 		t.Errorf("without a verify token a challenge is answered %+v", a)
 	}
 	for provider, want := range map[string]bool{"meta": true, "github": false, "none": false, "hmac": false} {
@@ -541,7 +548,7 @@ func FuzzSignatureHeader(f *testing.F) {
 			}
 			for _, method := range []string{"GET", "POST"} {
 				r.Method = method
-				if a := ver.Handshake(r); a != nil && (a.Status < 200 || len(a.Body) > 2*maxHandshake) {
+				if a, _ := ver.Handshake(r); a != nil && (a.Status < 200 || len(a.Body) > 2*maxHandshake) {
 					t.Fatalf("%s: %+v", ver.name, a)
 				}
 			}

@@ -77,7 +77,7 @@ func Describe() []Provider {
 		s := setups[name]
 		about := Provider{
 			Name: name, Title: s.title, Paste: s.paste, Secret: p.secret, Find: s.find, Note: s.note,
-			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil,
+			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil || p.confirm != nil,
 			DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared,
 			Retries: s.retries, Resigned: s.resigned, Sources: strings.Split(s.source, ", "), Answer: p.accepted,
 		}
@@ -154,8 +154,14 @@ const MaxTolerance = 96 * time.Hour
 // "verification"; nil if nothing is. It does not look into secrets; CheckSecret does.
 func Check(v kapsel.Verification) []kapsel.FieldError {
 	fields := checkSettings(v)
-	if len(fields) == 0 && !isNone(v.Provider) && len(v.Secrets) == 0 {
+	if len(fields) > 0 || isNone(v.Provider) {
+		return fields
+	}
+	switch p, _ := presetFor(v); {
+	case p.key != nil && len(v.Secrets) == 0:
 		fields = append(fields, field("secrets", "%v", errNoSecret))
+	case p.key == nil && len(v.Secrets) > 0:
+		fields = append(fields, field("secrets", "must be empty: %s", p.secret))
 	}
 	return fields
 }
@@ -169,6 +175,9 @@ var settingsOf = map[string][]string{
 	"hmac":  {"header", "algorithm", "encoding", "prefix", "signed", "format", "time_header", "time_unit", "key_encoding", "decompress"},
 	"token": {"in"},
 	"meta":  {"verify_token"},
+
+	"aws-sns":     {"topic_arns"},
+	"google-oidc": {"audience", "email"},
 }
 
 // given are the settings of settingsOf, and which of them are set.
@@ -177,6 +186,7 @@ func given(v kapsel.Verification) map[string]bool {
 		"header": v.Header != "", "algorithm": v.Algorithm != "", "encoding": v.Encoding != "", "prefix": v.Prefix != "",
 		"signed": v.Signed != "", "format": v.Format != "", "time_header": v.TimeHeader != "", "time_unit": v.TimeUnit != "",
 		"key_encoding": v.KeyEncoding != "", "decompress": v.Decompress,
+		"topic_arns": len(v.TopicARNs) > 0, "audience": v.Audience != "", "email": v.Email != "",
 		"in": v.In != "", "verify_token": v.VerifyToken != nil,
 	}
 }
@@ -204,6 +214,10 @@ func checkSettings(v kapsel.Verification) (fields []kapsel.FieldError) {
 	switch v.Provider {
 	case "hmac":
 		fields = append(fields, checkHMAC(v)...)
+	case "aws-sns":
+		fields = append(fields, checkTopics(v.TopicARNs)...)
+	case "google-oidc":
+		fields = append(fields, checkOIDC(v)...)
 	case "token":
 		if _, ok := parseTokenIn(v.In); !ok {
 			fields = append(fields, field("in", "must be header:NAME, basic or query:NAME"))
@@ -228,6 +242,9 @@ func CheckSecret(v kapsel.Verification, secret []byte) error {
 	p, err := presetFor(v)
 	if err != nil {
 		return err
+	}
+	if p.key == nil {
+		return errors.New("the provider has no secret")
 	}
 	if err := p.checkSpace(secret); err != nil {
 		return err

@@ -53,6 +53,15 @@ var setups = map[string]setup{
 		resigned: noTime,
 		source:   "developer.atlassian.com/cloud/jira/platform/webhooks",
 	},
+	"aws-sns": {
+		title:    "Amazon SNS",
+		paste:    "the topic, Create subscription, protocol HTTPS, Endpoint; leave raw message delivery off",
+		find:     "no secret: name the topics in `topic_arns`",
+		retries:  "immediately, then for 23 days by the default policy",
+		resigned: noTime,
+		source:   "docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html, docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html",
+		note:     "subscriptions to the topics in `topic_arns` are confirmed; certificates come from Amazon's own hosts alone",
+	},
 	"azure-event-grid": {
 		title:    "Azure Event Grid",
 		paste:    "the event subscription's endpoint, as a webhook",
@@ -208,6 +217,15 @@ var setups = map[string]setup{
 		resigned: noTime,
 		source:   "developers.google.com/workspace/calendar/api/guides/push",
 		note:     "the secret itself is sent; there is no body",
+	},
+	"google-oidc": {
+		title:    "Google Pub/Sub, Chat and others that send an OIDC token",
+		paste:    "Pub/Sub: the push subscription, Endpoint URL, with Enable authentication; Chat: the app's configuration, HTTP endpoint URL",
+		find:     "no secret: set `audience` and `email` to what the token has",
+		retries:  "Pub/Sub: with growing delays, as long as the subscription keeps messages",
+		resigned: "yes",
+		source:   "docs.cloud.google.com/pubsub/docs/authenticate-push-subscriptions, developers.google.com/workspace/chat/verify-requests-from-chat",
+		note:     "the token does not cover the body; answered {}, which means nothing to Chat",
 	},
 	"hmac": {
 		title:    "Any sender with an HMAC",

@@ -115,7 +115,7 @@ type fataler interface{ Fatal(...any) }
 
 func standardVerifier(t fataler, key []byte) *Verifier {
 	secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
-	ver, err := New(kapsel.Verification{Provider: "standard-webhooks", Tolerance: MaxTolerance}, []Key{{Value: []byte(secret)}}, "")
+	ver, err := New(kapsel.Verification{Provider: "standard-webhooks", Tolerance: MaxTolerance}, []Key{{Value: []byte(secret)}}, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

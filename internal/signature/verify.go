@@ -53,6 +53,11 @@ type Verifier struct {
 	keys      []key
 
 	verifyToken string // answers challenges; "": none is set
+
+	// Of presets that are checked with what providers publish.
+	remote          *Remote
+	topics          []string
+	audience, email string
 }
 
 type key struct {
@@ -62,9 +67,10 @@ type key struct {
 }
 
 // New makes the verifier of an endpoint. keys are v's secrets, opened, and verifyToken is v's
-// VerifyToken, "" without one. Without a provider the verifier accepts everything and says so
-// in its verdict. What Check or CheckSecret would refuse is an error.
-func New(v kapsel.Verification, keys []Key, verifyToken string) (*Verifier, error) {
+// VerifyToken, "" without one. remote has the keys that providers publish; nil: none can be
+// had. Without a provider the verifier accepts everything and says so in its verdict. What
+// Check or CheckSecret would refuse is an error.
+func New(v kapsel.Verification, keys []Key, verifyToken string, remote *Remote) (*Verifier, error) {
 	if isNone(v.Provider) {
 		return &Verifier{name: None}, nil
 	}
@@ -72,10 +78,13 @@ func New(v kapsel.Verification, keys []Key, verifyToken string) (*Verifier, erro
 	if err != nil {
 		return nil, err
 	}
-	if len(keys) == 0 {
+	if len(keys) == 0 && p.key != nil {
 		return nil, errNoSecret
 	}
-	out := &Verifier{name: v.Provider, preset: p, tolerance: p.tolerance, verifyToken: verifyToken}
+	out := &Verifier{
+		name: v.Provider, preset: p, tolerance: p.tolerance, verifyToken: verifyToken,
+		remote: remote, topics: v.TopicARNs, audience: v.Audience, email: v.Email,
+	}
 	if v.Tolerance > 0 {
 		out.tolerance = v.Tolerance
 	}
@@ -89,13 +98,19 @@ func New(v kapsel.Verification, keys []Key, verifyToken string) (*Verifier, erro
 	return out, nil
 }
 
-// Verify checks a request that arrived at now. An error is a kapsel.Error InvalidSignature;
-// the verdict is then not valid.
+// Verify checks a request that arrived at now. An error is a kapsel.Error InvalidSignature, or,
+// where keys that the provider publishes could not be fetched, QueueFull: the request may be
+// right, and is to be sent again. The verdict is then not valid.
 func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, error) {
 	verdict := kapsel.SignatureVerdict{Scheme: v.name}
 	p := v.preset
 	if p == nil {
 		return verdict, nil
+	}
+	if p.verify != nil {
+		err := p.verify(v, r, now)
+		verdict.Valid = err == nil
+		return verdict, err
 	}
 	m := messages.Get().(*message)
 	defer m.release()
@@ -162,7 +177,7 @@ const GuardKept = MaxTolerance + 10*time.Minute
 // a provider does not sign, such as most delivery ids, is anybody's.
 func (v *Verifier) Guard(r Request) []byte {
 	p := v.preset
-	if p == nil || v.tolerance <= maxFuture {
+	if p == nil || p.verify != nil || v.tolerance <= maxFuture {
 		return nil
 	}
 	m := messages.Get().(*message)

@@ -71,7 +71,7 @@ func verifier(t testing.TB, settings kapsel.Verification, secrets ...string) *Ve
 		id[15] += byte(i)
 		keys = append(keys, Key{id, []byte(s)})
 	}
-	out, err := New(settings, keys, "")
+	out, err := New(settings, keys, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -515,7 +515,7 @@ func TestSeveralEqualHeadersAreRefused(t *testing.T) {
 
 func TestWithoutProvider(t *testing.T) {
 	for _, provider := range []string{"", "none"} {
-		ver, err := New(kapsel.Verification{Provider: provider}, nil, "")
+		ver, err := New(kapsel.Verification{Provider: provider}, nil, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -553,11 +553,11 @@ func TestCheck(t *testing.T) {
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("Check(%+v) = %v, want %v", tt.v, got, tt.want)
 		}
-		if _, err := New(tt.v, []Key{{Value: []byte("secret")}}, ""); (err != nil) != (len(tt.want) > 0 && tt.want[0] != "verification.secrets") {
+		if _, err := New(tt.v, []Key{{Value: []byte("secret")}}, "", nil); (err != nil) != (len(tt.want) > 0 && tt.want[0] != "verification.secrets") {
 			t.Errorf("New(%+v): %v", tt.v, err)
 		}
 	}
-	if _, err := New(kapsel.Verification{Provider: "stripe"}, nil, ""); err == nil {
+	if _, err := New(kapsel.Verification{Provider: "stripe"}, nil, "", nil); err == nil {
 		t.Error("New without a key")
 	}
 }
@@ -611,7 +611,7 @@ func TestVerifyGenerated(t *testing.T) {
 		if v.Encoding == "base64" {
 			text = base64.StdEncoding.EncodeToString(h.Sum(nil))
 		}
-		ver, err := New(v, []Key{{Value: []byte(secret)}}, "")
+		ver, err := New(v, []Key{{Value: []byte(secret)}}, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
