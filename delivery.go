@@ -14,6 +14,7 @@ type Delivery struct {
 	TenantID   TenantID
 	Status     DeliveryStatus
 	DueAt      time.Time // pending: when the next attempt may start; zero in other states
+	PutOffBy   int       // pending: the Endpoint.Destination whose Retry-After DueAt is; 0: none
 	Node       NodeID    // delivering: who holds it
 	Token      AttemptID // delivering: the id of the attempt about to be made
 	Claims     int       // how often a node took it
@@ -88,10 +89,11 @@ type (
 		Code   Code // "": a 2xx
 		// Retry: the outcome is one that is retried.
 		Retry bool
-		// Delay is the policy's, jitter included; NotBefore the destination's Retry-After
-		// (zero: none), which counts only when it is later.
+		// Delay is the policy's, jitter included; NotBefore the Retry-After (zero: none) of the
+		// destination with the number Destination, which counts only when it is later.
 		Delay       time.Duration
 		NotBefore   time.Time
+		Destination int
 		MaxAttempts int
 		// Gone: the endpoint was deleted meanwhile; what would be retried is canceled.
 		Gone bool
@@ -101,6 +103,15 @@ type (
 	Lost struct{ Takeover bool }
 	// Retry: a person wants the next attempt now.
 	Retry struct{}
+	// Replan: the endpoint's retry policy or destination has changed. What waits for longer
+	// than the policy can make it wait is due by the policy, unless the present destination
+	// asked for it.
+	Replan struct {
+		Ended       time.Time // the newest attempt
+		Policy      RetryPolicy
+		Destination int     // the present one
+		Random      float64 // in [0, 1), for the delay
+	}
 	// Cancel: a person, or the deletion of the endpoint, ends it.
 	Cancel struct{}
 )
@@ -110,6 +121,7 @@ func (GiveBack) happening() {}
 func (Answer) happening()   {}
 func (Lost) happening()     {}
 func (Retry) happening()    {}
+func (Replan) happening()   {}
 func (Cancel) happening()   {}
 
 // After is the delivery after something happened at now: the one place that decides how
@@ -119,10 +131,12 @@ func (Cancel) happening()   {}
 //	   ▲ │                   │ ├────── Answer, not retried ──► failed
 //	   │ └─ Cancel ─► canceled │ └──── out of attempts ──────► dead_letter
 //	   └── GiveBack, Lost, Answer to retry ◄──┘
+//
+// Retry and Replan move only DueAt.
 func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
 	need := Delivering
 	switch h.(type) {
-	case Claim, Retry, Cancel:
+	case Claim, Retry, Replan, Cancel:
 		need = Pending
 	}
 	if d.Status != need {
@@ -130,12 +144,23 @@ func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
 	}
 	switch h := h.(type) {
 	case Claim:
-		d.Status, d.DueAt, d.Node, d.Token = Delivering, time.Time{}, h.Node, h.Token
+		d.Status, d.DueAt, d.PutOffBy, d.Node, d.Token = Delivering, time.Time{}, 0, h.Node, h.Token
 		d.Claims++
 	case GiveBack:
 		d = d.wait(h.Due)
 	case Retry:
-		d.DueAt = now
+		d.DueAt, d.PutOffBy = now, 0
+	case Replan:
+		if d.PutOffBy == h.Destination && d.PutOffBy != 0 || d.Counted == 0 {
+			break
+		}
+		// The delay with the largest jitter: what is due by then may be due by this policy.
+		if latest := h.Ended.Add(h.Policy.Delay(d.Counted, 1)); d.DueAt.After(latest) && d.DueAt.After(now) {
+			d.DueAt, d.PutOffBy = h.Ended.Add(h.Policy.Delay(d.Counted, h.Random)), 0
+			if d.DueAt.Before(now) {
+				d.DueAt = now
+			}
+		}
 	case Cancel:
 		d = d.end(Canceled, now)
 	case Answer:
@@ -153,11 +178,10 @@ func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
 		case h.Gone:
 			d = d.end(Canceled, now)
 		default:
-			due := now.Add(h.Delay)
-			if h.NotBefore.After(due) {
-				due = h.NotBefore
+			d = d.wait(now.Add(h.Delay))
+			if h.NotBefore.After(d.DueAt) {
+				d.DueAt, d.PutOffBy = h.NotBefore, h.Destination
 			}
-			d = d.wait(due)
 		}
 	case Lost:
 		d.Attempts++
@@ -177,12 +201,12 @@ func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
 }
 
 func (d Delivery) wait(due time.Time) Delivery {
-	d.Status, d.DueAt, d.Node, d.Token = Pending, due, NodeID{}, AttemptID{}
+	d.Status, d.DueAt, d.PutOffBy, d.Node, d.Token = Pending, due, 0, NodeID{}, AttemptID{}
 	return d
 }
 
 func (d Delivery) end(s DeliveryStatus, now time.Time) Delivery {
-	d.Status, d.DueAt, d.Node, d.Token = s, time.Time{}, NodeID{}, AttemptID{}
+	d.Status, d.DueAt, d.PutOffBy, d.Node, d.Token = s, time.Time{}, 0, NodeID{}, AttemptID{}
 	d.FinishedAt = now
 	return d
 }

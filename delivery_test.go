@@ -63,6 +63,7 @@ func TestDeliveryAfter(t *testing.T) {
 			d.Status, d.DueAt, d.Node, d.Token, d.Claims = kapsel.Delivering, time.Time{}, nodeA, tokenA, 4
 		}},
 		{"retried by a person", kapsel.Pending, kapsel.Retry{}, func(d *kapsel.Delivery) { d.DueAt = now }},
+		{"rescheduled", kapsel.Pending, kapsel.Replan{Policy: kapsel.DefaultRetry(), Ended: noon, Destination: 1}, func(*kapsel.Delivery) {}},
 		{"canceled by a person", kapsel.Pending, kapsel.Cancel{}, func(d *kapsel.Delivery) { ended(d, kapsel.Canceled) }},
 		{"given back", kapsel.Delivering, kapsel.GiveBack{Due: noon}, func(d *kapsel.Delivery) { waits(d, noon) }},
 		{"delivered", kapsel.Delivering, kapsel.Answer{Status: 204, MaxAttempts: 20}, func(d *kapsel.Delivery) {
@@ -85,11 +86,12 @@ func TestDeliveryAfter(t *testing.T) {
 			answered(d, 503, kapsel.HTTPServerError)
 			waits(d, now.Add(10*time.Second))
 		}},
-		{"to retry later, as the destination asks", kapsel.Delivering, with(func(a *kapsel.Answer) { a.NotBefore = now.Add(time.Hour) }), func(d *kapsel.Delivery) {
+		{"to retry later, as the destination asks", kapsel.Delivering, with(func(a *kapsel.Answer) { a.NotBefore, a.Destination = now.Add(time.Hour), 3 }), func(d *kapsel.Delivery) {
 			answered(d, 503, kapsel.HTTPServerError)
 			waits(d, now.Add(time.Hour))
+			d.PutOffBy = 3
 		}},
-		{"not sooner, as the destination asks", kapsel.Delivering, with(func(a *kapsel.Answer) { a.NotBefore = now.Add(time.Second) }), func(d *kapsel.Delivery) {
+		{"not sooner, as the destination asks", kapsel.Delivering, with(func(a *kapsel.Answer) { a.NotBefore, a.Destination = now.Add(time.Second), 3 }), func(d *kapsel.Delivery) {
 			answered(d, 503, kapsel.HTTPServerError)
 			waits(d, now.Add(10*time.Second))
 		}},
@@ -134,6 +136,52 @@ func TestDeliveryAfter(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestDeliveryReplan(t *testing.T) {
+	const minute = time.Minute
+	now := noon.Add(time.Hour)
+	ended := now.Add(-10 * minute)
+	policy := kapsel.RetryPolicy{Strategy: kapsel.RetryLinear, Base: 20 * minute, Max: 24 * time.Hour} // 40 minutes after two attempts
+	for _, tt := range []struct {
+		name     string
+		due      time.Duration // after the attempt, before and …
+		putOffBy int
+		want     time.Duration // … after it
+		wantBy   int
+	}{
+		{"longer than the policy's", 120 * minute, 0, 40 * minute, 0},
+		{"shorter", 20 * minute, 0, 20 * minute, 0},
+		{"within its jitter", 49 * minute, 0, 49 * minute, 0},
+		{"due already", 5 * minute, 0, 5 * minute, 0},
+		{"put off by the present destination", 120 * minute, 2, 120 * minute, 2},
+		{"put off by a former one", 120 * minute, 1, 40 * minute, 0},
+		{"put off by a former one, within the jitter", 45 * minute, 1, 45 * minute, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := in(kapsel.Pending)
+			d.Counted, d.DueAt, d.PutOffBy = 2, ended.Add(tt.due), tt.putOffBy
+			want := d
+			want.DueAt, want.PutOffBy = ended.Add(tt.want), tt.wantBy
+			got, err := d.After(kapsel.Replan{Ended: ended, Policy: policy, Destination: 2, Random: 0.5}, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+	d := in(kapsel.Pending)
+	d.DueAt = now.Add(time.Hour)
+	soon := kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, Base: time.Second, Max: time.Second}
+	if got, _ := d.After(kapsel.Replan{Ended: ended, Policy: soon, Destination: 2}, now); !got.DueAt.Equal(now) {
+		t.Errorf("by a policy by which it was due before now it is due at %v, want now", got.DueAt)
+	}
+	d.Counted = 0
+	if got, _ := d.After(kapsel.Replan{Ended: ended, Policy: soon, Destination: 2}, now); got != d {
+		t.Errorf("with no attempt that counts it became %+v", got)
 	}
 }
 

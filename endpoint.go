@@ -1,6 +1,11 @@
 package kapsel
 
-import "time"
+import (
+	"cmp"
+	"net/url"
+	"strings"
+	"time"
+)
 
 // Endpoint is an ingest URL and the destination that its webhooks go to.
 type Endpoint struct {
@@ -13,7 +18,47 @@ type Endpoint struct {
 	UpdatedAt      time.Time
 	DeletedAt      time.Time // zero: not deleted
 	Revision       int64     // of the settings counter, at the last change
+	// Destination numbers the endpoint's destinations from 1: a change of the URL's scheme, host,
+	// port or path begins the next. What is learned about one destination says nothing of another.
+	Destination int
+	// Replan is the revision of the last change after which waiting deliveries may be due too
+	// late; zero once they have been rescheduled. See store.Replans.
+	Replan int64
 	EndpointConfig
+}
+
+// Follow notes on a changed endpoint what the change means beyond the fields that it set:
+// whether a new destination begins, and whether waiting deliveries have to be rescheduled.
+// from is the endpoint before the change, Revision that of the change. The stores call it.
+func (e *Endpoint) Follow(from *Endpoint) {
+	e.Destination, e.Replan = from.Destination, from.Replan
+	moved := !SameDestination(from.URL, e.URL)
+	if moved {
+		e.Destination++
+	}
+	if moved || !e.Retry.Equal(from.Retry) {
+		e.Replan = e.Revision
+	}
+}
+
+// SameDestination reports whether two URLs have the same scheme, host, port and path.
+func SameDestination(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errX := url.Parse(a)
+	y, errY := url.Parse(b)
+	if errX != nil || errY != nil {
+		return false
+	}
+	port := func(u *url.URL) string {
+		if u.Port() == "" {
+			return map[string]string{"http": "80", "https": "443"}[u.Scheme] // Parse lowers the scheme
+		}
+		return u.Port()
+	}
+	return x.Scheme == y.Scheme && strings.EqualFold(x.Hostname(), y.Hostname()) && port(x) == port(y) &&
+		cmp.Or(x.EscapedPath(), "/") == cmp.Or(y.EscapedPath(), "/")
 }
 
 // EndpointState says whether deliveries may start. Ingest accepts in every state.
@@ -132,16 +177,6 @@ type Signing struct {
 	Secrets []Secret `json:"secrets,omitempty"`
 }
 
-// CircuitPolicy says when the circuit of an endpoint opens and closes.
-type CircuitPolicy struct {
-	Failures  int           `json:"failures"`  // in a row that open it
-	Ratio     float64       `json:"ratio"`     // of failures among the window that opens it
-	Window    int           `json:"window"`    // counted exchanges looked back at, of the last 60 s
-	Minimum   int           `json:"minimum"`   // failures among them, before the ratio counts
-	OpenFor   time.Duration `json:"open_for"`  // before the first probe
-	Successes int           `json:"successes"` // of probes in a row that close it
-}
-
 // DefaultEndpoint is the policy of an endpoint that sets nothing.
 func DefaultEndpoint() EndpointConfig {
 	return EndpointConfig{
@@ -149,31 +184,7 @@ func DefaultEndpoint() EndpointConfig {
 		Retry:       DefaultRetry(),
 		Timeout:     30 * time.Second,
 		Concurrency: 100,
-		Circuit:     CircuitPolicy{Failures: 5, Ratio: 0.5, Window: 20, Minimum: 10, OpenFor: 30 * time.Second, Successes: 3},
+		Circuit:     DefaultCircuit(),
 		Signing:     Signing{Enabled: true},
 	}
-}
-
-// CircuitState is the state of an endpoint's breaker.
-type CircuitState string
-
-// The states of a circuit.
-const (
-	CircuitClosed   CircuitState = "closed"
-	CircuitOpened   CircuitState = "open"
-	CircuitHalfOpen CircuitState = "half_open"
-)
-
-// Circuit is the breaker of one endpoint as all nodes share it; package breaker moves it.
-// The zero Circuit is closed and was never anything else.
-type Circuit struct {
-	EndpointID EndpointID
-	State      CircuitState // "" reads as closed
-	ChangedAt  time.Time
-	RetryAt    time.Time // open: when the next probe may start
-	Successes  int       // half-open: probes that succeeded in a row
-	Probe      NodeID    // half-open: the node whose probe is on its way; zero: none
-	HoldUntil  time.Time // the destination asked for quiet (429 with Retry-After) until then
-	Version    int64     // of the row: a change names the version that it saw
-	Revision   int64     // of the settings counter, at the last change
 }

@@ -1,6 +1,9 @@
 package kapsel
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // RetryPolicy says how long a delivery waits after its n-th attempt, and how many there are.
 type RetryPolicy struct {
@@ -22,6 +25,12 @@ const (
 // DefaultRetry tries 20 times within about 24 hours: after 1, 2, 4, … 512 s, then up to 4 h apart.
 func DefaultRetry() RetryPolicy {
 	return RetryPolicy{Strategy: RetryExponential, MaxAttempts: 20, Base: time.Second, Max: 4 * time.Hour}
+}
+
+// Equal reports whether two policies say the same.
+func (p RetryPolicy) Equal(q RetryPolicy) bool {
+	return p.Strategy == q.Strategy && p.MaxAttempts == q.MaxAttempts && p.Base == q.Base && p.Max == q.Max &&
+		slices.Equal(p.Schedule, q.Schedule)
 }
 
 // MaxRetryAfter is the longest Retry-After of a destination that is followed.

@@ -103,7 +103,7 @@ func (c *Client) UpdateEndpoint(ctx context.Context, id string, body EndpointPat
 	return answer, err
 }
 
-// ResetCircuit is POST /v1/endpoints/{id}/circuit/reset: Close the circuit now.
+// ResetCircuit is POST /v1/endpoints/{id}/circuit/reset: Close the circuit now, and end what the destination asked for with Retry-After.
 func (c *Client) ResetCircuit(ctx context.Context, id string) (answer Endpoint, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/endpoints/"+url.PathEscape(id)+"/circuit/reset", nil, nil, &answer)
 	return answer, err
@@ -369,24 +369,26 @@ type Challenge struct {
 
 // Circuit is in answers.
 type Circuit struct {
-	State     string     `json:"state"`              // open: nothing starts; half_open: one probe at a time; closed, open, half_open
-	ChangedAt *time.Time `json:"changed_at"`         // null: it was never open
-	RetryAt   *time.Time `json:"retry_at"`           // While open: when the next probe may start
-	Failures  *int64     `json:"failures,omitzero"`  // In a row that open it
-	Minimum   *int64     `json:"minimum,omitzero"`   // Failures in the window before the ratio counts
+	State     string     `json:"state"`              // open: nothing is sent; half_open: a few probes are; closed: all is well, or the circuit is not enabled; closed, open, half_open
+	ChangedAt *time.Time `json:"changed_at"`         // When the state last changed; null: never
+	RetryAt   *time.Time `json:"retry_at"`           // While open: when the first probe may start
+	Enabled   *bool      `json:"enabled,omitzero"`   // false: the circuit never opens
+	Failures  *int64     `json:"failures,omitzero"`  // In a row that open it while the window's last 60 s hold no success; twice as many do in any case
+	Minimum   *int64     `json:"minimum,omitzero"`   // Failures in the window, or probes, before the ratio counts
 	OpenFor   *Duration  `json:"open_for,omitzero"`  // Before the first probe; 30s by default
-	Ratio     *float64   `json:"ratio,omitzero"`     // Of failures in the window that opens it
-	Successes *int64     `json:"successes,omitzero"` // Of probes in a row that close it
+	Ratio     *float64   `json:"ratio,omitzero"`     // Of failures that opens it: of the window's exchanges, or of the probes
+	Successes *int64     `json:"successes,omitzero"` // Of probes that close it, if fewer than ratio failed
 	Window    *int64     `json:"window,omitzero"`    // Exchanges looked back at, of the last 60 s
 }
 
 // CircuitPolicy is in requests.
 type CircuitPolicy struct {
-	Failures  *int64    `json:"failures,omitzero"`  // In a row that open it
-	Minimum   *int64    `json:"minimum,omitzero"`   // Failures in the window before the ratio counts
+	Enabled   *bool     `json:"enabled,omitzero"`   // false: the circuit never opens
+	Failures  *int64    `json:"failures,omitzero"`  // In a row that open it while the window's last 60 s hold no success; twice as many do in any case
+	Minimum   *int64    `json:"minimum,omitzero"`   // Failures in the window, or probes, before the ratio counts
 	OpenFor   *Duration `json:"open_for,omitzero"`  // Before the first probe; 30s by default
-	Ratio     *float64  `json:"ratio,omitzero"`     // Of failures in the window that opens it
-	Successes *int64    `json:"successes,omitzero"` // Of probes in a row that close it
+	Ratio     *float64  `json:"ratio,omitzero"`     // Of failures that opens it: of the window's exchanges, or of the probes
+	Successes *int64    `json:"successes,omitzero"` // Of probes that close it, if fewer than ratio failed
 	Window    *int64    `json:"window,omitzero"`    // Exchanges looked back at, of the last 60 s
 }
 
@@ -438,6 +440,7 @@ type Endpoint struct {
 	Signing         Signing      `json:"signing"`             // How deliveries are signed
 	Backlog         *int64       `json:"backlog"`             // Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known
 	OldestWaitingAt *time.Time   `json:"oldest_waiting_at"`   // When the oldest of them is due
+	ThrottledUntil  *time.Time   `json:"throttled_until"`     // Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not
 	Warnings        []string     `json:"warnings"`            // What its owner should know of it
 	CreatedAt       time.Time    `json:"created_at"`          // When it was made
 	UpdatedAt       time.Time    `json:"updated_at"`          // When it was last changed

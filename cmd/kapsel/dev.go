@@ -131,7 +131,7 @@ func (s *server) demo(ctx context.Context, tenant *kapsel.Tenant, vault *secret.
 	}
 	e := kapsel.Endpoint{
 		ID: kapsel.NewEndpointID(now), TenantID: tenant.ID, State: kapsel.EndpointActive,
-		CreatedAt: now, UpdatedAt: now, EndpointConfig: kapsel.DefaultEndpoint(),
+		CreatedAt: now, UpdatedAt: now, Destination: 1, EndpointConfig: kapsel.DefaultEndpoint(),
 	}
 	e.Part = kapsel.PartOf(e.ID)
 	e.Name, e.URL = "demo", s.inboxURL()

@@ -90,12 +90,13 @@ type RateLimit struct {
 }
 
 type CircuitPolicy struct {
-	Failures  int      `json:"failures" required:"false" default:"5" doc:"In a row that open it"`
-	Ratio     float64  `json:"ratio" required:"false" default:"0.5" doc:"Of failures in the window that opens it"`
+	Enabled   bool     `json:"enabled" required:"false" default:"true" doc:"false: the circuit never opens"`
+	Failures  int      `json:"failures" required:"false" default:"5" doc:"In a row that open it while the window's last 60 s hold no success; twice as many do in any case"`
+	Ratio     float64  `json:"ratio" required:"false" default:"0.8" doc:"Of failures that opens it: of the window's exchanges, or of the probes"`
 	Window    int      `json:"window" required:"false" default:"20" doc:"Exchanges looked back at, of the last 60 s"`
-	Minimum   int      `json:"minimum" required:"false" default:"10" doc:"Failures in the window before the ratio counts"`
+	Minimum   int      `json:"minimum" required:"false" default:"10" doc:"Failures in the window, or probes, before the ratio counts"`
 	OpenFor   duration `json:"open_for" required:"false" doc:"Before the first probe; 30s by default"`
-	Successes int      `json:"successes" required:"false" default:"3" doc:"Of probes in a row that close it"`
+	Successes int      `json:"successes" required:"false" default:"3" doc:"Of probes that close it, if fewer than ratio failed"`
 }
 
 type HeadersInput struct {
@@ -144,7 +145,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 }
 
 func circuitOf(p kapsel.CircuitPolicy) CircuitPolicy {
-	return CircuitPolicy{p.Failures, p.Ratio, p.Window, p.Minimum, duration(p.OpenFor), p.Successes}
+	return CircuitPolicy{!p.Disabled, p.Failures, p.Ratio, p.Window, p.Minimum, duration(p.OpenFor), p.Successes}
 }
 
 // config is the input as the domain has it, without the secrets.
@@ -168,7 +169,7 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 		RateLimit:   (*kapsel.RateLimit)(in.RateLimit),
 		Concurrency: in.Concurrency,
 		Circuit: kapsel.CircuitPolicy{
-			Failures: c.Failures, Ratio: c.Ratio, Window: c.Window, Minimum: c.Minimum, OpenFor: time.Duration(c.OpenFor), Successes: c.Successes,
+			Disabled: !c.Enabled, Failures: c.Failures, Ratio: c.Ratio, Window: c.Window, Minimum: c.Minimum, OpenFor: time.Duration(c.OpenFor), Successes: c.Successes,
 		},
 		Headers: kapsel.HeaderPolicy{Drop: in.Headers.Drop, Keep: in.Headers.Keep},
 		Signing: kapsel.Signing{Enabled: in.Signing.Enabled, V1a: in.Signing.V1a},
@@ -321,6 +322,7 @@ type Endpoint struct {
 	Signing         Signing              `json:"signing"`
 	Backlog         *int                 `json:"backlog" nullable:"true" doc:"Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known"`
 	OldestWaitingAt *timestamp           `json:"oldest_waiting_at" nullable:"true" doc:"When the oldest of them is due"`
+	ThrottledUntil  *timestamp           `json:"throttled_until" nullable:"true" doc:"Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not"`
 	Warnings        []string             `json:"warnings"`
 	CreatedAt       timestamp            `json:"created_at"`
 	UpdatedAt       timestamp            `json:"updated_at"`
@@ -367,8 +369,8 @@ type Verification struct {
 type Circuit struct {
 	CircuitPolicy
 	State     kapsel.CircuitState `json:"state" enum:"closed,open,half_open"`
-	ChangedAt *timestamp          `json:"changed_at" nullable:"true" doc:"null: it was never open"`
-	RetryAt   *timestamp          `json:"retry_at" nullable:"true" doc:"While open: when the next probe may start"`
+	ChangedAt *timestamp          `json:"changed_at" nullable:"true" doc:"When the state last changed; null: never"`
+	RetryAt   *timestamp          `json:"retry_at" nullable:"true" doc:"While open: when the first probe may start"`
 }
 
 type Headers struct {
@@ -396,10 +398,12 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	if err != nil {
 		return Endpoint{}, err
 	}
-	if circuit.State == "" {
-		circuit.State = kapsel.CircuitClosed
-	}
+	circuit = e.CircuitNow(circuit)
 	now := a.Clock()
+	var throttled time.Time
+	if circuit.HoldUntil.After(now) {
+		throttled = circuit.HoldUntil
+	}
 	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
 	in := inputOf(e.EndpointConfig)
 	set := make(map[string]Secret, len(e.Headers.Set))
@@ -415,7 +419,7 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
 		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
-		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), Warnings: warnings(e),
+		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}, nil
 }

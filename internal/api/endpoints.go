@@ -34,7 +34,7 @@ func (a *api) endpoints() {
 	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
 	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event")), a.testEndpoint)
-	add(a, writers, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now")), a.resetCircuit)
+	add(a, writers, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), a.resetCircuit)
 	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
 
@@ -53,7 +53,7 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 		return nil, err
 	}
 	now := a.Clock()
-	e := kapsel.Endpoint{ID: fresh(ctx, kapsel.NewEndpointID(now)), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+	e := kapsel.Endpoint{ID: fresh(ctx, kapsel.NewEndpointID(now)), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now, Destination: 1}
 	e.Part = kapsel.PartOf(e.ID)
 	if err := a.configure(&e, &t, &body, nil, now); err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint
 		if err != nil {
 			return nil, err
 		}
-		switch _, err := a.Store.SaveCircuit(ctx, breaker.Reset(c, a.Clock())); {
+		switch _, err := a.Store.SaveCircuit(ctx, breaker.Reset(e.CircuitNow(c), a.Clock())); {
 		case err == nil:
 			a.Changed()
 			return a.answerEndpoint(ctx, &e)

@@ -30,10 +30,10 @@ func TestEndpoints(t *testing.T) {
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
 		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false,
-		"circuit": map[string]any{"failures": 5., "ratio": 0.5, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
+		"circuit": map[string]any{"enabled": true, "failures": 5., "ratio": 0.8, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
-		"backlog": 0., "oldest_waiting_at": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
+		"backlog": 0., "oldest_waiting_at": nil, "throttled_until": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
 		"created_at": "2026-03-01T12:00:00.000Z", "updated_at": "2026-03-01T12:00:00.000Z",
 	}
 	if diff := cmp.Diff(want, made); diff != "" {
@@ -377,7 +377,7 @@ func TestEndpointStates(t *testing.T) {
 	check(state("/resume", h.write), "active <nil>")
 	check(state("/resume", h.write), "active <nil>")
 
-	if err := w.store.DisableGone(t.Context(), w.stored(h.endpoint).ID, w.now); err != nil {
+	if err := w.store.DisableGone(t.Context(), w.stored(h.endpoint).ID, 1, w.now); err != nil {
 		t.Fatal(err)
 	}
 	w.refused(kapsel.Conflict, 409, nil, "POST", path+"/pause", h.write, nil)
@@ -398,13 +398,16 @@ func TestResetCircuit(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
 	path := "/v1/endpoints/" + h.endpoint
-	open := kapsel.Circuit{EndpointID: w.stored(h.endpoint).ID, State: kapsel.CircuitOpened, ChangedAt: w.now, RetryAt: w.now.Add(30 * time.Second), HoldUntil: w.now.Add(time.Hour)}
+	open := kapsel.Circuit{EndpointID: w.stored(h.endpoint).ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: w.now, RetryAt: w.now.Add(30 * time.Second), HoldUntil: w.now.Add(time.Hour)}
 	if _, err := w.store.SaveCircuit(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
 	c := w.want(200, "GET", path, h.read, nil).object("circuit")
 	if c.text("state") != "open" || c.text("changed_at") != "2026-03-01T12:00:00.000Z" || c.text("retry_at") != "2026-03-01T12:00:30.000Z" {
 		t.Errorf("circuit %v", c)
+	}
+	if got := w.want(200, "GET", path, h.read, nil).text("throttled_until"); got != "2026-03-01T13:00:00.000Z" {
+		t.Errorf("throttled until %q", got)
 	}
 	w.now = w.now.Add(time.Second)
 	c = w.want(200, "POST", path+"/circuit/reset", h.write, nil).object("circuit")

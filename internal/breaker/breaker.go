@@ -1,17 +1,18 @@
 // Package breaker decides when the circuit of an endpoint opens, probes and closes.
 //
-// It has two halves, both pure. A Window counts what one node sees of one endpoint while
-// the circuit is closed, and says when it is enough to open it. The functions on
-// kapsel.Circuit move the state that all nodes share:
+// It has two halves, both pure. A Window counts what one node sees of one endpoint while the
+// circuit is closed and says when to open it; a Trial counts a node's probes while the circuit
+// is half-open and says where to go from there. The functions on kapsel.Circuit move the state
+// that all nodes share:
 //
-//	closed ── Trip ──► open ── Probe, once RetryAt has come ──► half-open
-//	  ▲                  ▲                                      │ │  ▲ │ Probe, Answer:
-//	  │                  └────────── Answer: failure ───────────┘ │  └─┘ one at a time
-//	  └──── Answer: the last success in a row; Reset ─────────────┘
+//	closed ── Trip ──► open ── Probe, once RetryAt has come ──► half-open, of one node
+//	  ▲                  ▲                                      │   │
+//	  │                  └───────── Conclude: Failing ──────────┘   │
+//	  └──────────────── Conclude: Recovered; Reset ─────────────────┘
 //
-// None of them touches Version or Revision: the store counts those, and a compare-and-set on
-// Version is what makes one node's move the only one. A function that has nothing to do
-// returns the circuit as it is.
+// None of them touches Version, Revision or Destination: the store counts the first two, and a
+// compare-and-set on Version is what makes one node's move the only one. A function that has
+// nothing to do returns the circuit as it is.
 package breaker
 
 import (
@@ -63,9 +64,16 @@ type Window struct {
 	log []int64 // counted exchanges, oldest first: Unix milliseconds, doubled, plus 1 for a failure
 }
 
-// Record counts an exchange that ended at now and reports whether it opens the circuit: it is
-// the last of p.Failures failures in a row, or of the last p.Window exchanges of the last 60 s
-// at least p.Minimum failed, and they are at least p.Ratio of them. Only a failure opens.
+// Record counts an exchange that ended at now and reports whether it opens the circuit. Only a
+// failure does, in one of three cases:
+//
+//   - it is the last of p.Failures failures in a row, and the window's last 60 s hold no success;
+//   - it is the last of twice as many in a row;
+//   - of the last p.Window exchanges, those of the last 60 s hold at least p.Minimum failures,
+//     and these are at least p.Ratio of them.
+//
+// A destination that fails half of the time has 5 failures in a row again and again, and gains
+// by being tried; one that is down has no success to show.
 func (w *Window) Record(v Verdict, now time.Time, p kapsel.CircuitPolicy) (trip bool) {
 	entry := now.UnixMilli() << 1
 	switch v {
@@ -84,9 +92,6 @@ func (w *Window) Record(v Verdict, now time.Time, p kapsel.CircuitPolicy) (trip 
 	if v != Failure {
 		return false
 	}
-	if w.row >= p.Failures {
-		return true
-	}
 	var counted, failed int
 	for _, e := range w.log {
 		if e>>1 > now.Add(-span).UnixMilli() {
@@ -94,12 +99,70 @@ func (w *Window) Record(v Verdict, now time.Time, p kapsel.CircuitPolicy) (trip 
 			failed += int(e & 1)
 		}
 	}
-	return failed >= p.Minimum && float64(failed) >= p.Ratio*float64(counted)
+	return w.row >= p.Failures && failed == counted || w.row >= 2*p.Failures ||
+		failed >= p.Minimum && mostly(failed, counted, p)
+}
+
+// mostly reports whether failures are as many of the counted exchanges as open a circuit.
+func mostly(failed, counted int, p kapsel.CircuitPolicy) bool {
+	return float64(failed) >= p.Ratio*float64(counted)
 }
 
 // Reset forgets everything, for when the circuit has changed its state: exchanges begun
 // before a change do not count after it.
 func (w *Window) Reset() { *w = Window{} }
+
+// Trial counts the probes of one node while a circuit is half-open. The zero Trial lets one
+// probe run. It is not safe for concurrent use.
+type Trial struct {
+	more    int // that may run at once beyond the first
+	row     int // failures since the last success
+	good    int // successes
+	counted int
+}
+
+// Places is how many probes may run at once.
+func (t *Trial) Places() int { return 1 + t.more }
+
+// Finding is what a Trial has found.
+type Finding uint8
+
+// The findings.
+const (
+	Undecided Finding = iota
+	Recovered         // the circuit closes
+	Failing           // the circuit opens again
+)
+
+// maxPlaces keeps doubling within an int; the endpoint's concurrency is far below it.
+const maxPlaces = 1 << 20
+
+// Record counts a probe that has ended. A success doubles how many may run at once, a failure
+// halves it. The trial has failed when the first probe that counts fails, with p.Failures
+// failures in a row, and when at least p.Minimum were counted of which p.Ratio failed. It has
+// passed with p.Successes successes, if fewer than p.Ratio of all failed.
+func (t *Trial) Record(v Verdict, p kapsel.CircuitPolicy) Finding {
+	switch v {
+	case Neutral:
+		return Undecided
+	case Success:
+		t.good++
+		t.row = 0
+		t.more = min(2*t.Places(), maxPlaces) - 1
+	case Failure:
+		t.row++
+		t.more = max(1, t.Places()/2) - 1
+	}
+	t.counted++
+	failed := t.counted - t.good
+	switch {
+	case t.good == 0, t.row >= p.Failures, t.counted >= p.Minimum && mostly(failed, t.counted, p):
+		return Failing
+	case v == Success && t.good >= p.Successes && !mostly(failed, t.counted, p):
+		return Recovered
+	}
+	return Undecided
+}
 
 // Trip opens a closed circuit. One that another node opened first stays as it is.
 func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
@@ -109,15 +172,16 @@ func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circui
 	return open(c, now, p)
 }
 
-// Probe takes the right to send the one probe that may be on its way, and reports whether
-// the node got it: the circuit is open and RetryAt has come, or half-open and no probe is
-// out, and the destination has not asked for quiet.
+// Probe takes the right to probe for a node, and reports whether the node got it: the circuit
+// is open and RetryAt has come, or half-open and no node has the right, and the destination
+// has not asked for quiet. The node keeps it until Conclude, or until it dies: then the store
+// takes it away, and the next node begins a new Trial.
 func Probe(c kapsel.Circuit, now time.Time, node kapsel.NodeID) (kapsel.Circuit, bool) {
 	switch {
 	case held(c, now):
 		return c, false
 	case c.State == kapsel.CircuitOpened && !now.Before(c.RetryAt):
-		c.State, c.ChangedAt, c.RetryAt, c.Successes = kapsel.CircuitHalfOpen, now, time.Time{}, 0
+		c.State, c.ChangedAt, c.RetryAt = kapsel.CircuitHalfOpen, now, time.Time{}
 	case c.State == kapsel.CircuitHalfOpen && c.Probe.IsZero():
 	default:
 		return c, false
@@ -126,20 +190,14 @@ func Probe(c kapsel.Circuit, now time.Time, node kapsel.NodeID) (kapsel.Circuit,
 	return c, true
 }
 
-// Answer takes the verdict on the probe that is out. A success counts, and the last of
-// p.Successes in a row closes the circuit; a failure opens it again; a neutral one only
-// frees the probe. Whether the probe is still the caller's own is for the caller to compare.
-func Answer(c kapsel.Circuit, v Verdict, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
-	if c.State != kapsel.CircuitHalfOpen || c.Probe.IsZero() {
-		return c
-	}
-	c.Probe = kapsel.NodeID{}
-	switch v {
-	case Success:
-		if c.Successes++; c.Successes >= p.Successes {
-			return shut(c, now)
-		}
-	case Failure:
+// Conclude moves a half-open circuit to where a node's Trial leads. Without the right to probe
+// the node has nothing to say.
+func Conclude(c kapsel.Circuit, node kapsel.NodeID, f Finding, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
+	switch {
+	case c.State != kapsel.CircuitHalfOpen || c.Probe != node:
+	case f == Recovered:
+		return shut(c, now)
+	case f == Failing:
 		return open(c, now, p)
 	}
 	return c
@@ -181,12 +239,12 @@ func held(c kapsel.Circuit, now time.Time) bool { return now.Before(c.HoldUntil)
 
 func open(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
 	c.State, c.ChangedAt, c.RetryAt = kapsel.CircuitOpened, now, now.Add(p.OpenFor)
-	c.Successes, c.Probe = 0, kapsel.NodeID{}
+	c.Probe = kapsel.NodeID{}
 	return c
 }
 
 func shut(c kapsel.Circuit, now time.Time) kapsel.Circuit {
 	c.State, c.ChangedAt, c.RetryAt = kapsel.CircuitClosed, now, time.Time{}
-	c.Successes, c.Probe = 0, kapsel.NodeID{}
+	c.Probe = kapsel.NodeID{}
 	return c
 }

@@ -76,13 +76,17 @@ func TestWindow(t *testing.T) {
 		{"a row has no age", "fffff", time.Hour, 5},
 		{"neutral ones do not break a row", "ffnfnnff", time.Second, 8},
 		{"a success does", "ffsfffs", time.Second, 0},
-		{"half of the last twenty", strings.Repeat("sf", 10), time.Second, 20},
-		{"just under half", strings.Repeat("sfs", 7), time.Second, 0},
-		{"nine failures are too few for the ratio", "sfsffffsffffsss", time.Second, 0},
-		{"ten failures of fewer than twenty", "ffffsffffsff", time.Second, 12},
-		{"what is older than a minute is forgotten", strings.Repeat("sf", 40), 4 * time.Second, 0},
-		{"what was before the last twenty is forgotten", strings.Repeat("s", 200) + strings.Repeat("fs", 10), 100 * time.Millisecond, 219},
-		{"neutral ones take no place", strings.Repeat("nnsf", 10), 500 * time.Millisecond, 40},
+		{"a success of the last minute makes a row twice as long", "sffffffffff", time.Second, 11},
+		{"one that is older does not", "sfffff", 13 * time.Second, 6},
+		{"one that has just left the minute", "sffffffffff", 10 * time.Second, 7},
+		{"one before the window does not", strings.Repeat("s", 20) + strings.Repeat("f", 20), time.Second / 100, 30},
+		{"four fifths of the last twenty", strings.Repeat("ffffs", 3), time.Second, 12},
+		{"of a window that has filled", strings.Repeat("s", 10) + strings.Repeat("ffffs", 5), time.Second, 29},
+		{"just under four fifths", strings.Repeat("ffs", 20), time.Second, 0},
+		{"half", strings.Repeat("fs", 100), time.Second / 2, 0},
+		{"nine failures are too few for the ratio", "ffffsfffffs", time.Second, 0},
+		{"what is older than a minute is forgotten", strings.Repeat("ffffs", 20), 7 * time.Second, 0},
+		{"neutral ones take no place", strings.Repeat("nfnfnfnfns", 5), 500 * time.Millisecond, 24},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var w breaker.Window
@@ -95,7 +99,7 @@ func TestWindow(t *testing.T) {
 
 func TestWindowResetForgets(t *testing.T) {
 	var w breaker.Window
-	record(&w, "ffffsffffsf", time.Second, policy) // one failure short, both ways
+	record(&w, "ffffsffffsf", time.Second, policy) // one failure short of the ratio
 	w.Reset()
 	if got := record(&w, "ffff", time.Second, policy); got != 0 {
 		t.Errorf("tripped after %d failures that followed a reset", got)
@@ -106,6 +110,7 @@ func TestWindowFollowsAChangedPolicy(t *testing.T) {
 	var w breaker.Window
 	narrow := policy
 	narrow.Window, narrow.Minimum = 4, 2
+	narrow.Ratio = 0.5
 	record(&w, "sssfssssss", time.Second, policy)
 	if got := record(&w, "fsf", time.Second, narrow); got != 3 {
 		t.Errorf("tripped after %d exchanges of the narrow policy, want 3", got)
@@ -146,8 +151,8 @@ func TestWindowAgreesWithModel(t *testing.T) {
 					}
 				}
 			}
-			want := v == breaker.Failure &&
-				(row >= p.Failures || failed >= p.Minimum && float64(failed)/float64(counted) >= p.Ratio)
+			want := v == breaker.Failure && (row >= p.Failures && failed == counted || row >= 2*p.Failures ||
+				failed >= p.Minimum && float64(failed)/float64(counted) >= p.Ratio)
 			if got := w.Record(v, now, p); got != want {
 				t.Fatalf("exchange %d: tripped = %v, want %v (row %d, %d of %d failed, %+v)", i, got, want, row, failed, counted, p)
 			}
@@ -155,16 +160,90 @@ func TestWindowAgreesWithModel(t *testing.T) {
 	})
 }
 
+// trial feeds a Trial probes, written as record does, until it finds something. It returns what
+// it found, after how many, and how many places there were after each.
+func trial(probes string, p kapsel.CircuitPolicy) (f breaker.Finding, after int, places []int) {
+	verdicts := map[rune]breaker.Verdict{'f': breaker.Failure, 's': breaker.Success, 'n': breaker.Neutral}
+	var t breaker.Trial
+	for i, x := range probes {
+		if f = t.Record(verdicts[x], p); f != breaker.Undecided {
+			return f, i + 1, places
+		}
+		places = append(places, t.Places())
+	}
+	return breaker.Undecided, 0, places
+}
+
+func TestTrial(t *testing.T) {
+	patient := policy
+	patient.Successes = 50
+	for _, tt := range []struct {
+		name   string
+		probes string
+		policy kapsel.CircuitPolicy
+		want   breaker.Finding
+		after  int
+		places []int
+	}{
+		{"the first fails", "f", policy, breaker.Failing, 1, nil},
+		{"the first that counts fails", "nnf", policy, breaker.Failing, 3, []int{1, 1}},
+		{"three successes", "sss", policy, breaker.Recovered, 3, []int{2, 4}},
+		{"not in a row", "sfnsnffs", policy, breaker.Recovered, 8, []int{2, 1, 1, 2, 2, 1, 1}},
+		{"failures in a row", "sfffff", policy, breaker.Failing, 6, []int{2, 1, 1, 1, 1}},
+		{"neutral ones do not break the row", "sffnfnff", policy, breaker.Failing, 8, []int{2, 1, 1, 1, 1, 1, 1}},
+		{"the ratio", "sffffsffff", policy, breaker.Failing, 10, []int{2, 1, 1, 1, 1, 2, 1, 1, 1}},
+		{"just under the ratio", "sffffsfffs", policy, breaker.Recovered, 10, []int{2, 1, 1, 1, 1, 2, 1, 1, 1}},
+		{"doubling and halving", "sssffsssf", patient, breaker.Undecided, 0, []int{2, 4, 8, 4, 2, 4, 8, 16, 8}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, after, places := trial(tt.probes, tt.policy)
+			if got != tt.want || after != tt.after {
+				t.Errorf("found %d after %d probes, want %d after %d", got, after, tt.want, tt.after)
+			}
+			if diff := cmp.Diff(tt.places, places); diff != "" {
+				t.Errorf("places (-want +got)\n%s", diff)
+			}
+		})
+	}
+	var zero breaker.Trial
+	if zero.Places() != 1 {
+		t.Errorf("a new trial has %d places", zero.Places())
+	}
+}
+
+// With successes that the ratio forbids to close on, more of them do.
+func TestTrialGoesOnWhileTheRatioIsAgainstIt(t *testing.T) {
+	p := policy
+	p.Ratio, p.Minimum, p.Window = 0.5, 100, 100
+	if got, after, _ := trial("sffsffss"+"sss", p); got != breaker.Recovered || after != 9 {
+		t.Errorf("found %d after %d probes, want it to close at the 9th, with 5 of 9", got, after)
+	}
+}
+
+func TestTrialPlacesAreBounded(t *testing.T) {
+	p := policy
+	p.Successes = 100
+	var tr breaker.Trial
+	for range 99 {
+		if tr.Record(breaker.Success, p) != breaker.Undecided {
+			t.Fatal("it closed early")
+		}
+	}
+	if n := tr.Places(); n < 1000 {
+		t.Errorf("%d places after 99 successes", n)
+	}
+}
+
 func TestCircuit(t *testing.T) {
 	id := kapsel.NewEndpointID(start)
 	later := start.Add(policy.OpenFor)
-	closed := kapsel.Circuit{EndpointID: id, State: kapsel.CircuitClosed, ChangedAt: start, Version: 7, Revision: 9}
-	open := kapsel.Circuit{EndpointID: id, State: kapsel.CircuitOpened, ChangedAt: start, RetryAt: later, Version: 7, Revision: 9}
-	half := kapsel.Circuit{EndpointID: id, State: kapsel.CircuitHalfOpen, ChangedAt: start, Probe: nodeA, Successes: 1, Version: 7, Revision: 9}
+	closed := kapsel.Circuit{EndpointID: id, Destination: 3, State: kapsel.CircuitClosed, ChangedAt: start, Version: 7, Revision: 9}
+	open := kapsel.Circuit{EndpointID: id, Destination: 3, State: kapsel.CircuitOpened, ChangedAt: start, RetryAt: later, Version: 7, Revision: 9}
+	half := kapsel.Circuit{EndpointID: id, Destination: 3, State: kapsel.CircuitHalfOpen, ChangedAt: start, Probe: nodeA, Version: 7, Revision: 9}
 	with := func(c kapsel.Circuit, change func(*kapsel.Circuit)) kapsel.Circuit { change(&c); return c }
 
-	answer := func(v breaker.Verdict) func(kapsel.Circuit, time.Time) kapsel.Circuit {
-		return func(c kapsel.Circuit, now time.Time) kapsel.Circuit { return breaker.Answer(c, v, now, policy) }
+	conclude := func(node kapsel.NodeID, f breaker.Finding) func(kapsel.Circuit, time.Time) kapsel.Circuit {
+		return func(c kapsel.Circuit, now time.Time) kapsel.Circuit { return breaker.Conclude(c, node, f, now, policy) }
 	}
 	trip := func(c kapsel.Circuit, now time.Time) kapsel.Circuit { return breaker.Trip(c, now, policy) }
 	probe := func(c kapsel.Circuit, now time.Time) kapsel.Circuit {
@@ -185,34 +264,29 @@ func TestCircuit(t *testing.T) {
 		{"closed trips", closed, trip, later, with(open, func(c *kapsel.Circuit) {
 			c.ChangedAt, c.RetryAt = later, later.Add(policy.OpenFor)
 		})},
-		{"never used trips", kapsel.Circuit{EndpointID: id}, trip, start, with(open, func(c *kapsel.Circuit) { c.Version, c.Revision = 0, 0 })},
+		{"never used trips", kapsel.Circuit{EndpointID: id, Destination: 3}, trip, start, with(open, func(c *kapsel.Circuit) { c.Version, c.Revision = 0, 0 })},
 		{"open does not trip again", open, trip, later, open},
 		{"half-open does not trip", half, trip, later, half},
 
 		{"closed needs no probe", closed, probe, later, closed},
 		{"open waits", open, probe, later.Add(-1), open},
-		{"open probes in time", open, probe, later, with(half, func(c *kapsel.Circuit) {
-			c.ChangedAt, c.Probe, c.Successes = later, nodeB, 0
-		})},
+		{"open probes in time", open, probe, later, with(half, func(c *kapsel.Circuit) { c.ChangedAt, c.Probe = later, nodeB })},
 		{"held open waits", with(open, func(c *kapsel.Circuit) { c.HoldUntil = later.Add(1) }), probe, later,
 			with(open, func(c *kapsel.Circuit) { c.HoldUntil = later.Add(1) })},
-		{"half-open has one probe", half, probe, later, half},
-		{"half-open probes again", with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} }), probe, later,
+		{"half-open is one node's", half, probe, later, half},
+		{"half-open that no node has", with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} }), probe, later,
 			with(half, func(c *kapsel.Circuit) { c.Probe = nodeB })},
 
-		{"success counts", half, answer(breaker.Success), later, with(half, func(c *kapsel.Circuit) {
-			c.Probe, c.Successes = kapsel.NodeID{}, 2
-		})},
-		{"last success closes", with(half, func(c *kapsel.Circuit) { c.Successes = 2 }), answer(breaker.Success), later,
-			with(closed, func(c *kapsel.Circuit) { c.ChangedAt = later })},
-		{"failure opens again", half, answer(breaker.Failure), later, with(open, func(c *kapsel.Circuit) {
+		{"recovered closes", half, conclude(nodeA, breaker.Recovered), later, with(closed, func(c *kapsel.Circuit) { c.ChangedAt = later })},
+		{"failing opens again", half, conclude(nodeA, breaker.Failing), later, with(open, func(c *kapsel.Circuit) {
 			c.ChangedAt, c.RetryAt = later, later.Add(policy.OpenFor)
 		})},
-		{"neutral frees the probe", half, answer(breaker.Neutral), later, with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} })},
-		{"no probe, no answer", with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} }), answer(breaker.Success), later,
+		{"undecided stays", half, conclude(nodeA, breaker.Undecided), later, half},
+		{"another node has nothing to say", half, conclude(nodeB, breaker.Failing), later, half},
+		{"nor has one that lost the right", with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} }), conclude(nodeA, breaker.Recovered), later,
 			with(half, func(c *kapsel.Circuit) { c.Probe = kapsel.NodeID{} })},
-		{"open takes no answer", open, answer(breaker.Success), later, open},
-		{"closed takes no answer", closed, answer(breaker.Failure), later, closed},
+		{"open concludes nothing", open, conclude(nodeA, breaker.Recovered), later, open},
+		{"closed concludes nothing", closed, conclude(nodeA, breaker.Failing), later, closed},
 
 		{"reset closes open", open, breaker.Reset, later, with(closed, func(c *kapsel.Circuit) { c.ChangedAt = later })},
 		{"reset closes half-open", half, breaker.Reset, later, with(closed, func(c *kapsel.Circuit) { c.ChangedAt = later })},
@@ -262,18 +336,17 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order: at most one probe is out, the circuit closes only on
-// enough successes in a row, opens for exactly its time, and Version is never touched.
+// Whatever happens in whatever order: one node at most has the right to probe, and nobody else
+// moves a half-open circuit; it opens for exactly its time; and what the store counts is never
+// touched.
 func TestCircuitInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := kapsel.CircuitPolicy{
-			OpenFor:   time.Duration(rapid.IntRange(1, 60).Draw(t, "open for")) * time.Second,
-			Successes: rapid.IntRange(1, 5).Draw(t, "successes"),
-		}
-		c := kapsel.Circuit{Version: 3, Revision: 4}
+		p := policy
+		p.OpenFor = time.Duration(rapid.IntRange(1, 60).Draw(t, "open for")) * time.Second
+		c := kapsel.Circuit{Destination: 2, Version: 3, Revision: 4}
 		now := start
-		var out kapsel.NodeID // the model: whose probe is out
-		row := 0              // and how many succeeded since it was last open
+		var has kapsel.NodeID // the model: who has the right to probe
+		node := rapid.SampledFrom([]kapsel.NodeID{nodeA, nodeB})
 		t.Repeat(map[string]func(*rapid.T){
 			"time passes": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 90_000).Draw(t, "ms")) * time.Millisecond)
@@ -283,7 +356,7 @@ func TestCircuitInvariants(t *testing.T) {
 				c = breaker.Hold(c, now.Add(time.Duration(rapid.IntRange(-10, 100).Draw(t, "s"))*time.Second), now)
 			},
 			"probe": func(t *rapid.T) {
-				node := rapid.SampledFrom([]kapsel.NodeID{nodeA, nodeB}).Draw(t, "node")
+				node := node.Draw(t, "node")
 				before := c
 				next, ok := breaker.Probe(c, now, node)
 				if !ok {
@@ -292,57 +365,44 @@ func TestCircuitInvariants(t *testing.T) {
 					}
 					return
 				}
-				if !out.IsZero() {
-					t.Fatal("a second probe is out")
+				if !has.IsZero() {
+					t.Fatal("two nodes probe")
 				}
-				if before.State == kapsel.CircuitOpened {
-					if now.Before(before.ChangedAt.Add(p.OpenFor)) {
-						t.Fatal("probed too early")
+				if before.State == kapsel.CircuitOpened && now.Before(before.ChangedAt.Add(p.OpenFor)) {
+					t.Fatal("probed too early")
+				}
+				c, has = next, node
+			},
+			"the node dies": func(*rapid.T) { c.Probe, has = kapsel.NodeID{}, kapsel.NodeID{} }, // as TakeOver does
+			"conclude": func(t *rapid.T) {
+				node := node.Draw(t, "node")
+				f := rapid.SampledFrom([]breaker.Finding{breaker.Undecided, breaker.Recovered, breaker.Failing}).Draw(t, "finding")
+				before := c
+				c = breaker.Conclude(c, node, f, now, p)
+				if has.IsZero() || node != has || f == breaker.Undecided {
+					if c != before {
+						t.Fatalf("%v, who has no right or no finding, changed the circuit: %+v", node, c)
 					}
-					row = 0
+					return
 				}
-				c, out = next, node
-			},
-			"answer": func(t *rapid.T) {
-				if out.IsZero() {
-					t.Skip("no probe is out")
-				}
-				v := rapid.SampledFrom([]breaker.Verdict{breaker.Neutral, breaker.Success, breaker.Failure}).Draw(t, "verdict")
-				c, out = breaker.Answer(c, v, now, p), kapsel.NodeID{}
-				if v == breaker.Success {
-					row++
-				}
-				want := kapsel.CircuitHalfOpen
-				switch {
-				case v == breaker.Failure:
-					want = kapsel.CircuitOpened
-				case row >= p.Successes:
-					want = kapsel.CircuitClosed
-				}
-				if c.State != want {
-					t.Fatalf("%v after %d successes of %d leads to %s, want %s", v, row, p.Successes, c.State, want)
-				}
-			},
-			"a late answer": func(t *rapid.T) {
-				if !out.IsZero() {
-					t.Skip("a probe is out")
-				}
-				if next := breaker.Answer(c, breaker.Success, now, p); next != c {
-					t.Fatalf("an answer to no probe changed the circuit: %+v", next)
+				has = kapsel.NodeID{}
+				want := map[breaker.Finding]kapsel.CircuitState{breaker.Recovered: kapsel.CircuitClosed, breaker.Failing: kapsel.CircuitOpened}
+				if c.State != want[f] {
+					t.Fatalf("finding %d leads to %s", f, c.State)
 				}
 			},
 			"reset": func(t *rapid.T) {
-				c, out = breaker.Reset(c, now), kapsel.NodeID{}
+				c, has = breaker.Reset(c, now), kapsel.NodeID{}
 				if !breaker.Allows(c, now) {
 					t.Fatal("does not allow after a reset")
 				}
 			},
 			"": func(t *rapid.T) {
-				if c.Probe != out {
-					t.Fatalf("probe is %v, want %v", c.Probe, out)
+				if c.Probe != has {
+					t.Fatalf("%v probes, want %v", c.Probe, has)
 				}
-				if !out.IsZero() && c.State != kapsel.CircuitHalfOpen {
-					t.Fatalf("a probe is out while %s", c.State)
+				if !has.IsZero() && c.State != kapsel.CircuitHalfOpen {
+					t.Fatalf("a node probes while %s", c.State)
 				}
 				if opened := c.State == kapsel.CircuitOpened; opened == c.RetryAt.IsZero() {
 					t.Fatalf("retry at %v while %s", c.RetryAt, c.State)
@@ -350,8 +410,8 @@ func TestCircuitInvariants(t *testing.T) {
 				if breaker.Allows(c, now) && (c.State == kapsel.CircuitOpened || c.State == kapsel.CircuitHalfOpen || now.Before(c.HoldUntil)) {
 					t.Fatalf("allows while %+v", c)
 				}
-				if c.Version != 3 || c.Revision != 4 {
-					t.Fatal("touched what the store counts")
+				if c.Destination != 2 || c.Version != 3 || c.Revision != 4 {
+					t.Fatal("touched what is not the breaker's")
 				}
 			},
 		})

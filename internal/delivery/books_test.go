@@ -38,8 +38,11 @@ func (e *Engine) Books() (off []string) {
 		zero(name+"claiming", g.claiming)
 		zero(name+"ready", len(g.ready))
 		zero(name+"ready bytes", g.readyBytes)
-		if g.probing {
-			off = append(off, name+"is probing")
+		zero(name+"probes", g.probes)
+		zero(name+"former", g.former)
+		zero(name+"moves", len(g.moves))
+		if g.winning {
+			off = append(off, name+"asks for the right to probe")
 		}
 		if g.starving {
 			off = append(off, name+"is starving")

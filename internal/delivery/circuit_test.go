@@ -90,14 +90,16 @@ func TestCircuit_OpensAndCloses(t *testing.T) {
 			}
 		}
 
-		// Three successes in a row close it, one at a time; the backlog follows.
+		// Three successes close it, first one and then two at a time; the backlog follows.
 		d.Script(func(r *sim.Request) sim.Answer { return sim.Answer{Status: 200, After: time.Second} })
 		before := d.Count()
 		w.Until("three probes were answered", time.Minute, 100*time.Millisecond, func() bool { return state(w.Circuit(ep)) == kapsel.CircuitClosed })
-		for _, r := range d.Requests()[before+1 : before+3] {
-			if gap := r.At.Sub(d.Requests()[r.N-2].At); gap < time.Second {
-				t.Errorf("probe %d came %v after the one before: not one at a time", r.N, gap)
-			}
+		first, second, third := d.Requests()[before], d.Requests()[before+1], d.Requests()[before+2]
+		if gap := second.At.Sub(first.At); gap < time.Second {
+			t.Errorf("the second probe came %v after the first: not one at a time", gap)
+		}
+		if gap := third.At.Sub(second.At); gap > 900*time.Millisecond {
+			t.Errorf("the third probe came %v after the second: not two at a time", gap)
 		}
 		w.Pass(time.Minute)
 		for _, id := range waiting[5:] {
@@ -117,13 +119,15 @@ func TestCircuit_Counts(t *testing.T) {
 		opens  bool
 	}{
 		{"4 in a row", "500 500 500 500 200", false},
-		{"5 in a row", "200 500 500 500 500 500", true},
+		{"5 in a row", "500 500 500 500 500", true},
+		{"9 in a row after a success", "200" + strings.Repeat(" 500", 9), false},
+		{"10 in a row after a success", "200" + strings.Repeat(" 500", 10), true},
 		{"a 4xx is a success", "500 500 500 404 500 500 500 302 500 500 500", false},
 		{"429, 408, 425 break no row", "500 500 429 500 408 500 425 500", true},
 		{"429, 408, 425 are no failures", "429 408 425 429 408 425 429 408 425 429 408 425", false},
-		{"half of 20", strings.Repeat("200 500 ", 10), true},
-		{"less than 10 of them", strings.Repeat("200 500 ", 9), false},
-		{"less than half of 20", strings.Repeat("200 200 500 ", 12), false},
+		{"four fifths", strings.Repeat("500 500 500 500 200 ", 2) + "500 500", true},
+		{"less than 10 of them", strings.Repeat("500 500 500 500 200 ", 2) + "500 200", false},
+		{"less than four fifths of 20", strings.Repeat("500 500 200 ", 12), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
@@ -150,8 +154,8 @@ func TestCircuit_Minute(t *testing.T) {
 		ep := w.NewEndpoint(d, slowly)
 		p := w.Start()
 		for range 30 {
-			oneByOne(w, p, ep, "200", "500")
-			w.Pass(7 * time.Second) // 8 or 9 failures within 60 s
+			oneByOne(w, p, ep, "500", "500", "500", "500", "200")
+			w.Pass(31 * time.Second) // 8 failures within 60 s
 		}
 		if got := state(w.Circuit(ep)); got != kapsel.CircuitClosed {
 			t.Errorf("the circuit is %s", got)
@@ -163,30 +167,31 @@ func TestCircuit_Minute(t *testing.T) {
 func TestCircuit_OldExchanges(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
-		ep := w.NewEndpoint(d, func(e *kapsel.Endpoint) { slowly(e); e.Timeout = 2 * time.Minute })
+		ep := w.NewEndpoint(d, func(e *kapsel.Endpoint) {
+			slowly(e)
+			e.Timeout, e.Circuit.Failures = 2*time.Minute, 1
+		})
 		p := w.Start()
 		for range 20 {
 			oneByOne(w, p, ep, "200") // earns room for what follows
 		}
-		for range 4 {
-			p.Event(ep, "500 35") // fail when it is half-open
+		p.Event(ep, "500 35") // fails when it is half-open
+		for range 3 {
 			p.Event(ep, "200 36") // succeed then
 		}
-		for range 5 {
-			p.Event(ep, "500 64") // fail when it has closed again
-		}
+		p.Event(ep, "500 64") // fails when it has closed again
 		w.Pass(time.Millisecond)
-		oneByOne(w, p, ep, "500", "500", "500", "500", "500")
+		oneByOne(w, p, ep, "500", "500")
 		if got := state(w.Circuit(ep)); got != kapsel.CircuitOpened {
 			t.Fatalf("the circuit is %s", got)
 		}
 		p.Event(ep, "200 10") // its probe lasts from 30 s to 40 s
 		w.Pass(33 * time.Second)
-		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen || got.Successes != 0 {
+		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen {
 			t.Fatalf("the circuit is %+v", got)
 		}
 		w.Pass(5 * time.Second) // 38 s: the old ones have ended
-		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen || got.Successes != 0 {
+		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen {
 			t.Fatalf("old exchanges moved the circuit: %+v", got)
 		}
 		p.Event(ep, "200")
@@ -216,7 +221,7 @@ func TestCircuit_ProbeNeutral(t *testing.T) {
 		p.Event(ep, "200")
 		p.Event(ep, "200")
 		w.Pass(33 * time.Second)
-		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen || got.Successes != 2 || !got.Probe.IsZero() {
+		if got := w.Circuit(ep); state(got) != kapsel.CircuitHalfOpen || got.Probe != p.Engine.Node() {
 			t.Fatalf("the circuit is %+v", got)
 		}
 		oneByOne(w, p, ep, "200")
@@ -263,6 +268,7 @@ func TestCircuit_Restart(t *testing.T) {
 				d.Script(sim.Always(200))
 				p = w.Start()
 				p.Event(ep, "z")
+				p.Event(ep, "z") // it begins again with one, whatever the one before had found
 				w.Until("the circuit is closed", time.Minute, time.Second, func() bool { return state(w.Circuit(ep)) == kapsel.CircuitClosed })
 				w.UntilDone(2 * time.Hour)
 				balanced(t, p)

@@ -14,8 +14,10 @@ import (
 const (
 	// listEvery is how often the store is asked which endpoints have work.
 	listEvery = time.Second
-	// probeWait is how long a gate waits for the probe of another node before it looks again.
+	// probeWait is how long a gate waits for another node's probes before it looks again.
 	probeWait = 500 * time.Millisecond
+	// winWait is how long it waits when asking for the right to probe has failed.
+	winWait = 100 * time.Millisecond
 	// errorWait is how long the loop waits after trouble of the store.
 	errorWait = 500 * time.Millisecond
 	// claimBatch and claimBytes bound one claim.
@@ -179,7 +181,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	for _, c := range claims {
 		g := c.gate
 		switch {
-		case !g.open(now) || e.stopping || node != e.node: // node: declared dead meanwhile
+		case !e.sends(g, now) || e.stopping || node != e.node: // node: declared dead meanwhile
 			e.giveBackReady(g)
 		case got[g] == c.limit || 2*size > int(bytes) || g.notes != c.notes:
 			e.lookAt(g, now) // there may be more
@@ -289,7 +291,7 @@ func (e *Engine) collect(now time.Time) (claims []claim, wants []store.Want) {
 		case g.nextDue.IsZero() || !g.admits():
 		case g.nextDue.After(now):
 			e.lookAt(g, g.nextDue)
-		case !g.open(now):
+		case !e.sends(g, now):
 			e.lookAtCircuit(g, now)
 		default:
 			e.line.add(g)
@@ -314,7 +316,7 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 		switch {
 		case g.want > 0 && room <= g.want: // has all that it can take
 		case g.nextDue.IsZero() || !g.admits(): // changed in line
-		case !g.open(now):
+		case !e.sends(g, now):
 			e.lookAtCircuit(g, now)
 		case of == 0: // the next list of the backlog tells, if nodes go
 		case room <= 0:
@@ -343,117 +345,45 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 	return claims, wants
 }
 
-// lookAtCircuit decides when to look again at a gate whose circuit does not let ordinary
-// exchanges start. If it may probe, it gets in line for a worker.
+// lookAtCircuit decides when to look again at a gate whose circuit does not let exchanges
+// start. If it may probe, and a worker is free for it, the node asks for the right to.
 func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	switch c := g.circuit; {
-	case g.probing:
+	case g.winning: // its end looks again
 	case c.State == kapsel.CircuitOpened && c.RetryAt.After(now):
 		e.lookAt(g, c.RetryAt)
 	case c.HoldUntil.After(now):
 		e.lookAt(g, c.HoldUntil)
 	default:
-		if _, ok := e.mayProbe(g, now); !ok {
-			e.lookAt(g, now.Add(probeWait)) // another node's is on its way
+		want, ok := breaker.Probe(c, now, e.node)
+		if !ok || e.busy >= e.Workers || g.slowNow(now) && e.slowFull(now) {
+			e.lookAt(g, now.Add(probeWait)) // another node probes, or this one has no worker for it
 			return
 		}
-		g.probeDue = true
-		e.turns.add(g)
+		g.winning = true
+		e.background(func() { e.win(g, want) })
 	}
 }
 
-// mayProbe is the circuit with this node's probe, if it may make one. A probe that the store
-// says is this node's and that is not under way was won by a write that seemed to fail.
-func (e *Engine) mayProbe(g *gate, now time.Time) (kapsel.Circuit, bool) {
-	if c := g.circuit; c.State == kapsel.CircuitHalfOpen && c.Probe == e.node && !c.HoldUntil.After(now) {
-		return c, true
-	}
-	return breaker.Probe(g.circuit, now, e.node)
-}
-
-// tryProbe begins a probe, if one is due. The caller has a free worker for it.
-func (e *Engine) tryProbe(g *gate, now time.Time) {
-	if !g.probeDue {
-		return
-	}
-	if g.slowNow(now) && e.slowFull(now) {
-		e.park(g)
-		return
-	}
-	g.probeDue = false
-	want, ok := e.mayProbe(g, now)
-	bytes := max(1, min(claimBytes, e.Budget.FreeForDeliveries()))
-	if g.probing || !g.admits() || !ok || !e.Budget.Delivery(bytes) {
-		e.lookAt(g, now.Add(probeWait))
-		return
-	}
-	g.probing = true
-	e.occupy(g, now)
-	e.background(func() { e.probe(g, want, bytes) })
-}
-
-// probe wins the circuit's one probe against the other nodes, claims a delivery for it and
-// makes the exchange. It has a worker, and body memory for the claim.
-func (e *Engine) probe(g *gate, want kapsel.Circuit, bytes int64) {
+// win asks for the right to probe, which one of all nodes gets. Deliveries are claimed for the
+// probes as for every exchange. When the write seems to fail although it was done, the
+// settings tell this node that it probes.
+func (e *Engine) win(g *gate, want kapsel.Circuit) {
 	ctx, cancel := context.WithTimeout(e.cut, 10*time.Second)
 	defer cancel()
 	won, err := e.Store.SaveCircuit(ctx, want)
-	if err != nil {
-		if kapsel.CodeOf(err) == kapsel.Conflict { // another node was first
-			if c, err := e.readCircuit(ctx, g, want.Version); err == nil {
-				won = c
-			}
-		}
-		e.endProbe(g, won, bytes)
-		return
+	if kapsel.CodeOf(err) == kapsel.Conflict { // another node was first
+		won, err = e.readCircuit(ctx, g, want.Version)
 	}
-	now := e.Clock.Now()
-	e.mu.Lock()
-	e.setCircuit(g, won, now)
-	policy := g.ep.Circuit
-	may := e.leased() && !e.stopping && e.node == want.Probe
-	e.mu.Unlock()
-	var claimed []store.Claimed
-	if may {
-		claimed, _ = e.claim(ctx, want.Probe, now, []store.Want{{EndpointID: g.id, Limit: 1}}, 1)
-	}
-	e.mu.Lock()
-	if len(claimed) == 1 {
-		j := &job{delivery: claimed[0].Delivery, event: claimed[0].Event, due: claimed[0].DueSince, probe: true}
-		e.Budget.Adjust(int64(j.delivery.Size))
-		if !e.stopping && g.admits() && e.node == want.Probe {
-			e.Budget.Adjust(-bytes)
-			e.start(g, j)
-			e.mu.Unlock()
-			return
-		}
-		e.hold(g, j)
-		e.giveBackReady(g)
-	}
-	g.nextDue = time.Time{} // if something waits, the next list tells
-	e.mu.Unlock()
-	// Nothing to send any more: let the next delivery probe.
-	e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
-		return breaker.Answer(c, breaker.Neutral, now, policy), c.Probe == want.Probe
-	})
-	e.endProbe(g, kapsel.Circuit{}, bytes)
-}
-
-// endProbe ends a probe that made no exchange, and looks at the gate again.
-func (e *Engine) endProbe(g *gate, c kapsel.Circuit, bytes int64) {
-	e.Budget.Adjust(-bytes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Clock.Now()
-	g.probing = false
-	e.ended(g)
-	e.busy--
-	g.unrecorded--
-	e.setCircuit(g, c, now)
-	if !g.nextDue.IsZero() {
-		e.lookAt(g, now.Add(probeWait/5))
+	g.winning = false
+	if err == nil {
+		e.setCircuit(g, won, now)
 	}
-	e.unpark()
-	e.feed(g, now)
+	if !g.nextDue.IsZero() {
+		e.lookAt(g, now.Add(winWait))
+	}
 	e.dispatch()
 }

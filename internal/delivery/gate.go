@@ -24,15 +24,20 @@ const slowAfter = time.Second
 type gate struct {
 	id      kapsel.EndpointID
 	ep      *kapsel.Endpoint
-	circuit kapsel.Circuit
-	epoch   int            // counts changes of the circuit's state: older exchanges do not count
+	stored  kapsel.Circuit // the circuit as this node last knew the store to have it
+	moves   []circuitMove  // of this node that are not written yet, oldest first
+	circuit kapsel.Circuit // what both come to for ep; see restate
+	epoch   int            // counts what restate calls a change
 	window  breaker.Window // of this node, while the circuit is closed
+	trial   breaker.Trial  // of this node, while the circuit is half-open and the node probes
+	winning bool           // the right to probe is being asked for
 	bucket  ratelimit.Bucket
 	share   share // of the endpoint's limits
-	probing bool  // this node's probe is being claimed, sent or recorded
 
-	earned     int // exchanges at once that the destination has earned
-	running    int
+	earned     int    // exchanges at once that the destination has earned
+	running    int    // exchanges with the present destination
+	probes     int    // of them, those of the trial
+	former     int    // exchanges with former destinations
 	unrecorded int    // workers in use: those running, and those whose record is being written
 	reserved   int    // permits whose acceptance is being committed
 	fresh      int    // reserved, ready or running, those that came by a permit
@@ -46,7 +51,6 @@ type gate struct {
 	starving bool      // has due work in the store and no room for it; see feed
 	want     int       // how many deliveries are about to be claimed for it
 	claiming int       // how many are being claimed
-	probeDue bool      // its circuit may probe, as soon as it is its turn for a worker
 	parked   bool      // is in Engine.parked
 
 	used       time.Time // when the endpoint last had work, by the monotonic clock
@@ -57,18 +61,25 @@ type gate struct {
 	doneBefore int       // … and in the one before
 }
 
+// circuitMove changes a circuit as it is stored, or reports that it does not apply to it.
+type circuitMove func(stored kapsel.Circuit) (next kapsel.Circuit, ok bool)
+
 // job is a delivery that this node holds.
 type job struct {
 	delivery kapsel.Delivery
 	event    kapsel.Event
 	due      time.Time // when it was due: where it goes back to
 	fresh    bool      // came by a permit, not by a claim
-	probe    bool      // carries the probe of a half-open circuit
-	epoch    int       // of the gate when it started
+
+	ep    *kapsel.Endpoint // as it was when the exchange started
+	epoch int              // of the gate then
 }
 
+// firstEarned is how many exchanges at once a destination that has not answered yet may have.
+const firstEarned = 2
+
 func (e *Engine) newGate(ep *kapsel.Endpoint) *gate {
-	g := &gate{id: ep.ID, earned: 2, index: -1, circuit: e.Settings.Circuit(ep.ID)}
+	g := &gate{id: ep.ID, earned: firstEarned, index: -1, stored: e.Settings.Circuit(ep.ID)}
 	e.gates[ep.ID] = g
 	// From here on the gate is told of changes; of those since ep was read, the cache knows.
 	e.setEndpoint(g, e.Settings.Latest(ep), e.Clock.Now())
@@ -114,7 +125,7 @@ func (e *Engine) forget() {
 // idle reports whether the gate is of no use, as far as it knows itself. What waits in the
 // store for a deleted endpoint is canceled without it.
 func (g *gate) idle() bool {
-	if g.running+g.unrecorded+g.reserved+len(g.ready)+g.want+g.claiming > 0 || g.probing || g.parked {
+	if g.running+g.former+g.unrecorded+g.reserved+len(g.ready)+g.want+g.claiming+len(g.moves) > 0 || g.winning || g.parked {
 		return false
 	}
 	return !g.ep.DeletedAt.IsZero() || g.nextDue.IsZero() && g.index < 0 && time.Since(g.used) > idleAfter
@@ -125,29 +136,50 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 	if g.ep != nil && g.ep.Revision > ep.Revision {
 		return
 	}
+	if g.ep != nil && g.ep.Destination != ep.Destination {
+		// Exchanges with the former destination hold workers, but not the places of the new
+		// one, which has earned nothing and is not to blame for how they end.
+		g.former += g.running
+		g.running, g.earned, g.unanswered = 0, firstEarned, false
+		g.done, g.doneBefore = 0, 0
+		if len(g.ready) > 0 {
+			e.turns.add(g)
+		}
+	}
 	g.ep = ep
 	e.divide(g)
-	if !g.admits() {
-		e.giveBackReady(g)
-	} else if !g.nextDue.IsZero() {
-		e.lookAt(g, now)
-	}
+	e.restate(g, now)
 }
 
 // setCircuit takes over a newer circuit.
 func (e *Engine) setCircuit(g *gate, c kapsel.Circuit, now time.Time) {
-	if c.Version <= g.circuit.Version {
+	if c.Version <= g.stored.Version {
 		return
 	}
-	if c.State != g.circuit.State {
+	g.stored = c
+	e.restate(g, now)
+}
+
+// restate works out the circuit: what is stored and what this node makes of it, for the
+// endpoint as it is. When the state, the node that probes or the destination changes, counting
+// begins anew, and exchanges begun before do not count.
+func (e *Engine) restate(g *gate, now time.Time) {
+	was := g.circuit
+	g.circuit = g.ep.CircuitNow(g.stored)
+	for _, move := range g.moves {
+		if next, ok := move(g.circuit); ok {
+			g.circuit = g.ep.CircuitNow(next)
+		}
+	}
+	if c := g.circuit; c.State != was.State || c.Probe != was.Probe || c.Destination != was.Destination {
 		g.epoch++
 		g.window.Reset()
+		g.trial, g.probes = breaker.Trial{}, 0
 	}
-	g.circuit = c
-	if !breaker.Allows(c, now) {
+	if !e.sends(g, now) {
 		e.giveBackReady(g)
 	}
-	if !g.nextDue.IsZero() {
+	if !g.nextDue.IsZero() && g.admits() {
 		e.lookAt(g, now)
 	}
 }
@@ -160,9 +192,33 @@ func (g *gate) admits() bool {
 // open reports whether ordinary exchanges may start: state and circuit allow it.
 func (g *gate) open(now time.Time) bool { return g.admits() && breaker.Allows(g.circuit, now) }
 
-// limit is how many exchanges this node may have running to the endpoint: what it earned,
-// at most this node's share of its concurrency.
-func (e *Engine) limit(g *gate) int { return min(g.earned, g.share.places) }
+// probing reports whether the circuit is half-open and this node probes.
+func (e *Engine) probing(g *gate) bool {
+	return g.circuit.State == kapsel.CircuitHalfOpen && g.circuit.Probe == e.node
+}
+
+// sends reports whether claimed deliveries may start: ordinary ones, or this node's probes.
+func (e *Engine) sends(g *gate, now time.Time) bool {
+	return g.open(now) || e.probing(g) && g.admits() && !g.circuit.HoldUntil.After(now)
+}
+
+// places returns how many exchanges this node may have running to the endpoint, and how many
+// of these are in use. Usually they are what the destination has earned, at most this node's
+// share of its concurrency. While this node probes they are the trial's; other nodes send
+// nothing then, so that one place is always this node's.
+func (e *Engine) places(g *gate) (n, used int) {
+	if e.probing(g) {
+		older := g.running - g.probes
+		return min(g.trial.Places(), max(1, g.share.places)-older), g.probes
+	}
+	return min(g.earned, g.share.places), g.running
+}
+
+// full reports whether all exchanges run that this node may have running to the endpoint.
+func (e *Engine) full(g *gate) bool {
+	n, used := e.places(g)
+	return used >= n
+}
 
 // slowNow reports whether the endpoint counts as slow: its latest exchange ended without an
 // answer, or all that run are older than a second.
@@ -178,6 +234,7 @@ func (e *Engine) slowFull(now time.Time) bool {
 	if e.slowSum >= share && e.slowOld || time.Since(e.slowAt) > 20*time.Millisecond {
 		e.slowSum, e.slowAt, e.slowOld = 0, time.Now(), false
 		for g := range e.running {
+			e.slowSum += g.former
 			if g.slowNow(now) {
 				e.slowSum += g.running
 			}
@@ -207,15 +264,17 @@ func (g *gate) ahead(now time.Time) int {
 
 // room is how many more deliveries may be held for the endpoint, of how many in all.
 func (e *Engine) room(g *gate, now time.Time) (n, of int) {
-	of = e.limit(g)
-	if of == 0 {
-		return 0, 0 // other nodes have all of its concurrency
+	of, used := e.places(g)
+	if of <= 0 {
+		return 0, 0 // other nodes, or older exchanges, have all of its concurrency
 	}
-	of += g.ahead(now)
+	if !e.probing(g) {
+		of += g.ahead(now)
+	}
 	if g.readyBytes >= aheadBytes {
 		return 0, of
 	}
-	n = of - g.running - g.reserved - len(g.ready)
+	n = of - used - g.reserved - len(g.ready)
 	if r := g.ep.RateLimit; r != nil {
 		// No more than the rate lets start within a tenth of a second, so that little goes back.
 		most := 1 + int(r.PerSecond/10)
@@ -278,8 +337,7 @@ func (e *Engine) dispatch() {
 		g.ready = g.ready[1:]
 		g.readyBytes -= j.delivery.Size
 		e.release(j)
-		e.occupy(g, now)
-		e.start(g, j)
+		e.start(g, j, now)
 		if len(g.ready) > 0 {
 			e.turns.add(g)
 		}
@@ -298,18 +356,17 @@ func (e *Engine) dispatch() {
 }
 
 // mayStart reports whether the gate's first ready delivery may start now; if not, it also
-// sees to it that the gate is looked at again when that may have changed. A gate whose
-// circuit may probe starts that here, as it is its turn.
+// sees to it that the gate is looked at again when that may have changed.
 func (e *Engine) mayStart(g *gate, now time.Time) bool {
+	places, used := e.places(g)
 	switch {
-	case !g.open(now):
+	case !e.sends(g, now):
 		e.giveBackReady(g)
-		e.tryProbe(g, now)
 		return false
 	case len(g.ready) == 0: // given back meanwhile
 		return false
-	case g.running >= e.limit(g):
-		if g.running == 0 {
+	case used >= places:
+		if used == 0 {
 			e.giveBackReady(g) // its concurrency is other nodes' now
 		}
 		return false // the end of one of its exchanges adds it again
@@ -348,19 +405,22 @@ func (e *Engine) unpark() {
 		g := e.parked[0]
 		e.parked = e.parked[1:]
 		g.parked = false
-		if len(g.ready) > 0 || g.probeDue {
+		if len(g.ready) > 0 {
 			e.turns.add(g)
 			n++
 		}
 	}
 }
 
-// occupy takes a worker for the gate.
-func (e *Engine) occupy(g *gate, now time.Time) {
+// start makes the exchange, with a worker of its own.
+func (e *Engine) start(g *gate, j *job, now time.Time) {
 	if g.slowNow(now) {
 		e.slowSum++
 	}
 	g.running++
+	if e.probing(g) {
+		g.probes++
+	}
 	g.unrecorded++
 	g.lastStart = now
 	e.meter(g)
@@ -368,17 +428,21 @@ func (e *Engine) occupy(g *gate, now time.Time) {
 	g.share.most = max(g.share.most, g.running)
 	e.running[g] = struct{}{}
 	e.busy++
-}
-
-// start makes the exchange, with the worker that was taken for it.
-func (e *Engine) start(g *gate, j *job) {
-	j.epoch = g.epoch
+	j.ep, j.epoch = g.ep, g.epoch
 	e.background(func() { e.deliver(g, j) })
 }
 
 // ended takes an exchange off the gate's books; its worker may be busy with the record.
-func (e *Engine) ended(g *gate) {
-	if g.running--; g.running == 0 {
+func (e *Engine) ended(g *gate, j *job) {
+	if j.ep.Destination == g.ep.Destination {
+		g.running--
+	} else {
+		g.former--
+	}
+	if j.epoch == g.epoch && e.probing(g) {
+		g.probes--
+	}
+	if g.running+g.former == 0 {
 		delete(e.running, g)
 	}
 	e.slowOld = true

@@ -65,8 +65,10 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	if g != nil {
 		c = g.circuit
 	}
+	c = ep.CircuitNow(c)
 	switch {
-	case c.State == kapsel.CircuitOpened || c.State == kapsel.CircuitHalfOpen:
+	case c.State == kapsel.CircuitOpened,
+		c.State == kapsel.CircuitHalfOpen && (g == nil || !e.probing(g) || e.full(g)):
 		return "circuit"
 	case c.HoldUntil.After(now):
 		return "throttled"
@@ -76,7 +78,7 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return ""
 	case g.rated(now).After(now):
 		return "rate"
-	case g.running >= e.limit(g):
+	case e.full(g):
 		return "concurrency"
 	case e.busy >= e.Workers:
 		return "worker"

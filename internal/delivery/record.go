@@ -14,29 +14,23 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// maxHold is how long a 429 with Retry-After holds its whole endpoint at most.
-const maxHold = time.Hour
-
 // deliver is the life of one attempt: exchange, then what it means for the endpoint, then
 // the record. The worker is free when the record is durable, so no more exchanges can be
 // unrecorded than there are workers.
 func (e *Engine) deliver(g *gate, j *job) {
-	e.mu.Lock()
-	ep := g.ep
-	e.mu.Unlock()
-	o := e.exchange(g, j, ep)
+	o := e.exchange(j)
 	j.event.Body = nil
-	e.finish(g, j, ep, &o)
+	e.finish(g, j, &o)
 	if o.unsent != nil {
 		j.delivery.DueAt = j.due
 		if o.unsent != errNotLeased {
 			e.Log.Error("a delivery could not be prepared; it is given back", "error", o.unsent,
-				"delivery_id", j.delivery.ID.String(), "endpoint_id", ep.ID.String())
+				"delivery_id", j.delivery.ID.String(), "endpoint_id", g.id.String())
 			j.delivery.DueAt = e.Clock.Now().Add(unsentWait)
 		}
 		e.giveBack([]kapsel.Delivery{j.delivery})
 	} else {
-		e.record(g, j, ep, &o)
+		e.record(g, j, &o)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -53,47 +47,36 @@ func (e *Engine) deliver(g *gate, j *job) {
 const unsentWait = 10 * time.Second
 
 // finish takes an ended exchange off the gate's books and draws the conclusions for the
-// endpoint: what it has earned, its circuit, and whether it wants quiet.
-func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
+// endpoint: what it has earned, its circuit, and whether it wants quiet. From an exchange with
+// a former destination it draws none.
+func (e *Engine) finish(g *gate, j *job, o *outcome) {
 	e.Budget.Adjust(-int64(j.delivery.Size))
 	now := e.Clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ended(g)
+	e.ended(g, j)
 	if j.fresh {
 		g.fresh--
 	}
-	g.tick(now, 1)
+	present := j.ep.Destination == g.ep.Destination
 	verdict := breaker.Neutral
 	if o.unsent == nil && !o.lost {
 		e.metrics.attempts.Observe(o.duration.Seconds())
-		if o.answered() {
-			g.earned = min(g.earned+1, max(1, ep.Concurrency))
-		} else if o.code != kapsel.DialBlocked {
-			g.earned = max(1, g.earned/2)
-		}
-		g.unanswered = !o.answered()
 		verdict = breaker.Judge(o.code, o.status)
-	}
-	switch {
-	case j.probe:
-		e.answerProbe(g, j, verdict)
-	case g.epoch == j.epoch && g.window.Record(verdict, now, ep.Circuit):
-		policy := ep.Circuit
-		e.moveCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
-			return breaker.Trip(c, now, policy), c.State != kapsel.CircuitOpened && c.State != kapsel.CircuitHalfOpen
-		})
-		e.Log.Info("circuit opened", "endpoint_id", ep.ID.String(), "tenant_id", ep.TenantID.String(), "error_code", string(o.code))
-	}
-	if o.status == http.StatusTooManyRequests && !o.retryAfter.IsZero() {
-		until := o.retryAfter
-		if latest := now.Add(maxHold); until.After(latest) {
-			until = latest
+		if present {
+			g.earn(o)
 		}
+	}
+	if present {
+		g.tick(now, 1)
+	}
+	if j.epoch == g.epoch { // also of this destination
+		e.judge(g, verdict, o.code, now)
+	}
+	if present && o.status == http.StatusTooManyRequests {
+		until := breaker.Hold(g.circuit, o.retryAfter, now).HoldUntil
 		if until.Sub(g.circuit.HoldUntil) > time.Second {
-			e.moveCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
-				return breaker.Hold(c, until, now), until.After(c.HoldUntil)
-			})
+			e.moveCircuit(g, func(c kapsel.Circuit) kapsel.Circuit { return breaker.Hold(c, until, now) })
 		}
 	}
 	e.unpark()
@@ -104,75 +87,110 @@ func (e *Engine) finish(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	e.dispatch()
 }
 
-// answerProbe tells the circuit what its probe found. The gate is looked at again when that
-// is written.
-func (e *Engine) answerProbe(g *gate, j *job, v breaker.Verdict) {
-	policy, node := g.ep.Circuit, j.delivery.Node
-	e.background(func() {
-		e.changeCircuit(g, func(c kapsel.Circuit) (kapsel.Circuit, bool) {
-			return breaker.Answer(c, v, e.Clock.Now(), policy), c.Probe == node
-		})
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		g.probing = false
-		now := e.Clock.Now()
-		g.nextDue = now // a probe passes over a backlog: there may be more
-		e.lookAt(g, now)
-	})
+// earn takes into account how an exchange with the present destination ended: each answer
+// earns one more exchange at once, 5xx and 429 halve what was earned, but not below
+// firstEarned, and no answer halves it down to one.
+func (g *gate) earn(o *outcome) {
+	g.unanswered = !o.answered()
+	switch {
+	case o.status == http.StatusTooManyRequests || o.status >= 500 && o.status < 600:
+		if g.earned > firstEarned {
+			g.earned = max(firstEarned, g.earned/2)
+		}
+	case o.answered():
+		g.earned = min(g.earned+1, max(1, g.ep.Concurrency))
+	case o.code != kapsel.DialBlocked:
+		g.earned = max(1, g.earned/2)
+	}
 }
 
-// moveCircuit changes the circuit at once on this node and in the background for all.
-func (e *Engine) moveCircuit(g *gate, change func(kapsel.Circuit) (kapsel.Circuit, bool)) {
-	next, ok := change(g.circuit)
-	if !ok {
+// judge tells the circuit how an exchange ended that counts for it as it is, and moves it where
+// that leads. code is for the log.
+func (e *Engine) judge(g *gate, v breaker.Verdict, code kapsel.Code, now time.Time) {
+	policy, node := g.ep.Circuit, e.node
+	switch {
+	case policy.Disabled:
+	case e.probing(g):
+		finding := g.trial.Record(v, policy)
+		if finding == breaker.Undecided {
+			return
+		}
+		e.moveCircuit(g, func(c kapsel.Circuit) kapsel.Circuit { return breaker.Conclude(c, node, finding, now, policy) })
+		g.nextDue = now // the trial passed over a backlog: there may be more
+		e.lookAt(g, now)
+		e.logCircuit(g, code)
+	case g.circuit.State == kapsel.CircuitClosed && g.window.Record(v, now, policy):
+		e.moveCircuit(g, func(c kapsel.Circuit) kapsel.Circuit { return breaker.Trip(c, now, policy) })
+		e.logCircuit(g, code)
+	}
+}
+
+// logCircuit writes a line about a change of the circuit's state.
+func (e *Engine) logCircuit(g *gate, code kapsel.Code) {
+	e.Log.Info("circuit "+string(g.circuit.State), "endpoint_id", g.id.String(), "tenant_id", g.ep.TenantID.String(), "error_code", string(code))
+}
+
+// moveCircuit changes the endpoint's circuit at once on this node, and in the background for
+// all. A change that leaves a circuit as it is does not apply to it.
+func (e *Engine) moveCircuit(g *gate, change func(kapsel.Circuit) kapsel.Circuit) {
+	if change(g.circuit) == g.circuit {
 		return
 	}
-	if next.State != g.circuit.State {
-		g.epoch++
-		g.window.Reset()
-	}
-	before := g.circuit
-	g.circuit = next
-	e.giveBackReady(g)
-	e.background(func() { e.changeCircuitFrom(g, before, change) })
-}
-
-// changeCircuit changes the circuit that the gate knows, for all nodes.
-func (e *Engine) changeCircuit(g *gate, change func(kapsel.Circuit) (kapsel.Circuit, bool)) {
-	e.mu.Lock()
-	from := g.circuit
-	e.mu.Unlock()
-	e.changeCircuitFrom(g, from, change)
-}
-
-// changeCircuitFrom writes a change of the circuit. When another node changed it first, the
-// change is made to what that node wrote, if it still applies.
-func (e *Engine) changeCircuitFrom(g *gate, c kapsel.Circuit, change func(kapsel.Circuit) (kapsel.Circuit, bool)) {
-	err := e.insist(func(ctx context.Context) error {
-		for {
-			next, ok := change(c)
-			if !ok {
-				return nil
-			}
-			newer, err := e.Store.SaveCircuit(ctx, next)
-			again := kapsel.CodeOf(err) == kapsel.Conflict
-			if again {
-				newer, err = e.readCircuit(ctx, g, next.Version)
-			}
-			if err != nil {
-				return err // c stays what it was: to a circuit not read the change might not apply
-			}
-			if c = newer; !again {
-				return nil
-			}
+	ep := g.ep
+	g.moves = append(g.moves, func(stored kapsel.Circuit) (next kapsel.Circuit, ok bool) {
+		if stored.Destination > ep.Destination {
+			return stored, false // the store knows of a later destination, this node did not
 		}
+		before := ep.CircuitNow(stored)
+		next = change(before)
+		return next, next != before
 	})
-	if err != nil {
-		e.Log.Warn("a circuit's change could not be written", "error", err, "endpoint_id", g.id.String())
+	e.restate(g, e.Clock.Now())
+	if len(g.moves) == 1 {
+		e.background(func() { e.writeCircuit(g) })
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.setCircuit(g, c, e.Clock.Now())
+}
+
+// writeCircuit writes the moves of the gate's circuit one after the other until none is left.
+// When another node has changed the circuit first, a move is made to what that node wrote, if
+// it still applies.
+func (e *Engine) writeCircuit(g *gate) {
+	for more := true; more; {
+		e.mu.Lock()
+		move, c := g.moves[0], g.stored
+		e.mu.Unlock()
+		err := e.insist(func(ctx context.Context) error {
+			for {
+				next, ok := move(c)
+				if !ok {
+					return nil
+				}
+				newer, err := e.Store.SaveCircuit(ctx, next)
+				again := kapsel.CodeOf(err) == kapsel.Conflict
+				if again {
+					newer, err = e.readCircuit(ctx, g, next.Version)
+				}
+				if err != nil {
+					return err // c stays what it was: to a circuit not read the move might not apply
+				}
+				if c = newer; !again {
+					return nil
+				}
+			}
+		})
+		if err != nil {
+			e.Log.Warn("a circuit's change could not be written", "error", err, "endpoint_id", g.id.String())
+		}
+		e.mu.Lock()
+		g.moves = g.moves[1:]
+		more = len(g.moves) > 0
+		if c.Version > g.stored.Version {
+			g.stored = c
+		}
+		e.restate(g, e.Clock.Now())
+		e.dispatch()
+		e.mu.Unlock()
+	}
 }
 
 // readCircuit reads the circuit again after a change of the given version was refused. An older
@@ -182,7 +200,7 @@ func (e *Engine) readCircuit(ctx context.Context, g *gate, version int64) (kapse
 	c, err := e.Store.Circuit(ctx, g.id)
 	if err == nil && c.Version < version {
 		e.mu.Lock()
-		g.circuit.Version = -1 // below every other; see setCircuit
+		g.stored.Version = -1 // below every other; see setCircuit
 		e.mu.Unlock()
 	}
 	return c, err
@@ -191,11 +209,9 @@ func (e *Engine) readCircuit(ctx context.Context, g *gate, version int64) (kapse
 // record writes the attempt and where the delivery goes from it. It insists while the store
 // is in trouble; when the node was declared dead meanwhile, the record is refused and the
 // attempt that was written in its place stands.
-func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
-	now, url := e.Clock.Now(), ep.URL
-	if latest, err := e.Settings.AnyEndpoint(e.cut, ep.ID); err == nil {
-		ep = latest // it may have been changed, or deleted, during the exchange
-	}
+func (e *Engine) record(g *gate, j *job, o *outcome) {
+	now := e.Clock.Now()
+	ep := e.Settings.Latest(j.ep) // it may have been changed, or deleted, during the exchange
 	after, err := j.delivery.After(o.happening(j, ep), now)
 	if err != nil {
 		e.Log.Error("a delivery cannot be moved", "error", err, "delivery_id", j.delivery.ID.String())
@@ -243,8 +259,8 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	if after.Attempts == 1 {
 		e.metrics.firstDelay.Observe(o.started.Sub(j.event.ReceivedAt).Seconds())
 	}
-	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == url { // not a former one
-		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, now) })
+	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.ep.URL { // not a former one
+		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, j.ep.Destination, now) })
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 			e.Log.Warn("an endpoint that is gone could not be disabled", "error", err, "endpoint_id", ep.ID.String())
 		}
@@ -252,20 +268,24 @@ func (e *Engine) record(g *gate, j *job, ep *kapsel.Endpoint, o *outcome) {
 	}
 }
 
-// happening says what an outcome is to the delivery.
+// happening says what an outcome is to the delivery, with the endpoint as it is by now. What a
+// former destination asked for does not bind.
 func (o *outcome) happening(j *job, ep *kapsel.Endpoint) kapsel.Happening {
 	if o.lost {
 		// What panics would be tried again at once for ever: it ends as what kills its process.
 		return kapsel.Lost{Takeover: o.panicked}
 	}
-	return kapsel.Answer{
+	answer := kapsel.Answer{
 		Status: o.status, Code: o.code,
 		Retry:       o.retried(ep),
 		Delay:       ep.Retry.Delay(j.delivery.Counted+1, rand.Float64()),
-		NotBefore:   o.retryAfter,
 		MaxAttempts: ep.Retry.MaxAttempts,
 		Gone:        !ep.DeletedAt.IsZero(),
 	}
+	if ep.Destination == j.ep.Destination {
+		answer.NotBefore, answer.Destination = o.retryAfter, ep.Destination
+	}
+	return answer
 }
 
 // retried reports whether the outcome is one after which the delivery is tried again: no

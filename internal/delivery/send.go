@@ -292,7 +292,7 @@ func (o *outcome) answered() bool { return o.status != 0 }
 
 // exchange makes the one request of an attempt. It never panics: what does inside becomes
 // an outcome that is not known.
-func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
+func (e *Engine) exchange(j *job) (o outcome) {
 	start := time.Now()
 	now := e.Clock.Now()
 	o.started = now
@@ -303,7 +303,7 @@ func (e *Engine) exchange(g *gate, j *job, ep *kapsel.Endpoint) (o outcome) {
 			o.lost, o.panicked, o.code, o.text = true, true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
 		}
 	}()
-	c, err := e.couriers.of(e.cut, ep, now)
+	c, err := e.couriers.of(e.cut, j.ep, now)
 	if err != nil {
 		o.unsent = err
 		return o

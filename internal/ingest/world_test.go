@@ -217,7 +217,7 @@ func (w *world) endpoint(change func(*kapsel.Endpoint)) *kapsel.Endpoint {
 	now := time.Now()
 	ep := &kapsel.Endpoint{
 		ID: kapsel.NewEndpointID(now), TenantID: w.tenant.ID, State: kapsel.EndpointPaused,
-		CreatedAt: now, UpdatedAt: now, EndpointConfig: kapsel.DefaultEndpoint(),
+		CreatedAt: now, UpdatedAt: now, Destination: 1, EndpointConfig: kapsel.DefaultEndpoint(),
 	}
 	ep.Part = kapsel.PartOf(ep.ID)
 	ep.Name, ep.URL = "target", "http://shop.example/hook"

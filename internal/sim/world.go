@@ -152,7 +152,7 @@ func (w *World) NewEndpoint(d *Destination, change func(*kapsel.Endpoint)) *kaps
 	now := time.Now()
 	ep := &kapsel.Endpoint{
 		ID: kapsel.NewEndpointID(now), TenantID: w.Tenant.ID, State: kapsel.EndpointActive,
-		CreatedAt: now, UpdatedAt: now, EndpointConfig: kapsel.DefaultEndpoint(),
+		CreatedAt: now, UpdatedAt: now, Destination: 1, EndpointConfig: kapsel.DefaultEndpoint(),
 	}
 	ep.Part = kapsel.PartOf(ep.ID)
 	ep.Name, ep.URL = d.Host, d.URL()

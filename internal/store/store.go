@@ -128,8 +128,9 @@ type Queue interface {
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
 	// Circuit reads an endpoint's circuit; the zero Circuit with its id where there is no row.
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
-	// DisableGone disables an active or paused endpoint after a 410.
-	DisableGone(ctx context.Context, id kapsel.EndpointID, now time.Time) error
+	// DisableGone disables an active or paused endpoint after a 410 of the destination with this
+	// number. It does nothing when the endpoint has another destination by now.
+	DisableGone(ctx context.Context, id kapsel.EndpointID, destination int, now time.Time) error
 }
 
 // Waiting is an endpoint with pending deliveries. DueAt is the oldest one's.
@@ -198,6 +199,8 @@ type Directory interface {
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
 	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
+	// UpdateEndpoint changes an endpoint as UpdateTenant does a tenant, and completes the change
+	// by Endpoint.Follow.
 	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
 	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error

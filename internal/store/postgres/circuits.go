@@ -12,12 +12,12 @@ import (
 )
 
 // The columns of a circuit c, as scanCircuit reads them.
-const circuitColumns = "c.endpoint_id, c.state, c.changed_at, c.retry_at, c.successes, c.probe, c.hold_until, c.version, c.revision"
+const circuitColumns = "c.endpoint_id, c.destination, c.state, c.changed_at, c.retry_at, c.probe, c.hold_until, c.version, c.revision"
 
 func scanCircuit(r *row) kapsel.Circuit {
 	return kapsel.Circuit{
-		EndpointID: r.id(), State: kapsel.CircuitState(r.text()), ChangedAt: r.time(), RetryAt: r.time(),
-		Successes: r.int4(), Probe: r.id(), HoldUntil: r.time(), Version: r.int8(), Revision: r.int8(),
+		EndpointID: r.id(), Destination: r.int4(), State: kapsel.CircuitState(r.text()), ChangedAt: r.time(), RetryAt: r.time(),
+		Probe: r.id(), HoldUntil: r.time(), Version: r.int8(), Revision: r.int8(),
 	}
 }
 
@@ -31,16 +31,16 @@ func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circu
 		}
 		saved = rules.NextCircuit(c, revision)
 		statement := `
-			UPDATE circuits SET state = $3, changed_at = $4, retry_at = $5, successes = $6, probe = $7, hold_until = $8,
+			UPDATE circuits SET state = $3, changed_at = $4, retry_at = $5, destination = $6, probe = $7, hold_until = $8,
 				version = $9, revision = $10
 			WHERE part = $1 AND endpoint_id = $2 AND version = $9 - 1`
 		if c.Version == 0 {
 			statement = `
-				INSERT INTO circuits (part, endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision)
+				INSERT INTO circuits (part, endpoint_id, state, changed_at, retry_at, destination, probe, hold_until, version, revision)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`
 		}
 		tag, err := tx.Exec(ctx, statement, int16(kapsel.PartOf(c.EndpointID)), id(c.EndpointID), string(saved.State), at(c.ChangedAt),
-			at(c.RetryAt), c.Successes, id(c.Probe), at(c.HoldUntil), saved.Version, saved.Revision)
+			at(c.RetryAt), c.Destination, id(c.Probe), at(c.HoldUntil), saved.Version, saved.Revision)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = rules.CircuitChanged()
 		}
@@ -79,16 +79,16 @@ func freeProbes(ctx context.Context, tx pgx.Tx) error {
 }
 
 // DisableGone disables an endpoint whose destination said 410; see store.Queue.
-func (s *Store) DisableGone(ctx context.Context, endpoint kapsel.EndpointID, now time.Time) error {
-	already := errors.New("the endpoint is disabled already")
+func (s *Store) DisableGone(ctx context.Context, endpoint kapsel.EndpointID, destination int, now time.Time) error {
+	unchanged := errors.New("the endpoint is disabled already, or has another destination")
 	_, err := s.UpdateEndpoint(ctx, kapsel.TenantID{}, endpoint, func(e *kapsel.Endpoint) error {
-		if e.State == kapsel.EndpointDisabled {
-			return already
+		if e.State == kapsel.EndpointDisabled || e.Destination != destination {
+			return unchanged
 		}
 		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
 		return nil
 	})
-	if errors.Is(err, already) {
+	if errors.Is(err, unchanged) {
 		return nil
 	}
 	return err

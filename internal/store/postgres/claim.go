@@ -26,7 +26,7 @@ var claimStatements = map[string]string{
 		) d
 		ORDER BY w.n, d.due_at`,
 	"take": `
-		UPDATE deliveries d SET status = 1, due_at = NULL, node = $4::uuid, token = u.token, claims = d.claims + 1
+		UPDATE deliveries d SET status = 1, due_at = NULL, put_off_by = NULL, node = $4::uuid, token = u.token, claims = d.claims + 1
 		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[]) AS u (part, id, token)
 		WHERE d.part = u.part AND d.id = u.id`,
 	"read events": `
@@ -34,7 +34,7 @@ var claimStatements = map[string]string{
 		FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 		JOIN events e ON e.part = u.part AND e.id = u.id`,
 	"give back": `
-		UPDATE deliveries d SET status = 0, due_at = u.due_at, node = NULL, token = NULL
+		UPDATE deliveries d SET status = 0, due_at = u.due_at, put_off_by = NULL, node = NULL, token = NULL
 		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS u (part, id, token, due_at)
 		WHERE d.part = u.part AND d.id = u.id AND d.token = u.token`,
 }

@@ -41,17 +41,17 @@ var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
 			UPDATE deliveries d
-			SET status = u.status, due_at = u.due_at, node = NULL, token = NULL, attempts = u.attempts,
-				counted = u.counted, takeovers = u.takeovers, last_status_code = u.last_status_code,
+			SET status = u.status, due_at = u.due_at, put_off_by = nullif(u.put_off_by, 0), node = NULL, token = NULL,
+				attempts = u.attempts, counted = u.counted, takeovers = u.takeovers, last_status_code = u.last_status_code,
 				last_error_code = u.last_error_code, finished_at = u.finished_at
 			FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::integer[],
 				$7::integer[], $8::integer[], $9::integer[], $10::text[], $11::timestamptz[],
 				$12::integer[], $13::timestamptz[], $14::bigint[], $15::integer[], $16::text[], $17::bytea[],
-				$18::bytea[], $19::bytea[], $20::bytea[])
+				$18::bytea[], $19::bytea[], $20::bytea[], $21::integer[])
 				WITH ORDINALITY AS u (part, id, token, status, due_at, attempts,
 				counted, takeovers, last_status_code, last_error_code, finished_at,
 				number, started_at, duration, status_code, error_code, error,
-				request_headers, response_headers, response_body, n)
+				request_headers, response_headers, response_body, put_off_by, n)
 			WHERE d.part = u.part AND d.id = u.id AND d.token = u.token
 			RETURNING u.part, u.token, d.id, d.event_id, d.endpoint_id, d.tenant_id, u.number, u.started_at, u.duration,
 				u.status_code, u.error_code, u.error, u.request_headers, u.response_headers, u.response_body, u.n
@@ -61,8 +61,8 @@ var completeStatements = map[string]string{
 			SELECT part, token, id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 				status_code, error_code, error, request_headers, response_headers, response_body FROM done
 		), whole AS (
-			SELECT count(*) AS n, CASE count(*) WHEN $21::bigint THEN $22::smallint ELSE -1 END AS slot FROM done
-		), ` + countEnds(23, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
+			SELECT count(*) AS n, CASE count(*) WHEN $22::bigint THEN $23::smallint ELSE -1 END AS slot FROM done
+		), ` + countEnds(24, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
 	"recorded": `
 		SELECT u.n, a.started_at, a.duration, a.status_code, a.error_code
@@ -84,7 +84,7 @@ func newCompleter(slot int) *completer {
 		attempts: newTable(int2Type, uuidType, uuidType, int2Type, timeType, int4Type,
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
-			bytesType, bytesType, bytesType),
+			bytesType, bytesType, bytesType, int4Type),
 		recorded: newTable(int2Type, uuidType),
 	}
 }
@@ -162,4 +162,5 @@ func (w *completer) add(in *store.Completion) {
 	t.header(a.RequestHeaders)
 	t.header(a.ResponseHeaders)
 	t.bytes(a.ResponseBody)
+	t.int4(d.PutOffBy)
 }

@@ -322,7 +322,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision"
+const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan"
 
 func scanEndpoint(r *row) kapsel.Endpoint {
 	e := kapsel.Endpoint{
@@ -330,6 +330,7 @@ func scanEndpoint(r *row) kapsel.Endpoint {
 	}
 	scanJSON(r, &e.EndpointConfig)
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = r.time(), r.time(), r.time(), r.int8()
+	e.Destination, e.Replan = r.int4(), r.int8()
 	return e
 }
 
@@ -366,9 +367,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 			return err
 		}
 		return created(tx.Exec(ctx, `
-			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
-			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision))
+			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING`,
+			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination))
 	})
 }
 
@@ -399,6 +400,8 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if e, err = endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
 			return err
 		}
+		from := e
+		from.Retry.Schedule = slices.Clone(e.Retry.Schedule)
 		if err := change(&e); err != nil {
 			return callerError{err}
 		}
@@ -409,8 +412,11 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if e.Revision, err = nextRevision(ctx, tx); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, revision = $6 WHERE id = $1",
-			id(endpointID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, e.Revision)
+		e.Follow(&from)
+		_, err = tx.Exec(ctx, `
+			UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, revision = $6,
+				destination = $7, replan = $8 WHERE id = $1`,
+			id(endpointID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, e.Revision, e.Destination, e.Replan)
 		return err
 	})
 	if err != nil {

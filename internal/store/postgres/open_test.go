@@ -65,8 +65,8 @@ func TestOpen_TenNodesOnAnEmptyDatabase(t *testing.T) {
 	if n := count(t, url, "SELECT version FROM schema_info"); n != newest {
 		t.Errorf("the schema has version %d, and its newest migration is %d", n, newest)
 	}
-	if n := count(t, url, "SELECT count(*) FROM schema_migrations WHERE version_id = 1"); n != 1 {
-		t.Errorf("the first migration ran %d times", n)
+	if n := count(t, url, "SELECT count(*) FROM schema_migrations WHERE version_id > 0"); n != newest {
+		t.Errorf("%d migrations ran, want %d, each once", n, newest)
 	}
 }
 

@@ -10,14 +10,14 @@ import (
 )
 
 // The columns of a delivery d, as scanDelivery reads them.
-const deliveryColumns = `d.id, d.event_id, d.endpoint_id, d.tenant_id, d.status, d.due_at, d.node, d.token,
+const deliveryColumns = `d.id, d.event_id, d.endpoint_id, d.tenant_id, d.status, d.due_at, d.put_off_by, d.node, d.token,
 	d.claims, d.attempts, d.counted, d.takeovers, d.last_status_code, d.last_error_code,
 	d.replay_of, d.replayed_as, d.size, d.created_at, d.finished_at`
 
 func scanDelivery(r *row) kapsel.Delivery {
 	return kapsel.Delivery{
 		ID: r.id(), EventID: r.id(), EndpointID: r.id(), TenantID: r.id(),
-		Status: kapsel.DeliveryStatus(r.int2()), DueAt: r.time(), Node: r.id(), Token: r.id(),
+		Status: kapsel.DeliveryStatus(r.int2()), DueAt: r.time(), PutOffBy: r.int4(), Node: r.id(), Token: r.id(),
 		Claims: r.int4(), Attempts: r.int4(), Counted: r.int4(), Takeovers: r.int4(),
 		LastStatusCode: r.int4(), LastErrorCode: kapsel.Code(r.text()),
 		ReplayOf: r.id(), ReplayedAs: r.id(), Size: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
@@ -28,10 +28,10 @@ func scanDelivery(r *row) kapsel.Delivery {
 func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 	batch.Queue(`
 		UPDATE deliveries SET status = $3, due_at = $4, node = $5, token = $6, claims = $7, attempts = $8, counted = $9,
-			takeovers = $10, last_status_code = $11, last_error_code = $12, finished_at = $13
+			takeovers = $10, last_status_code = $11, last_error_code = $12, finished_at = $13, put_off_by = nullif($14, 0)
 		WHERE part = $1 AND id = $2`,
 		part(d.ID), id(d.ID), int16(d.Status), at(d.DueAt), id(d.Node), id(d.Token), d.Claims, d.Attempts, d.Counted,
-		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt))
+		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt), d.PutOffBy)
 }
 
 // The columns of an event e, as scanEvent reads them: all, or without what is long.

@@ -9,12 +9,12 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-const circuitColumns = `endpoint_id, state, changed_at, retry_at, successes, probe, hold_until, version, revision`
+const circuitColumns = `endpoint_id, destination, state, changed_at, retry_at, probe, hold_until, version, revision`
 
 func scanCircuit(s *stmt) kapsel.Circuit {
 	return kapsel.Circuit{
-		EndpointID: s.colID(), State: kapsel.CircuitState(s.colText()), ChangedAt: s.colTime(), RetryAt: s.colTime(),
-		Successes: int(s.colInt()), Probe: s.colID(), HoldUntil: s.colTime(), Version: s.colInt(), Revision: s.colInt(),
+		EndpointID: s.colID(), Destination: int(s.colInt()), State: kapsel.CircuitState(s.colText()), ChangedAt: s.colTime(), RetryAt: s.colTime(),
+		Probe: s.colID(), HoldUntil: s.colTime(), Version: s.colInt(), Revision: s.colInt(),
 	}
 }
 
@@ -35,8 +35,8 @@ func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved ka
 			return err
 		}
 		saved = rules.NextCircuit(circuit, revision)
-		return c.exec(`INSERT OR REPLACE INTO circuits (`+circuitColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			saved.EndpointID, string(saved.State), saved.ChangedAt, saved.RetryAt, saved.Successes,
+		return c.exec(`INSERT OR REPLACE INTO circuits (`+circuitColumns+`, successes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			saved.EndpointID, saved.Destination, string(saved.State), saved.ChangedAt, saved.RetryAt,
 			saved.Probe, saved.HoldUntil, saved.Version, saved.Revision)
 	})
 	if err != nil {
@@ -72,17 +72,18 @@ func freeProbes(c *conn) error {
 }
 
 // DisableGone implements store.Queue.
-func (s *Store) DisableGone(_ context.Context, id kapsel.EndpointID, now time.Time) error {
+func (s *Store) DisableGone(_ context.Context, id kapsel.EndpointID, destination int, now time.Time) error {
 	return s.writer.hotly(func(c *conn) error {
 		e, err := liveEndpoint(c, kapsel.TenantID{}, id)
 		if err != nil {
 			return err
 		}
-		if e.State == kapsel.EndpointDisabled {
+		if e.State == kapsel.EndpointDisabled || e.Destination != destination {
 			return nil
 		}
+		from := e
 		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
-		return saveEndpoint(c, &e)
+		return saveEndpoint(c, &e, &from)
 	})
 }
 

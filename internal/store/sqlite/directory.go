@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -354,7 +355,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision`
+const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan`
 
 func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 	e = kapsel.Endpoint{
@@ -365,6 +366,7 @@ func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 		return e, fmt.Errorf("read the endpoint's configuration: %w", err)
 	}
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = s.colTime(), s.colTime(), s.colTime(), s.colInt()
+	e.Destination, e.Replan = int(s.colInt()), s.colInt()
 	return e, nil
 }
 
@@ -377,8 +379,9 @@ func liveEndpoint(c *conn, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel
 	return e, err
 }
 
-// saveEndpoint writes an endpoint, new or not, under the next revision.
-func saveEndpoint(c *conn, e *kapsel.Endpoint) (err error) {
+// saveEndpoint writes an endpoint under the next revision; from is what it was before, nil for
+// a new one.
+func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 	config, err := json.Marshal(e.EndpointConfig)
 	if err != nil {
 		return fmt.Errorf("write the endpoint's configuration: %w", err)
@@ -386,9 +389,12 @@ func saveEndpoint(c *conn, e *kapsel.Endpoint) (err error) {
 	if e.Revision, err = nextRevision(c); err != nil {
 		return err
 	}
-	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	if from != nil {
+		e.Follow(from)
+	}
+	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.ID, e.TenantID, int(e.Part), string(e.State), e.DisabledReason, config,
-		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision)
+		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan)
 }
 
 // endpointsOf counts a tenant's endpoints that are not deleted.
@@ -416,7 +422,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 				return err
 			}
 		}
-		return saveEndpoint(c, &e)
+		return saveEndpoint(c, &e, nil)
 	})
 }
 
@@ -435,10 +441,12 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if e, err = liveEndpoint(c, tenant, id); err != nil {
 			return err
 		}
+		from := e
+		from.Retry.Schedule = slices.Clone(e.Retry.Schedule)
 		if err := change(&e); err != nil {
 			return err
 		}
-		return saveEndpoint(c, &e)
+		return saveEndpoint(c, &e, &from)
 	})
 	if err != nil {
 		return kapsel.Endpoint{}, err

@@ -143,7 +143,7 @@ func (call *completeCall) write(c *conn) error {
 func (s *Store) GiveBack(_ context.Context, held []kapsel.Delivery) error {
 	return s.writer.hotly(func(c *conn) error {
 		for _, d := range held {
-			err := c.stmt(`UPDATE deliveries SET status = 0, due_at = ?, node = NULL, token = NULL
+			err := c.stmt(`UPDATE deliveries SET status = 0, due_at = ?, put_off_by = NULL, node = NULL, token = NULL
 				WHERE id = ? AND status = 1 AND token = ?`).at(d.DueAt).id(d.ID).id(d.Token).exec()
 			if err != nil {
 				return err

@@ -12,14 +12,14 @@ import (
 // at binds microseconds since the epoch, also for the zero time.
 func (s *stmt) at(t time.Time) *stmt { return s.int(t.UnixMicro()) }
 
-const deliveryColumns = `id, event_id, endpoint_id, tenant_id, status, due_at, node, token,
+const deliveryColumns = `id, event_id, endpoint_id, tenant_id, status, due_at, put_off_by, node, token,
 	claims, attempts, counted, takeovers, last_status_code, last_error_code,
 	replay_of, replayed_as, size, created_at, finished_at`
 
 func scanDelivery(s *stmt) kapsel.Delivery {
 	return kapsel.Delivery{
 		ID: s.colID(), EventID: s.colID(), EndpointID: s.colID(), TenantID: s.colID(),
-		Status: kapsel.DeliveryStatus(s.colInt()), DueAt: s.colTime(), Node: s.colID(), Token: s.colID(),
+		Status: kapsel.DeliveryStatus(s.colInt()), DueAt: s.colTime(), PutOffBy: int(s.colInt()), Node: s.colID(), Token: s.colID(),
 		Claims: int(s.colInt()), Attempts: int(s.colInt()), Counted: int(s.colInt()), Takeovers: int(s.colInt()),
 		LastStatusCode: int(s.colInt()), LastErrorCode: kapsel.Code(s.colText()),
 		ReplayOf: s.colID(), ReplayedAs: s.colID(), Size: int(s.colInt()),
@@ -45,7 +45,7 @@ func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, er
 // insertDelivery writes a new delivery.
 func (c *conn) insertDelivery(d *kapsel.Delivery) error {
 	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 	s.id(d.ID).id(d.EventID).id(d.EndpointID).id(d.TenantID).int(int64(d.Status))
 	s.due(d).id(d.Node).id(d.Token)
 	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
@@ -57,7 +57,7 @@ func (c *conn) insertDelivery(d *kapsel.Delivery) error {
 // moveDelivery writes what happened to a delivery at a time, with no attempt, unless it is no
 // longer in the state and under the token that it was in. It reports whether it still was.
 func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery, now time.Time) (bool, error) {
-	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?, claims = ?, finished_at = ?
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?, claims = ?, finished_at = ?
 		WHERE id = ? AND status = ? AND token IS ?`)
 	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token).int(int64(d.Claims)).time(d.FinishedAt)
 	s.id(d.ID).int(int64(was)).id(token)
@@ -82,7 +82,7 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 			return false, err
 		}
 	}
-	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, node = ?, token = ?,
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?,
 			claims = ?, attempts = ?, counted = ?, takeovers = ?,
 			last_status_code = ?, last_error_code = ?, last_attempt = ?, finished_at = ?
 		WHERE id = ? AND status = 1 AND token = ?`)
@@ -106,12 +106,16 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 	return true, nil
 }
 
-// due binds when a pending delivery is due; NULL in other states.
+// due binds when a pending delivery is due and who put it off, NULL for nobody; both are NULL
+// in other states.
 func (s *stmt) due(d *kapsel.Delivery) *stmt {
-	if d.Status == kapsel.Pending {
-		return s.at(d.DueAt)
+	if d.Status != kapsel.Pending {
+		return s.null().null()
 	}
-	return s.null()
+	if s.at(d.DueAt); d.PutOffBy == 0 {
+		return s.null()
+	}
+	return s.int(int64(d.PutOffBy))
 }
 
 const (

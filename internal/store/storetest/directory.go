@@ -202,7 +202,35 @@ var directing = []promise{
 		w.same("endpoint", got, endpoint)
 		want := w.endpoint
 		want.State, want.EndpointConfig, want.UpdatedAt, want.Revision = kapsel.EndpointPaused, config, w.now, got.Revision
+		want.Follow(&w.endpoint)
 		w.same("changed", want, got)
+	}},
+
+	{"another destination is numbered and marked, also in the settings; another query is not", func(w *world) {
+		change := func(url string) kapsel.Endpoint {
+			w.t.Helper()
+			changed, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, func(e *kapsel.Endpoint) error { e.URL = url; return nil })
+			w.must(err)
+			got, err := w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
+			w.must(err)
+			w.same("stored", changed, got)
+			for _, e := range w.settings(0).Endpoints {
+				if e.ID == got.ID {
+					w.same("in the settings", got, e)
+				}
+			}
+			return got
+		}
+		first := w.endpoint.URL
+		same := change(first + "?with=query")
+		w.same("destination with another query", 1, same.Destination)
+		w.same("mark with another query", int64(0), same.Replan)
+		second := change("https://other.example/hook")
+		w.same("second destination", 2, second.Destination)
+		w.same("its mark", second.Revision, second.Replan)
+		back := change(first)
+		w.same("the first destination again", 3, back.Destination)
+		w.same("its mark", back.Revision, back.Replan)
 	}},
 
 	{"an error of the change comes back as it is, and nothing changes", func(w *world) {
@@ -461,7 +489,7 @@ var settling = []promise{
 				_, err := w.store.UpdateEndpoint(w.ctx, t.ID, e.ID, func(e *kapsel.Endpoint) error { e.Name = "m"; return nil })
 				return err
 			}, endpoints},
-			{"DisableGone", func() error { return w.store.DisableGone(w.ctx, gone.ID, w.now) }, endpoints},
+			{"DisableGone", func() error { return w.store.DisableGone(w.ctx, gone.ID, gone.Destination, w.now) }, endpoints},
 			{"DeleteEndpoint", func() error { return w.store.DeleteEndpoint(w.ctx, t.ID, e.ID, w.now) }, endpoints},
 			{"SaveCircuit", func() (err error) {
 				c, err = w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: w.endpoint.ID, State: kapsel.CircuitOpened, ChangedAt: w.now, RetryAt: w.now})
@@ -585,7 +613,7 @@ var settling = []promise{
 			w.must(err)
 			w.same("read", c, got)
 			w.same("in the settings", []kapsel.Circuit{c}, w.settings(0).Circuits)
-			c.State, c.RetryAt, c.Successes, c.Probe, c.HoldUntil = kapsel.CircuitHalfOpen, time.Time{}, int(version), w.node, time.Time{}
+			c.State, c.RetryAt, c.Destination, c.Probe, c.HoldUntil = kapsel.CircuitHalfOpen, time.Time{}, int(version), w.node, time.Time{}
 		}
 	}},
 
@@ -618,7 +646,7 @@ var settling = []promise{
 			var won atomic.Int64
 			w.together(8, func(i int) error {
 				mine := c
-				mine.Successes = i
+				mine.Destination = i
 				_, err := w.store.SaveCircuit(w.ctx, mine)
 				if kapsel.CodeOf(err) == kapsel.Conflict {
 					return nil
@@ -650,7 +678,7 @@ var settling = []promise{
 			e.State, e.DisabledReason = tt.state, tt.reason
 			w.must(w.store.CreateEndpoint(w.ctx, e, 0))
 			w.pass(time.Second)
-			if err := w.store.DisableGone(w.ctx, e.ID, w.now); kapsel.CodeOf(err) == kapsel.DatabaseUnavailable {
+			if err := w.store.DisableGone(w.ctx, e.ID, e.Destination, w.now); kapsel.CodeOf(err) == kapsel.DatabaseUnavailable {
 				w.t.Error(err)
 			}
 			got, err := w.store.Endpoint(w.ctx, w.tenant.ID, e.ID)
@@ -659,6 +687,19 @@ var settling = []promise{
 				w.t.Errorf("%s (%s) became %s (%s), updated at %v", tt.state, tt.reason, got.State, got.DisabledReason, got.UpdatedAt)
 			}
 		}
+	}},
+
+	{"a 410 of a former destination disables nothing", func(w *world) {
+		_, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, func(e *kapsel.Endpoint) error { e.URL = "https://other.example/"; return nil })
+		w.must(err)
+		w.must(w.store.DisableGone(w.ctx, w.endpoint.ID, 1, w.now))
+		e, err := w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
+		w.must(err)
+		w.same("state", kapsel.EndpointActive, e.State)
+		w.must(w.store.DisableGone(w.ctx, w.endpoint.ID, 2, w.now))
+		e, err = w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
+		w.must(err)
+		w.same("state after the present one's", kapsel.EndpointDisabled, e.State)
 	}},
 }
 

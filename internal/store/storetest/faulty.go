@@ -130,8 +130,8 @@ func (f *faulty) Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circ
 	return try(f, "Circuit", func() (kapsel.Circuit, error) { return f.Store.Circuit(ctx, id) })
 }
 
-func (f *faulty) DisableGone(ctx context.Context, id kapsel.EndpointID, now time.Time) error {
-	return f.try("DisableGone", func() error { return f.Store.DisableGone(ctx, id, now) })
+func (f *faulty) DisableGone(ctx context.Context, id kapsel.EndpointID, destination int, now time.Time) error {
+	return f.try("DisableGone", func() error { return f.Store.DisableGone(ctx, id, destination, now) })
 }
 
 func (f *faulty) Settings(ctx context.Context, since int64) (store.Settings, error) {

@@ -349,7 +349,7 @@ var nodes = []promise{
 	{"a dead node's probe is free again, and its late answer a Conflict", func(w *world) {
 		dead, live := w.deadAndLive()
 		probing := w.newEndpoint(w.tenant)
-		c := kapsel.Circuit{EndpointID: w.endpoint.ID, State: kapsel.CircuitHalfOpen, ChangedAt: w.now, Successes: 2, Probe: dead}
+		c := kapsel.Circuit{EndpointID: w.endpoint.ID, State: kapsel.CircuitHalfOpen, ChangedAt: w.now, Destination: 2, Probe: dead}
 		held, err := w.store.SaveCircuit(w.ctx, c)
 		w.must(err)
 		c.EndpointID, c.Probe = probing.ID, live

@@ -124,7 +124,7 @@ func (w *world) newEndpoint(t kapsel.Tenant) kapsel.Endpoint {
 func (w *world) endpointOf(t kapsel.Tenant) kapsel.Endpoint {
 	e := kapsel.Endpoint{
 		ID: kapsel.NewEndpointID(w.now), TenantID: t.ID, State: kapsel.EndpointActive,
-		CreatedAt: w.now, UpdatedAt: w.now, EndpointConfig: kapsel.DefaultEndpoint(),
+		CreatedAt: w.now, UpdatedAt: w.now, Destination: 1, EndpointConfig: kapsel.DefaultEndpoint(),
 	}
 	e.Name, e.URL = "orders", "https://destination.example/hook"
 	e.Part = kapsel.PartOf(e.ID)

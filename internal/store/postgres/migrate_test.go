@@ -1,0 +1,124 @@
+package postgres
+
+import (
+	"encoding/json"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// oldDatabase makes a database of a former schema, as its owner, who is no superuser.
+func oldDatabase(t *testing.T, version int64) (url string, conn *pgx.Conn) {
+	t.Helper()
+	url = pgtest.New(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(t.Context()) })
+	if err := createSchemaInfo(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	db := stdlib.OpenDB(*conn.Config())
+	defer db.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithTableName("schema_migrations"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"UPDATE schema_info SET version = 1, readable_by = 1", "SELECT set_config('kapsel.tenant', '*', false)"} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return url, conn
+}
+
+// TestMigrate_Destinations: endpoints, circuits and deliveries of the first schema belong to
+// their first destination, and exactly the former default of the circuit's ratio is replaced.
+func TestMigrate_Destinations(t *testing.T) {
+	url, conn := oldDatabase(t, 1)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	now := time.Date(2026, 3, 4, 5, 6, 7, 8000, time.UTC)
+	tenant := kapsel.NewTenantID(now)
+	exec("UPDATE settings_counter SET value = 1")
+	exec("INSERT INTO tenants (id, name, plan, limits, created_at, updated_at, revision) VALUES ($1, 'acme', 'unlimited', '{}', $2, $2, 1)", [16]byte(tenant), now)
+	ratios := map[kapsel.EndpointID][2]float64{} // before and after
+	config := kapsel.DefaultEndpoint()
+	config.Name, config.Description = "Käufe", `not a "circuit":{"failures":5,"ratio":0.5}`
+	for _, ratio := range [][2]float64{{0.5, 0.8}, {0.8, 0.8}, {0.51, 0.51}, {0.05, 0.05}, {1, 1}} {
+		id := kapsel.NewEndpointID(now)
+		config.Circuit.Ratio = ratio[0]
+		text, err := json.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ratios[id] = ratio
+		exec(`INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision)
+			VALUES ($1, $2, $3, 'active', '', $4, $5, $5, 1)`, [16]byte(id), [16]byte(tenant), int16(kapsel.PartOf(id)), string(text), now)
+		exec(`INSERT INTO circuits (part, endpoint_id, state, retry_at, successes, version, revision) VALUES ($1, $2, 'open', $3, 2, 1, 1)`,
+			int16(kapsel.PartOf(id)), [16]byte(id), now)
+		exec(`INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted, takeovers,
+				last_status_code, last_error_code, size, created_at)
+			VALUES ($1, $2, $2, $2, $3, 0, $4, 1, 1, 1, 0, 503, 'E2004', 0, $4)`,
+			int16(kapsel.DeliveryID(id).Part()), [16]byte(id), [16]byte(tenant), now)
+	}
+
+	s, err := Open(t.Context(), url, Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	settings, err := s.Settings(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(settings.Endpoints) != len(ratios) {
+		t.Fatalf("%d endpoints, want %d", len(settings.Endpoints), len(ratios))
+	}
+	for _, e := range settings.Endpoints {
+		want := config
+		want.Circuit.Ratio = ratios[e.ID][1]
+		if e.Circuit != want.Circuit || e.Description != want.Description || e.Name != want.Name || e.Retry.Base != time.Second {
+			t.Errorf("with the ratio %v it is %+v", ratios[e.ID][0], e.EndpointConfig)
+		}
+		if e.Destination != 1 || e.Replan != 0 {
+			t.Errorf("destination %d, mark %d", e.Destination, e.Replan)
+		}
+		if changed := ratios[e.ID][0] != ratios[e.ID][1]; changed != (e.Revision > 1) {
+			t.Errorf("with the ratio %v its revision is %d", ratios[e.ID][0], e.Revision)
+		}
+		c, err := s.Circuit(t.Context(), e.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c = e.CircuitNow(c); c.State != kapsel.CircuitOpened {
+			t.Errorf("its circuit is %+v, want it open as before", c)
+		}
+		d, err := s.Delivery(t.Context(), tenant, kapsel.DeliveryID(e.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.PutOffBy != 0 {
+			t.Errorf("a waiting delivery is put off by %d", d.PutOffBy)
+		}
+	}
+}

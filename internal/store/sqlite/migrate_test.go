@@ -1,0 +1,114 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// oldDatabase makes a database of a former schema and runs statements on it.
+func oldDatabase(t *testing.T, version int64, statements ...[]any) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "kapsel.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := schemaOf(path); err != nil { // sets what must be set first
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range statements {
+		if _, err := db.Exec(s[0].(string), s[1:]...); err != nil {
+			t.Fatalf("%s: %v", s[0], err)
+		}
+	}
+	return path
+}
+
+// TestMigrate_Destinations: endpoints, circuits and deliveries of the first schema belong to
+// their first destination, and exactly the former default of the circuit's ratio is replaced.
+func TestMigrate_Destinations(t *testing.T) {
+	ratios := map[kapsel.EndpointID][2]float64{} // before and after
+	statements := [][]any{{`UPDATE counters SET value = 1 WHERE name = 'settings'`}}
+	config := kapsel.DefaultEndpoint()
+	config.Name, config.Description = "Käufe", `not a "circuit":{"failures":5,"ratio":0.5}`
+	for _, ratio := range [][2]float64{{0.5, 0.8}, {0.8, 0.8}, {0.51, 0.51}, {0.05, 0.05}, {1, 1}} {
+		id := kapsel.NewEndpointID(testTime)
+		config.Circuit.Ratio = ratio[0]
+		text, err := json.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ratios[id] = ratio
+		statements = append(statements, []any{
+			`INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision) VALUES (?, ?, 0, 'active', '', ?, 1, 1, 1)`,
+			id[:], testTenant[:], text,
+		}, []any{
+			`INSERT INTO circuits (endpoint_id, state, retry_at, successes, version, revision) VALUES (?, 'open', 1, 2, 1, 1)`, id[:],
+		}, []any{
+			`INSERT INTO deliveries (id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted, takeovers, last_status_code, last_error_code, size, created_at)
+			VALUES (?, ?, ?, ?, 0, 5, 1, 1, 1, 0, 503, 'E2004', 0, 1)`, id[:], id[:], id[:], testTenant[:],
+		})
+	}
+	s := openAt(t, oldDatabase(t, 1, statements...))
+	ctx := context.Background()
+	settings, err := s.Settings(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(settings.Endpoints) != len(ratios) {
+		t.Fatalf("%d endpoints, want %d", len(settings.Endpoints), len(ratios))
+	}
+	for _, e := range settings.Endpoints {
+		want := config
+		want.Circuit.Ratio = ratios[e.ID][1]
+		if e.Circuit != want.Circuit || e.Description != want.Description || e.Name != want.Name || e.Retry.Base != time.Second {
+			t.Errorf("with the ratio %v it is %+v", ratios[e.ID][0], e.EndpointConfig)
+		}
+		if e.Destination != 1 || e.Replan != 0 {
+			t.Errorf("destination %d, mark %d", e.Destination, e.Replan)
+		}
+		if changed := ratios[e.ID][0] != ratios[e.ID][1]; changed != (e.Revision > 1) {
+			t.Errorf("with the ratio %v its revision is %d", ratios[e.ID][0], e.Revision)
+		}
+		c, err := s.Circuit(ctx, e.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c = e.CircuitNow(c); c.State != kapsel.CircuitOpened {
+			t.Errorf("its circuit is %+v, want it open as before", c)
+		}
+		d, err := s.Delivery(ctx, testTenant, kapsel.DeliveryID(e.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.PutOffBy != 0 {
+			t.Errorf("a waiting delivery is put off by %d", d.PutOffBy)
+		}
+	}
+}
