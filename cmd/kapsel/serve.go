@@ -60,24 +60,25 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 // server is a running process: what run and stop need of it.
 type server struct {
 	*serveSettings
-	log      *slog.Logger
-	console  io.Writer // for what --dev prints
-	db       store.Store
-	clock    *store.Clock
-	settings *store.Cache
-	engine   *delivery.Engine
-	ingest   *ingest.Handler
-	health   *telemetry.Health
-	janitor  *store.Janitor
-	replayer *store.Replayer
-	feed     *store.Feed
-	public   *http.Server
-	metrics  *http.Server
-	trace    func(context.Context) error
-	ln, mln  net.Listener
-	cert     *certificate // nil: plain HTTP
-	hangups  <-chan os.Signal
-	greeting func() // what --dev prints once it serves
+	log       *slog.Logger
+	console   io.Writer // for what --dev prints
+	db        store.Store
+	clock     *store.Clock
+	settings  *store.Cache
+	engine    *delivery.Engine
+	ingest    *ingest.Handler
+	health    *telemetry.Health
+	janitor   *store.Janitor
+	replayer  *store.Replayer
+	replanner *store.Replanner
+	feed      *store.Feed
+	public    *http.Server
+	metrics   *http.Server
+	trace     func(context.Context) error
+	ln, mln   net.Listener
+	cert      *certificate // nil: plain HTTP
+	hangups   <-chan os.Signal
+	greeting  func() // what --dev prints once it serves
 
 	background sync.WaitGroup // what uses the store beside requests and the engine
 }
@@ -142,6 +143,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.settings = store.NewCache(s.db)
 	s.feed = store.NewFeed(s.db, s.clock, s.log)
 	s.settings.OnChange(s.feed.Changed)
+	duties := kapsel.NewNodeID(s.clock.Now()) // who holds the lease of a duty
+	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
+	s.settings.OnChange(s.replanner.Changed)
 	vault := secret.NewVault(keyring)
 	bodies := budget.New(c.bodyMemory)
 	guard := c.guard(s.addresses())
@@ -170,11 +174,11 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	s.ingest = ingest.New(in)
 	s.janitor = &store.Janitor{
-		Store: s.db, Settings: s.settings, Clock: s.clock, Node: kapsel.NewNodeID(s.clock.Now()), Every: time.Minute, Log: s.log,
+		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: time.Minute, Log: s.log,
 	}
 	replaying := make(chan struct{}, 1)
 	s.replayer = &store.Replayer{
-		Store: s.db, Clock: s.clock, Node: s.janitor.Node, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
+		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
 	s.health = telemetry.NewHealth(s.log)
 	s.health.Add("store", s.db.Ping)
@@ -251,6 +255,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.feed.Run(work) })
 	s.background.Go(func() { s.replayer.Run(taking) })
 	s.background.Go(func() { s.reload(work) })
+	s.background.Go(func() { s.replanner.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	failed := make(chan error, 2)

@@ -258,6 +258,8 @@ func (w *World) TryStart() (*Process, error) {
 		return nil, err
 	}
 	p.Settings = store.NewCache(db)
+	replanner := store.NewReplanner(db, p.Clock, kapsel.NewNodeID(p.Clock.Now()), w.log(p.Name, &p.level))
+	p.Settings.OnChange(replanner.Changed)
 	p.Uplink = w.Net.Uplink(p.Name)
 	var out http.RoundTripper = p.Uplink
 	if w.Transport != nil {
@@ -285,6 +287,7 @@ func (w *World) TryStart() (*Process, error) {
 	p.engine.Go(func() { p.Engine.Run(run, w.Grace) })
 	p.rest.Go(func() { p.Settings.Run(rest, log) })
 	p.rest.Go(func() { p.Clock.Run(rest) })
+	p.rest.Go(func() { replanner.Run(rest) })
 	w.Cleanup(p.Stop)
 	return p, nil
 }

@@ -36,18 +36,11 @@ func inBubble(t *testing.T, dead int, test func(w *replays)) {
 		w := &replays{T: t, store: s, node: kapsel.NewNodeID(now)}
 		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), Name: "acme", Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
 		w.must(s.CreateTenant(t.Context(), tenant))
-		w.endpoint = kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: tenant.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+		w.endpoint = kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: tenant.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now, Destination: 1}
 		w.endpoint.Part = kapsel.PartOf(w.endpoint.ID)
 		w.must(s.CreateEndpoint(t.Context(), w.endpoint, 0))
 		w.must(s.Join(t.Context(), w.node, now, 24*time.Hour))
-		for range dead {
-			e := kapsel.Event{ID: kapsel.NewEventID(now, w.endpoint.Part), TenantID: tenant.ID, EndpointID: w.endpoint.ID, ReceivedAt: now}
-			d := kapsel.Delivery{
-				ID: kapsel.NewDeliveryID(now, w.endpoint.Part), EventID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, DueAt: now, CreatedAt: now,
-			}
-			_, err := s.Accept(t.Context(), store.Acceptance{Event: e, Delivery: d, Window: time.Hour})
-			w.must(err)
-		}
+		w.accept(dead)
 		w.answer(kapsel.Answer{Code: kapsel.ConnectionRefused, Retry: true, MaxAttempts: 1})
 		test(w)
 	})

@@ -30,6 +30,7 @@ type Store interface {
 	Archive
 	Stream
 	Replays
+	Replans
 	Counters
 	Answers
 	Housekeeping
@@ -343,6 +344,27 @@ type Replays interface {
 	// made has ended, and its counts stay as they are then. One that is not running is left
 	// as it is, with no error.
 	StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error)
+}
+
+// Replans reschedules what waits for an endpoint after its retry policy or its destination has
+// changed. UpdateEndpoint leaves the mark for it, Endpoint.Replan, in its own transaction.
+type Replans interface {
+	// Replanning lists up to limit endpoints that are marked and not deleted.
+	Replanning(ctx context.Context, limit int) ([]kapsel.Endpoint, error)
+	// Replan moves those of an endpoint's deliveries that wait past now to where
+	// Delivery.After(kapsel.Replan{…}) leads, by the endpoint as it is in the same transaction.
+	// It looks at up to limit of them, in the order of Due, behind after; next is the last one
+	// that it looked at, and more whether others may follow. A deleted endpoint has none.
+	// Deliveries that another call is changing may be passed over.
+	Replan(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, after Due, limit int) (next Due, more bool, err error)
+	// Replanned takes the mark away, unless a later change has set it again.
+	Replanned(ctx context.Context, endpoint kapsel.EndpointID, mark int64) error
+}
+
+// Due is a place among an endpoint's pending deliveries. The zero Due is before all of them.
+type Due struct {
+	At time.Time
+	ID kapsel.DeliveryID
 }
 
 // Counters are what was counted of events, attempts and deliveries. What counts is counted in

@@ -25,7 +25,7 @@ const (
 var ErrInjected = errors.New("injected fault")
 
 // Faulty wraps a store. Before each call of Inbox, Queue, Counters, Housekeeping, Settings, Endpoint,
-// Tenant, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
+// Tenant, Replans, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
 // asked by many goroutines at once, and may block to hold the call back. The other methods
 // are the store's own.
 func Faulty(s store.Store, plan func(method string) Fault) store.Store {
@@ -228,4 +228,20 @@ func (f *faulty) Time(ctx context.Context) (time.Time, error) {
 
 func (f *faulty) Ping(ctx context.Context) error {
 	return f.try("Ping", func() error { return f.Store.Ping(ctx) })
+}
+
+func (f *faulty) Replanning(ctx context.Context, limit int) ([]kapsel.Endpoint, error) {
+	return try(f, "Replanning", func() ([]kapsel.Endpoint, error) { return f.Store.Replanning(ctx, limit) })
+}
+
+func (f *faulty) Replan(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, after store.Due, limit int) (next store.Due, more bool, err error) {
+	err = f.try("Replan", func() error {
+		next, more, err = f.Store.Replan(ctx, endpoint, now, after, limit)
+		return err
+	})
+	return next, more, err
+}
+
+func (f *faulty) Replanned(ctx context.Context, endpoint kapsel.EndpointID, mark int64) error {
+	return f.try("Replanned", func() error { return f.Store.Replanned(ctx, endpoint, mark) })
 }

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Archive", archiving},
 		{"Stream", streaming},
 		{"Replays", replaying},
+		{"Replans", replanning},
 		{"Counters", counting},
 		{"Answers", answering},
 		{"Housekeeping", keeping},
