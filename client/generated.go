@@ -56,7 +56,7 @@ func (c *Client) CancelDelivery(ctx context.Context, id string) (answer Delivery
 	return answer, err
 }
 
-// RetryDelivery is POST /v1/deliveries/{id}/retry: Make a pending delivery due now.
+// RetryDelivery is POST /v1/deliveries/{id}/retry: Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing.
 func (c *Client) RetryDelivery(ctx context.Context, id string) (answer Delivery, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/deliveries/"+url.PathEscape(id)+"/retry", nil, nil, &answer)
 	return answer, err
@@ -154,7 +154,7 @@ func (c *Client) GetEndpointStats(ctx context.Context, id string, filter GetEndp
 	return answer, err
 }
 
-// TestEndpoint is POST /v1/endpoints/{id}/test: Send a test event to the destination; the answer is the event.
+// TestEndpoint is POST /v1/endpoints/{id}/test: Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing.
 func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/endpoints/"+url.PathEscape(id)+"/test", nil, nil, &answer)
 	return answer, err

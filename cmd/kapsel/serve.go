@@ -189,7 +189,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
-		Answers: s.db, Why: s.engine.Why, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
+		Answers: s.db, Why: s.engine.Why, RateAllows: s.engine.RateAllows, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
 		Due: s.engine.Due, Refused: s.ingest.Refusals,
 		Replaying: func() {
 			select {

@@ -83,6 +83,8 @@ type Config struct {
 	Refused func(kapsel.EndpointID) ingest.Refused
 	// Replaying is told that a replay was made or goes on. It may be nil.
 	Replaying func()
+	// RateAllows is when an endpoint's rate_limit lets its next exchange start. It may be nil.
+	RateAllows func(*kapsel.Endpoint) time.Time
 }
 
 // api is the state that all handlers share.
@@ -117,6 +119,9 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Replaying == nil {
 		cfg.Replaying = func() {}
+	}
+	if cfg.RateAllows == nil {
+		cfg.RateAllows = func(*kapsel.Endpoint) time.Time { return time.Time{} }
 	}
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))

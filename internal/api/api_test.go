@@ -31,6 +31,8 @@ const adminKey = "an admin key of thirty-two characters or more"
 
 // world is the API over a store of its own. Its clock stands still until a test moves it.
 type world struct {
+	why     string    // what Config.Why says
+	rate    time.Time // what Config.RateAllows says
 	t       *testing.T
 	store   store.Store
 	vault   *secret.Vault
@@ -56,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: s, vault: secret.NewVault(ring), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	w := &world{t: t, store: s, vault: secret.NewVault(ring), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), why: "worker"}
 	clock, err := store.NewClock(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -83,10 +85,11 @@ func newWorld(t *testing.T) *world {
 				t.Error(err)
 			}
 		},
-		Answers:   s,
-		Why:       func(*kapsel.Endpoint, kapsel.Delivery) string { return "worker" },
-		Due:       func(d kapsel.Delivery) { w.due = append(w.due, d.ID) },
-		Replaying: func() { w.woken++ },
+		Answers:    s,
+		Why:        func(*kapsel.Endpoint, kapsel.Delivery) string { return w.why },
+		Due:        func(d kapsel.Delivery) { w.due = append(w.due, d.ID) },
+		Replaying:  func() { w.woken++ },
+		RateAllows: func(*kapsel.Endpoint) time.Time { return w.rate },
 	}
 	w.handler = New(w.cfg)
 	w.doc = readDocument(t, w.handler)

@@ -22,7 +22,7 @@ func (a *api) deliveries() {
 	add(a, readers, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), a.getDelivery)
 	add(a, readers, op("list-attempts", http.MethodGet, "/v1/deliveries/{id}/attempts", "List a delivery's attempts by number"), a.listAttempts)
 	add(a, writers, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
-	add(a, writers, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now")), a.retryDelivery)
+	add(a, writers, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing")), a.retryDelivery)
 	add(a, readers, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), a.getAttempt)
 }
 
@@ -74,7 +74,24 @@ func (a *api) cancelDelivery(ctx context.Context, in *DeliveryPath) (*out[Delive
 	return a.move(ctx, in, kapsel.Cancel{})
 }
 
+// retryDelivery makes a delivery due now. It is refused where that would send nothing.
 func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
+	d, err := a.Store.Delivery(ctx, callerOf(ctx).tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if d.Status == kapsel.Pending {
+		switch e, err := a.Store.Endpoint(ctx, d.TenantID, d.EndpointID); {
+		case missing(err):
+			return nil, kapsel.Errorf(kapsel.Conflict, "the delivery's endpoint is deleted, and the delivery will be canceled")
+		case err != nil:
+			return nil, err
+		default:
+			if err := a.sendsNow(ctx, &e); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return a.move(ctx, in, kapsel.Retry{})
 }
 

@@ -33,7 +33,7 @@ func (a *api) endpoints() {
 	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
 	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
-	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event")), a.testEndpoint)
+	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
 	add(a, writers, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), a.resetCircuit)
 	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
@@ -193,6 +193,9 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 	}
 	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.sendsNow(ctx, &e); err != nil {
 		return nil, err
 	}
 	now := a.Clock()

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kapsel-hq/kapsel"
@@ -44,6 +46,18 @@ func newMetrics(e *Engine) *metrics {
 func (e *Engine) Collectors() []prometheus.Collector {
 	m := e.metrics
 	return []prometheus.Collector{m.outcomes, m.attempts, m.firstDelay, m.exhausted, m.busy, m.memory}
+}
+
+// RateAllows returns when the endpoint's rate, or this node's share of it, lets the next
+// exchange start: now, if at once.
+func (e *Engine) RateAllows(ep *kapsel.Endpoint) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	if g := e.gates[ep.ID]; g != nil {
+		return g.rated(now)
+	}
+	return now
 }
 
 // Why says what a pending delivery waits for, in the words of the API; "" for nothing.

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// soon is how long an endpoint's rate may make a delivery wait that a person wants sent now.
+const soon = 10 * time.Second
+
+// sendsNow returns nil when a delivery of the endpoint that is due now starts without waiting
+// for the state of the endpoint or its destination; else a Conflict that says what it would
+// wait for and what ends that.
+func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
+	path := "/v1/endpoints/" + e.ID.String()
+	switch {
+	case e.State == kapsel.EndpointPaused:
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the endpoint is paused; POST %s/resume makes it active", path)
+	case e.State == kapsel.EndpointDisabled && e.DisabledReason == kapsel.DisabledGone:
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the endpoint is disabled, because its destination answered 410; POST %s/resume makes it active", path)
+	case e.State == kapsel.EndpointDisabled:
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the operator disabled the endpoint; POST %s/resume with the admin key makes it active", path)
+	}
+	stored, err := a.Store.Circuit(ctx, e.ID)
+	if err != nil {
+		return err
+	}
+	now, c := a.Clock(), e.CircuitNow(stored)
+	reset := fmt.Sprintf("POST %s/circuit/reset", path)
+	switch {
+	case c.State == kapsel.CircuitOpened && c.RetryAt.After(now):
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination fails and the endpoint's circuit is open; the next probe may start at %s, and %s closes the circuit", clock(c.RetryAt), reset)
+	case c.State == kapsel.CircuitOpened:
+		// The next delivery that is due is the probe, the oldest one first.
+		count, oldest, err := a.Store.BacklogOf(ctx, e.ID, 1)
+		if err != nil {
+			return err
+		}
+		if count > 0 && !oldest.After(now) {
+			return kapsel.Errorf(kapsel.Conflict, "nothing else is sent: the endpoint's circuit lets a probe through, and older deliveries are due; %s closes the circuit", reset)
+		}
+	case c.State == kapsel.CircuitHalfOpen && a.Why(e, kapsel.Delivery{Status: kapsel.Pending, DueAt: now}) == "circuit":
+		return kapsel.Errorf(kapsel.Conflict, "nothing else is sent: the endpoint's circuit is half-open and its destination is being probed; %s closes the circuit", reset)
+	}
+	if c.HoldUntil.After(now) {
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination asked for quiet (429 with Retry-After) until %s; %s ends that", clock(c.HoldUntil), reset)
+	}
+	if at := a.RateAllows(e); at.Sub(now) > soon {
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the endpoint's rate_limit lets the next exchange start at %s", clock(at))
+	}
+	return nil
+}
+
+// clock is a time as people read it in an error.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
