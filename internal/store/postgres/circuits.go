@@ -82,10 +82,9 @@ func freeProbes(ctx context.Context, tx pgx.Tx) error {
 func (s *Store) DisableGone(ctx context.Context, endpoint kapsel.EndpointID, destination int, now time.Time) error {
 	unchanged := errors.New("the endpoint is disabled already, or has another destination")
 	_, err := s.UpdateEndpoint(ctx, kapsel.TenantID{}, endpoint, func(e *kapsel.Endpoint) error {
-		if e.State == kapsel.EndpointDisabled || e.Destination != destination {
+		if !rules.Gone(e, destination, now) {
 			return unchanged
 		}
-		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
 		return nil
 	})
 	if errors.Is(err, unchanged) {

@@ -2,13 +2,13 @@ package postgres
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Replanning lists endpoints whose waiting deliveries have to be rescheduled; see store.Replans.
@@ -54,10 +54,7 @@ func (s *Store) Replan(ctx context.Context, endpointID kapsel.EndpointID, now ti
 		next, more = store.Due{At: last.DueAt, ID: last.ID}, len(all) == limit
 		batch := &pgx.Batch{}
 		for _, w := range all {
-			if w.ended.IsZero() {
-				continue // never tried: it is due when it came
-			}
-			d, err := w.After(kapsel.Replan{Ended: w.ended, Policy: e.Retry, Destination: e.Destination, Random: rand.Float64()}, now)
+			d, err := rules.Rescheduled(&w.Delivery, &e, w.ended, now)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ package rules
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -100,4 +101,25 @@ func NextCircuit(c kapsel.Circuit, revision int64) kapsel.Circuit {
 	c.Version++
 	c.Revision = revision
 	return c
+}
+
+// Gone disables an endpoint after a 410 of the destination with this number, and reports
+// whether it did: an endpoint that is disabled already, or has another destination by now,
+// stays as it is.
+func Gone(e *kapsel.Endpoint, destination int, now time.Time) bool {
+	if e.State == kapsel.EndpointDisabled || e.Destination != destination {
+		return false
+	}
+	e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
+	return true
+}
+
+// Rescheduled returns a pending delivery as its endpoint's retry policy and destination have it
+// by now. ended is the end of the newest attempt; zero: the delivery was never tried, and is
+// due when it came.
+func Rescheduled(was *kapsel.Delivery, e *kapsel.Endpoint, ended, now time.Time) (kapsel.Delivery, error) {
+	if ended.IsZero() {
+		return *was, nil
+	}
+	return was.After(kapsel.Replan{Ended: ended, Policy: e.Retry, Destination: e.Destination, Random: rand.Float64()}, now)
 }

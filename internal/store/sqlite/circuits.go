@@ -78,11 +78,10 @@ func (s *Store) DisableGone(_ context.Context, id kapsel.EndpointID, destination
 		if err != nil {
 			return err
 		}
-		if e.State == kapsel.EndpointDisabled || e.Destination != destination {
+		from := e
+		if !rules.Gone(&e, destination, now) {
 			return nil
 		}
-		from := e
-		e.State, e.DisabledReason, e.UpdatedAt = kapsel.EndpointDisabled, kapsel.DisabledGone, now
 		return saveEndpoint(c, &e, &from)
 	})
 }

@@ -2,11 +2,11 @@ package sqlite
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // Replanning implements store.Replans.
@@ -44,16 +44,13 @@ func replan(c *conn, endpoint kapsel.EndpointID, now time.Time, after store.Due,
 	}
 	for _, was := range waiting {
 		after = store.Due{At: was.DueAt, ID: was.ID}
-		h := kapsel.Replan{Policy: e.Retry, Destination: e.Destination, Random: rand.Float64()}
-		found, err := c.query(`SELECT a.started_at, a.duration FROM deliveries d JOIN attempts a ON a.id = d.last_attempt WHERE d.id = ?`, was.ID).
-			one(func(s *stmt) { h.Ended = s.colTime().Add(time.Duration(s.colInt())) })
+		var ended time.Time
+		_, err := c.query(`SELECT a.started_at, a.duration FROM deliveries d JOIN attempts a ON a.id = d.last_attempt WHERE d.id = ?`, was.ID).
+			one(func(s *stmt) { ended = s.colTime().Add(time.Duration(s.colInt())) })
 		if err != nil {
 			return after, 0, err
 		}
-		if !found {
-			continue // never tried: it is due when it came
-		}
-		d, err := was.After(h, now)
+		d, err := rules.Rescheduled(&was, &e, ended, now)
 		if err != nil {
 			return after, 0, err
 		}
