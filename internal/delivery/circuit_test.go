@@ -32,7 +32,7 @@ func byBody(r *sim.Request) sim.Answer {
 func oneByOne(w *sim.World, p *sim.Process, ep *kapsel.Endpoint, bodies ...string) {
 	for _, b := range bodies {
 		p.Event(ep, b)
-		w.Pass(time.Millisecond)
+		w.Pass(5 * time.Millisecond) // a commit waits for others for less
 	}
 }
 
