@@ -268,6 +268,26 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
+// SecretInput is one secret of a list that replaces an endpoint's: NewSecret makes one, and
+// KeepSecret lets one stay that is there.
+type SecretInput struct {
+	id, text string
+}
+
+// NewSecret is a secret as the provider gives it out.
+func NewSecret(text string) SecretInput { return SecretInput{text: text} }
+
+// KeepSecret is the secret with an id, sec_…, that the endpoint has.
+func KeepSecret(id string) SecretInput { return SecretInput{id: id} }
+
+// MarshalJSON writes the text, or an object with the id.
+func (s SecretInput) MarshalJSON() ([]byte, error) {
+	if s.id != "" {
+		return json.Marshal(map[string]string{"id": s.id})
+	}
+	return json.Marshal(s.text)
+}
+
 // Optional is a field of a request that may be left out (the zero value), null, or have a
 // value. In a patch null sets the default.
 type Optional[T any] struct {

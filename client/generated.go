@@ -839,7 +839,7 @@ type VerificationInput struct {
 	KeyEncoding *string          `json:"key_encoding,omitzero"` // For hmac: how the secret is written; text, hex, base64
 	Prefix      *string          `json:"prefix,omitzero"`       // For hmac: what stands before a signature; with the format pairs its key, v1= by default
 	Provider    *string          `json:"provider,omitzero"`     // Who signs; /v1/providers lists them
-	Secrets     []string         `json:"secrets,omitzero"`      // All that are valid now; replaced as a whole
+	Secrets     []SecretInput    `json:"secrets,omitzero"`      // All that are valid from now on, replaced as a whole: texts, and {"id":"sec_…"} for one that is there and stays
 	Signed      *string          `json:"signed,omitzero"`       // For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default
 	TimeHeader  *string          `json:"time_header,omitzero"`  // For hmac: the header that has the signed time
 	TimeUnit    *string          `json:"time_unit,omitzero"`    // For hmac: of the signed time; seconds, milliseconds, rfc3339

@@ -43,7 +43,7 @@ type EndpointPatch struct {
 
 type VerificationInput struct {
 	Provider  string        `json:"provider" required:"false" default:"none" doc:"Who signs; /v1/providers lists them"`
-	Secrets   []secret.Text `json:"secrets" required:"false" maxItems:"10" doc:"All that are valid now; replaced as a whole"`
+	Secrets   []SecretInput `json:"secrets" required:"false" maxItems:"10" doc:"All that are valid from now on, replaced as a whole: texts, and {\"id\":\"sec_…\"} for one that is there and stays"`
 	Tolerance *duration     `json:"tolerance" required:"false" doc:"How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default"`
 	// VerifyToken is of use where the provider has one. It answers challenges and verifies nothing.
 	VerifyToken *secret.Text `json:"verify_token" required:"false" doc:"For meta: what the provider asks for before the first event; it verifies no signature"`
@@ -220,10 +220,16 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 	config.Verification.Secrets = e.Verification.Secrets
 	if _, there := said(patch, "verification", "secrets"); there || secrets != nil {
 		config.Verification.Secrets = nil
-		for _, text := range secrets {
-			s, err := a.Vault.Seal(t, e.ID.String(), []byte(text.Reveal()), now)
-			if err != nil {
-				return err
+		for i, in := range secrets {
+			s, kept, problem := in.kept(e.Verification.Secrets, secrets[:i])
+			if problem != "" {
+				wrong = append(wrong, kapsel.FieldError{Field: fmt.Sprintf("verification.secrets[%d].id", i), Detail: problem})
+			}
+			if !kept {
+				var err error
+				if s, err = a.Vault.Seal(t, e.ID.String(), []byte(in.text.Reveal()), now); err != nil {
+					return err
+				}
 			}
 			config.Verification.Secrets = append(config.Verification.Secrets, s)
 		}
@@ -239,9 +245,13 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 			config.Verification.VerifyToken = &s
 		}
 	}
-	if wrong = a.CheckVerification(config.Verification); wrong == nil {
-		for i, text := range secrets {
-			wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), text.Reveal())...)
+	if of := a.CheckVerification(config.Verification); of != nil {
+		wrong = append(wrong, of...)
+	} else {
+		for i, in := range secrets {
+			if !in.keeps {
+				wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), in.text.Reveal())...)
+			}
 		}
 		if token := in.Verification.VerifyToken; token != nil && (token.IsZero() || len(token.Reveal()) > maxSecret) {
 			wrong = append(wrong, kapsel.FieldError{Field: "verification.verify_token", Detail: fmt.Sprintf("must have 1 to %d bytes", maxSecret)})

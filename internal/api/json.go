@@ -144,6 +144,9 @@ func (s *shape) refuse(field, detail string) {
 	}
 }
 
+// orTextType is of objects in whose place a string may stand.
+var orTextType = reflect.TypeFor[interface{ orText() }]()
+
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // value compares the next value with a type; a nil type skips it. Its error is of syntax.
@@ -178,7 +181,7 @@ func (s *shape) value(field string, t reflect.Type, depth int) error {
 			if err := reflect.New(t).Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(token)); err != nil {
 				s.refuse(field, err.Error())
 			}
-		} else if t != nil && kind != reflect.String {
+		} else if t != nil && kind != reflect.String && !t.Implements(orTextType) {
 			s.refuse(field, mustBe(t))
 		}
 	case bool:
@@ -288,8 +291,11 @@ func fits(number string, kind reflect.Kind) bool {
 
 // mustBe says what a value of a type is in JSON.
 func mustBe(t reflect.Type) string {
-	if reflect.PointerTo(t).Implements(textType) {
+	switch {
+	case reflect.PointerTo(t).Implements(textType):
 		return "must be a string"
+	case t.Implements(orTextType):
+		return "must be a string or an object"
 	}
 	switch t.Kind() {
 	case reflect.Bool:

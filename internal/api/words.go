@@ -31,7 +31,7 @@ var descriptions = map[string]string{
 	"create-endpoint": "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. With the admin key `tenant_id` says whose it is.",
 	"list-endpoints":  "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
 	"get-endpoint":    "As it is in force, with its circuit and what waits for it. `backlog` is exact below 100; from there it is up to 15 seconds old and stops counting at 10,000.",
-	"update-endpoint": "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole; `headers.set` changes single names.",
+	"update-endpoint": "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` changes single names.",
 	"delete-endpoint": "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends.",
 	"pause-endpoint":  "Events are still accepted and wait; nothing is dropped. `/resume` goes on with them.",
 	"resume-endpoint": "Makes a paused or disabled endpoint active. One that the operator disabled is resumed with the admin key only.",

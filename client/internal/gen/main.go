@@ -432,6 +432,8 @@ func (g *generator) typeOf(s *schema, request bool) string {
 		return s.name()
 	case s.Format == "date-time":
 		return "time.Time"
+	case len(s.OneOf) == 2 && s.OneOf[0].kind() == "string" && s.OneOf[1].Properties["id"] != nil:
+		return "SecretInput" // which is not generated
 	case strings.Contains(s.Pattern, "(ns|us|"):
 		return "Duration"
 	}

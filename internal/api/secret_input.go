@@ -1,0 +1,75 @@
+package api
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+// SecretInput is a secret in a request: its text, or the id of one that the endpoint has and
+// that stays. So a provider's secret is rotated by adding the new one: nobody has to know the
+// former, which cannot be read.
+type SecretInput struct {
+	ID kapsel.SecretID `json:"id"`
+
+	keeps bool        // it is an id
+	text  secret.Text // else
+}
+
+// orText lets checkShape take a string in place of the object.
+func (SecretInput) orText() {}
+
+// UnmarshalJSON takes a text or an object with an id.
+func (s *SecretInput) UnmarshalJSON(b []byte) error {
+	if b[0] == '"' {
+		var text string
+		err := json.Unmarshal(b, &text)
+		*s = SecretInput{text: secret.NewText(text)}
+		return err
+	}
+	var object struct{ ID kapsel.SecretID }
+	err := json.Unmarshal(b, &object)
+	*s = SecretInput{ID: object.ID, keeps: true}
+	return err
+}
+
+// MarshalJSON shows an id, and of a text nothing.
+func (s SecretInput) MarshalJSON() ([]byte, error) {
+	if s.keeps {
+		return json.Marshal(map[string]kapsel.SecretID{"id": s.ID})
+	}
+	return json.Marshal(s.text)
+}
+
+// Schema implements huma.SchemaProvider.
+func (SecretInput) Schema(r huma.Registry) *huma.Schema {
+	id := r.Schema(reflect.TypeFor[kapsel.SecretID](), true, "")
+	id.Description = "Of a secret that the endpoint has: it stays"
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: huma.TypeString, Description: "A secret as the provider gives it out"},
+		{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"id": id}, Required: []string{"id"}, AdditionalProperties: false},
+	}}
+}
+
+// kept is the secret that an input keeps, if it names one; problem says what is wrong with its
+// id. before are the inputs that come before it.
+func (s SecretInput) kept(has []kapsel.Secret, before []SecretInput) (found kapsel.Secret, kept bool, problem string) {
+	if !s.keeps {
+		return found, false, ""
+	}
+	i := slices.IndexFunc(has, func(h kapsel.Secret) bool { return h.ID == s.ID })
+	switch {
+	case s.ID.IsZero():
+		return found, true, "is needed in an object; a new secret is a string"
+	case i < 0:
+		return found, true, "is no secret that the endpoint has for this provider; GET lists those it has"
+	case slices.ContainsFunc(before, func(b SecretInput) bool { return b.keeps && b.ID == s.ID }):
+		return found, true, "is there twice"
+	}
+	return has[i], true, ""
+}
