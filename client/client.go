@@ -3,7 +3,7 @@
 //
 //	c, err := client.New("http://127.0.0.1:8080", key)
 //	...
-//	for event, err := range c.ListEvents(ctx, client.ListEventsFilter{Status: "dead_letter"}) {
+//	for event, err := range c.ListEvents(ctx, client.ListEventsFilter{Status: client.EventStatusDeadLetter}) {
 //
 // What the server refuses is an *Error. A Client is safe for concurrent use. It repeats no
 // request by itself, but for StreamEvents, which keeps a stream going; with WithIdempotencyKey a caller may repeat a POST.
@@ -31,7 +31,7 @@ import (
 // their headers and bodies less than 200 times 40 KiB.
 const maxAnswer = 32 << 20
 
-// timeout bounds every request; its context may end it earlier.
+// timeout bounds every request of the default http.Client; its context may end it earlier.
 const timeout = time.Minute
 
 // Client calls one server with one key.
@@ -42,9 +42,24 @@ type Client struct {
 	endless *http.Client // without a time-out, for streams
 }
 
+// Option changes how a client works.
+type Option func(*Client)
+
+// WithHTTPClient makes requests with an http.Client of the caller's: with its Transport, its
+// Jar, and its Timeout, 0 for none. The Timeout does not hold for streams. Redirects are never
+// followed. The http.Client itself is not changed, and changes to it later mean nothing.
+func WithHTTPClient(h *http.Client) Option {
+	return func(c *Client) {
+		limited, endless := *h, *h
+		endless.Timeout = 0
+		c.http, c.endless = &limited, &endless
+	}
+}
+
 // New makes a client of the server at a base URL such as https://kapsel.example. The key is
-// a tenant's or the admin key; without one only what is open to anyone can be called.
-func New(base, key string) (*Client, error) {
+// a tenant's or the admin key; without one only what is open to anyone can be called. Without
+// WithHTTPClient a request may take a minute.
+func New(base, key string, options ...Option) (*Client, error) {
 	u, err := url.Parse(base)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
@@ -54,12 +69,15 @@ func New(base, key string) (*Client, error) {
 	case strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' }):
 		return nil, errors.New("the key must be printable ASCII without spaces")
 	}
+	c := &Client{base: strings.TrimRight(base, "/"), key: key}
+	WithHTTPClient(&http.Client{Timeout: timeout})(c)
+	for _, option := range options {
+		option(c)
+	}
 	// No route redirects. Whatever does is not the server that the key is for.
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{
-		strings.TrimRight(base, "/"), key,
-		&http.Client{Timeout: timeout, CheckRedirect: stay}, &http.Client{CheckRedirect: stay},
-	}, nil
+	c.http.CheckRedirect, c.endless.CheckRedirect = stay, stay
+	return c, nil
 }
 
 // Error is a request that the server refused or could not do.
@@ -103,6 +121,22 @@ type idempotencyKey struct{}
 // key within 24 hours they are answered the same. Use a context for one call only.
 func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, key)
+}
+
+type rawAnswers struct{}
+
+// WithRawAnswers has f called with what the server answered, byte for byte: the body of each
+// answer, or each object of a list or stream, before a call made with the context returns or
+// yields it. f must copy what it keeps.
+func WithRawAnswers(ctx context.Context, f func(answer []byte)) context.Context {
+	return context.WithValue(ctx, rawAnswers{}, f)
+}
+
+// tellRaw tells who wants to know what was answered.
+func tellRaw(ctx context.Context, answer []byte) {
+	if f, ok := ctx.Value(rawAnswers{}).(func([]byte)); ok {
+		f(answer)
+	}
 }
 
 // Do sends a request that no method has: body, unless nil, as JSON, and the answer's JSON to
@@ -156,6 +190,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	case answer == nil:
 		return nil
 	}
+	if _, list := answer.(*page); !list {
+		tellRaw(ctx, got)
+	}
 	if raw, ok := answer.(*[]byte); ok {
 		*raw = got
 		return nil
@@ -195,30 +232,39 @@ type problem struct {
 // pageSize is how many objects a list asks for at once.
 const pageSize = 100
 
+// page is a part of a list.
+type page struct {
+	Data       []json.RawMessage `json:"data"`
+	NextCursor *string           `json:"next_cursor"`
+}
+
 // pages is a list's objects, page after page. After an error it ends.
 func pages[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		query := copied(query)
 		query.Set("limit", strconv.Itoa(pageSize))
 		for {
-			var page struct {
-				Data       []T     `json:"data"`
-				NextCursor *string `json:"next_cursor"`
-			}
-			if err := c.do(ctx, http.MethodGet, path, query, nil, &page); err != nil {
-				var none T
+			var p page
+			var none T
+			if err := c.do(ctx, http.MethodGet, path, query, nil, &p); err != nil {
 				yield(none, err)
 				return
 			}
-			for _, v := range page.Data {
+			for _, raw := range p.Data {
+				var v T
+				if err := json.Unmarshal(raw, &v); err != nil {
+					yield(none, fmt.Errorf("read the answer of %s, which may not be Kapsel: %w", c.base, err))
+					return
+				}
+				tellRaw(ctx, raw)
 				if !yield(v, nil) {
 					return
 				}
 			}
-			if page.NextCursor == nil {
+			if p.NextCursor == nil {
 				return
 			}
-			query.Set("cursor", *page.NextCursor)
+			query.Set("cursor", *p.NextCursor)
 		}
 	}
 }

@@ -178,3 +178,81 @@ func TestSecretsAreInNoError(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+type roundTrips func(*http.Request) (*http.Response, error)
+
+func (f roundTrips) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestWithHTTPClient: the caller's transport and time-out are used, and neither its redirects
+// nor later changes.
+func TestWithHTTPClient(t *testing.T) {
+	asked := 0
+	own := &http.Client{
+		Timeout: time.Hour,
+		Transport: roundTrips(func(r *http.Request) (*http.Response, error) {
+			asked++
+			if _, limited := r.Context().Deadline(); limited != !strings.HasSuffix(r.URL.Path, "/stream") {
+				t.Errorf("%s: it has a deadline: %t", r.URL, limited)
+			}
+			return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {"http://other.example/"}}, Body: http.NoBody, Request: r}, nil
+		}),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return nil },
+	}
+	c, err := New("http://kapsel.example", testKey, WithHTTPClient(own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := own.Transport
+	own.Transport = nil
+	_, err = c.GetTenant(t.Context(), "ten_1")
+	var refused *Error
+	if !errors.As(err, &refused) || refused.Status != http.StatusFound || asked != 1 {
+		t.Errorf("%d requests, %v", asked, err)
+	}
+	for _, err := range c.StreamEvents(t.Context(), StreamOptions{}) {
+		if !errors.As(err, &refused) {
+			t.Errorf("the stream: %v", err)
+		}
+	}
+	if asked != 2 || kept == nil || own.Timeout != time.Hour {
+		t.Errorf("%d requests, time-out %v", asked, own.Timeout)
+	}
+}
+
+// TestWithRawAnswers: what the server wrote is given out byte for byte, spaces and unknown
+// fields included.
+func TestWithRawAnswers(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/tenants":
+			io.WriteString(w, `{"data": [ {"id":"ten_2", "new":1.0}, {"id" : "ten_1"}],"next_cursor":null}`)
+		case "/v1/tenants/ten_1":
+			io.WriteString(w, "{\"id\":\"ten_1\",\t\"name\":\"<\\u00fc>\"}\n")
+		case "/v1/events/stream":
+			w.Header().Set("Content-Type", "text/event-stream")
+			io.WriteString(w, "id: evt_1\ndata: {\"id\":\"evt_1\", \"later\":[]}\n\n")
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	var raw []string
+	ctx := WithRawAnswers(t.Context(), func(answer []byte) { raw = append(raw, string(answer)) })
+	for tenant, err := range c.ListTenants(ctx) {
+		if err != nil || len(raw) == 0 || !strings.Contains(raw[len(raw)-1], tenant.ID) {
+			t.Errorf("%s is yielded before its text: %q, %v", tenant.ID, raw, err)
+		}
+	}
+	if _, err := c.GetTenant(ctx, "ten_1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.GetTenant(ctx, "ten_9"); err == nil {
+		t.Error("an error is answered")
+	}
+	for range c.StreamEvents(ctx, StreamOptions{}) {
+		break
+	}
+	want := []string{`{"id":"ten_2", "new":1.0}`, `{"id" : "ten_1"}`, "{\"id\":\"ten_1\",\t\"name\":\"<\\u00fc>\"}\n", `{"id":"evt_1", "later":[]}`}
+	if diff := cmp.Diff(want, raw); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -4,7 +4,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/http"
 	"net/url"
@@ -227,7 +226,17 @@ func (c *Client) ListReplays(ctx context.Context, filter ListReplaysFilter) iter
 }
 
 // CreateReplay is POST /v1/replays: Deliver again, at a rate, what has ended; a dry run only counts it.
-func (c *Client) CreateReplay(ctx context.Context, tenantID string, body ReplayInput) (answer json.RawMessage, err error) {
+func (c *Client) CreateReplay(ctx context.Context, tenantID string, body ReplayInput) (answer Replay, err error) {
+	body.DryRun = nil
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/replays", query, body, &answer)
+	return answer, err
+}
+
+// PreviewReplay is POST /v1/replays: Say what CreateReplay would do, and do nothing.
+func (c *Client) PreviewReplay(ctx context.Context, tenantID string, body ReplayInput) (answer ReplayPreview, err error) {
+	body.DryRun = new(true)
 	query := url.Values{}
 	setString(query, "tenant_id", tenantID)
 	err = c.do(ctx, http.MethodPost, "/v1/replays", query, body, &answer)
@@ -381,6 +390,13 @@ type Circuit struct {
 	Window    *int64     `json:"window,omitzero"`    // Exchanges looked back at, of the last 60 s
 }
 
+// The values of Circuit.State.
+const (
+	CircuitStateClosed   = "closed"
+	CircuitStateOpen     = "open"
+	CircuitStateHalfOpen = "half_open"
+)
+
 // CircuitPolicy is in requests.
 type CircuitPolicy struct {
 	Enabled   *bool     `json:"enabled,omitzero"`   // false: the circuit never opens
@@ -409,6 +425,16 @@ type Delivery struct {
 	CreatedAt      time.Time  `json:"created_at"`       // When it was made
 	FinishedAt     *time.Time `json:"finished_at"`      // When it ended; null: not yet
 }
+
+// The values of Delivery.Status.
+const (
+	DeliveryStatusPending    = "pending"
+	DeliveryStatusDelivering = "delivering"
+	DeliveryStatusDelivered  = "delivered"
+	DeliveryStatusFailed     = "failed"
+	DeliveryStatusDeadLetter = "dead_letter"
+	DeliveryStatusCanceled   = "canceled"
+)
 
 // DeliveryCounts is in answers.
 type DeliveryCounts struct {
@@ -447,6 +473,13 @@ type Endpoint struct {
 	Challenge       *Challenge   `json:"challenge,omitzero"`  // null: none but the provider's own
 	RateLimit       *RateLimit   `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
 }
+
+// The values of Endpoint.State.
+const (
+	EndpointStateActive   = "active"
+	EndpointStatePaused   = "paused"
+	EndpointStateDisabled = "disabled"
+)
 
 // EndpointInput is in requests.
 type EndpointInput struct {
@@ -511,6 +544,17 @@ type Event struct {
 	Signature      Verdict    `json:"signature"`       // What the check of its signature found
 }
 
+// The values of Event.Status.
+const (
+	EventStatusReceived   = "received"
+	EventStatusPending    = "pending"
+	EventStatusDelivering = "delivering"
+	EventStatusDelivered  = "delivered"
+	EventStatusFailed     = "failed"
+	EventStatusDeadLetter = "dead_letter"
+	EventStatusCanceled   = "canceled"
+)
+
 // EventDetail is in answers.
 type EventDetail struct {
 	Event
@@ -553,6 +597,12 @@ type Key struct {
 	LastUsedAt *time.Time `json:"last_used_at"` // To the minute
 	RevokedAt  *time.Time `json:"revoked_at"`   // When it was revoked; null: it was not
 }
+
+// The values of Key.Scope.
+const (
+	KeyScopeRead  = "read"
+	KeyScopeWrite = "write"
+)
 
 // KeyInput is in requests.
 type KeyInput struct {
@@ -662,6 +712,14 @@ type Replay struct {
 	FinishedAt *time.Time `json:"finished_at"` // When it ended; null: not yet
 }
 
+// The values of Replay.Status.
+const (
+	ReplayStatusRunning  = "running"
+	ReplayStatusPaused   = "paused"
+	ReplayStatusCanceled = "canceled"
+	ReplayStatusDone     = "done"
+)
+
 // ReplayInput is in requests.
 type ReplayInput struct {
 	Since      time.Time           `json:"since"`                // Events received at this time or later
@@ -670,6 +728,12 @@ type ReplayInput struct {
 	Rate       Optional[int64]     `json:"rate,omitzero"`        // New deliveries a second at most; null: 50
 	Statuses   Optional[[]string]  `json:"statuses,omitzero"`    // How the deliveries to repeat have ended; null: dead_letter and failed
 	Until      Optional[time.Time] `json:"until,omitzero"`       // Events received before this time; null: no end
+}
+
+// ReplayPreview is in answers.
+type ReplayPreview struct {
+	Count  int64      `json:"count"`  // How many deliveries would be repeated; counting stops at a million
+	Sample []Delivery `json:"sample"` // Some of them
 }
 
 // Retry is in requests and answers.

@@ -142,6 +142,7 @@ func (s *streaming) connection(ctx context.Context) (began bool, err error) {
 			if err := json.Unmarshal(data, &e.Event); err != nil {
 				return true, fmt.Errorf("read the stream of %s, which may not be Kapsel: %w", s.base, err)
 			}
+			tellRaw(ctx, data)
 			if !s.yield(e, nil) {
 				return true, errEnough
 			}

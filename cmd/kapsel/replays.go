@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -97,9 +96,6 @@ Examples:
 
 func (c replaysCreate) do(ctx context.Context, s *session) error {
 	body := client.ReplayInput{Since: c.Since.Time}
-	if c.DryRun {
-		body.DryRun = &c.DryRun
-	}
 	if c.Endpoint != "" {
 		body.EndpointID = client.Some(c.Endpoint)
 	}
@@ -112,16 +108,12 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 	if c.Rate != 0 {
 		body.Rate = client.Some(c.Rate)
 	}
-	answer, err := s.CreateReplay(ctx, c.Tenant, body)
+	if c.DryRun {
+		return s.showPreview(s.PreviewReplay(ctx, c.Tenant, body))
+	}
+	r, err := s.CreateReplay(ctx, c.Tenant, body)
 	if err != nil {
 		return err
-	}
-	if c.DryRun {
-		return s.showPreview(answer)
-	}
-	var r client.Replay
-	if err := json.Unmarshal(answer, &r); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
 	}
 	if c.Detach || s.JSON || s.Quiet {
 		return s.showReplay(r, nil)
@@ -130,17 +122,12 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 }
 
 // showPreview prints what a dry run found.
-func (s *session) showPreview(answer json.RawMessage) error {
-	var found struct {
-		Count  int64             `json:"count"`
-		Sample []client.Delivery `json:"sample"`
-	}
-	if err := json.Unmarshal(answer, &found); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
+func (s *session) showPreview(found client.ReplayPreview, err error) error {
 	switch {
+	case err != nil:
+		return err
 	case s.JSON:
-		return s.json(answer)
+		return s.json(found)
 	case s.Quiet:
 		return printed(fmt.Fprintln(s.out, found.Count))
 	}

@@ -4,7 +4,8 @@
 //
 // How the document becomes Go: what an answer may not have is a pointer, and so is what a
 // request may leave out; where a request may also say null, it is an Optional. Lists become
-// iterators over all pages. A route whose answer is a stream has no method.
+// iterators over all pages. A route whose answer is a stream has no method, and one that knows
+// dry_run has two. The values of status, state and scope are constants.
 package main
 
 import (
@@ -47,8 +48,9 @@ func generate() ([]byte, error) {
 		if body := op.body(); body != nil {
 			g.reach(body, g.requests)
 		}
-		_, answer := op.answer()
-		g.reach(answer, g.answers)
+		for _, answer := range op.answers() {
+			g.reach(answer, g.answers)
+		}
 	}
 	for _, op := range operations {
 		g.operation(op)
@@ -148,19 +150,37 @@ func (op operation) body() *schema {
 // answer is the kind of content that a request is answered with when it succeeds, and its
 // schema. Where there are several schemas it is nil.
 func (op operation) answer() (kind string, s *schema) {
-	var found []*schema
 	for status, response := range op.Responses {
 		if !strings.HasPrefix(status, "2") {
 			continue
 		}
-		for k, c := range response.Content {
-			kind, found = k, append(found, c.Schema)
+		for k := range response.Content {
+			kind = k
 		}
 	}
-	if len(found) != 1 {
-		return kind, nil
+	if all := op.answers(); len(all) == 1 {
+		return kind, all[0]
 	}
-	return kind, found[0]
+	return kind, nil
+}
+
+// answers are the schemas that a request is answered with when it succeeds, by their status.
+func (op operation) answers() (found []*schema) {
+	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
+		if strings.HasPrefix(status, "2") {
+			for _, c := range op.Responses[status].Content {
+				found = append(found, c.Schema)
+			}
+		}
+	}
+	return found
+}
+
+// previewed reports whether an operation can be tried with dry_run, which is answered 200
+// instead of 202.
+func (g *generator) previewed(op operation) bool {
+	body := op.body()
+	return body != nil && len(op.answers()) == 2 && g.doc.Components.Schemas[body.name()].Properties["dry_run"] != nil
 }
 
 // name is what a reference names, in Go.
@@ -271,7 +291,18 @@ func (g *generator) operation(op operation) {
 		params += ", body " + g.typeOf(s, true)
 		body = "body"
 	}
-	result := g.result(kind, answer)
+	if g.previewed(op) {
+		answers := op.answers()
+		g.method(op, name, params, path, query, body, g.typeOf(answers[1], false), "body.DryRun = nil\n")
+		op.Summary = "Say what " + name + " would do, and do nothing"
+		g.method(op, "Preview"+strings.TrimPrefix(name, "Create"), params, path, query, body, g.typeOf(answers[0], false), "body.DryRun = new(true)\n")
+		return
+	}
+	g.method(op, name, params, path, query, body, g.result(kind, answer), "")
+}
+
+// method writes a method that sends one request. before is code that changes the body.
+func (g *generator) method(op operation, name, params, path, query, body, result, before string) {
 	g.printf("\n// %s is %s %s: %s.\nfunc (c *Client) %s(%s) ", name, op.method, op.path, op.Summary, name, params)
 	call := func(into string) string {
 		return fmt.Sprintf("c.do(ctx, http.Method%s, %s, %s, %s, %s)", op.method[:1]+strings.ToLower(op.method[1:]), path, query, body, into)
@@ -281,6 +312,7 @@ func (g *generator) operation(op operation) {
 	} else {
 		g.printf("(answer %s, err error) {\n", result)
 	}
+	g.printf("%s", before)
 	if query == "query" {
 		g.printf("query := url.Values{}\n")
 		for _, p := range op.Parameters {
@@ -395,6 +427,29 @@ func (g *generator) schema(name string) {
 		g.printf("%s %s `json:%q`%s\n", camel(property), g.field(p, slices.Contains(s.Required, property), request), tag, comment(doc))
 	}
 	g.printf("}\n")
+	if base == "" {
+		g.constants(name, s)
+	}
+}
+
+// constants writes the values of an object's status, state or scope.
+func (g *generator) constants(name string, s *schema) {
+	if g.requests[name] {
+		return
+	}
+	for _, property := range []string{"status", "state", "scope"} {
+		p := s.Properties[property]
+		if p == nil || len(p.Enum) == 0 {
+			continue
+		}
+		g.printf("\n// The values of %s.%s.\nconst (\n", name, camel(property))
+		for _, v := range p.Enum {
+			if text, ok := v.(string); ok {
+				g.printf("%s%s%s = %q\n", name, camel(property), camel(text), text)
+			}
+		}
+		g.printf(")\n")
+	}
 }
 
 // base is the schema that one extends: NewKey has all of Key, EventDetail all of Event.
