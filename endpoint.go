@@ -113,6 +113,11 @@ type Verification struct {
 	Tolerance   time.Duration `json:"tolerance,omitempty"`    // 0: the provider's default
 	VerifyToken *Secret       `json:"verify_token,omitempty"` // answers challenges; verifies no signature
 
+	// Of providers that bring the secret themselves, with a handshake. The first is until when one
+	// is accepted, the second until when its secret is shown to who may write; zero: not at all.
+	AwaitingUntil time.Time `json:"awaiting_until,omitzero"`
+	ShownUntil    time.Time `json:"shown_until,omitzero"`
+
 	// For provider "hmac" only; "" where the default holds.
 	Header      string `json:"header,omitempty"`
 	Algorithm   string `json:"algorithm,omitempty"`

@@ -870,44 +870,47 @@ type Verdict struct {
 
 // Verification is in answers.
 type Verification struct {
-	Provider    string    `json:"provider"`              // Who signs; /v1/providers lists them
-	Secrets     []Secret  `json:"secrets"`               // All that are valid now
-	Tolerance   *Duration `json:"tolerance"`             // null: no time is signed
-	Algorithm   *string   `json:"algorithm,omitzero"`    // For hmac
-	Audience    *string   `json:"audience,omitzero"`     // For google-oidc
-	Decompress  *bool     `json:"decompress,omitzero"`   // For hmac
-	Email       *string   `json:"email,omitzero"`        // For google-oidc
-	Encoding    *string   `json:"encoding,omitzero"`     // For hmac
-	Format      *string   `json:"format,omitzero"`       // For hmac
-	Header      *string   `json:"header,omitzero"`       // For hmac
-	In          *string   `json:"in,omitzero"`           // For token
-	KeyEncoding *string   `json:"key_encoding,omitzero"` // For hmac
-	Prefix      *string   `json:"prefix,omitzero"`       // For hmac
-	Signed      *string   `json:"signed,omitzero"`       // For hmac
-	TimeHeader  *string   `json:"time_header,omitzero"`  // For hmac
-	TimeUnit    *string   `json:"time_unit,omitzero"`    // For hmac
-	TopicArns   []string  `json:"topic_arns,omitzero"`   // For aws-sns
-	VerifyToken *Secret   `json:"verify_token,omitzero"` // Where it is set
+	Provider          string    `json:"provider"`                    // Who signs; /v1/providers lists them
+	Secrets           []Secret  `json:"secrets"`                     // All that are valid now
+	Tolerance         *Duration `json:"tolerance"`                   // null: no time is signed
+	Algorithm         *string   `json:"algorithm,omitzero"`          // For hmac
+	Audience          *string   `json:"audience,omitzero"`           // For google-oidc
+	AwaitingHandshake *bool     `json:"awaiting_handshake,omitzero"` // For asana and notion: whether a handshake is accepted now
+	Decompress        *bool     `json:"decompress,omitzero"`         // For hmac
+	Email             *string   `json:"email,omitzero"`              // For google-oidc
+	Encoding          *string   `json:"encoding,omitzero"`           // For hmac
+	Format            *string   `json:"format,omitzero"`             // For hmac
+	HandshakeSecret   *string   `json:"handshake_secret,omitzero"`   // For notion: what the handshake brought, to be pasted into Notion; for 10 minutes, to keys of scope write, in GET alone
+	Header            *string   `json:"header,omitzero"`             // For hmac
+	In                *string   `json:"in,omitzero"`                 // For token
+	KeyEncoding       *string   `json:"key_encoding,omitzero"`       // For hmac
+	Prefix            *string   `json:"prefix,omitzero"`             // For hmac
+	Signed            *string   `json:"signed,omitzero"`             // For hmac
+	TimeHeader        *string   `json:"time_header,omitzero"`        // For hmac
+	TimeUnit          *string   `json:"time_unit,omitzero"`          // For hmac
+	TopicArns         []string  `json:"topic_arns,omitzero"`         // For aws-sns
+	VerifyToken       *Secret   `json:"verify_token,omitzero"`       // Where it is set
 }
 
 // VerificationInput is in requests.
 type VerificationInput struct {
-	Algorithm   *string          `json:"algorithm,omitzero"`    // For hmac; sha256, sha512, sha1
-	Audience    *string          `json:"audience,omitzero"`     // For google-oidc: the audience of tokens that count
-	Decompress  *bool            `json:"decompress,omitzero"`   // For hmac: a body with a Content-Encoding is signed as it is when decoded
-	Email       *string          `json:"email,omitzero"`        // For google-oidc: the service account of tokens that count
-	Encoding    *string          `json:"encoding,omitzero"`     // For hmac: of the signature; hex, base64
-	Format      *string          `json:"format,omitzero"`       // For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures; plain, pairs, list
-	Header      *string          `json:"header,omitzero"`       // For hmac: X-Webhook-Signature by default
-	In          *string          `json:"in,omitzero"`           // For token: where the secret is, header:NAME, basic or query:NAME
-	KeyEncoding *string          `json:"key_encoding,omitzero"` // For hmac: how the secret is written; text, hex, base64
-	Prefix      *string          `json:"prefix,omitzero"`       // For hmac: what stands before a signature; with the format pairs its key, v1= by default
-	Provider    *string          `json:"provider,omitzero"`     // Who signs; /v1/providers lists them
-	Secrets     []SecretInput    `json:"secrets,omitzero"`      // All that are valid from now on, replaced as a whole: texts, and {"id":"sec_…"} for one that is there and stays
-	Signed      *string          `json:"signed,omitzero"`       // For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default
-	TimeHeader  *string          `json:"time_header,omitzero"`  // For hmac: the header that has the signed time
-	TimeUnit    *string          `json:"time_unit,omitzero"`    // For hmac: of the signed time; seconds, milliseconds, rfc3339
-	Tolerance   *Duration        `json:"tolerance,omitzero"`    // How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default
-	TopicArns   []string         `json:"topic_arns,omitzero"`   // For aws-sns: the topics whose messages count
-	VerifyToken Optional[string] `json:"verify_token,omitzero"` // For meta: what the provider asks for before the first event; it verifies no signature
+	Algorithm         *string          `json:"algorithm,omitzero"`          // For hmac; sha256, sha512, sha1
+	Audience          *string          `json:"audience,omitzero"`           // For google-oidc: the audience of tokens that count
+	AwaitingHandshake Optional[bool]   `json:"awaiting_handshake,omitzero"` // For asana and notion: for 10 minutes accept the handshake that brings the secret, if there is none
+	Decompress        *bool            `json:"decompress,omitzero"`         // For hmac: a body with a Content-Encoding is signed as it is when decoded
+	Email             *string          `json:"email,omitzero"`              // For google-oidc: the service account of tokens that count
+	Encoding          *string          `json:"encoding,omitzero"`           // For hmac: of the signature; hex, base64
+	Format            *string          `json:"format,omitzero"`             // For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures; plain, pairs, list
+	Header            *string          `json:"header,omitzero"`             // For hmac: X-Webhook-Signature by default
+	In                *string          `json:"in,omitzero"`                 // For token: where the secret is, header:NAME, basic or query:NAME
+	KeyEncoding       *string          `json:"key_encoding,omitzero"`       // For hmac: how the secret is written; text, hex, base64
+	Prefix            *string          `json:"prefix,omitzero"`             // For hmac: what stands before a signature; with the format pairs its key, v1= by default
+	Provider          *string          `json:"provider,omitzero"`           // Who signs; /v1/providers lists them
+	Secrets           []SecretInput    `json:"secrets,omitzero"`            // All that are valid from now on, replaced as a whole: texts, and {"id":"sec_…"} for one that is there and stays
+	Signed            *string          `json:"signed,omitzero"`             // For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default
+	TimeHeader        *string          `json:"time_header,omitzero"`        // For hmac: the header that has the signed time
+	TimeUnit          *string          `json:"time_unit,omitzero"`          // For hmac: of the signed time; seconds, milliseconds, rfc3339
+	Tolerance         *Duration        `json:"tolerance,omitzero"`          // How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default
+	TopicArns         []string         `json:"topic_arns,omitzero"`         // For aws-sns: the topics whose messages count
+	VerifyToken       Optional[string] `json:"verify_token,omitzero"`       // For meta: what the provider asks for before the first event; it verifies no signature
 }

@@ -211,10 +211,10 @@ func verificationField(name, value string) (any, error) {
 	switch name {
 	case "secrets", "verify_token":
 		return nil, settingError("--verification: %s is secret; use --secret-file or --verify-token-file", name)
-	case "decompress":
+	case "decompress", "awaiting_handshake":
 		on, err := strconv.ParseBool(value)
 		if err != nil {
-			return nil, settingError("--verification: decompress is true or false")
+			return nil, settingError("--verification: %s is true or false", name)
 		}
 		return on, nil
 	case "topic_arns":

@@ -167,7 +167,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, Proxies: c.proxies, Log: s.log,
-		Remote: signature.NewRemote(egress.NewFetcher(guard)),
+		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db,
 	}
 	if c.Dev {
 		in.Wait = s.wait

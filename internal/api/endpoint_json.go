@@ -47,20 +47,22 @@ type VerificationInput struct {
 	Tolerance *duration     `json:"tolerance" required:"false" doc:"How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default"`
 	// VerifyToken is of use where the provider has one. It answers challenges and verifies nothing.
 	VerifyToken *secret.Text `json:"verify_token" required:"false" doc:"For meta: what the provider asks for before the first event; it verifies no signature"`
-	Header      string       `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
-	Algorithm   string       `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
-	Encoding    string       `json:"encoding" required:"false" enum:"hex,base64" doc:"For hmac: of the signature"`
-	Prefix      string       `json:"prefix" required:"false" doc:"For hmac: what stands before a signature; with the format pairs its key, v1= by default"`
-	Signed      string       `json:"signed" required:"false" doc:"For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default"`
-	Format      string       `json:"format" required:"false" enum:"plain,pairs,list" doc:"For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures"`
-	TimeHeader  string       `json:"time_header" required:"false" doc:"For hmac: the header that has the signed time"`
-	TimeUnit    string       `json:"time_unit" required:"false" enum:"seconds,milliseconds,rfc3339" doc:"For hmac: of the signed time"`
-	KeyEncoding string       `json:"key_encoding" required:"false" enum:"text,hex,base64" doc:"For hmac: how the secret is written"`
-	Decompress  bool         `json:"decompress" required:"false" doc:"For hmac: a body with a Content-Encoding is signed as it is when decoded"`
-	In          string       `json:"in" required:"false" doc:"For token: where the secret is, header:NAME, basic or query:NAME"`
-	TopicARNs   []string     `json:"topic_arns" required:"false" maxItems:"50" doc:"For aws-sns: the topics whose messages count"`
-	Audience    string       `json:"audience" required:"false" doc:"For google-oidc: the audience of tokens that count"`
-	Email       string       `json:"email" required:"false" doc:"For google-oidc: the service account of tokens that count"`
+	// AwaitingHandshake opens a window, and closes it with false.
+	AwaitingHandshake *bool    `json:"awaiting_handshake" required:"false" doc:"For asana and notion: for 10 minutes accept the handshake that brings the secret, if there is none"`
+	Header            string   `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
+	Algorithm         string   `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
+	Encoding          string   `json:"encoding" required:"false" enum:"hex,base64" doc:"For hmac: of the signature"`
+	Prefix            string   `json:"prefix" required:"false" doc:"For hmac: what stands before a signature; with the format pairs its key, v1= by default"`
+	Signed            string   `json:"signed" required:"false" doc:"For hmac: what is signed, a text with {body} and any of {time} {id} {url} {method} {header:Name}; {body} by default"`
+	Format            string   `json:"format" required:"false" enum:"plain,pairs,list" doc:"For hmac, of the header: one signature, pairs such as t=1,v1=ab, or a list of signatures"`
+	TimeHeader        string   `json:"time_header" required:"false" doc:"For hmac: the header that has the signed time"`
+	TimeUnit          string   `json:"time_unit" required:"false" enum:"seconds,milliseconds,rfc3339" doc:"For hmac: of the signed time"`
+	KeyEncoding       string   `json:"key_encoding" required:"false" enum:"text,hex,base64" doc:"For hmac: how the secret is written"`
+	Decompress        bool     `json:"decompress" required:"false" doc:"For hmac: a body with a Content-Encoding is signed as it is when decoded"`
+	In                string   `json:"in" required:"false" doc:"For token: where the secret is, header:NAME, basic or query:NAME"`
+	TopicARNs         []string `json:"topic_arns" required:"false" maxItems:"50" doc:"For aws-sns: the topics whose messages count"`
+	Audience          string   `json:"audience" required:"false" doc:"For google-oidc: the audience of tokens that count"`
+	Email             string   `json:"email" required:"false" doc:"For google-oidc: the service account of tokens that count"`
 }
 
 // Challenge is where a sender's challenge is, and where the answer has it.
@@ -245,6 +247,19 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 			config.Verification.VerifyToken = &s
 		}
 	}
+	config.Verification.AwaitingUntil = e.Verification.AwaitingUntil
+	if _, there := said(patch, "verification", "secrets"); !there { // only what a handshake brought is shown
+		config.Verification.ShownUntil = e.Verification.ShownUntil
+	}
+	if !now.Before(config.Verification.AwaitingUntil) {
+		config.Verification.AwaitingUntil = time.Time{}
+	}
+	if _, there := said(patch, "verification", "awaiting_handshake"); there || in.Verification.AwaitingHandshake != nil {
+		config.Verification.AwaitingUntil = time.Time{}
+		if on := in.Verification.AwaitingHandshake; on != nil && *on {
+			config.Verification.AwaitingUntil = now.Add(signature.HandshakeWindow)
+		}
+	}
 	if of := a.CheckVerification(config.Verification); of != nil {
 		wrong = append(wrong, of...)
 	} else {
@@ -359,21 +374,23 @@ type Verification struct {
 	Secrets   []Secret  `json:"secrets"`
 	Tolerance *duration `json:"tolerance" nullable:"true" doc:"null: no time is signed"`
 
-	VerifyToken *Secret  `json:"verify_token,omitempty" doc:"Where it is set"`
-	Header      string   `json:"header,omitempty" doc:"For hmac"`
-	Algorithm   string   `json:"algorithm,omitempty" doc:"For hmac"`
-	Encoding    string   `json:"encoding,omitempty" doc:"For hmac"`
-	Prefix      *string  `json:"prefix,omitempty" doc:"For hmac"`
-	Signed      string   `json:"signed,omitempty" doc:"For hmac"`
-	Format      string   `json:"format,omitempty" doc:"For hmac"`
-	TimeHeader  string   `json:"time_header,omitempty" doc:"For hmac"`
-	TimeUnit    string   `json:"time_unit,omitempty" doc:"For hmac"`
-	KeyEncoding string   `json:"key_encoding,omitempty" doc:"For hmac"`
-	Decompress  *bool    `json:"decompress,omitempty" doc:"For hmac"`
-	In          string   `json:"in,omitempty" doc:"For token"`
-	TopicARNs   []string `json:"topic_arns,omitempty" doc:"For aws-sns"`
-	Audience    string   `json:"audience,omitempty" doc:"For google-oidc"`
-	Email       string   `json:"email,omitempty" doc:"For google-oidc"`
+	VerifyToken       *Secret  `json:"verify_token,omitempty" doc:"Where it is set"`
+	AwaitingHandshake *bool    `json:"awaiting_handshake,omitempty" doc:"For asana and notion: whether a handshake is accepted now"`
+	HandshakeSecret   string   `json:"handshake_secret,omitempty" doc:"For notion: what the handshake brought, to be pasted into Notion; for 10 minutes, to keys of scope write, in GET alone"`
+	Header            string   `json:"header,omitempty" doc:"For hmac"`
+	Algorithm         string   `json:"algorithm,omitempty" doc:"For hmac"`
+	Encoding          string   `json:"encoding,omitempty" doc:"For hmac"`
+	Prefix            *string  `json:"prefix,omitempty" doc:"For hmac"`
+	Signed            string   `json:"signed,omitempty" doc:"For hmac"`
+	Format            string   `json:"format,omitempty" doc:"For hmac"`
+	TimeHeader        string   `json:"time_header,omitempty" doc:"For hmac"`
+	TimeUnit          string   `json:"time_unit,omitempty" doc:"For hmac"`
+	KeyEncoding       string   `json:"key_encoding,omitempty" doc:"For hmac"`
+	Decompress        *bool    `json:"decompress,omitempty" doc:"For hmac"`
+	In                string   `json:"in,omitempty" doc:"For token"`
+	TopicARNs         []string `json:"topic_arns,omitempty" doc:"For aws-sns"`
+	Audience          string   `json:"audience,omitempty" doc:"For google-oidc"`
+	Email             string   `json:"email,omitempty" doc:"For google-oidc"`
 }
 
 type Circuit struct {
@@ -424,7 +441,7 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	return Endpoint{
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
 		State: e.State, DisabledReason: orNull(e.DisabledReason), IngestURL: a.PublicURL + "/ingest/" + e.ID.String(),
-		Verification: viewVerification(e.Verification), Challenge: in.Challenge, Probe: in.Probe,
+		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe,
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
@@ -435,7 +452,7 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 }
 
 // viewVerification is a verification as it is in force, defaults included.
-func viewVerification(v kapsel.Verification) Verification {
+func viewVerification(v kapsel.Verification, now time.Time) Verification {
 	v = signature.InForce(v)
 	view := Verification{
 		Provider: v.Provider, Secrets: viewSecrets(v.Secrets), Tolerance: orNull(duration(v.Tolerance)),
@@ -446,6 +463,9 @@ func viewVerification(v kapsel.Verification) Verification {
 	if v.VerifyToken != nil {
 		token := viewSecret(*v.VerifyToken)
 		view.VerifyToken = &token
+	}
+	if signature.Brings(v.Provider) {
+		view.AwaitingHandshake = new(now.Before(v.AwaitingUntil))
 	}
 	if v.Provider == "hmac" {
 		view.Prefix, view.Decompress = &v.Prefix, &v.Decompress
@@ -458,6 +478,9 @@ func warnings(e *kapsel.Endpoint) []string {
 	list := []string{}
 	if e.Verification.Provider == "" || e.Verification.Provider == signature.None {
 		list = append(list, "unverified: anyone who knows the URL can post events")
+	}
+	if signature.Brings(e.Verification.Provider) && len(e.Verification.Secrets) == 0 {
+		list = append(list, "no secret yet: set verification.awaiting_handshake, then make the webhook at the provider within 10 minutes")
 	}
 	if strings.HasPrefix(strings.ToLower(e.URL), "http:") {
 		list = append(list, "unencrypted: anyone on the way to the destination can read the events")

@@ -96,11 +96,27 @@ func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[E
 }
 
 func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	c := callerOf(ctx)
+	e, err := a.Store.Endpoint(ctx, c.tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return a.answerEndpoint(ctx, &e)
+	view, err := a.viewEndpoint(ctx, &e)
+	if err != nil {
+		return nil, err
+	}
+	if c.may(writers) && a.Clock().Before(e.Verification.ShownUntil) && len(e.Verification.Secrets) == 1 {
+		t, err := a.Store.Tenant(ctx, e.TenantID)
+		if err != nil {
+			return nil, err
+		}
+		brought, err := a.Vault.Open(&t, e.ID.String(), e.Verification.Secrets[0])
+		if err != nil {
+			return nil, fmt.Errorf("open the handshake's secret: %w", err)
+		}
+		view.Verification.HandshakeSecret = string(brought)
+	}
+	return answer(view), nil
 }
 
 func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {

@@ -68,6 +68,15 @@ func (w *world) stored(id string) kapsel.Endpoint {
 	return e
 }
 
+// change changes an endpoint in the store.
+func (w *world) change(id string, change func(*kapsel.Endpoint)) {
+	w.t.Helper()
+	e := w.stored(id)
+	if _, err := w.store.UpdateEndpoint(w.t.Context(), e.TenantID, e.ID, func(e *kapsel.Endpoint) error { change(e); return nil }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // opened is a secret of an endpoint in the clear.
 func (w *world) opened(e kapsel.Endpoint, s kapsel.Secret) string {
 	w.t.Helper()
@@ -193,6 +202,52 @@ func TestChallengeSettings(t *testing.T) {
 		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
 			t.Errorf("%s: %s, want %s", fields, text, want)
 		}
+	}
+}
+
+// TestAwaitingHandshake: the window is opened by a person, for ten minutes, and what came is
+// shown to who may write, where it must be pasted back.
+func TestAwaitingHandshake(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":{"provider":"notion"}}`)
+	path := "/v1/endpoints/" + made.text("id")
+	if made.object("verification")["awaiting_handshake"] != false || !strings.Contains(fmt.Sprint(made["warnings"]), "no secret yet") {
+		t.Errorf("made: %v", made)
+	}
+	open := w.want(200, "PATCH", path, h.write, `{"verification":{"awaiting_handshake":true}}`)
+	if stored := w.stored(made.text("id")).Verification; open.object("verification")["awaiting_handshake"] != true || !stored.AwaitingUntil.Equal(w.now.Add(10*time.Minute)) {
+		t.Errorf("opened: %v, %v", open["verification"], stored.AwaitingUntil)
+	}
+	if got := w.want(200, "PATCH", path, h.write, `{"name":"b"}`); got.object("verification")["awaiting_handshake"] != true {
+		t.Errorf("another patch: %v", got["verification"])
+	}
+	if got := w.want(200, "PATCH", path, h.write, `{"verification":{"awaiting_handshake":null}}`); got.object("verification")["awaiting_handshake"] != false {
+		t.Errorf("closed: %v", got["verification"])
+	}
+	w.want(422, "PATCH", path, h.write, `{"verification":{"secrets":["s"],"awaiting_handshake":true}}`)
+	w.want(422, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","verification":{"provider":"github","secrets":["s"],"awaiting_handshake":true}}`)
+
+	w.want(200, "PATCH", path, h.write, `{"verification":{"secrets":["secret_MARK"]}}`)
+	if _, there := w.want(200, "GET", path, h.write, nil).object("verification")["handshake_secret"]; there {
+		t.Error("a secret that a person set is shown")
+	}
+	w.change(made.text("id"), func(e *kapsel.Endpoint) { e.Verification.ShownUntil = w.now.Add(time.Minute) })
+	if got := w.want(200, "GET", path, h.write, nil).object("verification").text("handshake_secret"); got != "secret_MARK" {
+		t.Errorf("shown: %q", got)
+	}
+	for what, a := range map[string]object{
+		"to a key that reads": w.want(200, "GET", path, h.read, nil),
+		"in a list":           w.want(200, "GET", "/v1/endpoints", h.write, nil),
+		"by a patch":          w.want(200, "PATCH", path, h.write, `{"name":"c"}`),
+	} {
+		if strings.Contains(fmt.Sprint(a), "MARK") {
+			t.Errorf("shown %s: %v", what, a)
+		}
+	}
+	w.want(200, "PATCH", path, h.write, `{"verification":{"secrets":["secret_MARK2"]}}`)
+	if strings.Contains(fmt.Sprint(w.want(200, "GET", path, h.write, nil)), "MARK") {
+		t.Error("a secret that a person set in its place is shown")
 	}
 }
 

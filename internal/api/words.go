@@ -159,6 +159,8 @@ var words = map[string]word{
 	"Challenge.from":            {"", "query:challenge"},
 	"Challenge.to":              {"", "body"},
 	"probe":                     {"Whether GET and HEAD are answered 200, with nothing", false},
+	"awaiting_handshake":        {"", true},
+	"handshake_secret":          {"", "secret_…"},
 	"topic_arns":                {"", []string{"arn:aws:sns:eu-west-1:123456789012:orders"}},
 	"audience":                  {"", "https://hooks.example/ingest/ep_" + exampleID},
 	"email":                     {"", "push@project.iam.gserviceaccount.com"},

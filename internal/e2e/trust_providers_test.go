@@ -196,6 +196,8 @@ func schemes(t *testing.T, key string) map[string]scheme {
 		algorithm      string
 	}{
 		"alchemy":              {"X-Alchemy-Signature", "", hexOf, "sha256"},
+		"asana":                {"X-Hook-Signature", "", hexOf, "sha256"},
+		"notion":               {"X-Notion-Signature", "sha256=", hexOf, "sha256"},
 		"atlassian":            {"X-Hub-Signature", "sha256=", hexOf, "sha256"},
 		"circleci":             {"circleci-signature", "v1=", hexOf, "sha256"},
 		"docusign":             {"X-DocuSign-Signature-1", "", b64Of, "sha256"},

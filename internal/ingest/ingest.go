@@ -61,6 +61,9 @@ type Config struct {
 	Proxies   []netip.Prefix // whose X-Forwarded-For is believed
 	Log       *slog.Logger
 	Remote    *signature.Remote // keys that providers publish; nil: none can be had
+	Endpoints interface {       // where secrets that handshakes bring are kept
+		UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
+	}
 	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
 	// its status: for development.
 	Wait func(ctx context.Context, id kapsel.EventID) (status string)
@@ -361,6 +364,9 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endp
 		if a := v.Unsigned(signed); a != nil {
 			return a, nil
 		}
+		if brought, a := v.Brought(signed); a != nil {
+			return a, h.keep(ctx, ep, brought)
+		}
 		if v.Claims(signed) {
 			return nil, nil // answered after the signature, if at all
 		}
@@ -375,6 +381,44 @@ func (h *Handler) guard(ctx context.Context, r *http.Request, ep *kapsel.Endpoin
 		return nil, err
 	}
 	return v.Guard(h.signed(r, body)), nil
+}
+
+// keep makes what a handshake brought the endpoint's secret, if it has none and a person awaits
+// one. Of handshakes at the same time the first counts.
+func (h *Handler) keep(ctx context.Context, ep *kapsel.Endpoint, brought string) error {
+	now := h.Clock.Now()
+	awaits := func(e *kapsel.Endpoint) error {
+		if len(e.Verification.Secrets) > 0 || !now.Before(e.Verification.AwaitingUntil) || e.Verification.Provider != ep.Verification.Provider {
+			return kapsel.Errorf(kapsel.InvalidSignature, "nobody awaits this handshake: set verification.awaiting_handshake on an endpoint without a secret, at most 10 minutes before")
+		}
+		return nil
+	}
+	if err := awaits(ep); err != nil {
+		return err
+	}
+	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
+	if err != nil {
+		return err
+	}
+	sealed, err := h.Vault.Seal(tenant, ep.ID.String(), []byte(brought), now)
+	if err != nil {
+		return fmt.Errorf("seal the handshake's secret: %w", err)
+	}
+	_, err = h.Endpoints.UpdateEndpoint(ctx, ep.TenantID, ep.ID, func(e *kapsel.Endpoint) error {
+		if err := awaits(e); err != nil {
+			return err
+		}
+		e.Verification.Secrets = []kapsel.Secret{sealed}
+		e.Verification.AwaitingUntil, e.UpdatedAt = time.Time{}, now
+		if signature.Shows(e.Verification.Provider) {
+			e.Verification.ShownUntil = now.Add(signature.HandshakeWindow)
+		}
+		return nil
+	})
+	if err == nil {
+		h.Settings.Obey()
+	}
+	return err
 }
 
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST

@@ -570,3 +570,56 @@ func TestRemoteKeys(t *testing.T) {
 		t.Errorf("asked %d times in a minute", n)
 	}
 }
+
+// down is a directory that does not answer.
+type down struct{}
+
+func (down) UpdateEndpoint(context.Context, kapsel.TenantID, kapsel.EndpointID, func(*kapsel.Endpoint) error) (kapsel.Endpoint, error) {
+	return kapsel.Endpoint{}, kapsel.Errorf(kapsel.DatabaseUnavailable, "the database does not answer")
+}
+
+// TestHandshakeThatBringsTheSecret: it counts once, while a person awaits it.
+func TestHandshakeThatBringsTheSecret(t *testing.T) {
+	w := newWorld(t)
+	asana := func(until time.Time) *kapsel.Endpoint {
+		return w.endpoint(func(ep *kapsel.Endpoint) {
+			ep.Verification = kapsel.Verification{Provider: "asana", AwaitingUntil: until}
+		})
+	}
+	late := asana(time.Now().Add(-time.Second))
+	w.refused(401, kapsel.InvalidSignature, late, "{}", "X-Hook-Secret: s1")
+	ep := asana(time.Now().Add(10 * time.Minute))
+	w.refused(401, kapsel.InvalidSignature, ep, "{}", "X-Hook-Signature: "+sign("s1", "{}"))
+	directory := w.handler.Endpoints
+	w.handler.Endpoints = down{}
+	w.refused(503, kapsel.DatabaseUnavailable, ep, "{}", "X-Hook-Secret: s0")
+	w.handler.Endpoints = directory
+	var kept atomic.Int32
+	var all sync.WaitGroup
+	for i := range 10 {
+		all.Go(func() {
+			secret := fmt.Sprintf("s%d", i)
+			switch a := w.post(ep, "{}", "X-Hook-Secret: "+secret); {
+			case a.status == 200 && a.header.Get("X-Hook-Secret") == secret && a.body == "":
+				kept.Store(int32(i))
+			case a.status != 401:
+				t.Errorf("answered %v", a)
+			}
+		})
+	}
+	all.Wait()
+	stored, err := w.db.Endpoint(t.Context(), kapsel.TenantID{}, ep.ID)
+	if err != nil || len(stored.Verification.Secrets) != 1 || !stored.Verification.AwaitingUntil.IsZero() || !stored.Verification.ShownUntil.IsZero() {
+		t.Fatalf("%+v, %v", stored.Verification, err)
+	}
+	secret := fmt.Sprintf("s%d", kept.Load())
+	if n := w.stored(); n != 0 {
+		t.Errorf("%d events are stored of handshakes", n)
+	}
+	const events = `{"events":[{}]}`
+	w.accepted(ep, events, "X-Hook-Signature: "+sign(secret, events))
+	w.refused(401, kapsel.InvalidSignature, ep, "{}", "X-Hook-Secret: another")
+	if log := w.logged(); strings.Contains(log, `"another"`) {
+		t.Errorf("the log tells a secret:\n%s", log)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 )
@@ -31,6 +32,46 @@ func (v *Verifier) Unsigned(r Request) *Answer {
 		return nil
 	}
 	return v.preset.unsigned(v, r)
+}
+
+// Brought is the secret that a handshake brings, with what it is to be answered if the secret
+// is kept; "" and nil where the request is none. Nothing vouches for such a request: it counts
+// only while a person awaits it (see kapsel.Verification.AwaitingUntil).
+func (v *Verifier) Brought(r Request) (secret string, a *Answer) {
+	if v.preset == nil || v.preset.brings == nil || r.Method != http.MethodPost || v.Claims(r) {
+		return "", nil
+	}
+	return v.preset.brings(r)
+}
+
+// Brings reports whether a provider brings the secret itself, with a handshake.
+func Brings(provider string) bool {
+	p := presets[provider]
+	return p != nil && p.brings != nil
+}
+
+// Shows reports whether people must paste a secret that came with a handshake back into the
+// provider.
+func Shows(provider string) bool { return Brings(provider) && presets[provider].shown }
+
+// HandshakeWindow is for how long a person may await a handshake that brings the secret, and
+// see what it brought.
+const HandshakeWindow = 10 * time.Minute
+
+func asanaHandshake(r Request) (string, *Answer) {
+	values := r.Header["X-Hook-Secret"]
+	if len(values) != 1 || !isPlain(values[0]) || len(values[0]) > maxOpaque {
+		return "", nil
+	}
+	return values[0], &Answer{Status: http.StatusOK, Header: map[string]string{"X-Hook-Secret": values[0]}}
+}
+
+func notionHandshake(r Request) (string, *Answer) {
+	token := text(challenge(r, "verification_token")[0])
+	if !isOpaque(token) {
+		return "", nil
+	}
+	return token, &Answer{Status: http.StatusOK}
 }
 
 // Handshake is the answer to a request that is a provider's challenge and no event; nil if

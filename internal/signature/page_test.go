@@ -148,6 +148,10 @@ For Google Chat ` + "`email` is `chat@system.gserviceaccount.com`, and `audience
 
 Kapsel asks for certificates, and confirms subscriptions, at ` + "`sns.REGION.amazonaws.com`" + ` of the topic's region, and asks for keys at ` + "`www.googleapis.com`" + `: by HTTPS, one request at a time, each URL at most once a minute, and no other host whatever a message names. While they do not answer, a request that may be right is answered 503, so that it is sent again.
 
+## Secrets that come with a handshake
+
+Asana and Notion choose the secret themselves and send it when the webhook is made. Nothing vouches for such a request, so it counts only while a person awaits it: make the endpoint without secrets, set ` + "`verification.awaiting_handshake: true`" + `, and make the webhook within 10 minutes. The secret is kept sealed, and the window closes; any other handshake is answered 401. Notion's must be pasted back: for 10 minutes ` + "`GET /v1/endpoints/{id}`" + ` shows it to keys of scope write, as ` + "`verification.handshake_secret`" + `. To await another, set ` + "`secrets` to `[]`" + ` first.
+
 ## Senders that are not in the table
 
 The provider ` + "`hmac`" + ` checks an HMAC in the form that its settings describe:

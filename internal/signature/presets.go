@@ -33,6 +33,8 @@ type preset struct {
 	deliveryIn  inBody                                        // where the signed body does
 	handshake   func(v *Verifier, r Request) *Answer          // nil: the provider has none, or none that is signed
 	confirm     func(v *Verifier, r Request) (*Answer, error) // as handshake, for one that asks the provider; nil: none
+	brings      func(r Request) (secret string, a *Answer)    // a handshake that brings the secret, and its answer; nil: none
+	shown       bool                                          // … which people must paste back into the provider
 	unsigned    func(v *Verifier, r Request) *Answer          // as handshake, for a POST that nobody signs; nil: none
 	accepted    *Answer                                       // nil: the usual one
 }
@@ -609,6 +611,23 @@ var presets = map[string]*preset{
 		delivery:   []string{"X-Goog-Pubsub-Message-Id"},
 		deliveryIn: at("$.message.messageId"),
 		accepted:   emptyObject, // Chat shows what a body says
+	},
+	// developers.asana.com/docs/webhooks-guide
+	"asana": {
+		secret:  "none to enter: it comes with the handshake, while awaiting_handshake is on",
+		headers: []headers{{signature: "X-Hook-Signature"}},
+		key:     sha256Hex,
+		brings:  asanaHandshake,
+	},
+	// developers.notion.com/reference/webhooks
+	"notion": {
+		secret:     "none to enter: the verification token comes with the handshake, while awaiting_handshake is on",
+		headers:    []headers{{signature: "X-Notion-Signature"}},
+		prefix:     "sha256=",
+		key:        sha256Hex,
+		brings:     notionHandshake,
+		shown:      true,
+		deliveryIn: at("$.id"),
 	},
 	// postmarkapp.com/developer/webhooks/webhooks-overview#protecting-your-webhook
 	"postmark": {

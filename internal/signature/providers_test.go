@@ -36,7 +36,7 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 		noSigning = "it sends its secret and signs nothing"
 	)
 	own := map[string]string{}
-	for _, name := range strings.Fields(`intercom xero zendesk airtable alchemy atlassian buildkite calendly circleci customerio docusign dropbox
+	for _, name := range strings.Fields(`intercom xero zendesk airtable alchemy asana notion atlassian buildkite calendly circleci customerio docusign dropbox
 		lemonsqueezy mailchimp microsoft-teams nylas pagerduty paystack sentry trello twitch typeform vercel webflow websub woocommerce`) {
 		own[name] = noLibrary
 	}
@@ -68,7 +68,7 @@ func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 	want := strings.Fields(`hmac stripe github shopify slack twilio sendgrid square paypal paddle linear standard-webhooks svix zoom discord
 		gitlab bitbucket hubspot intercom mailgun adyen xero meta x okta zendesk openai clerk resend replicate supabase gitea token
 		microsoft-graph cloudevents telegram pagerduty calendly workos atlassian dropbox trello airtable box woocommerce mailchimp
-		typeform vercel sentry lemonsqueezy razorpay docusign alchemy
+		asana notion typeform vercel sentry lemonsqueezy razorpay docusign alchemy
 		azure-event-grid buildkite circleci customerio elevenlabs gocardless google-calendar google-oidc aws-sns microsoft-teams mux nylas paystack postmark sanity twitch webflow websub`)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, Providers()); diff != "" {
@@ -457,6 +457,51 @@ func TestUnsigned(t *testing.T) {
 	want := map[string]string{"Allow": "POST", "Webhook-Allowed-Origin": "a.example.com", "Webhook-Allowed-Rate": "*"}
 	if a == nil || a.Status != 200 || !cmp.Equal(a.Header, want) {
 		t.Errorf("cloudevents by OPTIONS: %+v", a)
+	}
+}
+
+// TestBrought: what counts as a handshake that brings the secret.
+func TestBrought(t *testing.T) {
+	for _, tt := range []struct {
+		provider, body string
+		header         http.Header
+		want           string
+	}{
+		{"asana", "{}", http.Header{"X-Hook-Secret": {"b537207f20cbfa02357cf448134da559e8bd39d61597dcd5631b8012eae53e81"}}, "b537207f20cbfa02357cf448134da559e8bd39d61597dcd5631b8012eae53e81"},
+		{"asana", "{}", http.Header{"X-Hook-Secret": {"a", "b"}}, ""},
+		{"asana", "{}", http.Header{"X-Hook-Secret": {"a\x01"}}, ""},
+		{"asana", "{}", http.Header{"X-Hook-Secret": {"a"}, "X-Hook-Signature": {"00"}}, ""},
+		{"asana", "{}", nil, ""},
+		{"notion", `{"verification_token":"secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"}`, nil, "secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"},
+		{"notion", `{"verification_token":"a b"}`, nil, ""},
+		{"notion", `{"type":"page.created"}`, nil, ""},
+		{"notion", `{"verification_token":"secret_a"}`, http.Header{"X-Notion-Signature": {"sha256=00"}}, ""},
+		{"github", `{"verification_token":"secret_a"}`, http.Header{"X-Hook-Secret": {"a"}}, ""},
+	} {
+		ver, err := New(kapsel.Verification{Provider: tt.provider}, []Key{{Value: []byte("s")}}, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, a := ver.Brought(Request{Method: "POST", Header: tt.header, Body: []byte(tt.body)}); got != tt.want || (a != nil) != (got != "") {
+			t.Errorf("%s %s %v: %q, %+v", tt.provider, tt.body, tt.header, got, a)
+		}
+	}
+	for _, provider := range []string{"asana", "notion"} { // before its handshake
+		ver, err := New(kapsel.Verification{Provider: provider}, nil, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Request{Method: "POST", Header: http.Header{"X-Hook-Signature": {hex.EncodeToString(sum("", "{}"))}, "X-Notion-Signature": {"sha256=" + hex.EncodeToString(sum("", "{}"))}}, Body: []byte("{}")}
+		verdict, err := ver.Verify(r, time.Now())
+		refused(t, provider+" without a secret", verdict, err)
+		window := kapsel.Verification{Provider: provider, AwaitingUntil: time.Now()}
+		if fields := Check(window); fields != nil {
+			t.Errorf("%s: %v", provider, fields)
+		}
+		window.Secrets = []kapsel.Secret{{}}
+		if fields := Check(window); len(fields) != 1 || fields[0].Field != "verification.awaiting_handshake" {
+			t.Errorf("%s with a secret: %v", provider, fields)
+		}
 	}
 }
 

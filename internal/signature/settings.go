@@ -77,7 +77,7 @@ func Describe() []Provider {
 		s := setups[name]
 		about := Provider{
 			Name: name, Title: s.title, Paste: s.paste, Secret: p.secret, Find: s.find, Note: s.note,
-			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil || p.confirm != nil,
+			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil || p.confirm != nil || p.brings != nil,
 			DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared,
 			Retries: s.retries, Resigned: s.resigned, Sources: strings.Split(s.source, ", "), Answer: p.accepted,
 		}
@@ -158,6 +158,9 @@ func Check(v kapsel.Verification) []kapsel.FieldError {
 		return fields
 	}
 	switch p, _ := presetFor(v); {
+	case !v.AwaitingUntil.IsZero() && len(v.Secrets) > 0:
+		fields = append(fields, field("awaiting_handshake", "is for an endpoint without a secret: set secrets to [] to await another"))
+	case p.brings != nil: // until its handshake it has none
 	case p.key != nil && len(v.Secrets) == 0:
 		fields = append(fields, field("secrets", "%v", errNoSecret))
 	case p.key == nil && len(v.Secrets) > 0:
@@ -176,6 +179,8 @@ var settingsOf = map[string][]string{
 	"token": {"in"},
 	"meta":  {"verify_token"},
 
+	"asana":       {"awaiting_handshake"},
+	"notion":      {"awaiting_handshake"},
 	"aws-sns":     {"topic_arns"},
 	"google-oidc": {"audience", "email"},
 }
@@ -186,7 +191,8 @@ func given(v kapsel.Verification) map[string]bool {
 		"header": v.Header != "", "algorithm": v.Algorithm != "", "encoding": v.Encoding != "", "prefix": v.Prefix != "",
 		"signed": v.Signed != "", "format": v.Format != "", "time_header": v.TimeHeader != "", "time_unit": v.TimeUnit != "",
 		"key_encoding": v.KeyEncoding != "", "decompress": v.Decompress,
-		"topic_arns": len(v.TopicARNs) > 0, "audience": v.Audience != "", "email": v.Email != "",
+		"awaiting_handshake": !v.AwaitingUntil.IsZero(),
+		"topic_arns":         len(v.TopicARNs) > 0, "audience": v.Audience != "", "email": v.Email != "",
 		"in": v.In != "", "verify_token": v.VerifyToken != nil,
 	}
 }

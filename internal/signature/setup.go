@@ -45,6 +45,15 @@ var setups = map[string]setup{
 		resigned: noTime,
 		source:   "www.alchemy.com/docs/reference/notify-api-quickstart",
 	},
+	"asana": {
+		title:    "Asana",
+		paste:    "the target of a webhook that you make with the API",
+		find:     "nothing to find: Asana sends it when the webhook is made, while the endpoint's `awaiting_handshake` is on",
+		retries:  "with growing delays, for 24 h",
+		resigned: noTime,
+		source:   "developers.asana.com/docs/webhooks-guide",
+		note:     "its secret comes with its handshake",
+	},
 	"atlassian": {
 		title:    "Atlassian (Jira, Confluence)",
 		paste:    "Jira settings, System, WebHooks, URL",
@@ -321,6 +330,15 @@ var setups = map[string]setup{
 		retries:  "with growing delays, for 24 h",
 		resigned: notKnown,
 		source:   "www.mux.com/docs/core/verify-webhook-signatures",
+	},
+	"notion": {
+		title:    "Notion",
+		paste:    "the integration, Webhooks, Webhook URL",
+		find:     "nothing to find: Notion sends the verification token when the URL is entered, while the endpoint's `awaiting_handshake` is on; paste it from the endpoint into Notion",
+		retries:  "up to 8 times, with growing delays, for 24 h",
+		resigned: noTime,
+		source:   "developers.notion.com/reference/webhooks",
+		note:     "its secret comes with its handshake",
 	},
 	"nylas": {
 		title:    "Nylas",

@@ -437,6 +437,26 @@ var moreVectors = []vector{
 			"Shopify-Hmac-Sha256": "Y92rNNpYOOODVF6ckLQPdKTj2qvF3ZqNSaUYda1LJBg=",
 		},
 	},
+	{
+		name: "asana", origin: "OpenSSL",
+		verification: kapsel.Verification{Provider: "asana"},
+		secret:       "s3cret",
+		body:         `{"id":1}`,
+		header: map[string]string{
+			"X-Hook-Signature": "63ddab34da5838e383545e9c90b40f74a4e3daabc5dd9a8d49a51875ad4b2418",
+		},
+		hex: true,
+	},
+	{
+		name: "notion", origin: "OpenSSL",
+		verification: kapsel.Verification{Provider: "notion"},
+		secret:       "s3cret",
+		body:         `{"id":1}`,
+		header: map[string]string{
+			"X-Notion-Signature": "sha256=63ddab34da5838e383545e9c90b40f74a4e3daabc5dd9a8d49a51875ad4b2418",
+		},
+		hex: true,
+	},
 }
 
 func init() { vectors = append(vectors, moreVectors...) }

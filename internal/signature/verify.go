@@ -78,7 +78,7 @@ func New(v kapsel.Verification, keys []Key, verifyToken string, remote *Remote) 
 	if err != nil {
 		return nil, err
 	}
-	if len(keys) == 0 && p.key != nil {
+	if len(keys) == 0 && p.key != nil && p.brings == nil {
 		return nil, errNoSecret
 	}
 	out := &Verifier{
