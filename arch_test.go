@@ -75,6 +75,7 @@ var mayImport = map[string][]string{
 // in the list.
 var libraries = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"internal/bench"},
+	"github.com/KimMachineGun/automemlimit":   {"cmd/kapsel"},
 	"github.com/alecthomas/kong":              {"cmd/kapsel"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
 	"github.com/go-logr/logr":                 {"internal/telemetry"},

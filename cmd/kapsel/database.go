@@ -14,7 +14,7 @@ import (
 func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger) (store.Store, error) {
 	migrate := s.Migrate == "on"
 	if path := s.sqlitePath(); path != "" {
-		db, err := sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: migrate})
+		db, err := sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: migrate, Caches: s.caches})
 		if err != nil {
 			return nil, settingError("DATABASE_URL (--database-url): %v", err)
 		}

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -44,11 +43,11 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	tuneMemory(c.bodyMemory)
 	hangups := hangups()
 	stackOnQuit(io.err)
 	out := c.output(io)
 	defer out.end()
+	c.useMemory(out.log)
 	s, err := c.start(ctx, io, out)
 	if err != nil {
 		return err
@@ -81,17 +80,6 @@ type server struct {
 	greeting  func() // what --dev prints once it serves
 
 	background sync.WaitGroup // what uses the store beside requests and the engine
-}
-
-// tuneMemory sets the collector where the environment does not: its work is a good part of
-// the CPU at high rates, and the heap is small but for bodies, which are bounded.
-func tuneMemory(bodies int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(300)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(96<<20 + bodies*5/4)
-	}
 }
 
 // start opens and wires everything. After an error nothing is left open.
@@ -147,7 +135,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
 	vault := secret.NewVault(keyring)
-	bodies := budget.New(c.bodyMemory)
+	bodies := budget.New(c.memory.Bodies)
 	guard := c.guard(s.addresses())
 	s.engine = delivery.New(delivery.Config{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
@@ -273,7 +261,7 @@ func (s *server) run(ctx context.Context) error {
 		go serve(s.metrics, s.mln)
 	}
 	s.health.SetStarted()
-	s.log.Info("serving", "version", buildVersion(), "listen", s.ln.Addr().String(), "public_url", s.PublicURL, "egress_allow", s.EgressAllow)
+	s.log.Info("serving", "version", buildVersion(), "listen", s.ln.Addr().String(), "public_url", s.PublicURL, "egress_allow", s.EgressAllow, "body_memory", s.memory.Bodies)
 	if s.greeting != nil {
 		s.greeting()
 	}

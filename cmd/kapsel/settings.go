@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
@@ -21,6 +22,8 @@ type databaseSettings struct {
 	Migrate     string `name:"migrate" env:"KAPSEL_MIGRATE" default:"on" enum:"on,off" help:"off: refuse an old schema instead of changing it (${env}, default ${default})."`
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
+
+	caches int64 // bytes for SQLite's page caches; 0: what it takes by itself
 }
 
 // serveSettings are all settings of the service.
@@ -38,7 +41,7 @@ type serveSettings struct {
 	TrustedProxies string        `env:"KAPSEL_TRUSTED_PROXIES" placeholder:"LIST" help:"Comma list of CIDRs whose X-Forwarded-For is believed (${env})."`
 	Workers        int           `name:"worker-pool-size" env:"WORKER_POOL_SIZE" default:"1000" help:"Exchanges in flight at once (${env}, default ${default})."`
 	Capacity       int           `name:"channel-capacity" env:"CHANNEL_CAPACITY" default:"10000" help:"Accepted requests waiting for a commit before new ones get 503 (${env}, default ${default})."`
-	BodyMemory     string        `env:"KAPSEL_BODY_MEMORY" default:"256MiB" help:"Bytes of bodies held at once (${env}, default ${default})."`
+	BodyMemory     *string       `env:"KAPSEL_BODY_MEMORY" placeholder:"SIZE" help:"Bytes of bodies held at once (${env}, default 256MiB, or a quarter of the memory where that is less)."`
 	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
@@ -47,9 +50,9 @@ type serveSettings struct {
 	unknown []string // variables that look like settings and are none; see checkEnvironment
 
 	// What the texts above parse to; see check.
-	bodyMemory int64
-	allow      []egress.AllowRule
-	proxies    []netip.Prefix
+	memory  budget.Memory
+	allow   []egress.AllowRule
+	proxies []netip.Prefix
 }
 
 // devDatabase is where --dev keeps its data.
@@ -108,9 +111,13 @@ func (s *serveSettings) check() error {
 	if s.Capacity < 1 || s.Capacity > 10_000_000 {
 		return settingError("CHANNEL_CAPACITY (--channel-capacity): %d is not between 1 and 10000000", s.Capacity)
 	}
-	if s.bodyMemory, err = parseBytes(s.BodyMemory); err != nil || s.bodyMemory < 1<<20 {
-		return settingError("KAPSEL_BODY_MEMORY (--body-memory): %q is not a size of at least 1MiB, such as 256MiB", s.BodyMemory)
+	bodies := int64(0)
+	if s.BodyMemory != nil {
+		if bodies, err = parseBytes(*s.BodyMemory); err != nil || bodies < 1<<20 {
+			return settingError("KAPSEL_BODY_MEMORY (--body-memory): %q is not a size of at least 1MiB, such as 256MiB", *s.BodyMemory)
+		}
 	}
+	s.memory = budget.Divide(memoryLimit(), bodies)
 	if s.NodeLease < 3*time.Second || s.NodeLease > time.Minute {
 		return settingError("KAPSEL_NODE_LEASE (--node-lease): %v is not between 3s and 60s", s.NodeLease)
 	}

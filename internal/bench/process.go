@@ -295,12 +295,15 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// PeakRSS is the largest resident memory of the running child so far, in bytes. Where there
-// is no /proc it is not known.
-func (p *Process) PeakRSS() (int64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.PID()))
+// PeakRSS is the largest resident memory of the running child so far, in bytes.
+func (p *Process) PeakRSS() (int64, error) { return PeakRSS(p.PID()) }
+
+// PeakRSS returns the largest resident memory of a running process so far, in bytes. Where
+// there is no /proc it is not known.
+func PeakRSS(pid int) (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("read the memory of %s: %w", p.name(), err)
+		return 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
@@ -309,7 +312,7 @@ func (p *Process) PeakRSS() (int64, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("read the memory of %s: no VmHWM", p.name())
+	return 0, fmt.Errorf("read the memory of process %d: no VmHWM", pid)
 }
 
 // client speaks to children: never through a proxy.

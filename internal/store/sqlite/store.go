@@ -38,15 +38,17 @@ type Options struct {
 	LockWait time.Duration
 	// Observe is told of the group commits; nil: nobody is.
 	Observe store.CommitObserver
+	// Caches is how many bytes the page caches of all connections may take; 0: 72 MiB.
+	Caches int64
 	// Log gets what no caller can be told, such as a checkpoint that failed; nil: slog.Default.
 	Log *slog.Logger
 }
 
 const (
-	readers       = 4        // connections for reads
-	writeCacheKiB = 32 << 10 // page cache of the writer
-	readCacheKiB  = 8 << 10  // of each reader
-	pageSize      = 8 << 10
+	readers     = 4 // connections for reads
+	mostCaches  = 72 << 20
+	writerShare = 4 // of the page caches, where any other connection has one
+	pageSize    = 8 << 10
 )
 
 // Store is a store.Store on a SQLite file.
@@ -78,6 +80,10 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Caches == 0 {
+		opts.Caches = mostCaches
+	}
+	cache := opts.Caches / (writerShare + readers + 1) // and one connection for checkpoints
 	// As durable as fsync, and half the time on a journaling file system. It holds for the
 	// whole process; where it is not to be had, fsync it is.
 	_, _ = sqlite.Fdatasync(true)
@@ -109,20 +115,20 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if err := prepareSchema(ctx, path, opts.Migrate); err != nil {
 		return nil, err
 	}
-	w, err := connect(path, writeCacheKiB, false)
+	w, err := connect(path, writerShare*cache, false)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	s.writer = newWriter(w, opts.Observe)
 	for range readers {
-		r, err := connect(path, readCacheKiB, true)
+		r, err := connect(path, cache, true)
 		if err != nil {
 			return nil, fmt.Errorf("open the database to read: %w", err)
 		}
 		s.readers <- r
 		s.opened++
 	}
-	c, err := connect(path, readCacheKiB, false)
+	c, err := connect(path, cache, false)
 	if err != nil {
 		return nil, fmt.Errorf("open the database for checkpoints: %w", err)
 	}
@@ -149,8 +155,9 @@ func (s *Store) loadSkews(c *conn) error {
 	return errors.Join(s.eventSkew.load(c), s.deliverySkew.load(c))
 }
 
-// connect opens a connection with the settings that all of them share.
-func connect(path string, cacheKiB int, readOnly bool) (*conn, error) {
+// connect opens a connection with the settings that all of them share, and a page cache of
+// some bytes.
+func connect(path string, cache int64, readOnly bool) (*conn, error) {
 	c, err := open(path)
 	if err != nil {
 		return nil, err
@@ -162,7 +169,7 @@ func connect(path string, cacheKiB int, readOnly bool) (*conn, error) {
 		PRAGMA cache_size = -%d;
 		PRAGMA temp_store = MEMORY;
 		PRAGMA trusted_schema = OFF;
-		PRAGMA query_only = %t`, walKept, cacheKiB, readOnly))
+		PRAGMA query_only = %t`, walKept, cache>>10, readOnly))
 	if err != nil {
 		c.close()
 		return nil, err
