@@ -117,7 +117,7 @@ var narrowNames = map[string][]string{
 	"bytes.Compare":               {"internal/store", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"reflect.DeepEqual":           {},
 	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
-	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/sim"},
+	"net/http.Transport":          {"internal/egress", "internal/bench"},
 	"net/http.DefaultClient":      {},
 	"net/http.DefaultTransport":   {},
 	"net/http.DefaultServeMux":    {},

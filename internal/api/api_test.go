@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 		Clock: func() time.Time { return w.now },
 		Log:   slog.New(slog.NewJSONHandler(&w.log, nil)),
 		CheckURL: func(u string) error {
-			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) bool { return false }})
+			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) (bool, error) { return false, nil }})
 		},
 		CheckVerification: signature.Check,
 		Changed: func() {

@@ -133,7 +133,8 @@ func TestRetryAfter_FD15(t *testing.T) {
 		{"zero", 503, seconds(0), 0},
 		{"not a number", 503, text("NaN"), 0},
 		{"exponent", 503, text("1e9"), 0},
-		{"list", 503, text("120, 240"), 0},
+		{"list", 503, text("120, 240"), 2 * time.Minute},
+		{"fraction", 503, text("99.5"), 100 * time.Second},
 		{"only on 429 and 503", 500, seconds(1000), 0},
 		{"not on 408", 408, seconds(1000), 0},
 	} {

@@ -83,7 +83,7 @@ func isWebPort(port uint16) bool {
 	return port == 80 || port == 443 || port >= 1024 && !slices.Contains(badPorts, port)
 }
 
-// judge is the rule: nil, or a BlockedError.
+// judge is the rule: nil, or a BlockedError; a Shortage when it could not be applied.
 func (cfg *Config) judge(to netip.AddrPort) error {
 	addr := to.Addr()
 	if !addr.IsValid() || addr.Zone() != "" || to.Port() == 0 {
@@ -91,13 +91,23 @@ func (cfg *Config) judge(to netip.AddrPort) error {
 	}
 	addr = addr.Unmap()
 	to = netip.AddrPortFrom(addr, to.Port())
-	switch {
-	case cfg.Self != nil && cfg.Self(to):
-		return &BlockedError{}
-	case slices.ContainsFunc(cfg.Allow, func(r AllowRule) bool { return r.contains(to) }),
-		cfg.AllowAllPrivate && (addr.IsLoopback() || addr.IsPrivate()):
+	if cfg.Self != nil {
+		if self, err := cfg.Self(to); err != nil {
+			return err
+		} else if self {
+			return &BlockedError{}
+		}
+	}
+	if slices.ContainsFunc(cfg.Allow, func(r AllowRule) bool { return r.contains(to) }) ||
+		cfg.AllowAllPrivate && (addr.IsLoopback() || addr.IsPrivate()) {
 		return nil
-	case !isPublic(addr), !isWebPort(to.Port()), isInterface(addr):
+	}
+	if !isPublic(addr) || !isWebPort(to.Port()) {
+		return &BlockedError{}
+	}
+	if own, err := isInterface(addr); err != nil {
+		return err
+	} else if own {
 		return &BlockedError{}
 	}
 	return nil

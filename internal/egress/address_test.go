@@ -208,7 +208,7 @@ func TestJudge(t *testing.T) {
 		}
 		return rules
 	}
-	self := func(to netip.AddrPort) bool { return to.Port() == 8080 }
+	self := func(to netip.AddrPort) (bool, error) { return to.Port() == 8080, nil }
 	for _, tt := range []struct {
 		name    string
 		cfg     Config
@@ -254,8 +254,8 @@ func TestListeners(t *testing.T) {
 		"1.1.1.1:9000":            false,
 		"127.0.0.3:7000":          true,
 	} {
-		if got := self(netip.MustParseAddrPort(text)); got != want {
-			t.Errorf("self(%s) = %v", text, got)
+		if got, err := self(netip.MustParseAddrPort(text)); got != want || err != nil {
+			t.Errorf("self(%s) = %v, %v", text, got, err)
 		}
 	}
 	// An address of a real interface, where the machine has one beside loopback.
@@ -265,8 +265,9 @@ func TestListeners(t *testing.T) {
 	}
 	for _, a := range addrs {
 		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
-		if to := netip.AddrPortFrom(ip.Unmap(), 9000); !self(to) {
-			t.Errorf("self(%s) = false, but an interface has it", to)
+		to := netip.AddrPortFrom(ip.Unmap(), 9000)
+		if own, err := self(to); !own || err != nil {
+			t.Errorf("self(%s) = %v, %v, but an interface has it", to, own, err)
 		}
 		var cfg Config
 		if err := cfg.judge(netip.AddrPortFrom(ip.Unmap(), 443)); !IsBlocked(err) {
@@ -277,8 +278,8 @@ func TestListeners(t *testing.T) {
 
 func TestCanBind(t *testing.T) {
 	for text, want := range map[string]bool{"127.0.0.1": true, "192.0.2.1": false, "1.1.1.1": false, "2606:4700::1111": false} {
-		if got := canBind(netip.MustParseAddr(text)); got != want {
-			t.Errorf("canBind(%s) = %v", text, got)
+		if got, err := canBind(netip.MustParseAddr(text)); got != want || err != nil {
+			t.Errorf("canBind(%s) = %v, %v", text, got, err)
 		}
 	}
 }

@@ -28,18 +28,20 @@ import (
 
 // TestHardening_S14_S17_B97_TransportSettings lists every switch that matters for safety, with its polarity.
 func TestHardening_S14_S17_B97_TransportSettings(t *testing.T) {
-	tr := NewTransport(Config{})
+	tr, d := newTransport(nil), newDialer(Config{})
 	for name, ok := range map[string]bool{
-		"no proxy":                 tr.Proxy == nil,
-		"HTTP/1.1 only":            tr.Protocols != nil && tr.Protocols.HTTP1() && !tr.Protocols.HTTP2() && !tr.Protocols.UnencryptedHTTP2(),
-		"no decompression":         tr.DisableCompression,
-		"keep-alive":               !tr.DisableKeepAlives,
-		"header bound":             tr.MaxResponseHeaderBytes == 64<<10,
-		"idle per host":            tr.MaxIdleConnsPerHost == 256,
-		"idle in all":              tr.MaxIdleConns > 0,
-		"idle time":                tr.IdleConnTimeout == 90*time.Second,
-		"no TLS settings of users": tr.TLSClientConfig == nil || !tr.TLSClientConfig.InsecureSkipVerify,
-		"nothing unguarded":        tr.DialContext != nil && tr.DialTLSContext != nil,
+		"no proxy":                 tr.http.Proxy == nil,
+		"HTTP/1.1 only":            tr.http.Protocols != nil && tr.http.Protocols.HTTP1() && !tr.http.Protocols.HTTP2() && !tr.http.Protocols.UnencryptedHTTP2(),
+		"no decompression":         tr.http.DisableCompression,
+		"keep-alive":               !tr.http.DisableKeepAlives,
+		"header bound":             tr.http.MaxResponseHeaderBytes == 64<<10,
+		"idle per host":            maxIdlePerHost == 256,
+		"idle in all":              maxIdle > 0,
+		"idle time":                idleTimeout == 90*time.Second,
+		"age":                      maxAge == 2*time.Minute,
+		"certificates are checked": !d.tls.InsecureSkipVerify && d.tls.MinVersion == tls.VersionTLS12,
+		"Go's resolver":            d.names.net.PreferGo,
+		"no dial but ours":         tr.http.DialContext != nil && tr.http.DialTLSContext == nil && tr.http.TLSClientConfig == nil,
 	} {
 		if !ok {
 			t.Errorf("%s: not so", name)
@@ -166,15 +168,15 @@ func TestClassify(t *testing.T) {
 		{dial(&net.DNSError{Err: "server misbehaving", Name: "a.example", Server: "10.0.0.7:53", IsTemporary: true}), kapsel.DNSError},
 		{dial(&net.DNSError{Err: "i/o timeout", Name: "a.example", Server: "10.0.0.7:53", IsTimeout: true}), kapsel.DNSError},
 		{dial(context.DeadlineExceeded), kapsel.ConnectionTimeout},
-		{&handshakeError{context.DeadlineExceeded}, kapsel.ConnectionTimeout},
+		{&handshakeError{err: context.DeadlineExceeded}, kapsel.ConnectionTimeout},
 		{context.DeadlineExceeded, kapsel.ConnectionTimeout},
 		{context.Canceled, kapsel.OutcomeUnknown},
 		{read(errors.New("connection reset by peer")), kapsel.BadResponse},
 		{io.EOF, kapsel.BadResponse},
 		{errors.New("net/http: malformed HTTP response from 10.0.0.7"), kapsel.BadResponse},
 		{dial(errors.New("network is unreachable")), kapsel.ConnectionRefused},
-		{&handshakeError{io.EOF}, kapsel.TLSError},
-		{&handshakeError{errors.New("tls: whatever 10.0.0.7")}, kapsel.TLSError},
+		{&handshakeError{err: io.EOF}, kapsel.TLSError},
+		{&handshakeError{err: errors.New("tls: whatever 10.0.0.7")}, kapsel.TLSError},
 		{&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, kapsel.TLSError},
 	} {
 		code, text := Classify(tt.err)
@@ -195,7 +197,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t *testing.T) authority {
+func newAuthority(t testing.TB) authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -216,7 +218,7 @@ func newAuthority(t *testing.T) authority {
 	return authority{cert, key}
 }
 
-func (a authority) leaf(t *testing.T, from, until time.Duration, name string) tls.Certificate {
+func (a authority) leaf(t testing.TB, from, until time.Duration, name string) tls.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), DNSNames: []string{name}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(until),
@@ -262,7 +264,7 @@ func TestDestination_F_D13_TLS(t *testing.T) {
 		"wrong host":       {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "other.example")}}, "another name"},
 		"unknown CA":       {&tls.Config{Certificates: []tls.Certificate{stranger.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}}, "known authority"},
 		"TLS 1.1":          {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "TLS 1.2"},
-		"client's wanted":  {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "the TLS handshake failed"},
+		"client's wanted":  {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "client certificate"},
 		"no common cipher": {&tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_RC4_128_SHA}}, "handshake failure"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,22 +17,15 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// NewRequest makes the POST of one attempt. It takes header and changes it; keys must be
-// canonical, and it must not hold Host, Content-Length or Transfer-Encoding. Header.User-Agent
-// is the caller's too.
+// NewRequest makes the POST of one attempt. It takes header and changes nothing in it; keys
+// must be canonical, and it must not hold Host, Content-Length or Transfer-Encoding.
+// Header.User-Agent is the caller's too.
 //
-// An attempt stands for at most one request, so nothing may repeat it behind our back.
-// net/http repeats a request whose reused connection fails in two cases:
-//   - Not one byte of it was written. That is no repetition; it stays possible, and is why
-//     the request has GetBody.
-//   - It takes the request for idempotent: when the map of a POST has the keys
-//     "Idempotency-Key" or "X-Idempotency-Key" in this very spelling and its body can be had
-//     again. So these two are written in lower case, which means the same to every receiver.
+// An attempt stands for at most one request. The request has GetBody, so that New's transport
+// can try it on another connection as long as no byte of it was sent.
 //
 // An empty body goes out as Content-Length: 0.
 func NewRequest(ctx context.Context, u *url.URL, header http.Header, body []byte) *http.Request {
-	lowerKey(header, "Idempotency-Key", "idempotency-key")
-	lowerKey(header, "X-Idempotency-Key", "x-idempotency-key")
 	r := http.Request{
 		Method:     http.MethodPost,
 		URL:        u,
@@ -49,13 +42,6 @@ func NewRequest(ctx context.Context, u *url.URL, header http.Header, body []byte
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
 	return r.WithContext(ctx)
-}
-
-func lowerKey(h http.Header, canonical, lower string) {
-	if values, ok := h[canonical]; ok {
-		delete(h, canonical)
-		h[lower] = append(h[lower], values...)
-	}
 }
 
 // Limits of what ReadBody reads and keeps of a response's body, in bytes.
@@ -100,40 +86,66 @@ func ReadBody(resp *http.Response, keep, read int) []byte {
 
 // RetryAfter is how long a Retry-After header (RFC 9110: seconds, or an HTTP date) asks to
 // wait from now, at most kapsel.MaxRetryAfter; 0 without one, or with one that means nothing
-// or has passed.
+// or has passed. A fraction of a second is rounded up; of several values, in one line or in
+// more, the first that means something counts.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
-	values := h["Retry-After"]
-	if len(values) != 1 {
-		return 0
-	}
-	text := strings.Trim(values[0], " \t")
-	if text != "" && strings.Trim(text, "0123456789") == "" {
-		seconds, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || seconds > int64(kapsel.MaxRetryAfter/time.Second) { // err: too large
-			return kapsel.MaxRetryAfter
+	for _, line := range h["Retry-After"] {
+		parts := strings.Split(line, ",")
+		for i, part := range parts {
+			if wait, ok := seconds(strings.Trim(part, " \t")); ok {
+				return wait
+			}
+			if i+1 < len(parts) { // most dates have a comma
+				part += "," + parts[i+1]
+			}
+			for _, text := range []string{part, parts[i]} {
+				if at, err := http.ParseTime(strings.Trim(text, " \t")); err == nil {
+					return min(max(0, at.Sub(now)), kapsel.MaxRetryAfter)
+				}
+			}
 		}
-		return time.Duration(seconds) * time.Second
 	}
-	at, err := http.ParseTime(text)
-	if err != nil || !at.After(now) {
-		return 0
+	return 0
+}
+
+// seconds reads digits, maybe with a fraction, as seconds, rounded up, of which
+// kapsel.MaxRetryAfter are the most.
+func seconds(text string) (time.Duration, bool) {
+	whole, fraction, _ := strings.Cut(text, ".")
+	if whole == "" || strings.Trim(whole+fraction, "0123456789") != "" {
+		return 0, false
 	}
-	return min(at.Sub(now), kapsel.MaxRetryAfter)
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n >= int64(kapsel.MaxRetryAfter/time.Second) { // err: too large
+		return kapsel.MaxRetryAfter, true
+	}
+	if strings.Trim(fraction, "0") != "" {
+		n++
+	}
+	return time.Duration(n) * time.Second, true
 }
 
 // Classify says why an exchange ended without a response: the attempt's code and a text for
 // people, which names no address. OutcomeUnknown is an exchange that was cut short from
-// this side (its context was canceled).
+// this side (its context was canceled). A Shortage is for the caller to see first: it is no
+// fault of the destination, and its code is only the nearest.
 func Classify(err error) (kapsel.Code, string) {
 	var (
-		dns  *net.DNSError
-		op   *net.OpError
-		hand *handshakeError
+		dns     *net.DNSError
+		op      *net.OpError
+		hand    *handshakeError
+		short   *Shortage
+		starved *starvedError
+		refusal *certificateError
 	)
 	isOp := errors.As(err, &op)
 	switch {
 	case IsBlocked(err):
 		return kapsel.DialBlocked, (&BlockedError{}).Error()
+	case errors.As(err, &short):
+		return kapsel.ConnectionRefused, short.Error()
+	case errors.As(err, &starved):
+		return kapsel.ConnectionRefused, starved.Error()
 	case errors.As(err, &dns):
 		switch {
 		case dns.IsNotFound:
@@ -153,7 +165,9 @@ func Classify(err error) (kapsel.Code, string) {
 	case errors.Is(err, context.Canceled):
 		return kapsel.OutcomeUnknown, "the exchange was cut short"
 	case errors.As(err, &hand):
-		return kapsel.TLSError, handshakeText(hand.err)
+		return kapsel.TLSError, handshakeText(hand)
+	case errors.As(err, &refusal):
+		return kapsel.TLSError, "the destination ended the connection without an answer after " + certificateText
 	case isOp && (op.Op == "remote error" || op.Op == "local error"): // crypto/tls's alerts
 		return kapsel.TLSError, "the TLS connection failed: " + alertText(op)
 	case isOp && op.Op == "dial":
@@ -161,6 +175,8 @@ func Classify(err error) (kapsel.Code, string) {
 			return kapsel.ConnectionRefused, "the connection was refused"
 		}
 		return kapsel.ConnectionRefused, "the destination could not be reached"
+	case errors.Is(err, errStray):
+		return kapsel.BadResponse, "bytes came before the request was sent; they are no answer to it"
 	case isLost(err):
 		return kapsel.BadResponse, "the connection was lost before the response came"
 	}

@@ -10,8 +10,12 @@ import (
 	"syscall"
 )
 
+// certificateText is what a destination has done that did not go on without a certificate.
+const certificateText = "asking for a client certificate; Kapsel has none to send"
+
 // handshakeText says for people why a TLS handshake failed.
-func handshakeText(err error) string {
+func handshakeText(hand *handshakeError) string {
+	err := hand.err
 	var (
 		invalid x509.CertificateInvalidError
 		host    x509.HostnameError
@@ -31,6 +35,8 @@ func handshakeText(err error) string {
 		return cert + "is not valid"
 	case errors.As(err, &record):
 		return "the destination does not speak TLS at this port"
+	case hand.asked && isLost(err) && !(errors.As(err, &op) && op.Op == "local error"): // reasons of our own are above
+		return "the destination ended the TLS handshake after " + certificateText
 	case errors.As(err, &op) && op.Op == "remote error":
 		text := "the TLS handshake failed: " + alertText(op)
 		if strings.HasSuffix(text, "protocol version not supported") {

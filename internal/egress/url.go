@@ -44,7 +44,7 @@ func CheckURL(raw string, cfg Config) error {
 		cfg.Self = nil
 	}
 	if to.addr.IsValid() {
-		if cfg.judge(netip.AddrPortFrom(to.addr, to.port)) != nil {
+		if IsBlocked(cfg.judge(netip.AddrPortFrom(to.addr, to.port))) {
 			return blockedURL()
 		}
 		return nil

@@ -106,7 +106,7 @@ func TestCheckURL_B93_OfAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self := func(to netip.AddrPort) bool { return to.Port() == 9999 }
+	self := func(to netip.AddrPort) (bool, error) { return to.Port() == 9999, nil }
 	const ingest = "https://Hooks.Example.com/base/ingest/" // B-93: a proxy's address is not ours
 	for _, tt := range []struct {
 		raw  string
@@ -145,12 +145,10 @@ func dialled(raw string) (address string) {
 	if err != nil {
 		return ""
 	}
-	tr := NewTransport(Config{})
-	dial := func(_ context.Context, _, to string) (net.Conn, error) {
+	tr := NewOver(func(_ context.Context, _, to string) (net.Conn, error) {
 		address = to
 		return nil, errors.New("not in this test")
-	}
-	tr.DialContext, tr.DialTLSContext = dial, dial
+	})
 	if resp, err := tr.RoundTrip(NewRequest(context.Background(), u, http.Header{}, nil)); err == nil {
 		resp.Body.Close()
 	}

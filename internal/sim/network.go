@@ -158,10 +158,9 @@ func (n *Network) Requests() (all []*Request) {
 	return all
 }
 
-// Uplink is one process's way into the network. It is an http.RoundTripper: a real
-// http.Transport, made as the product makes it, that dials here.
+// Uplink is one process's way into the network: the product's own transport, dialling here.
 type Uplink struct {
-	*http.Transport
+	http.RoundTripper
 	net  *Network
 	name string
 
@@ -173,10 +172,9 @@ type Uplink struct {
 
 // Uplink makes a way into the network.
 func (n *Network) Uplink(name string) *Uplink {
-	u := &Uplink{Transport: egress.NewTransport(egress.Config{}), net: n, name: name, conns: map[net.Conn]struct{}{}}
+	u := &Uplink{net: n, name: name, conns: map[net.Conn]struct{}{}}
 	u.dead, u.cut = context.WithCancel(context.Background())
-	u.DialContext = u.dialContext
-	u.DialTLSContext = nil
+	u.RoundTripper = egress.NewOver(u.dialContext)
 	return u
 }
 
@@ -234,7 +232,7 @@ func (u *Uplink) Cut() {
 		c.Close()
 	}
 	u.mu.Unlock()
-	u.CloseIdleConnections()
+	u.RoundTripper.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 }
 
 // serve answers the requests of one connection.

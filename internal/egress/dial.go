@@ -1,0 +1,269 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/idna"
+)
+
+const (
+	// defaultDialTimeout bounds connecting and the TLS handshake together.
+	defaultDialTimeout = 10 * time.Second
+	// nextAfter is how long an address is tried alone before the next one is tried beside it
+	// (RFC 8305, 5).
+	nextAfter = 250 * time.Millisecond
+)
+
+// dialer opens connections to where its Config allows.
+type dialer struct {
+	cfg     Config
+	timeout time.Duration
+	names   *resolver
+	tls     *tls.Config
+	// connect opens a connection to one address, which it judges.
+	connect func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+}
+
+func newDialer(cfg Config) *dialer {
+	d := &dialer{cfg: cfg, timeout: cfg.DialTimeout, names: newResolver()}
+	if d.timeout == 0 {
+		d.timeout = defaultDialTimeout
+	}
+	d.tls = &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		RootCAs:    cfg.RootCAs,
+		ServerName: cfg.TLSName,
+	}
+	if cfg.RootCAs == nil {
+		// The system's are read once, when they are needed first. If no file could be opened
+		// then, no certificate would be known until the process ends.
+		_, _ = x509.SystemCertPool()
+	}
+	socket := &net.Dialer{Control: func(_, address string, raw syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return &BlockedError{}
+		}
+		if err := d.cfg.judge(to); err != nil {
+			return err
+		}
+		if failed := raw.Control(func(fd uintptr) { err = spare(fd) }); failed != nil {
+			return failed
+		}
+		return err
+	}}
+	d.connect = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		return socket.DialContext(ctx, "tcp", to.String())
+	}
+	return d
+}
+
+// dial opens a connection to a destination: it looks the name up, leaves out what the Config
+// does not allow, tries the rest, and makes the TLS handshake.
+func (d *dialer) dial(ctx context.Context, to destination) (*conn, error) {
+	host, port, err := to.hostPort()
+	if err != nil {
+		return nil, dialError(err)
+	}
+	addrs, err := d.names.lookup(ctx, host)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	allowed, err := d.allowed(addrs, port)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	raw, err := d.race(ctx, allowed)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(raw)
+	if to.scheme == "https" {
+		if err := d.secure(ctx, c, host); err != nil {
+			raw.Close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// dialError wraps what kept a connection from being tried as net.Dialer does.
+func dialError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+
+// hostPort is the destination's host, as net/http maps international names, and its port.
+func (to destination) hostPort() (host string, port uint16, err error) {
+	u := url.URL{Host: to.host}
+	host = u.Hostname()
+	if !isASCII(host) {
+		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+			host = ascii
+		}
+	}
+	text := u.Port()
+	switch {
+	case text != "":
+	case to.scheme == "https":
+		text = "443"
+	default:
+		text = "80"
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	return host, uint16(n), err
+}
+
+// allowed are the addresses that may be tried, both families in turns (RFC 8305, 4). If there
+// are none the error says why not.
+func (d *dialer) allowed(addrs []netip.Addr, port uint16) ([]netip.AddrPort, error) {
+	var first, other []netip.AddrPort // by the family of the first address
+	var refused error
+	for _, addr := range addrs {
+		to := netip.AddrPortFrom(addr, port)
+		err := d.cfg.judge(to)
+		switch {
+		case err == nil && addr.Is4() == addrs[0].Is4():
+			first = append(first, to)
+		case err == nil:
+			other = append(other, to)
+		case refused == nil || !IsBlocked(err): // what could not be judged may be allowed
+			refused = err
+		}
+	}
+	var turns []netip.AddrPort
+	for i := range max(len(first), len(other)) {
+		turns = append(turns, first[min(i, len(first)):min(i+1, len(first))]...)
+		turns = append(turns, other[min(i, len(other)):min(i+1, len(other))]...)
+	}
+	if len(turns) == 0 {
+		return nil, refused
+	}
+	return turns, nil
+}
+
+// race tries the addresses in order, the next one when one has failed or takes long, and
+// returns the first connection.
+func (d *dialer) race(ctx context.Context, to []netip.AddrPort) (net.Conn, error) {
+	if len(to) == 1 {
+		return d.connect(ctx, to[0])
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		i    int
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	errs := make([]error, len(to))
+	begun, running := 0, 0
+	late := time.NewTimer(nextAfter)
+	defer late.Stop()
+	for {
+		if begun < len(to) && ctx.Err() == nil {
+			i := begun
+			go func() {
+				conn, err := d.connect(ctx, to[i])
+				results <- result{i, conn, err}
+			}()
+			begun++
+			running++
+			late.Reset(nextAfter)
+		}
+		if running == 0 {
+			return nil, deciding(errs[:begun])
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-late.C:
+				waiting = begun == len(to)
+			case r := <-results:
+				running--
+				if r.err != nil {
+					errs[r.i] = r.err
+					waiting = false
+					break
+				}
+				go func() { // the others end by cancel
+					for range running {
+						if r := <-results; r.err == nil {
+							r.conn.Close()
+						}
+					}
+				}()
+				return r.conn, nil
+			}
+		}
+	}
+}
+
+// secure makes the TLS handshake.
+func (d *dialer) secure(ctx context.Context, c *conn, host string) error {
+	config := d.tls.Clone()
+	if config.ServerName == "" {
+		config.ServerName = host
+	}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c.asked.Store(true)
+		return &tls.Certificate{}, nil // none
+	}
+	c.wire.records = &records{}
+	secured := tls.Client(c.wire, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return &handshakeError{err, c.asked.Load()}
+	}
+	c.Conn = secured
+	return nil
+}
+
+// handshakeError is a failed TLS handshake.
+type handshakeError struct {
+	err   error
+	asked bool // the destination asked for a certificate
+}
+
+func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+// certificateError is a connection that was lost before its first answer, after the destination
+// had asked for a certificate: with TLS 1.3 it may refuse none only then.
+type certificateError struct{ err error }
+
+func (e *certificateError) Error() string { return "a certificate was asked for: " + e.err.Error() }
+func (e *certificateError) Unwrap() error { return e.err }
+
+// deciding is the error by which a dial that failed at each address is judged: the first of those
+// that say most about the destination.
+func deciding(errs []error) error {
+	return slices.MaxFunc(errs, func(a, b error) int { return cmp.Compare(weight(a), weight(b)) })
+}
+
+// weight is how much the error of one address says. Where descriptors or memory were short it
+// decides: the address might have answered. Where this machine has no way to an address, as to
+// IPv6 in many networks, the others decide.
+func weight(err error) int {
+	short := shortageOf(err)
+	switch {
+	case IsBlocked(err):
+		return 0
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
+		return 1
+	case short != nil && short.ports:
+		return 2
+	case short == nil:
+		return 3
+	}
+	return 4
+}

@@ -1,0 +1,129 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Shortage says that a request could not be made for want of something on this machine. It says
+// nothing about the destination, and no byte of the request was sent.
+type Shortage struct {
+	// Limit names what there was too little of and the setting that bounds it, for the operator.
+	Limit string
+	Err   error // what the system said
+
+	ports bool // of local addresses and ports, which each destination has of its own
+}
+
+func (s *Shortage) Error() string { return "this machine is short of " + s.Limit }
+func (s *Shortage) Unwrap() error { return s.Err }
+
+// shortageOf is the shortage that an error of dialling, or of a request of which no byte was
+// sent, stands for; nil if it is none.
+func shortageOf(err error) *Shortage {
+	var s *Shortage
+	if errors.As(err, &s) {
+		return s
+	}
+	var no syscall.Errno
+	if !errors.As(err, &no) {
+		return nil
+	}
+	switch no {
+	case syscall.EMFILE:
+		return &Shortage{Limit: fmt.Sprintf("files that the process may open (RLIMIT_NOFILE is %d)", mostFiles()), Err: err}
+	case syscall.ENFILE:
+		return &Shortage{Limit: "files that all processes may open (fs.file-max)", Err: err}
+	case syscall.ENOSPC: // of epoll_ctl
+		return &Shortage{Limit: "files that may be waited for (fs.epoll.max_user_watches)", Err: err}
+	case syscall.ENOBUFS, syscall.ENOMEM:
+		return &Shortage{Limit: "memory for connections (the machine's, the container's, or net.ipv4.tcp_mem)", Err: err}
+	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN: // connect(2) knows all three
+		return &Shortage{Limit: "local addresses or ports (net.ipv4.ip_local_port_range" + portRange() + ")", Err: err, ports: true}
+	}
+	return nil
+}
+
+// portRange is the range of local ports that the system gives out, as " is 32768-60999", or ""
+// where it does not say.
+func portRange() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	first, last, ok := strings.Cut(strings.TrimSpace(string(text)), "\t")
+	if err != nil || !ok {
+		return ""
+	}
+	return " is " + first + "-" + last
+}
+
+// isFreed reports whether giving up an idle connection helps against what err says is short.
+func isFreed(err error) bool {
+	s := shortageOf(err)
+	return s != nil && !s.ports
+}
+
+// A destination whose dials end in shortages for starvedAfter, while dials to others succeed, is
+// out of reach by itself: then they count. A spell ends when it is not tried for spellGap.
+const (
+	starvedAfter = 10 * time.Minute
+	spellGap     = 2 * time.Minute
+	othersWithin = time.Minute
+)
+
+// scarcity knows which destinations could not be dialled for want of something, and since when.
+type scarcity struct {
+	mu      sync.Mutex
+	spells  map[destination]*spell
+	dialled time.Time // when a dial last succeeded
+	pruned  time.Time
+}
+
+// spell is a time in which each dial to a destination ended in a shortage.
+type spell struct{ first, last time.Time }
+
+// judge takes note of how a dial ended, and returns its error: a Shortage as long as it is
+// nobody's failure.
+func (s *scarcity) judge(to destination, err error, now time.Time) error {
+	short := shortageOf(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if short == nil {
+		delete(s.spells, to)
+		if err == nil {
+			s.dialled = now
+		}
+		return err
+	}
+	if now.Sub(s.pruned) >= spellGap {
+		s.pruned = now
+		for other, sp := range s.spells {
+			if now.Sub(sp.last) >= spellGap {
+				delete(s.spells, other)
+			}
+		}
+	}
+	sp := s.spells[to]
+	if sp == nil || now.Sub(sp.last) >= spellGap {
+		sp = &spell{first: now}
+		if s.spells == nil {
+			s.spells = map[destination]*spell{}
+		}
+		s.spells[to] = sp
+	}
+	sp.last = now
+	if now.Sub(sp.first) >= starvedAfter && now.Sub(s.dialled) < othersWithin {
+		return &starvedError{}
+	}
+	return short
+}
+
+// starvedError is a shortage that only one destination meets, for so long that it counts.
+type starvedError struct{}
+
+func (*starvedError) Error() string {
+	return fmt.Sprintf("no connection could be made for %v for want of ports, files or memory on the sending side, while other destinations were reached", starvedAfter)
+}

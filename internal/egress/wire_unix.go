@@ -1,0 +1,23 @@
+//go:build unix
+
+package egress
+
+import "syscall"
+
+// canReceive says that receive works on this system.
+const canReceive = true
+
+// receive reads from a socket without waiting; peek leaves the bytes where they are. Without
+// any it returns EAGAIN, and 0 bytes after the last.
+func receive(fd uintptr, p []byte, peek bool) (n int, err error) {
+	for {
+		if peek {
+			n, _, err = syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK)
+		} else {
+			n, err = syscall.Read(int(fd), p)
+		}
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
