@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // unreadPipe is the writing end of a pipe whose reader never reads, and which is full already
@@ -168,5 +171,85 @@ func TestOutput_ReadAtTheEnd(t *testing.T) {
 	c.term()
 	if got := <-all; !bytes.Contains(got, []byte(`"msg":"serving"`)) || !bytes.HasSuffix(got, []byte(`"msg":"stopped"}`+"\n")) {
 		t.Errorf("the log is %s", got)
+	}
+}
+
+// TestOutput_CollectorHangs: a collector of traces that takes connections and answers nothing
+// keeps nothing from being done, the stop neither.
+func TestOutput_CollectorHangs(t *testing.T) {
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Close()
+	var delivered atomic.Int64
+	takes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { delivered.Add(1) }))
+	t.Cleanup(takes.Close)
+	c := startChild(t, exec.Command(program(t), "serve"), "KAPSEL_EGRESS_ALLOW=127.0.0.0/8",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://"+hangs.Addr().String(), "OTEL_BSP_SCHEDULE_DELAY=10", "OTEL_BSP_MAX_QUEUE_SIZE=2", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=1")
+	c.ready()
+	ep := c.endpoint(takes.URL, nil)
+	for i := range 20 {
+		header := map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+		if status, code, _ := post(t, c.URL+"/ingest/"+ep.ID, header, strings.NewReader(fmt.Sprint(i))); status != 200 {
+			t.Fatalf("event %d: %d %s", i, status, code)
+		}
+	}
+	c.until("20 events are delivered", func() bool { return delivered.Load() >= 20 })
+	c.term()
+}
+
+// TestOutput_DestinationsBytes: the log, at its most talkative, has none of the bytes that a
+// destination sends after its answer.
+func TestOutput_DestinationsBytes(t *testing.T) {
+	const foreign = "hunter2"
+	destination, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer destination.Close()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- func() error {
+			conn, err := destination.Accept()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				return err
+			}
+			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+			time.Sleep(100 * time.Millisecond) // the connection waits for another request by then
+			io.WriteString(conn, `{"access_token":"`+foreign+`"}`)
+			in.ReadByte() // returns when the connection is closed
+			return nil
+		}()
+	}()
+	var log bytes.Buffer
+	cmd := exec.Command(program(t), "serve")
+	cmd.Stderr = &log
+	c := startChild(t, cmd, "LOG_LEVEL=debug", "KAPSEL_EGRESS_ALLOW=127.0.0.0/8")
+	c.ready()
+	ep := c.endpoint("http://"+destination.Addr().String(), nil)
+	if status, code, _ := post(t, c.URL+"/ingest/"+ep.ID, nil, strings.NewReader("1")); status != 200 {
+		t.Fatalf("ingest: %d %s", status, code)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the connection is still open")
+	}
+	c.term()
+	if strings.Contains(log.String(), foreign) {
+		t.Errorf("the log has the destination's bytes:\n%s", log.String())
 	}
 }
