@@ -92,8 +92,10 @@ func logFixed(to *slog.Logger, level slog.Level, text string, attrs ...slog.Attr
 			break
 		}
 	}
-	if stack := strings.LastIndex(text, "\ngoroutine "); stack >= 0 && message != unknownLine {
-		attrs = append(attrs, slog.String("stack", text[stack+1:]))
+	if strings.Contains(message, "panic serving") {
+		if stack := strings.LastIndex(text, "\ngoroutine "); stack >= 0 {
+			attrs = append(attrs, slog.String("stack", text[stack+1:]))
+		}
 	}
 	to.LogAttrs(context.Background(), level, message, attrs...)
 }

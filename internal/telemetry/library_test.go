@@ -38,9 +38,10 @@ func TestLibraries_FixedPart(t *testing.T) {
 		{"line that is not known", func(*testing.T, *slog.Logger) {
 			log.Print(foreign + ": connection lost")
 		}, []string{`"msg":"a library logged a line that is not shown`, `"source":"telemetry/library_test.go:`}},
-		{"line that hides a stack", func(*testing.T, *slog.Logger) {
+		{"line that looks like a stack", func(*testing.T, *slog.Logger) {
 			log.Print("unknown\ngoroutine " + foreign)
-		}, []string{`"msg":"a library logged`}},
+			log.Print("http2: invalid header: \ngoroutine " + foreign)
+		}, []string{`"msg":"a library logged`, `"msg":"http2: invalid header"`}},
 		{"slog's default logger", func(*testing.T, *slog.Logger) {
 			slog.Warn("of ours")
 		}, []string{`"level":"WARN","msg":"of ours"`}},
