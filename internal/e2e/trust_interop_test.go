@@ -5,7 +5,9 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,5 +126,59 @@ func TestInterop_B71_StandardWebhooks(t *testing.T) {
 	}
 	if status, code, _ := post(t, ep.IngestURL, header, strings.NewReader(body+" ")); status != 401 || code != "E1001" {
 		t.Errorf("another body: answered %d %s", status, code)
+	}
+}
+
+// TestInterop_B71_Providers sends webhooks of each provider that has a library in JavaScript:
+// what the library accepts, Kapsel accepts, and what the library refuses after a change, Kapsel
+// answers 401 E1001.
+func TestInterop_B71_Providers(t *testing.T) {
+	w := newWorld(t, "")
+	type trial struct {
+		provider, what, url string
+		r                   request
+	}
+	var trials []trial
+	var tasks []map[string]any
+	for name, s := range schemes(t, "a secret of this test") {
+		provider := providerOf(name)
+		verification := map[string]any{"provider": provider, "secrets": []string{s.secret}}
+		maps.Copy(verification, s.settings)
+		ep := w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
+		add := func(what string, r request) {
+			header := map[string]string{}
+			for k, v := range r.header {
+				header[strings.ToLower(k)] = v
+			}
+			trials = append(trials, trial{provider, what, ep.IngestURL, r})
+			tasks = append(tasks, map[string]any{"accepts": map[string]any{"provider": provider, "url": ep.IngestURL, "header": header, "body": r.body, "secret": s.secret}})
+		}
+		at := time.Now()
+		if provider == "paddle" {
+			at = at.Add(30 * time.Second) // its library takes none that is 5 s old
+		}
+		r := s.sign(at, ep.IngestURL)
+		add("", r)
+		if !s.bodyFree {
+			add("body", request{r.header, strings.Replace(r.body, "100", "101", 1)})
+		}
+	}
+	tried := map[string]bool{}
+	for i, got := range javascript(t, tasks) {
+		try := trials[i]
+		if got["accepts"] == nil {
+			continue
+		}
+		tried[try.provider] = true
+		status, body, _ := try.r.send(t, try.url)
+		switch {
+		case try.what == "" && (got["accepts"] != true || status/100 != 2):
+			t.Errorf("%s: its library accepts it: %v; Kapsel answered %d %s", try.provider, got["accepts"], status, body)
+		case try.what != "" && (got["accepts"] != false || status != 401 || !bytes.Contains(body, []byte(`"E1001"`))):
+			t.Errorf("%s, after a change of the %s: its library accepts it: %v; Kapsel answered %d %s", try.provider, try.what, got["accepts"], status, body)
+		}
+	}
+	if len(tried) < 23 {
+		t.Errorf("%d providers were tried: %v", len(tried), slices.Sorted(maps.Keys(tried)))
 	}
 }
