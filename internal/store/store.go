@@ -72,6 +72,23 @@ type Acceptance struct {
 	GuardWindow time.Duration
 }
 
+// Rehearsal is an acceptance of nobody's event, which a store writes and takes back to find out
+// whether it could accept one.
+func Rehearsal() Acceptance {
+	now := time.Now().UTC().Truncate(time.Millisecond) // the ids' own time
+	endpoint := kapsel.NewEndpointID(now)
+	part := kapsel.PartOf(endpoint)
+	e := kapsel.Event{
+		ID: kapsel.NewEventID(now, part), TenantID: kapsel.NewTenantID(now), EndpointID: endpoint,
+		ReceivedAt: now, IdempotencyKey: []byte("rehearsal"),
+	}
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: endpoint, TenantID: e.TenantID,
+		DueAt: now, CreatedAt: now,
+	}
+	return Acceptance{Event: e, Delivery: d, Window: time.Minute}
+}
+
 // Accepted says which event stands for the acceptance.
 type Accepted struct {
 	EventID   kapsel.EventID

@@ -51,6 +51,9 @@ var acceptStatements = map[string]string{
 	"guarded events":     countEvents(guardedEvents, "$14::smallint"),
 	"guarded deliveries": guardedDeliveries,
 	"winners of a guard": guardWinnersStatement,
+
+	"begin":    "BEGIN",
+	"rollback": "ROLLBACK",
 }
 
 const (
@@ -163,6 +166,19 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 		c.In.answer(leaders[i].In.accepted.EventID)
 	}
 	return err
+}
+
+// rehearse writes an event of nobody and takes it back, so that what would keep the next event
+// from being stored is found before it comes. It leaves a few dead rows.
+func (a *acceptor) rehearse(ctx context.Context, l *lane) error {
+	if err := l.run(ctx, command{statement: "begin"}); err != nil {
+		return err
+	}
+	one := &batch.Call[*acceptance]{In: &acceptance{Acceptance: store.Rehearsal()}}
+	if err := a.write(ctx, l, []*batch.Call[*acceptance]{one}); err != nil {
+		return err
+	}
+	return l.run(ctx, command{statement: "rollback"})
 }
 
 // byKey compares calls by their rows in idempotency_keys.

@@ -2,7 +2,7 @@ package postgres
 
 import (
 	"context"
-	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -18,21 +18,26 @@ type committer[T any] struct {
 	// the call alone fails. It may run several times for one batch and must give the same
 	// outcome where an earlier run was committed.
 	write func(context.Context, *lane, []*batch.Call[T]) error
-	log   *slog.Logger
+	// rehearsal does all that write does and undoes it; nil: there is none.
+	rehearsal func(context.Context, *lane) error
+
+	mu     sync.Mutex
+	asking []chan error // who waits for a rehearsal; guarded by mu
 }
 
-func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Call[T]) error, window time.Duration, observe store.CommitObserver, log *slog.Logger) *committer[T] {
-	return &committer[T]{Queue: batch.NewQueue[T](window, observe, errClosed), lane: l, write: write, log: log}
+func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Call[T]) error, window time.Duration, observe store.CommitObserver) *committer[T] {
+	return &committer[T]{Queue: batch.NewQueue[T](window, observe, errClosed), lane: l, write: write}
 }
 
 // do writes a call in the next batch; see batch.Queue.Do.
-func (c *committer[T]) do(in T, size int) error { return failed(c.Do(in, size)) }
+func (c *committer[T]) do(in T, size int) error { return c.lane.from.failed(c.Do(in, size)) }
 
 // loop writes batches until the queue is closed and empty.
 func (c *committer[T]) loop() {
 	defer c.lane.drop()
 	var calls []*batch.Call[T]
 	for {
+		c.answer(c.rehearseNow)
 		waiting, closed := c.Len()
 		switch {
 		case waiting > 0:
@@ -41,9 +46,63 @@ func (c *committer[T]) loop() {
 			c.Commit(calls, c.together, c.separately, ownFault)
 			clear(calls)
 		case closed:
+			c.answer(func() error { return errClosed })
 			return
 		default:
 			<-c.Waiting()
+		}
+	}
+}
+
+// rehearse reports whether a call could be written now: it has the rehearsal run on the lane,
+// between two batches.
+func (c *committer[T]) rehearse(ctx context.Context) error {
+	if _, closed := c.Len(); closed {
+		return c.lane.from.failed(errClosed)
+	}
+	answer := make(chan error, 1)
+	c.mu.Lock()
+	c.asking = append(c.asking, answer)
+	c.mu.Unlock()
+	c.Wake()
+	select {
+	case err := <-answer:
+		return c.lane.from.failed(err)
+	case <-ctx.Done():
+		return c.lane.from.failed(ctx.Err())
+	}
+}
+
+// answer gives all who wait for a rehearsal the error of one.
+func (c *committer[T]) answer(rehearsal func() error) {
+	c.mu.Lock()
+	asking := c.asking
+	c.asking = nil
+	c.mu.Unlock()
+	if len(asking) == 0 {
+		return
+	}
+	err := rehearsal()
+	for _, answer := range asking {
+		answer <- err
+	}
+}
+
+// rehearseNow runs the rehearsal, once more where the connection was lost while it was idle.
+func (c *committer[T]) rehearseNow() error {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	for n := 1; ; n++ {
+		err := c.lane.open(ctx)
+		if err != nil {
+			return err
+		}
+		if err = c.rehearsal(ctx, c.lane); err == nil {
+			return nil
+		}
+		c.lane.drop() // with the transaction that it may be in
+		if !lost(err) || n == 2 {
+			return err
 		}
 	}
 }
@@ -84,7 +143,7 @@ func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
 		if err != nil {
 			// Those that wait would fail alike, each after a time-out of its own.
 			c.Fail(err)
-			if !maybe {
+			if !maybe || lasting(err) {
 				return err
 			}
 		} else {
@@ -106,7 +165,7 @@ func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
 			}
 		}
 		if n == 1 {
-			c.log.Warn("a group commit is run again", "calls", len(calls), "unknown", maybe, "error", err)
+			c.lane.from.log.Warn("a group commit is run again", "calls", len(calls), "unknown", maybe, "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,12 +1,11 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -14,89 +13,35 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// session are the settings of every connection. They win over those of the role and the
-// database. What waits longer than these limits fails and is tried again by its caller.
-var session = map[string]string{
-	"synchronous_commit":                  "on",
-	"statement_timeout":                   "5s",
-	"lock_timeout":                        "2s",
-	"idle_in_transaction_session_timeout": "5s",
-	"tcp_user_timeout":                    "5s",
-	"default_transaction_isolation":       "read committed",
-	"timezone":                            "UTC",
-	tenantSetting:                         everyone,
-	// A young table has no statistics, and a plan made without them is kept. Every query of
-	// ours has an index that gives few rows in the right order, so that is what is left to
-	// the planner. The penalty on other plans would otherwise start the compiler.
-	"enable_seqscan":    "off",
-	"enable_bitmapscan": "off",
-	"enable_hashjoin":   "off",
-	"enable_mergejoin":  "off",
-	"jit":               "off",
-}
-
-// hotSession are further settings of the connections of the hot path, whose statements join
-// arrays to a table by its key: with a plan made once, whatever the arrays' lengths, and
-// without spilling a batch to disk.
-var hotSession = map[string]string{
-	"enable_material": "off",
-	"plan_cache_mode": "force_generic_plan",
-	"work_mem":        "64MB",
-}
-
-// Row-level security shows a session the rows of the tenant that a setting of it names, those
-// of all tenants for everyone, and none where it is not set.
-const (
-	tenantSetting = "kapsel.tenant"
-	everyone      = "*"
-)
-
-// How long a connection may take to be made, and how long the kernel waits for the other
-// side to acknowledge what was sent.
-const (
-	connectTimeout = 2 * time.Second
-	userTimeout    = 5 * time.Second
-)
-
-// configure sets on a connection what all of ours have.
-func configure(config *pgx.ConnConfig) {
-	maps.Copy(config.RuntimeParams, session)
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "kapsel"
-	}
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > 10*time.Second {
-		config.ConnectTimeout = connectTimeout
-	}
-	dialer := net.Dialer{Timeout: config.ConnectTimeout, KeepAlive: userTimeout, Control: setUserTimeout}
-	config.DialFunc = dialer.DialContext
-	if config.ValidateConnect == nil { // the URL says nothing of target_session_attrs
-		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	}
-}
-
 // lane is one connection for the hot path, made when it is needed, with its statements
 // prepared. It is used by one goroutine at a time.
 type lane struct {
-	config     *pgconn.Config
+	from       *connector
 	texts      map[string]string
 	conn       *pgconn.PgConn // nil: none
+	generation int64          // of conn; see connector
 	statements map[string]*pgconn.StatementDescription
 }
 
-func newLane(config *pgx.ConnConfig, statements map[string]string) *lane {
-	c := config.Config.Copy()
-	maps.Copy(c.RuntimeParams, hotSession)
-	return &lane{config: c, texts: statements}
+func newLane(from *connector, statements map[string]string) *lane {
+	l := &lane{from: from, texts: map[string]string{sameSession: "SELECT CAST(pg_backend_pid() AS text)"}}
+	maps.Copy(l.texts, statements)
+	return l
 }
+
+// sameSession is the statement with which a lane checks that its session is still its own.
+const sameSession = "same session"
 
 // open makes sure that there is a connection. When it fails, nothing was sent.
 func (l *lane) open(ctx context.Context) error {
-	if l.conn != nil && !l.conn.IsClosed() {
+	generation := l.from.generation.Load()
+	if l.conn != nil && !l.conn.IsClosed() && l.generation == generation {
 		return nil
 	}
-	conn, err := pgconn.ConnectConfig(ctx, l.config)
+	l.drop()
+	conn, err := l.from.connect(ctx, hotSession)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
 	l.statements = make(map[string]*pgconn.StatementDescription, len(l.texts))
 	for name, text := range l.texts {
@@ -105,7 +50,7 @@ func (l *lane) open(ctx context.Context) error {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
 	}
-	l.conn = conn
+	l.conn, l.generation = conn, generation
 	return nil
 }
 
@@ -135,8 +80,19 @@ type command struct {
 var binaryForm = []int16{1}
 
 // run sends the commands together and reads their results: one round trip. Outside of an
-// explicit transaction they are one, committed when run returns nil.
+// explicit transaction they are one, committed when run returns nil. Where a pooler is in
+// between, run also fails when another session served them than the lane's own: what they
+// did may be committed, but not as it was asked for.
 func (l *lane) run(ctx context.Context, commands ...command) error {
+	var foreign error
+	if pooled(l.conn) {
+		check := command{sameSession, nil, func(r *row) {
+			if r.text() != backendOf(l.conn) {
+				foreign = errPooling("transaction", "one connection was served by two sessions")
+			}
+		}}
+		commands = append([]command{check}, commands...)
+	}
 	var batch pgconn.Batch
 	for _, c := range commands {
 		batch.ExecStatement(l.statements[c.statement], c.params, binaryForm, binaryForm)
@@ -161,7 +117,7 @@ func (l *lane) run(ctx context.Context, commands ...command) error {
 	if err := results.Close(); err != nil {
 		return err
 	}
-	return unreadable
+	return cmp.Or(foreign, unreadable)
 }
 
 // guarded is a lane that several goroutines take turns with.
@@ -172,21 +128,21 @@ type guarded struct {
 }
 
 // use runs a transaction on the lane, again while others get in its way. A failure that
-// leaves the connection within a transaction, or with a server that takes no writes, closes it.
+// leaves the connection within a transaction, or of no use, closes it.
 func (g *guarded) use(ctx context.Context, run func(context.Context, *lane) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return failed(errClosed)
+		return g.lane.from.failed(errClosed)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return failed(retry(ctx, func() error {
+	return g.lane.from.failed(retry(ctx, func() error {
 		if err := g.lane.open(ctx); err != nil {
 			return err
 		}
 		err := run(ctx, g.lane)
-		if stale(err) || g.lane.conn.TxStatus() != 'I' {
+		if stale(err) || lasting(err) || g.lane.conn.TxStatus() != 'I' {
 			g.lane.drop()
 		}
 		return err
@@ -198,26 +154,6 @@ func (g *guarded) close() {
 	defer g.mu.Unlock()
 	g.closed = true
 	g.lane.drop()
-}
-
-// checkServer refuses a server that is too old, or that does not keep what it commits.
-func checkServer(ctx context.Context, conn *pgx.Conn) error {
-	var version, fsync, pageWrites string
-	err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num'), current_setting('fsync'), current_setting('full_page_writes')").
-		Scan(&version, &fsync, &pageWrites)
-	if err != nil {
-		return fmt.Errorf("ask the server for its settings: %w", err)
-	}
-	if n, err := strconv.Atoi(version); err != nil || n < 140000 {
-		return fmt.Errorf("%w: it is of version %s; 14 or newer is needed", ErrUnsafe, version)
-	}
-	if fsync != "on" {
-		return fmt.Errorf("%w: it runs with fsync=%s; set it to on", ErrUnsafe, fsync)
-	}
-	if pageWrites != "on" {
-		return fmt.Errorf("%w: it runs with full_page_writes=%s; set it to on", ErrUnsafe, pageWrites)
-	}
-	return nil
 }
 
 // warnUnbound logs that row-level security does not bind the role of a connection.

@@ -2,7 +2,11 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,11 +16,17 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// The errors with which Open refuses a database. Trying again does not help: the operator
-// has to change something.
+// The errors with which Open refuses a database, and with which a method's error says why a
+// connection is refused. Trying again does not help: the operator has to change something.
 var (
+	// ErrURL: the database URL cannot be read, or asks for what Kapsel cannot work with.
+	ErrURL = errors.New("the database URL cannot be used")
 	// ErrUnsafe: the server does not keep what it has committed.
 	ErrUnsafe = errors.New("the PostgreSQL server would lose acknowledged events")
+	// ErrSession: a session does not have a setting that Kapsel asked for.
+	ErrSession = errors.New("the database does not give Kapsel the session that it asks for")
+	// ErrPooling: a pooler gives a connection one session after another.
+	ErrPooling = errors.New("the database connection keeps no session")
 	// ErrSchema: the schema is too old, and may not be changed, or too new for this binary.
 	ErrSchema = errors.New("the database schema does not fit this version of Kapsel")
 )
@@ -58,13 +68,135 @@ func lost(err error) bool {
 // fail-over, a connection stays with what has become a standby.
 func stale(err error) bool { return sqlState(err) == "25006" }
 
+// refused is one of the errors above with what exactly is wrong. Its text is for users: it
+// names settings, and no path, address or secret.
+type refused struct {
+	kind error
+	text string
+}
+
+func (e *refused) Error() string { return e.kind.Error() + ": " + e.text }
+func (e *refused) Unwrap() error { return e.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return &refused{kind, fmt.Sprintf(format, args...)}
+}
+
+// lasting reports whether an error comes again however often the same is tried: somebody has
+// to change something first. What is not known to last passes.
+func lasting(err error) bool {
+	if err == nil {
+		return false
+	}
+	var ours *refused
+	if errors.As(err, &ours) || untrusted(err) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return refusesTLS(err) // else it is of the network or the system
+	}
+	switch class := pg.Code[:min(2, len(pg.Code))]; class {
+	case "25": // a standby, until it is promoted
+		return false
+	case "08": // of a pooler, which has no code for most of what it says
+		for _, text := range []string{"unsupported startup parameter", "does not exist", "no such "} {
+			if strings.Contains(pg.Message, text) {
+				return true
+			}
+		}
+		return false
+	case "0A": // the table changed since the statement was prepared
+		return !strings.Contains(pg.Message, "cached plan")
+	case "40", "53", "55", "57", "58": // contention, resources, state, an operator, the system
+		return false
+	case "XX":
+		return pg.Code != "XX000" // damage
+	}
+	return true
+}
+
+// untrusted reports whether TLS was refused, by either side, for what the other side is.
+func untrusted(err error) bool {
+	var (
+		certificate *tls.CertificateVerificationError
+		alert       tls.AlertError
+		host        x509.HostnameError
+		authority   x509.UnknownAuthorityError
+		invalid     x509.CertificateInvalidError
+	)
+	return errors.As(err, &certificate) || errors.As(err, &alert) || errors.As(err, &host) || errors.As(err, &authority) || errors.As(err, &invalid)
+}
+
+// refusesTLS reports whether each of the addresses that were tried does not speak TLS.
+func refusesTLS(err error) bool {
+	each := []error{err}
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		each = joined.Unwrap()
+	}
+	return !slices.ContainsFunc(each, func(err error) bool { // the library's error has no type
+		return !strings.Contains(err.Error(), "server refused TLS connection")
+	})
+}
+
+// whatToDo says what a person has to look at when an error lasts, without what only the log
+// may have.
+func whatToDo(err error) string {
+	var ours *refused
+	if errors.As(err, &ours) {
+		return ours.Error()
+	}
+	switch state := sqlState(err); {
+	case state == "":
+		return "the database's certificate or Kapsel's is refused, or one of them does not speak TLS"
+	case state == "42501":
+		return "the database role lacks a right that Kapsel needs"
+	case strings.HasPrefix(state, "28"):
+		return "the database refuses Kapsel's user or password"
+	case state == "3D000":
+		return "the database does not exist"
+	case slices.Contains(schemaStates, state):
+		return "the database's schema is not the one that Kapsel made: something is missing or was changed"
+	case strings.HasPrefix(state, "XX"):
+		return "the database says that its data is damaged"
+	}
+	return "the database refuses what Kapsel asks of it"
+}
+
+// schemaStates are what a statement is told that does not find its tables as it knows them:
+// undefined table, column or function, another type, no such constraint, no such schema.
+var schemaStates = []string{"42P01", "42703", "42883", "42804", "42P10", "3F000"}
+
+// opening makes the error that Open returns: DatabaseUnavailable where waiting may help, else
+// what a person has to do.
+func opening(err error) error {
+	var ours *refused
+	switch {
+	case !lasting(err):
+		return store.Unavailable(err)
+	case errors.As(err, &ours) || kapsel.CodeOf(err) != "":
+		return err
+	}
+	return fmt.Errorf("%s: %w", whatToDo(err), err)
+}
+
 // failed makes the error that a method returns. A row that is refused is a fault of ours, not
-// trouble of the store; everything else but a kapsel.Error is.
-func failed(err error) error {
+// trouble of the store; everything else but a kapsel.Error is. What lasts is logged too.
+func (c *connector) failed(err error) error {
 	if err == nil || kapsel.CodeOf(err) != "" || ownFault(err) {
 		return err
 	}
-	return store.Unavailable(err)
+	if !lasting(err) {
+		return store.Unavailable(err)
+	}
+	what := whatToDo(err)
+	if state := sqlState(err); state != "" {
+		what += " (SQLSTATE " + state + ")"
+	}
+	err = store.Lasting(what, err)
+	c.alarm.Raise(err)
+	return err
 }
 
 // attempts of a transaction that others get in the way of.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,22 +23,18 @@ const (
 	readableBy    = 1
 )
 
-// prepareDatabase checks the server and brings the schema to schemaVersion.
-func prepareDatabase(ctx context.Context, config *pgx.ConnConfig, migrate bool, log *slog.Logger) error {
-	config = config.Copy()
-	// A migration, and waiting for another node's, may take its time.
-	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
-		config.RuntimeParams[limit] = "0"
+// prepare checks the server, and what is between it and Kapsel, and brings the schema to
+// schemaVersion.
+func (c *connector) prepare(ctx context.Context, migrate bool) error {
+	if err := c.checkPooling(ctx); err != nil {
+		return err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, c.conn(migrationSession))
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if err := checkServer(ctx, conn); err != nil {
-		return err
-	}
-	if err := warnUnbound(ctx, conn, log); err != nil {
+	if err := warnUnbound(ctx, conn, c.log); err != nil {
 		return err
 	}
 	version, err := currentSchema(ctx, conn, "")
@@ -49,7 +44,7 @@ func prepareDatabase(ctx context.Context, config *pgx.ConnConfig, migrate bool, 
 	case version >= schemaVersion:
 		return nil
 	case !migrate:
-		return fmt.Errorf("%w: it is of version %d, this binary needs %d; run kapsel migrate, or start without KAPSEL_MIGRATE=off", ErrSchema, version, schemaVersion)
+		return refuse(ErrSchema, "it is of version %d, this binary needs %d; run kapsel migrate, or start without KAPSEL_MIGRATE=off", version, schemaVersion)
 	}
 	if err := createSchemaInfo(ctx, conn); err != nil {
 		return err
@@ -60,10 +55,10 @@ func prepareDatabase(ctx context.Context, config *pgx.ConnConfig, migrate bool, 
 		if err != nil || version >= schemaVersion {
 			return err
 		}
-		log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
+		c.log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
 		// A crash after this leaves the migrations done and the version as it was: the next
 		// start finds nothing to do but to set it.
-		if err := up(ctx, config); err != nil {
+		if err := up(ctx, c.conn(migrationSession)); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE schema_info SET version = $1, readable_by = $2", schemaVersion, readableBy)
@@ -94,7 +89,7 @@ func currentSchema(ctx context.Context, q rowQuerier, lock string) (version int,
 	case err != nil:
 		return 0, fmt.Errorf("read the schema's version: %w", err)
 	case readable > schemaVersion:
-		return 0, fmt.Errorf("%w: it is of version %d, made by a newer one; this binary knows versions up to %d", ErrSchema, version, schemaVersion)
+		return 0, refuse(ErrSchema, "it is of version %d, made by a newer one; this binary knows versions up to %d", version, schemaVersion)
 	}
 	return version, nil
 }

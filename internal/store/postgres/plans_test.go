@@ -24,18 +24,13 @@ import (
 // of which the planner knows nothing: a plan that reads a table whole is quick in the first
 // minute and fatal later.
 func TestPlans_B117_OfTheHotPath(t *testing.T) {
-	config, err := pgxpool.ParseConfig(pgtest.New(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	configure(config.ConnConfig)
-	maps.Copy(config.ConnConfig.RuntimeParams, hotSession)
-	if s, err := Open(t.Context(), config.ConnString(), Options{Migrate: true}); err != nil {
+	url := pgtest.New(t)
+	if s, err := Open(t.Context(), url, Options{Migrate: true}); err != nil {
 		t.Fatal(err)
 	} else if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	conn, err := pgx.ConnectConfig(t.Context(), connectorOf(t, url).conn(hotSession))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +40,7 @@ func TestPlans_B117_OfTheHotPath(t *testing.T) {
 	for _, statements := range []map[string]string{acceptStatements, completeStatements, claimStatements, renewStatements} {
 		for _, name := range slices.Sorted(maps.Keys(statements)) {
 			sql := statements[name]
-			if name == "begin" || name == "commit" {
+			if name == "begin" || name == "commit" || name == "rollback" {
 				continue
 			}
 			n++

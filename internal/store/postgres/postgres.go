@@ -20,12 +20,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/kapsel-hq/kapsel"
@@ -38,10 +40,14 @@ type Options struct {
 	Log     *slog.Logger         // nil: nothing is logged
 	// Migrate brings an old or empty schema up to date; without it Open refuses one.
 	Migrate bool
+	// External says that the server keeps what it commits although it may run without fsync
+	// or full_page_writes, as servers do that have their data on storage of another kind.
+	External bool
 }
 
 // Store is a store.Store in PostgreSQL.
 type Store struct {
+	from        *connector
 	engine      *pgxpool.Pool // spans tenants
 	people      *pgxpool.Pool // sees nothing outside a transaction of a view
 	acceptor    *committer[*acceptance]
@@ -56,56 +62,71 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open connects to the database of a URL and checks that it can be relied on. It refuses
-// with ErrUnsafe a server that runs without fsync or full_page_writes, or is too old, and
-// with ErrSchema a schema that this binary cannot use. Several nodes may open an empty
-// database at once: one makes the schema and the others wait for it.
+// Open connects to the database of a URL and checks that it can be relied on. It refuses with
+// ErrURL a URL that cannot be used, with ErrUnsafe a server that runs without fsync or
+// full_page_writes, or is too old, with ErrSession or ErrPooling what a pooler or proxy in
+// between makes of a connection, and with ErrSchema a schema that this binary cannot use. An
+// error for which store.Passes is true may be gone a moment later: the server restarts, or is
+// not there yet. Several nodes may open an empty database at once: one makes the schema and
+// the others wait for it.
 func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	log := opts.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	poolConfig, err := pgxpool.ParseConfig(url)
+	from, err := newConnector(url, opts.External, log)
 	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err) // without its password
-	}
-	configure(poolConfig.ConnConfig)
-	if err := prepareDatabase(ctx, poolConfig.ConnConfig, opts.Migrate, log); err != nil {
 		return nil, err
 	}
-
-	if !strings.Contains(url, "pool_max_conns") {
-		poolConfig.MaxConns = 10
+	s := &Store{from: from}
+	if err := s.open(ctx, opts); err != nil {
+		return nil, opening(err)
 	}
-	s := &Store{}
-	people := poolConfig.Copy()
-	delete(people.ConnConfig.RuntimeParams, tenantSetting)
-	if s.people, err = pgxpool.NewWithConfig(ctx, people); err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
-	}
-	engine := poolConfig.Copy()
-	engine.MaxConns = min(engine.MaxConns, 5)
-	engine.MinConns, engine.MinIdleConns = min(engine.MinConns, engine.MaxConns), min(engine.MinIdleConns, engine.MaxConns)
-	if s.engine, err = pgxpool.NewWithConfig(ctx, engine); err != nil {
-		s.people.Close()
-		return nil, fmt.Errorf("open the database: %w", err)
-	}
-	if s.seqBase, err = s.streamBase(ctx); err != nil {
-		s.people.Close()
-		s.engine.Close()
-		return nil, fmt.Errorf("read where the stream of events is: %w", err)
-	}
-	lane := func(statements map[string]string) *lane {
-		return newLane(poolConfig.ConnConfig, statements)
-	}
-	s.claims.lane = lane(claimStatements)
-	s.renewals.lane = lane(renewStatements)
-	accepts, completions := slots()
-	s.acceptor = newCommitter(lane(acceptStatements), newAcceptor(s.seqBase, accepts).write, 0, opts.Observe, log)
-	s.completer = newCommitter(lane(completeStatements), newCompleter(completions).write, completionWindow, opts.Observe, log)
+	from.alarm = store.NewAlarm(log)
 	s.writersDone.Go(s.acceptor.loop)
 	s.writersDone.Go(s.completer.loop)
 	return s, nil
+}
+
+// open makes everything but the writers' goroutines. After an error nothing is left open.
+func (s *Store) open(ctx context.Context, opts Options) (err error) {
+	if err := s.from.prepare(ctx, opts.Migrate); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			s.closePools()
+		}
+	}()
+	if s.people, err = s.from.pool(ctx, peopleSession, math.MaxInt32); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if s.engine, err = s.from.pool(ctx, engineSession, 5); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if s.seqBase, err = s.streamBase(ctx); err != nil {
+		return fmt.Errorf("read where the stream of events is: %w", err)
+	}
+	s.claims.lane = newLane(s.from, claimStatements)
+	s.renewals.lane = newLane(s.from, renewStatements)
+	accepts, completions := slots()
+	a := newAcceptor(s.seqBase, accepts)
+	s.acceptor = newCommitter(newLane(s.from, acceptStatements), a.write, 0, opts.Observe)
+	s.acceptor.rehearsal = a.rehearse
+	s.completer = newCommitter(newLane(s.from, completeStatements), newCompleter(completions).write, completionWindow, opts.Observe)
+	// Its statements are prepared now, so that a schema that lacks something is found.
+	if err := s.acceptor.lane.open(ctx); err != nil {
+		return fmt.Errorf("prepare to accept events: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) closePools() {
+	for _, p := range []*pgxpool.Pool{s.people, s.engine} {
+		if p != nil {
+			p.Close()
+		}
+	}
 }
 
 // Close waits for writes under way and closes all connections. Calls that come later fail.
@@ -115,34 +136,50 @@ func (s *Store) Close() error {
 	s.writersDone.Wait()
 	s.claims.close()
 	s.renewals.close()
-	s.people.Close()
-	s.engine.Close()
+	s.closePools()
 	return nil
 }
 
 // Time is the server's clock, as it was some time during the call.
 func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
-	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
-		return q.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
-	})
-	return now.UTC(), err
+	st, err := s.look(ctx)
+	if err != nil {
+		return now, err
+	}
+	micros, err := strconv.ParseInt(st["micros"], 10, 64)
+	return time.UnixMicro(micros).UTC(), s.from.failed(err)
 }
 
-// Ping asks the server whether it is there and takes writes.
+// Ping asks whether the server takes writes, by all that Accept does but the end of it.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.read(ctx, engine, func(ctx context.Context, q querier) error {
-		var readOnly bool
-		err := q.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly)
-		if err == nil && readOnly {
-			s.reset()
-			err = fmt.Errorf("the server is read-only")
-		}
+	if _, err := s.look(ctx); err != nil {
 		return err
-	})
+	}
+	return s.acceptor.rehearse(ctx)
 }
 
-// reset closes the pools' connections, each when it is free.
-func (s *Store) reset() {
+// look asks a session of the engine for its state, and has all connections made anew when it
+// is not as it was asked to be, or the server takes no writes any more.
+func (s *Store) look(ctx context.Context) (st state, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	conn, err := s.engine.Acquire(ctx)
+	if err == nil {
+		st, err = s.from.holds(ctx, conn.Conn().PgConn(), engineSession)
+		conn.Release()
+	}
+	if err == nil && st["transaction_read_only"] == "on" {
+		err = pgconn.ErrReadOnlyConnection
+	}
+	if lasting(err) || errors.Is(err, pgconn.ErrReadOnlyConnection) {
+		s.renew()
+	}
+	return st, s.from.failed(err)
+}
+
+// renew has all connections made anew, each when it is free.
+func (s *Store) renew() {
+	s.from.generation.Add(1)
 	s.people.Reset()
 	s.engine.Reset()
 }
@@ -179,9 +216,9 @@ func (s *Store) read(ctx context.Context, v view, run func(context.Context, quer
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if !v.people {
-		return failed(run(ctx, s.engine))
+		return s.from.failed(run(ctx, s.engine))
 	}
-	return failed(pgx.BeginTxFunc(ctx, s.people, v.begin(), func(tx pgx.Tx) error { return run(ctx, tx) }))
+	return s.from.failed(pgx.BeginTxFunc(ctx, s.people, v.begin(), func(tx pgx.Tx) error { return run(ctx, tx) }))
 }
 
 // change runs a transaction, again while others get in its way: run may be called several
@@ -197,13 +234,13 @@ func (s *Store) change(ctx context.Context, v view, run func(ctx context.Context
 		return pgx.BeginTxFunc(ctx, s.people, v.begin(), inTx)
 	})
 	if stale(err) {
-		s.reset()
+		s.renew()
 	}
 	var theirs callerError
 	if errors.As(err, &theirs) {
 		return theirs.error
 	}
-	return failed(err)
+	return s.from.failed(err)
 }
 
 // callerError is an error of a function that a caller gave, to be returned as it is.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
 	"github.com/kapsel-hq/kapsel"
@@ -28,12 +27,7 @@ type sample struct {
 
 // What is written as arrays comes back from the server as it was, zero values and all.
 func TestWireForms(t *testing.T) {
-	config, err := pgxpool.ParseConfig(pgtest.New(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	configure(config.ConnConfig)
-	l := newLane(config.ConnConfig, map[string]string{"echo": `
+	l := newLane(connectorOf(t, pgtest.New(t)), map[string]string{"echo": `
 		SELECT * FROM unnest($1::smallint[], $2::integer[], $3::bigint[], $4::uuid[], $5::timestamptz[], $6::bytea[], $7::text[], $8::bytea[])`})
 	defer l.drop()
 	if err := l.open(t.Context()); err != nil {
@@ -107,7 +101,8 @@ func TestSession_F_B8_DurabilityWinsOverTheRole(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Open(t.Context(), url+"&options=-csynchronous_commit%3Doff", Options{}); err != nil {
+	t.Setenv("PGOPTIONS", "-c synchronous_commit=off")
+	if s, err = Open(t.Context(), url, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -120,7 +115,7 @@ func TestSession_F_B8_DurabilityWinsOverTheRole(t *testing.T) {
 	for name, l := range map[string]*lane{
 		"accept": s.acceptor.lane, "complete": s.completer.lane, "claim": s.claims.lane, "renew": s.renewals.lane,
 	} {
-		l = &lane{config: l.config, texts: map[string]string{"ask": ask}}
+		l = newLane(l.from, map[string]string{"ask": ask})
 		if err := l.open(t.Context()); err != nil {
 			t.Fatal(err)
 		}

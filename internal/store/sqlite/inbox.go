@@ -94,6 +94,23 @@ func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
 	return first, err
 }
 
+// rehearse writes an event of nobody, within a transaction, and takes it back, so that what
+// would keep the next event from being stored is found before it comes.
+func (s *Store) rehearse(c *conn) error {
+	if err := c.exec("SAVEPOINT rehearsal"); err != nil {
+		return err
+	}
+	call := acceptCall{s: s, in: store.Rehearsal()}
+	if err := call.write(c); err != nil {
+		return err
+	}
+	if err := c.count(); err != nil {
+		return err
+	}
+	c.tally.Reset()
+	return c.script("ROLLBACK TO rehearsal; RELEASE rehearsal")
+}
+
 // rememberKey returns the event that an event's idempotency key stands for: the one that is
 // remembered, else this one, which is then remembered for the window.
 func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.EventID, err error) {

@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -55,6 +56,7 @@ const (
 type Store struct {
 	path    string
 	log     *slog.Logger
+	trouble trouble
 	lock    *fileLock
 	writer  *writer
 	ckpt    *checkpointer
@@ -72,8 +74,17 @@ type Store struct {
 }
 
 // Open opens the database at path, made with its directory if it is not there. Close must be
-// called to end its goroutines and release the lock.
-func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) {
+// called to end its goroutines and release the lock. An error for which store.Passes is true
+// may be gone a moment later: the disk is full, or another program is at the database.
+func Open(ctx context.Context, path string, opts Options) (*Store, error) {
+	s, err := openStore(ctx, path, opts)
+	if err != nil {
+		return nil, opening(err)
+	}
+	return s, nil
+}
+
+func openStore(ctx context.Context, path string, opts Options) (_ *Store, err error) {
 	if opts.LockWait == 0 {
 		opts.LockWait = 10 * time.Second
 	}
@@ -98,7 +109,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
 	s := &Store{
-		path: path, log: opts.Log, readers: make(chan *conn, readers), pages: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), closed: make(chan struct{}),
+		path: path, log: opts.Log, trouble: trouble{store.NewAlarm(opts.Log)}, readers: make(chan *conn, readers), pages: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), closed: make(chan struct{}),
 		eventSkew: skew{counter: "event_skew"}, deliverySkew: skew{counter: "delivery_skew"},
 	}
 	if s.lock, err = lockFile(ctx, path+".lock", opts.LockWait); err != nil {
@@ -120,6 +131,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	s.writer = newWriter(w, opts.Observe)
+	s.writer.trouble = s.trouble
 	for range readers {
 		r, err := connect(path, cache, true)
 		if err != nil {
@@ -182,7 +194,7 @@ func connect(path string, cache int64, readOnly bool) (*conn, error) {
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return nil
+		return unix.Access(path, unix.R_OK|unix.W_OK)
 	}
 	if err != nil {
 		return err
@@ -263,21 +275,24 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 	default:
 	}
 	if err := c.exec("BEGIN"); err != nil {
-		return store.Unavailable(err)
+		return s.trouble.of(err)
 	}
 	err := f(c)
 	if end := c.exec("ROLLBACK"); err == nil {
 		err = end
 	}
-	return store.Unavailable(err)
+	return s.trouble.of(err)
 }
 
 // Time is the process's own clock.
 func (s *Store) Time(context.Context) (time.Time, error) { return time.Now().UTC(), nil }
 
-// Ping writes and syncs a row.
+// Ping writes an event of nobody and takes it back, and then writes and syncs a row.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.writer.cold(ctx, func(c *conn) error {
+		if err := s.rehearse(c); err != nil {
+			return err
+		}
 		return c.exec(`INSERT INTO counters VALUES ('pings', 1) ON CONFLICT DO UPDATE SET value = value + 1`)
 	})
 }

@@ -19,6 +19,7 @@ import (
 //     neither queue waits long for the other.
 type writer struct {
 	c       *conn
+	trouble trouble
 	hot     *batch.Queue[call]
 	written func(pages int) // is told after each transaction how much went to the WAL; never nil
 	undone  func()          // is told of each rollback; never nil
@@ -65,7 +66,7 @@ type coldCall struct {
 
 func newWriter(c *conn, observe store.CommitObserver) *writer {
 	return &writer{
-		c: c, hot: batch.NewQueue[call](window, observe, errClosed), written: func(int) {}, undone: func() {},
+		c: c, trouble: trouble{&store.Alarm{}}, hot: batch.NewQueue[call](window, observe, errClosed), written: func(int) {}, undone: func() {},
 		done: make(chan struct{}),
 	}
 }
@@ -83,7 +84,7 @@ func (w *writer) stop() {
 
 // do writes a call in the next hot batch. It waits for the answer, whatever the caller's
 // context does: what is queued is written.
-func (w *writer) do(c call, size int) error { return store.Unavailable(w.hot.Do(c, size)) }
+func (w *writer) do(c call, size int) error { return w.trouble.of(w.hot.Do(c, size)) }
 
 // hotly is do for a function.
 func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 0) }
@@ -127,7 +128,7 @@ func (w *writer) queueCold(p *coldCall) error {
 		panic(panicked) // where the function came from
 	}
 	if isDB(p.err) {
-		return store.Unavailable(p.err)
+		return w.trouble.of(p.err)
 	}
 	return p.err
 }

@@ -1,0 +1,351 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// How long a connection may take to be made, and how long the kernel waits for the other
+// side to acknowledge what was sent.
+const (
+	connectTimeout = 2 * time.Second
+	userTimeout    = 5 * time.Second
+)
+
+// connector makes all connections of a store. It reads the URL anew for each, so that a
+// password or certificate that was rotated in its file holds from then on, and it holds each
+// connection to what Kapsel's promises rest on: the session's settings, the server's, and that
+// a session stays with its connection. Any goroutine may use it.
+type connector struct {
+	url      string
+	external bool // the server keeps what it commits, whatever its settings say
+	log      *slog.Logger
+	alarm    *store.Alarm // of what lasts; silent while the store is opened, since Open says it
+
+	// generation grows when connections that are open are not as they were asked to be any
+	// more. Those of an older generation must be made anew.
+	generation atomic.Int64
+
+	mu        sync.Mutex
+	last      *pgxpool.Config // of the URL, when it could be read last
+	elsewhere string          // the known service that keeps the server's data; "": none known
+	warned    map[string]bool // wished settings whose refusal was logged
+
+	pooling  sync.Mutex // held during a check; see checkPooling
+	checked  time.Time  // when the last check began
+	unpooled error      // and what it found
+}
+
+// newConnector makes a connector for a URL; see readURL.
+func newConnector(url string, external bool, log *slog.Logger) (*connector, error) {
+	config, err := readURL(url)
+	if err != nil {
+		return nil, err
+	}
+	return &connector{url: url, external: external, log: log, alarm: &store.Alarm{}, last: config, warned: map[string]bool{}}, nil
+}
+
+// config is the URL's configuration, with the password and the certificates that their files
+// hold now. What cannot be read, as while a file is replaced, is as it was before.
+func (c *connector) config() *pgxpool.Config {
+	config, err := readURL(c.url)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.log.Warn("the files of the database URL cannot be read; connecting with what they held before", "error", err)
+		return c.last.Copy()
+	}
+	if config.ConnConfig.Password == "" { // as when there is no password file for a moment
+		config.ConnConfig.Password = c.last.ConnConfig.Password
+	}
+	c.last = config
+	return config.Copy()
+}
+
+// conn is the configuration of one connection with a session.
+func (c *connector) conn(s session) *pgx.ConnConfig {
+	config := c.config().ConnConfig
+	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error { return c.agree(ctx, conn, s) }
+	return config
+}
+
+// connect makes a connection with a session.
+func (c *connector) connect(ctx context.Context, s session) (*pgconn.PgConn, error) {
+	conn, err := pgconn.ConnectConfig(ctx, &c.conn(s).Config)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return conn, nil
+}
+
+// pool makes a pool of connections with a session, at most most of them.
+func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.Pool, error) {
+	config := c.config()
+	config.ConnConfig.AfterConnect = c.conn(s).AfterConnect
+	config.MaxConns = min(config.MaxConns, most)
+	config.MinConns, config.MinIdleConns = min(config.MinConns, config.MaxConns), min(config.MinIdleConns, config.MaxConns)
+	config.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+		now := c.config().ConnConfig
+		conn.Host, conn.Port, conn.TLSConfig, conn.Fallbacks = now.Host, now.Port, now.TLSConfig, now.Fallbacks
+		conn.User, conn.Password, conn.Database = now.User, now.Password, now.Database
+		return nil
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// backendKey is where a connection keeps the id of the server's process that serves it.
+const backendKey = "kapsel.backend"
+
+// backendOf is the process that serves a connection, as it was when the connection was made.
+func backendOf(conn *pgconn.PgConn) string {
+	backend, _ := conn.CustomData()[backendKey].(string)
+	return backend
+}
+
+// pooled reports whether a pooler stands between Kapsel and the server: a pooler tells its
+// clients process ids of its own.
+func pooled(conn *pgconn.PgConn) bool {
+	return backendOf(conn) != strconv.FormatUint(uint64(conn.PID()), 10)
+}
+
+// agree asks a new connection for a session and refuses the connection if it does not get it.
+// It takes two round trips; through a pooler, sessions are checked too.
+func (c *connector) agree(ctx context.Context, conn *pgconn.PgConn, s session) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	if err := s.set(ctx, conn, c.warn); err != nil {
+		return fmt.Errorf("set up the session: %w", err)
+	}
+	st, err := s.ask(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("ask the session for its settings: %w", err)
+	}
+	conn.CustomData()[backendKey] = st["backend"]
+	if err := c.judge(ctx, conn, s, st); err != nil {
+		return err
+	}
+	if pooled(conn) {
+		return c.checkPooling(ctx)
+	}
+	return nil
+}
+
+// judge refuses what a promise rests on and a session does not have.
+func (c *connector) judge(ctx context.Context, conn *pgconn.PgConn, s session, st state) error {
+	if n, found := s.broken(st); found {
+		return refuse(ErrSession, "%s is %q, not %q; does a pooler or proxy in between drop what Kapsel sets?", n.name, st[n.name], n.value)
+	}
+	for _, w := range s.wished {
+		if st[w.name] != w.value {
+			c.warn(w.name, fmt.Errorf("it is %q, not %q", st[w.name], w.value))
+		}
+	}
+	return c.checkServer(ctx, conn, st)
+}
+
+// warn logs once that the server does not give a session a setting that only makes it fast.
+func (c *connector) warn(name string, err error) {
+	c.mu.Lock()
+	known := c.warned[name]
+	c.warned[name] = true
+	c.mu.Unlock()
+	if !known {
+		c.log.Warn("the database refuses a setting that makes Kapsel's statements fast; going on without it", "setting", name, "error", err)
+	}
+}
+
+// timeout is how long a step of making a connection may take.
+func (c *connector) timeout() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last.ConnConfig.ConnectTimeout
+}
+
+// holds checks that a connection still is as it was when agree took it, and returns the state
+// of its session. What it finds wrong is made anew: see renew.
+func (c *connector) holds(ctx context.Context, conn *pgconn.PgConn, s session) (state, error) {
+	st, err := s.ask(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if st["backend"] != backendOf(conn) {
+		return st, errPooling("transaction", "one connection was served by two sessions")
+	}
+	if err := c.judge(ctx, conn, s, st); err != nil || !pooled(conn) {
+		return st, err
+	}
+	c.pooling.Lock()
+	due := time.Since(c.checked) >= poolingEvery
+	c.pooling.Unlock()
+	if due {
+		err = c.checkPooling(ctx)
+	}
+	return st, err
+}
+
+// poolingEvery is how often the mode of a pooler is checked, which may change while
+// connections stay open.
+const poolingEvery = 10 * time.Second
+
+// checkServer refuses a server that is too old, or that does not keep what it commits.
+func (c *connector) checkServer(ctx context.Context, conn *pgconn.PgConn, st state) error {
+	if n, err := strconv.Atoi(st["server_version_num"]); err != nil || n < 140000 {
+		return refuse(ErrUnsafe, "it is of version %s; 14 or newer is needed", st["server_version_num"])
+	}
+	for _, name := range []string{"fsync", "full_page_writes"} {
+		if st[name] == "on" || c.external {
+			continue
+		}
+		service, err := c.service(ctx, conn)
+		if err != nil {
+			return fmt.Errorf("ask the server what it is: %w", err)
+		}
+		if service == "" {
+			return refuse(ErrUnsafe, "it runs with %s=%s; set it to on, or set KAPSEL_DATABASE_DURABILITY=external if the server keeps its data elsewhere, "+
+				"where the setting does not matter", name, st[name])
+		}
+	}
+	return nil
+}
+
+// services are the services known to be durable whatever fsync and full_page_writes say, since
+// they keep pages and WAL elsewhere, with a query that is true only there.
+//
+//   - Neon commits once a quorum of safekeepers has the WAL, and its computes run with
+//     fsync=off. Its library defines neon.timeline_id, which only the server's own
+//     configuration can set; on other servers a role or a database could. (neon.git:
+//     pgxn/neon/libpagestore.c, compute_tools/src/config.rs.)
+//   - Aurora writes no pages, only log, to six copies of its storage. Its catalog has
+//     aurora_version(), and only a superuser can put a function there. (Amazon's user guide for
+//     Aurora, "Amazon Aurora versions".)
+//
+// AlloyDB has no sign that AlloyDB Omni, which is an ordinary server, does not have.
+var services = []struct{ name, query string }{
+	{"Neon", `SELECT coalesce(current_setting('neon.timeline_id', true), '') <> '' AND NOT EXISTS (
+		SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS s WHERE lower(s) LIKE 'neon.timeline\_id=%')`},
+	{"Amazon Aurora", `SELECT pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL`},
+}
+
+// service is the known service that keeps the server's data elsewhere; "" if it is none.
+func (c *connector) service(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	c.mu.Lock()
+	known := c.elsewhere
+	c.mu.Unlock()
+	if known != "" {
+		return known, nil
+	}
+	for _, s := range services {
+		is, err := one(ctx, conn, s.query)
+		if err != nil {
+			return "", err
+		}
+		if is == "t" {
+			c.log.Info("the database keeps its data elsewhere, so its fsync and full_page_writes do not matter", "service", s.name)
+			c.mu.Lock()
+			c.elsewhere = s.name
+			c.mu.Unlock()
+			return s.name, nil
+		}
+	}
+	return "", nil
+}
+
+// checkPooling refuses with ErrPooling a pooler that gives each transaction or statement any
+// of its sessions, where what is set or prepared on one would be another's. Those who ask
+// while a check is under way share the next one.
+func (c *connector) checkPooling(ctx context.Context) error {
+	asked := time.Now()
+	c.pooling.Lock()
+	defer c.pooling.Unlock()
+	if c.checked.After(asked) {
+		return c.unpooled
+	}
+	c.checked = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*c.timeout())
+	defer cancel()
+	c.unpooled = c.sessionsStay(ctx)
+	return c.unpooled
+}
+
+// sessionsStay opens two connections. While the second has a transaction open, the first must
+// keep the session that it has. They set nothing: it would stay with the pooler's other clients.
+func (c *connector) sessionsStay(ctx context.Context) error {
+	config := c.config().ConnConfig
+	a, err := pgconn.ConnectConfig(ctx, &config.Config)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer closeNow(a)
+	first, err := backend(ctx, a)
+	if err != nil {
+		return err
+	}
+	b, err := pgconn.ConnectConfig(ctx, &config.Config)
+	if err != nil {
+		return fmt.Errorf("connect a second time (if a pooler is in between: is its pool large enough?): %w", err)
+	}
+	defer closeNow(b)
+	if _, err := b.Exec(ctx, "BEGIN").ReadAll(); sqlState(err) == "08P01" {
+		return errPooling("statement", err.Error())
+	} else if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	other, err := backend(ctx, b)
+	if err != nil {
+		return err
+	}
+	if other == first {
+		return errPooling("transaction", "two connections were served by one session")
+	}
+	for n := range 4 {
+		again, err := backend(ctx, a)
+		if err != nil {
+			return err
+		}
+		if again != first {
+			return errPooling("transaction", "one connection was served by two sessions")
+		}
+		// A pooler that gives out its sessions in turn shows it after the transaction.
+		if n > 0 {
+			continue
+		}
+		if _, err := b.Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
+			return fmt.Errorf("end a transaction: %w", err)
+		}
+	}
+	return nil
+}
+
+func errPooling(mode, seen string) error {
+	return refuse(ErrPooling, "a pooler in between does %s pooling (%s); use session pooling (pool_mode = session in pgbouncer.ini), or connect to the server itself",
+		mode, seen)
+}
+
+// backend asks which process serves a connection.
+func backend(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	return one(ctx, conn, "SELECT pg_backend_pid()")
+}
+
+// one runs a query of one value.
+func one(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
+		return "", errors.New("the server does not answer with one value")
+	}
+	return string(results[0].Rows[0][0]), nil
+}

@@ -1,0 +1,157 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// setting is a setting of a session of PostgreSQL, with its value as PostgreSQL shows it.
+type setting struct{ name, value string }
+
+// session is what Kapsel asks of a connection. A pooler may drop what a client sends while it
+// connects, so the settings are SET afterwards and then read back.
+type session struct {
+	needed []setting // a promise rests on each: a connection with another value is refused
+	wished []setting // another value is only slower: it is a warning
+}
+
+// Row-level security shows a session the rows of the tenant that a setting of it names, those
+// of all tenants for everyone, and none for nobody.
+const (
+	tenantSetting = "kapsel.tenant"
+	everyone      = "*"
+	nobody        = ""
+)
+
+// engineSession is the session of what is done for no tenant. Its settings win over those of
+// the role and the database. What waits longer than the limits fails and is tried again by
+// its caller.
+var engineSession = session{
+	needed: []setting{
+		{"synchronous_commit", "on"},
+		{"statement_timeout", "5s"},
+		{"lock_timeout", "2s"},
+		{"idle_in_transaction_session_timeout", "5s"},
+		{"default_transaction_isolation", "read committed"},
+		{"TimeZone", "UTC"},
+		{tenantSetting, everyone},
+	},
+	// A young table has no statistics, and a plan made without them is kept. Every query of
+	// ours has an index that gives few rows in the right order, so that is what is left to
+	// the planner. The penalty on other plans would otherwise start the compiler.
+	wished: []setting{
+		{"enable_seqscan", "off"},
+		{"enable_bitmapscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"jit", "off"},
+	},
+}
+
+// peopleSession is the session of calls that name their tenant in each transaction.
+var peopleSession = engineSession.with(setting{tenantSetting, nobody})
+
+// migrationSession has time for a migration, and to wait for another node's.
+var migrationSession = engineSession.with(
+	setting{"statement_timeout", "0"},
+	setting{"lock_timeout", "0"},
+	setting{"idle_in_transaction_session_timeout", "0"})
+
+// hotSession is the session of the hot path, whose statements join arrays to a table by its
+// key: with a plan made once, whatever the arrays' lengths, and without spilling a batch to
+// disk.
+var hotSession = session{
+	needed: engineSession.needed,
+	wished: append(slices.Clone(engineSession.wished),
+		setting{"enable_material", "off"},
+		setting{"plan_cache_mode", "force_generic_plan"},
+		setting{"work_mem", "64MB"}),
+}
+
+// with returns the session with other values of some needed settings.
+func (s session) with(changed ...setting) session {
+	s.needed = slices.Clone(s.needed)
+	for _, c := range changed {
+		s.needed[slices.IndexFunc(s.needed, func(n setting) bool { return n.name == c.name })] = c
+	}
+	return s
+}
+
+// set asks a new connection for the settings, in one round trip. Where the server refuses one,
+// set asks for the needed settings alone and then for each wished one, and passes the names of
+// the wished ones that were refused to refused.
+func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name string, err error)) error {
+	// A pooler that does not clean up leaves the statements of the session's former client.
+	needed := "DEALLOCATE ALL;" + sets(s.needed)
+	wished := append(slices.Clone(s.wished), unread)
+	if _, err := conn.Exec(ctx, needed+sets(wished)).ReadAll(); sqlState(err) == "" {
+		return err
+	}
+	if _, err := conn.Exec(ctx, needed).ReadAll(); err != nil {
+		return err
+	}
+	for _, w := range wished {
+		if _, err := conn.Exec(ctx, sets([]setting{w})).ReadAll(); sqlState(err) != "" {
+			refused(w.name, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unread is set but not read back: PostgreSQL shows what the system made of it, which is
+// nothing on a Unix socket.
+var unread = setting{"tcp_user_timeout", "5s"}
+
+// sets are the statements that set the settings.
+func sets(all []setting) string {
+	var sql strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&sql, "SET %s TO '%s';", s.name, s.value)
+	}
+	return sql.String()
+}
+
+// state is what a connection's session says of itself: the value of each setting that was
+// asked for and of those in shown, and what asked adds to them.
+type state map[string]string
+
+// shown are the server's own settings in a state.
+var shown = []string{"server_version_num", "fsync", "full_page_writes", "transaction_read_only"}
+
+// ask reads a session's state, in one round trip.
+func (s session) ask(ctx context.Context, conn *pgconn.PgConn) (state, error) {
+	sql := "SELECT pg_backend_pid() AS backend, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS micros"
+	for _, name := range shown {
+		sql += fmt.Sprintf(", current_setting('%s') AS %q", name, name)
+	}
+	for _, n := range slices.Concat(s.needed, s.wished) {
+		sql += fmt.Sprintf(", current_setting('%s', true) AS %q", n.name, n.name)
+	}
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return nil, fmt.Errorf("the server says nothing of its session")
+	}
+	st := state{}
+	for i, f := range results[0].FieldDescriptions {
+		st[f.Name] = string(results[0].Rows[0][i])
+	}
+	return st, nil
+}
+
+// broken returns the first needed setting that has another value.
+func (s session) broken(st state) (n setting, found bool) {
+	i := slices.IndexFunc(s.needed, func(n setting) bool { return st[n.name] != n.value })
+	if i < 0 {
+		return n, false
+	}
+	return s.needed[i], true
+}

@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// codeOf is SQLite's result code of an error, 0 of any other error.
+func codeOf(err error) int32 {
+	var ours *dbError
+	var driver *sqlite.Error // of the migrations
+	switch {
+	case errors.As(err, &ours):
+		return ours.code & 0xff
+	case errors.As(err, &driver):
+		return int32(driver.Code()) & 0xff
+	}
+	return 0
+}
+
+// lasting reports whether an error of SQLite comes again however often the same is tried:
+// somebody has to change something first.
+func lasting(err error) bool {
+	switch codeOf(err) {
+	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISUSE,
+		sqlite3.SQLITE_AUTH, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB:
+		return true
+	}
+	return false
+}
+
+// whatToDo says what a person has to look at when an error lasts.
+func whatToDo(code int32) string {
+	switch code {
+	case sqlite3.SQLITE_ERROR:
+		return "the database's schema is not the one that Kapsel made: something is missing or was changed"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB:
+		return "the database file is damaged"
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH:
+		return "the database file may not be written"
+	}
+	return "the database refuses what Kapsel asks of it"
+}
+
+// passing are the system's errors that may be gone a moment later.
+var passing = []error{
+	syscall.EAGAIN, syscall.EBUSY, syscall.EDQUOT, syscall.EINTR, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
+	syscall.ENOMEM, syscall.ENOSPC, syscall.ESTALE, syscall.ETIMEDOUT,
+}
+
+// opening makes the error that Open returns: DatabaseUnavailable where waiting may help.
+func opening(err error) error {
+	if code := codeOf(err); code != 0 && !lasting(err) ||
+		slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }) {
+		return store.Unavailable(err)
+	}
+	return err
+}
+
+// trouble makes errors of SQLite into those that methods return, and logs what lasts.
+type trouble struct{ alarm *store.Alarm }
+
+// of makes the error that a method returns. Everything but a kapsel.Error is trouble of the
+// store.
+func (t trouble) of(err error) error {
+	if err == nil || kapsel.CodeOf(err) != "" || !lasting(err) {
+		return store.Unavailable(err)
+	}
+	err = store.Lasting(fmt.Sprintf("%s (SQLite's code %d)", whatToDo(codeOf(err)), codeOf(err)), err)
+	t.alarm.Raise(err)
+	return err
+}
