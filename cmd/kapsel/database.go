@@ -2,29 +2,73 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
-// open opens the database that the settings name.
-func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger) (store.Store, error) {
-	migrate := s.Migrate == "on"
-	if path := s.sqlitePath(); path != "" {
-		db, err := sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: migrate, Caches: s.caches})
-		if err != nil {
-			return nil, settingError("DATABASE_URL (--database-url): %v", err)
+// open opens the database that the settings name. One that is not there yet is waited for; what
+// no waiting mends is a wrong setting.
+func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger, wait *patience) (db store.Store, err error) {
+	external := s.Durability == "external"
+	if external && s.sqlitePath() == "" {
+		log.Warn("KAPSEL_DATABASE_DURABILITY=external: whether the database server keeps what it commits is not checked")
+	}
+	err = wait.try(ctx, func() error {
+		if path := s.sqlitePath(); path != "" {
+			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", Caches: s.caches})
+		} else {
+			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", External: external})
 		}
+		return err
+	})
+	switch {
+	case err == nil:
 		return db, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case store.Passes(err):
+		return nil, fmt.Errorf("DATABASE_URL (--database-url): the database is not there after %v: %w", databaseWait, errors.Unwrap(err))
 	}
-	db, err := postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: migrate})
-	if err != nil {
-		return nil, settingError("DATABASE_URL (--database-url): %v", err)
+	return nil, settingError("DATABASE_URL (--database-url): %v", err)
+}
+
+// databaseWait is how long a start waits for a database that is not there yet, as when both
+// start after a reboot.
+const databaseWait = 30 * time.Second
+
+// patience is the wait of one start, which all its steps share.
+type patience struct {
+	log   *slog.Logger
+	since time.Time // zero: nothing had to be waited for
+}
+
+// try runs a step of the start, again while it fails for a reason that may pass. Its error is
+// the last one.
+func (p *patience) try(ctx context.Context, step func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		began := time.Now()
+		err := step()
+		switch {
+		case !store.Passes(err) || ctx.Err() != nil:
+			return err
+		case p.since.IsZero():
+			p.since = began
+			p.log.Warn("the database is not there yet; waiting for it", "at_most", databaseWait.String(), "error", err)
+		case time.Since(p.since) >= databaseWait:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
 	}
-	return db, nil
 }
 
 // mustExist refuses a SQLite database that is not there, for commands that work on one and
@@ -53,7 +97,7 @@ func (c *migrateCmd) Run(ctx context.Context, io streams) error {
 	c.Migrate = "on"
 	out := c.output(io)
 	defer out.end()
-	db, err := c.open(ctx, nil, out.log)
+	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
 	if err != nil {
 		return err
 	}

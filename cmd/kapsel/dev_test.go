@@ -32,7 +32,8 @@ func TestInbox(t *testing.T) {
 }
 
 func TestRootLeadsToTheDocs(t *testing.T) {
-	routes := &router{api: http.NotFoundHandler(), ingest: http.NotFoundHandler()}
+	routes := &router{}
+	routes.rest.Store(&services{api: http.NotFoundHandler(), ingest: http.NotFoundHandler()})
 	for method, want := range map[string]int{http.MethodGet: 302, http.MethodHead: 302, http.MethodPost: 404} {
 		rec := httptest.NewRecorder()
 		routes.ServeHTTP(rec, httptest.NewRequest(method, "/", nil))

@@ -48,7 +48,7 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	}
 	out := c.output(io)
 	defer out.end()
-	db, err := c.open(ctx, nil, out.log)
+	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
@@ -13,36 +15,48 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// router sends a request to the package that answers it. It is no ServeMux, which would
-// redirect a POST with an unclean path instead of refusing it.
+// router sends a request to the package that answers it. Until those are there it answers
+// questions about the process's health only. It is no ServeMux, which would redirect a POST with
+// an unclean path instead of refusing it.
 type router struct {
+	health *telemetry.Health
+	rest   atomic.Pointer[services] // nil: the process is starting
+}
+
+// services are what answers requests once the process has started.
+type services struct {
 	ingest http.Handler
 	api    http.Handler
-	health *telemetry.Health
 	inbox  http.Handler // nil without --dev
 }
 
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p := r.URL.Path
+	p, rest := r.URL.Path, t.rest.Load()
 	switch {
-	case strings.HasPrefix(p, ingest.Path):
-		t.ingest.ServeHTTP(w, r)
 	case p == "/health/live":
 		t.health.Live(w, r)
 	case p == "/health/ready":
 		t.health.Ready(w, r)
 	case p == "/health/startup":
 		t.health.Startup(w, r)
-	case t.inbox != nil && p == inboxPath:
-		t.inbox.ServeHTTP(w, r)
+	case rest == nil:
+		refuse(w, r, &kapsel.Error{Code: kapsel.DatabaseUnavailable, Detail: "the service is starting; try again", RetryAfter: time.Second})
+	case strings.HasPrefix(p, ingest.Path):
+		rest.ingest.ServeHTTP(w, r)
+	case rest.inbox != nil && p == inboxPath:
+		rest.inbox.ServeHTTP(w, r)
 	case p == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		http.Redirect(w, r, "/docs", http.StatusFound)
 	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || p == "/openapi.json" || p == "/docs"):
-		t.api.ServeHTTP(w, r)
+		rest.api.ServeHTTP(w, r)
 	default:
-		r = r.WithContext(problem.WithRequestID(r.Context(), problem.NewRequestID()))
-		problem.Write(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))
+		refuse(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))
 	}
+}
+
+// refuse answers a request that no package is for.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	problem.Write(w, r.WithContext(problem.WithRequestID(r.Context(), problem.NewRequestID())), err)
 }
 
 // encodeKey is a key's text in its file and in the environment.

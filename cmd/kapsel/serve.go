@@ -50,6 +50,9 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 	c.useMemory(out.log)
 	s, err := c.start(ctx, io, out)
 	if err != nil {
+		if ctx.Err() != nil { // a stop, while it waited for the database
+			return nil
+		}
 		return err
 	}
 	s.hangups = hangups
@@ -73,6 +76,7 @@ type server struct {
 	feed      *store.Feed
 	public    *http.Server
 	metrics   *http.Server
+	failed    chan error // has what ended a listener
 	trace     func(context.Context) error
 	ln, mln   net.Listener
 	cert      *certificate // nil: plain HTTP
@@ -84,7 +88,7 @@ type server struct {
 
 // start opens and wires everything. After an error nothing is left open.
 func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *server, err error) {
-	s := &server{serveSettings: &c.serveSettings, log: out.log, console: out.console}
+	s := &server{serveSettings: &c.serveSettings, log: out.log, console: out.console, failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -114,15 +118,27 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		}
 		c.PublicURL = scheme + dialable(s.ln.Addr().String())
 	}
-	commits := store.NewMetrics()
-	if s.db, err = c.open(ctx, commits.Observe, s.log); err != nil {
+	// Who asks after its health is answered from here on, while it waits for the database.
+	s.health = telemetry.NewHealth(s.log)
+	routes := &router{health: s.health}
+	s.public = newServer(hardened(routes, strings.HasPrefix(c.PublicURL, "https:")), s.log)
+	if s.cert != nil {
+		s.public.TLSConfig = s.cert.config()
+	}
+	go s.serve(s.public, newCappedListener(s.ln, maxConnections, s.proxies))
+
+	commits, wait := store.NewMetrics(), &patience{log: s.log}
+	if s.db, err = c.open(ctx, commits.Observe, s.log, wait); err != nil {
 		return nil, err
 	}
-	keyring, err := c.keys(ctx, s.db, io, s.log)
+	var keyring *secret.Keyring
+	err = wait.try(ctx, func() (err error) {
+		if keyring, err = c.keys(ctx, s.db, io, s.log); err == nil {
+			s.clock, err = store.NewClock(ctx, s.db)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if s.clock, err = store.NewClock(ctx, s.db); err != nil {
 		return nil, err
 	}
 	if s.trace, err = telemetry.StartTracing(ctx, buildVersion()); err != nil {
@@ -141,7 +157,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
 		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log,
 	})
-	if err = s.settings.Load(ctx); err != nil {
+	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
 	for _, t := range s.settings.Tenants() { // the check value names one key; tenants may have more
@@ -149,7 +165,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): tenant %s: %v", t.ID, err)
 		}
 	}
-	if err = s.engine.Join(ctx); err != nil {
+	if err = wait.try(ctx, func() error { return s.engine.Join(ctx) }); err != nil {
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
 	in := ingest.Config{
@@ -168,7 +184,6 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replayer = &store.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
-	s.health = telemetry.NewHealth(s.log)
 	s.health.Add("store", s.db.Ping)
 	s.health.Add("clock", s.clockSane)
 
@@ -186,17 +201,12 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			}
 		},
 	})
-	routes := &router{ingest: s.ingest, api: management, health: s.health}
+	rest := &services{ingest: s.ingest, api: management}
 	if c.Dev {
-		box := &inbox{}
-		routes.inbox = box
+		rest.inbox = &inbox{}
 		if err = s.develop(ctx, vault, keyring); err != nil {
 			return nil, fmt.Errorf("make the demo endpoint: %w", err)
 		}
-	}
-	s.public = newServer(hardened(routes, strings.HasPrefix(c.PublicURL, "https:")), s.log)
-	if s.cert != nil {
-		s.public.TLSConfig = s.cert.config()
 	}
 	if s.mln != nil {
 		registry := telemetry.NewRegistry()
@@ -210,7 +220,19 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		s.metrics = newServer(telemetry.Handler(registry), s.log)
 		s.metrics.WriteTimeout = 2 * time.Minute // profiles take a while
 	}
+	routes.rest.Store(rest)
 	return s, nil
+}
+
+// serve answers on a listener until the server is shut down.
+func (s *server) serve(srv *http.Server, ln net.Listener) {
+	run := srv.Serve
+	if srv.TLSConfig != nil {
+		run = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
+	}
+	if err := run(ln); !errors.Is(err, http.ErrServerClosed) {
+		s.failed <- err
+	}
 }
 
 // newServer makes an HTTP server with bounds on everything that a client could drag out.
@@ -246,19 +268,8 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.replanner.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
-	failed := make(chan error, 2)
-	serve := func(srv *http.Server, ln net.Listener) {
-		run := srv.Serve
-		if srv.TLSConfig != nil {
-			run = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
-		}
-		if err := run(ln); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}
-	go serve(s.public, newCappedListener(s.ln, maxConnections, s.proxies))
 	if s.metrics != nil {
-		go serve(s.metrics, s.mln)
+		go s.serve(s.metrics, s.mln)
 	}
 	s.health.SetStarted()
 	s.log.Info("serving", "version", buildVersion(), "listen", s.ln.Addr().String(), "public_url", s.PublicURL, "egress_allow", s.EgressAllow, "body_memory", s.memory.Bodies)
@@ -270,7 +281,7 @@ func (s *server) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping: no new exchange starts; ingest goes on for the drain delay", "drain_delay", s.DrainDelay.String())
-	case err = <-failed:
+	case err = <-s.failed:
 		s.log.Error("a listener failed; stopping", "error", err)
 	}
 	// First, no more taking: readiness fails at once, ingest goes on while load balancers notice.
@@ -300,6 +311,9 @@ func (s *server) run(ctx context.Context) error {
 
 // close releases what start opened.
 func (s *server) close() {
+	if s.public != nil {
+		s.public.Close()
+	}
 	for _, ln := range []net.Listener{s.ln, s.mln} {
 		if ln != nil {
 			ln.Close()

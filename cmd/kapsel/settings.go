@@ -20,6 +20,7 @@ import (
 type databaseSettings struct {
 	DatabaseURL string `name:"database-url" env:"DATABASE_URL" default:"sqlite:kapsel-data/kapsel.db" placeholder:"URL" help:"sqlite:PATH or postgres://… (${env}, default ${default})."`
 	Migrate     string `name:"migrate" env:"KAPSEL_MIGRATE" default:"on" enum:"on,off" help:"off: refuse an old schema instead of changing it (${env}, default ${default})."`
+	Durability  string `name:"database-durability" env:"KAPSEL_DATABASE_DURABILITY" default:"server" enum:"server,external" help:"external: a PostgreSQL server that runs without fsync or full_page_writes keeps its data all the same (${env}, default ${default})."`
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
 
