@@ -517,13 +517,14 @@ func adyenItem(raw []byte) (signed []byte, signature string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	amount, additional := [][]byte{nil, nil}, [][]byte{nil}
+	amount := [][]byte{nil, nil} // where there is none, its fields are empty
 	if item[4] != nil {
 		if amount, err = kapsel.Members(item[4], "value", "currency"); err != nil {
 			return nil, "", err
 		}
 	}
-	if additional, err = kapsel.Members(item[7], "hmacSignature"); err != nil {
+	additional, err := kapsel.Members(item[7], "hmacSignature")
+	if err != nil {
 		return nil, "", err
 	}
 	for _, value := range [][]byte{item[0], item[1], item[2], item[3], amount[0], amount[1], item[5], item[6]} {
