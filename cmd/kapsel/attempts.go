@@ -17,7 +17,7 @@ type attemptsCmd struct {
 
 type attemptsList struct {
 	Delivery string `arg:"" name:"delivery" help:"A delivery's id, dlv_…"`
-	most
+	listing
 }
 
 // Help has an example.
@@ -27,7 +27,7 @@ func (attemptsList) Help() string {
 }
 
 func (c attemptsList) do(ctx context.Context, s *session) error {
-	return list(s, s.ListAttempts(ctx, c.Delivery), c.most,
+	return list(s, raws(s, s.ListAttempts(ctx, c.Delivery)), c.listing, false, func(a client.Attempt) time.Time { return a.StartedAt },
 		column[client.Attempt]{"ID", func(a client.Attempt) string { return a.ID }},
 		column[client.Attempt]{"NUMBER", func(a client.Attempt) string { return fmt.Sprint(a.Number) }},
 		column[client.Attempt]{"STARTED", func(a client.Attempt) string { return ago(a.StartedAt) }},
@@ -86,7 +86,7 @@ func (c attemptsGet) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.show(a, a.ID, func(w io.Writer) {
+	return s.show(a.ID, func(w io.Writer) {
 		card(w, fact{"id", a.ID}, fact{"number", fmt.Sprint(a.Number)}, fact{"delivery", a.DeliveryID}, fact{"event", a.EventID},
 			fact{"endpoint", a.EndpointID}, fact{"started", at(a.StartedAt)}, fact{"result", attemptText(a)})
 		fmt.Fprintln(w, "\nSent")

@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
-	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -27,9 +24,10 @@ import (
 // clientSettings are shared by the commands that ask a running service.
 type clientSettings struct {
 	Server      string      `name:"kapsel-url" env:"KAPSEL_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Where Kapsel is (${env}, default ${default})."`
-	APIKey      secret.Text `name:"api-key" env:"KAPSEL_API_KEY" placeholder:"KEY" help:"A tenant's key or the admin key (${env}, default: admin.key beside the SQLite database, where Kapsel is on this machine)."`
+	APIKey      secret.Text `name:"api-key" env:"KAPSEL_API_KEY" placeholder:"KEY" help:"A tenant's key or the admin key (${env}; default, where Kapsel is on this machine: KAPSEL_ADMIN_KEY, or admin.key beside the SQLite database)."`
+	AdminKey    secret.Text `name:"admin-key" env:"KAPSEL_ADMIN_KEY" hidden:"" help:"What the service on this machine takes."`
 	DatabaseURL string      `name:"database-url" env:"DATABASE_URL" hidden:"" help:"Where admin.key is looked for."`
-	JSON        bool        `name:"json" xor:"output" help:"Print JSON for programs, one object a line."`
+	JSON        bool        `name:"json" xor:"output" help:"Print what the API answered, byte for byte, one object a line."`
 	Quiet       bool        `name:"quiet" short:"q" xor:"output" help:"Print ids only, one a line."`
 }
 
@@ -54,6 +52,7 @@ func (c *ask[A]) Run(ctx context.Context, io streams) error {
 	if err != nil {
 		return err
 	}
+	ctx = client.WithRawAnswers(ctx, func(answer []byte) { s.raw = append(s.raw[:0], answer...) })
 	return s.advise(c.Action.do(ctx, s))
 }
 
@@ -62,11 +61,14 @@ type session struct {
 	*client.Client
 	streams
 	clientSettings
-	keyFrom string // what holds the key
+	key     string // that is used …
+	keyFrom string // … and what holds it
+	raw     []byte // the latest answer, or the latest object of a list, as it was answered
+	named   sentBy
 }
 
 func (c clientSettings) connect(io streams) (*session, error) {
-	key, from, err := c.key()
+	key, from, err := c.keyInForce()
 	if err != nil {
 		return nil, err
 	}
@@ -74,21 +76,28 @@ func (c clientSettings) connect(io streams) (*session, error) {
 	if err != nil {
 		return nil, settingError("KAPSEL_URL (--kapsel-url), KAPSEL_API_KEY (--api-key): %v", err)
 	}
-	return &session{api, io, c, from}, nil
+	return &session{Client: api, streams: io, clientSettings: c, key: key, keyFrom: from, named: sentBy{}}, nil
 }
 
-// key is the key that is set, else the one in the admin key's file. That key is not sent to
-// another machine than the one that holds it.
-func (c clientSettings) key() (key, from string, err error) {
+// keyInForce is the key that is set, else the admin key of this machine's service: the one in
+// its environment, which with PostgreSQL is the only one, or the one in its file. That key is
+// not sent to another machine than the one that holds it.
+func (c clientSettings) keyInForce() (key, from string, err error) {
 	if !c.APIKey.IsZero() {
 		return c.APIKey.Reveal(), "KAPSEL_API_KEY (--api-key)", nil
 	}
 	if !local(c.Server) {
 		return "", "", settingError("KAPSEL_API_KEY (--api-key): must be given for a server on another machine")
 	}
+	if !c.AdminKey.IsZero() {
+		return c.AdminKey.Reveal(), "KAPSEL_ADMIN_KEY", nil
+	}
 	folders := []string{"kapsel-data", "kapsel-dev"}
-	if path, ok := strings.CutPrefix(c.DatabaseURL, "sqlite:"); ok {
+	switch path, ok := strings.CutPrefix(c.DatabaseURL, "sqlite:"); {
+	case ok:
 		folders = []string{filepath.Dir(path)}
+	case c.DatabaseURL != "":
+		return "", "", settingError("KAPSEL_API_KEY (--api-key): is not given; with PostgreSQL set it, or KAPSEL_ADMIN_KEY as `kapsel serve` has it")
 	}
 	for _, folder := range folders {
 		file := filepath.Join(folder, "admin.key")
@@ -119,22 +128,6 @@ func local(server string) bool {
 	return err == nil && ip.IsLoopback() || u.Hostname() == "localhost"
 }
 
-// advise adds to an error what its reader can do.
-func (s *session) advise(err error) error {
-	var refused *client.Error
-	var unreached *url.Error
-	var network net.Error
-	switch {
-	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
-		return fmt.Errorf("%s refused the key of %s; is it a key of that server, and neither revoked nor expired? %w", s.Server, s.keyFrom, err)
-	case errors.As(err, &unreached) && errors.Is(err, context.Canceled):
-		return context.Canceled
-	case errors.As(err, &unreached) && errors.As(err, &network):
-		return fmt.Errorf("no answer from %s; is Kapsel running there? KAPSEL_URL (--kapsel-url) says where it is: %w", s.Server, unreached.Err)
-	}
-	return err
-}
-
 // printed is an error of writing to standard output.
 func printed(_ int, err error) error {
 	if err != nil {
@@ -143,11 +136,11 @@ func printed(_ int, err error) error {
 	return nil
 }
 
-// show prints one object: as JSON, its id, or what human prints of it.
-func (s *session) show(v any, id string, human func(io.Writer)) error {
+// show prints one object: as it was answered, its id, or what human prints of it.
+func (s *session) show(id string, human func(io.Writer)) error {
 	switch {
 	case s.JSON:
-		return s.json(v)
+		return s.answered(s.raw)
 	case s.Quiet:
 		return printed(fmt.Fprintln(s.out, id))
 	}
@@ -156,68 +149,30 @@ func (s *session) show(v any, id string, human func(io.Writer)) error {
 	return printed(s.out.Write(text.Bytes()))
 }
 
-func (s *session) json(v any) error {
+// answered prints JSON as the API wrote it, on a line of its own.
+func (s *session) answered(raw []byte) error {
+	if !bytes.HasSuffix(raw, []byte("\n")) {
+		raw = append(raw, '\n')
+	}
+	return printed(s.out.Write(raw))
+}
+
+// own prints an object that this program has made, not the API.
+func (s *session) own(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
 	return printed(0, e.Encode(v))
 }
 
-// removed tells people what was done to an object that is gone.
+// removed tells what was done to an object that is gone: the API answers nothing.
 func (s *session) removed(id, done string) error {
-	return s.show(map[string]string{"id": id, "status": done}, id, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", clean(id), done) })
-}
-
-// most bounds a list.
-type most struct {
-	Limit int `default:"50" placeholder:"N" help:"Show at most this many, 0: all (default ${default})."`
-}
-
-// column is a column of a table. The first one is the id.
-type column[T any] struct {
-	title string
-	cell  func(T) string
-}
-
-// list prints objects as a table, as JSON or their ids.
-func list[T any](s *session, objects iter.Seq2[T, error], limit most, columns ...column[T]) error {
-	row := func(cell func(column[T]) string) (cells []string) {
-		for _, c := range columns {
-			cells = append(cells, cell(c))
-		}
-		return cells
+	switch {
+	case s.JSON:
+		return s.own(map[string]string{"id": id, "status": done})
+	case s.Quiet:
+		return printed(fmt.Fprintln(s.out, id))
 	}
-	rows := [][]string{row(func(c column[T]) string { return c.title })}
-	n := 0
-	for v, err := range objects {
-		if err != nil {
-			return err
-		}
-		if n++; limit.Limit > 0 && n > limit.Limit {
-			fmt.Fprintln(s.err, "there are more; --limit 0 shows all")
-			break
-		}
-		switch {
-		case s.JSON:
-			err = s.json(v)
-		case s.Quiet:
-			err = printed(fmt.Fprintln(s.out, columns[0].cell(v)))
-		default:
-			rows = append(rows, row(func(c column[T]) string { return c.cell(v) }))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if s.JSON || s.Quiet {
-		return nil
-	}
-	if n == 0 {
-		fmt.Fprintln(s.err, "there are none")
-		return nil
-	}
-	var text bytes.Buffer
-	table(&text, rows)
-	return printed(s.out.Write(text.Bytes()))
+	return printed(fmt.Fprintf(s.out, "%s is %s\n", clean(id), done))
 }
 
 // table prints rows with their cells below each other.
@@ -331,21 +286,4 @@ func atOr(t *time.Time) string {
 		return ""
 	}
 	return at(*t)
-}
-
-// moment is a time on the command line: RFC 3339, or a duration before now.
-type moment struct{ time.Time }
-
-// UnmarshalText reads a moment.
-func (m *moment) UnmarshalText(text []byte) error {
-	if d, err := time.ParseDuration(string(text)); err == nil {
-		m.Time = time.Now().Add(-d)
-		return nil
-	}
-	t, err := time.Parse(time.RFC3339Nano, string(text))
-	if err != nil {
-		return errors.New("must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 1h")
-	}
-	m.Time = t
-	return nil
 }

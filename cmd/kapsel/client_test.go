@@ -29,6 +29,10 @@ func TestAdminKeyFile(t *testing.T) {
 		{"another machine", []string{"kapsel-data"}, clientSettings{Server: "https://kapsel.example"}, "", "another machine"},
 		{"another machine, dressed up", []string{"kapsel-data"}, clientSettings{Server: "http://localhost@kapsel.example"}, "", "another machine"},
 		{"another address", []string{"kapsel-data"}, clientSettings{Server: "http://10.0.0.1:8080"}, "", "another machine"},
+		{"of the environment", []string{"kapsel-data"}, clientSettings{AdminKey: secret.NewText("admin")}, "admin", ""},
+		{"of the environment, beside PostgreSQL", nil, clientSettings{AdminKey: secret.NewText("admin"), DatabaseURL: "postgres://localhost/k"}, "admin", ""},
+		{"of the environment, another machine", nil, clientSettings{AdminKey: secret.NewText("admin"), Server: "https://kapsel.example"}, "", "another machine"},
+		{"beside PostgreSQL", []string{"kapsel-data"}, clientSettings{DatabaseURL: "postgres://localhost/k"}, "", "with PostgreSQL set it, or KAPSEL_ADMIN_KEY"},
 		{"given", []string{"kapsel-data"}, clientSettings{Server: "https://kapsel.example", APIKey: secret.NewText("given")}, "given", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -44,7 +48,7 @@ func TestAdminKeyFile(t *testing.T) {
 			if test.settings.Server == "" {
 				test.settings.Server = "http://127.0.0.1:8080"
 			}
-			key, _, err := test.settings.key()
+			key, _, err := test.settings.keyInForce()
 			if key != test.key {
 				t.Errorf("the key is %q", key)
 			}

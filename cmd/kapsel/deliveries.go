@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/client"
 )
 
@@ -24,23 +28,56 @@ type deliveryID struct {
 
 type deliveriesList struct {
 	ofTenant
-	most
-	Endpoint string `placeholder:"ENDPOINT" help:"Only to this endpoint, ep_…"`
-	Status   string `placeholder:"STATUS" help:"Only those pending, delivering, delivered, failed, dead_letter or canceled."`
-	Replayed string `enum:",true,false" default:"" placeholder:"BOOL" help:"Only those that a later delivery repeats (true), or that none does (false)."`
+	Endpoint string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only to this endpoint; its id or name."`
+	Event    string   `placeholder:"EVENT" help:"Only those of this event, evt_…"`
+	Status   []string `complete:"pending,delivering,delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"Only those with any of these statuses: pending, delivering, delivered, failed, dead_letter, canceled."`
+	Replayed string   `enum:",true,false" default:"" placeholder:"BOOL" help:"Only those that a later delivery repeats (true), or that none does (false)."`
+	listing
 }
 
 // Help has examples.
 func (deliveriesList) Help() string {
 	return `Examples:
   kapsel deliveries list --status pending
-  kapsel deliveries list --status dead_letter --replayed false
-  kapsel deliveries list --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --json`
+  kapsel deliveries list --status failed,dead_letter --replayed false --since 7d
+  kapsel deliveries list --event evt_01m84z2d7vf9zws4jxr1p6y3kb
+  kapsel deliveries list --endpoint orders --json`
 }
 
 func (c deliveriesList) do(ctx context.Context, s *session) error {
-	filter := client.ListDeliveriesFilter{TenantID: c.Tenant, EndpointID: c.Endpoint, Status: c.Status, Replayed: c.Replayed}
-	return list(s, s.ListDeliveries(ctx, filter), c.most,
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	endpoint, err := s.endpointNamed(ctx, c.Endpoint, tenant)
+	if err != nil {
+		return err
+	}
+	var deliveries iter.Seq2[found[client.Delivery], error]
+	if c.Event != "" {
+		if err := c.knownStatuses(); err != nil {
+			return err
+		}
+		if _, err := s.GetEvent(ctx, c.Event); err != nil {
+			return err
+		}
+		all, err := membersOf[client.Delivery](s.raw, "deliveries")
+		if err != nil {
+			return err
+		}
+		slices.Reverse(all) // the oldest comes first there
+		deliveries = only(each(all), func(d client.Delivery) bool {
+			return (endpoint == "" || d.EndpointID == endpoint) && (c.Status == nil || slices.Contains(c.Status, d.Status)) &&
+				(c.Replayed == "" || c.Replayed == strconv.FormatBool(d.ReplayedAs != nil))
+		})
+	} else {
+		filter := client.ListDeliveriesFilter{TenantID: tenant, EndpointID: endpoint, Replayed: c.Replayed}
+		deliveries = byStatus(s, c.Status, func(d client.Delivery) string { return d.ID }, func(status string) iter.Seq2[client.Delivery, error] {
+			filter.Status = status
+			return s.ListDeliveries(ctx, filter)
+		})
+	}
+	return list(s, deliveries, c.listing, true, func(d client.Delivery) time.Time { return d.CreatedAt },
 		column[client.Delivery]{"ID", func(d client.Delivery) string { return d.ID }},
 		column[client.Delivery]{"STATUS", func(d client.Delivery) string { return d.Status }},
 		column[client.Delivery]{"ATTEMPTS", func(d client.Delivery) string { return attemptsOf(d) }},
@@ -49,6 +86,16 @@ func (c deliveriesList) do(ctx context.Context, s *session) error {
 		column[client.Delivery]{"WAITING FOR", func(d client.Delivery) string { return or(d.WaitingFor) }},
 		column[client.Delivery]{"CREATED", func(d client.Delivery) string { return ago(d.CreatedAt) }},
 		column[client.Delivery]{"EVENT", func(d client.Delivery) string { return d.EventID }})
+}
+
+// knownStatuses refuses a status that no delivery has, where the server is not asked for it.
+func (c deliveriesList) knownStatuses() error {
+	for _, status := range c.Status {
+		if _, err := kapsel.ParseDeliveryStatus(status); err != nil {
+			return settingError("--status: no delivery is %q", status)
+		}
+	}
+	return nil
 }
 
 // attemptsOf is how many attempts were made of how many there may be.
@@ -110,7 +157,7 @@ func (s *session) showDelivery(d client.Delivery, err error) error {
 	if err != nil {
 		return err
 	}
-	return s.show(d, d.ID, func(w io.Writer) {
+	return s.show(d.ID, func(w io.Writer) {
 		card(w, fact{"id", d.ID}, fact{"status", d.Status}, fact{"event", d.EventID}, fact{"endpoint", d.EndpointID},
 			fact{"attempts", attemptsOf(d)}, fact{"last answer", lastAnswer(d)}, fact{"next attempt", atOr(d.NextAttemptAt)},
 			fact{"waiting for", there(d.WaitingFor)}, fact{"repeats", there(d.ReplayOf)}, fact{"repeated as", there(d.ReplayedAs)},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/client"
+	"github.com/kapsel-hq/kapsel/internal/api"
 )
 
 type endpointsCmd struct {
@@ -36,28 +37,39 @@ type endpointsCmd struct {
 
 // endpointID is the argument of commands that are about one endpoint.
 type endpointID struct {
-	ID string `arg:"" name:"endpoint" help:"An endpoint's id, ep_…"`
+	Endpoint string `arg:"" name:"endpoint" complete:"endpoint" help:"The endpoint's id, ep_…, or its name."`
+	Tenant   string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
 }
 
-// ofTenant narrows what the admin key sees.
-type ofTenant struct {
-	Tenant string `placeholder:"TENANT" help:"With the admin key: only this tenant's, ten_…"`
+// id is the endpoint's id.
+func (c endpointID) id(ctx context.Context, s *session) (string, error) {
+	return s.endpointNamed(ctx, c.Endpoint, c.Tenant)
 }
 
 type endpointsList struct {
 	ofTenant
-	most
+	State []string `enum:"active,paused,disabled" placeholder:"STATE" help:"Only those in any of these states: active, paused, disabled."`
+	listing
 }
 
 // Help has examples.
 func (endpointsList) Help() string {
 	return `Examples:
   kapsel endpoints list
-  kapsel endpoints list --tenant ten_01m84yz4zqfgjtcypmsesbpznb --json`
+  kapsel endpoints list --state paused,disabled
+  kapsel endpoints list --tenant acme --json`
 }
 
 func (c endpointsList) do(ctx context.Context, s *session) error {
-	return list(s, s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: c.Tenant}), c.most,
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	all := raws(s, s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}))
+	if c.State != nil {
+		all = only(all, func(e client.Endpoint) bool { return slices.Contains(c.State, e.State) })
+	}
+	return list(s, all, c.listing, true, func(e client.Endpoint) time.Time { return e.CreatedAt },
 		column[client.Endpoint]{"ID", func(e client.Endpoint) string { return e.ID }},
 		column[client.Endpoint]{"NAME", func(e client.Endpoint) string { return e.Name }},
 		column[client.Endpoint]{"STATE", func(e client.Endpoint) string { return e.State }},
@@ -70,12 +82,19 @@ type endpointsGet struct{ endpointID }
 
 // Help has an example.
 func (endpointsGet) Help() string {
-	return `Example:
-  kapsel endpoints get ep_01m84yz4zqfgjtcypmsesbpznb`
+	return `Below what every endpoint has it shows the settings that are not the defaults, by the API's names.
+
+Examples:
+  kapsel endpoints get orders
+  kapsel endpoints get ep_01m84yz4zqfgjtcypmsesbpznb --json`
 }
 
 func (c endpointsGet) do(ctx context.Context, s *session) error {
-	return s.showEndpoint(s.GetEndpoint(ctx, c.ID))
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	return s.showEndpoint(s.GetEndpoint(ctx, id))
 }
 
 // showEndpoint prints the endpoint that a call answered, or returns the call's error.
@@ -83,7 +102,7 @@ func (s *session) showEndpoint(e client.Endpoint, err error) error {
 	if err != nil {
 		return err
 	}
-	return s.show(e, e.ID, func(w io.Writer) { endpointCard(w, e) })
+	return s.show(e.ID, func(w io.Writer) { endpointCard(w, e, s.raw) })
 }
 
 // showNewEndpoint is showEndpoint with the signing secret that is shown once.
@@ -91,13 +110,15 @@ func (s *session) showNewEndpoint(e client.NewEndpoint, err error) error {
 	if err != nil {
 		return err
 	}
-	return s.show(e, e.ID, func(w io.Writer) {
-		endpointCard(w, e.Endpoint)
+	return s.show(e.ID, func(w io.Writer) {
+		endpointCard(w, e.Endpoint, s.raw)
 		fmt.Fprintf(w, "\nThe signing secret, shown once; the destination checks deliveries with it:\n  %s\n", clean(e.SigningSecret))
 	})
 }
 
-func endpointCard(w io.Writer, e client.Endpoint) {
+// endpointCard prints an endpoint for people: what it is and how it is doing, and then what was
+// set on it. raw is the endpoint as it was answered.
+func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	state, circuit := e.State, e.Circuit.State
 	if e.DisabledReason != nil {
 		state += " (" + *e.DisabledReason + ")"
@@ -105,105 +126,173 @@ func endpointCard(w io.Writer, e client.Endpoint) {
 	if e.Circuit.RetryAt != nil {
 		circuit += ", next probe " + ago(*e.Circuit.RetryAt)
 	}
-	rate := ""
+	rate := "none"
 	if l := e.RateLimit; l != nil {
 		rate = fmt.Sprintf("%v a second, bursts of %d", l.PerSecond, l.Burst)
 	}
+	verification := e.Verification.Provider
+	if n := len(e.Verification.Secrets); n > 0 {
+		verification += ", " + plural(int64(n), "secret")
+	}
+	signing := "off"
+	if e.Signing.Enabled {
+		signing = plural(int64(len(e.Signing.Secrets)), "secret")
+	}
 	facts := []fact{
 		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state}, {"circuit", circuit},
-		{"ingest URL", e.IngestURL}, {"destination", e.URL}, {"verification", e.Verification.Provider},
-		{"idempotency", there(e.Idempotency.Strategy)}, {"retry", retryText(e.Retry)}, {"timeout", e.Timeout.String()},
-		{"concurrency", strconv.FormatInt(e.Concurrency, 10)}, {"rate limit", rate}, {"backlog", there(e.Backlog)},
-		{"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
+		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", e.IngestURL}, {"destination", e.URL}, {"verification", verification}, {"signing", signing}, {"rate limit", rate},
+		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
 	for _, warning := range e.Warnings {
 		facts = append(facts, fact{"warning", warning})
 	}
 	card(w, facts...)
-}
-
-func retryText(r client.Retry) string {
-	if r.Strategy == nil || r.MaxAttempts == nil {
-		return ""
+	changed := changes(raw, api.Defaults(e.Verification.Provider))
+	if len(changed) == 0 {
+		fmt.Fprintln(w, "\nAll settings are the defaults.")
+		return
 	}
-	return fmt.Sprintf("%s, %d attempts, base %s, at most %s", *r.Strategy, *r.MaxAttempts, or(r.Base), or(r.Max))
+	fmt.Fprintln(w, "\nSettings that are not the defaults")
+	for i := range changed {
+		changed[i].name = "  " + changed[i].name
+	}
+	card(w, changed...)
 }
 
 // endpointFlags are the settings of an endpoint that have a flag; File has all.
 type endpointFlags struct {
-	Description     *string           `help:"For people."`
-	Provider        *string           `placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile      string            `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Verification    map[string]string `mapsep:"none" placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
-	VerifyTokenFile string            `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
-	Timeout         *time.Duration    `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
-	Concurrency     *int64            `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
-	RateLimit       *float64          `placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst."`
-	RateBurst       *int64            `placeholder:"N" help:"Start N exchanges at once."`
-	RetryStrategy   *string           `placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
-	RetryBase       *time.Duration    `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
-	RetryMax        *time.Duration    `placeholder:"DURATION" help:"The longest delay, up to 24h."`
-	MaxAttempts     *int64            `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
-	RetryOn         []int64           `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
-	File            string            `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
+	Description     *string        `help:"For people."`
+	Provider        *string        `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
+	SecretFile      string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
+	Verification    pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
+	VerifyTokenFile string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Timeout         *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
+	Concurrency     *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
+	RateLimit       *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
+	RateBurst       *int64         `placeholder:"N" help:"Start N exchanges at once."`
+	RetryStrategy   *string        `complete:"exponential,linear,fixed,schedule" placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
+	RetryBase       *time.Duration `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
+	RetryMax        *time.Duration `placeholder:"DURATION" help:"The longest delay, up to 24h."`
+	MaxAttempts     *int64         `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
+	RetryOn         []int64        `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
+	File            string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// body is the JSON that the file and the flags ask for. It is no type of the client's, so
-// that the file's nulls are kept: in a patch they stand for the defaults.
-func (f endpointFlags) body(name, destination string) (map[string]any, error) {
+// settings is the JSON of a request about an endpoint, and which flag each field came from. It is
+// no type of the client's, so that the file's nulls are kept: in a patch they stand for the
+// defaults.
+type settings struct {
+	body map[string]any
+	by   sentBy
+}
+
+// set puts what v points to at a path of objects; nil changes nothing.
+func set[T any](s settings, flag, path string, v *T) {
+	if v == nil {
+		return
+	}
+	s.by[path] = flag
+	at := s.body
+	for {
+		first, rest, nested := strings.Cut(path, ".")
+		if !nested {
+			at[path] = *v
+			return
+		}
+		inner, ok := at[first].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			at[first] = inner
+		}
+		at, path = inner, rest
+	}
+}
+
+// endpointFlagOf are the flags of an endpoint's fields. A field may be wrong beside one that was
+// given, so a flag is known also where it was not.
+var endpointFlagOf = map[string]string{
+	"name": "--name", "url": "--url", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
+	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
+	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "verification.provider": "--provider", "verification.secrets": "--secret-file",
+	"verification.verify_token": "--verify-token-file",
+}
+
+// settings are what the file and the flags ask for.
+func (f endpointFlags) settings(name, destination string, secretFiles ...string) (settings, error) {
 	standard := 0 // inputs that are standard input
-	for _, name := range []string{f.File, f.SecretFile, f.VerifyTokenFile} {
+	for _, name := range append(secretFiles, f.File, f.SecretFile, f.VerifyTokenFile) {
 		if name == "-" {
 			standard++
 		}
 	}
 	if standard > 1 {
-		return nil, settingError("--file, --secret-file, --verify-token-file: only one of them can be standard input")
+		return settings{}, settingError("only one of the files can be standard input")
 	}
-	body, err := readObject(f.File)
-	if err != nil {
-		return nil, err
+	s := settings{by: sentBy{}}
+	var err error
+	if s.body, err = readObject(f.File); err != nil {
+		return s, err
 	}
-	set(body, "name", nonEmpty(name))
-	set(body, "url", nonEmpty(destination))
-	set(body, "description", f.Description)
-	set(body, "verification.provider", f.Provider)
-	if f.SecretFile != "" {
-		secrets, err := readLines(f.SecretFile)
-		if err != nil {
-			return nil, err
+	if f.File != "" {
+		s.by["(file)"] = "--file"
+	}
+	for path, flag := range endpointFlagOf {
+		top, _, _ := strings.Cut(path, ".")
+		if _, there := s.body[top]; !there {
+			s.by[path] = flag
 		}
-		set(body, "verification.secrets", &secrets)
+	}
+	set(s, "--name", "name", nonEmpty(name))
+	set(s, "--url", "url", nonEmpty(destination))
+	set(s, "--description", "description", f.Description)
+	set(s, "--provider", "verification.provider", f.Provider)
+	if f.SecretFile != "" {
+		secrets, err := readLines("--secret-file", f.SecretFile)
+		if err != nil {
+			return s, err
+		}
+		set(s, "--secret-file", "verification.secrets", &secrets)
 	}
 	if f.VerifyTokenFile != "" {
-		lines, err := readLines(f.VerifyTokenFile)
+		lines, err := readLines("--verify-token-file", f.VerifyTokenFile)
 		if err != nil {
-			return nil, err
+			return s, err
 		}
 		if len(lines) != 1 {
-			return nil, settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
+			return s, settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
 		}
-		set(body, "verification.verify_token", &lines[0])
+		set(s, "--verify-token-file", "verification.verify_token", &lines[0])
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Verification)) {
 		value, err := verificationField(name, f.Verification[name])
 		if err != nil {
-			return nil, err
+			return s, err
 		}
-		set(body, "verification."+name, &value)
+		set(s, "--verification "+name, "verification."+name, &value)
 	}
-	set(body, "timeout", text(f.Timeout))
-	set(body, "concurrency", f.Concurrency)
-	set(body, "rate_limit.per_second", f.RateLimit)
-	set(body, "rate_limit.burst", f.RateBurst)
-	set(body, "retry.strategy", f.RetryStrategy)
-	set(body, "retry.base", text(f.RetryBase))
-	set(body, "retry.max", text(f.RetryMax))
-	set(body, "retry.max_attempts", f.MaxAttempts)
+	set(s, "--timeout", "timeout", text(f.Timeout))
+	set(s, "--concurrency", "concurrency", f.Concurrency)
+	switch {
+	case f.RateLimit != nil && *f.RateLimit == "none" && f.RateBurst != nil:
+		return s, settingError("--rate-burst: does not go with --rate-limit none")
+	case f.RateLimit != nil && *f.RateLimit == "none":
+		set(s, "--rate-limit", "rate_limit", new(any))
+	case f.RateLimit != nil:
+		perSecond, err := strconv.ParseFloat(*f.RateLimit, 64)
+		if err != nil {
+			return s, settingError("--rate-limit: %q is neither a number nor none", *f.RateLimit)
+		}
+		set(s, "--rate-limit", "rate_limit.per_second", &perSecond)
+	}
+	set(s, "--rate-burst", "rate_limit.burst", f.RateBurst)
+	set(s, "--retry-strategy", "retry.strategy", f.RetryStrategy)
+	set(s, "--retry-base", "retry.base", text(f.RetryBase))
+	set(s, "--retry-max", "retry.max", text(f.RetryMax))
+	set(s, "--max-attempts", "retry.max_attempts", f.MaxAttempts)
 	if f.RetryOn != nil {
-		set(body, "retry_on", &f.RetryOn)
+		set(s, "--retry-on", "retry_on", &f.RetryOn)
 	}
-	return body, nil
+	return s, nil
 }
 
 // verificationField is a field of verification in JSON, of its text on the command line.
@@ -217,27 +306,16 @@ func verificationField(name, value string) (any, error) {
 			return nil, settingError("--verification: %s is true or false", name)
 		}
 		return on, nil
+	case "tolerance":
+		d, err := parseDuration(value)
+		if err != nil {
+			return nil, settingError("--verification: tolerance: %v", err)
+		}
+		return d.String(), nil
 	case "topic_arns":
 		return strings.Split(value, ","), nil
 	}
 	return value, nil
-}
-
-// set puts what v points to at a path of objects; nil changes nothing.
-func set[T any](body map[string]any, path string, v *T) {
-	if v == nil {
-		return
-	}
-	if first, rest, nested := strings.Cut(path, "."); nested {
-		inner, ok := body[first].(map[string]any)
-		if !ok {
-			inner = map[string]any{}
-			body[first] = inner
-		}
-		set(inner, rest, v)
-		return
-	}
-	body[path] = *v
 }
 
 func nonEmpty(s string) *string {
@@ -254,14 +332,14 @@ func text(d *time.Duration) *string {
 	return new(d.String())
 }
 
-// open is a file, or standard input for "-".
-func open(name string) (io.ReadCloser, error) {
+// open is a file that a flag names, or standard input for "-".
+func open(flag, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(os.Stdin), nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, badSetting{err.Error()}
+		return nil, settingError("%s: %v", flag, err)
 	}
 	return f, nil
 }
@@ -272,7 +350,7 @@ func readObject(name string) (map[string]any, error) {
 	if name == "" {
 		return body, nil
 	}
-	f, err := open(name)
+	f, err := open("--file", name)
 	if err != nil {
 		return nil, err
 	}
@@ -289,8 +367,8 @@ func readObject(name string) (map[string]any, error) {
 }
 
 // readLines reads the lines of a file that are not empty.
-func readLines(name string) ([]string, error) {
-	f, err := open(name)
+func readLines(flag, name string) ([]string, error) {
+	f, err := open(flag, name)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +388,7 @@ func readLines(name string) ([]string, error) {
 }
 
 type endpointsCreate struct {
-	Tenant string `placeholder:"TENANT" help:"The tenant that it belongs to, ten_…; needed with the admin key."`
+	Tenant string `complete:"tenant" placeholder:"TENANT" help:"The tenant that it belongs to, by id or name; needed with the admin key where there are several."`
 	Name   string `help:"What people call it; needed, here or in --file."`
 	URL    string `name:"url" placeholder:"URL" help:"Where the webhooks go; needed, here or in --file."`
 	endpointFlags
@@ -319,8 +397,8 @@ type endpointsCreate struct {
 // Help has examples.
 func (endpointsCreate) Help() string {
 	return `Examples:
-  kapsel endpoints create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name orders --url https://shop.example/hooks
-  kapsel endpoints create --name orders --url https://shop.example/hooks --provider stripe --secret-file stripe.secret
+  kapsel endpoints create --name orders --url https://shop.example/hooks
+  kapsel endpoints create --tenant acme --name orders --url https://shop.example/hooks --provider stripe --secret-file stripe.secret
   kapsel endpoints create --file endpoint.json --max-attempts 5
   ENDPOINT=$(kapsel endpoints create --name orders --url https://shop.example/hooks -q)
 
@@ -328,23 +406,29 @@ With --quiet the signing secret is not shown; kapsel endpoints rotate makes anot
 }
 
 func (c endpointsCreate) do(ctx context.Context, s *session) error {
-	body, err := c.body(c.Name, c.URL)
+	in, err := c.settings(c.Name, c.URL)
+	if err != nil {
+		return err
+	}
+	s.named = in.by
+	tenant, err := s.newOwner(ctx, c.Tenant)
 	if err != nil {
 		return err
 	}
 	path := "/v1/endpoints"
-	if c.Tenant != "" {
-		path += "?tenant_id=" + url.QueryEscape(c.Tenant)
+	if tenant != "" {
+		path += "?tenant_id=" + url.QueryEscape(tenant)
 	}
 	var e client.NewEndpoint
-	err = s.Do(ctx, http.MethodPost, path, body, &e)
+	err = s.Do(ctx, http.MethodPost, path, in.body, &e)
 	return s.showNewEndpoint(e, err)
 }
 
 type endpointsUpdate struct {
 	endpointID
-	Name string `help:"What people call it."`
-	URL  string `name:"url" placeholder:"URL" help:"Where the webhooks go."`
+	Name          string `help:"What people call it."`
+	URL           string `name:"url" placeholder:"URL" help:"Where the webhooks go."`
+	AddSecretFile string `placeholder:"FILE" help:"A file with secrets of the provider, one a line, that count beside those that are there; - is standard input."`
 	endpointFlags
 }
 
@@ -352,20 +436,59 @@ type endpointsUpdate struct {
 func (endpointsUpdate) Help() string {
 	return `What is not named stays as it is. In --file null sets a field to its default.
 
+To rotate a provider's secret add the new one, let the provider change over, and then replace all by
+the new one with --secret-file.
+
 Examples:
-  kapsel endpoints update ep_01m84yz4zqfgjtcypmsesbpznb --url https://shop.example/new
-  kapsel endpoints update ep_01m84yz4zqfgjtcypmsesbpznb --timeout 10s --retry-on 404,409
-  echo '{"rate_limit":null}' | kapsel endpoints update ep_01m84yz4zqfgjtcypmsesbpznb --file -`
+  kapsel endpoints update orders --url https://shop.example/new
+  kapsel endpoints update orders --timeout 10s --retry-on 404,409
+  kapsel endpoints update orders --rate-limit none
+  kapsel endpoints update orders --add-secret-file stripe.new
+  echo '{"headers":null}' | kapsel endpoints update ep_01m84yz4zqfgjtcypmsesbpznb --file -`
 }
 
 func (c endpointsUpdate) do(ctx context.Context, s *session) error {
-	body, err := c.body(c.Name, c.URL)
+	in, err := c.settings(c.Name, c.URL, c.AddSecretFile)
 	if err != nil {
 		return err
 	}
+	s.named = in.by
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	if c.AddSecretFile != "" {
+		if err := c.addSecrets(ctx, s, id, in); err != nil {
+			return err
+		}
+	}
 	var e client.Endpoint
-	err = s.Do(ctx, http.MethodPatch, "/v1/endpoints/"+url.PathEscape(c.ID), body, &e)
+	err = s.Do(ctx, http.MethodPatch, "/v1/endpoints/"+url.PathEscape(id), in.body, &e)
 	return s.showEndpoint(e, err)
+}
+
+// addSecrets puts the secrets of --add-secret-file behind those that the endpoint has.
+func (c endpointsUpdate) addSecrets(ctx context.Context, s *session, id string, in settings) error {
+	if c.SecretFile != "" {
+		return settingError("--add-secret-file: adds to the secrets that --secret-file replaces; use one of them")
+	}
+	lines, err := readLines("--add-secret-file", c.AddSecretFile)
+	if err != nil {
+		return err
+	}
+	e, err := s.GetEndpoint(ctx, id)
+	if err != nil {
+		return err
+	}
+	var secrets []client.SecretInput
+	for _, former := range e.Verification.Secrets {
+		secrets = append(secrets, client.KeepSecret(former.ID))
+	}
+	for _, line := range lines {
+		secrets = append(secrets, client.NewSecret(line))
+	}
+	set(in, "--add-secret-file", "verification.secrets", &secrets)
+	return nil
 }
 
 type endpointsDelete struct{ endpointID }
@@ -379,10 +502,14 @@ Example:
 }
 
 func (c endpointsDelete) do(ctx context.Context, s *session) error {
-	if err := s.DeleteEndpoint(ctx, c.ID); err != nil {
+	id, err := c.id(ctx, s)
+	if err != nil {
 		return err
 	}
-	return s.removed(c.ID, "deleted")
+	if err := s.DeleteEndpoint(ctx, id); err != nil {
+		return err
+	}
+	return s.removed(id, "deleted")
 }
 
 type endpointsPause struct{ endpointID }
@@ -390,11 +517,20 @@ type endpointsPause struct{ endpointID }
 // Help has an example.
 func (endpointsPause) Help() string {
 	return `Example:
-  kapsel endpoints pause ep_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel endpoints pause orders`
 }
 
 func (c endpointsPause) do(ctx context.Context, s *session) error {
-	return s.showEndpoint(s.PauseEndpoint(ctx, c.ID))
+	return c.act(ctx, s, s.PauseEndpoint)
+}
+
+// act does something to the endpoint and shows it.
+func (c endpointID) act(ctx context.Context, s *session, do func(ctx context.Context, id string) (client.Endpoint, error)) error {
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	return s.showEndpoint(do(ctx, id))
 }
 
 type endpointsResume struct{ endpointID }
@@ -402,11 +538,11 @@ type endpointsResume struct{ endpointID }
 // Help has an example.
 func (endpointsResume) Help() string {
 	return `Example:
-  kapsel endpoints resume ep_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel endpoints resume orders`
 }
 
 func (c endpointsResume) do(ctx context.Context, s *session) error {
-	return s.showEndpoint(s.ResumeEndpoint(ctx, c.ID))
+	return c.act(ctx, s, s.ResumeEndpoint)
 }
 
 type endpointsTest struct {
@@ -417,17 +553,21 @@ type endpointsTest struct {
 // Help has examples.
 func (endpointsTest) Help() string {
 	return `Examples:
-  kapsel endpoints test ep_01m84yz4zqfgjtcypmsesbpznb
-  kapsel endpoints test ep_01m84yz4zqfgjtcypmsesbpznb --wait 10s`
+  kapsel endpoints test orders
+  kapsel endpoints test orders --wait 10s`
 }
 
 func (c endpointsTest) do(ctx context.Context, s *session) error {
-	e, err := s.TestEndpoint(ctx, c.ID)
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	e, err := s.TestEndpoint(ctx, id)
 	if err != nil {
 		return err
 	}
 	if c.Wait == 0 {
-		return s.show(e, e.ID, func(w io.Writer) { eventCard(w, e) })
+		return s.show(e.ID, func(w io.Writer) { eventCard(w, e) })
 	}
 	detail, err := s.GetEvent(ctx, e.ID)
 	if err != nil {
@@ -438,18 +578,22 @@ func (c endpointsTest) do(ctx context.Context, s *session) error {
 
 type endpointsRotate struct {
 	endpointID
-	Overlap *time.Duration `placeholder:"DURATION" help:"How long deliveries carry the former signature too, 0s to 168h (default 24h)."`
+	Overlap *time.Duration `placeholder:"DURATION" help:"How long deliveries carry the former signature too, 0s to 7d (default 24h)."`
 }
 
 // Help has examples.
 func (endpointsRotate) Help() string {
 	return `Examples:
-  kapsel endpoints rotate ep_01m84yz4zqfgjtcypmsesbpznb
-  kapsel endpoints rotate ep_01m84yz4zqfgjtcypmsesbpznb --overlap 1h`
+  kapsel endpoints rotate orders
+  kapsel endpoints rotate orders --overlap 2d`
 }
 
 func (c endpointsRotate) do(ctx context.Context, s *session) error {
-	e, err := s.RotateSecret(ctx, c.ID, client.RotateInput{Overlap: (*client.Duration)(c.Overlap)})
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	e, err := s.RotateSecret(ctx, id, client.RotateInput{Overlap: (*client.Duration)(c.Overlap)})
 	return s.showNewEndpoint(e, err)
 }
 
@@ -458,9 +602,9 @@ type endpointsResetCircuit struct{ endpointID }
 // Help has an example.
 func (endpointsResetCircuit) Help() string {
 	return `Example:
-  kapsel endpoints reset-circuit ep_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel endpoints reset-circuit orders`
 }
 
 func (c endpointsResetCircuit) do(ctx context.Context, s *session) error {
-	return s.showEndpoint(s.ResetCircuit(ctx, c.ID))
+	return c.act(ctx, s, s.ResetCircuit)
 }

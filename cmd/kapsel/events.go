@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -26,27 +27,36 @@ type eventID struct {
 
 type eventsList struct {
 	ofTenant
-	most
-	Endpoint       string `placeholder:"ENDPOINT" help:"Only of this endpoint, ep_…"`
-	Status         string `placeholder:"STATUS" help:"Only those received, pending, delivering, delivered, failed, dead_letter or canceled."`
-	Since          moment `placeholder:"TIME" help:"Received at this time or later: RFC 3339, or how long ago, such as 1h."`
-	Until          moment `placeholder:"TIME" help:"Received before this time."`
-	IdempotencyKey string `placeholder:"KEY" help:"Only the one with this key."`
+	Endpoint       string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
+	Status         []string `complete:"received,pending,delivering,delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"Only those with any of these statuses: received, pending, delivering, delivered, failed, dead_letter, canceled."`
+	IdempotencyKey string   `placeholder:"KEY" help:"Only the one with this key."`
+	listing
 }
 
 // Help has examples.
 func (eventsList) Help() string {
 	return `Examples:
   kapsel events list
-  kapsel events list --status dead_letter --since 24h
-  kapsel events list --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --limit 0 --json`
+  kapsel events list --status failed,dead_letter --since 30d
+  kapsel events list --endpoint orders --since 2026-01-31 --limit 0 --json`
 }
 
 func (c eventsList) do(ctx context.Context, s *session) error {
-	filter := client.ListEventsFilter{
-		TenantID: c.Tenant, EndpointID: c.Endpoint, Status: c.Status, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey,
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
+	if err != nil {
+		return err
 	}
-	return list(s, s.ListEvents(ctx, filter), c.most,
+	endpoint, err := s.endpointNamed(ctx, c.Endpoint, tenant)
+	if err != nil {
+		return err
+	}
+	filter := client.ListEventsFilter{TenantID: tenant, EndpointID: endpoint, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey}
+	events := byStatus(s, c.Status, func(e client.Event) string { return e.ID }, func(status string) iter.Seq2[client.Event, error] {
+		filter.Status = status
+		return s.ListEvents(ctx, filter)
+	})
+	// The server has chosen by time already: by the store's, of which ids tell no more than the millisecond.
+	return list(s, events, listing{Limit: c.Limit}, true, func(e client.Event) time.Time { return e.ReceivedAt },
 		column[client.Event]{"ID", func(e client.Event) string { return e.ID }},
 		column[client.Event]{"STATUS", func(e client.Event) string { return e.Status }},
 		column[client.Event]{"RECEIVED", func(e client.Event) string { return ago(e.ReceivedAt) }},
@@ -57,7 +67,7 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 
 type eventsTail struct {
 	ofTenant
-	Endpoint string `placeholder:"ENDPOINT" help:"Only of this endpoint, ep_…"`
+	Endpoint string `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
 	After    string `placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one (default: with the next)."`
 }
 
@@ -68,12 +78,20 @@ nothing is missed meanwhile.
 
 Examples:
   kapsel events tail
-  kapsel events tail --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --json
+  kapsel events tail --endpoint orders --json
   kapsel events tail --after evt_01m84z2d7vf9zws4jxr1p6y3kb`
 }
 
 func (c eventsTail) do(ctx context.Context, s *session) error {
-	stream := client.StreamOptions{TenantID: c.Tenant, EndpointID: c.Endpoint, After: c.After, Lost: s.lost}
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	endpoint, err := s.endpointNamed(ctx, c.Endpoint, tenant)
+	if err != nil {
+		return err
+	}
+	stream := client.StreamOptions{TenantID: tenant, EndpointID: endpoint, After: c.After, Lost: s.lost}
 	for e, err := range s.StreamEvents(ctx, stream) {
 		switch {
 		case ctx.Err() != nil: // interrupted, which is how it ends
@@ -81,7 +99,7 @@ func (c eventsTail) do(ctx context.Context, s *session) error {
 		case err != nil:
 			return err
 		case s.JSON || s.Quiet:
-			err = s.show(e, e.ID, nil)
+			err = s.show(e.ID, nil)
 		default:
 			err = printed(fmt.Fprintf(s.out, "%s  %s  %s\n", eventLine(e.Event), clean(verdict(e.Signature)), clean(e.EndpointID)))
 		}
@@ -122,7 +140,8 @@ type eventsShow struct{ eventID }
 // Help has examples.
 func (eventsShow) Help() string {
 	return `Shows how the event came in, its headers and the beginning of its body, each delivery, and each
-attempt with what the destination answered.
+attempt with what the destination answered. With --json it is the event alone, as the API has it;
+kapsel attempts list has a delivery's attempts.
 
 Examples:
   kapsel events show evt_01m84z2d7vf9zws4jxr1p6y3kb
@@ -132,12 +151,12 @@ Examples:
 // story is all that is known of an event, but its body.
 type story struct {
 	client.EventDetail
-	Deliveries []deliveryStory `json:"deliveries"`
+	deliveries []deliveryStory
 }
 
 type deliveryStory struct {
 	client.Delivery
-	Tries []client.Attempt `json:"attempt_list"` // attempts is their number
+	attempts []client.Attempt
 }
 
 func (c eventsShow) do(ctx context.Context, s *session) error {
@@ -145,25 +164,25 @@ func (c eventsShow) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	told := story{EventDetail: detail, Deliveries: []deliveryStory{}}
+	if s.JSON || s.Quiet {
+		return s.show(detail.ID, nil)
+	}
+	told := story{EventDetail: detail}
 	for _, d := range detail.Deliveries {
-		ds := deliveryStory{d, []client.Attempt{}}
+		ds := deliveryStory{Delivery: d}
 		for a, err := range s.ListAttempts(ctx, d.ID) {
 			if err != nil {
 				return err
 			}
-			ds.Tries = append(ds.Tries, a)
+			ds.attempts = append(ds.attempts, a)
 		}
-		told.Deliveries = append(told.Deliveries, ds)
-	}
-	if s.JSON || s.Quiet {
-		return s.show(told, told.ID, nil)
+		told.deliveries = append(told.deliveries, ds)
 	}
 	body, err := s.GetPayload(ctx, c.ID)
 	if err != nil {
 		return err
 	}
-	return s.show(told, told.ID, func(w io.Writer) { told.tell(w, body) })
+	return s.show(told.ID, func(w io.Writer) { told.tell(w, body) })
 }
 
 // tell prints the story for people.
@@ -175,9 +194,9 @@ func (t story) tell(w io.Writer, body []byte) {
 	fmt.Fprintln(w, "\nHeaders")
 	headers(w, t.Headers)
 	excerpt(w, "\nBody", body)
-	for _, d := range t.Deliveries {
+	for _, d := range t.deliveries {
 		fmt.Fprintf(w, "\nDelivery %s: %s\n", clean(d.ID), clean(deliveryText(d.Delivery)))
-		for _, a := range d.Tries {
+		for _, a := range d.attempts {
 			fmt.Fprintf(w, "  #%d  %s  %s\n", a.Number, a.StartedAt.Local().Format("15:04:05.000"), clean(attemptText(a)))
 			if body := answerBody(a); body != "" {
 				fmt.Fprintf(w, "      answer: %s\n", clean(shortened(body, 200)))

@@ -16,22 +16,26 @@ type keysCmd struct {
 
 // keysOf names the tenant whose keys a command is about.
 type keysOf struct {
-	Tenant string `required:"" placeholder:"TENANT" help:"The tenant's id, ten_…"`
+	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key, where there are several: the tenant's id or name."`
 }
 
 type keysList struct {
 	keysOf
-	most
+	listing
 }
 
 // Help has an example.
 func (keysList) Help() string {
 	return `Example:
-  kapsel keys list --tenant ten_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel keys list --tenant acme`
 }
 
 func (c keysList) do(ctx context.Context, s *session) error {
-	return list(s, s.ListKeys(ctx, c.Tenant), c.most,
+	tenant, err := s.theTenant(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	return list(s, raws(s, s.ListKeys(ctx, tenant)), c.listing, true, func(k client.Key) time.Time { return k.CreatedAt },
 		column[client.Key]{"ID", func(k client.Key) string { return k.ID }},
 		column[client.Key]{"NAME", func(k client.Key) string { return k.Name }},
 		column[client.Key]{"SCOPE", func(k client.Key) string { return k.Scope }},
@@ -55,7 +59,7 @@ type keysCreate struct {
 	keysOf
 	Name      string        `required:"" help:"What it is for."`
 	Scope     string        `enum:"read,write" default:"write" help:"read or write (default ${default})."`
-	ExpiresIn time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 720h; for ever without it."`
+	ExpiresIn time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 30d; for ever without it."`
 }
 
 // Help has examples.
@@ -63,9 +67,9 @@ func (keysCreate) Help() string {
 	return `The secret is printed once and cannot be shown again. With --quiet only it is printed.
 
 Examples:
-  kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name ci
-  kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name report --scope read --expires-in 720h
-  export KAPSEL_API_KEY=$(kapsel keys create --tenant ten_01m84yz4zqfgjtcypmsesbpznb --name me -q)`
+  kapsel keys create --name ci
+  kapsel keys create --tenant acme --name report --scope read --expires-in 30d
+  export KAPSEL_API_KEY=$(kapsel keys create --tenant acme --name me -q)`
 }
 
 func (c keysCreate) do(ctx context.Context, s *session) error {
@@ -73,11 +77,15 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 	if c.ExpiresIn != 0 {
 		in.ExpiresAt = client.Some(time.Now().Add(c.ExpiresIn))
 	}
-	k, err := s.CreateKey(ctx, c.Tenant, in)
+	tenant, err := s.theTenant(ctx, c.Tenant)
 	if err != nil {
 		return err
 	}
-	return s.show(k, k.Secret, func(w io.Writer) {
+	k, err := s.CreateKey(ctx, tenant, in)
+	if err != nil {
+		return err
+	}
+	return s.show(k.Secret, func(w io.Writer) {
 		card(w, fact{"id", k.ID}, fact{"name", k.Name}, fact{"scope", k.Scope}, fact{"expires", atOr(k.ExpiresAt)},
 			fact{"secret", k.Secret}, fact{"", "(shown once: keep it now)"})
 	})
@@ -85,18 +93,26 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 
 type keysRevoke struct {
 	keysOf
-	ID string `arg:"" name:"key" help:"The key's id, key_…"`
+	Key string `arg:"" name:"key" help:"The key's id, key_…, or its name."`
 }
 
 // Help has an example.
 func (keysRevoke) Help() string {
 	return `Example:
-  kapsel keys revoke --tenant ten_01m84yz4zqfgjtcypmsesbpznb key_01m84z1c6te8yvrh3wq0n5x2ja`
+  kapsel keys revoke --tenant acme key_01m84z1c6te8yvrh3wq0n5x2ja`
 }
 
 func (c keysRevoke) do(ctx context.Context, s *session) error {
-	if err := s.RevokeKey(ctx, c.Tenant, c.ID); err != nil {
+	tenant, err := s.theTenant(ctx, c.Tenant)
+	if err != nil {
 		return err
 	}
-	return s.removed(c.ID, "revoked")
+	id, err := s.keyNamed(ctx, c.Key, tenant)
+	if err != nil {
+		return err
+	}
+	if err := s.RevokeKey(ctx, tenant, id); err != nil {
+		return err
+	}
+	return s.removed(id, "revoked")
 }

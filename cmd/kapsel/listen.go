@@ -27,7 +27,8 @@ import (
 // listenCmd brings events to a program on the developer's machine. It only looks: deliveries
 // are made as ever, and know nothing of it.
 type listenCmd struct {
-	Endpoint string        `required:"" placeholder:"ENDPOINT" help:"The endpoint whose events to post, ep_…"`
+	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
+	Endpoint string        `required:"" complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint whose events to post; its id or name."`
 	To       string        `required:"" placeholder:"URL" help:"Where to post them: localhost:3000, or a URL with a path."`
 	After    string        `xor:"from" placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one."`
 	Now      bool          `xor:"from" help:"Begin with the next event, wherever it left off before."`
@@ -61,7 +62,11 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	if c.Timeout <= 0 {
 		return settingError("--timeout: must be more than 0")
 	}
-	ep, err := s.GetEndpoint(ctx, c.Endpoint)
+	id, err := s.endpointNamed(ctx, c.Endpoint, c.Tenant)
+	if err != nil {
+		return err
+	}
+	ep, err := s.GetEndpoint(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -183,8 +188,11 @@ func (l *listener) bring(ctx context.Context, e client.Event) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // it is posted again next time
 	}
-	if l.JSON || l.Quiet {
-		return l.show(b, b.EventID, nil)
+	switch {
+	case l.JSON:
+		return l.own(b)
+	case l.Quiet:
+		return printed(fmt.Fprintln(l.out, b.EventID))
 	}
 	answer := strconv.Itoa(b.Status) + " " + http.StatusText(b.Status)
 	if b.Error != "" {

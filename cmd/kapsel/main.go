@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,6 +41,9 @@ type cli struct {
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+	HelpOf  helpCmd    `cmd:"" name:"help" help:"Show what a command does: kapsel help endpoints create."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // version is set by the linker for a release.
@@ -71,6 +75,9 @@ func main() { os.Exit(run(os.Args[1:], streams{os.Stdout, os.Stderr})) }
 // run parses and runs a command line and returns the exit code: 0 done, 1 failed, 2 wrong
 // settings or command line.
 func run(args []string, io streams) (code int) {
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	var c cli
 	exited := -1
 	parser, err := kong.New(&c,
@@ -79,6 +86,8 @@ func run(args []string, io streams) (code int) {
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Writers(io.out, io.err),
+		kong.Vars{"version": "kapsel " + buildVersion()},
+		durations,
 		kong.Exit(func(code int) { exited = code }),
 	)
 	if err != nil {
@@ -91,6 +100,10 @@ func run(args []string, io streams) (code int) {
 	}
 	if err != nil {
 		lastWords(io.err, brief(unreadText(err))+"; see "+commandOf(err)+" --help")
+		return 2
+	}
+	if flag := repeated(command.Path); flag != "" {
+		fmt.Fprintf(io.err, "kapsel: %s: is given more than once, and takes one value\n", flag)
 		return 2
 	}
 	if c.Serve.unknown, err = checkEnvironment(parser.Model.Node, os.Environ()); err != nil {
@@ -163,6 +176,14 @@ func brief(text string) string {
 	}
 	return string(r[:start]) + "…" + string(r[len(r)-end:])
 }
+
+// helpCmd is in the list of commands; run turns it into --help.
+type helpCmd struct {
+	Command []string `arg:"" optional:"" help:"The command."`
+}
+
+// Run is not reached.
+func (helpCmd) Run() error { return nil }
 
 type versionCmd struct{}
 

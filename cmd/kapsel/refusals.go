@@ -18,16 +18,20 @@ were told, and how many there were since the node that answers was started. Each
 its own. kapsel endpoints stats counts those of all nodes by the hour.
 
 Examples:
-  kapsel endpoints refusals ep_01m84yz4zqfgjtcypmsesbpznb
-  kapsel endpoints refusals ep_01m84yz4zqfgjtcypmsesbpznb --json`
+  kapsel endpoints refusals orders
+  kapsel endpoints refusals orders --json`
 }
 
 func (c endpointsRefusals) do(ctx context.Context, s *session) error {
-	found, err := s.GetRefusals(ctx, c.ID)
+	id, err := c.id(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.show(found, found.EndpointID, func(w io.Writer) {
+	found, err := s.GetRefusals(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.show(found.EndpointID, func(w io.Writer) {
 		rows := [][]string{{"TIME", "STATUS", "CODE", "DETAIL"}}
 		for _, r := range found.Data {
 			rows = append(rows, []string{at(r.Time), fmt.Sprint(r.Status), or(r.Code), r.Detail})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,17 +28,27 @@ type replayID struct {
 
 type replaysList struct {
 	ofTenant
-	most
+	Status []string `enum:"running,paused,canceled,done" placeholder:"STATUS" help:"Only those with any of these statuses: running, paused, canceled, done."`
+	listing
 }
 
 // Help has an example.
 func (replaysList) Help() string {
-	return `Example:
-  kapsel replays list`
+	return `Examples:
+  kapsel replays list
+  kapsel replays list --status running,paused --since 7d`
 }
 
 func (c replaysList) do(ctx context.Context, s *session) error {
-	return list(s, s.ListReplays(ctx, client.ListReplaysFilter{TenantID: c.Tenant}), c.most,
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	all := raws(s, s.ListReplays(ctx, client.ListReplaysFilter{TenantID: tenant}))
+	if c.Status != nil {
+		all = only(all, func(r client.Replay) bool { return slices.Contains(c.Status, r.Status) })
+	}
+	return list(s, all, c.listing, true, func(r client.Replay) time.Time { return r.CreatedAt },
 		column[client.Replay]{"ID", func(r client.Replay) string { return r.ID }},
 		column[client.Replay]{"STATUS", func(r client.Replay) string { return r.Status }},
 		column[client.Replay]{"CREATED", func(r client.Replay) string { return fmt.Sprintf("%d/%d", r.Created, r.Total) }},
@@ -65,7 +76,7 @@ func (s *session) showReplay(r client.Replay, err error) error {
 	if err != nil {
 		return err
 	}
-	return s.show(r, r.ID, func(w io.Writer) {
+	return s.show(r.ID, func(w io.Writer) {
 		card(w, fact{"id", r.ID}, fact{"status", r.Status}, fact{"endpoint", there(r.EndpointID)}, fact{"statuses", strings.Join(r.Statuses, ", ")},
 			fact{"since", at(r.Since)}, fact{"until", atOr(r.Until)}, fact{"rate", fmt.Sprintf("%d/s", r.Rate)},
 			fact{"created", fmt.Sprintf("%d of %d", r.Created, r.Total)}, fact{"delivered", fmt.Sprint(r.Delivered)}, fact{"failed", fmt.Sprint(r.Failed)},
@@ -74,11 +85,11 @@ func (s *session) showReplay(r client.Replay, err error) error {
 }
 
 type replaysCreate struct {
-	Tenant   string   `placeholder:"TENANT" help:"With the admin key: the tenant, ten_…"`
-	Endpoint string   `placeholder:"ENDPOINT" help:"Only deliveries to this endpoint, ep_…"`
-	Since    moment   `required:"" placeholder:"TIME" help:"Of events received at this time or later: RFC 3339, or how long ago, such as 1h."`
+	Tenant   string   `complete:"tenant" placeholder:"TENANT" help:"With the admin key, where there are several: the tenant's id or name."`
+	Endpoint string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only deliveries to this endpoint; its id or name."`
+	Since    moment   `required:"" placeholder:"TIME" help:"Of events received from this time or date on, or how long ago, such as 1h or 30d."`
 	Until    moment   `placeholder:"TIME" help:"Of events received before this time."`
-	Status   []string `placeholder:"STATUS" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed)."`
+	Status   []string `complete:"delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed)."`
 	Rate     int64    `placeholder:"N" help:"Deliveries a second at most (default 50)."`
 	DryRun   bool     `help:"Only say how many there are."`
 	Detach   bool     `help:"Do not watch the replay, which goes on by itself. So it is with --json and --quiet."`
@@ -91,13 +102,21 @@ func (replaysCreate) Help() string {
 Examples:
   kapsel replays create --since 1h --dry-run
   kapsel replays create --since 1h
-  kapsel replays create --since 24h --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --status dead_letter --rate 200`
+  kapsel replays create --since 24h --endpoint orders --status dead_letter --rate 200`
 }
 
 func (c replaysCreate) do(ctx context.Context, s *session) error {
 	body := client.ReplayInput{Since: c.Since.Time}
+	tenant, err := s.newOwner(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
 	if c.Endpoint != "" {
-		body.EndpointID = client.Some(c.Endpoint)
+		endpoint, err := s.endpointNamed(ctx, c.Endpoint, tenant)
+		if err != nil {
+			return err
+		}
+		body.EndpointID = client.Some(endpoint)
 	}
 	if !c.Until.IsZero() {
 		body.Until = client.Some(c.Until.Time)
@@ -109,9 +128,9 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 		body.Rate = client.Some(c.Rate)
 	}
 	if c.DryRun {
-		return s.showPreview(s.PreviewReplay(ctx, c.Tenant, body))
+		return s.showPreview(s.PreviewReplay(ctx, tenant, body))
 	}
-	r, err := s.CreateReplay(ctx, c.Tenant, body)
+	r, err := s.CreateReplay(ctx, tenant, body)
 	if err != nil {
 		return err
 	}
@@ -127,7 +146,7 @@ func (s *session) showPreview(found client.ReplayPreview, err error) error {
 	case err != nil:
 		return err
 	case s.JSON:
-		return s.json(found)
+		return s.answered(s.raw)
 	case s.Quiet:
 		return printed(fmt.Fprintln(s.out, found.Count))
 	}

@@ -78,6 +78,11 @@ func newScript(t *testing.T, bin string) *script {
 	if err := os.WriteFile(filepath.Join(s.dir, "hmac.secret"), []byte("the key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	for name, text := range map[string]string{"new.secret": "the new key\n", "bad.json": `{"name":"x","url":"https://shop.example","retry":{"base":5},"nope":1}`} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.WriteFile(filepath.Join(s.dir, "patch.json"), []byte(`{"rate_limit":null,"retry":{"max_attempts":3}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +322,7 @@ func shellLines(t *testing.T, page string) []string {
 // command line that there is.
 func TestExamplesParse(t *testing.T) {
 	var c cli
-	parser, err := kong.New(&c, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard))
+	parser, err := kong.New(&c, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard), kong.Vars{"version": ""}, durations)
 	if err != nil {
 		t.Fatal(err)
 	}

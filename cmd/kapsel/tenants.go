@@ -20,10 +20,15 @@ type tenantsCmd struct {
 
 // tenantID is the argument of commands that are about one tenant.
 type tenantID struct {
-	ID string `arg:"" name:"tenant" help:"A tenant's id, ten_…"`
+	Tenant string `arg:"" name:"tenant" complete:"tenant" help:"The tenant's id, ten_…, or its name."`
 }
 
-type tenantsList struct{ most }
+// id is the tenant's id.
+func (c tenantID) id(ctx context.Context, s *session) (string, error) {
+	return s.tenantNamed(ctx, c.Tenant)
+}
+
+type tenantsList struct{ listing }
 
 // Help has examples.
 func (tenantsList) Help() string {
@@ -35,7 +40,7 @@ Examples:
 }
 
 func (c tenantsList) do(ctx context.Context, s *session) error {
-	return list(s, s.ListTenants(ctx), c.most,
+	return list(s, raws(s, s.ListTenants(ctx)), c.listing, true, func(t client.Tenant) time.Time { return t.CreatedAt },
 		column[client.Tenant]{"ID", func(t client.Tenant) string { return t.ID }},
 		column[client.Tenant]{"NAME", func(t client.Tenant) string { return t.Name }},
 		column[client.Tenant]{"PLAN", func(t client.Tenant) string { return t.Plan }},
@@ -47,11 +52,15 @@ type tenantsGet struct{ tenantID }
 // Help has an example.
 func (tenantsGet) Help() string {
 	return `Example:
-  kapsel tenants get ten_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel tenants get acme`
 }
 
 func (c tenantsGet) do(ctx context.Context, s *session) error {
-	t, err := s.GetTenant(ctx, c.ID)
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	t, err := s.GetTenant(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -59,7 +68,7 @@ func (c tenantsGet) do(ctx context.Context, s *session) error {
 }
 
 func (s *session) showTenant(t client.Tenant) error {
-	return s.show(t, t.ID, func(w io.Writer) {
+	return s.show(t.ID, func(w io.Writer) {
 		l := t.Limits
 		card(w, fact{"id", t.ID}, fact{"name", t.Name}, fact{"plan", t.Plan}, fact{"created", at(t.CreatedAt)},
 			fact{"ingest per second", limit(l.IngestPerSecond)}, fact{"ingest burst", limit(l.IngestBurst)},
@@ -81,7 +90,7 @@ type limitFlags struct {
 	IngestBurst     string `placeholder:"N" help:"Accept N requests at once; none: unlimited."`
 	Endpoints       string `placeholder:"N" help:"Have at most N endpoints; none: unlimited."`
 	EventsPerMonth  string `placeholder:"N" help:"Accept at most N events a month; none: unlimited."`
-	Retention       string `placeholder:"DURATION" help:"Keep finished events this long, such as 720h."`
+	Retention       string `placeholder:"DURATION" help:"Keep finished events this long, such as 30d."`
 }
 
 // limits are the limits that flags set, nil for none.
@@ -94,7 +103,7 @@ func (f limitFlags) limits() (*client.Limits, error) {
 	parseLimit(&l.Endpoints, "endpoints", f.Endpoints, integer, &err)
 	parseLimit(&l.EventsPerMonth, "events-per-month", f.EventsPerMonth, integer, &err)
 	parseLimit(&l.Retention, "retention", f.Retention, func(s string) (client.Duration, error) {
-		d, err := time.ParseDuration(s)
+		d, err := parseDuration(s)
 		return client.Duration(d), err
 	}, &err)
 	if err != nil || f == (limitFlags{}) {
@@ -121,7 +130,7 @@ func parseLimit[T any](to *client.Optional[T], flag, text string, parse func(str
 
 type tenantsCreate struct {
 	Name string `required:"" help:"What people call it."`
-	Plan string `placeholder:"PLAN" help:"free, team or unlimited (the default)."`
+	Plan string `complete:"free,team,unlimited" placeholder:"PLAN" help:"free, team or unlimited (the default)."`
 	limitFlags
 }
 
@@ -131,7 +140,7 @@ func (tenantsCreate) Help() string {
 
 Examples:
   kapsel tenants create --name acme
-  kapsel tenants create --name acme --plan free --events-per-month 5000
+  kapsel tenants create --name acme --plan free --events-per-month 5000 --retention 30d
   TENANT=$(kapsel tenants create --name acme -q)`
 }
 
@@ -154,7 +163,7 @@ func (c tenantsCreate) do(ctx context.Context, s *session) error {
 type tenantsUpdate struct {
 	tenantID
 	Name       string `help:"What people call it."`
-	Plan       string `placeholder:"PLAN" help:"free, team or unlimited."`
+	Plan       string `complete:"free,team,unlimited" placeholder:"PLAN" help:"free, team or unlimited."`
 	PlanLimits bool   `help:"Give up the tenant's own limits for those of its plan."`
 	limitFlags
 }
@@ -164,9 +173,9 @@ func (tenantsUpdate) Help() string {
 	return `Needs the admin key. What is not named stays as it is.
 
 Examples:
-  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --plan team
-  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --endpoints 20 --events-per-month none
-  kapsel tenants update ten_01m84yz4zqfgjtcypmsesbpznb --plan-limits`
+  kapsel tenants update acme --plan team
+  kapsel tenants update acme --endpoints 20 --events-per-month none
+  kapsel tenants update acme --plan-limits`
 }
 
 func (c tenantsUpdate) do(ctx context.Context, s *session) error {
@@ -189,7 +198,11 @@ func (c tenantsUpdate) do(ctx context.Context, s *session) error {
 	case limits != nil:
 		patch.Limits = client.Some(*limits)
 	}
-	t, err := s.UpdateTenant(ctx, c.ID, patch)
+	id, err := c.id(ctx, s)
+	if err != nil {
+		return err
+	}
+	t, err := s.UpdateTenant(ctx, id, patch)
 	if err != nil {
 		return err
 	}
@@ -203,12 +216,16 @@ func (tenantsDelete) Help() string {
 	return `Needs the admin key. A tenant that has endpoints is not deleted.
 
 Example:
-  kapsel tenants delete ten_01m84yz4zqfgjtcypmsesbpznb`
+  kapsel tenants delete acme`
 }
 
 func (c tenantsDelete) do(ctx context.Context, s *session) error {
-	if err := s.DeleteTenant(ctx, c.ID); err != nil {
+	id, err := c.id(ctx, s)
+	if err != nil {
 		return err
 	}
-	return s.removed(c.ID, "deleted")
+	if err := s.DeleteTenant(ctx, id); err != nil {
+		return err
+	}
+	return s.removed(id, "deleted")
 }

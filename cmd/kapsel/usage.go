@@ -12,7 +12,7 @@ import (
 
 type endpointsStats struct {
 	endpointID
-	Since    moment `placeholder:"TIME" help:"From this time on: RFC 3339, or how long ago, such as 48h (default 24h, or 30 days by day)."`
+	Since    moment `placeholder:"TIME" help:"From this time or date on, or how long ago, such as 48h (default 24h, or 30d by day)."`
 	Until    moment `placeholder:"TIME" help:"Before this time (default now)."`
 	Interval string `default:"hour" enum:"hour,day" placeholder:"hour|day" help:"hour or day, of UTC (default ${default})."`
 }
@@ -23,17 +23,21 @@ func (endpointsStats) Help() string {
 than a factor of 2.
 
 Examples:
-  kapsel endpoints stats ep_01m84yz4zqfgjtcypmsesbpznb
-  kapsel endpoints stats ep_01m84yz4zqfgjtcypmsesbpznb --since 168h --interval day
+  kapsel endpoints stats orders
+  kapsel endpoints stats orders --since 7d --interval day
   kapsel endpoints stats ep_01m84yz4zqfgjtcypmsesbpznb --json`
 }
 
 func (c endpointsStats) do(ctx context.Context, s *session) error {
-	stats, err := s.GetEndpointStats(ctx, c.ID, client.GetEndpointStatsFilter{Since: c.Since.Time, Until: c.Until.Time, Interval: c.Interval})
+	id, err := c.id(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.show(stats, stats.EndpointID, func(w io.Writer) {
+	stats, err := s.GetEndpointStats(ctx, id, client.GetEndpointStatsFilter{Since: c.Since.Time, Until: c.Until.Time, Interval: c.Interval})
+	if err != nil {
+		return err
+	}
+	return s.show(stats.EndpointID, func(w io.Writer) {
 		rows := [][]string{{"FROM", "ATTEMPTS", "2XX", "3XX 4XX", "5XX", "TIMEOUT", "NO ANSWER", "UNKNOWN", "SUCCESS", "P50", "P95", "P99", "DELIVERED", "FAILED", "DEAD LETTER", "CANCELED", "REFUSED"}}
 		for _, i := range stats.Intervals {
 			ended := i.Deliveries != (client.DeliveryCounts{})
@@ -79,7 +83,7 @@ func statsRow(name string, s client.Stats) []string {
 
 type usageCmd struct {
 	ofTenant
-	Since moment `placeholder:"TIME" help:"From the day of this time on: RFC 3339, or how long ago, such as 168h (default the first of the month)."`
+	Since moment `placeholder:"TIME" help:"From the day of this time on: a time or a date, or how long ago, such as 7d (default the first of the month)."`
 	Until moment `placeholder:"TIME" help:"Before this time (default now)."`
 }
 
@@ -89,16 +93,20 @@ func (usageCmd) Help() string {
 
 Examples:
   kapsel usage
-  kapsel usage --tenant ten_01m84yz4zqfgjtcypmsesbpznb --since 2026-02-01T00:00:00Z --until 2026-03-01T00:00:00Z
+  kapsel usage --tenant acme --since 2026-02-01T00:00:00Z --until 2026-03-01T00:00:00Z
   kapsel usage --json`
 }
 
 func (c usageCmd) do(ctx context.Context, s *session) error {
-	u, err := s.GetUsage(ctx, client.GetUsageFilter{TenantID: c.Tenant, Since: c.Since.Time, Until: c.Until.Time})
+	tenant, err := s.tenantNamed(ctx, c.Tenant)
 	if err != nil {
 		return err
 	}
-	return s.show(u, there(u.TenantID), func(w io.Writer) {
+	u, err := s.GetUsage(ctx, client.GetUsageFilter{TenantID: tenant, Since: c.Since.Time, Until: c.Until.Time})
+	if err != nil {
+		return err
+	}
+	return s.show(there(u.TenantID), func(w io.Writer) {
 		rows := [][]string{{"DAY", "EVENTS", "BYTES", "ATTEMPTS", "DELIVERIES", "DELIVERED"}}
 		for _, d := range u.Days {
 			rows = append(rows, usageRow(d.Day, client.Usage{Events: d.Events, Bytes: d.Bytes, Attempts: d.Attempts, Deliveries: d.Deliveries, Delivered: d.Delivered}))

@@ -425,13 +425,28 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	if err != nil {
 		return Endpoint{}, err
 	}
-	circuit = e.CircuitNow(circuit)
 	now := a.Clock()
+	view := endpointAt(e, e.CircuitNow(circuit), now)
+	view.IngestURL = a.PublicURL + "/ingest/" + e.ID.String()
+	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
+	view.Backlog, view.OldestWaitingAt = backlog, timeOrNull(oldest)
+	return view, nil
+}
+
+// Defaults is what the API shows of an endpoint on which nothing was set but the provider of its
+// verification.
+func Defaults(provider string) Endpoint {
+	e := kapsel.Endpoint{State: kapsel.EndpointActive, EndpointConfig: kapsel.DefaultEndpoint()}
+	e.Verification.Provider = provider
+	return endpointAt(&e, kapsel.Circuit{State: kapsel.CircuitClosed}, time.Time{})
+}
+
+// endpointAt is what its own row and its circuit say of an endpoint.
+func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpoint {
 	var throttled time.Time
 	if circuit.HoldUntil.After(now) {
 		throttled = circuit.HoldUntil
 	}
-	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
 	in := inputOf(e.EndpointConfig)
 	set := make(map[string]Secret, len(e.Headers.Set))
 	for name, s := range e.Headers.Set {
@@ -440,15 +455,15 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	unexpired := slices.DeleteFunc(slices.Clone(e.Signing.Secrets), func(s kapsel.Secret) bool { return !s.ExpiresAt.IsZero() && !s.ExpiresAt.After(now) })
 	return Endpoint{
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
-		State: e.State, DisabledReason: orNull(e.DisabledReason), IngestURL: a.PublicURL + "/ingest/" + e.ID.String(),
+		State: e.State, DisabledReason: orNull(e.DisabledReason),
 		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe,
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
 		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
-		Backlog: backlog, OldestWaitingAt: timeOrNull(oldest), ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
+		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
-	}, nil
+	}
 }
 
 // viewVerification is a verification as it is in force, defaults included.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// shownAbove are the fields of an endpoint that say what it is or how it is doing, which
+// endpointCard shows in its own words, or are shown there in another form.
+var shownAbove = []string{
+	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
+	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
+	"signing.secrets", "signing_secret", "throttled_until",
+}
+
+// changes are the settings of an endpoint that differ from the defaults, by the paths of their
+// fields. Fields that this program does not know are among them, so that none is hidden.
+func changes(endpoint []byte, defaults any) (facts []fact) {
+	b, err := json.Marshal(defaults)
+	if err != nil {
+		panic(err) // an object of the API always encodes
+	}
+	is, usual := flat(endpoint), flat(b)
+	paths := slices.AppendSeq(slices.Collect(maps.Keys(is)), maps.Keys(usual))
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		if is[path] != usual[path] && !slices.Contains(shownAbove, path) {
+			facts = append(facts, fact{path, cmp.Or(is[path], "none")})
+		}
+	}
+	return facts
+}
+
+// flat is a JSON object as paths and what people read there. A path whose value is null or
+// empty is left out.
+func flat(object []byte) map[string]string {
+	var root any
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.UseNumber()
+	if d.Decode(&root) != nil {
+		return nil
+	}
+	all := map[string]string{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case nil:
+		case map[string]any:
+			for name, inner := range v {
+				walk(strings.TrimPrefix(path+"."+name, "."), inner)
+			}
+		case []any:
+			var items []string
+			for _, item := range v {
+				if object, ok := item.(map[string]any); ok {
+					item = object["id"]
+				}
+				items = append(items, fmt.Sprint(item))
+			}
+			if items != nil {
+				all[path] = strings.Join(items, ", ")
+			}
+		default:
+			if text := fmt.Sprint(v); text != "" {
+				all[path] = text
+			}
+		}
+	}
+	walk("", root)
+	return all
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+// People know objects by their names, so a name stands wherever an id does. Ids come first: a
+// name that has the form of one is not looked for.
+
+// isAdmin reports whether the key is the admin key, which has no tenant.
+func (s *session) isAdmin() bool { return !strings.HasPrefix(s.key, "kap_") }
+
+// ofTenant narrows what the admin key sees.
+type ofTenant struct {
+	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: only this tenant's; its id or name."`
+}
+
+// tenantNamed is the id of the tenant with an id or a name. "" stays "", which is all.
+func (s *session) tenantNamed(ctx context.Context, ref string) (string, error) {
+	if _, err := kapsel.ParseTenantID(ref); err == nil || ref == "" {
+		return ref, nil
+	}
+	if !s.isAdmin() {
+		own, err := s.ownTenant(ctx)
+		if err != nil {
+			return "", err
+		}
+		if own.Name != ref {
+			return "", fmt.Errorf("--tenant: %q is not the name of the tenant that the key belongs to", ref)
+		}
+		return own.ID, nil
+	}
+	return named(ref, "tenant", s.ListTenants(ctx), func(t client.Tenant) (id, name string) { return t.ID, t.Name })
+}
+
+// theTenant is the id of the tenant that a command is about: the one that is named, the one
+// that the key belongs to, or the only one that there is.
+func (s *session) theTenant(ctx context.Context, ref string) (string, error) {
+	if ref != "" {
+		return s.tenantNamed(ctx, ref)
+	}
+	if !s.isAdmin() {
+		own, err := s.ownTenant(ctx)
+		return own.ID, err
+	}
+	var names []string
+	only := ""
+	for t, err := range s.ListTenants(ctx) {
+		if err != nil {
+			return "", err
+		}
+		names, only = append(names, t.Name), t.ID
+		if len(names) > 10 {
+			names[10] = "…"
+			break
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", fmt.Errorf("there is no tenant yet; kapsel tenants create --name NAME makes one")
+	case 1:
+		return only, nil
+	}
+	return "", settingError("--tenant: is needed, as there is more than one: %s", clean(strings.Join(names, ", ")))
+}
+
+// newOwner is the tenant_id to send with a request that makes something: none with a tenant's
+// key, which says whose it is.
+func (s *session) newOwner(ctx context.Context, ref string) (string, error) {
+	if ref == "" && !s.isAdmin() {
+		return "", nil
+	}
+	return s.theTenant(ctx, ref)
+}
+
+// ownTenant is the tenant that a tenant's key belongs to.
+func (s *session) ownTenant(ctx context.Context) (client.Tenant, error) {
+	usage, err := s.GetUsage(ctx, client.GetUsageFilter{}) // the one route that says so
+	if err != nil {
+		return client.Tenant{}, err
+	}
+	if usage.TenantID == nil {
+		return client.Tenant{}, settingError("--tenant: is needed")
+	}
+	return s.GetTenant(ctx, *usage.TenantID)
+}
+
+// endpointNamed is the id of the endpoint with an id or a name, of one tenant or of all. "" stays
+// "", which is all.
+func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string, error) {
+	if _, err := kapsel.ParseEndpointID(ref); err == nil || ref == "" {
+		return ref, nil
+	}
+	tenant, err := s.tenantNamed(ctx, tenant)
+	if err != nil {
+		return "", err
+	}
+	return named(ref, "endpoint", s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}),
+		func(e client.Endpoint) (id, name string) { return e.ID, e.Name })
+}
+
+// keyNamed is the id of a tenant's key with an id or a name. A revoked key has given up its name.
+func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, error) {
+	if _, err := kapsel.ParseKeyID(ref); err == nil {
+		return ref, nil
+	}
+	return named(ref, "key", s.ListKeys(ctx, tenant), func(k client.Key) (id, name string) {
+		if k.RevokedAt != nil {
+			return k.ID, ""
+		}
+		return k.ID, k.Name
+	})
+}
+
+// named finds the one object of a list that has a name.
+func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id, name string)) (string, error) {
+	var ids []string
+	for v, err := range objects {
+		if err != nil {
+			return "", err
+		}
+		if id, n := of(v); n == name {
+			ids = append(ids, id)
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return "", fmt.Errorf("no %s has the id or name %q", kind, name)
+	case 1:
+		return ids[0], nil
+	}
+	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, strings.Join(ids, ", "))
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// durations lets every flag that is a duration take days.
+var durations = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := c.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return err
+	}
+	target.SetInt(int64(d))
+	return nil
+}))
+
+// dayed is a duration whose first unit is days.
+var dayed = regexp.MustCompile(`^([-+]?)(\d+(?:\.\d+)?)d(.*)$`)
+
+// parseDuration reads a duration as people write it: as Go does, and with days of 24 hours
+// before the other units, such as 30d or 1d12h.
+func parseDuration(text string) (time.Duration, error) {
+	errFormat := fmt.Errorf("%q is not a duration such as 500ms, 30s, 5m, 2h or 30d", text)
+	m := dayed.FindStringSubmatch(text)
+	if m == nil {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return 0, errFormat
+		}
+		return d, nil
+	}
+	days, err := strconv.ParseFloat(m[2], 64)
+	if err != nil || days > 100*365 {
+		return 0, errFormat
+	}
+	d := time.Duration(days * float64(24*time.Hour))
+	if m[3] != "" {
+		if m[3][0] < '0' || m[3][0] > '9' {
+			return 0, errFormat
+		}
+		rest, err := time.ParseDuration(m[3])
+		if err != nil {
+			return 0, errFormat
+		}
+		d += rest
+	}
+	if m[1] == "-" {
+		d = -d
+	}
+	return d, nil
+}
+
+// moment is a time on the command line: a time or a date, or how long ago it was.
+type moment struct{ time.Time }
+
+// layouts are the forms of a moment that has no zone of its own: it is a local one.
+var layouts = []string{time.DateOnly, "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"}
+
+// UnmarshalText reads a moment.
+func (m *moment) UnmarshalText(text []byte) error {
+	if d, err := parseDuration(string(text)); err == nil {
+		m.Time = time.Now().Add(-d)
+		return nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, string(text)); err == nil {
+		m.Time = t
+		return nil
+	}
+	for _, layout := range layouts {
+		if t, err := time.ParseInLocation(layout, string(text), time.Local); err == nil {
+			m.Time = t
+			return nil
+		}
+	}
+	return errors.New("must be a date such as 2026-01-31, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 1h or 30d")
+}
+
+// repeated returns the first flag that a command line has more than once although it takes
+// one value, "" for none: one of the values would be lost.
+func repeated(path []*kong.Path) string {
+	seen := map[*kong.Flag]bool{}
+	for _, step := range path {
+		if step.Flag == nil || step.Resolved || step.Flag.IsCumulative() {
+			continue
+		}
+		if seen[step.Flag] {
+			return "--" + step.Flag.Name
+		}
+		seen[step.Flag] = true
+	}
+	return ""
+}
+
+// pairs are FIELD=VALUE pairs by field. A field that is given twice is an error.
+type pairs map[string]string
+
+// Decode implements kong.MapperValue.
+func (p *pairs) Decode(c *kong.DecodeContext) error {
+	var text string
+	if err := c.Scan.PopValueInto("FIELD=VALUE", &text); err != nil {
+		return err
+	}
+	name, value, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("%q is not FIELD=VALUE", text)
+	}
+	if _, twice := (*p)[name]; twice {
+		return fmt.Errorf("%s is given twice", name)
+	}
+	if *p == nil {
+		*p = pairs{}
+	}
+	(*p)[name] = value
+	return nil
+}
