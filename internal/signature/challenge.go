@@ -30,8 +30,7 @@ const (
 // parsePlace reads kind:name, or body.
 func parsePlace(text string) place {
 	kind, name, _ := strings.Cut(text, ":")
-	switch kind {
-	case inHeader:
+	if kind == inHeader {
 		name = http.CanonicalHeaderKey(name)
 	}
 	return place{kind, name}

@@ -113,7 +113,7 @@ type ed25519Key struct {
 
 // maxEd25519 is how many signatures are tried with one Ed25519 key: each try hashes the whole
 // message again. A sender that changes its key sends two.
-const maxEd25519 = 3
+const maxEd25519 = 2
 
 func (k *ed25519Key) check(m *message) bool {
 	var signed []byte

@@ -188,6 +188,23 @@ func TestStrangersCounts(t *testing.T) {
 	refused(t, "adyen, the first item is forged", verdict, err)
 }
 
+// TestStrangersEd25519: each try hashes the whole message again, so only as many signatures are
+// tried as a sender has while it changes its key.
+func TestStrangersEd25519(t *testing.T) {
+	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, PublicKey(private))
+	stamp := fmt.Sprint(specTime)
+	right := "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(private, []byte(specID+"."+stamp+"."+specBody)))
+	wrong := "v1a," + base64.StdEncoding.EncodeToString(make([]byte, ed25519.SignatureSize))
+	for list, ok := range map[string]bool{
+		right: true, wrong + " " + right: true, "v1,AAAA v1a,AAAA " + wrong + " " + right: true, wrong + " " + wrong + " " + right: false,
+	} {
+		if verdict, err := ver.Verify(standardRequest(specID, stamp, list), time.Unix(specTime, 0)); verdict.Valid != ok {
+			t.Errorf("%.60s…: %+v, %v", list, verdict, err)
+		}
+	}
+}
+
 // BenchmarkStrangers shows what an unsigned body of 10 MiB costs: no provider is to cost more
 // than five times as much as github.
 func BenchmarkStrangers(b *testing.B) {

@@ -6,7 +6,7 @@
 //   - It fails closed: no signature, an unknown form, a second header of the same name are
 //     failures, and so is a time outside the tolerance where the provider signs one.
 //   - Any of the keys may have signed (rotation), with any of the first 10 signatures (of
-//     Ed25519: 3).
+//     Ed25519: 2).
 //   - What a request costs before its sender is known is bounded: one pass over the body and
 //     one hash a key, and nothing is built of what the check does not need.
 //   - Decoded bytes are compared, in constant time.
