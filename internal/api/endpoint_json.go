@@ -458,9 +458,9 @@ func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpo
 		State: e.State, DisabledReason: orNull(e.DisabledReason),
 		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe,
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
-		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
-		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
+		Circuit:        Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
+		Headers:        Headers{set, in.Headers.Drop, in.Headers.Keep},
+		Signing:        Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
 		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}
