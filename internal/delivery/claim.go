@@ -356,7 +356,7 @@ func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 		e.lookAt(g, c.HoldUntil)
 	default:
 		want, ok := breaker.Probe(c, now, e.node)
-		if !ok || e.busy >= e.Workers || g.slowNow(now) && e.slowFull(now) {
+		if !ok || e.busy >= e.workers() || g.slowNow(now) && e.slowFull(now) {
 			e.lookAt(g, now.Add(probeWait)) // another node probes, or this one has no worker for it
 			return
 		}

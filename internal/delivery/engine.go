@@ -62,6 +62,7 @@ type Engine struct {
 	judging   bool      // a take-over is under way
 	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
 	shares    shares
+	squeeze   squeeze // by a shortage of this machine
 	stopping  bool
 	gates     map[kapsel.EndpointID]*gate
 	turns     turns     // gates with something ready, for the next free worker

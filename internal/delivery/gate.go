@@ -33,6 +33,7 @@ type gate struct {
 	winning bool           // the right to probe is being asked for
 	bucket  ratelimit.Bucket
 	share   share // of the endpoint's limits
+	lack    lack  // of something on this machine
 
 	earned     int    // exchanges at once that the destination has earned
 	running    int    // exchanges with the present destination
@@ -142,6 +143,7 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 		g.former += g.running
 		g.running, g.earned, g.unanswered = 0, firstEarned, false
 		g.done, g.doneBefore = 0, 0
+		g.lack = lack{}
 		if len(g.ready) > 0 {
 			e.turns.add(g)
 		}
@@ -205,13 +207,18 @@ func (e *Engine) sends(g *gate, now time.Time) bool {
 // places returns how many exchanges this node may have running to the endpoint, and how many
 // of these are in use. Usually they are what the destination has earned, at most this node's
 // share of its concurrency. While this node probes they are the trial's; other nodes send
-// nothing then, so that one place is always this node's.
+// nothing then, so that one place is always this node's. A shortage leaves fewer; see short.
 func (e *Engine) places(g *gate) (n, used int) {
 	if e.probing(g) {
 		older := g.running - g.probes
-		return min(g.trial.Places(), max(1, g.share.places)-older), g.probes
+		n, used = min(g.trial.Places(), max(1, g.share.places)-older), g.probes
+	} else {
+		n, used = min(g.earned, g.share.places), g.running
 	}
-	return min(g.earned, g.share.places), g.running
+	if g.lack.holds() {
+		n = min(n, g.lack.places)
+	}
+	return n, used
 }
 
 // full reports whether all exchanges run that this node may have running to the endpoint.
@@ -230,7 +237,7 @@ func (g *gate) slowNow(now time.Time) bool {
 // counted anew every 20 ms, because endpoints become slow by waiting, and before they are
 // found to hold it although an exchange has ended since.
 func (e *Engine) slowFull(now time.Time) bool {
-	share := max(1, e.Workers/2)
+	share := max(1, e.workers()/2)
 	if e.slowSum >= share && e.slowOld || time.Since(e.slowAt) > 20*time.Millisecond {
 		e.slowSum, e.slowAt, e.slowOld = 0, time.Now(), false
 		for g := range e.running {
@@ -266,7 +273,7 @@ func (g *gate) ahead(now time.Time) int {
 func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 	of, used := e.places(g)
 	if of <= 0 {
-		return 0, 0 // other nodes, or older exchanges, have all of its concurrency
+		return 0, 0 // other nodes, or older exchanges, have all of its concurrency, or there is a shortage
 	}
 	if !e.probing(g) {
 		of += g.ahead(now)
@@ -287,7 +294,7 @@ func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 func (g *gate) backlog(now time.Time) bool { return !g.nextDue.IsZero() && !g.nextDue.After(now) }
 
 // free is how many more deliveries the node may hold.
-func (e *Engine) free() int { return 2*e.Workers - e.waiting - e.busy - e.wanted }
+func (e *Engine) free() int { return 2*e.workers() - e.waiting - e.busy - e.wanted }
 
 // older reports whether work that came before is due and waits for room or for a worker.
 func (e *Engine) older() bool { return e.claimed > 0 || e.wanted > 0 || e.line.any() }
@@ -314,7 +321,7 @@ func (e *Engine) feed(g *gate, now time.Time) {
 // roomy reports whether the node has room worth a claim. If it has not, much is held, and
 // the end of some of it asks again.
 func (e *Engine) roomy() bool {
-	return 4*min(e.free(), claimBatch) >= min(e.Workers, claimBatch)
+	return 4*min(e.free(), claimBatch) >= min(e.workers(), claimBatch)
 }
 
 // dispatch starts what may start, in turns, while workers are free. The caller holds mu.
@@ -323,7 +330,7 @@ func (e *Engine) dispatch() {
 		return
 	}
 	now := e.Clock.Now()
-	for e.busy < e.Workers {
+	for e.busy < e.workers() {
 		g := e.turns.next()
 		if g == nil {
 			e.exhausted = false
@@ -345,7 +352,7 @@ func (e *Engine) dispatch() {
 			e.feed(g, now) // its room is for what waits to start
 		}
 	}
-	if !e.exhausted && e.turns.any() {
+	if e.busy >= e.Workers && !e.exhausted && e.turns.any() {
 		e.exhausted = true
 		e.metrics.exhausted.Inc()
 		if time.Since(e.warned) > time.Minute {

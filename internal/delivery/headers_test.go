@@ -228,6 +228,32 @@ func TestSigned(t *testing.T) {
 	})
 }
 
+// TestAnswerHeader: of an answer's header 8 KiB are kept: fields that do not fit are left out.
+func TestAnswerHeader(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", func(*sim.Request) sim.Answer {
+			h := http.Header{"X-A": {strings.Repeat("a", 30<<10)}, "X-Z": {"last"}}
+			for i := range 20 {
+				h.Add("X-M", strings.Repeat("m", 1000)+fmt.Sprint(i))
+			}
+			return sim.Answer{Status: 200, Header: h}
+		})
+		_, a := sent(t, w, w.NewEndpoint(d, nil), d, "x")
+		size, names := 0, map[string]int{}
+		for _, f := range a.ResponseHeaders {
+			size += len(f.Name) + len(f.Value) + 4
+			names[f.Name]++
+		}
+		if size > 8<<10 {
+			t.Errorf("%d bytes are kept", size)
+		}
+		want := map[string]int{"Content-Length": 1, "X-M": 8, "X-Z": 1}
+		if diff := cmp.Diff(want, names); diff != "" {
+			t.Errorf("the fields that are kept (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // TestAnswer: what is kept of an answer.
 func TestAnswer_FD7(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {

@@ -14,6 +14,7 @@ type metrics struct {
 	attempts   prometheus.Histogram
 	firstDelay prometheus.Histogram
 	exhausted  prometheus.Counter
+	shortages  prometheus.Counter
 	busy       prometheus.GaugeFunc
 	memory     prometheus.GaugeFunc
 }
@@ -33,6 +34,9 @@ func newMetrics(e *Engine) *metrics {
 		exhausted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kapsel_workers_exhausted_total", Help: "Times that all workers became busy while deliveries waited (E3004).",
 		}),
+		shortages: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kapsel_delivery_shortages_total", Help: "Deliveries that went back without an attempt for want of files, ports or memory on this machine.",
+		}),
 		busy: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kapsel_workers_busy", Help: "Workers in use.",
 		}, func() float64 { e.mu.Lock(); defer e.mu.Unlock(); return float64(e.busy) }),
@@ -45,7 +49,7 @@ func newMetrics(e *Engine) *metrics {
 // Collectors are the engine's metrics, to be registered.
 func (e *Engine) Collectors() []prometheus.Collector {
 	m := e.metrics
-	return []prometheus.Collector{m.outcomes, m.attempts, m.firstDelay, m.exhausted, m.busy, m.memory}
+	return []prometheus.Collector{m.outcomes, m.attempts, m.firstDelay, m.exhausted, m.shortages, m.busy, m.memory}
 }
 
 // RateAllows returns when the endpoint's rate, or this node's share of it, lets the next
@@ -86,6 +90,8 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return "circuit"
 	case c.HoldUntil.After(now):
 		return "throttled"
+	case g != nil && g.lack.holds() && !d.DueAt.After(now.Add(g.lack.wait)):
+		return "worker"
 	case d.DueAt.After(now):
 		return "retry"
 	case g == nil:
@@ -94,7 +100,7 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return "rate"
 	case e.full(g):
 		return "concurrency"
-	case e.busy >= e.Workers:
+	case e.busy >= e.workers():
 		return "worker"
 	}
 	return ""

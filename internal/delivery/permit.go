@@ -34,7 +34,7 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 		g.fresh >= of*3/4 && g.backlog(now),
 		g.rated(now).After(now) && e.refused(g),
 		e.free() <= 0,
-		e.fresh >= max(1, e.Workers*3/4) && e.older(),
+		e.fresh >= max(1, e.workers()*3/4) && e.older(),
 		!e.Budget.Delivery(int64(size)):
 		return nil
 	}

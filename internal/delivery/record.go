@@ -11,6 +11,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/breaker"
+	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -22,12 +23,7 @@ func (e *Engine) deliver(g *gate, j *job) {
 	j.event.Body = nil
 	e.finish(g, j, &o)
 	if o.unsent != nil {
-		j.delivery.DueAt = j.due
-		if o.unsent != errNotLeased {
-			e.Log.Error("a delivery could not be prepared; it is given back", "error", o.unsent,
-				"delivery_id", j.delivery.ID.String(), "endpoint_id", g.id.String())
-			j.delivery.DueAt = e.Clock.Now().Add(unsentWait)
-		}
+		j.delivery.DueAt = o.due
 		e.giveBack([]kapsel.Delivery{j.delivery})
 	} else {
 		e.record(g, j, &o)
@@ -59,6 +55,18 @@ func (e *Engine) finish(g *gate, j *job, o *outcome) {
 		g.fresh--
 	}
 	present := j.ep.Destination == g.ep.Destination
+	o.due = j.due
+	switch short, ok := o.unsent.(*egress.Shortage); {
+	case ok:
+		o.due = e.short(g, short, present)
+	case o.unsent == nil && present:
+		g.lack = lack{}
+	case o.unsent == nil:
+	case o.unsent != errNotLeased:
+		e.Log.Error("a delivery could not be prepared; it is given back", "error", o.unsent,
+			"delivery_id", j.delivery.ID.String(), "endpoint_id", g.id.String())
+		o.due = now.Add(unsentWait)
+	}
 	verdict := breaker.Neutral
 	if o.unsent == nil && !o.lost {
 		e.metrics.attempts.Observe(o.duration.Seconds())
@@ -67,7 +75,7 @@ func (e *Engine) finish(g *gate, j *job, o *outcome) {
 			g.earn(o)
 		}
 	}
-	if present {
+	if present && o.unsent == nil {
 		g.tick(now, 1)
 	}
 	if j.epoch == g.epoch { // also of this destination

@@ -26,6 +26,7 @@ import (
 const (
 	maxHeaders     = 100
 	maxHeaderBytes = 16 << 10
+	maxAnswerBytes = 8 << 10 // of a response's headers, as they are kept
 	redacted       = secret.Redacted
 )
 
@@ -270,7 +271,8 @@ type outcome struct {
 	retryAfter time.Time // zero: none
 	lost       bool      // not known whether the request was answered: E2010
 	panicked   bool      // … because the exchange panicked
-	unsent     error     // nothing was tried; why
+	unsent     error     // nothing was sent, and no attempt is recorded; why
+	due        time.Time // when an unsent one is due again
 }
 
 // err is the outcome as an error, nil when the event was delivered.
@@ -332,6 +334,10 @@ func (e *Engine) exchange(j *job) (o outcome) {
 			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
 			return o
 		}
+		if short, ok := errors.AsType[*egress.Shortage](err); ok {
+			o.unsent = short
+			return o
+		}
 		o.code, o.text = egress.Classify(err)
 		return o
 	}
@@ -354,7 +360,8 @@ func (e *Engine) exchange(j *job) (o outcome) {
 	return o
 }
 
-// headerOf lists a response's header by name; values keep their order.
+// headerOf lists a response's header by name; values keep their order. A field that does not fit
+// into what is kept is left out; later ones that fit are kept.
 func headerOf(h http.Header) kapsel.Header {
 	list := make(kapsel.Header, 0, len(h))
 	for name, values := range h {
@@ -363,5 +370,13 @@ func headerOf(h http.Header) kapsel.Header {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
-	return list
+	left := maxAnswerBytes
+	return slices.DeleteFunc(list, func(f kapsel.HeaderField) bool {
+		size := len(f.Name) + len(f.Value) + len(": \r\n")
+		if size > left {
+			return true
+		}
+		left -= size
+		return false
+	})
 }

@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // files is how many files a node has open.
@@ -77,6 +82,106 @@ func TestDestination_FD23_OneHost(t *testing.T) {
 	if most > before+2*n+50 {
 		t.Errorf("%d open files for %d endpoints, were %d", most, n, before)
 	}
+}
+
+// TestOperations_FewFiles runs a node that may open 100 files, with 120 endpoints on as many
+// hosts whose destination is healthy and slow. Too few files are nobody's failure: everything is
+// delivered at the first attempt, no circuit moves, and ingest answers throughout.
+func TestOperations_FewFiles(t *testing.T) {
+	for _, database := range []string{"sqlite", "postgres"} {
+		t.Run(database, func(t *testing.T) {
+			limited := filepath.Join(t.TempDir(), "kapsel")
+			script := "#!/bin/sh\nulimit -n 100 && exec '" + program(t) + "' \"$@\"\n"
+			if err := os.WriteFile(limited, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			url := ""
+			if database == "postgres" {
+				url = pgtest.New(t)
+			}
+			fewFiles(t, newWorldOf(t, limited, url))
+		})
+	}
+}
+
+func fewFiles(t *testing.T, w *world) {
+	const endpoints, each = 120, 2
+	takes := time.Duration(count(2, 6)) * time.Second
+	w.sink.Record(true)
+	w.sink.Script(func(bench.SinkRequest) bench.Answer { return bench.Answer{Delay: takes} })
+	var targets []bench.Endpoint
+	for i := range endpoints {
+		targets = append(targets, w.endpoint(fmt.Sprint("target ", i), map[string]any{"url": w.sink.URL(i)}))
+	}
+	probe := w.endpoint("probe", nil)
+
+	// Somebody who connects anew for each event is answered all the time.
+	done := make(chan struct{})
+	var probing sync.WaitGroup
+	probes := 0
+	probing.Go(func() {
+		stranger := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			resp, err := stranger.Post(probe.IngestURL, "text/plain", strings.NewReader("x"))
+			if err != nil {
+				t.Errorf("ingest does not answer: %v", err)
+				return
+			}
+			if resp.Body.Close(); resp.StatusCode != http.StatusOK {
+				t.Errorf("ingest answered %d", resp.StatusCode)
+			}
+			probes++
+		}
+	})
+	for range each {
+		for _, ep := range targets {
+			if status, code, _ := post(t, ep.IngestURL, nil, strings.NewReader("x")); status != 200 {
+				t.Fatalf("answered %d %s", status, code)
+			}
+		}
+	}
+	for begin := time.Now(); len(w.sink.Requests()) < endpoints*each; time.Sleep(100 * time.Millisecond) {
+		if time.Since(begin) > 5*time.Minute {
+			t.Fatalf("%d of %d deliveries were sent", len(w.sink.Requests()), endpoints*each)
+		}
+	}
+	close(done)
+	probing.Wait()
+	w.quiet()
+
+	all := list[delivery](w, "/v1/deliveries", url.Values{})
+	if len(all) != endpoints*each+probes {
+		t.Errorf("%d deliveries of %d events", len(all), endpoints*each+probes)
+	}
+	for _, d := range all {
+		if d.Status != "delivered" || d.Attempts != 1 {
+			t.Errorf("a delivery is %s after %d attempts, %s", d.Status, d.Attempts, d.Code)
+		}
+	}
+	for _, ep := range targets {
+		var got struct {
+			Circuit struct {
+				State     string  `json:"state"`
+				ChangedAt *string `json:"changed_at"`
+			} `json:"circuit"`
+		}
+		if w.get("/v1/endpoints/"+ep.ID, &got); got.Circuit.State != "closed" || got.Circuit.ChangedAt != nil {
+			t.Errorf("a circuit is %s, changed at %v", got.Circuit.State, got.Circuit.ChangedAt)
+		}
+	}
+	log, err := os.ReadFile(w.nodes[0].Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := strings.Count(string(log), "RLIMIT_NOFILE is 100"); said == 0 || said > 6 {
+		t.Errorf("the log names the limit %d times", said)
+	}
+	t.Logf("%d deliveries, %d probes", endpoints*each, probes)
 }
 
 // TestOperations_FG7_FileLimit takes all files that a node may open: it neither ends nor

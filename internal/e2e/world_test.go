@@ -109,6 +109,7 @@ func onBoth(t *testing.T, f func(t *testing.T, w *world)) {
 type world struct {
 	t      *testing.T
 	ctx    context.Context
+	bin    string // what runs as a node
 	sink   *bench.Sink
 	env    []string
 	nodes  []*bench.Process
@@ -119,6 +120,12 @@ type world struct {
 // newWorld starts one node on a database (none: SQLite) and makes a tenant.
 func newWorld(t *testing.T, database string, env ...string) *world {
 	t.Helper()
+	return newWorldOf(t, program(t), database, env...)
+}
+
+// newWorldOf is newWorld with nodes that run bin.
+func newWorldOf(t *testing.T, bin, database string, env ...string) *world {
+	t.Helper()
 	sink, err := bench.NewSink("0.0.0.0:0", bench.OK)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +133,7 @@ func newWorld(t *testing.T, database string, env ...string) *world {
 	t.Cleanup(func() { sink.Close() })
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, sink: sink, sqlite: database == ""}
+	w := &world{t: t, ctx: ctx, bin: bin, sink: sink, sqlite: database == ""}
 	w.env = append([]string{
 		fmt.Sprintf("KAPSEL_EGRESS_ALLOW=127.0.0.0/8:%d", sink.Addr().Port()),
 		"KAPSEL_NODE_LEASE=3s",
@@ -148,7 +155,7 @@ func (w *world) node() *bench.Process {
 	if len(w.nodes) > 0 { // nodes share their keys
 		env = append(slices.Clone(env), "KAPSEL_ADMIN_KEY="+w.nodes[0].AdminKey, "KAPSEL_ENCRYPTION_KEY="+w.nodes[0].Env("KAPSEL_ENCRYPTION_KEY"))
 	}
-	p, err := bench.StartKapsel(w.ctx, w.t.TempDir(), program(w.t), env...)
+	p, err := bench.StartKapsel(w.ctx, w.t.TempDir(), w.bin, env...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -260,7 +260,7 @@ func weight(err error) int {
 		return 0
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
 		return 1
-	case short != nil && short.ports:
+	case short != nil && short.Ports:
 		return 2
 	case short == nil:
 		return 3

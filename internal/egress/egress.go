@@ -157,7 +157,7 @@ func isInterface(addr netip.Addr) (bool, error) {
 func canBind(addr netip.Addr) (bool, error) {
 	l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
 	if err != nil {
-		if s := shortageOf(err); s != nil && !s.ports { // not the answer "no"
+		if s := shortageOf(err); s != nil && !s.Ports { // not the answer "no"
 			return false, s
 		}
 		return false, nil

@@ -17,7 +17,7 @@ type Shortage struct {
 	Limit string
 	Err   error // what the system said
 
-	ports bool // of local addresses and ports, which each destination has of its own
+	Ports bool // of local addresses and ports, of which each destination has its own
 }
 
 func (s *Shortage) Error() string { return "this machine is short of " + s.Limit }
@@ -44,7 +44,7 @@ func shortageOf(err error) *Shortage {
 	case syscall.ENOBUFS, syscall.ENOMEM:
 		return &Shortage{Limit: "memory for connections (the machine's, the container's, or net.ipv4.tcp_mem)", Err: err}
 	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN: // connect(2) knows all three
-		return &Shortage{Limit: "local addresses or ports (net.ipv4.ip_local_port_range" + portRange() + ")", Err: err, ports: true}
+		return &Shortage{Limit: "local addresses or ports (net.ipv4.ip_local_port_range" + portRange() + ")", Err: err, Ports: true}
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func portRange() string {
 // isFreed reports whether giving up an idle connection helps against what err says is short.
 func isFreed(err error) bool {
 	s := shortageOf(err)
-	return s != nil && !s.ports
+	return s != nil && !s.Ports
 }
 
 // A destination whose dials end in shortages for starvedAfter, while dials to others succeed, is

@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,6 +78,8 @@ const (
 	Refuses
 	Swallows // nothing comes back until the dialler gives up
 	Unknown  // the name does not exist
+	NoFiles  // the process has no file descriptor left
+	NoPorts  // the machine has no port left for this destination
 )
 
 // NewNetwork makes an empty network.
@@ -166,8 +170,9 @@ type Uplink struct {
 
 	dead  context.Context
 	cut   context.CancelFunc
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards conns and files
 	conns map[net.Conn]struct{}
+	files int // 0: any number
 }
 
 // Uplink makes a way into the network.
@@ -176,6 +181,26 @@ func (n *Network) Uplink(name string) *Uplink {
 	u.dead, u.cut = context.WithCancel(context.Background())
 	u.RoundTripper = egress.NewOver(u.dialContext)
 	return u
+}
+
+// Files bounds how many connections the process can have open at once; 0: not at all.
+func (u *Uplink) Files(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.files = n
+}
+
+// end is the process's end of a connection.
+type end struct {
+	net.Conn
+	of *Uplink
+}
+
+func (e *end) Close() error {
+	e.of.mu.Lock()
+	delete(e.of.conns, e)
+	e.of.mu.Unlock()
+	return e.Conn.Close()
 }
 
 // dialTimeout is the product's own for connecting.
@@ -202,6 +227,10 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 		return fail(&net.DNSError{Err: "no such host", Name: host, IsNotFound: true})
 	case Refuses:
 		return fail(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	case NoFiles:
+		return fail(os.NewSyscallError("socket", syscall.EMFILE))
+	case NoPorts:
+		return fail(os.NewSyscallError("connect", syscall.EADDRNOTAVAIL))
 	case Swallows:
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
@@ -215,23 +244,27 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 	near, far := net.Pipe()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.dead.Err() != nil {
-		near.Close()
+	switch {
+	case u.dead.Err() != nil:
 		return fail(os.NewSyscallError("connect", syscall.ENETUNREACH))
+	case u.files > 0 && len(u.conns) >= u.files:
+		return fail(os.NewSyscallError("socket", syscall.EMFILE))
 	}
-	u.conns[near] = struct{}{}
+	ours := &end{near, u}
+	u.conns[ours] = struct{}{}
 	u.net.conns.Go(func() { d.serve(far, u.name) })
-	return near, nil
+	return ours, nil
 }
 
 // Cut ends all connections and lets no new one through, as if the process were dead.
 func (u *Uplink) Cut() {
 	u.mu.Lock()
 	u.cut()
-	for c := range u.conns {
+	open := slices.Collect(maps.Keys(u.conns))
+	u.mu.Unlock()
+	for _, c := range open {
 		c.Close()
 	}
-	u.mu.Unlock()
 	u.RoundTripper.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 }
 
