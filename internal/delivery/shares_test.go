@@ -11,6 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/sim"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
 // fleet lets several processes of a world be nodes together, as on a shared database: the
@@ -31,7 +32,14 @@ type member struct {
 func together(t *testing.T, o sim.Options, test func(t *testing.T, w *sim.World, f *fleet)) {
 	in(t, o, func(t *testing.T, w *sim.World) {
 		f := &fleet{alive: map[kapsel.NodeID]*member{}, dead: map[*sim.Process]bool{}}
-		w.Wrap = func(p *sim.Process, s store.Store) store.Store { return &membership{s, f, p} }
+		w.Wrap = func(p *sim.Process, s store.Store) store.Store {
+			return &membership{storetest.Faulty(s, func(string) storetest.Fault {
+				if f.isDead(p) {
+					return storetest.NotPersisted
+				}
+				return storetest.NoFault
+			}), f, p}
+		}
 		test(t, w, f)
 	})
 }
@@ -70,7 +78,27 @@ func (m *membership) Leave(_ context.Context, node kapsel.NodeID) error {
 	return m.ask(func() error { delete(m.fleet.alive, node); return nil })
 }
 
-func (m *membership) TakeOver(context.Context, time.Time, int) (int, error) { return 0, nil }
+// TakeOver frees circuits that a dead node probes, and moves no deliveries.
+func (m *membership) TakeOver(ctx context.Context, now time.Time, _ int) (int, error) {
+	settings, err := m.Store.Settings(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	alive, err := m.Nodes(ctx, now)
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range settings.Circuits {
+		if c.Probe.IsZero() || slices.Contains(alive, c.Probe) {
+			continue
+		}
+		c.Probe = kapsel.NodeID{}
+		if _, err := m.SaveCircuit(ctx, c); err != nil && kapsel.CodeOf(err) != kapsel.Conflict {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
 
 func (m *membership) Nodes(ctx context.Context, now time.Time) (ids []kapsel.NodeID, err error) {
 	err = m.ask(func() error {
@@ -111,6 +139,12 @@ func (f *fleet) die(p *sim.Process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead[p] = true
+}
+
+func (f *fleet) isDead(p *sim.Process) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead[p]
 }
 
 // TestShare_Ingest: a tenant that sends twice what it may is granted its limit of all nodes

@@ -83,6 +83,7 @@ type world struct {
 	judge     sim.Judge
 	p         *sim.Process
 	endpoints []*kapsel.Endpoint
+	urls      []string // of the destinations
 	deleted   map[kapsel.EndpointID]bool
 	posts     int
 	keys      []string
@@ -161,6 +162,7 @@ func (w *world) endpoint(i int, seed uint64) {
 		}
 		return pick(d, sim.Refuses, sim.Swallows, sim.Unknown)
 	})
+	w.urls = append(w.urls, dest.URL())
 	ep := w.NewEndpoint(dest, func(e *kapsel.Endpoint) {
 		e.Timeout = pick(w.dice, 1003*time.Millisecond, 5003*time.Millisecond, 30*time.Second)
 		e.Concurrency = pick(w.dice, 1, 3, 100)
@@ -289,6 +291,12 @@ func (w *world) step() (what string) {
 		w.patch(ep, func(e *kapsel.Endpoint) {
 			e.Concurrency, e.Timeout = 1+w.n(50), w.duration(time.Second, 10*time.Second)
 			e.RateLimit = nil
+			if w.in(300) {
+				e.URL = pick(w.dice, w.urls...)
+			}
+			if w.in(300) {
+				e.Retry.Base = w.duration(100*time.Millisecond, 2*time.Second)
+			}
 		})
 	case 9:
 		if w.in(300) {
