@@ -151,6 +151,12 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
 	vault := secret.NewVault(keyring)
+	s.settings.OnChange(func(changed store.Settings) {
+		_, deleted := changed.Deleted()
+		for _, id := range deleted {
+			vault.Forget(id)
+		}
+	})
 	bodies := budget.New(c.memory.Bodies)
 	guard := c.guard(s.addresses())
 	s.engine = delivery.New(delivery.Config{

@@ -387,6 +387,7 @@ func (e *Engine) settingsChanged(s store.Settings) {
 		}
 	}
 	for i := range s.Endpoints {
+		e.couriers.changed(&s.Endpoints[i])
 		if g := e.gates[s.Endpoints[i].ID]; g != nil {
 			e.setEndpoint(g, &s.Endpoints[i], now)
 		}

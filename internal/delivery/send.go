@@ -41,7 +41,8 @@ type courier struct {
 	along    Forwarding
 }
 
-// couriers keeps the couriers of endpoints in use.
+// couriers keeps the couriers of endpoints in use. They hold secrets in clear, so a courier goes
+// as soon as the endpoint is changed or deleted.
 type couriers struct {
 	engine *Engine
 	mu     sync.RWMutex
@@ -62,11 +63,23 @@ func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if latest := c.engine.Settings.Latest(ep); latest.Revision != ep.Revision || !latest.DeletedAt.IsZero() {
+		return made, nil // for this exchange only: nothing would drop it
+	}
 	if c.byID == nil {
 		c.byID = map[kapsel.EndpointID]*courier{}
 	}
 	c.byID[ep.ID] = made
 	return made, nil
+}
+
+// changed forgets the courier of an endpoint that was changed, or deleted.
+func (c *couriers) changed(ep *kapsel.Endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if got := c.byID[ep.ID]; got != nil && got.revision < ep.Revision {
+		delete(c.byID, ep.ID)
+	}
 }
 
 // drop forgets an endpoint's courier.

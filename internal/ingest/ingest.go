@@ -89,7 +89,16 @@ func New(cfg Config) *Handler {
 	h.strangers.asking = make(chan struct{}, strangersAtOnce)
 	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
 	cfg.Engine.ShareTenants(h.limits.Asked)
+	cfg.Settings.OnChange(h.settingsChanged)
 	return h
+}
+
+// settingsChanged lets go what is kept of endpoints and tenants that were changed or deleted.
+func (h *Handler) settingsChanged(s store.Settings) {
+	h.verifiers.drop(s.Endpoints)
+	endpoints, tenants := s.Deleted()
+	h.refusals.drop(endpoints)
+	h.quotas.drop(tenants)
 }
 
 // Stop makes every further request 503 ShuttingDown.

@@ -139,6 +139,15 @@ func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now 
 	u.accepted -= accepted
 }
 
+// drop forgets tenants that were deleted.
+func (q *quotas) drop(deleted []kapsel.TenantID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, id := range deleted {
+		delete(q.tenants, id)
+	}
+}
+
 // settle says what became of the request's event. One of which it is not known whether it was
 // stored keeps its place until the counters are read again.
 func (p *place) settle(a store.Accepted, err error) {

@@ -110,6 +110,18 @@ func (m *refusals) of(id kapsel.EndpointID, now time.Time) *refused {
 	return r
 }
 
+// drop forgets endpoints that were deleted.
+func (m *refusals) drop(deleted []kapsel.EndpointID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range deleted {
+		if at := m.endpoints[id]; at != nil {
+			m.order.Remove(at)
+			delete(m.endpoints, id)
+		}
+	}
+}
+
 func (r *refused) add(one Refusal) {
 	r.counts[one.Code]++
 	if len(r.last) < refusalsKept {

@@ -9,7 +9,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// verifiers keeps the verifiers of endpoints in use, each made of one revision's settings.
+// verifiers keeps the verifiers of endpoints in use, each made of one revision's settings. They
+// hold secrets in clear, so a verifier goes as soon as the endpoint is changed or deleted.
 type verifiers struct {
 	config *Config
 	mu     sync.RWMutex
@@ -56,9 +57,23 @@ func (v *verifiers) of(ctx context.Context, ep *kapsel.Endpoint) (*signature.Ver
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if latest := v.config.Settings.Latest(ep); latest.Revision != ep.Revision || !latest.DeletedAt.IsZero() {
+		return verifier, nil // for this request only: nothing would drop it
+	}
 	if v.byID == nil {
 		v.byID = map[kapsel.EndpointID]made{}
 	}
 	v.byID[ep.ID] = made{ep.Revision, verifier}
 	return verifier, nil
+}
+
+// drop forgets the verifiers of endpoints that have changed.
+func (v *verifiers) drop(changed []kapsel.Endpoint) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := range changed {
+		if ep := &changed[i]; v.byID[ep.ID].revision < ep.Revision {
+			delete(v.byID, ep.ID)
+		}
+	}
 }

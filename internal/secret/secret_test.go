@@ -336,6 +336,23 @@ func TestVaultConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+func TestVaultForgets(t *testing.T) {
+	r := keyring(t, NewKey())
+	v := NewVault(r)
+	one := tenant(t, r)
+	s, err := v.Seal(one, "object", []byte("plain"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Forget(one.ID)
+	if len(v.open) != 0 {
+		t.Error("the data key of a deleted tenant is kept")
+	}
+	if got, err := v.Open(one, "object", s); err != nil || string(got) != "plain" {
+		t.Errorf("what was sealed before opens as %q, %v", got, err)
+	}
+}
+
 func TestHardening_S7_APIKey(t *testing.T) {
 	form := regexp.MustCompile(`^kap_[0-9A-Za-z]{49}$`)
 	seen := map[string]bool{}

@@ -95,6 +95,13 @@ func (v *Vault) SigningKey(t *kapsel.Tenant, object string, id kapsel.SecretID) 
 	return ed25519.NewKeyFromSeed(derive(key.signing, string(sealAAD(t.ID, id, object)))), nil
 }
 
+// Forget lets go of the data key of a tenant that was deleted.
+func (v *Vault) Forget(id kapsel.TenantID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.open, id)
+}
+
 // key is the tenant's data key, unwrapped once for each form it was wrapped in.
 func (v *Vault) key(t *kapsel.Tenant) (openKey, error) {
 	v.mu.RLock()

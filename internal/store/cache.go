@@ -23,10 +23,23 @@ type Cache struct {
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
-	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // deleted ones included, for waiting work
-	tenants   map[kapsel.TenantID]*kapsel.Tenant
-	circuits  map[kapsel.EndpointID]kapsel.Circuit
+	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
+	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
+	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
+	deleted   []deleted                              // oldest first
 	notify    []func(Settings)
+}
+
+// deletedKept is for how long a deleted endpoint or tenant stays in the cache: longer than an
+// exchange, or a request, that found it before it was deleted can last. In that time a late
+// answer of the store, which has it undeleted, does not bring it back.
+const deletedKept = 10 * time.Minute
+
+// deleted is what goes from the cache some time after it was deleted.
+type deleted struct {
+	at        time.Time // when the cache learned of it, by the monotonic clock
+	endpoints []kapsel.EndpointID
+	tenants   []kapsel.TenantID
 }
 
 // NewCache makes an empty cache; the first Load fills it.
@@ -42,7 +55,8 @@ func NewCache(dir Directory) *Cache {
 }
 
 // OnChange adds a function that is told of every change after it is in the cache. It is
-// called by one goroutine at a time and must not block. Call it before Load.
+// called by one goroutine at a time and must not block. Call it before the Load whose changes
+// it is to be told of, and before Run.
 func (c *Cache) OnChange(f func(Settings)) { c.notify = append(c.notify, f) }
 
 // Load reads what is newer than the cache.
@@ -57,6 +71,7 @@ func (c *Cache) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.forget()
 	if s.Revision == c.revision {
 		return nil
 	}
@@ -69,15 +84,38 @@ func (c *Cache) Load(ctx context.Context) error {
 		c.keep(&e)
 	}
 	for _, b := range s.Circuits {
-		if b.Version >= c.circuits[b.EndpointID].Version {
+		// Every endpoint that is not deleted is known here; one made while this was read comes
+		// with the next reading, with its circuit.
+		if e := c.endpoints[b.EndpointID]; e != nil && e.DeletedAt.IsZero() && b.Version >= c.circuits[b.EndpointID].Version {
 			c.circuits[b.EndpointID] = b
 		}
+	}
+	if endpoints, tenants := s.Deleted(); len(endpoints)+len(tenants) > 0 {
+		for _, id := range endpoints {
+			delete(c.circuits, id)
+		}
+		c.deleted = append(c.deleted, deleted{time.Now(), endpoints, tenants})
 	}
 	c.mu.Unlock()
 	for _, f := range c.notify {
 		f(s)
 	}
 	return nil
+}
+
+// forget lets go what was deleted deletedKept ago.
+func (c *Cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.deleted) > 0 && time.Since(c.deleted[0].at) >= deletedKept {
+		for _, id := range c.deleted[0].endpoints {
+			delete(c.endpoints, id)
+		}
+		for _, id := range c.deleted[0].tenants {
+			delete(c.tenants, id)
+		}
+		c.deleted = c.deleted[1:]
+	}
 }
 
 // keep holds mu.
@@ -142,7 +180,8 @@ func (c *Cache) Knows(id kapsel.EndpointID) bool {
 	return c.endpoints[id] != nil
 }
 
-// AnyEndpoint is an endpoint, deleted ones included while the cache remembers them.
+// AnyEndpoint is an endpoint, deleted ones included while the cache remembers them; after that
+// they are NotFound.
 func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.Endpoint, error) {
 	c.mu.RLock()
 	e := c.endpoints[id]
@@ -222,11 +261,7 @@ func (c *Cache) Count() (endpoints map[kapsel.EndpointState]int, circuits map[ka
 			continue
 		}
 		endpoints[e.State]++
-		if s := c.circuits[id].State; s != "" {
-			circuits[s]++
-		} else {
-			circuits[kapsel.CircuitClosed]++
-		}
+		circuits[e.CircuitNow(c.circuits[id]).State]++
 	}
 	return endpoints, circuits
 }

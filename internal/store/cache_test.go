@@ -86,3 +86,72 @@ func TestObey(t *testing.T) {
 		}
 	})
 }
+
+// slow is a store whose answer of an endpoint is on its way for a minute.
+type slow struct{ store.Store }
+
+func (s slow) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	e, err := s.Store.Endpoint(ctx, tenant, id)
+	time.Sleep(time.Minute)
+	return e, err
+}
+
+// TestCacheForgets: deleted endpoints and tenants are known as deleted for some minutes, so that
+// an old answer of the store does not bring them back, and then they are let go.
+func TestCacheForgets(t *testing.T) {
+	inBubble(t, 0, func(w *replays) {
+		ctx := w.Context()
+		c := store.NewCache(slow{w.store})
+		w.must(c.Load(ctx))
+		stop, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() { c.Run(stop, slog.New(slog.DiscardHandler)); close(ended) }()
+		defer func() { cancel(); <-ended }()
+
+		kept := w.endpoint
+		fresh := w.endpoint // made on another node a moment ago
+		fresh.ID = kapsel.NewEndpointID(time.Now())
+		w.must(w.store.CreateEndpoint(ctx, fresh, 0))
+		late := make(chan *kapsel.Endpoint)
+		go func() {
+			e, err := c.AnyEndpoint(ctx, fresh.ID)
+			if err != nil {
+				w.Error(err)
+			}
+			late <- e
+		}()
+		_, err := w.store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now()})
+		w.must(err)
+		pass(2 * time.Second)
+		if got := c.Circuit(fresh.ID).State; got != kapsel.CircuitOpened {
+			t.Errorf("the circuit is %q", got)
+		}
+		w.must(w.store.DeleteEndpoint(ctx, kapsel.TenantID{}, fresh.ID, time.Now()))
+		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(time.Now()), Name: "gone", Plan: kapsel.DefaultPlan, CreatedAt: time.Now(), UpdatedAt: time.Now()}
+		w.must(w.store.CreateTenant(ctx, tenant))
+		w.must(w.store.DeleteTenant(ctx, tenant.ID, time.Now()))
+		pass(2 * time.Second)
+		if got := c.Circuit(fresh.ID).State; got != "" {
+			t.Errorf("of a deleted endpoint the circuit is %q", got)
+		}
+		if e := <-late; e.DeletedAt.IsZero() {
+			t.Error("an old answer of the store brought a deleted endpoint back")
+		}
+		if _, err := c.Endpoint(ctx, fresh.ID); kapsel.CodeOf(err) != kapsel.NotFound {
+			t.Errorf("of a deleted endpoint: %v", err)
+		}
+		// Another node saves the circuit of an endpoint that it does not know to be deleted.
+		_, err = w.store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Version: 1, State: kapsel.CircuitHalfOpen, ChangedAt: time.Now()})
+		w.must(err)
+		if endpoints, tenants, _ := c.Kept(); endpoints != 2 || tenants != 2 {
+			t.Errorf("%d endpoints and %d tenants are kept, want 2 of each", endpoints, tenants)
+		}
+		pass(11 * time.Minute)
+		if endpoints, tenants, circuits := c.Kept(); endpoints != 1 || tenants != 1 || circuits != 0 {
+			t.Errorf("after some minutes %d endpoints, %d tenants and %d circuits are kept, want 1, 1 and 0", endpoints, tenants, circuits)
+		}
+		if !c.Knows(kept.ID) {
+			t.Error("an endpoint that is not deleted is not known")
+		}
+	})
+}

@@ -122,19 +122,14 @@ func (f *Feed) Changed(s Settings) {
 			revoked[k.ID] = true
 		}
 	}
-	deleted := map[kapsel.TenantID]bool{}
-	for _, t := range s.Tenants {
-		if !t.DeletedAt.IsZero() {
-			deleted[t.ID] = true
-		}
-	}
+	_, deleted := s.Deleted()
 	if len(revoked)+len(deleted) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for l := range f.followers {
-		if !l.key.IsZero() && revoked[l.key] || !l.tenant.IsZero() && deleted[l.tenant] {
+		if !l.key.IsZero() && revoked[l.key] || !l.tenant.IsZero() && slices.Contains(deleted, l.tenant) {
 			l.end()
 		}
 	}

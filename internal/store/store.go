@@ -234,6 +234,21 @@ type Settings struct {
 	Circuits  []kapsel.Circuit
 }
 
+// Deleted returns the endpoints and tenants among the rows that are deleted.
+func (s *Settings) Deleted() (endpoints []kapsel.EndpointID, tenants []kapsel.TenantID) {
+	for i := range s.Endpoints {
+		if e := &s.Endpoints[i]; !e.DeletedAt.IsZero() {
+			endpoints = append(endpoints, e.ID)
+		}
+	}
+	for i := range s.Tenants {
+		if t := &s.Tenants[i]; !t.DeletedAt.IsZero() {
+			tenants = append(tenants, t.ID)
+		}
+	}
+	return endpoints, tenants
+}
+
 // Page asks for up to Limit rows with ids below Before (zero: from the newest), newest first.
 type Page[ID any] struct {
 	Before ID
