@@ -473,3 +473,15 @@ func alive(pid int) bool {
 	}
 	return syscall.Kill(pid, 0) == nil
 }
+
+// RequirePassword lets the owner of the tests' databases in with its password only.
+func (s *Server) RequirePassword(t testing.TB) {
+	t.Helper()
+	rules := "host all " + owner + " 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\nlocal all all trust\n"
+	if err := os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(rules), 0o600); err != nil {
+		t.Fatalf("change PostgreSQL's pg_hba.conf: %v", err)
+	}
+	if err := s.exec(t.Context(), "SELECT pg_reload_conf()"); err != nil {
+		t.Fatalf("reload PostgreSQL's pg_hba.conf: %v", err)
+	}
+}

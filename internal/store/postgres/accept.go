@@ -169,7 +169,8 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 }
 
 // rehearse writes an event of nobody and takes it back, so that what would keep the next event
-// from being stored is found before it comes. It leaves a few dead rows.
+// from being stored is found before it comes. It takes three round trips and leaves a few dead
+// rows.
 func (a *acceptor) rehearse(ctx context.Context, l *lane) error {
 	if err := l.run(ctx, command{statement: "begin"}); err != nil {
 		return err

@@ -21,8 +21,10 @@ type committer[T any] struct {
 	// rehearsal does all that write does and undoes it; nil: there is none.
 	rehearsal func(context.Context, *lane) error
 
+	last error // of the last batch; the loop's own
+
 	mu     sync.Mutex
-	asking []chan error // who waits for a rehearsal; guarded by mu
+	asking []chan<- error // who waits in rehearse; guarded by mu
 }
 
 func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Call[T]) error, window time.Duration, observe store.CommitObserver) *committer[T] {
@@ -37,7 +39,7 @@ func (c *committer[T]) loop() {
 	defer c.lane.drop()
 	var calls []*batch.Call[T]
 	for {
-		c.answer(c.rehearseNow)
+		asking := c.takeAsking()
 		waiting, closed := c.Len()
 		switch {
 		case waiting > 0:
@@ -45,46 +47,51 @@ func (c *committer[T]) loop() {
 			calls = c.Take(calls[:0])
 			c.Commit(calls, c.together, c.separately, ownFault)
 			clear(calls)
+			if len(asking) > 0 && ownFault(c.last) {
+				c.last = c.rehearseNow()
+			}
+			answer(asking, c.last)
 		case closed:
-			c.answer(func() error { return errClosed })
+			answer(asking, errClosed)
 			return
+		case len(asking) > 0:
+			answer(asking, c.rehearseNow())
 		default:
 			<-c.Waiting()
 		}
 	}
 }
 
-// rehearse reports whether a call could be written now: it has the rehearsal run on the lane,
-// between two batches.
+// rehearse reports whether a call could be written now: as the next batch is, or by the
+// rehearsal when there is none.
 func (c *committer[T]) rehearse(ctx context.Context) error {
 	if _, closed := c.Len(); closed {
 		return c.lane.from.failed(errClosed)
 	}
-	answer := make(chan error, 1)
+	asking := make(chan error, 1)
 	c.mu.Lock()
-	c.asking = append(c.asking, answer)
+	c.asking = append(c.asking, asking)
 	c.mu.Unlock()
 	c.Wake()
 	select {
-	case err := <-answer:
+	case err := <-asking:
 		return c.lane.from.failed(err)
 	case <-ctx.Done():
 		return c.lane.from.failed(ctx.Err())
 	}
 }
 
-// answer gives all who wait for a rehearsal the error of one.
-func (c *committer[T]) answer(rehearsal func() error) {
+func (c *committer[T]) takeAsking() []chan<- error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	asking := c.asking
 	c.asking = nil
-	c.mu.Unlock()
-	if len(asking) == 0 {
-		return
-	}
-	err := rehearsal()
-	for _, answer := range asking {
-		answer <- err
+	return asking
+}
+
+func answer(asking []chan<- error, err error) {
+	for _, c := range asking {
+		c <- err
 	}
 }
 
@@ -114,7 +121,8 @@ const commitTimeout = 5 * time.Second
 func (c *committer[T]) together(calls []*batch.Call[T]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
-	return c.try(ctx, calls)
+	c.last = c.try(ctx, calls)
+	return c.last
 }
 
 // separately writes a batch that one call's values brought down, each call in a transaction of

@@ -34,7 +34,7 @@ func lasting(err error) bool {
 		sqlite3.SQLITE_AUTH, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB:
 		return true
 	}
-	return false
+	return rowsFault(err)
 }
 
 // whatToDo says what a person has to look at when an error lasts.
@@ -69,7 +69,7 @@ func opening(err error) error {
 type trouble struct{ alarm *store.Alarm }
 
 // of makes the error that a method returns. Everything but a kapsel.Error is trouble of the
-// store.
+// store. What lasts is logged too.
 func (t trouble) of(err error) error {
 	if err == nil || kapsel.CodeOf(err) != "" || !lasting(err) {
 		return store.Unavailable(err)
