@@ -26,6 +26,7 @@ type Delivery struct {
 	LastErrorCode  Code
 	ReplayOf       DeliveryID // the delivery that this one repeats
 	ReplayedAs     DeliveryID // the one that repeats this
+	ByDuplicate    bool       // a duplicate of the event made it, after the one that it repeats was given up
 	Size           int        // of the event's body
 	CreatedAt      time.Time
 	FinishedAt     time.Time // when it became terminal

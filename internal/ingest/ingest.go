@@ -214,6 +214,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	accepted, err := h.accept(ctx, ep, ev, guard)
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
+	if err == nil && accepted.Duplicate {
+		err = h.redeliver(ctx, accepted.EventID)
+	}
 	if err != nil {
 		return err
 	}
@@ -510,6 +513,17 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 		permit = nil
 	}
 	return accepted, err
+}
+
+// redeliver makes a new delivery of an event that was sent again after its delivery was given
+// up. Providers keep the id when a person has them send an event once more, and expect that
+// something happens then.
+func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
+	made, err := h.Store.Redeliver(ctx, id, h.Clock.Now())
+	for _, d := range made {
+		h.Engine.Due(d)
+	}
+	return err
 }
 
 // answer says that the event is stored, in the way of the endpoint's provider where it

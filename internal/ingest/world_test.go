@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -439,8 +440,11 @@ func (w *world) atRest() {
 	}
 }
 
-// wire is where exchanges end: every request is answered 200.
-type wire struct{ sent chan *http.Request }
+// wire is where exchanges end: every request is answered with the status, 200 if it is 0.
+type wire struct {
+	sent   chan *http.Request
+	status atomic.Int64
+}
 
 func (x *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	body := []byte{}
@@ -454,7 +458,7 @@ func (x *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	seen := r.Clone(context.Background())
 	seen.Body = io.NopCloser(bytes.NewReader(body))
 	x.sent <- seen
-	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: cmp.Or(int(x.status.Load()), 200), Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
 // delivered waits for the next request on the wire.

@@ -57,6 +57,12 @@ type Inbox interface {
 	// The commit goes on when ctx ends. On DatabaseUnavailable the event may be stored.
 	// A row's own fault (a constraint) fails its own call only.
 	Accept(ctx context.Context, in Acceptance) (Accepted, error)
+	// Redeliver makes new pending deliveries of an event that a duplicate of came in, due now and
+	// ByDuplicate, as Archive.Replay makes them: one to each endpoint whose newest delivery of
+	// it was given up (failed or dead_letter), unless its earlier ones reach the bounds of
+	// rules.Redeliveries. It returns what it made, usually nothing. Of calls for one event at
+	// the same time, one makes them.
+	Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error)
 }
 
 // Acceptance is an event to store. The delivery is either pending, or delivering with a

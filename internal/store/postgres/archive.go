@@ -256,18 +256,7 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 // it is not deleted meanwhile, the event's so that retention does not remove it.
 func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, of kapsel.DeliveryID, now time.Time) (again kapsel.Delivery, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		var found bool
-		err := tx.QueryRow(ctx, `
-			SELECT EXISTS (SELECT FROM events
-			WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE)`,
-			part(eventID), id(eventID), id(tenantID)).Scan(&found)
-		if err != nil {
-			return err
-		}
-		if !found {
-			return store.NotFound("event")
-		}
-		all, err := deliveriesOf(ctx, tx, eventID, " FOR UPDATE")
+		all, err := lockDeliveries(ctx, tx, tenantID, eventID)
 		if err != nil {
 			return err
 		}
@@ -291,13 +280,70 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 	return again, nil
 }
 
+// lockDeliveries locks an event and its deliveries, and reads these, oldest first.
+func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, eventID kapsel.EventID) ([]kapsel.Delivery, error) {
+	var found bool
+	err := tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM events
+		WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE)`,
+		part(eventID), id(eventID), id(tenantID)).Scan(&found)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, store.NotFound("event")
+	}
+	return deliveriesOf(ctx, tx, eventID, " FOR UPDATE")
+}
+
+// Redeliver repeats what was given up of an event; see store.Inbox. Most duplicates are of events
+// that need nothing, so only the others are locked, and looked at again: of two transactions
+// the later finds that what it would repeat was replayed.
+func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.Time) (made []kapsel.Delivery, err error) {
+	var old []kapsel.Delivery
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		all, err := deliveriesOf(ctx, q, eventID, "")
+		old = rules.Redeliveries(all, now)
+		return err
+	})
+	if err != nil || len(old) == 0 {
+		return nil, err
+	}
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		made = nil
+		all, err := lockDeliveries(ctx, tx, kapsel.TenantID{}, eventID)
+		if kapsel.CodeOf(err) == kapsel.NotFound { // retention was faster
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		for _, old := range rules.Redeliveries(all, now) {
+			if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
+				continue
+			} else if err != nil {
+				return err
+			}
+			d := rules.NewRedelivery(&old, now)
+			queueReplay(batch, d, kapsel.ReplayID{})
+			made = append(made, d)
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
 // queueReplay adds the writes of a new delivery, made by a bulk replay if that is not zero.
 func queueReplay(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
 	batch.Queue(`
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
-			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id)
-		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10)`,
-		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay))
+			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id, by_duplicate)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10, $11)`,
+		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay), d.ByDuplicate)
 	batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
 }
 

@@ -152,6 +152,8 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.Replay(ctx, tenant.ID, event.ID, kapsel.DeliveryID{}, now)
 	must(err)
+	_, err = s.Redeliver(ctx, event.ID, now)
+	must(err)
 	_, err = s.Event(ctx, tenant.ID, event.ID)
 	must(err)
 	_, err = s.Attempt(ctx, tenant.ID, held[0].Delivery.Token)

@@ -12,7 +12,7 @@ import (
 // The columns of a delivery d, as scanDelivery reads them.
 const deliveryColumns = `d.id, d.event_id, d.endpoint_id, d.tenant_id, d.status, d.due_at, d.put_off_by, d.node, d.token,
 	d.claims, d.attempts, d.counted, d.takeovers, d.last_status_code, d.last_error_code,
-	d.replay_of, d.replayed_as, d.size, d.created_at, d.finished_at`
+	d.replay_of, d.replayed_as, d.size, d.created_at, d.finished_at, d.by_duplicate`
 
 func scanDelivery(r *row) kapsel.Delivery {
 	return kapsel.Delivery{
@@ -21,6 +21,7 @@ func scanDelivery(r *row) kapsel.Delivery {
 		Claims: r.int4(), Attempts: r.int4(), Counted: r.int4(), Takeovers: r.int4(),
 		LastStatusCode: r.int4(), LastErrorCode: kapsel.Code(r.text()),
 		ReplayOf: r.id(), ReplayedAs: r.id(), Size: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
+		ByDuplicate: r.bool(),
 	}
 }
 

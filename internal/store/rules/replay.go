@@ -45,6 +45,49 @@ func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	}
 }
 
+// Bounds of the deliveries that duplicates of an event make to one endpoint.
+const (
+	MaxRedeliveries = 10
+	RedeliveryPause = time.Minute // from one to the next
+)
+
+// Redeliveries returns the deliveries of an event that a duplicate of it repeats at now: of each
+// endpoint the newest one, if it was given up, which canceled ones are not, and the bounds allow
+// another. deliveries are the event's, oldest first, as is what it returns.
+func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Delivery) {
+	type state struct {
+		newest kapsel.Delivery
+		made   int       // by duplicates
+		last   time.Time // when
+	}
+	byEndpoint := map[kapsel.EndpointID]state{}
+	for _, d := range deliveries {
+		s := byEndpoint[d.EndpointID]
+		s.newest = d
+		if d.ByDuplicate {
+			s.made++
+			s.last = d.CreatedAt
+		}
+		byEndpoint[d.EndpointID] = s
+	}
+	for _, d := range deliveries {
+		s := byEndpoint[d.EndpointID]
+		givenUp := d.Status == kapsel.Failed || d.Status == kapsel.DeadLetter
+		if d.ID == s.newest.ID && givenUp && d.ReplayedAs.IsZero() &&
+			s.made < MaxRedeliveries && (s.made == 0 || now.Sub(s.last) >= RedeliveryPause) {
+			old = append(old, d)
+		}
+	}
+	return old
+}
+
+// NewRedelivery is NewReplay for a duplicate.
+func NewRedelivery(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
+	d := NewReplay(old, now)
+	d.ByDuplicate = true
+	return d
+}
+
 // Cursor is how far the set of a bulk replay was walked: all endpoints below one, and of that
 // one the candidates up to an id.
 type Cursor struct {

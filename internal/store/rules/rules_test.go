@@ -102,6 +102,40 @@ func TestNewReplay(t *testing.T) {
 	}
 }
 
+// TestRedeliveries: each endpoint is judged by its own deliveries.
+func TestRedeliveries(t *testing.T) {
+	a, b := kapsel.EndpointID{1}, kapsel.EndpointID{2}
+	n := 0
+	delivery := func(e kapsel.EndpointID, status kapsel.DeliveryStatus, age time.Duration, byDuplicate bool) kapsel.Delivery {
+		n++
+		return kapsel.Delivery{ID: kapsel.DeliveryID{byte(n)}, EndpointID: e, Status: status, CreatedAt: noon.Add(-age), ByDuplicate: byDuplicate}
+	}
+	replayed := delivery(a, kapsel.Failed, time.Hour, false)
+	replayed.ReplayedAs = kapsel.DeliveryID{9} // by a transaction whose row is not visible yet
+	for _, tt := range []struct {
+		name       string
+		deliveries []kapsel.Delivery
+		want       []kapsel.EndpointID
+	}{
+		{"none", nil, nil},
+		{"failed at one, delivered at another", []kapsel.Delivery{delivery(a, kapsel.Failed, time.Hour, false), delivery(b, kapsel.Delivered, time.Hour, false)}, []kapsel.EndpointID{a}},
+		{"given up at both", []kapsel.Delivery{delivery(a, kapsel.DeadLetter, time.Hour, false), delivery(b, kapsel.Failed, time.Hour, false)}, []kapsel.EndpointID{a, b}},
+		{"canceled after it failed", []kapsel.Delivery{delivery(a, kapsel.Failed, time.Hour, false), delivery(a, kapsel.Canceled, time.Hour, false)}, nil},
+		{"another's is a minute old, its own is not", []kapsel.Delivery{
+			delivery(a, kapsel.Failed, time.Minute, true), delivery(b, kapsel.Failed, time.Minute-1, true),
+		}, []kapsel.EndpointID{a}},
+		{"replayed meanwhile", []kapsel.Delivery{replayed}, nil},
+	} {
+		var got []kapsel.EndpointID
+		for _, d := range rules.Redeliveries(tt.deliveries, noon) {
+			got = append(got, d.EndpointID)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: to %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestStatusBits(t *testing.T) {
 	all := []kapsel.DeliveryStatus{kapsel.Pending, kapsel.Delivering, kapsel.Delivered, kapsel.Failed, kapsel.DeadLetter, kapsel.Canceled}
 	rapid.Check(t, func(t *rapid.T) {

@@ -231,15 +231,60 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 			return err
 		}
 		d = rules.NewReplay(&old, now)
-		if err := c.insertDelivery(&d); err != nil {
-			return err
-		}
-		return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, old.ID)
+		return insertReplay(c, &d)
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
 	}
 	return d, nil
+}
+
+// insertReplay writes a new delivery that repeats another.
+func insertReplay(c *conn, d *kapsel.Delivery) error {
+	if err := c.insertDelivery(d); err != nil {
+		return err
+	}
+	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, d.ReplayOf)
+}
+
+// Redeliver implements store.Inbox. Most duplicates are of events that need nothing, so the
+// writer is asked only for the others, and looks again.
+func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) (made []kapsel.Delivery, err error) {
+	var old []kapsel.Delivery
+	read := func(c *conn) error {
+		r, err := eventRecord(c, kapsel.TenantID{}, event, eventColumns)
+		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound { // retention may have deleted it
+			return err
+		}
+		old = rules.Redeliveries(r.Deliveries, now)
+		return nil
+	}
+	if err := s.read(ctx, read); err != nil || len(old) == 0 {
+		return nil, err
+	}
+	err = s.writer.cold(ctx, func(c *conn) error {
+		if err := read(c); err != nil {
+			return err
+		}
+		made = nil
+		for i := range old {
+			if _, err := liveEndpoint(c, kapsel.TenantID{}, old[i].EndpointID); kapsel.CodeOf(err) == kapsel.NotFound {
+				continue
+			} else if err != nil {
+				return err
+			}
+			d := rules.NewRedelivery(&old[i], now)
+			if err := insertReplay(c, &d); err != nil {
+				return err
+			}
+			made = append(made, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made, nil
 }
 
 // Attempt implements store.Archive.

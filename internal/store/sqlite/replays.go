@@ -252,13 +252,10 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 // repeat makes a new delivery that repeats one for a bulk replay.
 func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time) error {
 	d := rules.NewReplay(old, now)
-	if err := c.insertDelivery(&d); err != nil {
+	if err := insertReplay(c, &d); err != nil {
 		return err
 	}
-	if err := c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, replay, d.ID); err != nil {
-		return err
-	}
-	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, old.ID)
+	return c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, replay, d.ID)
 }
 
 // finishReplay makes a replay done, whose set was walked, when all that it made has ended.

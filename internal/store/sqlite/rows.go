@@ -14,7 +14,7 @@ func (s *stmt) at(t time.Time) *stmt { return s.int(t.UnixMicro()) }
 
 const deliveryColumns = `id, event_id, endpoint_id, tenant_id, status, due_at, put_off_by, node, token,
 	claims, attempts, counted, takeovers, last_status_code, last_error_code,
-	replay_of, replayed_as, size, created_at, finished_at`
+	replay_of, replayed_as, size, created_at, finished_at, by_duplicate`
 
 func scanDelivery(s *stmt) kapsel.Delivery {
 	return kapsel.Delivery{
@@ -23,7 +23,7 @@ func scanDelivery(s *stmt) kapsel.Delivery {
 		Claims: int(s.colInt()), Attempts: int(s.colInt()), Counted: int(s.colInt()), Takeovers: int(s.colInt()),
 		LastStatusCode: int(s.colInt()), LastErrorCode: kapsel.Code(s.colText()),
 		ReplayOf: s.colID(), ReplayedAs: s.colID(), Size: int(s.colInt()),
-		CreatedAt: s.colTime(), FinishedAt: s.colTime(),
+		CreatedAt: s.colTime(), FinishedAt: s.colTime(), ByDuplicate: s.colBool(),
 	}
 }
 
@@ -45,12 +45,12 @@ func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, er
 // insertDelivery writes a new delivery.
 func (c *conn) insertDelivery(d *kapsel.Delivery) error {
 	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 	s.id(d.ID).id(d.EventID).id(d.EndpointID).id(d.TenantID).int(int64(d.Status))
 	s.due(d).id(d.Node).id(d.Token)
 	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
 	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode))
-	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt)
+	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt).bool(d.ByDuplicate)
 	return s.exec()
 }
 

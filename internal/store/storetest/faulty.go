@@ -78,6 +78,10 @@ func (f *faulty) Accept(ctx context.Context, in store.Acceptance) (store.Accepte
 	return try(f, "Accept", func() (store.Accepted, error) { return f.Store.Accept(ctx, in) })
 }
 
+func (f *faulty) Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error) {
+	return try(f, "Redeliver", func() ([]kapsel.Delivery, error) { return f.Store.Redeliver(ctx, event, now) })
+}
+
 func (f *faulty) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
 	return f.try("Join", func() error { return f.Store.Join(ctx, node, now, lease) })
 }

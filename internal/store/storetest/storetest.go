@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		promises []promise
 	}{
 		{"Accept", accepting},
+		{"Redeliver", redelivering},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},
