@@ -119,12 +119,9 @@ func (s *session) showNewEndpoint(e client.NewEndpoint, err error) error {
 // endpointCard prints an endpoint for people: what it is and how it is doing, and then what was
 // set on it. raw is the endpoint as it was answered.
 func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
-	state, circuit := e.State, e.Circuit.State
+	state := e.State
 	if e.DisabledReason != nil {
 		state += " (" + *e.DisabledReason + ")"
-	}
-	if e.Circuit.RetryAt != nil {
-		circuit += ", next probe " + ago(*e.Circuit.RetryAt)
 	}
 	rate := "none"
 	if l := e.RateLimit; l != nil {
@@ -139,7 +136,8 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 		signing = plural(int64(len(e.Signing.Secrets)), "secret")
 	}
 	facts := []fact{
-		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state}, {"circuit", circuit},
+		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
+		{"circuit", circuitText(e.Circuit)}, {"circuit opens", circuitRule(e.Circuit)},
 		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", e.IngestURL}, {"destination", e.URL}, {"verification", verification}, {"signing", signing}, {"rate limit", rate},
 		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
@@ -159,23 +157,59 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	card(w, changed...)
 }
 
+// circuitText says what the circuit's state means for deliveries.
+func circuitText(c client.Circuit) string {
+	if c.Enabled != nil && !*c.Enabled {
+		return "off"
+	}
+	text := c.State
+	if c.ChangedAt != nil {
+		text += " since " + at(*c.ChangedAt)
+	}
+	switch {
+	case c.State == client.CircuitStateOpen && c.RetryAt != nil && time.Until(*c.RetryAt) > 0:
+		text += "; nothing is sent, the first probe may start " + ago(*c.RetryAt)
+	case c.State == client.CircuitStateOpen:
+		text += "; the next delivery that is due goes as a probe"
+	case c.State == client.CircuitStateHalfOpen:
+		text += "; a few deliveries at a time go as probes"
+	}
+	return text
+}
+
+// circuitRule says when the circuit opens and closes; "" when it never opens.
+func circuitRule(c client.Circuit) string {
+	if c.Enabled == nil || !*c.Enabled || c.Failures == nil || c.Ratio == nil {
+		return ""
+	}
+	return fmt.Sprintf("at %d failures in a row without a success in the last minute, at %d in any case, or when at least %s of the last %s exchanges and %.4g%% of those within a minute failed; first probe after %s, closes at %s successes",
+		*c.Failures, 2**c.Failures, or(c.Minimum), or(c.Window), *c.Ratio*100, or(c.OpenFor), or(c.Successes))
+}
+
 // endpointFlags are the settings of an endpoint that have a flag; File has all.
 type endpointFlags struct {
-	Description     *string        `help:"For people."`
-	Provider        *string        `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile      string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Verification    pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
-	VerifyTokenFile string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
-	Timeout         *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
-	Concurrency     *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
-	RateLimit       *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
-	RateBurst       *int64         `placeholder:"N" help:"Start N exchanges at once."`
-	RetryStrategy   *string        `complete:"exponential,linear,fixed,schedule" placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
-	RetryBase       *time.Duration `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
-	RetryMax        *time.Duration `placeholder:"DURATION" help:"The longest delay, up to 24h."`
-	MaxAttempts     *int64         `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
-	RetryOn         []int64        `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
-	File            string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
+	Description      *string        `help:"For people."`
+	Provider         *string        `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
+	SecretFile       string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
+	Verification     pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
+	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
+	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
+	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
+	RateBurst        *int64         `placeholder:"N" help:"Start N exchanges at once."`
+	RetryStrategy    *string        `complete:"exponential,linear,fixed,schedule" placeholder:"NAME" help:"exponential, linear, fixed or schedule."`
+	RetryBase        *time.Duration `placeholder:"DURATION" help:"The first delay, 100ms to 1h."`
+	RetryMax         *time.Duration `placeholder:"DURATION" help:"The longest delay, up to 24h."`
+	MaxAttempts      *int64         `placeholder:"N" help:"How often a delivery is tried, 1 to 100."`
+	RetryOn          []int64        `placeholder:"STATUS" help:"Statuses that are retried beside 408, 425, 429 and 5xx."`
+	Circuit          *string        `complete:"on,off" placeholder:"on|off" help:"Whether deliveries stop for a while when the destination fails (on)."`
+	CircuitFailures  *int64         `placeholder:"N" help:"Failures in a row that open the circuit while nothing succeeds; twice as many do in any case (5)."`
+	CircuitRatio     *float64       `placeholder:"RATIO" help:"The ratio of failures that opens it, above 0 to 1 (0.8)."`
+	CircuitWindow    *int64         `placeholder:"N" help:"Exchanges looked back at for the ratio, of the last minute (20)."`
+	CircuitMinimum   *int64         `placeholder:"N" help:"Failures among them before the ratio counts (10)."`
+	CircuitOpenFor   *time.Duration `placeholder:"DURATION" help:"How long it stays open before a probe, 1s to 1h (30s)."`
+	CircuitSuccesses *int64         `placeholder:"N" help:"Probes that must succeed before it closes (3)."`
+	File             string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
 // settings is the JSON of a request about an endpoint, and which flag each field came from. It is
@@ -214,7 +248,9 @@ var endpointFlagOf = map[string]string{
 	"name": "--name", "url": "--url", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
 	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "verification.provider": "--provider", "verification.secrets": "--secret-file",
-	"verification.verify_token": "--verify-token-file",
+	"verification.verify_token": "--verify-token-file", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
+	"circuit.ratio": "--circuit-ratio", "circuit.window": "--circuit-window", "circuit.minimum": "--circuit-minimum",
+	"circuit.open_for": "--circuit-open-for", "circuit.successes": "--circuit-successes",
 }
 
 // settings are what the file and the flags ask for.
@@ -292,6 +328,18 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	if f.RetryOn != nil {
 		set(s, "--retry-on", "retry_on", &f.RetryOn)
 	}
+	if f.Circuit != nil {
+		if *f.Circuit != "on" && *f.Circuit != "off" {
+			return s, settingError("--circuit: %q is neither on nor off", *f.Circuit)
+		}
+		set(s, "--circuit", "circuit.enabled", new(*f.Circuit == "on"))
+	}
+	set(s, "--circuit-failures", "circuit.failures", f.CircuitFailures)
+	set(s, "--circuit-ratio", "circuit.ratio", f.CircuitRatio)
+	set(s, "--circuit-window", "circuit.window", f.CircuitWindow)
+	set(s, "--circuit-minimum", "circuit.minimum", f.CircuitMinimum)
+	set(s, "--circuit-open-for", "circuit.open_for", text(f.CircuitOpenFor))
+	set(s, "--circuit-successes", "circuit.successes", f.CircuitSuccesses)
 	return s, nil
 }
 
