@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,19 +17,43 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// countersOf keeps what is written, and fails while failing is set.
+// countersOf keeps what is written, and fails while it is told to.
 type countersOf struct {
 	store.Counters
+	mu      sync.Mutex // guards what follows
 	written []map[store.StatsKey]int64
 	failing bool
 }
 
 func (c *countersOf) CountRefused(_ context.Context, refused map[store.StatsKey]int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.failing {
 		return kapsel.Errorf(kapsel.DatabaseUnavailable, "down")
 	}
 	c.written = append(c.written, refused)
 	return nil
+}
+
+// fail makes further calls fail, or not.
+func (c *countersOf) fail(failing bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failing = failing
+}
+
+// writes returns how often something was written so far, and the sum of it for an endpoint.
+func (c *countersOf) writes(id kapsel.EndpointID) (writes int, sum int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, counts := range c.written {
+		for key, n := range counts {
+			if key.Endpoint == id {
+				sum += n
+			}
+		}
+	}
+	return len(c.written), sum
 }
 
 var forged = kapsel.Errorf(kapsel.InvalidSignature, "no signature of the request was made with a secret of this endpoint")
@@ -121,44 +146,30 @@ func TestRefusalsAreCounted(t *testing.T) {
 		done := make(chan struct{})
 		go func() { h.CountRefusals(ctx); close(done) }()
 		id := kapsel.NewEndpointID(time.Now())
-		total := func() (n int64) {
-			for _, counts := range db.written {
-				for key, c := range counts {
-					if key.Endpoint != id {
-						t.Errorf("counted for %v", key.Endpoint)
-					}
-					n += c
-				}
-			}
-			return n
-		}
 		for range 1000 { // 9.99 s
 			h.refusals.note(id, forged, time.Now())
 			time.Sleep(9990 * time.Microsecond)
 		}
-		if len(db.written) != 0 {
-			t.Errorf("%d writes in the first 10 s", len(db.written))
+		wrote := func(when string, want int, total int64) {
+			synctest.Wait()
+			if writes, sum := db.writes(id); writes != want || sum != total {
+				t.Errorf("%s: %d writes of %d, want %d of %d", when, writes, sum, want, total)
+			}
 		}
+		wrote("in the first 10 s", 0, 0)
 		time.Sleep(time.Second)
-		synctest.Wait()
-		if len(db.written) != 1 || total() != 1000 {
-			t.Errorf("%d writes of %d", len(db.written), total())
-		}
-		db.failing = true
+		wrote("after 10 s", 1, 1000)
+		db.fail(true)
 		h.refusals.note(id, forged, time.Now())
 		time.Sleep(15 * time.Second)
 		h.refusals.note(id, forged, time.Now())
-		db.failing = false
+		db.fail(false)
 		time.Sleep(time.Minute)
-		if len(db.written) != 2 || total() != 1002 {
-			t.Errorf("%d writes of %d after trouble", len(db.written), total())
-		}
+		wrote("after trouble", 2, 1002)
 		time.Sleep(59 * time.Minute)
 		h.refusals.note(id, forged, time.Now())
 		stop()
 		<-done
-		if len(db.written) != 3 || total() != 1003 {
-			t.Errorf("%d writes of %d at the end", len(db.written), total())
-		}
+		wrote("at the end", 3, 1003)
 	})
 }
