@@ -313,6 +313,9 @@ func (n *names) answer(query []byte) []byte {
 		owner, label = cname, target
 	}
 	addrs := n.records[label]
+	if label == "drops" && q.Type == dnsmessage.TypeAAAA {
+		return nil
+	}
 	if strings.HasPrefix(label, "flip") { // one of the addresses at each question, in turn
 		addrs = addrs[n.flips[label]%len(addrs):][:1]
 		n.flips[label]++
@@ -348,6 +351,7 @@ func everythingIsBlocked(t *testing.T) {
 		"once":  {public4, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")},
 		"race":  {netip.MustParseAddr("::1"), public4}, // A is public and AAAA is not …
 		"race6": {public6, netip.MustParseAddr("127.0.0.1")},
+		"drops": {public4, public6},
 		"flip6": {netip.MustParseAddr("::1"), public6, netip.MustParseAddr("::ffff:10.0.0.1"), public4},
 	}
 	for i, text := range forbidden {
@@ -396,9 +400,23 @@ func everythingIsBlocked(t *testing.T) {
 		n.blocked(fmt.Sprintf("https://n%d.trap.example:8080/", i))
 	}
 	c.judge(t, "B-80")
-	n.deliver("B-86", "http://mixed.trap.example/", count(10, 100), "delivered", "failed")
+	n.deliver("B-86", "http://mixed.trap.example/", count(10, 100), "delivered")
 	n.blocked("http://alias.trap.example/")
 	c.judge(t, "B-86, mixed answers and aliases")
+
+	// A mixed name is judged by the addresses that may be tried: where nothing listens there, the
+	// attempt counts, and more would follow.
+	for _, name := range []string{"mixed", "race", "race6"} {
+		for _, d := range n.deliver("nothing listens", "http://"+name+".trap.example:9999/", 1, "dead_letter") {
+			if d.Code != "E2001" {
+				t.Errorf("%s: nothing listens, and a delivery ended with %s", name, d.Code)
+			}
+		}
+	}
+
+	// A name server that drops questions for AAAA takes no time from the rest.
+	n.deliver("AAAA is dropped", "http://drops.trap.example/", count(3, 30), "delivered")
+	c.judge(t, "AAAA is dropped")
 
 	// B-87: names that change between the check and the dial, and between two dials; all have
 	// a TTL of 0, and the canaries close connections, so that each delivery looks up anew. Only

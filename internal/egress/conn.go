@@ -133,6 +133,13 @@ func (c *conn) ready(now time.Time) bool {
 	return c.refused == nil && w.records.whole() && now.Sub(c.born) < maxAge
 }
 
+// isRefused reports whether no other request may begin.
+func (c *conn) isRefused() bool {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	return c.refused != nil
+}
+
 // untouched reports whether no byte of the request has left.
 func (c *conn) untouched() bool {
 	c.wire.mu.Lock()

@@ -436,6 +436,10 @@ func TestShortageOfOneDestination(t *testing.T) {
 		if !until(starvedAfter) {
 			t.Error("does not count after ten minutes")
 		}
+		time.Sleep(4 * time.Hour) // as retries can be apart
+		if dial("other.example"); !dial("lacking.example") {
+			t.Error("does not count at the next retry")
+		}
 		others = false
 		time.Sleep(othersWithin)
 		if dial("lacking.example") {
@@ -461,6 +465,54 @@ func TestShortageOfOneDestination(t *testing.T) {
 			t.Errorf("%d spells are kept", n)
 		}
 	})
+}
+
+// TestNoIPv6: an IPv6 address that this machine has no address to reach from is out of reach, not
+// a shortage.
+func TestNoIPv6(t *testing.T) {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := slices.ContainsFunc(own, func(a net.Addr) bool {
+		ip := a.(*net.IPNet).IP
+		return ip.To4() == nil && ip.IsGlobalUnicast()
+	})
+	for text, short := range map[string]bool{"[2606:4700::1111]:443": has, "1.1.1.1:443": true, "[::ffff:1.1.1.1]:443": true} {
+		addr := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(text))
+		err := &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
+		if got := shortageOf(err) != nil; got != short {
+			t.Errorf("%s: a shortage is %v, want %v", text, got, short)
+		}
+	}
+}
+
+// TestClosedIsNoIdle: connections that the other side closed are not given up for others: that
+// would free nothing.
+func TestClosedIsNoIdle(t *testing.T) {
+	kept := make(chan struct{})
+	s := serve(t, "http", func(_ int, conn net.Conn, r *bufio.Reader) {
+		if readID(r) != "" {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			<-kept
+		}
+	})
+	tr := s.client(t).(*transport)
+	if r := exchange(t.Context(), tr, s.URL, http.Header{"X-Id": {"1"}}, nil); r.status != 200 {
+		t.Fatal(r)
+	}
+	tr.mu.Lock()
+	c := tr.idle[destination{"http", s.Host}][0]
+	tr.mu.Unlock()
+	close(kept)
+	c.wire.mu.Lock()
+	for c.refused == nil {
+		c.wire.settled.Wait()
+	}
+	c.wire.mu.Unlock()
+	if tr.evict() || tr.waiting != 0 {
+		t.Errorf("it was given up, %d wait", tr.waiting)
+	}
 }
 
 // TestIdleGoesFirst: where files or memory are short, connections that wait are given up for one

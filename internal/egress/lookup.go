@@ -73,8 +73,8 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error
 		for i := range addrs {
 			addrs[i] = addrs[i].Unmap()
 		}
-		if short := l.shortage(); err != nil && short != nil {
-			return nil, short
+		if short := l.shortage(); err != nil && short != nil && !(short.Ports && isNotFound(err)) {
+			return nil, short // no other name server said that there is no such name
 		}
 		return addrs, err
 	})
@@ -88,6 +88,11 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error
 		addrs, _ := f.Val.([]netip.Addr)
 		return addrs, f.Err
 	}
+}
+
+func isNotFound(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
 }
 
 // lookupKey is the key of a context's lookup.

@@ -3,7 +3,10 @@ package egress
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,9 +47,30 @@ func shortageOf(err error) *Shortage {
 	case syscall.ENOBUFS, syscall.ENOMEM:
 		return &Shortage{Limit: "memory for connections (the machine's, the container's, or net.ipv4.tcp_mem)", Err: err}
 	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN: // connect(2) knows all three
+		if isOffFamily(err) {
+			return nil
+		}
 		return &Shortage{Limit: "local addresses or ports (net.ipv4.ip_local_port_range" + portRange() + ")", Err: err, Ports: true}
 	}
 	return nil
+}
+
+// isOffFamily reports whether an error of dialling an IPv6 address is due to this machine having
+// no IPv6 address to dial from, which no waiting mends.
+func isOffFamily(err error) bool {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Addr == nil {
+		return false
+	}
+	to, err := netip.ParseAddrPort(op.Addr.String())
+	if err != nil || to.Addr().Unmap().Is4() {
+		return false
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && !slices.ContainsFunc(own, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.To4() == nil && (n.IP.IsGlobalUnicast() || to.Addr().IsLoopback())
+	})
 }
 
 // portRange is the range of local ports that the system gives out, as " is 32768-60999", or ""
@@ -67,10 +91,12 @@ func isFreed(err error) bool {
 }
 
 // A destination whose dials end in shortages for starvedAfter, while dials to others succeed, is
-// out of reach by itself: then they count. A spell ends when it is not tried for spellGap.
+// out of reach by itself: then they count. The spell ends when a dial ends otherwise, or when the
+// destination is not tried for spellGap; once dials count, for as long as retries can be apart.
 const (
 	starvedAfter = 10 * time.Minute
 	spellGap     = 2 * time.Minute
+	starvedGap   = 25 * time.Hour
 	othersWithin = time.Minute
 )
 
@@ -84,6 +110,15 @@ type scarcity struct {
 
 // spell is a time in which each dial to a destination ended in a shortage.
 type spell struct{ first, last time.Time }
+
+// over reports whether the destination has not been tried for so long that it begins anew.
+func (s *spell) over(now time.Time) bool {
+	gap := spellGap
+	if s.last.Sub(s.first) >= starvedAfter {
+		gap = starvedGap
+	}
+	return now.Sub(s.last) >= gap
+}
 
 // judge takes note of how a dial ended, and returns its error: a Shortage as long as it is
 // nobody's failure.
@@ -101,13 +136,13 @@ func (s *scarcity) judge(to destination, err error, now time.Time) error {
 	if now.Sub(s.pruned) >= spellGap {
 		s.pruned = now
 		for other, sp := range s.spells {
-			if now.Sub(sp.last) >= spellGap {
+			if sp.over(now) {
 				delete(s.spells, other)
 			}
 		}
 	}
 	sp := s.spells[to]
-	if sp == nil || now.Sub(sp.last) >= spellGap {
+	if sp == nil || sp.over(now) {
 		sp = &spell{first: now}
 		if s.spells == nil {
 			s.spells = map[destination]*spell{}

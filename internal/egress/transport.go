@@ -178,6 +178,7 @@ func (t *transport) put(to destination, c *conn) {
 
 // evict closes the connection that has waited longest, and reports whether there was one.
 func (t *transport) evict() bool {
+	t.drop((*conn).isRefused) // those closed already would give up nothing
 	t.mu.Lock()
 	var (
 		oldest *conn
@@ -200,10 +201,13 @@ func (t *transport) evict() bool {
 	return true
 }
 
-// sweep closes what has waited too long or is too old, again and again until none waits.
+// sweep closes what has waited too long, is too old or was closed by the other side, again and
+// again until none waits.
 func (t *transport) sweep() {
 	now := time.Now()
-	t.drop(func(c *conn) bool { return now.Sub(c.since) >= idleTimeout || now.Sub(c.born) >= maxAge })
+	t.drop(func(c *conn) bool {
+		return now.Sub(c.since) >= idleTimeout || now.Sub(c.born) >= maxAge || c.isRefused()
+	})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sweeping = t.waiting > 0; t.sweeping {
