@@ -408,6 +408,13 @@ func TestAge(t *testing.T) {
 	})
 }
 
+// waits is how many connections wait for another request.
+func (t *transport) waits() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting
+}
+
 // TestIdle: connections that wait are closed after a time, and when there are too many.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -427,26 +434,28 @@ func TestIdle(t *testing.T) {
 			sending.Wait()
 		}
 		burst(300, 1)
-		if tr.waiting != maxIdlePerHost {
-			t.Errorf("%d connections to one host wait", tr.waiting)
+		if n := tr.waits(); n != maxIdlePerHost {
+			t.Errorf("%d connections to one host wait", n)
 		}
 		burst(1100, 1100)
-		if tr.waiting != maxIdle {
-			t.Errorf("%d connections wait", tr.waiting)
+		if n := tr.waits(); n != maxIdle {
+			t.Errorf("%d connections wait", n)
 		}
 		time.Sleep(idleTimeout + sweepEvery)
 		synctest.Wait()
+		tr.mu.Lock()
 		if tr.waiting != 0 || len(tr.idle) != 0 || tr.sweeping {
 			t.Errorf("%d connections to %d hosts wait after %v", tr.waiting, len(tr.idle), idleTimeout)
 		}
+		tr.mu.Unlock()
 		before := dials.Load()
 		burst(1, 1)
 		if dials.Load() != before+1 {
 			t.Error("a closed connection was used")
 		}
 		tr.CloseIdleConnections()
-		if tr.waiting != 0 {
-			t.Errorf("%d connections wait after CloseIdleConnections", tr.waiting)
+		if n := tr.waits(); n != 0 {
+			t.Errorf("%d connections wait after CloseIdleConnections", n)
 		}
 	})
 }

@@ -510,8 +510,8 @@ func TestClosedIsNoIdle(t *testing.T) {
 		c.wire.settled.Wait()
 	}
 	c.wire.mu.Unlock()
-	if tr.evict() || tr.waiting != 0 {
-		t.Errorf("it was given up, %d wait", tr.waiting)
+	if tr.evict() || tr.waits() != 0 {
+		t.Errorf("it was given up, %d wait", tr.waits())
 	}
 }
 
