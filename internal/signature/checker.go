@@ -29,13 +29,14 @@ type keyer func(secret []byte) (checker, error)
 type encoding struct {
 	length func(decoded int) int
 	decode func(dst, src []byte) (int, error)
+	encode func(src []byte) string
 }
 
 var (
-	inHex    = encoding{hex.EncodedLen, hex.Decode}
-	inBase64 = encoding{base64.StdEncoding.EncodedLen, base64.StdEncoding.Strict().Decode}
+	inHex    = encoding{hex.EncodedLen, hex.Decode, hex.EncodeToString}
+	inBase64 = encoding{base64.StdEncoding.EncodedLen, base64.StdEncoding.Strict().Decode, base64.StdEncoding.EncodeToString}
 	// inBase64URL is that of URLs, without padding.
-	inBase64URL = encoding{base64.RawURLEncoding.EncodedLen, base64.RawURLEncoding.Strict().Decode}
+	inBase64URL = encoding{base64.RawURLEncoding.EncodedLen, base64.RawURLEncoding.Strict().Decode, base64.RawURLEncoding.EncodeToString}
 )
 
 // hmacKey checks HMACs. Keyed hashes are kept for the next message: to make one costs more

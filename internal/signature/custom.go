@@ -198,7 +198,9 @@ func tokenPreset(v kapsel.Verification) *preset {
 
 // readToken reads a secret that is sent as it is, in a header. In Authorization the scheme
 // Bearer (RFC 6750) may stand before it.
-func readToken(p *preset, r Request, m *message) error {
+var readToken = reader{fromToken, toToken}
+
+func fromToken(p *preset, r Request, m *message) error {
 	name := p.headers[0].signature
 	value, err := header(r, name)
 	if err != nil {
@@ -212,7 +214,9 @@ func readToken(p *preset, r Request, m *message) error {
 }
 
 // readBasic reads the credentials of Basic authentication: user, colon, password.
-func readBasic(_ *preset, r Request, m *message) error {
+var readBasic = reader{fromBasic, toBasic}
+
+func fromBasic(_ *preset, r Request, m *message) error {
 	value, err := header(r, "Authorization")
 	if err != nil {
 		return err
@@ -228,7 +232,9 @@ func readBasic(_ *preset, r Request, m *message) error {
 
 // readQuery reads a secret in the query. Given twice it must be the same: readers disagree on
 // which of two counts.
-func readQuery(p *preset, r Request, m *message) error {
+var readQuery = reader{fromQuery, toQuery}
+
+func fromQuery(p *preset, r Request, m *message) error {
 	_, query, _ := strings.Cut(r.URL, "?")
 	n := 0
 	for name, value := range parameters(query) {

@@ -12,12 +12,18 @@ import (
 	"strings"
 )
 
-// A reader finds in a request what its preset says: the signatures, the id, the time.
-type reader func(p *preset, r Request, m *message) error
+// A reader finds in a request what its preset says: the signatures, the id, the time. write
+// does the reverse for samples; nil: a sample cannot be made.
+type reader struct {
+	read  func(p *preset, r Request, m *message) error
+	write func(s *Sampler, r *Request, m *message) error
+}
 
 // readHeaders reads the signature from the first of the preset's headers that the request
 // has, or from each, and the id and the time from the headers that go with the first.
-func readHeaders(p *preset, r Request, m *message) error {
+var readHeaders = reader{fromHeaders, toHeaders}
+
+func fromHeaders(p *preset, r Request, m *message) error {
 	first := -1
 	for i := range p.headers {
 		if _, ok := r.Header[p.headers[i].signature]; !ok {
@@ -28,7 +34,7 @@ func readHeaders(p *preset, r Request, m *message) error {
 		} else if p.several {
 			value, err := header(r, p.headers[i].signature)
 			if err == nil {
-				err = p.format(p, p.headers[i].signature, value, m)
+				err = p.format.read(p, p.headers[i].signature, value, m)
 			}
 			if err != nil {
 				return err
@@ -59,14 +65,22 @@ func readHeaders(p *preset, r Request, m *message) error {
 			return err
 		}
 	}
-	return p.format(p, h.signature, value, m)
+	return p.format.read(p, h.signature, value, m)
 }
 
-// A format reads the value of a signature header.
-type format func(p *preset, name, value string, m *message) error
+// A format reads the value of a signature header, and writes that of a sample.
+type format struct {
+	read  func(p *preset, name, value string, m *message) error
+	write func(p *preset, stamp string, c candidate) string
+}
+
+// prefixed writes one signature after the preset's prefix.
+func prefixed(p *preset, _ string, c candidate) string { return p.prefix + c.text }
 
 // plain is one signature after the preset's prefix.
-func plain(p *preset, name, value string, m *message) error {
+var plain = format{readPlain, prefixed}
+
+func readPlain(p *preset, name, value string, m *message) error {
 	text, ok := strings.CutPrefix(value, p.prefix)
 	if !ok {
 		return refuse("the %s header does not begin with %s", name, p.prefix)
@@ -77,7 +91,9 @@ func plain(p *preset, name, value string, m *message) error {
 
 // tokens is a list of "version,signature", separated by spaces (Standard Webhooks). Versions
 // that no key is for do not count.
-func tokens(_ *preset, name, value string, m *message) error {
+var tokens = format{readTokens, func(_ *preset, _ string, c candidate) string { return c.version + "," + c.text }}
+
+func readTokens(_ *preset, name, value string, m *message) error {
 	for token := range strings.SplitSeq(value, " ") {
 		version, text, _ := strings.Cut(token, ",")
 		if version == versionHMAC || version == versionEd25519 {
@@ -92,7 +108,9 @@ func tokens(_ *preset, name, value string, m *message) error {
 
 // list is one or more signatures, separated by commas or spaces, each after the preset's
 // prefix. What does not begin with the prefix does not count.
-func list(p *preset, name, value string, m *message) error {
+var list = format{readList, prefixed}
+
+func readList(p *preset, name, value string, m *message) error {
 	for one := range splitAny(value, ", ") {
 		if text, ok := strings.CutPrefix(one, p.prefix); ok {
 			m.add("", text)
@@ -112,7 +130,7 @@ func pairs(separators, timeKeys, signatureKey string) format {
 	for _, key := range strings.Fields(timeKeys) {
 		isTime[key] = true
 	}
-	return func(p *preset, name, value string, m *message) (err error) {
+	read := func(p *preset, name, value string, m *message) (err error) {
 		stamp := ""
 		for pair := range splitAny(value, separators) {
 			switch k, v, _ := strings.Cut(strings.Trim(pair, " "), "="); {
@@ -134,10 +152,20 @@ func pairs(separators, timeKeys, signatureKey string) format {
 		m.at, err = p.unit.parse(m.stamp)
 		return err
 	}
+	write := func(_ *preset, stamp string, c candidate) string {
+		text := signatureKey + "=" + c.text
+		if timeKey, _, _ := strings.Cut(timeKeys, " "); timeKey != "" {
+			text = timeKey + "=" + stamp + separators[:1] + text
+		}
+		return text
+	}
+	return format{read, write}
 }
 
 // method is one signature after the name of its hash: sha256=ab (WebSub).
-func method(_ *preset, name, value string, m *message) error {
+var method = format{readMethod, func(_ *preset, _ string, c candidate) string { return c.version + "=" + c.text }}
+
+func readMethod(_ *preset, name, value string, m *message) error {
 	algorithm, text, ok := strings.Cut(value, "=")
 	if !ok {
 		return refuse("the %s header is not of the form sha256=…", name)

@@ -13,10 +13,10 @@ import (
 type preset struct {
 	secret     string                                            // what its secret is called, for people
 	verify     func(v *Verifier, r Request, now time.Time) error // instead of all that follows, where no secret is shared; nil: none
-	read       reader                                            // nil: readHeaders
+	read       reader                                            // zero: readHeaders
 	headers    []headers                                         // the first whose signature the request has counts …
 	several    bool                                              // … or each of them, with the time and the id of the first
-	format     format                                            // of the signature header; nil: plain
+	format     format                                            // of the signature header; zero: plain
 	prefix     string                                            // of a plain signature
 	unit       unit                                              // of the signed time
 	tolerance  time.Duration                                     // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
@@ -24,7 +24,8 @@ type preset struct {
 	content    content                                           // nil: bodyAlone
 	decompress bool                                              // a compressed body is signed as it is when decoded
 	key        keyer
-	signedTime func(Request) (time.Time, error) // a time in the signed body, read after the check
+	pair       func() (secret []byte, s signer, err error) // a key pair for samples, where the secret is a public key
+	signedTime func(Request) (time.Time, error)            // a time in the signed body, read after the check
 
 	anySpace    bool                                          // white space may stand around the secret: people choose it, or it does no harm
 	shared      []string                                      // headers that may carry the secret itself
@@ -122,6 +123,7 @@ var presets = map[string]*preset{
 		tolerance: fiveMinutes,
 		content:   template("{time}{body}"),
 		key:       p256Key,
+		pair:      p256Pair,
 	},
 	// developer.squareup.com/docs/webhooks/step3validate
 	"square": {
@@ -145,6 +147,7 @@ var presets = map[string]*preset{
 		tolerance: 96 * time.Hour, // up to 25 retries in 3 days
 		unique:    true,
 		key:       paypalSecret,
+		pair:      paypalPair,
 		delivery:  []string{"Paypal-Transmission-Id"},
 	},
 	// developer.paddle.com/webhooks/signature-verification
@@ -183,6 +186,7 @@ var presets = map[string]*preset{
 		tolerance: fiveMinutes,
 		content:   template("{time}{body}"),
 		key:       hexEd25519Key,
+		pair:      hexEd25519Pair,
 		handshake: discordHandshake,
 		accepted:  &Answer{Status: 204},
 	},
@@ -704,10 +708,10 @@ func init() {
 }
 
 func (p *preset) complete() *preset {
-	if p.read == nil {
+	if p.read.read == nil {
 		p.read = readHeaders
 	}
-	if p.format == nil {
+	if p.format.read == nil {
 		p.format = plain
 	}
 	if p.content == nil {

@@ -30,7 +30,9 @@ import (
 const gitlabToken = "X-Gitlab-Token"
 
 // readGitLab reads the secret token, the signature of the newer signing token, or both.
-func readGitLab(p *preset, r Request, m *message) error {
+var readGitLab = reader{fromGitLab, toGitLab}
+
+func fromGitLab(p *preset, r Request, m *message) error {
 	_, signed := r.Header[p.headers[0].signature]
 	if _, ok := r.Header[gitlabToken]; ok || !signed {
 		value, err := header(r, gitlabToken)
@@ -40,7 +42,7 @@ func readGitLab(p *preset, r Request, m *message) error {
 		m.add(versionToken, value)
 	}
 	if signed {
-		return readHeaders(p, r, m)
+		return fromHeaders(p, r, m)
 	}
 	return nil
 }
@@ -143,7 +145,9 @@ const (
 
 // readGraph reads the clientState of each notification: all must be the secret. They are in
 // the body, which is stored and sent along as it came.
-func readGraph(_ *preset, r Request, m *message) error {
+var readGraph = reader{fromGraph, toBody}
+
+func fromGraph(_ *preset, r Request, m *message) error {
 	fields, err := kapsel.Members(r.Body, "value")
 	if err != nil {
 		return refuse("the body cannot be read: %v", err)
@@ -175,11 +179,13 @@ func readGraph(_ *preset, r Request, m *message) error {
 
 // readAccessToken reads the access token of a CloudEvents webhook: in Authorization, or else
 // in the query.
-func readAccessToken(p *preset, r Request, m *message) error {
+var readAccessToken = reader{fromAccessToken, toBearer}
+
+func fromAccessToken(p *preset, r Request, m *message) error {
 	if _, ok := r.Header["Authorization"]; ok {
-		return readToken(p, r, m)
+		return fromToken(p, r, m)
 	}
-	return readQuery(p, r, m)
+	return fromQuery(p, r, m)
 }
 
 // byName orders the fields of a form by name, and those of one name by value.
@@ -231,7 +237,9 @@ func (k twilioChecker) check(m *message) bool {
 
 // readPayPal reads a transmission. Its certificate's URL is not followed: the certificate is
 // part of the secret.
-func readPayPal(p *preset, r Request, m *message) error {
+var readPayPal = reader{fromPayPal, toPayPal}
+
+func fromPayPal(p *preset, r Request, m *message) error {
 	algorithm, err := header(r, "Paypal-Auth-Algo")
 	if err != nil {
 		return err
@@ -239,7 +247,7 @@ func readPayPal(p *preset, r Request, m *message) error {
 	if algorithm != "SHA256withRSA" {
 		return refuse("the Paypal-Auth-Algo header is not SHA256withRSA")
 	}
-	return readHeaders(p, r, m)
+	return fromHeaders(p, r, m)
 }
 
 // paypalKey checks PayPal's signature of "id|time|webhook id|CRC-32 of the body". The CRC
@@ -284,7 +292,9 @@ func (k *paypalKey) check(m *message) bool {
 var mailgunFields = []string{"timestamp", "token", "signature"}
 
 // readMailgun reads the three fields of Mailgun's signature, from JSON or a form.
-func readMailgun(p *preset, r Request, m *message) (err error) {
+var readMailgun = reader{fromMailgun, toMailgun}
+
+func fromMailgun(p *preset, r Request, m *message) (err error) {
 	var fields []string
 	switch kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "application/x-www-form-urlencoded":
@@ -492,9 +502,11 @@ const (
 // readAdyen reads the header that signs the whole body, or else finds the items of a standard
 // webhook, each of which signs eight of its fields. adyenKey reads them one by one, and stops
 // at the first that is not signed.
-func readAdyen(p *preset, r Request, m *message) error {
+var readAdyen = reader{fromAdyen, toHeaders}
+
+func fromAdyen(p *preset, r Request, m *message) error {
 	if _, ok := r.Header[p.headers[0].signature]; ok {
-		return readHeaders(p, r, m)
+		return fromHeaders(p, r, m)
 	}
 	fields, err := kapsel.Members(r.Body, "notificationItems")
 	if err != nil {

@@ -114,7 +114,7 @@ func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, er
 	}
 	m := messages.Get().(*message)
 	defer m.release()
-	if err := p.read(p, r, m); err != nil {
+	if err := p.read.read(p, r, m); err != nil {
 		return verdict, err
 	}
 	if !m.at.IsZero() {
@@ -182,7 +182,7 @@ func (v *Verifier) Guard(r Request) []byte {
 	}
 	m := messages.Get().(*message)
 	defer m.release()
-	if p.read(p, r, m) != nil || p.content(r, m) != nil || m.at.IsZero() && p.signedTime == nil {
+	if p.read.read(p, r, m) != nil || p.content(r, m) != nil || m.at.IsZero() && p.signedTime == nil {
 		return nil
 	}
 	h := sha256.New()
