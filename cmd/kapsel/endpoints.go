@@ -414,6 +414,20 @@ func readObject(name string) (map[string]any, error) {
 	return body, nil
 }
 
+// readAll reads a file that a flag names.
+func readAll(flag, name string) ([]byte, error) {
+	f, err := open(flag, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return text, nil
+}
+
 // readLines reads the lines of a file that are not empty.
 func readLines(flag, name string) ([]string, error) {
 	f, err := open(flag, name)

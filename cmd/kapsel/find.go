@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/kapsel-hq/kapsel"
@@ -136,4 +139,61 @@ func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id
 		return ids[0], nil
 	}
 	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, strings.Join(ids, ", "))
+}
+
+// devEndpoint is the endpoint with a name on a development server, made or changed to have some
+// settings; what is delivered to it goes to the inbox.
+func (s *session) devEndpoint(ctx context.Context, tenant, name string, settings map[string]any) (client.Endpoint, error) {
+	var none client.Endpoint
+	var page []byte
+	if err := s.Do(ctx, http.MethodGet, inboxPath, nil, &page); err != nil {
+		if kapselCode(err) == string(kapsel.NotFound) {
+			return none, settingError("--endpoint: is needed; only a server that runs with --dev has one made")
+		}
+		return none, err
+	}
+	owner, err := s.devTenant(ctx, tenant)
+	if err != nil {
+		return none, err
+	}
+	id := ""
+	for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: owner}) {
+		if err != nil {
+			return none, err
+		}
+		if e.Name == name {
+			id = e.ID
+		}
+	}
+	if id != "" && settings == nil {
+		return s.GetEndpoint(ctx, id)
+	}
+	if id != "" {
+		err = s.Do(ctx, http.MethodPatch, "/v1/endpoints/"+id, settings, &none)
+		return none, err
+	}
+	settings = maps.Clone(settings)
+	if settings == nil {
+		settings = map[string]any{}
+	}
+	settings["name"], settings["url"] = name, strings.TrimRight(s.Server, "/")+inboxPath
+	path := "/v1/endpoints"
+	if owner != "" {
+		path += "?tenant_id=" + url.QueryEscape(owner)
+	}
+	err = s.Do(ctx, http.MethodPost, path, settings, &none)
+	return none, err
+}
+
+// devTenant is the tenant of a development server in which something is made: the one that is
+// named, or with the admin key dev.
+func (s *session) devTenant(ctx context.Context, ref string) (string, error) {
+	if ref != "" || !s.isAdmin() {
+		return s.newOwner(ctx, ref)
+	}
+	id, err := s.tenantNamed(ctx, "dev")
+	if err != nil {
+		return s.theTenant(ctx, "")
+	}
+	return id, nil
 }

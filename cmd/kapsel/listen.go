@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -22,14 +23,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 // listenCmd brings events to a program on the developer's machine. It only looks: deliveries
 // are made as ever, and know nothing of it.
 type listenCmd struct {
-	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
-	Endpoint string        `required:"" complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint whose events to post; its id or name."`
-	To       string        `required:"" placeholder:"URL" help:"Where to post them: localhost:3000, or a URL with a path."`
+	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint it is."`
+	Endpoint string        `complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint whose events to post; its id or name. Without it one is made, on a server that runs with --dev."`
+	To       string        `required:"" placeholder:"PORT|URL" help:"Where to post them: 3000, localhost:3000, or a URL with a path."`
 	After    string        `xor:"from" placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one."`
 	Now      bool          `xor:"from" help:"Begin with the next event, wherever it left off before."`
 	Timeout  time.Duration `default:"30s" placeholder:"DURATION" help:"How long to wait for an answer (default ${default})."`
@@ -41,16 +43,21 @@ func (listenCmd) Help() string {
 what the program answered. It is a view: deliveries go to the endpoint's URL as ever.
 
 It posts what a delivery would: the same bytes, and the headers that are sent along, without those
-that the endpoint adds, values that open something, and Kapsel's signature. One event follows the
-other. When nothing accepts connections, as while the program is built anew, it tries 5 times in 8
-seconds, says so and goes on with the next event; whatever is answered is final.
+that the endpoint adds and values that open something. It signs as a delivery does (Standard
+Webhooks), with a secret of its own, which is printed at the start and kept for the endpoint. One
+event follows the other. When nothing accepts connections, as while the program is built anew, it
+tries 5 times in 8 seconds, says so and goes on with the next event; whatever is answered is final.
 
 It keeps how far it came, for each endpoint and server, in the user's cache folder, and goes on
 from there when it is started again, or after Kapsel was away. At first it begins with the next
 event.
 
+On a server that runs with --dev no endpoint is needed: one with the name listen is made, whose
+deliveries go to the inbox.
+
 Examples:
-  kapsel listen --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --to localhost:3000
+  kapsel listen --to 3000
+  kapsel listen --endpoint orders --to localhost:3000
   kapsel listen --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --to http://localhost:3000/webhooks --now`
 }
 
@@ -62,28 +69,21 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	if c.Timeout <= 0 {
 		return settingError("--timeout: must be more than 0")
 	}
-	id, err := s.endpointNamed(ctx, c.Endpoint, c.Tenant)
+	ep, err := c.endpoint(ctx, s)
 	if err != nil {
 		return err
-	}
-	ep, err := s.GetEndpoint(ctx, id)
-	if err != nil {
-		return err
-	}
-	kept, err := placeOf(s.Server, ep.ID)
-	if err != nil {
-		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
 	}
 	l := listener{
-		session: s, to: to, timeout: c.Timeout, kept: kept, along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep),
-		// The developer says where to; nothing is kept from their own program.
-		transport: egress.New(egress.Config{Allow: []egress.AllowRule{
-			{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
-		}}),
+		session: s, to: to, timeout: c.Timeout, along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep), transport: egress.New(anywhere),
 	}
+	if l.kept, err = placeOf(s.Server, ep.ID); err != nil {
+		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
+	}
+	l.placed = l.kept.read()
+	secret := l.sign()
 	from, after := "from now on", c.After
 	if after == "" && !c.Now {
-		after = kept.read()
+		after = l.After
 	}
 	if after != "" {
 		from = "from where it left off"
@@ -91,7 +91,8 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 			from = "behind " + clean(c.After)
 		}
 	}
-	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", ep.ID, clean(ep.Name), s.Server, from, to)
+	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", clean(ep.Name), ep.ID, s.Server, from, to)
+	card(s.err, fact{"  senders post to", ep.IngestURL}, fact{"  signed with", secret + "  (of kapsel listen alone)"})
 	for e, err := range s.StreamEvents(ctx, client.StreamOptions{EndpointID: ep.ID, After: after, Moved: l.keep, Lost: s.lost}) {
 		if err == nil {
 			err = l.bring(ctx, e.Event)
@@ -110,6 +111,23 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	return nil
 }
 
+// endpoint is the endpoint that is named, or the one that is made on a development server.
+func (c listenCmd) endpoint(ctx context.Context, s *session) (client.Endpoint, error) {
+	if c.Endpoint == "" {
+		return s.devEndpoint(ctx, c.Tenant, "listen", nil)
+	}
+	id, err := s.endpointNamed(ctx, c.Endpoint, c.Tenant)
+	if err != nil {
+		return client.Endpoint{}, err
+	}
+	return s.GetEndpoint(ctx, id)
+}
+
+// anywhere lets requests go where the developer says: nothing is kept from their own program.
+var anywhere = egress.Config{Allow: []egress.AllowRule{
+	{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
+}}
+
 // kapselCode is the code of an error of the server, "" without one.
 func kapselCode(err error) string {
 	var refused *client.Error
@@ -119,14 +137,17 @@ func kapselCode(err error) string {
 	return ""
 }
 
-// localURL is where to post, from what a person writes: host and port are enough.
+// localURL is where to post, from what a person writes: a port is enough.
 func localURL(text string) (*url.URL, error) {
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		text = "localhost:" + text
+	}
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return nil, settingError("--to: must be a host with a port, such as localhost:3000, or a URL of http or https")
+		return nil, settingError("--to: must be a port, a host with a port, such as localhost:3000, or a URL of http or https")
 	}
 	if u.Path == "" {
 		u.Path = "/"
@@ -142,8 +163,22 @@ type listener struct {
 	timeout   time.Duration
 	along     delivery.Forwarding
 	transport http.RoundTripper
+	signer    *signature.Signer
 	kept      place
+	placed         // what the place holds
 	unkept    bool // it was said that the place cannot be kept
+}
+
+// sign makes the listener sign with the secret that is kept, or a new one, and returns it.
+func (l *listener) sign() (text string) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(l.SigningSecret, "whsec_"))
+	if err != nil || len(key) == 0 {
+		var fresh secret.Text
+		fresh, key = secret.NewSigningSecret()
+		l.SigningSecret = fresh.Reveal()
+	}
+	l.signer = signature.NewSigner([]signature.SigningKey{{HMAC: key}})
+	return l.SigningSecret
 }
 
 // brought is what became of an event.
@@ -243,7 +278,7 @@ func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, 
 func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []byte, try int) (status int, code kapsel.Code, text string) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.to, l.header(e, try), body))
+	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.to, l.header(e, body, try), body))
 	if err != nil {
 		code, text = egress.Classify(err)
 		return 0, code, text
@@ -252,9 +287,14 @@ func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []by
 	return resp.StatusCode, "", ""
 }
 
-// header is what a delivery would send, but for what the endpoint adds and what signs it.
-func (l *listener) header(e client.EventDetail, try int) http.Header {
+// header is what a delivery would send, but for what the endpoint adds; it is signed with the
+// listener's own secret.
+func (l *listener) header(e client.EventDetail, body []byte, try int) http.Header {
+	now := time.Now()
 	h := http.Header{
+		"Webhook-Id":                  {e.ID},
+		"Webhook-Timestamp":           {strconv.FormatInt(now.Unix(), 10)},
+		"Webhook-Signature":           {l.signer.Sign(e.ID, now, body)},
 		"X-Kapsel-Event-Id":           {e.ID},
 		"X-Kapsel-Delivery-Attempt":   {strconv.Itoa(try)},
 		"X-Kapsel-Original-Timestamp": {e.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z")},
@@ -273,6 +313,9 @@ func (l *listener) header(e client.EventDetail, try int) http.Header {
 		if name == "User-Agent" { // kept: the sender's in place of ours
 			h.Del(name)
 		}
+		if strings.HasPrefix(name, "Webhook-") { // what is signed names ours
+			continue
+		}
 		h[name] = append(h[name], value)
 	}
 	return h
@@ -280,7 +323,8 @@ func (l *listener) header(e client.EventDetail, try int) http.Header {
 
 // keep remembers how far it came. A place that cannot be kept is no reason to stop.
 func (l *listener) keep(position string) {
-	if err := l.kept.write(position); err != nil && !l.unkept {
+	l.After = position
+	if err := l.kept.write(l.placed); err != nil && !l.unkept {
 		l.unkept = true
 		fmt.Fprintf(l.err, "kapsel: what was posted is not remembered: %v\n", err)
 	}
@@ -301,25 +345,25 @@ func placeOf(server, endpoint string) (place, error) {
 
 // placed is what the file holds, in JSON.
 type placed struct {
-	After string `json:"after"`
+	After         string `json:"after"`          // the position
+	SigningSecret string `json:"signing_secret"` // what is posted is signed with
 }
 
-// read is the position, "" where none is kept. A file that cannot be read counts as none.
-func (p place) read() string {
-	var kept placed
+// read is what is kept, zero where nothing is. A file that cannot be read counts as nothing.
+func (p place) read() (kept placed) {
 	if text, err := os.ReadFile(string(p)); err == nil {
 		_ = json.Unmarshal(text, &kept)
 	}
-	return kept.After
+	return kept
 }
 
-// write keeps a position. Whenever the process dies, the file has this one or the one before;
+// write keeps a position and the secret. Whenever the process dies, the file has this one or the one before;
 // after a crash of the machine it may have an older one, and some events are posted again.
-func (p place) write(position string) error {
+func (p place) write(kept placed) error {
 	if p == "" {
 		return nil
 	}
-	text, err := json.Marshal(placed{position})
+	text, err := json.Marshal(kept)
 	if err != nil {
 		return err
 	}

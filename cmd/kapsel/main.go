@@ -37,6 +37,7 @@ type cli struct {
 	Providers  ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
 	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
 	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
+	Trigger    ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
 	Completion completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`

@@ -150,6 +150,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	duties := kapsel.NewNodeID(s.clock.Now()) // who holds the lease of a duty
 	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
+	var shown traffic // what --dev prints
+	var recorded func(*kapsel.Attempt, *kapsel.Delivery)
+	if c.Dev {
+		shown.out, shown.settings, recorded = s.console, s.settings, shown.went
+		s.settings.OnChange(shown.changed)
+		s.log = slog.New(told{s.log.Handler()})
+	}
 	vault := secret.NewVault(keyring)
 	s.settings.OnChange(func(changed store.Settings) {
 		_, deleted := changed.Deleted()
@@ -161,7 +168,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	guard := c.guard(s.addresses())
 	s.engine = delivery.New(delivery.Config{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
-		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log,
+		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log, Recorded: recorded,
 	})
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
@@ -180,7 +187,10 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db,
 	}
 	if c.Dev {
-		in.Wait = s.wait
+		in.Wait = func(ctx context.Context, id kapsel.EventID) string {
+			stored(ctx)
+			return s.wait(ctx, id)
+		}
 	}
 	s.ingest = ingest.New(in)
 	s.janitor = &store.Janitor{
@@ -209,7 +219,8 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	})
 	rest := &services{ingest: s.ingest, api: management}
 	if c.Dev {
-		rest.inbox = &inbox{}
+		rest.inbox, rest.ingest = &inbox{}, shown.watch(s.ingest)
+		shown.began.Store(true)
 		if err = s.develop(ctx, vault, keyring); err != nil {
 			return nil, fmt.Errorf("make the demo endpoint: %w", err)
 		}

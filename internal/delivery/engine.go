@@ -32,7 +32,7 @@ type Store interface {
 	CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (int, error)
 }
 
-// Config is what the engine is built from. All fields are needed.
+// Config is what the engine is built from. All fields but Recorded are needed.
 type Config struct {
 	Store     Store
 	Settings  *store.Cache
@@ -44,6 +44,9 @@ type Config struct {
 	Lease     time.Duration // how long a silent node keeps its work
 	Version   string        // for User-Agent
 	Log       *slog.Logger
+	// Recorded is told of every attempt that was recorded, and where its delivery went from
+	// it: for development. It must not block.
+	Recorded func(a *kapsel.Attempt, d *kapsel.Delivery)
 }
 
 // Engine runs deliveries on one node.

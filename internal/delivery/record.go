@@ -259,6 +259,9 @@ func (e *Engine) record(g *gate, j *job, o *outcome) {
 	if err != nil {
 		return
 	}
+	if e.Recorded != nil {
+		e.Recorded(&attempt, &after)
+	}
 	if after.Status == kapsel.Pending {
 		e.metrics.outcomes.WithLabelValues("retry").Inc()
 	} else {
@@ -308,9 +311,12 @@ func (o *outcome) retried(ep *kapsel.Endpoint) bool {
 	return o.status >= 500 && o.status < 600 || slices.Contains(ep.RetryOn, o.status)
 }
 
+// AttemptMessage is the log's message for an attempt.
+const AttemptMessage = "attempt"
+
 // logAttempt writes the one line of an attempt.
 func (e *Engine) logAttempt(a *kapsel.Attempt, d *kapsel.Delivery, err error) {
-	level, message := slog.LevelDebug, "attempt"
+	level, message := slog.LevelDebug, AttemptMessage
 	switch {
 	case errors.Is(err, &kapsel.Error{Code: kapsel.Conflict}):
 		level, message = slog.LevelWarn, "late result of a superseded attempt: the delivery was taken over"

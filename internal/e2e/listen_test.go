@@ -9,12 +9,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 // local is a program on the developer's machine, and what it got.
@@ -37,6 +40,46 @@ func newLocal(t *testing.T) *local {
 	}))
 	t.Cleanup(l.Close)
 	return l
+}
+
+// signed checks that what the program got of an event is signed with a secret, and with no other.
+func (l *local) signed(t *testing.T, event, secret string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := signature.Request{Method: http.MethodPost, Header: l.header[event], Body: []byte(l.bodies[event])}
+	for text, ok := range map[string]bool{secret: true, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw": false} {
+		v, err := signature.New(kapsel.Verification{Provider: "standard-webhooks"}, []signature.Key{{Value: []byte(text)}}, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if verdict, err := v.Verify(r, time.Now()); verdict.Valid != ok {
+			t.Errorf("checked with %s: %+v, %v; the header is %v", text, verdict, err, r.Header)
+		}
+	}
+	if id := r.Header.Get("Webhook-Id"); id != event {
+		t.Errorf("webhook-id is %s, want %s", id, event)
+	}
+}
+
+// secretOf is the secret that kapsel listen keeps in a folder.
+func secretOf(t *testing.T, folder string) string {
+	t.Helper()
+	files, err := filepath.Glob(folder + "/kapsel/listen/*.json")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the folder has %v, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept struct {
+		SigningSecret string `json:"signing_secret"`
+	}
+	if err := json.Unmarshal(text, &kept); err != nil {
+		t.Fatal(err)
+	}
+	return kept.SigningSecret
 }
 
 // heard is what kapsel listen prints of an event.
@@ -182,12 +225,14 @@ func TestListen_EveryEventOnce(t *testing.T) {
 			h.Get("Idempotency-Key") != "k" || h.Get("X-Kapsel-Original-Timestamp") == "" {
 			t.Errorf("the local program got %q with %v", there.bodies[answer.EventID], h)
 		}
-		for _, name := range []string{"Authorization", "X-Api-Key", "X-Forwarded-For", "Webhook-Signature", "Webhook-Id"} {
+		for _, name := range []string{"Authorization", "X-Api-Key", "X-Forwarded-For"} {
 			if h.Get(name) != "" {
 				t.Errorf("the local program got %s: %s", name, h.Get(name))
 			}
 		}
 		there.mu.Unlock()
+		secret := secretOf(t, folder)
+		there.signed(t, answer.EventID, secret)
 
 		s, noise := w.send(4, ep, 5*time.Millisecond), w.send(1, other, 5*time.Millisecond)
 		shown := []heard{first}
@@ -204,6 +249,9 @@ func TestListen_EveryEventOnce(t *testing.T) {
 			shown = append(shown, l.next())
 			if kill == 0 { // it goes on from where it is interrupted
 				shown = append(shown, l.interrupt()...)
+				if !strings.Contains(l.said.String(), secret) {
+					t.Errorf("the secret is not printed: %s", l.said)
+				}
 				l = w.listen(ep, there.URL, folder)
 				shown = append(shown, l.next()) // before the next kill: it does not wait for a server at its start
 			}
@@ -215,6 +263,9 @@ func TestListen_EveryEventOnce(t *testing.T) {
 		}
 		shown = append(shown, l.interrupt()...)
 
+		if !strings.Contains(l.said.String(), secret) {
+			t.Errorf("the second time another secret is printed: %s", l.said)
+		}
 		times := map[string]int{}
 		for _, h := range shown {
 			if times[h.EventID]++; h.Status != 202 || h.Error != "" {

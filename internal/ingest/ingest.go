@@ -558,6 +558,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endp
 	w.Write(body) // a client that hung up learns nothing; its event is stored all the same
 }
 
+// RefusedMessage is the log's message for a webhook that was refused.
+const RefusedMessage = "webhook refused"
+
 // refuse answers an error and logs what an operator may want to know of it.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	id := problem.NewRequestID()
@@ -569,7 +572,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case code == kapsel.DatabaseUnavailable || code == kapsel.InvalidSignature:
 		level = slog.LevelInfo
 	}
-	h.Log.Log(r.Context(), level, "webhook refused", "request_id", id, "error", err, "path", r.URL.Path, "client", ClientOf(r, h.Proxies))
+	h.Log.Log(r.Context(), level, RefusedMessage, "request_id", id, "error", err, "path", r.URL.Path, "client", ClientOf(r, h.Proxies))
 	problem.Write(w, r, err)
 }
 

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/delivery"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// traffic prints what --dev shows of what goes on: a line for each webhook that comes in and
+// for each delivery that goes out, and one when a circuit opens or closes.
+//
+//	20:15:32.120  in   orders                 18 B  200    3 ms
+//	20:15:32.131  out  orders                 18 B  503    8 ms  E2004, attempt 1 of 20, the next in 1s
+type traffic struct {
+	out      io.Writer // takes whole lines and does not block
+	settings *store.Cache
+	began    atomic.Bool // nothing is told of how circuits were before
+
+	mu       sync.Mutex
+	circuits map[kapsel.EndpointID]kapsel.CircuitState // as last told; guarded by mu
+}
+
+// line prints a line: when, which way, the endpoint's name, and the rest.
+func (t *traffic) line(way, endpoint string, size int64, status int, took time.Duration, notes ...string) {
+	answer := "-"
+	if status != 0 {
+		answer = strconv.Itoa(status)
+	}
+	note := ""
+	if len(notes) > 0 {
+		note = "  " + strings.Join(notes, ", ")
+	}
+	fmt.Fprintf(t.out, "%s  %-3s  %s  %9s  %3s  %6s%s\n", time.Now().Format("15:04:05.000"), way, padded(clean(endpoint), 16), sizeOr(size), answer, millis(took), clean(note))
+}
+
+// padded is a text with blanks up to a width; what is longer stays whole.
+func padded(text string, width int) string {
+	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
+}
+
+// sizeOr is a size, "-" where it is not known.
+func sizeOr(n int64) string {
+	if n < 0 {
+		return "-"
+	}
+	return size(n)
+}
+
+// millis is a duration in whole milliseconds.
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
+}
+
+// endpoint is the name of an endpoint that is known, else its id.
+func (t *traffic) endpoint(id kapsel.EndpointID) string {
+	if t.settings.Knows(id) {
+		if e, err := t.settings.AnyEndpoint(context.Background(), id); err == nil {
+			return e.Name
+		}
+	}
+	return id.String()
+}
+
+// went is for delivery.Config.Recorded.
+func (t *traffic) went(a *kapsel.Attempt, d *kapsel.Delivery) {
+	var notes []string
+	if a.ErrorCode != "" {
+		what := string(a.ErrorCode)
+		if a.StatusCode == 0 && a.Error != "" {
+			what = a.Error + " (" + what + ")"
+		}
+		notes = append(notes, what)
+	}
+	if a.ErrorCode != "" || a.Number > 1 {
+		attempt := fmt.Sprint("attempt ", a.Number)
+		if e, err := t.settings.AnyEndpoint(context.Background(), a.EndpointID); err == nil && t.settings.Knows(a.EndpointID) {
+			attempt += fmt.Sprint(" of ", e.Retry.MaxAttempts)
+		}
+		notes = append(notes, attempt)
+	}
+	switch {
+	case d.Status == kapsel.Pending:
+		notes = append(notes, "the next "+ago(d.DueAt))
+	case a.ErrorCode != "":
+		notes = append(notes, d.Status.String())
+	}
+	t.line("out", t.endpoint(a.EndpointID), int64(d.Size), a.StatusCode, a.Duration, notes...)
+}
+
+// changed is for store.Cache.OnChange: it tells of circuits.
+func (t *traffic) changed(s store.Settings) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.circuits == nil {
+		t.circuits = map[kapsel.EndpointID]kapsel.CircuitState{}
+	}
+	for _, c := range s.Circuits {
+		before := t.circuits[c.EndpointID]
+		t.circuits[c.EndpointID] = c.State
+		text := ""
+		switch {
+		case !t.began.Load() || c.State == before:
+		case c.State == kapsel.CircuitOpened:
+			text = "the circuit is open: nothing is sent but a probe " + ago(c.RetryAt)
+		case c.State == kapsel.CircuitClosed && before != "":
+			text = "the circuit is closed: deliveries start again"
+		}
+		if text == "" {
+			continue
+		}
+		fmt.Fprintf(t.out, "%s       %s  %s\n", time.Now().Format("15:04:05.000"), padded(clean(t.endpoint(c.EndpointID)), 16), text)
+	}
+}
+
+// watch has a line printed for each webhook that a handler answers.
+func (t *traffic) watch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := &arrival{traffic: t, ResponseWriter: w, start: time.Now(), size: r.ContentLength}
+		a.id = strings.TrimPrefix(r.URL.Path, ingest.Path)
+		if r.ContentLength < 0 {
+			a.size = 0
+			r.Body = &counted{r.Body, &a.size}
+		}
+		next.ServeHTTP(a, r.WithContext(context.WithValue(r.Context(), arrivalKey{}, a)))
+		a.tell(http.StatusOK)
+	})
+}
+
+// stored tells of the webhook of a request as soon as it is stored, where its answer waits.
+func stored(ctx context.Context) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+		a.tell(http.StatusOK)
+	}
+}
+
+type arrivalKey struct{}
+
+// arrival is a webhook that is being answered.
+type arrival struct {
+	*traffic
+	http.ResponseWriter
+	start  time.Time
+	id     string // the endpoint's, as it was sent
+	size   int64
+	status int
+	once   sync.Once
+	notes  []string
+}
+
+// tell prints the line, once.
+func (a *arrival) tell(status int) {
+	a.once.Do(func() {
+		name := a.id
+		if id, err := kapsel.ParseEndpointID(a.id); err == nil {
+			name = a.endpoint(id) // by now it was looked up, if it exists
+		}
+		a.line("in", name, a.size, status, time.Since(a.start), a.notes...)
+	})
+}
+
+// WriteHeader tells of an answer without a body of ours.
+func (a *arrival) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+	if a.Header().Get("Content-Type") != problem.ContentType {
+		if a.Header().Get("Idempotent-Replayed") != "" {
+			a.notes = append(a.notes, "a duplicate")
+		}
+		a.tell(status)
+	}
+}
+
+// Write tells of a refusal why.
+func (a *arrival) Write(b []byte) (int, error) {
+	if a.Header().Get("Content-Type") == problem.ContentType {
+		a.notes = append(a.notes, detailOf(b))
+		a.tell(a.status)
+	} else {
+		if a.Header().Get("Idempotent-Replayed") != "" {
+			a.notes = append(a.notes, "a duplicate")
+		}
+		a.tell(http.StatusOK)
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *arrival) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// counted counts what is read of a body.
+type counted struct {
+	io.ReadCloser
+	n *int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.ReadCloser.Read(b)
+	*c.n += int64(n)
+	return n, err
+}
+
+// told keeps out of the log what traffic prints.
+type told struct{ slog.Handler }
+
+func (h told) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level <= slog.LevelInfo && (r.Message == delivery.AttemptMessage || r.Message == ingest.RefusedMessage || strings.HasPrefix(r.Message, "circuit ")) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h told) WithAttrs(attrs []slog.Attr) slog.Handler { return told{h.Handler.WithAttrs(attrs)} }
+func (h told) WithGroup(name string) slog.Handler       { return told{h.Handler.WithGroup(name)} }
