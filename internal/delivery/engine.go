@@ -8,7 +8,8 @@
 //
 // Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
 // claim.go (what waits in the store), gate.go and turns.go (what may start), shares.go (what
-// of the limits is this node's), send.go (the exchange), record.go (its outcome).
+// of the limits is this node's), send.go (the exchange), record.go (its outcome), shortage.go
+// (what this machine has too little of).
 package delivery
 
 import (

@@ -343,12 +343,12 @@ func (e *Engine) exchange(j *job) (o outcome) {
 
 	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, c.url, h, j.event.Body))
 	if err != nil {
-		if e.cut.Err() != nil {
-			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
-			return o
-		}
 		if short, ok := errors.AsType[*egress.Shortage](err); ok {
 			o.unsent = short
+			return o
+		}
+		if e.cut.Err() != nil {
+			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
 			return o
 		}
 		o.code, o.text = egress.Classify(err)

@@ -3,32 +3,23 @@ package egress
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // BenchmarkExchange sends bodies of 1 KiB to a destination in this process that does the least:
 // it looks for the end of each request and writes the same answer. cpu-ns/op is the CPU time of
 // both sides.
 func BenchmarkExchange(b *testing.B) {
-	ca := newAuthority(b)
-	cfg := loopback
-	cfg.RootCAs = x509.NewCertPool()
-	cfg.RootCAs.AddCert(ca.cert)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.leaf(b, -time.Hour, time.Hour, "127.0.0.1")}}
 	for _, scheme := range []string{"http", "https"} {
 		for _, atOnce := range []int{1, 64} {
 			b.Run(fmt.Sprintf("%s/%d at once", scheme, atOnce), func(b *testing.B) {
-				u := leanSink(b, scheme, config)
-				rt := client(b, cfg)
+				s := serve(b, scheme, answerLeanly)
+				rt := s.client(b)
 				body := bytes.Repeat([]byte{'x'}, 1024)
 				b.ReportAllocs()
 				before := cpuTime(b)
@@ -37,7 +28,7 @@ func BenchmarkExchange(b *testing.B) {
 				for i := range atOnce {
 					running.Go(func() {
 						for range (b.N + i) / atOnce {
-							if r := exchange(b.Context(), rt, u, nil, body); r.status != 200 {
+							if r := exchange(b.Context(), rt, s.URL, nil, body); r.status != 200 {
 								b.Error(r)
 								return
 							}
@@ -51,45 +42,23 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// leanSink answers each request on a connection, whose body is 1 KiB of x, with the same bytes.
-func leanSink(b *testing.B, scheme string, config *tls.Config) *url.URL {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
+// answerLeanly answers each request on a connection, whose body is 1 KiB, with the same bytes.
+func answerLeanly(_ int, conn net.Conn, r *bufio.Reader) {
+	for {
+		for header := true; header; { // up to the empty line
+			line, err := r.ReadSlice('\n')
 			if err != nil {
 				return
 			}
-			if scheme == "https" {
-				conn = tls.Server(conn, config)
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				for r := bufio.NewReader(conn); ; {
-					for header := true; header; { // up to the empty line
-						line, err := r.ReadSlice('\n')
-						if err != nil {
-							return
-						}
-						header = len(line) > 2
-					}
-					if _, err := r.Discard(1024); err != nil {
-						return
-					}
-					if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
-						return
-					}
-				}
-			})
+			header = len(line) > 2
 		}
-	})
-	b.Cleanup(func() { l.Close(); serving.Wait() })
-	return &url.URL{Scheme: scheme, Host: l.Addr().String(), Path: "/hook"}
+		if _, err := r.Discard(1024); err != nil {
+			return
+		}
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+			return
+		}
+	}
 }
 
 // cpuTime is the CPU time that this process has used.

@@ -35,11 +35,7 @@ type server struct {
 // closed when handle returns.
 func serve(t testing.TB, scheme string, handle func(n int, conn net.Conn, r *bufio.Reader)) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{URL: &url.URL{Scheme: scheme, Host: l.Addr().String(), Path: "/hook"}}
+	s := &server{}
 	var config *tls.Config
 	if scheme == "https" {
 		ca := newAuthority(t)
@@ -47,24 +43,15 @@ func serve(t testing.TB, scheme string, handle func(n int, conn net.Conn, r *buf
 		s.roots.AddCert(ca.cert)
 		config = &tls.Config{Certificates: []tls.Certificate{ca.leaf(t, -time.Hour, time.Hour, "127.0.0.1")}}
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if config != nil {
-				conn = tls.Server(conn, config)
-			}
-			n := int(s.conns.Add(1))
-			serving.Go(func() {
-				defer conn.Close()
-				handle(n, conn, bufio.NewReader(conn))
-			})
+	addr := accept(t, func(raw *net.TCPConn) {
+		conn := net.Conn(raw)
+		if config != nil {
+			conn = tls.Server(raw, config)
 		}
+		handle(int(s.conns.Add(1)), conn, bufio.NewReader(conn))
+		conn.Close()
 	})
-	t.Cleanup(func() { l.Close(); serving.Wait() })
+	s.URL = &url.URL{Scheme: scheme, Host: addr, Path: "/hook"}
 	return s
 }
 

@@ -42,26 +42,35 @@ type seen struct {
 // closed when serve returns.
 func newSink(t testing.TB, serve func(s *sink, conn *net.TCPConn, r *bufio.Reader)) *sink {
 	t.Helper()
+	s := &sink{}
+	addr := accept(t, func(conn *net.TCPConn) { serve(s, conn, bufio.NewReader(conn)) })
+	s.URL = &url.URL{Scheme: "http", Host: addr, Path: "/hook"}
+	return s
+}
+
+// accept listens on loopback and gives each connection to serve. The connection is closed when
+// serve returns.
+func accept(t testing.TB, serve func(*net.TCPConn)) (addr string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sink{URL: &url.URL{Scheme: "http", Host: l.Addr().String(), Path: "/hook"}}
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var running sync.WaitGroup
+	running.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			wg.Go(func() {
+			running.Go(func() {
 				defer conn.Close()
-				serve(s, conn.(*net.TCPConn), bufio.NewReader(conn))
+				serve(conn.(*net.TCPConn))
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return s
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	return l.Addr().String()
 }
 
 // read reads one whole request and notes it.
