@@ -29,7 +29,7 @@ const (
 type resolver struct {
 	net     net.Resolver
 	timeout time.Duration
-	flights singleflight.Group // of net.Resolver's own, nobody knows whose context is used
+	flights singleflight.Group // net.Resolver would share look-ups, too, but under the context of one caller
 }
 
 func newResolver() *resolver {
@@ -75,6 +75,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error
 		}
 		if short := l.shortage(); err != nil && short != nil && !(short.Ports && isNotFound(err)) {
 			return nil, short // no other name server said that there is no such name
+		}
+		if err == nil && len(addrs) == 0 {
+			err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
 		}
 		return addrs, err
 	})
