@@ -164,9 +164,10 @@ func (t *Trial) Record(v Verdict, p kapsel.CircuitPolicy) Finding {
 	return Undecided
 }
 
-// Trip opens a closed circuit. One that another node opened first stays as it is.
+// Trip opens a circuit that was closed at now, when the last failure ended. One that another
+// node opened first stays as it is, also when it has closed again since.
 func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
-	if !closed(c) {
+	if !closed(c) || c.ChangedAt.After(now) {
 		return c
 	}
 	return open(c, now, p)

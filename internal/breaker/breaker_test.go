@@ -267,6 +267,7 @@ func TestCircuit(t *testing.T) {
 		{"never used trips", kapsel.Circuit{EndpointID: id, Destination: 3}, trip, start, with(open, func(c *kapsel.Circuit) { c.Version, c.Revision = 0, 0 })},
 		{"open does not trip again", open, trip, later, open},
 		{"half-open does not trip", half, trip, later, half},
+		{"what closed after the failure does not trip", closed, trip, start.Add(-1), closed},
 
 		{"closed needs no probe", closed, probe, later, closed},
 		{"open waits", open, probe, later.Add(-1), open},
@@ -352,6 +353,13 @@ func TestCircuitInvariants(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 90_000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"trip": func(*rapid.T) { c = breaker.Trip(c, now, p) },
+			"a late trip": func(*rapid.T) {
+				if before := c; !before.ChangedAt.IsZero() {
+					if c = breaker.Trip(c, before.ChangedAt.Add(-1), p); c != before {
+						t.Fatalf("a failure before the last change opened it: %+v", c)
+					}
+				}
+			},
 			"hold": func(t *rapid.T) {
 				c = breaker.Hold(c, now.Add(time.Duration(rapid.IntRange(-10, 100).Draw(t, "s"))*time.Second), now)
 			},

@@ -147,6 +147,40 @@ func TestCircuit_Counts(t *testing.T) {
 	}
 }
 
+// TestCircuit_NotEnabled: a circuit that is turned off never opens, and one that is open lets
+// everything through at once.
+func TestCircuit_NotEnabled(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", byBody)
+		ep := w.NewEndpoint(d, slowly)
+		p := w.Start()
+		oneByOne(w, p, ep, "500", "500", "500", "500", "500")
+		for range 10 {
+			p.Event(ep, "500")
+		}
+		w.Pass(time.Second)
+		if got := state(w.Circuit(ep)); got != kapsel.CircuitOpened || d.Count() != 5 {
+			t.Fatalf("the circuit is %s, with %d requests", got, d.Count())
+		}
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.Circuit.Disabled = true })
+		w.Pass(2 * time.Second)
+		if d.Count() != 15 {
+			t.Errorf("%d requests after it was turned off, want 15", d.Count())
+		}
+		oneByOne(w, p, ep, strings.Fields(strings.Repeat("500 ", 30))...)
+		if d.Count() != 45 {
+			t.Errorf("%d requests, want 45: the circuit has opened", d.Count())
+		}
+		if why := p.Engine.Why(new(w.Endpoint(ep)), w.Deliveries(ep)[0]); why != "retry" {
+			t.Errorf("a delivery waits for %q, want retry", why)
+		}
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.Circuit.Disabled = false })
+		d.Script(sim.Always(200))
+		w.UntilDone(2 * time.Hour)
+		balanced(t, p)
+	})
+}
+
 // TestCircuit_Minute: only exchanges of the last 60 s count for the ratio.
 func TestCircuit_Minute(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {

@@ -42,7 +42,8 @@ func (s *Store) Replan(ctx context.Context, endpointID kapsel.EndpointID, now ti
 			SELECT `+deliveryColumns+`, a.started_at, a.duration
 			FROM (
 				SELECT * FROM deliveries
-				WHERE endpoint_id = $1 AND status <= 1 AND due_at > $2 AND (due_at, id) > ($3, $4)
+				WHERE endpoint_id = $1 AND status <= 1 AND due_at > $2
+					AND due_at >= $3 AND (due_at, id) > ($3, $4) -- the index has due_at only
 				ORDER BY due_at, id LIMIT $5 FOR UPDATE SKIP LOCKED
 			) d
 			LEFT JOIN attempts a ON a.delivery_id = d.id AND a.number = d.attempts
