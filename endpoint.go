@@ -86,6 +86,7 @@ type EndpointConfig struct {
 	Verification Verification  `json:"verification"`
 	Challenge    *Challenge    `json:"challenge,omitempty"` // nil: none but the provider's own
 	Probe        bool          `json:"probe,omitempty"`     // GET and HEAD are answered 200
+	Response     *Response     `json:"response,omitempty"`  // to accepted webhooks; nil: the provider's, or the usual one
 	Idempotency  Idempotency   `json:"idempotency"`
 	Retry        RetryPolicy   `json:"retry"`
 	RetryOn      []int         `json:"retry_on,omitempty"`
@@ -95,6 +96,7 @@ type EndpointConfig struct {
 	Circuit      CircuitPolicy `json:"circuit"`
 	Headers      HeaderPolicy  `json:"headers"`
 	Signing      Signing       `json:"signing"`
+	ForwardQuery bool          `json:"forward_query,omitempty"` // the query that an event came with is sent along
 }
 
 // Secret is a secret at rest. Sealed is opened with the tenant's data key, bound to the
@@ -142,6 +144,16 @@ type Challenge struct {
 	From string `json:"from"` // query:NAME, json:$.NAME or header:NAME
 	To   string `json:"to"`   // body, json:NAME or header:NAME
 }
+
+// Response is what senders of accepted webhooks are answered.
+type Response struct {
+	Status      int    `json:"status"`
+	ContentType string `json:"content_type"` // NoContentType, text/plain or application/json
+	Body        string `json:"body,omitempty"`
+}
+
+// NoContentType stands for an answer without a content type.
+const NoContentType = "none"
 
 // Idempotency says where an event's key comes from and how long it is remembered.
 type Idempotency struct {

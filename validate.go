@@ -23,6 +23,7 @@ const (
 	MaxHeaders     = 32      // entries of each of headers.set, .drop and .keep
 	MaxHeaderValue = 4 << 10 // bytes of a header that an endpoint sets
 	MaxSecrets     = 10      // secrets of one verification
+	MaxResponse    = 4 << 10 // bytes of the body of an endpoint's own response
 )
 
 // fields collects what is wrong with a request. Its checks add at most one entry a field.
@@ -78,6 +79,7 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	if len(c.Verification.Secrets) > MaxSecrets {
 		f.add("verification.secrets", "must be at most %d", MaxSecrets)
 	}
+	f.response(c.Response)
 	f.idempotency(&c.Idempotency)
 	f.retry(&c.Retry, dev)
 	if most := 300; len(c.RetryOn) > most { // each once
@@ -158,6 +160,24 @@ func (f *fields) url(field, s string) {
 		f.add(field, "must not hold a user or a password: use headers.set")
 	case strings.Contains(s, "#"):
 		f.add(field, "must not have a fragment: it is never sent")
+	}
+}
+
+func (f *fields) response(r *Response) {
+	if r == nil {
+		return
+	}
+	if !slices.Contains([]int{200, 201, 202, 204}, r.Status) {
+		f.add("response.status", "must be one of 200, 201, 202, 204")
+	}
+	f.oneOf("response.content_type", r.ContentType, NoContentType, "text/plain", "application/json")
+	switch {
+	case !utf8.ValidString(r.Body):
+		f.add("response.body", "must be UTF-8")
+	case len(r.Body) > MaxResponse:
+		f.add("response.body", "must have at most %d bytes", MaxResponse)
+	case r.Body != "" && r.Status == 204:
+		f.add("response.body", "must be empty for the status 204, which has none")
 	}
 }
 

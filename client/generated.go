@@ -464,6 +464,7 @@ type Endpoint struct {
 	Circuit         Circuit      `json:"circuit"`             // When deliveries stop for a while, because the destination fails
 	Headers         Headers      `json:"headers"`             // What deliveries carry beside, or instead of, what came in
 	Signing         Signing      `json:"signing"`             // How deliveries are signed
+	ForwardQuery    bool         `json:"forward_query"`       // Whether the query that a webhook came with is sent along
 	Backlog         *int64       `json:"backlog"`             // Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known
 	OldestWaitingAt *time.Time   `json:"oldest_waiting_at"`   // When the oldest of them is due
 	ThrottledUntil  *time.Time   `json:"throttled_until"`     // Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not
@@ -472,6 +473,7 @@ type Endpoint struct {
 	UpdatedAt       time.Time    `json:"updated_at"`          // When it was last changed
 	Challenge       *Challenge   `json:"challenge,omitzero"`  // null: none but the provider's own
 	RateLimit       *RateLimit   `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
+	Response        *Response    `json:"response,omitzero"`   // null: what the provider wants, or the event's id
 }
 
 // The values of Endpoint.State.
@@ -483,41 +485,45 @@ const (
 
 // EndpointInput is in requests.
 type EndpointInput struct {
-	Name         string              `json:"name"`                  // What people call it
-	URL          string              `json:"url"`                   // Where the webhooks go
-	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
-	Circuit      *CircuitPolicy      `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
-	Concurrency  *int64              `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
-	Description  *string             `json:"description,omitzero"`  // For people
-	Headers      *HeadersInput       `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
-	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
-	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
-	RateLimit    Optional[RateLimit] `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
-	Retry        *Retry              `json:"retry,omitzero"`        // When a delivery is tried again
-	RetryOn      []int64             `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx
-	Signing      *SigningInput       `json:"signing,omitzero"`      // How deliveries are signed
-	Timeout      *Duration           `json:"timeout,omitzero"`      // Of a whole exchange, 1s to 300s; 30s by default
-	Verification *VerificationInput  `json:"verification,omitzero"` // How what comes in is checked; unverified without it
+	Name         string              `json:"name"`                   // What people call it
+	URL          string              `json:"url"`                    // Where the webhooks go
+	Challenge    Optional[Challenge] `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
+	Circuit      *CircuitPolicy      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
+	Concurrency  *int64              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
+	Description  *string             `json:"description,omitzero"`   // For people
+	ForwardQuery *bool               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
+	Headers      *HeadersInput       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
+	Idempotency  *Idempotency        `json:"idempotency,omitzero"`   // How duplicates are told
+	Probe        *bool               `json:"probe,omitzero"`         // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
+	RateLimit    Optional[RateLimit] `json:"rate_limit,omitzero"`    // How fast exchanges start; none without it
+	Response     Optional[Response]  `json:"response,omitzero"`      // What accepted webhooks are answered; null: what the provider wants, or the event's id
+	Retry        *Retry              `json:"retry,omitzero"`         // When a delivery is tried again
+	RetryOn      []int64             `json:"retry_on,omitzero"`      // Statuses that are retried beside 408, 425, 429 and 5xx
+	Signing      *SigningInput       `json:"signing,omitzero"`       // How deliveries are signed
+	Timeout      *Duration           `json:"timeout,omitzero"`       // Of a whole exchange, 1s to 300s; 30s by default
+	Verification *VerificationInput  `json:"verification,omitzero"`  // How what comes in is checked; unverified without it
 }
 
 // EndpointPatch is in requests.
 type EndpointPatch struct {
-	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
-	Circuit      Optional[CircuitPolicy]     `json:"circuit,omitzero"`      // When deliveries stop for a while, because the destination fails
-	Concurrency  Optional[int64]             `json:"concurrency,omitzero"`  // How many exchanges run at once, all nodes together
-	Description  Optional[string]            `json:"description,omitzero"`  // For people
-	Headers      Optional[HeadersInput]      `json:"headers,omitzero"`      // What deliveries carry beside, or instead of, what came in
-	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
-	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
-	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
-	RateLimit    Optional[RateLimit]         `json:"rate_limit,omitzero"`   // How fast exchanges start; none without it
-	Retry        Optional[Retry]             `json:"retry,omitzero"`        // When a delivery is tried again
-	RetryOn      Optional[[]int64]           `json:"retry_on,omitzero"`     // Statuses that are retried beside 408, 425, 429 and 5xx
-	Signing      Optional[SigningInput]      `json:"signing,omitzero"`      // How deliveries are signed
-	State        Optional[string]            `json:"state,omitzero"`        // With the admin key only; active, paused, disabled
-	Timeout      Optional[Duration]          `json:"timeout,omitzero"`      // Of a whole exchange, 1s to 300s; 30s by default
-	URL          Optional[string]            `json:"url,omitzero"`          // Where the webhooks go
-	Verification Optional[VerificationInput] `json:"verification,omitzero"` // How what comes in is checked; unverified without it
+	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
+	Circuit      Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
+	Concurrency  Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
+	Description  Optional[string]            `json:"description,omitzero"`   // For people
+	ForwardQuery Optional[bool]              `json:"forward_query,omitzero"` // Send the query along that a webhook came with
+	Headers      Optional[HeadersInput]      `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
+	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`   // How duplicates are told
+	Name         Optional[string]            `json:"name,omitzero"`          // What people call it
+	Probe        Optional[bool]              `json:"probe,omitzero"`         // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
+	RateLimit    Optional[RateLimit]         `json:"rate_limit,omitzero"`    // How fast exchanges start; none without it
+	Response     Optional[Response]          `json:"response,omitzero"`      // What accepted webhooks are answered; null: what the provider wants, or the event's id
+	Retry        Optional[Retry]             `json:"retry,omitzero"`         // When a delivery is tried again
+	RetryOn      Optional[[]int64]           `json:"retry_on,omitzero"`      // Statuses that are retried beside 408, 425, 429 and 5xx
+	Signing      Optional[SigningInput]      `json:"signing,omitzero"`       // How deliveries are signed
+	State        Optional[string]            `json:"state,omitzero"`         // With the admin key only; active, paused, disabled
+	Timeout      Optional[Duration]          `json:"timeout,omitzero"`       // Of a whole exchange, 1s to 300s; 30s by default
+	URL          Optional[string]            `json:"url,omitzero"`           // Where the webhooks go
+	Verification Optional[VerificationInput] `json:"verification,omitzero"`  // How what comes in is checked; unverified without it
 }
 
 // EndpointStats is in answers.
@@ -734,6 +740,13 @@ type ReplayInput struct {
 type ReplayPreview struct {
 	Count  int64      `json:"count"`  // How many deliveries would be repeated; counting stops at a million
 	Sample []Delivery `json:"sample"` // Some of them
+}
+
+// Response is in requests and answers.
+type Response struct {
+	Body        *string          `json:"body,omitzero"`         // At most 4 KiB of UTF-8; none for 204
+	ContentType Optional[string] `json:"content_type,omitzero"` // Of the answer; none, text/plain, application/json
+	Status      Optional[int64]  `json:"status,omitzero"`       // Of the answer; 200, 201, 202, 204
 }
 
 // Retry is in requests and answers.

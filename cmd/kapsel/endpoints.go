@@ -193,6 +193,8 @@ type endpointFlags struct {
 	SecretFile       string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
 	Verification     pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
 	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Response         pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
+	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
 	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
 	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
@@ -306,6 +308,14 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 		}
 		set(s, "--verification "+name, "verification."+name, &value)
 	}
+	for _, name := range slices.Sorted(maps.Keys(f.Response)) {
+		value, err := responseField(name, f.Response[name])
+		if err != nil {
+			return s, err
+		}
+		set(s, "--response "+name, "response."+name, &value)
+	}
+	set(s, "--forward-query", "forward_query", f.ForwardQuery)
 	set(s, "--timeout", "timeout", text(f.Timeout))
 	set(s, "--concurrency", "concurrency", f.Concurrency)
 	switch {
@@ -364,6 +374,18 @@ func verificationField(name, value string) (any, error) {
 		return strings.Split(value, ","), nil
 	}
 	return value, nil
+}
+
+// responseField is a field of response in JSON, of its text on the command line.
+func responseField(name, value string) (any, error) {
+	if name != "status" {
+		return value, nil
+	}
+	status, err := strconv.Atoi(value)
+	if err != nil {
+		return nil, settingError("--response: status is a number, such as 202")
+	}
+	return status, nil
 }
 
 func nonEmpty(s string) *string {

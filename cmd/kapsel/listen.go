@@ -74,7 +74,8 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 		return err
 	}
 	l := listener{
-		session: s, to: to, timeout: c.Timeout, along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep), transport: egress.New(anywhere),
+		session: s, to: to, timeout: c.Timeout, transport: egress.New(anywhere),
+		along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep, true, ep.ForwardQuery),
 	}
 	if l.kept, err = placeOf(s.Server, ep.ID); err != nil {
 		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
@@ -278,7 +279,7 @@ func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, 
 func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []byte, try int) (status int, code kapsel.Code, text string) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.to, l.header(e, body, try), body))
+	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.along.Target(l.to, e.Query), l.header(e, body, try), body))
 	if err != nil {
 		code, text = egress.Classify(err)
 		return 0, code, text
@@ -312,9 +313,6 @@ func (l *listener) header(e client.EventDetail, body []byte, try int) http.Heade
 	for name, value := range l.along.Of(received) {
 		if name == "User-Agent" { // kept: the sender's in place of ours
 			h.Del(name)
-		}
-		if strings.HasPrefix(name, "Webhook-") { // what is signed names ours
-			continue
 		}
 		h[name] = append(h[name], value)
 	}

@@ -24,7 +24,7 @@ func noCoreDumps(log *slog.Logger) {
 
 // hardened sets the headers that keep browsers from doing more with an answer than to show
 // it. Pages that need more set their own policy over it. Senders of webhooks are no browsers:
-// what they get has only what an echoed challenge needs.
+// ingest sets the few headers that its answers need.
 func hardened(next http.Handler, https bool) http.Handler {
 	policy := map[string][]string{
 		"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
@@ -35,7 +35,7 @@ func hardened(next http.Handler, https bool) http.Handler {
 		"X-Content-Type-Options":       {"nosniff"},
 		"X-Frame-Options":              {"DENY"},
 	}
-	sender := map[string][]string{"X-Content-Type-Options": {"nosniff"}}
+	sender := map[string][]string{}
 	if https {
 		policy["Strict-Transport-Security"] = []string{"max-age=31536000"}
 		sender["Strict-Transport-Security"] = policy["Strict-Transport-Security"]

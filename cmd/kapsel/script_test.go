@@ -78,7 +78,7 @@ func newScript(t *testing.T, bin string) *script {
 	if err := os.WriteFile(filepath.Join(s.dir, "hmac.secret"), []byte("the key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"new.secret": "the new key\n", "bad.json": `{"name":"x","url":"https://shop.example","retry":{"base":5},"nope":1}`} {
+	for name, text := range map[string]string{"new.secret": "the new key\n", "response.json": `{"response":null}`, "bad.json": `{"name":"x","url":"https://shop.example","retry":{"base":5},"nope":1}`} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ type EndpointInput struct {
 	Verification VerificationInput `json:"verification" required:"false"`
 	Challenge    *Challenge        `json:"challenge" required:"false" doc:"For the providers none, hmac and token: what the sender asks the URL before the first event"`
 	Probe        bool              `json:"probe" required:"false" doc:"For the providers none, hmac and token: GET and HEAD are answered 200, with nothing"`
+	Response     *Response         `json:"response" required:"false" doc:"What accepted webhooks are answered; null: what the provider wants, or the event's id"`
 	Idempotency  Idempotency       `json:"idempotency" required:"false"`
 	Retry        Retry             `json:"retry" required:"false"`
 	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
@@ -33,6 +35,7 @@ type EndpointInput struct {
 	Circuit      CircuitPolicy     `json:"circuit" required:"false"`
 	Headers      HeadersInput      `json:"headers" required:"false"`
 	Signing      SigningInput      `json:"signing" required:"false"`
+	ForwardQuery bool              `json:"forward_query" required:"false" doc:"Send the query along that a webhook came with"`
 }
 
 // EndpointPatch is what PATCH takes; the admin key may set the state too.
@@ -69,6 +72,35 @@ type VerificationInput struct {
 type Challenge struct {
 	From string `json:"from" doc:"query:NAME, json:$.NAME (a member of a small object of strings) or header:NAME"`
 	To   string `json:"to" doc:"body (as text), json:NAME or, with the same header in from, header:NAME"`
+}
+
+// Response is what accepted webhooks are answered. Handshakes have answers of their own.
+type Response struct {
+	Status      *int    `json:"status" required:"false" enum:"200,201,202,204" default:"200"`
+	ContentType *string `json:"content_type" required:"false" enum:"none,text/plain,application/json" default:"none"`
+	Body        string  `json:"body" required:"false" maxLength:"4096" doc:"At most 4 KiB of UTF-8; none for 204"`
+}
+
+func viewResponse(r *kapsel.Response) *Response {
+	if r == nil {
+		return nil
+	}
+	return &Response{&r.Status, &r.ContentType, r.Body}
+}
+
+// config is the response as the domain has it, with its defaults.
+func (r *Response) config() *kapsel.Response {
+	if r == nil {
+		return nil
+	}
+	c := &kapsel.Response{Status: http.StatusOK, ContentType: kapsel.NoContentType, Body: r.Body}
+	if r.Status != nil {
+		c.Status = *r.Status
+	}
+	if r.ContentType != nil {
+		c.ContentType = *r.ContentType
+	}
+	return c
 }
 
 type Idempotency struct {
@@ -126,7 +158,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
 			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
 		},
-		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe,
+		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe, Response: viewResponse(c.Response), ForwardQuery: c.ForwardQuery,
 		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
 		Retry:       Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
 		RetryOn:     orEmpty(c.RetryOn),
@@ -160,7 +192,7 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
 			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
 		},
-		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe,
+		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe, Response: in.Response.config(), ForwardQuery: in.ForwardQuery,
 		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
 		Retry: kapsel.RetryPolicy{
 			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
@@ -336,6 +368,7 @@ type Endpoint struct {
 	Verification    Verification         `json:"verification"`
 	Challenge       *Challenge           `json:"challenge" required:"false" doc:"null: none but the provider's own"`
 	Probe           bool                 `json:"probe"`
+	Response        *Response            `json:"response" required:"false" doc:"null: what the provider wants, or the event's id"`
 	Idempotency     Idempotency          `json:"idempotency"`
 	Retry           Retry                `json:"retry"`
 	RetryOn         []int                `json:"retry_on"`
@@ -345,6 +378,7 @@ type Endpoint struct {
 	Circuit         Circuit              `json:"circuit"`
 	Headers         Headers              `json:"headers"`
 	Signing         Signing              `json:"signing"`
+	ForwardQuery    bool                 `json:"forward_query"`
 	Backlog         *int                 `json:"backlog" nullable:"true" doc:"Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known"`
 	OldestWaitingAt *timestamp           `json:"oldest_waiting_at" nullable:"true" doc:"When the oldest of them is due"`
 	ThrottledUntil  *timestamp           `json:"throttled_until" nullable:"true" doc:"Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not"`
@@ -353,14 +387,14 @@ type Endpoint struct {
 	UpdatedAt       timestamp            `json:"updated_at"`
 }
 
-// TransformSchema says that rate_limit and challenge may be null.
+// TransformSchema says that rate_limit, challenge and response may be null.
 func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(mayBeNull(s, "rate_limit"), "challenge")
+	return mayBeNull(mayBeNull(mayBeNull(s, "rate_limit"), "challenge"), "response")
 }
 
 // TransformSchema is as Endpoint's.
 func (EndpointInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(mayBeNull(s, "rate_limit"), "challenge")
+	return mayBeNull(mayBeNull(mayBeNull(s, "rate_limit"), "challenge"), "response")
 }
 
 // NewEndpoint is an endpoint in an answer that has its new signing secret.
@@ -456,11 +490,11 @@ func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpo
 	return Endpoint{
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
 		State: e.State, DisabledReason: orNull(e.DisabledReason),
-		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe,
+		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
-		Circuit:        Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
-		Headers:        Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing:        Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)},
+		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
+		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
+		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery,
 		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}

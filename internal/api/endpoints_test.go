@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
-		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false,
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false,
 		"circuit": map[string]any{"enabled": true, "failures": 5., "ratio": 0.8, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
@@ -203,6 +203,57 @@ func TestChallengeSettings(t *testing.T) {
 			t.Errorf("%s: %s, want %s", fields, text, want)
 		}
 	}
+}
+
+// TestResponseSettings: an endpoint's own answer has defaults, is changed field by field and
+// taken away, and is bounded.
+func TestResponseSettings(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	create := func(status int, fields string) object {
+		return w.want(status, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com",`+fields+`}`)
+	}
+	made := create(201, `"response":{},"forward_query":true`)
+	path := "/v1/endpoints/" + made.text("id")
+	if diff := cmp.Diff(object{"status": 200., "content_type": "none", "body": ""}, made.object("response")); diff != "" || made["forward_query"] != true {
+		t.Errorf("made (-want +got):\n%s%v", diff, made)
+	}
+	most := strings.Repeat("é", 2048)
+	for _, step := range []struct {
+		patch string
+		want  any
+	}{
+		{`{"response":{"status":202,"content_type":"text/plain","body":"` + most + `"}}`, map[string]any{"status": 202., "content_type": "text/plain", "body": most}},
+		{`{"response":{"body":"{}","content_type":"application/json"}}`, map[string]any{"status": 202., "content_type": "application/json", "body": "{}"}},
+		{`{"response":{"status":null,"content_type":null}}`, map[string]any{"status": 200., "content_type": "none", "body": "{}"}},
+		{`{"response":{"status":204,"body":null}}`, map[string]any{"status": 204., "content_type": "none", "body": ""}},
+		{`{"name":"b"}`, map[string]any{"status": 204., "content_type": "none", "body": ""}},
+		{`{"response":null,"forward_query":null}`, nil},
+	} {
+		got := w.want(200, "PATCH", path, h.write, step.patch)
+		if diff := cmp.Diff(step.want, got["response"]); diff != "" {
+			t.Errorf("%.100s (-want +got):\n%s", step.patch, diff)
+		}
+	}
+	if got := w.want(200, "GET", path, h.read, nil); got["response"] != nil || got["forward_query"] != false {
+		t.Errorf("taken away: %v", got)
+	}
+	for fields, want := range map[string]string{
+		`"response":{"status":204,"body":"x"}`:                     "response.body",
+		`"response":{"body":"` + most + `x"}`:                      "response.body",
+		`"response":{"status":203}`:                                "response.status",
+		`"response":{"status":302}`:                                "response.status",
+		`"response":{"status":0}`:                                  "response.status",
+		`"response":{"content_type":"text/html"}`:                  "response.content_type",
+		`"response":{"content_type":""}`:                           "response.content_type",
+		`"response":{"content_type":"text/plain; charset=utf-16"}`: "response.content_type",
+	} {
+		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
+			t.Errorf("%.100s: %s, want %s", fields, text, want)
+		}
+	}
+	w.want(400, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","response":{"header":"x"}}`)
+	w.want(400, "POST", "/v1/endpoints", h.write, "{\"name\":\"a\",\"url\":\"https://example.com\",\"response\":{\"body\":\"\xff\"}}")
 }
 
 // TestAwaitingHandshake: the window is opened by a person, for ten minutes, and what came is

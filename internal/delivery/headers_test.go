@@ -72,7 +72,7 @@ func TestHeadersOut_B52(t *testing.T) {
 		"Authorization", "Bearer theirs", "Cookie", "a=b", "Forwarded", "for=1.2.3.4", "X-Forwarded-For", "1.2.3.4",
 		"X-Forwarded-Proto", "https", "X-Forwarded-Anything", "x", "X-Real-IP", "1.2.3.4",
 		"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate", "a=b", "User-Agent", "Theirs/1",
-		"X-Kapsel-Event-Id", "evt_forged", "X-Kapsel-Anything", "forged", "webhook-id", "forged", "webhook-timestamp", "1", "webhook-signature", "v1,forged",
+		"X-Kapsel-Event-Id", "evt_forged", "X-Kapsel-Anything", "forged", "webhook-id", "theirs", "webhook-timestamp", "1", "webhook-signature", "v1,theirs",
 		"Connection", "keep-alive, X-Hop", "Connection", "X-Other-Hop", "X-Hop", "1", "X-Other-Hop", "1", "Keep-Alive", "timeout=5", "Proxy-Authorization", "x",
 		"Proxy-Connection", "close", "Te", "trailers", "Upgrade", "h2c", "Expect", "100-continue", "Trailer", "X-T",
 		"Idempotency-Key", "k1", "X-Idempotency-Key", "k2",
@@ -80,6 +80,7 @@ func TestHeadersOut_B52(t *testing.T) {
 	always := map[string][]string{
 		"Accept": {"*/*"}, "Content-Encoding": {"gzip"}, "Stripe-Signature": {"t=1,v1=ab"}, "X-Custom": {"1", "2"},
 		"Idempotency-Key": {"k1"}, "X-Idempotency-Key": {"k2"}, "Content-Type": {"application/json"},
+		"Webhook-Id": {"theirs"}, "Webhook-Timestamp": {"1"}, "Webhook-Signature": {"v1,theirs"}, // where Kapsel does not sign
 	}
 	ours := []string{"Content-Length", "Traceparent", "User-Agent", "X-Kapsel-Event-Id", "X-Kapsel-Delivery-Attempt", "X-Kapsel-Attempt-Id", "X-Kapsel-Original-Timestamp"}
 	for _, test := range []struct {
@@ -89,6 +90,8 @@ func TestHeadersOut_B52(t *testing.T) {
 		redacted []string
 	}{
 		{"default", func(*sim.World, *kapsel.Endpoint) {}, nil, nil},
+		{"drop a provider's signature", func(_ *sim.World, e *kapsel.Endpoint) { e.Headers.Drop = []string{"webhook-signature"} },
+			map[string][]string{"Webhook-Signature": nil}, nil},
 		{"drop", func(_ *sim.World, e *kapsel.Endpoint) { e.Headers.Drop = []string{"x-custom", "ACCEPT"} },
 			map[string][]string{"X-Custom": nil, "Accept": nil}, nil},
 		{"drop the type", func(_ *sim.World, e *kapsel.Endpoint) { e.Headers.Drop = []string{"content-type"} },
@@ -194,7 +197,7 @@ func TestSigned(t *testing.T) {
 			e.Retry.Base = 10 * time.Minute
 		})
 		p := w.Start()
-		id := p.Event(ep, `{"n":1}`)
+		id := p.Event(ep, `{"n":1}`, "webhook-id", "theirs", "webhook-timestamp", "1", "webhook-signature", "v1,theirs")
 		w.UntilDone(time.Hour)
 		w.Pass(time.Hour)
 		p.Event(ep, `{"n":2}`)
@@ -214,6 +217,11 @@ func TestSigned(t *testing.T) {
 			t.Fatalf("%d requests, want 3", len(r))
 		}
 		for i, r := range r {
+			for _, name := range []string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"} {
+				if values := r.Header[name]; len(values) != 1 || strings.Contains(values[0], "theirs") {
+					t.Errorf("request %d has %s %q", i+1, name, values)
+				}
+			}
 			if !valid(r, fresh) || valid(r, old) != (i < 2) || valid(r, strings.Repeat("x", 32)) {
 				t.Errorf("request %d: signatures %q", i+1, r.Header.Get("webhook-signature"))
 			}

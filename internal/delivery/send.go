@@ -94,7 +94,7 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("read the tenant: %w", err)
 	}
-	c := &courier{revision: ep.Revision, timeout: ep.Timeout, along: NewForwarding(ep.Headers.Drop, ep.Headers.Keep)}
+	c := &courier{revision: ep.Revision, timeout: ep.Timeout, along: NewForwarding(ep.Headers.Drop, ep.Headers.Keep, ep.Signing.Enabled, ep.ForwardQuery)}
 	if c.url, err = url.Parse(ep.URL); err != nil {
 		return nil, fmt.Errorf("parse the endpoint's URL: %w", err)
 	}
@@ -145,28 +145,48 @@ func canonical(names []string) map[string]bool {
 // ours to say.
 var framing = canonical([]string{
 	"Host", "Content-Length", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
-	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Traceparent",
+	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect", "Traceparent",
 })
+
+// signed are the headers of a signature of ours, which take the place of a provider's.
+var signed = canonical([]string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"})
 
 // personal are the headers that are sent along only where the endpoint keeps them.
 var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate", "User-Agent"})
 
-// Forwarding says which of the headers that came with an event are sent along.
+// Forwarding says what of an event's headers and query is sent along.
 type Forwarding struct {
 	drop map[string]bool // canonical names that are not sent along
 	keep map[string]bool // canonical names that are sent along although usually not
+	ours bool            // deliveries carry our signature, and no other under its names
+
+	query bool
 }
 
-// NewForwarding is the forwarding of an endpoint that drops and keeps headers.
-func NewForwarding(drop, keep []string) Forwarding {
-	return Forwarding{canonical(drop), canonical(keep)}
+// NewForwarding returns the forwarding of an endpoint that drops and keeps headers, whose
+// deliveries Kapsel signs or does not, and that gets the query or does not.
+func NewForwarding(drop, keep []string, signs, query bool) Forwarding {
+	return Forwarding{canonical(drop), canonical(keep), signs, query}
+}
+
+// Target returns where an event that came with a query goes: the destination itself, or with
+// the query behind its own, as it was written.
+func (f Forwarding) Target(destination *url.URL, query string) *url.URL {
+	if !f.query || query == "" {
+		return destination
+	}
+	u := *destination
+	if u.RawQuery != "" {
+		query = u.RawQuery + "&" + query
+	}
+	u.RawQuery = query
+	return &u
 }
 
 // forwards reports whether a received header, by its canonical name, is sent along.
 func (f Forwarding) forwards(name string) bool {
 	switch {
-	case framing[name], strings.HasPrefix(name, "X-Kapsel-"), f.drop[name]:
+	case framing[name], f.ours && signed[name], strings.HasPrefix(name, "X-Kapsel-"), f.drop[name]:
 		return false
 	case f.keep[name]:
 		return true
@@ -341,7 +361,7 @@ func (e *Engine) exchange(j *job) (o outcome) {
 		return o
 	}
 
-	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, c.url, h, j.event.Body))
+	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, c.along.Target(c.url, j.event.Query), h, j.event.Body))
 	if err != nil {
 		if short, ok := errors.AsType[*egress.Shortage](err); ok {
 			o.unsent = short

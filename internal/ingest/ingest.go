@@ -107,6 +107,10 @@ func (h *Handler) Stop() { h.stopping.Store(true) }
 // ServeHTTP accepts one webhook.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	// An answer may hold what a caller or an endpoint's owner wrote: no browser is to run it.
+	header := w.Header()
+	header["X-Content-Type-Options"] = nosniff
+	header["Content-Security-Policy"] = sandboxed
 	err := h.safely(w, r)
 	code := "ok"
 	if err != nil {
@@ -118,6 +122,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.metrics.requests.WithLabelValues(code).Inc()
 	h.metrics.duration.Observe(time.Since(start).Seconds())
 }
+
+// Headers of all answers. They are never written to.
+var (
+	nosniff   = []string{"nosniff"}
+	sandboxed = []string{"sandbox; default-src 'none'"}
+)
 
 // safely makes a panic an error: a bug that one request meets is answered, logged and
 // counted, and hits no other.
@@ -469,7 +479,6 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	for name, value := range a.Header {
 		header[name] = []string{value}
 	}
-	header["X-Content-Type-Options"] = []string{"nosniff"} // a challenge is the caller's own words
 	if a.Status != http.StatusNoContent {
 		header["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
 	}
@@ -526,8 +535,21 @@ func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
 	return err
 }
 
-// answer says that the event is stored, in the way of the endpoint's provider where it
-// demands one. The usual body is a constant but for the id.
+// ownAnswer is what an accepted webhook is answered instead of the usual body: what the
+// endpoint says, or else its provider demands; nil: nothing of the sort.
+func ownAnswer(ep *kapsel.Endpoint) *signature.Answer {
+	r := ep.Response
+	if r == nil {
+		return signature.Accepted(ep.Verification.Provider)
+	}
+	a := &signature.Answer{Status: r.Status, Body: []byte(r.Body)}
+	if r.ContentType != kapsel.NoContentType {
+		a.ContentType = r.ContentType
+	}
+	return a
+}
+
+// answer says that the event is stored. The usual body is a constant but for the id.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endpoint, a store.Accepted) {
 	id := a.EventID.String()
 	header := w.Header()
@@ -536,8 +558,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endp
 	if a.Duplicate {
 		header["Idempotent-Replayed"] = []string{"true"}
 	}
-	if demanded := signature.Accepted(ep.Verification.Provider); demanded != nil {
-		reply(w, demanded, nil)
+	if own := ownAnswer(ep); own != nil {
+		reply(w, own, nil)
 		return
 	}
 	status := "received"

@@ -310,6 +310,11 @@ func (c *conn) read(method string) (answer, error) {
 	}
 	body, err := io.ReadAll(resp.Body)
 	c.w.handled()
+	// The HTTP server's own answers, before any handler, have no date, but for 417.
+	ours := resp.Header.Get("Date") != "" && resp.StatusCode != http.StatusExpectationFailed
+	if h := resp.Header; ours && h.Get("X-Content-Type-Options") != "nosniff" || ours && h.Get("Content-Security-Policy") != "sandbox; default-src 'none'" {
+		c.w.t.Errorf("a browser may run the answer: %d %v", resp.StatusCode, h)
+	}
 	return answer{resp.StatusCode, resp.Header, string(body)}, err
 }
 
