@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
@@ -125,6 +126,9 @@ func run(args []string, io streams) (code int) {
 	switch {
 	case errors.As(err, &bad):
 		lastWords(io.err, brief(err.Error()))
+		return 2
+	case store.Lasts(err):
+		lastWords(io.err, brief("DATABASE_URL (--database-url): "+err.Error()))
 		return 2
 	case err != nil:
 		lastWords(io.err, err.Error())

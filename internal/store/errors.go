@@ -40,11 +40,14 @@ type lastingError struct{ error }
 
 func (e *lastingError) Unwrap() error { return e.error }
 
-// Passes reports whether an error is trouble of the store that may pass by itself.
-func Passes(err error) bool {
+// Lasts reports whether an error is one that Lasting made.
+func Lasts(err error) bool {
 	var lasting *lastingError
-	return kapsel.CodeOf(err) == kapsel.DatabaseUnavailable && !errors.As(err, &lasting)
+	return errors.As(err, &lasting)
 }
+
+// Passes reports whether an error is trouble of the store that may pass by itself.
+func Passes(err error) bool { return kapsel.CodeOf(err) == kapsel.DatabaseUnavailable && !Lasts(err) }
 
 // Alarm logs trouble that needs a person, at most once a minute. The zero Alarm is silent.
 // Any goroutine may use it.

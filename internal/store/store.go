@@ -37,7 +37,7 @@ type Store interface {
 
 	// Time is the store's time, which all nodes share. SQLite's is the process's own.
 	Time(ctx context.Context) (time.Time, error)
-	// Ping reports whether the store answers and can be written.
+	// Ping returns nil only if Accept could store an event now.
 	Ping(ctx context.Context) error
 	// Close waits for writes under way and releases the database.
 	Close() error

@@ -20,6 +20,7 @@ type lane struct {
 	texts      map[string]string
 	conn       *pgconn.PgConn // nil: none
 	generation int64          // of conn; see connector
+	pooled     bool           // conn goes through a pooler
 	statements map[string]*pgconn.StatementDescription
 }
 
@@ -50,7 +51,7 @@ func (l *lane) open(ctx context.Context) error {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
 	}
-	l.conn, l.generation = conn, generation
+	l.conn, l.generation, l.pooled = conn, generation, pooled(conn)
 	return nil
 }
 
@@ -85,7 +86,7 @@ var binaryForm = []int16{1}
 // did may be committed, but not as it was asked for.
 func (l *lane) run(ctx context.Context, commands ...command) error {
 	var foreign error
-	if pooled(l.conn) {
+	if l.pooled {
 		check := command{sameSession, nil, func(r *row) {
 			if r.text() != backendOf(l.conn) {
 				foreign = errPooling("transaction", "one connection was served by two sessions")

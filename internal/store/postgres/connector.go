@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type connector struct {
 
 	mu        sync.Mutex
 	last      *pgxpool.Config // of the URL, when it could be read last
+	unread    bool            // the last try to read it failed, which was logged
 	elsewhere string          // the known service that keeps the server's data; "": none known
 	warned    map[string]bool // wished settings whose refusal was logged
 
@@ -64,9 +66,13 @@ func (c *connector) config() *pgxpool.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.log.Warn("the files of the database URL cannot be read; connecting with what they held before", "error", err)
+		if !c.unread {
+			c.log.Warn("the files of the database URL cannot be read; connecting with what they held before", "error", err)
+		}
+		c.unread = true
 		return c.last.Copy()
 	}
+	c.unread = false
 	if config.ConnConfig.Password == "" { // as when there is no password file for a moment
 		config.ConnConfig.Password = c.last.ConnConfig.Password
 	}
@@ -297,9 +303,10 @@ func (c *connector) sessionsStay(ctx context.Context) error {
 		return fmt.Errorf("connect a second time (if a pooler is in between: is its pool large enough?): %w", err)
 	}
 	defer closeNow(b)
-	if _, err := b.Exec(ctx, "BEGIN").ReadAll(); sqlState(err) == "08P01" {
-		return errPooling("statement", err.Error())
-	} else if err != nil {
+	if _, err := b.Exec(ctx, "BEGIN").ReadAll(); err != nil {
+		if sqlState(err) == "08P01" && strings.Contains(err.Error(), "not allowed") {
+			return errPooling("statement", err.Error())
+		}
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
 	other, err := backend(ctx, b)

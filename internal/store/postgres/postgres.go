@@ -6,7 +6,9 @@
 // implicit transaction (committer, in commit.go). Claims and the renewal of leases have
 // connections of their own too, so that a slow query of a person never delays them. All
 // else has two pools: the engine's, which spans tenants, and one for what is done for a tenant
-// or the admin, where row-level security hides all rows but those of the call's view.
+// or the admin, where row-level security hides all rows but those of the call's view. All of
+// them are made by a connector, which refuses a connection whose session or server would break
+// a promise.
 //
 // Nodes coordinate by rows alone: leases are rows with an expiry and work is handed out by
 // FOR UPDATE SKIP LOCKED. No advisory locks, no LISTEN/NOTIFY, no serializable transactions.

@@ -57,6 +57,51 @@ func TestLasting_AColumnIsMissing(t *testing.T) {
 	}
 }
 
+// What is missing is found at start, too.
+func TestOpen_AColumnIsMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kapsel.db")
+	s, err := Open(t.Context(), path, Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.writer.alone(func(c *conn) error { return c.script("ALTER TABLE events RENAME COLUMN body TO gone") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(t.Context(), path, Options{Migrate: true}); err == nil || store.Passes(err) || !strings.Contains(err.Error(), "schema") {
+		t.Errorf("error is %v", err)
+	}
+	if err == nil {
+		s.Close()
+	}
+}
+
+// Settings that SQLite changes without a word are read back.
+func TestConnect_ReadsBack(t *testing.T) {
+	s := openTest(t)
+	c, err := open(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if err := c.script("PRAGMA synchronous = NORMAL"); err != nil {
+		t.Fatal(err)
+	}
+	if err := readBack(c); err == nil || !strings.Contains(err.Error(), "synchronous") {
+		t.Errorf("error is %v", err)
+	}
+	memory, err := open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.close()
+	if err := readBack(memory); err == nil || !strings.Contains(err.Error(), "journal_mode") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // A rehearsal leaves nothing.
 func TestPing_LeavesNothing(t *testing.T) {
 	s := openTest(t)
@@ -112,6 +157,9 @@ func TestOpen_WhatPasses(t *testing.T) {
 	}
 	s.Close()
 
+	if _, err = Open(t.Context(), dir, Options{Migrate: true}); err == nil || store.Passes(err) {
+		t.Errorf("a folder: %v", err)
+	}
 	text := filepath.Join(dir, "text")
 	if err := os.WriteFile(text, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
 		t.Fatal(err)

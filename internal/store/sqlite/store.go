@@ -151,6 +151,11 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 	if err := s.loadLastN(w); err != nil {
 		return nil, fmt.Errorf("read the database: %w", err)
 	}
+	// A schema that lacks something is found now; what passes is for Ping to tell.
+	err = s.writer.transact(func() error { return errors.Join(s.rehearse(w), errRehearsed) })
+	if lasting(err) {
+		return nil, fmt.Errorf("%s: %w", whatToDo(codeOf(err)), err)
+	}
 	s.writer.written = s.ckpt.note
 	s.writer.undone = func() {
 		if err := s.loadSkews(w); err != nil {
@@ -182,6 +187,9 @@ func connect(path string, cache int64, readOnly bool) (*conn, error) {
 		PRAGMA temp_store = MEMORY;
 		PRAGMA trusted_schema = OFF;
 		PRAGMA query_only = %t`, walKept, cache>>10, readOnly))
+	if err == nil {
+		err = readBack(c)
+	}
 	if err != nil {
 		c.close()
 		return nil, err
@@ -189,11 +197,35 @@ func connect(path string, cache int64, readOnly bool) (*conn, error) {
 	return c, nil
 }
 
+// readBack refuses a connection whose commits would not be as durable as was asked for. SQLite
+// does not say so by itself: a file system without shared memory keeps it from using a WAL.
+func readBack(c *conn) error {
+	var mode string
+	var synchronous int64
+	_, err := c.query("PRAGMA journal_mode").one(func(s *stmt) { mode = s.colText() })
+	if err == nil {
+		_, err = c.query("PRAGMA synchronous").one(func(s *stmt) { synchronous = s.colInt() })
+	}
+	const full = 2
+	switch {
+	case err != nil:
+		return err
+	case mode != "wal":
+		return fmt.Errorf("its journal_mode is %q, not wal; put it on a local file system", mode)
+	case synchronous != full:
+		return fmt.Errorf("its synchronous is %d, not %d", synchronous, full)
+	}
+	return nil
+}
+
 // createFile makes the file if it is not there, readable by its owner only (the WAL gets
 // the same mode), and makes its name and its directory's durable.
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is there and is no file", path)
+		}
 		return unix.Access(path, unix.R_OK|unix.W_OK)
 	}
 	if err != nil {
@@ -253,7 +285,10 @@ func (s *Store) release() {
 	}
 }
 
-var errClosed = errors.New("the store is closed")
+var (
+	errClosed    = errors.New("the store is closed")
+	errRehearsed = errors.New("a rehearsal is taken back")
+)
 
 // read runs a function on a connection that only reads, in one transaction.
 func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
