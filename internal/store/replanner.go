@@ -19,7 +19,7 @@ const (
 	// replanBatch bounds one step, so that it never holds up the hot path for long.
 	replanBatch = 500
 	// replansAtOnce is how many endpoints are rescheduled in one turn.
-	replansAtOnce = 100
+	replansAtOnce = 1000
 	// replanAgain is when what waits is gone over once more: a node that had not read the change
 	// yet may have recorded an attempt by the former policy. It is well above Refresh.
 	replanAgain = 10 * time.Second
