@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/kapsel-hq/kapsel/internal/bench"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
@@ -23,28 +21,13 @@ const dropped = "ignore_startup_parameters = extra_float_digits,synchronous_comm
 	"idle_in_transaction_session_timeout,tcp_user_timeout,default_transaction_isolation,kapsel.tenant,jit,work_mem," +
 	"enable_seqscan,enable_bitmapscan,enable_hashjoin,enable_mergejoin,enable_material,plan_cache_mode"
 
-// superuser runs statements as the server's superuser.
-func superuser(t *testing.T, server *pgtest.Server, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestDatabase_PgBouncerDropsSettings runs behind a PgBouncer that drops what a client asks for
 // when it connects, as a role whose commits do not wait for the disk, on a server that writes
 // them there late, and kills PostgreSQL under load.
 func TestDatabase_PgBouncerDropsSettings(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t, "wal_writer_delay = 10s", "wal_writer_flush_after = 1GB")
-	superuser(t, server, "ALTER ROLE kapsel BYPASSRLS", "ALTER ROLE kapsel SET synchronous_commit = off")
+	pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel BYPASSRLS", "ALTER ROLE kapsel SET synchronous_commit = off")
 	pooler := server.Pooler(t, "pool_mode = session", "default_pool_size = 50", dropped)
 	w := newWorld(t, pooler.URL(server.New(t)))
 	w.sink.Record(true)
@@ -176,7 +159,7 @@ func TestDatabase_RefusedByName(t *testing.T) {
 	if code, out := ends(t, broken, "migrate"); code != 0 {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	superuserIn(t, broken, "ALTER TABLE events RENAME COLUMN body TO corpse")
+	pgtest.Exec(t, pgtest.Superuser(broken), "ALTER TABLE events RENAME COLUMN body TO corpse")
 	for _, tt := range []struct{ name, database, want string }{
 		{"transaction pooling", sound.Pooler(t, "pool_mode = transaction", dropped).URL(migrated), "transaction pooling"},
 		{"statement pooling", sound.Pooler(t, "pool_mode = statement", dropped).URL(migrated), "statement pooling"},
@@ -201,26 +184,11 @@ func TestDatabase_RefusedByName(t *testing.T) {
 	}
 	for _, table := range []string{"events", "meta"} { // one that is read at once, and one that events are written to
 		if table == "meta" {
-			superuserIn(t, broken, "ALTER TABLE events RENAME COLUMN corpse TO body", "ALTER TABLE meta RENAME COLUMN value TO gone")
+			pgtest.Exec(t, pgtest.Superuser(broken), "ALTER TABLE events RENAME COLUMN corpse TO body", "ALTER TABLE meta RENAME COLUMN value TO gone")
 		}
 		if code, out := ends(t, broken, "serve"); code != 2 || !strings.Contains(out, "DATABASE_URL") || !strings.Contains(out, "schema") ||
 			strings.Contains(out, "does not answer") {
 			t.Errorf("%s lacks a column: exit code %d: %s", table, code, out)
-		}
-	}
-}
-
-// superuserIn runs statements in a test's database as the superuser.
-func superuserIn(t *testing.T, url string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), pgtest.Superuser(url))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
@@ -273,14 +241,16 @@ func TestDatabase_LateAtStart(t *testing.T) {
 		"has no connection left": func(t *testing.T) (string, func()) {
 			server := pgtest.Start(t)
 			url := server.New(t)
-			superuser(t, server, "ALTER ROLE kapsel CONNECTION LIMIT 0")
-			return url, func() { superuser(t, server, "ALTER ROLE kapsel CONNECTION LIMIT -1") }
+			pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel CONNECTION LIMIT 0")
+			return url, func() { pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel CONNECTION LIMIT -1") }
 		},
 		"takes no writes": func(t *testing.T) (string, func()) {
 			server := pgtest.Start(t)
 			url := server.New(t)
-			superuser(t, server, "ALTER ROLE kapsel SET default_transaction_read_only = on")
-			return url, func() { superuser(t, server, "ALTER ROLE kapsel RESET default_transaction_read_only") }
+			pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel SET default_transaction_read_only = on")
+			return url, func() {
+				pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel RESET default_transaction_read_only")
+			}
 		},
 		"is behind a pooler that cannot reach it": func(t *testing.T) (string, func()) {
 			server := pgtest.Start(t)

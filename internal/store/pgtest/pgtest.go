@@ -106,6 +106,21 @@ func (s *Server) create(t testing.TB, template string) string {
 	return s.ownerURL(name)
 }
 
+// Exec runs statements in the database of a URL, each in a transaction of its own.
+func Exec(t testing.TB, url string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range statements {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
 // exec runs one statement as the superuser.
 func (s *Server) exec(ctx context.Context, sql string) error {
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))

@@ -31,18 +31,6 @@ func query(t *testing.T, url, sql string) (got string) {
 	return got
 }
 
-func exec(t *testing.T, url, sql string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestDatabasesAreSeparate(t *testing.T) {
 	build := func(ctx context.Context, url string) error {
 		conn, err := pgx.Connect(ctx, url)
@@ -54,7 +42,7 @@ func TestDatabasesAreSeparate(t *testing.T) {
 		return err
 	}
 	a, b := pgtest.From(t, "t", build), pgtest.From(t, "t", build)
-	exec(t, a, "UPDATE t SET v = 'changed'")
+	pgtest.Exec(t, a, "UPDATE t SET v = 'changed'")
 	if got := query(t, b, "SELECT v FROM t"); got != "built" {
 		t.Errorf("the second copy holds %q", got)
 	}
@@ -69,7 +57,7 @@ func TestDatabasesAreSeparate(t *testing.T) {
 func TestVerbs(t *testing.T) {
 	s := pgtest.Start(t)
 	url := s.New(t)
-	exec(t, url, "CREATE TABLE t AS SELECT 'kept' AS v")
+	pgtest.Exec(t, url, "CREATE TABLE t AS SELECT 'kept' AS v")
 
 	s.Kill9(t)
 	if conn, err := pgx.Connect(t.Context(), url); err == nil {

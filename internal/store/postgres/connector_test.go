@@ -32,21 +32,6 @@ func connectorOf(t *testing.T, url string) *connector {
 	return c
 }
 
-// asSuperuser runs statements in a test's database.
-func asSuperuser(t *testing.T, url string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), pgtest.Superuser(url))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // meddler stands between a store and its server and takes a statement out of what the store
 // sends, as a proxy does that knows better.
 type meddler struct {
@@ -136,8 +121,8 @@ func TestSession_IsReadBack(t *testing.T) {
 				if other == "" {
 					other = "7s"
 				}
-				asSuperuser(t, url, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = %%L', current_database(), '%s'); END $$`, n.name, other))
-				defer asSuperuser(t, url, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I RESET %s', current_database()); END $$`, n.name))
+				pgtest.Exec(t, pgtest.Superuser(url), fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = %%L', current_database(), '%s'); END $$`, n.name, other))
+				defer pgtest.Exec(t, pgtest.Superuser(url), fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I RESET %s', current_database()); END $$`, n.name))
 			}
 			m.drop(sets([]setting{n}))
 			defer m.drop("")
@@ -228,7 +213,7 @@ func TestServer_LosesItsDurabilityAtRunTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	asSuperuser(t, url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+	pgtest.Exec(t, pgtest.Superuser(url), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
 	until(t, "it is not ready", func() bool { return errors.Is(s.Ping(t.Context()), ErrUnsafe) })
 	if _, err := s.Accept(t.Context(), anAcceptance()); !errors.Is(err, ErrUnsafe) || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
 		t.Errorf("accepted without fsync: %v", err)
@@ -236,7 +221,7 @@ func TestServer_LosesItsDurabilityAtRunTime(t *testing.T) {
 	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "fsync=off") {
 		t.Errorf("the log has %s", log.String())
 	}
-	asSuperuser(t, url, "ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
+	pgtest.Exec(t, pgtest.Superuser(url), "ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
 	until(t, "it is ready", func() bool { return s.Ping(t.Context()) == nil })
 	if _, err := s.Accept(t.Context(), anAcceptance()); err != nil {
 		t.Error(err)
@@ -258,15 +243,8 @@ func TestServer_DurableElsewhere(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		// What a role or an ordinary user can make is no sign of anything.
-		asSuperuser(t, url, "ALTER ROLE kapsel SET neon.timeline_id = 'x'")
-		conn, err := pgx.Connect(t.Context(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.Background())
-		if _, err := conn.Exec(t.Context(), "CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '1' $$"); err != nil {
-			t.Fatal(err)
-		}
+		pgtest.Exec(t, pgtest.Superuser(url), "ALTER ROLE kapsel SET neon.timeline_id = 'x'")
+		pgtest.Exec(t, url, "CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '1' $$")
 		if err := open(t, url, false); !errors.Is(err, ErrUnsafe) {
 			t.Errorf("with signs that anybody can make: error is %v", err)
 		}
@@ -282,7 +260,7 @@ func TestServer_DurableElsewhere(t *testing.T) {
 	})
 	t.Run("Aurora", func(t *testing.T) {
 		url := pgtest.Start(t, "full_page_writes = off").New(t)
-		asSuperuser(t, url, "CREATE FUNCTION pg_catalog.aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '15.4.0' $$")
+		pgtest.Exec(t, pgtest.Superuser(url), "CREATE FUNCTION pg_catalog.aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '15.4.0' $$")
 		if err := open(t, url, false); err != nil {
 			t.Error(err)
 		}
@@ -376,11 +354,11 @@ func TestURL_NoPasswordInErrors(t *testing.T) {
 func TestPassword_IsReadAtEachConnect(t *testing.T) {
 	server := pgtest.Start(t)
 	sure := server.New(t)
-	asSuperuser(t, sure, "ALTER ROLE kapsel PASSWORD 'first'")
+	pgtest.Exec(t, pgtest.Superuser(sure), "ALTER ROLE kapsel PASSWORD 'first'")
 	server.RequirePassword(t)
 	password := func(t *testing.T, value string) {
 		t.Helper()
-		asSuperuser(t, sure, "ALTER ROLE kapsel PASSWORD '"+value+"'")
+		pgtest.Exec(t, pgtest.Superuser(sure), "ALTER ROLE kapsel PASSWORD '"+value+"'")
 	}
 	for name, prepare := range map[string]func(t *testing.T) (url string, write func(password string)){
 		"the URL's passfile": func(t *testing.T) (string, func(string)) {
@@ -427,7 +405,7 @@ func TestPassword_IsReadAtEachConnect(t *testing.T) {
 			works("with the first password")
 
 			password(t, "second")
-			asSuperuser(t, sure, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'kapsel'")
+			pgtest.Exec(t, pgtest.Superuser(sure), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'kapsel'")
 			until(t, "the old password is refused", func() bool {
 				_, err := s.Accept(t.Context(), anAcceptance())
 				return sqlState(err) == "28P01" && kapsel.CodeOf(err) == kapsel.DatabaseUnavailable && !store.Passes(err)
@@ -539,7 +517,7 @@ func TestLasting_AColumnIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for table, column := range map[string]string{"events": "body", "deliveries": "size", "tenant_usage": "bytes", "idempotency_keys": "expires_at"} {
-		asSuperuser(t, url, fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO gone", table, column))
+		pgtest.Exec(t, pgtest.Superuser(url), fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO gone", table, column))
 		err := s.Ping(t.Context())
 		var e *kapsel.Error
 		if !errors.As(err, &e) || e.Code != kapsel.DatabaseUnavailable || !strings.Contains(e.Detail, "schema") || !strings.Contains(e.Detail, "42703") ||
@@ -551,7 +529,7 @@ func TestLasting_AColumnIsMissing(t *testing.T) {
 		if _, err := s.Accept(t.Context(), in); store.Passes(err) || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
 			t.Errorf("%s: accept: %v", table, err)
 		}
-		asSuperuser(t, url, fmt.Sprintf("ALTER TABLE %s RENAME COLUMN gone TO %s", table, column))
+		pgtest.Exec(t, pgtest.Superuser(url), fmt.Sprintf("ALTER TABLE %s RENAME COLUMN gone TO %s", table, column))
 		if err := s.Ping(t.Context()); err != nil {
 			t.Errorf("%s: mended: %v", table, err)
 		}
@@ -559,11 +537,11 @@ func TestLasting_AColumnIsMissing(t *testing.T) {
 			t.Errorf("%s: mended: %v", table, err)
 		}
 	}
-	asSuperuser(t, url, "REVOKE INSERT ON events FROM kapsel")
+	pgtest.Exec(t, pgtest.Superuser(url), "REVOKE INSERT ON events FROM kapsel")
 	if err := s.Ping(t.Context()); !strings.Contains(fmt.Sprint(err), "lacks a right") {
 		t.Errorf("without the right to insert: %v", err)
 	}
-	asSuperuser(t, url, "GRANT INSERT ON events TO kapsel")
+	pgtest.Exec(t, pgtest.Superuser(url), "GRANT INSERT ON events TO kapsel")
 	if err := s.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}

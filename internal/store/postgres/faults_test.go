@@ -225,7 +225,7 @@ func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 	}
 	for range 10 {
 		atLeast(&completed, completed.Load()+50)
-		exec(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kapsel' AND datname = current_database()")
+		pgtest.Exec(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kapsel' AND datname = current_database()")
 	}
 	stop()
 	callers.Wait()
@@ -295,7 +295,7 @@ func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := func(value string) {
-		exec(t, server.URL("postgres")+"&default_transaction_read_only=off",
+		pgtest.Exec(t, server.URL("postgres")+"&default_transaction_read_only=off",
 			"ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 	}
 	until := func(done func() bool) { // the sessions read the setting when they next can

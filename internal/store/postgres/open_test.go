@@ -13,21 +13,6 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 )
 
-// exec runs statements in a database, past the store.
-func exec(t testing.TB, url string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // count runs a query of one number, past the store and its walls.
 func count(t testing.TB, url, sql string, args ...any) (n int) {
 	t.Helper()
@@ -73,8 +58,8 @@ func TestOpen_TenNodesOnAnEmptyDatabase(t *testing.T) {
 func TestOpen_RefusesASchemaThatDoesNotFit(t *testing.T) {
 	empty := pgtest.New(t)
 	newer, readable := database(t), database(t)
-	exec(t, newer, "UPDATE schema_info SET version = 99, readable_by = 99")
-	exec(t, readable, "UPDATE schema_info SET version = 99, readable_by = 1")
+	pgtest.Exec(t, newer, "UPDATE schema_info SET version = 99, readable_by = 99")
+	pgtest.Exec(t, readable, "UPDATE schema_info SET version = 99, readable_by = 1")
 	for _, tt := range []struct {
 		name, url string
 		migrate   bool
@@ -105,7 +90,7 @@ func TestOpen_F_B8_RefusesAServerThatLosesData(t *testing.T) {
 	url := server.New(t)
 	for _, setting := range []string{"fsync", "full_page_writes"} {
 		set := func(value string) {
-			exec(t, server.URL("postgres"), "ALTER SYSTEM SET "+setting+" = "+value, "SELECT pg_reload_conf()")
+			pgtest.Exec(t, server.URL("postgres"), "ALTER SYSTEM SET "+setting+" = "+value, "SELECT pg_reload_conf()")
 			server.Stop(t)
 			server.Restart(t)
 		}

@@ -37,19 +37,6 @@ func (l *lockedLog) String() string {
 
 func (l *lockedLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// offRole makes the role of a server's tests one whose commits are not durable.
-func offRole(t *testing.T, server *pgtest.Server) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), "ALTER ROLE kapsel SET synchronous_commit = off"); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // dropped is a line of pgbouncer.ini with which it lets all settings of a client's start pass
 // and drops them.
 const dropped = "ignore_startup_parameters = extra_float_digits,options,synchronous_commit,statement_timeout,lock_timeout," +
@@ -58,7 +45,7 @@ const dropped = "ignore_startup_parameters = extra_float_digits,options,synchron
 
 func TestPooler_SessionPoolingWorksWhateverThePoolerDrops(t *testing.T) {
 	server := pgtest.Start(t)
-	offRole(t, server)
+	pgtest.Exec(t, server.URL("postgres"), "ALTER ROLE kapsel SET synchronous_commit = off")
 	for _, settings := range [][]string{
 		{"pool_mode = session"},
 		{"pool_mode = session", dropped},
