@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test check fmt chaos fuzz interop perf docker clean tools
+.PHONY: help build test check fmt chaos fuzz interop perf pictures docker clean tools
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -54,6 +54,9 @@ interop: ## verify and sign with the libraries in JavaScript (needs Node and npm
 
 perf: tools ## measure every promise that has a number, beside its limit (a quiet machine, please)
 	$(GO) test -tags perf -run Perf -timeout 60m -count=1 -v ./internal/e2e
+
+pictures: ## draw the pictures of docs/images from what the program prints
+	scripts/pictures
 
 docker: ## build the container image kapsel:VERSION
 	docker build --build-arg VERSION=$(VERSION) -t kapsel:$(VERSION) .

@@ -12,14 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestScripts runs the scripts in testdata: the program, in an empty directory, with free
@@ -255,71 +253,8 @@ func split(line string) (words []string, err error) {
 	return words, nil
 }
 
-// TestTutorialIsTested holds the tutorial to its script: the same commands in the same order.
-func TestTutorialIsTested(t *testing.T) {
-	assignment := regexp.MustCompile(`^(?:export )?(\w+)=\$\((.*)\)$`)
-	var documented [][]string
-	for _, line := range shellLines(t, "../../docs/tutorial.md") {
-		name := ""
-		if m := assignment.FindStringSubmatch(line); m != nil {
-			name, line = m[1], m[2]
-		}
-		words, err := split(line)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if documented = append(documented, words); name != "" {
-			documented = append(documented, []string{"capture", name})
-		}
-	}
-	script, err := os.ReadFile("testdata/tutorial.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tested [][]string
-	for line := range strings.Lines(string(script)) {
-		words, err := split(line)
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case len(words) == 0:
-		case words[0] == "exec":
-			tested = append(tested, slices.DeleteFunc(words[1:], func(w string) bool { return w == "&" }))
-		case words[0] == "capture":
-			tested = append(tested, words)
-		}
-	}
-	if diff := cmp.Diff(documented, tested); diff != "" {
-		t.Errorf("docs/tutorial.md (-) and testdata/tutorial.txt (+) differ:\n%s", diff)
-	}
-}
-
-// shellLines are the lines of a page's shell blocks.
-func shellLines(t *testing.T, page string) []string {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	in := false
-	for line := range strings.Lines(string(text)) {
-		switch line = strings.TrimSpace(line); {
-		case strings.HasPrefix(line, "```"):
-			in = line == "```sh"
-		case in && line != "":
-			lines = append(lines, line)
-		}
-	}
-	if len(lines) == 0 {
-		t.Fatalf("%s has no shell blocks", page)
-	}
-	return lines
-}
-
-// TestExamplesParse holds the examples of each command's help, and of docs/cli.md, to the
-// command line that there is.
+// TestExamplesParse holds the examples of each command's help to the command line that there
+// is. Those of the pages are run, by TestPages.
 func TestExamplesParse(t *testing.T) {
 	var c cli
 	parser, err := kong.New(&c, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard), kong.Vars{"version": ""}, durations)
@@ -342,7 +277,6 @@ func TestExamplesParse(t *testing.T) {
 			t.Errorf("the help of %s has no example", leaf.FullPath())
 		}
 	}
-	examples = append(examples, shellLines(t, "../../docs/cli.md")...)
 	command := regexp.MustCompile(`kapsel ([^|>#)]*)`)
 	for _, example := range examples {
 		m := command.FindStringSubmatch(example)
