@@ -27,9 +27,9 @@ import (
 
 //go:generate go run ./internal/gen
 
-// maxAnswer is more than any answer has: a payload is at most 10 MiB, a page of attempts with
+// maxAnswer is more than any answer has: a payload is at most 64 MiB, a page of attempts with
 // their headers and bodies less than 200 times 40 KiB.
-const maxAnswer = 32 << 20
+const maxAnswer = 80 << 20
 
 // timeout bounds every request of the default http.Client; its context may end it earlier.
 const timeout = time.Minute

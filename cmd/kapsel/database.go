@@ -23,7 +23,7 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 		if path := s.sqlitePath(); path != "" {
 			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", Caches: s.caches})
 		} else {
-			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", External: external})
+			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", External: external, MaxBody: s.maxBody})
 		}
 		return err
 	})

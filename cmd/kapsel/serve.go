@@ -183,7 +183,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
-		PublicURL: c.PublicURL, Capacity: c.Capacity, Proxies: c.proxies, Log: s.log,
+		PublicURL: c.PublicURL, Capacity: c.Capacity, MaxBody: c.maxBody, Proxies: c.proxies, Log: s.log,
 		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db,
 	}
 	if c.Dev {
@@ -257,8 +257,8 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      90 * time.Second,
+		ReadTimeout:       ingest.ReadTime(0),
+		WriteTimeout:      ingest.ReadTime(0) + ingest.AnswerTime,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100}, // with TLS

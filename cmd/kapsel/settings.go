@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -24,7 +25,8 @@ type databaseSettings struct {
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
 
-	caches int64 // bytes for SQLite's page caches; 0: what it takes by itself
+	caches  int64 // bytes for SQLite's page caches; 0: what it takes by itself
+	maxBody int64 // bytes of the longest body; 0: the usual
 }
 
 // serveSettings are all settings of the service.
@@ -43,6 +45,7 @@ type serveSettings struct {
 	Workers        int           `name:"worker-pool-size" env:"WORKER_POOL_SIZE" default:"1000" help:"Exchanges in flight at once (${env}, default ${default})."`
 	Capacity       int           `name:"channel-capacity" env:"CHANNEL_CAPACITY" default:"10000" help:"Accepted requests waiting for a commit before new ones get 503 (${env}, default ${default})."`
 	BodyMemory     *string       `env:"KAPSEL_BODY_MEMORY" placeholder:"SIZE" help:"Bytes of bodies held at once (${env}, default 256MiB, or a quarter of the memory where that is less)."`
+	MaxBody        string        `env:"KAPSEL_MAX_BODY" default:"10MiB" placeholder:"SIZE" help:"The longest body of a webhook, up to 64MiB and a quarter of the body memory (${env}, default ${default})."`
 	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
@@ -112,13 +115,9 @@ func (s *serveSettings) check() error {
 	if s.Capacity < 1 || s.Capacity > 10_000_000 {
 		return settingError("CHANNEL_CAPACITY (--channel-capacity): %d is not between 1 and 10000000", s.Capacity)
 	}
-	bodies := int64(0)
-	if s.BodyMemory != nil {
-		if bodies, err = parseBytes(*s.BodyMemory); err != nil || bodies < 1<<20 {
-			return settingError("KAPSEL_BODY_MEMORY (--body-memory): %q is not a size of at least 1MiB, such as 256MiB", *s.BodyMemory)
-		}
+	if err := s.checkBodies(); err != nil {
+		return err
 	}
-	s.memory = budget.Divide(memoryLimit(), bodies)
 	if s.NodeLease < 3*time.Second || s.NodeLease > time.Minute {
 		return settingError("KAPSEL_NODE_LEASE (--node-lease): %v is not between 3s and 60s", s.NodeLease)
 	}
@@ -132,6 +131,25 @@ func (s *serveSettings) check() error {
 		return settingError("TIGERBEETLE_ADDRESSES: the ledger is not part of this build")
 	}
 	return s.checkKeys()
+}
+
+// checkBodies validates the memory for bodies and the longest of them.
+func (s *serveSettings) checkBodies() error {
+	bodies, err := int64(0), error(nil)
+	if s.BodyMemory != nil {
+		if bodies, err = parseBytes(*s.BodyMemory); err != nil || bodies < 1<<20 {
+			return settingError("KAPSEL_BODY_MEMORY (--body-memory): %q is not a size of at least 1MiB, such as 256MiB", *s.BodyMemory)
+		}
+	}
+	s.memory = budget.Divide(memoryLimit(), bodies)
+	if s.maxBody, err = parseBytes(s.MaxBody); err != nil || s.maxBody < 1 || s.maxBody > ingest.LargestMaxBody {
+		return settingError("KAPSEL_MAX_BODY (--max-body): %q is not a size of 1 byte to 64MiB, such as 25MiB", s.MaxBody)
+	}
+	if most := s.memory.Bodies / 4; s.maxBody > most {
+		return settingError("KAPSEL_MAX_BODY (--max-body): %s is more than a quarter of KAPSEL_BODY_MEMORY (--body-memory), which is %s; lower it to %s, or raise the memory to %s",
+			sizeText(s.maxBody), sizeText(s.memory.Bodies), sizeText(most), sizeText(4*s.maxBody))
+	}
+	return nil
 }
 
 func (s *serveSettings) checkKeys() error {
@@ -175,6 +193,17 @@ func (s *databaseSettings) sqlitePath() string {
 		return ""
 	}
 	return filepath.Clean(path)
+}
+
+// sizeText is a size as parseBytes reads it.
+func sizeText(n int64) string {
+	switch {
+	case n > 0 && n%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n > 0 && n%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", n>>10)
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // parseBytes reads a size such as 1048576, 512KiB, 256MiB or 2GiB.

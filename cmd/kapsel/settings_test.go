@@ -34,6 +34,7 @@ func TestWrongSettings(t *testing.T) {
 		{"WORKER_POOL_SIZE", "--worker-pool-size", []string{"", "0", "1.5", "many", long}, false},
 		{"CHANNEL_CAPACITY", "--channel-capacity", []string{"", "0", "-1", long}, false},
 		{"KAPSEL_BODY_MEMORY", "--body-memory", []string{"", "1", "1PiB", long}, false},
+		{"KAPSEL_MAX_BODY", "--max-body", []string{"", "0", "65MiB", "10MB", "64MiB1", long}, false},
 		{"KAPSEL_NODE_LEASE", "--node-lease", []string{"", "10", "2.9s", "61s", long}, false},
 		{"KAPSEL_DRAIN_DELAY", "--drain-delay", []string{"", "5", "-1s", "16s", long}, false},
 	} {
@@ -63,6 +64,24 @@ func TestWrongSettings(t *testing.T) {
 				check(t, value)
 			}
 		})
+	}
+}
+
+// TestMaxBody: the longest body may be a quarter of the memory for bodies, and the line that
+// refuses a longer one names both settings.
+func TestMaxBody(t *testing.T) {
+	for _, tt := range []struct {
+		max, memory string
+		want        string // in the error; "": none
+	}{
+		{"64MiB", "256MiB", ""}, {"10MiB", "40MiB", ""}, {"1", "1MiB", ""}, {"25MiB", "100MiB", ""},
+		{"64MiB", "255MiB", "64MiB is more than a quarter of KAPSEL_BODY_MEMORY (--body-memory), which is 255MiB; lower it to 65280KiB, or raise the memory to 256MiB"},
+		{"10MiB", "1MiB", "lower it to 256KiB, or raise the memory to 40MiB"},
+	} {
+		s := serveSettings{MaxBody: tt.max, BodyMemory: &tt.memory}
+		if err := s.checkBodies(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s of %s: %v, want %q", tt.max, tt.memory, err, tt.want)
+		}
 	}
 }
 

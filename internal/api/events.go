@@ -92,6 +92,10 @@ func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
 	if err != nil {
 		return nil, err
 	}
+	if more := store.BodyTime(int64(r.Event.Size)); more > 0 {
+		// As long as such a body may take to arrive; where deadlines cannot be set the server's holds.
+		_ = http.NewResponseController(callOf(ctx).w).SetWriteDeadline(time.Now().Add(time.Minute + 3*more))
+	}
 	return &payload{"application/octet-stream", `attachment; filename="` + in.ID.String() + `"`, r.Event.Body}, nil
 }
 

@@ -74,7 +74,7 @@ func testBin(t *testing.T) string {
 func TestProcess_Life(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://somebody/else")
 	t.Setenv("KAPSEL_LISTEN", "127.0.0.1:1")
-	p, err := StartKapsel(t.Context(), t.TempDir(), testBin(t), "KAPSEL_BODY_MEMORY=1MiB")
+	p, err := StartKapsel(t.Context(), t.TempDir(), testBin(t), "KAPSEL_BODY_MEMORY=1MiB", "KAPSEL_MAX_BODY=256KiB")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // post sends one webhook and returns the answer's status, code and event id.
@@ -117,6 +118,44 @@ func TestBody_B48_AnyBytes(t *testing.T) {
 			t.Errorf("%d deliveries came of what was refused", after-before)
 		}
 	})
+}
+
+// TestBody_LargestSetting: with KAPSEL_MAX_BODY at its most, 64 MiB arrive, and no byte more.
+func TestBody_LargestSetting(t *testing.T) {
+	noise := make([]byte, 64<<20+1)
+	rand.Read(noise)
+	for _, store := range []string{"sqlite", "postgres"} {
+		t.Run(store, func(t *testing.T) {
+			database := ""
+			if store == "postgres" {
+				database = pgtest.New(t)
+			}
+			w := newWorld(t, database, "KAPSEL_MAX_BODY=64MiB")
+			w.sink.Record(true)
+			ep := w.endpoint("large", nil)
+			for _, chunked := range []bool{false, true} {
+				for _, body := range [][]byte{noise, noise[:64<<20]} {
+					var r io.Reader = bytes.NewReader(body)
+					if chunked {
+						r = onlyReader{r}
+					}
+					status, code, event := post(t, ep.IngestURL, nil, r)
+					if len(body) > 64<<20 {
+						if status != http.StatusRequestEntityTooLarge || code != "E1002" {
+							t.Errorf("%d bytes (chunked %v): answered %d %s", len(body), chunked, status, code)
+						}
+						continue
+					}
+					if status != 200 {
+						t.Fatalf("%d bytes (chunked %v): answered %d %s", len(body), chunked, status, code)
+					}
+					if got := w.arrived(event); got.SHA256 != sha256.Sum256(body) || got.Size != int64(len(body)) {
+						t.Errorf("%d bytes (chunked %v): %d arrived, or others", len(body), chunked, got.Size)
+					}
+				}
+			}
+		})
+	}
 }
 
 // TestDestination_FD19_ClosesAfterReading reads a request and closes the connection without

@@ -38,7 +38,9 @@ import (
 
 // Limits of a request.
 const (
-	MaxBody        = 10 << 20
+	DefaultMaxBody = store.UsualBody // of a body, in bytes
+	LargestMaxBody = 64 << 20        // what Config.MaxBody may be set to
+
 	maxHeaders     = 100
 	maxHeaderBytes = 16 << 10
 	maxContentType = 255
@@ -47,7 +49,7 @@ const (
 // Path is where webhooks are posted, followed by the endpoint's id.
 const Path = "/ingest/"
 
-// Config is what the handler is built from. All but Wait and Remote are needed.
+// Config is what the handler is built from. All but MaxBody, Wait and Remote are needed.
 type Config struct {
 	Store     store.Inbox
 	Counters  store.Counters // for the quota of events in a month, and of what was refused
@@ -58,6 +60,7 @@ type Config struct {
 	Budget    *budget.Budget
 	PublicURL string         // base of what providers sign
 	Capacity  int            // requests waiting for a commit before new ones get 503
+	MaxBody   int64          // of a body, in bytes; 0: DefaultMaxBody
 	Proxies   []netip.Prefix // whose X-Forwarded-For is believed
 	Log       *slog.Logger
 	Remote    *signature.Remote // keys that providers publish; nil: none can be had
@@ -84,6 +87,7 @@ type Handler struct {
 
 // New makes a handler.
 func New(cfg Config) *Handler {
+	cfg.MaxBody = cmp.Or(cfg.MaxBody, DefaultMaxBody)
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
 	h.refusals.since = cfg.Clock.Now()
 	h.strangers.asking = make(chan struct{}, strangersAtOnce)
@@ -175,8 +179,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 			Detail: fmt.Sprintf("the webhook has passed %d endpoints of Kapsel, which may send to each other in a loop; change the url of one", kapsel.MaxHops),
 		}
 	}
-	if r.ContentLength > MaxBody {
-		return tooLarge()
+	if r.ContentLength > h.MaxBody {
+		return tooLarge(h.MaxBody)
 	}
 	room, err := h.enter(r)
 	if err != nil {
@@ -259,8 +263,28 @@ func noEndpoint() error {
 	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
 }
 
-func tooLarge() error {
-	return kapsel.Errorf(kapsel.PayloadTooLarge, "the body is larger than %d bytes", MaxBody)
+func tooLarge(limit int64) error {
+	return kapsel.Errorf(kapsel.PayloadTooLarge, "the body is larger than %d bytes; the operator can raise the limit (KAPSEL_MAX_BODY)", limit)
+}
+
+// AnswerTime is how long after the last moment for its body a request may be answered.
+const AnswerTime = time.Minute
+
+// ReadTime returns how long a body of n bytes may take to arrive: 30 s, and 3 s for each MiB
+// above store.UsualBody.
+func ReadTime(n int64) time.Duration { return 30*time.Second + 3*store.BodyTime(n) }
+
+// allowTime gives a body of n bytes the time that it may take to arrive, and its answer the time
+// that the commit may take. Up to store.UsualBody the server's own limits are right.
+func allowTime(w http.ResponseWriter, n int64) {
+	if n <= store.UsualBody {
+		return
+	}
+	c := http.NewResponseController(w)
+	read := time.Now().Add(ReadTime(n))
+	// Where deadlines cannot be set the server's limits hold.
+	_ = c.SetReadDeadline(read)
+	_ = c.SetWriteDeadline(read.Add(AnswerTime + store.BodyTime(n)))
 }
 
 // headerOf lists the request's header by name; the values of one name keep their order.
@@ -660,14 +684,16 @@ func (m *room) leave() {
 
 // read reads the whole body: of the announced length, or chunked up to MaxBody.
 func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	limit := m.h.MaxBody
 	if r.ContentLength >= 0 {
+		allowTime(w, r.ContentLength)
 		body := make([]byte, r.ContentLength)
 		if _, err := io.ReadFull(r.Body, body); err != nil {
-			return nil, unreadable(err)
+			return nil, unreadable(err, limit)
 		}
 		return body, nil
 	}
-	src := http.MaxBytesReader(w, r.Body, MaxBody)
+	src := http.MaxBytesReader(w, r.Body, limit)
 	body := make([]byte, 0, firstChunk)
 	for {
 		n, err := src.Read(body[len(body):cap(body)])
@@ -676,25 +702,26 @@ func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		case err == io.EOF:
 			return bytes.Clone(body), nil // what is kept is as long as what is counted
 		case err != nil:
-			return nil, unreadable(err)
+			return nil, unreadable(err, limit)
 		case len(body) == cap(body):
-			more := int64(min(cap(body), MaxBody+1-cap(body)))
+			more := min(int64(cap(body)), limit+1-int64(cap(body)))
 			if !m.h.Budget.Grow(m.held, more) {
 				return nil, full("too many bytes of bodies are held at the moment; try again")
 			}
 			m.held += more
+			allowTime(w, int64(cap(body))+more)
 			body = append(make([]byte, 0, int64(cap(body))+more), body...)
 		}
 	}
 }
 
 // unreadable says why a body could not be read to its end.
-func unreadable(err error) error {
+func unreadable(err error, limit int64) error {
 	var large *http.MaxBytesError
 	var network net.Error
 	switch {
 	case errors.As(err, &large):
-		return tooLarge()
+		return tooLarge(limit)
 	case errors.As(err, &network) && network.Timeout():
 		return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusRequestTimeout, Detail: "the body did not arrive in time", Err: err}
 	}

@@ -43,6 +43,15 @@ type Store interface {
 	Close() error
 }
 
+// UsualBody is the longest body, in bytes, that the limits of time are made for.
+const UsualBody = 10 << 20
+
+// BodyTime returns how much longer than usual what writes or reads a body of n bytes may take:
+// 1 s for each MiB, or part of one, above UsualBody.
+func BodyTime(n int64) time.Duration {
+	return time.Duration(max(0, n-UsualBody+1<<20-1)>>20) * time.Second
+}
+
 // Inbox is what ingest needs.
 type Inbox interface {
 	// Accept stores an event and its first delivery, in one group commit with the other

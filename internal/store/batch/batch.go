@@ -30,6 +30,9 @@ type Call[T any] struct {
 	done chan struct{} // of capacity 1
 }
 
+// Size is how many bytes of bodies the call brings.
+func (c *Call[T]) Size() int { return c.size }
+
 // Queue holds the calls that wait for the next batch. Any goroutine may call Do; Gather, Take
 // and Commit belong to the one goroutine that writes.
 type Queue[T any] struct {

@@ -17,7 +17,7 @@ import (
 
 // Event reads an event and its deliveries; see store.Archive.
 func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
-	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+	err = s.readWithin(ctx, callTimeout+s.from.bodyTime, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		var ok bool
 		rec.Event, ok, err = first(ctx, q, scanEvent, `
 			SELECT `+eventColumns+` FROM events e

@@ -114,12 +114,17 @@ func (c *committer[T]) rehearseNow() error {
 	}
 }
 
-// commitTimeout bounds a batch, with all runs after an unknown outcome.
+// commitTimeout bounds a batch, with all runs after an unknown outcome. A large body, which is a
+// batch of its own, has more time.
 const commitTimeout = 5 * time.Second
 
 // together writes a batch in one transaction.
 func (c *committer[T]) together(calls []*batch.Call[T]) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	bytes := 0
+	for _, call := range calls {
+		bytes += call.Size()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout+store.BodyTime(int64(bytes)))
 	defer cancel()
 	c.last = c.try(ctx, calls)
 	return c.last

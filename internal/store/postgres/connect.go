@@ -123,6 +123,7 @@ func (l *lane) run(ctx context.Context, commands ...command) error {
 
 // guarded is a lane that several goroutines take turns with.
 type guarded struct {
+	limit  time.Duration // of a transaction
 	mu     sync.Mutex
 	lane   *lane
 	closed bool
@@ -136,7 +137,7 @@ func (g *guarded) use(ctx context.Context, run func(context.Context, *lane) erro
 	if g.closed {
 		return g.lane.from.failed(errClosed)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, g.limit)
 	defer cancel()
 	return g.lane.from.failed(retry(ctx, func() error {
 		if err := g.lane.open(ctx); err != nil {

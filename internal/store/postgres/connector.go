@@ -31,7 +31,8 @@ const (
 // a session stays with its connection. Any goroutine may use it.
 type connector struct {
 	url      string
-	external bool // the server keeps what it commits, whatever its settings say
+	external bool          // the server keeps what it commits, whatever its settings say
+	bodyTime time.Duration // how much longer than usual a statement with a body may take
 	log      *slog.Logger
 	alarm    *store.Alarm // of what lasts; silent while the store is opened, since Open says it
 
@@ -51,12 +52,12 @@ type connector struct {
 }
 
 // newConnector makes a connector for a URL; see readURL.
-func newConnector(url string, external bool, log *slog.Logger) (*connector, error) {
+func newConnector(url string, opts Options, log *slog.Logger) (*connector, error) {
 	config, err := readURL(url)
 	if err != nil {
 		return nil, err
 	}
-	return &connector{url: url, external: external, log: log, alarm: &store.Alarm{}, last: config, warned: map[string]bool{}}, nil
+	return &connector{url: url, external: opts.External, bodyTime: store.BodyTime(opts.MaxBody), log: log, alarm: &store.Alarm{}, last: config, warned: map[string]bool{}}, nil
 }
 
 // config is the URL's configuration, with the password and the certificates that their files
@@ -131,6 +132,7 @@ func pooled(conn *pgconn.PgConn) bool {
 func (c *connector) agree(ctx context.Context, conn *pgconn.PgConn, s session) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
+	s = s.patient(c.bodyTime)
 	if err := s.set(ctx, conn, c.warn); err != nil {
 		return fmt.Errorf("set up the session: %w", err)
 	}
@@ -182,6 +184,7 @@ func (c *connector) timeout() time.Duration {
 // holds checks that a connection still is as it was when agree took it, and returns the state
 // of its session. What it finds wrong is made anew: see renew.
 func (c *connector) holds(ctx context.Context, conn *pgconn.PgConn, s session) (state, error) {
+	s = s.patient(c.bodyTime)
 	st, err := s.ask(ctx, conn)
 	if err != nil {
 		return nil, err

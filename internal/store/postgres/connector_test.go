@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,7 @@ import (
 // connectorOf makes a connector for a test's database.
 func connectorOf(t *testing.T, url string) *connector {
 	t.Helper()
-	c, err := newConnector(url, false, slog.New(slog.DiscardHandler))
+	c, err := newConnector(url, Options{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -572,6 +573,24 @@ func TestPing_LeavesNothing(t *testing.T) {
 		var n int
 		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil || n != 0 {
 			t.Errorf("%s has %d rows, %v", table, n, err)
+		}
+	}
+}
+
+// TestPatientSession: with larger bodies statements have more time, and with the usual ones the
+// same as ever; a migration has as much as it wants.
+func TestPatientSession(t *testing.T) {
+	for _, tt := range []struct {
+		of   session
+		body int64
+		want string
+	}{
+		{engineSession, 0, "5s"}, {engineSession, 10 << 20, "5s"}, {engineSession, 10<<20 + 1, "6s"}, {hotSession, 64 << 20, "59s"},
+		{peopleSession, 25 << 20, "20s"}, {migrationSession, 64 << 20, "0"},
+	} {
+		s := tt.of.patient(store.BodyTime(tt.body))
+		if !slices.Contains(s.needed, setting{"statement_timeout", tt.want}) {
+			t.Errorf("with bodies of %d bytes: %v, want %s", tt.body, s.needed, tt.want)
 		}
 	}
 }

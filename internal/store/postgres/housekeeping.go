@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // CancelWaiting cancels pending deliveries of a deleted endpoint; see store.Housekeeping.
@@ -56,27 +57,39 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 // The events are locked first and judged then: a replay that came before is seen, and one
 // that comes after waits and finds nothing.
 func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, err error) {
-	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		type key struct {
-			part int16
-			id   [16]byte
+	for more := true; more && deleted < limit; {
+		n := 0
+		if n, more, err = s.deleteSome(ctx, tenantID, olderThan, limit-deleted); err != nil {
+			return deleted, err
 		}
-		old, err := collect(ctx, tx, func(r *row) key { return key{int16(r.int2()), r.id()} }, `
-			SELECT e.part, e.id FROM endpoints CROSS JOIN LATERAL (
-				SELECT part, id FROM events
+		deleted += n
+	}
+	return deleted, nil
+}
+
+// deleteSome deletes up to limit finished events in one transaction. more is whether it deleted
+// some and left others for the sake of their bodies.
+func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, more bool, err error) {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
+		deleted, more = 0, false
+		var parts []int16
+		var ids [][16]byte
+		sizes, err := collect(ctx, tx, func(r *row) int {
+			parts, ids = append(parts, int16(r.int2())), append(ids, r.id())
+			return r.int4()
+		}, `
+			SELECT e.part, e.id, e.size FROM endpoints CROSS JOIN LATERAL (
+				SELECT part, id, octet_length(body) AS size FROM events
 				WHERE endpoint_id = endpoints.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
 					SELECT FROM deliveries d WHERE d.event_id = events.id AND d.status <= 1)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
 			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
-		if err != nil || len(old) == 0 {
+		if err != nil || len(ids) == 0 {
 			return err
 		}
-		parts, ids := make([]int16, len(old)), make([][16]byte, len(old))
-		for i, k := range old {
-			parts[i], ids[i] = k.part, k.id
-		}
-		return tx.QueryRow(ctx, `
+		n := rules.DeletedTogether(sizes)
+		err = tx.QueryRow(ctx, `
 			WITH gone AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 				WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = u.id AND d.status <= 1)
@@ -87,12 +100,14 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 			), gone_events AS (
 				DELETE FROM events e USING gone WHERE e.part = gone.part AND e.id = gone.id RETURNING 1
 			)
-			SELECT count(*) FROM gone_events`, parts, ids).Scan(&deleted)
+			SELECT count(*) FROM gone_events`, parts[:n], ids[:n]).Scan(&deleted)
+		more = n < len(ids) && deleted > 0
+		return err
 	})
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return deleted, nil
+	return deleted, more, nil
 }
 
 // DeleteExpiredKeys forgets idempotency keys; see store.Housekeeping.

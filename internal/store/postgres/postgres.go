@@ -45,6 +45,7 @@ type Options struct {
 	// External says that the server keeps what it commits although it may run without fsync
 	// or full_page_writes, as servers do that have their data on storage of another kind.
 	External bool
+	MaxBody  int64 // the longest body, in bytes; 0: store.UsualBody
 }
 
 // Store is a store.Store in PostgreSQL.
@@ -76,7 +77,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	from, err := newConnector(url, opts.External, log)
+	from, err := newConnector(url, opts, log)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func (s *Store) open(ctx context.Context, opts Options) (err error) {
 	if s.seqBase, err = s.streamBase(ctx); err != nil {
 		return fmt.Errorf("read where the stream of events is: %w", err)
 	}
-	s.claims.lane = newLane(s.from, claimStatements)
-	s.renewals.lane = newLane(s.from, renewStatements)
+	s.claims.lane, s.claims.limit = newLane(s.from, claimStatements), callTimeout+s.from.bodyTime
+	s.renewals.lane, s.renewals.limit = newLane(s.from, renewStatements), callTimeout
 	accepts, completions := slots()
 	a := newAcceptor(s.seqBase, accepts)
 	s.acceptor = newCommitter(newLane(s.from, acceptStatements), a.write, 0, opts.Observe)
@@ -213,9 +214,13 @@ func (v view) begin() pgx.TxOptions {
 // sent. It is a little longer than the server's own limit for a statement.
 const callTimeout = 6 * time.Second
 
-// read runs queries under the call's time-out and makes their error a method's.
+// read runs queries without bodies under the call's time-out and makes their error a method's.
 func (s *Store) read(ctx context.Context, v view, run func(context.Context, querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	return s.readWithin(ctx, callTimeout, v, run)
+}
+
+func (s *Store) readWithin(ctx context.Context, limit time.Duration, v view, run func(context.Context, querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if !v.people {
 		return s.from.failed(run(ctx, s.engine))

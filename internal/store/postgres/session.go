@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -33,7 +34,7 @@ const (
 var engineSession = session{
 	needed: []setting{
 		{"synchronous_commit", "on"},
-		{"statement_timeout", "5s"},
+		usualTimeout,
 		{"lock_timeout", "2s"},
 		{"idle_in_transaction_session_timeout", "5s"},
 		{"default_transaction_isolation", "read committed"},
@@ -50,6 +51,18 @@ var engineSession = session{
 		{"enable_mergejoin", "off"},
 		{"jit", "off"},
 	},
+}
+
+// usualTimeout is how long a statement may take, but with a body above store.UsualBody.
+var usualTimeout = setting{"statement_timeout", "5s"}
+
+// patient returns the session with that much more time for a statement, less than a minute in
+// all: PostgreSQL shows longer times in minutes.
+func (s session) patient(more time.Duration) session {
+	if more == 0 || !slices.Contains(s.needed, usualTimeout) {
+		return s
+	}
+	return s.with(setting{usualTimeout.name, fmt.Sprintf("%ds", (5*time.Second+more)/time.Second)})
 }
 
 // peopleSession is the session of calls that name their tenant in each transaction.

@@ -42,7 +42,7 @@ func migrate(ctx context.Context, url string) error {
 // open opens a store of a database that has the schema, for the test's duration.
 func open(t testing.TB, url string) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), url, postgres.Options{})
+	s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,22 @@ func Ended(deliveries []kapsel.Delivery) bool {
 	return true
 }
 
+// deletedBytes bounds the bodies that retention deletes in one transaction: a long one holds up
+// the others, and takes time by the bytes that it frees.
+const deletedBytes = 16 << 20
+
+// DeletedTogether returns how many of the events with bodies of these sizes, from the first on,
+// are deleted in one transaction. It is one at least, if there is any.
+func DeletedTogether(sizes []int) int {
+	bytes := 0
+	for i, size := range sizes {
+		if bytes += size; bytes > deletedBytes && i > 0 {
+			return i
+		}
+	}
+	return len(sizes)
+}
+
 // NextCircuit returns a circuit as it is stored in place of the version that the caller read.
 // A circuit without a state is closed.
 func NextCircuit(c kapsel.Circuit, revision int64) kapsel.Circuit {

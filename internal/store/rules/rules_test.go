@@ -136,6 +136,21 @@ func TestRedeliveries(t *testing.T) {
 	}
 }
 
+func TestDeletedTogether(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		sizes []int
+		want  int
+	}{
+		{nil, 0}, {[]int{0}, 1}, {[]int{64 * mib}, 1}, {[]int{64 * mib, 1}, 1}, {[]int{1, 64 * mib}, 1},
+		{[]int{8 * mib, 8 * mib, 1}, 2}, {make([]int, 500), 500},
+	} {
+		if got := rules.DeletedTogether(tt.sizes); got != tt.want {
+			t.Errorf("%d of the first %v", got, tt.sizes[:min(3, len(tt.sizes))])
+		}
+	}
+}
+
 func TestStatusBits(t *testing.T) {
 	all := []kapsel.DeliveryStatus{kapsel.Pending, kapsel.Delivering, kapsel.Delivered, kapsel.Failed, kapsel.DeadLetter, kapsel.Canceled}
 	rapid.Check(t, func(t *rapid.T) {

@@ -69,20 +69,23 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 	for _, e := range endpoints {
 		for after := bottom[:]; deleted < limit && after != nil; {
 			var ids []kapsel.EventID
-			ids, after, err = s.finished(ctx, e, before, after, end, limit-deleted)
+			var sizes []int
+			ids, sizes, after, err = s.finished(ctx, e, before, after, end, limit-deleted)
 			if err != nil {
 				return deleted, err
 			}
-			for unit := range slices.Chunk(ids, 50) {
+			for len(ids) > 0 {
+				unit := rules.DeletedTogether(sizes[:min(len(sizes), 50)])
 				var n int
 				err := s.writer.cold(ctx, func(c *conn) (err error) {
-					n, err = deleteEvents(c, unit, before)
+					n, err = deleteEvents(c, ids[:unit], before)
 					return err
 				})
 				if err != nil {
 					return deleted, err
 				}
 				deleted += n
+				ids, sizes = ids[unit:], sizes[unit:]
 			}
 		}
 	}
@@ -93,8 +96,8 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 }
 
 // finished looks at a page of an endpoint's events above an id, and returns up to limit that
-// can be deleted, and the id to go on after, nil at the end.
-func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, next []byte, err error) {
+// can be deleted with the sizes of their bodies, and the id to go on after, nil at the end.
+func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
 		q := c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
@@ -109,7 +112,7 @@ func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before
 				return err
 			}
 			if ended(&r, before) {
-				ids = append(ids, id)
+				ids, sizes = append(ids, id), append(sizes, r.Event.Size)
 			}
 		}
 		if seen < page && len(ids) < limit {
@@ -117,7 +120,7 @@ func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before
 		}
 		return q.end()
 	})
-	return ids, next, err
+	return ids, sizes, next, err
 }
 
 // ended reports whether an event was received before a time and has no open delivery.

@@ -88,6 +88,20 @@ var keeping = []promise{
 		w.same("young", young, w.delivery(young.ID))
 	}},
 
+	{"large events are deleted like others", func(w *world) {
+		for range 4 {
+			in := w.accept(w.endpoint, heldBy(w.node), body(make([]byte, 9<<20)))
+			w.complete(in.Delivery, ok)
+		}
+		w.pass(time.Minute)
+		n, err := w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 3)
+		w.must(err)
+		w.same("deleted", 3, n)
+		n, err = w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 3)
+		w.must(err)
+		w.same("deleted", 1, n)
+	}},
+
 	{"deleted tenants are listed while they have events, and their events are deleted like others", func(w *world) {
 		listed := func(after kapsel.TenantID, limit int, want ...kapsel.Tenant) {
 			w.t.Helper()

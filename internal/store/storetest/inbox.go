@@ -67,6 +67,20 @@ var accepting = []promise{
 		}
 	}},
 
+	{"a body of 64 MiB goes in and out", func(w *world) {
+		b := make([]byte, 64<<20)
+		rand.NewChaCha8([32]byte{2}).Read(b)
+		in := w.accept(w.endpoint, body(b))
+		if got := w.event(in.Event.ID).Event; !bytes.Equal(b, got.Body) || got.Size != len(b) {
+			w.t.Fatalf("it was read as %d bytes, and as size %d, or with others", len(got.Body), got.Size)
+		}
+		claimed := w.claim(w.endpoint)
+		if len(claimed) != 1 || !bytes.Equal(b, claimed[0].Event.Body) {
+			w.t.Fatalf("%d deliveries were claimed, or with other bytes", len(claimed))
+		}
+		w.complete(claimed[0].Delivery, ok)
+	}},
+
 	{"B-9 header values keep every byte, lines their order", func(w *world) {
 		var high []byte
 		for b := 0x80; b <= 0xff; b++ {

@@ -32,7 +32,7 @@ func TestReopenPostgres(t *testing.T) {
 			return s.Close()
 		})
 		open := func() store.Store {
-			s, err := postgres.Open(t.Context(), url, postgres.Options{})
+			s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20})
 			if err != nil {
 				t.Fatal(err)
 			}
