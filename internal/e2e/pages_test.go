@@ -145,7 +145,7 @@ type follower struct {
 	service string
 	profile string // what a new shell runs first
 	shell   *shell
-	out   string // of the latest block
+	out     string // of the latest block
 
 	running []*running
 }
