@@ -60,6 +60,7 @@ var mayImport = map[string][]string{
 	"internal/api": {".", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
 		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
 	"internal/bench": {},
+	"scripts":        {}, // programs that look at the code, run by go run
 
 	// The client is for other programs too, so it is alone.
 	"client":              {},
@@ -100,10 +101,10 @@ var libraries = map[string][]string{
 // other processes, no second logger, no second random source, no test code in the binary.
 var narrow = map[string][]string{
 	"database/sql":   {"internal/store/sqlite", "internal/store/postgres", "internal/store/pgtest"},
-	"log":            {"internal/telemetry"}, // for libraries that log with it
+	"log":            {"internal/telemetry", "scripts"}, // for libraries that log with it
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
-	"os/exec":        {"internal/bench", "internal/store/pgtest"},
+	"os/exec":        {"scripts", "internal/bench", "internal/store/pgtest"},
 	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/storetest"},
 	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
 }
@@ -147,7 +148,7 @@ var narrowNames = map[string][]string{
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},
 	"fmt.Println":                 {"cmd/kapsel"},
-	"os.Stdout":                   {"cmd/kapsel", "internal/telemetry"}, // writing to it may wait for its reader
+	"os.Stdout":                   {"scripts", "cmd/kapsel", "internal/telemetry"}, // writing to it may wait for its reader
 	"os.Stderr":                   {"cmd/kapsel", "internal/telemetry"},
 	"log/slog.SetDefault":         {"internal/telemetry"},
 	"context.TODO":                {},
