@@ -80,7 +80,7 @@ func (s *server) giveUp(n int) {
 		e := kapsel.Event{ID: kapsel.NewEventID(at, ep.Part), TenantID: s.tenant, EndpointID: ep.ID, ReceivedAt: at, ContentType: "text/plain", Body: body, Size: len(body)}
 		e.Signature.Scheme = signature.None
 		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(at, ep.Part), EventID: e.ID, EndpointID: ep.ID, TenantID: s.tenant, DueAt: at, CreatedAt: at, Size: len(body)}
-		must(s.store.Accept(ctx, store.Acceptance{Event: e, Delivery: d}))
+		must(s.store.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}}))
 	}
 	for _, c := range must(s.store.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: n}}, 1<<20)) {
 		d := must(c.Delivery.After(kapsel.Answer{Code: kapsel.ConnectionRefused, Retry: true, MaxAttempts: 1}, now))

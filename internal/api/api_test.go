@@ -286,7 +286,7 @@ func (w *world) receive(endpoint string, change func(*kapsel.Event)) (kapsel.Eve
 		ID: kapsel.NewDeliveryID(w.now, e.Part), EventID: ev.ID, EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending,
 		DueAt: w.now, Size: ev.Size, CreatedAt: w.now,
 	}
-	if _, err := w.store.Accept(w.t.Context(), store.Acceptance{Event: ev, Delivery: d, Window: time.Hour}); err != nil {
+	if _, err := w.store.Accept(w.t.Context(), store.Acceptance{Event: ev, Deliveries: []kapsel.Delivery{d}, Window: time.Hour}); err != nil {
 		w.t.Fatal(err)
 	}
 	return ev, d

@@ -226,7 +226,7 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 	delivery := kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(now, e.Part), EventID: id, EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending, DueAt: now, Size: len(body), CreatedAt: now,
 	}
-	if _, err := a.Store.Accept(ctx, store.Acceptance{Event: event, Delivery: delivery}); err != nil {
+	if _, err := a.Store.Accept(ctx, store.Acceptance{Event: event, Deliveries: []kapsel.Delivery{delivery}}); err != nil {
 		return nil, err
 	}
 	a.Due(delivery)

@@ -534,7 +534,7 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 	}()
 	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
 	accepted, err := h.Store.Accept(ctx, store.Acceptance{
-		Event: ev, Delivery: d, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+		Event: ev, Deliveries: []kapsel.Delivery{d}, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
 	})
 	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable

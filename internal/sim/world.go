@@ -178,7 +178,7 @@ func (w *World) Pending(ep *kapsel.Endpoint, body string) kapsel.EventID {
 		ID: kapsel.NewDeliveryID(now, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
 		Status: kapsel.Pending, DueAt: now, Size: ev.Size, CreatedAt: now,
 	}
-	_, err := w.db.Accept(context.Background(), store.Acceptance{Event: ev, Delivery: d, Window: time.Hour})
+	_, err := w.db.Accept(context.Background(), store.Acceptance{Event: ev, Deliveries: []kapsel.Delivery{d}, Window: time.Hour})
 	w.must(err)
 	return ev.ID
 }

@@ -57,7 +57,7 @@ func (w *replays) accept(n int) {
 			d := kapsel.Delivery{
 				ID: kapsel.NewDeliveryID(now, w.endpoint.Part), EventID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, DueAt: now, CreatedAt: now,
 			}
-			if _, err := w.store.Accept(context.Background(), store.Acceptance{Event: e, Delivery: d, Window: time.Hour}); err != nil {
+			if _, err := w.store.Accept(context.Background(), store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Hour}); err != nil {
 				w.Error(err)
 			}
 		})

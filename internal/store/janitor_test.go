@@ -54,7 +54,7 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 				must(s.CreateEndpoint(ctx, ep, 0))
 				e := kapsel.Event{ID: kapsel.NewEventID(at, ep.Part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: at, Signature: kapsel.SignatureVerdict{Scheme: "none"}}
 				d := kapsel.Delivery{ID: kapsel.NewDeliveryID(at, ep.Part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: at, CreatedAt: at}
-				_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Hour})
+				_, err := s.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Hour})
 				must(err)
 				must(s.DeleteEndpoint(ctx, tenant.ID, ep.ID, now))
 				n, err := s.CancelWaiting(ctx, ep.ID, now, 10)

@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -54,8 +55,8 @@ func BodyTime(n int64) time.Duration {
 
 // Inbox is what ingest needs.
 type Inbox interface {
-	// Accept stores an event and its first delivery, in one group commit with the other
-	// calls of the moment. With a key that is remembered for the endpoint (its window not
+	// Accept stores an event and its first deliveries, all or none of them, in one group
+	// commit with the other calls of the moment. With a key that is remembered for the endpoint (its window not
 	// over), nothing is stored and the first event's id comes back with Duplicate set. Of
 	// calls with one key at the same time, one stores and the others are duplicates of it.
 	//
@@ -74,12 +75,12 @@ type Inbox interface {
 	Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error)
 }
 
-// Acceptance is an event to store. The delivery is either pending, or delivering with a
-// node and a token when this node will send it itself.
+// Acceptance is an event to store with its first deliveries, at most one an endpoint: each is
+// either pending, or delivering with a node and a token when this node will send it itself.
 type Acceptance struct {
-	Event    kapsel.Event // IdempotencyKey nil: none
-	Delivery kapsel.Delivery
-	Window   time.Duration // how long the key is remembered, from Event.ReceivedAt
+	Event      kapsel.Event // IdempotencyKey nil: none
+	Deliveries []kapsel.Delivery
+	Window     time.Duration // how long the key is remembered, from Event.ReceivedAt
 
 	// Guard identifies what the sender signed, whatever the key says; nil: none. It is
 	// remembered for the endpoint, for GuardWindow from Event.ReceivedAt.
@@ -101,7 +102,7 @@ func Rehearsal() Acceptance {
 		ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: endpoint, TenantID: e.TenantID,
 		DueAt: now, CreatedAt: now,
 	}
-	return Acceptance{Event: e, Delivery: d, Window: time.Minute}
+	return Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute}
 }
 
 // Accepted says which event stands for the acceptance.
@@ -293,12 +294,31 @@ type Archive interface {
 // EventRecord is an event with what became of it.
 type EventRecord struct {
 	Event      kapsel.Event
-	Deliveries []kapsel.Delivery
+	Deliveries []kapsel.Delivery // oldest first
+}
+
+// Newest returns the event's newest delivery to each endpoint: those that no other repeats.
+func (r *EventRecord) Newest() []kapsel.Delivery {
+	newest := make([]kapsel.Delivery, 0, len(r.Deliveries))
+	for _, d := range r.Deliveries {
+		if d.ReplayedAs.IsZero() {
+			newest = append(newest, d)
+		}
+	}
+	return newest
+}
+
+// To reports whether the event has a delivery to an endpoint.
+func (r *EventRecord) To(endpoint kapsel.EndpointID) bool {
+	return slices.ContainsFunc(r.Deliveries, func(d kapsel.Delivery) bool { return d.EndpointID == endpoint })
 }
 
 // EventFilter narrows ListEvents; zero fields do not. Since and Until compare ReceivedAt, half-open.
 type EventFilter struct {
-	EndpointID     kapsel.EndpointID
+	EndpointID kapsel.EndpointID // events that have a delivery to it
+	// Shared says that other endpoints get events of EndpointID's ingest, so that a status may
+	// come from their deliveries; a list of a status then looks at all events of the ingest.
+	Shared         bool
 	Status         kapsel.EventStatus
 	Since, Until   time.Time
 	IdempotencyKey []byte

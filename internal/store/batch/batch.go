@@ -11,8 +11,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Limits of a batch: what waits is written together until either is reached. A body above
-// LargeBody is a batch of its own, so that it delays nobody else.
+// Limits of a batch: what waits is written together until either is reached; rows are those of
+// deliveries and attempts. A body above LargeBody is a batch of its own, so that it delays
+// nobody else.
 const (
 	Rows      = 512
 	Bytes     = 4 << 20
@@ -26,6 +27,7 @@ const recent = 5 * time.Millisecond
 type Call[T any] struct {
 	In   T
 	Err  error
+	rows int           // that the call writes
 	size int           // of the bodies that the call brings
 	done chan struct{} // of capacity 1
 }
@@ -42,6 +44,7 @@ type Queue[T any] struct {
 
 	mu      sync.Mutex // guards what follows
 	calls   []*Call[T]
+	rows    int // that calls write
 	bytes   int // of the bodies in calls
 	target  int // how many calls end the gathering under way
 	closing bool
@@ -66,20 +69,21 @@ func NewQueue[T any](window time.Duration, observe store.CommitObserver, closed 
 	}
 }
 
-// Do adds a call to the next batch and waits for its answer. It does not end earlier: until
-// then the writer reads what belongs to the caller.
-func (q *Queue[T]) Do(in T, size int) error {
+// Do adds a call that writes some rows, with bodies of a size, to the next batch and waits for
+// its answer. It does not end earlier: until then the writer reads what belongs to the caller.
+func (q *Queue[T]) Do(in T, rows, size int) error {
 	c := q.free.Get().(*Call[T])
-	c.In, c.size, c.Err = in, size, nil
+	c.In, c.rows, c.size, c.Err = in, rows, size, nil
 	q.mu.Lock()
 	if q.closing {
 		q.mu.Unlock()
 		return q.closed
 	}
 	q.calls = append(q.calls, c)
+	q.rows += rows
 	q.bytes += size
 	n := len(q.calls)
-	wake := n == 1 || n == q.target || n == Rows || q.bytes >= Bytes
+	wake := n == 1 || n == q.target || q.rows >= Rows || q.bytes >= Bytes
 	q.mu.Unlock()
 	if wake {
 		q.Wake()
@@ -150,7 +154,7 @@ func (q *Queue[T]) Gather() {
 
 // ready reports whether gathering has come to its end. The caller holds mu.
 func (q *Queue[T]) ready() bool {
-	return len(q.calls) >= min(q.target, Rows) || q.bytes >= Bytes || q.closing
+	return len(q.calls) >= q.target || q.rows >= Rows || q.bytes >= Bytes || q.closing
 }
 
 // Take moves the next batch from the queue to batch, as much as its limits allow.
@@ -158,14 +162,15 @@ func (q *Queue[T]) Take(batch []*Call[T]) []*Call[T] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.target = 0
-	n, bytes := 0, 0
-	for n < len(q.calls) && n < Rows {
-		size := q.calls[n].size
-		alone := size > LargeBody
-		if n > 0 && (alone || bytes+size > Bytes) {
+	n, rows, bytes := 0, 0, 0
+	for n < len(q.calls) {
+		next := q.calls[n]
+		alone := next.size > LargeBody
+		if n > 0 && (alone || rows+next.rows > Rows || bytes+next.size > Bytes) {
 			break
 		}
-		bytes += size
+		rows += next.rows
+		bytes += next.size
 		n++
 		if alone {
 			break
@@ -175,6 +180,7 @@ func (q *Queue[T]) Take(batch []*Call[T]) []*Call[T] {
 	rest := copy(q.calls, q.calls[n:])
 	clear(q.calls[rest:])
 	q.calls = q.calls[:rest]
+	q.rows -= rows
 	q.bytes -= bytes
 	return batch
 }
@@ -208,7 +214,7 @@ func (q *Queue[T]) Observe(calls int, started time.Time) { q.observe(calls, time
 func (q *Queue[T]) Fail(err error) {
 	q.mu.Lock()
 	waiting := q.calls
-	q.calls, q.bytes = nil, 0
+	q.calls, q.rows, q.bytes = nil, 0, 0
 	q.mu.Unlock()
 	for _, c := range waiting {
 		c.Err = err

@@ -99,7 +99,7 @@ func TestLimits(t *testing.T) {
 				var wg sync.WaitGroup
 				for i, size := range tt.bodies {
 					wg.Go(func() {
-						if err := b.queue.Do(i, size); err != nil {
+						if err := b.queue.Do(i, 1, size); err != nil {
 							t.Error(err)
 						}
 					})
@@ -136,7 +136,7 @@ func TestGather(t *testing.T) {
 		b.start()
 		took := func() time.Duration {
 			start := time.Now()
-			if err := b.queue.Do(0, 0); err != nil {
+			if err := b.queue.Do(0, 1, 0); err != nil {
 				t.Error(err)
 			}
 			return time.Since(start)
@@ -178,13 +178,13 @@ func TestGather_Window(t *testing.T) {
 		b := newBench(0)
 		var wg sync.WaitGroup
 		for i := range 3 {
-			wg.Go(func() { _ = b.queue.Do(i, 0) })
+			wg.Go(func() { _ = b.queue.Do(i, 1, 0) })
 		}
 		synctest.Wait()
 		b.start()
 		wg.Wait()
 		start := time.Now()
-		if err := b.queue.Do(3, 0); err != nil {
+		if err := b.queue.Do(3, 1, 0); err != nil {
 			t.Error(err)
 		}
 		if d := time.Since(start); d != window {
@@ -209,7 +209,7 @@ func TestAnswers(t *testing.T) {
 			errs := make([]error, 10)
 			var wg sync.WaitGroup
 			for i := range errs {
-				wg.Go(func() { errs[i] = b.queue.Do(i, 0) })
+				wg.Go(func() { errs[i] = b.queue.Do(i, 1, 0) })
 			}
 			wg.Wait()
 			return errs
@@ -242,14 +242,14 @@ func TestClose(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
-				if err := b.queue.Do(i, 0); err != nil {
+				if err := b.queue.Do(i, 1, 0); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		synctest.Wait()
 		b.queue.Close()
-		if err := b.queue.Do(9, 0); err != errClosed {
+		if err := b.queue.Do(9, 1, 0); err != errClosed {
 			t.Errorf("after Close: %v", err)
 		}
 		wg.Wait()
@@ -264,7 +264,7 @@ func TestFail(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
-				if err := q.Do(i, 10); err != errDown {
+				if err := q.Do(i, 1, 10); err != errDown {
 					t.Error(err)
 				}
 			})

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
@@ -21,7 +22,7 @@ type acceptance struct {
 // Accept stores an event and its delivery; see store.Inbox.
 func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, error) {
 	a := acceptance{Acceptance: in}
-	if err := s.acceptor.do(&a, len(in.Event.Body)); err != nil {
+	if err := s.acceptor.do(&a, max(1, len(in.Deliveries)), len(in.Event.Body)); err != nil {
 		return store.Accepted{}, err
 	}
 	return a.accepted, nil
@@ -39,7 +40,7 @@ var acceptStatements = map[string]string{
 	"events":           countEvents(insertEvents+fromEvents, "$14::smallint"),
 	"keyed events":     countEvents(insertEvents+fromEvents+` WHERE u.key IS NULL OR `+winner, "$14::smallint"),
 	"deliveries":       insertDeliveries + fromDeliveries + ` ON CONFLICT DO NOTHING`,
-	"keyed deliveries": insertDeliveries + fromDeliveries + ` WHERE u.key IS NULL OR ` + winner + ` ON CONFLICT DO NOTHING`,
+	"keyed deliveries": insertDeliveries + fromDeliveries + ` WHERE ` + stored + ` ON CONFLICT DO NOTHING`,
 	"winners of a key": `
 		SELECT u.n, k.event_id
 		FROM unnest($1::smallint[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS u (part, endpoint_id, key, n)
@@ -49,7 +50,6 @@ var acceptStatements = map[string]string{
 	"guarded keys":       guardedKeysStatement,
 	"settled guards":     settledGuardsStatement,
 	"guarded events":     countEvents(guardedEvents, "$14::smallint"),
-	"guarded deliveries": guardedDeliveries,
 	"winners of a guard": guardWinnersStatement,
 
 	"begin":    "BEGIN",
@@ -71,16 +71,25 @@ const (
 			key, signature, traceparent`
 	insertDeliveries = `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
-			attempts, counted, takeovers, last_status_code, last_error_code, size, created_at)
+			attempts, counted, takeovers, last_status_code, last_error_code, size, created_at, first_of)
 		SELECT part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
-			0, 0, 0, 0, '', size, created_at`
+			0, 0, 0, 0, '', size, created_at, first_of`
 	fromDeliveries = ` FROM unnest(` + deliveryArrays + `) AS u (` + deliveryNames + `)`
 	deliveryArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::smallint[],
-			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::bytea[]`
-	deliveryNames = `part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, key`
-	winner        = `EXISTS (SELECT FROM idempotency_keys k
+			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::uuid[]`
+	deliveryNames = `part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, first_of`
+	// stored says of a delivery that its event is there: no other event stood for its key or
+	// guard.
+	stored = `EXISTS (SELECT FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
+	winner = `EXISTS (SELECT FROM idempotency_keys k
 		WHERE k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key AND k.event_id = u.event_id)`
 )
+
+// deliveryRow is a delivery to write; own: to the endpoint whose ingest its event came in at.
+type deliveryRow struct {
+	*kapsel.Delivery
+	own bool
+}
 
 // acceptor writes batches of acceptances. It belongs to the committer's goroutine.
 type acceptor struct {
@@ -89,6 +98,7 @@ type acceptor struct {
 	slot                              []byte // of its counters, as a parameter
 	guarding                          guarding
 	calls                             []*batch.Call[*acceptance] // of the batch, sorted
+	rows                              []deliveryRow              // of the batch, sorted
 }
 
 func newAcceptor(seqBase int64, slot int) *acceptor {
@@ -99,7 +109,7 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
 			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
-			timeType, uuidType, uuidType, int4Type, int4Type, timeType, bytesType),
+			timeType, uuidType, uuidType, int4Type, int4Type, timeType, uuidType),
 		winners:  newTable(int2Type, uuidType, bytesType),
 		guarding: newGuarding(),
 	}
@@ -139,16 +149,12 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 		}
 	}
 
-	slices.SortFunc(a.calls, byEvent)
-	a.events.reset()
-	a.deliveries.reset()
 	for _, c := range a.calls {
 		c.Err = nil
 		c.In.accepted = store.Accepted{EventID: c.In.Event.ID}
-		if err := a.addEvent(&c.In.Acceptance); err != nil {
-			return err
-		}
-		a.addDelivery(&c.In.Acceptance)
+	}
+	if err := a.addEvents(); err != nil {
+		return err
 	}
 	if len(keyed) == 0 {
 		return l.run(ctx,
@@ -215,6 +221,29 @@ func (a *acceptor) addWinner(c *batch.Call[*acceptance]) {
 	t.bytes(e.IdempotencyKey)
 }
 
+// addEvents writes the rows of the batch's events and deliveries, in the order of their keys.
+func (a *acceptor) addEvents() error {
+	slices.SortFunc(a.calls, byEvent)
+	a.events.reset()
+	a.deliveries.reset()
+	a.rows = a.rows[:0]
+	for _, c := range a.calls {
+		if err := a.addEvent(&c.In.Acceptance); err != nil {
+			return err
+		}
+		for i := range c.In.Deliveries {
+			d := &c.In.Deliveries[i]
+			a.rows = append(a.rows, deliveryRow{d, d.EndpointID == c.In.Event.EndpointID})
+		}
+	}
+	slices.SortFunc(a.rows, func(x, y deliveryRow) int { return byPart(x.Delivery, y.Delivery) })
+	for _, d := range a.rows {
+		a.addDelivery(d)
+	}
+	clear(a.rows)
+	return nil
+}
+
 func (a *acceptor) addEvent(in *store.Acceptance) error {
 	e, t := &in.Event, a.events
 	verdict, err := json.Marshal(e.Signature)
@@ -236,8 +265,8 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	return nil
 }
 
-func (a *acceptor) addDelivery(in *store.Acceptance) {
-	d, t := &in.Delivery, a.deliveries
+func (a *acceptor) addDelivery(d deliveryRow) {
+	t := a.deliveries
 	t.int2(int(d.ID.Part()))
 	t.id(d.ID)
 	t.id(d.EventID)
@@ -250,5 +279,9 @@ func (a *acceptor) addDelivery(in *store.Acceptance) {
 	t.int4(d.Claims)
 	t.int4(d.Size)
 	t.time(d.CreatedAt)
-	t.optional(in.Event.IdempotencyKey)
+	if d.own {
+		t.null()
+	} else {
+		t.id(d.EventID)
+	}
 }

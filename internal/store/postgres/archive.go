@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,16 +46,25 @@ func deliveriesOf(ctx context.Context, q querier, eventID kapsel.EventID, lock s
 	return all, err
 }
 
-// newest says of which deliveries d an event has the status: the newest delivery's state
-// decides, and until it was tried the event is "received".
+// newest says of which deliveries d, newest to their endpoints, an event has a status: d has the
+// state, and no other newest delivery of the event has one that comes before it (see
+// kapsel.StatusOfEvent). Until one was tried the event is "received".
 var newest = map[kapsel.EventStatus]string{
-	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0",
-	kapsel.EventStatus(kapsel.Pending.String()):    inState(kapsel.Pending) + " AND d.attempts > 0",
-	kapsel.EventStatus(kapsel.Delivering.String()): inState(kapsel.Delivering) + " AND d.attempts > 0",
-	kapsel.EventStatus(kapsel.Delivered.String()):  inState(kapsel.Delivered),
-	kapsel.EventStatus(kapsel.Failed.String()):     inState(kapsel.Failed),
-	kapsel.EventStatus(kapsel.DeadLetter.String()): inState(kapsel.DeadLetter),
-	kapsel.EventStatus(kapsel.Canceled.String()):   inState(kapsel.Canceled),
+	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0 AND NOT " + another(tried),
+	kapsel.EventStatus(kapsel.Delivering.String()): inState(kapsel.Delivering) + " AND (d.attempts > 0 OR " + another(tried) + ")",
+	kapsel.EventStatus(kapsel.Pending.String()):    inState(kapsel.Pending) + " AND (d.attempts > 0 OR " + another(tried) + ") AND NOT " + another("o.status = 1"),
+	kapsel.EventStatus(kapsel.DeadLetter.String()): inState(kapsel.DeadLetter) + " AND NOT " + another("o.status <= 1"),
+	kapsel.EventStatus(kapsel.Failed.String()):     inState(kapsel.Failed) + " AND NOT " + another("o.status IN (0, 1, 4)"),
+	kapsel.EventStatus(kapsel.Canceled.String()):   inState(kapsel.Canceled) + " AND NOT " + another("o.status IN (0, 1, 3, 4)"),
+	kapsel.EventStatus(kapsel.Delivered.String()):  inState(kapsel.Delivered) + " AND NOT " + another("o.status <> 2"),
+}
+
+// tried says of a delivery o that it was attempted or has ended.
+const tried = "(o.status >= 2 OR o.attempts > 0)"
+
+// another says that the event of d has another newest delivery o with a property.
+func another(property string) string {
+	return "EXISTS (SELECT 1 FROM deliveries o WHERE o.event_id = d.event_id AND o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
 }
 
 // inState says of deliveries d that they are in a state, in the words of the index that has
@@ -84,21 +94,42 @@ type selection struct {
 }
 
 // page is the query of the newest rows' part and id, over all endpoints asked for, deleted
-// ones too. Where a look at an endpoint's newest row is cheap, the page is taken from those
-// whose newest rows are the newest: the others cannot have a row in it.
+// ones too. An event that several endpoints have is one row. Where a look at an endpoint's
+// newest row is cheap, the page is taken from those whose newest rows are among the newest: the
+// others cannot have a row in it.
 func (s selection) page() string {
 	scope := `
 		SELECT id FROM endpoints WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
 	if s.ordered && !s.endpoint {
 		scope = `
-		SELECT scope.id FROM (` + scope + `) scope
-		CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT 1) newest
-		ORDER BY newest.id DESC LIMIT $5`
+		WITH heads AS (
+			SELECT scope.id, newest.id AS newest FROM (` + scope + `) scope
+			CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT 1) newest
+		)
+		SELECT id FROM heads WHERE newest IN (SELECT DISTINCT newest FROM heads ORDER BY newest DESC LIMIT $5)`
 	}
 	return `
-		SELECT found.part, found.id FROM (` + scope + `) scope
+		SELECT DISTINCT found.part, found.id FROM (` + scope + `) scope
 		CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT $5) found
 		ORDER BY found.id DESC LIMIT $5`
+}
+
+// withState says of events e that one of their newest deliveries gives them a status; see newest.
+func withState(state string) string {
+	return ` AND EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
+}
+
+// newestOf is the query of columns of events e that the newest rows of any of the sources have,
+// each a FROM clause with its conditions.
+func newestOf(columns string, sources []string) string {
+	if len(sources) == 1 {
+		return "SELECT " + columns + " " + sources[0]
+	}
+	var each []string
+	for _, from := range sources {
+		each = append(each, "(SELECT "+columns+" "+from+" ORDER BY e.id DESC LIMIT $5)")
+	}
+	return "SELECT part, id FROM (" + strings.Join(each, " UNION ALL ") + ") e"
 }
 
 // ListEvents lists events; see store.Archive. Those of a status other than delivered are
@@ -122,26 +153,41 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	if f.IdempotencyKey != nil {
 		conditions += " AND e.idempotency_key = $8"
 	}
-	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero(), source: `
-		SELECT e.part, e.id FROM events e
-		WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4` + conditions}
+	own := "FROM events e WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4" + conditions
+	sources := []string{own}
+	if !f.EndpointID.IsZero() { // also those that came in elsewhere
+		sources = append(sources, `FROM deliveries f JOIN events e ON e.part = f.part AND e.id = f.first_of
+			WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4`+conditions)
+	}
+	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero()}
 	switch state, ok := newest[f.Status]; {
 	case f.Status == "":
+		events.source = newestOf("e.part, e.id", sources)
 	case !ok:
 		return nil, nil
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil: // a key has few events
-		events.source += ` AND EXISTS (
-			SELECT FROM deliveries d
-			WHERE d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
+		for i := range sources {
+			sources[i] += withState(state)
+		}
+		events.source = newestOf("e.part, e.id", sources)
 	default:
 		status, err := kapsel.ParseDeliveryStatus(string(f.Status))
 		events.ordered = err == nil && status.Terminal()
-		events.source = `
-			SELECT d.part, d.event_id AS id FROM deliveries d
+		own := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d
 			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + ` AND d.event_id >= $3 AND d.event_id < $4`
 		if conditions != "" {
-			events.source += ` AND EXISTS (SELECT FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
+			own += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
 		}
+		each := []string{own + ") e"}
+		// A delivery to another endpoint can give an event its status if it came in elsewhere,
+		// or if the ingest is shared.
+		for _, from := range sources[1:] {
+			each = append(each, from+withState(state))
+		}
+		if f.Shared {
+			each = append(each, sources[0]+withState(state))
+		}
+		events.source = newestOf("e.part, e.id", each)
 	}
 	// Each parameter is named once, so that all have a type whatever the conditions.
 	sql := `

@@ -94,8 +94,11 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		taken.int2(int(d.ID.Part()))
 		taken.id(d.ID)
 		taken.id(token)
-		read.int2(int(d.EventID.Part()))
-		read.id(d.EventID)
+		if _, ok := events[d.EventID]; !ok { // a body is read once, however many deliveries it has
+			events[d.EventID] = kapsel.Event{}
+			read.int2(int(d.EventID.Part()))
+			read.id(d.EventID)
+		}
 	}
 	err = l.run(ctx,
 		command{"take", taken.params(node[:]), nil},
@@ -108,8 +111,8 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		return nil, err
 	}
 	for i := range claimed {
-		event, ok := events[claimed[i].Delivery.EventID]
-		if !ok {
+		event := events[claimed[i].Delivery.EventID]
+		if event.ID.IsZero() {
 			return nil, fmt.Errorf("delivery %s has no event", claimed[i].Delivery.ID)
 		}
 		claimed[i].Event = event

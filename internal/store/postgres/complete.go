@@ -24,7 +24,7 @@ const completionWindow = 2 * time.Millisecond
 
 // Complete records an attempt and moves its delivery; see store.Queue.
 func (s *Store) Complete(_ context.Context, done store.Completion) error {
-	return s.completer.do(&completion{Completion: done}, len(done.Attempt.ResponseBody))
+	return s.completer.do(&completion{Completion: done}, 1, len(done.Attempt.ResponseBody))
 }
 
 // The attempt's row is inserted from the rows that were moved: it exists exactly when the

@@ -67,7 +67,7 @@ func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
 		if _, err := s.Accept(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
-		done = append(done, l.completion(in.Delivery))
+		done = append(done, l.completion(in.Deliveries[0]))
 	}
 	if err := s.Complete(t.Context(), done[0]); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 				if err != nil || got != (store.Accepted{EventID: in.Event.ID}) {
 					t.Errorf("accepted %+v, %v", got, err)
 				}
-				if err := s.Complete(ctx, l.completion(in.Delivery)); err != nil {
+				if err := s.Complete(ctx, l.completion(in.Deliveries[0])); err != nil {
 					t.Errorf("complete: %v", err)
 				}
 				completed.Add(1)
@@ -394,7 +394,7 @@ func TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver(t *testing.T) {
 	var completed, superseded, moved atomic.Int64
 	for _, in := range ins {
 		wait.Go(func() {
-			switch err := nodes[0].Complete(t.Context(), l.completion(in.Delivery)); {
+			switch err := nodes[0].Complete(t.Context(), l.completion(in.Deliveries[0])); {
 			case err == nil:
 				completed.Add(1)
 			case kapsel.CodeOf(err) == kapsel.Conflict:
@@ -458,7 +458,7 @@ func TestClaim_NodesNeverShareADelivery(t *testing.T) {
 	for i := range deliveries {
 		wait.Go(func() {
 			in := l.acceptance(int64(i))
-			d := &in.Delivery
+			d := &in.Deliveries[0]
 			d.Status, d.DueAt, d.Node, d.Token, d.Claims = kapsel.Pending, d.CreatedAt, kapsel.NodeID{}, kapsel.AttemptID{}, 0
 			if _, err := nodes[0].Accept(t.Context(), in); err != nil {
 				t.Error(err)
@@ -516,7 +516,7 @@ func TestAccept_ARefusedRowFailsItsOwnCall(t *testing.T) {
 		wait.Go(func() {
 			in := l.acceptance(int64(i))
 			if i%20 == 0 {
-				in.Delivery.Node = kapsel.NodeID{} // held by nobody
+				in.Deliveries[0].Node = kapsel.NodeID{} // held by nobody
 			}
 			_, errs[i] = s.Accept(t.Context(), in)
 		})
@@ -570,7 +570,7 @@ func TestClose_WritesWhatWaits(t *testing.T) {
 	for _, err := range []error{
 		s.Ping(t.Context()),
 		s.Renew(t.Context(), l.node, time.Now(), time.Second),
-		s.Complete(t.Context(), l.completion(l.acceptance(0).Delivery)),
+		s.Complete(t.Context(), l.completion(l.acceptance(0).Deliveries[0])),
 	} {
 		if kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
 			t.Errorf("a call after Close: %v", err)

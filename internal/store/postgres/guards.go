@@ -19,7 +19,8 @@ import (
 //  2. "guarded keys" inserts the keys of those calls whose guard was not known, the first of each
 //     key. Only the database knows which those are.
 //  3. "settled guards" makes the guards of calls whose key was known name the key's event.
-//  4. "guarded events" and "guarded deliveries" insert what is still its own guard's and key's.
+//  4. "guarded events" inserts what is still its own guard's and key's, and "keyed
+//     deliveries" the deliveries of what was inserted.
 //  5. "winners of a guard" reads the answers.
 //
 // An earlier run of the batch that was committed leaves rows from which a later run gets the
@@ -45,11 +46,9 @@ const (
 			AND k.event_id <> u.event_id`
 	guardedKeyArrays = `$1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::bytea[]`
 
-	// The guards are the last parameter, beside the arrays of the other batches.
+	// The guards are the last parameter, beside the arrays of batches without.
 	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $15::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
-	guardedDeliveries = insertDeliveries + ` FROM unnest(` + deliveryArrays + `, $14::bytea[]) AS u (` + deliveryNames + `, guard)
-		WHERE ` + guardedAlive + ` ON CONFLICT DO NOTHING`
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
 	guardWinner  = `EXISTS (SELECT FROM guards g
 		WHERE g.part = u.part AND g.endpoint_id = u.endpoint_id AND g.guard = u.guard AND g.event_id = u.event_id)`
@@ -64,7 +63,7 @@ const (
 // guarding is what an acceptor needs for batches with guards.
 type guarding struct {
 	guards, keys, winners *table
-	column                *table // the guards in the order of events and deliveries
+	column                *table // the guards in the order of the events
 }
 
 func newGuarding() guarding {
@@ -132,14 +131,10 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 			answered = append(answered, c)
 		}
 	}
-	slices.SortFunc(a.calls, byEvent)
-	a.events.reset()
-	a.deliveries.reset()
+	if err := a.addEvents(); err != nil {
+		return err
+	}
 	for _, c := range a.calls {
-		if err := a.addEvent(&c.In.Acceptance); err != nil {
-			return err
-		}
-		a.addDelivery(&c.In.Acceptance)
 		g.column.optional(c.In.Guard)
 	}
 	column := g.column.params()[0]
@@ -148,7 +143,7 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 		command{"guarded keys", g.keys.params(), nil},
 		command{"settled guards", g.keys.params(), nil},
 		command{"guarded events", a.events.params(a.seqBase, a.slot, column), nil},
-		command{"guarded deliveries", a.deliveries.params(column), nil},
+		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a guard", g.winners.params(), func(r *row) {
 			answered[r.int8()-1].In.answer(r.id())
 		}})

@@ -47,7 +47,7 @@ func BenchmarkLife(b *testing.B) {
 							b.Error(err)
 							return
 						}
-						if err := s.Complete(b.Context(), life.completion(in.Delivery)); err != nil {
+						if err := s.Complete(b.Context(), life.completion(in.Deliveries[0])); err != nil {
 							b.Error(err)
 							return
 						}
@@ -103,11 +103,11 @@ func (l *life) acceptance(n int64) store.Acceptance {
 	if l.keyed {
 		in.Event.IdempotencyKey = fmt.Appendf(nil, "msg_%026d", n)
 	}
-	in.Delivery = kapsel.Delivery{
+	in.Deliveries = []kapsel.Delivery{{
 		ID: kapsel.NewDeliveryID(now, part), EventID: in.Event.ID, EndpointID: endpoint, TenantID: l.tenant,
 		Status: kapsel.Delivering, Node: l.node, Token: kapsel.NewAttemptID(now, part), Claims: 1,
 		Size: len(l.body), CreatedAt: now,
-	}
+	}}
 	return in
 }
 

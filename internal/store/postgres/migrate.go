@@ -19,8 +19,8 @@ var migrations embed.FS
 // The schema that this binary makes, and the oldest schemaVersion of a binary that may
 // still run on it: migrations only expand, so that nodes can be replaced one by one.
 const (
-	schemaVersion = 5
-	readableBy    = 1
+	schemaVersion = 6
+	readableBy    = 6
 )
 
 // prepare checks the server, and what is between it and Kapsel, and brings the schema to
@@ -56,6 +56,11 @@ func (c *connector) prepare(ctx context.Context, migrate bool) error {
 			return err
 		}
 		c.log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
+		// The statement before holds a snapshot until another one is run, and an index that is made
+		// concurrently waits for all snapshots. This one, by the simple protocol, holds none.
+		if _, err := tx.Exec(ctx, "SELECT 1", pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
 		// A crash after this leaves the migrations done and the version as it was: the next
 		// start finds nothing to do but to set it.
 		if err := up(ctx, c.conn(migrationSession)); err != nil {

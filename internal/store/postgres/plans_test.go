@@ -136,7 +136,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	accept := func() (kapsel.Event, kapsel.Delivery) {
 		e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now, IdempotencyKey: []byte(rand.Text())}
 		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
-		_, err := s.Accept(ctx, store.Acceptance{Event: e, Delivery: d, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute})
+		_, err := s.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute})
 		must(err)
 		return e, d
 	}

@@ -194,7 +194,7 @@ func anAcceptance() store.Acceptance {
 	part := kapsel.PartOf(ep)
 	e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant, EndpointID: ep, ReceivedAt: now}
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep, TenantID: tenant, DueAt: now, CreatedAt: now}
-	return store.Acceptance{Event: e, Delivery: d, Window: time.Minute}
+	return store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute}
 }
 
 // A batch that another session has written is written again in a session of the lane's own: the

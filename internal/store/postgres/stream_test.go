@@ -63,7 +63,7 @@ func (w *streamWorld) accept() kapsel.EventID {
 	part := kapsel.PartOf(w.ep.ID)
 	e := kapsel.Event{ID: kapsel.NewEventID(w.now, part), TenantID: w.tenant.ID, EndpointID: w.ep.ID, ReceivedAt: w.now}
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(w.now, part), EventID: e.ID, EndpointID: w.ep.ID, TenantID: w.tenant.ID, DueAt: w.now, CreatedAt: w.now}
-	if _, err := w.Accept(w.t.Context(), store.Acceptance{Event: e, Delivery: d}); err != nil {
+	if _, err := w.Accept(w.t.Context(), store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}}); err != nil {
 		w.t.Fatal(err)
 	}
 	return e.ID

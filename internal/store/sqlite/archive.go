@@ -31,14 +31,28 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 	if !found || !tenant.IsZero() && r.Event.TenantID != tenant {
 		return r, store.NotFound("event")
 	}
-	for !next.IsZero() {
-		d, found, err := c.delivery(next)
-		if err != nil || !found {
-			return r, err
-		}
-		r.Deliveries = append(r.Deliveries, d)
-		next = d.ReplayedAs
+	firsts := []kapsel.DeliveryID{next}
+	q := c.query(`SELECT id FROM deliveries WHERE first_of = ?`, id)
+	for q.next() {
+		firsts = append(firsts, q.colID())
 	}
+	if err := q.end(); err != nil {
+		return r, err
+	}
+	for _, next := range firsts { // each names the one that repeats it
+		for !next.IsZero() {
+			d, found, err := c.delivery(next)
+			if err != nil {
+				return r, err
+			}
+			if !found {
+				break
+			}
+			r.Deliveries = append(r.Deliveries, d)
+			next = d.ReplayedAs
+		}
+	}
+	slices.SortFunc(r.Deliveries, func(a, b kapsel.Delivery) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return r, nil
 }
 
@@ -74,22 +88,16 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 // meets reports whether a filter lets an event through.
 func meets(f store.EventFilter, r *store.EventRecord) bool {
 	e := &r.Event
-	return (f.EndpointID.IsZero() || e.EndpointID == f.EndpointID) &&
+	return (f.EndpointID.IsZero() || r.To(f.EndpointID)) &&
 		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
 		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
-		(f.Status == "" || kapsel.StatusOfEvent(newest(r)) == f.Status)
-}
-
-// newest is an event's newest delivery; it has one endpoint.
-func newest(r *store.EventRecord) []kapsel.Delivery {
-	return r.Deliveries[max(0, len(r.Deliveries)-1):]
+		(f.Status == "" || kapsel.StatusOfEvent(r.Newest()) == f.Status)
 }
 
 // eventSource gives the events that a filter may mean.
 func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
-	all := tenant.IsZero() && f.EndpointID.IsZero()
-	if all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
+	if all := tenant.IsZero() && f.EndpointID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
 		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 	}
 	endpoints, err := s.endpointsIn(ctx, tenant, f.EndpointID)
@@ -97,25 +105,55 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 		return nil, err
 	}
 	if f.IdempotencyKey != nil {
-		return merged(endpoints, `SELECT event_id FROM idempotency_keys
+		origins := endpoints
+		if !f.EndpointID.IsZero() { // the origins of what goes there
+			if origins, err = s.endpointsIn(ctx, tenant, kapsel.EndpointID{}); err != nil {
+				return nil, err
+			}
+		}
+		return merged(origins, `SELECT event_id FROM idempotency_keys
 			WHERE endpoint_id = ? AND key = ? AND event_id < ? AND event_id > ? ORDER BY event_id DESC LIMIT ?`, f.IdempotencyKey), nil
 	}
-	newestFirst := merged(endpoints, `SELECT id FROM events
+	events := merged(endpoints, `SELECT id FROM events
 		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
-	if f.Status == "" || f.Status == delivered {
-		return newestFirst, nil
+	elsewhere := source(none)
+	if !f.EndpointID.IsZero() { // what came in elsewhere
+		elsewhere = merged(endpoints, `SELECT first_of FROM deliveries
+			WHERE endpoint_id = ? AND first_of IS NOT NULL AND first_of < ? AND first_of > ? ORDER BY first_of DESC LIMIT ?`)
+		events = either(events, elsewhere)
+	}
+	if f.Status == "" || f.Status == delivered || f.Shared {
+		return events, nil
 	}
 	if f.Status == pending {
-		return merged(endpoints, `SELECT event_id FROM deliveries
-			WHERE endpoint_id = ? AND status = 0 AND attempts > 0 AND event_id < ? AND event_id > ?
-			ORDER BY event_id DESC LIMIT ?`), nil
+		fanned, err := s.fanned(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !fanned { // the one delivery was tried
+			return merged(endpoints, `SELECT event_id FROM deliveries
+				WHERE endpoint_id = ? AND status = 0 AND attempts > 0 AND event_id < ? AND event_id > ?
+				ORDER BY event_id DESC LIMIT ?`), nil
+		}
 	}
+	// Where the ingest is not shared, a delivery to another endpoint can give an event its
+	// status only if the event came in elsewhere.
 	if status, err := kapsel.ParseDeliveryStatus(string(f.Status)); err == nil && status > kapsel.Delivered {
-		return merged(endpoints, `SELECT event_id FROM deliveries
+		return either(elsewhere, merged(endpoints, `SELECT event_id FROM deliveries
 			WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id < ? AND event_id > ?
-			ORDER BY event_id DESC LIMIT ?`, int(status)), nil
+			ORDER BY event_id DESC LIMIT ?`, int(status))), nil
 	}
-	return s.openSource(ctx, endpoints, "event_id", f.Status != delivering, true, newestFirst)
+	open, err := s.openSource(ctx, endpoints, "event_id", f.Status != delivering, true, events)
+	return either(elsewhere, open), err
+}
+
+// fanned reports whether any event has a delivery to an endpoint other than its origin.
+func (s *Store) fanned(ctx context.Context) (some bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		some, err = c.query(`SELECT 1 FROM deliveries WHERE first_of IS NOT NULL LIMIT 1`).one(func(*stmt) {})
+		return err
+	})
+	return some, err
 }
 
 // The statuses of events that ListEvents looks for in special ways.
@@ -241,7 +279,7 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 
 // insertReplay writes a new delivery that repeats another.
 func insertReplay(c *conn, d *kapsel.Delivery) error {
-	if err := c.insertDelivery(d); err != nil {
+	if err := c.insertDelivery(d, kapsel.EventID{}); err != nil {
 		return err
 	}
 	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, d.ReplayOf)

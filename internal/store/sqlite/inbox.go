@@ -12,7 +12,7 @@ import (
 // Accept implements store.Inbox.
 func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, error) {
 	call := acceptCall{s: s, in: in}
-	if err := s.writer.do(&call, len(in.Event.Body)); err != nil {
+	if err := s.writer.do(&call, max(1, len(in.Deliveries)), len(in.Event.Body)); err != nil {
 		return store.Accepted{}, err
 	}
 	return call.out, nil
@@ -26,7 +26,7 @@ type acceptCall struct {
 }
 
 func (a *acceptCall) write(c *conn) error {
-	e, d := &a.in.Event, &a.in.Delivery
+	e := &a.in.Event
 	a.out = store.Accepted{EventID: e.ID}
 	if e.IdempotencyKey != nil || a.in.Guard != nil {
 		first, err := remember(c, &a.in)
@@ -41,13 +41,19 @@ func (a *acceptCall) write(c *conn) error {
 	if err := a.s.eventSkew.include(c, e.ReceivedAt, e.ID.Time()); err != nil {
 		return err
 	}
-	if err := a.s.deliverySkew.include(c, d.ID.Time(), e.ID.Time()); err != nil {
-		return err
+	var own kapsel.DeliveryID // to the endpoint whose ingest the event came in at
+	for i := range a.in.Deliveries {
+		if d := &a.in.Deliveries[i]; d.EndpointID == e.EndpointID {
+			own = d.ID
+			if err := a.s.deliverySkew.include(c, own.Time(), e.ID.Time()); err != nil {
+				return err
+			}
+		}
 	}
 	s := c.stmt(`INSERT INTO events (n, id, tenant_id, endpoint_id, delivery_id, received_at,
 			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(e.EndpointID).id(d.ID).at(e.ReceivedAt)
+	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(e.EndpointID).orNone(own).at(e.ReceivedAt)
 	s.text(e.Signature.Scheme).bool(e.Signature.Valid).text(e.Signature.KeyID).int(int64(e.Signature.Skew))
 	if e.IdempotencyKey == nil {
 		s.null()
@@ -61,8 +67,14 @@ func (a *acceptCall) write(c *conn) error {
 	if c.changes() == 0 {
 		return nil // a repeated call, whose first was written
 	}
-	if err := c.insertDelivery(d); err != nil {
-		return err
+	for i := range a.in.Deliveries {
+		d, firstOf := &a.in.Deliveries[i], e.ID
+		if d.EndpointID == e.EndpointID {
+			firstOf = kapsel.EventID{}
+		}
+		if err := c.insertDelivery(d, firstOf); err != nil {
+			return err
+		}
 	}
 	c.tally.Event(e)
 	return nil

@@ -63,7 +63,7 @@ func acceptance(endpoint kapsel.EndpointID, now time.Time, body []byte) store.Ac
 		ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, TenantID: e.TenantID, EndpointID: e.EndpointID,
 		Status: kapsel.Delivering, Node: testNode, Token: kapsel.NewAttemptID(now, part), Claims: 1, Size: e.Size, CreatedAt: now,
 	}
-	return store.Acceptance{Event: e, Delivery: d, Window: 24 * time.Hour}
+	return store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: 24 * time.Hour}
 }
 
 // answer is the completion of a held delivery by a status code.
@@ -119,7 +119,7 @@ func BenchmarkLife(b *testing.B) {
 							b.Error(err)
 							return
 						}
-						if err := s.Complete(context.Background(), answer(b, in.Delivery, 200, now)); err != nil {
+						if err := s.Complete(context.Background(), answer(b, in.Deliveries[0], 200, now)); err != nil {
 							b.Error(err)
 							return
 						}

@@ -101,6 +101,9 @@ func mergedBy(endpoints []kapsel.EndpointID, of func(kapsel.EndpointID) source) 
 	}
 }
 
+// none is the source that gives nothing.
+func none(*conn, []byte, []byte, int) ([][16]byte, error) { return nil, nil }
+
 // either is the source of what two sources give.
 func either(a, b source) source {
 	return func(c *conn, before, floor []byte, n int) ([][16]byte, error) {
@@ -116,6 +119,13 @@ func either(a, b source) source {
 // deliveriesOf is the source of an endpoint's deliveries. The first ones of events are in the
 // order of the events but for delivery_skew; the replays have an index of their own.
 func (s *Store) deliveriesOf(endpoint kapsel.EndpointID) source {
+	return either(s.ownDeliveriesOf(endpoint), ordered(`SELECT id FROM deliveries
+		WHERE endpoint_id = ? AND first_of IS NOT NULL AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, endpoint))
+}
+
+// ownDeliveriesOf is the source of the deliveries of an endpoint's own ingest and of its
+// replays.
+func (s *Store) ownDeliveriesOf(endpoint kapsel.EndpointID) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
 		ids, err = ordered(`SELECT id FROM deliveries
 			WHERE endpoint_id = ? AND replay_of IS NOT NULL AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, endpoint)(c, before, floor, n)

@@ -53,15 +53,15 @@ func TestLists(t *testing.T) {
 			in.Event.ID = kapsel.NewEventID(now.Add(offset.Draw(rt, "event id")), 0)
 			in.Event.TenantID, in.Event.IdempotencyKey = e.TenantID, rapid.SampledFrom(keys).Draw(rt, "key")
 			in.Window = 0
-			in.Delivery = kapsel.Delivery{
+			in.Deliveries[0] = kapsel.Delivery{
 				ID: kapsel.NewDeliveryID(now.Add(offset.Draw(rt, "delivery id")), 0), EventID: in.Event.ID,
 				EndpointID: e.ID, TenantID: e.TenantID, DueAt: now, CreatedAt: now,
 			}
 			r := store.EventRecord{Event: in.Event}
-			in.Delivery = outcome(rt, in.Delivery, now)
+			in.Deliveries[0] = outcome(rt, in.Deliveries[0], now)
 			_, err := s.Accept(ctx, in)
 			must(err)
-			r.Deliveries = append(r.Deliveries, in.Delivery)
+			r.Deliveries = append(r.Deliveries, in.Deliveries[0])
 			for d := &r.Deliveries[0]; d.Status.Terminal() && rapid.Bool().Draw(rt, "replay"); {
 				replay, err := s.Replay(ctx, kapsel.TenantID{}, d.EventID, d.ID, now.Add(offset.Draw(rt, "replay id").Abs()))
 				must(err)

@@ -52,7 +52,12 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		return nil, err
 	}
 	err = s.read(ctx, func(c *conn) error {
+		var last kapsel.Event // deliveries of one event are often due together
 		for i := range taken {
+			if taken[i].Delivery.EventID == last.ID {
+				taken[i].Event = last
+				continue
+			}
 			q := c.query(`SELECT `+eventColumns+`, `+eventContent+` FROM events WHERE id = ?`, taken[i].Delivery.EventID)
 			if q.next() {
 				taken[i].Event, _ = scanEvent(q, true)
@@ -60,6 +65,7 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 			if err := q.end(); err != nil {
 				return err
 			}
+			last = taken[i].Event
 		}
 		return nil
 	})
@@ -115,7 +121,7 @@ func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBy
 
 // Complete implements store.Queue.
 func (s *Store) Complete(_ context.Context, done store.Completion) error {
-	return s.writer.do(&completeCall{done}, 0)
+	return s.writer.do(&completeCall{done}, 1, 0)
 }
 
 // completeCall is one Complete in a batch.

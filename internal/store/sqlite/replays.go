@@ -54,8 +54,10 @@ func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen in
 		if err != nil {
 			return nil, 0, last, err
 		}
-		if d := newest(&found); len(d) == 1 && w.r.Has(&d[0], found.Event.ReceivedAt) {
-			set = append(set, d[0])
+		for _, d := range found.Newest() {
+			if d.EndpointID == at.Endpoint && w.r.Has(&d, found.Event.ReceivedAt) {
+				set = append(set, d)
+			}
 		}
 	}
 	if len(events) > 0 {
@@ -79,7 +81,10 @@ func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n i
 	for _, status := range r.Statuses {
 		var q *stmt
 		if status == kapsel.Delivered {
-			q = c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).id(at.Endpoint)
+			q = c.stmt(`SELECT id FROM (
+				SELECT id FROM events WHERE endpoint_id = ?1 AND id > ?2 AND id < ?3
+				UNION SELECT first_of FROM deliveries WHERE endpoint_id = ?1 AND first_of IS NOT NULL AND first_of > ?2 AND first_of < ?3
+			) ORDER BY id LIMIT ?4`).id(at.Endpoint)
 		} else {
 			q = c.stmt(`SELECT event_id FROM deliveries
 				WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id > ? AND event_id < ?

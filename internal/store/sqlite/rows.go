@@ -42,15 +42,16 @@ func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, er
 	return d, found, err
 }
 
-// insertDelivery writes a new delivery.
-func (c *conn) insertDelivery(d *kapsel.Delivery) error {
-	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+// insertDelivery writes a new delivery. firstOf is its event where it is the first one to an
+// endpoint that is not the event's origin, else zero.
+func (c *conn) insertDelivery(d *kapsel.Delivery, firstOf kapsel.EventID) error {
+	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `, first_of)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 	s.id(d.ID).id(d.EventID).id(d.EndpointID).id(d.TenantID).int(int64(d.Status))
 	s.due(d).id(d.Node).id(d.Token)
 	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
 	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode))
-	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt).bool(d.ByDuplicate)
+	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt).bool(d.ByDuplicate).id(firstOf)
 	return s.exec()
 }
 
@@ -104,6 +105,14 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 	}
 	c.tally.Attempt(a, d)
 	return true, nil
+}
+
+// orNone binds an id of a column that is NOT NULL; the zero id is the empty blob.
+func (s *stmt) orNone(id [16]byte) *stmt {
+	if id == [16]byte{} {
+		return s.blob(nil)
+	}
+	return s.blob(id[:])
 }
 
 // due binds when a pending delivery is due and who put it off, NULL for nobody; both are NULL

@@ -17,7 +17,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the number of the newest migration.
-const schemaVersion = 4
+const schemaVersion = 5
 
 // prepareSchema brings the database to this binary's schema, or says why it does not.
 func prepareSchema(ctx context.Context, path string, migrate bool) error {

@@ -133,8 +133,8 @@ func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 
 	_, err := s.Accept(ctx, in)
 	must(err)
-	check("accepted", in.Delivery)
-	done := answer(t, in.Delivery, 503, testTime)
+	check("accepted", in.Deliveries[0])
+	done := answer(t, in.Deliveries[0], 503, testTime)
 	must(s.Complete(ctx, done))
 	check("completed", done.Delivery)
 	claimed, err := s.Claim(ctx, testNode, testTime.Add(time.Hour), []store.Want{{EndpointID: testEndpoint, Limit: 1}}, 1)
@@ -424,7 +424,7 @@ func TestFileShrinks(t *testing.T) {
 		if _, err := s.Accept(ctx, in); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Complete(ctx, answer(t, in.Delivery, 200, testTime)); err != nil {
+		if err := s.Complete(ctx, answer(t, in.Deliveries[0], 200, testTime)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -84,10 +84,10 @@ func (w *writer) stop() {
 
 // do writes a call in the next hot batch. It waits for the answer, whatever the caller's
 // context does: what is queued is written.
-func (w *writer) do(c call, size int) error { return w.trouble.of(w.hot.Do(c, size)) }
+func (w *writer) do(c call, rows, size int) error { return w.trouble.of(w.hot.Do(c, rows, size)) }
 
 // hotly is do for a function.
-func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 0) }
+func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 1, 0) }
 
 // cold runs a function in a transaction of its own. It should take at most 20 ms. An error
 // rolls it back and is returned; SQLite's own become DatabaseUnavailable. A panic rolls it

@@ -77,7 +77,7 @@ func TestBadRowInBatchFailsAlone(t *testing.T) {
 		for i := range errs {
 			ins[i] = acceptance(testEndpoint, testTime, fmt.Append(nil, i))
 			if i == 50 {
-				ins[i].Delivery.Node = kapsel.NodeID{} // held by no one
+				ins[i].Deliveries[0].Node = kapsel.NodeID{} // held by no one
 			}
 			wg.Go(func() { _, errs[i] = s.Accept(context.Background(), ins[i]) })
 		}
@@ -104,7 +104,7 @@ func TestSkewSurvivesRollback(t *testing.T) {
 		s := openTest(t)
 		in, bad := acceptance(testEndpoint, testTime, nil), acceptance(testEndpoint, testTime, nil)
 		in.Event.ReceivedAt = testTime.Add(time.Hour)
-		bad.Delivery.Node = kapsel.NodeID{}
+		bad.Deliveries[0].Node = kapsel.NodeID{}
 		release := hold(s)
 		var wg sync.WaitGroup
 		for _, in := range []store.Acceptance{in, bad} {

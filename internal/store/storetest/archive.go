@@ -24,7 +24,7 @@ func (w *world) varied() (mine []store.EventRecord, other store.EventRecord) {
 			received := w.accept(e, key(fmt.Sprintf("key %d", round)))
 			running := w.accept(e, heldBy(w.node))
 			waiting := w.accept(e, heldBy(w.node))
-			w.complete(waiting.Delivery, again)
+			w.complete(waiting.Deliveries[0], again)
 			w.pass(time.Minute)
 			events := []kapsel.EventID{received.Event.ID, running.Event.ID, waiting.Event.ID}
 			for _, a := range []kapsel.Answer{ok, refusal, useless} {
@@ -32,7 +32,7 @@ func (w *world) varied() (mine []store.EventRecord, other store.EventRecord) {
 				w.pass(time.Minute)
 			}
 			canceled := w.accept(e)
-			_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Delivery.ID, kapsel.Cancel{}, w.now)
+			_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 			w.must(err)
 			replayed := w.finished(e, refusal)
 			_, err = w.store.Replay(w.ctx, w.tenant.ID, replayed.Delivery.EventID, kapsel.DeliveryID{}, w.now)
@@ -67,7 +67,7 @@ var archiving = []promise{
 				return err
 			}},
 			{"Delivery", func(t kapsel.TenantID) error {
-				_, err := w.store.Delivery(w.ctx, t, waiting.Delivery.ID)
+				_, err := w.store.Delivery(w.ctx, t, waiting.Deliveries[0].ID)
 				return err
 			}},
 			{"Attempt", func(t kapsel.TenantID) error {
@@ -75,7 +75,7 @@ var archiving = []promise{
 				return err
 			}},
 			{"MoveDelivery", func(t kapsel.TenantID) error {
-				_, err := w.store.MoveDelivery(w.ctx, t, waiting.Delivery.ID, kapsel.Retry{}, w.now)
+				_, err := w.store.MoveDelivery(w.ctx, t, waiting.Deliveries[0].ID, kapsel.Retry{}, w.now)
 				return err
 			}},
 			{"Replay", func(t kapsel.TenantID) error {
@@ -117,11 +117,11 @@ var archiving = []promise{
 		for _, tenant := range []kapsel.TenantID{{}, w.tenant.ID} {
 			_, err := w.store.Event(w.ctx, tenant, in.Event.ID)
 			w.refused(err, kapsel.NotFound, "Event")
-			_, err = w.store.Delivery(w.ctx, tenant, in.Delivery.ID)
+			_, err = w.store.Delivery(w.ctx, tenant, in.Deliveries[0].ID)
 			w.refused(err, kapsel.NotFound, "Delivery")
-			_, err = w.store.Attempt(w.ctx, tenant, in.Delivery.Token)
+			_, err = w.store.Attempt(w.ctx, tenant, in.Deliveries[0].Token)
 			w.refused(err, kapsel.NotFound, "Attempt")
-			_, err = w.store.MoveDelivery(w.ctx, tenant, in.Delivery.ID, kapsel.Cancel{}, w.now)
+			_, err = w.store.MoveDelivery(w.ctx, tenant, in.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 			w.refused(err, kapsel.NotFound, "MoveDelivery")
 			_, err = w.store.Replay(w.ctx, tenant, in.Event.ID, kapsel.DeliveryID{}, w.now)
 			w.refused(err, kapsel.NotFound, "Replay")
@@ -218,7 +218,7 @@ var archiving = []promise{
 	}},
 
 	{"a person's retry makes a waiting delivery due, a cancel ends it", func(w *world) {
-		waiting := w.complete(w.accept(w.endpoint, heldBy(w.node)).Delivery, again).Delivery
+		waiting := w.complete(w.accept(w.endpoint, heldBy(w.node)).Deliveries[0], again).Delivery
 		w.pass(time.Second)
 		for _, h := range []kapsel.Happening{kapsel.Retry{}, kapsel.Cancel{}} {
 			want, err := waiting.After(h, w.now)
@@ -229,14 +229,14 @@ var archiving = []promise{
 			w.same("delivery", want, w.delivery(waiting.ID))
 			w.pass(time.Second)
 		}
-		another := w.complete(w.accept(w.endpoint, heldBy(w.node)).Delivery, again).Delivery
+		another := w.complete(w.accept(w.endpoint, heldBy(w.node)).Deliveries[0], again).Delivery
 		_, err := w.store.MoveDelivery(w.ctx, kapsel.TenantID{}, another.ID, kapsel.Retry{}, w.now)
 		w.must(err)
 		w.same("due now", another.ID, w.claimOne().ID)
 	}},
 
 	{"what is delivering or has ended cannot be retried or canceled", func(w *world) {
-		running := w.accept(w.endpoint, heldBy(w.node)).Delivery
+		running := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
 		ended := []kapsel.Delivery{running}
 		for _, a := range []kapsel.Answer{ok, refusal, useless} {
 			ended = append(ended, w.finished(w.endpoint, a).Delivery)
@@ -257,13 +257,13 @@ var archiving = []promise{
 			var canceled error
 			w.together(2, func(i int) (err error) {
 				if i == 0 {
-					_, canceled = w.store.MoveDelivery(w.ctx, w.tenant.ID, in.Delivery.ID, kapsel.Cancel{}, w.now)
+					_, canceled = w.store.MoveDelivery(w.ctx, w.tenant.ID, in.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 					return nil
 				}
 				claimed, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
 				return err
 			})
-			got := w.delivery(in.Delivery.ID)
+			got := w.delivery(in.Deliveries[0].ID)
 			switch {
 			case canceled == nil && len(claimed) == 0:
 				w.same("status", kapsel.Canceled, got.Status)
@@ -296,9 +296,9 @@ var archiving = []promise{
 			w.same("claimed", got.ID, w.claimOne().ID)
 		}
 		canceled := w.accept(w.endpoint, due(w.now.Add(time.Hour)))
-		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Delivery.ID, kapsel.Cancel{}, w.now)
+		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 		w.must(err)
-		_, err = w.store.Replay(w.ctx, kapsel.TenantID{}, canceled.Event.ID, canceled.Delivery.ID, w.now)
+		_, err = w.store.Replay(w.ctx, kapsel.TenantID{}, canceled.Event.ID, canceled.Deliveries[0].ID, w.now)
 		w.must(err)
 	}},
 
@@ -308,9 +308,9 @@ var archiving = []promise{
 			return err
 		}
 		waiting := w.accept(w.endpoint, due(w.now.Add(time.Hour)))
-		w.refusedAs(replay(waiting.Event.ID, kapsel.DeliveryID{}), unreplayable(waiting.Delivery), "while pending")
+		w.refusedAs(replay(waiting.Event.ID, kapsel.DeliveryID{}), unreplayable(waiting.Deliveries[0]), "while pending")
 		running := w.accept(w.endpoint, heldBy(w.node))
-		w.refusedAs(replay(running.Event.ID, running.Delivery.ID), unreplayable(running.Delivery), "while delivering")
+		w.refusedAs(replay(running.Event.ID, running.Deliveries[0].ID), unreplayable(running.Deliveries[0]), "while delivering")
 
 		done := w.finished(w.endpoint, refusal).Delivery
 		w.must(replay(done.EventID, done.ID))
@@ -360,7 +360,7 @@ var archiving = []promise{
 	}},
 
 	{"attempts are listed by number", func(w *world) {
-		d := w.accept(w.endpoint, heldBy(w.node)).Delivery
+		d := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
 		var want []kapsel.Attempt
 		for range 5 {
 			done := w.complete(d, again)

@@ -57,7 +57,7 @@ func BenchmarkStore(b *testing.B, open func(b *testing.B) store.Store) {
 			if _, err := w.store.Accept(w.ctx, in); err != nil {
 				return err
 			}
-			return w.store.Complete(w.ctx, w.completion(in.Delivery, ok))
+			return w.store.Complete(w.ctx, w.completion(in.Deliveries[0], ok))
 		})
 	})
 	run("claim and complete", func(b *testing.B, w *world) {

@@ -61,7 +61,7 @@ var counting = []promise{
 		}
 		for i, a := range answers {
 			in := w.accept(w.endpoint, heldBy(w.node))
-			done := w.completion(in.Delivery, a)
+			done := w.completion(in.Deliveries[0], a)
 			done.Attempt.Duration = time.Millisecond << (2 * i)
 			done.Attempt.StartedAt = w.now.Add(-done.Attempt.Duration)
 			for range 2 { // the second changes nothing
@@ -81,7 +81,7 @@ var counting = []promise{
 		for _, d := range []time.Duration{time.Hour, 11 * time.Hour} {
 			in := w.accept(w.endpoint, heldBy(w.node))
 			w.pass(d)
-			w.complete(in.Delivery, refusal)
+			w.complete(in.Deliveries[0], refusal)
 		}
 		late := kapsel.Stats{Outcomes: [kapsel.OutcomeCount]int64{kapsel.ClientErrors: 1}, Ended: [kapsel.EndedCount]int64{0, 1}, Latency: kapsel.Histogram{10: 1}}
 		midnight := noon.Add(12 * time.Hour)
@@ -92,7 +92,7 @@ var counting = []promise{
 
 	{"F-F1 late completions count nothing, and a take-over counts an unknown outcome", func(w *world) {
 		dead, _ := w.deadAndLive()
-		held := w.accept(w.endpoint, heldBy(dead)).Delivery
+		held := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
 		w.pass(lease + time.Millisecond)
 		w.same("moved", 1, w.takeOver(100))
 		unknown := kapsel.Stats{Outcomes: [kapsel.OutcomeCount]int64{kapsel.Unknowns: 1}}
@@ -117,11 +117,11 @@ var counting = []promise{
 	}},
 
 	{"what is canceled counts as an end, what is given back or due earlier does not", func(w *world) {
-		person := w.accept(w.endpoint).Delivery
+		person := w.accept(w.endpoint).Deliveries[0]
 		for range 3 {
 			w.accept(w.endpoint)
 		}
-		back := w.accept(w.endpoint, heldBy(w.node)).Delivery
+		back := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
 		back.DueAt = w.now
 		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{back}))
 		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, back.ID, kapsel.Retry{}, w.now)
@@ -153,7 +153,7 @@ var counting = []promise{
 			})
 			switch i % 10 {
 			case 0: // a row's own fault
-				ins[i].Delivery.Node = kapsel.NodeID{}
+				ins[i].Deliveries[0].Node = kapsel.NodeID{}
 			case 1:
 				ins[i].Event.IdempotencyKey = []byte("the same")
 			}
@@ -170,7 +170,7 @@ var counting = []promise{
 		answers := []kapsel.Answer{ok, refusal, again, useless}
 		var done [calls]store.Completion
 		for i := range done {
-			done[i] = w.completion(ins[i].Delivery, answers[i%len(answers)])
+			done[i] = w.completion(ins[i].Deliveries[0], answers[i%len(answers)])
 			done[i].Attempt.Duration = time.Duration(i) * 3 * time.Millisecond
 			done[i].Attempt.StartedAt = w.now.Add(-done[i].Attempt.Duration)
 			if i%7 == 0 { // late
@@ -202,7 +202,7 @@ var counting = []promise{
 				}
 				in := w.acceptance(w.endpoint, heldBy(w.node))
 				repeat(func() error { _, err := w.store.Accept(w.ctx, in); return err })
-				done := w.completion(in.Delivery, ok)
+				done := w.completion(in.Deliveries[0], ok)
 				repeat(func() error { return w.store.Complete(w.ctx, done) })
 				gone := w.newEndpoint(w.tenant)
 				w.must(func() error { _, err := sound.Accept(w.ctx, w.acceptance(gone)); return err }())

@@ -16,9 +16,9 @@ var keeping = []promise{
 		for i := range 5 {
 			w.accept(w.endpoint, due(w.now.Add(time.Duration(i-2)*time.Minute)))
 		}
-		running := w.accept(w.endpoint, heldBy(w.node)).Delivery
+		running := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
 		failed := w.finished(w.endpoint, refusal).Delivery
-		another := w.accept(other).Delivery
+		another := w.accept(other).Deliveries[0]
 		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, w.now))
 		w.pass(time.Second)
 		for _, want := range []int{2, 2, 1, 0} {

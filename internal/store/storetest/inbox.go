@@ -29,8 +29,8 @@ var accepting = []promise{
 		} {
 			got := w.event(in.Event.ID)
 			w.same("event", in.Event, got.Event)
-			w.same("its deliveries", []kapsel.Delivery{in.Delivery}, got.Deliveries)
-			w.same("the delivery", in.Delivery, w.delivery(in.Delivery.ID))
+			w.same("its deliveries", []kapsel.Delivery{in.Deliveries[0]}, got.Deliveries)
+			w.same("the delivery", in.Deliveries[0], w.delivery(in.Deliveries[0].ID))
 			if in.Event.IdempotencyKey == nil && got.Event.IdempotencyKey != nil {
 				w.t.Errorf("no key came back as the key %q", got.Event.IdempotencyKey)
 			}
@@ -100,7 +100,7 @@ var accepting = []promise{
 	{"memory is the caller's again when it returns", func(w *world) {
 		in := w.acceptance(w.endpoint, key("mine"), body([]byte("mine too")))
 		want := w.acceptance(w.endpoint, key("mine"), body([]byte("mine too")))
-		want.Event.ID, want.Delivery = in.Event.ID, in.Delivery
+		want.Event.ID, want.Deliveries[0] = in.Event.ID, in.Deliveries[0]
 		_, err := w.store.Accept(w.ctx, in)
 		w.must(err)
 		clear(in.Event.Body)
@@ -120,7 +120,7 @@ var accepting = []promise{
 			_, err = w.store.Event(w.ctx, kapsel.TenantID{}, in.Event.ID)
 			w.refused(err, kapsel.NotFound, "the duplicate's own event")
 		}
-		w.same("deliveries", []kapsel.Delivery{first.Delivery}, w.deliveries(w.endpoint))
+		w.same("deliveries", []kapsel.Delivery{first.Deliveries[0]}, w.deliveries(w.endpoint))
 	}},
 
 	{"B-65 a key is forgotten when its window, counted from the first, is over", func(w *world) {
@@ -224,13 +224,13 @@ var accepting = []promise{
 				w.must(err)
 				w.same("accepted", store.Accepted{EventID: in.Event.ID}, got)
 			}
-			w.same("event", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Delivery}}, w.event(in.Event.ID))
+			w.same("event", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Deliveries[0]}}, w.event(in.Event.ID))
 		}
 	}},
 
 	{"the same call again does not set back what became of it", func(w *world) {
 		in := w.accept(w.endpoint, key("k"), heldBy(w.node))
-		done := w.complete(in.Delivery, ok)
+		done := w.complete(in.Deliveries[0], ok)
 		_, err := w.store.Accept(w.ctx, in)
 		w.must(err)
 		w.same("delivery", []kapsel.Delivery{done.Delivery}, w.deliveries(w.endpoint))
@@ -242,7 +242,7 @@ var accepting = []promise{
 		for _, changes := range [][]func(*store.Acceptance){{}, {key("k")}, {key("another")}} {
 			w.duplicate(first.Event.ID, w.acceptance(w.endpoint, append(changes, guard("g"))...))
 		}
-		w.same("deliveries", []kapsel.Delivery{first.Delivery}, w.deliveries(w.endpoint))
+		w.same("deliveries", []kapsel.Delivery{first.Deliveries[0]}, w.deliveries(w.endpoint))
 		for _, k := range []string{"k", "another"} {
 			w.accept(w.endpoint, key(k), guard("guard of "+k))
 		}
@@ -349,7 +349,7 @@ var accepting = []promise{
 		for i, in := range ins {
 			if !got[i].Duplicate {
 				stored++
-				w.same("the original", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Delivery}}, w.event(got[i].EventID))
+				w.same("the original", store.EventRecord{Event: in.Event, Deliveries: []kapsel.Delivery{in.Deliveries[0]}}, w.event(got[i].EventID))
 			}
 			w.event(got[i].EventID)
 			if in.Guard == nil {
@@ -388,7 +388,7 @@ var accepting = []promise{
 			return err
 		})
 		for i := range ins {
-			w.same("event", store.EventRecord{Event: ins[i].Event, Deliveries: []kapsel.Delivery{ins[i].Delivery}}, w.event(ins[i].Event.ID))
+			w.same("event", store.EventRecord{Event: ins[i].Event, Deliveries: []kapsel.Delivery{ins[i].Deliveries[0]}}, w.event(ins[i].Event.ID))
 		}
 	}},
 
@@ -399,7 +399,7 @@ var accepting = []promise{
 		for i := range ins {
 			ins[i] = w.acceptance(w.endpoint, key(fmt.Sprint(i)))
 			if i%10 == 0 { // delivering, but held by no one
-				ins[i].Delivery.Status, ins[i].Delivery.DueAt = kapsel.Delivering, time.Time{}
+				ins[i].Deliveries[0].Status, ins[i].Deliveries[0].DueAt = kapsel.Delivering, time.Time{}
 			}
 		}
 		w.together(calls, func(i int) error {

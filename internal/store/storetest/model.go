@@ -134,7 +134,7 @@ func (m *queue) accept(t *rapid.T) {
 		m.guards[g] = remembered{want.EventID, m.now.Add(guardWindow)}
 	}
 	if !want.Duplicate {
-		m.entries = append(m.entries, &entry{in: in, want: in.Delivery})
+		m.entries = append(m.entries, &entry{in: in, want: in.Deliveries[0]})
 	}
 }
 

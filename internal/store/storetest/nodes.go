@@ -159,16 +159,16 @@ var nodes = []promise{
 
 	{"F-A5 what a dead node held gets an unknown attempt, and is due at once", func(w *world) {
 		dead, live := w.deadAndLive()
-		first := w.accept(w.endpoint, heldBy(dead)).Delivery
-		retried := w.complete(w.accept(w.endpoint, heldBy(live)).Delivery, again).Delivery
+		first := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
+		retried := w.complete(w.accept(w.endpoint, heldBy(live)).Deliveries[0], again).Delivery
 		w.pass(again.Delay)
 		got, err := w.store.Claim(w.ctx, dead, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
 		w.must(err)
 		w.same("claimed", 1, len(got))
 		second := got[0].Delivery
 		w.same("claimed", retried.ID, second.ID)
-		mine := w.accept(w.endpoint, heldBy(live)).Delivery
-		waiting := w.accept(w.endpoint, due(w.now.Add(time.Hour))).Delivery
+		mine := w.accept(w.endpoint, heldBy(live)).Deliveries[0]
+		waiting := w.accept(w.endpoint, due(w.now.Add(time.Hour))).Deliveries[0]
 
 		w.same("moved", 2, w.takeOver(100))
 		for _, held := range []kapsel.Delivery{first, second} {
@@ -191,7 +191,7 @@ var nodes = []promise{
 
 	{"F-F1 who was taken over can no longer renew, nor complete", func(w *world) {
 		dead, _ := w.deadAndLive()
-		held := w.accept(w.endpoint, heldBy(dead)).Delivery
+		held := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
 		w.pass(lease + time.Millisecond)
 		w.same("moved", 1, w.takeOver(100))
 		w.refusedAs(w.store.Renew(w.ctx, dead, w.now, lease), rules.NodeDead(), "renew")
@@ -303,10 +303,10 @@ var nodes = []promise{
 		w.pass(again.Delay)
 		for range kapsel.MaxTakeovers - 1 {
 			die()
-			w.same("status", kapsel.Pending, w.delivery(in.Delivery.ID).Status)
+			w.same("status", kapsel.Pending, w.delivery(in.Deliveries[0].ID).Status)
 		}
 		die()
-		got := w.delivery(in.Delivery.ID)
+		got := w.delivery(in.Deliveries[0].ID)
 		if got.Status != kapsel.DeadLetter || got.LastErrorCode != kapsel.OutcomeUnknown ||
 			got.Attempts != 2*kapsel.MaxTakeovers || got.Counted != 1 || !got.FinishedAt.Equal(w.now) {
 			w.t.Errorf("delivery is %+v", got)
@@ -319,7 +319,7 @@ var nodes = []promise{
 		for range 20 {
 			dead := w.join(lease)
 			w.node = w.join(24 * time.Hour)
-			held := w.accept(w.endpoint, heldBy(dead)).Delivery
+			held := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
 			w.pass(lease + time.Millisecond)
 			done := w.completion(held, ok)
 			var completed error

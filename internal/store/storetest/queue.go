@@ -25,9 +25,9 @@ var claiming = []promise{
 		if token.IsZero() || token.Part() != in.Event.ID.Part() {
 			w.t.Errorf("token %v of part %d, want one of part %d", token, token.Part(), in.Event.ID.Part())
 		}
-		want, err := in.Delivery.After(kapsel.Claim{Node: w.node, Token: token}, w.now)
+		want, err := in.Deliveries[0].After(kapsel.Claim{Node: w.node, Token: token}, w.now)
 		w.must(err)
-		w.same("claimed", store.Claimed{Delivery: want, Event: in.Event, DueSince: in.Delivery.DueAt}, got[0])
+		w.same("claimed", store.Claimed{Delivery: want, Event: in.Event, DueSince: in.Deliveries[0].DueAt}, got[0])
 		w.same("stored", want, w.delivery(want.ID))
 		w.same("claimed again", 0, len(w.claim(w.endpoint)))
 	}},
@@ -35,9 +35,9 @@ var claiming = []promise{
 	{"what is due now is taken, what is due later is not", func(w *world) {
 		now := w.accept(w.endpoint)
 		later := w.accept(w.endpoint, due(w.now.Add(time.Microsecond)))
-		w.same("now", now.Delivery.ID, w.claimOne().ID)
+		w.same("now", now.Deliveries[0].ID, w.claimOne().ID)
 		w.pass(time.Microsecond)
-		w.same("later", later.Delivery.ID, w.claimOne().ID)
+		w.same("later", later.Deliveries[0].ID, w.claimOne().ID)
 	}},
 
 	{"the oldest of each endpoint come first, up to its limit", func(w *world) {
@@ -79,7 +79,7 @@ var claiming = []promise{
 		in := w.accept(quiet)
 		w.accept(w.endpoint)
 		w.claimOne()
-		w.same("the other's", in.Delivery, w.delivery(in.Delivery.ID))
+		w.same("the other's", in.Deliveries[0], w.delivery(in.Deliveries[0].ID))
 		for _, wants := range [][]store.Want{nil, {{EndpointID: quiet.ID}}, {{EndpointID: kapsel.NewEndpointID(w.now), Limit: 5}}} {
 			got, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<20)
 			w.must(err)
@@ -93,7 +93,7 @@ var claiming = []promise{
 			w.finished(w.endpoint, a)
 		}
 		canceled := w.accept(w.endpoint)
-		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Delivery.ID, kapsel.Cancel{}, w.now)
+		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, canceled.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 		w.must(err)
 		w.same("claimed", 0, len(w.claim(w.endpoint)))
 	}},
@@ -185,12 +185,12 @@ var completing = []promise{
 			{"of a deleted endpoint", kapsel.Answer{Code: kapsel.DNSError, Retry: true, MaxAttempts: 20, Gone: true}, kapsel.Canceled},
 		} {
 			in := w.accept(w.endpoint, heldBy(w.node))
-			done := w.completion(in.Delivery, tt.answer)
+			done := w.completion(in.Deliveries[0], tt.answer)
 			w.must(w.store.Complete(w.ctx, done))
 			w.same(tt.name, tt.want, done.Delivery.Status)
-			w.same(tt.name+": delivery", done.Delivery, w.delivery(in.Delivery.ID))
-			w.same(tt.name+": attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Delivery.ID))
-			attempt, err := w.store.Attempt(w.ctx, w.tenant.ID, in.Delivery.Token)
+			w.same(tt.name+": delivery", done.Delivery, w.delivery(in.Deliveries[0].ID))
+			w.same(tt.name+": attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Deliveries[0].ID))
+			attempt, err := w.store.Attempt(w.ctx, w.tenant.ID, in.Deliveries[0].Token)
 			w.must(err)
 			w.same(tt.name+": attempt", done.Attempt, attempt)
 		}
@@ -198,7 +198,7 @@ var completing = []promise{
 
 	{"B-30 attempts keep every byte", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		done := w.completion(in.Delivery, refusal)
+		done := w.completion(in.Deliveries[0], refusal)
 		done.Attempt.Duration = 300*time.Second + 7*time.Microsecond
 		done.Attempt.StartedAt = w.now.Add(-done.Attempt.Duration)
 		done.Attempt.Error = "the destination answered 404; it said: \"naïve\""
@@ -206,17 +206,17 @@ var completing = []promise{
 		done.Attempt.ResponseHeaders = kapsel.Header{{Name: "Set-Cookie", Value: "a"}, {Name: "Set-Cookie", Value: "b\xfe"}}
 		done.Attempt.ResponseBody = bytes.Repeat([]byte{0, 0xff, 0xc0, '\\', '\'', '\n', 0x80, 7}, 512)
 		w.must(w.store.Complete(w.ctx, done))
-		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Delivery.ID))
+		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Deliveries[0].ID))
 	}},
 
 	{"a retry is due when it says, and claimed as the next attempt", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		first := w.complete(in.Delivery, again)
+		first := w.complete(in.Deliveries[0], again)
 		w.pass(again.Delay - time.Microsecond)
 		w.same("claimed early", 0, len(w.claim(w.endpoint)))
 		w.pass(time.Microsecond)
 		held := w.claimOne()
-		if held.Token == in.Delivery.Token {
+		if held.Token == in.Deliveries[0].Token {
 			w.t.Error("the second attempt has the first's id")
 		}
 		second := w.complete(held, ok)
@@ -226,23 +226,23 @@ var completing = []promise{
 
 	{"the same call again changes nothing and is no error", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		first := w.complete(in.Delivery, again)
+		first := w.complete(in.Deliveries[0], again)
 		w.must(w.store.Complete(w.ctx, first))
-		w.same("while it waits", first.Delivery, w.delivery(in.Delivery.ID))
+		w.same("while it waits", first.Delivery, w.delivery(in.Deliveries[0].ID))
 		w.pass(again.Delay)
 		held := w.claimOne()
 		w.must(w.store.Complete(w.ctx, first))
-		w.same("while it is held for the next", held, w.delivery(in.Delivery.ID))
+		w.same("while it is held for the next", held, w.delivery(in.Deliveries[0].ID))
 		second := w.complete(held, ok)
 		w.must(w.store.Complete(w.ctx, first))
 		w.must(w.store.Complete(w.ctx, second))
-		w.same("when it has ended", second.Delivery, w.delivery(in.Delivery.ID))
+		w.same("when it has ended", second.Delivery, w.delivery(in.Deliveries[0].ID))
 		w.same("attempts", []kapsel.Attempt{first.Attempt, second.Attempt}, w.attempts(held.ID))
 	}},
 
 	{"under the same id with another outcome, it is a Conflict and changes nothing", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		first := w.complete(in.Delivery, again)
+		first := w.complete(in.Deliveries[0], again)
 		for what, change := range map[string]func(*kapsel.Attempt){
 			"another status code": func(a *kapsel.Attempt) { a.StatusCode++ },
 			"another error code":  func(a *kapsel.Attempt) { a.ErrorCode = kapsel.BadResponse },
@@ -253,21 +253,21 @@ var completing = []promise{
 			change(&other.Attempt)
 			w.refusedAs(w.store.Complete(w.ctx, other), rules.NotHeld(), what)
 		}
-		w.same("attempts", []kapsel.Attempt{first.Attempt}, w.attempts(in.Delivery.ID))
+		w.same("attempts", []kapsel.Attempt{first.Attempt}, w.attempts(in.Deliveries[0].ID))
 	}},
 
 	{"the same call many times at once is one attempt", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		done := w.completion(in.Delivery, ok)
+		done := w.completion(in.Deliveries[0], ok)
 		w.together(20, func(int) error { return w.store.Complete(w.ctx, done) })
-		w.same("delivery", done.Delivery, w.delivery(in.Delivery.ID))
-		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Delivery.ID))
+		w.same("delivery", done.Delivery, w.delivery(in.Deliveries[0].ID))
+		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Deliveries[0].ID))
 	}},
 
 	{"F-F1 under a token that does not hold it, it is a Conflict and changes nothing", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
-		stale := w.completion(in.Delivery, ok)
-		held := in.Delivery
+		stale := w.completion(in.Deliveries[0], ok)
+		held := in.Deliveries[0]
 		held.DueAt = w.now
 		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
 
@@ -281,7 +281,7 @@ var completing = []promise{
 		w.same("delivery", done.Delivery, w.delivery(now.ID))
 		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(now.ID))
 
-		unknown := w.completion(w.acceptance(w.endpoint, heldBy(w.node)).Delivery, ok)
+		unknown := w.completion(w.acceptance(w.endpoint, heldBy(w.node)).Deliveries[0], ok)
 		w.refused(w.store.Complete(w.ctx, unknown), kapsel.Conflict, "of a delivery that is not there")
 		_, err := w.store.Attempt(w.ctx, kapsel.TenantID{}, unknown.Attempt.ID)
 		w.refused(err, kapsel.NotFound, "its attempt")
@@ -300,7 +300,7 @@ var completing = []promise{
 			return err
 		})
 		for i := range done {
-			done[i] = w.completion(ins[i].Delivery, answers[i%len(answers)])
+			done[i] = w.completion(ins[i].Deliveries[0], answers[i%len(answers)])
 			if i%7 == 0 { // late, and so a Conflict
 				done[i].Attempt.ID = kapsel.NewAttemptID(w.now, w.endpoint.Part)
 			}
@@ -318,7 +318,7 @@ var completing = []promise{
 		for i := range done {
 			want := done[i].Delivery
 			if i%7 == 0 {
-				want = ins[i].Delivery
+				want = ins[i].Deliveries[0]
 			}
 			w.same("delivery", want, w.delivery(want.ID))
 		}
@@ -388,9 +388,9 @@ var givingBack = []promise{
 	{"what is given back waits again, with no attempt", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
 		at := w.now.Add(time.Second)
-		want, err := in.Delivery.After(kapsel.GiveBack{Due: at}, w.now)
+		want, err := in.Deliveries[0].After(kapsel.GiveBack{Due: at}, w.now)
 		w.must(err)
-		held := in.Delivery
+		held := in.Deliveries[0]
 		held.DueAt = at
 		for range 2 { // the second finds it no longer held
 			w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
@@ -404,8 +404,8 @@ var givingBack = []promise{
 	}},
 
 	{"what is no longer held under its token is passed over", func(w *world) {
-		mine := w.accept(w.endpoint, heldBy(w.node)).Delivery
-		ended := w.accept(w.endpoint, heldBy(w.node)).Delivery
+		mine := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
+		ended := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
 		done := w.complete(ended, ok)
 		w.accept(w.endpoint)
 		first := w.claimOne()
@@ -425,8 +425,8 @@ var givingBack = []promise{
 		other, node := w.deadAndLive()
 		w.accept(w.endpoint)
 		w.finished(w.endpoint, ok)
-		a := w.accept(w.endpoint, heldBy(node)).Delivery
-		b := w.accept(w.newEndpoint(w.newTenant()), heldBy(node)).Delivery
+		a := w.accept(w.endpoint, heldBy(node)).Deliveries[0]
+		b := w.accept(w.newEndpoint(w.newTenant()), heldBy(node)).Deliveries[0]
 		w.accept(w.endpoint, heldBy(other))
 		got, err := w.store.Held(w.ctx, node)
 		w.must(err)

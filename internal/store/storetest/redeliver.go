@@ -30,7 +30,7 @@ var redelivering = []promise{
 		w.redeliver(waiting.Event.ID, 0)
 		w.redeliver(w.accept(w.endpoint, heldBy(w.node)).Event.ID, 0)
 		w.redeliver(w.finished(w.endpoint, ok).Delivery.EventID, 0)
-		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, waiting.Delivery.ID, kapsel.Cancel{}, w.now)
+		_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, waiting.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 		w.must(err)
 		w.redeliver(waiting.Event.ID, 0) // a person canceled it
 		w.redeliver(kapsel.NewEventID(w.now, 1), 0)

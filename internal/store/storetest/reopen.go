@@ -92,7 +92,7 @@ var reopening = []struct {
 				case err != nil:
 					return fmt.Errorf("accept while closing: %w", err)
 				}
-				acknowledged.Store(in.Delivery.ID, in.Delivery)
+				acknowledged.Store(in.Deliveries[0].ID, in.Deliveries[0])
 				if count.Add(1) == 200 {
 					close(enough)
 				}
@@ -113,7 +113,7 @@ var reopening = []struct {
 		w.must(w.store.Close())
 		_, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint))
 		w.refused(err, kapsel.DatabaseUnavailable, "Accept")
-		w.refused(w.store.Complete(w.ctx, w.completion(in.Delivery, ok)), kapsel.DatabaseUnavailable, "Complete")
+		w.refused(w.store.Complete(w.ctx, w.completion(in.Deliveries[0], ok)), kapsel.DatabaseUnavailable, "Complete")
 		_, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
 		w.refused(err, kapsel.DatabaseUnavailable, "Claim")
 		_, err = w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
@@ -123,7 +123,7 @@ var reopening = []struct {
 		w.refused(w.store.CreateEndpoint(w.ctx, w.endpointOf(w.tenant), 0), kapsel.DatabaseUnavailable, "CreateEndpoint")
 		w.refused(w.store.Ping(w.ctx), kapsel.DatabaseUnavailable, "Ping")
 		w.store = reopen()
-		w.same("delivery", in.Delivery, w.delivery(in.Delivery.ID))
+		w.same("delivery", in.Deliveries[0], w.delivery(in.Deliveries[0].ID))
 	}},
 }
 

@@ -123,7 +123,7 @@ var replanning = []promise{
 		ended := w.now
 		for n := range 3 {
 			in := w.accept(w.endpoint, heldBy(w.node))
-			d := w.complete(in.Delivery, slow).Delivery
+			d := w.complete(in.Deliveries[0], slow).Delivery
 			for range n {
 				_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, d.ID, kapsel.Retry{}, w.now)
 				w.must(err)
@@ -131,7 +131,7 @@ var replanning = []promise{
 			}
 			waiting = append(waiting, d)
 		}
-		fresh := w.accept(w.endpoint, due(w.now.Add(time.Hour))).Delivery
+		fresh := w.accept(w.endpoint, due(w.now.Add(time.Hour))).Deliveries[0]
 		w.pass(time.Minute)
 
 		w.patch(every(48 * time.Hour))

@@ -20,6 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}{
 		{"Accept", accepting},
 		{"Redeliver", redelivering},
+		{"Many", fanningOut},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},

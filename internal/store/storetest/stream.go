@@ -66,7 +66,7 @@ var streaming = []promise{
 				last = w.accept(w.endpoint)
 			case 1:
 				last = w.accept(w.endpoint, heldBy(w.node), key(fmt.Sprint(i)))
-				w.complete(last.Delivery, refusal)
+				w.complete(last.Deliveries[0], refusal)
 			case 2:
 				last = w.accept(w.newEndpoint(w.newTenant()), body([]byte("another's")))
 			}

@@ -162,15 +162,14 @@ func (w *world) acceptance(e kapsel.Endpoint, changes ...func(*store.Acceptance)
 		},
 		Window: 24 * time.Hour,
 	}
-	in.Delivery = kapsel.Delivery{
-		ID: kapsel.NewDeliveryID(w.now, e.Part), EventID: in.Event.ID, EndpointID: e.ID, TenantID: e.TenantID,
-		Status: kapsel.Pending, DueAt: w.now, CreatedAt: w.now,
-	}
+	to(e)(&in)
 	for _, change := range changes {
 		change(&in)
 	}
 	in.Event.Size = len(in.Event.Body)
-	in.Delivery.Size = in.Event.Size
+	for i := range in.Deliveries {
+		in.Deliveries[i].Size = in.Event.Size
+	}
 	return in
 }
 
@@ -185,19 +184,34 @@ func guard(g string) func(*store.Acceptance) {
 	return func(in *store.Acceptance) { in.Guard, in.GuardWindow = []byte(g), 96*time.Hour }
 }
 
+// to is for an event that goes to these endpoints, too.
+func to(endpoints ...kapsel.Endpoint) func(*store.Acceptance) {
+	return func(in *store.Acceptance) {
+		for _, e := range endpoints {
+			in.Deliveries = append(in.Deliveries, kapsel.Delivery{
+				ID: kapsel.NewDeliveryID(in.Event.ReceivedAt, in.Event.ID.Part()), EventID: in.Event.ID,
+				EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending, DueAt: in.Event.ReceivedAt, CreatedAt: in.Event.ReceivedAt,
+			})
+		}
+	}
+}
+
+// nowhere is for an event that goes to no endpoint.
+func nowhere(in *store.Acceptance) { in.Deliveries = nil }
+
 func body(b []byte) func(*store.Acceptance) {
 	return func(in *store.Acceptance) { in.Event.Body = b }
 }
 
 func due(at time.Time) func(*store.Acceptance) {
-	return func(in *store.Acceptance) { in.Delivery.DueAt = at }
+	return func(in *store.Acceptance) { in.Deliveries[0].DueAt = at }
 }
 
 // heldBy is for a delivery that the accepting node sends itself.
 func heldBy(node kapsel.NodeID) func(*store.Acceptance) {
 	return func(in *store.Acceptance) {
 		token := kapsel.NewAttemptID(in.Event.ReceivedAt, in.Event.ID.Part())
-		in.Delivery, _ = in.Delivery.After(kapsel.Claim{Node: node, Token: token}, in.Event.ReceivedAt)
+		in.Deliveries[0], _ = in.Deliveries[0].After(kapsel.Claim{Node: node, Token: token}, in.Event.ReceivedAt)
 	}
 }
 
@@ -279,7 +293,7 @@ func (w *world) complete(held kapsel.Delivery, a kapsel.Answer) store.Completion
 func (w *world) finished(e kapsel.Endpoint, a kapsel.Answer) store.Completion {
 	w.t.Helper()
 	in := w.accept(e, heldBy(w.node))
-	return w.complete(in.Delivery, a)
+	return w.complete(in.Deliveries[0], a)
 }
 
 func (w *world) event(id kapsel.EventID) store.EventRecord {
