@@ -91,7 +91,7 @@ var keeping = []promise{
 	{"large events are deleted like others", func(w *world) {
 		for range 4 {
 			in := w.accept(w.endpoint, heldBy(w.node), body(make([]byte, 9<<20)))
-			w.complete(in.Delivery, ok)
+			w.complete(in.Deliveries[0], ok)
 		}
 		w.pass(time.Minute)
 		n, err := w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 3)
