@@ -32,7 +32,9 @@ func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Ca
 }
 
 // do writes a call in the next batch; see batch.Queue.Do.
-func (c *committer[T]) do(in T, rows, size int) error { return c.lane.from.failed(c.Do(in, rows, size)) }
+func (c *committer[T]) do(in T, rows, size int) error {
+	return c.lane.from.failed(c.Do(in, rows, size))
+}
 
 // loop writes batches until the queue is closed and empty.
 func (c *committer[T]) loop() {
