@@ -37,7 +37,7 @@ func (c *connector) prepare(ctx context.Context, migrate bool) error {
 	if err := warnUnbound(ctx, conn, c.log); err != nil {
 		return err
 	}
-	version, err := currentSchema(ctx, conn, "")
+	version, err := currentSchema(ctx, conn)
 	switch {
 	case err != nil:
 		return err
@@ -49,15 +49,43 @@ func (c *connector) prepare(ctx context.Context, migrate bool) error {
 	if err := createSchemaInfo(ctx, conn); err != nil {
 		return err
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	for {
+		locked, err := c.migrate(ctx, conn)
+		if err != nil || locked {
+			return err
+		}
+		// Waiting for the lock itself would hold a snapshot, and an index that is made
+		// concurrently waits for all snapshots: the two would wait for each other for ever.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lockedAgain):
+		}
+	}
+}
+
+// lockedAgain is how long a node waits before it looks again whether another one still migrates.
+const lockedAgain = 50 * time.Millisecond
+
+// migrate runs the migrations that the database does not have yet. locked is false, and nothing
+// was done, while another connection migrates.
+func (c *connector) migrate(ctx context.Context, conn *pgx.Conn) (locked bool, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// The row's lock is the migration's: it goes with this connection, however that ends.
-		version, err := currentSchema(ctx, tx, " FOR UPDATE")
+		err := tx.QueryRow(ctx, "SELECT true FROM schema_info FOR UPDATE SKIP LOCKED").Scan(&locked)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("lock the schema's version: %w", err)
+		}
+		version, err := currentSchema(ctx, tx)
 		if err != nil || version >= schemaVersion {
 			return err
 		}
 		c.log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
-		// The statement before holds a snapshot until another one is run, and an index that is made
-		// concurrently waits for all snapshots. This one, by the simple protocol, holds none.
+		// The statement before holds a snapshot until another one is run, for which an index that
+		// is made concurrently would wait. This one, by the simple protocol, holds none.
 		if _, err := tx.Exec(ctx, "SELECT 1", pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
@@ -69,6 +97,7 @@ func (c *connector) prepare(ctx context.Context, migrate bool) error {
 		_, err = tx.Exec(ctx, "UPDATE schema_info SET version = $1, readable_by = $2", schemaVersion, readableBy)
 		return err
 	})
+	return locked, err
 }
 
 type rowQuerier interface {
@@ -77,7 +106,7 @@ type rowQuerier interface {
 
 // currentSchema is the schema's version, 0 for an empty database. A schema that this binary
 // is too old for is an error.
-func currentSchema(ctx context.Context, q rowQuerier, lock string) (version int, err error) {
+func currentSchema(ctx context.Context, q rowQuerier) (version int, err error) {
 	// Asked for first: a statement that fails is a line in the server's log.
 	var exists bool
 	if err := q.QueryRow(ctx, "SELECT to_regclass('schema_info') IS NOT NULL").Scan(&exists); err != nil {
@@ -87,7 +116,7 @@ func currentSchema(ctx context.Context, q rowQuerier, lock string) (version int,
 		return 0, nil
 	}
 	var readable int
-	err = q.QueryRow(ctx, "SELECT version, readable_by FROM schema_info"+lock).Scan(&version, &readable)
+	err = q.QueryRow(ctx, "SELECT version, readable_by FROM schema_info").Scan(&version, &readable)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, nil
