@@ -6,7 +6,7 @@ import (
 )
 
 // Stats count what became of an endpoint's attempts and deliveries in a while, and how many
-// webhooks it refused.
+// webhooks it refused or accepted without a key.
 type Stats struct {
 	Outcomes [OutcomeCount]int64 // attempts by Outcome
 	Ended    [EndedCount]int64   // deliveries by their terminal state, Delivered first
@@ -15,6 +15,9 @@ type Stats struct {
 	Latency Histogram
 	// Refused counts webhooks that were answered with an error and not stored.
 	Refused int64
+	// Unkeyed counts webhooks that were accepted without an idempotency key where the endpoint
+	// says where they have one.
+	Unkeyed int64
 }
 
 // EndedCount is how many terminal states there are.
@@ -79,7 +82,7 @@ func (s *Stats) Add(o *Stats) {
 }
 
 // Counters are all counters in the order in which stores keep them: outcomes, ends, latency,
-// refused. A new counter goes to the end.
+// refused, unkeyed. A new counter goes to the end.
 func (s *Stats) Counters() (all [StatsCounters]*int64) {
 	n := 0
 	for _, some := range [][]int64{s.Outcomes[:], s.Ended[:], s.Latency[:]} {
@@ -88,12 +91,12 @@ func (s *Stats) Counters() (all [StatsCounters]*int64) {
 			n++
 		}
 	}
-	all[n] = &s.Refused
+	all[n], all[n+1] = &s.Refused, &s.Unkeyed
 	return all
 }
 
 // StatsCounters is how many counters Stats have.
-const StatsCounters = OutcomeCount + EndedCount + len(Histogram{}) + 1
+const StatsCounters = OutcomeCount + EndedCount + len(Histogram{}) + 2
 
 // Attempts is how many attempts were counted.
 func (s *Stats) Attempts() (n int64) {

@@ -98,7 +98,6 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.between("concurrency", c.Concurrency, 1, 1000)
 	f.circuit(&c.Circuit, dev)
 	f.headers(&c.Headers)
-	f.subscriptions(c)
 	return f
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"syscall"
 
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -15,8 +16,8 @@ import (
 // (nohup) stays ignored. The channel holds one signal: many mean the same.
 func hangups() <-chan os.Signal {
 	c := make(chan os.Signal, 1)
-	if hangup != nil && !signal.Ignored(hangup) {
-		signal.Notify(c, hangup)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(c, syscall.SIGHUP)
 	}
 	return c
 }
@@ -41,14 +42,14 @@ func (s *server) reload(ctx context.Context) {
 // stackOnQuit lets SIGQUIT print all goroutines and end the process as Go's runtime does it,
 // but without waiting for a reader. A second SIGQUIT is the runtime's.
 func stackOnQuit(w io.Writer) {
-	if quit == nil || signal.Ignored(quit) {
+	if signal.Ignored(syscall.SIGQUIT) {
 		return
 	}
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, quit)
+	signal.Notify(c, syscall.SIGQUIT)
 	go func() {
 		<-c
-		signal.Reset(quit)
+		signal.Reset(syscall.SIGQUIT)
 		stacks := make([]byte, 1<<20)
 		for n := runtime.Stack(stacks, true); ; n = runtime.Stack(stacks, true) {
 			if n < len(stacks) || len(stacks) >= 64<<20 {

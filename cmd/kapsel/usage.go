@@ -38,11 +38,11 @@ func (c endpointsStats) do(ctx context.Context, s *session) error {
 		return err
 	}
 	return s.show(stats.EndpointID, func(w io.Writer) {
-		rows := [][]string{{"FROM", "ATTEMPTS", "2XX", "3XX 4XX", "5XX", "TIMEOUT", "NO ANSWER", "UNKNOWN", "SUCCESS", "P50", "P95", "P99", "DELIVERED", "FAILED", "DEAD LETTER", "CANCELED", "REFUSED"}}
+		rows := [][]string{{"FROM", "ATTEMPTS", "2XX", "3XX 4XX", "5XX", "TIMEOUT", "NO ANSWER", "UNKNOWN", "SUCCESS", "P50", "P95", "P99", "DELIVERED", "FAILED", "DEAD LETTER", "CANCELED", "REFUSED", "UNKEYED"}}
 		for _, i := range stats.Intervals {
 			ended := i.Deliveries != (client.DeliveryCounts{})
-			if i.Attempts.Total > 0 || i.Refused > 0 || ended {
-				rows = append(rows, statsRow(begins(i.Start, stats.Interval), client.Stats{Attempts: i.Attempts, Deliveries: i.Deliveries, SuccessRate: i.SuccessRate, Latency: i.Latency, Refused: i.Refused}))
+			if i.Attempts.Total > 0 || i.Refused > 0 || i.Unkeyed > 0 || ended {
+				rows = append(rows, statsRow(begins(i.Start, stats.Interval), client.Stats{Attempts: i.Attempts, Deliveries: i.Deliveries, SuccessRate: i.SuccessRate, Latency: i.Latency, Refused: i.Refused, Unkeyed: i.Unkeyed}))
 			}
 		}
 		table(w, append(rows, statsRow("total", stats.Total)))
@@ -75,7 +75,7 @@ func statsRow(name string, s client.Stats) []string {
 		}
 		row = append(row, text)
 	}
-	for _, n := range []int64{d.Delivered, d.Failed, d.DeadLetter, d.Canceled, s.Refused} {
+	for _, n := range []int64{d.Delivered, d.Failed, d.DeadLetter, d.Canceled, s.Refused, s.Unkeyed} {
 		row = append(row, strconv.FormatInt(n, 10))
 	}
 	return row

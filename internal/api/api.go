@@ -81,6 +81,9 @@ type Config struct {
 	// Refused returns what this node remembers of the webhooks that an endpoint refused. It may
 	// be nil: nothing.
 	Refused func(kapsel.EndpointID) ingest.Refused
+	// Arrivals returns what this node has counted of an endpoint's webhooks and not stored yet.
+	// It may be nil: nothing.
+	Arrivals func(kapsel.EndpointID) store.Arrivals
 	// Replaying is told that a replay was made or goes on. It may be nil.
 	Replaying func()
 	// RateAllows is when an endpoint's rate_limit lets its next exchange start. It may be nil.
@@ -113,6 +116,9 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Due == nil {
 		cfg.Due = func(kapsel.Delivery) {}
+	}
+	if cfg.Arrivals == nil {
+		cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{} }
 	}
 	if cfg.Refused == nil {
 		cfg.Refused = func(kapsel.EndpointID) ingest.Refused { return ingest.Refused{} }

@@ -2,13 +2,17 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 func (a *api) usage() {
@@ -173,6 +177,7 @@ type Stats struct {
 	Deliveries  DeliveryCounts `json:"deliveries"`
 	SuccessRate *float64       `json:"success_rate" nullable:"true" minimum:"0" maximum:"1" example:"0.998" doc:"The share of the attempts with a known outcome that were answered 2xx; null: there was none"`
 	Latency     Latency        `json:"latency"`
+	Unkeyed     int64          `json:"unkeyed" example:"0" doc:"Accepted webhooks without an idempotency key, where the endpoint says where they have one. Up to 10 s late"`
 	Refused     int64          `json:"refused" example:"3" doc:"Webhooks that were answered with an error and not stored; /refusals says why. Up to 10 s late"`
 }
 
@@ -211,6 +216,7 @@ func viewStats(s *kapsel.Stats) Stats {
 		},
 		Deliveries: DeliveryCounts{Delivered: s.Ended[0], Failed: s.Ended[1], DeadLetter: s.Ended[2], Canceled: s.Ended[3]},
 		Latency:    Latency{P50: quantile(&s.Latency, 0.5), P95: quantile(&s.Latency, 0.95), P99: quantile(&s.Latency, 0.99)},
+		Unkeyed:    s.Unkeyed,
 		Refused:    s.Refused,
 	}
 	if known := view.Attempts.Total - view.Attempts.Unknown; known > 0 {
@@ -273,4 +279,38 @@ type Quota struct {
 	Used      int64     `json:"used" example:"1200"`
 	Remaining *int64    `json:"remaining" nullable:"true" example:"98800"`
 	ResetsAt  timestamp `json:"resets_at" doc:"When it begins anew"`
+}
+
+// unkeyed counts the webhooks of the last 24 hours and of the hour before them that an endpoint
+// accepted without an idempotency key, although it says where they have one.
+func (a *api) unkeyed(ctx context.Context, e *kapsel.Endpoint, now time.Time) (int64, error) {
+	if !ingest.NamesKeys(e) {
+		return 0, nil
+	}
+	until := kapsel.StatsHour(now).Add(time.Hour)
+	hours, err := a.Store.EndpointStats(ctx, e.TenantID, e.ID, until.Add(-25*time.Hour), until)
+	if err != nil {
+		return 0, err
+	}
+	n := a.Arrivals(e.ID).Unkeyed
+	for i := range hours {
+		n += hours[i].Stats.Unkeyed
+	}
+	return n, nil
+}
+
+// unkeyedWarning says where n webhooks of an endpoint had no idempotency key, and what follows.
+func unkeyedWarning(e *kapsel.Endpoint, n int64) string {
+	var where []string
+	if e.Idempotency.Strategy == kapsel.KeyFromSourceID {
+		where = append(where, "at idempotency.path "+e.Idempotency.Path)
+	} else {
+		if e.Idempotency.Header != "" {
+			where = append(where, "in the header "+e.Idempotency.Header)
+		}
+		if signature.NamesDeliveries(e.Verification.Provider) {
+			where = append(where, "where "+e.Verification.Provider+" has it")
+		}
+	}
+	return fmt.Sprintf("unkeyed: %d webhooks of the last 24 hours had no idempotency key %s; a repetition of one is a new event", n, strings.Join(where, " or "))
 }

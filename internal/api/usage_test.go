@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -32,8 +33,8 @@ func TestEndpointStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := map[store.StatsKey]int64{{Endpoint: id, Hour: kapsel.StatsHour(w.now).UnixMicro()}: 3}
-	if err := w.store.CountRefused(t.Context(), refused); err != nil {
+	arrivals := map[store.StatsKey]store.Arrivals{{Endpoint: id, Hour: kapsel.StatsHour(w.now).UnixMicro()}: {Refused: 3, Unkeyed: 2}}
+	if err := w.store.CountArrivals(t.Context(), arrivals); err != nil {
 		t.Fatal(err)
 	}
 
@@ -45,6 +46,7 @@ func TestEndpointStats(t *testing.T) {
 		// Half of 99 is 49.5 of the 97 between 64 and 128 ms; 98.01 of 99 is in the last one, of 16.4 to 32.8 s.
 		"latency": map[string]any{"p50_ms": 96.7, "p95_ms": 126.1, "p99_ms": 16547.8},
 		"refused": 3.,
+		"unkeyed": 2.,
 	}
 	if diff := cmp.Diff(map[string]any{
 		"endpoint_id": h.endpoint, "interval": "hour", "since": "2026-02-28T12:00:00.000Z", "until": "2026-03-01T13:00:00.000Z",
@@ -152,4 +154,53 @@ func TestUsage(t *testing.T) {
 	w.want(200, "GET", "/v1/usage?since=2025-01-28T00:00:00Z", h.read, nil) // 400 days
 	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "GET", "/v1/usage?tenant_id="+h.tenant, h.read, nil)
 	w.refused(kapsel.NotFound, 404, nil, "GET", "/v1/usage?tenant_id="+kapsel.NewTenantID(w.now).String(), adminKey, nil)
+}
+
+// TestUnkeyedWarning: an endpoint says that webhooks had no key where it expects one, as the
+// store and this node have counted them.
+func TestUnkeyedWarning(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	path := "/v1/endpoints/" + h.endpoint
+	id, err := kapsel.ParseEndpointID(h.endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waiting int64
+	w.cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{Unkeyed: waiting} }
+	w.handler = New(w.cfg)
+	for _, tt := range []struct {
+		settings object
+		waiting  int64 // to be written
+		stored   int64 // more of them
+		want     string
+	}{
+		{object{}, 1, 5, ""},
+		{object{"idempotency": object{"strategy": "source_id", "path": "$.id"}}, 0, 0, "unkeyed: 5 webhooks of the last 24 hours had no idempotency key at idempotency.path $.id; a repetition of one is a new event"},
+		{object{"idempotency": object{"strategy": "header", "header": "X-My-Id"}}, 2, 3, "unkeyed: 10 webhooks of the last 24 hours had no idempotency key in the header X-My-Id; a repetition of one is a new event"},
+		{object{"verification": object{"provider": "github", "secrets": []string{"a secret of github"}}}, 0, 0, "unkeyed: 8 webhooks of the last 24 hours had no idempotency key in the header X-My-Id or where github has it; a repetition of one is a new event"},
+		{object{"idempotency": object{"strategy": "content"}}, 1, 0, ""},
+	} {
+		w.want(200, "PATCH", path, h.write, tt.settings)
+		waiting = tt.waiting
+		err := w.store.CountArrivals(t.Context(), map[store.StatsKey]store.Arrivals{{Endpoint: id, Hour: kapsel.StatsHour(w.now).UnixMicro()}: {Unkeyed: tt.stored}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		for _, warning := range w.want(200, "GET", path, h.read, nil)["warnings"].([]any) {
+			if strings.HasPrefix(warning.(string), "unkeyed") {
+				got = warning.(string)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%v: the warning is %q, want %q", tt.settings, got, tt.want)
+		}
+	}
+	w.now = w.now.Add(26 * time.Hour)
+	waiting = 0
+	w.want(200, "PATCH", path, h.write, object{"idempotency": object{"strategy": "source_id", "path": "$.id"}})
+	if got := fmt.Sprint(w.want(200, "GET", path, h.read, nil)["warnings"]); strings.Contains(got, "unkeyed") {
+		t.Errorf("a day later: %s", got)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +80,7 @@ type Handler struct {
 	verifiers verifiers
 	strangers strangers
 	refusals  refusals
+	arrivals  arrivals
 	waiting   atomic.Int64 // requests accepted and not yet committed
 	stopping  atomic.Bool
 }
@@ -151,7 +151,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { h.refusals.note(ep.ID, err, h.Clock.Now()) }()
+	defer func() { h.noteRefusal(ep.ID, err, h.Clock.Now()) }()
 	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
 		return err
@@ -177,12 +177,6 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 		return &kapsel.Error{
 			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity,
 			Detail: fmt.Sprintf("the webhook has passed %d endpoints of Kapsel, which may send to each other in a loop; change the url of one", kapsel.MaxHops),
-		}
-	}
-	if via := header.Via(); via != nil && slices.Contains(via, h.Engine.Instance.Mark(ep.ID)) {
-		return &kapsel.Error{
-			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity,
-			Detail: "the webhook has come in at this endpoint before: its destinations lead back here; change a url or a subscription",
 		}
 	}
 	if r.ContentLength > h.MaxBody {
@@ -220,13 +214,14 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	key, err := keyOf(ep, r.Header, body)
+	query := signature.CleanQuery(ep.Verification, r.URL.RawQuery)
+	key, unkeyed, err := keyOf(ep, r.Header, query, body, room.more)
 	if err != nil {
 		return err
 	}
 	ev := kapsel.Event{
 		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
-		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: signature.CleanQuery(ep.Verification, r.URL.RawQuery),
+		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: query,
 		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict,
 	}
 	var endSpan func(error, ...slog.Attr)
@@ -234,8 +229,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	accepted, err := h.accept(ctx, ep, ev, guard)
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
-	if err == nil && accepted.Duplicate {
+	switch {
+	case err == nil && accepted.Duplicate:
 		err = h.redeliver(ctx, accepted.EventID)
+	case err == nil && unkeyed:
+		h.arrivals.add(ep.ID, now, store.Arrivals{Unkeyed: 1})
 	}
 	if err != nil {
 		return err
@@ -517,54 +515,41 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	return nil
 }
 
-// accept stores the event with its deliveries: to the endpoint itself and to those that
-// subscribe to its ingest. Those for which the engine has a permit are held by this node from
-// the first and sent as soon as they are committed; the others wait in the store.
+// accept stores the event with its delivery. With the engine's permit the delivery is held
+// by this node from the first and sent as soon as it is committed; without, it waits in the
+// store.
 func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event, guard []byte) (store.Accepted, error) {
-	others := h.Settings.Subscribers(ep.ID)
-	to := make([]*kapsel.Endpoint, 0, 1+len(others))
-	to = append(append(to, ep), others...)
-	permits := h.Engine.Permits(to, ep.Part, ev.Size)
+	d := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
+		Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+	}
+	permit := h.Engine.Permit(ep, ev.Size)
+	if permit != nil {
+		var err error
+		if d, err = d.After(kapsel.Claim{Node: permit.Node, Token: permit.Token}, ev.ReceivedAt); err != nil {
+			return store.Accepted{}, err
+		}
+	}
 	confirmed := false // also when the store panics: a permit that is not returned would stay for ever
 	defer func() {
-		for _, p := range permits {
-			if p != nil {
-				h.Engine.Return(p, confirmed)
-			}
+		if permit != nil {
+			h.Engine.Return(permit, confirmed)
 		}
 	}()
-	deliveries := make([]kapsel.Delivery, len(to))
-	for i, dest := range to {
-		d := kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: dest.ID, TenantID: ep.TenantID,
-			Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
-		}
-		if p := permits[i]; p != nil {
-			var err error
-			if d, err = d.After(kapsel.Claim{Node: p.Node, Token: p.Token}, ev.ReceivedAt); err != nil {
-				return store.Accepted{}, err
-			}
-		}
-		deliveries[i] = d
-	}
 	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
 	accepted, err := h.Store.Accept(ctx, store.Acceptance{
-		Event: ev, Deliveries: deliveries, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+		Event: ev, Deliveries: []kapsel.Delivery{d}, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
 	})
 	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
-	if err != nil || accepted.Duplicate {
-		return accepted, err
+	switch stored := err == nil && !accepted.Duplicate; {
+	case permit == nil && stored:
+		h.Engine.Waiting(ep, d.DueAt)
+	case stored:
+		h.Engine.HandOver(permit, d, ev)
+		permit = nil
 	}
-	for i, dest := range to {
-		if permits[i] == nil {
-			h.Engine.Waiting(dest, deliveries[i].DueAt)
-			continue
-		}
-		h.Engine.HandOver(permits[i], deliveries[i], ev)
-		permits[i] = nil
-	}
-	return accepted, nil
+	return accepted, err
 }
 
 // redeliver makes a new delivery of an event that was sent again after its delivery was given
@@ -696,6 +681,15 @@ type room struct {
 	held int64
 }
 
+// more reserves memory for a copy that is made of the body.
+func (m *room) more(n int) error {
+	if !m.h.Budget.Grow(m.held, int64(n)) {
+		return full("too many bytes of bodies are held at the moment; try again")
+	}
+	m.held += int64(n)
+	return nil
+}
+
 func (m *room) leave() {
 	m.h.Budget.ReturnRequest(m.held)
 	m.h.waiting.Add(-1)
@@ -724,10 +718,9 @@ func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 			return nil, unreadable(err, limit)
 		case len(body) == cap(body):
 			more := min(int64(cap(body)), limit+1-int64(cap(body)))
-			if !m.h.Budget.Grow(m.held, more) {
-				return nil, full("too many bytes of bodies are held at the moment; try again")
+			if err := m.more(int(more)); err != nil {
+				return nil, err
 			}
-			m.held += more
 			allowTime(w, int64(cap(body))+more)
 			body = append(make([]byte, 0, int64(cap(body))+more), body...)
 		}
@@ -745,53 +738,4 @@ func unreadable(err error, limit int64) error {
 		return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusRequestTimeout, Detail: "the body did not arrive in time", Err: err}
 	}
 	return &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body ended early or is not valid chunked encoding", Err: err}
-}
-
-// keyOf is the event's idempotency key by the endpoint's strategy, nil without one.
-func keyOf(ep *kapsel.Endpoint, h http.Header, body []byte) ([]byte, error) {
-	switch ep.Idempotency.Strategy {
-	case kapsel.KeyNone:
-		return nil, nil
-	case kapsel.KeyFromContent:
-		sum := sha256.Sum256(body)
-		return sum[:], nil
-	case kapsel.KeyFromSourceID:
-		path, err := kapsel.ParsePath(ep.Idempotency.Path)
-		if err != nil {
-			return nil, nil // checked when it was set
-		}
-		if v, ok := path.Find(body); ok && len(v) >= 1 && len(v) <= maxKey {
-			return []byte(v), nil
-		}
-		return nil, nil
-	}
-	for _, name := range []string{ep.Idempotency.Header, "X-Idempotency-Key", "Idempotency-Key"} {
-		values := h.Values(name)
-		if name == "" || len(values) == 0 {
-			continue
-		}
-		if len(values) > 1 || !validKey(values[0]) {
-			return nil, &kapsel.Error{
-				Code: kapsel.InvalidRequest, Detail: "the idempotency key is not valid",
-				Fields: []kapsel.FieldError{{Field: name, Detail: "one value of 1 to 255 printable ASCII characters"}},
-			}
-		}
-		return []byte(values[0]), nil
-	}
-	if id := signature.DeliveryID(ep.Verification.Provider, h, body); validKey(id) {
-		return []byte(id), nil
-	}
-	return nil, nil
-}
-
-const maxKey = 255
-
-// validKey reports whether a header's value can be a key: 1 to 255 bytes of printable ASCII.
-func validKey(v string) bool {
-	for i := range len(v) {
-		if v[i] < 0x20 || v[i] > 0x7e {
-			return false
-		}
-	}
-	return len(v) >= 1 && len(v) <= maxKey
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/sim"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -80,6 +81,13 @@ func TestKey_B41(t *testing.T) {
 		{"source_id, B-32 half a character", keyed("source_id", "", "$.id"), `{"id":"\ud800"}`, nil, ""},
 		{"source_id, B-33 not UTF-8", keyed("source_id", "", "$.id"), "{\"id\":\"\xff\"}", nil, ""},
 		{"source_id, B-37 nested deep", keyed("source_id", "", "$.id"), `{"a":` + strings.Repeat("[", 100_000), nil, ""},
+		{"source_id, behind a byte order mark", keyed("source_id", "", "$.id"), "\ufeff{\"id\":\"1\"}", nil, "1"},
+		{"source_id, in a form", keyed("source_id", "", "$.id"), "a=1&payload=%7B%22id%22%3A%221+2%22%7D", []string{"Content-Type: application/x-www-form-urlencoded; charset=utf-8"}, "1 2"},
+		{"source_id, in a form, with a name in escapes", keyed("source_id", "", "$.id"), "%70ayload=%7B%22id%22%3A%221%22%7D", []string{"Content-Type: application/x-www-form-urlencoded"}, "1"},
+		{"source_id, in a form, behind a byte order mark", keyed("source_id", "", "$.id"), "payload=%EF%BB%BF%7B%22id%22%3A%221%22%7D", []string{"Content-Type: application/x-www-form-urlencoded"}, "1"},
+		{"source_id, in a form of another type", keyed("source_id", "", "$.id"), "payload=%7B%22id%22%3A%221%22%7D", []string{"Content-Type: text/plain"}, "1"},
+		{"source_id, JSON under the type of a form", keyed("source_id", "", "$.id"), `{"id":"1&payload={}"}`, []string{"Content-Type: application/x-www-form-urlencoded"}, "1&payload={}"},
+		{"source_id, in a form with a wrong escape", keyed("source_id", "", "$.id"), "payload=%zz", []string{"Content-Type: application/x-www-form-urlencoded"}, ""},
 
 		{"strategy none", keyed("none", "", ""), "", []string{"Idempotency-Key: k"}, ""},
 		{"strategy none, an invalid header", keyed("none", "", ""), "", []string{"Idempotency-Key: \xff"}, ""},
@@ -157,4 +165,85 @@ func TestWindow(t *testing.T) {
 			t.Errorf("%d requests were delivered, want 2", n)
 		}
 	})
+}
+
+// TestContentKey_Query: the content of an event is its body and its query, as they were written
+// and without what is secret or for Kapsel in the query.
+func TestContentKey_Query(t *testing.T) {
+	w := newWorld(t)
+	sum := func(parts ...string) string {
+		h := sha256.New()
+		for _, p := range parts {
+			h.Write([]byte(p))
+		}
+		return string(h.Sum(nil))
+	}
+	token := func(ep *kapsel.Endpoint) {
+		keyed("content", "", "")(ep)
+		w.signedBy("token", "s")(ep)
+		ep.Verification.In = "query:key"
+	}
+	for _, tt := range []struct {
+		name, query, body, want string
+		change                  func(*kapsel.Endpoint)
+	}{
+		{"none", "", "{}", sum("{}"), keyed("content", "", "")},
+		{"an empty one", "?", "{}", sum("{}"), keyed("content", "", "")},
+		{"one", "?order=1", "", sum(sum(""), "order=1"), keyed("content", "", "")},
+		{"another", "?order=2", "", sum(sum(""), "order=2"), keyed("content", "", "")},
+		{"its order counts", "?b=%41&a=1&&a=2", "{}", sum(sum("{}"), "b=%41&a=1&&a=2"), keyed("content", "", "")},
+		{"only wait", "?wait=1s", "{}", sum("{}"), keyed("content", "", "")},
+		{"wait, in any spelling", "?a=1&wait=1s&b=2&w%61it&waits=3", "{}", sum(sum("{}"), "a=1&b=2&waits=3"), keyed("content", "", "")},
+		{"only a secret", "?key=s", "{}", sum("{}"), token},
+		{"with a secret", "?key=s&order=1", "{}", sum(sum("{}"), "order=1"), token},
+	} {
+		w.run(tt.name, func(t *testing.T) {
+			ep := w.endpoint(tt.change)
+			first, again := w.raw(request("POST", path(ep)+tt.query, tt.body)), w.raw(request("POST", path(ep)+tt.query, tt.body))
+			if first.status != 200 || again.event() != first.event() {
+				t.Fatalf("answered %v, then %v", first, again)
+			}
+			if got := string(w.event(first.event()).Event.IdempotencyKey); got != tt.want {
+				t.Errorf("the key is %x, want %x", got, tt.want)
+			}
+		})
+	}
+	ep := w.endpoint(keyed("content", "", ""))
+	one, two := w.raw(request("POST", path(ep)+"?order=1", "")), w.raw(request("POST", path(ep)+"?order=2", ""))
+	if one.event() == two.event() {
+		t.Errorf("two orders are one event: %v, %v", one, two)
+	}
+}
+
+// TestUnkeyed: accepted events without a key are counted where the endpoint says where they
+// have one.
+func TestUnkeyed(t *testing.T) {
+	w := newWorld(t)
+	signed := []string{"X-Hub-Signature-256: sha256=" + sign("s", "{}")}
+	for _, tt := range []struct {
+		name   string
+		change func(*kapsel.Endpoint)
+		header []string
+		want   int64
+	}{
+		{"a path that finds nothing", keyed("source_id", "", "$.id"), nil, 2},
+		{"a header that is not there", keyed("header", "X-My-Id", ""), nil, 2},
+		{"another header that is", keyed("header", "X-My-Id", ""), []string{"Idempotency-Key: k"}, 0},
+		{"no id from a provider that has ids", w.signedBy("github", "s"), signed, 2},
+		{"an id from a provider", w.signedBy("github", "s"), append(signed, "X-GitHub-Delivery: guid"), 0},
+		{"none is expected", nil, nil, 0},
+		{"content", keyed("content", "", ""), nil, 0},
+		{"strategy none", keyed("none", "", ""), nil, 0},
+	} {
+		w.run(tt.name, func(t *testing.T) {
+			ep := w.endpoint(tt.change)
+			for range 2 {
+				w.accepted(ep, "{}", tt.header...)
+			}
+			w.is(w.raw(request("PUT", path(ep), "")), 405, kapsel.InvalidRequest)
+			if got, want := w.handler.Arrivals(ep.ID), (store.Arrivals{Refused: 1, Unkeyed: tt.want}); got != want {
+				t.Errorf("counted %+v, want %+v", got, want)
+			}
+		})
+	}
 }

@@ -15,13 +15,11 @@ import (
 )
 
 // Bounds of what is remembered of refused webhooks. Anybody can have webhooks refused, so what
-// one costs is bounded, and none of them writes to the store: counts are written together.
+// one costs is bounded, and none of them writes to the store.
 const (
-	refusalsKept      = 50    // of one endpoint
-	refusalsEndpoints = 1000  // the endpoints of the latest refusals
-	refusalDetail     = 512   // bytes
-	refusalsPending   = 10000 // hours of endpoints that wait to be written; more are not counted
-	refusalsEvery     = 10 * time.Second
+	refusalsKept      = 50   // of one endpoint
+	refusalsEndpoints = 1000 // the endpoints of the latest refusals
+	refusalDetail     = 512  // bytes
 )
 
 // Refusal is a webhook that was answered with an error and not stored: what its sender was
@@ -47,7 +45,6 @@ type refusals struct {
 	mu        sync.Mutex // guards what follows
 	endpoints map[kapsel.EndpointID]*list.Element
 	order     list.List // of *refused, the latest refusal first
-	pending   map[store.StatsKey]int64
 	forgot    time.Time // the latest refusal of an endpoint that was forgotten
 }
 
@@ -57,6 +54,15 @@ type refused struct {
 	counts   map[kapsel.Code]int64
 	last     []Refusal // a ring of refusalsKept …
 	next     int       // … whose oldest this is once it is full
+}
+
+// noteRefusal remembers and counts that a webhook was refused with an error. A nil error is none.
+func (h *Handler) noteRefusal(id kapsel.EndpointID, err error, now time.Time) {
+	if err == nil {
+		return
+	}
+	h.refusals.note(id, err, now)
+	h.arrivals.add(id, now, store.Arrivals{Refused: 1})
 }
 
 // note remembers that a webhook was refused with an error. A nil error is none.
@@ -74,17 +80,6 @@ func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.of(id, now).add(Refusal{now, d.Status, d.Code, d.Detail})
-	m.count(store.StatsKey{Endpoint: id, Hour: kapsel.StatsHour(now).UnixMicro()}, 1)
-}
-
-// count adds to what waits to be written. The caller holds mu.
-func (m *refusals) count(key store.StatsKey, n int64) {
-	if m.pending == nil {
-		m.pending = map[store.StatsKey]int64{}
-	}
-	if m.pending[key] > 0 || len(m.pending) < refusalsPending {
-		m.pending[key] += n
-	}
 }
 
 // of returns an endpoint's memory, which is now the latest, in the place of the least recent
@@ -150,42 +145,4 @@ func (h *Handler) Refusals(id kapsel.EndpointID) Refused {
 	last := append(slices.Clone(r.last[r.next:]), r.last[:r.next]...)
 	slices.Reverse(last)
 	return Refused{r.since, maps.Clone(r.counts), last}
-}
-
-// CountRefusals adds the counts of refused webhooks to the store's, at most every 10 s, until
-// ctx ends, and then once more.
-func (h *Handler) CountRefusals(ctx context.Context) {
-	tick := time.NewTicker(refusalsEvery)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-		h.countRefusals(context.WithoutCancel(ctx))
-	}
-}
-
-// countRefusals writes what was counted since it was last called. What cannot be written waits.
-func (h *Handler) countRefusals(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	m := &h.refusals
-	m.mu.Lock()
-	counts := m.pending
-	m.pending = nil
-	m.mu.Unlock()
-	if len(counts) == 0 {
-		return
-	}
-	err := h.Counters.CountRefused(ctx, counts)
-	if err == nil {
-		return
-	}
-	h.Log.Warn("refused webhooks could not be counted; trying again", "error", err)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for key, n := range counts {
-		m.count(key, n)
-	}
 }

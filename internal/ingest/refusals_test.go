@@ -21,17 +21,17 @@ import (
 type countersOf struct {
 	store.Counters
 	mu      sync.Mutex // guards what follows
-	written []map[store.StatsKey]int64
+	written []map[store.StatsKey]store.Arrivals
 	failing bool
 }
 
-func (c *countersOf) CountRefused(_ context.Context, refused map[store.StatsKey]int64) error {
+func (c *countersOf) CountArrivals(_ context.Context, counts map[store.StatsKey]store.Arrivals) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failing {
 		return kapsel.Errorf(kapsel.DatabaseUnavailable, "down")
 	}
-	c.written = append(c.written, refused)
+	c.written = append(c.written, counts)
 	return nil
 }
 
@@ -49,7 +49,7 @@ func (c *countersOf) writes(id kapsel.EndpointID) (writes int, sum int64) {
 	for _, counts := range c.written {
 		for key, n := range counts {
 			if key.Endpoint == id {
-				sum += n
+				sum += n.Refused
 			}
 		}
 	}
@@ -128,10 +128,10 @@ func TestRefusalsAreBounded(t *testing.T) {
 		t.Errorf("%d endpoints are remembered", n)
 	}
 
-	for range refusalsPending + 10 {
-		h.refusals.note(kapsel.NewEndpointID(start), forged, later)
+	for range arrivalsPending + 10 {
+		h.arrivals.add(kapsel.NewEndpointID(start), later, store.Arrivals{Refused: 1})
 	}
-	if n := len(h.refusals.pending); n != refusalsPending {
+	if n := len(h.arrivals.pending); n != arrivalsPending {
 		t.Errorf("%d counts wait", n)
 	}
 }
@@ -144,10 +144,10 @@ func TestRefusalsAreCounted(t *testing.T) {
 		h := &Handler{Config: Config{Counters: &db, Log: slog.New(slog.DiscardHandler)}}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { h.CountRefusals(ctx); close(done) }()
+		go func() { h.CountArrivals(ctx); close(done) }()
 		id := kapsel.NewEndpointID(time.Now())
 		for range 1000 { // 9.99 s
-			h.refusals.note(id, forged, time.Now())
+			h.noteRefusal(id, forged, time.Now())
 			time.Sleep(9990 * time.Microsecond)
 		}
 		wrote := func(when string, want int, total int64) {
@@ -160,14 +160,14 @@ func TestRefusalsAreCounted(t *testing.T) {
 		time.Sleep(time.Second)
 		wrote("after 10 s", 1, 1000)
 		db.fail(true)
-		h.refusals.note(id, forged, time.Now())
+		h.noteRefusal(id, forged, time.Now())
 		time.Sleep(15 * time.Second)
-		h.refusals.note(id, forged, time.Now())
+		h.noteRefusal(id, forged, time.Now())
 		db.fail(false)
 		time.Sleep(time.Minute)
 		wrote("after trouble", 2, 1002)
 		time.Sleep(59 * time.Minute)
-		h.refusals.note(id, forged, time.Now())
+		h.noteRefusal(id, forged, time.Now())
 		stop()
 		<-done
 		wrote("at the end", 3, 1003)

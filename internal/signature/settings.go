@@ -105,6 +105,12 @@ func DeliveryID(provider string, h http.Header, body []byte) string {
 	return id
 }
 
+// NamesDeliveries reports whether the provider's webhooks have a DeliveryID.
+func NamesDeliveries(provider string) bool {
+	p := presets[provider]
+	return p != nil && (len(p.delivery) > 0 || p.deliveryIn.text != "")
+}
+
 // inBody is where a body names its delivery: a path, and the text of it; zero: nowhere.
 type inBody struct {
 	kapsel.Path

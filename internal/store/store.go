@@ -229,17 +229,14 @@ type Directory interface {
 	// as a change of settings.
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
 
-	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit), and
-	// InvalidRequest when it subscribes to what it cannot; so is UpdateEndpoint. See
-	// rules.Subscribe. Both set Shared on the endpoints that others subscribe to.
+	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit).
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
 	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 	// UpdateEndpoint changes an endpoint as UpdateTenant does a tenant, and completes the change
 	// by Endpoint.Follow.
 	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
-	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting. It is
-	// a Conflict while others subscribe to the endpoint.
+	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 }
@@ -354,7 +351,7 @@ type Stream interface {
 // StreamFilter narrows StreamEvents; zero fields do not.
 type StreamFilter struct {
 	Tenants    []kapsel.TenantID
-	EndpointID kapsel.EndpointID // events that have a delivery to it
+	EndpointID kapsel.EndpointID
 }
 
 // Streamed is an event of the stream and the position behind it.
@@ -454,10 +451,19 @@ type Counters interface {
 	// Usage is what a tenant used on the days (of UTC) that begin in [since, until), oldest
 	// first, without those on which nothing was counted. A zero tenant is all of them together.
 	Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]UsageOfDay, error)
-	// CountRefused adds to Stats.Refused of endpoints, by the hour. It is called seldom, for
-	// many requests together. It alone is not exact: after an error it is not known whether the
-	// counts were added.
-	CountRefused(ctx context.Context, refused map[StatsKey]int64) error
+	// CountArrivals adds to Stats.Refused and Stats.Unkeyed of endpoints, by the hour. It is
+	// called seldom, for many requests together. It alone is not exact: after an error it is not
+	// known whether the counts were added.
+	CountArrivals(ctx context.Context, counts map[StatsKey]Arrivals) error
+}
+
+// Arrivals count webhooks of an endpoint: refused ones, and accepted ones without a key where
+// the endpoint says where they have one.
+type Arrivals struct{ Refused, Unkeyed int64 }
+
+// Plus returns the sum of two counts.
+func (a Arrivals) Plus(b Arrivals) Arrivals {
+	return Arrivals{a.Refused + b.Refused, a.Unkeyed + b.Unkeyed}
 }
 
 // StatsOfHour are an endpoint's stats of the hour that begins at Hour.

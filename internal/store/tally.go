@@ -58,8 +58,12 @@ func (t Tally) End(d *kapsel.Delivery, at time.Time) {
 	}
 }
 
-// Refused counts webhooks that an endpoint refused, in the hour that a key names.
-func (t Tally) Refused(k StatsKey, n int64) { entry(t.Stats, k).Refused += n }
+// Arrivals counts webhooks of an endpoint, in the hour that a key names.
+func (t Tally) Arrivals(k StatsKey, n Arrivals) {
+	s := entry(t.Stats, k)
+	s.Refused += n.Refused
+	s.Unkeyed += n.Unkeyed
+}
 
 func (t Tally) stats(id kapsel.EndpointID, at time.Time) *kapsel.Stats {
 	return entry(t.Stats, StatsKey{id, kapsel.StatsHour(at).UnixMicro()})

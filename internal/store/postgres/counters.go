@@ -42,7 +42,7 @@ var statsColumns = func() (names []string) {
 	for i := range (kapsel.Histogram{}) {
 		names = append(names, fmt.Sprint("ms", i))
 	}
-	return append(names, "refused")
+	return append(names, "refused", "unkeyed")
 }()
 
 // usageColumns are the counters of tenant_usage.
@@ -172,11 +172,11 @@ func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
 	return tx.Conn().PgConn().ExecParams(ctx, endsStatement, params, nil, binaryForm, nil).Read().Err
 }
 
-// CountRefused adds counts of refused webhooks; see store.Counters.
-func (s *Store) CountRefused(ctx context.Context, refused map[store.StatsKey]int64) error {
+// CountArrivals adds counts of webhooks; see store.Counters.
+func (s *Store) CountArrivals(ctx context.Context, counts map[store.StatsKey]store.Arrivals) error {
 	tally := store.NewTally()
-	for k, n := range refused {
-		tally.Refused(k, n)
+	for k, n := range counts {
+		tally.Arrivals(k, n)
 	}
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error { return count(ctx, tx, tally) })
 }

@@ -19,7 +19,7 @@ var migrations embed.FS
 // The schema that this binary makes, and the oldest schemaVersion of a binary that may
 // still run on it: migrations only expand, so that nodes can be replaced one by one.
 const (
-	schemaVersion = 6
+	schemaVersion = 7
 	readableBy    = 6
 )
 

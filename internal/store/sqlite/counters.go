@@ -65,11 +65,11 @@ func (c *conn) count() error {
 	return nil
 }
 
-// CountRefused implements store.Counters.
-func (s *Store) CountRefused(ctx context.Context, refused map[store.StatsKey]int64) error {
+// CountArrivals implements store.Counters.
+func (s *Store) CountArrivals(ctx context.Context, counts map[store.StatsKey]store.Arrivals) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		for k, n := range refused {
-			c.tally.Refused(k, n)
+		for k, n := range counts {
+			c.tally.Arrivals(k, n)
 		}
 		return nil
 	})

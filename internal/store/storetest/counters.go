@@ -218,18 +218,19 @@ var counting = []promise{
 		w.counted()
 	}},
 
-	{"refused webhooks are added to what an hour has, and go with it", func(w *world) {
+	{"counts of webhooks are added to what an hour has, and go with it", func(w *world) {
 		hour := func(at time.Time) int64 { return kapsel.StatsHour(at).UnixMicro() }
 		other := w.newEndpoint(w.newTenant())
 		w.finished(w.endpoint, ok)
 		before := w.stats(w.endpoint.ID)
 		for range 2 {
-			w.must(w.store.CountRefused(w.ctx, map[store.StatsKey]int64{
-				{Endpoint: w.endpoint.ID, Hour: hour(noon)}: 3, {Endpoint: w.endpoint.ID, Hour: hour(noon.Add(time.Hour))}: 1 << 20, {Endpoint: other.ID, Hour: hour(noon)}: 1,
+			w.must(w.store.CountArrivals(w.ctx, map[store.StatsKey]store.Arrivals{
+				{Endpoint: w.endpoint.ID, Hour: hour(noon)}: {Refused: 3, Unkeyed: 5}, {Endpoint: w.endpoint.ID, Hour: hour(noon.Add(time.Hour))}: {Refused: 1 << 20},
+				{Endpoint: other.ID, Hour: hour(noon)}: {Refused: 1},
 			}))
 		}
-		w.must(w.store.CountRefused(w.ctx, nil))
-		before[0].Refused = 6
+		w.must(w.store.CountArrivals(w.ctx, nil))
+		before[0].Refused, before[0].Unkeyed = 6, 10
 		want := append(before, store.StatsOfHour{Hour: noon.Add(time.Hour), Stats: kapsel.Stats{Refused: 2 << 20}})
 		w.same("stats", want, w.stats(w.endpoint.ID))
 		w.same("the other's", []store.StatsOfHour{{Hour: noon, Stats: kapsel.Stats{Refused: 2}}}, w.stats(other.ID))

@@ -178,8 +178,8 @@ func (f *faulty) Usage(ctx context.Context, tenant kapsel.TenantID, since, until
 	return try(f, "Usage", func() ([]store.UsageOfDay, error) { return f.Store.Usage(ctx, tenant, since, until) })
 }
 
-func (f *faulty) CountRefused(ctx context.Context, refused map[store.StatsKey]int64) error {
-	return f.try("CountRefused", func() error { return f.Store.CountRefused(ctx, refused) })
+func (f *faulty) CountArrivals(ctx context.Context, counts map[store.StatsKey]store.Arrivals) error {
+	return f.try("CountArrivals", func() error { return f.Store.CountArrivals(ctx, counts) })
 }
 
 func (f *faulty) DeleteOldCounters(ctx context.Context, now time.Time, limit int) (int, error) {

@@ -1,0 +1,147 @@
+package ingest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+)
+
+// keyOf returns the idempotency key of an event by the endpoint's strategy, nil without one.
+// missing reports whether there is none although NamesKeys. query is the raw query without what
+// is secret in it. keyOf calls reserve for the memory of a body's copy before it makes the copy,
+// and returns its error.
+func keyOf(ep *kapsel.Endpoint, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
+	switch ep.Idempotency.Strategy {
+	case kapsel.KeyNone:
+		return nil, false, nil
+	case kapsel.KeyFromContent:
+		return contentKey(query, body), false, nil
+	case kapsel.KeyFromSourceID:
+		path, err := kapsel.ParsePath(ep.Idempotency.Path)
+		if err != nil {
+			return nil, true, nil // checked when it was set
+		}
+		document, err := documentOf(h.Get("Content-Type"), body, reserve)
+		if err != nil {
+			return nil, false, err
+		}
+		if id, ok := path.Find(document); ok {
+			return []byte(id), false, nil
+		}
+		return nil, true, nil
+	}
+	for _, name := range []string{ep.Idempotency.Header, "X-Idempotency-Key", "Idempotency-Key"} {
+		values := h.Values(name)
+		if name == "" || len(values) == 0 {
+			continue
+		}
+		if len(values) > 1 || !validKey(values[0]) {
+			return nil, false, &kapsel.Error{
+				Code: kapsel.InvalidRequest, Detail: "the idempotency key is not valid",
+				Fields: []kapsel.FieldError{{Field: name, Detail: "one value of 1 to 255 printable ASCII characters"}},
+			}
+		}
+		return []byte(values[0]), false, nil
+	}
+	if id := signature.DeliveryID(ep.Verification.Provider, h, body); validKey(id) {
+		return []byte(id), false, nil
+	}
+	return nil, NamesKeys(ep), nil
+}
+
+// NamesKeys reports whether an endpoint says where its events have an idempotency key, so that
+// an event without one is a surprise: by a path, a header of its own, or a provider that names
+// its deliveries.
+func NamesKeys(ep *kapsel.Endpoint) bool {
+	switch ep.Idempotency.Strategy {
+	case kapsel.KeyNone, kapsel.KeyFromContent:
+		return false
+	case kapsel.KeyFromSourceID:
+		return true
+	}
+	return ep.Idempotency.Header != "" || signature.NamesDeliveries(ep.Verification.Provider)
+}
+
+// validKey reports whether a header's value can be a key: 1 to 255 bytes of printable ASCII.
+func validKey(v string) bool {
+	for i := range len(v) {
+		if v[i] < 0x20 || v[i] > 0x7e {
+			return false
+		}
+	}
+	return len(v) >= 1 && len(v) <= kapsel.MaxKey
+}
+
+// contentKey is the key of an event by what it says: SHA-256 of the body, and with a query
+// SHA-256 of that and of the query, in the order in which it was written. The parameter wait is
+// for Kapsel and says nothing of the event.
+func contentKey(query string, body []byte) []byte {
+	sum := sha256.Sum256(body)
+	if query = without(query, "wait"); query != "" {
+		sum = sha256.Sum256(append(sum[:], query...))
+	}
+	return sum[:]
+}
+
+// without returns a raw query without a parameter; the rest stays as it is.
+func without(query, name string) string {
+	if query == "" {
+		return ""
+	}
+	var kept []string
+	for pair := range strings.SplitSeq(query, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(key); err != nil || decoded != name {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// byteOrderMark may stand before UTF-8, although nobody needs it there (RFC 8259, section 8.1).
+var byteOrderMark = []byte("\ufeff")
+
+// documentOf returns the JSON document that a body is, or that a form has in its field payload,
+// as GitHub and Slack send it; without a byte order mark.
+func documentOf(contentType string, body []byte, reserve func(n int) error) ([]byte, error) {
+	body = bytes.TrimPrefix(body, byteOrderMark)
+	kind, _, _ := mime.ParseMediaType(contentType)
+	// JSON under the type of a form is what curl sends.
+	if kind != "application/x-www-form-urlencoded" && !bytes.HasPrefix(body, []byte("payload=")) || bytes.HasPrefix(body, []byte("{")) {
+		return body, nil
+	}
+	for pair := range bytes.SplitSeq(body, []byte("&")) {
+		name, value, _ := bytes.Cut(pair, []byte("="))
+		if !isPayload(name) {
+			continue
+		}
+		if err := reserve(2 * len(value)); err != nil { // for it as a string, and as it is meant
+			return nil, err
+		}
+		text, err := url.QueryUnescape(string(value))
+		if err != nil {
+			return nil, nil // in which nothing is found
+		}
+		return bytes.TrimPrefix([]byte(text), byteOrderMark), nil
+	}
+	return body, nil
+}
+
+// isPayload reports whether the name of a form's field is payload.
+func isPayload(name []byte) bool {
+	const payload = "payload"
+	if string(name) == payload {
+		return true
+	}
+	if len(name) > 3*len(payload) || bytes.IndexByte(name, '%') < 0 {
+		return false
+	}
+	decoded, err := url.QueryUnescape(string(name))
+	return err == nil && decoded == payload
+}
