@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test check fmt chaos fuzz interop perf pictures docker clean tools
+.PHONY: help build test check fmt chaos fuzz interop perf pictures docker release clean tools
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -14,8 +14,10 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid= -X main.v
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+OUT ?= bin/kapsel
+
 build: ## build bin/kapsel
-	$(BUILD) -o bin/kapsel ./cmd/kapsel
+	$(BUILD) -o $(OUT) ./cmd/kapsel
 
 # The packages in which goroutines of ours meet are tested under the race detector. It would
 # slow SQLite's own code, which is translated from C and single-threaded to us, by ten times,
@@ -61,5 +63,8 @@ pictures: ## draw the pictures of docs/images from what the program prints
 docker: ## build the container image kapsel:VERSION
 	docker build --build-arg VERSION=$(VERSION) -t kapsel:$(VERSION) .
 
+release: ## build dist/VERSION: binaries for all systems, SBOMs, checksums; and the image
+	scripts/release
+
 clean: ## remove what was built here
-	rm -rf bin
+	rm -rf bin dist
