@@ -257,7 +257,7 @@ func (h *Handler) endpoint(ctx context.Context, r *http.Request) (*kapsel.Endpoi
 		defer leave()
 	}
 	ep, err := h.Settings.Endpoint(ctx, id)
-	if kapsel.CodeOf(err) == kapsel.NotFound {
+	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.Ingests() {
 		return nil, noEndpoint()
 	}
 	return ep, err
