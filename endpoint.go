@@ -97,6 +97,12 @@ type EndpointConfig struct {
 	Headers      HeaderPolicy  `json:"headers"`
 	Signing      Signing       `json:"signing"`
 	ForwardQuery bool          `json:"forward_query,omitempty"` // the query that an event came with is sent along
+
+	Subscriptions []Subscription `json:"subscriptions,omitempty"`
+	NoIngest      bool           `json:"no_ingest,omitempty"` // fixed when the endpoint is made; see Ingests
+	// Shared is set once another endpoint has subscribed to this one's ingest, and stays: events
+	// may have deliveries to others from then on. The stores set it.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // Secret is a secret at rest. Sealed is opened with the tenant's data key, bound to the

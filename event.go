@@ -2,6 +2,9 @@ package kapsel
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -69,6 +72,36 @@ func (h Header) Hops() int {
 		return 0
 	}
 	return 1
+}
+
+// ViaHeader names the ingests that an event has passed, one mark for each, oldest first.
+const ViaHeader = "X-Kapsel-Via"
+
+// InstanceID names an instance of Kapsel: all nodes that share a database.
+type InstanceID [16]byte
+
+// NewInstanceID returns a random id.
+func NewInstanceID() (id InstanceID) {
+	rand.Read(id[:]) // never fails
+	return id
+}
+
+// Mark is what ViaHeader has of an event that came in at an endpoint of the instance: 8 bytes
+// of SHA-256, in hex. It says nothing of the endpoint to who does not know both ids.
+func (id InstanceID) Mark(origin EndpointID) string {
+	sum := sha256.Sum256(append(id[:], origin[:]...))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Via returns the marks of the ingests that what was received with this header has passed.
+func (h Header) Via() (marks []string) {
+	for text := range strings.SplitSeq(h.Get(ViaHeader), ",") {
+		// No more than MaxHops can be Kapsel's.
+		if mark := strings.TrimSpace(text); len(mark) == 16 && len(marks) < MaxHops {
+			marks = append(marks, mark)
+		}
+	}
+	return marks
 }
 
 // AppendBinary appends the header as lines of "Name: value\r\n", the form in which the

@@ -98,6 +98,7 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.between("concurrency", c.Concurrency, 1, 1000)
 	f.circuit(&c.Circuit, dev)
 	f.headers(&c.Headers)
+	f.subscriptions(c)
 	return f
 }
 

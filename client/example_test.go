@@ -33,7 +33,7 @@ func Example() {
 		panic(err)
 	}
 	fmt.Println(endpoint.Name, endpoint.State == client.EndpointStateActive)
-	fmt.Println(endpoint.IngestURL == server.url+"/ingest/"+endpoint.ID)
+	fmt.Println(*endpoint.IngestURL == server.url+"/ingest/"+endpoint.ID)
 	fmt.Println(len(endpoint.SigningSecret) > 0)
 	// Output:
 	// orders true

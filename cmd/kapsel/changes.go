@@ -15,7 +15,7 @@ import (
 var shownAbove = []string{
 	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
-	"signing.secrets", "signing_secret", "throttled_until",
+	"signing.secrets", "signing_secret", "throttled_until", "subscriptions",
 }
 
 // changes are the settings of an endpoint that differ from the defaults, by the paths of their

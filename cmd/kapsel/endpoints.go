@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/client"
 	"github.com/kapsel-hq/kapsel/internal/api"
 )
@@ -138,7 +139,7 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	facts := []fact{
 		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
 		{"circuit", circuitText(e.Circuit)}, {"circuit opens", circuitRule(e.Circuit)},
-		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", e.IngestURL}, {"destination", e.URL}, {"verification", verification}, {"signing", signing}, {"rate limit", rate},
+		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verification}, {"signing", signing}, {"rate limit", rate},
 		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
 	for _, warning := range e.Warnings {
@@ -155,6 +156,15 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 		changed[i].name = "  " + changed[i].name
 	}
 	card(w, changed...)
+}
+
+// subscribed lists whose events an endpoint gets beside those of its own ingest.
+func subscribed(e client.Endpoint) string {
+	var sources []string
+	for _, s := range e.Subscriptions {
+		sources = append(sources, s.Source)
+	}
+	return strings.Join(sources, ", ")
 }
 
 // circuitText says what the circuit's state means for deliveries.
@@ -195,6 +205,7 @@ type endpointFlags struct {
 	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
 	Response         pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
+	Subscribe        []string       `complete:"endpoint" placeholder:"ENDPOINT" help:"Also deliver what comes in at another endpoint's ingest URL; ids or names, which replace those that are there; none: no other's. An endpoint that is created with it has no ingest URL of its own."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
 	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
 	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
@@ -247,7 +258,7 @@ func set[T any](s settings, flag, path string, v *T) {
 // endpointFlagOf are the flags of an endpoint's fields. A field may be wrong beside one that was
 // given, so a flag is known also where it was not.
 var endpointFlagOf = map[string]string{
-	"name": "--name", "url": "--url", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
+	"name": "--name", "url": "--url", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
 	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "verification.provider": "--provider", "verification.secrets": "--secret-file",
 	"verification.verify_token": "--verify-token-file", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
@@ -351,6 +362,27 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	set(s, "--circuit-open-for", "circuit.open_for", text(f.CircuitOpenFor))
 	set(s, "--circuit-successes", "circuit.successes", f.CircuitSuccesses)
 	return s, nil
+}
+
+// subscribe asks for the subscriptions that --subscribe names.
+func (f endpointFlags) subscribe(ctx context.Context, s *session, in settings, tenant string) error {
+	if f.Subscribe == nil {
+		return nil
+	}
+	list := []client.Subscription{}
+	for i, ref := range f.Subscribe {
+		if ref == "none" && len(f.Subscribe) == 1 {
+			break
+		}
+		id, err := s.endpointNamed(ctx, ref, tenant)
+		if err != nil {
+			return err
+		}
+		list = append(list, client.Subscription{Source: id})
+		in.by[kapsel.SubscriptionField(i)] = "--subscribe " + ref
+	}
+	set(in, "--subscribe", "subscriptions", &list)
+	return nil
 }
 
 // verificationField is a field of verification in JSON, of its text on the command line.
@@ -484,6 +516,7 @@ func (endpointsCreate) Help() string {
   kapsel endpoints create --name orders --url https://shop.example/hooks
   kapsel endpoints create --tenant acme --name orders --url https://shop.example/hooks --provider stripe --secret-file stripe.secret
   kapsel endpoints create --file endpoint.json --max-attempts 5
+  kapsel endpoints create --name warehouse --url https://stock.example/hooks --subscribe orders
   ENDPOINT=$(kapsel endpoints create --name orders --url https://shop.example/hooks -q)
 
 With --quiet the signing secret is not shown; kapsel endpoints rotate makes another.`
@@ -497,6 +530,9 @@ func (c endpointsCreate) do(ctx context.Context, s *session) error {
 	s.named = in.by
 	tenant, err := s.newOwner(ctx, c.Tenant)
 	if err != nil {
+		return err
+	}
+	if err := c.subscribe(ctx, s, in, tenant); err != nil {
 		return err
 	}
 	path := "/v1/endpoints"
@@ -528,6 +564,7 @@ Examples:
   kapsel endpoints update orders --timeout 10s --retry-on 404,409
   kapsel endpoints update orders --rate-limit none
   kapsel endpoints update orders --add-secret-file stripe.new
+  kapsel endpoints update audit --subscribe orders,payments
   echo '{"headers":null}' | kapsel endpoints update ep_01m84yz4zqfgjtcypmsesbpznb --file -`
 }
 
@@ -539,6 +576,9 @@ func (c endpointsUpdate) do(ctx context.Context, s *session) error {
 	s.named = in.by
 	id, err := c.id(ctx, s)
 	if err != nil {
+		return err
+	}
+	if err := c.subscribe(ctx, s, in, c.Tenant); err != nil {
 		return err
 	}
 	if c.AddSecretFile != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -93,7 +94,7 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 		}
 	}
 	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", clean(ep.Name), ep.ID, s.Server, from, to)
-	card(s.err, fact{"  senders post to", ep.IngestURL}, fact{"  signed with", secret + "  (of kapsel listen alone)"})
+	card(s.err, fact{"  senders post to", cmp.Or(there(ep.IngestURL), subscribed(ep))}, fact{"  signed with", secret + "  (of kapsel listen alone)"})
 	for e, err := range s.StreamEvents(ctx, client.StreamOptions{EndpointID: ep.ID, After: after, Moved: l.keep, Lost: s.lost}) {
 		if err == nil {
 			err = l.bring(ctx, e.Event)

@@ -1,26 +1,15 @@
 package main
 
 import (
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
-
-// noCoreDumps keeps the memory of the process, which holds keys in the clear, out of core
-// files, whatever the service manager or GOTRACEBACK asks for. Where the system has no such
-// limit there is nothing to keep.
-func noCoreDumps(log *slog.Logger) {
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		log.Warn("core dumps cannot be turned off", "error", err)
-	}
-}
 
 // hardened sets the headers that keep browsers from doing more with an answer than to show
 // it. Pages that need more set their own policy over it. Senders of webhooks are no browsers:

@@ -132,10 +132,15 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		return nil, err
 	}
 	var keyring *secret.Keyring
+	var instance kapsel.InstanceID
 	err = wait.try(ctx, func() (err error) {
-		if keyring, err = c.keys(ctx, s.db, io, s.log); err == nil {
-			s.clock, err = store.NewClock(ctx, s.db)
+		if keyring, err = c.keys(ctx, s.db, io, s.log); err != nil {
+			return err
 		}
+		if instance, err = instanceOf(ctx, s.db); err != nil {
+			return err
+		}
+		s.clock, err = store.NewClock(ctx, s.db)
 		return err
 	})
 	if err != nil {
@@ -168,7 +173,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	guard := c.guard(s.addresses())
 	s.engine = delivery.New(delivery.Config{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Vault: vault, Transport: egress.New(guard),
-		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Log: s.log, Recorded: recorded,
+		Budget: bodies, Workers: c.Workers, Lease: c.NodeLease, Version: buildVersion(), Instance: instance, Log: s.log, Recorded: recorded,
 	})
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
@@ -352,6 +357,18 @@ func (s *server) close() {
 	case <-time.After(closeGrace): // nothing is lost: what is not committed was not acknowledged
 		s.log.Error("the store does not answer; leaving without it")
 	}
+}
+
+// instanceOf reads the instance's id from its database, which gets one when it has none.
+func instanceOf(ctx context.Context, db store.Directory) (id kapsel.InstanceID, err error) {
+	const name = "instance_id"
+	value, err := db.Meta(ctx, name)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		made := kapsel.NewInstanceID()
+		value, err = db.SetMeta(ctx, name, made[:])
+	}
+	copy(id[:], value)
+	return id, err
 }
 
 // keys loads or makes the encryption keys, and the admin key where none is given. With a

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"syscall"
 
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -16,8 +15,8 @@ import (
 // (nohup) stays ignored. The channel holds one signal: many mean the same.
 func hangups() <-chan os.Signal {
 	c := make(chan os.Signal, 1)
-	if !signal.Ignored(syscall.SIGHUP) {
-		signal.Notify(c, syscall.SIGHUP)
+	if hangup != nil && !signal.Ignored(hangup) {
+		signal.Notify(c, hangup)
 	}
 	return c
 }
@@ -42,14 +41,14 @@ func (s *server) reload(ctx context.Context) {
 // stackOnQuit lets SIGQUIT print all goroutines and end the process as Go's runtime does it,
 // but without waiting for a reader. A second SIGQUIT is the runtime's.
 func stackOnQuit(w io.Writer) {
-	if signal.Ignored(syscall.SIGQUIT) {
+	if quit == nil || signal.Ignored(quit) {
 		return
 	}
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGQUIT)
+	signal.Notify(c, quit)
 	go func() {
 		<-c
-		signal.Reset(syscall.SIGQUIT)
+		signal.Reset(quit)
 		stacks := make([]byte, 1<<20)
 		for n := runtime.Stack(stacks, true); ; n = runtime.Stack(stacks, true) {
 			if n < len(stacks) || len(stacks) >= 64<<20 {

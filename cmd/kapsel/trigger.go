@@ -78,8 +78,11 @@ func (c triggerCmd) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if ep.IngestURL == nil {
+		return settingError("--endpoint: %s has no ingest URL; name the endpoint that it subscribes to", clean(ep.Name))
+	}
 	now := time.Now()
-	r := sample.Request(ep.IngestURL, now)
+	r := sample.Request(*ep.IngestURL, now)
 	if c.BodyFile != "" {
 		if r.Body, err = readAll("--body-file", c.BodyFile); err != nil {
 			return err

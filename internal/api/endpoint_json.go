@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
@@ -36,6 +37,13 @@ type EndpointInput struct {
 	Headers      HeadersInput      `json:"headers" required:"false"`
 	Signing      SigningInput      `json:"signing" required:"false"`
 	ForwardQuery bool              `json:"forward_query" required:"false" doc:"Send the query along that a webhook came with"`
+
+	Subscriptions []Subscription `json:"subscriptions,omitempty" required:"false" maxItems:"50" doc:"Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest"`
+}
+
+// Subscription is whose events an endpoint gets.
+type Subscription struct {
+	Source kapsel.EndpointID `json:"source" example:"ep_01hf6b2z6ye0ar00000000000a" doc:"An endpoint with an ingest"`
 }
 
 // EndpointPatch is what PATCH takes; the admin key may set the state too.
@@ -169,6 +177,9 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 		Headers:     HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
 		Signing:     SigningInput{c.Signing.Enabled, c.Signing.V1a},
 	}
+	if len(c.Subscriptions) > 0 { // a list that is there makes an endpoint without an ingest
+		in.Subscriptions = mapped(c.Subscriptions, func(s kapsel.Subscription) Subscription { return Subscription(s) })
+	}
 	if v.Provider == "" {
 		in.Verification.Provider = signature.None
 	}
@@ -207,6 +218,8 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 		},
 		Headers: kapsel.HeaderPolicy{Drop: in.Headers.Drop, Keep: in.Headers.Keep},
 		Signing: kapsel.Signing{Enabled: in.Signing.Enabled, V1a: in.Signing.V1a},
+
+		Subscriptions: mapped(in.Subscriptions, func(s Subscription) kapsel.Subscription { return kapsel.Subscription(s) }),
 	}
 	if v.Tolerance != nil {
 		config.Verification.Tolerance = time.Duration(*v.Tolerance)
@@ -248,6 +261,7 @@ func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any,
 // a nil patch says nothing at all.
 func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time) error {
 	config := in.config()
+	config.NoIngest, config.Shared = e.NoIngest, e.Shared
 	var wrong []kapsel.FieldError
 
 	secrets := in.Verification.Secrets
@@ -364,7 +378,8 @@ type Endpoint struct {
 	Description     string               `json:"description"`
 	State           kapsel.EndpointState `json:"state" enum:"active,paused,disabled"`
 	DisabledReason  *string              `json:"disabled_reason" nullable:"true" doc:"gone: the destination answered 410; admin: the operator did"`
-	IngestURL       string               `json:"ingest_url" doc:"Where the provider posts to"`
+	IngestURL       *string              `json:"ingest_url" nullable:"true" doc:"Where the provider posts to; null: the endpoint has no ingest"`
+	Subscriptions   []Subscription       `json:"subscriptions" doc:"Whose events it gets beside those of its own ingest"`
 	Verification    Verification         `json:"verification"`
 	Challenge       *Challenge           `json:"challenge" required:"false" doc:"null: none but the provider's own"`
 	Probe           bool                 `json:"probe"`
@@ -461,7 +476,9 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 	}
 	now := a.Clock()
 	view := endpointAt(e, e.CircuitNow(circuit), now)
-	view.IngestURL = a.PublicURL + "/ingest/" + e.ID.String()
+	if e.Ingests() {
+		view.IngestURL = new(a.PublicURL + ingest.Path + e.ID.String())
+	}
 	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
 	view.Backlog, view.OldestWaitingAt = backlog, timeOrNull(oldest)
 	unkeyed, err := a.unkeyed(ctx, e, now)
@@ -501,7 +518,7 @@ func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpo
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery,
+		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery, Subscriptions: orEmpty(in.Subscriptions),
 		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}
@@ -532,7 +549,7 @@ func viewVerification(v kapsel.Verification, now time.Time) Verification {
 // warnings are what an endpoint's owner should know of it.
 func warnings(e *kapsel.Endpoint) []string {
 	list := []string{}
-	if e.Verification.Provider == "" || e.Verification.Provider == signature.None {
+	if e.Ingests() && (e.Verification.Provider == "" || e.Verification.Provider == signature.None) {
 		list = append(list, "unverified: anyone who knows the URL can post events")
 	}
 	if signature.Brings(e.Verification.Provider) && len(e.Verification.Secrets) == 0 {

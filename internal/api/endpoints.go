@@ -30,7 +30,8 @@ func (a *api) endpoints() {
 	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
 	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
 	add(a, writers, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
-	add(a, writers, op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled"), a.deleteEndpoint)
+	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest")
+	add(a, writers, fails(remove, failure{409, kapsel.Conflict}), a.deleteEndpoint)
 	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
 	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
@@ -54,7 +55,7 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 	}
 	now := a.Clock()
 	e := kapsel.Endpoint{ID: fresh(ctx, kapsel.NewEndpointID(now)), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now, Destination: 1}
-	e.Part = kapsel.PartOf(e.ID)
+	e.Part, e.NoIngest = kapsel.PartOf(e.ID), body.Subscriptions != nil
 	if err := a.configure(&e, &t, &body, nil, now); err != nil {
 		return nil, err
 	}

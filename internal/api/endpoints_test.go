@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
-		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false,
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false, "subscriptions": []any{},
 		"circuit": map[string]any{"enabled": true, "failures": 5., "ratio": 0.8, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
@@ -202,6 +202,68 @@ func TestChallengeSettings(t *testing.T) {
 		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
 			t.Errorf("%s: %s, want %s", fields, text, want)
 		}
+	}
+}
+
+// TestSubscriptions: an endpoint that is made with subscriptions has no ingest, ever; one with an
+// ingest may subscribe too. What it subscribes to is the tenant's and stays while it does.
+func TestSubscriptions(t *testing.T) {
+	w := newWorld(t)
+	h, other := w.newHouse("acme"), w.newHouse("other")
+	create := func(status int, fields string) object {
+		return w.want(status, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com",`+fields+`}`)
+	}
+	to := func(source string) string { return `"subscriptions":[{"source":"` + source + `"}]` }
+	made := create(201, to(h.endpoint))
+	path := "/v1/endpoints/" + made.text("id")
+	if diff := cmp.Diff([]any{map[string]any{"source": h.endpoint}}, made["subscriptions"]); diff != "" || made["ingest_url"] != nil || len(made["warnings"].([]any)) != 0 {
+		t.Errorf("made: %v", made)
+	}
+	if !w.stored(h.endpoint).Shared {
+		t.Error("the source is not shared")
+	}
+	w.refused(kapsel.Conflict, 409, nil, "DELETE", "/v1/endpoints/"+h.endpoint, h.write, nil)
+
+	for _, step := range []string{`{"subscriptions":[]}`, `{"subscriptions":[{"source":"` + h.endpoint + `"}]}`, `{"name":"b"}`, `{"subscriptions":null}`} {
+		if got := w.want(200, "PATCH", path, h.write, step); got["ingest_url"] != nil {
+			t.Errorf("%s gave it an ingest", step)
+		}
+	}
+	if got := w.want(200, "GET", path, h.read, nil); len(got["subscriptions"].([]any)) != 0 {
+		t.Errorf("after null it subscribes to %v", got["subscriptions"])
+	}
+	if none := create(201, `"subscriptions":[]`); none["ingest_url"] != nil {
+		t.Error("an empty list makes an endpoint with an ingest")
+	}
+	if got := w.want(200, "PATCH", "/v1/endpoints/"+h.endpoint, h.write, `{"subscriptions":[]}`); got["ingest_url"] == nil {
+		t.Error("a list took an ingest away")
+	}
+	w.want(204, "DELETE", "/v1/endpoints/"+h.endpoint, h.write, nil)
+
+	with := create(201, `"probe":false`).text("id")
+	for fields, want := range map[string]string{
+		to(h.endpoint):                      "subscriptions[0].source", // deleted
+		to(other.endpoint):                  "subscriptions[0].source",
+		to("ep_01kjmma2g0fpsacgxsv0gwcpzg"): "subscriptions[0].source",
+		to(made.text("id")):                 "subscriptions[0].source", // has no ingest
+		`"subscriptions":[{"source":"` + with + `"},{"source":"` + with + `"}]`: "subscriptions[1].source",
+		to(with) + `,"probe":true`:                                         "probe",
+		to(with) + `,"response":{}`:                                        "response",
+		to(with) + `,"challenge":{"from":"query:c","to":"body"}`:           "challenge",
+		to(with) + `,"idempotency":{"strategy":"content"}`:                 "idempotency",
+		to(with) + `,"verification":{"provider":"github","secrets":["a"]}`: "verification",
+	} {
+		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
+			t.Errorf("%s: %s, want %s", fields, text, want)
+		}
+	}
+	missing := create(422, to("ep_01kjmma2g0fpsacgxsv0gwcpzg"))["errors"]
+	if diff := cmp.Diff(missing, create(422, to(other.endpoint))["errors"]); diff != "" {
+		t.Errorf("another tenant's endpoint is refused otherwise than a missing one:\n%s", diff)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"subscriptions[0].source"}, "PATCH", "/v1/endpoints/"+with, h.write, `{`+to(with)+`}`)
+	if w.stored(with).Shared {
+		t.Error("a refused subscription shared its source")
 	}
 }
 

@@ -41,7 +41,7 @@ type EventPath struct {
 type EventsList struct {
 	TenantQuery
 	PageQuery
-	EndpointID     kapsel.EndpointID `query:"endpoint_id"`
+	EndpointID     kapsel.EndpointID `query:"endpoint_id" doc:"Those that have a delivery to it"`
 	Status         string            `query:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
@@ -54,6 +54,13 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 	}
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)
+	}
+	if f.Status != "" && !f.EndpointID.IsZero() {
+		e, err := a.Store.Endpoint(ctx, in.of(callerOf(ctx)), f.EndpointID)
+		if err != nil && !missing(err) {
+			return nil, err
+		}
+		f.Shared = err != nil || e.Shared // of a deleted endpoint it is not known any more
 	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
@@ -114,7 +121,7 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 // Event is an event as the API lists it.
 type Event struct {
 	ID             kapsel.EventID     `json:"id"`
-	EndpointID     kapsel.EndpointID  `json:"endpoint_id"`
+	EndpointID     kapsel.EndpointID  `json:"endpoint_id" doc:"At whose ingest it came in"`
 	TenantID       kapsel.TenantID    `json:"tenant_id"`
 	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
 	ReceivedAt     timestamp          `json:"received_at"`

@@ -44,6 +44,7 @@ type Config struct {
 	Workers   int           // exchanges in flight at once
 	Lease     time.Duration // how long a silent node keeps its work
 	Version   string        // for User-Agent
+	Instance  kapsel.InstanceID
 	Log       *slog.Logger
 	// Recorded is told of every attempt that was recorded, and where its delivery went from
 	// it: for development. It must not block.

@@ -49,7 +49,7 @@ func TestRequest(t *testing.T) {
 			"Content-Type": {"application/json"}, "Content-Length": {fmt.Sprint(len(body))},
 			"User-Agent": {"Kapsel/1.2.3"}, "Traceparent": {trace},
 			"X-Kapsel-Event-Id": {id.String()}, "X-Kapsel-Delivery-Attempt": {"1"}, "X-Kapsel-Attempt-Id": {a.ID.String()},
-			"X-Kapsel-Original-Timestamp": {"2000-01-01T00:00:00.000Z"},
+			"X-Kapsel-Original-Timestamp": {"2000-01-01T00:00:00.000Z"}, "X-Kapsel-Via": {kapsel.InstanceID{}.Mark(ep.ID)},
 		}
 		if diff := cmp.Diff(want, r.Header); diff != "" {
 			t.Errorf("the header (-want +got):\n%s", diff)
@@ -82,7 +82,7 @@ func TestHeadersOut_B52(t *testing.T) {
 		"Idempotency-Key": {"k1"}, "X-Idempotency-Key": {"k2"}, "Content-Type": {"application/json"},
 		"Webhook-Id": {"theirs"}, "Webhook-Timestamp": {"1"}, "Webhook-Signature": {"v1,theirs"}, // where Kapsel does not sign
 	}
-	ours := []string{"Content-Length", "Traceparent", "User-Agent", "X-Kapsel-Event-Id", "X-Kapsel-Delivery-Attempt", "X-Kapsel-Attempt-Id", "X-Kapsel-Original-Timestamp"}
+	ours := []string{"Content-Length", "Traceparent", "User-Agent", "X-Kapsel-Via", "X-Kapsel-Event-Id", "X-Kapsel-Delivery-Attempt", "X-Kapsel-Attempt-Id", "X-Kapsel-Original-Timestamp"}
 	for _, test := range []struct {
 		name     string
 		change   func(w *sim.World, e *kapsel.Endpoint)

@@ -99,7 +99,7 @@ func TestPause_StaleSettings(t *testing.T) {
 		}
 		w.Patch(created, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
 		w.Pass(obeyed)
-		if p.Engine.Permit(stale, 1) != nil {
+		if p.Engine.Permits([]*kapsel.Endpoint{stale}, stale.Part, 1)[0] != nil {
 			t.Error("a paused endpoint got a permit")
 		}
 		p.Event(created, "x")

@@ -15,17 +15,28 @@ type Permit struct {
 	size  int
 }
 
-// Permit reserves the start of a delivery of size bytes to an endpoint, or returns nil when
-// it must wait in the store: the endpoint is not active, its circuit is not closed, or its
-// rate, concurrency, the workers or body memory are used up. While older work waits, the
-// endpoint's or any, the last quarter of what may be held is kept for it.
-func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
+// Permits reserves the start of a delivery of an event, of this part and size in bytes, to each
+// endpoint. In the
+// place of an endpoint for which the delivery must wait in the store is nil: the endpoint is not
+// active, its circuit is not closed, or its rate, concurrency, the workers or body memory are
+// used up. While older work waits, the endpoint's or any, the last quarter of what may be held
+// is kept for it.
+func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit {
+	permits := make([]*Permit, len(to))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping || !e.leased() {
-		return nil
+		return permits
 	}
 	now := e.Clock.Now()
+	for i, ep := range to {
+		permits[i] = e.permit(ep, part, size, now)
+	}
+	return permits
+}
+
+// permit is Permits for one endpoint; the caller holds mu.
+func (e *Engine) permit(ep *kapsel.Endpoint, part uint8, size int, now time.Time) *Permit {
 	g := e.gateOf(ep)
 	room, of := e.room(g, now)
 	switch {
@@ -38,7 +49,7 @@ func (e *Engine) Permit(ep *kapsel.Endpoint, size int) *Permit {
 		!e.Budget.Delivery(int64(size)):
 		return nil
 	}
-	p := &Permit{Node: e.node, Token: kapsel.NewAttemptID(now, ep.Part), gate: g, size: size}
+	p := &Permit{Node: e.node, Token: kapsel.NewAttemptID(now, part), gate: g, size: size}
 	e.held[p.Token] = struct{}{}
 	g.reserved++
 	g.fresh++

@@ -14,7 +14,7 @@ func permits(p *sim.Process, size int, endpoints ...*kapsel.Endpoint) (n int) {
 	var all []*delivery.Permit
 	for _, ep := range endpoints {
 		for {
-			permit := p.Engine.Permit(ep, size)
+			permit := p.Engine.Permits([]*kapsel.Endpoint{ep}, ep.Part, size)[0]
 			if permit == nil {
 				break
 			}

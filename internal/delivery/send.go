@@ -217,7 +217,7 @@ func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 
 // header builds what goes out with an attempt, and the same as it is recorded: in the order
 // of the wire, with secret values redacted.
-func (c *courier) header(j *job, trace, version string, now time.Time) (http.Header, kapsel.Header) {
+func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version string, now time.Time) (http.Header, kapsel.Header) {
 	d, ev := &j.delivery, &j.event
 	h := make(http.Header, len(ev.Header)+len(c.set)+9)
 	size := 0
@@ -232,6 +232,7 @@ func (c *courier) header(j *job, trace, version string, now time.Time) (http.Hea
 	if hops := ev.Header.Hops(); hops > 0 {
 		add(kapsel.HopsHeader, strconv.Itoa(hops+1))
 	}
+	add(kapsel.ViaHeader, strings.Join(append(ev.Header.Via(), instance.Mark(ev.EndpointID)), ","))
 	add("User-Agent", "Kapsel/"+version)
 	add("Traceparent", trace)
 	if c.signer != nil {
@@ -349,7 +350,7 @@ func (e *Engine) exchange(j *job) (o outcome) {
 	defer func() {
 		endSpan(o.err(), slog.Any("attempt_id", j.delivery.Token), slog.Any("event_id", j.delivery.EventID), slog.Int("status_code", o.status))
 	}()
-	h, sent := c.header(j, trace, e.Version, now)
+	h, sent := c.header(j, e.Instance, trace, e.Version, now)
 	o.sent = sent
 
 	// A process that was frozen may have lost its lease since the delivery was dispatched.

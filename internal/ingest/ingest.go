@@ -179,6 +179,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 			Detail: fmt.Sprintf("the webhook has passed %d endpoints of Kapsel, which may send to each other in a loop; change the url of one", kapsel.MaxHops),
 		}
 	}
+	if via := header.Via(); via != nil && slices.Contains(via, h.Engine.Instance.Mark(ep.ID)) {
+		return &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity,
+			Detail: "the webhook has come in at this endpoint before: its destinations lead back here; change a url or a subscription",
+		}
+	}
 	if r.ContentLength > h.MaxBody {
 		return tooLarge(h.MaxBody)
 	}
@@ -515,41 +521,54 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	return nil
 }
 
-// accept stores the event with its delivery. With the engine's permit the delivery is held
-// by this node from the first and sent as soon as it is committed; without, it waits in the
-// store.
+// accept stores the event with its deliveries: to the endpoint itself and to those that
+// subscribe to its ingest. Those for which the engine has a permit are held by this node from
+// the first and sent as soon as they are committed; the others wait in the store.
 func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event, guard []byte) (store.Accepted, error) {
-	d := kapsel.Delivery{
-		ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: ep.ID, TenantID: ep.TenantID,
-		Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
-	}
-	permit := h.Engine.Permit(ep, ev.Size)
-	if permit != nil {
-		var err error
-		if d, err = d.After(kapsel.Claim{Node: permit.Node, Token: permit.Token}, ev.ReceivedAt); err != nil {
-			return store.Accepted{}, err
-		}
-	}
+	others := h.Settings.Subscribers(ep.ID)
+	to := make([]*kapsel.Endpoint, 0, 1+len(others))
+	to = append(append(to, ep), others...)
+	permits := h.Engine.Permits(to, ep.Part, ev.Size)
 	confirmed := false // also when the store panics: a permit that is not returned would stay for ever
 	defer func() {
-		if permit != nil {
-			h.Engine.Return(permit, confirmed)
+		for _, p := range permits {
+			if p != nil {
+				h.Engine.Return(p, confirmed)
+			}
 		}
 	}()
+	deliveries := make([]kapsel.Delivery, len(to))
+	for i, dest := range to {
+		d := kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: dest.ID, TenantID: ep.TenantID,
+			Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+		}
+		if p := permits[i]; p != nil {
+			var err error
+			if d, err = d.After(kapsel.Claim{Node: p.Node, Token: p.Token}, ev.ReceivedAt); err != nil {
+				return store.Accepted{}, err
+			}
+		}
+		deliveries[i] = d
+	}
 	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
 	accepted, err := h.Store.Accept(ctx, store.Acceptance{
-		Event: ev, Deliveries: []kapsel.Delivery{d}, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+		Event: ev, Deliveries: deliveries, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
 	})
 	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
-	switch stored := err == nil && !accepted.Duplicate; {
-	case permit == nil && stored:
-		h.Engine.Waiting(ep, d.DueAt)
-	case stored:
-		h.Engine.HandOver(permit, d, ev)
-		permit = nil
+	if err != nil || accepted.Duplicate {
+		return accepted, err
 	}
-	return accepted, err
+	for i, dest := range to {
+		if permits[i] == nil {
+			h.Engine.Waiting(dest, deliveries[i].DueAt)
+			continue
+		}
+		h.Engine.HandOver(permits[i], deliveries[i], ev)
+		permits[i] = nil
+	}
+	return accepted, nil
 }
 
 // redeliver makes a new delivery of an event that was sent again after its delivery was given

@@ -47,7 +47,7 @@ func loadKeyFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("stat key file: %w", err)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("key file %s is not a regular file", path)
-	case info.Mode().Perm()&0o077 != 0:
+	case readByOthers(info):
 		return nil, fmt.Errorf("key file %s can be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	case info.Size() > maxKeyFile:
 		return nil, fmt.Errorf("key file %s has more than %d bytes", path, maxKeyFile)
@@ -79,17 +79,6 @@ func createKeyFile(path string, value []byte) error {
 	}
 	if err := os.Link(f.Name(), path); err != nil {
 		return fmt.Errorf("create key file: %w", err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync key file's directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync key file's directory: %w", err)
 	}
 	return nil
 }

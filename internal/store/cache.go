@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +28,11 @@ type Cache struct {
 	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
-	deleted   []deleted                              // oldest first
-	notify    []func(Settings)
+	// subscribers are the endpoints that subscribe to another one, by that and in the order of
+	// their ids. The lists do not change: a change makes new ones.
+	subscribers map[kapsel.EndpointID][]*kapsel.Endpoint
+	deleted     []deleted // oldest first
+	notify      []func(Settings)
 }
 
 // deletedKept is for how long a deleted endpoint or tenant stays in the cache: longer than an
@@ -51,6 +56,8 @@ func NewCache(dir Directory) *Cache {
 		endpoints: map[kapsel.EndpointID]*kapsel.Endpoint{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
 		circuits:  map[kapsel.EndpointID]kapsel.Circuit{},
+
+		subscribers: map[kapsel.EndpointID][]*kapsel.Endpoint{},
 	}
 }
 
@@ -118,11 +125,39 @@ func (c *Cache) forget() {
 	}
 }
 
-// keep holds mu.
+// keep takes over a version of an endpoint unless a newer one is known. It holds mu.
 func (c *Cache) keep(e *kapsel.Endpoint) {
-	if old := c.endpoints[e.ID]; old == nil || old.Revision <= e.Revision {
-		c.endpoints[e.ID] = e
+	old := c.endpoints[e.ID]
+	if old != nil && old.Revision > e.Revision {
+		return
 	}
+	c.endpoints[e.ID] = e
+	if old != nil {
+		for _, s := range old.Subscriptions {
+			c.subscribers[s.Source] = slices.DeleteFunc(slices.Clone(c.subscribers[s.Source]), func(o *kapsel.Endpoint) bool { return o.ID == e.ID })
+			if len(c.subscribers[s.Source]) == 0 {
+				delete(c.subscribers, s.Source)
+			}
+		}
+	}
+	if !e.DeletedAt.IsZero() {
+		return
+	}
+	for _, s := range e.Subscriptions {
+		list := slices.Clone(c.subscribers[s.Source])
+		i, _ := slices.BinarySearchFunc(list, e.ID, func(o *kapsel.Endpoint, id kapsel.EndpointID) int { return bytes.Compare(o.ID[:], id[:]) })
+		c.subscribers[s.Source] = slices.Insert(list, i, e)
+	}
+}
+
+// Subscribers returns the endpoints that get the events of an endpoint's ingest beside the
+// endpoint itself, in the order of their ids. Unlike an endpoint that is not known here, a
+// subscription that is not known is not asked for: one that was made on another node counts
+// after Refresh. The result is shared: do not change it.
+func (c *Cache) Subscribers(id kapsel.EndpointID) []*kapsel.Endpoint {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.subscribers[id]
 }
 
 // Run follows the settings until ctx ends. Trouble is logged once until it is over.

@@ -192,7 +192,7 @@ func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Positi
 		return 1
 	})
 	for _, e := range f.kept[i:] {
-		if l.wants(&e.Event) {
+		if l.wants(&e.EventRecord) {
 			events = append(events, e)
 		}
 	}
@@ -202,8 +202,8 @@ func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Positi
 	return events, after.Later(f.end), true, wait
 }
 
-func (l *Follower) wants(e *kapsel.Event) bool {
-	return (l.tenant.IsZero() || e.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || e.EndpointID == l.filter.EndpointID)
+func (l *Follower) wants(r *EventRecord) bool {
+	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID))
 }
 
 // read reads for one follower.

@@ -229,14 +229,17 @@ type Directory interface {
 	// as a change of settings.
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
 
-	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit).
+	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit), and
+	// InvalidRequest when it subscribes to what it cannot; so is UpdateEndpoint. See
+	// rules.Subscribe. Both set Shared on the endpoints that others subscribe to.
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
 	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 	// UpdateEndpoint changes an endpoint as UpdateTenant does a tenant, and completes the change
 	// by Endpoint.Follow.
 	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
-	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting.
+	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting. It is
+	// a Conflict while others subscribe to the endpoint.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 }
@@ -351,7 +354,7 @@ type Stream interface {
 // StreamFilter narrows StreamEvents; zero fields do not.
 type StreamFilter struct {
 	Tenants    []kapsel.TenantID
-	EndpointID kapsel.EndpointID
+	EndpointID kapsel.EndpointID // events that have a delivery to it
 }
 
 // Streamed is an event of the stream and the position behind it.

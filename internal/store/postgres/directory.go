@@ -337,10 +337,6 @@ func scanEndpoint(r *row) kapsel.Endpoint {
 // CreateEndpoint stores an endpoint; see store.Directory. The tenant's row is locked, so
 // that two at once do not pass the limit together.
 func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int) error {
-	config, err := json.Marshal(e.EndpointConfig)
-	if err != nil {
-		return err
-	}
 	return s.change(ctx, viewOf(e.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, e.TenantID, " FOR UPDATE"); err != nil {
 			return err
@@ -362,7 +358,14 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 				return err
 			}
 		}
+		if err := rules.Subscribe(sources{ctx, tx, e.TenantID}, &e, nil); err != nil {
+			return err
+		}
 		revision, err := nextRevision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		config, err := json.Marshal(e.EndpointConfig)
 		if err != nil {
 			return err
 		}
@@ -371,6 +374,53 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING`,
 			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination))
 	})
+}
+
+// sources are a tenant's endpoints for a rule; see rules.Sources. Those that are read stay
+// locked: a source is not deleted while another endpoint begins to subscribe to it.
+type sources struct {
+	ctx    context.Context
+	tx     pgx.Tx
+	tenant kapsel.TenantID
+}
+
+func (s sources) Source(id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	return endpoint(s.ctx, s.tx, s.tenant, id, " FOR UPDATE")
+}
+
+func (s sources) Subscribers(source kapsel.EndpointID) (n int, err error) {
+	// The text finds few more than those that subscribe.
+	found, err := collect(s.ctx, s.tx, scanEndpoint, `
+		SELECT `+endpointColumns+` FROM endpoints
+		WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0`, id(s.tenant), source.String())
+	for i := range found {
+		if found[i].Subscribes(source) {
+			n++
+		}
+	}
+	return n, err
+}
+
+func (s sources) Share(e *kapsel.Endpoint) error {
+	from := *e
+	return saveEndpoint(s.ctx, s.tx, e, &from)
+}
+
+// saveEndpoint writes a changed endpoint under the next revision; from is what it was before.
+func saveEndpoint(ctx context.Context, tx pgx.Tx, e, from *kapsel.Endpoint) (err error) {
+	config, err := json.Marshal(e.EndpointConfig)
+	if err != nil {
+		return err
+	}
+	if e.Revision, err = nextRevision(ctx, tx); err != nil {
+		return err
+	}
+	e.Follow(from)
+	_, err = tx.Exec(ctx, `
+		UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, deleted_at = $6, revision = $7,
+			destination = $8, replan = $9 WHERE id = $1`,
+		id(e.ID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, at(e.DeletedAt), e.Revision, e.Destination, e.Replan)
+	return err
 }
 
 // endpoint reads an endpoint that is not deleted, of any tenant for the zero one; lock is ""
@@ -401,23 +451,14 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 			return err
 		}
 		from := e
-		from.Retry.Schedule = slices.Clone(e.Retry.Schedule)
+		from.Retry.Schedule, from.Subscriptions = slices.Clone(e.Retry.Schedule), slices.Clone(e.Subscriptions)
 		if err := change(&e); err != nil {
 			return callerError{err}
 		}
-		config, err := json.Marshal(e.EndpointConfig)
-		if err != nil {
+		if err := rules.Subscribe(sources{ctx, tx, e.TenantID}, &e, &from); err != nil {
 			return err
 		}
-		if e.Revision, err = nextRevision(ctx, tx); err != nil {
-			return err
-		}
-		e.Follow(&from)
-		_, err = tx.Exec(ctx, `
-			UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, revision = $6,
-				destination = $7, replan = $8 WHERE id = $1`,
-			id(endpointID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, e.Revision, e.Destination, e.Replan)
-		return err
+		return saveEndpoint(ctx, tx, &e, &from)
 	})
 	if err != nil {
 		return kapsel.Endpoint{}, err
@@ -428,15 +469,16 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 // DeleteEndpoint hides an endpoint; see store.Directory.
 func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, now time.Time) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
-			return err
-		}
-		revision, err := nextRevision(ctx, tx)
+		e, err := endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE")
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE endpoints SET deleted_at = $2, updated_at = $2, revision = $3 WHERE id = $1", id(endpointID), now, revision)
-		return err
+		if err := rules.Unsubscribed(sources{ctx, tx, e.TenantID}, &e); err != nil {
+			return err
+		}
+		from := e
+		e.DeletedAt, e.UpdatedAt = now, now
+		return saveEndpoint(ctx, tx, &e, &from)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -422,8 +423,42 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 				return err
 			}
 		}
+		if err := rules.Subscribe(sources{c, e.TenantID}, &e, nil); err != nil {
+			return err
+		}
 		return saveEndpoint(c, &e, nil)
 	})
+}
+
+// sources are a tenant's endpoints for a rule; see rules.Sources.
+type sources struct {
+	c      *conn
+	tenant kapsel.TenantID
+}
+
+func (s sources) Source(id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	return liveEndpoint(s.c, s.tenant, id)
+}
+
+func (s sources) Subscribers(id kapsel.EndpointID) (n int, err error) {
+	// The text finds few more than those that subscribe.
+	rows := s.c.query(`SELECT `+endpointColumns+` FROM endpoints
+		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, id.String())
+	for rows.next() {
+		e, err := scanEndpoint(rows)
+		if err != nil {
+			return 0, errors.Join(err, rows.end())
+		}
+		if e.Subscribes(id) {
+			n++
+		}
+	}
+	return n, rows.end()
+}
+
+func (s sources) Share(e *kapsel.Endpoint) error {
+	from := *e
+	return saveEndpoint(s.c, e, &from)
 }
 
 // Endpoint implements store.Directory.
@@ -442,8 +477,11 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 			return err
 		}
 		from := e
-		from.Retry.Schedule = slices.Clone(e.Retry.Schedule)
+		from.Retry.Schedule, from.Subscriptions = slices.Clone(e.Retry.Schedule), slices.Clone(e.Subscriptions)
 		if err := change(&e); err != nil {
+			return err
+		}
+		if err := rules.Subscribe(sources{c, e.TenantID}, &e, &from); err != nil {
 			return err
 		}
 		return saveEndpoint(c, &e, &from)
@@ -456,11 +494,18 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 
 // DeleteEndpoint implements store.Directory.
 func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error {
-	_, err := s.UpdateEndpoint(ctx, tenant, id, func(e *kapsel.Endpoint) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		e, err := liveEndpoint(c, tenant, id)
+		if err != nil {
+			return err
+		}
+		if err := rules.Unsubscribed(sources{c, e.TenantID}, &e); err != nil {
+			return err
+		}
+		from := e
 		e.DeletedAt, e.UpdatedAt = now, now
-		return nil
+		return saveEndpoint(c, &e, &from)
 	})
-	return err
 }
 
 // ListEndpoints implements store.Directory.

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // fileLock is the right to use a database, held through a lock on a file beside it. The
@@ -25,11 +23,11 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*fileLock, 
 		return nil, fmt.Errorf("open the lock file: %w", err)
 	}
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := tryLock(f)
 		if err == nil {
 			break
 		}
-		if errors.Is(err, unix.EWOULDBLOCK) && ctx.Err() == nil {
+		if errors.Is(err, errLocked) && ctx.Err() == nil {
 			if time.Since(start) < wait {
 				continue
 			}

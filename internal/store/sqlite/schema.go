@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path/filepath"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 )
@@ -39,7 +40,7 @@ func prepareSchema(ctx context.Context, path string, migrate bool) error {
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs}).String()) // a bare path may not have a "?"
+	db, err := sql.Open("sqlite", fileURL(abs)) // a bare path may not have a "?"
 	if err != nil {
 		return fmt.Errorf("open the database to migrate it: %w", err)
 	}
@@ -56,6 +57,16 @@ func prepareSchema(ctx context.Context, path string, migrate bool) error {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
 	return nil
+}
+
+// fileURL returns the URL of the file at an absolute path. On Windows a slash comes before the
+// drive's letter.
+func fileURL(abs string) string {
+	path := filepath.ToSlash(abs)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
 // schemaOf reads a database's schema version, 0 in a new one, and the oldest binary's that

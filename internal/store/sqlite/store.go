@@ -22,7 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -226,7 +225,7 @@ func createFile(path string) error {
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is there and is no file", path)
 		}
-		return unix.Access(path, unix.R_OK|unix.W_OK)
+		return mayUse(path)
 	}
 	if err != nil {
 		return err
@@ -242,15 +241,6 @@ func createFile(path string) error {
 		return err
 	}
 	return nil // one that may not be read was not made just now
-}
-
-// syncDir makes what was created or renamed in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close waits for writes under way, moves all of the WAL into the database file and releases

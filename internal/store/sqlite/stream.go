@@ -39,12 +39,14 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
 		next = store.Position{Seq: after.Seq, ID: store.EndOfSeq}
-		q := c.query(`SELECT n, id, tenant_id, endpoint_id FROM events WHERE n > ? ORDER BY n LIMIT ?`, after.Seq, limit)
+		q := c.query(`SELECT n, id, tenant_id, ?1 IS NULL OR endpoint_id = ?1
+				OR EXISTS (SELECT 1 FROM deliveries d WHERE d.first_of = e.id AND d.endpoint_id = ?1)
+			FROM events e WHERE n > ?2 ORDER BY n LIMIT ?3`, f.EndpointID, after.Seq, limit)
 		for q.next() {
 			seen++
 			next.Seq = q.colInt()
-			id, tenant, endpoint := kapsel.EventID(q.colID()), kapsel.TenantID(q.colID()), kapsel.EndpointID(q.colID())
-			if len(f.Tenants) > 0 && !slices.Contains(f.Tenants, tenant) || !f.EndpointID.IsZero() && f.EndpointID != endpoint {
+			id, tenant, meant := kapsel.EventID(q.colID()), kapsel.TenantID(q.colID()), q.colBool()
+			if !meant || len(f.Tenants) > 0 && !slices.Contains(f.Tenants, tenant) {
 				continue
 			}
 			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)

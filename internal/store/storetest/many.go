@@ -50,8 +50,89 @@ func (w *world) listed(f store.EventFilter, length int) (all []kapsel.EventID) {
 	}
 }
 
+// subscriber is an endpoint to create that subscribes to others.
+func (w *world) subscriber(sources ...kapsel.EndpointID) kapsel.Endpoint {
+	e := w.endpointOf(w.tenant)
+	for _, id := range sources {
+		e.Subscriptions = append(e.Subscriptions, kapsel.Subscription{Source: id})
+	}
+	e.NoIngest = true
+	return e
+}
+
 // fanningOut are the promises about events that go to many endpoints, or to none.
 var fanningOut = []promise{
+	{"an endpoint subscribes to what has an ingest, which is shared and stays until it has no subscriber", func(w *world) {
+		before, err := w.store.Settings(w.ctx, 0)
+		w.must(err)
+		e := w.subscriber(w.endpoint.ID)
+		w.must(w.store.CreateEndpoint(w.ctx, e, 0))
+		stored, err := w.store.Endpoint(w.ctx, w.tenant.ID, e.ID)
+		w.must(err)
+		w.same("subscriptions", e.Subscriptions, stored.Subscriptions)
+		source, err := w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
+		w.must(err)
+		if !source.Shared || source.Revision <= before.Revision || source.UpdatedAt != w.endpoint.UpdatedAt {
+			w.t.Fatalf("the source is shared: %v, of revision %d after %d", source.Shared, source.Revision, before.Revision)
+		}
+		w.refused(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, source.ID, w.now), kapsel.Conflict, "deleting a source")
+
+		_, err = w.store.UpdateEndpoint(w.ctx, w.tenant.ID, e.ID, func(e *kapsel.Endpoint) error {
+			e.Subscriptions = nil
+			return nil
+		})
+		w.must(err)
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, source.ID, w.now))
+		_, err = w.store.UpdateEndpoint(w.ctx, w.tenant.ID, e.ID, func(e *kapsel.Endpoint) error {
+			e.Subscriptions = []kapsel.Subscription{{Source: source.ID}}
+			return nil
+		})
+		w.refused(err, kapsel.InvalidRequest, "subscribing to what is deleted")
+	}},
+
+	{"a subscription to another tenant's endpoint is refused as one to a missing one, and changes nothing", func(w *world) {
+		foreign, deaf := w.newEndpoint(w.newTenant()), w.subscriber()
+		w.must(w.store.CreateEndpoint(w.ctx, deaf, 0))
+		before, err := w.store.Settings(w.ctx, 0)
+		w.must(err)
+		missing := w.store.CreateEndpoint(w.ctx, w.subscriber(w.endpoint.ID, kapsel.NewEndpointID(w.now)), 0)
+		w.refused(missing, kapsel.InvalidRequest, "subscribing to nothing")
+		for _, id := range []kapsel.EndpointID{foreign.ID, deaf.ID} {
+			w.same("refusal", missing, w.store.CreateEndpoint(w.ctx, w.subscriber(w.endpoint.ID, id), 0))
+		}
+		own := w.subscriber()
+		own.Subscriptions = []kapsel.Subscription{{Source: own.ID}}
+		w.refused(w.store.CreateEndpoint(w.ctx, own, 0), kapsel.InvalidRequest, "subscribing to itself")
+		after, err := w.store.Settings(w.ctx, before.Revision)
+		w.must(err)
+		w.same("what changed", store.Settings{Revision: before.Revision}, after)
+	}},
+
+	{"an ingest has a bounded number of destinations", func(w *world) {
+		for range kapsel.MaxDestinations - 1 {
+			w.must(w.store.CreateEndpoint(w.ctx, w.subscriber(w.endpoint.ID), 0))
+		}
+		last := w.subscriber(w.endpoint.ID)
+		w.refused(w.store.CreateEndpoint(w.ctx, last, 0), kapsel.InvalidRequest, "one more")
+		last.Subscriptions = nil
+		w.must(w.store.CreateEndpoint(w.ctx, last, 0))
+		_, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, last.ID, func(e *kapsel.Endpoint) error {
+			e.Subscriptions = []kapsel.Subscription{{Source: w.endpoint.ID}}
+			return nil
+		})
+		w.refused(err, kapsel.InvalidRequest, "one more by a change")
+	}},
+
+	{"the stream of an endpoint has the events of other ingests that go to it", func(w *world) {
+		others := w.fan(2)
+		in := w.accept(w.endpoint, to(others[0]))
+		w.atEnd(w.accept(others[1]))
+		for _, e := range []kapsel.Endpoint{w.endpoint, others[0]} {
+			got, _ := w.follow(store.StreamFilter{EndpointID: e.ID}, store.Position{}, 100)
+			w.same("events", []kapsel.EventID{in.Event.ID}, streamedIDs(got))
+		}
+	}},
+
 	{"an event and its deliveries come back as they were stored, however many there are", func(w *world) {
 		for _, n := range []int{0, 1, 2, 9, 300} {
 			endpoints := w.fan(n)

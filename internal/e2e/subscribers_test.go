@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+)
+
+// fan makes n endpoints that subscribe to the ingest of another.
+func fan(w *world, source bench.Endpoint, n int) (all []bench.Endpoint) {
+	for i := range n {
+		fields := map[string]any{"url": w.sink.URL(1000 + i), "subscriptions": []any{map[string]any{"source": source.ID}}}
+		for name, value := range gentle {
+			fields[name] = value
+		}
+		all = append(all, w.endpoint(fmt.Sprintf("subscriber %d", i), fields))
+	}
+	return all
+}
+
+// TestSubscribers_KillUnderLoad kills the process again and again while each event that it
+// accepts goes to four endpoints. All deliveries of an event are there or none, and of what
+// was acknowledged each endpoint gets each event at least once.
+func TestSubscribers_KillUnderLoad(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		w.sink.Record(true)
+		w.sink.Script(flaky)
+		source := w.endpoint("source", gentle)
+		all := append(fan(w, source, 3), source)
+		s := w.send(8, source, 20*time.Millisecond)
+		for range count(2, 20) {
+			time.Sleep(300*time.Millisecond + time.Duration(rand.Int64N(int64(time.Second))))
+			if err := node.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := node.Start(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.end()
+		w.quiet()
+		delivered := map[string]map[string]int{} // by event and endpoint
+		for _, d := range list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"delivered"}}) {
+			if delivered[d.EventID] == nil {
+				delivered[d.EventID] = map[string]int{}
+			}
+			delivered[d.EventID][d.EndpointID]++
+		}
+		for event, by := range delivered {
+			if len(by) != len(all) {
+				t.Errorf("event %s was delivered to %d of %d endpoints", event, len(by), len(all))
+			}
+		}
+		for key, event := range s.events {
+			if delivered[event] == nil {
+				t.Errorf("event %s (key %s) was acknowledged and is not delivered", event, key)
+			}
+		}
+		t.Logf("%d acknowledged, each to %d endpoints; %d requests", s.acked(), len(all), len(w.sink.Requests()))
+	})
+}
+
+// TestSubscribers_Loop: an event that comes back to an ingest which it has passed is refused
+// there, however many endpoints it goes through on the way.
+func TestSubscribers_Loop(t *testing.T) {
+	// The way back leads over a proxy, as through a load balancer: a node's own address is blocked.
+	var node *url.URL
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(node) }})
+	defer proxy.Close()
+	w := newWorld(t, "", "KAPSEL_EGRESS_ALLOW=127.0.0.0/8:"+proxy.URL[strings.LastIndexByte(proxy.URL, ':')+1:])
+	var err error
+	if node, err = url.Parse(w.nodes[0].URL); err != nil {
+		t.Fatal(err)
+	}
+	first := w.endpoint("first", map[string]any{"url": proxy.URL})
+	second := w.endpoint("second", map[string]any{"url": proxy.URL})
+	patch := func(ep bench.Endpoint, fields map[string]any) {
+		t.Helper()
+		if err := w.nodes[0].API(w.ctx, http.MethodPatch, "/v1/endpoints/"+ep.ID, fields, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back := func(ep bench.Endpoint) string { return proxy.URL + "/ingest/" + ep.ID }
+	patch(first, map[string]any{"url": back(second)})
+	patch(second, map[string]any{"url": back(first)})
+	for i, source := range []bench.Endpoint{first, second} {
+		for n := range 3 {
+			w.endpoint(fmt.Sprintf("loop %d %d", i, n), map[string]any{
+				"url": back([]bench.Endpoint{second, first}[i]), "subscriptions": []any{map[string]any{"source": source.ID}},
+			})
+		}
+	}
+	resp, err := client.Post(first.IngestURL, "application/json", strings.NewReader(`{}`))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	w.quiet()
+	// One at the first, four at the second; each of those goes back four times and is refused.
+	events := list[struct {
+		EndpointID string `json:"endpoint_id"`
+	}](w, "/v1/events", url.Values{"tenant_id": {w.tenant}})
+	if len(events) != 5 {
+		t.Errorf("%d events, want 5", len(events))
+	}
+	if failed := list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"failed"}}); len(failed) != 16 {
+		t.Errorf("%d deliveries are refused, want 16", len(failed))
+	}
+}

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package telemetry
+
+import (
+	"io"
+	"os"
+)
+
+// Stderr returns the process's standard error. The runtime's own output cannot be redirected
+// here, so a panic waits for a reader of the log.
+func Stderr() (w io.Writer, undo func(), err error) { return os.Stderr, func() {}, nil }
