@@ -236,7 +236,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	_, err = s.DeleteOldCounters(ctx, now, 10)
 	must(err)
 
-	bad := regexp.MustCompile(`Seq Scan on (events|deliveries|attempts|idempotency_keys|guards|endpoint_stats|tenant_usage)|Index Cond: \(part = [^()]*\)\n|Bitmap|Hash Join|Merge`)
+	bad := regexp.MustCompile(`Seq Scan on (events|deliveries|attempts|idempotency_keys|guards|endpoint_stats|tenant_usage)|Index Cond: \(part = [^()]*\)\n|Bitmap|Hash Join|Merge Join`)
 	scan := regexp.MustCompile(`Index (Only )?Scan (Backward )?using \w+ on (events|deliveries|attempts|idempotency_keys|guards|endpoint_stats|tenant_usage)\b`)
 	bounded := regexp.MustCompile(scan.String() + `.*\n *Index Cond`)
 	explained := 0
