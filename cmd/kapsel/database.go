@@ -10,6 +10,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // open opens the database that the settings name. One that is not there yet is waited for; what
@@ -104,7 +105,7 @@ func (c *migrateCmd) Run(ctx context.Context, io streams) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	fmt.Fprintln(io.out, "the schema is up to date")
+	fmt.Fprintln(out.console, "the schema is up to date")
 	return nil
 }
 
@@ -128,6 +129,6 @@ func (c *backupCmd) Run(ctx context.Context, io streams) error {
 	if err := sqlite.Backup(ctx, path, c.File); err != nil {
 		return err
 	}
-	fmt.Fprintf(io.out, "wrote %s; keep the key files (encryption.key, admin.key) with it, but elsewhere\n", c.File)
+	telemetry.LastWords(io.out, fmt.Sprintf("wrote %s; keep the key files (encryption.key, admin.key) with it, but elsewhere\n", c.File))
 	return nil
 }

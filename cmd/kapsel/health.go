@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // healthCmd lets a container check itself without a shell or curl.
@@ -44,7 +45,7 @@ func (c *healthCmd) Run(ctx context.Context, io streams) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the service is not ready: status %d", resp.StatusCode)
 	}
-	fmt.Fprintln(io.out, "ready")
+	telemetry.LastWords(io.out, "ready\n")
 	return nil
 }
 

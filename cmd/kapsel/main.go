@@ -72,6 +72,22 @@ func (b badSetting) Error() string { return b.text }
 
 func settingError(format string, args ...any) error { return badSetting{fmt.Sprintf(format, args...)} }
 
+// passing are the system's errors that another start a moment later may not meet: an address
+// that another process still has or that the machine does not have yet, and a shortage.
+var passing = []error{
+	syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.EDQUOT, syscall.EINTR, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
+	syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.ESTALE,
+}
+
+// unusable is the error for a setting that cannot be used: a wrong setting, unless that may
+// pass by itself. Then the exit code is 1, and a service manager tries again.
+func unusable(setting string, err error) error {
+	if slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }) {
+		return fmt.Errorf("%s: %w", setting, err)
+	}
+	return settingError("%s: %v", setting, err)
+}
+
 func main() { os.Exit(run(os.Args[1:], streams{os.Stdout, os.Stderr})) }
 
 // run parses and runs a command line and returns the exit code: 0 done, 1 failed, 2 wrong
@@ -105,11 +121,11 @@ func run(args []string, io streams) (code int) {
 		return 2
 	}
 	if flag := repeated(command.Path); flag != "" {
-		fmt.Fprintf(io.err, "kapsel: %s: is given more than once, and takes one value\n", flag)
+		lastWords(io.err, flag+": is given more than once, and takes one value")
 		return 2
 	}
 	if c.Serve.unknown, err = checkEnvironment(parser.Model.Node, os.Environ()); err != nil {
-		fmt.Fprintln(io.err, "kapsel:", brief(err.Error()))
+		lastWords(io.err, brief(err.Error()))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -76,7 +76,7 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err := db.ReplaceMeta(ctx, keyCheck, check, keyring.Check()); err != nil {
 		return fmt.Errorf("remember the new key: %w", err)
 	}
-	fmt.Fprintf(io.out, "the data keys of %d tenants are wrapped with key %s, %d of them since now; keep no other key in KAPSEL_ENCRYPTION_KEY or encryption.key\n", total, keyring.ID(), rewrapped)
+	fmt.Fprintf(out.console, "the data keys of %d tenants are wrapped with key %s, %d of them since now; keep no other key in KAPSEL_ENCRYPTION_KEY or encryption.key\n", total, keyring.ID(), rewrapped)
 	return db.Close()
 }
 

@@ -99,16 +99,16 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		s.log.Warn("variables that begin with KAPSEL_ and are no settings are passed over", "variables", strings.Join(c.unknown, ", "))
 	}
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
-		return nil, settingError("KAPSEL_LISTEN (--listen): %v", err)
+		return nil, unusable("KAPSEL_LISTEN (--listen)", err)
 	}
 	if c.MetricsListen != "" {
 		if s.mln, err = net.Listen("tcp", c.MetricsListen); err != nil {
-			return nil, settingError("KAPSEL_METRICS_LISTEN (--metrics-listen): %v", err)
+			return nil, unusable("KAPSEL_METRICS_LISTEN (--metrics-listen)", err)
 		}
 	}
 	if c.TLSCert != "" {
 		if s.cert, err = loadCertificate(c.TLSCert, c.TLSKey, s.log); err != nil {
-			return nil, settingError("KAPSEL_TLS_CERT (--tls-cert), KAPSEL_TLS_KEY (--tls-key): %v", err)
+			return nil, unusable("KAPSEL_TLS_CERT (--tls-cert), KAPSEL_TLS_KEY (--tls-key)", err)
 		}
 	}
 	if c.PublicURL == "" {
@@ -391,7 +391,7 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		}
 		value, _, err := secret.LoadOrCreateKeyFile(file, func() []byte { return encodeKey(secret.NewKey()) })
 		if err != nil {
-			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+			return nil, unusable("KAPSEL_ENCRYPTION_KEY (--encryption-key)", err)
 		}
 		text = strings.TrimSpace(string(value))
 	}
@@ -411,7 +411,7 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 		file := filepath.Join(dir, "admin.key")
 		value, created, err := secret.LoadOrCreateKeyFile(file, newAdminKey)
 		if err != nil {
-			return nil, settingError("KAPSEL_ADMIN_KEY (--admin-key): %v", err)
+			return nil, unusable("KAPSEL_ADMIN_KEY (--admin-key)", err)
 		}
 		s.AdminKey = secret.NewText(strings.TrimSpace(string(value)))
 		if err := s.checkKeys(); err != nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -98,5 +100,40 @@ func TestDatabaseInMemory(t *testing.T) {
 	}
 	if left, err := os.ReadDir("."); err != nil || len(left) > 0 {
 		t.Errorf("files were made: %v, %v", left, err)
+	}
+}
+
+// TestUnusable: what another start may not meet is no wrong setting.
+func TestUnusable(t *testing.T) {
+	t.Chdir(t.TempDir())
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	t.Setenv("KAPSEL_LISTEN", "127.0.0.1:0")
+	t.Setenv("KAPSEL_METRICS_LISTEN", "")
+	for _, tt := range []struct {
+		flag, value string
+		code        int
+	}{
+		{"listen", busy.Addr().String(), 1},
+		{"metrics-listen", busy.Addr().String(), 1},
+		{"listen", "192.0.2.1:0", 1}, // of no interface, perhaps not yet
+		{"listen", "127.0.0.1:99999", 2},
+	} {
+		var out, errs bytes.Buffer
+		code := run([]string{"serve", "--" + tt.flag + "=" + tt.value}, streams{&out, &errs})
+		last := errs.String()[strings.LastIndexByte(strings.TrimSpace(errs.String()), '\n')+1:]
+		if code != tt.code || !strings.HasPrefix(last, "kapsel: KAPSEL_") || !strings.Contains(last, "(--"+tt.flag+"): ") {
+			t.Errorf("--%s=%s: exit code %d, want %d: %s", tt.flag, tt.value, code, tt.code, last)
+		}
+	}
+	full := &os.PathError{Op: "write", Path: "admin.key", Err: syscall.ENOSPC}
+	if _, wrong := unusable("KAPSEL_ADMIN_KEY", full).(badSetting); wrong {
+		t.Error("a full disk is a wrong setting")
+	}
+	if _, wrong := unusable("KAPSEL_ADMIN_KEY", os.ErrPermission).(badSetting); !wrong {
+		t.Error("a file that may not be read is no wrong setting")
 	}
 }

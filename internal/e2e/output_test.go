@@ -108,6 +108,35 @@ func TestOutput_LastWords(t *testing.T) {
 			t.Errorf("exit code %d, want 2", code)
 		}
 	})
+	for name, args := range map[string][]string{
+		"flag given twice":  {"events", "list", "--tenant=a", "--tenant=b"},
+		"mistyped variable": {"version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(program(t), args...)
+			cmd.Stderr = unreadPipe(t, true)
+			if code := startChild(t, cmd, "KAPSEL_LISTN=127.0.0.1:0").exit(); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+		})
+	}
+	t.Run("done command", func(t *testing.T) {
+		c := startChild(t, exec.Command(program(t), "serve"))
+		c.ready()
+		for _, args := range [][]string{{"health"}, {"backup", "copy.db"}} {
+			cmd := exec.Command(program(t), args...)
+			cmd.Dir, cmd.Env, cmd.Stdout = c.cmd.Dir, c.cmd.Env, unreadPipe(t, true)
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v: %v", args, err)
+			}
+		}
+		c.term()
+		migrate := exec.Command(program(t), "migrate")
+		migrate.Dir, migrate.Env, migrate.Stdout = c.cmd.Dir, c.cmd.Env, unreadPipe(t, true)
+		if err := migrate.Run(); err != nil {
+			t.Errorf("migrate: %v", err)
+		}
+	})
 	t.Run("failed command", func(t *testing.T) {
 		cmd := exec.Command(program(t), "health")
 		cmd.Stderr = unreadPipe(t, true)
