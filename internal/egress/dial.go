@@ -172,7 +172,7 @@ func (d *dialer) race(ctx context.Context, to []netip.AddrPort) (net.Conn, error
 	late := time.NewTimer(nextAfter)
 	defer late.Stop()
 	for {
-		if begun < len(to) && ctx.Err() == nil {
+		if begun == 0 || begun < len(to) && ctx.Err() == nil { // the first also says why no time is left
 			i := begun
 			go func() {
 				conn, err := d.connect(ctx, to[i])

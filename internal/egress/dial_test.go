@@ -230,6 +230,34 @@ func TestAddressesInTurns(t *testing.T) {
 	})
 }
 
+// TestNoTimeToDial: an exchange that ends between the look-up and the dial ends as what it is,
+// however many addresses there are.
+func TestNoTimeToDial(t *testing.T) {
+	over, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	cut, cutNow := context.WithCancel(t.Context())
+	cutNow()
+	two := []netip.AddrPort{netip.MustParseAddrPort("[2a00::1]:443"), netip.MustParseAddrPort("8.8.8.8:443")}
+	for _, tt := range []struct {
+		ctx  context.Context
+		to   []netip.AddrPort
+		want kapsel.Code
+	}{
+		{over, two, kapsel.ConnectionTimeout},
+		{over, two[:1], kapsel.ConnectionTimeout},
+		{cut, two, kapsel.OutcomeUnknown},
+		{cut, two[:1], kapsel.OutcomeUnknown},
+	} {
+		_, err := newDialer(Config{}).race(tt.ctx, tt.to)
+		if err == nil {
+			t.Fatalf("%v: connected", tt.to)
+		}
+		if code, _ := Classify(err); code != tt.want {
+			t.Errorf("%v: classified as %s, want %s: %v", tt.to, code, tt.want, err)
+		}
+	}
+}
+
 // TestLookupsHaveTheirTime: a name server that does not answer some questions, or none, takes
 // nothing from the time for connecting, and what it does answer is used.
 func TestLookupsHaveTheirTime(t *testing.T) {
