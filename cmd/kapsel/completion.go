@@ -51,15 +51,24 @@ compdef _kapsel kapsel
 func (c completionCmd) Run(ctx context.Context, k *kong.Context, to streams) error {
 	text, ok := completions[c.Shell]
 	if !ok {
-		text = strings.Join(candidates(k.Model.Node, c.Words, func(kind string) []string { return askNames(ctx, kind) }), "\n")
+		text = strings.Join(candidates(k.Model.Node, c.Words, func(kind string, s said) []string { return askNames(ctx, kind, s) }), "\n")
 	}
 	return printed(fmt.Fprintln(to.out, strings.TrimRight(text, "\n")))
 }
 
-// candidates are what may stand where the last word is: commands, after a dash flags, and values
-// of flags and arguments that have a list of them. ask returns those that only the service knows.
-// An argument that is no command's name is passed over.
-func candidates(node *kong.Node, words []string, ask func(kind string) []string) []string {
+// said is what the words of a command line before the last one say.
+type said struct {
+	arguments []string // those that are no command's name
+	tenant    string   // the value of --tenant
+}
+
+// candidates returns what may stand where the last word is: commands, after a dash flags, and
+// values of flags and arguments that have a list of them. ask returns the values of a kind that
+// depend on other words or that only the service knows.
+func candidates(node *kong.Node, words []string, ask func(kind string, s said) []string) []string {
+	if len(words) > 1 && words[0] == "help" {
+		words = words[1:]
+	}
 	last := ""
 	if len(words) > 0 {
 		last = words[len(words)-1]
@@ -71,11 +80,20 @@ func candidates(node *kong.Node, words []string, ask func(kind string) []string)
 	} else if len(words) > 0 && words[len(words)-1] == "=" {
 		words = words[:len(words)-1]
 	}
-	arguments := 0
+	var s said
 	var valueOf *kong.Flag
 	for _, word := range words {
 		if valueOf != nil {
-			valueOf = nil
+			if valueOf.Name == "tenant" && word != "=" {
+				s.tenant = word
+			}
+			if word != "=" {
+				valueOf = nil
+			}
+			continue
+		}
+		if tenant, ok := strings.CutPrefix(word, "--tenant="); ok {
+			s.tenant = tenant
 			continue
 		}
 		if strings.HasPrefix(word, "-") {
@@ -90,7 +108,7 @@ func candidates(node *kong.Node, words []string, ask func(kind string) []string)
 			}
 		}
 		if node == before {
-			arguments++
+			s.arguments = append(s.arguments, word)
 		}
 	}
 	var found []string
@@ -98,10 +116,10 @@ func candidates(node *kong.Node, words []string, ask func(kind string) []string)
 	name, value, assigned := strings.Cut(last, "=")
 	switch {
 	case valueOf != nil:
-		prefix, last, found = listed(valueOf.Value, last, ask)
+		prefix, last, found = listed(valueOf.Value, last, s, ask)
 	case strings.HasPrefix(last, "--") && assigned:
 		if f := takesValue(node, name); f != nil {
-			prefix, last, found = listed(f.Value, value, ask)
+			prefix, last, found = listed(f.Value, value, s, ask)
 			prefix = name + "=" + prefix
 		}
 	case strings.HasPrefix(last, "-"):
@@ -116,8 +134,8 @@ func candidates(node *kong.Node, words []string, ask func(kind string) []string)
 				found = append(found, child.Name)
 			}
 		}
-		if arguments < len(node.Positional) {
-			prefix, last, found = listed(node.Positional[arguments], last, ask)
+		if n := len(s.arguments); n < len(node.Positional) {
+			prefix, last, found = listed(node.Positional[n], last, s, ask)
 		}
 	}
 	found = slices.DeleteFunc(found, func(s string) bool { return !strings.HasPrefix(s, last) })
@@ -142,15 +160,15 @@ func takesValue(node *kong.Node, word string) *kong.Flag {
 
 // listed are the values that a flag or an argument may have, as far as there is a list of them.
 // Of a comma list only the part behind the last comma is completed.
-func listed(v *kong.Value, last string, ask func(kind string) []string) (prefix, rest string, values []string) {
+func listed(v *kong.Value, last string, s said, ask func(kind string, s said) []string) (prefix, rest string, values []string) {
 	if v.IsCumulative() {
 		if i := strings.LastIndexByte(last, ','); i >= 0 {
 			prefix, last = last[:i+1], last[i+1:]
 		}
 	}
 	switch kind := v.Tag.Get("complete"); {
-	case kind == "endpoint" || kind == "tenant" || kind == "provider":
-		values = ask(kind)
+	case slices.Contains([]string{"endpoint", "tenant", "key", "provider", "sample"}, kind):
+		values = ask(kind, s)
 	case kind != "":
 		values = strings.Split(kind, ",")
 	default:
@@ -162,46 +180,74 @@ func listed(v *kong.Value, last string, ask func(kind string) []string) (prefix,
 // askWait is how long who presses a key waits for the service's names.
 const askWait = time.Second
 
-// askNames are the names of the service's objects of a kind that a shell takes as one word, and
-// the ids of those with another name; none when it does not answer.
-func askNames(ctx context.Context, kind string) (names []string) {
+// askNames returns the names of the objects of a kind that a shell takes as one word, and the ids
+// of those with another name; none when the service does not answer.
+func askNames(ctx context.Context, kind string, said said) (names []string) {
+	switch kind {
+	case "provider":
+		return append(signature.Providers(), signature.None)
+	case "sample":
+		for _, sample := range signature.Samples(said.arguments[0]) {
+			if oneWord(sample.Event) {
+				names = append(names, sample.Event)
+			}
+		}
+		return names
+	}
+
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	settings := clientSettings{
 		Server: cmp.Or(os.Getenv("KAPSEL_URL"), "http://127.0.0.1:8080"), APIKey: secret.NewText(os.Getenv("KAPSEL_API_KEY")),
 		AdminKey: secret.NewText(os.Getenv("KAPSEL_ADMIN_KEY")), DatabaseURL: os.Getenv("DATABASE_URL"),
 	}
-	if kind == "provider" {
-		return append(signature.Providers(), signature.None)
-	}
 	s, err := settings.connect(streams{io.Discard, io.Discard})
 	if err != nil {
 		return nil
 	}
 	add := func(id, name string, err error) bool {
-		switch {
-		case err != nil:
-			return false
-		case strings.ContainsFunc(name, func(r rune) bool {
-			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_.", r)
-		}):
-			name = id
+		if err == nil {
+			if !oneWord(name) {
+				name = id
+			}
+			names = append(names, name)
 		}
-		names = append(names, name)
-		return true
+		return err == nil
 	}
-	if kind == "tenant" {
+	switch kind {
+	case "tenant":
 		for t, err := range s.ListTenants(ctx) {
 			if !add(t.ID, t.Name, err) {
 				break
 			}
 		}
-		return names
-	}
-	for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{}) {
-		if !add(e.ID, e.Name, err) {
-			break
+	case "key":
+		tenant, err := s.theTenant(ctx, said.tenant)
+		if err != nil {
+			return nil
+		}
+		for k, err := range s.ListKeys(ctx, tenant) {
+			if k.RevokedAt == nil && !add(k.ID, k.Name, err) {
+				break
+			}
+		}
+	case "endpoint":
+		tenant, err := s.tenantNamed(ctx, said.tenant)
+		if err != nil {
+			return nil
+		}
+		for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}) {
+			if !add(e.ID, e.Name, err) {
+				break
+			}
 		}
 	}
 	return names
+}
+
+// oneWord reports whether every shell takes a name as one word as it stands.
+func oneWord(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./", r)
+	})
 }

@@ -55,6 +55,9 @@ func (c deliveriesList) do(ctx context.Context, s *session) error {
 	}
 	var deliveries iter.Seq2[found[client.Delivery], error]
 	if c.Event != "" {
+		if _, err := kapsel.ParseEventID(c.Event); err != nil {
+			return settingError("--event: %q is %v", c.Event, err)
+		}
 		if err := c.knownStatuses(); err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 
 type keysRevoke struct {
 	keysOf
-	Key string `arg:"" name:"key" help:"The key's id, key_…, or its name."`
+	Key string `arg:"" name:"key" complete:"key" help:"The key's id, key_…, or its name."`
 }
 
 // Help has an example.

@@ -98,11 +98,11 @@ func (f limitFlags) limits() (*client.Limits, error) {
 	var l client.Limits
 	var err error
 	integer := func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
-	parseLimit(&l.IngestPerSecond, "ingest-per-second", f.IngestPerSecond, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, &err)
-	parseLimit(&l.IngestBurst, "ingest-burst", f.IngestBurst, integer, &err)
-	parseLimit(&l.Endpoints, "endpoints", f.Endpoints, integer, &err)
-	parseLimit(&l.EventsPerMonth, "events-per-month", f.EventsPerMonth, integer, &err)
-	parseLimit(&l.Retention, "retention", f.Retention, func(s string) (client.Duration, error) {
+	parseLimit(&l.IngestPerSecond, "ingest-per-second", f.IngestPerSecond, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }, &err)
+	parseLimit(&l.IngestBurst, "ingest-burst", f.IngestBurst, "a whole number", integer, &err)
+	parseLimit(&l.Endpoints, "endpoints", f.Endpoints, "a whole number", integer, &err)
+	parseLimit(&l.EventsPerMonth, "events-per-month", f.EventsPerMonth, "a whole number", integer, &err)
+	parseLimit(&l.Retention, "retention", f.Retention, "a duration such as 12h or 30d", func(s string) (client.Duration, error) {
 		d, err := parseDuration(s)
 		return client.Duration(d), err
 	}, &err)
@@ -112,8 +112,8 @@ func (f limitFlags) limits() (*client.Limits, error) {
 	return &l, nil
 }
 
-// parseLimit reads a limit: a value, or none for null.
-func parseLimit[T any](to *client.Optional[T], flag, text string, parse func(string) (T, error), failed *error) {
+// parseLimit reads a limit: a value of a kind, or none for null.
+func parseLimit[T any](to *client.Optional[T], flag, text, kind string, parse func(string) (T, error), failed *error) {
 	switch text {
 	case "":
 		return
@@ -123,7 +123,7 @@ func parseLimit[T any](to *client.Optional[T], flag, text string, parse func(str
 	}
 	v, err := parse(text)
 	if err != nil {
-		*failed = settingError("--%s: %q is neither a value nor none", flag, text)
+		*failed = settingError("--%s: %q is neither none nor %s", flag, text, kind)
 	}
 	*to = client.Some(v)
 }

@@ -22,7 +22,7 @@ import (
 // triggerCmd sends a sample of what a provider sends, signed as the provider signs.
 type triggerCmd struct {
 	Provider   string `arg:"" optional:"" complete:"provider" help:"Whose event it is: stripe, github, …"`
-	Event      string `arg:"" optional:"" help:"Which event, as the provider calls it; the usual one without it."`
+	Event      string `arg:"" optional:"" complete:"sample" help:"Which event, as the provider calls it; the usual one without it."`
 	Tenant     string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint it is."`
 	Endpoint   string `complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint to send it to; its id or name. Without it one is made, on a server that runs with --dev."`
 	SecretFile string `placeholder:"FILE" help:"A file with the secret that the endpoint verifies with, of which the first line counts; - is standard input."`
