@@ -46,9 +46,10 @@ var mayImport = map[string][]string{
 	"internal/store/pgtest":    {},
 	"internal/store/batch":     {"internal/store"},
 	"internal/store/rules":     {"."},
-	"internal/store/postgres":  {".", "internal/store", "internal/store/batch", "internal/store/rules"},
-	"internal/store/sqlite":    {".", "internal/store", "internal/store/batch", "internal/store/rules"},
-	"internal/store/storetest": {".", "internal/store", "internal/store/batch", "internal/store/rules"},
+	"internal/store/transfer":  {},
+	"internal/store/postgres":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/sqlite":    {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/storetest": {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 
 	// Engines.
 	"internal/delivery": {".", "internal/store", "internal/breaker", "internal/budget", "internal/egress",

@@ -168,11 +168,14 @@ func (s *Store) StreamPosition(ctx context.Context, tenantID kapsel.TenantID, ev
 	return p, nil
 }
 
+// streamBaseName is the name of the value of the instance that keeps the stream's base.
+const streamBaseName = "stream_base"
+
 // streamBase is what the seq of an event is ahead of its transaction's id. It is 0 until the
 // database is moved to another server by a dump, whose transaction ids may be lower than those
 // that wrote the events: then it becomes so large that what comes is behind what is there.
 func (s *Store) streamBase(ctx context.Context) (base int64, err error) {
-	const name = "stream_base"
+	const name = streamBaseName
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		var kept []byte
 		if _, err := tx.Exec(ctx, "INSERT INTO meta (name, value) VALUES ($1, '0') ON CONFLICT DO NOTHING", name); err != nil {
