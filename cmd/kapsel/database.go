@@ -34,9 +34,9 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case store.Passes(err):
-		return nil, fmt.Errorf("DATABASE_URL (--database-url): the database is not there after %v: %w", databaseWait, errors.Unwrap(err))
+		return nil, fmt.Errorf("%s: the database is not there after %v: %w", s.urlName(), databaseWait, errors.Unwrap(err))
 	}
-	return nil, settingError("DATABASE_URL (--database-url): %v", err)
+	return nil, settingError("%s: %v", s.urlName(), err)
 }
 
 // databaseWait is how long a start waits for a database that is not there yet, as when both
@@ -80,7 +80,7 @@ func (s *databaseSettings) mustExist() error {
 		return nil
 	}
 	if err := sqlite.MustExist(path); err != nil {
-		return settingError("DATABASE_URL (--database-url): %v; kapsel serve makes one. Is this its directory? With --dev the database is %s", err, devDatabase)
+		return settingError("%s: %v; kapsel serve makes one. Is this its directory? With --dev the database is %s", s.urlName(), err, devDatabase)
 	}
 	return nil
 }

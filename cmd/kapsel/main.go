@@ -25,6 +25,7 @@ type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
 	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date and exit."`
 	Backup    backupCmd    `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
+	Copy      copyCmd      `cmd:"" help:"Copy all that a SQLite database holds to PostgreSQL, or back, while no service uses either."`
 	RotateKey rotateKeyCmd `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
 	Bench     benchCmd     `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
 

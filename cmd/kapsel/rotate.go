@@ -42,7 +42,7 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err := c.mustExist(); err != nil {
 		return err
 	}
-	keyring, err := c.keyring()
+	keyring, err := c.keyring(c.EncryptionKey)
 	if err != nil {
 		return err
 	}
@@ -53,6 +53,9 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	defer db.Close()
+	if err := wholeCopy(ctx, db); err != nil {
+		return err
+	}
 	check, err := db.Meta(ctx, keyCheck)
 	switch {
 	case kapsel.CodeOf(err) == kapsel.NotFound:
@@ -80,13 +83,14 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	return db.Close()
 }
 
-// keyring is made of the keys that are given, or that encryption.key holds.
-func (c *rotateKeyCmd) keyring() (*secret.Keyring, error) {
-	text := c.EncryptionKey.Reveal()
+// keyring is made of the keys that are given, or that encryption.key holds beside a SQLite
+// database.
+func (s *databaseSettings) keyring(keys secret.Text) (*secret.Keyring, error) {
+	text := keys.Reveal()
 	if text == "" {
-		path := c.sqlitePath()
+		path := s.sqlitePath()
 		if path == "" {
-			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL: the new key, a comma, and the old")
+			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): must be given with PostgreSQL, as the nodes have it; for rotate-key the new key, a comma, and the old")
 		}
 		file := filepath.Join(filepath.Dir(path), "encryption.key")
 		if _, err := os.Stat(file); err != nil {

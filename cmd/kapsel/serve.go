@@ -375,6 +375,9 @@ func instanceOf(ctx context.Context, db store.Directory) (id kapsel.InstanceID, 
 // database that remembers a key, a missing or other key is an error: a new one could not
 // open what the database holds.
 func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams, log *slog.Logger) (*secret.Keyring, error) {
+	if err := wholeCopy(ctx, db); err != nil {
+		return nil, err
+	}
 	check, err := db.Meta(ctx, keyCheck)
 	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 		return nil, err

@@ -25,8 +25,17 @@ type databaseSettings struct {
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
 
-	caches  int64 // bytes for SQLite's page caches; 0: what it takes by itself
-	maxBody int64 // bytes of the longest body; 0: the usual
+	caches  int64  // bytes for SQLite's page caches; 0: what it takes by itself
+	maxBody int64  // bytes of the longest body; 0: the usual
+	flag    string // what the user calls DatabaseURL, "" for its usual name
+}
+
+// urlName is what messages call the database's URL.
+func (s *databaseSettings) urlName() string {
+	if s.flag != "" {
+		return s.flag
+	}
+	return "DATABASE_URL (--database-url)"
 }
 
 // serveSettings are all settings of the service.
@@ -173,15 +182,15 @@ func (s *databaseSettings) check() error {
 	if path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:"); ok {
 		switch {
 		case path == "":
-			return settingError("DATABASE_URL (--database-url): names no file; give one, such as sqlite:kapsel-data/kapsel.db")
+			return settingError("%s: names no file; give one, such as sqlite:kapsel-data/kapsel.db", s.urlName())
 		case filepath.Base(path) == ":memory:", strings.HasPrefix(path, "file:") && (strings.Contains(path, ":memory:") || strings.Contains(path, "mode=memory")):
-			return settingError("DATABASE_URL (--database-url): a database in memory (:memory:) would lose every event with the process; name a file, such as sqlite:kapsel-data/kapsel.db")
+			return settingError("%s: a database in memory (:memory:) would lose every event with the process; name a file, such as sqlite:kapsel-data/kapsel.db", s.urlName())
 		case strings.HasPrefix(path, "file:"):
-			return settingError("DATABASE_URL (--database-url): SQLite's file: URIs are not understood; name the file itself, such as sqlite:kapsel-data/kapsel.db")
+			return settingError("%s: SQLite's file: URIs are not understood; name the file itself, such as sqlite:kapsel-data/kapsel.db", s.urlName())
 		}
 	}
 	if s.sqlitePath() == "" && !strings.HasPrefix(s.DatabaseURL, "postgres://") && !strings.HasPrefix(s.DatabaseURL, "postgresql://") {
-		return settingError("DATABASE_URL (--database-url): must begin with sqlite: or postgres://")
+		return settingError("%s: must begin with sqlite: or postgres://", s.urlName())
 	}
 	return nil
 }
