@@ -107,7 +107,7 @@ func (w *world) fill() filled {
 		kind, tenth := i/len(owners)%100, i/len(owners)/100%10 == 0
 		switch {
 		case kind < 2:
-			in.Delivery = d
+			in.Deliveries = []kapsel.Delivery{d}
 			_, err := s.Accept(w.ctx, in)
 			if err == nil && kind == 0 && tenth {
 				_, err = s.MoveDelivery(w.ctx, o.tenant, d.ID, kapsel.Cancel{}, at)
@@ -120,18 +120,19 @@ func (w *world) fill() filled {
 		case kind < 11:
 			answer = kapsel.Answer{Status: 500, Code: kapsel.HTTPServerError, Retry: true, Delay: millionSpan, MaxAttempts: 20}
 		}
-		var err error
-		if in.Delivery, err = d.After(kapsel.Claim{Node: loader, Token: kapsel.NewAttemptID(at, part)}, at); err != nil {
+		held, err := d.After(kapsel.Claim{Node: loader, Token: kapsel.NewAttemptID(at, part)}, at)
+		if err != nil {
 			return err
 		}
+		in.Deliveries = []kapsel.Delivery{held}
 		if _, err := s.Accept(w.ctx, in); err != nil {
 			return err
 		}
 		done := store.Completion{Attempt: kapsel.Attempt{
-			ID: in.Delivery.Token, DeliveryID: d.ID, EventID: in.Event.ID, EndpointID: o.endpoint, TenantID: o.tenant, Number: 1,
+			ID: held.Token, DeliveryID: d.ID, EventID: in.Event.ID, EndpointID: o.endpoint, TenantID: o.tenant, Number: 1,
 			StartedAt: at, Duration: 20 * time.Millisecond, StatusCode: answer.Status, ErrorCode: answer.Code,
 		}}
-		if done.Delivery, err = in.Delivery.After(answer, at); err != nil {
+		if done.Delivery, err = held.After(answer, at); err != nil {
 			return err
 		}
 		if err := s.Complete(w.ctx, done); err != nil || kind != 5 || !tenth {
