@@ -87,8 +87,9 @@ func NewSampler(v kapsel.Verification, secret []byte) (*Sampler, error) {
 	return s, nil
 }
 
-// Sign makes a request one that the provider has signed at now, with an id of its own. It sets
-// headers, and where the provider signs there the URL and the body.
+// Sign makes a request one that the provider has signed at now, with an id of its own unless the
+// request has one from an earlier call. It sets headers, and where the provider signs there the
+// URL and the body.
 func (s *Sampler) Sign(r *Request, now time.Time) error {
 	if s.preset == nil {
 		return nil
@@ -97,7 +98,9 @@ func (s *Sampler) Sign(r *Request, now time.Time) error {
 	rand.Read(id[:])
 	m := &message{id: hex.EncodeToString(id[:]), at: now, stamp: s.preset.unit.format(now)}
 	for i, name := range s.preset.delivery {
-		if i == 0 && r.Header.Get(name) == "" {
+		if had := r.Header.Get(name); had != "" {
+			m.id = had
+		} else if i == 0 {
 			r.Header.Set(name, m.id)
 		}
 	}
