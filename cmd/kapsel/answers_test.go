@@ -35,7 +35,7 @@ func answering(t *testing.T, answers map[string]string, args ...string) (code in
 // TestJSONIsWhatWasAnswered: --json prints the API's own bytes: fields that this program does
 // not know, spaces, escapes and the order of members.
 func TestJSONIsWhatWasAnswered(t *testing.T) {
-	const ep = "ep_01m84yz4zqfgjtcypmsesbpznb"
+	const ep, evt = "ep_01m84yz4zqfgjtcypmsesbpznb", "evt_01m84yz4zqfgjtcypmsesbpznb"
 	odd := func(id string) string {
 		return `{ "new" : 1.0, "id":"` + id + `",  "name":"<\u00fc>","later":{"b":1,"a":2}}`
 	}
@@ -60,7 +60,7 @@ func TestJSONIsWhatWasAnswered(t *testing.T) {
 			"GET /v1/events?limit=100&status=failed":      list(odd("evt_5"), odd("evt_2")),
 			"GET /v1/events?limit=100&status=dead_letter": list(odd("evt_6"), odd("evt_3"), odd("evt_2"), odd("evt_1")),
 		}, odd("evt_6") + "\n" + odd("evt_5") + "\n" + odd("evt_3") + "\n" + odd("evt_2") + "\n" + odd("evt_1") + "\n"},
-		{"deliveries list --event evt_1", map[string]string{"GET /v1/events/evt_1": `{"id":"evt_1","deliveries":[` + odd("dlv_1") + `,` + odd("dlv_2") + `]}`}, odd("dlv_2") + "\n" + odd("dlv_1") + "\n"},
+		{"deliveries list --event " + evt, map[string]string{"GET /v1/events/" + evt: `{"id":"` + evt + `","deliveries":[` + odd("dlv_1") + `,` + odd("dlv_2") + `]}`}, odd("dlv_2") + "\n" + odd("dlv_1") + "\n"},
 		{"attempts list dlv_1", map[string]string{"GET /v1/deliveries/dlv_1/attempts": list(odd("att_1"), odd("att_2"))}, odd("att_1") + "\n" + odd("att_2") + "\n"},
 		{"replays create --since 1h --dry-run", map[string]string{"POST /v1/replays": `{"count": 3,"sample":[ ]}`}, `{"count": 3,"sample":[ ]}` + "\n"},
 		{"replays create --since 1h", map[string]string{"POST /v1/replays": odd("rpl_1")}, odd("rpl_1") + "\n"},
