@@ -198,8 +198,8 @@ func (c *Client) GetPayload(ctx context.Context, id string) (answer []byte, err 
 }
 
 // ReplayEvent is POST /v1/events/{id}/replay: Deliver an event again; the answer is the new delivery.
-func (c *Client) ReplayEvent(ctx context.Context, id string) (answer Delivery, err error) {
-	err = c.do(ctx, http.MethodPost, "/v1/events/"+url.PathEscape(id)+"/replay", nil, nil, &answer)
+func (c *Client) ReplayEvent(ctx context.Context, id string, body ReplayEventInput) (answer Delivery, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/events/"+url.PathEscape(id)+"/replay", nil, body, &answer)
 	return answer, err
 }
 
@@ -728,6 +728,11 @@ const (
 	ReplayStatusCanceled = "canceled"
 	ReplayStatusDone     = "done"
 )
+
+// ReplayEventInput is in requests.
+type ReplayEventInput struct {
+	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // One of the endpoints that the event has a delivery to; null: that of its newest delivery
+}
 
 // ReplayInput is in requests.
 type ReplayInput struct {

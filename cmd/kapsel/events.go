@@ -287,6 +287,8 @@ func (c eventsPayload) do(ctx context.Context, s *session) error {
 
 type eventsReplay struct {
 	eventID
+	Endpoint string `complete:"endpoint" placeholder:"ENDPOINT" help:"Of several that the event went to, the one that gets it again, by id or name."`
+	Tenant   string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
 	waiting
 }
 
@@ -296,11 +298,19 @@ func (eventsReplay) Help() string {
 
 Examples:
   kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb
-  kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb --wait 10s`
+  kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb --wait 10s
+  kapsel events replay evt_01m84z2d7vf9zws4jxr1p6y3kb --endpoint warehouse`
 }
 
 func (c eventsReplay) do(ctx context.Context, s *session) error {
-	d, err := s.ReplayEvent(ctx, c.ID)
+	var in client.ReplayEventInput
+	if endpoint, err := s.endpointNamed(ctx, c.Endpoint, c.Tenant); err != nil {
+		return err
+	} else if endpoint != "" {
+		in.EndpointID = client.Some(endpoint)
+	}
+	s.named = sentBy{"endpoint_id": "--endpoint"}
+	d, err := s.ReplayEvent(ctx, c.ID, in)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -29,7 +30,7 @@ func (a *api) events() {
 	add(a, readers, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
 	add(a, readers, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
 	add(a, readers, payload, a.getPayload)
-	add(a, writers, mayTake[Nothing](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
+	add(a, writers, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 }
 
 // EventPath is a route below one event.
@@ -106,11 +107,31 @@ func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
 	return &payload{"application/octet-stream", `attachment; filename="` + in.ID.String() + `"`, r.Event.Body}, nil
 }
 
+// ReplayEventInput says to whom an event is delivered again.
+type ReplayEventInput struct {
+	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"One of the endpoints that the event has a delivery to; null: that of its newest delivery"`
+}
+
 func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], error) {
-	if err := readOptional(ctx, &Nothing{}); err != nil {
+	var body ReplayEventInput
+	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	d, err := a.Store.Replay(ctx, callerOf(ctx).tenant, in.ID, kapsel.DeliveryID{}, a.Clock())
+	tenant := callerOf(ctx).tenant
+	var of kapsel.DeliveryID // zero: the newest
+	if body.EndpointID != nil {
+		r, err := a.Store.Event(ctx, tenant, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		newest := r.Newest()
+		i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *body.EndpointID })
+		if i < 0 {
+			return nil, refused(field("endpoint_id", "the event has no delivery to this endpoint"))
+		}
+		of = newest[i].ID
+	}
+	d, err := a.Store.Replay(ctx, tenant, in.ID, of, a.Clock())
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func requestFor(path string) *http.Request { return httptest.NewRequest("GET", path, nil) }
@@ -251,5 +252,41 @@ func TestBacklog_B129(t *testing.T) {
 		if !slices.Equal(reads, step.reads) {
 			t.Errorf("%+v: %d were asked for", step, reads)
 		}
+	}
+}
+
+// TestReplayEvent_ToOneEndpoint: of several endpoints that an event went to, the one that is named
+// gets it again.
+func TestReplayEvent_ToOneEndpoint(t *testing.T) {
+	w := newWorld(t)
+	h, other := w.newHouse("acme"), w.newHouse("other")
+	subscriber := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"b","url":"https://example.com","subscriptions":[{"source":"`+h.endpoint+`"}]}`).text("id")
+	source := w.stored(h.endpoint)
+	in := store.Acceptance{Event: kapsel.Event{
+		ID: kapsel.NewEventID(w.now, source.Part), TenantID: source.TenantID, EndpointID: source.ID, ReceivedAt: w.now, Body: []byte("x"), Size: 1,
+	}}
+	for _, id := range []kapsel.EndpointID{source.ID, w.stored(subscriber).ID} {
+		in.Deliveries = append(in.Deliveries, kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(w.now, source.Part), EventID: in.Event.ID, EndpointID: id, TenantID: source.TenantID, DueAt: w.now, Size: 1, CreatedAt: w.now,
+		})
+	}
+	if _, err := w.store.Accept(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/events/" + in.Event.ID.String()
+	body := func(endpoint string) string { return `{"endpoint_id":"` + endpoint + `"}` }
+	w.refused(kapsel.Conflict, 409, nil, "POST", path+"/replay", h.write, body(h.endpoint)) // it waits
+	for _, d := range in.Deliveries {
+		w.want(200, "POST", "/v1/deliveries/"+d.ID.String()+"/cancel", h.write, nil)
+	}
+	for i, endpoint := range []string{h.endpoint, subscriber} {
+		again := w.want(200, "POST", path+"/replay", h.write, body(endpoint))
+		if again.text("endpoint_id") != endpoint || again.text("replay_of") != in.Deliveries[i].ID.String() {
+			t.Errorf("a replay to %s is %v", endpoint, again)
+		}
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"endpoint_id"}, "POST", path+"/replay", h.write, body(other.endpoint))
+	if events := w.want(200, "GET", "/v1/events?status=received&endpoint_id="+subscriber, h.read, nil).list("data"); len(events) != 1 {
+		t.Errorf("%d events wait for the subscriber", len(events))
 	}
 }
