@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -166,6 +167,23 @@ func TestSNS(t *testing.T) {
 	notCert := remoteVerifier(t, settings, &web{docs: map[string]string{testCert: "<html>"}})
 	verdict, err = notCert.Verify(snsRequest(all["v1"]), snsNow)
 	refused(t, "something else for a certificate", verdict, err)
+}
+
+// TestSNSStrangersWork: a long message of a topic that is not named is refused without a copy.
+func TestSNSStrangersWork(t *testing.T) {
+	ver := remoteVerifier(t, kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{testTopic}}, &web{})
+	for _, fill := range []string{"x", `\u0041`} {
+		r := snsRequest(`{"Type":"Notification","MessageId":"1","Timestamp":"t","TopicArn":"arn:aws:sns:eu-west-1:999999999999:orders","SignatureVersion":"2",` +
+			`"Signature":"AAAA","SigningCertURL":"` + testCert + `","Message":"` + strings.Repeat(fill, 1<<20/len(fill)) + `"}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		verdict, err := ver.Verify(r, snsNow)
+		runtime.ReadMemStats(&after)
+		refused(t, "foreign topic", verdict, err)
+		if spent := after.TotalAlloc - before.TotalAlloc; spent > 256<<10 {
+			t.Errorf("a message of %.6q: %d bytes were allocated", fill, spent)
+		}
+	}
 }
 
 // TestSNSConfirmation: a subscription to a named topic is confirmed after its signature; where

@@ -3,11 +3,12 @@ package signature
 import (
 	"crypto"
 	"crypto/rsa"
-	"crypto/sha1"
-	"crypto/sha256"
+	_ "crypto/sha1"
+	_ "crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -32,53 +33,71 @@ const maxTopics = 50
 // snsMessage is a message of SNS, as far as its check needs it.
 type snsMessage struct {
 	kind, topic, version, signature, certURL, subscribeURL string
-	signed                                                 []byte
+
+	members map[string][]byte // what may be signed, as it is written in the body
 }
 
 // The members of a message, in the order in which they are signed.
 var (
 	snsNotification = []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"}
 	snsConfirmation = []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"}
-	snsOthers       = []string{"SignatureVersion", "Signature", "SigningCertURL"}
 )
 
+// snsMembers are all members that are read.
+var snsMembers = []string{
+	"Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type",
+	"SignatureVersion", "Signature", "SigningCertURL",
+}
+
 // readSNS reads a message. What it holds is not to be trusted before its signature is checked.
+// It copies no long member: anybody can send one.
 func readSNS(body []byte) (m snsMessage, err error) {
-	kind, err := kapsel.Members(body, "Type")
+	values, err := kapsel.Members(body, snsMembers...)
 	if err != nil {
 		return m, refuse("the body cannot be read: %v; raw message delivery must be off", err)
 	}
-	names := snsNotification
-	switch m.kind = text(kind[0]); m.kind {
-	case "Notification":
-	case "SubscriptionConfirmation", "UnsubscribeConfirmation":
-		names = snsConfirmation
-	default:
+	m.members = make(map[string][]byte, len(values))
+	for i, value := range values {
+		if value != nil && string(value) != "null" {
+			m.members[snsMembers[i]] = value
+		}
+	}
+	of := func(name string) string { return text(m.members[name]) }
+	m.kind, m.topic, m.subscribeURL = of("Type"), of("TopicArn"), of("SubscribeURL")
+	m.version, m.signature, m.certURL = of("SignatureVersion"), of("Signature"), of("SigningCertURL")
+	if m.signed() == nil {
 		return m, refuse("the body is no message of SNS; raw message delivery must be off")
 	}
-	values, err := kapsel.Members(body, append(slices.Clone(names), snsOthers...)...)
-	if err != nil {
-		return m, refuse("the body cannot be read: %v", err)
-	}
-	for i, name := range names {
-		if values[i] == nil || string(values[i]) == "null" {
-			if name != "Subject" {
-				return m, refuse("the message has no %s", name)
-			}
-			continue
+	for _, name := range m.signed() {
+		if m.members[name] == nil && name != "Subject" {
+			return m, refuse("the message has no %s", name)
 		}
-		value := kapsel.Text(values[i]) // a message may be long
-		switch name {
-		case "TopicArn":
-			m.topic = value
-		case "SubscribeURL":
-			m.subscribeURL = value
-		}
-		m.signed = append(append(append(append(m.signed, name...), '\n'), value...), '\n')
 	}
-	others := values[len(names):]
-	m.version, m.signature, m.certURL = text(others[0]), text(others[1]), text(others[2])
 	return m, nil
+}
+
+// signed are the names of the members that a message of its kind signs; nil: there is no such kind.
+func (m *snsMessage) signed() []string {
+	switch m.kind {
+	case "Notification":
+		return snsNotification
+	case "SubscriptionConfirmation", "UnsubscribeConfirmation":
+		return snsConfirmation
+	}
+	return nil
+}
+
+// digest is the hash of what is signed. It unescapes one member after the other.
+func (m *snsMessage) digest(algorithm crypto.Hash) []byte {
+	sum := algorithm.New()
+	for _, name := range m.signed() {
+		if value := m.members[name]; value != nil {
+			io.WriteString(sum, name+"\n")
+			io.WriteString(sum, kapsel.Text(value))
+			io.WriteString(sum, "\n")
+		}
+	}
+	return sum.Sum(nil)
 }
 
 // amazonURL is a URL of the SNS of a topic's region: https, at the standard port, with no user.
@@ -135,19 +154,10 @@ func verifySNS(v *Verifier, r Request, now time.Time) error {
 	if public == nil {
 		return refuse("the message's SigningCertURL leads to no certificate (RSA) that is valid now")
 	}
-	if rsa.VerifyPKCS1v15(public, algorithm, digest(algorithm, m.signed), signature) != nil {
+	if rsa.VerifyPKCS1v15(public, algorithm, m.digest(algorithm), signature) != nil {
 		return refuse("the message's signature was not made over what arrived")
 	}
 	return nil
-}
-
-func digest(algorithm crypto.Hash, b []byte) []byte {
-	if algorithm == crypto.SHA1 {
-		sum := sha1.Sum(b)
-		return sum[:]
-	}
-	sum := sha256.Sum256(b)
-	return sum[:]
 }
 
 // certificateKey is the RSA key of a certificate in PEM that is valid at now, else nil.
