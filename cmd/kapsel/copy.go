@@ -92,16 +92,16 @@ func (s *databaseSettings) openTransfer(ctx context.Context, log *slog.Logger, j
 		return nil, nil, err
 	}
 	closers := []func() error{db.Close}
-	end = func() (err error) {
+	closeAll := func() (err error) {
 		for i := len(closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, closers[i]())
 		}
 		closers = nil
 		return err
 	}
-	defer func() {
+	defer func() { // not by the name of a result: a return of nil would have replaced it
 		if err != nil {
-			_ = end()
+			_ = closeAll()
 		}
 	}()
 	if judge != nil {
@@ -130,7 +130,7 @@ func (s *databaseSettings) openTransfer(ctx context.Context, log *slog.Logger, j
 	if err != nil && !store.Passes(err) {
 		err = settingError("%s: %v", s.urlName(), err)
 	}
-	return t, end, err
+	return t, closeAll, err
 }
 
 // wholeCopy refuses a database to which a copy has not come to its end.
