@@ -29,6 +29,7 @@ type conn struct {
 	before   int64 // wire.sent when it began
 	answered bool  // a request was answered
 	refused  error // why no other request may begin; nil: it may
+	failed   error // why the first Write that failed did
 }
 
 var (
@@ -65,7 +66,15 @@ func (c *conn) Write(p []byte) (int, error) {
 	if err := c.begin(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.wire.mu.Lock()
+		defer c.wire.mu.Unlock()
+		if c.failed == nil {
+			c.failed = err
+		}
+	}
+	return n, err
 }
 
 // Close ends the connection and whatever waits for it.
@@ -195,8 +204,11 @@ func (c *conn) explain(err error) error {
 	if !c.out && c.refused != nil && !errors.Is(c.refused, net.ErrClosed) {
 		err = c.refused
 	}
-	if short := shortageOf(err); short != nil && !c.wrote() {
-		return short
+	// After a failed write net/http may return what its reader met then, a closed connection.
+	for _, cause := range []error{err, c.failed} {
+		if short := shortageOf(cause); short != nil && !c.wrote() {
+			return short
+		}
 	}
 	if c.asked.Load() && !c.answered && isLost(err) && !isTimeout(err) && !errors.Is(err, context.Canceled) {
 		return &certificateError{err}
