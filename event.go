@@ -93,15 +93,15 @@ func (id InstanceID) Mark(origin EndpointID) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Via returns the marks of the ingests that what was received with this header has passed.
+// Via returns the marks of the ingests that what was received with this header has passed: the
+// newest MaxHops, as no more can be Kapsel's.
 func (h Header) Via() (marks []string) {
 	for text := range strings.SplitSeq(h.Get(ViaHeader), ",") {
-		// No more than MaxHops can be Kapsel's.
-		if mark := strings.TrimSpace(text); len(mark) == 16 && len(marks) < MaxHops {
+		if mark := strings.TrimSpace(text); len(mark) == 16 {
 			marks = append(marks, mark)
 		}
 	}
-	return marks
+	return marks[max(0, len(marks)-MaxHops):]
 }
 
 // AppendBinary appends the header as lines of "Name: value\r\n", the form in which the

@@ -157,3 +157,21 @@ func TestHeader_B93_Hops(t *testing.T) {
 		}
 	}
 }
+
+// TestHeader_Via: what a sender wrote before does not push out the marks of ingests that an event
+// has passed, so that a loop is found.
+func TestHeader_Via(t *testing.T) {
+	passed := []string{"aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"}
+	theirs := strings.Repeat("0123456789abcdef,", 20)
+	for text, want := range map[string][]string{
+		"":                                      nil,
+		"a, ,aaaaaaaaaaaaaaaa0":                 nil,
+		strings.Join(passed, ","):               passed,
+		" " + strings.Join(passed, " , ") + " ": passed,
+		theirs + strings.Join(passed, ","):      append(slices.Repeat([]string{"0123456789abcdef"}, kapsel.MaxHops-2), passed...),
+	} {
+		if got := (kapsel.Header{{kapsel.ViaHeader, text}}).Via(); !slices.Equal(got, want) {
+			t.Errorf("%.40q: %q, want %q", text, got, want)
+		}
+	}
+}
