@@ -73,17 +73,11 @@ func (b badSetting) Error() string { return b.text }
 
 func settingError(format string, args ...any) error { return badSetting{fmt.Sprintf(format, args...)} }
 
-// passing are the system's errors that another start a moment later may not meet: an address
-// that another process still has or that the machine does not have yet, and a shortage.
-var passing = []error{
-	syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.EDQUOT, syscall.EINTR, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
-	syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.ESTALE,
-}
-
 // unusable is the error for a setting that cannot be used: a wrong setting, unless that may
-// pass by itself. Then the exit code is 1, and a service manager tries again.
+// pass by itself, as a shortage does, or an address that another process still has or that the
+// machine does not have yet. Then the exit code is 1, and a service manager tries again.
 func unusable(setting string, err error) error {
-	if slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }) {
+	if store.MayPass(err) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return fmt.Errorf("%s: %w", setting, err)
 	}
 	return settingError("%s: %v", setting, err)

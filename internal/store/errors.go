@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -44,6 +46,18 @@ func (e *lastingError) Unwrap() error { return e.error }
 func Lasts(err error) bool {
 	var lasting *lastingError
 	return errors.As(err, &lasting)
+}
+
+// passing are the system's errors that another try a moment later may not meet.
+var passing = []error{
+	syscall.EAGAIN, syscall.EBUSY, syscall.EDQUOT, syscall.EINTR, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
+	syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.ESTALE, syscall.ETIMEDOUT,
+}
+
+// MayPass reports whether an error of the operating system, such as a shortage or a full disk,
+// may be gone a moment later.
+func MayPass(err error) bool {
+	return slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) })
 }
 
 // Passes reports whether an error is trouble of the store that may pass by itself.

@@ -3,8 +3,6 @@ package sqlite
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"syscall"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -50,16 +48,9 @@ func whatToDo(code int32) string {
 	return "the database refuses what Kapsel asks of it"
 }
 
-// passing are the system's errors that may be gone a moment later.
-var passing = []error{
-	syscall.EAGAIN, syscall.EBUSY, syscall.EDQUOT, syscall.EINTR, syscall.EIO, syscall.EMFILE, syscall.ENFILE,
-	syscall.ENOMEM, syscall.ENOSPC, syscall.ESTALE, syscall.ETIMEDOUT,
-}
-
 // opening makes the error that Open returns: DatabaseUnavailable where waiting may help.
 func opening(err error) error {
-	if code := codeOf(err); code != 0 && !lasting(err) ||
-		slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }) {
+	if code := codeOf(err); code != 0 && !lasting(err) || store.MayPass(err) {
 		return store.Unavailable(err)
 	}
 	return err
