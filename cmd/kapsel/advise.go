@@ -56,7 +56,6 @@ func (n sentBy) inFlags(e *client.Error) string {
 		if f.Field == "since" || f.Field == "until" {
 			f.Detail = otherTime.ReplaceAllString(f.Detail, "--$1")
 		}
-		f.Detail = strings.Replace(f.Detail, "expected value to be one of", "must be one of", 1)
 		all = append(all, n.flag(f.Field)+" "+f.Detail)
 	}
 	text := e.Code

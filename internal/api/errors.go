@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/problem"
@@ -25,6 +26,7 @@ func init() {
 		return problemOf(ctx, errs)
 	}
 	huma.DefaultArrayNullable = false
+	validation.MsgExpectedOneOf = "must be one of \"%s\""
 }
 
 // Problem is the answer of a request that failed (RFC 9457).
