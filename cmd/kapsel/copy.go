@@ -40,7 +40,7 @@ to its end, kapsel serve refuses the target. The source is left as it is.`
 // Run copies.
 func (c *copyCmd) Run(ctx context.Context, io streams) error {
 	from := databaseSettings{flag: "--from", DatabaseURL: c.From, Migrate: "off", Durability: c.Durability, LogLevel: "warn", LogFormat: "text"}
-	to := databaseSettings{flag: "--to", DatabaseURL: c.To, Migrate: "on", Durability: c.Durability}
+	to := databaseSettings{flag: "--to", DatabaseURL: c.To, Migrate: migrateEmpty, Durability: c.Durability}
 	if err := errors.Join(from.check(), to.check()); err != nil {
 		return settingError("%v", err)
 	}

@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
@@ -48,6 +53,77 @@ func TestCopy_WrongKey(t *testing.T) {
 			copying(ours, 0, "\ncopied in ")
 			copying(wrong, 2, "kapsel: KAPSEL_ENCRYPTION_KEY (--encryption-key): ")
 			copying(ours, 0, "the whole copy already")
+		})
+	}
+}
+
+// TestCopy_OlderTarget: a target of an older schema that holds something is refused as it is. One
+// that holds nothing is brought to the newest: a copy that was killed while it made the schema
+// leaves such a one.
+func TestCopy_OlderTarget(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kapsel.db")
+	server := pgtest.New(t)
+	sqlite := func(statement string) (version int) {
+		t.Helper()
+		db, err := sql.Open("sqlite", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if statement != "" {
+			_, err = db.Exec(statement)
+		}
+		if err = errors.Join(err, db.QueryRow("SELECT version FROM schema_info").Scan(&version)); err != nil {
+			t.Fatal(err)
+		}
+		return version
+	}
+	postgres := func(statement string) (version int) {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(t.Context())
+		if statement != "" {
+			_, err = conn.Exec(t.Context(), statement)
+		}
+		if err = errors.Join(err, conn.QueryRow(t.Context(), "SELECT version FROM schema_info").Scan(&version)); err != nil {
+			t.Fatal(err)
+		}
+		return version
+	}
+	for _, tt := range []struct {
+		name, url string
+		exec      func(statement string) (version int)
+	}{
+		{"sqlite", "sqlite:" + file, sqlite},
+		{"postgres", server, postgres},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			to := databaseSettings{DatabaseURL: tt.url, Migrate: migrateEmpty}
+			open := func() error {
+				db, err := to.open(t.Context(), nil, slog.New(slog.DiscardHandler), &patience{log: slog.New(slog.DiscardHandler)})
+				if err == nil {
+					err = db.Close()
+				}
+				return err
+			}
+			remember(t, to, nil)
+			older := tt.exec("") - 1
+			tt.exec(fmt.Sprintf("UPDATE schema_info SET version = %d", older))
+			if err := open(); err != nil {
+				t.Errorf("an older schema without anything in it: %v", err)
+			}
+			tt.exec(fmt.Sprintf("UPDATE schema_info SET version = %d", older+1))
+			remember(t, to, []byte("of another instance"))
+			tt.exec(fmt.Sprintf("UPDATE schema_info SET version = %d", older))
+			if err := open(); err == nil || !strings.Contains(err.Error(), "holds something else already") {
+				t.Errorf("an older schema with something in it: %v", err)
+			}
+			if now := tt.exec(""); now != older {
+				t.Errorf("the schema went from %d to %d", older, now)
+			}
 		})
 	}
 }

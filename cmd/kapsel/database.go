@@ -13,18 +13,22 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
+// migrateEmpty is a value of Migrate for databases that are to be empty: an older schema in which
+// something is stays as it is.
+const migrateEmpty = "empty"
+
 // open opens the database that the settings name. One that is not there yet is waited for; what
 // no waiting mends is a wrong setting.
 func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger, wait *patience) (db store.Store, err error) {
-	external := s.Durability == "external"
+	external, onlyEmpty := s.Durability == "external", s.Migrate == migrateEmpty
 	if external && s.sqlitePath() == "" {
 		log.Warn("KAPSEL_DATABASE_DURABILITY=external: whether the database server keeps what it commits is not checked")
 	}
 	err = wait.try(ctx, func() error {
 		if path := s.sqlitePath(); path != "" {
-			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", Caches: s.caches})
+			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, Caches: s.caches})
 		} else {
-			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: s.Migrate == "on", External: external, MaxBody: s.maxBody})
+			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, External: external, MaxBody: s.maxBody})
 		}
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 	"github.com/pressly/goose/v3"
 )
 
@@ -25,7 +26,7 @@ const (
 
 // prepare checks the server, and what is between it and Kapsel, and brings the schema to
 // schemaVersion.
-func (c *connector) prepare(ctx context.Context, migrate bool) error {
+func (c *connector) prepare(ctx context.Context, opts Options) error {
 	if err := c.checkPooling(ctx); err != nil {
 		return err
 	}
@@ -43,8 +44,18 @@ func (c *connector) prepare(ctx context.Context, migrate bool) error {
 		return err
 	case version >= schemaVersion:
 		return nil
-	case !migrate:
+	case !opts.Migrate:
 		return refuse(ErrSchema, "it is of version %d, this binary needs %d; run kapsel migrate, or start without KAPSEL_MIGRATE=off", version, schemaVersion)
+	}
+	if opts.OnlyEmpty && version > 0 {
+		var holds bool
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM tenants) OR EXISTS (SELECT FROM meta WHERE name <> $1)", streamBaseName).Scan(&holds)
+		if err != nil {
+			return fmt.Errorf("look into the database: %w", err)
+		}
+		if holds {
+			return refuse(ErrSchema, "%v", rules.OlderInUse(version))
+		}
 	}
 	if err := createSchemaInfo(ctx, conn); err != nil {
 		return err

@@ -42,6 +42,8 @@ type Options struct {
 	Log     *slog.Logger         // nil: nothing is logged
 	// Migrate brings an old or empty schema up to date; without it Open refuses one.
 	Migrate bool
+	// OnlyEmpty makes Migrate refuse an older schema in which something is, instead of changing it.
+	OnlyEmpty bool
 	// External says that the server keeps what it commits although it may run without fsync
 	// or full_page_writes, as servers do that have their data on storage of another kind.
 	External bool
@@ -93,7 +95,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 
 // open makes everything but the writers' goroutines. After an error nothing is left open.
 func (s *Store) open(ctx context.Context, opts Options) (err error) {
-	if err := s.from.prepare(ctx, opts.Migrate); err != nil {
+	if err := s.from.prepare(ctx, opts); err != nil {
 		return err
 	}
 	defer func() {

@@ -6,6 +6,7 @@ package rules
 
 import (
 	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -44,6 +45,11 @@ func EndpointRoom(endpoints, limit int) error {
 		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit; delete one or ask for more", endpoints)
 	}
 	return nil
+}
+
+// OlderInUse refuses to change the schema of a database that was to be empty and is not.
+func OlderInUse(version int) error {
+	return fmt.Errorf("it holds something else already, of the older schema %d, and was left as it is; name a new, empty database", version)
 }
 
 // StreamAhead refuses a position of the stream that no event has reached.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 	"github.com/pressly/goose/v3"
 )
 
@@ -21,7 +22,7 @@ var migrations embed.FS
 const schemaVersion = 5
 
 // prepareSchema brings the database to this binary's schema, or says why it does not.
-func prepareSchema(ctx context.Context, path string, migrate bool) error {
+func prepareSchema(ctx context.Context, path string, opts Options) error {
 	version, readableBy, err := schemaOf(path)
 	if err != nil {
 		return err
@@ -32,7 +33,7 @@ func prepareSchema(ctx context.Context, path string, migrate bool) error {
 			version, readableBy, schemaVersion)
 	case version >= schemaVersion:
 		return nil
-	case !migrate:
+	case !opts.Migrate:
 		return fmt.Errorf("the database has schema %d and this Kapsel needs %d: run `kapsel migrate`, or set KAPSEL_MIGRATE=on",
 			version, schemaVersion)
 	}
@@ -45,6 +46,15 @@ func prepareSchema(ctx context.Context, path string, migrate bool) error {
 		return fmt.Errorf("open the database to migrate it: %w", err)
 	}
 	defer db.Close()
+	if opts.OnlyEmpty && version > 0 {
+		var holds bool
+		if err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tenants) OR EXISTS (SELECT 1 FROM meta)`).Scan(&holds); err != nil {
+			return fmt.Errorf("look into the database: %w", err)
+		}
+		if holds {
+			return rules.OlderInUse(version)
+		}
+	}
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err

@@ -34,6 +34,8 @@ var _ store.Store = (*Store)(nil)
 type Options struct {
 	// Migrate brings a new or older database to this binary's schema.
 	Migrate bool
+	// OnlyEmpty makes Migrate refuse an older schema in which something is, instead of changing it.
+	OnlyEmpty bool
 	// LockWait is how long to wait for another process to leave the database; 0: 10 s.
 	LockWait time.Duration
 	// Observe is told of the group commits; nil: nobody is.
@@ -122,7 +124,7 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 	if err := createFile(path); err != nil {
 		return nil, fmt.Errorf("make the database: %w", err)
 	}
-	if err := prepareSchema(ctx, path, opts.Migrate); err != nil {
+	if err := prepareSchema(ctx, path, opts); err != nil {
 		return nil, err
 	}
 	w, err := connect(path, writerShare*cache, false)
