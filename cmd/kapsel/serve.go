@@ -134,6 +134,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	var keyring *secret.Keyring
 	var instance kapsel.InstanceID
 	err = wait.try(ctx, func() (err error) {
+		if err = wholeCopy(ctx, s.db); err != nil {
+			return err
+		}
 		if keyring, err = c.keys(ctx, s.db, io, s.log); err != nil {
 			return err
 		}
@@ -375,9 +378,6 @@ func instanceOf(ctx context.Context, db store.Directory) (id kapsel.InstanceID, 
 // database that remembers a key, a missing or other key is an error: a new one could not
 // open what the database holds.
 func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams, log *slog.Logger) (*secret.Keyring, error) {
-	if err := wholeCopy(ctx, db); err != nil {
-		return nil, err
-	}
 	check, err := db.Meta(ctx, keyCheck)
 	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 		return nil, err

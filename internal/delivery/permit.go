@@ -16,11 +16,10 @@ type Permit struct {
 }
 
 // Permits reserves the start of a delivery of an event, of this part and size in bytes, to each
-// endpoint. In the
-// place of an endpoint for which the delivery must wait in the store is nil: the endpoint is not
-// active, its circuit is not closed, or its rate, concurrency, the workers or body memory are
-// used up. While older work waits, the endpoint's or any, the last quarter of what may be held
-// is kept for it.
+// endpoint, and returns the permits in the order of the endpoints. A permit is nil where the
+// delivery must wait in the store: the endpoint is not active, its circuit is not closed, or its
+// rate, concurrency, the workers or body memory are used up. While older work waits, the
+// endpoint's or any, the last quarter of what may be held is kept for it.
 func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit {
 	permits := make([]*Permit, len(to))
 	e.mu.Lock()

@@ -219,7 +219,7 @@ func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 // of the wire, with secret values redacted.
 func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version string, now time.Time) (http.Header, kapsel.Header) {
 	d, ev := &j.delivery, &j.event
-	h := make(http.Header, len(ev.Header)+len(c.set)+9)
+	h := make(http.Header, len(ev.Header)+len(c.set)+10)
 	size := 0
 	add := func(name, value string) {
 		size += len(name) + len(value) + 4

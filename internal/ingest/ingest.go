@@ -700,7 +700,7 @@ type room struct {
 	held int64
 }
 
-// more reserves memory for a copy that is made of the body.
+// more reserves n bytes beyond those reserved, for a body that grows or a copy of it.
 func (m *room) more(n int) error {
 	if !m.h.Budget.Grow(m.held, int64(n)) {
 		return full("too many bytes of bodies are held at the moment; try again")

@@ -65,11 +65,8 @@ func (h *Handler) noteRefusal(id kapsel.EndpointID, err error, now time.Time) {
 	h.arrivals.add(id, now, store.Arrivals{Refused: 1})
 }
 
-// note remembers that a webhook was refused with an error. A nil error is none.
+// note remembers that a webhook was refused with an error.
 func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
-	if err == nil {
-		return
-	}
 	d := problem.New(context.Background(), err)
 	for _, f := range d.Errors {
 		d.Detail += "; " + f.Field + " " + f.Detail

@@ -64,7 +64,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	h := &Handler{}
 	h.refusals.since = now
 	id, other := kapsel.NewEndpointID(now), kapsel.NewEndpointID(now)
-	h.refusals.note(id, nil, now)
+	h.noteRefusal(id, nil, now)
 	if got := h.Refusals(id); len(got.Last)+len(got.Counts) > 0 || !got.Since.Equal(start) {
 		t.Errorf("of none: %+v", got)
 	}

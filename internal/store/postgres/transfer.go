@@ -289,7 +289,7 @@ func (t *Transfer) Import(ctx context.Context, table *transfer.Table, rows []tra
 	}
 	columns, values := l.own(table)
 	passing := "transfer_" + table.Name
-	err := pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE IF NOT EXISTS "+passing+" ("+strings.Join(types, ", ")+") ON COMMIT DELETE ROWS", pgx.QueryExecModeSimpleProtocol)
 		if err != nil {
 			return err
@@ -313,7 +313,6 @@ func (t *Transfer) Import(ctx context.Context, table *transfer.Table, rows []tra
 		}
 		return setProgress(ctx, tx, was, now)
 	})
-	return err
 }
 
 // setProgress replaces the progress of a copy.
@@ -337,7 +336,7 @@ func setProgress(ctx context.Context, tx pgx.Tx, was, now []byte) error {
 // Finish sets the counters; see transfer.Store. The base of the stream becomes so large that
 // new events come behind all positions that the source has given.
 func (t *Transfer) Finish(ctx context.Context, c transfer.Counters, was, now []byte) error {
-	err := pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "UPDATE settings_counter SET value = greatest(value, $1)", c.Revision); err != nil {
 			return err
 		}
@@ -347,7 +346,6 @@ func (t *Transfer) Finish(ctx context.Context, c transfer.Counters, was, now []b
 		}
 		return setProgress(ctx, tx, was, now)
 	})
-	return err
 }
 
 // sqlTypes are the types of the kinds of a transfer.Table.
