@@ -41,8 +41,24 @@ func (b *Bucket) Set(perSecond float64, burst int, now time.Time) {
 }
 
 // Take takes a token and reports whether there was one.
-func (b *Bucket) Take(now time.Time) bool {
-	return b.lim == nil || b.lim.AllowN(b.seen(now), 1)
+func (b *Bucket) Take(now time.Time) bool { return b.TakeN(now, 1) }
+
+// TakeN takes n tokens and reports whether there were so many. More than the burst are taken
+// where the bucket is full, which then owes the rest: Take and TakeN take nothing until it has
+// come back.
+func (b *Bucket) TakeN(now time.Time, n int) bool {
+	if b.lim == nil || n <= 0 {
+		return true
+	}
+	now = b.seen(now)
+	burst := b.lim.Burst()
+	if !b.lim.AllowN(now, min(n, burst)) {
+		return false
+	}
+	for n -= burst; n > 0; n -= burst {
+		b.lim.ReserveN(now, min(n, burst))
+	}
+	return true
 }
 
 // Next is when there is a token to take: now if there is one already.
@@ -97,7 +113,12 @@ type Limiter[K comparable] struct {
 // long until there is one more of them (0: the bucket is full): after a refusal, when to try
 // again.
 func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (ok bool, remaining int, reset time.Duration) {
-	return l.ask(key, perSecond, burst, now, func(b *Bucket, now time.Time) bool { b.asked++; return b.Take(now) })
+	return l.AllowN(key, perSecond, burst, now, 1)
+}
+
+// AllowN is Allow for n things at once, which Bucket.TakeN takes.
+func (l *Limiter[K]) AllowN(key K, perSecond float64, burst int, now time.Time, n int) (ok bool, remaining int, reset time.Duration) {
+	return l.ask(key, perSecond, burst, now, func(b *Bucket, now time.Time) bool { b.asked += n; return b.TakeN(now, n) })
 }
 
 // Asked tells of each key how many tokens were asked for since the last call, granted or

@@ -41,6 +41,37 @@ func TestBucket(t *testing.T) {
 	}
 }
 
+// Several tokens are taken together or not at all, and more than the burst from a full bucket,
+// which then owes them.
+func TestBucketTakeN(t *testing.T) {
+	var b Bucket
+	if !b.TakeN(start, 1000) {
+		t.Error("the zero Bucket refuses")
+	}
+	b.Set(2, 10, start)
+	for i, tt := range []struct {
+		n    int
+		want bool
+	}{{4, true}, {7, false}, {25, false}, {6, true}, {0, true}, {1, false}} {
+		if got := b.TakeN(start, tt.n); got != tt.want {
+			t.Errorf("%d: taking %d = %t", i, tt.n, got)
+		}
+	}
+	full := start.Add(5 * time.Second)
+	if !b.TakeN(full, 25) {
+		t.Fatal("a full bucket of 10 refuses 25")
+	}
+	if b.TakeN(full, 1) || b.TakeN(full, 25) {
+		t.Error("a bucket gives what it owes")
+	}
+	if got := b.Next(full).Sub(full); got != 8*time.Second {
+		t.Errorf("the next token behind a debt of 15 at 2 a second is %v away, want 8s", got)
+	}
+	if !b.Take(full.Add(8 * time.Second)) {
+		t.Error("no token when it was promised")
+	}
+}
+
 func TestBucketSet(t *testing.T) {
 	var b Bucket
 	b.Set(1, 10, start)
