@@ -154,6 +154,12 @@ func validKey(s string) bool {
 	return len(s) > 0 && len(s) <= MaxKey && utf8.ValidString(s) && !strings.ContainsFunc(s, isControl)
 }
 
+// ValidHeaderKey reports whether the value of a header serves as an idempotency key: 1 to 255
+// printable ASCII characters.
+func ValidHeaderKey(s string) bool {
+	return s != "" && len(s) <= MaxKey && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // isControl reports C0 control characters and DEL.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 

@@ -162,7 +162,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
 		handshake, err := h.handshake(ctx, r, ep, nil)
 		if err != nil || handshake != nil {
-			return reply(w, handshake, cmp.Or(rate.take(w), err))
+			return reply(w, handshake, cmp.Or(rate.take(w, 1), err))
 		}
 	}
 	if r.Method != http.MethodPost {
@@ -193,7 +193,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 		return err
 	}
 	defer room.leave()
-	if err := rate.take(w); err != nil {
+	if err := rate.take(w, 1); err != nil {
 		return err
 	}
 	place, err := h.quotas.take(ctx, tenant.ID, limits.EventsPerMonth)
@@ -201,7 +201,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 		return err
 	}
 	defer place.leave()
-	body, err := room.read(w, r)
+	body, err := room.read(w, r, h.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
-	accepted, err := h.accept(ctx, ep, ev, guard)
+	accepted, _, err := h.accept(ctx, store.Acceptance{
+		Event: ev, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+	}, h.destinations(ep))
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	switch {
@@ -375,15 +377,18 @@ func (l *rate) tell(w http.ResponseWriter) {
 	}
 }
 
-// take holds the tenant to its rate.
-func (l *rate) take(w http.ResponseWriter) error {
+// take holds the tenant to its rate, with n events.
+func (l *rate) take(w http.ResponseWriter, n int) error {
 	if l == nil {
 		return nil
 	}
-	ok, remaining, reset := l.h.limits.Allow(l.tenant, l.perSecond, l.burst, time.Now())
+	ok, remaining, reset := l.h.limits.AllowN(l.tenant, l.perSecond, l.burst, time.Now(), n)
 	l.write(w, remaining, reset)
 	if !ok {
-		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(reset, time.Second)}
+		// reset is until the next token; the others that are missing follow it.
+		others := max(0, min(n, l.burst)-remaining-1)
+		wait := reset + time.Duration(float64(others)/l.perSecond*float64(time.Second))
+		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(wait, time.Second)}
 	}
 	return nil
 }
@@ -521,14 +526,20 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	return nil
 }
 
-// accept stores the event with its deliveries: to the endpoint itself and to those that
-// subscribe to its ingest. Those for which the engine has a permit are held by this node from
-// the first and sent as soon as they are committed; the others wait in the store.
-func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Event, guard []byte) (store.Accepted, error) {
+// destinations returns who gets what comes in at an endpoint's ingest: the endpoint itself and
+// those that subscribe to it.
+func (h *Handler) destinations(ep *kapsel.Endpoint) []*kapsel.Endpoint {
 	others := h.Settings.Subscribers(ep.ID)
 	to := make([]*kapsel.Endpoint, 0, 1+len(others))
-	to = append(append(to, ep), others...)
-	permits := h.Engine.Permits(to, ep.Part, ev.Size)
+	return append(append(to, ep), others...)
+}
+
+// accept stores an event with a delivery to each of some endpoints, and returns these. Those for
+// which the engine has a permit are held by this node from the first and sent as soon as they
+// are committed; the others wait in the store. in comes without deliveries.
+func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.Endpoint) (store.Accepted, []kapsel.Delivery, error) {
+	ev := &in.Event
+	permits := h.Engine.Permits(to, ev.ID.Part(), ev.Size)
 	confirmed := false // also when the store panics: a permit that is not returned would stay for ever
 	defer func() {
 		for _, p := range permits {
@@ -537,38 +548,45 @@ func (h *Handler) accept(ctx context.Context, ep *kapsel.Endpoint, ev kapsel.Eve
 			}
 		}
 	}()
-	deliveries := make([]kapsel.Delivery, len(to))
-	for i, dest := range to {
-		d := kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(ev.ReceivedAt, ep.Part), EventID: ev.ID, EndpointID: dest.ID, TenantID: ep.TenantID,
-			Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+	in.Deliveries = firstDeliveries(ev, to)
+	for i, p := range permits {
+		if p == nil {
+			continue
 		}
-		if p := permits[i]; p != nil {
-			var err error
-			if d, err = d.After(kapsel.Claim{Node: p.Node, Token: p.Token}, ev.ReceivedAt); err != nil {
-				return store.Accepted{}, err
-			}
+		d := &in.Deliveries[i]
+		var err error
+		if *d, err = d.After(kapsel.Claim{Node: p.Node, Token: p.Token}, ev.ReceivedAt); err != nil {
+			return store.Accepted{}, nil, err
 		}
-		deliveries[i] = d
 	}
 	_, endSpan := telemetry.Span(ev.TraceParent, "commit")
-	accepted, err := h.Store.Accept(ctx, store.Acceptance{
-		Event: ev, Deliveries: deliveries, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
-	})
+	accepted, err := h.Store.Accept(ctx, in)
 	endSpan(err, slog.Any("event_id", ev.ID))
 	confirmed = err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable
 	if err != nil || accepted.Duplicate {
-		return accepted, err
+		return accepted, nil, err
 	}
 	for i, dest := range to {
 		if permits[i] == nil {
-			h.Engine.Waiting(dest, deliveries[i].DueAt)
+			h.Engine.Waiting(dest, in.Deliveries[i].DueAt)
 			continue
 		}
-		h.Engine.HandOver(permits[i], deliveries[i], ev)
+		h.Engine.HandOver(permits[i], in.Deliveries[i], *ev)
 		permits[i] = nil
 	}
-	return accepted, nil
+	return accepted, in.Deliveries, nil
+}
+
+// firstDeliveries returns an event's first deliveries, pending, in the order of the endpoints.
+func firstDeliveries(ev *kapsel.Event, to []*kapsel.Endpoint) []kapsel.Delivery {
+	deliveries := make([]kapsel.Delivery, len(to))
+	for i, dest := range to {
+		deliveries[i] = kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(ev.ReceivedAt, ev.ID.Part()), EventID: ev.ID, EndpointID: dest.ID, TenantID: ev.TenantID,
+			Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+		}
+	}
+	return deliveries
 }
 
 // redeliver makes a new delivery of an event that was sent again after its delivery was given
@@ -684,7 +702,7 @@ func (h *Handler) enter(r *http.Request) (*room, error) {
 		h.waiting.Add(-1)
 		return nil, full("too many bytes of bodies are held at the moment; try again")
 	}
-	return &room{h: h, held: n}, nil
+	return &room{h: h, held: n, places: 1}, nil
 }
 
 func full(detail string) error {
@@ -694,10 +712,11 @@ func full(detail string) error {
 // firstChunk is reserved for a body of unknown length before it is read.
 const firstChunk = 64 << 10
 
-// room is a request's place and memory.
+// room is what a request takes: memory, and a place for each event that it brings.
 type room struct {
-	h    *Handler
-	held int64
+	h      *Handler
+	held   int64 // bytes
+	places int64
 }
 
 // more reserves n bytes beyond those reserved, for a body that grows or a copy of it.
@@ -711,12 +730,11 @@ func (m *room) more(n int) error {
 
 func (m *room) leave() {
 	m.h.Budget.ReturnRequest(m.held)
-	m.h.waiting.Add(-1)
+	m.h.waiting.Add(-m.places)
 }
 
-// read reads the whole body: of the announced length, or chunked up to MaxBody.
-func (m *room) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	limit := m.h.MaxBody
+// read reads the whole body: of the announced length, or chunked up to a limit.
+func (m *room) read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength >= 0 {
 		allowTime(w, r.ContentLength)
 		body := make([]byte, r.ContentLength)

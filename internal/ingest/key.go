@@ -41,7 +41,7 @@ func keyOf(ep *kapsel.Endpoint, h http.Header, query string, body []byte, reserv
 		if name == "" || len(values) == 0 {
 			continue
 		}
-		if len(values) > 1 || !validKey(values[0]) {
+		if len(values) > 1 || !kapsel.ValidHeaderKey(values[0]) {
 			return nil, false, &kapsel.Error{
 				Code: kapsel.InvalidRequest, Detail: "the idempotency key is not valid",
 				Fields: []kapsel.FieldError{{Field: name, Detail: "one value of 1 to 255 printable ASCII characters"}},
@@ -49,7 +49,7 @@ func keyOf(ep *kapsel.Endpoint, h http.Header, query string, body []byte, reserv
 		}
 		return []byte(values[0]), false, nil
 	}
-	if id := signature.DeliveryID(ep.Verification.Provider, h, body); validKey(id) {
+	if id := signature.DeliveryID(ep.Verification.Provider, h, body); kapsel.ValidHeaderKey(id) {
 		return []byte(id), false, nil
 	}
 	return nil, NamesKeys(ep), nil
@@ -66,16 +66,6 @@ func NamesKeys(ep *kapsel.Endpoint) bool {
 		return true
 	}
 	return ep.Idempotency.Header != "" || signature.NamesDeliveries(ep.Verification.Provider)
-}
-
-// validKey reports whether a header's value can be a key: 1 to 255 bytes of printable ASCII.
-func validKey(v string) bool {
-	for i := range len(v) {
-		if v[i] < 0x20 || v[i] > 0x7e {
-			return false
-		}
-	}
-	return len(v) >= 1 && len(v) <= kapsel.MaxKey
 }
 
 // contentKey is the key of an event by what it says: SHA-256 of the body, and with a query
