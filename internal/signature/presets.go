@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,7 +25,7 @@ type preset struct {
 	content    content                                           // nil: bodyAlone
 	decompress bool                                              // a compressed body is signed as it is when decoded
 	key        keyer
-	pair       func() (secret []byte, s signer, err error) // a key pair for samples, where the secret is a public key
+	pair       func() (secret []byte, s signer, err error) // a secret for samples, and what signs for it, where the secret is a public key or has a form of its own
 	signedTime func(Request) (time.Time, error)            // a time in the signed body, read after the check
 
 	anySpace    bool                                          // white space may stand around the secret: people choose it, or it does no harm
@@ -106,7 +107,7 @@ var presets = map[string]*preset{
 	},
 	// www.twilio.com/docs/usage/security#validating-requests
 	"twilio": {
-		secret:   "the account's auth token",
+		secret:   "the account's auth token, or a shared key",
 		headers:  []headers{{signature: "X-Twilio-Signature"}},
 		content:  twilioContent,
 		key:      twilioKey,
@@ -653,10 +654,10 @@ var presets = map[string]*preset{
 	},
 
 	"standard-webhooks": standard(),
-	"svix":              standard(),                         // docs.svix.com/receiving/verifying-payloads/how-manual
+	"svix":              svix(),                             // docs.svix.com/receiving/verifying-payloads/how-manual
 	"openai":            standard(),                         // platform.openai.com/docs/guides/webhooks
-	"clerk":             standard(),                         // clerk.com/docs/webhooks/overview
-	"resend":            standard(),                         // resend.com/docs/dashboard/webhooks/verify-webhooks-requests
+	"clerk":             svix(),                             // clerk.com/docs/webhooks/overview
+	"resend":            svix(),                             // resend.com/docs/dashboard/webhooks/verify-webhooks-requests
 	"replicate":         standard(),                         // replicate.com/docs/topics/webhooks/verify-webhook
 	"supabase":          answering(emptyObject, standard()), // a hook's answer has a meaning: supabase.com/docs/guides/auth/auth-hooks
 }
@@ -674,8 +675,18 @@ func standard() *preset {
 		tolerance: fiveMinutes,
 		content:   template("{id}.{time}.{body}"),
 		key:       standardKey,
+		pair:      standardPair,
 		delivery:  []string{"Webhook-Id", "Svix-Id"},
 	}
+}
+
+// svix is standard for senders that use Svix's header names: those come first, and samples have
+// them, as these senders' own libraries read no others.
+func svix() *preset {
+	p := standard()
+	slices.Reverse(p.headers)
+	slices.Reverse(p.delivery)
+	return p
 }
 
 // cloudEvents is the HTTP webhook of CloudEvents: an access token, in Authorization or in the query.

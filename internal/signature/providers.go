@@ -205,14 +205,19 @@ func twilioKey(secret []byte) (checker, error) {
 	if len(secret) == 0 {
 		return nil, errEmptySecret
 	}
-	return twilioChecker{newHMAC("", sha1.New, inBase64, secret)}, nil
+	return twilioChecker{newHMAC("", sha1.New, inBase64, secret), newHMAC("", sha256.New, inBase64, secret)}, nil
 }
 
 // twilioChecker tries the URL as it is configured, without its port and with the scheme's:
-// Twilio signs any of them.
-type twilioChecker struct{ *hmacKey }
+// Twilio signs any of them. An auth token signs by SHA-1 and a shared key by SHA-256, which the
+// header X-Twilio-Webhooks-Signature-Settings says; so does the signature's length.
+type twilioChecker struct{ token, shared *hmacKey }
 
 func (k twilioChecker) check(m *message) bool {
+	key := k.token
+	if m.n > 0 && len(m.signatures[0].text) == inBase64.length(sha256.Size) {
+		key = k.shared
+	}
 	begin := strings.Index(m.id, "://") + len("://")
 	end := begin + strings.IndexAny(m.id[begin:]+"/", "/?#")
 	host := m.id[begin:end]
@@ -228,7 +233,7 @@ func (k twilioChecker) check(m *message) bool {
 	slices.Sort(forms)
 	for _, h := range slices.Compact(forms) {
 		m.head = append(append(append(m.head[:0], m.id[:begin]...), h...), m.id[end:]...)
-		if k.hmacKey.check(m) {
+		if key.check(m) {
 			return true
 		}
 	}

@@ -239,10 +239,18 @@ func (k *hmacKey) sign(m *message) (candidate, error) {
 
 func (k anyKey) sign(m *message) (candidate, error) { return k["sha256"].sign(m) }
 
-// sign signs the URL as it is configured.
+// sign signs the URL as it is configured, with the secret as an auth token.
 func (k twilioChecker) sign(m *message) (candidate, error) {
 	m.head = append(m.head[:0], m.id...)
-	return k.hmacKey.sign(m)
+	return k.token.sign(m)
+}
+
+// standardPair is a secret as senders of Standard Webhooks give it out: not all their libraries
+// take one without whsec_.
+func standardPair() ([]byte, signer, error) {
+	var key [32]byte
+	rand.Read(key[:])
+	return []byte("whsec_" + base64.StdEncoding.EncodeToString(key[:])), newHMAC(versionHMAC, sha256.New, inBase64, key[:]), nil
 }
 
 // privateEd25519 is the private half of an ed25519Key.

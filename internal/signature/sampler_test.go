@@ -100,6 +100,33 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// TestSampleForms: samples have the header names that the sender uses, and secrets the form that
+// it gives out, where its own library takes no others.
+func TestSampleForms(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for provider, header := range map[string]string{
+		"svix": "Svix-", "clerk": "Svix-", "resend": "Svix-",
+		"standard-webhooks": "Webhook-", "openai": "Webhook-", "replicate": "Webhook-", "supabase": "Webhook-",
+	} {
+		s, err := NewSampler(SampleSettings(provider), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(s.Secret), "whsec_") {
+			t.Errorf("%s: the secret is %s", provider, s.Secret)
+		}
+		r := Samples(provider)[0].Request("http://127.0.0.1:8080/ingest/x", now)
+		if err := s.Sign(&r, now); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"Id", "Timestamp", "Signature"} {
+			if r.Header.Get(header+name) == "" {
+				t.Errorf("%s: no %s%s in %v", provider, header, name, r.Header)
+			}
+		}
+	}
+}
+
 // TestSamplerOfSettings: a sampler signs as an endpoint's own settings say, with its secret.
 func TestSamplerOfSettings(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

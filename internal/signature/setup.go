@@ -546,7 +546,7 @@ var setups = map[string]setup{
 	"twilio": {
 		title:    "Twilio",
 		paste:    "the number or service, as webhook with HTTP POST",
-		find:     "the account's auth token",
+		find:     "the account's auth token, or the shared key that signs its webhooks",
 		retries:  "none; once with a fallback URL, or as the URL's #rc says",
 		resigned: noTime,
 		source:   "www.twilio.com/docs/usage/security",

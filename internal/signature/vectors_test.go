@@ -166,6 +166,19 @@ var vectors = []vector{
 		at:   0,
 	},
 	{
+		name:         "twilio, signed by a shared key",
+		origin:       "npm twilio 6.3.1 accepts it",
+		verification: kapsel.Verification{Provider: "twilio"},
+		secret:       `12345`,
+		url:          "https://mycompany.com/myapp.php?foo=1&bar=2",
+		contentType:  "application/x-www-form-urlencoded",
+		header: map[string]string{
+			"X-Twilio-Signature": "033hgUJA9M/hXIZsYjwkerEP/DBm35nEri5FhCYjA5s=",
+		},
+		body: `Digits=1234&CallSid=CA1234567890ABCDE&To=%2B18005551212&Caller=%2B14158675309&From=%2B14158675309`,
+		at:   0,
+	},
+	{
 		name:         "sendgrid, of its library",
 		origin:       "published: github.com/sendgrid/sendgrid-go, tests; npm @sendgrid/eventwebhook 8.0.0 accepts it",
 		verification: kapsel.Verification{Provider: "sendgrid"},
