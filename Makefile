@@ -48,9 +48,10 @@ chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full cou
 fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)
 	scripts/fuzz $(or $(FUZZTIME),5m) ./internal/signature ./internal/egress
 
-interop: ## verify and sign with the libraries in JavaScript (needs Node and npm), and try the API with requests made from its document (needs Python)
+interop: ## verify and sign with the providers' libraries (needs Node, npm and Python), and try the API with requests made from its document
 	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' || { echo 'make interop needs Python 3.10 or newer with venv (apt-get install python3-venv)' >&2; exit 1; }
 	cd interop && npm ci --ignore-scripts --no-audit --no-fund
+	cd interop && python3 -m venv --clear .venv && .venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r providers.txt
 	$(GO) test -tags interop -run Interop -count=1 -v ./internal/e2e
 	$(MAKE) build
 	python3 interop/openapi.py bin/kapsel

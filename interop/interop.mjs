@@ -1,56 +1,38 @@
-// Reads a list of tasks as JSON from standard input and writes a list of answers.
+// Asks the providers' libraries in JavaScript (providers.mjs). It reads a list of tasks as JSON
+// from standard input, and writes what each library that can do a task answers, by its name.
 //
-//   {"verify": {"headers": {…}, "body": "…", "key": "whsec_… | whpk_…"}} → {"standardwebhooks": true, "svix": true}
-//   {"accepts": {"provider": "…", "url": "…", "header": {…}, "body": "…", "secret": "…"}} → {"accepts": true | false | null}
-//   {"sign": {"id": "…", "time": 0, "body": "…", "key": "whsec_…"}}      → {"signature": "v1,…"}
+//   {"verify": {"provider": "…", "url": "…", "header": {…}, "body": "…", "secret": "…"}} → {"stripe": true | false}
+//   {"sign": the same, with "id" and "time" (Unix seconds)}                             → {"stripe": {"header": {…}, "body": "…"}}
 //
-// accepts asks the provider's own library (providers.mjs), and is null where there is none.
-// whsec_ keys are for the two libraries; whpk_ keys (v1a), which they do not know, for Node's
-// own crypto, by the letter of the Standard Webhooks specification.
-import { createPublicKey, verify as verifyBytes } from "node:crypto";
+// Names of headers are in lower case. A library that throws does not accept the webhook.
 import { text } from "node:stream/consumers";
-import { Webhook as Standard } from "standardwebhooks";
-import { Webhook as Svix } from "svix";
-import { accepts, providers } from "./providers.mjs";
+import { libraries } from "./providers.mjs";
 
-function verifies(check) {
+async function accepts(verify, webhook) {
   try {
-    check();
-    return true;
+    return await verify(webhook);
   } catch {
     return false;
   }
 }
 
-function verifyV1a({ headers, body, key }) {
-  const x = Buffer.from(key.slice("whpk_".length), "base64").toString("base64url");
-  const publicKey = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
-  const signed = Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${body}`);
-  return headers["webhook-signature"]
-    .split(" ")
-    .filter((token) => token.startsWith("v1a,"))
-    .some((token) => verifyBytes(null, signed, publicKey, Buffer.from(token.slice("v1a,".length), "base64")));
-}
-
-async function answer(task) {
-  if (task.accepts) {
-    return { accepts: task.accepts.provider in providers ? await accepts(task.accepts) : null };
+async function answer({ verify, sign }) {
+  const answers = {};
+  for (const [name, library] of Object.entries(libraries[(verify ?? sign).provider] ?? {})) {
+    if (verify && library.verify) {
+      answers[name] = await accepts(library.verify, verify);
+    } else if (sign && library.sign) {
+      const made = await library.sign(sign);
+      answers[name] = made && { body: sign.body, ...made };
+    }
   }
-  if (task.sign) {
-    const { id, time, body, key } = task.sign;
-    return { signature: new Standard(key).sign(id, new Date(time * 1000), body) };
-  }
-  const { headers, body, key } = task.verify;
-  if (key.startsWith("whpk_")) {
-    return { node: verifyV1a(task.verify) };
-  }
-  return {
-    standardwebhooks: verifies(() => new Standard(key).verify(body, headers)),
-    svix: verifies(() => new Svix(key).verify(body, headers)),
-  };
+  return answers; // JSON leaves out what is undefined: a library that does not know this form
 }
 
 // Answers go to standard output, and what libraries print does not.
 console.log = console.info = console.debug = console.error;
-const answers = await Promise.all(JSON.parse(await text(process.stdin)).map(answer));
-process.stdout.write(JSON.stringify(answers));
+const answers = [];
+for (const task of JSON.parse(await text(process.stdin))) {
+  answers.push(await answer(task));
+}
+process.stdout.write(JSON.stringify(answers), () => process.exit());
