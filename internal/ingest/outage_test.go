@@ -2,7 +2,20 @@ package ingest_test
 
 import (
 	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"maps"
+	"math/big"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -32,6 +45,7 @@ var outages = func() map[string][]time.Duration {
 		"adyen":            append([]time.Duration{2 * m, 5 * m, 10 * m, 15 * m, 30 * m, h, 2 * h, 4 * h}, times(7*6, 4*h)...),
 		"alchemy":          {15 * time.Second, m, 10 * m, h, 6 * h, 24 * h},
 		"atlassian":        times(5, 15*m),
+		"aws-sns":          times(3, 20*time.Second),
 		"azure-event-grid": {10 * time.Second, 30 * time.Second, m, 5 * m, 10 * m, 30 * m, h, 3 * h, 6 * h, 12 * h},
 		"clerk":            svix,
 		"hubspot":          times(10, 24*h/10),
@@ -61,9 +75,8 @@ var outages = func() map[string][]time.Duration {
 }()
 
 // elsewhere are the providers with a documented schedule that TestOutages cannot play.
-var elsewhere = map[string]string{
-	"aws-sns": "only Amazon can sign",
-	"linear":  "TestRetrySchedules", "mailgun": "TestRetrySchedules", "paypal": "TestRetrySchedules", // retries keep what was signed
+var elsewhere = map[string]string{ // retries keep what was signed
+	"linear": "TestRetrySchedules", "mailgun": "TestRetrySchedules", "paypal": "TestRetrySchedules",
 }
 
 // TestOutages: the process is killed, and some or all but the last of a provider's attempts go
@@ -90,22 +103,20 @@ func TestOutages(t *testing.T) {
 
 // playOutage plays all attempts of a provider while the process is down for the first missed.
 func playOutage(t *testing.T, provider string, missed int) {
-	w := sim.New(t, sim.Options{})
+	from := newSender(t, provider)
+	w := sim.New(t, sim.Options{Fetch: from.fetch})
 	d := w.Net.Destination("shop.example", sim.Always(200))
-	settings := signature.SampleSettings(provider)
-	sampler, err := signature.NewSampler(settings, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ep := w.NewEndpoint(d, func(ep *kapsel.Endpoint) {
-		ep.Verification = settings
-		ep.Verification.Secrets = []kapsel.Secret{w.Seal(ep, string(sampler.Secret))}
+		ep.Verification = from.settings
+		if from.secret != "" {
+			ep.Verification.Secrets = []kapsel.Secret{w.Seal(ep, from.secret)}
+		}
 	})
 	process := w.Start()
 	process.Kill()
 
 	path := "/ingest/" + ep.ID.String()
-	attempt := signature.Samples(provider)[0].Request("http://kapsel.example"+path, time.Now())
+	attempt := from.request("http://kapsel.example" + path)
 	body := attempt.Body
 	post := func() (id kapsel.EventID) {
 		r := httptest.NewRequest(attempt.Method, path, bytes.NewReader(attempt.Body))
@@ -122,9 +133,7 @@ func playOutage(t *testing.T, provider string, missed int) {
 	for i, wait := range append([]time.Duration{0}, outages[provider]...) {
 		time.Sleep(wait)
 		attempt.Body = body
-		if err := sampler.Sign(&attempt, time.Now()); err != nil {
-			t.Fatal(err)
-		}
+		from.sign(&attempt)
 		switch i {
 		case missed:
 			process = w.Start()
@@ -145,5 +154,88 @@ func playOutage(t *testing.T, provider string, missed int) {
 	}
 	if len(d.Requests()) == 0 {
 		t.Errorf("%d missed: nothing was delivered", missed)
+	}
+}
+
+// sender is a provider: how an endpoint verifies it, and what it sends.
+type sender struct {
+	settings kapsel.Verification
+	secret   string
+	fetch    signature.Fetch // what the provider publishes
+	request  func(url string) signature.Request
+	sign     func(r *signature.Request) // for an attempt at this time
+}
+
+func newSender(t *testing.T, provider string) sender {
+	if provider == "aws-sns" {
+		return newSNS(t)
+	}
+	settings := signature.SampleSettings(provider)
+	sampler, err := signature.NewSampler(settings, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sender{
+		settings: settings,
+		secret:   string(sampler.Secret),
+		request: func(url string) signature.Request {
+			return signature.Samples(provider)[0].Request(url, time.Now())
+		},
+		sign: func(r *signature.Request) {
+			if err := sampler.Sign(r, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+// newSNS is Amazon SNS with a certificate of the test's own, which it publishes where Amazon
+// has its certificates. It signs a message once, and sends it again as it is.
+func newSNS(t *testing.T) sender {
+	const (
+		topic = "arn:aws:sns:eu-west-1:123456789012:orders"
+		where = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef.pem"
+	)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "sns.amazonaws.com"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]string{
+		"Type": "Notification", "MessageId": "m-1", "TopicArn": topic, "Message": `{"order":1}`,
+		"Timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
+	}
+	signed := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(signed, "%s\n%s\n", name, m[name])
+	}
+	made, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, signed.Sum(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m["SignatureVersion"], m["SigningCertURL"], m["Signature"] = "2", where, base64.StdEncoding.EncodeToString(made)
+	body, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sender{
+		settings: kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{topic}},
+		fetch: func(_ context.Context, url string) ([]byte, error) {
+			if url != where {
+				return nil, fmt.Errorf("%s is not published", url)
+			}
+			return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+		},
+		request: func(url string) signature.Request {
+			return signature.Request{Method: http.MethodPost, URL: url, Header: http.Header{"Content-Type": {"text/plain; charset=UTF-8"}}, Body: body}
+		},
+		sign: func(*signature.Request) {},
 	}
 }

@@ -66,10 +66,10 @@ var setups = map[string]setup{
 		title:    "Amazon SNS",
 		paste:    "the topic, Create subscription, protocol HTTPS, Endpoint; leave raw message delivery off",
 		find:     "no secret: name the topics in `topic_arns`",
-		retries:  "immediately, then for 23 days by the default policy",
+		retries:  "3 times, every 20 s; for up to 1 h by the subscription's delivery policy",
 		resigned: noTime,
-		source:   "docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html, docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html",
-		note:     "subscriptions to the topics in `topic_arns` are confirmed; certificates come from Amazon's own hosts alone",
+		source:   "docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html, docs.aws.amazon.com/sns/latest/dg/SendMessageToHttp.retry.html, docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html",
+		note:     "subscriptions to the topics in `topic_arns` are confirmed; certificates come from Amazon's own hosts alone; SNS gives up after a minute unless the subscription has a delivery policy (numRetries, maxDelayTarget) for longer, and a dead-letter queue keeps what it gives up",
 	},
 	"azure-event-grid": {
 		title:    "Azure Event Grid",

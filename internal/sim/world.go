@@ -26,6 +26,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	Wrap func(p *Process, s store.Store) store.Store
 	// Transport puts something between a process and the network; nil: nothing.
 	Transport func(http.RoundTripper) http.RoundTripper
+	// Fetch gets what providers publish, such as a signing certificate; nil: nothing is fetched.
+	Fetch signature.Fetch
 	// Level is from where on the processes' log is shown; 0: warnings.
 	Level slog.Level
 }
@@ -277,9 +280,13 @@ func (w *World) TryStart() (*Process, error) {
 	if err := p.Engine.Join(ctx); err != nil {
 		return nil, err
 	}
+	var remote *signature.Remote
+	if w.Fetch != nil {
+		remote = signature.NewRemote(w.Fetch)
+	}
 	p.Ingest = ingest.New(ingest.Config{
 		Store: db, Counters: db, Settings: p.Settings, Clock: p.Clock, Engine: p.Engine, Vault: w.Vault, Budget: p.Budget,
-		PublicURL: "http://kapsel.example", Capacity: 10000, Log: log,
+		Remote: remote, PublicURL: "http://kapsel.example", Capacity: 10000, Log: log,
 	})
 	run, stop := context.WithCancel(ctx)
 	rest, end := context.WithCancel(ctx)
