@@ -301,7 +301,7 @@ var moreVectors = []vector{
 		skew: -123456789,
 	},
 	{
-		name: "webflow", origin: "OpenSSL",
+		name: "webflow", origin: "npm webflow-api 3.3.4 accepts it",
 		verification: kapsel.Verification{Provider: "webflow"},
 		secret:       "s3cret",
 		body:         `{"id":1}`,
@@ -399,7 +399,7 @@ var moreVectors = []vector{
 		at:  1700000000,
 	},
 	{
-		name: "nylas", origin: "OpenSSL",
+		name: "nylas", origin: "npm nylas 6.11.1 accepts it",
 		verification: kapsel.Verification{Provider: "nylas"},
 		secret:       "s3cret",
 		body:         `{"id":1}`,
@@ -429,7 +429,7 @@ var moreVectors = []vector{
 		unsigned: true,
 	},
 	{
-		name: "shopify, Events webhooks", origin: "OpenSSL",
+		name: "shopify, Events webhooks", origin: "npm @shopify/shopify-api 13.1.0 accepts it",
 		verification: kapsel.Verification{Provider: "shopify"},
 		secret:       "s3cret",
 		body:         `{"id":1}`,
@@ -448,7 +448,7 @@ var moreVectors = []vector{
 		hex: true,
 	},
 	{
-		name: "notion", origin: "OpenSSL",
+		name: "notion", origin: "npm @notionhq/client 5.26.0 accepts it",
 		verification: kapsel.Verification{Provider: "notion"},
 		secret:       "s3cret",
 		body:         `{"id":1}`,
