@@ -260,14 +260,6 @@ func (s scheme) tampered(r request) request {
 	return out
 }
 
-// verifying makes an endpoint that verifies a scheme, and no event of which is a repetition.
-func (w *world) verifying(name string, s scheme) bench.Endpoint {
-	w.t.Helper()
-	verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
-	maps.Copy(verification, s.settings)
-	return w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
-}
-
 // answered posts a webhook and fails the test unless Kapsel accepts it, or refuses it with 401
 // E1001, as it must.
 func answered(t *testing.T, what, url string, r request, accepted bool) {

@@ -311,6 +311,14 @@ func providerOf(name string) string {
 	return provider
 }
 
+// verifying makes an endpoint that verifies a scheme, and no event of which is a repetition.
+func (w *world) verifying(name string, s scheme) bench.Endpoint {
+	w.t.Helper()
+	verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
+	maps.Copy(verification, s.settings)
+	return w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
+}
+
 // unread are headers that no check needs: what they say changes nothing.
 var unread = []string{"Content-Type", "Paypal-Cert-Url", "X-Twilio-Webhooks-Signature-Settings"}
 
@@ -398,9 +406,7 @@ func TestTrust_B71_EveryProvider(t *testing.T) {
 	w := newWorld(t, "")
 	endpoints := map[string]bench.Endpoint{}
 	for name, s := range all {
-		verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
-		maps.Copy(verification, s.settings)
-		endpoints[name] = w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
+		endpoints[name] = w.verifying(name, s)
 	}
 	t.Run("providers", func(t *testing.T) {
 		for name, s := range all {
