@@ -62,9 +62,21 @@ var newest = map[kapsel.EventStatus]string{
 // tried says of a delivery o that it was attempted or has ended.
 const tried = "(o.status >= 2 OR o.attempts > 0)"
 
+// fence ends a subquery that must be planned by itself. Open deliveries are few, and their index
+// is not in the order of ids: without the fence the planner may walk an index of all deliveries
+// in that order, until it has met a page of open ones. A look at an event's few deliveries may
+// become a join, or a walk of an index that is thought to be nearly empty. Either is quick on a
+// small table and takes longer than a statement may on a large one.
+const fence = " OFFSET 0"
+
+// ofEvent is a table of the deliveries of an event, found by the event.
+func ofEvent(event string) string {
+	return "(SELECT * FROM deliveries WHERE event_id = " + event + fence + ")"
+}
+
 // another says that the event of d has another newest delivery o with a property.
 func another(property string) string {
-	return "EXISTS (SELECT 1 FROM deliveries o WHERE o.event_id = d.event_id AND o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
+	return "EXISTS (SELECT 1 FROM " + ofEvent("d.event_id") + " o WHERE o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
 }
 
 // inState says of deliveries d that they are in a state, in the words of the index that has
@@ -116,7 +128,7 @@ func (s selection) page() string {
 
 // withState says of events e that one of their newest deliveries gives them a status; see newest.
 func withState(state string) string {
-	return ` AND EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id AND d.replayed_as IS NULL AND ` + state + `)`
+	return ` AND EXISTS (SELECT 1 FROM ` + ofEvent("e.id") + ` d WHERE d.replayed_as IS NULL AND ` + state + `)`
 }
 
 // newestOf is the query of columns of events e that the newest rows of any of the sources have,
@@ -173,12 +185,15 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	default:
 		status, err := kapsel.ParseDeliveryStatus(string(f.Status))
 		events.ordered = err == nil && status.Terminal()
-		own := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d
-			WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state + ` AND d.event_id >= $3 AND d.event_id < $4`
+		own := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state
 		if conditions != "" {
-			own += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + `)`
+			own += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + fence + `)`
 		}
-		each := []string{own + ") e"}
+		if !events.ordered {
+			own += fence
+		}
+		own += ") e WHERE e.id >= $3 AND e.id < $4"
+		each := []string{own}
 		// A delivery to another endpoint can give an event its status if it came in elsewhere,
 		// or if the ingest is shared.
 		for _, from := range sources[1:] {
@@ -257,17 +272,20 @@ func (s *Store) Delivery(ctx context.Context, tenantID kapsel.TenantID, delivery
 
 // ListDeliveries lists deliveries; see store.Archive.
 func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error) {
-	deliveries := selection{ordered: true, endpoint: !f.EndpointID.IsZero(), source: `
-		SELECT d.part, d.id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.id >= $3 AND d.id < $4`}
-	if f.Status != nil {
-		deliveries.source += " AND " + inState(*f.Status)
-		deliveries.ordered = f.Status.Terminal() // what is open is ordered by when it is due
-	}
+	deliveries := selection{ordered: true, endpoint: !f.EndpointID.IsZero()}
+	all := "SELECT d.part, d.id FROM deliveries d WHERE d.endpoint_id = scope.id"
 	if f.Replayed != nil && *f.Replayed {
-		deliveries.source += " AND d.replayed_as IS NOT NULL"
+		all += " AND d.replayed_as IS NOT NULL"
 	} else if f.Replayed != nil {
-		deliveries.source += " AND d.replayed_as IS NULL"
+		all += " AND d.replayed_as IS NULL"
 	}
+	if f.Status != nil {
+		all += " AND " + inState(*f.Status)
+		if deliveries.ordered = f.Status.Terminal(); !deliveries.ordered { // what is open is ordered by when it is due
+			all += fence
+		}
+	}
+	deliveries.source = "SELECT d.part, d.id FROM (" + all + ") d WHERE d.id >= $3 AND d.id < $4"
 	return list(ctx, s, viewOf(tenantID), scanDelivery, `
 		SELECT `+deliveryColumns+` FROM (`+deliveries.page()+`) page
 		JOIN deliveries d ON d.part = page.part AND d.id = page.id

@@ -81,7 +81,7 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			SELECT e.part, e.id, e.size FROM endpoints CROSS JOIN LATERAL (
 				SELECT part, id, octet_length(body) AS size FROM events
 				WHERE endpoint_id = endpoints.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
-					SELECT FROM deliveries d WHERE d.event_id = events.id AND d.status <= 1)
+					SELECT FROM `+ofEvent("events.id")+` d WHERE d.status <= 1)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
 			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
@@ -92,7 +92,7 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 		err = tx.QueryRow(ctx, `
 			WITH gone AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-				WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = u.id AND d.status <= 1)
+				WHERE NOT EXISTS (SELECT FROM `+ofEvent("u.id")+` d WHERE d.status <= 1)
 			), gone_deliveries AS (
 				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id
 			), gone_attempts AS (
