@@ -594,3 +594,16 @@ func TestPatientSession(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes no writes may do so later; until then the error says why it takes none.
+func TestReadOnly_IsNamed(t *testing.T) {
+	url := pgtest.New(t)
+	pgtest.Exec(t, pgtest.Superuser(url), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
+	s, err := Open(t.Context(), url, Options{})
+	if err == nil {
+		s.Close()
+	}
+	if err == nil || !store.Passes(err) || !strings.Contains(err.Error(), "default_transaction_read_only is on") {
+		t.Errorf("error is %v", err)
+	}
+}

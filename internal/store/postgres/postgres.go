@@ -29,7 +29,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/kapsel-hq/kapsel"
@@ -174,9 +173,9 @@ func (s *Store) look(ctx context.Context) (st state, err error) {
 		conn.Release()
 	}
 	if err == nil && st["transaction_read_only"] == "on" {
-		err = pgconn.ErrReadOnlyConnection
+		err = errReadOnly
 	}
-	if lasting(err) || errors.Is(err, pgconn.ErrReadOnlyConnection) {
+	if lasting(err) || errors.Is(err, errReadOnly) {
 		s.renew()
 	}
 	return st, s.from.failed(err)

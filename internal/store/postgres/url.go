@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -39,11 +40,23 @@ func readURL(url string) (*pgxpool.Config, error) {
 	}
 	dialer := net.Dialer{Timeout: c.ConnectTimeout, KeepAlive: userTimeout, Control: setUserTimeout}
 	c.DialFunc = dialer.DialContext
-	c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	c.ValidateConnect = takesWrites
 	if !strings.Contains(url, "pool_max_conns") {
 		config.MaxConns = 10
 	}
 	return config, nil
+}
+
+// errReadOnly says that a server takes no writes, which may pass.
+var errReadOnly = fmt.Errorf("%w: it is a standby, or default_transaction_read_only is on for the role or the database", pgconn.ErrReadOnlyConnection)
+
+// takesWrites refuses the connections of a server that takes no writes.
+func takesWrites(ctx context.Context, conn *pgconn.PgConn) error {
+	err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
+	if errors.Is(err, pgconn.ErrReadOnlyConnection) {
+		return errReadOnly
+	}
+	return err
 }
 
 // whyUnread is why a URL cannot be read, without the URL: the library's text repeats it and
