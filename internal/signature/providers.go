@@ -148,7 +148,7 @@ const (
 var readGraph = reader{fromGraph, toBody}
 
 func fromGraph(_ *preset, r Request, m *message) error {
-	fields, err := kapsel.Members(r.Body, "value")
+	fields, err := members(r.Body, "value")
 	if err != nil {
 		return refuse("the body cannot be read: %v", err)
 	}
@@ -327,6 +327,7 @@ const (
 	maxField  = 4 << 10 // bytes of a field, as it is written
 	maxFields = 10_000  // fields of a form
 	maxParts  = 1_000   // parts of a multipart form, each of which costs more
+	maxMarks  = 300_000 // commas and opening brackets of JSON, those in strings included
 )
 
 var errNoForm = errors.New("it is not a valid form")
@@ -475,7 +476,7 @@ func multipartFields(body []byte, boundary string, names []string) ([]string, er
 // jsonFields returns the strings and numbers that are the named members of an object, which
 // is itself a member of the body.
 func jsonFields(body []byte, object string, names []string) ([]string, error) {
-	outer, err := kapsel.Members(body, object)
+	outer, err := members(body, object)
 	if err != nil {
 		return nil, err
 	}
@@ -488,6 +489,20 @@ func jsonFields(body []byte, object string, names []string) ([]string, error) {
 		fields[i] = text(value)
 	}
 	return fields, nil
+}
+
+// members returns the named members of a body of JSON whose sender is not known yet. It refuses
+// one of more than maxMarks: counting them costs nearly nothing, and each value that is passed
+// over costs as much as hashing some hundred bytes.
+func members(body []byte, names ...string) ([][]byte, error) {
+	marks := 0
+	for _, mark := range []string{",", "[", "{"} {
+		marks += bytes.Count(body, []byte(mark))
+	}
+	if marks > maxMarks {
+		return nil, fmt.Errorf("it has more than %d values", maxMarks)
+	}
+	return kapsel.Members(body, names...)
 }
 
 // text is kapsel.Text of values of up to maxField bytes, "" of longer ones.
@@ -513,7 +528,7 @@ func fromAdyen(p *preset, r Request, m *message) error {
 	if _, ok := r.Header[p.headers[0].signature]; ok {
 		return fromHeaders(p, r, m)
 	}
-	fields, err := kapsel.Members(r.Body, "notificationItems")
+	fields, err := members(r.Body, "notificationItems")
 	if err != nil {
 		return refuse("the request has no %s header, and its body cannot be read: %v", p.headers[0].signature, err)
 	}

@@ -60,7 +60,7 @@ func (w *web) fetch(_ context.Context, url string) ([]byte, error) {
 
 // published are messages and tokens that OpenSSL signed, with the key's certificate and set of
 // keys. npm sns-validator 0.3.5 accepts v1, v2 and sub, and npm jose 6.2.18 token and chat.
-func published(t *testing.T) map[string]string {
+func published(t testing.TB) map[string]string {
 	text, err := os.ReadFile("testdata/published.json")
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func published(t *testing.T) map[string]string {
 	return all
 }
 
-func remoteVerifier(t *testing.T, v kapsel.Verification, w *web) *Verifier {
+func remoteVerifier(t testing.TB, v kapsel.Verification, w *web) *Verifier {
 	t.Helper()
 	if fields := Check(v); fields != nil {
 		t.Fatal(fields)

@@ -27,6 +27,10 @@ import (
 // topicARN is the name of a topic; its parts are the partition and the region.
 var topicARN = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z]{2}[a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
 
+// maxSNS is the longest body, in bytes: 256 KiB of text, each character of which may be written
+// as an escape of six, and what stands around it.
+const maxSNS = 2 << 20
+
 // maxTopics is how many topics an endpoint may name.
 const maxTopics = 50
 
@@ -52,6 +56,9 @@ var snsMembers = []string{
 // readSNS reads a message. What it holds is not to be trusted before its signature is checked.
 // It copies no long member: anybody can send one.
 func readSNS(body []byte) (m snsMessage, err error) {
+	if len(body) > maxSNS {
+		return m, refuse("the body is longer than a message of SNS")
+	}
 	values, err := kapsel.Members(body, snsMembers...)
 	if err != nil {
 		return m, refuse("the body cannot be read: %v; raw message delivery must be off", err)

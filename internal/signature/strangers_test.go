@@ -40,6 +40,10 @@ func hostile(size int) map[string]Request {
 	add("big items", json, fill(`{"notificationItems":[{"NotificationRequestItem":{`, `"a":{"b":1},`, `"amount":{},"additionalData":{}}}]}`))
 	add("many notifications", json, fill(`{"value":[`, `{"clientState":"x"},`, `{}]}`))
 	add("long notifications", json, fill(`{"value":[`, `{"clientState":"`+strings.Repeat("x", 4_000)+`"},`, `{}]}`))
+	const sns = `{"Type":"Notification","MessageId":"1","Timestamp":"t","TopicArn":"` + testTopic + `","SignatureVersion":"1",` +
+		`"Signature":"AAAA","SigningCertURL":"` + testCert + `","Message":"`
+	add("a long message", json, fill(sns, "x", `"}`))
+	add("an escaped message", json, fill(sns, `\u0041`, `"}`))
 	add("many fields", form, fill("a=1", "&a=1", ""))
 	add("empty fields", form, fill("&", "&", ""))
 	add("a long field", form, fill("token=", "x", ""))
@@ -104,13 +108,16 @@ func strangersTo(t testing.TB) map[string]*Verifier {
 	all["mailgun"] = verifier(t, kapsel.Verification{Provider: "mailgun"}, "k")
 	all["standard-webhooks"] = verifier(t, kapsel.Verification{Provider: "standard-webhooks"},
 		PublicKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))))
+	w := &web{docs: map[string]string{testCert: published(t)["cert"]}}
+	all["aws-sns"] = remoteVerifier(t, kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{testTopic}}, w)
+	all["google-oidc"] = remoteVerifier(t, kapsel.Verification{Provider: "google-oidc", Audience: testAudience, Email: testEmail}, w)
 	return all
 }
 
 // readers are the providers whose requests are read each in its own way.
 var readers = []string{
 	"github", "stripe", "slack", "standard-webhooks", "discord", "sendgrid", "paypal", "twilio", "hubspot", "mailgun", "mailchimp",
-	"adyen", "linear", "gitlab", "x", "microsoft-graph", "cloudevents", "websub", "docusign",
+	"adyen", "linear", "gitlab", "x", "microsoft-graph", "cloudevents", "websub", "docusign", "aws-sns", "google-oidc",
 }
 
 // TestStrangersWork holds what an unsigned body costs before it is refused to a bound that does
@@ -119,7 +126,7 @@ var readers = []string{
 func TestStrangersWork(t *testing.T) {
 	const size = 2 << 20
 	const most = 1 << 20 // the parts of a form, most of all
-	now := time.Unix(1_700_000_000, 0)
+	now := snsNow
 	all := strangersTo(t)
 	bodies := hostile(size)
 	for _, provider := range slices.Sorted(maps.Keys(all)) {
@@ -130,6 +137,9 @@ func TestStrangersWork(t *testing.T) {
 		limit := uint64(most)
 		if ver.name == "discord" || ver.name == "standard-webhooks" || ver.name == "twilio" || ver.name == "mailchimp" {
 			limit += size
+		}
+		if ver.name == "aws-sns" {
+			limit += 3 * size // of a topic that is named; a longer body is refused
 		}
 		for name, body := range bodies {
 			r := forge(ver, body, now)
@@ -182,6 +192,28 @@ func TestStrangersCounts(t *testing.T) {
 	}
 	verdict, err = adyen.Verify(items(maxAdyenItems+1), now)
 	refused(t, "adyen, more items", verdict, err)
+
+	// A value is a comma or an opening bracket; the two of the signature and the three around it count.
+	event := func(n int) Request {
+		body := `{"signature":{"timestamp":"1700000000","token":"t","signature":"` + hex.EncodeToString(sum("k", "1700000000t")) +
+			`"},"event-data":[` + strings.TrimSuffix(strings.Repeat("1,", n-6+1), ",") + `]}`
+		return Request{Method: "POST", Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
+	}
+	mailgun := verifier(t, kapsel.Verification{Provider: "mailgun"}, "k")
+	if _, err := mailgun.Verify(event(maxMarks), now); err != nil {
+		t.Errorf("mailgun, %d values: %v", maxMarks, err)
+	}
+	for provider, ver := range strangersTo(t) {
+		if !slices.Contains([]string{"mailgun", "adyen", "microsoft-graph"}, provider) {
+			continue
+		}
+		verdict, err := ver.Verify(event(maxMarks+1), now)
+		refused(t, provider+", more values", verdict, err)
+		if err == nil || !strings.Contains(err.Error(), "300000 values") {
+			t.Errorf("%s, more values: %v", provider, err)
+		}
+	}
+
 	first := items(2)
 	first.Body = bytes.Replace(first.Body, []byte("p1"), []byte("p2"), 1)
 	verdict, err = adyen.Verify(first, now)
@@ -208,7 +240,7 @@ func TestStrangersEd25519(t *testing.T) {
 // BenchmarkStrangers shows what an unsigned body of 10 MiB costs: no provider is to cost more
 // than five times as much as github.
 func BenchmarkStrangers(b *testing.B) {
-	now := time.Unix(1_700_000_000, 0)
+	now := snsNow
 	bodies := hostile(10 << 20) // the longest by default
 	all := strangersTo(b)
 	for _, provider := range slices.Sorted(maps.Keys(all)) {
