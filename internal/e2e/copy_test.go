@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -76,8 +79,9 @@ func TestCopy(t *testing.T) {
 			}
 			t.Cleanup(func() { moved.Kill() })
 			w.nodes[0] = moved
+			after := answers(w)
 			for path, want := range before {
-				if diff := cmp.Diff(want, answers(w)[path]); diff != "" {
+				if diff := cmp.Diff(want, after[path]); diff != "" {
 					t.Errorf("GET %s (-before +after):\n%.3000s", path, diff)
 				}
 			}
@@ -88,6 +92,9 @@ func TestCopy(t *testing.T) {
 			got := map[string]int{}
 			for _, r := range w.sink.Requests()[requests:] {
 				got[r.EventID]++
+				if !signedWith(t, shut.SigningSecret, r) {
+					t.Errorf("event %s is not signed with the secret that its receiver has", r.EventID)
+				}
 			}
 			if len(got) != events-events/2 || len(w.sink.Requests()) != requests+len(got) {
 				t.Errorf("%d events in %d requests after the copy, want the %d that waited, once each", len(got), len(w.sink.Requests())-requests, events-events/2)
@@ -100,6 +107,18 @@ func TestCopy(t *testing.T) {
 			w.quiet()
 		})
 	}
+}
+
+// signedWith reports whether a request has the signature of Standard Webhooks by a secret.
+func signedWith(t *testing.T, secret string, r bench.SinkRequest) bool {
+	t.Helper()
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+	if err != nil || len(key) == 0 {
+		t.Fatalf("a secret of %d bytes: %v", len(key), err)
+	}
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s.%s.%s", r.Get("webhook-id"), r.Get("webhook-timestamp"), r.Body)
+	return r.Get("webhook-signature") == "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // postMany posts n events to an endpoint.
@@ -124,13 +143,11 @@ func postMany(w *world, ep bench.Endpoint, n int) {
 	wg.Wait()
 }
 
-// answers are what the API says of the tenant.
+// answers are what the API says of the tenant, all pages of it.
 func answers(w *world) map[string]any {
 	all := map[string]any{}
 	for _, path := range []string{"/v1/endpoints", "/v1/events", "/v1/deliveries", "/v1/replays"} {
-		var answer any
-		w.get(path+"?limit=100&tenant_id="+w.tenant, &answer)
-		all[path] = answer
+		all[path] = list[any](w, path, url.Values{"tenant_id": {w.tenant}})
 	}
 	for _, path := range []string{"/v1/tenants/" + w.tenant, "/v1/tenants/" + w.tenant + "/keys", "/v1/usage?tenant_id=" + w.tenant} {
 		var answer any
