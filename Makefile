@@ -43,6 +43,7 @@ fmt: ## format all Go files
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts (about an hour)
 	KAPSEL_CHAOS=full $(GO) test -timeout 90m -count=1 -v ./internal/delivery ./internal/e2e/...
 	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress
+	KAPSEL_CHAOS=full $(GO) test $(RACE) -timeout 30m -count=1 -run TestStore ./internal/store/sqlite ./internal/store/postgres
 	$(MAKE) fuzz
 
 fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)

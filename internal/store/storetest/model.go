@@ -3,6 +3,8 @@ package storetest
 import (
 	"bytes"
 	"cmp"
+	"flag"
+	"os"
 	"slices"
 	"time"
 
@@ -18,6 +20,8 @@ var queueing = []promise{
 
 	{"whatever is done to one endpoint's queue, in whatever order, it is as a list in memory would be", func(w *world) {
 		test := w.t
+		defer flag.Set("rapid.checks", flag.Lookup("rapid.checks").Value.String())
+		flag.Set("rapid.checks", sequences())
 		rapid.Check(test, func(t *rapid.T) {
 			w.t = t
 			defer func() { w.t = test }()
@@ -39,6 +43,14 @@ var queueing = []promise{
 			m.checkCounters()
 		})
 	}},
+}
+
+// sequences returns how many sequences of calls are tried: more with KAPSEL_CHAOS=full.
+func sequences() string {
+	if os.Getenv("KAPSEL_CHAOS") == "full" {
+		return "200"
+	}
+	return "30"
 }
 
 // queue is the model of one endpoint's queue: what its store must hold.
