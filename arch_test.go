@@ -286,6 +286,9 @@ func TestArchitectureImports(t *testing.T) {
 	}
 }
 
+// TestArchitecture_B95_NarrowNames checks that only internal/egress opens outbound
+// connections, and only the packages that narrowNames lists use the other functions that are
+// easy to misuse.
 func TestArchitecture_B95_NarrowNames(t *testing.T) {
 	for _, s := range sources(t) {
 		imports := s.imports(t)
@@ -326,9 +329,10 @@ var comparisons = map[string]string{
 	"internal/signature/format.go: version == versionHMAC":                              "the format's version",
 }
 
-// TestArchitecture_B72_S8_Compares: what an attacker could guess byte by byte is compared in
-// constant time. Packages that hold secrets have no bytes.Equal (narrowNames) and no == or
-// switch on a value that is called like one, but with a length, a constant or nil.
+// TestArchitecture_B72_S8_Compares checks that secrets are compared in constant time, so that
+// nobody can guess one byte by byte. Packages that hold secrets have no bytes.Equal
+// (narrowNames) and no == or switch on a value that is named like a secret, except with a
+// length, a constant or nil.
 func TestArchitecture_B72_S8_Compares(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range sources(t) {
@@ -415,8 +419,8 @@ func isSecret(e ast.Expr) bool {
 	return false
 }
 
-// TestArchitecture_S14_TLS: nothing of ours turns the check of certificates off, and whoever
-// makes settings of TLS says which version is the oldest.
+// TestArchitecture_S14_TLS checks that no code turns the verification of certificates off, and
+// each TLS configuration names its oldest version, 1.2 or later.
 func TestArchitecture_S14_TLS(t *testing.T) {
 	made := 0
 	for _, s := range sources(t) {

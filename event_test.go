@@ -71,6 +71,8 @@ func fields() *rapid.Generator[kapsel.HeaderField] {
 	})
 }
 
+// TestHeaderRoundTrip_B9 checks that a stored header is read back with every byte of its
+// values and every line in its order.
 func TestHeaderRoundTrip_B9(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var want kapsel.Header = rapid.SliceOf(fields()).Draw(t, "header")
@@ -136,6 +138,8 @@ func TestHeaderJSON(t *testing.T) {
 	}
 }
 
+// TestHeader_B93_Hops checks that the hops of an event are counted by its headers, and a
+// forged or unreadable count is taken for the largest.
 func TestHeader_B93_Hops(t *testing.T) {
 	id := kapsel.NewEventID(time.UnixMilli(1_700_000_000_000), 0).String()
 	for _, tt := range []struct {

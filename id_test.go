@@ -50,7 +50,8 @@ func TestTypeIDValidVectors(t *testing.T) {
 	}
 }
 
-// spec/invalid.yml of the same, and some of our own.
+// TestTypeIDInvalidVectors checks that texts that are no id are refused, among them NUL and
+// invalid UTF-8. The vectors are spec/invalid.yml of TypeID, and some of our own.
 func TestTypeIDInvalidVectors(t *testing.T) {
 	for _, v := range []struct{ name, text string }{
 		{"prefix-uppercase", "PREFIX_00000000000000000000000000"},

@@ -27,6 +27,8 @@ func fieldsOf(errs []FieldError) []string {
 	return names
 }
 
+// TestEndpointConfigValidate checks that each wrong setting of an endpoint is refused by the
+// name of its field, among them a name of more than 200 characters.
 func TestEndpointConfigValidate(t *testing.T) {
 	if errs := with(func(*EndpointConfig) {}).Validate(false); errs != nil {
 		t.Fatalf("the default policy: %v", errs)
@@ -136,6 +138,8 @@ func TestValidateURL(t *testing.T) {
 	}
 }
 
+// TestBadInput_B50_B51_HeaderNames checks that an endpoint's headers cannot replace those that
+// frame a request, that Kapsel sets itself or that carry cookies, and that at most 32 are set.
 func TestBadInput_B50_B51_HeaderNames(t *testing.T) {
 	set := func(names ...string) func(*EndpointConfig) {
 		return func(c *EndpointConfig) {
@@ -189,6 +193,8 @@ func TestBadInput_B50_B51_HeaderNames(t *testing.T) {
 	}
 }
 
+// TestBadInput_B50_HeaderValues checks that a header's value with a line break, a control
+// character, outer spaces or more than 4 KiB is refused.
 func TestBadInput_B50_HeaderValues(t *testing.T) {
 	for _, v := range []string{"", "Bearer abc", "a\tb", "ü", strings.Repeat("a", 4096)} {
 		if errs := ValidateHeaderValue("X", v); errs != nil {

@@ -53,6 +53,8 @@ func (l *scripted) Accept() (net.Conn, error) {
 	return c, nil
 }
 
+// TestResources_B112_ConnectionsOfOneClient checks that one client's address, or its /64 of
+// IPv6, has a bounded number of connections, while loopback and trusted proxies have no bound.
 func TestResources_B112_ConnectionsOfOneClient(t *testing.T) {
 	l := &scripted{}
 	capped := newCappedListener(l, 2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
@@ -83,7 +85,8 @@ func TestResources_B112_ConnectionsOfOneClient(t *testing.T) {
 	}
 }
 
-// TestHardening_S18_ServerLimits: nothing that a client sends is waited for without end.
+// TestHardening_S18_ServerLimits checks that the server bounds the time and the size of all
+// that a client sends.
 func TestHardening_S18_ServerLimits(t *testing.T) {
 	s := newServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	for name, ok := range map[string]bool{
@@ -102,8 +105,8 @@ func TestHardening_S18_ServerLimits(t *testing.T) {
 	}
 }
 
-// TestHardening_S14_Switches gives each setting that is on or off both ways, and sees that
-// off is the safe one. A new one adds a row.
+// TestHardening_S14_Switches checks that each boolean setting is safe when it is off, and is
+// off unless somebody asks for it. A new setting adds a row.
 func TestHardening_S14_Switches(t *testing.T) {
 	safe := map[string]func(on bool) (dangerous bool){
 		"Dev": func(on bool) bool { // reaches private destinations, and therefore listens on loopback only
@@ -138,6 +141,8 @@ func TestHardening_S14_Switches(t *testing.T) {
 	}
 }
 
+// TestHardening_S15_Headers checks that the API's answers forbid scripts and content sniffing,
+// and over HTTPS ask browsers to keep to HTTPS, while a page may set a policy of its own.
 func TestHardening_S15_Headers(t *testing.T) {
 	for path, want := range map[string]string{"/v1/tenants": "default-src 'none'", "/nothing": "default-src 'none'", "/page": "mine", "/ingest/x": ""} {
 		for _, https := range []bool{false, true} {
@@ -185,8 +190,8 @@ func writePair(t *testing.T, dir string, serial int64) (cert, key string) {
 	return cert, key
 }
 
-// TestTLS_S14_ReadAgain changes the files of a certificate in use: a new pair is served a
-// second later, and what is no pair leaves the former in use.
+// TestTLS_S14_ReadAgain checks that a new certificate is served within a second after its
+// files change, and that files which cannot be used leave the old certificate in use.
 func TestTLS_S14_ReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

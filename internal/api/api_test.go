@@ -428,6 +428,8 @@ func TestQueryParameters(t *testing.T) {
 	}
 }
 
+// TestBadInput_B46_LongStrings checks that a text that is too long is refused by the name of
+// its field, and a body of more than 64 KiB with 413.
 func TestBadInput_B46_LongStrings(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
@@ -451,6 +453,8 @@ func TestBadInput_B46_LongStrings(t *testing.T) {
 	w.refused(kapsel.PayloadTooLarge, 413, nil, "POST", "/v1/endpoints", h.write, object{"name": strings.Repeat("a", 1<<20), "url": "https://example.com"})
 }
 
+// TestBadInput_B45_B47_B120_StringsAreLiteral checks that SQL, wildcards, markup and control
+// characters in names come back unchanged, and a search takes them literally.
 func TestBadInput_B45_B47_B120_StringsAreLiteral(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -21,6 +21,8 @@ func anonymous(a answered) string {
 	return fmt.Sprintf("%d %v %s", a.status, a.header, body)
 }
 
+// TestBadInput_B60_Keys checks that a missing, wrong, revoked, expired or misplaced API key
+// gets the same 401 answer in every case, is logged and is never shown in the log.
 func TestBadInput_B60_Keys(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
@@ -88,6 +90,8 @@ func TestBadInput_B60_Keys(t *testing.T) {
 	}
 }
 
+// TestBadInput_B61_Scopes checks that a key with scope read gets 403 from every operation that
+// writes.
 func TestBadInput_B61_Scopes(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
@@ -222,8 +226,9 @@ func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	return paths
 }
 
-// TestIsolation_B76_Matrix tries every operation of the document with every kind of id and of
-// caller. It fails when the document has an operation that the matrix has not.
+// TestIsolation_B76_Matrix checks that every operation answers every kind of caller and id as
+// it should, and another tenant's id exactly as one that does not exist. It fails when the
+// OpenAPI document has an operation that the matrix lacks.
 func TestIsolation_B76_Matrix(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs, gone := w.newEstate("mine"), w.newEstate("theirs"), w.newEstate("gone")
@@ -335,6 +340,8 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 	}
 }
 
+// TestIsolation_B77_B78_ForeignAndReadOnlyFields checks that a body cannot set read-only
+// fields or name another tenant, and that filters and keys of another tenant find nothing.
 func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs")
@@ -369,8 +376,8 @@ func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 	w.want(200, "GET", "/v1/endpoints", theirs.write, nil)
 }
 
-// TestIsolation_B79_NothingOfOthers looks for every id and name of one tenant in all that
-// another reads.
+// TestIsolation_B79_NothingOfOthers checks that no answer to one tenant has an id or a name of
+// another.
 func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs-and-only-theirs")

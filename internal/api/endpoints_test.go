@@ -495,6 +495,8 @@ func TestPatchEndpoint(t *testing.T) {
 	}
 }
 
+// TestCreateEndpointRefuses checks that an endpoint with wrong settings is refused with the
+// names of its fields, and one with a blocked destination is logged too.
 func TestCreateEndpointRefuses(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
@@ -652,7 +654,8 @@ func TestRotateSecret(t *testing.T) {
 	w.refused(kapsel.InvalidRequest, 400, []string{"overlap"}, "POST", path, h.write, `{"overlap":24}`)
 }
 
-// TestBadInput_B116_Quotas: what a tenant can make many of, it can make so many of.
+// TestBadInput_B116_Quotas checks that a tenant's endpoints and each list in an endpoint's
+// settings are bounded.
 func TestBadInput_B116_Quotas(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -208,8 +208,8 @@ func TestDeliveriesAndAttempts(t *testing.T) {
 	w.refused(kapsel.Conflict, 409, nil, "POST", "/v1/events/"+ev.ID.String()+"/replay", h.write, nil)
 }
 
-// TestBacklog_B129: a short backlog is counted at each read, a long one seldom, and neither
-// without bounds.
+// TestBacklog_B129 checks that a short backlog is counted at each read and a long one seldom,
+// and that no count is without a limit.
 func TestBacklog_B129(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	waiting, failing := 0, false

@@ -11,9 +11,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 )
 
-// TestBruteForce_B74: who tries a thousand wrong keys a minute is soon answered 429 and costs
-// the log one line a minute; others are not affected, and a right
-// key behind the same address still opens.
+// TestBruteForce_B74 checks that a client that tries a thousand wrong keys a minute soon gets
+// 429 and costs one line of the log a minute, while other clients and a right key from its
+// address still get in.
 func TestBruteForce_B74(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -61,6 +61,9 @@ func key(k string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Idempotency-Key", k) }
 }
 
+// TestIdempotencyKey_B63_B64_B65 checks that a POST with the same Idempotency-Key gets its
+// first answer for 24 hours, another body under that key gets 409, and after 24 hours the key
+// is new.
 func TestIdempotencyKey_B63_B64_B65(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	post := func(body string) answered {
@@ -111,6 +114,8 @@ func TestIdempotencyKeyInTheStore(t *testing.T) {
 	}
 }
 
+// TestIdempotencyKey_B41_Syntax checks that an Idempotency-Key that is empty, longer than 255
+// bytes, sent twice or not printable ASCII without spaces is refused with 400.
 func TestIdempotencyKey_B41_Syntax(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	for _, k := range []string{"", " ", "a b", "a\tb", "ü", "\xff", strings.Repeat("k", 256), strings.Repeat("k", 4096)} {
@@ -123,6 +128,8 @@ func TestIdempotencyKey_B41_Syntax(t *testing.T) {
 	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"a"}`, key("'; DROP"[:2]))
 }
 
+// TestIdempotencyKey_B62_OfTenants checks that two tenants that use one Idempotency-Key each
+// get an answer of their own, and that a key opens nothing to callers without the right.
 func TestIdempotencyKey_B62_OfTenants(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	a, b := w.newHouse("a"), w.newHouse("b")
@@ -196,6 +203,8 @@ func TestIdempotencyKeyAfterACrash(t *testing.T) {
 	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"n"}`, key("early"))
 }
 
+// TestIdempotencyKey_B63_AtTheSameTime checks that of many simultaneous POSTs with one
+// Idempotency-Key exactly one runs, and the others get its answer or 409.
 func TestIdempotencyKey_B63_AtTheSameTime(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	var wg sync.WaitGroup

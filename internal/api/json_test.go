@@ -37,6 +37,9 @@ type embedded struct {
 	Inner int `json:"inner"`
 }
 
+// TestBadInput_B38_B39_B40_B42_Decode checks that JSON with duplicate, misspelled or unknown
+// fields, wrong types, numbers or times out of range, or anything after its end is refused
+// with the field's name and changes nothing.
 func TestBadInput_B38_B39_B40_B42_Decode(t *testing.T) {
 	tests := []struct {
 		body string
@@ -137,8 +140,9 @@ func TestDecodeKeepsDefaults(t *testing.T) {
 	}
 }
 
-// TestBadInput_B119_ManyOfEverything sends bodies that are made to be expensive. Those that are
-// longer than a body may be are not even parsed; the others name at most some of what is wrong.
+// TestBadInput_B119_ManyOfEverything checks that bodies with very many fields, elements or
+// digits are refused cheaply with a short answer. Bodies longer than the limit are not parsed;
+// of the others only some errors are named.
 func TestBadInput_B119_ManyOfEverything(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")

@@ -11,6 +11,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
+// TestBadInput_B43_Limits checks that a list's limit is a plain number from 1 to 200, and that
+// anything else gets 400.
 func TestBadInput_B43_Limits(t *testing.T) {
 	w := newWorld(t)
 	for _, limit := range []string{"-1", "0", "201", "1e9", "1000000000", "99999999999999999999", "abc", "1.5", "0x10", "+5", "%205", "１"} {
@@ -66,6 +68,8 @@ func TestListsPageByPage(t *testing.T) {
 	w.want(200, "GET", "/v1/deliveries?status=failed", h.read, nil)
 }
 
+// TestBadInput_B44_Cursors checks that a cursor that was cut, changed or taken from another
+// list, filter or tenant is refused with 400.
 func TestBadInput_B44_Cursors(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.newEstate("a"), w.newEstate("b")

@@ -9,8 +9,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestSigningKeys_S9: an endpoint's public keys are there for everybody, follow the rotation
-// of its secrets, and are no other endpoint's.
+// TestSigningKeys_S9 checks that an endpoint's public keys can be read without a key, follow
+// the rotation of its secrets and differ from any other endpoint's.
 func TestSigningKeys_S9(t *testing.T) {
 	w := newWorld(t)
 	one, two := w.newHouse("one"), w.newHouse("two")

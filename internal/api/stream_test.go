@@ -180,7 +180,8 @@ func TestStreamRefuses(t *testing.T) {
 	w.same("another tenant's event as a position", anonymous(a), anonymous(b))
 }
 
-// TestIsolation_B79_Stream: no byte of another tenant's, whatever the position.
+// TestIsolation_B79_Stream checks that a tenant's stream of events has no byte of another
+// tenant's, from whatever position it starts.
 func TestIsolation_B79_Stream(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newHouse("mine"), w.newHouse("theirs")
@@ -266,7 +267,8 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// TestBadInput_B118_Caps: one tenant's streams are bounded and take none from another.
+// TestBadInput_B118_Caps checks that a tenant has a bounded number of streams, and one more
+// gets 429 without taking any from another tenant.
 func TestBadInput_B118_Caps(t *testing.T) {
 	w := newWorld(t)
 	h, other := w.newHouse("a"), w.newHouse("b")
@@ -300,8 +302,9 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { close(p); return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestBadInput_B118_SlowReaders: who does not read is dropped within 10 s; who reads stays,
-// past the server's time-outs, and hears something every 15 s.
+// TestBadInput_B118_SlowReaders checks that a stream whose client does not read ends within 10
+// s, while one that is read stays open past the server's time-outs and gets a heartbeat every
+// 15 s.
 func TestBadInput_B118_SlowReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

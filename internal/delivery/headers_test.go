@@ -65,7 +65,9 @@ func TestRequest(t *testing.T) {
 	})
 }
 
-// TestHeadersOut: what is sent along, by default and with the endpoint's changes.
+// TestHeadersOut_B52 checks that a destination gets the sender's headers without credentials,
+// proxies' addresses, hop-by-hop headers and forged X-Kapsel headers, as changed by the
+// endpoint's drop, keep and set, and that the record of the attempt has no secret.
 func TestHeadersOut_B52(t *testing.T) {
 	header := []string{
 		"X-Custom", "1", "X-Custom", "2", "Accept", "*/*", "Content-Encoding", "gzip", "Stripe-Signature", "t=1,v1=ab",
@@ -262,7 +264,8 @@ func TestAnswerHeader(t *testing.T) {
 	})
 }
 
-// TestAnswer: what is kept of an answer.
+// TestAnswer_FD7 checks that an attempt keeps an answer's status, headers byte for byte and
+// the first 4 KiB of its body, however long the body is.
 func TestAnswer_FD7(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(*sim.Request) sim.Answer {

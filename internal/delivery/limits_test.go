@@ -156,8 +156,8 @@ func TestHalfHangs(t *testing.T) {
 	})
 }
 
-// TestSlowShare: endpoints that do not answer hold at most half of the workers together; the
-// others are not slower for it.
+// TestSlowShare_FE1_FE2 checks that endpoints that do not answer hold at most half of the
+// workers together and do not slow the others down.
 func TestSlowShare_FE1_FE2(t *testing.T) {
 	in(t, sim.Options{Workers: 20}, func(t *testing.T, w *sim.World) {
 		dead := w.Net.Destination("dead.example", func(*sim.Request) sim.Answer { return sim.Answer{Hang: true} })
@@ -201,7 +201,8 @@ func TestSlowShare_FE1_FE2(t *testing.T) {
 	})
 }
 
-// TestTurns: tenants with work take turns for the workers, and so do a tenant's endpoints.
+// TestTurns_FE3 checks that tenants with work take turns for the workers, as do the endpoints
+// of one tenant, whoever has the longer backlog.
 func TestTurns_FE3(t *testing.T) {
 	in(t, sim.Options{Workers: 10}, func(t *testing.T, w *sim.World) {
 		big, small := w.Tenant, w.NewTenant("small", nil)
@@ -328,8 +329,8 @@ func TestManyEndpoints(t *testing.T) {
 	})
 }
 
-// TestMemory: bodies of deliveries hold at most half of the memory, but for one body more;
-// all get through in time.
+// TestMemory_FE7 checks that bodies on their way out hold at most half of the memory limit and
+// one body more, and that every delivery gets through nevertheless.
 func TestMemory_FE7(t *testing.T) {
 	for _, size := range []int{1 << 10, 300 << 10, 900 << 10, 3 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {

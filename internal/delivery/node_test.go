@@ -31,8 +31,8 @@ func (s *switches) wrap(_ *sim.Process, db store.Store) store.Store {
 	})
 }
 
-// TestLease_NotRenewed: a node whose lease is not certain starts nothing, permits nothing,
-// and goes on when it is again.
+// TestLease_NotRenewed_FF2 checks that a node that cannot renew its lease starts no request
+// and permits none, and goes on once its lease is certain again.
 func TestLease_NotRenewed_FF2(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var s switches
@@ -68,8 +68,8 @@ func TestLease_NotRenewed_FF2(t *testing.T) {
 // epoch is when every bubble begins.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// TestLease_DeclaredDead: a node that others declared dead joins under a new id, gives back
-// what it held unsent, and its late results change nothing.
+// TestLease_DeclaredDead_FF1 checks that a node that others declared dead joins under a new id
+// and gives back what it had not sent, and that its late results change nothing.
 func TestLease_DeclaredDead_FF1(t *testing.T) {
 	in(t, sim.Options{Workers: 4}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
@@ -123,7 +123,8 @@ func TestLease_DeclaredDead_FF1(t *testing.T) {
 	})
 }
 
-// TestTakeOver: what a dead process had under way is tried again at once, as a new attempt.
+// TestTakeOver_FA6_FA7 checks that what a dead process had under way is tried again at once,
+// as a new attempt.
 func TestTakeOver_FA6_FA7(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(time.Minute))
@@ -150,8 +151,8 @@ func TestTakeOver_FA6_FA7(t *testing.T) {
 	})
 }
 
-// TestTakeOver_Poison: a delivery that ends its process five times in a row is a dead letter;
-// an answer in between begins the row anew.
+// TestTakeOver_Poison_FF4 checks that a delivery that ends its process five times in a row
+// becomes a dead letter, and that an answer in between restarts the count.
 func TestTakeOver_Poison_FF4(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
@@ -194,8 +195,8 @@ func TestTakeOver_Poison_FF4(t *testing.T) {
 	}
 }
 
-// TestPanic: a panic in an exchange costs one attempt and no worker; one that comes back
-// ends as what kills its process does.
+// TestPanic_FA13 checks that a panic during an exchange costs one attempt and no worker, and
+// that a delivery which always panics becomes a dead letter.
 func TestPanic_FA13(t *testing.T) {
 	in(t, sim.Options{Level: 12, Workers: 4}, func(t *testing.T, w *sim.World) {
 		var calls atomic.Int64
@@ -369,8 +370,8 @@ func TestStop_StoreDown(t *testing.T) {
 	})
 }
 
-// TestFrozen: a process that slept between taking a delivery and sending it finds its lease
-// uncertain and sends nothing.
+// TestFrozen_FF1a checks that a process that slept between taking a delivery and sending it
+// finds its lease uncertain and sends nothing.
 func TestFrozen_FF1a(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var s switches

@@ -15,6 +15,8 @@ import (
 // obeyed is within what time a change of the settings holds.
 const obeyed = time.Second
 
+// TestGone_FD20 checks that a destination that answers 410 disables its endpoint, and that
+// later events wait until the endpoint is active again.
 func TestGone_FD20(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(410))
@@ -361,8 +363,8 @@ func TestDue(t *testing.T) {
 	})
 }
 
-// TestClockJumps: when the store's clock jumps, overdue work drains, nothing is sent before
-// its time or twice, and new work is not held up.
+// TestClockJumps_FC3 checks that overdue work drains after the store's clock has jumped,
+// nothing is sent early or twice, and new work is not held up.
 func TestClockJumps_FC3(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
 		in(t, sim.Options{}, func(t *testing.T, w *sim.World) {

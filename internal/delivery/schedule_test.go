@@ -111,6 +111,9 @@ func ask(status int, after func() string) func(*sim.Request) sim.Answer {
 
 func seconds(n int) func() string { return func() string { return strconv.Itoa(n) } }
 
+// TestRetryAfter_FD15 checks that a retry waits for the Retry-After of a 429 or 503, for 24
+// hours at most, and that a value which is malformed, past or shorter than the policy's delay
+// changes nothing.
 func TestRetryAfter_FD15(t *testing.T) {
 	date := func(in time.Duration) func() string {
 		return func() string { return time.Now().Add(in).UTC().Format(http.TimeFormat) }
@@ -266,7 +269,8 @@ func TestRetried(t *testing.T) {
 	}
 }
 
-// TestTimeout: the endpoint's time-out is that of the whole exchange.
+// TestTimeout_FD3_FD5_FD6 checks that the endpoint's time-out bounds the whole exchange,
+// whether the destination never answers or drips its answer.
 func TestTimeout_FD3_FD5_FD6(t *testing.T) {
 	drip := func(head string) func(net.Conn) {
 		return func(c net.Conn) {
@@ -321,7 +325,7 @@ func TestTimeout_FD3_FD5_FD6(t *testing.T) {
 	}
 }
 
-// TestConnectTimeout: connecting takes at most 10 s of the exchange.
+// TestConnectTimeout_FD2 checks that connecting takes at most 10 s of the exchange.
 func TestConnectTimeout_FD2(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(200))
@@ -337,9 +341,9 @@ func TestConnectTimeout_FD2(t *testing.T) {
 	})
 }
 
-// TestStaleConnection_FD19: a destination that closes each connection after its answer, when
-// the next request may be on its way, gets no request twice, one with an idempotency key and
-// no body neither.
+// TestStaleConnection_FD19 checks that a destination that closes each connection after its
+// answer, just as the next request may be on its way, gets no request twice, not even one with
+// an idempotency key and no body.
 func TestStaleConnection_FD19(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {

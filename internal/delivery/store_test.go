@@ -130,7 +130,8 @@ func life(t *testing.T, plan func(string) storetest.Fault) {
 	})
 }
 
-// TestStoreDown: half a minute without the store. Running exchanges are recorded after it.
+// TestStoreDown_FB1 checks that events get 503 while the store is away, and that exchanges
+// which were running are recorded once it is back.
 func TestStoreDown_FB1(t *testing.T) {
 	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
 		var s switches
@@ -168,8 +169,8 @@ func (r refuses) Complete(ctx context.Context, done store.Completion) error {
 	return r.Store.Complete(ctx, done)
 }
 
-// TestPoison_Record: an answer that the store refuses does not hold its delivery, or a
-// worker, for ever.
+// TestPoison_Record_FF4d checks that an answer that the store refuses to record does not hold
+// its delivery or a worker for ever.
 func TestPoison_Record_FF4d(t *testing.T) {
 	in(t, sim.Options{Workers: 2, Level: 12}, func(t *testing.T, w *sim.World) {
 		w.Wrap = func(_ *sim.Process, s store.Store) store.Store { return refuses{s} }

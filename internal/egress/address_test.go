@@ -14,6 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+// TestBadInput_B80_AddressRule checks that only public addresses are allowed as destinations,
+// by the first and last address of each reserved range of IPv4 and IPv6.
 func TestBadInput_B80_AddressRule(t *testing.T) {
 	for _, text := range []string{
 		"1.1.1.1", "8.8.8.8", "93.184.216.34", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
@@ -83,8 +85,8 @@ func embeddings(v4 [4]byte, low uint64) map[string]netip.Addr {
 	}
 }
 
-// TestBadInput_B80_EmbeddedAddresses: no way to write a blocked IPv4 address in IPv6 is public:
-// the first and last address of each prefix, and random ones.
+// TestBadInput_B80_EmbeddedAddresses checks that no IPv6 form of a blocked IPv4 address is
+// public. It tries the first and last address of each prefix, and random ones.
 func TestBadInput_B80_EmbeddedAddresses(t *testing.T) {
 	check := func(t interface{ Fatalf(string, ...any) }, v4 [4]byte, low uint64) {
 		for form, addr := range embeddings(v4, low) {
@@ -131,8 +133,8 @@ func inside(p netip.Prefix, a, b uint64) netip.Addr {
 	return netip.AddrFrom16(raw).Unmap()
 }
 
-// TestBadInput_B80_AgreesWithSSRF compares the rule with another list, on random addresses
-// and on random ones near every boundary of both lists.
+// TestBadInput_B80_AgreesWithSSRF checks that the rule for addresses agrees with that of an
+// independent library, on random addresses and around every boundary of both lists.
 func TestBadInput_B80_AgreesWithSSRF(t *testing.T) {
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAnyNetwork())
 	// Where the two differ, and why.
@@ -200,6 +202,8 @@ func FuzzIPClassifier(f *testing.F) {
 	})
 }
 
+// TestJudge checks that a connection goes to public addresses on allowed ports only (B-91),
+// except where the operator allows more, and never to Kapsel itself.
 func TestJudge(t *testing.T) {
 	allow := func(list string) []AllowRule {
 		rules, err := ParseAllow(list)

@@ -26,7 +26,9 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestHardening_S14_S17_B97_TransportSettings lists every switch that matters for safety, with its polarity.
+// TestHardening_S14_S17_B97_TransportSettings checks that outbound connections use HTTP/1.1
+// without proxies, redirects and decompression, verify certificates and bound the header of an
+// answer.
 func TestHardening_S14_S17_B97_TransportSettings(t *testing.T) {
 	tr, d := newTransport(nil), newDialer(Config{})
 	for name, ok := range map[string]bool{
@@ -52,7 +54,8 @@ func TestHardening_S14_S17_B97_TransportSettings(t *testing.T) {
 	}
 }
 
-// TestBadInput_B94_ProxyOfEnvironment: no proxy is asked, whatever the environment says.
+// TestBadInput_B94_ProxyOfEnvironment checks that no proxy is used, whatever the environment
+// says.
 func TestBadInput_B94_ProxyOfEnvironment(t *testing.T) {
 	proxy := answers(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
@@ -64,8 +67,8 @@ func TestBadInput_B94_ProxyOfEnvironment(t *testing.T) {
 	}
 }
 
-// TestBadInput_B80_DialsAreGuarded: on the way to a listener that waits, every spelling of
-// its address is refused at the dial, with one and the same text.
+// TestBadInput_B80_DialsAreGuarded checks that every spelling of a blocked address is refused
+// when it is dialed, with one and the same text.
 func TestBadInput_B80_DialsAreGuarded(t *testing.T) {
 	s := answers(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	_, port, _ := net.SplitHostPort(s.Host)
@@ -99,8 +102,8 @@ func TestBadInput_B80_DialsAreGuarded(t *testing.T) {
 	}
 }
 
-// TestBadInput_B93_Self: own listeners are out of reach but for one path, and no connection
-// made for that path serves another.
+// TestBadInput_B93_Self checks that Kapsel's own listeners are out of reach except for one
+// path, and that no connection made for that path serves another.
 func TestBadInput_B93_Self(t *testing.T) {
 	s := answers(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	own := netip.MustParseAddrPort(s.Host)
@@ -234,6 +237,9 @@ func (a authority) leaf(t testing.TB, from, until time.Duration, name string) tl
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
 }
 
+// TestDestination_F_D13_TLS checks that an expired, foreign or otherwise invalid certificate,
+// or a TLS version below 1.2, fails the attempt with a TLS error that names the reason and no
+// address.
 func TestDestination_F_D13_TLS(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	cfg := loopback
@@ -301,7 +307,8 @@ func TestDestination_F_D13_TLS(t *testing.T) {
 	})
 }
 
-// TestDestination_F_D4_TLSNeverAnswered: the handshake is part of connecting and ends with it.
+// TestDestination_F_D4_TLSNeverAnswered checks that a TLS handshake that is never answered
+// ends with the time limit for connecting.
 func TestDestination_F_D4_TLSNeverAnswered(t *testing.T) {
 	cfg := loopback
 	cfg.DialTimeout = 50 * time.Millisecond

@@ -177,9 +177,9 @@ func idempotencyHeaders(id string) http.Header {
 	return http.Header{"Idempotency-Key": {id}, "X-Idempotency-Key": {id}, "User-Agent": {"test"}}
 }
 
-// TestNothingIsSentTwice_B53: whatever a destination does with a connection, on which it reads
-// whole requests, it sees no call twice. The control with net/http's own transport shows that
-// the test would see it.
+// TestNothingIsSentTwice_B53 checks that a destination sees no request twice, whatever it does
+// with the connection and whichever idempotency header the request has. The control with
+// net/http's own transport shows that the test would see it.
 func TestNothingIsSentTwice_B53(t *testing.T) {
 	// Each behaviour serves the n-th request of a connection; false closes it.
 	behaviours := map[string]func(n int, conn *net.TCPConn) bool{
@@ -262,8 +262,8 @@ func TestNothingIsSentTwice_B53(t *testing.T) {
 	})
 }
 
-// TestDestination_F_D19_KeepAliveRace: the destination closes each connection at a random
-// moment after its answer, sometimes just as the next request comes.
+// TestDestination_F_D19_KeepAliveRace checks that a destination that closes each connection at
+// a random moment after its answer sees no request twice.
 func TestDestination_F_D19_KeepAliveRace(t *testing.T) {
 	const calls = 2000
 	s := newSink(t, func(s *sink, conn *net.TCPConn, r *bufio.Reader) {
@@ -323,7 +323,9 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// TestDestinationAnswers: what a destination answers, byte by byte, and what it counts as.
+// TestDestinationAnswers checks that each odd, oversized or broken answer counts as one
+// attempt, with the status or error that its bytes mean, and that redirects are not followed
+// and compressed bodies not inflated.
 func TestDestinationAnswers(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
@@ -401,6 +403,8 @@ func TestDestinationAnswers(t *testing.T) {
 	}
 }
 
+// TestDestination_F_D7_EndlessBody checks that an endless body of an answer is cut, and its
+// connection closed instead of drained.
 func TestDestination_F_D7_EndlessBody(t *testing.T) {
 	wrote := make(chan int, 1)
 	s := newSink(t, func(s *sink, conn *net.TCPConn, r *bufio.Reader) {
@@ -426,6 +430,8 @@ func TestDestination_F_D7_EndlessBody(t *testing.T) {
 	}
 }
 
+// TestDestination_F_D16_ResetInBody checks that an answer that is reset in the middle of its
+// body counts by its status, or as a bad response when the reset overtakes the status.
 func TestDestination_F_D16_ResetInBody(t *testing.T) {
 	s := newSink(t, func(s *sink, conn *net.TCPConn, r *bufio.Reader) {
 		s.read(r)
@@ -437,6 +443,8 @@ func TestDestination_F_D16_ResetInBody(t *testing.T) {
 	}
 }
 
+// TestDestination_F_D18 checks that an answer that comes before the whole request was read, or
+// on a half-closed connection, counts by its status.
 func TestDestination_F_D18(t *testing.T) {
 	large := bytes.Repeat([]byte{'x'}, 8<<20) // more than socket buffers hold
 	t.Run("half-close after the request", func(t *testing.T) {
@@ -502,6 +510,8 @@ func drip(conn net.Conn, text string) {
 	}
 }
 
+// TestDestination_Slow checks that an exchange with a destination that drips or withholds its
+// answer ends with the time limit.
 func TestDestination_Slow(t *testing.T) {
 	const timeout = 30*time.Second + 100*time.Millisecond // not just when a byte comes
 	head := "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
@@ -571,6 +581,8 @@ func (b *tracked) Read(p []byte) (int, error) {
 }
 func (b *tracked) Close() error { b.closed = true; return nil }
 
+// TestDestination_F_D15_RetryAfter checks that Retry-After is read as seconds or as a date of
+// HTTP, never exceeds 24 hours, and is ignored when it is malformed or past.
 func TestDestination_F_D15_RetryAfter(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{

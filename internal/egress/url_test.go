@@ -21,6 +21,8 @@ const (
 	blocked = kapsel.DestinationBlocked
 )
 
+// TestCheckURL checks that a URL is refused when it is malformed, names a reserved port or
+// scheme, or hides an address that is not public behind an odd spelling.
 func TestCheckURL(t *testing.T) {
 	const long = "https://example.com/"
 	tests := map[string]map[string]kapsel.Code{
@@ -101,6 +103,8 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
+// TestCheckURL_B93_OfAllowed checks that what the operator allows can be used in a URL, and
+// Kapsel's own ingest address cannot, however it is spelled.
 func TestCheckURL_B93_OfAllowed(t *testing.T) {
 	allow, err := ParseAllow("10.0.0.0/8:8080")
 	if err != nil {
