@@ -80,14 +80,10 @@ const (
 // EndpointConfig is what people set on an endpoint. The stores keep it as JSON; its secrets
 // are sealed (see Secret).
 type EndpointConfig struct {
-	Name         string        `json:"name"`
-	URL          string        `json:"url"`
-	Description  string        `json:"description,omitempty"`
-	Verification Verification  `json:"verification"`
-	Challenge    *Challenge    `json:"challenge,omitempty"` // nil: none but the provider's own
-	Probe        bool          `json:"probe,omitempty"`     // GET and HEAD are answered 200
-	Response     *Response     `json:"response,omitempty"`  // to accepted webhooks; nil: the provider's, or the usual one
-	Idempotency  Idempotency   `json:"idempotency"`
+	Name        string `json:"name"`
+	URL         string `json:"url"`
+	Description string `json:"description,omitempty"`
+	Intake
 	Retry        RetryPolicy   `json:"retry"`
 	RetryOn      []int         `json:"retry_on,omitempty"`
 	Timeout      time.Duration `json:"timeout"` // of a whole exchange
@@ -100,9 +96,23 @@ type EndpointConfig struct {
 
 	Subscriptions []Subscription `json:"subscriptions,omitempty"`
 	NoIngest      bool           `json:"no_ingest,omitempty"` // fixed when the endpoint is made; see Ingests
-	// Shared is set once another endpoint has subscribed to this one's ingest, and stays: events
-	// may have deliveries to others from then on. The stores set it.
+	// Shared is set once an event of this endpoint's ingest may go to another endpoint, and stays.
+	// The stores set it.
 	Shared bool `json:"shared,omitempty"`
+}
+
+// Intake says what becomes of what is sent to an ingest URL, an endpoint's or a source's.
+type Intake struct {
+	Verification Verification `json:"verification"`
+	Challenge    *Challenge   `json:"challenge,omitempty"` // nil: none but the provider's own
+	Probe        bool         `json:"probe,omitempty"`     // GET and HEAD are answered 200
+	Response     *Response    `json:"response,omitempty"`  // to accepted webhooks; nil: the provider's, or the usual one
+	Idempotency  Idempotency  `json:"idempotency"`
+}
+
+// DefaultIntake is the intake of an ingest URL on which nothing is set.
+func DefaultIntake() Intake {
+	return Intake{Idempotency: Idempotency{Strategy: KeyFromHeader, Window: 24 * time.Hour}}
 }
 
 // Secret is a secret at rest. Sealed is opened with the tenant's data key, bound to the
@@ -203,7 +213,7 @@ type Signing struct {
 // DefaultEndpoint is the policy of an endpoint that sets nothing.
 func DefaultEndpoint() EndpointConfig {
 	return EndpointConfig{
-		Idempotency: Idempotency{Strategy: KeyFromHeader, Window: 24 * time.Hour},
+		Intake:      DefaultIntake(),
 		Retry:       DefaultRetry(),
 		Timeout:     30 * time.Second,
 		Concurrency: 100,

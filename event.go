@@ -6,16 +6,21 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Event is a webhook as it was received. It never changes.
+// Event is a webhook as it was received, or what a tenant published. It never changes.
 type Event struct {
 	ID             EventID
 	TenantID       TenantID
-	EndpointID     EndpointID
+	EndpointID     EndpointID // at whose ingest it came in; zero: at none
+	SourceID       SourceID   // the source that it came in at; zero: none
+	Type           string     // what subscriptions choose by; "": none
+	Channels       []string   // of a published event; nil: none
+	OrderingKey    string     // of a published event; "": none
 	ReceivedAt     time.Time
 	ContentType    string
 	Header         Header // as received, less what carries credentials of ours
@@ -25,6 +30,69 @@ type Event struct {
 	IdempotencyKey []byte // nil: none
 	Signature      SignatureVerdict
 	TraceParent    string // W3C traceparent to continue; "" without one
+}
+
+// Origin returns where the event came in: its endpoint or its source, or for a published event
+// its tenant.
+func (e *Event) Origin() OriginID {
+	switch {
+	case !e.EndpointID.IsZero():
+		return OriginID(e.EndpointID)
+	case !e.SourceID.IsZero():
+		return OriginID(e.SourceID)
+	}
+	return OriginID(e.TenantID)
+}
+
+// KeyScope returns what the event's idempotency key is unique in: its origin, and of published
+// events those with the same ordering key.
+func (e *Event) KeyScope() OriginID {
+	if e.OrderingKey == "" {
+		return e.Origin()
+	}
+	origin := e.Origin()
+	sum := sha256.Sum256(append(origin[:], e.OrderingKey...))
+	return OriginID(sum[:16])
+}
+
+// extra is what few events have. The stores keep it as JSON in one column.
+type extra struct {
+	Source      bool     `json:"source,omitempty"` // the origin is a source
+	Channels    []string `json:"channels,omitempty"`
+	OrderingKey string   `json:"ordering_key,omitempty"`
+}
+
+// Extra returns what the stores keep of an event in one column: nil for one that came in at an
+// endpoint's ingest.
+func (e *Event) Extra() []byte {
+	x := extra{!e.SourceID.IsZero(), e.Channels, e.OrderingKey}
+	if !x.Source && x.Channels == nil && x.OrderingKey == "" {
+		return nil
+	}
+	b, err := json.Marshal(x)
+	if err != nil {
+		panic(err) // strings and a bool
+	}
+	return b
+}
+
+// SetExtra sets what Extra returned, and the endpoint or the source of an origin. TenantID must
+// be set.
+func (e *Event) SetExtra(origin OriginID, b []byte) error {
+	var x extra
+	if b != nil {
+		if err := json.Unmarshal(b, &x); err != nil {
+			return fmt.Errorf("read an event's extra: %w", err)
+		}
+	}
+	switch {
+	case x.Source:
+		e.SourceID = SourceID(origin)
+	case origin != OriginID(e.TenantID):
+		e.EndpointID = EndpointID(origin)
+	}
+	e.Channels, e.OrderingKey = x.Channels, x.OrderingKey
+	return nil
 }
 
 // SignatureVerdict is what the check of an event's signature found.
@@ -86,9 +154,12 @@ func NewInstanceID() (id InstanceID) {
 	return id
 }
 
-// Mark is what ViaHeader has of an event that came in at an endpoint of the instance: 8 bytes
-// of SHA-256, in hex. It says nothing of the endpoint to who does not know both ids.
-func (id InstanceID) Mark(origin EndpointID) string {
+// EventTypeHeader has the type of an event, where it has one, in deliveries.
+const EventTypeHeader = "X-Kapsel-Event-Type"
+
+// Mark is what ViaHeader has of an event that came in at an origin of the instance: 8 bytes
+// of SHA-256, in hex. It says nothing of the origin to who does not know both ids.
+func (id InstanceID) Mark(origin [16]byte) string {
 	sum := sha256.Sum256(append(id[:], origin[:]...))
 	return hex.EncodeToString(sum[:8])
 }
@@ -141,13 +212,20 @@ func (h Header) MarshalJSON() ([]byte, error) {
 // EventStatus is computed from an event's newest delivery to each endpoint.
 type EventStatus string
 
-// EventReceived: nothing was tried yet. The other statuses are those of deliveries.
-const EventReceived EventStatus = "received"
+// The statuses of events beside those of deliveries.
+const (
+	EventReceived  EventStatus = "received"  // nothing was tried yet
+	EventUnmatched EventStatus = "unmatched" // no endpoint wanted it
+)
 
 // StatusOfEvent computes an event's status from its newest delivery to each endpoint:
 // received while every one waits or runs for the first time, else the first of delivering,
-// pending, dead_letter, failed, canceled, delivered that any of them has.
+// pending, dead_letter, failed, canceled, delivered that any of them has; unmatched without a
+// delivery.
 func StatusOfEvent(newest []Delivery) EventStatus {
+	if len(newest) == 0 {
+		return EventUnmatched
+	}
 	untried := true
 	best := Delivered
 	for i, d := range newest {

@@ -20,7 +20,7 @@ func TestStatusOfEvent(t *testing.T) {
 		newest string // a delivery to each endpoint: its state, and * after it when it was tried
 		want   kapsel.EventStatus
 	}{
-		{"", "received"},
+		{"", "unmatched"},
 		{"pending", "received"},
 		{"delivering", "received"},
 		{"pending delivering", "received"},

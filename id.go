@@ -23,6 +23,7 @@ type (
 	tenantKind   struct{}
 	keyKind      struct{}
 	endpointKind struct{}
+	sourceKind   struct{}
 	eventKind    struct{}
 	deliveryKind struct{}
 	attemptKind  struct{}
@@ -34,6 +35,7 @@ type (
 func (tenantKind) prefix() string   { return "ten" }
 func (keyKind) prefix() string      { return "key" }
 func (endpointKind) prefix() string { return "ep" }
+func (sourceKind) prefix() string   { return "src" }
 func (eventKind) prefix() string    { return "evt" }
 func (deliveryKind) prefix() string { return "dlv" }
 func (attemptKind) prefix() string  { return "att" }
@@ -46,6 +48,7 @@ type (
 	TenantID   = ID[tenantKind]
 	KeyID      = ID[keyKind]
 	EndpointID = ID[endpointKind]
+	SourceID   = ID[sourceKind]
 	EventID    = ID[eventKind]
 	DeliveryID = ID[deliveryKind]
 	AttemptID  = ID[attemptKind]
@@ -53,6 +56,14 @@ type (
 	NodeID     = ID[nodeKind]
 	ReplayID   = ID[replayKind]
 )
+
+// OriginID names where an event came in: the id of an endpoint with an ingest or of a source,
+// and for a published event that of its tenant. An endpoint and a source with one UUID are the
+// same origin.
+type OriginID [16]byte
+
+// IsZero reports whether the origin is none.
+func (id OriginID) IsZero() bool { return id == OriginID{} }
 
 // newID makes a UUIDv7 (RFC 9562) of the millisecond of now.
 func newID[K kind](now time.Time) (id ID[K]) {
@@ -76,19 +87,21 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 func NewTenantID(now time.Time) TenantID     { return newID[tenantKind](now) }
 func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
+func NewSourceID(now time.Time) SourceID     { return newID[sourceKind](now) }
 func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
 func NewReplayID(now time.Time) ReplayID     { return newID[replayKind](now) }
 
-// NewEventID, NewDeliveryID and NewAttemptID make ids that carry a part: an event's is
-// its endpoint's (PartOf), a delivery's and an attempt's is their event's.
+// NewEventID, NewDeliveryID and NewAttemptID make ids that carry a part: that of an event
+// that came in at an endpoint or a source is PartOf of it, a delivery's and an attempt's is
+// their event's.
 func NewEventID(now time.Time, part uint8) EventID       { return withPart[eventKind](now, part) }
 func NewDeliveryID(now time.Time, part uint8) DeliveryID { return withPart[deliveryKind](now, part) }
 func NewAttemptID(now time.Time, part uint8) AttemptID   { return withPart[attemptKind](now, part) }
 
-// PartOf is the part of all events that come in at an endpoint: FNV-1a of its id, folded
-// to 8 bits. Stored ids carry the result, so the function can never change.
-func PartOf(id EndpointID) uint8 {
+// PartOf is the part of all events that come in at an endpoint or a source: FNV-1a of its id,
+// folded to 8 bits. Stored ids carry the result, so the function can never change.
+func PartOf(id [16]byte) uint8 {
 	h := uint32(2166136261)
 	for _, b := range id {
 		h = (h ^ uint32(b)) * 16777619
@@ -188,6 +201,7 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
+func ParseSourceID(s string) (SourceID, error)     { return ParseID[sourceKind](s) }
 func ParseEventID(s string) (EventID, error)       { return ParseID[eventKind](s) }
 func ParseDeliveryID(s string) (DeliveryID, error) { return ParseID[deliveryKind](s) }
 func ParseAttemptID(s string) (AttemptID, error)   { return ParseID[attemptKind](s) }

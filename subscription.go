@@ -1,28 +1,89 @@
 package kapsel
 
 import (
+	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 )
 
 // Bounds of what endpoints subscribe to.
 const (
 	MaxSubscriptions = 50  // of an endpoint
-	MaxDestinations  = 256 // endpoints that get an event of one ingest, the one of the ingest included
+	MaxDestinations  = 256 // endpoints that may get the events of one origin, an ingest's own included
+
+	maxPatterns = 200 // of a subscription
+	maxChannels = 10  // of a subscription or an event
 )
 
-// Subscription says which events an endpoint gets beside those of its own ingest.
+// Publish is what a subscription to published events names in place of a source.
+const Publish = "publish"
+
+// Subscription says which events an endpoint gets beside those of its own ingest. Empty lists
+// let all events through.
 type Subscription struct {
-	Source EndpointID `json:"source"` // the endpoint whose ingest the events come in at
+	Source     string   `json:"source"`                // the id of a source or of an endpoint with an ingest, or Publish
+	EventTypes []string `json:"event_types,omitempty"` // exact types, or the beginning of types followed by ".*"
+	Channels   []string `json:"channels,omitempty"`    // of which an event must have one
+}
+
+// Origin returns the origin that a subscription of a tenant's endpoint names, zero where its
+// source is not valid. A source and an endpoint with one UUID are the same origin.
+func (s *Subscription) Origin(tenant TenantID) OriginID {
+	switch prefix, _, _ := strings.Cut(s.Source, "_"); prefix {
+	case Publish:
+		if s.Source == Publish {
+			return OriginID(tenant)
+		}
+	case sourceKind{}.prefix():
+		id, _ := ParseSourceID(s.Source)
+		return OriginID(id)
+	case endpointKind{}.prefix():
+		id, _ := ParseEndpointID(s.Source)
+		return OriginID(id)
+	}
+	return OriginID{}
+}
+
+// Matches reports whether a subscription lets an event of its origin through. An event without
+// a type, or without channels, passes only where the subscription names none.
+func (s *Subscription) Matches(eventType string, channels []string) bool {
+	typed := func(pattern string) bool { return matchesType(pattern, eventType) }
+	if len(s.EventTypes) > 0 && !slices.ContainsFunc(s.EventTypes, typed) {
+		return false
+	}
+	return len(s.Channels) == 0 || slices.ContainsFunc(channels, func(c string) bool { return slices.Contains(s.Channels, c) })
+}
+
+// All reports whether a subscription lets all events of its origin through.
+func (s *Subscription) All() bool { return len(s.EventTypes) == 0 && len(s.Channels) == 0 }
+
+// matchesType reports whether a type is the pattern, or goes on behind a pattern's last ".*".
+func matchesType(pattern, eventType string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasSuffix(prefix, ".") {
+		return strings.HasPrefix(eventType, prefix) && len(eventType) > len(prefix)
+	}
+	return pattern == eventType
 }
 
 // Ingests reports whether webhooks may be posted to the endpoint. One that was made with
 // subscriptions, an empty list included, has no ingest; PATCH does not change that.
 func (c *EndpointConfig) Ingests() bool { return !c.NoIngest }
 
-// Subscribes reports whether the endpoint gets events of another one's ingest.
-func (c *EndpointConfig) Subscribes(source EndpointID) bool {
-	return slices.ContainsFunc(c.Subscriptions, func(s Subscription) bool { return s.Source == source })
+// Subscribes reports whether the endpoint gets any events of an origin other than its own ingest.
+func (e *Endpoint) Subscribes(origin OriginID) bool {
+	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(e.TenantID) == origin })
+}
+
+// Wants reports whether one of the endpoint's subscriptions lets an event of an origin through.
+func (e *Endpoint) Wants(origin OriginID, eventType string, channels []string) bool {
+	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool {
+		return s.Origin(e.TenantID) == origin && s.Matches(eventType, channels)
+	})
+}
+
+// WantsAll reports whether one of the endpoint's subscriptions lets all events of an origin through.
+func (e *Endpoint) WantsAll(origin OriginID) bool {
+	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(e.TenantID) == origin && s.All() })
 }
 
 // subscriptions checks what an endpoint subscribes to, and that an endpoint without an ingest
@@ -32,12 +93,20 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 		f.add("subscriptions", "must be at most %d", MaxSubscriptions)
 		return
 	}
-	seen := map[EndpointID]bool{}
-	for i, s := range c.Subscriptions {
-		if seen[s.Source] {
-			f.add(SubscriptionField(i), "is there twice")
+	seen := map[string]bool{}
+	for i := range c.Subscriptions {
+		s, at := &c.Subscriptions[i], fmt.Sprintf("subscriptions[%d]", i)
+		if s.Origin(TenantID{1}).IsZero() {
+			f.add(at+".source", "must be the id of a source (src_…), of an endpoint (ep_…), or %s", Publish)
+			continue
 		}
-		seen[s.Source] = true
+		if all := fmt.Sprintf("%q", *s); seen[all] {
+			f.add(at+".source", "is there twice")
+		} else {
+			seen[all] = true
+		}
+		f.each(at+".event_types", s.EventTypes, maxPatterns, validPattern, typeForm+", or the beginning of types followed by .*")
+		f.each(at+".channels", s.Channels, maxChannels, ValidChannel, nameForm)
 	}
 	if c.Ingests() {
 		return
@@ -47,7 +116,7 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 		set   bool
 	}{
 		{"verification", c.Verification.Provider != "" && c.Verification.Provider != "none" || len(c.Verification.Secrets) > 0},
-		{"idempotency", c.Idempotency != DefaultEndpoint().Idempotency},
+		{"idempotency", c.Idempotency != DefaultIntake().Idempotency},
 		{"response", c.Response != nil},
 		{"challenge", c.Challenge != nil},
 		{"probe", c.Probe},
@@ -58,5 +127,24 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 	}
 }
 
+// each checks the entries of a list of texts, which must be what form says.
+func (f *fields) each(field string, list []string, most int, valid func(string) bool, form string) {
+	if len(list) > most {
+		f.add(field, "must have at most %d entries", most)
+		return
+	}
+	for i, s := range list {
+		if !valid(s) {
+			f.add(fmt.Sprintf("%s[%d]", field, i), "must be %s", form)
+		}
+	}
+}
+
+// validPattern reports whether a text can be an entry of Subscription.EventTypes.
+func validPattern(s string) bool {
+	s = strings.TrimSuffix(s, ".*")
+	return TypeText(s) != "" && !strings.Contains(s, "*")
+}
+
 // SubscriptionField is the path in the API of the source of an endpoint's subscription.
-func SubscriptionField(i int) string { return "subscriptions[" + strconv.Itoa(i) + "].source" }
+func SubscriptionField(i int) string { return fmt.Sprintf("subscriptions[%d].source", i) }

@@ -76,11 +76,7 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.name("name", c.Name)
 	f.text("description", c.Description, MaxDescription)
 	f.url("url", c.URL)
-	if len(c.Verification.Secrets) > MaxSecrets {
-		f.add("verification.secrets", "must be at most %d", MaxSecrets)
-	}
-	f.response(c.Response)
-	f.idempotency(&c.Idempotency)
+	f.intake(&c.Intake)
 	f.retry(&c.Retry, dev)
 	if most := 300; len(c.RetryOn) > most { // each once
 		f.add("retry_on", "must be at most %d", most)
@@ -162,6 +158,15 @@ func (f *fields) url(field, s string) {
 	case strings.Contains(s, "#"):
 		f.add(field, "must not have a fragment: it is never sent")
 	}
+}
+
+// intake checks what an ingest URL does, but for what package signature knows.
+func (f *fields) intake(c *Intake) {
+	if len(c.Verification.Secrets) > MaxSecrets {
+		f.add("verification.secrets", "must be at most %d", MaxSecrets)
+	}
+	f.response(c.Response)
+	f.idempotency(&c.Idempotency)
 }
 
 func (f *fields) response(r *Response) {

@@ -6,6 +6,7 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -144,7 +145,7 @@ func (s *server) demo(ctx context.Context, tenant *kapsel.Tenant, vault *secret.
 	return e.ID, s.db.CreateEndpoint(ctx, e, 0)
 }
 
-// wait reports an event's status once its delivery has ended or ctx has.
+// wait reports an event's status once its deliveries have ended or ctx has.
 func (s *server) wait(ctx context.Context, id kapsel.EventID) string {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -152,7 +153,7 @@ func (s *server) wait(ctx context.Context, id kapsel.EventID) string {
 	for {
 		if rec, err := s.db.Event(context.WithoutCancel(ctx), kapsel.TenantID{}, id); err == nil {
 			status = string(kapsel.StatusOfEvent(rec.Deliveries))
-			if rec.Deliveries[len(rec.Deliveries)-1].Status.Terminal() {
+			if !slices.ContainsFunc(rec.Deliveries, func(d kapsel.Delivery) bool { return !d.Status.Terminal() }) {
 				return status
 			}
 		}

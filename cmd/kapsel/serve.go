@@ -167,8 +167,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	vault := secret.NewVault(keyring)
 	s.settings.OnChange(func(changed store.Settings) {
-		_, deleted := changed.Deleted()
-		for _, id := range deleted {
+		for _, id := range changed.Deleted().Tenants {
 			vault.Forget(id)
 		}
 	})

@@ -43,7 +43,9 @@ type EndpointInput struct {
 
 // Subscription is whose events an endpoint gets.
 type Subscription struct {
-	Source kapsel.EndpointID `json:"source" example:"ep_01hf6b2z6ye0ar00000000000a" doc:"An endpoint with an ingest"`
+	Source     string   `json:"source" example:"src_01hf6b2z6ye0ar00000000000a" doc:"A source (src_…), an endpoint with an ingest (ep_…), or publish for what the tenant publishes"`
+	EventTypes []string `json:"event_types,omitempty" required:"false" maxItems:"200" doc:"Only events of these types: a type, or its beginning and .* at the end; empty: all"`
+	Channels   []string `json:"channels,omitempty" required:"false" maxItems:"10" doc:"Only events with one of these channels; empty: all"`
 }
 
 // EndpointPatch is what PATCH takes; the admin key may set the state too.
@@ -198,13 +200,16 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 	v, i, r, c := in.Verification, in.Idempotency, in.Retry, in.Circuit
 	config := kapsel.EndpointConfig{
 		Name: in.Name, URL: in.URL, Description: in.Description,
-		Verification: kapsel.Verification{
-			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
-			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
-			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
+		Intake: kapsel.Intake{
+			Verification: kapsel.Verification{
+				Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
+				TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
+				TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
+			},
+			Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe, Response: in.Response.config(),
+			Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
 		},
-		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe, Response: in.Response.config(), ForwardQuery: in.ForwardQuery,
-		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
+		ForwardQuery: in.ForwardQuery,
 		Retry: kapsel.RetryPolicy{
 			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
 			Schedule: mapped(r.Schedule, func(d duration) time.Duration { return time.Duration(d) }),

@@ -219,7 +219,7 @@ func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 // of the wire, with secret values redacted.
 func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version string, now time.Time) (http.Header, kapsel.Header) {
 	d, ev := &j.delivery, &j.event
-	h := make(http.Header, len(ev.Header)+len(c.set)+10)
+	h := make(http.Header, len(ev.Header)+len(c.set)+11)
 	size := 0
 	add := func(name, value string) {
 		size += len(name) + len(value) + 4
@@ -229,10 +229,13 @@ func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version stri
 	add("X-Kapsel-Delivery-Attempt", strconv.Itoa(d.Attempts+1))
 	add("X-Kapsel-Attempt-Id", d.Token.String())
 	add("X-Kapsel-Original-Timestamp", ev.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z"))
+	if ev.Type != "" {
+		add(kapsel.EventTypeHeader, ev.Type)
+	}
 	if hops := ev.Header.Hops(); hops > 0 {
 		add(kapsel.HopsHeader, strconv.Itoa(hops+1))
 	}
-	add(kapsel.ViaHeader, strings.Join(append(ev.Header.Via(), instance.Mark(ev.EndpointID)), ","))
+	add(kapsel.ViaHeader, strings.Join(append(ev.Header.Via(), instance.Mark(ev.Origin())), ","))
 	add("User-Agent", "Kapsel/"+version)
 	add("Traceparent", trace)
 	if c.signer != nil {

@@ -19,7 +19,7 @@ func TestSubscribers(t *testing.T) {
 		later := w.Net.Destination("later.example", sim.Always(200))
 		source := w.NewEndpoint(own, nil)
 		to := func(e *kapsel.Endpoint) {
-			e.Subscriptions, e.NoIngest = []kapsel.Subscription{{Source: source.ID}}, true
+			e.Subscriptions, e.NoIngest = []kapsel.Subscription{{Source: source.ID.String()}}, true
 		}
 		w.NewEndpoint(good, to)
 		w.NewEndpoint(flaky, func(e *kapsel.Endpoint) { to(e); e.Retry.MaxAttempts = 3 })
@@ -67,7 +67,7 @@ func TestSubscribers_Die(t *testing.T) {
 			})
 			all = append(all, d)
 			w.NewEndpoint(d, func(e *kapsel.Endpoint) {
-				e.Subscriptions, e.NoIngest = []kapsel.Subscription{{Source: source.ID}}, true
+				e.Subscriptions, e.NoIngest = []kapsel.Subscription{{Source: source.ID.String()}}, true
 			})
 		}
 		p := w.Start()

@@ -100,9 +100,9 @@ func New(cfg Config) *Handler {
 // settingsChanged lets go what is kept of endpoints and tenants that were changed or deleted.
 func (h *Handler) settingsChanged(s store.Settings) {
 	h.verifiers.drop(s.Endpoints)
-	endpoints, tenants := s.Deleted()
-	h.refusals.drop(endpoints)
-	h.quotas.drop(tenants)
+	deleted := s.Deleted()
+	h.refusals.drop(deleted.Endpoints)
+	h.quotas.drop(deleted.Tenants)
 }
 
 // Stop makes every further request 503 ShuttingDown.
@@ -234,7 +234,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
 	accepted, _, err := h.accept(ctx, store.Acceptance{
 		Event: ev, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
-	}, h.destinations(ep))
+	}, h.destinations(&ev, ep))
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
 	switch {
@@ -526,12 +526,16 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	return nil
 }
 
-// destinations returns who gets what comes in at an endpoint's ingest: the endpoint itself and
-// those that subscribe to it.
-func (h *Handler) destinations(ep *kapsel.Endpoint) []*kapsel.Endpoint {
-	others := h.Settings.Subscribers(ep.ID)
+// destinations returns who gets an event: the endpoint whose ingest it came in at, nil where it
+// came in elsewhere, and those that subscribe to its origin and want it. The result may be
+// shared: do not change it.
+func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel.Endpoint {
+	others := h.Settings.Subscribers(ev.Origin(), ev.Type, ev.Channels)
+	if own == nil {
+		return others
+	}
 	to := make([]*kapsel.Endpoint, 0, 1+len(others))
-	return append(append(to, ep), others...)
+	return append(append(to, own), others...)
 }
 
 // accept stores an event with a delivery to each of some endpoints, and returns these. Those for

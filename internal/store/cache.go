@@ -26,25 +26,29 @@ type Cache struct {
 	mu        sync.RWMutex // guards what follows
 	revision  int64
 	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
+	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
-	// subscribers are the endpoints that subscribe to another one, by that and in the order of
-	// their ids. The lists do not change: a change makes new ones.
-	subscribers map[kapsel.EndpointID][]*kapsel.Endpoint
-	deleted     []deleted // oldest first
-	notify      []func(Settings)
+	routes    map[kapsel.OriginID]route
+	deleted   []deleted // oldest first
+	notify    []func(Settings)
 }
 
-// deletedKept is for how long a deleted endpoint or tenant stays in the cache: longer than an
+// route is who subscribes to an origin. Its list does not change: a change makes a new one.
+type route struct {
+	subscribers []*kapsel.Endpoint // in the order of their ids
+	choosy      bool               // one of them wants only some of the events
+}
+
+// deletedKept is for how long a deleted endpoint, source or tenant stays in the cache: longer than an
 // exchange, or a request, that found it before it was deleted can last. In that time a late
 // answer of the store, which has it undeleted, does not bring it back.
 const deletedKept = 10 * time.Minute
 
 // deleted is what goes from the cache some time after it was deleted.
 type deleted struct {
-	at        time.Time // when the cache learned of it, by the monotonic clock
-	endpoints []kapsel.EndpointID
-	tenants   []kapsel.TenantID
+	at time.Time // when the cache learned of it, by the monotonic clock
+	Deleted
 }
 
 // NewCache makes an empty cache; the first Load fills it.
@@ -54,10 +58,10 @@ func NewCache(dir Directory) *Cache {
 		changed:   make(chan struct{}, 1),
 		reading:   make(chan struct{}, 1),
 		endpoints: map[kapsel.EndpointID]*kapsel.Endpoint{},
+		sources:   map[kapsel.SourceID]*kapsel.Source{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
 		circuits:  map[kapsel.EndpointID]kapsel.Circuit{},
-
-		subscribers: map[kapsel.EndpointID][]*kapsel.Endpoint{},
+		routes:    map[kapsel.OriginID]route{},
 	}
 }
 
@@ -90,6 +94,9 @@ func (c *Cache) Load(ctx context.Context) error {
 	for _, e := range s.Endpoints {
 		c.keep(&e)
 	}
+	for _, src := range s.Sources {
+		c.keepSource(&src)
+	}
 	for _, b := range s.Circuits {
 		// Every endpoint that is not deleted is known here; one made while this was read comes
 		// with the next reading, with its circuit.
@@ -97,11 +104,11 @@ func (c *Cache) Load(ctx context.Context) error {
 			c.circuits[b.EndpointID] = b
 		}
 	}
-	if endpoints, tenants := s.Deleted(); len(endpoints)+len(tenants) > 0 {
-		for _, id := range endpoints {
+	if d := s.Deleted(); len(d.Endpoints)+len(d.Sources)+len(d.Tenants) > 0 {
+		for _, id := range d.Endpoints {
 			delete(c.circuits, id)
 		}
-		c.deleted = append(c.deleted, deleted{time.Now(), endpoints, tenants})
+		c.deleted = append(c.deleted, deleted{time.Now(), d})
 	}
 	c.mu.Unlock()
 	for _, f := range c.notify {
@@ -115,10 +122,13 @@ func (c *Cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.deleted) > 0 && time.Since(c.deleted[0].at) >= deletedKept {
-		for _, id := range c.deleted[0].endpoints {
+		for _, id := range c.deleted[0].Endpoints {
 			delete(c.endpoints, id)
 		}
-		for _, id := range c.deleted[0].tenants {
+		for _, id := range c.deleted[0].Sources {
+			delete(c.sources, id)
+		}
+		for _, id := range c.deleted[0].Tenants {
 			delete(c.tenants, id)
 		}
 		c.deleted = c.deleted[1:]
@@ -132,32 +142,87 @@ func (c *Cache) keep(e *kapsel.Endpoint) {
 		return
 	}
 	c.endpoints[e.ID] = e
-	if old != nil {
-		for _, s := range old.Subscriptions {
-			c.subscribers[s.Source] = slices.DeleteFunc(slices.Clone(c.subscribers[s.Source]), func(o *kapsel.Endpoint) bool { return o.ID == e.ID })
-			if len(c.subscribers[s.Source]) == 0 {
-				delete(c.subscribers, s.Source)
-			}
+	changed := map[kapsel.OriginID]bool{}
+	for _, version := range []*kapsel.Endpoint{old, e} {
+		for i := range subscriptions(version) {
+			changed[version.Subscriptions[i].Origin(version.TenantID)] = true
 		}
 	}
-	if !e.DeletedAt.IsZero() {
-		return
-	}
-	for _, s := range e.Subscriptions {
-		list := slices.Clone(c.subscribers[s.Source])
-		i, _ := slices.BinarySearchFunc(list, e.ID, func(o *kapsel.Endpoint, id kapsel.EndpointID) int { return bytes.Compare(o.ID[:], id[:]) })
-		c.subscribers[s.Source] = slices.Insert(list, i, e)
+	for origin := range changed {
+		list := slices.DeleteFunc(slices.Clone(c.routes[origin].subscribers), func(o *kapsel.Endpoint) bool { return o.ID == e.ID })
+		if len(subscriptions(e)) > 0 && e.Subscribes(origin) {
+			i, _ := slices.BinarySearchFunc(list, e.ID, func(o *kapsel.Endpoint, id kapsel.EndpointID) int { return bytes.Compare(o.ID[:], id[:]) })
+			list = slices.Insert(list, i, e)
+		}
+		if len(list) == 0 {
+			delete(c.routes, origin)
+			continue
+		}
+		c.routes[origin] = route{list, slices.ContainsFunc(list, func(o *kapsel.Endpoint) bool { return !o.WantsAll(origin) })}
 	}
 }
 
-// Subscribers returns the endpoints that get the events of an endpoint's ingest beside the
-// endpoint itself, in the order of their ids. Unlike an endpoint that is not known here, a
-// subscription that is not known is not asked for: one that was made on another node counts
-// after Refresh. The result is shared: do not change it.
-func (c *Cache) Subscribers(id kapsel.EndpointID) []*kapsel.Endpoint {
+// subscriptions are those that count: of an endpoint that is there and not deleted.
+func subscriptions(e *kapsel.Endpoint) []kapsel.Subscription {
+	if e == nil || !e.DeletedAt.IsZero() {
+		return nil
+	}
+	return e.Subscriptions
+}
+
+// Subscribers returns the endpoints that get an event of an origin by their subscriptions, in the
+// order of their ids: all but the one whose own ingest the origin is. Unlike an endpoint that is
+// not known here, a subscription that is not known is not asked for: one that was made on another
+// node counts after Refresh. The result is shared: do not change it.
+func (c *Cache) Subscribers(origin kapsel.OriginID, eventType string, channels []string) []*kapsel.Endpoint {
+	c.mu.RLock()
+	r := c.routes[origin]
+	c.mu.RUnlock()
+	if !r.choosy {
+		return r.subscribers
+	}
+	var some []*kapsel.Endpoint
+	for _, e := range r.subscribers {
+		if e.Wants(origin, eventType, channels) {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
+// keepSource takes over a version of a source unless a newer one is known. It holds mu.
+func (c *Cache) keepSource(src *kapsel.Source) {
+	if old := c.sources[src.ID]; old == nil || old.Revision <= src.Revision {
+		c.sources[src.ID] = src
+	}
+}
+
+// Source returns a source that is not deleted, as Endpoint does an endpoint.
+func (c *Cache) Source(ctx context.Context, id kapsel.SourceID) (*kapsel.Source, error) {
+	c.mu.RLock()
+	src := c.sources[id]
+	c.mu.RUnlock()
+	if src == nil {
+		found, err := c.dir.Source(ctx, kapsel.TenantID{}, id)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		c.keepSource(&found)
+		src = c.sources[id]
+		c.mu.Unlock()
+	}
+	if !src.DeletedAt.IsZero() {
+		return nil, NotFound("source")
+	}
+	return src, nil
+}
+
+// KnowsSource reports whether Source would be answered without asking the store.
+func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.subscribers[id]
+	return c.sources[id] != nil
 }
 
 // Run follows the settings until ctx ends. Trouble is logged once until it is over.

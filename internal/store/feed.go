@@ -122,7 +122,7 @@ func (f *Feed) Changed(s Settings) {
 			revoked[k.ID] = true
 		}
 	}
-	_, deleted := s.Deleted()
+	deleted := s.Deleted().Tenants
 	if len(revoked)+len(deleted) == 0 {
 		return
 	}

@@ -56,9 +56,10 @@ func BodyTime(n int64) time.Duration {
 // Inbox is what ingest needs.
 type Inbox interface {
 	// Accept stores an event and its first deliveries, all or none of them, in one group
-	// commit with the other calls of the moment. With a key that is remembered for the endpoint (its window not
-	// over), nothing is stored and the first event's id comes back with Duplicate set. Of
-	// calls with one key at the same time, one stores and the others are duplicates of it.
+	// commit with the other calls of the moment. With a key that is remembered in its scope
+	// (Event.KeyScope; its window not over), nothing is stored and the first event's id comes
+	// back with Duplicate set. Of calls with one key at the same time, one stores and the others
+	// are duplicates of it.
 	//
 	// The same holds for a guard, which wins over a key: a call whose guard is remembered is a
 	// duplicate of that guard's event and leaves its own key free for others. A call that is a
@@ -76,14 +77,15 @@ type Inbox interface {
 }
 
 // Acceptance is an event to store with its first deliveries, at most one an endpoint: each is
-// either pending, or delivering with a node and a token when this node will send it itself.
+// either pending, or delivering with a node and a token when this node will send it itself. An
+// event without deliveries is unmatched.
 type Acceptance struct {
 	Event      kapsel.Event // IdempotencyKey nil: none
 	Deliveries []kapsel.Delivery
 	Window     time.Duration // how long the key is remembered, from Event.ReceivedAt
 
 	// Guard identifies what the sender signed, whatever the key says; nil: none. It is
-	// remembered for the endpoint, for GuardWindow from Event.ReceivedAt.
+	// remembered for the event's origin, for GuardWindow from Event.ReceivedAt.
 	Guard       []byte
 	GuardWindow time.Duration
 }
@@ -192,7 +194,7 @@ type Completion struct {
 	Delivery kapsel.Delivery
 }
 
-// Directory is what people set: tenants, keys and endpoints. Every change adds one to the
+// Directory is what people set: tenants, keys, endpoints and sources. Every change adds one to the
 // settings counter and stamps the changed row with it, in one transaction. Creating what has
 // an id that is there already is a Conflict, before any limit is looked at, and changes
 // nothing; a caller that repeats a create learns by it that the first one was written.
@@ -214,7 +216,7 @@ type Directory interface {
 	// UpdateTenant changes a tenant by a function of its current row, in one transaction.
 	// An error of the function is returned as it is and nothing changes.
 	UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error)
-	// DeleteTenant is a Conflict while the tenant has endpoints. Its keys are revoked.
+	// DeleteTenant is a Conflict while the tenant has endpoints or sources. Its keys are revoked.
 	DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error
 	ListTenants(ctx context.Context, p Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
 
@@ -242,6 +244,17 @@ type Directory interface {
 	// a Conflict while others subscribe to the endpoint.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
+
+	// CreateSource is a Conflict while a node of a release that knows no sources is alive; so is
+	// every new subscription to a source or to published events.
+	CreateSource(ctx context.Context, s kapsel.Source) error
+	// Source reads a source that is not deleted, of any tenant when tenant is zero.
+	Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error)
+	// UpdateSource changes a source as UpdateTenant does a tenant.
+	UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error)
+	// DeleteSource hides the source. It is a Conflict while endpoints subscribe to it.
+	DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, now time.Time) error
+	ListSources(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.SourceID]) ([]kapsel.Source, error)
 }
 
 // Settings are changed rows of the directory; Revision is the counter when they were read.
@@ -250,22 +263,35 @@ type Settings struct {
 	Tenants   []kapsel.Tenant
 	Keys      []kapsel.Key
 	Endpoints []kapsel.Endpoint
+	Sources   []kapsel.Source
 	Circuits  []kapsel.Circuit
 }
 
-// Deleted returns the endpoints and tenants among the rows that are deleted.
-func (s *Settings) Deleted() (endpoints []kapsel.EndpointID, tenants []kapsel.TenantID) {
+// Deleted names rows of the directory that are deleted.
+type Deleted struct {
+	Endpoints []kapsel.EndpointID
+	Sources   []kapsel.SourceID
+	Tenants   []kapsel.TenantID
+}
+
+// Deleted returns which of the rows are deleted.
+func (s *Settings) Deleted() (d Deleted) {
 	for i := range s.Endpoints {
 		if e := &s.Endpoints[i]; !e.DeletedAt.IsZero() {
-			endpoints = append(endpoints, e.ID)
+			d.Endpoints = append(d.Endpoints, e.ID)
+		}
+	}
+	for i := range s.Sources {
+		if src := &s.Sources[i]; !src.DeletedAt.IsZero() {
+			d.Sources = append(d.Sources, src.ID)
 		}
 	}
 	for i := range s.Tenants {
 		if t := &s.Tenants[i]; !t.DeletedAt.IsZero() {
-			tenants = append(tenants, t.ID)
+			d.Tenants = append(d.Tenants, t.ID)
 		}
 	}
-	return endpoints, tenants
+	return d
 }
 
 // Page asks for up to Limit rows with ids below Before (zero: from the newest), newest first.
@@ -289,6 +315,10 @@ type Archive interface {
 	// of the event when of is zero. Conflict: it is not terminal, already replayed, or its
 	// endpoint is deleted.
 	Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error)
+	// Deliver makes the first delivery of an event to an endpoint, pending and due now. Conflict:
+	// the event has a delivery to it. NotFound: there is no such event, or the event's tenant
+	// has no such endpoint.
+	Deliver(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error)
 	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)
 	// ListAttempts lists a delivery's attempts by number.
 	ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, after int, limit int) ([]kapsel.Attempt, error)

@@ -37,8 +37,8 @@ var acceptStatements = map[string]string{
 	"keys": `
 		INSERT INTO idempotency_keys AS x (part, endpoint_id, key, event_id, created_at, expires_at)
 		SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])` + takeKey,
-	"events":           countEvents(insertEvents+fromEvents, "$14::smallint"),
-	"keyed events":     countEvents(insertEvents+fromEvents+` WHERE u.key IS NULL OR `+winner, "$14::smallint"),
+	"events":           countEvents(insertEvents+fromEvents, eventSlot),
+	"keyed events":     countEvents(insertEvents+fromEvents+` WHERE u.key IS NULL OR `+winner, eventSlot),
 	"deliveries":       insertDeliveries + fromDeliveries + ` ON CONFLICT DO NOTHING`,
 	"keyed deliveries": insertDeliveries + fromDeliveries + ` WHERE ` + stored + ` ON CONFLICT DO NOTHING`,
 	"winners of a key": `
@@ -49,7 +49,7 @@ var acceptStatements = map[string]string{
 	"guards":             guardsStatement,
 	"guarded keys":       guardedKeysStatement,
 	"settled guards":     settledGuardsStatement,
-	"guarded events":     countEvents(guardedEvents, "$14::smallint"),
+	"guarded events":     countEvents(guardedEvents, eventSlot),
 	"winners of a guard": guardWinnersStatement,
 
 	"begin":    "BEGIN",
@@ -62,13 +62,17 @@ const (
 		WHERE x.expires_at <= excluded.created_at`
 	insertEvents = `
 		INSERT INTO events (part, id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			idempotency_key, signature, traceparent, seq)
-		SELECT ` + eventNames + `, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $13::bigint)`
+			idempotency_key, signature, traceparent, type, extra, unmatched, seq)
+		SELECT ` + eventValues + `, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $17::bigint)`
+	eventSlot   = "$18::smallint"
 	fromEvents  = ` FROM unnest(` + eventArrays + `) AS u (` + eventNames + `)`
 	eventArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
-			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[]`
-	eventNames = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			key, signature, traceparent`
+			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[],
+			$13::text[], $14::text[], $15::boolean[], $16::uuid[]`
+	eventValues = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
+			key, signature, traceparent, type, extra, unmatched`
+	// scope is that of the key, null where it is the event's origin, which is in endpoint_id.
+	eventNames       = eventValues + `, scope`
 	insertDeliveries = `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
 			attempts, counted, takeovers, last_status_code, last_error_code, size, created_at, first_of)
@@ -82,7 +86,7 @@ const (
 	// guard.
 	stored = `EXISTS (SELECT FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
 	winner = `EXISTS (SELECT FROM idempotency_keys k
-		WHERE k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key AND k.event_id = u.event_id)`
+		WHERE k.part = u.part AND k.endpoint_id = coalesce(u.scope, u.endpoint_id) AND k.key = u.key AND k.event_id = u.event_id)`
 )
 
 // deliveryRow is a delivery to write; own: to the endpoint whose ingest its event came in at.
@@ -107,7 +111,8 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 		slot:    int2Param(slot),
 		keys:    newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
 		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
-			bytesType, bytesType, bytesType, bytesType, textType, bytesType),
+			bytesType, bytesType, bytesType, bytesType, textType, bytesType,
+			textType, textType, boolType, uuidType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
 			timeType, uuidType, uuidType, int4Type, int4Type, timeType, uuidType),
 		winners:  newTable(int2Type, uuidType, bytesType),
@@ -191,9 +196,10 @@ func (a *acceptor) rehearse(ctx context.Context, l *lane) error {
 // byKey compares calls by their rows in idempotency_keys.
 func byKey(x, y *batch.Call[*acceptance]) int {
 	a, b := &x.In.Event, &y.In.Event
+	scopeA, scopeB := a.KeyScope(), b.KeyScope()
 	return cmp.Or(
 		cmp.Compare(a.ID.Part(), b.ID.Part()),
-		bytes.Compare(a.EndpointID[:], b.EndpointID[:]),
+		bytes.Compare(scopeA[:], scopeB[:]),
 		bytes.Compare(a.IdempotencyKey, b.IdempotencyKey))
 }
 
@@ -207,7 +213,7 @@ func byEvent(x, y *batch.Call[*acceptance]) int {
 func addKey(t *table, c *batch.Call[*acceptance]) {
 	e := &c.In.Event
 	t.int2(int(e.ID.Part()))
-	t.id(e.EndpointID)
+	t.id(e.KeyScope())
 	t.bytes(e.IdempotencyKey)
 	t.id(e.ID)
 	t.time(e.ReceivedAt)
@@ -217,7 +223,7 @@ func addKey(t *table, c *batch.Call[*acceptance]) {
 func (a *acceptor) addWinner(c *batch.Call[*acceptance]) {
 	e, t := &c.In.Event, a.winners
 	t.int2(int(e.ID.Part()))
-	t.id(e.EndpointID)
+	t.id(e.KeyScope())
 	t.bytes(e.IdempotencyKey)
 }
 
@@ -252,8 +258,12 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	}
 	t.int2(int(e.ID.Part()))
 	t.id(e.ID)
+	origin, scope := e.Origin(), e.KeyScope()
+	if scope == origin {
+		scope = kapsel.OriginID{}
+	}
 	t.id(e.TenantID)
-	t.id(e.EndpointID)
+	t.id(origin)
 	t.time(e.ReceivedAt)
 	t.text(e.ContentType)
 	t.header(e.Header)
@@ -262,6 +272,10 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	t.optional(e.IdempotencyKey)
 	t.bytes(verdict)
 	t.text(e.TraceParent)
+	t.textOrNull(e.Type)
+	t.optional(e.Extra())
+	t.trueOrNull(len(in.Deliveries) == 0)
+	t.id(scope)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -103,15 +104,23 @@ type selection struct {
 	ordered bool
 	// endpoint: the list is of one endpoint.
 	endpoint bool
+	// over is the table of the scope, endpoints or origins; "" is endpoints.
+	over string
 }
 
-// page is the query of the newest rows' part and id, over all endpoints asked for, deleted
-// ones too. An event that several endpoints have is one row. Where a look at an endpoint's
+// origins are all that events come in at, as far as the reader may see it, deleted ones included.
+// An endpoint that became a source is there twice.
+const origins = `(SELECT id, tenant_id FROM endpoints
+		UNION ALL SELECT id, tenant_id FROM sources
+		UNION ALL SELECT id, id FROM tenants) origins`
+
+// page is the query of the newest rows' part and id, over all of the scope that is asked for,
+// deleted ones too. An event that several endpoints have is one row. Where a look at an endpoint's
 // newest row is cheap, the page is taken from those whose newest rows are among the newest: the
 // others cannot have a row in it.
 func (s selection) page() string {
 	scope := `
-		SELECT id FROM endpoints WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
+		SELECT id FROM ` + cmp.Or(s.over, "endpoints") + ` WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
 	if s.ordered && !s.endpoint {
 		scope = `
 		WITH heads AS (
@@ -141,7 +150,8 @@ func newestOf(columns string, sources []string) string {
 	for _, from := range sources {
 		each = append(each, "(SELECT "+columns+" "+from+" ORDER BY e.id DESC LIMIT $5)")
 	}
-	return "SELECT part, id FROM (" + strings.Join(each, " UNION ALL ") + ") e"
+	// Each event once: a page that counts one twice would be too short.
+	return "SELECT part, id FROM (" + strings.Join(each, " UNION ") + ") e"
 }
 
 // ListEvents lists events; see store.Archive. Those of a status other than delivered are
@@ -172,9 +182,19 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 			WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4`+conditions)
 	}
 	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero()}
+	if f.EndpointID.IsZero() {
+		events.over = origins
+	}
 	switch state, ok := newest[f.Status]; {
 	case f.Status == "":
 		events.source = newestOf("e.part, e.id", sources)
+	case f.Status == kapsel.EventUnmatched:
+		if !f.EndpointID.IsZero() { // what goes to an endpoint is not unmatched
+			return nil, nil
+		}
+		events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
+		events.source = "SELECT e.part, e.id FROM events e WHERE e.tenant_id = scope.id AND e.unmatched AND e.id >= $3 AND e.id < $4" + conditions +
+			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.id") + " d)"
 	case !ok:
 		return nil, nil
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil: // a key has few events
@@ -183,6 +203,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		events.source = newestOf("e.part, e.id", sources)
 	default:
+		events.over = "" // the endpoints of the deliveries
 		status, err := kapsel.ParseDeliveryStatus(string(f.Status))
 		events.ordered = err == nil && status.Terminal()
 		own := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state
@@ -344,6 +365,54 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 	return again, nil
 }
 
+// Deliver makes the first delivery of an event to an endpoint; see store.Archive. The event's row is
+// locked, so that retention does not remove it and of two calls at the same time the later finds
+// the other's delivery, and the endpoint's, so that it is not deleted meanwhile.
+func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, to kapsel.EndpointID, now time.Time) (d kapsel.Delivery, err error) {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
+		e, ok, err := first(ctx, tx, scanEvent, `
+			SELECT `+shortEventColumns+` FROM events e
+			WHERE e.part = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.tenant_id = $3) FOR UPDATE`,
+			part(eventID), id(eventID), id(tenantID))
+		if err == nil && !ok {
+			err = store.NotFound("event")
+		}
+		if err != nil {
+			return err
+		}
+		all, err := deliveriesOf(ctx, tx, eventID, "")
+		if err != nil {
+			return err
+		}
+		if _, err := endpoint(ctx, tx, e.TenantID, to, " FOR SHARE"); err != nil {
+			return err
+		}
+		if d, err = rules.NewDelivery(&e, all, to, now); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		queueDeliver(batch, d)
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		// Last, for it takes the settings counter.
+		own, err := endpoint(ctx, tx, e.TenantID, e.EndpointID, " FOR UPDATE")
+		switch {
+		case kapsel.CodeOf(err) == kapsel.NotFound: // it came in at none, or at one that is deleted
+			return nil
+		case err != nil || own.Shared:
+			return err
+		}
+		from := own
+		own.Shared = true
+		return saveEndpoint(ctx, tx, &own, &from)
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return d, nil
+}
+
 // lockDeliveries locks an event and its deliveries, and reads these, oldest first.
 func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, eventID kapsel.EventID) ([]kapsel.Delivery, error) {
 	var found bool
@@ -399,6 +468,16 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 		return nil, err
 	}
 	return made, nil
+}
+
+// queueDeliver adds the write of the first delivery of an event to an endpoint that is not the one
+// that it came in at.
+func queueDeliver(batch *pgx.Batch, d kapsel.Delivery) {
+	batch.Queue(`
+		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
+			takeovers, last_status_code, last_error_code, size, created_at, first_of)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $3)`,
+		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, d.Size, d.CreatedAt)
 }
 
 // queueReplay adds the writes of a new delivery, made by a bulk replay if that is not zero.

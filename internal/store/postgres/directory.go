@@ -46,6 +46,10 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 			"SELECT "+endpointColumns+" FROM endpoints WHERE revision > $1"+live, since); err != nil {
 			return err
 		}
+		if out.Sources, err = collect(ctx, q, scanSource,
+			"SELECT "+sourceColumns+" FROM sources WHERE revision > $1"+live, since); err != nil {
+			return err
+		}
 		out.Circuits, err = collect(ctx, q, scanCircuit,
 			"SELECT "+circuitColumns+" FROM circuits c WHERE c.revision > $1", since)
 		return err
@@ -178,19 +182,21 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 	return t, nil
 }
 
-// DeleteTenant hides a tenant without endpoints; see store.Directory.
+// DeleteTenant hides a tenant without endpoints and sources; see store.Directory.
 func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now time.Time) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		var endpoints int
-		err := tx.QueryRow(ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL", id(tenantID)).Scan(&endpoints)
+		var endpoints, sources int
+		err := tx.QueryRow(ctx, `
+			SELECT (SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL),
+				(SELECT count(*) FROM sources WHERE tenant_id = $1 AND deleted_at IS NULL)`, id(tenantID)).Scan(&endpoints, &sources)
 		if err != nil {
 			return err
 		}
-		if endpoints > 0 {
-			return rules.TenantInUse(endpoints)
+		if err := rules.TenantUnused(endpoints, sources); err != nil {
+			return err
 		}
 		if _, err := tx.Exec(ctx, "SELECT FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
 			return err
@@ -358,7 +364,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 				return err
 			}
 		}
-		if err := rules.Subscribe(sources{ctx, tx, e.TenantID}, &e, nil); err != nil {
+		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.UpdatedAt}, &e, nil); err != nil {
 			return err
 		}
 		revision, err := nextRevision(ctx, tx)
@@ -376,34 +382,52 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 	})
 }
 
-// sources are a tenant's endpoints for a rule; see rules.Sources. Those that are read stay
-// locked: a source is not deleted while another endpoint begins to subscribe to it.
-type sources struct {
+// subscribing is a tenant's directory for a rule at a time; see rules.Origins. What is read stays
+// locked: it is not deleted while another endpoint begins to subscribe to it.
+type subscribing struct {
 	ctx    context.Context
 	tx     pgx.Tx
 	tenant kapsel.TenantID
+	now    time.Time
 }
 
-func (s sources) Source(id kapsel.EndpointID) (kapsel.Endpoint, error) {
+func (s subscribing) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	return endpoint(s.ctx, s.tx, s.tenant, id, " FOR UPDATE")
 }
 
-func (s sources) Subscribers(source kapsel.EndpointID) (n int, err error) {
+func (s subscribing) Source(id kapsel.SourceID) (kapsel.Source, error) {
+	return source(s.ctx, s.tx, s.tenant, id, " FOR UPDATE")
+}
+
+func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	// The text finds few more than those that subscribe.
 	found, err := collect(s.ctx, s.tx, scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
-		WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0`, id(s.tenant), source.String())
+		WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0`, id(s.tenant), rules.SubscriptionText(s.tenant, origin))
 	for i := range found {
-		if found[i].Subscribes(source) {
+		if found[i].Subscribes(origin) {
 			n++
 		}
 	}
 	return n, err
 }
 
-func (s sources) Share(e *kapsel.Endpoint) error {
+func (s subscribing) Share(e *kapsel.Endpoint) error {
 	from := *e
 	return saveEndpoint(s.ctx, s.tx, e, &from)
+}
+
+func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now) }
+
+// current is a Conflict while a node is alive that knows an older schema than that of the sources.
+func current(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	const sourcesSchema = 8
+	var older int
+	err := tx.QueryRow(ctx, "SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $1 AND coalesce(schema, 0) < $2", now, sourcesSchema).Scan(&older)
+	if err != nil {
+		return err
+	}
+	return rules.OlderNodes(older)
 }
 
 // saveEndpoint writes a changed endpoint under the next revision; from is what it was before.
@@ -455,7 +479,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err := change(&e); err != nil {
 			return callerError{err}
 		}
-		if err := rules.Subscribe(sources{ctx, tx, e.TenantID}, &e, &from); err != nil {
+		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.UpdatedAt}, &e, &from); err != nil {
 			return err
 		}
 		return saveEndpoint(ctx, tx, &e, &from)
@@ -473,7 +497,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err != nil {
 			return err
 		}
-		if err := rules.Unsubscribed(sources{ctx, tx, e.TenantID}, &e); err != nil {
+		if err := rules.Unsubscribed(subscribing{ctx, tx, e.TenantID, now}, kapsel.OriginID(e.ID)); err != nil {
 			return err
 		}
 		from := e

@@ -47,7 +47,7 @@ const (
 	guardedKeyArrays = `$1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::bytea[]`
 
 	// The guards are the last parameter, beside the arrays of batches without.
-	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $15::bytea[]) AS u (` + eventNames + `, guard)
+	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $19::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
 	guardWinner  = `EXISTS (SELECT FROM guards g
@@ -92,8 +92,8 @@ func hasGuard(c *batch.Call[*acceptance]) bool { return c.In.Guard != nil }
 
 // guardKey is a guard's key.
 type guardKey struct {
-	endpoint kapsel.EndpointID
-	guard    string
+	origin kapsel.OriginID
+	guard  string
 }
 
 // writeGuarded stores a batch of which at least one call has a guard.
@@ -108,7 +108,7 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 		c.Err = nil
 		c.In.accepted = store.Accepted{EventID: c.In.Event.ID}
 		if hasGuard(c) {
-			key := guardKey{c.In.Event.EndpointID, string(c.In.Guard)}
+			key := guardKey{c.In.Event.Origin(), string(c.In.Guard)}
 			if first := firsts[key]; first != nil {
 				repeats[c] = first
 				continue
@@ -156,16 +156,17 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 // byGuard compares calls by their rows in guards.
 func byGuard(x, y *batch.Call[*acceptance]) int {
 	a, b := x.In, y.In
+	originA, originB := a.Event.Origin(), b.Event.Origin()
 	return cmp.Or(
 		cmp.Compare(a.Event.ID.Part(), b.Event.ID.Part()),
-		bytes.Compare(a.Event.EndpointID[:], b.Event.EndpointID[:]),
+		bytes.Compare(originA[:], originB[:]),
 		bytes.Compare(a.Guard, b.Guard))
 }
 
 func (g *guarding) addGuard(c *batch.Call[*acceptance]) {
 	e, t := &c.In.Event, g.guards
 	t.int2(int(e.ID.Part()))
-	t.id(e.EndpointID)
+	t.id(e.Origin())
 	t.bytes(c.In.Guard)
 	t.id(e.ID)
 	t.time(e.ReceivedAt)
@@ -180,7 +181,7 @@ func (g *guarding) addKey(c *batch.Call[*acceptance]) {
 func (g *guarding) addWinner(c *batch.Call[*acceptance]) {
 	e, t := &c.In.Event, g.winners
 	t.int2(int(e.ID.Part()))
-	t.id(e.EndpointID)
+	t.id(e.KeyScope()) // which is the origin where there is a guard
 	t.optional(e.IdempotencyKey)
 	t.optional(c.In.Guard)
 }

@@ -49,7 +49,8 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 	return list(ctx, s, engine, scanTenant, `
 		SELECT `+tenantColumns+` FROM tenants t
 		WHERE deleted_at IS NOT NULL AND id > $1 AND EXISTS (
-			SELECT FROM endpoints e WHERE e.tenant_id = t.id AND EXISTS (SELECT FROM events v WHERE v.endpoint_id = e.id))
+			SELECT FROM `+origins+` CROSS JOIN LATERAL (SELECT FROM events WHERE endpoint_id = origins.id LIMIT 1) one
+			WHERE origins.tenant_id = t.id)
 		ORDER BY id LIMIT $2`, [16]byte(after), limit)
 }
 
@@ -78,13 +79,13 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			parts, ids = append(parts, int16(r.int2())), append(ids, r.id())
 			return r.int4()
 		}, `
-			SELECT e.part, e.id, e.size FROM endpoints CROSS JOIN LATERAL (
+			SELECT e.part, e.id, e.size FROM `+origins+` CROSS JOIN LATERAL (
 				SELECT part, id, octet_length(body) AS size FROM events
-				WHERE endpoint_id = endpoints.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
+				WHERE endpoint_id = origins.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
 					SELECT FROM `+ofEvent("events.id")+` d WHERE d.status <= 1)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
-			WHERE endpoints.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
+			WHERE origins.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
 		if err != nil || len(ids) == 0 {
 			return err
 		}

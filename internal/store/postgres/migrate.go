@@ -20,8 +20,8 @@ var migrations embed.FS
 // The schema that this binary makes, and the oldest schemaVersion of a binary that may
 // still run on it: migrations only expand, so that nodes can be replaced one by one.
 const (
-	schemaVersion = 7
-	readableBy    = 6
+	schemaVersion = 9
+	readableBy    = 9
 )
 
 // prepare checks the server, and what is between it and Kapsel, and brings the schema to

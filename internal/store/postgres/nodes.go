@@ -16,9 +16,9 @@ import (
 func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
-			INSERT INTO nodes (id, lease_until) VALUES ($1, $2)
+			INSERT INTO nodes (id, lease_until, schema) VALUES ($1, $2, $3)
 			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until WHERE NOT nodes.dead`,
-			id(node), now.Add(lease))
+			id(node), now.Add(lease), schemaVersion)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = rules.NodeDead()
 		}

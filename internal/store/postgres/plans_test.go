@@ -154,6 +154,15 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.Redeliver(ctx, event.ID, now)
 	must(err)
+	src := kapsel.Source{ID: kapsel.NewSourceID(now), TenantID: tenant.ID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now}
+	must(s.CreateSource(ctx, src))
+	unmatched := kapsel.Event{ID: kapsel.NewEventID(now, kapsel.PartOf(src.ID)), TenantID: tenant.ID, SourceID: src.ID, ReceivedAt: now}
+	_, err = s.Accept(ctx, store.Acceptance{Event: unmatched})
+	must(err)
+	_, err = s.Deliver(ctx, tenant.ID, unmatched.ID, ep.ID, now)
+	must(err)
+	_, err = s.ListSources(ctx, tenant.ID, store.Page[kapsel.SourceID]{Limit: 10})
+	must(err)
 	_, err = s.Event(ctx, tenant.ID, event.ID)
 	must(err)
 	_, err = s.Attempt(ctx, tenant.ID, held[0].Delivery.Token)
@@ -161,7 +170,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	_, err = s.ListAttempts(ctx, tenant.ID, held[0].Delivery.ID, 0, 10)
 	must(err)
 	for _, id := range []kapsel.EndpointID{{}, ep.ID} {
-		for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled"} {
+		for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
 			for _, f := range []store.EventFilter{{}, {Since: now, Until: now}, {IdempotencyKey: []byte("k")}} {
 				f.EndpointID, f.Status = id, status
 				_, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
@@ -222,6 +231,8 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		must(err)
 	}
 	_, err = s.DeleteFinished(ctx, tenant.ID, now.Add(time.Hour), 10)
+	must(err)
+	_, err = s.DeletedTenants(ctx, kapsel.TenantID{}, 10)
 	must(err)
 	_, err = s.DeleteExpiredKeys(ctx, now.Add(time.Hour), 10)
 	must(err)

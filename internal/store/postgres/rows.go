@@ -37,18 +37,22 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 
 // The columns of an event e, as scanEvent reads them: all, or without what is long.
 const (
-	eventColumns = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
-		e.idempotency_key, e.signature, e.traceparent, e.header, e.query, e.body`
-	shortEventColumns = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
-		e.idempotency_key, e.signature, e.traceparent, NULL::bytea, NULL::bytea, NULL::bytea`
+	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
+		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra`
+	eventColumns      = eventHead + `, e.header, e.query, e.body`
+	shortEventColumns = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea`
 )
 
 func scanEvent(r *row) kapsel.Event {
-	return kapsel.Event{
-		ID: r.id(), TenantID: r.id(), EndpointID: r.id(), ReceivedAt: r.time(), ContentType: r.text(), Size: r.int4(),
-		IdempotencyKey: r.bytes(), Signature: scanVerdict(r), TraceParent: r.text(),
-		Header: r.header(), Query: r.text(), Body: r.bytes(),
+	e := kapsel.Event{ID: r.id(), TenantID: r.id()}
+	origin := kapsel.OriginID(r.id())
+	e.ReceivedAt, e.ContentType, e.Size = r.time(), r.text(), r.int4()
+	e.IdempotencyKey, e.Signature, e.TraceParent, e.Type = r.bytes(), scanVerdict(r), r.text(), r.text()
+	if err := e.SetExtra(origin, r.next(-1)); err != nil && r.err == nil {
+		r.err = err
 	}
+	e.Header, e.Query, e.Body = r.header(), r.text(), r.bytes()
+	return e
 }
 
 func scanVerdict(r *row) (v kapsel.SignatureVerdict) { scanJSON(r, &v); return v }

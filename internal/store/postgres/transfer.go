@@ -67,14 +67,17 @@ type layout struct {
 	group  bool                               // by its key: it has several rows for one of the transfer.Table
 }
 
-// The part of a row is that of an event's, a delivery's or an attempt's own id, of an endpoint,
-// or of a tenant.
+// The part of a row is that of an event's, a delivery's or an attempt's own id, of the event that
+// it is about, of an endpoint, or of a tenant.
 func partOfID(value func(string) any) uint8 { return kapsel.EventID(value("id").([16]byte)).Part() }
 func partOfEndpoint(value func(string) any) uint8 {
 	return kapsel.PartOf(value("endpoint_id").([16]byte))
 }
 func partOfTenant(value func(string) any) uint8 {
 	return uint8(tenantPart(value("tenant_id").([16]byte)))
+}
+func partOfEvent(value func(string) any) uint8 {
+	return kapsel.EventID(value("event_id").([16]byte)).Part()
 }
 
 // someTime are columns that this store wants a time in; elsewhere none is NULL.
@@ -90,6 +93,7 @@ var layouts = map[string]layout{
 	"tenants":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
 	"keys":      {key: []string{"id"}, into: someTime("created_at")},
 	"endpoints": {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"sources":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
 	"circuits":  {key: []string{"part", "endpoint_id"}, part: partOfEndpoint},
 	"events": {key: []string{"position", "id"}, part: partOfID,
 		export: map[string]string{
@@ -97,8 +101,8 @@ var layouts = map[string]layout{
 			"delivery_id": `(SELECT d.id FROM deliveries d WHERE d.event_id = t.id AND d.replay_of IS NULL AND d.first_of IS NULL LIMIT 1)`,
 		},
 		into: map[string]string{"seq": `u.position`}, lacks: []string{"position", "delivery_id"}},
-	"idempotency_keys": {key: []string{"part", "endpoint_id", "key"}, part: partOfEndpoint},
-	"guards":           {key: []string{"part", "endpoint_id", "guard"}, part: partOfEndpoint},
+	"idempotency_keys": {key: []string{"part", "endpoint_id", "key"}, part: partOfEvent},
+	"guards":           {key: []string{"part", "endpoint_id", "guard"}, part: partOfEvent},
 	"deliveries": {key: []string{"endpoint_id", "id"}, part: partOfID, lacks: []string{"last_attempt"},
 		export: map[string]string{"last_attempt": `(SELECT a.id FROM attempts a WHERE a.delivery_id = t.id ORDER BY a.number DESC LIMIT 1)`}},
 	"attempts": {key: []string{"delivery_id", "number"}, part: partOfID, lacks: []string{"previous"},

@@ -26,7 +26,7 @@ type column struct {
 	oid   uint32
 	buf   []byte
 	n     int
-	nulls bool
+	nulls int
 }
 
 // arrayHeader is the length of a one-dimensional array's head: dimensions, whether it has
@@ -53,7 +53,7 @@ func (t *table) reset() {
 		if cap(c.buf) > keptBuffer {
 			c.buf = make([]byte, arrayHeader)
 		}
-		c.buf, c.n, c.nulls = c.buf[:arrayHeader], 0, false
+		c.buf, c.n, c.nulls = c.buf[:arrayHeader], 0, 0
 	}
 	t.at = 0
 }
@@ -62,7 +62,8 @@ func (t *table) reset() {
 func (t *table) rows() int { return t.columns[0].n }
 
 // params are the columns as parameters, with further ones after them. They are valid until
-// the table changes.
+// the table changes. A column of nulls alone is an empty array: unnest fills it up with nulls to
+// the length of the others, and one column of every table has none.
 func (t *table) params(more ...[]byte) [][]byte {
 	if t.at != 0 {
 		panic("postgres: a row lacks columns")
@@ -72,11 +73,11 @@ func (t *table) params(more ...[]byte) [][]byte {
 		c := &t.columns[i]
 		b := c.buf
 		binary.BigEndian.PutUint32(b[4:], 0)
-		if c.nulls {
+		if c.nulls > 0 {
 			binary.BigEndian.PutUint32(b[4:], 1)
 		}
 		binary.BigEndian.PutUint32(b[8:], c.oid)
-		if c.n == 0 { // an empty array has no dimensions
+		if c.n == c.nulls { // an empty array has no dimensions
 			binary.BigEndian.PutUint32(b, 0)
 			t.values = append(t.values, b[:12])
 			continue
@@ -102,7 +103,7 @@ func (t *table) next() *column {
 
 func (t *table) null() {
 	c := t.next()
-	c.nulls = true
+	c.nulls++
 	c.buf = append(c.buf, 0xff, 0xff, 0xff, 0xff)
 }
 
@@ -163,6 +164,25 @@ func (t *table) text(s string) {
 	c := t.next()
 	c.buf = binary.BigEndian.AppendUint32(c.buf, uint32(len(s)))
 	c.buf = append(c.buf, s...)
+}
+
+// textOrNull writes a text; "" is null.
+func (t *table) textOrNull(s string) {
+	if s == "" {
+		t.null()
+		return
+	}
+	t.text(s)
+}
+
+// trueOrNull writes a boolean; false is null.
+func (t *table) trueOrNull(v bool) {
+	if !v {
+		t.null()
+		return
+	}
+	c := t.next()
+	c.buf = append(c.buf, 0, 0, 0, 1, 1)
 }
 
 // header writes a header as bytea.
@@ -292,4 +312,5 @@ const (
 	timeType  = pgtype.TimestamptzOID
 	bytesType = pgtype.ByteaOID
 	textType  = pgtype.TextOID
+	boolType  = pgtype.BoolOID
 )

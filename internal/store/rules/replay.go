@@ -45,6 +45,20 @@ func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	}
 }
 
+// NewDelivery returns the first delivery of an event to an endpoint that had none of it, pending
+// and due now. deliveries are the event's. Conflict: one of them is to the endpoint.
+func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error) {
+	for _, d := range deliveries {
+		if d.EndpointID == to {
+			return kapsel.Delivery{}, kapsel.Errorf(kapsel.Conflict, "the event has the delivery %s to this endpoint", d.ID)
+		}
+	}
+	return kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, e.ID.Part()), EventID: e.ID, EndpointID: to, TenantID: e.TenantID,
+		Status: kapsel.Pending, DueAt: now, Size: e.Size, CreatedAt: now,
+	}, nil
+}
+
 // Bounds of the deliveries that duplicates of an event make to one endpoint.
 const (
 	MaxRedeliveries = 10

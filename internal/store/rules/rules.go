@@ -33,9 +33,15 @@ func MetaMissing() error { return kapsel.Errorf(kapsel.Conflict, "the value is n
 // MetaChanged is described at MetaMissing.
 func MetaChanged() error { return kapsel.Errorf(kapsel.Conflict, "the value was changed by another") }
 
-// TenantInUse refuses to delete a tenant that has endpoints.
-func TenantInUse(endpoints int) error {
-	return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", endpoints)
+// TenantUnused refuses to delete a tenant that has endpoints or sources.
+func TenantUnused(endpoints, sources int) error {
+	switch {
+	case endpoints > 0:
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", endpoints)
+	case sources > 0:
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d sources; delete them first", sources)
+	}
+	return nil
 }
 
 // EndpointRoom refuses one more endpoint of a tenant that has as many as it may have; 0 is no

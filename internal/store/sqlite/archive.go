@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -23,9 +24,10 @@ func (s *Store) Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.Eve
 // eventRecord reads columns of an event and its deliveries.
 func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {
 	var next kapsel.DeliveryID
+	var unreadable error
 	found, err := c.query(`SELECT `+columns+` FROM events WHERE id = ?`, id).
-		one(func(s *stmt) { r.Event, next = scanEvent(s, columns != eventColumns) })
-	if err != nil {
+		one(func(s *stmt) { r.Event, next, unreadable = scanEvent(s, columns != eventColumns) })
+	if err = errors.Join(err, unreadable); err != nil {
 		return r, err
 	}
 	if !found || !tenant.IsZero() && r.Event.TenantID != tenant {
@@ -100,24 +102,31 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	if all := tenant.IsZero() && f.EndpointID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
 		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 	}
+	if f.Status == kapsel.EventUnmatched && f.IdempotencyKey == nil {
+		return s.unmatched(ctx, tenant, f)
+	}
 	endpoints, err := s.endpointsIn(ctx, tenant, f.EndpointID)
 	if err != nil {
 		return nil, err
 	}
-	if f.IdempotencyKey != nil {
-		origins := endpoints
-		if !f.EndpointID.IsZero() { // the origins of what goes there
-			if origins, err = s.endpointsIn(ctx, tenant, kapsel.EndpointID{}); err != nil {
-				return nil, err
-			}
+	if f.IdempotencyKey != nil { // wherever they came in, also those that go to one endpoint
+		all, err := s.originsIn(ctx, tenant)
+		if err != nil {
+			return nil, err
 		}
-		return merged(origins, `SELECT event_id FROM idempotency_keys
+		return merged(all, `SELECT event_id FROM idempotency_keys
 			WHERE endpoint_id = ? AND key = ? AND event_id < ? AND event_id > ? ORDER BY event_id DESC LIMIT ?`, f.IdempotencyKey), nil
 	}
-	events := merged(endpoints, `SELECT id FROM events
-		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`)
-	elsewhere := source(none)
-	if !f.EndpointID.IsZero() { // what came in elsewhere
+	const cameIn = `SELECT id FROM events
+		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`
+	events, elsewhere := merged(endpoints, cameIn), source(none)
+	if f.EndpointID.IsZero() {
+		all, err := s.originsIn(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		events = merged(all, cameIn)
+	} else { // what came in elsewhere
 		elsewhere = merged(endpoints, `SELECT first_of FROM deliveries
 			WHERE endpoint_id = ? AND first_of IS NOT NULL AND first_of < ? AND first_of > ? ORDER BY first_of DESC LIMIT ?`)
 		events = either(events, elsewhere)
@@ -145,6 +154,30 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	}
 	open, err := s.openSource(ctx, endpoints, "event_id", f.Status != delivering, true, events)
 	return either(elsewhere, open), err
+}
+
+// unmatched is the source of the events that had no delivery when they came in. Those that go to
+// an endpoint are none.
+func (s *Store) unmatched(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
+	if !f.EndpointID.IsZero() {
+		return none, nil
+	}
+	tenants := []kapsel.TenantID{tenant}
+	if tenant.IsZero() {
+		tenants = nil
+		err := s.read(ctx, func(c *conn) error {
+			q := c.query(`SELECT id FROM tenants`)
+			for q.next() {
+				tenants = append(tenants, q.colID())
+			}
+			return q.end()
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return merged(tenants, `SELECT id FROM events
+		WHERE tenant_id = ? AND unmatched = 1 AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 }
 
 // fanned reports whether any event has a delivery to an endpoint other than its origin.
@@ -270,6 +303,40 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 		}
 		d = rules.NewReplay(&old, now)
 		return insertReplay(c, &d)
+	})
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return d, nil
+}
+
+// Deliver implements store.Archive.
+func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (d kapsel.Delivery, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		r, err := eventRecord(c, tenant, event, eventColumns)
+		if err != nil {
+			return err
+		}
+		e, err := liveEndpoint(c, r.Event.TenantID, to)
+		if err != nil {
+			return err
+		}
+		if d, err = rules.NewDelivery(&r.Event, r.Deliveries, e.ID, now); err != nil {
+			return err
+		}
+		own, err := liveEndpoint(c, r.Event.TenantID, r.Event.EndpointID)
+		switch {
+		case kapsel.CodeOf(err) == kapsel.NotFound: // it came in at none, or at one that is deleted
+		case err != nil:
+			return err
+		case !own.Shared:
+			from := own
+			own.Shared = true
+			if err := saveEndpoint(c, &own, &from); err != nil {
+				return err
+			}
+		}
+		return c.insertDelivery(&d, event)
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err

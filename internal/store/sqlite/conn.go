@@ -253,6 +253,14 @@ func (s *stmt) text(v string) *stmt {
 	return s.bound(sqlite3.Xsqlite3_bind_text(s.c.tls, s.p, s.param, s.c.arena.copy(b), int32(len(v)), 0))
 }
 
+// textOrNull binds a string as TEXT, NULL for none.
+func (s *stmt) textOrNull(v string) *stmt {
+	if v == "" {
+		return s.null()
+	}
+	return s.text(v)
+}
+
 // bytes binds a string as a BLOB.
 func (s *stmt) bytes(v string) *stmt {
 	return s.blob(unsafe.Slice(unsafe.StringData(v), len(v)))
@@ -284,11 +292,15 @@ func (s *stmt) bind(args ...any) *stmt {
 			}
 		case [32]byte:
 			s.blob(v[:])
+		case [16]byte:
+			s.id(v)
 		case kapsel.TenantID:
 			s.id(v)
 		case kapsel.KeyID:
 			s.id(v)
 		case kapsel.EndpointID:
+			s.id(v)
+		case kapsel.SourceID:
 			s.id(v)
 		case kapsel.EventID:
 			s.id(v)

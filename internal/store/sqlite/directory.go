@@ -48,6 +48,9 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 	if out.Endpoints, err = changed(ctx, s, "endpoints", "id", endpointColumns, live, since, out.Revision, scanEndpoint); err != nil {
 		return out, err
 	}
+	if out.Sources, err = changed(ctx, s, "sources", "id", sourceColumns, live, since, out.Revision, scanSource); err != nil {
+		return out, err
+	}
 	out.Circuits, err = changed(ctx, s, "circuits", "endpoint_id", circuitColumns, "", since, out.Revision,
 		func(s *stmt) (kapsel.Circuit, error) { return scanCircuit(s), nil })
 	return out, err
@@ -222,12 +225,16 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 		if err != nil {
 			return err
 		}
-		n, err := endpointsOf(c, id)
+		endpoints, err := countLive(c, "endpoints", id)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			return rules.TenantInUse(n)
+		sources, err := countLive(c, "sources", id)
+		if err != nil {
+			return err
+		}
+		if err := rules.TenantUnused(endpoints, sources); err != nil {
+			return err
 		}
 		t.DeletedAt, t.UpdatedAt = now, now
 		if err := saveTenant(c, &t); err != nil {
@@ -398,9 +405,9 @@ func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan)
 }
 
-// endpointsOf counts a tenant's endpoints that are not deleted.
-func endpointsOf(c *conn, tenant kapsel.TenantID) (n int, err error) {
-	_, err = c.query(`SELECT count(*) FROM endpoints WHERE tenant_id = ? AND deleted_at IS NULL`, tenant).
+// countLive counts a tenant's rows of a table that are not deleted.
+func countLive(c *conn, table string, tenant kapsel.TenantID) (n int, err error) {
+	_, err = c.query(`SELECT count(*) FROM `+table+` WHERE tenant_id = ? AND deleted_at IS NULL`, tenant).
 		one(func(s *stmt) { n = int(s.colInt()) })
 	return n, err
 }
@@ -415,7 +422,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 			return err
 		}
 		if max > 0 {
-			n, err := endpointsOf(c, e.TenantID)
+			n, err := countLive(c, "endpoints", e.TenantID)
 			if err != nil {
 				return err
 			}
@@ -423,43 +430,50 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 				return err
 			}
 		}
-		if err := rules.Subscribe(sources{c, e.TenantID}, &e, nil); err != nil {
+		if err := rules.Subscribe(subscribing{c, e.TenantID}, &e, nil); err != nil {
 			return err
 		}
 		return saveEndpoint(c, &e, nil)
 	})
 }
 
-// sources are a tenant's endpoints for a rule; see rules.Sources.
-type sources struct {
+// subscribing is a tenant's directory for a rule; see rules.Origins.
+type subscribing struct {
 	c      *conn
 	tenant kapsel.TenantID
 }
 
-func (s sources) Source(id kapsel.EndpointID) (kapsel.Endpoint, error) {
+func (s subscribing) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	return liveEndpoint(s.c, s.tenant, id)
 }
 
-func (s sources) Subscribers(id kapsel.EndpointID) (n int, err error) {
+func (s subscribing) Source(id kapsel.SourceID) (kapsel.Source, error) {
+	return liveSource(s.c, s.tenant, id)
+}
+
+func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	// The text finds few more than those that subscribe.
 	rows := s.c.query(`SELECT `+endpointColumns+` FROM endpoints
-		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, id.String())
+		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, rules.SubscriptionText(s.tenant, origin))
 	for rows.next() {
 		e, err := scanEndpoint(rows)
 		if err != nil {
 			return 0, errors.Join(err, rows.end())
 		}
-		if e.Subscribes(id) {
+		if e.Subscribes(origin) {
 			n++
 		}
 	}
 	return n, rows.end()
 }
 
-func (s sources) Share(e *kapsel.Endpoint) error {
+func (s subscribing) Share(e *kapsel.Endpoint) error {
 	from := *e
 	return saveEndpoint(s.c, e, &from)
 }
+
+// Current implements rules.Origins: the file has one process.
+func (subscribing) Current() error { return nil }
 
 // Endpoint implements store.Directory.
 func (s *Store) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (e kapsel.Endpoint, err error) {
@@ -481,7 +495,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err := change(&e); err != nil {
 			return err
 		}
-		if err := rules.Subscribe(sources{c, e.TenantID}, &e, &from); err != nil {
+		if err := rules.Subscribe(subscribing{c, e.TenantID}, &e, &from); err != nil {
 			return err
 		}
 		return saveEndpoint(c, &e, &from)
@@ -499,7 +513,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err != nil {
 			return err
 		}
-		if err := rules.Unsubscribed(sources{c, e.TenantID}, &e); err != nil {
+		if err := rules.Unsubscribed(subscribing{c, e.TenantID}, kapsel.OriginID(e.ID)); err != nil {
 			return err
 		}
 		from := e

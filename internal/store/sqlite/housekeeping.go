@@ -54,23 +54,23 @@ func (s *Store) CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, n
 func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error) {
 	return list(s, ctx, limit, scanTenant, `SELECT `+tenantColumns+` FROM tenants t
 		WHERE deleted_at IS NOT NULL AND id > ? AND EXISTS (
-			SELECT 1 FROM endpoints e WHERE e.tenant_id = t.id AND EXISTS (SELECT 1 FROM events v WHERE v.endpoint_id = e.id))
+			SELECT 1 FROM `+origins+` o WHERE o.tenant_id = t.id AND EXISTS (SELECT 1 FROM events e WHERE e.endpoint_id = o.id))
 		ORDER BY id LIMIT ?`, after[:])
 }
 
 // DeleteFinished implements store.Housekeeping. What can be deleted is looked for beside the
 // writer, and looked at again when it is deleted, a few events in one transaction.
 func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error) {
-	endpoints, err := s.endpointsIn(ctx, tenant, kapsel.EndpointID{})
+	all, err := s.originsIn(ctx, tenant)
 	if err != nil {
 		return 0, err
 	}
 	end := firstID(before.Add(s.eventSkew.get() + time.Millisecond))
-	for _, e := range endpoints {
+	for _, o := range all {
 		for after := bottom[:]; deleted < limit && after != nil; {
 			var ids []kapsel.EventID
 			var sizes []int
-			ids, sizes, after, err = s.finished(ctx, e, before, after, end, limit-deleted)
+			ids, sizes, after, err = s.finished(ctx, o, before, after, end, limit-deleted)
 			if err != nil {
 				return deleted, err
 			}
@@ -95,13 +95,13 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 	return deleted, err
 }
 
-// finished looks at a page of an endpoint's events above an id, and returns up to limit that
+// finished looks at a page of an origin's events above an id, and returns up to limit that
 // can be deleted with the sizes of their bodies, and the id to go on after, nil at the end.
-func (s *Store) finished(ctx context.Context, endpoint kapsel.EndpointID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
+func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
 		q := c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
-			id(endpoint).blob(after).blob(end).int(page)
+			id(origin).blob(after).blob(end).int(page)
 		for len(ids) < limit && q.next() {
 			seen++
 			id := kapsel.EventID(q.colID())
@@ -157,8 +157,8 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 		}
 		if key := r.Event.IdempotencyKey; key != nil {
 			// One that may still be remembered stays; DeleteExpiredKeys deletes it.
-			err := c.exec(`DELETE FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND event_id = ? AND expires_at IS NULL`,
-				r.Event.EndpointID, key, id)
+			err := c.exec(`DELETE FROM idempotency_keys WHERE endpoint_id IN (?, ?) AND key = ? AND event_id = ? AND expires_at IS NULL`,
+				[16]byte(r.Event.Origin()), [16]byte(r.Event.KeyScope()), key, id)
 			if err != nil {
 				return deleted, err
 			}

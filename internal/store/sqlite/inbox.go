@@ -41,6 +41,7 @@ func (a *acceptCall) write(c *conn) error {
 	if err := a.s.eventSkew.include(c, e.ReceivedAt, e.ID.Time()); err != nil {
 		return err
 	}
+	origin := e.Origin()
 	var own kapsel.DeliveryID // to the endpoint whose ingest the event came in at
 	for i := range a.in.Deliveries {
 		if d := &a.in.Deliveries[i]; d.EndpointID == e.EndpointID {
@@ -51,9 +52,9 @@ func (a *acceptCall) write(c *conn) error {
 		}
 	}
 	s := c.stmt(`INSERT INTO events (n, id, tenant_id, endpoint_id, delivery_id, received_at,
-			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(e.EndpointID).orNone(own).at(e.ReceivedAt)
+			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body, type, extra, unmatched)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(origin).orNone(own).at(e.ReceivedAt)
 	s.text(e.Signature.Scheme).bool(e.Signature.Valid).text(e.Signature.KeyID).int(int64(e.Signature.Skew))
 	if e.IdempotencyKey == nil {
 		s.null()
@@ -61,6 +62,12 @@ func (a *acceptCall) write(c *conn) error {
 		s.blob(e.IdempotencyKey)
 	}
 	s.bytes(e.TraceParent).bytes(e.ContentType).bytes(e.Query).header(e.Header).blob(e.Body)
+	s.textOrNull(e.Type).textOrNull(string(e.Extra()))
+	if len(a.in.Deliveries) > 0 {
+		s.null()
+	} else {
+		s.bool(true)
+	}
 	if err := s.exec(); err != nil {
 		return err
 	}
@@ -86,7 +93,7 @@ func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
 	e := &in.Event
 	if in.Guard != nil {
 		found, err := c.stmt(`SELECT event_id FROM guards WHERE endpoint_id = ? AND guard = ? AND expires_at > ?`).
-			id(e.EndpointID).blob(in.Guard).at(e.ReceivedAt).
+			id(e.Origin()).blob(in.Guard).at(e.ReceivedAt).
 			one(func(s *stmt) { first = s.colID() })
 		if err != nil || found && first != e.ID { // its own: a repeated call, whose first was written
 			return first, err
@@ -101,7 +108,7 @@ func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
 	if in.Guard != nil {
 		err = c.stmt(`INSERT INTO guards (endpoint_id, guard, event_id, expires_at) VALUES (?, ?, ?, ?)
 			ON CONFLICT (endpoint_id, guard) DO UPDATE SET event_id = excluded.event_id, expires_at = excluded.expires_at`).
-			id(e.EndpointID).blob(in.Guard).id(first).at(e.ReceivedAt.Add(in.GuardWindow)).exec()
+			id(e.Origin()).blob(in.Guard).id(first).at(e.ReceivedAt.Add(in.GuardWindow)).exec()
 	}
 	return first, err
 }
@@ -125,16 +132,24 @@ func (s *Store) rehearse(c *conn) error {
 
 // rememberKey returns the event that an event's idempotency key stands for: the one that is
 // remembered, else this one, which is then remembered for the window.
+//
+// It is remembered in its scope. Where that is not the event's origin, the origin has a row that
+// is over from the first, by which lists find the event.
 func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.EventID, err error) {
+	scope := e.KeyScope()
 	found, err := c.stmt(`SELECT event_id FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND expires_at > ?`).
-		id(e.EndpointID).blob(e.IdempotencyKey).at(e.ReceivedAt).
+		id(scope).blob(e.IdempotencyKey).at(e.ReceivedAt).
 		one(func(s *stmt) { first = s.colID() })
 	if found || err != nil {
 		return first, err
 	}
-	return e.ID, c.stmt(`INSERT INTO idempotency_keys (endpoint_id, key, event_id, expires_at) VALUES (?, ?, ?, ?)
-		ON CONFLICT DO NOTHING`).
-		id(e.EndpointID).blob(e.IdempotencyKey).id(e.ID).at(e.ReceivedAt.Add(window)).exec()
+	const insert = `INSERT INTO idempotency_keys (endpoint_id, key, event_id, expires_at) VALUES (?, ?, ?, ?)
+		ON CONFLICT DO NOTHING`
+	err = c.stmt(insert).id(scope).blob(e.IdempotencyKey).id(e.ID).at(e.ReceivedAt.Add(window)).exec()
+	if origin := e.Origin(); err == nil && scope != origin {
+		err = c.stmt(insert).id(origin).blob(e.IdempotencyKey).id(e.ID).null().exec()
+	}
+	return e.ID, err
 }
 
 // skew bounds by how many milliseconds two times of one event were ever apart. It only grows.

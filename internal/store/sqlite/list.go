@@ -73,19 +73,19 @@ func ordered(query string, args ...any) source {
 	}
 }
 
-// merged is the source of many endpoints. Each of their queries begins with the endpoint
-// and goes on as in ordered.
-func merged(endpoints []kapsel.EndpointID, query string, args ...any) source {
-	return mergedBy(endpoints, func(e kapsel.EndpointID) source {
-		return ordered(query, append([]any{e}, args...)...)
+// merged is the source of many endpoints, origins or tenants. Each of their queries begins with
+// the one and goes on as in ordered.
+func merged[ID ~[16]byte](owners []ID, query string, args ...any) source {
+	return mergedBy(owners, func(id ID) source {
+		return ordered(query, append([]any{[16]byte(id)}, args...)...)
 	})
 }
 
-// mergedBy is the source of many endpoints that have one each.
-func mergedBy(endpoints []kapsel.EndpointID, of func(kapsel.EndpointID) source) source {
+// mergedBy is the source of many owners that have one each.
+func mergedBy[ID ~[16]byte](owners []ID, of func(ID) source) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
-		for _, e := range endpoints {
-			more, err := of(e)(c, before, floor, n)
+		for _, owner := range owners {
+			more, err := of(owner)(c, before, floor, n)
 			if err != nil {
 				return nil, err
 			}
@@ -197,6 +197,27 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 			q = c.query(`SELECT id FROM endpoints WHERE tenant_id = ?`, tenant)
 		default:
 			q = c.query(`SELECT id FROM endpoints`)
+		}
+		for q.next() {
+			ids = append(ids, q.colID())
+		}
+		return q.end()
+	})
+	return ids, err
+}
+
+// origins selects all that events come in at, deleted ones included. An endpoint that became a
+// source is there twice.
+const origins = `(SELECT id, tenant_id FROM endpoints
+	UNION ALL SELECT id, tenant_id FROM sources
+	UNION ALL SELECT id, id FROM tenants)`
+
+// originsIn are all that events of a tenant, or of all tenants, came in at, deleted ones included.
+func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []kapsel.OriginID, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(`SELECT id FROM ` + origins)
+		if !tenant.IsZero() {
+			q = c.query(`SELECT id FROM `+origins+` WHERE tenant_id = ?`, tenant)
 		}
 		for q.next() {
 			ids = append(ids, q.colID())

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -59,10 +60,11 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 				continue
 			}
 			q := c.query(`SELECT `+eventColumns+`, `+eventContent+` FROM events WHERE id = ?`, taken[i].Delivery.EventID)
+			var unreadable error
 			if q.next() {
-				taken[i].Event, _ = scanEvent(q, true)
+				taken[i].Event, _, unreadable = scanEvent(q, true)
 			}
-			if err := q.end(); err != nil {
+			if err := errors.Join(q.end(), unreadable); err != nil {
 				return err
 			}
 			last = taken[i].Event

@@ -130,25 +130,25 @@ func (s *stmt) due(d *kapsel.Delivery) *stmt {
 const (
 	// eventColumns are those that lists show, eventContent the rest.
 	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
-		idempotency_key, trace_parent, content_type, length(body), delivery_id`
+		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id`
 	eventContent = `query, header, body`
 )
 
-// scanEvent reads eventColumns and, when all is set, eventContent. first is the id of the
-// event's first delivery.
-func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID) {
-	e = kapsel.Event{
-		ID: s.colID(), TenantID: s.colID(), EndpointID: s.colID(), ReceivedAt: s.colTime(),
-		Signature: kapsel.SignatureVerdict{
-			Scheme: s.colText(), Valid: s.colBool(), KeyID: s.colText(), Skew: time.Duration(s.colInt()),
-		},
-		IdempotencyKey: s.colBlob(), TraceParent: s.colText(), ContentType: s.colText(), Size: int(s.colInt()),
-	}
+// scanEvent reads eventColumns and, when all is set, eventContent. first is the id of the first
+// delivery to the event's origin, zero without one.
+func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID, err error) {
+	e = kapsel.Event{ID: s.colID(), TenantID: s.colID()}
+	origin := kapsel.OriginID(s.colID())
+	e.ReceivedAt = s.colTime()
+	e.Signature = kapsel.SignatureVerdict{Scheme: s.colText(), Valid: s.colBool(), KeyID: s.colText(), Skew: time.Duration(s.colInt())}
+	e.IdempotencyKey, e.TraceParent, e.ContentType, e.Size = s.colBlob(), s.colText(), s.colText(), int(s.colInt())
+	e.Type = s.colText()
+	err = e.SetExtra(origin, s.view())
 	first = s.colID()
 	if all {
 		e.Query, e.Header, e.Body = s.colText(), s.colHeader(), s.colBlob()
 	}
-	return e, first
+	return e, first, err
 }
 
 // header binds header lines.

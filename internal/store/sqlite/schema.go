@@ -19,7 +19,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the number of the newest migration.
-const schemaVersion = 5
+const schemaVersion = 6
 
 // prepareSchema brings the database to this binary's schema, or says why it does not.
 func prepareSchema(ctx context.Context, path string, opts Options) error {

@@ -50,6 +50,8 @@ var layouts = map[string]layout{
 	"keys": {key: []string{"id"}},
 	"endpoints": {key: []string{"id"},
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
+	"sources": {key: []string{"id"},
+		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
 	"circuits": {key: []string{"endpoint_id"}, into: map[string]string{"successes": `0`}}, // is no longer used
 	"events": {key: []string{"position", "id"},
 		export: map[string]string{
@@ -243,6 +245,7 @@ func (t transferring) importEvent(c *conn, table *transfer.Table, r transfer.Row
 	r[table.Column("position")] = n
 	id := kapsel.EventID(value("id").([16]byte))
 	if key, ok := value("idempotency_key").([]byte); ok {
+		// Of the event's origin; the scope that the key is remembered in has a row of its own then.
 		err := c.stmt(`INSERT INTO idempotency_keys (endpoint_id, key, event_id) VALUES (?, ?, ?)`).
 			neutral(value("endpoint_id")).blob(key).id(id).exec()
 		if err != nil {

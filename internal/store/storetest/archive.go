@@ -158,7 +158,7 @@ var archiving = []promise{
 			"since": {Since: middle}, "until": {Until: middle}, "between": {Since: noon.Add(2 * time.Minute), Until: middle},
 			"all at once": {EndpointID: w.endpoint.ID, Status: kapsel.EventReceived, Since: noon, Until: w.now, IdempotencyKey: []byte("key 1")},
 		}
-		for _, status := range []kapsel.EventStatus{"received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled"} {
+		for _, status := range []kapsel.EventStatus{"received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
 			filters[string(status)] = store.EventFilter{Status: status}
 			filters[string(status)+" of an endpoint since"] = store.EventFilter{Status: status, EndpointID: w.endpoint.ID, Since: noon.Add(5 * time.Minute)}
 		}

@@ -21,11 +21,13 @@ func (w *world) fullConfig() kapsel.EndpointConfig {
 	}
 	return kapsel.EndpointConfig{
 		Name: "Käufe 🛒 'orders'; --", URL: "https://destination.example/hook?a=%20b", Description: "line\nline",
-		Verification: kapsel.Verification{
-			Provider: "hmac", Secrets: []kapsel.Secret{secret("\x00\xff"), secret("b")}, Tolerance: 5 * time.Minute,
-			Header: "X-Sig", Algorithm: "sha256", Encoding: "hex", Prefix: "sha256=",
+		Intake: kapsel.Intake{
+			Verification: kapsel.Verification{
+				Provider: "hmac", Secrets: []kapsel.Secret{secret("\x00\xff"), secret("b")}, Tolerance: 5 * time.Minute,
+				Header: "X-Sig", Algorithm: "sha256", Encoding: "hex", Prefix: "sha256=",
+			},
+			Idempotency: kapsel.Idempotency{Strategy: kapsel.KeyFromSourceID, Header: "X-Id", Path: `$.data["id"][0]`, Window: time.Minute},
 		},
-		Idempotency: kapsel.Idempotency{Strategy: kapsel.KeyFromSourceID, Header: "X-Id", Path: `$.data["id"][0]`, Window: time.Minute},
 		Retry: kapsel.RetryPolicy{
 			Strategy: kapsel.RetrySchedule, MaxAttempts: 7, Base: 100 * time.Millisecond, Max: time.Hour,
 			Schedule: []time.Duration{time.Second, 1500 * time.Millisecond},
@@ -314,7 +316,7 @@ var directing = []promise{
 
 	{"a tenant with endpoints is not deleted; without, its keys go with it", func(w *world) {
 		k, other := w.newKey(w.tenant), w.newKey(w.newTenant())
-		w.refusedAs(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), rules.TenantInUse(1), "with an endpoint")
+		w.refusedAs(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), rules.TenantUnused(1, 0), "with an endpoint")
 		got, err := w.store.Key(w.ctx, w.tenant.ID, k.ID)
 		w.must(err)
 		w.same("its key", true, got.RevokedAt.IsZero())

@@ -25,7 +25,7 @@ const (
 var ErrInjected = errors.New("injected fault")
 
 // Faulty wraps a store. Before each call of Inbox, Queue, Counters, Housekeeping, Settings, Endpoint,
-// Tenant, Replans, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
+// Source, Tenant, Replans, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
 // asked by many goroutines at once, and may block to hold the call back. The other methods
 // are the store's own.
 func Faulty(s store.Store, plan func(method string) Fault) store.Store {
@@ -144,6 +144,10 @@ func (f *faulty) Settings(ctx context.Context, since int64) (store.Settings, err
 
 func (f *faulty) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	return try(f, "Endpoint", func() (kapsel.Endpoint, error) { return f.Store.Endpoint(ctx, tenant, id) })
+}
+
+func (f *faulty) Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error) {
+	return try(f, "Source", func() (kapsel.Source, error) { return f.Store.Source(ctx, tenant, id) })
 }
 
 func (f *faulty) Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error) {

@@ -54,7 +54,7 @@ func (w *world) listed(f store.EventFilter, length int) (all []kapsel.EventID) {
 func (w *world) subscriber(sources ...kapsel.EndpointID) kapsel.Endpoint {
 	e := w.endpointOf(w.tenant)
 	for _, id := range sources {
-		e.Subscriptions = append(e.Subscriptions, kapsel.Subscription{Source: id})
+		e.Subscriptions = append(e.Subscriptions, kapsel.Subscription{Source: id.String()})
 	}
 	e.NoIngest = true
 	return e
@@ -84,7 +84,7 @@ var fanningOut = []promise{
 		w.must(err)
 		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, source.ID, w.now))
 		_, err = w.store.UpdateEndpoint(w.ctx, w.tenant.ID, e.ID, func(e *kapsel.Endpoint) error {
-			e.Subscriptions = []kapsel.Subscription{{Source: source.ID}}
+			e.Subscriptions = []kapsel.Subscription{{Source: source.ID.String()}}
 			return nil
 		})
 		w.refused(err, kapsel.InvalidRequest, "subscribing to what is deleted")
@@ -101,7 +101,7 @@ var fanningOut = []promise{
 			w.same("refusal", missing, w.store.CreateEndpoint(w.ctx, w.subscriber(w.endpoint.ID, id), 0))
 		}
 		own := w.subscriber()
-		own.Subscriptions = []kapsel.Subscription{{Source: own.ID}}
+		own.Subscriptions = []kapsel.Subscription{{Source: own.ID.String()}}
 		w.refused(w.store.CreateEndpoint(w.ctx, own, 0), kapsel.InvalidRequest, "subscribing to itself")
 		after, err := w.store.Settings(w.ctx, before.Revision)
 		w.must(err)
@@ -117,7 +117,7 @@ var fanningOut = []promise{
 		last.Subscriptions = nil
 		w.must(w.store.CreateEndpoint(w.ctx, last, 0))
 		_, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, last.ID, func(e *kapsel.Endpoint) error {
-			e.Subscriptions = []kapsel.Subscription{{Source: w.endpoint.ID}}
+			e.Subscriptions = []kapsel.Subscription{{Source: w.endpoint.ID.String()}}
 			return nil
 		})
 		w.refused(err, kapsel.InvalidRequest, "one more by a change")
@@ -435,10 +435,5 @@ var fanningOut = []promise{
 // claimThis claims a delivery that is the only one due at its endpoint.
 func (w *world) claimThis(d kapsel.Delivery) kapsel.Delivery {
 	w.t.Helper()
-	got, err := w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: d.EndpointID, Limit: 1}}, 1<<20)
-	w.must(err)
-	if len(got) != 1 || got[0].Delivery.ID != d.ID {
-		w.t.Fatalf("claimed %d deliveries, want %v", len(got), d.ID)
-	}
-	return got[0].Delivery
+	return w.claimEvent(d).Delivery
 }

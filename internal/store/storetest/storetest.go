@@ -21,6 +21,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Accept", accepting},
 		{"Redeliver", redelivering},
 		{"Many", fanningOut},
+		{"Origins", originating},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},

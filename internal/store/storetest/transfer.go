@@ -50,6 +50,7 @@ func RunTransfer(t *testing.T, from store.Store, move func() store.Store) {
 
 	w.duplicate(was.keyed, w.acceptance(w.endpoint, key("remembered")))
 	w.duplicate(was.guarded, w.acceptance(w.endpoint, guard("guard")))
+	w.duplicate(was.ordered, w.arrival(published, key("ordered"), ordering("o")))
 	next := w.accept(w.endpoint, key("forgotten")) // and what it was was found, in answers
 	w.atEnd(next)
 	behind, _ = w.follow(store.StreamFilter{}, was.end, 3)
@@ -80,10 +81,12 @@ type answers struct {
 	stream         []store.Streamed
 	end            store.Position
 	keyed, guarded kapsel.EventID
+	ordered        kapsel.EventID
 }
 
 type rest struct {
 	Keys      []kapsel.Key
+	Unmatched []kapsel.EventID
 	Stats     map[kapsel.EndpointID][]store.StatsOfHour
 	Usage     map[kapsel.TenantID][]store.UsageOfDay
 	Replays   []kapsel.Replay
@@ -101,6 +104,7 @@ func (w *world) answers() (a answers) {
 	slices.SortFunc(a.Settings.Tenants, func(a, b kapsel.Tenant) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(a.Settings.Keys, func(a, b kapsel.Key) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(a.Settings.Endpoints, func(a, b kapsel.Endpoint) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(a.Settings.Sources, func(a, b kapsel.Source) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(a.Settings.Circuits, func(a, b kapsel.Circuit) int { return bytes.Compare(a.EndpointID[:], b.EndpointID[:]) })
 	a.rest.Stats, a.rest.Usage = map[kapsel.EndpointID][]store.StatsOfHour{}, map[kapsel.TenantID][]store.UsageOfDay{}
 	for _, e := range a.Settings.Endpoints {
@@ -124,11 +128,15 @@ func (w *world) answers() (a answers) {
 			a.rest.Reserved = append(a.rest.Reserved, w.reserve(w.reservation(owner, key)))
 		}
 	}
-	for _, key := range []string{"remembered", "forgotten"} {
+	a.rest.Unmatched = w.listed(store.EventFilter{Status: kapsel.EventUnmatched}, 3)
+	for _, key := range []string{"remembered", "forgotten", "ordered"} {
 		for _, r := range w.listEvents(w.tenant.ID, store.EventFilter{IdempotencyKey: []byte(key)}, 10) {
 			a.rest.ByKey = append(a.rest.ByKey, r.Event.ID)
-			if key == "remembered" {
+			switch key {
+			case "remembered":
 				a.keyed = r.Event.ID
+			case "ordered":
+				a.ordered = r.Event.ID
 			}
 		}
 	}
@@ -144,7 +152,7 @@ func (w *world) answers() (a answers) {
 // oneOfEverything stores something in every table and every column.
 func (w *world) oneOfEverything() {
 	w.t.Helper()
-	typed := func(kind string) func(*store.Acceptance) {
+	content := func(kind string) func(*store.Acceptance) {
 		return func(in *store.Acceptance) { in.Event.ContentType = kind }
 	}
 	w.varied()
@@ -169,23 +177,35 @@ func (w *world) oneOfEverything() {
 	w.must(err)
 
 	// Keys and guards: forgotten ones whose events are there, taken again, and remembered.
-	w.accept(w.endpoint, key("forgotten"), typed("forgotten"))
+	w.accept(w.endpoint, key("forgotten"), content("forgotten"))
 	w.pass(25 * time.Hour)
-	w.accept(w.endpoint, key("forgotten"), typed("over, and not cleared away"))
+	w.accept(w.endpoint, key("forgotten"), content("over, and not cleared away"))
 	_, err = w.store.DeleteExpiredKeys(w.ctx, w.now, 100)
 	w.must(err)
 	w.pass(24 * time.Hour)
-	w.accept(w.endpoint, key("forgotten"), typed("again"))
+	w.accept(w.endpoint, key("forgotten"), content("again"))
 	w.pass(24 * time.Hour)
 	w.accept(w.endpoint, key("remembered"), func(in *store.Acceptance) {
 		in.Event.Signature = kapsel.SignatureVerdict{Scheme: "stripe", Valid: true, KeyID: "sec_1", Skew: -1500 * time.Millisecond}
 		in.Event.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		in.Event.Body = []byte("\x00\xff'\"\\")
 	})
-	w.accept(w.endpoint, guard("guard"), typed("guarded"))
+	w.accept(w.endpoint, guard("guard"), content("guarded"))
 	w.accept(w.endpoint, nowhere)
 	w.accept(w.endpoint, to(probing, other), func(in *store.Acceptance) { in.Event.ReceivedAt = w.now.Add(-time.Minute) })
 	w.accept(w.endpoint, func(in *store.Acceptance) { in.Deliveries = nil; to(other)(in) })
+
+	// What came in at sources, and was published.
+	src := w.newSource()
+	_, err = w.store.UpdateSource(w.ctx, w.tenant.ID, src.ID, func(s *kapsel.Source) error {
+		s.State, s.SourceConfig = kapsel.SourceDisabled, w.fullSource()
+		return nil
+	})
+	w.must(err)
+	w.must(w.store.DeleteSource(w.ctx, w.tenant.ID, w.newSource().ID, w.now))
+	w.arrived(src, typed("orders/create"), to(other))
+	w.arrived(src, key("k"))
+	w.arrived(published, key("ordered"), typed("a.b", "x", "y"), ordering("o"))
 
 	// What was given up is delivered again by a duplicate, and by replays.
 	given := w.finished(other, useless)

@@ -77,7 +77,7 @@ func (w *world) same(what string, want, got any) {
 func diff(want, got any) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(),
 		cmp.FilterValues(func(a, b []byte) bool { return len(a)+len(b) > 0 }, cmp.Comparer(bytes.Equal)),
-		idText[kapsel.TenantID](), idText[kapsel.KeyID](), idText[kapsel.EndpointID](), idText[kapsel.EventID](),
+		idText[kapsel.TenantID](), idText[kapsel.KeyID](), idText[kapsel.EndpointID](), idText[kapsel.SourceID](), idText[kapsel.EventID](),
 		idText[kapsel.DeliveryID](), idText[kapsel.AttemptID](), idText[kapsel.SecretID](), idText[kapsel.NodeID](), idText[kapsel.ReplayID]())
 }
 

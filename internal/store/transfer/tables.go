@@ -71,16 +71,20 @@ var Tables = []Table{
 		{"id", ID}, {"tenant_id", ID}, {"part", Int}, {"state", Text}, {"disabled_reason", Text}, {"config", Text},
 		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int}, {"destination", Int}, {"replan", Int},
 	}},
+	{"sources", []Column{
+		{"id", ID}, {"tenant_id", ID}, {"state", Text}, {"config", Text},
+		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
+	}},
 	{"circuits", []Column{
 		{"endpoint_id", ID}, {"destination", Int}, {"state", Text}, {"changed_at", Time}, {"retry_at", Time},
 		{"probe", ID}, {"hold_until", Time}, {"version", Int}, {"revision", Int},
 	}},
 	// position is the event's place in the stream; of events with the same one, the lower id
-	// comes first. delivery_id is the first delivery to the endpoint that the event came in at.
+	// comes first. endpoint_id is the event's origin, and delivery_id its first delivery to that.
 	{"events", []Column{
 		{"position", Int}, {"id", ID}, {"tenant_id", ID}, {"endpoint_id", ID}, {"delivery_id", ID}, {"received_at", Time},
 		{"signature", Text}, {"idempotency_key", Bytes}, {"traceparent", Bytes}, {"content_type", Bytes},
-		{"query", Bytes}, {"header", Bytes}, {"body", Bytes},
+		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool},
 	}},
 	// Those that are remembered, one of each key.
 	{"idempotency_keys", []Column{

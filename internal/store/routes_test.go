@@ -1,0 +1,107 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// changes is a directory whose next settings a test sets.
+type changes struct {
+	store.Directory
+	next store.Settings
+}
+
+func (c *changes) Settings(context.Context, int64) (store.Settings, error) { return c.next, nil }
+
+func (*changes) Source(context.Context, kapsel.TenantID, kapsel.SourceID) (kapsel.Source, error) {
+	return kapsel.Source{}, store.NotFound("source")
+}
+
+// TestRoutes: however endpoints change, an event goes to those that want it now, each once and in
+// the order of their ids.
+func TestRoutes(t *testing.T) {
+	now := time.Now()
+	tenant, source, endpoint := kapsel.NewTenantID(now), kapsel.NewSourceID(now), kapsel.NewEndpointID(now)
+	texts := []string{kapsel.Publish, source.String(), endpoint.String()}
+	origins := []kapsel.OriginID{kapsel.OriginID(tenant), kapsel.OriginID(source), kapsel.OriginID(endpoint), {1}}
+	types := []string{"", "a", "a.b", "b.c"}
+	rapid.Check(t, func(t *rapid.T) {
+		dir := &changes{}
+		c := store.NewCache(dir)
+		endpoints := make([]kapsel.Endpoint, 4)
+		for i := range endpoints {
+			endpoints[i] = kapsel.Endpoint{ID: kapsel.EndpointID{byte(i + 1)}, TenantID: tenant}
+		}
+		for range rapid.IntRange(1, 20).Draw(t, "changes") {
+			e := &endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "which")]
+			dir.next.Revision++
+			e.Revision, e.DeletedAt, e.Subscriptions = dir.next.Revision, time.Time{}, nil
+			if rapid.IntRange(0, 4).Draw(t, "deleted") == 0 {
+				e.DeletedAt = now
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "subscriptions") {
+				s := kapsel.Subscription{Source: rapid.SampledFrom(texts).Draw(t, "source")}
+				if rapid.Bool().Draw(t, "typed") {
+					s.EventTypes = []string{rapid.SampledFrom([]string{"a", "a.*", "b.c"}).Draw(t, "type")}
+				}
+				e.Subscriptions = append(e.Subscriptions, s)
+			}
+			dir.next.Endpoints = []kapsel.Endpoint{*e}
+			if err := c.Load(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			for _, origin := range origins {
+				for _, eventType := range types {
+					var got, want []kapsel.EndpointID
+					for _, e := range c.Subscribers(origin, eventType, nil) {
+						got = append(got, e.ID)
+					}
+					for i := range endpoints {
+						if e := &endpoints[i]; e.DeletedAt.IsZero() && e.Wants(origin, eventType, nil) {
+							want = append(want, e.ID)
+						}
+					}
+					if !slices.Equal(got, want) || !slices.IsSortedFunc(got, func(a, b kapsel.EndpointID) int { return bytes.Compare(a[:], b[:]) }) {
+						t.Fatalf("an event of the type %q goes to %v, want %v", eventType, got, want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestCache_Source: a source is what its newest version says, and a deleted one is missing.
+func TestCache_Source(t *testing.T) {
+	src := kapsel.Source{ID: kapsel.NewSourceID(time.Now()), State: kapsel.SourceActive}
+	dir := &changes{}
+	c := store.NewCache(dir)
+	if _, err := c.Source(t.Context(), src.ID); kapsel.CodeOf(err) != kapsel.NotFound || c.KnowsSource(src.ID) {
+		t.Fatalf("before it is made: %v", err)
+	}
+	load := func(change func()) {
+		dir.next.Revision++
+		src.Revision = dir.next.Revision
+		change()
+		dir.next.Sources = []kapsel.Source{src}
+		if err := c.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load(func() {})
+	load(func() { src.State = kapsel.SourceDisabled })
+	if got, err := c.Source(t.Context(), src.ID); err != nil || got.State != kapsel.SourceDisabled {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	load(func() { src.DeletedAt = time.Now() })
+	if _, err := c.Source(t.Context(), src.ID); kapsel.CodeOf(err) != kapsel.NotFound || !c.KnowsSource(src.ID) {
+		t.Fatalf("after it is deleted: %v", err)
+	}
+}

@@ -1,0 +1,108 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
+)
+
+const sourceColumns = `id, tenant_id, state, config, created_at, updated_at, deleted_at, revision`
+
+func scanSource(s *stmt) (src kapsel.Source, err error) {
+	src = kapsel.Source{ID: s.colID(), TenantID: s.colID(), State: kapsel.SourceState(s.colText())}
+	if err := json.Unmarshal(s.view(), &src.SourceConfig); err != nil {
+		return src, fmt.Errorf("read the source's configuration: %w", err)
+	}
+	src.CreatedAt, src.UpdatedAt, src.DeletedAt, src.Revision = s.colTime(), s.colTime(), s.colTime(), s.colInt()
+	return src, nil
+}
+
+// liveSource reads a source that is not deleted, of any tenant when tenant is zero.
+func liveSource(c *conn, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error) {
+	src, err := live(c.query(`SELECT `+sourceColumns+` FROM sources WHERE id = ? AND deleted_at IS NULL`, id), "source", scanSource)
+	if err == nil && !tenant.IsZero() && src.TenantID != tenant {
+		err = store.NotFound("source")
+	}
+	return src, err
+}
+
+// saveSource writes a source, new or not, under the next revision.
+func saveSource(c *conn, src *kapsel.Source) (err error) {
+	config, err := json.Marshal(src.SourceConfig)
+	if err != nil {
+		return fmt.Errorf("write the source's configuration: %w", err)
+	}
+	if src.Revision, err = nextRevision(c); err != nil {
+		return err
+	}
+	return c.exec(`INSERT OR REPLACE INTO sources (`+sourceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		src.ID, src.TenantID, string(src.State), config, src.CreatedAt, src.UpdatedAt, src.DeletedAt, src.Revision)
+}
+
+// CreateSource implements store.Directory.
+func (s *Store) CreateSource(ctx context.Context, src kapsel.Source) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		if _, err := liveTenant(c, src.TenantID); err != nil {
+			return err
+		}
+		if err := absent(c, "sources", src.ID); err != nil {
+			return err
+		}
+		return saveSource(c, &src)
+	})
+}
+
+// Source implements store.Directory.
+func (s *Store) Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (src kapsel.Source, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		src, err = liveSource(c, tenant, id)
+		return err
+	})
+	return src, err
+}
+
+// UpdateSource implements store.Directory.
+func (s *Store) UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (src kapsel.Source, err error) {
+	err = s.writer.cold(ctx, func(c *conn) (err error) {
+		if src, err = liveSource(c, tenant, id); err != nil {
+			return err
+		}
+		if err := change(&src); err != nil {
+			return err
+		}
+		return saveSource(c, &src)
+	})
+	if err != nil {
+		return kapsel.Source{}, err
+	}
+	return src, nil
+}
+
+// DeleteSource implements store.Directory.
+func (s *Store) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, now time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		src, err := liveSource(c, tenant, id)
+		if err != nil {
+			return err
+		}
+		if err := rules.Unsubscribed(subscribing{c, src.TenantID}, kapsel.OriginID(src.ID)); err != nil {
+			return err
+		}
+		src.DeletedAt, src.UpdatedAt = now, now
+		return saveSource(c, &src)
+	})
+}
+
+// ListSources implements store.Directory.
+func (s *Store) ListSources(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.SourceID]) ([]kapsel.Source, error) {
+	const rows = `SELECT ` + sourceColumns + ` FROM sources WHERE deleted_at IS NULL AND id < ?`
+	if tenant.IsZero() {
+		return list(s, ctx, p.Limit, scanSource, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
+	}
+	return list(s, ctx, p.Limit, scanSource, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+}

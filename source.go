@@ -1,0 +1,130 @@
+package kapsel
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Source is an ingest URL without a destination of its own: endpoints subscribe to it.
+type Source struct {
+	ID        SourceID
+	TenantID  TenantID
+	State     SourceState
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	DeletedAt time.Time // zero: not deleted
+	Revision  int64     // of the settings counter, at the last change
+	SourceConfig
+}
+
+// SourceState says whether a source takes anything in.
+type SourceState string
+
+// The states. The ingest of a disabled source answers as if there were none.
+const (
+	SourceActive   SourceState = "active"
+	SourceDisabled SourceState = "disabled"
+)
+
+// SourceConfig is what people set on a source. The stores keep it as JSON; its secrets are
+// sealed (see Secret).
+type SourceConfig struct {
+	Name string `json:"name"`
+	Intake
+	Type TypeRule `json:"type,omitzero"`
+}
+
+// TypeRule says where the type of a source's events is: in a header (header:NAME), at a path
+// in a JSON body (path:$.…), or the same for all (const, with Value). The zero rule gives none.
+type TypeRule struct {
+	From  string `json:"from"`
+	Value string `json:"value,omitempty"` // for const
+}
+
+// The forms of TypeRule.From; the first two are followed by a name and a path.
+const (
+	TypeFromHeader = "header:"
+	TypeFromPath   = "path:"
+	TypeConst      = "const"
+)
+
+// Header returns the name of the header that has the type.
+func (r TypeRule) Header() (name string, ok bool) { return strings.CutPrefix(r.From, TypeFromHeader) }
+
+// Path returns the path that leads to the type in a JSON body, as text.
+func (r TypeRule) Path() (path string, ok bool) { return strings.CutPrefix(r.From, TypeFromPath) }
+
+// DefaultSource is the configuration of a source on which nothing is set.
+func DefaultSource() SourceConfig { return SourceConfig{Intake: DefaultIntake()} }
+
+// Validate checks everything that a source says by itself, and returns all that is wrong with
+// it, by the fields' paths in the API. What a provider's verification needs is for package
+// signature to say.
+func (s *Source) Validate() []FieldError {
+	var f fields
+	f.name("name", s.Name)
+	f.oneOf("state", string(s.State), string(SourceActive), string(SourceDisabled))
+	f.intake(&s.Intake)
+	f.typeRule(s.Type)
+	return f
+}
+
+func (f *fields) typeRule(r TypeRule) {
+	if r == (TypeRule{}) {
+		return
+	}
+	if r.From == TypeConst {
+		if TypeText(r.Value) == "" {
+			f.add("type.value", "is needed with const, and must be %s", typeForm)
+		}
+		return
+	}
+	if r.Value != "" {
+		f.add("type.value", "belongs to const")
+	}
+	if name, ok := r.Header(); ok {
+		if !validHeaderName(name) {
+			f.add("type.from", "must have the name of a header behind header:")
+		}
+	} else if path, ok := r.Path(); ok {
+		if _, err := ParsePath(path); err != nil {
+			f.add("type.from", "the path %v", err)
+		}
+	} else {
+		f.add("type.from", "must be header:NAME, path:$.… or const")
+	}
+}
+
+// maxType is the most bytes of an event's type.
+const maxType = 255
+
+// typeForm is what TypeText asks for.
+var typeForm = fmt.Sprintf("a type of 1 to %d printable ASCII characters without a space", maxType)
+
+// TypeText returns a text that a sender gave as an event's type, "" where it cannot be one. A
+// type is 1 to 255 printable ASCII characters without a space: providers have names such as
+// orders/create.
+func TypeText(s string) string {
+	if len(s) > maxType || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return s
+}
+
+// maxEventName is the most bytes of what a tenant names itself: a published event's type, a
+// channel, an ordering key.
+const maxEventName = 128
+
+// nameForm is what ValidEventType and ValidChannel ask for.
+var nameForm = fmt.Sprintf("1 to %d letters, digits, dots, underscores and hyphens", maxEventName)
+
+// ValidEventType reports whether a text can be the type of a published event.
+func ValidEventType(s string) bool {
+	return s != "" && len(s) <= maxEventName && strings.Trim(s, nameAlphabet) == ""
+}
+
+// ValidChannel reports whether a text can be a channel of a published event.
+func ValidChannel(s string) bool { return ValidEventType(s) }
+
+const nameAlphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
