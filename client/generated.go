@@ -163,7 +163,7 @@ func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err
 type ListEventsFilter struct {
 	TenantID       string    // With the admin key: the tenant that is meant
 	EndpointID     string    // Those that have a delivery to it
-	Status         string    // Only those of this status; received, pending, delivering, delivered, failed, dead_letter, canceled
+	Status         string    // Only those of this status; received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched
 	Since          time.Time // Received at this time or later
 	Until          time.Time // Received before this time
 	IdempotencyKey string    // By which a duplicate is told; null: none
@@ -542,9 +542,13 @@ type EndpointStats struct {
 // Event is in answers.
 type Event struct {
 	ID             string     `json:"id"`              // Its id
-	EndpointID     string     `json:"endpoint_id"`     // At whose ingest it came in
+	EndpointID     *string    `json:"endpoint_id"`     // At whose ingest it came in; null: at none
+	SourceID       *string    `json:"source_id"`       // The source that it came in at; null: at none
 	TenantID       string     `json:"tenant_id"`       // The tenant that it belongs to
-	Status         string     `json:"status"`          // Of its newest delivery; received: none was tried yet; received, pending, delivering, delivered, failed, dead_letter, canceled
+	Type           *string    `json:"type"`            // What subscriptions choose by; null: none
+	Channels       []string   `json:"channels"`        // Of a published event
+	OrderingKey    *string    `json:"ordering_key"`    // Of a published event; null: none
+	Status         string     `json:"status"`          // Of its newest delivery; received: none was tried yet; received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched
 	ReceivedAt     time.Time  `json:"received_at"`     // When the request came in
 	DeliveredAt    *time.Time `json:"delivered_at"`    // When a destination first answered 2xx
 	ContentType    string     `json:"content_type"`    // As the sender said it
@@ -562,6 +566,7 @@ const (
 	EventStatusFailed     = "failed"
 	EventStatusDeadLetter = "dead_letter"
 	EventStatusCanceled   = "canceled"
+	EventStatusUnmatched  = "unmatched"
 )
 
 // EventDetail is in answers.
@@ -731,7 +736,7 @@ const (
 
 // ReplayEventInput is in requests.
 type ReplayEventInput struct {
-	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // One of the endpoints that the event has a delivery to; null: that of its newest delivery
+	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // The endpoint, which need not have had it; null: that of the event's newest delivery
 }
 
 // ReplayInput is in requests.
@@ -828,7 +833,9 @@ type StatsInterval struct {
 
 // Subscription is in requests and answers.
 type Subscription struct {
-	Source string `json:"source"` // An endpoint with an ingest
+	Source     string   `json:"source"`               // A source (src_…), an endpoint with an ingest (ep_…), or publish for what the tenant publishes
+	Channels   []string `json:"channels,omitzero"`    // Only events with one of these channels; empty: all
+	EventTypes []string `json:"event_types,omitzero"` // Only events of these types: a type, or its beginning and .* at the end; empty: all
 }
 
 // Tenant is in answers.

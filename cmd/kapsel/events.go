@@ -62,7 +62,7 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 		column[client.Event]{"RECEIVED", func(e client.Event) string { return ago(e.ReceivedAt) }},
 		column[client.Event]{"DELIVERED", func(e client.Event) string { return agoOr(e.DeliveredAt) }},
 		column[client.Event]{"SIZE", func(e client.Event) string { return size(e.Size) }},
-		column[client.Event]{"ENDPOINT", func(e client.Event) string { return e.EndpointID }})
+		column[client.Event]{"CAME IN AT", cameInAt})
 }
 
 type eventsTail struct {
@@ -101,7 +101,7 @@ func (c eventsTail) do(ctx context.Context, s *session) error {
 		case s.JSON || s.Quiet:
 			err = s.show(e.ID, nil)
 		default:
-			err = printed(fmt.Fprintf(s.out, "%s  %s  %s\n", eventLine(e.Event), clean(verdict(e.Signature)), clean(e.EndpointID)))
+			err = printed(fmt.Fprintf(s.out, "%s  %s  %s\n", eventLine(e.Event), clean(verdict(e.Signature)), clean(cameInAt(e.Event))))
 		}
 		if err != nil {
 			return err
@@ -205,9 +205,20 @@ func (t story) tell(w io.Writer, body []byte) {
 	}
 }
 
+// cameInAt is where an event came in.
+func cameInAt(e client.Event) string {
+	switch {
+	case e.EndpointID != nil:
+		return *e.EndpointID
+	case e.SourceID != nil:
+		return *e.SourceID
+	}
+	return "published"
+}
+
 func eventCard(w io.Writer, e client.Event) {
 	card(w, fact{"id", e.ID}, fact{"status", e.Status}, fact{"received", at(e.ReceivedAt)}, fact{"delivered", atOr(e.DeliveredAt)},
-		fact{"endpoint", e.EndpointID}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)},
+		fact{"came in at", cameInAt(e)}, fact{"type", there(e.Type)}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)},
 		fact{"content", strings.TrimSpace(e.ContentType + "  " + size(e.Size))})
 }
 

@@ -43,7 +43,7 @@ type EventsList struct {
 	TenantQuery
 	PageQuery
 	EndpointID     kapsel.EndpointID `query:"endpoint_id" doc:"Those that have a delivery to it"`
-	Status         string            `query:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
+	Status         string            `query:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched"`
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
 	IdempotencyKey string            `query:"idempotency_key" maxLength:"255"`
@@ -109,7 +109,7 @@ func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
 
 // ReplayEventInput says to whom an event is delivered again.
 type ReplayEventInput struct {
-	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"One of the endpoints that the event has a delivery to; null: that of its newest delivery"`
+	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"The endpoint, which need not have had it; null: that of the event's newest delivery"`
 }
 
 func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], error) {
@@ -117,21 +117,7 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	tenant := callerOf(ctx).tenant
-	var of kapsel.DeliveryID // zero: the newest
-	if body.EndpointID != nil {
-		r, err := a.Store.Event(ctx, tenant, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		newest := r.Newest()
-		i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *body.EndpointID })
-		if i < 0 {
-			return nil, refused(field("endpoint_id", "the event has no delivery to this endpoint"))
-		}
-		of = newest[i].ID
-	}
-	d, err := a.Store.Replay(ctx, tenant, in.ID, of, a.Clock())
+	d, err := a.again(ctx, callerOf(ctx).tenant, in.ID, body.EndpointID)
 	if err != nil {
 		return nil, err
 	}
@@ -139,12 +125,42 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	return a.answerDelivery(ctx, d)
 }
 
+// again delivers an event again: to where its newest delivery went, or to one endpoint, which
+// need not have had it.
+func (a *api) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
+	r, err := a.Store.Event(ctx, tenant, id)
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	if endpoint == nil {
+		if len(r.Deliveries) == 0 {
+			return kapsel.Delivery{}, refused(field("endpoint_id", "is needed: the event has no delivery that could be repeated"))
+		}
+		return a.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, a.Clock())
+	}
+	newest := r.Newest()
+	if i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *endpoint }); i >= 0 {
+		return a.Store.Replay(ctx, tenant, id, newest[i].ID, a.Clock())
+	}
+	// The store would say no more than that something is missing.
+	if _, err := a.Store.Endpoint(ctx, r.Event.TenantID, *endpoint); missing(err) {
+		return kapsel.Delivery{}, refused(field("endpoint_id", "there is no endpoint of this id"))
+	} else if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	return a.Store.Deliver(ctx, tenant, id, *endpoint, a.Clock())
+}
+
 // Event is an event as the API lists it.
 type Event struct {
 	ID             kapsel.EventID     `json:"id"`
-	EndpointID     kapsel.EndpointID  `json:"endpoint_id" doc:"At whose ingest it came in"`
+	EndpointID     *kapsel.EndpointID `json:"endpoint_id" nullable:"true" doc:"At whose ingest it came in; null: at none"`
+	SourceID       *kapsel.SourceID   `json:"source_id" nullable:"true" doc:"The source that it came in at; null: at none"`
 	TenantID       kapsel.TenantID    `json:"tenant_id"`
-	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled"`
+	Type           *string            `json:"type" nullable:"true" doc:"What subscriptions choose by; null: none"`
+	Channels       []string           `json:"channels" doc:"Of a published event"`
+	OrderingKey    *string            `json:"ordering_key" nullable:"true" doc:"Of a published event; null: none"`
+	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched"`
 	ReceivedAt     timestamp          `json:"received_at"`
 	DeliveredAt    *timestamp         `json:"delivered_at" nullable:"true" doc:"When a destination first answered 2xx"`
 	ContentType    string             `json:"content_type"`
@@ -172,7 +188,9 @@ type Verdict struct {
 func viewEvent(r *store.EventRecord) Event {
 	e := &r.Event
 	v := Event{
-		ID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
+		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), TenantID: e.TenantID,
+		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey),
+		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
 		IdempotencyKey: shownKey(e.IdempotencyKey),
 		Signature:      Verdict{cmp.Or(e.Signature.Scheme, "none"), e.Signature.Valid, orNull(e.Signature.KeyID), orNull(duration(e.Signature.Skew))},
 	}

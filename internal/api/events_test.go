@@ -35,6 +35,7 @@ func TestEvents(t *testing.T) {
 	listed := object{
 		"id": ev.ID.String(), "endpoint_id": h.endpoint, "tenant_id": h.tenant, "status": "received", "received_at": "2026-03-01T12:00:00.000Z", "delivered_at": nil,
 		"content_type": "text/html", "size": float64(len(body)), "idempotency_key": "order-1",
+		"source_id": nil, "type": nil, "channels": []any{}, "ordering_key": nil,
 		"signature": map[string]any{"scheme": "stripe", "valid": true, "key_id": "sec_1", "skew": "1.5s"},
 	}
 	if diff := cmp.Diff([]object{listed}, w.want(200, "GET", "/v1/events", h.read, nil).list("data")); diff != "" {
@@ -288,5 +289,43 @@ func TestReplayEvent_ToOneEndpoint(t *testing.T) {
 	w.refused(kapsel.InvalidRequest, 422, []string{"endpoint_id"}, "POST", path+"/replay", h.write, body(other.endpoint))
 	if events := w.want(200, "GET", "/v1/events?status=received&endpoint_id="+subscriber, h.read, nil).list("data"); len(events) != 1 {
 		t.Errorf("%d events wait for the subscriber", len(events))
+	}
+}
+
+// TestReplayEvent_First: an event is delivered to an endpoint that had nothing of it, also one
+// that went nowhere, which is listed as unmatched until then.
+func TestReplayEvent_First(t *testing.T) {
+	w := newWorld(t)
+	h, other := w.newHouse("acme"), w.newHouse("other")
+	source := kapsel.NewSourceID(w.now)
+	ev := kapsel.Event{
+		ID: kapsel.NewEventID(w.now, kapsel.PartOf(source)), TenantID: w.stored(h.endpoint).TenantID, SourceID: source, Type: "orders/create",
+		ReceivedAt: w.now, Body: []byte("x"), Size: 1,
+	}
+	if _, err := w.store.Accept(t.Context(), store.Acceptance{Event: ev}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/events/" + ev.ID.String()
+	listed := w.want(200, "GET", "/v1/events?status=unmatched", h.read, nil).list("data")
+	if len(listed) != 1 || listed[0]["endpoint_id"] != nil || listed[0]["source_id"] != source.String() || listed[0]["type"] != "orders/create" || listed[0]["status"] != "unmatched" {
+		t.Errorf("unmatched: %v", listed)
+	}
+	if got := w.want(200, "GET", "/v1/events?status=unmatched", other.read, nil).list("data"); len(got) != 0 {
+		t.Errorf("another tenant sees %v", got)
+	}
+	body := func(endpoint string) string { return `{"endpoint_id":"` + endpoint + `"}` }
+	w.refused(kapsel.InvalidRequest, 422, []string{"endpoint_id"}, "POST", path+"/replay", h.write, nil)
+	w.refused(kapsel.InvalidRequest, 422, []string{"endpoint_id"}, "POST", path+"/replay", h.write, body(other.endpoint))
+	w.refused(kapsel.NotFound, 404, nil, "POST", path+"/replay", other.write, body(other.endpoint))
+	made := w.want(200, "POST", path+"/replay", h.write, body(h.endpoint))
+	if made.text("endpoint_id") != h.endpoint || made["replay_of"] != nil || made.text("status") != "pending" {
+		t.Errorf("made: %v", made)
+	}
+	w.refused(kapsel.Conflict, 409, nil, "POST", path+"/replay", h.write, body(h.endpoint)) // it waits
+	if got := w.want(200, "GET", "/v1/events?status=unmatched", h.read, nil).list("data"); len(got) != 0 {
+		t.Errorf("still unmatched: %v", got)
+	}
+	if got := w.want(200, "GET", path, h.read, nil); got.text("status") != "received" || ids(got.list("deliveries")) != made.text("id") {
+		t.Errorf("the event is %v", got)
 	}
 }
