@@ -27,6 +27,8 @@ import (
 // compose.yaml, and start the binary as they say: in an empty root that it cannot write, as
 // a user that no file knows.
 
+// TestContainer_S25_Image checks that the image has the binary and certificates and nothing
+// else, runs as an unprivileged user and asks the binary for its health.
 func TestContainer_S25_Image(t *testing.T) {
 	image := readDockerfile(t)
 	for instruction, want := range map[string]string{
@@ -57,6 +59,9 @@ func TestContainer_S25_Image(t *testing.T) {
 	}
 }
 
+// TestContainer_S25_Compose checks that each service in compose.yaml has a read-only root, no
+// capabilities, no new privileges and a health check, and that no secret is written there and
+// the database is not published.
 func TestContainer_S25_Compose(t *testing.T) {
 	services := readYAML(t, "compose.yaml")["services"].(map[string]any)
 	for name, v := range services {
@@ -95,6 +100,8 @@ func TestContainer_S25_Compose(t *testing.T) {
 	}
 }
 
+// TestContainer_S25_Runs checks that the binary works in an empty, read-only root as a user
+// that no file knows, with SQLite and with PostgreSQL.
 func TestContainer_S25_Runs(t *testing.T) {
 	binary := program(t) // static, as the image's
 	image := readDockerfile(t).env(t)

@@ -28,8 +28,8 @@ func flaky(r bench.SinkRequest) bench.Answer {
 // gentle keeps the circuit closed while destinations fail as tests want it.
 var gentle = map[string]any{"circuit": map[string]any{"failures": 1000, "minimum": 1000, "window": 1000}}
 
-// TestCrash_FA10_KillUnderLoad kills the process again and again while it accepts and
-// delivers. Nothing acknowledged is lost, what was refused never arrives, and whatever
+// TestCrash_FA10_KillUnderLoad checks that nothing acknowledged is lost when the process is
+// killed again and again while it accepts and delivers, nothing refused arrives, and whatever
 // arrives twice has an attempt whose outcome could not be known.
 func TestCrash_FA10_KillUnderLoad(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
@@ -156,8 +156,8 @@ func firstAgain(w *world, open map[string]bool, killed time.Time) time.Duration 
 	return took
 }
 
-// TestCrash_FB1_PostgresKilled kills the database itself: ingest answers 503 meanwhile, and
-// everything goes on by itself when it is back.
+// TestCrash_FB1_PostgresKilled checks that ingest answers 503 while PostgreSQL is killed and
+// restarts, everything goes on by itself afterwards, and nothing acknowledged is lost.
 func TestCrash_FB1_PostgresKilled(t *testing.T) {
 	server := pgtest.Start(t)
 	w := newWorld(t, server.New(t))
@@ -180,9 +180,9 @@ func TestCrash_FB1_PostgresKilled(t *testing.T) {
 	soundStatements(t, server)
 }
 
-// TestCluster_FF1_TwoNodes lets two nodes share one database; one is killed, or frozen past
-// its lease and thawed. The other finishes, each delivery has one outcome, and what the
-// thawed one says late changes nothing.
+// TestCluster_FF1_TwoNodes checks that one of two nodes finishes the work when the other is
+// killed or frozen past its lease, each delivery has one outcome, and what the thawed node
+// says late changes nothing.
 func TestCluster_FF1_TwoNodes(t *testing.T) {
 	for _, fault := range []string{"killed", "frozen"} {
 		t.Run(fault, func(t *testing.T) {
@@ -249,8 +249,8 @@ func TestCrash_FreezeAlone(t *testing.T) {
 	})
 }
 
-// TestStop_FG1_Terminate stops the process with SIGTERM under load: exit code 0, nothing
-// lost and nothing sent twice.
+// TestStop_FG1_Terminate checks that a process that gets SIGTERM under load ends with exit
+// code 0, loses nothing and sends nothing twice.
 func TestStop_FG1_Terminate(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]

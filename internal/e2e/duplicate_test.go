@@ -9,9 +9,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// TestDuplicate_B62_B63_AtOnce: of 100 posts with one idempotency key at the same time one
-// makes an event and the others are answered with it, also when two nodes take them; the same
-// key under another endpoint makes another.
+// TestDuplicate_B62_B63_AtOnce checks that of 100 simultaneous posts with one idempotency key
+// one makes an event and the others get its answer, also from two nodes, while the same key at
+// another endpoint makes another event.
 func TestDuplicate_B62_B63_AtOnce(t *testing.T) {
 	at := func(t *testing.T, w *world, nodes int) {
 		for len(w.nodes) < nodes {

@@ -61,8 +61,8 @@ func eventsOf(w *world, key string) (ids []string) {
 	return ids
 }
 
-// TestCrash_FA1_HalfBody kills the node when it has half of a body: the client sees the
-// connection break, nothing is stored, and its retry makes one event.
+// TestCrash_FA1_HalfBody checks that a client whose node is killed after half of a body sees
+// the connection break, nothing is stored, and its retry makes one event.
 func TestCrash_FA1_HalfBody(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]
@@ -98,8 +98,8 @@ func TestCrash_FA1_HalfBody(t *testing.T) {
 	})
 }
 
-// TestCrash_FA4_HalfAnswer kills the node when the client has a part of the answer: the
-// event is stored, and the retry is told the same id.
+// TestCrash_FA4_HalfAnswer checks that an event is stored although its node is killed within
+// the answer, and that a retry gets the same id.
 func TestCrash_FA4_HalfAnswer(t *testing.T) {
 	w := newWorld(t, "")
 	node := w.nodes[0]
@@ -141,11 +141,11 @@ func TestCrash_FA4_HalfAnswer(t *testing.T) {
 	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
 }
 
-// TestCrash_FA2_FA3_EveryBoundary lets a node accept, deliver, fail, retry and answer
-// duplicates, and cuts its connection to PostgreSQL at one boundary of the wire protocol
-// after the other, before the server is told to commit or after it has; or kills the node
-// there (also F-A5 and F-A8). Nothing acknowledged is lost, each key has one event, and only
-// a kill can make a duplicate, which is labelled.
+// TestCrash_FA2_FA3_EveryBoundary checks that nothing acknowledged is lost and each key has
+// one event, wherever a node's connection to PostgreSQL is cut or the node is killed. A node
+// accepts, delivers, fails, retries and answers duplicates; each boundary of the wire protocol
+// is tried in turn, before the server is told to commit and after (also F-A5 and F-A8). Only a
+// kill can make a duplicate, which is labelled.
 func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 	for _, fault := range []string{"cut", "killed"} {
 		for _, at := range []side{before, after} {
@@ -296,9 +296,9 @@ type watch struct {
 	died   chan struct{}
 }
 
-// TestCrash_FA6_FA7_InTheExchange kills the node at each moment of an exchange: nothing is
-// lost, the event is sent again, and a second arrival is labelled: another attempt id, the
-// same event id, and the first attempt's outcome unknown.
+// TestCrash_FA6_FA7_InTheExchange checks that an event whose node is killed at any moment of
+// an exchange is sent again, and that a second arrival is labelled. It has another attempt id
+// and the same event id, and the first attempt's outcome is unknown.
 func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]
@@ -375,9 +375,8 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 	})
 }
 
-// TestCrash_FA11_StartAndStop kills the node while it makes its schema in an empty database,
-// while it starts on one with work in it, and while it stops under load. The next start
-// succeeds within 10 s, and nothing is lost.
+// TestCrash_FA11_StartAndStop checks that a node that is killed while it makes its schema,
+// starts or stops under load starts again within 10 s and loses nothing.
 func TestCrash_FA11_StartAndStop(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]

@@ -20,9 +20,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// TestDestination_FD19_KeepAliveRace sends one event after the other to a destination that
-// closes each connection up to 2 ms after its answer, when the next request may be on its
-// way. Every event arrives, and each request has its own attempt.
+// TestDestination_FD19_KeepAliveRace checks that every event arrives, and each request has its
+// own attempt, at a destination that closes each connection up to 2 ms after its answer, just
+// as the next request may be on its way.
 func TestDestination_FD19_KeepAliveRace(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)

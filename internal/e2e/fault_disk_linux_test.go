@@ -21,8 +21,8 @@ import (
 // to be allowed to mount.
 const mayMount = "KAPSEL_E2E_MOUNT"
 
-// TestStore_FB5_DiskFull fills the disk under the database while events come in: ingest is
-// 503, what is stored can be read, and all goes on when there is space again.
+// TestStore_FB5_DiskFull checks that ingest answers 503 while the disk under the database is
+// full, what is stored can be read, and everything goes on when there is space again.
 func TestStore_FB5_DiskFull(t *testing.T) {
 	if os.Geteuid() != 0 && os.Getenv(mayMount) == "" {
 		again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1", "-test.timeout=5m")

@@ -49,7 +49,8 @@ func cpu(t *testing.T, node *bench.Process) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
 }
 
-// TestDestination_FD23_OneHost sends to many endpoints on one host at once.
+// TestDestination_FD23_OneHost checks that many endpoints on one host do not exhaust a node's
+// files, and that every event arrives.
 func TestDestination_FD23_OneHost(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
@@ -184,8 +185,8 @@ func fewFiles(t *testing.T, w *world) {
 	t.Logf("%d deliveries, %d probes", endpoints*each, probes)
 }
 
-// TestOperations_FG7_FileLimit takes all files that a node may open: it neither ends nor
-// spins, and goes on when there are some again. What it had acknowledged is delivered.
+// TestOperations_FG7_FileLimit checks that a node that has no file left to open neither ends
+// nor spins, goes on when there are some again, and delivers what it had acknowledged.
 func TestOperations_FG7_FileLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestHTTP_B12_B18 asks the real server for what the handler alone cannot show: paths that
-// lead elsewhere, and what the server refuses before any handler sees it.
+// TestHTTP_B12_B18 checks that a path that climbs, doubles its slashes or leads to internal
+// pages gets 404 and no redirect, and that a request line or header which is too long gets
+// 431. The real server is asked, which refuses some of them before any handler sees them.
 func TestHTTP_B12_B18(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
@@ -72,8 +73,8 @@ func TestHTTP_B12_B18(t *testing.T) {
 	}
 }
 
-// TestHTTP_FE8_SlowClients opens many connections that dribble headers or bodies, or say
-// nothing. Those that began a request are closed in time, and others are served meanwhile.
+// TestHTTP_FE8_SlowClients checks that connections that dribble headers or bodies are closed
+// in time, and that other clients are served meanwhile.
 func TestHTTP_FE8_SlowClients(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)

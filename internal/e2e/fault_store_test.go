@@ -112,7 +112,8 @@ func soundStatements(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// TestStore_FB2_PostgresRestarts restarts PostgreSQL as an operator does, under load.
+// TestStore_FB2_PostgresRestarts checks that nothing acknowledged is lost when an operator
+// restarts PostgreSQL under load, and that ingest goes on by itself.
 func TestStore_FB2_PostgresRestarts(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -135,9 +136,9 @@ func TestStore_FB2_PostgresRestarts(t *testing.T) {
 	soundStatements(t, server)
 }
 
-// TestStore_FB9_Partition parts the node from PostgreSQL: nothing comes through, in one or
-// both directions, or every connection is reset. Ingest answers 503 in time, goroutines do
-// not pile up, and all goes on by itself when the network is back.
+// TestStore_FB9_Partition checks that ingest answers 503 in time while the network between a
+// node and PostgreSQL is cut, goroutines do not pile up, and everything goes on by itself when
+// it is back. Nothing comes through, in one or both directions, or every connection is reset.
 func TestStore_FB9_Partition(t *testing.T) {
 	for name, fault := range map[string]struct{ start, heal func(p *proxy) }{
 		"black hole":          {func(p *proxy) { p.Hold(true, true) }, func(p *proxy) { p.Hold(false, false) }},
@@ -189,8 +190,8 @@ func TestStore_FB9_Partition(t *testing.T) {
 	}
 }
 
-// TestStore_FB10_Slow makes every answer of PostgreSQL late: what is accepted is slower, and
-// nothing is sent twice, since a lease does not end under a node that is only slow.
+// TestStore_FB10_Slow checks that nothing is sent twice when every answer of PostgreSQL is
+// late, since a lease does not end under a node that is only slow.
 func TestStore_FB10_Slow(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t, pgtest.New(t))
@@ -222,7 +223,8 @@ func TestStore_FB10_Slow(t *testing.T) {
 	}
 }
 
-// TestStore_FB10_TooSlow makes PostgreSQL so slow that no statement ends in time.
+// TestStore_FB10_TooSlow checks that ingest answers 503 while PostgreSQL is so slow that no
+// statement ends in time, and that nothing acknowledged is lost.
 func TestStore_FB10_TooSlow(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t, pgtest.New(t))
@@ -246,8 +248,9 @@ func TestStore_FB10_TooSlow(t *testing.T) {
 	t.Logf("%d acknowledged, %d duplicates", s.acked(), s.judge(ep))
 }
 
-// TestStore_FB11_NoConnections takes all connections that PostgreSQL has: ingest is 503, the
-// node lives and is not ready, and goes on by itself when there are some again.
+// TestStore_FB11_NoConnections checks that ingest answers 503 while PostgreSQL has no
+// connection left, the node lives without being ready, and it goes on by itself when there are
+// some again.
 func TestStore_FB11_NoConnections(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t, "max_connections = 40")
@@ -300,7 +303,8 @@ func TestStore_FB11_NoConnections(t *testing.T) {
 	soundStatements(t, server)
 }
 
-// TestStore_FB13_Terminated ends the node's sessions again and again.
+// TestStore_FB13_Terminated checks that nothing acknowledged is lost when the node's sessions
+// are terminated again and again, and that at most one delivery is sent twice for each.
 func TestStore_FB13_Terminated(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -334,7 +338,8 @@ func TestStore_FB13_Terminated(t *testing.T) {
 	soundStatements(t, server)
 }
 
-// TestStore_FB13_Locked locks the tables of the hot path for longer than a statement may wait.
+// TestStore_FB13_Locked checks that ingest answers 503 in time while the tables that it needs
+// are locked, and that nothing acknowledged is lost.
 func TestStore_FB13_Locked(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)

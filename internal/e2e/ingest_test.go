@@ -65,8 +65,8 @@ func (w *world) arrived(event string) bench.SinkRequest {
 // onlyReader hides a reader's length, so that it is sent in chunks.
 type onlyReader struct{ io.Reader }
 
-// TestBody_B48_AnyBytes sends bodies of any bytes and sees the same bytes arrive; one byte
-// more than the limit is refused, announced or in chunks, and nothing is stored.
+// TestBody_B48_AnyBytes checks that bodies of any bytes arrive unchanged, and that a body one
+// byte over the limit is refused and not stored, whether its length is announced or not.
 func TestBody_B48_AnyBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)
@@ -158,9 +158,10 @@ func TestBody_LargestSetting(t *testing.T) {
 	}
 }
 
-// TestDestination_FD19_ClosesAfterReading reads a request and closes the connection without
-// an answer, with bodies and headers for which an HTTP client likes to send it again. No
-// two requests have one attempt id, and each has its row.
+// TestDestination_FD19_ClosesAfterReading checks that a request is never repeated in secret
+// when the destination reads it and closes the connection. The bodies and headers are such
+// that an HTTP client likes to send them again; no two requests have one attempt id, and each
+// has its row.
 func TestDestination_FD19_ClosesAfterReading(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
@@ -208,7 +209,7 @@ func openssl(t *testing.T, algorithm string, key, data []byte) []byte {
 	return out
 }
 
-// TestVerify_B71_OpenSSL signs webhooks with OpenSSL at the time of the test. Each is
+// TestVerify_B71_OpenSSL checks that webhooks signed by OpenSSL at the time of the test are
 // accepted, and refused after one flipped bit of body, signature or timestamp.
 func TestVerify_B71_OpenSSL(t *testing.T) {
 	type signed struct {

@@ -28,9 +28,9 @@ type replay struct {
 	Failed    int    `json:"failed"`
 }
 
-// TestReplay_FA10_KilledOnTheWay replays many dead letters and kills the process twice
-// meanwhile. Each gets exactly one new delivery, all of them are delivered, and the report
-// says how many.
+// TestReplay_FA10_KilledOnTheWay checks that a bulk replay during which the process is killed
+// twice makes exactly one new delivery of each dead letter, delivers all of them, and reports
+// how many.
 func TestReplay_FA10_KilledOnTheWay(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		n, rate := count(500, 50_000), count(100, 1000)

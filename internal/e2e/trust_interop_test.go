@@ -97,9 +97,9 @@ func ask[T any](t *testing.T, verb string, webhooks []webhook) []map[string]T {
 	return all
 }
 
-// TestInterop_B68_Rotation gives what Kapsel sends before, during and after a rotation to the
-// libraries standardwebhooks and svix (v1) and to Node's crypto (v1a), with every key there
-// was: they accept it with those that are good at the time, and no other body with any.
+// TestInterop_B68_Rotation checks that other libraries accept what Kapsel signs before, during
+// and after a rotation with the keys that are good at the time, and nothing else. They are
+// standardwebhooks and svix (v1) and Node's crypto (v1a), with every key there was.
 func TestInterop_B68_Rotation(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
@@ -273,8 +273,9 @@ func answered(t *testing.T, what, url string, r request, accepted bool) {
 	}
 }
 
-// TestInterop_B71_Providers sends webhooks of each provider, signed by OpenSSL. Kapsel and the
-// provider's libraries accept them, and refuse them after a byte was changed.
+// TestInterop_B71_Providers checks that webhooks of each provider that OpenSSL signed are
+// accepted by Kapsel and by the provider's libraries, and refused by both after a byte was
+// changed.
 func TestInterop_B71_Providers(t *testing.T) {
 	w := newWorld(t, "")
 	type trial struct {
@@ -309,8 +310,8 @@ func TestInterop_B71_Providers(t *testing.T) {
 	}
 }
 
-// TestInterop_B71_Libraries sends webhooks that the providers' libraries have signed, where
-// they can: Kapsel accepts them, and refuses them after a byte was changed.
+// TestInterop_B71_Libraries checks that Kapsel accepts webhooks that the providers' own
+// libraries signed, and refuses them after a byte was changed.
 func TestInterop_B71_Libraries(t *testing.T) {
 	w := newWorld(t, "")
 	var names, urls []string
@@ -345,8 +346,8 @@ func TestInterop_B71_Libraries(t *testing.T) {
 	}
 }
 
-// TestInterop_B71_Trigger gives the libraries what kapsel trigger has sent of each provider: they
-// accept it, and refuse it after a byte was changed.
+// TestInterop_B71_Trigger checks that the providers' libraries accept what kapsel trigger
+// sends, and refuse it after a byte was changed.
 func TestInterop_B71_Trigger(t *testing.T) {
 	d := startDev(t)
 	d.printed(1, `^and see it arrive`)
@@ -416,10 +417,10 @@ func TestInterop_B71_Trigger(t *testing.T) {
 	asked.complete(t, append(remote, "gitlab")...) // with the secret that is made, GitLab sends it and signs nothing
 }
 
-// TestInterop_B71_PublishedKeys tries the two providers whose keys Kapsel fetches, with keys of
-// the test's own that it serves instead: messages of SNS that OpenSSL signs, and tokens that
-// Google's library in Python signs. Kapsel's verifier and the libraries accept them, and refuse
-// them after a byte was changed.
+// TestInterop_B71_PublishedKeys checks that webhooks of the two providers whose keys Kapsel
+// fetches are accepted by Kapsel and by the libraries, and refused after a byte was changed.
+// The keys are the test's own: messages of SNS that OpenSSL signs, and tokens that Google's
+// library in Python signs.
 func TestInterop_B71_PublishedKeys(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")
 	certificate := string(run(t, nil, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-subj", "/CN=sns.amazonaws.com", "-days", "2"))

@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/bench"
 )
 
-// TestTrust_B93_Loop lets two Kapsels send to each other: an event ends where it comes back, with an
-// answer that says why. What each of them listens on is out of its own reach.
+// TestTrust_B93_Loop checks that an event that two Kapsels send to each other ends where it
+// comes back, with an answer that says why, and that neither reaches its own listeners.
 func TestTrust_B93_Loop(t *testing.T) {
 	worlds := [2]*world{}
 	for i := range worlds {

@@ -391,9 +391,9 @@ func (r request) send(t *testing.T, url string) (status int, body []byte, event 
 	return resp.StatusCode, body, resp.Header.Get("X-Kapsel-Event-Id")
 }
 
-// TestTrust_B71_EveryProvider sends webhooks of every provider, signed by OpenSSL, over HTTP.
-// They are accepted, a second inside of the tolerance too; a second outside, and after each
-// change of what the signature covers, the answer is 401 E1001 and nothing is stored.
+// TestTrust_B71_EveryProvider checks that webhooks of every provider are accepted over HTTP up
+// to the last second of the tolerance, and get 401 E1001 and are not stored a second later or
+// after any change of what is signed.
 func TestTrust_B71_EveryProvider(t *testing.T) {
 	all, strangers := schemes(t, "a secret of this test"), schemes(t, "another secret of this test")
 	providers := map[string]bool{"aws-sns": true, "google-oidc": true} // TestTrust_ForeignHosts

@@ -17,10 +17,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/bench"
 )
 
-// TestTrust_FG8_S6_RotationUnderLoad rotates an endpoint's secret 20 times while senders post.
-// Whatever arrives verifies in both schemes with keys that were good when it was sent: those
-// of the latest rotation, whose answer the sender may already have, or those that the overlap
-// keeps. With PostgreSQL the encryption key is rotated meanwhile, too.
+// TestTrust_FG8_S6_RotationUnderLoad checks that whatever arrives verifies with keys that are
+// good when it is sent, although an endpoint's secret is rotated 20 times under load. The keys
+// are those of the latest rotation, whose answer the sender may already have, or those that
+// the overlap keeps. With PostgreSQL the encryption key is rotated meanwhile, too.
 func TestTrust_FG8_S6_RotationUnderLoad(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]

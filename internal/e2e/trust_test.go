@@ -174,9 +174,9 @@ func signedV1a(r bench.SinkRequest, public string) error {
 	return fmt.Errorf("no v1a signature of %q is by %s", r.Get("webhook-signature"), public)
 }
 
-// TestTrust_B68_Rotation: what is sent before, during and after a rotation verifies, in both
-// schemes, with the keys that are good at the time and no others. A destination that wants a
-// header of its own gets it, and it is in no record.
+// TestTrust_B68_Rotation checks that what is sent before, during and after a rotation
+// verifies, in both schemes, with the keys that are good at the time and no others. A
+// destination that wants a header of its own gets it, and it is in no record.
 func TestTrust_B68_Rotation(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)
@@ -271,9 +271,9 @@ func TestTrust_B68_Rotation(t *testing.T) {
 	})
 }
 
-// TestTrust_S6_NothingInClear plants secrets in every place that takes one and looks for them
-// in the database, in the log, in the metrics and in the API's answers: before and after the
-// encryption key is rotated, and the database does not open with another.
+// TestTrust_S6_NothingInClear checks that no secret is in clear in the database, the log, the
+// metrics or the API's answers, before and after a rotation of the encryption key, and that
+// the database does not open with another key.
 func TestTrust_S6_NothingInClear(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)
@@ -454,8 +454,8 @@ func (w *world) dump() []byte {
 	return all
 }
 
-// TestTrust_S24_Dumps makes a process that holds secrets print all that a crash prints: none
-// is among it, and there is no core file, also where the environment asks for one.
+// TestTrust_S24_Dumps checks that a crash of a process that holds secrets prints none of them
+// and leaves no core file, even where the environment asks for one.
 func TestTrust_S24_Dumps(t *testing.T) {
 	w := newWorld(t, "", "GOTRACEBACK=crash")
 	w.sink.Record(true)

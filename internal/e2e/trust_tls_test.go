@@ -27,8 +27,9 @@ func certify(t *testing.T, cert, key string, pool *x509.CertPool) {
 	}
 }
 
-// TestTrust_S13_S14_HTTPS serves with a certificate of files: TLS 1.2 and later, a new
-// certificate once the files change, headers that keep browsers to HTTPS, and no word of CORS.
+// TestTrust_S13_S14_HTTPS checks that HTTPS is served with TLS 1.2 or later, with a new
+// certificate once its files change, with headers that keep browsers to HTTPS, and without any
+// permission for other origins.
 func TestTrust_S13_S14_HTTPS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")

@@ -11,8 +11,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestMalformed sends what is no proper HTTP, byte by byte. Nothing that is refused is
-// stored, and what is accepted has the body that its framing says.
+// TestMalformed checks that a malformed request gets an error and stores nothing, and that an
+// accepted one is stored with the body that its framing says.
 func TestMalformed(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -114,8 +114,8 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestPipelined_B1: with a length and chunks the chunks count, and what follows them is the
-// next request of the same client, or nothing: never a part of the first.
+// TestPipelined_B1 checks that a request with a length and chunks is read by its chunks, and
+// that what follows them is never a part of it.
 func TestPipelined_B1(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -141,8 +141,8 @@ func TestPipelined_B1(t *testing.T) {
 	}
 }
 
-// TestTruncated_B16: a body that ends anywhere before its end is stored nowhere, whether the
-// connection is closed or reset.
+// TestTruncated_B16 checks that a body that ends early is never stored, whether the connection
+// is closed or reset.
 func TestTruncated_B16(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(active)
@@ -180,8 +180,8 @@ func TestTruncated_B16(t *testing.T) {
 	w.delivered()
 }
 
-// TestHeaders_B18: more than 100 header lines or 16 KiB of them are 431 with our body; far
-// more are the HTTP server's own 431.
+// TestHeaders_B18 checks that more than 100 header lines or 16 KiB of them get 431. Far more
+// are refused by the HTTP server itself.
 func TestHeaders_B18(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -213,7 +213,8 @@ func TestHeaders_B18(t *testing.T) {
 	w.accepted(ep, "")
 }
 
-// TestHeaders_B93_Hops: what comes from Kapsel is taken a few times, then it goes in a loop.
+// TestHeaders_B93_Hops checks that an event that has come through Kapsel too many times is
+// refused as a loop.
 func TestHeaders_B93_Hops(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(active)
@@ -225,7 +226,8 @@ func TestHeaders_B93_Hops(t *testing.T) {
 	w.refused(422, kapsel.InvalidRequest, ep, "", "X-Kapsel-Hops: 5")
 }
 
-// TestHeaders_B9_Kept: values keep every byte, and each name its order.
+// TestHeaders_B9_Kept checks that header values keep every byte, and lines of one name keep
+// their order.
 func TestHeaders_B9_Kept(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(active)
@@ -252,8 +254,8 @@ func TestHeaders_B9_Kept(t *testing.T) {
 	}
 }
 
-// TestBodies_B22: any content type, or none, is taken as it is; bodies are never looked into
-// (B-21, B-34 to B-37).
+// TestBodies_B22 checks that any content type is accepted, or none, and that bodies are stored
+// as they are and never decompressed or parsed (B-21, B-34 to B-37).
 func TestBodies_B22(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -286,7 +288,7 @@ func TestBodies_B22(t *testing.T) {
 	w.refused(400, kapsel.InvalidRequest, ep, "", "Content-Type: "+strings.Repeat("t", 256))
 }
 
-// TestTrailers_B17: a trailer is read over; it becomes no header.
+// TestTrailers_B17 checks that a trailer is read and dropped, and becomes no header.
 func TestTrailers_B17(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)

@@ -97,8 +97,8 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// TestInvalidEndpoint_B13_Paths: what is no endpoint's path is 404, without asking the store
-// when it is not even an id. A deleted endpoint, and one without an ingest, look like one that
+// TestInvalidEndpoint_B13_Paths checks that a path that names no endpoint gets 404, without a
+// look into the store when it holds no id, and that a deleted endpoint looks like one that
 // never was.
 func TestInvalidEndpoint_B13_Paths(t *testing.T) {
 	w := newWorld(t)
@@ -146,7 +146,8 @@ func TestInvalidEndpoint_B13_Paths(t *testing.T) {
 	}
 }
 
-// TestOrderOfChecks_B73: of any two things that are wrong, the one that is checked first decides.
+// TestOrderOfChecks_B73 checks that of two things that are wrong with a request the one that
+// is checked first decides the answer.
 func TestOrderOfChecks_B73(t *testing.T) {
 	w := newWorld(t)
 	slow, one := 0.0001, 1
@@ -234,7 +235,8 @@ func TestOrderOfChecks_B73(t *testing.T) {
 	}
 }
 
-// TestUnsignedLearnsNothing_B70: who cannot sign is not told whether a key was seen.
+// TestUnsignedLearnsNothing_B70 checks that a sender without a valid signature is not told
+// whether an idempotency key was seen.
 func TestUnsignedLearnsNothing_B70(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(w.signedBy("hmac", "a secret"))
@@ -266,8 +268,9 @@ func TestStore_FailsBefore(t *testing.T) {
 	w.atRest()
 }
 
-// TestStore_FA3_FailsAfter: a store that writes and then fails is 503 too; a retry with the
-// same key gets the id of what was written, which is delivered once, also without a retry.
+// TestStore_FA3_FailsAfter checks that a store that writes and then fails is answered 503,
+// that a retry with the same key gets the id of what was written, and that the event is
+// delivered once, even without a retry.
 func TestStore_FA3_FailsAfter(t *testing.T) {
 	w := newWorld(t)
 	waiting, sending := w.endpoint(nil), w.endpoint(active)
@@ -322,8 +325,8 @@ func TestStore_CannotSay(t *testing.T) {
 	}
 }
 
-// TestDuplicate_B70: a duplicate gets the first answer with a mark on it, whatever its body,
-// and makes no delivery. A key is the endpoint's own (B-62).
+// TestDuplicate_B70 checks that a duplicate gets the first answer with a mark on it, whatever
+// its body, and makes no delivery. A key belongs to its endpoint (B-62).
 func TestDuplicate_B70(t *testing.T) {
 	w := newWorld(t)
 	for _, change := range []func(*kapsel.Endpoint){nil, active} {
@@ -351,8 +354,8 @@ func TestDuplicate_B70(t *testing.T) {
 	}
 }
 
-// TestDuplicate_B63_AtOnce: of many requests with one key at the same time one is stored,
-// and all get its id.
+// TestDuplicate_B63_AtOnce checks that of many simultaneous requests with one key one is
+// stored, and all get its id.
 func TestDuplicate_B63_AtOnce(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)

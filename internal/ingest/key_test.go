@@ -15,8 +15,8 @@ import (
 
 func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// TestKey_B41: where keys come from, by strategy. A key in a header that the sender chose
-// must be valid; elsewhere an invalid one is no key.
+// TestKey_B41 checks that each strategy finds the idempotency key where it should, and an
+// invalid key is refused in a header that the sender chose and ignored elsewhere.
 func TestKey_B41(t *testing.T) {
 	w := newWorld(t)
 	const invalid = "INVALID"
@@ -132,8 +132,8 @@ func TestKey_FormsStayApart(t *testing.T) {
 	}
 }
 
-// TestWindow: a key is remembered from the first acceptance for the window, which duplicates
-// do not make longer (B-65).
+// TestWindow checks that an idempotency key is remembered for its window, counted from the
+// first acceptance and not prolonged by duplicates (B-65).
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := sim.New(t, sim.Options{})

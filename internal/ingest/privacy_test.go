@@ -13,8 +13,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-// TestCredentials_B52: what opens something for the sender is stored only where the endpoint
-// sends it along.
+// TestCredentials_B52 checks that the sender's credentials are stored only where the endpoint
+// sends them along.
 func TestCredentials_B52(t *testing.T) {
 	w := newWorld(t)
 	header := []string{"Authorization: Bearer MARK-1", "authorization: Basic MARK-2", "Cookie: a=MARK-3", "Proxy-Authorization: MARK-4", "X-Other: kept"}
@@ -46,8 +46,8 @@ func TestCredentials_B52(t *testing.T) {
 	}
 }
 
-// TestSharedSecret_S6: a secret that a provider sends as it is has done its work when it was
-// compared, and is not stored, also where the endpoint keeps the header.
+// TestSharedSecret_S6 checks that a secret that a provider sends in clear is not stored once
+// it was compared, not even where the endpoint keeps the header.
 func TestSharedSecret_S6(t *testing.T) {
 	w := newWorld(t)
 	const secret = "MARK-of-the-endpoint"
@@ -87,8 +87,8 @@ func TestSharedSecret_S6(t *testing.T) {
 	}
 }
 
-// TestNoSecretInLog: whatever is answered, the log has nothing that the sender keeps to
-// itself, and each line is one JSON object (B-122).
+// TestNoSecretInLog checks that the log has nothing that the sender keeps to itself, whatever
+// is answered, and that each line is one JSON object (B-122).
 func TestNoSecretInLog(t *testing.T) {
 	w := newWorld(t)
 	const secret = "MARKED secret of the endpoint"

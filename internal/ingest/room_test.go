@@ -48,8 +48,8 @@ const (
 	inChunks  = "Transfer-Encoding: chunked"
 )
 
-// TestTooLarge_B20: one byte more than the limit is 413, announced (then it is not read) or
-// in chunks; it is never cut and accepted.
+// TestTooLarge_B20 checks that a body one byte over the limit gets 413 and is never cut and
+// accepted. One whose length is announced is not even read; the other comes in chunks.
 func TestTooLarge_B20(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -310,8 +310,8 @@ func (l *pipes) Close() error {
 
 func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestSlow_B111: a body that does not arrive in time is 408, stores nothing and holds
-// nothing afterwards.
+// TestSlow_B111 checks that a body that does not arrive in time gets 408, is not stored and
+// holds no memory afterwards.
 func TestSlow_B111(t *testing.T) {
 	for name, part := range map[string]string{
 		"length": "Content-Length: 10\r\n\r\n123",

@@ -46,6 +46,8 @@ func tenant(t *testing.T, r *Keyring) *kapsel.Tenant {
 	return &kapsel.Tenant{ID: id, DataKey: wrapped}
 }
 
+// TestHardening_S23_TextNeverPrints checks that a secret is never printed, whichever way a
+// value that holds it is formatted, encoded or logged.
 func TestHardening_S23_TextNeverPrints(t *testing.T) {
 	const marker = "MARKER"
 	s := NewText(marker)
@@ -137,6 +139,8 @@ func TestParseKeys(t *testing.T) {
 	}
 }
 
+// TestHardening_S6_SealAndOpen checks that what is sealed opens only for its tenant, object
+// and secret, and not after a bit was changed.
 func TestHardening_S6_SealAndOpen(t *testing.T) {
 	r := keyring(t, NewKey())
 	v := NewVault(r)
@@ -179,8 +183,8 @@ func TestHardening_S6_SealAndOpen(t *testing.T) {
 	})
 }
 
-// TestHardening_S9_SigningKey: the key belongs to one tenant, object and secret, and outlives a
-// change of the instance's key.
+// TestHardening_S9_SigningKey checks that a signing key belongs to one tenant, object and
+// secret, and outlives a change of the instance's encryption key.
 func TestHardening_S9_SigningKey(t *testing.T) {
 	oldKey, newKey := NewKey(), NewKey()
 	before, overlap := keyring(t, oldKey), keyring(t, newKey, oldKey)
@@ -217,6 +221,8 @@ func TestHardening_S9_SigningKey(t *testing.T) {
 	}
 }
 
+// TestHardening_S6_DataKeysAreBoundToTheirTenant checks that one tenant's data key opens
+// nothing for another tenant.
 func TestHardening_S6_DataKeysAreBoundToTheirTenant(t *testing.T) {
 	r := keyring(t, NewKey())
 	one, two := tenant(t, r), tenant(t, r)
@@ -229,6 +235,9 @@ func TestHardening_S6_DataKeysAreBoundToTheirTenant(t *testing.T) {
 	}
 }
 
+// TestHardening_S6_RotationRewrapsOnly checks that a rotation of the encryption key wraps the
+// data keys anew and leaves sealed secrets alone, that both keys work during the overlap, and
+// that the old key opens nothing afterwards.
 func TestHardening_S6_RotationRewrapsOnly(t *testing.T) {
 	oldKey, newKey := NewKey(), NewKey()
 	before, overlap, after := keyring(t, oldKey), keyring(t, newKey, oldKey), keyring(t, newKey)
@@ -353,6 +362,8 @@ func TestVaultForgets(t *testing.T) {
 	}
 }
 
+// TestHardening_S7_APIKey checks that an API key is random and has a checksum that shows any
+// change of one character, and that its hash is what is kept.
 func TestHardening_S7_APIKey(t *testing.T) {
 	form := regexp.MustCompile(`^kap_[0-9A-Za-z]{49}$`)
 	seen := map[string]bool{}
@@ -397,6 +408,8 @@ func TestAPIKeyChecksum(t *testing.T) {
 	}
 }
 
+// TestHardening_S9_SigningSecret checks that a signing secret is 32 bytes in base64 after
+// whsec_.
 func TestHardening_S9_SigningSecret(t *testing.T) {
 	text, key := NewSigningSecret()
 	rest, ok := strings.CutPrefix(text.Reveal(), "whsec_")
@@ -426,6 +439,8 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
+// TestHardening_S10_KeyFileRefused checks that a key file that others may read or write, or
+// that is empty or too long, is refused without showing it.
 func TestHardening_S10_KeyFileRefused(t *testing.T) {
 	never := func() []byte { t.Error("generated"); return []byte("new") }
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o602, 0o644, 0o777} {

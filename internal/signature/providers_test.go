@@ -19,8 +19,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestBadInput_B71_EveryProviderHasAVector that did not come from us, and can be set up with
-// nothing but a secret.
+// TestBadInput_B71_EveryProviderHasAVector checks that each provider has a test vector that
+// did not come from this project, and can be set up with nothing but a secret.
 func TestBadInput_B71_EveryProviderHasAVector(t *testing.T) {
 	have := map[string]bool{"mailgun": true} // TestMailgun
 	for _, v := range vectors {

@@ -92,6 +92,8 @@ func sum(key, content string) []byte {
 	return h.Sum(nil)
 }
 
+// TestBadInput_B71_Vectors checks that each provider's own vector is accepted, and refused
+// after any one bit of its body, headers or signature was changed or with another secret.
 func TestBadInput_B71_Vectors(t *testing.T) {
 	for _, v := range vectors {
 		t.Run(v.name, func(t *testing.T) {
@@ -238,6 +240,9 @@ func standardRequest(id, stamp, signature string) Request {
 	}
 }
 
+// TestBadInput_B66_SignatureForms checks that a signature that is cut, encoded or versioned
+// otherwise, or made for another id, time or body, is refused, and that the error does not
+// show the right one.
 func TestBadInput_B66_SignatureForms(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	now := time.Unix(specTime, 0)
@@ -287,6 +292,8 @@ func TestBadInput_B66_SignatureForms(t *testing.T) {
 	refused(t, "dot in the id", verdict, err)
 }
 
+// TestBadInput_B67_SeveralSignatures checks that one valid signature among the first ten is
+// enough, and that those behind the tenth are not tried.
 func TestBadInput_B67_SeveralSignatures(t *testing.T) {
 	standard := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	stripe := verifier(t, kapsel.Verification{Provider: "stripe"}, "secret")
@@ -337,6 +344,8 @@ func TestBadInput_B67_SeveralSignatures(t *testing.T) {
 	}
 }
 
+// TestBadInput_B71_StripeHeader checks that Stripe's header is accepted in each form that
+// Stripe allows, and refused without one time and a valid v1.
 func TestBadInput_B71_StripeHeader(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "stripe"}, "secret")
 	now := time.Unix(specTime, 0)
@@ -371,6 +380,8 @@ func TestBadInput_B71_StripeHeader(t *testing.T) {
 	}
 }
 
+// TestBadInput_B71_GitHubSHA1AloneIsRefused checks that GitHub's old SHA-1 signature alone is
+// refused.
 func TestBadInput_B71_GitHubSHA1AloneIsRefused(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "github"}, "key")
 	r := Request{Header: http.Header{"X-Hub-Signature": {"sha1=de7c9b85b8b78aa6bc8a7a36f70a90701c9db4d9"}}, Body: []byte("The quick brown fox jumps over the lazy dog")}
@@ -381,6 +392,8 @@ func TestBadInput_B71_GitHubSHA1AloneIsRefused(t *testing.T) {
 	refused(t, "sha1 in the other header", verdict, err)
 }
 
+// TestBadInput_B68_Rotation checks that signatures by each of an endpoint's secrets are
+// accepted, and those by a secret that was removed are refused.
 func TestBadInput_B68_Rotation(t *testing.T) {
 	settings := kapsel.Verification{Provider: "github"}
 	r := func(secret string) Request {
@@ -402,6 +415,8 @@ func TestBadInput_B68_Rotation(t *testing.T) {
 	}
 }
 
+// TestBadInput_B69_Timestamps checks that a signed time is accepted up to the tolerance, 300 s
+// unless set otherwise, and that a time outside of it or in another form is refused.
 func TestBadInput_B69_Timestamps(t *testing.T) {
 	standard := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	stripe := verifier(t, kapsel.Verification{Provider: "stripe"}, "secret")

@@ -182,8 +182,8 @@ func TestReplayerBeginsAtOnce(t *testing.T) {
 	})
 }
 
-// TestReplayer_FA10_FaultsAndRestarts: steps fail before and after they are written, and the
-// process is replaced. Every dead letter is repeated once all the same.
+// TestReplayer_FA10_FaultsAndRestarts checks that a bulk replay repeats every dead letter
+// once, although steps fail before and after they are written and the process is replaced.
 func TestReplayer_FA10_FaultsAndRestarts(t *testing.T) {
 	inBubble(t, 300, func(w *replays) {
 		faults, stops := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // one for each goroutine

@@ -39,6 +39,8 @@ func logTo(w io.Writer, level, format string, f func(*slog.Logger)) {
 	q.Close(context.Background())
 }
 
+// TestLog_B122_OneLineARecord checks that a record of the log is one line without control
+// characters, whatever its values hold.
 func TestLog_B122_OneLineARecord(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		for i, value := range hostile {
@@ -115,6 +117,8 @@ type panicking struct{}
 
 func (*panicking) Error() string { panic("no text") }
 
+// TestLog_S23_Values checks that values of the log are redacted by their type, times are UTC,
+// and a value that panics does not end the process.
 func TestLog_S23_Values(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
 	out := logged("debug", "json", func(log *slog.Logger) {

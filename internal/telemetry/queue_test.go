@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// TestQueue_FG6_ReaderGone checks that the process goes on when the reader of its log is gone.
 func TestQueue_FG6_ReaderGone(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -60,6 +61,8 @@ func TestQueue_FG6_ReaderGone(t *testing.T) {
 	}
 }
 
+// TestQueue_FG6_DiskFull checks that lines of the log that do not fit on the disk are dropped
+// and counted.
 func TestQueue_FG6_DiskFull(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -88,8 +91,8 @@ func (w *shortWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestQueue_FG6_TornLine: after a line that went out in part the next begins on its own, and
-// the log says how many were lost.
+// TestQueue_FG6_TornLine checks that the log begins a new line after one that was written in
+// part, and says how many were lost.
 func TestQueue_FG6_TornLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &shortWriter{room: 20}

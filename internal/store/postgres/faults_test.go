@@ -18,6 +18,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 )
 
+// TestAccept_F_A3_AnUnknownCommitIsRunAgain checks that a commit whose answer was lost is run
+// again, and that its event is stored once and is no duplicate.
 func TestAccept_F_A3_AnUnknownCommitIsRunAgain(t *testing.T) {
 	url := database(t)
 	p := newProxy(t, url)
@@ -56,6 +58,8 @@ func used(t *testing.T, s *postgres.Store, tenant kapsel.TenantID, want kapsel.U
 	}
 }
 
+// TestComplete_F_A8_AnUnknownCommitIsRunAgain checks that a completion whose answer was lost
+// is run again, and is recorded and counted once.
 func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
 	url := database(t)
 	p := newProxy(t, url)
@@ -83,8 +87,9 @@ func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
 	used(t, s, l.tenant, kapsel.Usage{Events: 2, Bytes: 2 * int64(len(l.body)), Attempts: 2, Deliveries: 2, Delivered: 2})
 }
 
-// While the server is away, a call whose commit is unknown tries for its five seconds, and
-// those behind it fail at once.
+// TestAccept_F_B1_UnavailableWhileTheServerIsAway checks that calls fail as unavailable while
+// the server is away, and that a call whose commit is unknown can be repeated with the same
+// ids on another node. That call tries for its five seconds; those behind it fail at once.
 func TestAccept_F_B1_UnavailableWhileTheServerIsAway(t *testing.T) {
 	url := database(t)
 	p := newProxy(t, url)
@@ -129,6 +134,8 @@ func stored(t *testing.T, url string, event kapsel.EventID, want int) {
 	}
 }
 
+// TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9 checks that no event that was acknowledged
+// is lost when the server is killed under load, and that the store goes on by itself.
 func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.From(t, "schema", migrate)
@@ -200,7 +207,8 @@ func noMistakes(t *testing.T, server *pgtest.Server) {
 	}
 }
 
-// Sessions that are ended while they write, again and again, lose nothing and double nothing.
+// TestAccept_F_B13_SessionsThatAreTerminated checks that sessions that are terminated while
+// they write, again and again, lose nothing and double nothing.
 func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 	url := database(t)
 	s := open(t, url)
@@ -237,6 +245,8 @@ func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 	}
 }
 
+// TestAccept_F_B13_ATableThatIsLocked checks that a call that meets a locked table fails as
+// unavailable in time, and that the same call stores one event afterwards.
 func TestAccept_F_B13_ATableThatIsLocked(t *testing.T) {
 	url := database(t)
 	s := open(t, url)
@@ -262,6 +272,8 @@ func TestAccept_F_B13_ATableThatIsLocked(t *testing.T) {
 	stored(t, url, in.Event.ID, 1)
 }
 
+// TestAccept_F_B9_AServerThatDoesNotAnswer checks that calls to a server that does not answer
+// fail as unavailable, and that the same call succeeds once it answers.
 func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {
 	server := pgtest.Start(t)
 	s := open(t, server.From(t, "schema", migrate))
@@ -283,6 +295,8 @@ func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// TestAccept_F_B4_AServerThatBecomesReadOnly checks that calls fail as unavailable while the
+// server takes no writes, and succeed again by themselves.
 func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {
 	server := pgtest.Start(t)
 	s := open(t, server.From(t, "schema", migrate))
@@ -317,7 +331,8 @@ func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {
 	until(func() bool { return s.Ping(t.Context()) == nil })
 }
 
-// Several nodes that are sent the same keys at the same time store one event for each.
+// TestAccept_B63_TwoNodesRaceForTheSameKeys checks that several nodes that get the same keys
+// at the same time store one event for each.
 func TestAccept_B63_TwoNodesRaceForTheSameKeys(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.From(t, "schema", migrate)
@@ -368,8 +383,9 @@ func TestAccept_B63_TwoNodesRaceForTheSameKeys(t *testing.T) {
 	noMistakes(t, server)
 }
 
-// A node that was thought dead completes what others take over at the same time: each
-// delivery goes one way, with one attempt.
+// TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver checks that a delivery goes one
+// way, with one attempt, when a node that was thought dead completes it while others take it
+// over.
 func TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver(t *testing.T) {
 	url := database(t)
 	nodes := []*postgres.Store{open(t, url), open(t, url)}

@@ -85,6 +85,8 @@ func TestOpen_RefusesASchemaThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// TestOpen_F_B8_RefusesAServerThatLosesData checks that a server with fsync or
+// full_page_writes off is refused by the name of the setting.
 func TestOpen_F_B8_RefusesAServerThatLosesData(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.New(t)

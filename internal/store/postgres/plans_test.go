@@ -20,9 +20,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// The statements of the hot path must reach the tables by their keys, also on a young table
-// of which the planner knows nothing: a plan that reads a table whole is quick in the first
-// minute and fatal later.
+// TestPlans_B117_OfTheHotPath checks that the statements of the hot path reach the tables by
+// their keys, also on a young table of which the planner knows nothing. A plan that reads a
+// table whole is quick in the first minute and fatal later.
 func TestPlans_B117_OfTheHotPath(t *testing.T) {
 	url := pgtest.New(t)
 	if s, err := Open(t.Context(), url, Options{Migrate: true}); err != nil {
@@ -101,7 +101,8 @@ func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, b pgx.Tra
 func (s *statements) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
 
-// No call reads a hot table whole, or all of a part, however it is asked.
+// TestPlans_B117_OfAllOtherCalls checks that no call reads a table of the hot path whole, or
+// all of a part, whatever its filters are.
 func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	s, err := Open(t.Context(), pgtest.New(t), Options{Migrate: true})
 	if err != nil {

@@ -65,7 +65,8 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	return tenant.ID
 }
 
-// TestWall_S20_Tables looks into every table of the schema as the role that owns it.
+// TestWall_S20_Tables checks that a session sees no row of another tenant in any table, even
+// as the role that owns the tables.
 func TestWall_S20_Tables(t *testing.T) {
 	url := pgtest.New(t)
 	s, err := Open(t.Context(), url, Options{Migrate: true})
@@ -203,8 +204,8 @@ func (s *sent) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQuer
 }
 func (s *sent) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// TestWall_S20_Methods calls every method of the contract that takes a tenant, or an object of
-// one, and holds its statements to a transaction with that tenant set.
+// TestWall_S20_Methods checks that every method that takes a tenant, or an object of a tenant,
+// runs its statements in a transaction that is bound to that tenant.
 func TestWall_S20_Methods(t *testing.T) {
 	s, err := Open(t.Context(), pgtest.New(t), Options{Migrate: true})
 	if err != nil {
@@ -288,6 +289,8 @@ func setTenant(arg reflect.Value, tenant kapsel.TenantID) bool {
 	return false
 }
 
+// TestWall_S20_StartWarnsWhenTheRoleIsNotBound checks that a warning is logged at the start
+// when the database role is not bound by row-level security.
 func TestWall_S20_StartWarnsWhenTheRoleIsNotBound(t *testing.T) {
 	url := pgtest.New(t)
 	super, err := pgx.Connect(t.Context(), pgtest.Superuser(url))
@@ -319,7 +322,8 @@ func TestWall_S20_StartWarnsWhenTheRoleIsNotBound(t *testing.T) {
 	}
 }
 
-// TestWall_S20_DumpAndRestore runs what docs/operating.md says of backups as the plain role.
+// TestWall_S20_DumpAndRestore checks that the backup that docs/operating.md describes can be
+// made and restored by the plain role.
 func TestWall_S20_DumpAndRestore(t *testing.T) {
 	from, to := pgtest.New(t), pgtest.New(t)
 	s, err := Open(t.Context(), from, Options{Migrate: true})

@@ -86,6 +86,8 @@ func TestWireForms(t *testing.T) {
 	})
 }
 
+// TestSession_F_B8_DurabilityWinsOverTheRole checks that every session commits synchronously
+// and with its time limits, whatever the database, the role or the environment is set to.
 func TestSession_F_B8_DurabilityWinsOverTheRole(t *testing.T) {
 	url := pgtest.New(t)
 	s, err := Open(t.Context(), url, Options{Migrate: true})

@@ -124,7 +124,9 @@ func TestSkewSurvivesRollback(t *testing.T) {
 	})
 }
 
-// TestFull_FB6 fills the database up to a limit, which SQLite reports as a full disk.
+// TestFull_FB6 checks that calls fail as unavailable while the disk is full, what was
+// acknowledged stays, what was refused is not stored, and the same call succeeds when there is
+// space again. A limit on the database's pages stands for the disk.
 func TestFull_FB6(t *testing.T) {
 	ctx := context.Background()
 	s := openTest(t)
