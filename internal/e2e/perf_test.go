@@ -61,9 +61,13 @@ func TestPerf(t *testing.T) {
 	for _, s := range stores {
 		t.Run(s.name, func(t *testing.T) {
 			for _, endpoints := range []int{1, 100} {
-				t.Run(fmt.Sprintf("closed-%d", endpoints), func(t *testing.T) { closedLoop(t, s.name, s.url(t), endpoints, false) })
+				t.Run(fmt.Sprintf("closed-%d", endpoints), func(t *testing.T) { closedLoop(t, s.name, s.url(t), 128, endpoints, false) })
 			}
-			t.Run("closed-keys", func(t *testing.T) { closedLoop(t, s.name, s.url(t), 1, true) })
+			t.Run("closed-keys", func(t *testing.T) { closedLoop(t, s.name, s.url(t), 128, 1, true) })
+			for _, connections := range []int{32, 64, 256} {
+				t.Run(fmt.Sprintf("closed-by-%d", connections), func(t *testing.T) { closedLoop(t, s.name, s.url(t), connections, 1, false) })
+			}
+			t.Run("destinations", func(t *testing.T) { manyDestinations(t, s.name, s.url(t)) })
 			t.Run("open", func(t *testing.T) { openLoop(t, s.name, s.url(t)) })
 			t.Run("dead", func(t *testing.T) { deadEndpoints(t, s.name, s.url(t)) })
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
@@ -101,12 +105,12 @@ func compare(t *testing.T, plan bench.Plan) (bench.Report, bench.Target) {
 }
 
 // closedLoop measures what Kapsel can do beside the relay, as the median of three rounds.
-func closedLoop(t *testing.T, store, database string, endpoints int, keys bool) {
+func closedLoop(t *testing.T, store, database string, connections, endpoints int, keys bool) {
 	report, kapsel := compare(t, bench.Plan{
-		Load:  bench.LoadConfig{Events: 60_000, Connections: 128, Keys: keys},
+		Load:  bench.LoadConfig{Events: 60_000, Connections: connections, Keys: keys},
 		Relay: true, Runs: 3, Database: database, Endpoints: endpoints,
 	})
-	name, limit := fmt.Sprintf("%s, closed loop, %d endpoints", store, endpoints), 0.5
+	name, limit := fmt.Sprintf("%s, closed loop by %d, %d endpoints", store, connections, endpoints), 0.5
 	if keys {
 		name, limit = name+", keys", 0.4
 	}

@@ -1,0 +1,149 @@
+//go:build perf
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// manyDestinations measures what more destinations of an event cost: deliveries a second,
+// bytes written, and what an event to as many as there may be does to others.
+func manyDestinations(t *testing.T, store, database string) {
+	w := perfWorld(t, database)
+	made := func(name string, fields map[string]any) bench.Endpoint {
+		fields["name"], fields["url"] = name, w.sink.URL(0)
+		ep, err := w.nodes[0].CreateEndpoint(w.ctx, w.tenant, fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ep
+	}
+	to := func(destinations int) bench.Endpoint {
+		source := made(fmt.Sprint("to ", destinations), map[string]any{})
+		for i := range destinations - 1 {
+			made(fmt.Sprintf("%d of %d", i+2, destinations), map[string]any{"subscriptions": []any{map[string]any{"source": source.ID}}})
+		}
+		return source
+	}
+	one, ten, most := to(1), to(10), to(256)
+	var arrived atomic.Int64
+	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
+		if m == bench.BodyRead {
+			arrived.Add(1)
+		}
+	})
+	until := func(n int64) {
+		for deadline := time.Now().Add(5 * time.Minute); arrived.Load() < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d of %d deliveries in five minutes", arrived.Load(), n)
+			}
+		}
+	}
+
+	rate := func(ep bench.Endpoint, events, destinations int) float64 {
+		arrived.Store(0)
+		begin := time.Now()
+		w.load(bench.LoadConfig{URLs: []string{ep.IngestURL}, Events: events, Connections: 128})
+		until(int64(events * destinations))
+		return float64(events*destinations) / time.Since(begin).Seconds()
+	}
+	rate(one, 5_000, 1) // to warm up
+	rate(ten, 1_000, 10)
+	toOne, toTen := rate(one, 40_000, 1), rate(ten, 8_000, 10)
+	check(t, toTen >= 0.8*toOne, store+", one event to 10 endpoints: deliveries/s", fmt.Sprintf("%.0f/s (to one %.0f/s)", toTen, toOne), ">= 0.8 x to one")
+
+	bytesOf := func(ep bench.Endpoint, destinations int) int64 {
+		const events = 2_000
+		before := w.written(database)
+		arrived.Store(0)
+		postRandom(w, ep, events, 10<<10)
+		until(int64(events * destinations))
+		w.quiet()
+		return (w.written(database) - before) / events
+	}
+	writtenOne, writtenTen := bytesOf(one, 1), bytesOf(ten, 10)
+	check(t, float64(writtenTen) <= 4*float64(writtenOne), store+", one event of 10 KiB to 10 endpoints: written",
+		fmt.Sprintf("%.1f KiB (to one %.1f KiB)", float64(writtenTen)/1024, float64(writtenOne)/1024), "<= 4 x to one")
+
+	steady := bench.LoadConfig{URLs: []string{one.IngestURL}, Rate: 200, Events: 3_000, Connections: 16, Sink: w.sink}
+	alone := w.load(steady)
+	ctx, stop := context.WithTimeout(w.ctx, 7*time.Second)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		if w.ctx.Err() == nil {
+			postRandom(w, most, 1, 1<<10)
+		}
+	}()
+	beside := w.load(steady)
+	check(t, beside.E2EMS.P99 <= 2*alone.E2EMS.P99 && beside.Lost == 0, store+", beside an event to 256 endpoints: end to end p99",
+		fmt.Sprintf("%.1f ms (alone %.1f ms)", beside.E2EMS.P99, alone.E2EMS.P99), "<= 2 x alone")
+}
+
+// written is how much the store has written so far, in bytes: PostgreSQL's log, or what the
+// process that has SQLite in it handed to the disk.
+func (w *world) written(database string) int64 {
+	w.t.Helper()
+	if database == "" {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", w.nodes[0].PID()))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var n int64
+		_, rest, _ := strings.Cut(string(text), "\nwrite_bytes: ")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			w.t.Fatal(err)
+		}
+		return n
+	}
+	conn, err := pgx.Connect(w.ctx, pgtest.Superuser(database))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close(w.ctx)
+	var n int64
+	if err := conn.QueryRow(w.ctx, "SELECT (pg_current_wal_lsn() - '0/0')::bigint").Scan(&n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// postRandom posts n events with bodies that do not compress.
+func postRandom(w *world, ep bench.Endpoint, n, size int) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	for range min(n, 16) {
+		wg.Go(func() {
+			body := make([]byte, size)
+			for left.Add(-1) >= 0 {
+				rand.Read(body)
+				resp, err := client.Post(ep.IngestURL, "application/octet-stream", bytes.NewReader(body))
+				if err != nil {
+					w.t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					w.t.Errorf("an event is answered %d", resp.StatusCode)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
