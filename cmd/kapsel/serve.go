@@ -191,7 +191,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, MaxBody: c.maxBody, Proxies: c.proxies, Log: s.log,
-		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db,
+		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db, Sources: s.db,
 	}
 	if c.Dev {
 		in.Wait = func(ctx context.Context, id kapsel.EventID) string {

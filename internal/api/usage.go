@@ -284,7 +284,7 @@ type Quota struct {
 // unkeyed counts the webhooks of the last 24 hours and of the hour before them that an endpoint
 // accepted without an idempotency key, although it says where they have one.
 func (a *api) unkeyed(ctx context.Context, e *kapsel.Endpoint, now time.Time) (int64, error) {
-	if !ingest.NamesKeys(e) {
+	if !ingest.NamesKeys(&e.Intake) {
 		return 0, nil
 	}
 	until := kapsel.StatsHour(now).Add(time.Hour)

@@ -45,7 +45,7 @@ const (
 	maxContentType = 255
 )
 
-// Path is where webhooks are posted, followed by the endpoint's id.
+// Path is where webhooks are posted, followed by the id of an endpoint or a source.
 const Path = "/ingest/"
 
 // Config is what the handler is built from. All but MaxBody, Wait and Remote are needed.
@@ -65,6 +65,9 @@ type Config struct {
 	Remote    *signature.Remote // keys that providers publish; nil: none can be had
 	Endpoints interface {       // where secrets that handshakes bring are kept
 		UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
+	}
+	Sources interface { // the same
+		UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error)
 	}
 	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
 	// its status: for development.
@@ -99,7 +102,7 @@ func New(cfg Config) *Handler {
 
 // settingsChanged lets go what is kept of endpoints and tenants that were changed or deleted.
 func (h *Handler) settingsChanged(s store.Settings) {
-	h.verifiers.drop(s.Endpoints)
+	h.verifiers.drop(&s)
 	deleted := s.Deleted()
 	h.refusals.drop(deleted.Endpoints)
 	h.quotas.drop(deleted.Tenants)
@@ -147,12 +150,14 @@ func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	// A client that hangs up early changes nothing, also where the store must be asked first.
 	ctx := context.WithoutCancel(r.Context())
-	ep, err := h.endpoint(ctx, r)
+	o, err := h.origin(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { h.noteRefusal(ep.ID, err, h.Clock.Now()) }()
-	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
+	if o.endpoint != nil {
+		defer func() { h.noteRefusal(o.endpoint.ID, err, h.Clock.Now()) }()
+	}
+	tenant, err := h.Settings.Tenant(ctx, o.tenant)
 	if err != nil {
 		return err
 	}
@@ -160,7 +165,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	rate := h.rate(tenant.ID, limits)
 	rate.tell(w)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
-		handshake, err := h.handshake(ctx, r, ep, nil)
+		handshake, err := h.handshake(ctx, r, o, nil)
 		if err != nil || handshake != nil {
 			return reply(w, handshake, cmp.Or(rate.take(w, 1), err))
 		}
@@ -179,7 +184,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 			Detail: fmt.Sprintf("the webhook has passed %d endpoints of Kapsel, which may send to each other in a loop; change the url of one", kapsel.MaxHops),
 		}
 	}
-	if via := header.Via(); via != nil && slices.Contains(via, h.Engine.Instance.Mark(ep.ID)) {
+	if via := header.Via(); via != nil && slices.Contains(via, h.Engine.Instance.Mark(o.id)) {
 		return &kapsel.Error{
 			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity,
 			Detail: "the webhook has come in at this endpoint before: its destinations lead back here; change a url or a subscription",
@@ -205,74 +210,50 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	if handshake, err := h.unsigned(ctx, r, ep, body); err != nil || handshake != nil {
+	if handshake, err := h.unsigned(ctx, r, o, body); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
 	now := h.Clock.Now()
-	verdict, err := h.verify(ctx, r, ep, body, now)
+	verdict, err := h.verify(ctx, r, o, body, now)
 	if err != nil {
 		return err
 	}
-	if handshake, err := h.handshake(ctx, r, ep, body); err != nil || handshake != nil {
+	if handshake, err := h.handshake(ctx, r, o, body); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
-	guard, err := h.guard(ctx, r, ep, body)
+	guard, err := h.guard(ctx, r, o, body)
 	if err != nil {
 		return err
 	}
-	query := signature.CleanQuery(ep.Verification, r.URL.RawQuery)
-	key, unkeyed, err := keyOf(ep, r.Header, query, body, room.more)
+	query := signature.CleanQuery(o.Verification, r.URL.RawQuery)
+	key, unkeyed, err := keyOf(o.Intake, r.Header, query, body, room.more)
 	if err != nil {
 		return err
 	}
-	ev := kapsel.Event{
-		ID: kapsel.NewEventID(now, ep.Part), TenantID: ep.TenantID, EndpointID: ep.ID, ReceivedAt: now,
-		ContentType: r.Header.Get("Content-Type"), Header: redact(header, ep), Query: query,
-		Body: body, Size: len(body), IdempotencyKey: key, Signature: verdict,
+	ev := o.event(now)
+	if ev.Type, err = o.eventType(r.Header, body, room.more); err != nil {
+		return err
 	}
+	ev.ContentType, ev.Header, ev.Query = r.Header.Get("Content-Type"), redact(header, o), query
+	ev.Body, ev.Size, ev.IdempotencyKey, ev.Signature = body, len(body), key, verdict
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
 	accepted, _, err := h.accept(ctx, store.Acceptance{
-		Event: ev, Window: ep.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
-	}, h.destinations(&ev, ep))
+		Event: ev, Window: o.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+	}, h.destinations(&ev, o.endpoint))
 	place.settle(accepted, err)
-	endSpan(err, slog.Any("event_id", ev.ID), slog.Any("endpoint_id", ep.ID))
+	endSpan(err, slog.Any("event_id", ev.ID), o.attr())
 	switch {
 	case err == nil && accepted.Duplicate:
 		err = h.redeliver(ctx, accepted.EventID)
-	case err == nil && unkeyed:
-		h.arrivals.add(ep.ID, now, store.Arrivals{Unkeyed: 1})
+	case err == nil && unkeyed && o.endpoint != nil:
+		h.arrivals.add(o.endpoint.ID, now, store.Arrivals{Unkeyed: 1})
 	}
 	if err != nil {
 		return err
 	}
-	h.answer(w, r, ep, accepted)
+	h.answer(w, r, o.Intake, accepted)
 	return nil
-}
-
-// endpoint finds the endpoint that the path names.
-func (h *Handler) endpoint(ctx context.Context, r *http.Request) (*kapsel.Endpoint, error) {
-	text := strings.TrimPrefix(r.URL.Path, Path)
-	id, err := kapsel.ParseEndpointID(text)
-	if err != nil {
-		return nil, noEndpoint()
-	}
-	if !h.Settings.Knows(id) {
-		leave, err := h.strangers.enter()
-		if err != nil {
-			return nil, err
-		}
-		defer leave()
-	}
-	ep, err := h.Settings.Endpoint(ctx, id)
-	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.Ingests() {
-		return nil, noEndpoint()
-	}
-	return ep, err
-}
-
-func noEndpoint() error {
-	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
 }
 
 func tooLarge(limit int64) error {
@@ -331,12 +312,12 @@ func headerOf(r *http.Request) (kapsel.Header, error) {
 // redact takes out the values of headers that carry credentials, which are not needed any
 // more and would be stored: somebody's, unless the endpoint sends them along, and the secret
 // itself where the provider sends that.
-func redact(header kapsel.Header, ep *kapsel.Endpoint) kapsel.Header {
-	shared := signature.SharedSecretHeaders(ep.Verification)
+func redact(header kapsel.Header, o origin) kapsel.Header {
+	shared := signature.SharedSecretHeaders(o.Verification)
 	for i, f := range header {
 		switch f.Name {
 		case "Authorization", "Cookie", "Proxy-Authorization":
-			if !slices.ContainsFunc(ep.Headers.Keep, func(k string) bool { return strings.EqualFold(k, f.Name) }) {
+			if !o.keeps(f.Name) {
 				header[i].Value = secret.Redacted
 			}
 		}
@@ -400,8 +381,8 @@ func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) 
 }
 
 // verify checks the signature where the endpoint wants one.
-func (h *Handler) verify(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
-	v, err := h.verifiers.of(ctx, ep)
+func (h *Handler) verify(ctx context.Context, r *http.Request, o origin, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
+	v, err := h.verifiers.of(ctx, o)
 	if err != nil || v == nil {
 		return kapsel.SignatureVerdict{Scheme: "none"}, err
 	}
@@ -415,8 +396,8 @@ func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 
 // unsigned is the answer to a challenge that its sender does not sign; nil where the request is
 // none. It says nothing of the endpoint but that it is there.
-func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
-	v, err := h.verifiers.of(ctx, ep)
+func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
+	v, err := h.verifiers.of(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -426,53 +407,54 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, ep *kapsel.Endp
 			return a, nil
 		}
 		if brought, a := v.Brought(signed); a != nil {
-			return a, h.keep(ctx, ep, brought)
+			return a, h.keep(ctx, o, brought)
 		}
 		if v.Claims(signed) {
 			return nil, nil // answered after the signature, if at all
 		}
 	}
-	return signature.Challenged(ep.Challenge, ep.Probe, signed), nil
+	return signature.Challenged(o.Challenge, o.Probe, signed), nil
 }
 
 // guard is what tells a verified request from all others of the endpoint; nil: it keeps none.
-func (h *Handler) guard(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) ([]byte, error) {
-	v, err := h.verifiers.of(ctx, ep)
+func (h *Handler) guard(ctx context.Context, r *http.Request, o origin, body []byte) ([]byte, error) {
+	v, err := h.verifiers.of(ctx, o)
 	if err != nil || v == nil {
 		return nil, err
 	}
 	return v.Guard(h.signed(r, body)), nil
 }
 
-// keep makes what a handshake brought the endpoint's secret, if it has none and a person awaits
+// keep makes what a handshake brought the origin's secret, if it has none and a person awaits
 // one. Of handshakes at the same time the first counts.
-func (h *Handler) keep(ctx context.Context, ep *kapsel.Endpoint, brought string) error {
+func (h *Handler) keep(ctx context.Context, o origin, brought string) error {
 	now := h.Clock.Now()
-	awaits := func(e *kapsel.Endpoint) error {
-		if len(e.Verification.Secrets) > 0 || !now.Before(e.Verification.AwaitingUntil) || e.Verification.Provider != ep.Verification.Provider {
-			return kapsel.Errorf(kapsel.InvalidSignature, "nobody awaits this handshake: set verification.awaiting_handshake on an endpoint without a secret, at most 10 minutes before")
+	awaits := func(in *kapsel.Intake) error {
+		v := &in.Verification
+		if len(v.Secrets) > 0 || !now.Before(v.AwaitingUntil) || v.Provider != o.Verification.Provider {
+			return kapsel.Errorf(kapsel.InvalidSignature, "nobody awaits this handshake: set verification.awaiting_handshake where there is no secret, at most 10 minutes before")
 		}
 		return nil
 	}
-	if err := awaits(ep); err != nil {
+	if err := awaits(o.Intake); err != nil {
 		return err
 	}
-	tenant, err := h.Settings.Tenant(ctx, ep.TenantID)
+	tenant, err := h.Settings.Tenant(ctx, o.tenant)
 	if err != nil {
 		return err
 	}
-	sealed, err := h.Vault.Seal(tenant, ep.ID.String(), []byte(brought), now)
+	sealed, err := h.Vault.Seal(tenant, o.text(), []byte(brought), now)
 	if err != nil {
 		return fmt.Errorf("seal the handshake's secret: %w", err)
 	}
-	_, err = h.Endpoints.UpdateEndpoint(ctx, ep.TenantID, ep.ID, func(e *kapsel.Endpoint) error {
-		if err := awaits(e); err != nil {
+	err = h.update(ctx, o, now, func(in *kapsel.Intake) error {
+		if err := awaits(in); err != nil {
 			return err
 		}
-		e.Verification.Secrets = []kapsel.Secret{sealed}
-		e.Verification.AwaitingUntil, e.UpdatedAt = time.Time{}, now
-		if signature.Shows(e.Verification.Provider) {
-			e.Verification.ShownUntil = now.Add(signature.HandshakeWindow)
+		v := &in.Verification
+		v.Secrets, v.AwaitingUntil = []kapsel.Secret{sealed}, time.Time{}
+		if signature.Shows(v.Provider) {
+			v.ShownUntil = now.Add(signature.HandshakeWindow)
 		}
 		return nil
 	})
@@ -484,8 +466,8 @@ func (h *Handler) keep(ctx context.Context, ep *kapsel.Endpoint, brought string)
 
 // handshake is the answer to a provider's challenge; nil where the request is none. A POST
 // is asked only after its signature was accepted. A challenge is no event: nothing is stored.
-func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.Endpoint, body []byte) (*signature.Answer, error) {
-	v, err := h.verifiers.of(ctx, ep)
+func (h *Handler) handshake(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
+	v, err := h.verifiers.of(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -497,7 +479,7 @@ func (h *Handler) handshake(ctx context.Context, r *http.Request, ep *kapsel.End
 		}
 	}
 	if a == nil {
-		a = signature.Challenged(ep.Challenge, ep.Probe, signed)
+		a = signature.Challenged(o.Challenge, o.Probe, signed)
 	}
 	if a != nil && a.Status == http.StatusForbidden {
 		return nil, kapsel.Errorf(kapsel.Forbidden, "the challenge does not name the endpoint's secret")
@@ -605,11 +587,11 @@ func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
 }
 
 // ownAnswer is what an accepted webhook is answered instead of the usual body: what the
-// endpoint says, or else its provider demands; nil: nothing of the sort.
-func ownAnswer(ep *kapsel.Endpoint) *signature.Answer {
-	r := ep.Response
+// endpoint or source says, or else its provider demands; nil: nothing of the sort.
+func ownAnswer(in *kapsel.Intake) *signature.Answer {
+	r := in.Response
 	if r == nil {
-		return signature.Accepted(ep.Verification.Provider)
+		return signature.Accepted(in.Verification.Provider)
 	}
 	a := &signature.Answer{Status: r.Status, Body: []byte(r.Body)}
 	if r.ContentType != kapsel.NoContentType {
@@ -619,7 +601,7 @@ func ownAnswer(ep *kapsel.Endpoint) *signature.Answer {
 }
 
 // answer says that the event is stored. The usual body is a constant but for the id.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endpoint, a store.Accepted) {
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, in *kapsel.Intake, a store.Accepted) {
 	id := a.EventID.String()
 	header := w.Header()
 	header["Content-Type"] = []string{"application/json"}
@@ -627,7 +609,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ep *kapsel.Endp
 	if a.Duplicate {
 		header["Idempotent-Replayed"] = []string{"true"}
 	}
-	if own := ownAnswer(ep); own != nil {
+	if own := ownAnswer(in); own != nil {
 		reply(w, own, nil)
 		return
 	}

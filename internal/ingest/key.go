@@ -12,31 +12,24 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// keyOf returns the idempotency key of an event by the endpoint's strategy, nil without one.
+// keyOf returns the idempotency key of an event by the intake's strategy, nil without one.
 // missing reports whether there is none although NamesKeys. query is the raw query without what
 // is secret in it. keyOf calls reserve for the memory of a body's copy before it makes the copy,
 // and returns its error.
-func keyOf(ep *kapsel.Endpoint, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
-	switch ep.Idempotency.Strategy {
+func keyOf(in *kapsel.Intake, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
+	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone:
 		return nil, false, nil
 	case kapsel.KeyFromContent:
 		return contentKey(query, body), false, nil
 	case kapsel.KeyFromSourceID:
-		path, err := kapsel.ParsePath(ep.Idempotency.Path)
-		if err != nil {
-			return nil, true, nil // checked when it was set
+		id, err := find(in.Idempotency.Path, h, body, reserve)
+		if err != nil || id == "" {
+			return nil, err == nil, err
 		}
-		document, err := documentOf(h.Get("Content-Type"), body, reserve)
-		if err != nil {
-			return nil, false, err
-		}
-		if id, ok := path.Find(document); ok {
-			return []byte(id), false, nil
-		}
-		return nil, true, nil
+		return []byte(id), false, nil
 	}
-	for _, name := range []string{ep.Idempotency.Header, "X-Idempotency-Key", "Idempotency-Key"} {
+	for _, name := range []string{in.Idempotency.Header, "X-Idempotency-Key", "Idempotency-Key"} {
 		values := h.Values(name)
 		if name == "" || len(values) == 0 {
 			continue
@@ -49,23 +42,38 @@ func keyOf(ep *kapsel.Endpoint, h http.Header, query string, body []byte, reserv
 		}
 		return []byte(values[0]), false, nil
 	}
-	if id := signature.DeliveryID(ep.Verification.Provider, h, body); kapsel.ValidHeaderKey(id) {
+	if id := signature.DeliveryID(in.Verification.Provider, h, body); kapsel.ValidHeaderKey(id) {
 		return []byte(id), false, nil
 	}
-	return nil, NamesKeys(ep), nil
+	return nil, NamesKeys(in), nil
 }
 
-// NamesKeys reports whether an endpoint says where its events have an idempotency key, so that
+// find returns what is at a path in the JSON document that a body is, "" without it; see
+// documentOf.
+func find(path string, h http.Header, body []byte, reserve func(n int) error) (string, error) {
+	p, err := kapsel.ParsePath(path)
+	if err != nil {
+		return "", nil // checked when it was set
+	}
+	document, err := documentOf(h.Get("Content-Type"), body, reserve)
+	if err != nil {
+		return "", err
+	}
+	found, _ := p.Find(document)
+	return found, nil
+}
+
+// NamesKeys reports whether an intake says where its events have an idempotency key, so that
 // an event without one is a surprise: by a path, a header of its own, or a provider that names
 // its deliveries.
-func NamesKeys(ep *kapsel.Endpoint) bool {
-	switch ep.Idempotency.Strategy {
+func NamesKeys(in *kapsel.Intake) bool {
+	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone, kapsel.KeyFromContent:
 		return false
 	case kapsel.KeyFromSourceID:
 		return true
 	}
-	return ep.Idempotency.Header != "" || signature.NamesDeliveries(ep.Verification.Provider)
+	return in.Idempotency.Header != "" || signature.NamesDeliveries(in.Verification.Provider)
 }
 
 // contentKey is the key of an event by what it says: SHA-256 of the body, and with a query

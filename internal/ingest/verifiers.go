@@ -7,14 +7,15 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/signature"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// verifiers keeps the verifiers of endpoints in use, each made of one revision's settings. They
-// hold secrets in clear, so a verifier goes as soon as the endpoint is changed or deleted.
+// verifiers keeps the verifiers of endpoints and sources in use, each made of one revision's settings. They
+// hold secrets in clear, so a verifier goes as soon as that is changed or deleted.
 type verifiers struct {
 	config *Config
 	mu     sync.RWMutex
-	byID   map[kapsel.EndpointID]made
+	byID   map[kapsel.OriginID]made
 }
 
 type made struct {
@@ -22,58 +23,64 @@ type made struct {
 	verifier *signature.Verifier
 }
 
-// of finds or makes the endpoint's verifier; nil when it wants none.
-func (v *verifiers) of(ctx context.Context, ep *kapsel.Endpoint) (*signature.Verifier, error) {
-	if p := ep.Verification.Provider; p == "" || p == "none" {
+// of finds or makes the origin's verifier; nil when it wants none.
+func (v *verifiers) of(ctx context.Context, o origin) (*signature.Verifier, error) {
+	if p := o.Verification.Provider; p == "" || p == "none" {
 		return nil, nil
 	}
 	v.mu.RLock()
-	got := v.byID[ep.ID]
+	got := v.byID[o.id]
 	v.mu.RUnlock()
-	if got.verifier != nil && got.revision == ep.Revision {
+	if got.verifier != nil && got.revision == o.revision() {
 		return got.verifier, nil
 	}
-	tenant, err := v.config.Settings.Tenant(ctx, ep.TenantID)
+	tenant, err := v.config.Settings.Tenant(ctx, o.tenant)
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]signature.Key, 0, len(ep.Verification.Secrets))
-	for _, s := range ep.Verification.Secrets {
-		value, err := v.config.Vault.Open(tenant, ep.ID.String(), s)
+	keys := make([]signature.Key, 0, len(o.Verification.Secrets))
+	for _, s := range o.Verification.Secrets {
+		value, err := v.config.Vault.Open(tenant, o.text(), s)
 		if err != nil {
 			return nil, fmt.Errorf("open a verification secret: %w", err)
 		}
 		keys = append(keys, signature.Key{ID: s.ID, Value: value})
 	}
 	var verifyToken []byte
-	if s := ep.Verification.VerifyToken; s != nil {
-		if verifyToken, err = v.config.Vault.Open(tenant, ep.ID.String(), *s); err != nil {
+	if s := o.Verification.VerifyToken; s != nil {
+		if verifyToken, err = v.config.Vault.Open(tenant, o.text(), *s); err != nil {
 			return nil, fmt.Errorf("open the verify token: %w", err)
 		}
 	}
-	verifier, err := signature.New(ep.Verification, keys, string(verifyToken), v.config.Remote)
+	verifier, err := signature.New(o.Verification, keys, string(verifyToken), v.config.Remote)
 	if err != nil {
 		return nil, fmt.Errorf("make the verifier: %w", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if latest := v.config.Settings.Latest(ep); latest.Revision != ep.Revision || !latest.DeletedAt.IsZero() {
+	if !o.current(v.config.Settings) {
 		return verifier, nil // for this request only: nothing would drop it
 	}
 	if v.byID == nil {
-		v.byID = map[kapsel.EndpointID]made{}
+		v.byID = map[kapsel.OriginID]made{}
 	}
-	v.byID[ep.ID] = made{ep.Revision, verifier}
+	v.byID[o.id] = made{o.revision(), verifier}
 	return verifier, nil
 }
 
-// drop forgets the verifiers of endpoints that have changed.
-func (v *verifiers) drop(changed []kapsel.Endpoint) {
+// drop forgets the verifiers of endpoints and sources that have changed.
+func (v *verifiers) drop(changed *store.Settings) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for i := range changed {
-		if ep := &changed[i]; v.byID[ep.ID].revision < ep.Revision {
-			delete(v.byID, ep.ID)
+	drop := func(id kapsel.OriginID, revision int64) {
+		if v.byID[id].revision < revision {
+			delete(v.byID, id)
 		}
+	}
+	for i := range changed.Endpoints {
+		drop(kapsel.OriginID(changed.Endpoints[i].ID), changed.Endpoints[i].Revision)
+	}
+	for i := range changed.Sources {
+		drop(kapsel.OriginID(changed.Sources[i].ID), changed.Sources[i].Revision)
 	}
 }

@@ -86,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	w.must(engine.Join(ctx))
 	w.handler = ingest.New(ingest.Config{
 		Store: faulty, Counters: faulty, Settings: w.settings, Clock: clock, Engine: engine, Vault: w.vault, Budget: w.budget,
-		PublicURL: "https://in.example", Capacity: 1000, Log: log, Endpoints: faulty,
+		PublicURL: "https://in.example", Capacity: 1000, Log: log, Endpoints: faulty, Sources: faulty,
 		Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
 	})
 	run, stop := context.WithCancel(ctx)

@@ -218,6 +218,16 @@ func (c *Cache) Source(ctx context.Context, id kapsel.SourceID) (*kapsel.Source,
 	return src, nil
 }
 
+// LatestSource returns the newest known version of a source.
+func (c *Cache) LatestSource(src *kapsel.Source) *kapsel.Source {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if known := c.sources[src.ID]; known != nil && known.Revision > src.Revision {
+		return known
+	}
+	return src
+}
+
 // KnowsSource reports whether Source would be answered without asking the store.
 func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 	c.mu.RLock()

@@ -1,0 +1,172 @@
+package ingest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// origin is what a webhook comes in at: an endpoint with an ingest, or a source.
+type origin struct {
+	*kapsel.Intake
+	id       kapsel.OriginID
+	tenant   kapsel.TenantID
+	endpoint *kapsel.Endpoint // nil: it is a source
+	source   *kapsel.Source   // nil: it is an endpoint
+}
+
+func originOf(ep *kapsel.Endpoint) origin {
+	return origin{Intake: &ep.Intake, id: kapsel.OriginID(ep.ID), tenant: ep.TenantID, endpoint: ep}
+}
+
+// origin finds the endpoint or the source that the path names.
+func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
+	text := strings.TrimPrefix(r.URL.Path, Path)
+	if strings.HasPrefix(text, "src_") {
+		return h.sourceNamed(ctx, text)
+	}
+	id, err := kapsel.ParseEndpointID(text)
+	if err != nil {
+		return origin{}, noEndpoint()
+	}
+	if !h.Settings.Knows(id) {
+		leave, err := h.strangers.enter()
+		if err != nil {
+			return origin{}, err
+		}
+		defer leave()
+	}
+	ep, err := h.Settings.Endpoint(ctx, id)
+	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.Ingests() {
+		return origin{}, noEndpoint()
+	}
+	if err != nil {
+		return origin{}, err
+	}
+	return originOf(ep), nil
+}
+
+// sourceNamed finds the source that a text names. One that is disabled takes nothing in.
+func (h *Handler) sourceNamed(ctx context.Context, text string) (origin, error) {
+	id, err := kapsel.ParseSourceID(text)
+	if err != nil {
+		return origin{}, noEndpoint()
+	}
+	if !h.Settings.KnowsSource(id) {
+		leave, err := h.strangers.enter()
+		if err != nil {
+			return origin{}, err
+		}
+		defer leave()
+	}
+	src, err := h.Settings.Source(ctx, id)
+	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && src.State != kapsel.SourceActive {
+		return origin{}, noEndpoint()
+	}
+	if err != nil {
+		return origin{}, err
+	}
+	return origin{Intake: &src.Intake, id: kapsel.OriginID(src.ID), tenant: src.TenantID, source: src}, nil
+}
+
+func noEndpoint() error {
+	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
+}
+
+// text is the origin's id as people know it, to which its secrets are bound.
+func (o origin) text() string {
+	if o.source != nil {
+		return o.source.ID.String()
+	}
+	return o.endpoint.ID.String()
+}
+
+// attr is the origin's id in the log and in traces.
+func (o origin) attr() slog.Attr {
+	if o.source != nil {
+		return slog.Any("source_id", o.source.ID)
+	}
+	return slog.Any("endpoint_id", o.endpoint.ID)
+}
+
+// revision is that of the origin's settings.
+func (o origin) revision() int64 {
+	if o.source != nil {
+		return o.source.Revision
+	}
+	return o.endpoint.Revision
+}
+
+// current reports whether these are the newest settings that are known of the origin, and it is
+// not deleted.
+func (o origin) current(c *store.Cache) bool {
+	if o.source != nil {
+		latest := c.LatestSource(o.source)
+		return latest.Revision == o.source.Revision && latest.DeletedAt.IsZero()
+	}
+	latest := c.Latest(o.endpoint)
+	return latest.Revision == o.endpoint.Revision && latest.DeletedAt.IsZero()
+}
+
+// keeps reports whether a header that carries credentials is stored. A source is nobody's
+// destination, so it has none to be sent along.
+func (o origin) keeps(name string) bool {
+	if o.endpoint == nil {
+		return false
+	}
+	for _, k := range o.endpoint.Headers.Keep {
+		if strings.EqualFold(k, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// event is what came in at the origin at a time, without what is in the request.
+func (o origin) event(now time.Time) kapsel.Event {
+	e := kapsel.Event{ID: kapsel.NewEventID(now, kapsel.PartOf(o.id)), TenantID: o.tenant, ReceivedAt: now}
+	if o.source != nil {
+		e.SourceID = o.source.ID
+	} else {
+		e.EndpointID = o.endpoint.ID
+	}
+	return e
+}
+
+// eventType returns the type of an event by a source's rule, "" without one. It calls reserve for
+// the memory of a body's copy before it makes the copy, and returns its error.
+func (o origin) eventType(header http.Header, body []byte, reserve func(n int) error) (string, error) {
+	if o.source == nil {
+		return "", nil
+	}
+	rule := o.source.Type
+	if name, ok := rule.Header(); ok {
+		return kapsel.TypeText(header.Get(name)), nil
+	}
+	if text, ok := rule.Path(); ok {
+		found, err := find(text, header, body, reserve)
+		return kapsel.TypeText(found), err
+	}
+	return rule.Value, nil
+}
+
+// update changes the intake of the origin by a function of its current row.
+func (h *Handler) update(ctx context.Context, o origin, now time.Time, change func(*kapsel.Intake) error) (err error) {
+	if o.source != nil {
+		_, err = h.Sources.UpdateSource(ctx, o.tenant, o.source.ID, func(s *kapsel.Source) error {
+			s.UpdatedAt = now
+			return change(&s.Intake)
+		})
+		return err
+	}
+	_, err = h.Endpoints.UpdateEndpoint(ctx, o.tenant, o.endpoint.ID, func(e *kapsel.Endpoint) error {
+		e.UpdatedAt = now
+		return change(&e.Intake)
+	})
+	return err
+}
