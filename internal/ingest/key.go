@@ -59,7 +59,10 @@ func find(path string, h http.Header, body []byte, reserve func(n int) error) (s
 	if err != nil {
 		return "", err
 	}
-	found, _ := p.Find(document)
+	found, ok := p.Find(document)
+	if !ok {
+		return "", nil
+	}
 	return found, nil
 }
 
