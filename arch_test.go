@@ -287,8 +287,8 @@ func TestArchitectureImports(t *testing.T) {
 }
 
 // TestArchitecture_B95_NarrowNames checks that only internal/egress opens outbound
-// connections, and only the packages that narrowNames lists use the other functions that are
-// easy to misuse.
+// connections, and only the packages that arch_test.go lists use other functions that are easy
+// to misuse.
 func TestArchitecture_B95_NarrowNames(t *testing.T) {
 	for _, s := range sources(t) {
 		imports := s.imports(t)

@@ -193,8 +193,7 @@ func TestDeliveryAfterNothingKnown(t *testing.T) {
 }
 
 // TestDelivery_FF4_FiveTakeoversInARow checks that a delivery whose node dies five times in a
-// row during an attempt becomes a dead letter, and that any answer in between restarts the
-// count.
+// row during an attempt becomes a dead letter, and any answer in between restarts the count.
 func TestDelivery_FF4_FiveTakeoversInARow(t *testing.T) {
 	d := kapsel.Delivery{DueAt: noon}
 	happen := func(h kapsel.Happening) {

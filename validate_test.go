@@ -139,7 +139,7 @@ func TestValidateURL(t *testing.T) {
 }
 
 // TestBadInput_B50_B51_HeaderNames checks that an endpoint's headers cannot replace those that
-// frame a request, that Kapsel sets itself or that carry cookies, and that at most 32 are set.
+// frame a request, that Kapsel sets itself or that carry cookies, and at most 32 are set.
 func TestBadInput_B50_B51_HeaderNames(t *testing.T) {
 	set := func(names ...string) func(*EndpointConfig) {
 		return func(c *EndpointConfig) {

@@ -191,7 +191,7 @@ func writePair(t *testing.T, dir string, serial int64) (cert, key string) {
 }
 
 // TestTLS_S14_ReadAgain checks that a new certificate is served within a second after its
-// files change, and that files which cannot be used leave the old certificate in use.
+// files change, and files which cannot be used leave the old certificate in use.
 func TestTLS_S14_ReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

@@ -341,7 +341,8 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 }
 
 // TestIsolation_B77_B78_ForeignAndReadOnlyFields checks that a body cannot set read-only
-// fields or name another tenant, and that filters and keys of another tenant find nothing.
+// fields or name another tenant, and a filter or key that belongs to another tenant finds
+// nothing.
 func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs")

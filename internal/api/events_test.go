@@ -210,7 +210,7 @@ func TestDeliveriesAndAttempts(t *testing.T) {
 }
 
 // TestBacklog_B129 checks that a short backlog is counted at each read and a long one seldom,
-// and that no count is without a limit.
+// and no count is without a limit.
 func TestBacklog_B129(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	waiting, failing := 0, false

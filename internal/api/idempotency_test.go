@@ -129,7 +129,7 @@ func TestIdempotencyKey_B41_Syntax(t *testing.T) {
 }
 
 // TestIdempotencyKey_B62_OfTenants checks that two tenants that use one Idempotency-Key each
-// get an answer of their own, and that a key opens nothing to callers without the right.
+// get an answer of their own, and a key opens nothing to callers without the right.
 func TestIdempotencyKey_B62_OfTenants(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	a, b := w.newHouse("a"), w.newHouse("b")
@@ -203,8 +203,8 @@ func TestIdempotencyKeyAfterACrash(t *testing.T) {
 	w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"n"}`, key("early"))
 }
 
-// TestIdempotencyKey_B63_AtTheSameTime checks that of many simultaneous POSTs with one
-// Idempotency-Key exactly one runs, and the others get its answer or 409.
+// TestIdempotencyKey_B63_AtTheSameTime checks that exactly one of many simultaneous POSTs with
+// one Idempotency-Key runs, and the others get its answer or 409.
 func TestIdempotencyKey_B63_AtTheSameTime(t *testing.T) {
 	w, _ := newWorldWithAnswers(t)
 	var wg sync.WaitGroup

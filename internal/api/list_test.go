@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestBadInput_B43_Limits checks that a list's limit is a plain number from 1 to 200, and that
+// TestBadInput_B43_Limits checks that a list's limit is a plain number from 1 to 200, and
 // anything else gets 400.
 func TestBadInput_B43_Limits(t *testing.T) {
 	w := newWorld(t)

@@ -67,7 +67,7 @@ func TestRequest(t *testing.T) {
 
 // TestHeadersOut_B52 checks that a destination gets the sender's headers without credentials,
 // proxies' addresses, hop-by-hop headers and forged X-Kapsel headers, as changed by the
-// endpoint's drop, keep and set, and that the record of the attempt has no secret.
+// endpoint's drop, keep and set, and the record of the attempt has no secret.
 func TestHeadersOut_B52(t *testing.T) {
 	header := []string{
 		"X-Custom", "1", "X-Custom", "2", "Accept", "*/*", "Content-Encoding", "gzip", "Stripe-Signature", "t=1,v1=ab",

@@ -330,7 +330,7 @@ func TestManyEndpoints(t *testing.T) {
 }
 
 // TestMemory_FE7 checks that bodies on their way out hold at most half of the memory limit and
-// one body more, and that every delivery gets through nevertheless.
+// one body more, and every delivery gets through nevertheless.
 func TestMemory_FE7(t *testing.T) {
 	for _, size := range []int{1 << 10, 300 << 10, 900 << 10, 3 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {

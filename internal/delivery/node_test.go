@@ -69,7 +69,7 @@ func TestLease_NotRenewed_FF2(t *testing.T) {
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // TestLease_DeclaredDead_FF1 checks that a node that others declared dead joins under a new id
-// and gives back what it had not sent, and that its late results change nothing.
+// and gives back what it had not sent, and its late results change nothing.
 func TestLease_DeclaredDead_FF1(t *testing.T) {
 	in(t, sim.Options{Workers: 4}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
@@ -152,7 +152,7 @@ func TestTakeOver_FA6_FA7(t *testing.T) {
 }
 
 // TestTakeOver_Poison_FF4 checks that a delivery that ends its process five times in a row
-// becomes a dead letter, and that an answer in between restarts the count.
+// becomes a dead letter, and an answer in between restarts the count.
 func TestTakeOver_Poison_FF4(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
@@ -195,8 +195,8 @@ func TestTakeOver_Poison_FF4(t *testing.T) {
 	}
 }
 
-// TestPanic_FA13 checks that a panic during an exchange costs one attempt and no worker, and
-// that a delivery which always panics becomes a dead letter.
+// TestPanic_FA13 checks that a panic during an exchange costs one attempt and no worker, and a
+// delivery which always panics becomes a dead letter.
 func TestPanic_FA13(t *testing.T) {
 	in(t, sim.Options{Level: 12, Workers: 4}, func(t *testing.T, w *sim.World) {
 		var calls atomic.Int64

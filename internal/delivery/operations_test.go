@@ -15,8 +15,8 @@ import (
 // obeyed is within what time a change of the settings holds.
 const obeyed = time.Second
 
-// TestGone_FD20 checks that a destination that answers 410 disables its endpoint, and that
-// later events wait until the endpoint is active again.
+// TestGone_FD20 checks that a destination that answers 410 disables its endpoint, and later
+// events wait until the endpoint is active again.
 func TestGone_FD20(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(410))

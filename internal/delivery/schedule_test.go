@@ -112,7 +112,7 @@ func ask(status int, after func() string) func(*sim.Request) sim.Answer {
 func seconds(n int) func() string { return func() string { return strconv.Itoa(n) } }
 
 // TestRetryAfter_FD15 checks that a retry waits for the Retry-After of a 429 or 503, for 24
-// hours at most, and that a value which is malformed, past or shorter than the policy's delay
+// hours at most, and a value which is malformed, past or shorter than the policy's delay
 // changes nothing.
 func TestRetryAfter_FD15(t *testing.T) {
 	date := func(in time.Duration) func() string {

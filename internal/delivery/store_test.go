@@ -130,8 +130,8 @@ func life(t *testing.T, plan func(string) storetest.Fault) {
 	})
 }
 
-// TestStoreDown_FB1 checks that events get 503 while the store is away, and that exchanges
-// which were running are recorded once it is back.
+// TestStoreDown_FB1 checks that events get 503 while the store is away, and exchanges which
+// were running are recorded once it is back.
 func TestStoreDown_FB1(t *testing.T) {
 	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
 		var s switches

@@ -60,8 +60,8 @@ func TestContainer_S25_Image(t *testing.T) {
 }
 
 // TestContainer_S25_Compose checks that each service in compose.yaml has a read-only root, no
-// capabilities, no new privileges and a health check, and that no secret is written there and
-// the database is not published.
+// capabilities, no new privileges and a health check, and no secret is written there and the
+// database is not published.
 func TestContainer_S25_Compose(t *testing.T) {
 	services := readYAML(t, "compose.yaml")["services"].(map[string]any)
 	for name, v := range services {

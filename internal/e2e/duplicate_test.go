@@ -9,8 +9,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// TestDuplicate_B62_B63_AtOnce checks that of 100 simultaneous posts with one idempotency key
-// one makes an event and the others get its answer, also from two nodes, while the same key at
+// TestDuplicate_B62_B63_AtOnce checks that one of 100 simultaneous posts with one idempotency
+// key makes an event and the others get its answer, also from two nodes, while the same key at
 // another endpoint makes another event.
 func TestDuplicate_B62_B63_AtOnce(t *testing.T) {
 	at := func(t *testing.T, w *world, nodes int) {

@@ -99,7 +99,7 @@ func TestCrash_FA1_HalfBody(t *testing.T) {
 }
 
 // TestCrash_FA4_HalfAnswer checks that an event is stored although its node is killed within
-// the answer, and that a retry gets the same id.
+// the answer, and a retry gets the same id.
 func TestCrash_FA4_HalfAnswer(t *testing.T) {
 	w := newWorld(t, "")
 	node := w.nodes[0]
@@ -297,8 +297,8 @@ type watch struct {
 }
 
 // TestCrash_FA6_FA7_InTheExchange checks that an event whose node is killed at any moment of
-// an exchange is sent again, and that a second arrival is labelled. It has another attempt id
-// and the same event id, and the first attempt's outcome is unknown.
+// an exchange is sent again, and a second arrival is labelled. It has another attempt id and
+// the same event id, and the first attempt's outcome is unknown.
 func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		node := w.nodes[0]

@@ -50,7 +50,7 @@ func cpu(t *testing.T, node *bench.Process) time.Duration {
 }
 
 // TestDestination_FD23_OneHost checks that many endpoints on one host do not exhaust a node's
-// files, and that every event arrives.
+// files, and every event arrives.
 func TestDestination_FD23_OneHost(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)

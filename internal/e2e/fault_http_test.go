@@ -14,8 +14,8 @@ import (
 )
 
 // TestHTTP_B12_B18 checks that a path that climbs, doubles its slashes or leads to internal
-// pages gets 404 and no redirect, and that a request line or header which is too long gets
-// 431. The real server is asked, which refuses some of them before any handler sees them.
+// pages gets 404 and no redirect, and a request line or header which is too long gets 431. The
+// real server is asked, which refuses some of them before any handler sees them.
 func TestHTTP_B12_B18(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
@@ -74,7 +74,7 @@ func TestHTTP_B12_B18(t *testing.T) {
 }
 
 // TestHTTP_FE8_SlowClients checks that connections that dribble headers or bodies are closed
-// in time, and that other clients are served meanwhile.
+// in time, and other clients are served meanwhile.
 func TestHTTP_FE8_SlowClients(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)

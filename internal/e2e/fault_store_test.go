@@ -113,7 +113,7 @@ func soundStatements(t *testing.T, server *pgtest.Server) {
 }
 
 // TestStore_FB2_PostgresRestarts checks that nothing acknowledged is lost when an operator
-// restarts PostgreSQL under load, and that ingest goes on by itself.
+// restarts PostgreSQL under load, and ingest goes on by itself.
 func TestStore_FB2_PostgresRestarts(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -224,7 +224,7 @@ func TestStore_FB10_Slow(t *testing.T) {
 }
 
 // TestStore_FB10_TooSlow checks that ingest answers 503 while PostgreSQL is so slow that no
-// statement ends in time, and that nothing acknowledged is lost.
+// statement ends in time, and nothing acknowledged is lost.
 func TestStore_FB10_TooSlow(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t, pgtest.New(t))
@@ -304,7 +304,7 @@ func TestStore_FB11_NoConnections(t *testing.T) {
 }
 
 // TestStore_FB13_Terminated checks that nothing acknowledged is lost when the node's sessions
-// are terminated again and again, and that at most one delivery is sent twice for each.
+// are terminated again and again, and at most one delivery is sent twice for each.
 func TestStore_FB13_Terminated(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -339,7 +339,7 @@ func TestStore_FB13_Terminated(t *testing.T) {
 }
 
 // TestStore_FB13_Locked checks that ingest answers 503 in time while the tables that it needs
-// are locked, and that nothing acknowledged is lost.
+// are locked, and nothing acknowledged is lost.
 func TestStore_FB13_Locked(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)

@@ -65,8 +65,8 @@ func (w *world) arrived(event string) bench.SinkRequest {
 // onlyReader hides a reader's length, so that it is sent in chunks.
 type onlyReader struct{ io.Reader }
 
-// TestBody_B48_AnyBytes checks that bodies of any bytes arrive unchanged, and that a body one
-// byte over the limit is refused and not stored, whether its length is announced or not.
+// TestBody_B48_AnyBytes checks that bodies of any bytes arrive unchanged, and a body one byte
+// over the limit is refused and not stored, whether its length is announced or not.
 func TestBody_B48_AnyBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)

@@ -99,7 +99,7 @@ func TestLimits_MoveBetweenNodes(t *testing.T) {
 }
 
 // TestLimits_FE4_FloodIsTheTenantsOwn checks that a tenant that sends far more than its limit
-// gets 429 with Retry-After, and that no request of another tenant is refused.
+// gets 429 with Retry-After, and no request of another tenant is refused.
 func TestLimits_FE4_FloodIsTheTenantsOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		if !w.sqlite {

@@ -40,8 +40,9 @@ const insideNamespace = "KAPSEL_E2E_NAMESPACE"
 
 // TestSSRF_B80_B98 checks that the real binary connects to no address that is not public,
 // whether an endpoint names it, spells it oddly, resolves to it, changes to it between two
-// look-ups or is redirected there (B-80 to B-91, B-96 and B-98). It runs with Go's resolver
-// only (CGO_ENABLED=0, as it is released) and with the system's beside it (CGO_ENABLED=1).
+// look-ups or is redirected there. B-80 to B-91, B-96 and B-98 are tried in turn. It runs with
+// Go's resolver only (CGO_ENABLED=0, as it is released) and with the system's beside it
+// (CGO_ENABLED=1).
 func TestSSRF_B80_B98(t *testing.T) {
 	if os.Getenv(insideNamespace) != "" {
 		prepareNamespace(t)

@@ -9,7 +9,7 @@ import (
 )
 
 // TestTrust_B93_Loop checks that an event that two Kapsels send to each other ends where it
-// comes back, with an answer that says why, and that neither reaches its own listeners.
+// comes back, with an answer that says why, and neither reaches its own listeners.
 func TestTrust_B93_Loop(t *testing.T) {
 	worlds := [2]*world{}
 	for i := range worlds {

@@ -272,8 +272,8 @@ func TestTrust_B68_Rotation(t *testing.T) {
 }
 
 // TestTrust_S6_NothingInClear checks that no secret is in clear in the database, the log, the
-// metrics or the API's answers, before and after a rotation of the encryption key, and that
-// the database does not open with another key.
+// metrics or the API's answers, before and after a rotation of the encryption key, and the
+// database does not open with another key.
 func TestTrust_S6_NothingInClear(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)

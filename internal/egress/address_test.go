@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestBadInput_B80_AddressRule checks that only public addresses are allowed as destinations,
-// by the first and last address of each reserved range of IPv4 and IPv6.
+// TestBadInput_B80_AddressRule checks that only public addresses are allowed as destinations.
+// It tries the first and last address of each reserved range of IPv4 and IPv6.
 func TestBadInput_B80_AddressRule(t *testing.T) {
 	for _, text := range []string{
 		"1.1.1.1", "8.8.8.8", "93.184.216.34", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
@@ -202,8 +202,8 @@ func FuzzIPClassifier(f *testing.F) {
 	})
 }
 
-// TestJudge checks that a connection goes to public addresses on allowed ports only (B-91),
-// except where the operator allows more, and never to Kapsel itself.
+// TestJudge checks that a connection goes to public addresses on allowed ports only, except
+// where the operator allows more, and never to Kapsel itself.
 func TestJudge(t *testing.T) {
 	allow := func(list string) []AllowRule {
 		rules, err := ParseAllow(list)

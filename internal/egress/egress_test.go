@@ -103,7 +103,7 @@ func TestBadInput_B80_DialsAreGuarded(t *testing.T) {
 }
 
 // TestBadInput_B93_Self checks that Kapsel's own listeners are out of reach except for one
-// path, and that no connection made for that path serves another.
+// path, and no connection made for that path serves another.
 func TestBadInput_B93_Self(t *testing.T) {
 	s := answers(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	own := netip.MustParseAddrPort(s.Host)

@@ -324,8 +324,8 @@ func TestReuse(t *testing.T) {
 }
 
 // TestDestinationAnswers checks that each odd, oversized or broken answer counts as one
-// attempt, with the status or error that its bytes mean, and that redirects are not followed
-// and compressed bodies not inflated.
+// attempt, with the status or error that its bytes mean, and redirects are not followed and
+// compressed bodies not inflated.
 func TestDestinationAnswers(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)

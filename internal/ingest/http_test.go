@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestMalformed checks that a malformed request gets an error and stores nothing, and that an
+// TestMalformed checks that a malformed request gets an error and stores nothing, and an
 // accepted one is stored with the body that its framing says.
 func TestMalformed(t *testing.T) {
 	w := newWorld(t)
@@ -115,7 +115,7 @@ func TestMalformed(t *testing.T) {
 }
 
 // TestPipelined_B1 checks that a request with a length and chunks is read by its chunks, and
-// that what follows them is never a part of it.
+// what follows them is never a part of it.
 func TestPipelined_B1(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -254,8 +254,9 @@ func TestHeaders_B9_Kept(t *testing.T) {
 	}
 }
 
-// TestBodies_B22 checks that any content type is accepted, or none, and that bodies are stored
-// as they are and never decompressed or parsed (B-21, B-34 to B-37).
+// TestBodies_B22 checks that any content type is accepted, or none, and bodies are stored as
+// they are and never decompressed or parsed. This holds for compressed bodies (B-21) and odd
+// JSON (B-34 to B-37).
 func TestBodies_B22(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)

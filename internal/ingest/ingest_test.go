@@ -98,8 +98,8 @@ func TestMethods(t *testing.T) {
 }
 
 // TestInvalidEndpoint_B13_Paths checks that a path that names no endpoint gets 404, without a
-// look into the store when it holds no id, and that a deleted endpoint looks like one that
-// never was.
+// look into the store when it holds no id, and a deleted endpoint looks like one that never
+// was.
 func TestInvalidEndpoint_B13_Paths(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -146,8 +146,8 @@ func TestInvalidEndpoint_B13_Paths(t *testing.T) {
 	}
 }
 
-// TestOrderOfChecks_B73 checks that of two things that are wrong with a request the one that
-// is checked first decides the answer.
+// TestOrderOfChecks_B73 checks that the check that comes first decides the answer to a request
+// with two things wrong.
 func TestOrderOfChecks_B73(t *testing.T) {
 	w := newWorld(t)
 	slow, one := 0.0001, 1
@@ -268,9 +268,9 @@ func TestStore_FailsBefore(t *testing.T) {
 	w.atRest()
 }
 
-// TestStore_FA3_FailsAfter checks that a store that writes and then fails is answered 503,
-// that a retry with the same key gets the id of what was written, and that the event is
-// delivered once, even without a retry.
+// TestStore_FA3_FailsAfter checks that a store that writes and then fails is answered 503, a
+// retry with the same key gets the id of what was written, and the event is delivered once,
+// even without a retry.
 func TestStore_FA3_FailsAfter(t *testing.T) {
 	w := newWorld(t)
 	waiting, sending := w.endpoint(nil), w.endpoint(active)
@@ -354,7 +354,7 @@ func TestDuplicate_B70(t *testing.T) {
 	}
 }
 
-// TestDuplicate_B63_AtOnce checks that of many simultaneous requests with one key one is
+// TestDuplicate_B63_AtOnce checks that one of many simultaneous requests with one key is
 // stored, and all get its id.
 func TestDuplicate_B63_AtOnce(t *testing.T) {
 	w := newWorld(t)

@@ -133,7 +133,7 @@ func TestKey_FormsStayApart(t *testing.T) {
 }
 
 // TestWindow checks that an idempotency key is remembered for its window, counted from the
-// first acceptance and not prolonged by duplicates (B-65).
+// first acceptance and not prolonged by duplicates. This is B-65 in a running process.
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := sim.New(t, sim.Options{})

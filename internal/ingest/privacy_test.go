@@ -88,7 +88,8 @@ func TestSharedSecret_S6(t *testing.T) {
 }
 
 // TestNoSecretInLog checks that the log has nothing that the sender keeps to itself, whatever
-// is answered, and that each line is one JSON object (B-122).
+// is answered, and each line is one JSON object. Paths that hold a line of a log are tried,
+// too (B-122).
 func TestNoSecretInLog(t *testing.T) {
 	w := newWorld(t)
 	const secret = "MARKED secret of the endpoint"

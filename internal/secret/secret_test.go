@@ -236,8 +236,8 @@ func TestHardening_S6_DataKeysAreBoundToTheirTenant(t *testing.T) {
 }
 
 // TestHardening_S6_RotationRewrapsOnly checks that a rotation of the encryption key wraps the
-// data keys anew and leaves sealed secrets alone, that both keys work during the overlap, and
-// that the old key opens nothing afterwards.
+// data keys anew and leaves sealed secrets alone, both keys work during the overlap, and the
+// old key opens nothing afterwards.
 func TestHardening_S6_RotationRewrapsOnly(t *testing.T) {
 	oldKey, newKey := NewKey(), NewKey()
 	before, overlap, after := keyring(t, oldKey), keyring(t, newKey, oldKey), keyring(t, newKey)
@@ -363,7 +363,7 @@ func TestVaultForgets(t *testing.T) {
 }
 
 // TestHardening_S7_APIKey checks that an API key is random and has a checksum that shows any
-// change of one character, and that its hash is what is kept.
+// change of one character, and its hash is what is kept.
 func TestHardening_S7_APIKey(t *testing.T) {
 	form := regexp.MustCompile(`^kap_[0-9A-Za-z]{49}$`)
 	seen := map[string]bool{}

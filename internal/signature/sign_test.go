@@ -26,9 +26,8 @@ func Sign(keys [][]byte, id string, at time.Time, body []byte) string {
 	return NewSigner(list).Sign(id, at, body)
 }
 
-// TestHardening_S9_SignEd25519 checks that each key signs in both schemes, and that
-// crypto/ed25519 and a verifier which has only the public key accept what was signed and
-// nothing else.
+// TestHardening_S9_SignEd25519 checks that each key signs in both schemes, and crypto/ed25519
+// and a verifier which has only the public key accept what was signed and nothing else.
 func TestHardening_S9_SignEd25519(t *testing.T) {
 	one, two := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
 	at := time.Unix(specTime, 0)

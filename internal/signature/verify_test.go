@@ -92,8 +92,8 @@ func sum(key, content string) []byte {
 	return h.Sum(nil)
 }
 
-// TestBadInput_B71_Vectors checks that each provider's own vector is accepted, and refused
-// after any one bit of its body, headers or signature was changed or with another secret.
+// TestBadInput_B71_Vectors checks that each provider's test vector is accepted, and refused
+// with another secret or after any one bit of its body, headers or signature was changed.
 func TestBadInput_B71_Vectors(t *testing.T) {
 	for _, v := range vectors {
 		t.Run(v.name, func(t *testing.T) {
@@ -241,8 +241,8 @@ func standardRequest(id, stamp, signature string) Request {
 }
 
 // TestBadInput_B66_SignatureForms checks that a signature that is cut, encoded or versioned
-// otherwise, or made for another id, time or body, is refused, and that the error does not
-// show the right one.
+// otherwise, or made for another id, time or body, is refused, and the error does not show the
+// right one.
 func TestBadInput_B66_SignatureForms(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	now := time.Unix(specTime, 0)
@@ -293,7 +293,7 @@ func TestBadInput_B66_SignatureForms(t *testing.T) {
 }
 
 // TestBadInput_B67_SeveralSignatures checks that one valid signature among the first ten is
-// enough, and that those behind the tenth are not tried.
+// enough, and those behind the tenth are not tried.
 func TestBadInput_B67_SeveralSignatures(t *testing.T) {
 	standard := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	stripe := verifier(t, kapsel.Verification{Provider: "stripe"}, "secret")
@@ -416,7 +416,7 @@ func TestBadInput_B68_Rotation(t *testing.T) {
 }
 
 // TestBadInput_B69_Timestamps checks that a signed time is accepted up to the tolerance, 300 s
-// unless set otherwise, and that a time outside of it or in another form is refused.
+// unless set otherwise, and a time outside of it or in another form is refused.
 func TestBadInput_B69_Timestamps(t *testing.T) {
 	standard := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, specSecret)
 	stripe := verifier(t, kapsel.Verification{Provider: "stripe"}, "secret")

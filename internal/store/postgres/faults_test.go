@@ -19,7 +19,7 @@ import (
 )
 
 // TestAccept_F_A3_AnUnknownCommitIsRunAgain checks that a commit whose answer was lost is run
-// again, and that its event is stored once and is no duplicate.
+// again, and its event is stored once and is no duplicate.
 func TestAccept_F_A3_AnUnknownCommitIsRunAgain(t *testing.T) {
 	url := database(t)
 	p := newProxy(t, url)
@@ -88,8 +88,8 @@ func TestComplete_F_A8_AnUnknownCommitIsRunAgain(t *testing.T) {
 }
 
 // TestAccept_F_B1_UnavailableWhileTheServerIsAway checks that calls fail as unavailable while
-// the server is away, and that a call whose commit is unknown can be repeated with the same
-// ids on another node. That call tries for its five seconds; those behind it fail at once.
+// the server is away, and a call whose commit is unknown can be repeated with the same ids on
+// another node. That call tries for its five seconds; those behind it fail at once.
 func TestAccept_F_B1_UnavailableWhileTheServerIsAway(t *testing.T) {
 	url := database(t)
 	p := newProxy(t, url)
@@ -135,7 +135,7 @@ func stored(t *testing.T, url string, event kapsel.EventID, want int) {
 }
 
 // TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9 checks that no event that was acknowledged
-// is lost when the server is killed under load, and that the store goes on by itself.
+// is lost when the server is killed under load, and the store goes on by itself.
 func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.From(t, "schema", migrate)
@@ -246,7 +246,7 @@ func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 }
 
 // TestAccept_F_B13_ATableThatIsLocked checks that a call that meets a locked table fails as
-// unavailable in time, and that the same call stores one event afterwards.
+// unavailable in time, and the same call stores one event afterwards.
 func TestAccept_F_B13_ATableThatIsLocked(t *testing.T) {
 	url := database(t)
 	s := open(t, url)
@@ -273,7 +273,7 @@ func TestAccept_F_B13_ATableThatIsLocked(t *testing.T) {
 }
 
 // TestAccept_F_B9_AServerThatDoesNotAnswer checks that calls to a server that does not answer
-// fail as unavailable, and that the same call succeeds once it answers.
+// fail as unavailable, and the same call succeeds once it answers.
 func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {
 	server := pgtest.Start(t)
 	s := open(t, server.From(t, "schema", migrate))

@@ -100,8 +100,8 @@ func walSize(t *testing.T, s *Store) int {
 	return int(f.Size())
 }
 
-// TestCrash_FA3_WhatReturnedIsThere checks that what a call has returned is in the database,
-// by opening copies of one that was never closed.
+// TestCrash_FA3_WhatReturnedIsThere checks that what a call has returned is in the database
+// after a crash. It opens copies of a database that was never closed.
 func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 	ctx := context.Background()
 	s := openTest(t)
@@ -152,8 +152,8 @@ func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 }
 
 // TestCrash_FA2_BatchIsWholeOrNotThere checks that a batch whose write was cut short is not
-// there at all after a restart, and that earlier ones are whole. It cuts the WAL inside the
-// batch that was written last.
+// there at all after a restart, and earlier ones are whole. It cuts the WAL inside the batch
+// that was written last.
 func TestCrash_FA2_BatchIsWholeOrNotThere(t *testing.T) {
 	ctx := context.Background()
 	var batches []int // written by the writer, read when all is done

@@ -60,7 +60,7 @@ var answering = []promise{
 		}
 	}},
 
-	{"B-62 keys are their owner's, byte for byte", func(w *world) {
+	{"B-62 keys of two owners are separate, and are compared byte by byte", func(w *world) {
 		for _, owner := range []kapsel.TenantID{{}, w.tenant.ID, w.newTenant().ID} {
 			for _, k := range []string{"k", "K", "k ", "%"} {
 				r := w.reservation(owner, k)
@@ -84,7 +84,7 @@ var answering = []promise{
 		w.same("after it was forgotten", next, w.reserve(next))
 	}},
 
-	{"B-63 of reservations at the same time one is, and the others see it", func(w *world) {
+	{"B-63 one of many simultaneous reservations of a key succeeds, and the others see it", func(w *world) {
 		for _, expired := range []bool{false, true} {
 			if expired {
 				w.pass(48 * time.Hour)

@@ -54,7 +54,7 @@ var accepting = []promise{
 		}
 	}},
 
-	{"B-23 B-48 bodies of 0 bytes to 10 MiB", func(w *world) {
+	{"B-23 B-48 bodies of 0 bytes to 10 MiB are stored", func(w *world) {
 		random := rand.NewChaCha8([32]byte{1})
 		for _, size := range []int{0, 1, 4095, 4096, batch.LargeBody, batch.LargeBody + 1, batch.Bytes + 1, 10 << 20} {
 			b := make([]byte, size)
@@ -123,7 +123,7 @@ var accepting = []promise{
 		w.same("deliveries", []kapsel.Delivery{first.Deliveries[0]}, w.deliveries(w.endpoint))
 	}},
 
-	{"B-65 a key is forgotten when its window, counted from the first, is over", func(w *world) {
+	{"B-65 a key is forgotten at the end of its window, which begins with the first event", func(w *world) {
 		first := w.accept(w.endpoint, key("k"))
 		w.pass(24*time.Hour - time.Millisecond)
 		got, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint, key("k"))) // does not slide the window
@@ -214,7 +214,7 @@ var accepting = []promise{
 		}
 	}},
 
-	{"F-A3 the same call again is the original, not its duplicate", func(w *world) {
+	{"F-A3 a call that is repeated with the same ids is the original, not its duplicate", func(w *world) {
 		for _, in := range []store.Acceptance{
 			w.accept(w.endpoint), w.accept(w.endpoint, key("k")), w.accept(w.endpoint, key("held"), heldBy(w.node)),
 			w.accept(w.endpoint, guard("g")), w.accept(w.endpoint, key("both"), guard("both")),

@@ -189,7 +189,7 @@ var nodes = []promise{
 		w.same("due", 2, len(w.claim(w.endpoint)))
 	}},
 
-	{"F-F1 who was taken over can no longer renew, nor complete", func(w *world) {
+	{"F-F1 a node that was taken over can no longer renew its lease or complete a delivery", func(w *world) {
 		dead, _ := w.deadAndLive()
 		held := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
 		w.pass(lease + time.Millisecond)

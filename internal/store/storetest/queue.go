@@ -264,7 +264,7 @@ var completing = []promise{
 		w.same("attempts", []kapsel.Attempt{done.Attempt}, w.attempts(in.Deliveries[0].ID))
 	}},
 
-	{"F-F1 under a token that does not hold it, it is a Conflict and changes nothing", func(w *world) {
+	{"F-F1 a completion under a token that does not hold the delivery is a Conflict and changes nothing", func(w *world) {
 		in := w.accept(w.endpoint, heldBy(w.node))
 		stale := w.completion(in.Deliveries[0], ok)
 		held := in.Deliveries[0]

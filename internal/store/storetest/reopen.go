@@ -56,7 +56,7 @@ var reopening = []struct {
 		w.same("the counter goes on", revision+1, w.settings(0).Revision)
 	}},
 
-	{"F-A10 a replay goes on where it was", func(w *world, reopen func() store.Store) {
+	{"F-A10 a replay goes on where it was before the store was closed", func(w *world, reopen func() store.Store) {
 		for range 10 {
 			w.finished(w.endpoint, refusal)
 		}

@@ -111,7 +111,7 @@ var streaming = []promise{
 		w.same("behind what was the end", []kapsel.EventID{last.Event.ID}, streamedIDs(rest))
 	}},
 
-	{"B-79 filters let through a tenant's and an endpoint's events, and go on behind the others", func(w *world) {
+	{"B-79 a filter lets only the events of its tenant or endpoint through, and its position passes the others", func(w *world) {
 		other := w.newTenant()
 		endpoints := []kapsel.Endpoint{w.endpoint, w.newEndpoint(w.tenant), w.newEndpoint(other)}
 		by := map[kapsel.EndpointID][]kapsel.EventID{}
