@@ -5,3 +5,5 @@
 // The package decides and does not do: it knows no HTTP, no SQL and no clock. Times are
 // parameters, in UTC.
 package kapsel
+
+//go:generate go run scripts/promises.go
