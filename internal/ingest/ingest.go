@@ -86,6 +86,7 @@ type Handler struct {
 	arrivals  arrivals
 	waiting   atomic.Int64 // requests accepted and not yet committed
 	stopping  atomic.Bool
+	current   atomic.Bool // Store.Current was nil once
 }
 
 // New makes a handler.

@@ -68,6 +68,10 @@ type Inbox interface {
 	// The commit goes on when ctx ends. On DatabaseUnavailable the event may be stored.
 	// A row's own fault (a constraint) fails its own call only.
 	Accept(ctx context.Context, in Acceptance) (Accepted, error)
+	// Current is a Conflict while a node of a release is alive that knows no events but those of
+	// endpoints' ingests; see rules.OlderNodes. Once it is nil it stays so: such a release does
+	// not start on the schema of this one.
+	Current(ctx context.Context, now time.Time) error
 	// Redeliver makes new pending deliveries of an event that a duplicate of came in, due now and
 	// ByDuplicate, as Archive.Replay makes them: one to each endpoint whose newest delivery of
 	// it was given up (failed or dead_letter), unless its earlier ones reach the bounds of

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -26,6 +27,11 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 		return store.Accepted{}, err
 	}
 	return a.accepted, nil
+}
+
+// Current implements store.Inbox.
+func (s *Store) Current(ctx context.Context, now time.Time) error {
+	return s.read(ctx, engine, func(ctx context.Context, q querier) error { return current(ctx, q, now) })
 }
 
 // A batch with keys is four statements, one without keys the second and third, in one

@@ -420,10 +420,10 @@ func (s subscribing) Share(e *kapsel.Endpoint) error {
 func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now) }
 
 // current is a Conflict while a node is alive that knows an older schema than that of the sources.
-func current(ctx context.Context, tx pgx.Tx, now time.Time) error {
+func current(ctx context.Context, q querier, now time.Time) error {
 	const sourcesSchema = 8
 	var older int
-	err := tx.QueryRow(ctx, "SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $1 AND coalesce(schema, 0) < $2", now, sourcesSchema).Scan(&older)
+	err := q.QueryRow(ctx, "SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $1 AND coalesce(schema, 0) < $2", now, sourcesSchema).Scan(&older)
 	if err != nil {
 		return err
 	}

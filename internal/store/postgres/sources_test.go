@@ -48,6 +48,7 @@ func TestSources_OlderNodes(t *testing.T) {
 	_, err = s.engine.Exec(ctx, "INSERT INTO nodes (id, lease_until) VALUES ($1, $2)", id(old), now.Add(time.Hour))
 	must(err)
 	refused("a source", s.CreateSource(ctx, source()))
+	refused("an event", s.Current(ctx, now))
 	for _, to := range []string{made.ID.String(), kapsel.Publish} {
 		refused("a subscription to "+to, s.CreateEndpoint(ctx, endpoint(kapsel.Subscription{Source: to}), 0))
 	}
@@ -56,6 +57,7 @@ func TestSources_OlderNodes(t *testing.T) {
 	must(s.CreateEndpoint(ctx, endpoint(kapsel.Subscription{Source: ingest.ID.String()}), 0)) // which it knows
 
 	must(s.Leave(ctx, old))
+	must(s.Current(ctx, now))
 	must(s.CreateSource(ctx, source()))
 	must(s.CreateEndpoint(ctx, endpoint(kapsel.Subscription{Source: made.ID.String()}), 0))
 }

@@ -18,6 +18,9 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 	return call.out, nil
 }
 
+// Current implements store.Inbox: the file has one process, which is this one.
+func (s *Store) Current(context.Context, time.Time) error { return nil }
+
 // acceptCall is one Accept in a batch.
 type acceptCall struct {
 	s   *Store

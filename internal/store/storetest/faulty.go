@@ -78,6 +78,10 @@ func (f *faulty) Accept(ctx context.Context, in store.Acceptance) (store.Accepte
 	return try(f, "Accept", func() (store.Accepted, error) { return f.Store.Accept(ctx, in) })
 }
 
+func (f *faulty) Current(ctx context.Context, now time.Time) error {
+	return f.try("Current", func() error { return f.Store.Current(ctx, now) })
+}
+
 func (f *faulty) Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error) {
 	return try(f, "Redeliver", func() ([]kapsel.Delivery, error) { return f.Store.Redeliver(ctx, event, now) })
 }

@@ -1,0 +1,167 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
+)
+
+// publishSlack is how many bytes a request to publish may have beside the bodies in it.
+const publishSlack = 64 << 10
+
+// MaxPublish returns how many bytes a request to publish may have: those of the longest body in
+// base64, and 64 KiB.
+func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
+
+// Published is what became of a publication.
+type Published struct {
+	Event      kapsel.Event      // of a duplicate only the id of the first event; of a dry run without an id
+	Deliveries []kapsel.Delivery // in the order of their endpoints' ids
+	Duplicate  bool              // the key stands for an event that was published before
+	Err        error             // nothing is known to be stored
+}
+
+// ReadPublications reads the publications, at least one, in the body of a request. It calls
+// reserve for the memory of what it copies before it does, and returns its error.
+type ReadPublications func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)
+
+// Publish stores the events that a tenant publishes with one request, each with its deliveries
+// to the endpoints that subscribe to it. It takes the way of ingest: stopping → Content-Length →
+// room → body → rate (a token for each event) → quota → key → store. The events are committed
+// together with each other and with whatever else waits, and each on its own: of those that
+// come back, some may have an error and others none. An error of Publish itself says that
+// nothing was stored.
+func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ReadPublications) ([]Published, error) {
+	// A client that hangs up early changes nothing.
+	ctx := context.WithoutCancel(r.Context())
+	t, err := h.Settings.Tenant(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	limits := t.Effective()
+	rate := h.rate(t.ID, limits)
+	rate.tell(w)
+	most := h.MaxPublish()
+	if r.ContentLength > most {
+		return nil, tooLarge(most)
+	}
+	room, err := h.enter(r)
+	if err != nil {
+		return nil, err
+	}
+	defer room.leave()
+	body, err := room.read(w, r, most)
+	if err != nil {
+		return nil, err
+	}
+	publications, err := read(body, room.more)
+	if err != nil {
+		return nil, err
+	}
+	if !h.current.Load() {
+		if err := h.Store.Current(ctx, h.Clock.Now()); err != nil {
+			return nil, err
+		}
+		h.current.Store(true)
+	}
+	if err := room.seat(len(publications)); err != nil {
+		return nil, err
+	}
+	if err := rate.take(w, len(publications)); err != nil {
+		return nil, err
+	}
+	return h.publishAll(ctx, t.ID, limits, publications, r.Header.Get("Traceparent")), nil
+}
+
+// publishAll publishes events at the same time, so that one commit can hold them. Of those with
+// one key the first is published, and the others are duplicates of it.
+func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, trace string) []Published {
+	type key struct {
+		scope kapsel.OriginID
+		id    string
+	}
+	first := make(map[key]int, len(publications))
+	repeats := make(map[int]int) // publications by which earlier one they repeat
+	results := make([]Published, len(publications))
+	now := h.Clock.Now()
+	var running sync.WaitGroup
+	for i := range publications {
+		p := &publications[i]
+		ev := p.Event(tenant, now)
+		if k := (key{ev.KeyScope(), p.ID}); p.ID != "" && !p.DryRun {
+			if original, known := first[k]; known {
+				repeats[i] = original
+				continue
+			}
+			first[k] = i
+		}
+		publish := func() { results[i] = h.publish(ctx, ev, limits.EventsPerMonth, p.DryRun, trace) }
+		if len(publications) == 1 {
+			publish()
+		} else {
+			running.Go(publish)
+		}
+	}
+	running.Wait()
+	for i, original := range repeats {
+		if results[i].Err = results[original].Err; results[i].Err == nil {
+			results[i] = duplicate(results[original].Event.ID)
+		}
+	}
+	return results
+}
+
+// publish publishes one event. A panic is its own error, and hits no other event.
+func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dryRun bool, trace string) (p Published) {
+	defer func() {
+		if r := recover(); r != nil {
+			p = Published{Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
+		}
+	}()
+	if int64(ev.Size) > h.MaxBody {
+		return Published{Err: tooLarge(h.MaxBody)}
+	}
+	to := h.Settings.Subscribers(ev.Origin(), ev.Type, ev.Channels)
+	if dryRun {
+		ev.ID = kapsel.EventID{}
+		return Published{Event: ev, Deliveries: firstDeliveries(&ev, to)}
+	}
+	place, err := h.quotas.take(ctx, ev.TenantID, limit)
+	if err != nil {
+		return Published{Err: err}
+	}
+	defer place.leave()
+	var endSpan func(error, ...slog.Attr)
+	ev.TraceParent, endSpan = telemetry.Span(trace, "publish")
+	accepted, deliveries, err := h.accept(ctx, store.Acceptance{Event: ev, Window: kapsel.PublishedKept}, to)
+	place.settle(accepted, err)
+	endSpan(err, slog.Any("event_id", ev.ID))
+	if err == nil && accepted.Duplicate {
+		return duplicate(accepted.EventID)
+	}
+	return Published{Event: ev, Deliveries: deliveries, Err: err}
+}
+
+// duplicate is a publication that its key makes one of an earlier event.
+func duplicate(id kapsel.EventID) Published {
+	return Published{Event: kapsel.Event{ID: id}, Duplicate: true}
+}
+
+// seat takes places for all of the events that a request brings. A request that waits alone
+// always has them.
+func (m *room) seat(events int) error {
+	more := int64(events) - m.places
+	if n := m.h.waiting.Add(more); n > int64(m.h.Capacity) && n > int64(events) {
+		m.h.waiting.Add(-more)
+		return full("too many requests wait for the database; try again")
+	}
+	m.places += more
+	return nil
+}

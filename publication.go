@@ -1,0 +1,96 @@
+package kapsel
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"mime"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Publication is an event as its tenant publishes it.
+type Publication struct {
+	Type        string
+	Body        []byte
+	ContentType string
+	ID          string // its idempotency key; "": none
+	Channels    []string
+	OrderingKey string // "": none
+	DryRun      bool   // only say where the event would go
+}
+
+// Bounds of publications.
+const (
+	MaxPublications = 100            // of a request
+	PublishedKept   = 24 * time.Hour // how long the key of a published event is remembered
+
+	maxContentType = 255 // bytes
+)
+
+// keyForm is what ValidKey asks for.
+var keyForm = fmt.Sprintf("1 to %d bytes of UTF-8 without control characters", MaxKey)
+
+// Validate checks what a publication says, but for its body, and returns all that is wrong with
+// it, by the fields' names in the API.
+func (p *Publication) Validate() []FieldError {
+	var f fields
+	switch {
+	case p.Type == "":
+		f.add("type", "is needed, such as invoice.paid")
+	case !ValidEventType(p.Type):
+		f.add("type", "must be %s", nameForm)
+	}
+	if !validContentType(p.ContentType) {
+		f.add("content_type", "must be a media type such as text/csv, of at most %d bytes", maxContentType)
+	}
+	f.key("id", p.ID)
+	f.key("ordering_key", p.OrderingKey)
+	f.each("channels", p.Channels, maxChannels, ValidChannel, nameForm)
+	return f
+}
+
+// key checks a text by which events are told apart, if there is one. U+FFFD is what JSON decoders
+// make of what is no character, so different texts may have become one.
+func (f *fields) key(field, s string) {
+	if s != "" && (!validKey(s) || strings.ContainsRune(s, utf8.RuneError)) {
+		f.add(field, "must be %s", keyForm)
+	}
+}
+
+// validContentType reports whether a text can be a Content-Type header (RFC 9110, 8.3).
+func validContentType(s string) bool {
+	_, _, err := mime.ParseMediaType(s)
+	return err == nil && len(s) <= maxContentType && strings.Contains(s, "/") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// Event returns the event that a tenant publishes at a time.
+func (p *Publication) Event(tenant TenantID, now time.Time) Event {
+	e := Event{
+		TenantID: tenant, Type: p.Type, Channels: p.Channels, OrderingKey: p.OrderingKey, ReceivedAt: now,
+		ContentType: p.ContentType, Body: p.Body, Size: len(p.Body), Signature: SignatureVerdict{Scheme: "none"},
+	}
+	if p.ID != "" {
+		e.IdempotencyKey = []byte(p.ID)
+	}
+	e.ID = NewEventID(now, e.publishedPart())
+	return e
+}
+
+// publishedPart returns the part of a published event: that of its ordering key, else of its
+// idempotency key, else any, so that events with one key meet in one part. Stored ids carry the
+// result, so the first two can never change.
+func (e *Event) publishedPart() uint8 {
+	scope := e.KeyScope()
+	switch {
+	case e.OrderingKey != "":
+		return PartOf(scope)
+	case e.IdempotencyKey != nil:
+		return sha256.Sum256(append(scope[:], e.IdempotencyKey...))[0]
+	}
+	var part [1]byte
+	rand.Read(part[:]) // never fails
+	return part[0]
+}
