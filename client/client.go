@@ -145,11 +145,18 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 	return c.do(ctx, method, path, nil, body, answer)
 }
 
+func encode(body any) ([]byte, error) {
+	if v, ok := body.(verbatim); ok {
+		return v.verbatim()
+	}
+	return json.Marshal(body)
+}
+
 // do sends a request. An answer that is a *[]byte gets the body as it is.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body, answer any) error {
 	var sent io.Reader
 	if body != nil {
-		text, err := json.Marshal(body)
+		text, err := encode(body)
 		if err != nil {
 			return fmt.Errorf("write the request: %w", err)
 		}
@@ -209,10 +216,9 @@ func refusal(resp *http.Response, body []byte) *Error {
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
 		e.RetryAfter = time.Duration(seconds) * time.Second
 	}
-	var said problem
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if kind == "application/problem+json" && json.Unmarshal(body, &said) == nil {
-		e.Code, e.Title, e.Detail, e.Fields, e.RequestID = said.Code, said.Title, said.Detail, said.Errors, said.RequestID
+	if kind == "application/problem+json" {
+		_ = json.Unmarshal(body, e) // else the detail below says it
 	}
 	if e.Detail == "" {
 		e.Detail = "the server answered " + resp.Status + ", not as Kapsel does"
@@ -220,13 +226,21 @@ func refusal(resp *http.Response, body []byte) *Error {
 	return e
 }
 
-// problem is the answer to a request that was refused (RFC 9457).
-type problem struct {
-	Title     string       `json:"title"`
-	Detail    string       `json:"detail"`
-	Code      string       `json:"code"`
-	RequestID string       `json:"request_id"`
-	Errors    []FieldError `json:"errors"`
+// UnmarshalJSON reads a problem document (RFC 9457), the answer to a request that was refused.
+func (e *Error) UnmarshalJSON(b []byte) error {
+	said := struct {
+		Status    int          `json:"status"`
+		Title     string       `json:"title"`
+		Detail    string       `json:"detail"`
+		Code      string       `json:"code"`
+		RequestID string       `json:"request_id"`
+		Errors    []FieldError `json:"errors"`
+	}{Status: e.Status}
+	if err := json.Unmarshal(b, &said); err != nil {
+		return err
+	}
+	e.Status, e.Code, e.Title, e.Detail, e.Fields, e.RequestID = said.Status, said.Code, said.Title, said.Detail, said.Errors, said.RequestID
+	return nil
 }
 
 // pageSize is how many objects a list asks for at once.

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"iter"
 	"net/http"
 	"net/url"
@@ -183,6 +184,22 @@ func (f ListEventsFilter) values() url.Values {
 // ListEvents is GET /v1/events: List events.
 func (c *Client) ListEvents(ctx context.Context, filter ListEventsFilter) iter.Seq2[Event, error] {
 	return pages[Event](ctx, c, "/v1/events", filter.values())
+}
+
+// Publish is POST /v1/events: Publish an event to the endpoints that subscribe to it, or a batch of events; the body is a PublishInput.
+func (c *Client) Publish(ctx context.Context, tenantID string, body PublishInput) (answer NewEvent, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/events", query, body, &answer)
+	return answer, err
+}
+
+// PublishBatch is POST /v1/events: Publish an event to the endpoints that subscribe to it, or a batch of events; the body is a PublishBatchInput.
+func (c *Client) PublishBatch(ctx context.Context, tenantID string, body PublishBatchInput) (answer PublishedBatch, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/events", query, body, &answer)
+	return answer, err
 }
 
 // GetEvent is GET /v1/events/{id}: Get an event with its headers and deliveries.
@@ -647,6 +664,12 @@ type NewEndpoint struct {
 	SigningSecret string `json:"signing_secret"` // Shown once; verifies the webhook-signature of deliveries
 }
 
+// NewEvent is in answers.
+type NewEvent struct {
+	Event
+	Deliveries int64 `json:"deliveries"` // To how many endpoints it goes
+}
+
 // NewKey is in answers.
 type NewKey struct {
 	Key
@@ -675,6 +698,35 @@ type Provider struct {
 // Providers is in answers.
 type Providers struct {
 	Data []Provider `json:"data"` // The objects of this page
+}
+
+// PublishBatchInput is in requests.
+type PublishBatchInput struct {
+	Events []PublishInput `json:"events"` // Each is stored or not by itself
+}
+
+// PublishInput is in requests.
+type PublishInput struct {
+	Type        string          `json:"type"`                  // What subscriptions choose by
+	BodyBase64  *string         `json:"body_base64,omitzero"`  // In place of data: a body of any kind, in base64
+	Channels    []string        `json:"channels,omitzero"`     // For subscriptions that name channels: they get it if it has one of theirs
+	ContentType *string         `json:"content_type,omitzero"` // Of body_base64
+	Data        json.RawMessage `json:"data,omitzero"`         // The body of deliveries: any JSON, sent byte for byte as it is written here
+	DryRun      *bool           `json:"dry_run,omitzero"`      // Store nothing; say how many endpoints would get it
+	ID          *string         `json:"id,omitzero"`           // The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key
+	OrderingKey *string         `json:"ordering_key,omitzero"` // What the event is about; a key counts among the events with the same ordering key
+}
+
+// PublishedBatch is in answers.
+type PublishedBatch struct {
+	Data []PublishedItem `json:"data"` // In the order of events
+}
+
+// PublishedItem is in answers.
+type PublishedItem struct {
+	Status int64     `json:"status"`         // As if the event had been published alone: 201 stored, 200 a duplicate or a dry run, or that of the error
+	Error  *Error    `json:"error,omitzero"` // Why it is not stored; after a 503 that is not known
+	Event  *NewEvent `json:"event,omitzero"` // Where there is no error
 }
 
 // Quota is in answers.

@@ -211,7 +211,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	management := api.New(api.Config{
-		Store: s.db, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+		Store: s.db, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
@@ -226,7 +226,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	})
 	rest := &services{ingest: s.ingest, api: management}
 	if c.Dev {
-		rest.inbox, rest.ingest = &inbox{}, shown.watch(s.ingest)
+		rest.inbox, rest.ingest, rest.api = &inbox{}, shown.watch(s.ingest), shown.watchPublished(management)
 		shown.began.Store(true)
 		if err = s.develop(ctx, vault, keyring); err != nil {
 			return nil, fmt.Errorf("make the demo endpoint: %w", err)

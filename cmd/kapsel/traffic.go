@@ -130,13 +130,28 @@ func (t *traffic) changed(s store.Settings) {
 func (t *traffic) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := &arrival{traffic: t, ResponseWriter: w, start: time.Now(), size: r.ContentLength}
-		a.id = strings.TrimPrefix(r.URL.Path, ingest.Path)
+		var webhook bool
+		if a.id, webhook = strings.CutPrefix(r.URL.Path, ingest.Path); !webhook {
+			a.id = kapsel.Publish
+		}
 		if r.ContentLength < 0 {
 			a.size = 0
 			r.Body = &counted{r.Body, &a.size}
 		}
 		next.ServeHTTP(a, r.WithContext(context.WithValue(r.Context(), arrivalKey{}, a)))
 		a.tell(http.StatusOK)
+	})
+}
+
+// watchPublished is watch for requests to publish; of others to the API nothing is told.
+func (t *traffic) watchPublished(api http.Handler) http.Handler {
+	watched := t.watch(api)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == "/v1/events" {
+			watched.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
 	})
 }
 
@@ -154,7 +169,7 @@ type arrival struct {
 	*traffic
 	http.ResponseWriter
 	start  time.Time
-	id     string // the endpoint's, as it was sent
+	id     string // the endpoint's, as it was sent, or kapsel.Publish
 	size   int64
 	status int
 	once   sync.Once

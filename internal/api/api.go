@@ -64,6 +64,9 @@ type Config struct {
 	// CheckVerification says what is wrong with a verification, by field.
 	CheckVerification func(kapsel.Verification) []kapsel.FieldError
 
+	// Publisher stores what is published. It may be nil for who only wants the document.
+	Publisher Publisher
+
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
 	// header means nothing then.
 	Answers store.Answers
@@ -140,6 +143,7 @@ func New(cfg Config) http.Handler {
 	a.keys()
 	a.endpoints()
 	a.events()
+	a.publishing()
 	a.stream()
 	a.deliveries()
 	a.replays()
@@ -223,7 +227,10 @@ func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Co
 	body, _ := op.Metadata["body"].(reflect.Type)
 	huma.Register(a.huma, op, handle)
 	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
-	if op.Method == http.MethodPost {
+	switch {
+	case op.Method == http.MethodPost && ownKeys(&op):
+		doc.Parameters = append(doc.Parameters, eventKey)
+	case op.Method == http.MethodPost:
 		doc.Parameters = append(doc.Parameters, idempotencyKey)
 	}
 	documentFailures(doc, failuresOf(doc, who, body != nil))
@@ -240,10 +247,18 @@ func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Co
 	doc.RequestBody = &huma.RequestBody{Required: op.Metadata["optional"] == nil, Content: content}
 }
 
-// idempotencyKey is the parameter that every POST has; see once.
-var idempotencyKey = &huma.Param{
-	Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(kapsel.MaxKey)},
-	Description: "The request runs once; sent again within 24h it is answered the same",
+// idempotencyKey is the parameter of every POST that once runs; eventKey is that of the
+// publication of an event.
+var (
+	idempotencyKey = keyParam("The request runs once; sent again within 24h it is answered the same")
+	eventKey       = keyParam("The key of one event without an id: published again within 24h it is a duplicate. Not for a batch")
+)
+
+func keyParam(description string) *huma.Param {
+	return &huma.Param{
+		Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(kapsel.MaxKey)},
+		Description: description,
+	}
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -20,7 +20,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -91,9 +94,22 @@ func newWorld(t *testing.T) *world {
 		Replaying:  func() { w.woken++ },
 		RateAllows: func(*kapsel.Endpoint) time.Time { return w.rate },
 	}
+	w.cfg.Publisher = w.publisher(clock)
 	w.handler = New(w.cfg)
 	w.doc = readDocument(t, w.handler)
 	return w
+}
+
+// publisher is ingest with an engine that never runs: what is accepted waits in the store.
+func (w *world) publisher(clock *store.Clock) *ingest.Handler {
+	bodies, log := budget.New(16<<20), slog.New(slog.DiscardHandler)
+	engine := delivery.New(delivery.Config{
+		Store: w.store, Settings: w.cache, Clock: clock, Vault: w.vault, Budget: bodies, Workers: 1, Lease: 10 * time.Second, Log: log,
+	})
+	return ingest.New(ingest.Config{
+		Store: w.store, Counters: w.store, Settings: w.cache, Clock: clock, Engine: engine, Vault: w.vault, Budget: bodies,
+		PublicURL: w.cfg.PublicURL, Capacity: 1000, Log: log, Endpoints: w.store, MaxBody: 1 << 20,
+	})
 }
 
 // answered is an answer of the API.
@@ -334,7 +350,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		}
 	}
 	for path, allow := range map[string]string{
-		"/v1/tenants": "GET, HEAD, POST", "/v1/events": "GET, HEAD", "/v1/deliveries/x/cancel": "POST", "/openapi.json": "GET, HEAD",
+		"/v1/tenants": "GET, HEAD, POST", "/v1/events": "GET, HEAD, POST", "/v1/deliveries/x/cancel": "POST", "/openapi.json": "GET, HEAD",
 	} {
 		for _, method := range []string{"PUT", "OPTIONS", "TRACE", "PROPFIND"} {
 			a := w.do(method, path, adminKey, nil)

@@ -147,6 +147,7 @@ var matrix = map[string]row{
 	"revoke-key":      {status: 204},
 	"create-endpoint": {body: `{"name":"new","url":"https://example.com"}`, status: 201, tenant: true},
 	"list-endpoints":  {status: 200},
+	"publish":         {body: `{"type":"invoice.paid","data":{}}`, status: 201, tenant: true},
 	"get-endpoint":    {status: 200},
 	"update-endpoint": {body: `{"name":"new"}`, status: 200},
 	"delete-endpoint": {status: 204},

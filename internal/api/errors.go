@@ -45,7 +45,7 @@ func problemOf(ctx huma.Context, errs []error) *Problem {
 		err = errs[0]
 	}
 	var e *kapsel.Error
-	if errors.As(err, &e) && e.Code == kapsel.QuotaExceeded {
+	if errors.As(err, &e) && e.Code == kapsel.QuotaExceeded && e.Status == 0 {
 		err = &kapsel.Error{Code: e.Code, Status: http.StatusForbidden, Detail: e.Detail, Err: e}
 	}
 	d := problem.New(r.Context(), err)

@@ -30,7 +30,7 @@ const (
 // makes nothing twice: the store refuses the id, and the answer says what is there.
 func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	values := c.r.Header["Idempotency-Key"]
-	if a.Answers == nil || c.r.Method != http.MethodPost || len(values) == 0 {
+	if a.Answers == nil || c.r.Method != http.MethodPost || len(values) == 0 || ownKeys(ctx.Operation()) {
 		next(huma.WithValue(ctx, callKey{}, c))
 		return nil
 	}
@@ -75,6 +75,9 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	c.w.Write(rec.body.Bytes())
 	return nil
 }
+
+// ownKeys reports whether an operation heeds the Idempotency-Key itself.
+func ownKeys(op *huma.Operation) bool { return op.Metadata["keyed"] != nil }
 
 // settle keeps an answer for repetition. When it cannot, the caller has the answer all the
 // same, and a repeated request finds what this one made.

@@ -59,15 +59,20 @@ func readBody(c *call, optional bool) ([]byte, error) {
 	if optional && len(body) == 0 {
 		return nil, nil
 	}
+	return body, checkJSONType(c)
+}
+
+// checkJSONType refuses a request whose headers do not say that its body is JSON.
+func checkJSONType(c *call) error {
 	if c.r.Header.Get("Content-Encoding") != "" {
-		return nil, unsupported("send the body without Content-Encoding")
+		return unsupported("send the body without Content-Encoding")
 	}
 	media, params, err := mime.ParseMediaType(strings.Join(c.r.Header["Content-Type"], ", "))
 	isJSON := media == "application/json" || media == mergePatch && c.r.Method == http.MethodPatch
 	if charset, ok := params["charset"]; err != nil || !isJSON || ok && !strings.EqualFold(charset, "utf-8") {
-		return nil, unsupported("send the body as Content-Type: application/json")
+		return unsupported("send the body as Content-Type: application/json")
 	}
-	return body, nil
+	return nil
 }
 
 func unsupported(detail string) error {

@@ -39,7 +39,11 @@ var descriptions = map[string]string{
 	"reset-circuit":   "Deliveries start at once instead of when the circuit would try next.",
 	"rotate-secret":   "Until `overlap` ends deliveries carry the signatures of both secrets, so that the destination can change over.",
 	"list-events":     "Newest first, without headers and bodies. A page may miss events of the last 30 seconds, which a repeated read shows.",
-	"get-event":       "All but the body, which `/payload` gives. The values of headers that carry credentials are redacted.",
+	"publish": "An event of your own, for the endpoints whose `subscriptions` name `publish` and its type and channels. It is stored with its deliveries before the answer; without any it is `unmatched`, and kept all the same.\n\n" +
+		"Published again with the same key (`id`, or the `Idempotency-Key` of a request with one event) within 24 hours it is answered 200 with the first event and `Idempotent-Replayed: true`, whatever its body; keys count within an `ordering_key`. " +
+		"A batch is refused as a whole for what is wrong with the form of one event, and then each event is stored or not by itself, as its `status` says. " +
+		"The whole request may have 4/3 of KAPSEL_MAX_BODY and 64 KiB. With the admin key `tenant_id` says whose event it is.",
+	"get-event": "All but the body, which `/payload` gives. The values of headers that carry credentials are redacted.",
 	"stream-events": "Server-sent events: each event, as the list shows it, once a stream, in the order in which events become visible; from now on, " +
 		"or behind a position. Every message has the position behind it as its `id`, also those without data that say how far the stream is; " +
 		"sent back as `Last-Event-ID` or `after` it resumes the stream, with nothing missing, on any node and after any restart. " +
@@ -90,6 +94,13 @@ var words = map[string]word{
 	"Endpoint.id":               {"Its id", "ep_" + exampleID},
 	"NewEndpoint.id":            {"Its id", "ep_" + exampleID},
 	"Event.id":                  {"Its id", "evt_" + exampleID},
+	"NewEvent.id":               {"Its id; empty for a dry run", "evt_" + exampleID},
+	"NewEvent.deliveries":       {"", 3},
+	"NewEvent.type":             {"", "invoice.paid"},
+	"NewEvent.status":           {"Of its newest delivery; received: none was tried yet", "received"},
+	"PublishInput.data":         {"", map[string]any{"invoice": 1042}},
+	"PublishInput.dry_run":      {"", false},
+	"PublishedItem.status":      {"", 201},
 	"EventDetail.id":            {"Its id", "evt_" + exampleID},
 	"Key.id":                    {"Its id", "key_" + exampleID},
 	"NewKey.id":                 {"Its id", "key_" + exampleID},
@@ -395,12 +406,16 @@ var meanings = map[int]map[kapsel.Code]string{
 	404: {kapsel.NotFound: "it does not exist, or is another tenant's"},
 	408: {kapsel.InvalidRequest: "the body did not come in time"},
 	409: {kapsel.Conflict: "it is in no state for that, or others change it at the same time", kapsel.DuplicateEvent: "the `Idempotency-Key` was used for another request"},
-	413: {kapsel.PayloadTooLarge: "the body is longer than 64 KiB"},
+	413: {kapsel.PayloadTooLarge: "the body is longer than 64 KiB, or than what may be published at once"},
 	415: {kapsel.InvalidRequest: "the body is not `application/json`"},
 	422: {kapsel.InvalidRequest: "a value is refused; `errors` names each", kapsel.DestinationBlocked: "deliveries may not go to that address"},
-	429: {kapsel.RateLimited: "too many requests; `Retry-After` says when to go on"},
+	429: {kapsel.RateLimited: "too many requests; `Retry-After` says when to go on", kapsel.QuotaExceeded: "the tenant has used up its `events_per_month`"},
 	500: {"": "a bug of ours, with no code; the log has the request id"},
-	503: {kapsel.DatabaseUnavailable: "the store does not answer; nothing is known to be changed, and the same request may be sent again"},
+	503: {
+		kapsel.DatabaseUnavailable: "the store does not answer; nothing is known to be changed, and the same request may be sent again",
+		kapsel.QueueFull:           "too many requests or bytes wait at the moment; send it again",
+		kapsel.ShuttingDown:        "the process is stopping; send it again",
+	},
 }
 
 // failure is a status with a code that an operation can be answered with.
@@ -425,7 +440,7 @@ func failuresOf(op *huma.Operation, who access, body bool) []failure {
 	if body {
 		all = append(all, failure{408, kapsel.InvalidRequest}, failure{413, kapsel.PayloadTooLarge}, failure{415, kapsel.InvalidRequest}, failure{422, kapsel.InvalidRequest})
 	}
-	if op.Method == http.MethodPost {
+	if op.Method == http.MethodPost && !ownKeys(op) {
 		all = append(all, failure{409, kapsel.Conflict}, failure{409, kapsel.DuplicateEvent})
 	}
 	if slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "tenant_id" }) {

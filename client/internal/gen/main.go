@@ -4,8 +4,9 @@
 //
 // How the document becomes Go: what an answer may not have is a pointer, and so is what a
 // request may leave out; where a request may also say null, it is an Optional. Lists become
-// iterators over all pages. A route whose answer is a stream has no method, and one that knows
-// dry_run has two. The values of status, state and scope are constants.
+// iterators over all pages. A route whose answer is a stream has no method, one that is answered
+// otherwise for dry_run has two, and one that takes different bodies has one for each, whose
+// answer is the first status's one in the same place. The values of status, state and scope are constants.
 package main
 
 import (
@@ -186,6 +187,10 @@ func (g *generator) previewed(op operation) bool {
 // name is what a reference names, in Go.
 func (s *schema) name() string { return s.Ref[strings.LastIndexByte(s.Ref, '/')+1:] }
 
+// problem reports whether a schema is that of a problem document, whose type, Error, is not
+// generated.
+func (s *schema) problem() bool { return s.Ref != "" && s.name() == "Problem" }
+
 // nullable reports whether null is a value, and returns the schema of the others.
 func (s *schema) nullable() (*schema, bool) {
 	if len(s.OneOf) == 2 && s.OneOf[1].Type == "null" {
@@ -216,7 +221,7 @@ func (g *generator) printf(format string, args ...any) { fmt.Fprintf(&g.text, fo
 
 // reach adds the schemas that a schema refers to.
 func (g *generator) reach(s *schema, to map[string]bool) {
-	if s == nil {
+	if s == nil || s.problem() {
 		return
 	}
 	if s.Ref != "" {
@@ -287,6 +292,14 @@ func (g *generator) operation(op operation) {
 		return
 	}
 	body := "nil"
+	if s := op.body(); s != nil && s.OneOf != nil {
+		for i, one := range s.OneOf {
+			of := op
+			of.Summary += "; the body is a " + one.name()
+			g.method(of, strings.TrimSuffix(one.name(), "Input"), params+", body "+g.typeOf(one, true), path, query, "body", g.typeOf(op.answers()[0].OneOf[i], false), "")
+		}
+		return
+	}
 	if s := op.body(); s != nil {
 		params += ", body " + g.typeOf(s, true)
 		body = "body"
@@ -470,7 +483,7 @@ func (g *generator) field(p *schema, required, request bool) string {
 	switch {
 	case null && request && !required:
 		return "Optional[" + kind + "]"
-	case strings.HasPrefix(kind, "[]") || strings.HasPrefix(kind, "map["):
+	case strings.HasPrefix(kind, "[]") || strings.HasPrefix(kind, "map[") || kind == "json.RawMessage":
 		return kind
 	case null || !required:
 		return "*" + kind
@@ -482,6 +495,8 @@ func (g *generator) field(p *schema, required, request bool) string {
 func (g *generator) typeOf(s *schema, request bool) string {
 	s, _ = s.nullable()
 	switch {
+	case s.problem():
+		return "Error"
 	case s.Ref != "":
 		g.reach(s, g.used)
 		return s.name()

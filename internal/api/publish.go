@@ -1,0 +1,154 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Publisher stores what a tenant publishes; see ingest.Handler.Publish.
+type Publisher interface {
+	Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ingest.ReadPublications) ([]ingest.Published, error)
+}
+
+func (a *api) publishing() {
+	op := huma.Operation{
+		OperationID: "publish", Method: http.MethodPost, Path: "/v1/events", Tags: []string{"Events"}, DefaultStatus: http.StatusCreated,
+		Summary: "Publish an event to the endpoints that subscribe to it, or a batch of events",
+	}
+	schema := func(t reflect.Type) *huma.Schema { return a.huma.OpenAPI().Components.Schemas.Schema(t, true, "") }
+	media := func(s *huma.Schema) map[string]*huma.MediaType {
+		return map[string]*huma.MediaType{jsonType: {Schema: s}}
+	}
+	either := func(one, batch reflect.Type) map[string]*huma.MediaType {
+		return media(&huma.Schema{OneOf: []*huma.Schema{schema(one), schema(batch)}})
+	}
+	event := reflect.TypeFor[NewEvent]()
+	op.Responses = map[string]*huma.Response{"201": {Description: "The event, which is stored", Content: media(schema(event))}}
+	op = fails(op, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict}, failure{413, kapsel.PayloadTooLarge}, failure{429, kapsel.QuotaExceeded},
+		failure{503, kapsel.QueueFull}, failure{503, kapsel.ShuttingDown})
+	add(a, writers, with(takes[PublishInput](op), "keyed", true), a.publish)
+	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
+	doc.RequestBody.Content = either(reflect.TypeFor[PublishInput](), reflect.TypeFor[PublishBatchInput]())
+	doc.Responses["200"] = &huma.Response{
+		Description: "The first event with this key, or what a dry run found; of a batch, what became of each event",
+		Content:     either(event, reflect.TypeFor[PublishedBatch]()),
+	}
+}
+
+// PublishInput is an event to publish.
+type PublishInput struct {
+	Type        string   `json:"type" pattern:"^[A-Za-z0-9._-]{1,128}$" example:"invoice.paid" doc:"What subscriptions choose by"`
+	Data        anyJSON  `json:"data,omitempty" doc:"The body of deliveries: any JSON, sent byte for byte as it is written here"`
+	BodyBase64  string   `json:"body_base64,omitempty" example:"aGVsbG8=" doc:"In place of data: a body of any kind, in base64"`
+	ContentType string   `json:"content_type,omitempty" maxLength:"255" example:"text/csv" doc:"Of body_base64"`
+	ID          string   `json:"id,omitempty" minLength:"1" maxLength:"255" example:"invoice-1042-paid" doc:"The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key"`
+	Channels    []string `json:"channels,omitempty" maxItems:"10" example:"[\"eu\"]" doc:"For subscriptions that name channels: they get it if it has one of theirs"`
+	OrderingKey string   `json:"ordering_key,omitempty" minLength:"1" maxLength:"255" example:"customer-17" doc:"What the event is about; a key counts among the events with the same ordering key"`
+	DryRun      bool     `json:"dry_run,omitempty" doc:"Store nothing; say how many endpoints would get it"`
+}
+
+// PublishBatchInput are events to publish with one request.
+type PublishBatchInput struct {
+	Events []PublishInput `json:"events" minItems:"1" maxItems:"100" doc:"Each is stored or not by itself"`
+}
+
+// anyJSON is JSON of any kind. Nothing decodes it.
+type anyJSON struct{}
+
+// Schema says what the type is in the OpenAPI document.
+func (anyJSON) Schema(huma.Registry) *huma.Schema { return &huma.Schema{AdditionalProperties: true} }
+
+// NewEvent is an event in the answer to its publication. That of a dry run has no id.
+type NewEvent struct {
+	Event
+	Deliveries int `json:"deliveries" doc:"To how many endpoints it goes"`
+}
+
+// PublishedBatch says what became of the events of a batch, in their order.
+type PublishedBatch struct {
+	Data []PublishedItem `json:"data" doc:"In the order of events"`
+}
+
+// PublishedItem has an event or an error.
+type PublishedItem struct {
+	Status int       `json:"status" doc:"As if the event had been published alone: 201 stored, 200 a duplicate or a dry run, or that of the error"`
+	Event  *NewEvent `json:"event,omitempty" doc:"Where there is no error"`
+	Error  *Problem  `json:"error,omitempty" doc:"Why it is not stored; after a 503 that is not known"`
+}
+
+// publication is the answer to a request to publish.
+type publication struct {
+	Status int
+	Body   any
+}
+
+// publish answers what became of a request's events. What the stored answers of other requests
+// are for, the events' own keys do.
+func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error) {
+	c := callOf(ctx)
+	if err := checkJSONType(c); err != nil {
+		return nil, err
+	}
+	tenant := c.caller.tenant
+	if c.caller.admin {
+		t, err := a.owner(ctx, *in)
+		if err != nil {
+			return nil, err
+		}
+		tenant = t.ID
+	}
+	batch := false
+	results, err := a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
+		list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], reserve)
+		return list, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	items := make([]PublishedItem, len(results))
+	unavailable := 0
+	for i, p := range results {
+		if items[i], err = a.publishedItem(ctx, tenant, p); !batch {
+			if p.Duplicate && err == nil {
+				c.w.Header().Set("Idempotent-Replayed", "true")
+			}
+			return &publication{items[i].Status, items[i].Event}, err
+		}
+		if items[i].Status == http.StatusServiceUnavailable {
+			unavailable++
+		}
+		if err != nil {
+			a.log(c.r, items[i].Error.Document, err)
+		}
+	}
+	if unavailable == len(items) { // the whole request is to come again
+		return nil, err
+	}
+	return &publication{http.StatusOK, PublishedBatch{items}}, nil
+}
+
+// publishedItem is the answer to one publication, and its error.
+func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) (PublishedItem, error) {
+	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries}, http.StatusCreated, p.Err
+	switch {
+	case err != nil:
+	case p.Duplicate:
+		status = http.StatusOK
+		record, err = a.Store.Event(ctx, tenant, p.Event.ID)
+	case p.Event.ID.IsZero():
+		status = http.StatusOK
+	}
+	if err != nil {
+		d := problem.New(ctx, err)
+		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
+	}
+	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Deliveries)}}, nil
+}
