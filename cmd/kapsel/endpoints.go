@@ -160,11 +160,18 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 
 // subscribed lists whose events an endpoint gets beside those of its own ingest.
 func subscribed(e client.Endpoint) string {
-	var sources []string
-	for _, s := range e.Subscriptions {
-		sources = append(sources, s.Source)
+	var all []string
+	for _, sub := range e.Subscriptions {
+		text := sub.Source
+		if len(sub.EventTypes) > 0 {
+			text += ":" + strings.Join(sub.EventTypes, ",")
+		}
+		if len(sub.Channels) > 0 {
+			text += " in " + strings.Join(sub.Channels, " or ")
+		}
+		all = append(all, text)
 	}
-	return strings.Join(sources, ", ")
+	return strings.Join(all, "; ")
 }
 
 // circuitText says what the circuit's state means for deliveries.
@@ -205,7 +212,7 @@ type endpointFlags struct {
 	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
 	Response         pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
-	Subscribe        []string       `complete:"endpoint" placeholder:"ENDPOINT" help:"Also deliver what comes in at another endpoint's ingest URL; ids or names, which replace those that are there; none: no other's. An endpoint that is created with it has no ingest URL of its own."`
+	Subscribe        []string       `sep:"none" complete:"endpoint" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at another endpoint's ingest URL, by its id or name, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
 	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
 	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
@@ -370,19 +377,47 @@ func (f endpointFlags) subscribe(ctx context.Context, s *session, in settings, t
 		return nil
 	}
 	list := []client.Subscription{}
-	for i, ref := range f.Subscribe {
-		if ref == "none" && len(f.Subscribe) == 1 {
-			break
-		}
-		id, err := s.endpointNamed(ctx, ref, tenant)
+	add := func(source string, types []string) error {
+		id, err := s.sourceNamed(ctx, source, tenant)
 		if err != nil {
 			return err
 		}
-		list = append(list, client.Subscription{Source: id})
-		in.by[kapsel.SubscriptionField(i)] = "--subscribe " + ref
+		field, _, _ := strings.Cut(kapsel.SubscriptionField(len(list)), ".")
+		in.by[field] = "--subscribe " + source
+		list = append(list, client.Subscription{Source: id, EventTypes: types})
+		return nil
+	}
+	for _, text := range f.Subscribe {
+		if text == "none" && len(f.Subscribe) == 1 {
+			break
+		}
+		sources, types, typed := strings.Cut(text, ":")
+		if typed {
+			if err := add(sources, strings.Split(types, ",")); err != nil {
+				return err
+			}
+			continue
+		}
+		for source := range strings.SplitSeq(sources, ",") {
+			if err := add(source, nil); err != nil {
+				return err
+			}
+		}
 	}
 	set(in, "--subscribe", "subscriptions", &list)
 	return nil
+}
+
+// sourceNamed is what a subscription names for the events of an endpoint with an id or a name, of
+// a source with an id, or those that are published.
+func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, error) {
+	if _, err := kapsel.ParseSourceID(ref); err == nil || ref == kapsel.Publish {
+		return ref, nil
+	}
+	if ref == "" {
+		return "", settingError("--subscribe: names no endpoint; publish is what is published")
+	}
+	return s.endpointNamed(ctx, ref, tenant)
 }
 
 // verificationField is a field of verification in JSON, of its text on the command line.
@@ -517,6 +552,7 @@ func (endpointsCreate) Help() string {
   kapsel endpoints create --tenant acme --name orders --url https://shop.example/hooks --provider stripe --secret-file stripe.secret
   kapsel endpoints create --file endpoint.json --max-attempts 5
   kapsel endpoints create --name warehouse --url https://stock.example/hooks --subscribe orders
+  kapsel endpoints create --name customer --url https://customer.example/hooks --subscribe publish:invoice.paid,order.*
   ENDPOINT=$(kapsel endpoints create --name orders --url https://shop.example/hooks -q)
 
 With --quiet the signing secret is not shown; kapsel endpoints rotate makes another.`

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kapsel-hq/kapsel/client"
+)
+
+// publishCmd publishes an event.
+type publishCmd struct {
+	Tenant      string   `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose event it is; its id or name."`
+	Type        string   `required:"" placeholder:"TYPE" help:"What happened, such as invoice.paid; endpoints subscribe to types."`
+	Data        string   `placeholder:"FILE" help:"A file with the JSON that is delivered; - is standard input. What begins with { or [ is the JSON itself."`
+	ContentType string   `placeholder:"TYPE" help:"Of a file that is not JSON, such as text/csv."`
+	ID          string   `placeholder:"KEY" help:"What the event is known by: published again with it within 24 hours, nothing is made, and the first event is shown."`
+	Channel     []string `placeholder:"CHANNEL" help:"A channel of the event; may be repeated. Endpoints that subscribe to channels get it if it has one of theirs."`
+	OrderingKey string   `placeholder:"KEY" help:"What the event is about. A --id counts among the events with the same one."`
+	DryRun      bool     `help:"Store nothing; say how many endpoints would get it."`
+
+	Wait time.Duration `placeholder:"DURATION" help:"Wait so long for all deliveries to end; exit 1 unless all are delivered."`
+}
+
+// Help says what it does and has examples.
+func (publishCmd) Help() string {
+	return `Stores an event of your own and delivers it to the endpoints that subscribe to it
+(kapsel endpoints create --subscribe publish:invoice.paid). The bytes are delivered as they are.
+
+Examples:
+  kapsel publish --type invoice.paid --data '{"invoice":1042}'
+  kapsel publish --type invoice.paid --data invoice.json --id invoice-1042-paid --wait 10s
+  kapsel publish --type report.ready --content-type text/csv --data - <report.csv
+  kapsel publish --type invoice.paid --data '{}' --channel eu --dry-run`
+}
+
+// publishFlags are the flags of the fields of a publication.
+var publishFlags = sentBy{
+	"type": "--type", "data": "--data", "body_base64": "--data", "content_type": "--content-type", "id": "--id", "channels": "--channel", "ordering_key": "--ordering-key",
+}
+
+func (c publishCmd) do(ctx context.Context, s *session) error {
+	in := client.PublishInput{
+		Type: c.Type, ID: nonEmpty(c.ID), Channels: c.Channel, OrderingKey: nonEmpty(c.OrderingKey), ContentType: nonEmpty(c.ContentType),
+	}
+	data, err := c.read()
+	if err != nil {
+		return err
+	}
+	if in.ContentType != nil {
+		in.BodyBase64 = new(base64.StdEncoding.EncodeToString(data))
+	} else {
+		if !json.Valid(data) {
+			return settingError("--data: is not JSON; name its --content-type")
+		}
+		in.Data = data
+	}
+	if c.DryRun {
+		in.DryRun = &c.DryRun
+	}
+	tenant, err := s.newOwner(ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	s.named = publishFlags
+	e, err := s.Publish(ctx, tenant, in)
+	switch {
+	case err != nil:
+		return err
+	case c.DryRun && !s.JSON:
+		return printed(fmt.Fprintf(s.out, "%s  %s  would go to %s; nothing was stored\n", clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint")))
+	case c.Wait > 0 && !c.DryRun:
+		return c.finish(ctx, s, e)
+	}
+	return s.show(e.ID, func(w io.Writer) {
+		fmt.Fprintf(w, "%s  %s  %s  to %s\n", e.ID, clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint"))
+		if e.Deliveries == 0 {
+			fmt.Fprintf(s.err, "no endpoint subscribes to it: kapsel endpoints create --subscribe publish:%s makes one\n", clean(c.Type))
+		}
+	})
+}
+
+// read reads what is delivered.
+func (c publishCmd) read() ([]byte, error) {
+	switch {
+	case c.Data == "":
+		return nil, settingError("--data: is needed: a file with the JSON to deliver, - for standard input, or the JSON itself")
+	case c.ContentType == "" && (strings.HasPrefix(c.Data, "{") || strings.HasPrefix(c.Data, "[")):
+		return []byte(c.Data), nil
+	}
+	return readAll("--data", c.Data)
+}
+
+// finish waits for an event's deliveries to end, and shows how.
+func (c publishCmd) finish(ctx context.Context, s *session, e client.NewEvent) error {
+	deadline := time.After(c.Wait)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	var detail client.EventDetail
+	for late := false; ; {
+		var err error
+		if detail, err = s.GetEvent(ctx, e.ID); err != nil {
+			return err
+		}
+		if late || !slices.ContainsFunc(detail.Deliveries, func(d client.Delivery) bool { return d.FinishedAt == nil }) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline:
+			late = true
+		case <-tick.C:
+		}
+	}
+	err := s.show(detail.ID, func(w io.Writer) {
+		fmt.Fprintf(w, "%s  %s  %s\n", detail.ID, clean(c.Type), size(detail.Size))
+		for _, d := range detail.Deliveries {
+			fmt.Fprintf(w, "  %s  %s  %s\n", d.ID, clean(d.EndpointID), clean(deliveryText(d)))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if detail.Status != client.EventStatusDelivered {
+		return fmt.Errorf("the event is %s; kapsel events show %s has the answers", detail.Status, detail.ID)
+	}
+	return nil
+}
