@@ -208,6 +208,12 @@ func (c *Client) GetEvent(ctx context.Context, id string) (answer EventDetail, e
 	return answer, err
 }
 
+// CancelEvent is POST /v1/events/{id}/cancel: Cancel the event's deliveries that are pending; the answer is the event.
+func (c *Client) CancelEvent(ctx context.Context, id string, body CancelEventInput) (answer EventDetail, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/events/"+url.PathEscape(id)+"/cancel", nil, body, &answer)
+	return answer, err
+}
+
 // GetPayload is GET /v1/events/{id}/payload: Get an event's body, byte for byte.
 func (c *Client) GetPayload(ctx context.Context, id string) (answer []byte, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/events/"+url.PathEscape(id)+"/payload", nil, nil, &answer)
@@ -218,6 +224,11 @@ func (c *Client) GetPayload(ctx context.Context, id string) (answer []byte, err 
 func (c *Client) ReplayEvent(ctx context.Context, id string, body ReplayEventInput) (answer Delivery, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/events/"+url.PathEscape(id)+"/replay", nil, body, &answer)
 	return answer, err
+}
+
+// GetWhy is GET /v1/events/{id}/why: Say of each endpoint that an event concerns what its delivery waits for, or why it has none.
+func (c *Client) GetWhy(ctx context.Context, id string) iter.Seq2[Reason, error] {
+	return pages[Reason](ctx, c, "/v1/events/"+url.PathEscape(id)+"/why", nil)
 }
 
 // ListProviders is GET /v1/providers: List the providers whose signatures can be checked.
@@ -385,6 +396,11 @@ type AttemptCounts struct {
 	Timeouts     int64 `json:"timeouts"`      // No answer in time (E2002)
 	NoAnswers    int64 `json:"no_answers"`    // No answer for another reason (E2001, E2006 to E2009)
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
+}
+
+// CancelEventInput is in requests.
+type CancelEventInput struct {
+	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // Only the delivery to this endpoint; null: all
 }
 
 // Challenge is in requests and answers.
@@ -741,6 +757,16 @@ type Quota struct {
 type RateLimit struct {
 	PerSecond float64 `json:"per_second"` // Exchanges a second
 	Burst     int64   `json:"burst"`      // How many may start at once after a pause
+}
+
+// Reason is in answers.
+type Reason struct {
+	EndpointID      string  `json:"endpoint_id"`      // The endpoint that it belongs to
+	DeliveryID      *string `json:"delivery_id"`      // Its newest delivery of the event; null: there is none
+	Status          *string `json:"status"`           // Of the delivery
+	WaitingFor      *string `json:"waiting_for"`      // Of a delivery that is pending: retry, circuit, paused, disabled, throttled, rate, concurrency, worker; null: nothing
+	SettingsChanged bool    `json:"settings_changed"` // The endpoint was made or changed after the event came in; what is said is by its settings of now
+	Reason          string  `json:"reason"`           // In words
 }
 
 // Refusal is in answers.

@@ -18,6 +18,8 @@ type eventsCmd struct {
 	Show    ask[eventsShow]    `cmd:"" aliases:"get" help:"Show the whole story of an event."`
 	Payload ask[eventsPayload] `cmd:"" help:"Write an event's body, byte for byte."`
 	Replay  ask[eventsReplay]  `cmd:"" help:"Deliver an event again."`
+	Why     ask[eventsWhy]     `cmd:"" help:"Say what an event's deliveries wait for, and why an endpoint has none."`
+	Cancel  ask[eventsCancel]  `cmd:"" help:"Cancel an event's deliveries that wait."`
 }
 
 // eventID is the argument of commands that are about one event.

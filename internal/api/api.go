@@ -144,6 +144,7 @@ func New(cfg Config) http.Handler {
 	a.endpoints()
 	a.events()
 	a.publishing()
+	a.why()
 	a.stream()
 	a.deliveries()
 	a.replays()

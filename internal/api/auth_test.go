@@ -161,6 +161,8 @@ var matrix = map[string]row{
 	"get-event":       {status: 200},
 	"get-payload":     {status: 200},
 	"replay-event":    {status: 200},
+	"cancel-event":    {status: 200},
+	"get-why":         {status: 200},
 	"list-deliveries": {status: 200},
 	"get-delivery":    {status: 200},
 	"list-attempts":   {status: 200},

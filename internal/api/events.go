@@ -31,6 +31,8 @@ func (a *api) events() {
 	add(a, readers, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
 	add(a, readers, payload, a.getPayload)
 	add(a, writers, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
+	cancel := op("cancel-event", http.MethodPost, "/v1/events/{id}/cancel", "Cancel the event's deliveries that are pending; the answer is the event")
+	add(a, writers, mayTake[CancelEventInput](cancel), a.cancelEvent)
 }
 
 // EventPath is a route below one event.
@@ -149,6 +151,40 @@ func (a *api) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.Event
 		return kapsel.Delivery{}, err
 	}
 	return a.Store.Deliver(ctx, tenant, id, *endpoint, a.Clock())
+}
+
+// CancelEventInput says which of an event's deliveries are canceled.
+type CancelEventInput struct {
+	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"Only the delivery to this endpoint; null: all"`
+}
+
+// cancelEvent cancels an event's pending deliveries one by one. One that starts meanwhile goes on.
+func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
+	var body CancelEventInput
+	if err := readOptional(ctx, &body); err != nil {
+		return nil, err
+	}
+	tenant := callerOf(ctx).tenant
+	r, err := a.Store.Event(ctx, tenant, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	canceled := 0
+	for _, d := range r.Deliveries {
+		if d.Status != kapsel.Pending || body.EndpointID != nil && d.EndpointID != *body.EndpointID {
+			continue
+		}
+		switch _, err := a.Store.MoveDelivery(ctx, tenant, d.ID, kapsel.Cancel{}, a.Clock()); {
+		case err == nil:
+			canceled++
+		case kapsel.CodeOf(err) != kapsel.Conflict:
+			return nil, err
+		}
+	}
+	if canceled == 0 {
+		return nil, kapsel.Errorf(kapsel.Conflict, "the event has no delivery that is pending; only such a one can be canceled")
+	}
+	return a.getEvent(ctx, in)
 }
 
 // Event is an event as the API lists it.
