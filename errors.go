@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Code names a failure to users and programs. Codes are fixed for ever: E1… is what a
-// caller did, E2… what happened to an attempt, E3… trouble of Kapsel's own.
+// Code names a failure, for users and programs. A code never changes its meaning: E1… says what a
+// caller did wrong, E2… what happened to an attempt, E3… what is wrong with Kapsel itself.
 type Code string
 
 // The codes.
@@ -42,8 +42,8 @@ const (
 	ShuttingDown        Code = "E3005"
 )
 
-// codes has each code's name, the HTTP status it is answered with (0: never an answer of
-// ours) and whether the same request may succeed later.
+// codes holds each code's name, the HTTP status of answers with the code (0: the API never answers
+// with it) and whether the same request may succeed later.
 var codes = map[Code]struct {
 	name      string
 	status    int
@@ -78,31 +78,32 @@ var codes = map[Code]struct {
 	ShuttingDown:        {"SHUTTING_DOWN", 503, true},
 }
 
-// Name is the code's name, such as INVALID_SIGNATURE.
+// Name returns the code's name, such as INVALID_SIGNATURE.
 func (c Code) Name() string { return codes[c].name }
 
-// Status is the HTTP status that the code is answered with unless an Error says another.
+// Status returns the HTTP status that the API answers with for the code, unless the Error sets
+// another; 0 if the API never answers with the code.
 func (c Code) Status() int { return codes[c].status }
 
 // Retryable reports whether the same request may succeed later.
 func (c Code) Retryable() bool { return codes[c].retryable }
 
-// Error is a failure that a user can meet: its detail says what happened and what to do.
-// The detail is shown to callers and never holds a secret, SQL, a path or an address.
+// Error is a failure that a user can meet. Detail says what happened and what to do about it. It
+// is shown to callers, so it must never hold a secret, SQL, a path or an address.
 type Error struct {
 	Code   Code
 	Detail string
-	// Status overrides the code's HTTP status where a code has several (E1006, E1011); 0: the code's.
+	// Status overrides the code's HTTP status for codes with several (E1006, E1011); 0: the code's.
 	Status int
-	// Fields are the offending fields of a request, all of them.
+	// Fields holds all wrong fields of a request.
 	Fields []FieldError
-	// RetryAfter is when to try again, for 429 and 503; 0: not said.
+	// RetryAfter is how long to wait before trying again, for 429 and 503; 0: not stated.
 	RetryAfter time.Duration
-	// Err is the cause, for the log only.
+	// Err is the cause. It goes to the log only; Unwrap returns it.
 	Err error
 }
 
-// FieldError says what is wrong with one field of a request; Field is its path, such as
+// FieldError says what is wrong with one field of a request. Field is the field's path, such as
 // "retry.base" or "headers.set.X-Token".
 type FieldError struct {
 	Field  string `json:"field"`
@@ -118,20 +119,21 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes errors.Is(err, &Error{Code: c}) ask for the code.
+// Is reports whether target is an *Error with the same code, so that errors.Is(err, &Error{Code:
+// c}) tests for a code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code
 }
 
-// Errorf makes an Error with a code and a detail for users. A %w argument becomes its cause
-// and, like every argument, part of the detail: wrap causes that users may not see with Err.
+// Errorf returns an Error with a code and a detail for users. A %w argument becomes the cause and,
+// like every argument, part of the detail. Put a cause that users must not see into Err instead.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Code: code, Detail: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// CodeOf is the code of the first Error in err's chain, "" without one.
+// CodeOf returns the code of the first Error in err's chain; "" if there is none.
 func CodeOf(err error) Code {
 	var e *Error
 	if errors.As(err, &e) {

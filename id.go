@@ -9,14 +9,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// ID is a TypeID (https://github.com/jetify-com/typeid, specification 0.3): a prefix that
-// names the kind, an underscore, and a UUIDv7 in 26 characters of lower-case base32.
-// It is 16 bytes in memory and in the stores. The zero ID stands for "none".
+// ID is a TypeID (https://github.com/jetify-com/typeid, specification 0.3): a prefix that names
+// the kind, an underscore, and a UUIDv7 in 26 characters of lower-case base32. It takes 16 bytes
+// in memory and in the stores. The zero ID means "none".
 //
-// Ids sort by the millisecond in which they were made, then arbitrarily.
+// IDs sort by the millisecond in which they were made; within a millisecond the order is
+// arbitrary.
 type ID[K kind] uuid.UUID
 
-// kind names an id's prefix; each kind is an empty struct, so ids of two kinds never mix.
+// kind gives the prefix of an ID's text. Each kind is an empty struct, so IDs of different kinds
+// are different types.
 type kind interface{ prefix() string }
 
 type (
@@ -57,15 +59,15 @@ type (
 	ReplayID   = ID[replayKind]
 )
 
-// OriginID names where an event came in: the id of an endpoint with an ingest or of a source,
-// and for a published event that of its tenant. An endpoint and a source with one UUID are the
+// OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
+// source; for a published event, its tenant's. An endpoint and a source with the same UUID are the
 // same origin.
 type OriginID [16]byte
 
-// IsZero reports whether the origin is none.
+// IsZero reports whether the ID is zero, which means "none".
 func (id OriginID) IsZero() bool { return id == OriginID{} }
 
-// newID makes a UUIDv7 (RFC 9562) of the millisecond of now.
+// newID returns a UUIDv7 (RFC 9562) with the millisecond of now.
 func newID[K kind](now time.Time) (id ID[K]) {
 	rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	ms := uint64(now.UnixMilli())
@@ -76,14 +78,15 @@ func newID[K kind](now time.Time) (id ID[K]) {
 	return id
 }
 
-// withPart makes an id whose low 8 bits of rand_a (byte 7) are the part.
+// withPart returns an ID with the part in byte 7, the low 8 bits of rand_a.
 func withPart[K kind](now time.Time, part uint8) ID[K] {
 	id := newID[K](now)
 	id[7] = part
 	return id
 }
 
-// NewTenantID and its sisters make an id of the given time.
+// NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewSecretID, NewNodeID and NewReplayID return
+// a new ID with the millisecond of now.
 func NewTenantID(now time.Time) TenantID     { return newID[tenantKind](now) }
 func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
@@ -92,15 +95,15 @@ func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
 func NewReplayID(now time.Time) ReplayID     { return newID[replayKind](now) }
 
-// NewEventID, NewDeliveryID and NewAttemptID make ids that carry a part: that of an event
-// that came in at an endpoint or a source is PartOf of it, a delivery's and an attempt's is
-// their event's.
+// NewEventID, NewDeliveryID and NewAttemptID return a new ID with the millisecond of now and a
+// part. The part of an event that came in at an endpoint or a source is that one's PartOf;
+// deliveries and attempts have the part of their event.
 func NewEventID(now time.Time, part uint8) EventID       { return withPart[eventKind](now, part) }
 func NewDeliveryID(now time.Time, part uint8) DeliveryID { return withPart[deliveryKind](now, part) }
 func NewAttemptID(now time.Time, part uint8) AttemptID   { return withPart[attemptKind](now, part) }
 
-// PartOf is the part of all events that come in at an endpoint or a source: FNV-1a of its id,
-// folded to 8 bits. Stored ids carry the result, so the function can never change.
+// PartOf returns the part of all events that come in at an endpoint or a source: FNV-1a of its ID,
+// folded to 8 bits. Stored IDs hold the result, so the function can never change.
 func PartOf(id [16]byte) uint8 {
 	h := uint32(2166136261)
 	for _, b := range id {
@@ -109,21 +112,22 @@ func PartOf(id [16]byte) uint8 {
 	return uint8(h ^ h>>8 ^ h>>16 ^ h>>24)
 }
 
-// Part is the part that the ids of events, deliveries and attempts carry.
+// Part returns the part of the ID of an event, delivery or attempt. For other kinds the result is
+// meaningless.
 func (id ID[K]) Part() uint8 { return id[7] }
 
-// Time is the millisecond in which the id was made.
+// Time returns the time at which the ID was made, in UTC, to the millisecond.
 func (id ID[K]) Time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC()
 }
 
-// IsZero reports whether the id is none.
+// IsZero reports whether the ID is the zero ID, which means "none".
 func (id ID[K]) IsZero() bool { return id == ID[K]{} }
 
-// base32 is Crockford's alphabet in lower case, as the TypeID specification has it.
+// base32 is the alphabet of the TypeID specification: Crockford's, in lower case.
 const base32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// unbase32 maps a byte to its value, 0xff outside the alphabet.
+// unbase32 maps a character to its value; 0xff if it is not in the alphabet.
 var unbase32 = func() (t [256]byte) {
 	for i := range t {
 		t[i] = 0xff
@@ -134,14 +138,15 @@ var unbase32 = func() (t [256]byte) {
 	return t
 }()
 
-// AppendText appends the id's text, nothing for the zero id.
+// AppendText appends the ID's text to b; it appends nothing for the zero ID. The error is always
+// nil.
 func (id ID[K]) AppendText(b []byte) ([]byte, error) {
 	if id.IsZero() {
 		return b, nil
 	}
 	var k K
 	b = append(append(b, k.prefix()...), '_')
-	// 128 bits in 26 characters of 5: the first carries the top 3 bits.
+	// 26 characters of 5 bits hold 130 bits: the first character carries only the top 3.
 	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
 	for shift := 125; shift >= 0; shift -= 5 {
 		var v uint64
@@ -156,25 +161,25 @@ func (id ID[K]) AppendText(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// String is the id's text, "" for the zero id.
+// String returns the ID's text, "" for the zero ID.
 func (id ID[K]) String() string {
 	var buf [40]byte
 	b, _ := id.AppendText(buf[:0])
 	return string(b)
 }
 
-// MarshalText is the id's text for JSON and logs.
+// MarshalText returns the ID's text, for JSON and logs. The error is always nil.
 func (id ID[K]) MarshalText() ([]byte, error) { return id.AppendText(nil) }
 
-// UnmarshalText parses what ParseID does.
+// UnmarshalText parses b as ParseID does. Empty text is an error.
 func (id *ID[K]) UnmarshalText(b []byte) (err error) {
 	*id, err = ParseID[K](string(b))
 	return err
 }
 
-// ParseID parses the text of an id of one kind. It accepts exactly what String gives for
-// an id that is not zero: another prefix, another length, upper case, or a first character
-// above 7 (more than 128 bits) is an error.
+// ParseID parses the text of an ID of kind K. It accepts exactly the texts that String returns for
+// IDs other than zero. Another prefix, another length, upper case, or a first character above 7
+// (more than 128 bits) is an error.
 func ParseID[K kind](s string) (id ID[K], err error) {
 	var k K
 	p := k.prefix()
@@ -197,7 +202,8 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 	return id, nil
 }
 
-// The parsers of each kind.
+// ParseTenantID, ParseKeyID, ParseEndpointID, ParseEventID, ParseDeliveryID and ParseAttemptID are
+// ParseID for one kind.
 func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }

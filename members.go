@@ -12,11 +12,11 @@ var (
 	errNoArray  = errors.New("it is not a JSON array")
 )
 
-// Members returns the JSON text of the named members of an object, in the order of the names;
-// nil for one that the object does not have. It reads the object once and builds nothing of
-// the rest, whose members may be repeated. A named member that comes twice is an error:
-// readers of such an object may disagree on what it says. Names are ASCII and count in
-// their exact spelling.
+// Members returns the JSON text of the named members of an object, in the order of names; nil for
+// a member that the object lacks. It reads the object once and builds nothing of the other
+// members, which may be repeated. It returns an error if object is not a JSON object, or if a
+// named member comes twice: readers of such an object may disagree on its value. Names must be
+// ASCII and match by exact spelling.
 func Members(object []byte, names ...string) ([][]byte, error) {
 	s := scanner{text: object}
 	values := make([][]byte, len(names))
@@ -52,8 +52,8 @@ func Members(object []byte, names ...string) ([][]byte, error) {
 	return values, nil
 }
 
-// named is the index of the name that stands in a document as raw, between quotes; -1 if it
-// is none of them. It copies nothing.
+// named returns the index in names of a member name; raw is the name's JSON text between the
+// quotes. It returns -1 if names lacks it, and copies nothing.
 func named(raw []byte, names []string) int {
 	escapes := bytes.IndexByte(raw, '\\') >= 0
 	for i, name := range names {
@@ -64,14 +64,14 @@ func named(raw []byte, names []string) int {
 	return -1
 }
 
-// spells reports whether raw is a name of ASCII, written with escapes.
+// spells reports whether raw, which has escapes, spells the ASCII name.
 func spells(raw []byte, name string) bool {
 	for len(raw) > 0 && name != "" {
 		c, n := rune(raw[0]), 1
 		if c == '\\' {
 			if c, n = escaped(raw), 6; c < 0 {
 				if len(raw) < 2 || bytes.IndexByte([]byte(`"\/`), raw[1]) < 0 {
-					return false // the others stand for control characters, which no name has
+					return false // the other escapes are control characters, which no name has
 				}
 				c, n = rune(raw[1]), 2
 			}
@@ -84,8 +84,8 @@ func spells(raw []byte, name string) bool {
 	return len(raw) == 0 && name == ""
 }
 
-// MemberValues yields the JSON text of an object's values, one after the other. What is not a
-// JSON object yields an error in its place, after which nothing comes.
+// MemberValues yields the JSON text of an object's values, one after the other. If the text is not
+// a JSON object, it yields an error at that point and stops.
 func MemberValues(object []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		s := scanner{text: object}
@@ -93,8 +93,8 @@ func MemberValues(object []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-// Elements yields the JSON text of the elements of an array, one after the other. What is not
-// a JSON array yields an error in its place, after which nothing comes.
+// Elements yields the JSON text of an array's elements, one after the other. If the text is not a
+// JSON array, it yields an error at that point and stops.
 func Elements(array []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		s := scanner{text: array}
@@ -102,8 +102,9 @@ func Elements(array []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-// values yields what a document that begins with open holds, up to its end. before moves to a
-// value past what stands before it.
+// values yields the values of the object or array that begins with open. before moves past the
+// text before each value, such as the name of a member. On a syntax error, or if text follows the
+// end, values yields wrong and stops.
 func (s *scanner) values(open byte, before func(*scanner) bool, wrong error, yield func([]byte, error) bool) {
 	if !s.take(open) {
 		yield(nil, wrong)
@@ -129,7 +130,7 @@ func (s *scanner) values(open byte, before func(*scanner) bool, wrong error, yie
 	}
 }
 
-// Text returns a JSON string's content, or a number as it is written; "" for anything else.
+// Text returns the content of a JSON string, or a number as written; "" for anything else.
 func Text(value []byte) string {
 	s := scanner{text: value}
 	if s.peek() == '"' {

@@ -11,27 +11,28 @@ import (
 	"unicode/utf8"
 )
 
-// Path leads to one value in a JSON document: `$` and one or more of `.name`, `["name"]`
-// and `[n]`, a subset of RFC 9535. ParsePath makes one; the zero Path finds nothing.
+// Path names the place of one value in a JSON document: `$` and one or more of `.name`, `["name"]`
+// and `[n]`, a subset of RFC 9535. Use ParsePath to make one; the zero Path finds nothing.
 type Path struct{ steps []step }
 
-// step is a member's name, or an index when name is nil.
+// step is the name of a member, or an index if name is nil.
 type step struct {
 	name  *string
 	index int
 }
 
-// Bounds of paths and of what they read.
+// Bounds of paths and of the documents that they are applied to.
 const (
-	maxPath      = 512 // bytes of its text
+	maxPath      = 512 // bytes of a path's text
 	maxPathSteps = 32
-	maxJSONDepth = 10_000 // nesting of a value that is passed over; encoding/json writes no more
-	// MaxKey is the longest idempotency key, in bytes.
+	maxJSONDepth = 10_000 // nesting of a skipped value; encoding/json accepts no deeper one
+	// MaxKey is the greatest length of an idempotency key, in bytes.
 	MaxKey = 255
 )
 
-// ParsePath parses a path. Names after a dot begin with a letter or "_" and go on with
-// letters, digits and "_"; any other name needs the brackets, quoted as in JSON.
+// ParsePath parses a path. A name after a dot begins with a letter or "_" and continues with
+// letters, digits and "_"; any other name must be written in brackets, quoted as in JSON. Errors
+// say what is wrong, for the user who wrote the path.
 func ParsePath(s string) (Path, error) {
 	var p Path
 	if len(s) > maxPath {
@@ -79,7 +80,7 @@ func ParsePath(s string) (Path, error) {
 	return p, nil
 }
 
-// Member returns the name of the member that the path leads to, if it has no other step.
+// Member returns the name of a top-level member if that is all that the path consists of.
 func (p Path) Member() (name string, ok bool) {
 	if len(p.steps) != 1 || p.steps[0].name == nil {
 		return "", false
@@ -87,7 +88,7 @@ func (p Path) Member() (name string, ok bool) {
 	return *p.steps[0].name, true
 }
 
-// nameLen is the length of the name that s begins with.
+// nameLen returns the length of the name at the start of s; 0 if there is none.
 func nameLen(s string) int {
 	for i, r := range s {
 		letter := r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r >= 0x80 && r != utf8.RuneError
@@ -98,7 +99,7 @@ func nameLen(s string) int {
 	return len(s)
 }
 
-// cutQuoted splits off the JSON string, quotes included, that s begins with.
+// cutQuoted cuts the JSON string at the start of s, including its quotes.
 func cutQuoted(s string) (quoted, after string, ok bool) {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
@@ -111,13 +112,13 @@ func cutQuoted(s string) (quoted, after string, ok bool) {
 	return "", s, false
 }
 
-// Find returns the string or the number (its text, as written) that the path leads to in a
-// JSON document, for use as a key: 1 to 255 bytes of UTF-8 without control characters. Where
-// an object has a name twice, the first counts. Anything else is not ok.
+// Find returns the string or number (as written) at the path in a JSON document, for use as a key:
+// 1 to 255 bytes of UTF-8 without control characters. It returns false for any other value, or if
+// there is none. If an object has a name twice, the first one counts.
 //
-// Find reads up to the value and no further, in one pass: what is not JSON before it is not
-// ok (but for escapes in strings passed over), what comes after it is not looked at. Nesting
-// deeper than 10,000 beside the path is not ok.
+// Find reads the document once, up to the end of the value, and ignores what follows. Invalid JSON
+// before the value gives false, except for invalid escapes in skipped strings, which are not
+// checked. Skipped values nested deeper than 10,000 give false, too.
 func (p Path) Find(document []byte) (value string, ok bool) {
 	if len(p.steps) == 0 {
 		return "", false
@@ -149,31 +150,31 @@ func (p Path) Find(document []byte) (value string, ok bool) {
 	return value, validKey(value)
 }
 
-// validKey reports whether a JSON value serves as an idempotency key.
+// validKey reports whether a string of a JSON document can be an idempotency key.
 func validKey(s string) bool {
 	return len(s) > 0 && len(s) <= MaxKey && utf8.ValidString(s) && !strings.ContainsFunc(s, isControl)
 }
 
-// ValidHeaderKey reports whether the value of a header serves as an idempotency key: 1 to 255
+// ValidHeaderKey reports whether the value of a header can be an idempotency key: 1 to 255
 // printable ASCII characters.
 func ValidHeaderKey(s string) bool {
 	return s != "" && len(s) <= MaxKey && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// isControl reports C0 control characters and DEL.
+// isControl reports whether r is a C0 control character or DEL.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// scanner reads JSON (RFC 8259) by position. Its methods report false on a syntax error and
-// at the end of the text.
+// scanner reads JSON (RFC 8259) by position. Methods that return ok report false on a syntax error
+// and at the end of the text.
 type scanner struct {
 	text []byte
 	pos  int
-	nest [(maxJSONDepth + 63) / 64]uint64 // skip's: a bit for each value that it is in, 1 for an object
+	nest [(maxJSONDepth + 63) / 64]uint64 // used by skip: one bit for each enclosing value, 1 for an object
 }
 
-// peek is the next byte that is not white space, 0 at the end.
+// peek moves to the next byte that is not white space and returns it; 0 at the end.
 func (s *scanner) peek() byte {
 	for ; s.pos < len(s.text); s.pos++ {
 		switch c := s.text[s.pos]; c {
@@ -185,7 +186,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// take consumes the next byte when it is c.
+// take moves past the next byte, white space aside, if it is c, and reports whether it was.
 func (s *scanner) take(c byte) bool {
 	if s.peek() != c || s.pos == len(s.text) {
 		return false
@@ -194,7 +195,7 @@ func (s *scanner) take(c byte) bool {
 	return true
 }
 
-// enter moves from the start of a value to the start of the value that the step names in it.
+// enter moves from the start of a value to the start of the value that st names in it.
 func (s *scanner) enter(st step) bool {
 	if st.name == nil {
 		if !s.take('[') || s.peek() == ']' {
@@ -228,7 +229,8 @@ func (s *scanner) enter(st step) bool {
 	}
 }
 
-// skip moves past a value. It does not recurse: what strangers nest must not grow the stack.
+// skip moves past a value. It does not recurse, so deep nesting by a stranger cannot grow the
+// stack.
 func (s *scanner) skip() bool {
 	for depth := 0; ; {
 		switch c := s.peek(); {
@@ -237,7 +239,7 @@ func (s *scanner) skip() bool {
 				return false
 			}
 			if s.take(closing(c)) {
-				break // an empty one is a value like others
+				break // empty: handled below like any other complete value
 			}
 			s.nest[depth/64] &^= 1 << (depth % 64)
 			if c == '{' {
@@ -258,7 +260,7 @@ func (s *scanner) skip() bool {
 		case !s.literal("true") && !s.literal("false") && !s.literal("null"):
 			return false
 		}
-		// Behind a value: leave what ends here.
+		// A value has ended: leave each enclosing value that ends here, too.
 		inObject := false
 		for ; depth > 0; depth-- {
 			inObject = s.nest[(depth-1)/64]&(1<<((depth-1)%64)) != 0
@@ -278,7 +280,7 @@ func (s *scanner) skip() bool {
 	}
 }
 
-// closing is what ends an object or array that begins with c.
+// closing returns the byte that closes an object or array opened by c.
 func closing(c byte) byte {
 	if c == '{' {
 		return '}'
@@ -286,7 +288,7 @@ func closing(c byte) byte {
 	return ']'
 }
 
-// name moves past a member's name and its colon.
+// name moves past a member's name and the colon.
 func (s *scanner) name() bool {
 	_, ok := s.quoted()
 	return ok && s.take(':')
@@ -300,7 +302,7 @@ func (s *scanner) literal(word string) bool {
 	return false
 }
 
-// quoted moves past a string and returns what stands between its quotes.
+// quoted moves past a string and returns the text between its quotes. It does not check escapes.
 func (s *scanner) quoted() (raw []byte, ok bool) {
 	if !s.take('"') {
 		return nil, false
@@ -312,7 +314,7 @@ func (s *scanner) quoted() (raw []byte, ok bool) {
 			s.pos++
 			return s.text[start : s.pos-1], true
 		case c == '\\':
-			s.pos++ // what follows is checked by unquote, where the string matters
+			s.pos++ // unquote checks the escape if the string is used
 		case c < ' ':
 			return nil, false
 		}
@@ -356,8 +358,8 @@ func (s *scanner) digits() (n int) {
 	return n
 }
 
-// unquote is the string that stands in a document as raw, between quotes. Text that is not
-// UTF-8 and halves of surrogate pairs are not ok: encoding/json makes U+FFFD of each, and two
+// unquote decodes a JSON string; raw is the text between its quotes. It returns false for text
+// that is not UTF-8 and for unpaired surrogates: encoding/json turns each into U+FFFD, so two
 // different keys would become one.
 func unquote(raw []byte) (string, bool) {
 	if !utf8.Valid(raw) {
@@ -387,7 +389,7 @@ func unquote(raw []byte) (string, bool) {
 	return s, err == nil
 }
 
-// escaped is the code unit of the \uXXXX that b begins with, -1 without one.
+// escaped returns the code unit of the \uXXXX at the start of b; -1 if there is none.
 func escaped(b []byte) rune {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return -1

@@ -2,7 +2,7 @@ package kapsel
 
 import "time"
 
-// Plans are presets of limits. A tenant's own limits override its plan's.
+// Plans holds the preset limits of each plan. A tenant's own limits override them.
 var Plans = map[string]Limits{
 	"free": {
 		IngestPerSecond: ptr(10.0), IngestBurst: ptr(50), Endpoints: ptr(10),
@@ -15,12 +15,13 @@ var Plans = map[string]Limits{
 	DefaultPlan: {},
 }
 
-// DefaultPlan is the plan of a tenant made without one; it limits nothing.
+// DefaultPlan is the plan of a tenant created without one. It has no limits.
 const DefaultPlan = "unlimited"
 
 func ptr[T any](v T) *T { return &v }
 
-// Effective are the limits in force: the tenant's own, else its plan's.
+// Effective returns the limits in force: each limit that the tenant sets itself, else its plan's.
+// If Limits.Own is set, the plan does not count at all.
 func (t *Tenant) Effective() Limits {
 	l, p := t.Limits, Plans[t.Plan]
 	if l.Own {

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Replay is an order to make many deliveries again, which outlives the process: those of its
-// tenant that have ended in one of Statuses before it was made, that no later delivery
-// repeats, and whose events were received from Since until before Until.
+// Replay is a stored order to deliver many events again; it survives restarts. Its set holds the
+// deliveries of its tenant (and endpoint) that ended in one of Statuses before the replay was
+// made, that no later delivery repeats, and whose events were received from Since until before
+// Until.
 type Replay struct {
 	ID         ReplayID
 	TenantID   TenantID
@@ -15,26 +16,26 @@ type Replay struct {
 	Since      time.Time
 	Until      time.Time // zero: no end
 	Statuses   []DeliveryStatus
-	Rate       int // new deliveries a second at most
+	Rate       int // most new deliveries per second
 	Status     ReplayStatus
-	// Total is how many deliveries were in the set when the replay was made, and Created how
-	// many were repeated so far. Those that another replayed meanwhile, or that went with
-	// their endpoint or with retention, are passed over: Created may stay below Total.
+	// Total is how many deliveries were in the set when the replay was made; Created is how many were
+	// repeated so far. A delivery that was replayed otherwise in the meantime, or deleted with its
+	// endpoint or by retention, is skipped, so Created may stay below Total.
 	Total, Created int
-	// Delivered and Failed are how the new deliveries ended; what was canceled failed.
+	// Delivered and Failed count how the new deliveries ended. Failed includes canceled ones.
 	Delivered, Failed int
 	CreatedAt         time.Time
-	FinishedAt        time.Time // when it was canceled or done
+	FinishedAt        time.Time // when the replay became canceled or done; zero before
 }
 
-// ReplayStatus is the state of a replay. The last two never change.
+// ReplayStatus is the state of a replay. Canceled and done are final.
 type ReplayStatus string
 
-// The states.
+// The states of a replay.
 const (
 	ReplayRunning  ReplayStatus = "running"
-	ReplayPaused   ReplayStatus = "paused"   // makes no new deliveries; those made go on
-	ReplayCanceled ReplayStatus = "canceled" // makes none any more; those made go on
+	ReplayPaused   ReplayStatus = "paused"   // makes no new deliveries; those already made go on
+	ReplayCanceled ReplayStatus = "canceled" // makes no more deliveries; those already made go on
 	ReplayDone     ReplayStatus = "done"     // all new deliveries were made and have ended
 )
 
@@ -42,14 +43,14 @@ const (
 const (
 	DefaultReplayRate = 50
 	MaxReplayRate     = 1000
-	// MaxReplay is how many deliveries one replay may have.
+	// MaxReplay is the most deliveries that one replay may make.
 	MaxReplay = 1_000_000
 )
 
-// DefaultReplayStatuses are the states that are replayed where none are named.
+// DefaultReplayStatuses returns the statuses that a replay repeats if it names none.
 func DefaultReplayStatuses() []DeliveryStatus { return []DeliveryStatus{Failed, DeadLetter} }
 
-// Validate says what is wrong with a replay that someone wants to make.
+// Validate checks a replay before it is made, and returns all wrong fields; nil if none is wrong.
 func (r *Replay) Validate() []FieldError {
 	var f fields
 	switch {
@@ -86,7 +87,8 @@ func (r Replay) Move(to ReplayStatus, now time.Time) (Replay, error) {
 	return r, nil
 }
 
-// Has reports whether a delivery of an event received at a time belongs to the replay's set.
+// Has reports whether the delivery d, of an event received at receivedAt, belongs to the replay's
+// set.
 func (r *Replay) Has(d *Delivery, receivedAt time.Time) bool {
 	return d.TenantID == r.TenantID && (r.EndpointID.IsZero() || d.EndpointID == r.EndpointID) &&
 		slices.Contains(r.Statuses, d.Status) && d.ReplayedAs.IsZero() && !d.FinishedAt.After(r.CreatedAt) &&

@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// RetryPolicy says how long a delivery waits after its n-th attempt, and how many there are.
+// RetryPolicy says how many attempts a delivery gets and how long it waits between them.
 type RetryPolicy struct {
-	Strategy    string          `json:"strategy"` // one of the strategies below
+	Strategy    string          `json:"strategy"` // a Retry… constant
 	MaxAttempts int             `json:"max_attempts"`
 	Base        time.Duration   `json:"base"`
 	Max         time.Duration   `json:"max"`
-	Schedule    []time.Duration `json:"schedule,omitempty"` // for RetrySchedule
+	Schedule    []time.Duration `json:"schedule,omitempty"` // used by RetrySchedule only
 }
 
-// The retry strategies: the delay after attempt n, before jitter.
+// The retry strategies. Each comment gives the delay after counted attempt n, before the limit Max
+// and the jitter.
 const (
 	RetryExponential = "exponential" // base · 2^(n−1)
 	RetryLinear      = "linear"      // base · n
@@ -22,22 +23,24 @@ const (
 	RetrySchedule    = "schedule"    // the n-th entry; the last repeats
 )
 
-// DefaultRetry tries 20 times within about 24 hours: after 1, 2, 4, … 512 s, then up to 4 h apart.
+// DefaultRetry returns a policy of 20 attempts within about 24 hours: after 1, 2, 4, … 512 s, then
+// up to 4 h apart.
 func DefaultRetry() RetryPolicy {
 	return RetryPolicy{Strategy: RetryExponential, MaxAttempts: 20, Base: time.Second, Max: 4 * time.Hour}
 }
 
-// Equal reports whether two policies say the same.
+// Equal reports whether both policies are the same.
 func (p RetryPolicy) Equal(q RetryPolicy) bool {
 	return p.Strategy == q.Strategy && p.MaxAttempts == q.MaxAttempts && p.Base == q.Base && p.Max == q.Max &&
 		slices.Equal(p.Schedule, q.Schedule)
 }
 
-// MaxRetryAfter is the longest Retry-After of a destination that is followed.
+// MaxRetryAfter is the longest Retry-After of a destination that Kapsel follows.
 const MaxRetryAfter = 24 * time.Hour
 
-// Delay is how long to wait after counted attempt n (1, 2, …). random, in [0, 1), spreads
-// the delay over [0.75, 1.25) of itself, so that what failed together does not return together.
+// Delay returns how long to wait after counted attempt n (1, 2, …). random, in [0, 1), spreads the
+// delay over [0.75, 1.25) of its length, so that deliveries that failed together are not retried
+// together.
 func (p RetryPolicy) Delay(n int, random float64) time.Duration {
 	d := p.Max
 	switch p.Strategy {

@@ -5,25 +5,24 @@ import (
 	"time"
 )
 
-// Stats count what became of an endpoint's attempts and deliveries in a while, and how many
-// webhooks it refused or accepted without a key.
+// Stats counts the results of an endpoint's attempts and deliveries over a period, and the
+// webhooks that the endpoint refused or accepted without a key.
 type Stats struct {
 	Outcomes [OutcomeCount]int64 // attempts by Outcome
-	Ended    [EndedCount]int64   // deliveries by their terminal state, Delivered first
-	// Latency counts the attempts whose destination answered or let them run into the
-	// time-out, by how long they took.
+	Ended    [EndedCount]int64   // deliveries by terminal status, Delivered first
+	// Latency counts the durations of the attempts that the destination answered or that timed out.
 	Latency Histogram
-	// Refused counts webhooks that were answered with an error and not stored.
+	// Refused counts the webhooks that were answered with an error and not stored.
 	Refused int64
-	// Unkeyed counts webhooks that were accepted without an idempotency key where the endpoint
-	// says where they have one.
+	// Unkeyed counts the webhooks that were accepted without an idempotency key although the
+	// endpoint's settings name the place of one.
 	Unkeyed int64
 }
 
-// EndedCount is how many terminal states there are.
+// EndedCount is the number of terminal statuses.
 const EndedCount = int(Canceled-Delivered) + 1
 
-// Outcome is a class of what attempts end with.
+// Outcome is a class of attempt results.
 type Outcome uint8
 
 // The outcomes.
@@ -32,12 +31,12 @@ const (
 	ClientErrors                // answered 3xx or 4xx
 	ServerErrors                // answered 5xx
 	Timeouts                    // no answer in time
-	NoAnswers                   // refused, DNS, TLS, blocked, not HTTP, or the connection was lost
-	Unknowns                    // the node that made it was lost
+	NoAnswers                   // connection refused or lost, DNS, TLS, blocked, or no valid HTTP
+	Unknowns                    // the node died before it recorded the result
 	OutcomeCount = iota
 )
 
-// OutcomeOf is the class of an attempt's error code.
+// OutcomeOf returns the class of an attempt's error code; "" means success.
 func OutcomeOf(code Code) Outcome {
 	switch code {
 	case "":
@@ -54,10 +53,11 @@ func OutcomeOf(code Code) Outcome {
 	return NoAnswers
 }
 
-// Timed reports whether attempts of an outcome say how long the destination takes.
+// Timed reports whether the duration of an attempt with this outcome says how long the destination
+// takes to answer.
 func (o Outcome) Timed() bool { return o <= Timeouts }
 
-// AddAttempt counts an attempt.
+// AddAttempt counts an attempt with an error code ("" for success) and a duration.
 func (s *Stats) AddAttempt(code Code, took time.Duration) {
 	o := OutcomeOf(code)
 	s.Outcomes[o]++
@@ -66,14 +66,14 @@ func (s *Stats) AddAttempt(code Code, took time.Duration) {
 	}
 }
 
-// AddEnd counts a delivery that has come into a state; only terminal ones count.
+// AddEnd counts a delivery that has reached a status. It ignores statuses that are not terminal.
 func (s *Stats) AddEnd(to DeliveryStatus) {
 	if to.Terminal() {
 		s.Ended[to-Delivered]++
 	}
 }
 
-// Add adds what another has counted.
+// Add adds the counts of o to s.
 func (s *Stats) Add(o *Stats) {
 	mine, theirs := s.Counters(), o.Counters()
 	for i := range mine {
@@ -81,8 +81,8 @@ func (s *Stats) Add(o *Stats) {
 	}
 }
 
-// Counters are all counters in the order in which stores keep them: outcomes, ends, latency,
-// refused, unkeyed. A new counter goes to the end.
+// Counters returns pointers to all counters, in the order in which stores keep them: outcomes,
+// ended, latency, refused, unkeyed. A new counter must go to the end.
 func (s *Stats) Counters() (all [StatsCounters]*int64) {
 	n := 0
 	for _, some := range [][]int64{s.Outcomes[:], s.Ended[:], s.Latency[:]} {
@@ -95,10 +95,10 @@ func (s *Stats) Counters() (all [StatsCounters]*int64) {
 	return all
 }
 
-// StatsCounters is how many counters Stats have.
+// StatsCounters is the number of counters in Stats.
 const StatsCounters = OutcomeCount + EndedCount + len(Histogram{}) + 2
 
-// Attempts is how many attempts were counted.
+// Attempts returns the number of attempts counted.
 func (s *Stats) Attempts() (n int64) {
 	for _, o := range s.Outcomes {
 		n += o
@@ -106,23 +106,23 @@ func (s *Stats) Attempts() (n int64) {
 	return n
 }
 
-// Histogram counts durations in buckets that double: the first holds all up to 1 ms, the
-// next those up to 2 ms, and so on; the last all above 262,144 ms. What is stored has these
-// buckets, so they can never change.
+// Histogram counts durations in buckets of doubling width: the first holds durations up to 1 ms,
+// the second up to 2 ms, and so on; the last holds everything above 262,144 ms. Stored rows have
+// these buckets, so they can never change.
 type Histogram [20]int64
 
-// BucketOf is the bucket that a duration is counted in.
+// BucketOf returns the index of the bucket that counts a duration.
 func BucketOf(d time.Duration) int {
 	if d <= time.Millisecond {
 		return 0
 	}
-	ms := (d - 1) / time.Millisecond // of 1 ms and more: 1 ms to 2 ms is 1
+	ms := (d - 1) / time.Millisecond // rounded up to whole ms, less 1: durations above 1 ms up to 2 ms give 1
 	return min(bits.Len64(uint64(ms)), len(Histogram{})-1)
 }
 
-// Quantile estimates the duration that a share q (0 to 1) of those counted do not exceed. The
-// true one is in the same bucket, so the estimate is less than twice, and more than half of
-// it. false: nothing was counted.
+// Quantile estimates the duration that a share q (0 to 1) of the counted durations do not exceed.
+// It returns false if nothing was counted. The true value lies in the same bucket, so the estimate
+// is more than half of it and less than twice.
 func (h *Histogram) Quantile(q float64) (time.Duration, bool) {
 	var total int64
 	for _, n := range h {
@@ -138,7 +138,7 @@ func (h *Histogram) Quantile(q float64) (time.Duration, bool) {
 			below += float64(n)
 			continue
 		}
-		// As if those of a bucket lay in it at equal distances.
+		// Assume that the durations of a bucket are spread evenly over it.
 		low, high := time.Millisecond<<i/2, time.Millisecond<<i
 		if i == 0 {
 			low = 0
@@ -148,19 +148,19 @@ func (h *Histogram) Quantile(q float64) (time.Duration, bool) {
 	return time.Millisecond << (len(h) - 1), true
 }
 
-// StatsHour is where the stats of a moment are counted: the hour that it is in.
+// StatsHour returns the start, in UTC, of the hour under which stats of time t are counted.
 func StatsHour(t time.Time) time.Time { return t.UTC().Truncate(time.Hour) }
 
-// Usage is what a tenant used in a while.
+// Usage counts what a tenant used over a period.
 type Usage struct {
-	Events     int64 // accepted; duplicates are none
-	Bytes      int64 // of their bodies
+	Events     int64 // accepted events; duplicates are not counted
+	Bytes      int64 // total size of the accepted events' bodies
 	Attempts   int64
-	Deliveries int64 // that ended, in whatever state
-	Delivered  int64 // of these
+	Deliveries int64 // deliveries that ended, in any terminal status
+	Delivered  int64 // deliveries that ended as delivered
 }
 
-// Add adds what another has counted.
+// Add adds the counts of o to u.
 func (u *Usage) Add(o Usage) {
 	u.Events += o.Events
 	u.Bytes += o.Bytes
@@ -169,7 +169,7 @@ func (u *Usage) Add(o Usage) {
 	u.Delivered += o.Delivered
 }
 
-// AddEnd counts a delivery that has come into a state; only terminal ones count.
+// AddEnd counts a delivery that has reached a status. It ignores statuses that are not terminal.
 func (u *Usage) AddEnd(to DeliveryStatus) {
 	if to.Terminal() {
 		u.Deliveries++
@@ -179,10 +179,11 @@ func (u *Usage) AddEnd(to DeliveryStatus) {
 	}
 }
 
-// UsageDay is where the usage of a moment is counted: the day that it is in, in UTC.
+// UsageDay returns the start, in UTC, of the day under which usage of time t is counted.
 func UsageDay(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
-// UsageMonth is the calendar month that a moment is in, in UTC, half-open.
+// UsageMonth returns the bounds, in UTC, of the calendar month that contains t: from first,
+// inclusive, to next, exclusive.
 func UsageMonth(t time.Time) (first, next time.Time) {
 	y, m, _ := t.UTC().Date()
 	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC), time.Date(y, m+1, 1, 0, 0, 0, 0, time.UTC)

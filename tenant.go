@@ -2,22 +2,22 @@ package kapsel
 
 import "time"
 
-// Tenant is the unit of isolation: keys, endpoints, events and all below belong to one.
+// Tenant is the unit of isolation: every key, endpoint, event and delivery belongs to one tenant.
 type Tenant struct {
 	ID        TenantID
 	Name      string
 	Plan      string // a key of Plans
-	Limits    Limits // as set for this tenant alone; see Effective
-	DataKey   []byte // seals the tenant's secrets; itself wrapped by the instance's key
+	Limits    Limits // set for this tenant alone; Effective returns those in force
+	DataKey   []byte // seals the tenant's secrets; stored wrapped with the instance's key
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	DeletedAt time.Time // zero: not deleted
-	Revision  int64     // of the settings counter, at the last change
+	Revision  int64     // value of the settings counter at the last change
 }
 
-// Limits bound what a tenant may use. A nil field is not set: the plan's value holds, and
-// where the plan has none, there is no limit. Own limits replace the plan's as a whole, so
-// there a nil field is no limit.
+// Limits bounds what a tenant may use. A nil field takes the plan's value, and no limit if the
+// plan has none. If Own is set, these limits replace the plan's as a whole, and a nil field means
+// no limit.
 type Limits struct {
 	Own             bool           `json:"own,omitempty"`
 	IngestPerSecond *float64       `json:"ingest_per_second,omitempty"`
@@ -27,10 +27,11 @@ type Limits struct {
 	Retention       *time.Duration `json:"retention,omitempty"`
 }
 
-// DefaultRetention is how long finished events are kept where no limit says otherwise.
+// DefaultRetention is how long ended events are kept if neither the tenant nor its plan sets a
+// limit.
 const DefaultRetention = 90 * 24 * time.Hour
 
-// Retention is how long the tenant's finished events are kept.
+// Retention returns how long the tenant's ended events are kept.
 func (t *Tenant) Retention() time.Duration {
 	if r := t.Effective().Retention; r != nil {
 		return *r
@@ -38,22 +39,23 @@ func (t *Tenant) Retention() time.Duration {
 	return DefaultRetention
 }
 
-// Scope is what a key may do.
+// Scope says what an API key may do.
 type Scope string
 
-// The scopes: read is every GET of the own tenant; write is also every other verb.
+// The scopes. A read key may GET everything of its own tenant; a write key may use every other
+// method, too.
 const (
 	ScopeRead  Scope = "read"
 	ScopeWrite Scope = "write"
 )
 
-// Key is an API key. Its secret is shown once and never stored: Hash is its SHA-256.
+// Key is an API key. Its secret is shown once and never stored; Hash is the secret's SHA-256.
 type Key struct {
 	ID         KeyID
 	TenantID   TenantID
 	Name       string
 	Scope      Scope
-	Prefix     string // the secret's first 8 characters, to recognise it by
+	Prefix     string // first 8 characters of the secret, for people to recognise it
 	Hash       [32]byte
 	CreatedAt  time.Time
 	ExpiresAt  time.Time // zero: never
@@ -62,7 +64,7 @@ type Key struct {
 	Revision   int64
 }
 
-// Valid reports whether the key opens anything at a time.
+// Valid reports whether the key is neither revoked nor expired at now.
 func (k *Key) Valid(now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }

@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what people set.
+// Bounds of user-supplied settings.
 const (
 	MaxName        = 200     // characters of a name
 	MaxDescription = 2000    // characters of a description
@@ -26,35 +26,35 @@ const (
 	MaxResponse    = 4 << 10 // bytes of the body of an endpoint's own response
 )
 
-// fields collects what is wrong with a request. Its checks add at most one entry a field.
+// fields collects the wrong fields of a request. Each check adds at most one entry per field.
 type fields []FieldError
 
 func (f *fields) add(field, format string, args ...any) {
 	*f = append(*f, FieldError{Field: field, Detail: fmt.Sprintf(format, args...)})
 }
 
-// between refuses a number outside [low, high].
+// between adds an entry if n is outside [low, high].
 func (f *fields) between(field string, n, low, high int) {
 	if n < low || n > high {
 		f.add(field, "must be %d to %d", low, high)
 	}
 }
 
-// lasts refuses a duration outside [low, high].
+// lasts adds an entry if d is outside [low, high].
 func (f *fields) lasts(field string, d, low, high time.Duration) {
 	if d < low || d > high {
 		f.add(field, "must be %s to %s", short(low), short(high))
 	}
 }
 
-// oneOf refuses what is not among the choices.
+// oneOf adds an entry if s is not among the choices.
 func (f *fields) oneOf(field, s string, choices ...string) {
 	if !slices.Contains(choices, s) {
 		f.add(field, "must be one of %s", strings.Join(choices, ", "))
 	}
 }
 
-// short is a duration without its zero tail: "24h", not "24h0m0s".
+// short formats a duration without zero minutes and seconds: "24h", not "24h0m0s".
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -66,11 +66,10 @@ func short(d time.Duration) string {
 	return s
 }
 
-// Validate checks everything that an endpoint's configuration says by itself, and returns all
-// that is wrong with it, by the fields' paths in the API. Whether the destination may be
-// reached (package egress) and what a provider's verification needs (package signature) are
-// for others to say. dev allows the
-// shorter delays of a development instance.
+// Validate checks everything about an endpoint's configuration that needs no other knowledge, and
+// returns all wrong fields, named by their paths in the API; nil if none is wrong. It does not
+// check whether the destination may be reached (package egress) or what a provider's verification
+// needs (package signature). dev allows the shorter delays of a development instance.
 func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	var f fields
 	f.name("name", c.Name)
@@ -78,7 +77,7 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.url("url", c.URL)
 	f.intake(&c.Intake)
 	f.retry(&c.Retry, dev)
-	if most := 300; len(c.RetryOn) > most { // each once
+	if most := 300; len(c.RetryOn) > most { // every status from 300 to 599, once
 		f.add("retry_on", "must be at most %d", most)
 	}
 	for i, status := range c.RetryOn {
@@ -98,10 +97,11 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	return f
 }
 
-// maxRate is more than one process can do, a second; it keeps arithmetic on rates exact.
+// maxRate is more requests per second than one process can handle; it keeps arithmetic on rates
+// exact.
 const maxRate = 1e6
 
-// name checks a name that people gave something.
+// name checks a name: not empty, at most MaxName characters, no control characters.
 func (f *fields) name(field, s string) {
 	if strings.TrimSpace(s) == "" {
 		f.add(field, "must not be empty")
@@ -114,7 +114,7 @@ func (f *fields) name(field, s string) {
 	}
 }
 
-// text checks text that may have several lines.
+// text checks a text, which may have several lines.
 func (f *fields) text(field, s string, most int) {
 	switch {
 	case !utf8.ValidString(s):
@@ -126,7 +126,7 @@ func (f *fields) text(field, s string, most int) {
 	}
 }
 
-// url checks what can be said of a destination without looking it up.
+// url checks a destination's URL as far as that is possible without a DNS lookup.
 func (f *fields) url(field, s string) {
 	if s == "" {
 		f.add(field, "must not be empty")
@@ -280,8 +280,8 @@ func (f *fields) names(field string, list []string, reserved func(canonical stri
 	}
 }
 
-// reservedHeader reports the headers that belong to the connection (RFC 9110, 7.6.1; RFC 9112)
-// or that Kapsel itself writes on a delivery.
+// reservedHeader reports whether a header belongs to the connection (RFC 9110, 7.6.1; RFC 9112) or
+// is one that Kapsel itself writes on a delivery.
 func reservedHeader(canonical string) bool {
 	switch canonical {
 	case "Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Expect", "Te", "Trailer", "Upgrade", "Http2-Settings",
@@ -296,7 +296,7 @@ func reservedHeader(canonical string) bool {
 	return false
 }
 
-// validHeaderName reports a token of RFC 9110, 5.6.2, of at most 256 bytes.
+// validHeaderName reports whether s is a token (RFC 9110, 5.6.2) of at most 256 bytes.
 func validHeaderName(s string) bool {
 	if s == "" || len(s) > 256 {
 		return false
@@ -310,9 +310,8 @@ func validHeaderName(s string) bool {
 	return true
 }
 
-// ValidateHeaderValue checks a value of headers.set before it is sealed: at most 4 KiB, none
-// of CR, LF, NUL and other control characters but the tab, no white space around it
-// (RFC 9110, 5.5).
+// ValidateHeaderValue checks a value of headers.set before it is sealed: at most 4 KiB, no control
+// characters except tabs, no space or tab at either end (RFC 9110, 5.5).
 func ValidateHeaderValue(name, value string) []FieldError {
 	var f fields
 	field := "headers.set." + name
@@ -327,7 +326,8 @@ func ValidateHeaderValue(name, value string) []FieldError {
 	return f
 }
 
-// Validate checks a tenant's name, plan and own limits, and returns all that is wrong.
+// Validate checks a tenant's name, plan and own limits, and returns all wrong fields; nil if none
+// is wrong.
 func (t *Tenant) Validate() []FieldError {
 	var f fields
 	f.name("name", t.Name)
@@ -353,7 +353,8 @@ func (t *Tenant) Validate() []FieldError {
 	return f
 }
 
-// Validate checks a key's name, scope and end, and returns all that is wrong.
+// Validate checks a key's name, scope and expiry, and returns all wrong fields; nil if none is
+// wrong.
 func (k *Key) Validate(now time.Time) []FieldError {
 	var f fields
 	f.name("name", k.Name)
