@@ -1,7 +1,7 @@
-// Package batch is the group commit of the hot path: the calls that wait at one moment are
-// written in one transaction and share its sync, and each gets its own answer. A store brings
-// the writing; the queue, the limits of a batch, the time to gather one and the answers are
-// the same for all stores.
+// Package batch implements the group commit of the hot path: calls that wait at the same moment
+// are written in one transaction and share its sync, and each call gets its own result. A store
+// supplies the writing. The queue, the limits of a batch, the time spent gathering one and the
+// delivery of results are the same for all stores.
 package batch
 
 import (
@@ -11,54 +11,54 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Limits of a batch: what waits is written together until either is reached; rows are those of
-// deliveries and attempts. A body above LargeBody is a batch of its own, so that it delays
-// nobody else.
+// Limits of a batch. Waiting calls are written together until Rows or Bytes is reached; Rows
+// counts rows of deliveries and attempts. A call with more than LargeBody bytes of bodies is
+// written in a batch of its own, so that it delays no other call.
 const (
 	Rows      = 512
 	Bytes     = 4 << 20
 	LargeBody = 1 << 20
 )
 
-// recent is how long after a batch more calls are expected.
+// recent is how long after a batch Gather still expects more calls.
 const recent = 5 * time.Millisecond
 
-// Call is one caller's part of a batch. The writer may set Err until Commit returns.
+// Call is one caller's share of a batch. The writer may set Err until Commit returns.
 type Call[T any] struct {
 	In   T
 	Err  error
-	rows int           // that the call writes
-	size int           // of the bodies that the call brings
-	done chan struct{} // of capacity 1
+	rows int           // number of rows that the call writes
+	size int           // total bytes of the call's bodies
+	done chan struct{} // capacity 1; receives once the call is answered
 }
 
-// Size is how many bytes of bodies the call brings.
+// Size returns the total bytes of the call's bodies.
 func (c *Call[T]) Size() int { return c.size }
 
-// Queue holds the calls that wait for the next batch. Any goroutine may call Do; Gather, Take
-// and Commit belong to the one goroutine that writes.
+// Queue holds the calls that wait for the next batch. Any goroutine may call Do, Wake, Close and
+// Len. Gather, Take, Commit, Observe and Fail belong to the single goroutine that writes.
 type Queue[T any] struct {
-	window  time.Duration        // the longest time to gather a batch; 0: no waiting
+	window  time.Duration        // longest time spent gathering a batch; 0: none
 	observe store.CommitObserver // never nil
-	closed  error                // the answer to calls after Close
+	closed  error                // returned by Do after Close
 
 	mu      sync.Mutex // guards what follows
 	calls   []*Call[T]
-	rows    int // that calls write
-	bytes   int // of the bodies in calls
-	target  int // how many calls end the gathering under way
+	rows    int // rows of the waiting calls
+	bytes   int // bytes of the waiting calls' bodies
+	target  int // number of waiting calls that ends the current Gather; 0: none under way
 	closing bool
 
-	wake chan struct{} // the writer has something to do
-	free sync.Pool     // of *Call[T]; the queue's own, as their channels belong to its synctest bubble
+	wake chan struct{} // capacity 1; tells the writer that there is something to do
+	free sync.Pool     // of *Call[T]; one pool per queue, as a channel belongs to one synctest bubble
 
-	// What the last batch tells of the next one; the writer's own.
-	expected int       // calls
+	// What the last batch says about the next one. Only the writer uses these.
+	expected int       // number of calls
 	ended    time.Time // when the last batch was answered
 }
 
-// NewQueue makes a queue. Gathering takes at most window, and observe, unless nil, is told of
-// every commit. Calls after Close fail with closed.
+// NewQueue returns a queue. Gather takes at most window. observe, unless nil, is called after
+// every commit. After Close, Do returns closed.
 func NewQueue[T any](window time.Duration, observe store.CommitObserver, closed error) *Queue[T] {
 	if observe == nil {
 		observe = func(int, time.Duration) {}
@@ -69,8 +69,9 @@ func NewQueue[T any](window time.Duration, observe store.CommitObserver, closed 
 	}
 }
 
-// Do adds a call that writes some rows, with bodies of a size, to the next batch and waits for
-// its answer. It does not end earlier: until then the writer reads what belongs to the caller.
+// Do adds a call that writes rows rows, with size bytes of bodies, to the next batch, and blocks
+// until the call is answered. It cannot be canceled, because the writer reads the caller's memory
+// until then.
 func (q *Queue[T]) Do(in T, rows, size int) error {
 	c := q.free.Get().(*Call[T])
 	c.In, c.rows, c.size, c.Err = in, rows, size, nil
@@ -96,7 +97,7 @@ func (q *Queue[T]) Do(in T, rows, size int) error {
 	return err
 }
 
-// Wake wakes the writer, which waits at Waiting.
+// Wake wakes a writer that receives from Waiting.
 func (q *Queue[T]) Wake() {
 	select {
 	case q.wake <- struct{}{}:
@@ -104,10 +105,11 @@ func (q *Queue[T]) Wake() {
 	}
 }
 
-// Waiting receives when there may be something to write, or the queue was closed.
+// Waiting returns a channel that receives when there may be something to write, or the queue was
+// closed.
 func (q *Queue[T]) Waiting() <-chan struct{} { return q.wake }
 
-// Close makes every further call fail. What was queued is still to be written.
+// Close makes every later Do fail. The writer must still write the calls in the queue.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
 	q.closing = true
@@ -115,17 +117,18 @@ func (q *Queue[T]) Close() {
 	q.Wake()
 }
 
-// Len reports how many calls wait, and whether the queue is closed.
+// Len returns the number of waiting calls and whether the queue is closed.
 func (q *Queue[T]) Len() (calls int, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.calls), q.closing
 }
 
-// Gather waits for the calls that are likely to come in a moment, since a transaction costs
-// about as much for many calls as for few. Callers that were just answered tend to call again:
-// when as many wait as the last batch held and left behind, nobody else is expected and there
-// is nothing to wait for. The window bounds the wait, counted from the last batch's end.
+// Gather waits for the calls that are likely to arrive in a moment, since a transaction costs
+// about as much for many calls as for few. Callers that were just answered tend to call again, so
+// Gather returns as soon as as many calls wait as the last batch held and left behind. It also
+// returns when the batch is full, when the queue is closed, and when window has passed since the
+// last batch ended.
 func (q *Queue[T]) Gather() {
 	left := q.window - time.Since(q.ended)
 	if q.expected <= 1 || left <= 0 || time.Since(q.ended) > recent {
@@ -152,12 +155,13 @@ func (q *Queue[T]) Gather() {
 	}
 }
 
-// ready reports whether gathering has come to its end. The caller holds mu.
+// ready reports whether Gather should return. The caller must hold mu.
 func (q *Queue[T]) ready() bool {
 	return len(q.calls) >= q.target || q.rows >= Rows || q.bytes >= Bytes || q.closing
 }
 
-// Take moves the next batch from the queue to batch, as much as its limits allow.
+// Take moves the next batch, as large as the limits allow, from the queue to the end of batch, and
+// returns the result.
 func (q *Queue[T]) Take(batch []*Call[T]) []*Call[T] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -185,9 +189,9 @@ func (q *Queue[T]) Take(batch []*Call[T]) []*Call[T] {
 	return batch
 }
 
-// Commit writes a batch with write and answers its calls. Where the values of one call bring
-// the batch down (own tells by the error), separately writes it again so that only that call
-// fails; it sets each call's Err and may observe commits of its own by Observe.
+// Commit writes a batch with write and answers its calls. If own reports that the error was caused
+// by the values of a single call, Commit writes the batch again with separately, so that only that
+// call fails; separately sets each call's Err and may report its own commits with Observe.
 func (q *Queue[T]) Commit(batch []*Call[T], write, separately func([]*Call[T]) error, own func(error) bool) {
 	started := time.Now()
 	err := write(batch)
@@ -207,10 +211,11 @@ func (q *Queue[T]) Commit(batch []*Call[T], write, separately func([]*Call[T]) e
 	}
 }
 
-// Observe tells of a commit that began at a time, also of one that failed.
+// Observe reports a commit of a number of calls that began at started, whether it succeeded or
+// failed.
 func (q *Queue[T]) Observe(calls int, started time.Time) { q.observe(calls, time.Since(started)) }
 
-// Fail answers all calls that wait with an error, for a writer that cannot write now.
+// Fail answers all waiting calls with an error, for a writer that cannot write now.
 func (q *Queue[T]) Fail(err error) {
 	q.mu.Lock()
 	waiting := q.calls
