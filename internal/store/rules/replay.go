@@ -6,9 +6,9 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Replayable returns the delivery of an event that a replay repeats: the one with an id, or
-// the newest for the zero id. deliveries are the event's, oldest first. missing is returned
-// where there is none.
+// Replayable returns the delivery that a replay repeats: the one with the ID of, or the newest if
+// of is zero. deliveries must be all of one event, oldest first. If there is no such delivery,
+// Replayable returns missing; if the delivery has not ended or was already replayed, a Conflict.
 func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing error) (old kapsel.Delivery, err error) {
 	for _, d := range deliveries {
 		if of.IsZero() || d.ID == of {
@@ -26,14 +26,14 @@ func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing erro
 	return old, nil
 }
 
-// EndpointDeleted refuses to replay a delivery to an endpoint that is deleted.
+// EndpointDeleted returns the error of a replay to a deleted endpoint.
 func EndpointDeleted() error {
 	return kapsel.Errorf(kapsel.Conflict, "the delivery's endpoint was deleted")
 }
 
-// NewReplay returns a pending delivery, due now, that repeats one. Its id sorts after the old
-// one's, also within a millisecond and whatever the nodes' clocks say: the order of ids is the
-// order of an event's deliveries.
+// NewReplay returns a new pending delivery, due now, that repeats old. Its ID sorts after old's,
+// even within the same millisecond and if the nodes' clocks differ, because the order of IDs is
+// the order of an event's deliveries.
 func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	made := now
 	if next := old.ID.Time().Add(time.Millisecond); next.After(made) {
@@ -45,8 +45,9 @@ func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	}
 }
 
-// NewDelivery returns the first delivery of an event to an endpoint that had none of it, pending
-// and due now. deliveries are the event's. Conflict: one of them is to the endpoint.
+// NewDelivery returns the first delivery of an event to the endpoint to, pending and due now.
+// deliveries must be all of the event's. If one of them goes to the endpoint, NewDelivery returns
+// a Conflict.
 func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error) {
 	for _, d := range deliveries {
 		if d.EndpointID == to {
@@ -59,20 +60,21 @@ func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to kapsel.Endpoi
 	}, nil
 }
 
-// Bounds of the deliveries that duplicates of an event make to one endpoint.
+// Bounds of the deliveries to one endpoint that duplicates of an event cause.
 const (
 	MaxRedeliveries = 10
-	RedeliveryPause = time.Minute // from one to the next
+	RedeliveryPause = time.Minute // least time between two of them
 )
 
-// Redeliveries returns the deliveries of an event that a duplicate of it repeats at now: of each
-// endpoint the newest one, if it was given up, which canceled ones are not, and the bounds allow
-// another. deliveries are the event's, oldest first, as is what it returns.
+// Redeliveries returns the deliveries of an event that a duplicate of the event, received at now,
+// repeats. For each endpoint that is the newest delivery, if it failed (a canceled one does not
+// count), was not replayed, and the bounds above allow another. deliveries must be all of the
+// event's, oldest first; the result has the same order.
 func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Delivery) {
 	type state struct {
 		newest kapsel.Delivery
-		made   int       // by duplicates
-		last   time.Time // when
+		made   int       // number of deliveries caused by duplicates
+		last   time.Time // when the newest of those was made
 	}
 	byEndpoint := map[kapsel.EndpointID]state{}
 	for _, d := range deliveries {
@@ -95,34 +97,35 @@ func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Del
 	return old
 }
 
-// NewRedelivery is NewReplay for a duplicate.
+// NewRedelivery is NewReplay for a delivery that a duplicate of the event caused.
 func NewRedelivery(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	d := NewReplay(old, now)
 	d.ByDuplicate = true
 	return d
 }
 
-// Cursor is how far the set of a bulk replay was walked: all endpoints below one, and of that
-// one the candidates up to an id.
+// Cursor is the position of a walk over a bulk replay's set: past all endpoints below Endpoint,
+// and past the candidates of Endpoint up to Candidate.
 type Cursor struct {
 	Endpoint  kapsel.EndpointID
 	Candidate [16]byte
 }
 
-// Candidates is what a walk reads from a store. Their ids are of events or of deliveries, as
-// the store's indexes have it.
+// Candidates reads a store for Walk. A candidate is an event or a delivery, whichever the store's
+// indexes favour; Cursor.Candidate is its ID.
 type Candidates interface {
-	// Endpoint returns the first of the replay's endpoints with an id from the given one on;
-	// deleted endpoints are not among them.
+	// Endpoint returns the first of the replay's endpoints with an ID at or after from. It skips
+	// deleted endpoints.
 	Endpoint(from kapsel.EndpointID) (id kapsel.EndpointID, found bool, err error)
-	// Read returns which of the next n candidates behind a cursor are in the replay's set, how
-	// many it looked at, and the id of the last one.
+	// Read reads the next n candidates after a cursor. It returns those in the replay's set, how many
+	// candidates it read, and the ID of the last one.
 	Read(at Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error)
 }
 
-// Walk looks at the next candidates of a bulk replay, about n of them, and returns those in
-// the set, the cursor behind them, and whether the set ends there. An endpoint costs as much
-// as a candidate, so a step is short also where many endpoints have none.
+// Walk reads about n more candidates of a bulk replay. It returns those in the set, the cursor
+// after them, and whether the set ends there. Each endpoint counts as one more candidate, so a
+// step stays short if many endpoints have none. If err is not nil, the other results mean nothing
+// and the caller must repeat the step.
 func Walk(from Candidates, at Cursor, n int) (set []kapsel.Delivery, next Cursor, end bool, err error) {
 	for n > 0 {
 		endpoint, found, err := from.Endpoint(at.Endpoint)
@@ -147,7 +150,7 @@ func Walk(from Candidates, at Cursor, n int) (set []kapsel.Delivery, next Cursor
 	return set, at, false, nil
 }
 
-// following is the next id.
+// following returns the next greater ID.
 func following(id kapsel.EndpointID) kapsel.EndpointID {
 	for i := len(id) - 1; i >= 0; i-- {
 		if id[i]++; id[i] != 0 {
@@ -157,7 +160,7 @@ func following(id kapsel.EndpointID) kapsel.EndpointID {
 	return id
 }
 
-// StatusBits is a set of states as a number with a bit for each.
+// StatusBits returns a set of statuses as a number with one bit per status.
 func StatusBits(statuses []kapsel.DeliveryStatus) (bits int) {
 	for _, s := range statuses {
 		bits |= 1 << s
@@ -165,7 +168,7 @@ func StatusBits(statuses []kapsel.DeliveryStatus) (bits int) {
 	return bits
 }
 
-// StatusesOf is the set of StatusBits, in the order of the states.
+// StatusesOf returns the statuses in a number from StatusBits, in the order of the constants.
 func StatusesOf(bits int) (statuses []kapsel.DeliveryStatus) {
 	for s := kapsel.Pending; s <= kapsel.Canceled; s++ {
 		if bits&(1<<s) != 0 {

@@ -1,7 +1,7 @@
-// Package rules holds what all stores decide and say alike: which deliveries can be repeated,
-// which call is a repetition of another, what has ended, and the words of each refusal. It is
-// pure: a store reads rows, asks a rule, and writes what the rule returns. How a delivery
-// moves is decided by kapsel.Delivery.After.
+// Package rules holds the decisions and error texts that all stores share: which deliveries can be
+// repeated, which call repeats an earlier one, when an event has ended, and how each refusal is
+// worded. The rules are pure: a store reads rows, asks a rule, and writes what the rule returns.
+// kapsel.Delivery.After decides how a delivery changes state.
 package rules
 
 import (
@@ -13,27 +13,27 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// IDTaken refuses to create what has the id of something that exists.
+// IDTaken returns the error for creating something under an ID that exists.
 func IDTaken() error { return kapsel.Errorf(kapsel.Conflict, "the id is taken") }
 
-// NodeDead refuses a call of a node that was marked dead.
+// NodeDead returns the error for a call by a node that was marked dead.
 func NodeDead() error {
 	return kapsel.Errorf(kapsel.Conflict, "the node was marked dead; join again under a new id")
 }
 
-// CircuitChanged refuses a circuit whose version is not the stored one.
+// CircuitChanged returns the error for saving a circuit whose version is not the stored one.
 func CircuitChanged() error {
 	return kapsel.Errorf(kapsel.Conflict, "the circuit was changed meanwhile; read it again")
 }
 
-// MetaMissing and MetaChanged refuse to replace a value that is not set, or that is not the
-// one that the caller read.
+// MetaMissing returns the error for replacing a value that is not set.
 func MetaMissing() error { return kapsel.Errorf(kapsel.Conflict, "the value is not set") }
 
-// MetaChanged is described at MetaMissing.
+// MetaChanged returns the error for replacing a value that is no longer the one that the caller
+// read.
 func MetaChanged() error { return kapsel.Errorf(kapsel.Conflict, "the value was changed by another") }
 
-// TenantUnused refuses to delete a tenant that has endpoints or sources.
+// TenantUnused returns a Conflict if a tenant has endpoints or sources, and so cannot be deleted.
 func TenantUnused(endpoints, sources int) error {
 	switch {
 	case endpoints > 0:
@@ -44,8 +44,8 @@ func TenantUnused(endpoints, sources int) error {
 	return nil
 }
 
-// EndpointRoom refuses one more endpoint of a tenant that has as many as it may have; 0 is no
-// limit.
+// EndpointRoom returns QuotaExceeded if a tenant with this many endpoints may have no more. A
+// limit of 0 means no limit.
 func EndpointRoom(endpoints, limit int) error {
 	if limit > 0 && endpoints >= limit {
 		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit; delete one or ask for more", endpoints)
@@ -53,32 +53,32 @@ func EndpointRoom(endpoints, limit int) error {
 	return nil
 }
 
-// OlderInUse refuses to change the schema of a database that was to be empty and is not.
+// OlderInUse returns the error for migrating a database that should be empty but is not.
 func OlderInUse(version int) error {
 	return fmt.Errorf("it holds something else already, of the older schema %d, and was left as it is; name a new, empty database", version)
 }
 
-// StreamAhead refuses a position of the stream that no event has reached.
+// StreamAhead returns the error for a stream position that no event has reached.
 func StreamAhead() error {
 	return kapsel.Errorf(kapsel.Conflict, "the position is ahead of all events; was the database restored from an old copy?")
 }
 
-// NotHeld refuses the completion of an attempt under whose id nothing is held any more.
+// NotHeld returns the error for completing an attempt that no longer holds its delivery.
 func NotHeld() error {
 	return kapsel.Errorf(kapsel.Conflict, "the delivery is no longer held under this attempt")
 }
 
-// SameOutcome reports whether two attempts with one id are the same outcome, so that a
-// completion that finds the other one stored is a repeated call. A take-over writes an attempt
-// of its own under the id, with another outcome. Times count in microseconds, the precision of
+// SameOutcome reports whether two attempts with the same ID have the same outcome. If so, a
+// completion that finds the other one stored is a repeated call; if not, a take-over has stored an
+// attempt of its own under that ID. Start times are compared to the microsecond, the precision of
 // all stores.
 func SameOutcome(a, b *kapsel.Attempt) bool {
 	return a.StartedAt.UnixMicro() == b.StartedAt.UnixMicro() && a.Duration == b.Duration &&
 		a.StatusCode == b.StatusCode && a.ErrorCode == b.ErrorCode
 }
 
-// TakenOver returns a delivery that a dead node held as it is after a take-over, and the
-// attempt that is recorded in place of the node's own.
+// TakenOver returns a delivery that a dead node held, as it is after the take-over, and the
+// attempt to record in place of the dead node's.
 func TakenOver(was *kapsel.Delivery, now time.Time) (kapsel.Delivery, kapsel.Attempt, error) {
 	d, err := was.After(kapsel.Lost{Takeover: true}, now)
 	if err != nil {
@@ -91,12 +91,12 @@ func TakenOver(was *kapsel.Delivery, now time.Time) (kapsel.Delivery, kapsel.Att
 	}, nil
 }
 
-// Remembered reports whether an idempotency key that expires at a time stands for its event
+// Remembered reports whether an idempotency key that expires at expires still stands for its event
 // when another event with the key is received.
 func Remembered(expires, received time.Time) bool { return expires.After(received) }
 
-// Ended reports whether an event's deliveries have all ended, so that retention may delete it
-// once it is old enough.
+// Ended reports whether all deliveries of an event have ended, so that retention may delete the
+// event once it is old enough.
 func Ended(deliveries []kapsel.Delivery) bool {
 	for i := range deliveries {
 		if !deliveries[i].Status.Terminal() {
@@ -106,12 +106,12 @@ func Ended(deliveries []kapsel.Delivery) bool {
 	return true
 }
 
-// deletedBytes bounds the bodies that retention deletes in one transaction: a long one holds up
-// the others, and takes time by the bytes that it frees.
+// deletedBytes bounds the total size of the bodies that retention deletes in one transaction. The
+// time of a deletion grows with the bytes that it frees, and other writers wait meanwhile.
 const deletedBytes = 16 << 20
 
-// DeletedTogether returns how many of the events with bodies of these sizes, from the first on,
-// are deleted in one transaction. It is one at least, if there is any.
+// DeletedTogether returns how many events, counted from the first, to delete in one transaction,
+// given the sizes of their bodies. It returns at least 1, unless sizes is empty.
 func DeletedTogether(sizes []int) int {
 	bytes := 0
 	for i, size := range sizes {
@@ -122,8 +122,8 @@ func DeletedTogether(sizes []int) int {
 	return len(sizes)
 }
 
-// NextCircuit returns a circuit as it is stored in place of the version that the caller read.
-// A circuit without a state is closed.
+// NextCircuit returns the circuit to store in place of the version that the caller read. An empty
+// state becomes closed.
 func NextCircuit(c kapsel.Circuit, revision int64) kapsel.Circuit {
 	c.State = cmp.Or(c.State, kapsel.CircuitClosed)
 	c.Version++
@@ -131,9 +131,8 @@ func NextCircuit(c kapsel.Circuit, revision int64) kapsel.Circuit {
 	return c
 }
 
-// Gone disables an endpoint after a 410 of the destination with this number, and reports
-// whether it did: an endpoint that is disabled already, or has another destination by now,
-// stays as it is.
+// Gone disables an endpoint whose destination answered 410, and reports whether it did. It leaves
+// an endpoint alone that is disabled already or that has another destination now.
 func Gone(e *kapsel.Endpoint, destination int, now time.Time) bool {
 	if e.State == kapsel.EndpointDisabled || e.Destination != destination {
 		return false
@@ -142,9 +141,9 @@ func Gone(e *kapsel.Endpoint, destination int, now time.Time) bool {
 	return true
 }
 
-// Rescheduled returns a pending delivery as its endpoint's retry policy and destination have it
-// by now. ended is the end of the newest attempt; zero: the delivery was never tried, and is
-// due when it came.
+// Rescheduled returns a pending delivery, adapted to its endpoint's current retry policy and
+// destination. ended is the end of the newest attempt. If ended is zero, the delivery was never
+// tried and is returned unchanged.
 func Rescheduled(was *kapsel.Delivery, e *kapsel.Endpoint, ended, now time.Time) (kapsel.Delivery, error) {
 	if ended.IsZero() {
 		return *was, nil

@@ -8,22 +8,22 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Origins reads and marks what a tenant's endpoints subscribe to, in the transaction of a change
-// of one of them.
+// Origins reads the origins to which a tenant's endpoints subscribe, and marks endpoints as
+// shared, within the transaction that changes an endpoint.
 type Origins interface {
-	// Endpoint and Source read what is not deleted; NotFound.
+	// Endpoint and Source return NotFound if the ID does not exist or is deleted.
 	Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error)
 	Source(id kapsel.SourceID) (kapsel.Source, error)
-	// Subscribers counts the endpoints that are not deleted and subscribe to an origin.
+	// Subscribers returns how many endpoints, deleted ones aside, subscribe to an origin.
 	Subscribers(origin kapsel.OriginID) (int, error)
-	// Share sets an endpoint's Shared.
+	// Share stores e's Shared.
 	Share(e *kapsel.Endpoint) error
-	// Current is a Conflict while a node of a release that knows no sources is alive; see
-	// OlderNodes.
+	// Current returns a Conflict while a node of a release without sources is alive; see OlderNodes.
 	Current() error
 }
 
-// OlderNodes refuses what nodes of an older release would not do, while any are alive.
+// OlderNodes returns a Conflict if any nodes of an older release are alive, which would not carry
+// out the change.
 func OlderNodes(nodes int) error {
 	if nodes == 0 {
 		return nil
@@ -31,9 +31,11 @@ func OlderNodes(nodes int) error {
 	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which does not know sources and published events, are alive; stop or replace them first", nodes)
 }
 
-// Subscribe checks what an endpoint begins to subscribe to, and marks the endpoints among it as
-// shared after it has read all of it. from is the endpoint before the change, nil for a new one.
-// What is another tenant's is refused as what is missing.
+// Subscribe checks the subscriptions that a change of an endpoint adds, and marks the endpoints
+// among their origins as shared. from is the endpoint before the change; nil for a new one. If any
+// subscription is not allowed, Subscribe marks nothing and returns an InvalidRequest with status
+// 422 that names all wrong ones. An origin of another tenant gets the same answer as one that does
+// not exist.
 func Subscribe(o Origins, e, from *kapsel.Endpoint) error {
 	var wrong []kapsel.FieldError
 	var unshared []kapsel.Endpoint
@@ -73,8 +75,9 @@ func Subscribe(o Origins, e, from *kapsel.Endpoint) error {
 	return nil
 }
 
-// subscribable reads what an endpoint wants to subscribe to; problem is why it cannot. from is
-// the endpoint whose ingest it is, nil for a source and published events.
+// subscribable reads the origin of a subscription of e. problem says, for the user, why e cannot
+// subscribe to it; "" if it can. from is the endpoint whose ingest the origin is; nil for a source
+// and for published events.
 func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *kapsel.Endpoint, problem string, err error) {
 	origin := s.Origin(e.TenantID)
 	if origin == kapsel.OriginID(e.ID) {
@@ -116,18 +119,19 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 	return from, "", nil
 }
 
-// SubscriptionText returns a text that the configuration of each endpoint of a tenant has that
-// subscribes to an origin, and of few others.
+// SubscriptionText returns a text that the stored configuration of every endpoint contains that
+// subscribes to a tenant's origin. Few other configurations contain it.
 func SubscriptionText(tenant kapsel.TenantID, origin kapsel.OriginID) string {
 	if origin == kapsel.OriginID(tenant) {
 		return `"` + kapsel.Publish + `"`
 	}
-	// A source and an endpoint with one UUID have ids that end alike.
+	// The IDs of a source and an endpoint with the same UUID differ in the prefix only.
 	_, id, _ := strings.Cut(kapsel.SourceID(origin).String(), "_")
 	return id
 }
 
-// Unsubscribed refuses to delete an origin to whose events others subscribe.
+// Unsubscribed returns a Conflict if endpoints subscribe to the events of an origin, which then
+// cannot be deleted.
 func Unsubscribed(o Origins, origin kapsel.OriginID) error {
 	n, err := o.Subscribers(origin)
 	if err == nil && n > 0 {
