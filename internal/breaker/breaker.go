@@ -1,18 +1,18 @@
 // Package breaker decides when the circuit of an endpoint opens, probes and closes.
 //
-// It has two halves, both pure. A Window counts what one node sees of one endpoint while the
-// circuit is closed and says when to open it; a Trial counts a node's probes while the circuit
-// is half-open and says where to go from there. The functions on kapsel.Circuit move the state
-// that all nodes share:
+// All of it is pure. A Window counts what one node sees of one endpoint while the circuit is
+// closed, and says when to open it. A Trial counts a node's probes while the circuit is half-open,
+// and says whether to close or reopen it. The functions on kapsel.Circuit change the state that
+// all nodes share:
 //
 //	closed ── Trip ──► open ── Probe, once RetryAt has come ──► half-open, of one node
 //	  ▲                  ▲                                      │   │
 //	  │                  └───────── Conclude: Failing ──────────┘   │
 //	  └──────────────── Conclude: Recovered; Reset ─────────────────┘
 //
-// None of them touches Version, Revision or Destination: the store counts the first two, and a
-// compare-and-set on Version is what makes one node's move the only one. A function that has
-// nothing to do returns the circuit as it is.
+// None of them touches Version, Revision or Destination. The store counts Version and Revision; a
+// compare-and-set on Version lets only one node's change through. A function with nothing to do
+// returns the circuit unchanged.
 package breaker
 
 import (
@@ -24,7 +24,7 @@ import (
 // Verdict is what an exchange says about the health of its destination.
 type Verdict uint8
 
-// The verdicts. Neutral ones count as nothing: they neither break nor make a row.
+// The verdicts. A neutral exchange is not counted: it neither extends nor ends a run of failures.
 const (
 	Neutral Verdict = iota
 	Success
@@ -33,10 +33,10 @@ const (
 
 func (v Verdict) String() string { return [...]string{"neutral", "success", "failure"}[v] }
 
-// Judge gives the verdict on an attempt, from its error code ("": a 2xx) and the status that
-// the destination answered (0: none). A destination that refuses a request is healthy, one
-// that asks for patience (408, 425, 429) is neither; an attempt that never reached it
-// (blocked at dial) or whose end is unknown says nothing.
+// Judge returns the verdict on an attempt, given its error code ("" for a 2xx) and the status that
+// the destination answered (0: none). A destination that refuses a request is healthy. One that
+// asks the sender to wait (408, 425, 429) counts neither way, as does an attempt that never
+// reached the destination (blocked at dial) or whose outcome is unknown.
 func Judge(code kapsel.Code, status int) Verdict {
 	switch code {
 	case "":
@@ -54,14 +54,14 @@ func Judge(code kapsel.Code, status int) Verdict {
 	return Neutral
 }
 
-// span is how far a Window looks back.
+// span is how far back a Window looks.
 const span = 60 * time.Second
 
-// Window counts one node's exchanges with one endpoint while its circuit is closed. The zero
+// Window counts one node's exchanges with one endpoint while the circuit is closed. The zero
 // Window is empty. It is not safe for concurrent use.
 type Window struct {
 	row int     // failures since the last success
-	log []int64 // counted exchanges, oldest first: Unix milliseconds, doubled, plus 1 for a failure
+	log []int64 // counted exchanges, oldest first: Unix milliseconds times 2, plus 1 for a failure
 }
 
 // Record counts an exchange that ended at now and reports whether it opens the circuit. Only a
@@ -72,8 +72,8 @@ type Window struct {
 //   - of the last p.Window exchanges, those of the last 60 s hold at least p.Minimum failures,
 //     and these are at least p.Ratio of them.
 //
-// A destination that fails half of the time has 5 failures in a row again and again, and gains
-// by being tried; one that is down has no success to show.
+// Runs of 5 failures are common at a destination that fails half of the time, and it is worth
+// trying; a destination that is down has no success at all.
 func (w *Window) Record(v Verdict, now time.Time, p kapsel.CircuitPolicy) (trip bool) {
 	entry := now.UnixMilli() << 1
 	switch v {
@@ -103,44 +103,45 @@ func (w *Window) Record(v Verdict, now time.Time, p kapsel.CircuitPolicy) (trip 
 		failed >= p.Minimum && mostly(failed, counted, p)
 }
 
-// mostly reports whether failures are as many of the counted exchanges as open a circuit.
+// mostly reports whether the share of failures is large enough to open a circuit.
 func mostly(failed, counted int, p kapsel.CircuitPolicy) bool {
 	return float64(failed) >= p.Ratio*float64(counted)
 }
 
-// Reset forgets everything, for when the circuit has changed its state: exchanges begun
-// before a change do not count after it.
+// Reset empties the window. Call it when the circuit has changed its state: exchanges begun before
+// the change do not count after it.
 func (w *Window) Reset() { *w = Window{} }
 
-// Trial counts the probes of one node while a circuit is half-open. The zero Trial lets one
-// probe run. It is not safe for concurrent use.
+// Trial counts the probes of one node while a circuit is half-open. The zero Trial allows one
+// probe at a time. It is not safe for concurrent use.
 type Trial struct {
-	more    int // that may run at once beyond the first
+	more    int // probes allowed at a time, besides the first
 	row     int // failures since the last success
 	good    int // successes
 	counted int
 }
 
-// Places is how many probes may run at once.
+// Places returns how many probes may run at the same time.
 func (t *Trial) Places() int { return 1 + t.more }
 
-// Finding is what a Trial has found.
+// Finding is the result of a Trial so far.
 type Finding uint8
 
 // The findings.
 const (
 	Undecided Finding = iota
-	Recovered         // the circuit closes
-	Failing           // the circuit opens again
+	Recovered         // the circuit should close
+	Failing           // the circuit should open again
 )
 
-// maxPlaces keeps doubling within an int; the endpoint's concurrency is far below it.
+// maxPlaces keeps the doubling within an int; an endpoint's concurrency is far below it.
 const maxPlaces = 1 << 20
 
-// Record counts a probe that has ended. A success doubles how many may run at once, a failure
-// halves it. The trial has failed when the first probe that counts fails, with p.Failures
-// failures in a row, and when at least p.Minimum were counted of which p.Ratio failed. It has
-// passed with p.Successes successes, if fewer than p.Ratio of all failed.
+// Record counts a probe that has ended and returns the finding. A success doubles how many probes
+// may run at a time, a failure halves it. The trial has failed if the first counted probe fails,
+// after p.Failures consecutive failures, or once p.Minimum probes were counted and at least
+// p.Ratio of them failed. It has passed after p.Successes successes, if less than p.Ratio of all
+// failed.
 func (t *Trial) Record(v Verdict, p kapsel.CircuitPolicy) Finding {
 	switch v {
 	case Neutral:
@@ -164,8 +165,9 @@ func (t *Trial) Record(v Verdict, p kapsel.CircuitPolicy) Finding {
 	return Undecided
 }
 
-// Trip opens a circuit that was closed at now, when the last failure ended. One that another
-// node opened first stays as it is, also when it has closed again since.
+// Trip opens a circuit at now, when the last failure ended. It changes nothing if the circuit is
+// not closed, or if its state changed after now: then another node opened it first, and it may
+// have closed again.
 func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
 	if !closed(c) || c.ChangedAt.After(now) {
 		return c
@@ -173,10 +175,10 @@ func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circui
 	return open(c, now, p)
 }
 
-// Probe takes the right to probe for a node, and reports whether the node got it: the circuit
-// is open and RetryAt has come, or half-open and no node has the right, and the destination
-// has not asked for quiet. The node keeps it until Conclude, or until it dies: then the store
-// takes it away, and the next node begins a new Trial.
+// Probe gives a node the right to probe, and reports whether it did. It does if the circuit is
+// open and RetryAt has come, or if it is half-open and no node has the right; and only if the
+// destination has not asked for quiet. The node keeps the right until Conclude. If the node dies,
+// the store clears it, and the next node begins a new Trial.
 func Probe(c kapsel.Circuit, now time.Time, node kapsel.NodeID) (kapsel.Circuit, bool) {
 	switch {
 	case held(c, now):
@@ -191,8 +193,8 @@ func Probe(c kapsel.Circuit, now time.Time, node kapsel.NodeID) (kapsel.Circuit,
 	return c, true
 }
 
-// Conclude moves a half-open circuit to where a node's Trial leads. Without the right to probe
-// the node has nothing to say.
+// Conclude applies the finding of a node's Trial to a half-open circuit. It changes nothing if the
+// node does not have the right to probe.
 func Conclude(c kapsel.Circuit, node kapsel.NodeID, f Finding, now time.Time, p kapsel.CircuitPolicy) kapsel.Circuit {
 	switch {
 	case c.State != kapsel.CircuitHalfOpen || c.Probe != node:
@@ -204,11 +206,11 @@ func Conclude(c kapsel.Circuit, node kapsel.NodeID, f Finding, now time.Time, p 
 	return c
 }
 
-// MaxHold is the longest that a destination can keep its endpoint quiet.
+// MaxHold is the longest time for which a destination can hold its endpoint's deliveries.
 const MaxHold = time.Hour
 
-// Hold keeps the endpoint quiet until the time that its destination asked for, at most
-// MaxHold from now. It never shortens a longer hold.
+// Hold stops exchanges until the time that the destination asked for, at most MaxHold from now. It
+// never shortens an earlier hold.
 func Hold(c kapsel.Circuit, until, now time.Time) kapsel.Circuit {
 	if limit := now.Add(MaxHold); until.After(limit) {
 		until = limit
@@ -219,7 +221,7 @@ func Hold(c kapsel.Circuit, until, now time.Time) kapsel.Circuit {
 	return c
 }
 
-// Reset closes the circuit and ends its hold, because a person says so.
+// Reset closes the circuit and ends its hold, at a person's request.
 func Reset(c kapsel.Circuit, now time.Time) kapsel.Circuit {
 	c.HoldUntil = time.Time{}
 	if closed(c) {
@@ -228,8 +230,7 @@ func Reset(c kapsel.Circuit, now time.Time) kapsel.Circuit {
 	return shut(c, now)
 }
 
-// Allows reports whether exchanges may start freely: the circuit is closed, and the
-// destination has not asked for quiet.
+// Allows reports whether exchanges may start freely: the circuit is closed and not held.
 func Allows(c kapsel.Circuit, now time.Time) bool { return closed(c) && !held(c, now) }
 
 func closed(c kapsel.Circuit) bool {
