@@ -1,11 +1,12 @@
-// Package budget bounds the bytes of event bodies that a process holds at once: in requests
-// being read, waiting for a commit, handed over, or being sent.
+// Package budget bounds the bytes of event bodies that a process holds at once: in requests being
+// read, waiting for a commit, handed over to a worker, or being sent.
 package budget
 
 import "sync"
 
-// Budget is a number of bytes, at most half of which deliveries may hold. One body always
-// fits: a request or a delivery that finds its part empty gets what it asks for.
+// Budget divides a number of bytes between requests and deliveries; deliveries may hold at most
+// half. A single body always fits: a request gets what it asks for if no request holds anything,
+// and a delivery if no delivery does.
 type Budget struct {
 	mu         sync.Mutex
 	limit      int64
@@ -13,15 +14,15 @@ type Budget struct {
 	deliveries int64 // held by deliveries
 }
 
-// New makes a budget of limit bytes.
+// New returns a budget of limit bytes.
 func New(limit int64) *Budget { return &Budget{limit: limit} }
 
-// small is the size up to which a body may use all of the budget. Larger ones leave a quarter
-// of it, so that a few senders of large bodies, who may take their time, do not keep
-// everybody else out.
+// small is the size up to which a body may use the whole budget. Larger bodies must leave a
+// quarter of it free, so that a few slow senders of large bodies cannot shut out everybody else.
 const small = 64 << 10
 
-// Request reserves n bytes for a request and reports whether they were free.
+// Request reserves n bytes for a request and reports whether it did. The caller must give them
+// back with ReturnRequest.
 func (b *Budget) Request(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,8 +37,8 @@ func (b *Budget) Request(n int64) bool {
 	return true
 }
 
-// Grow adds n bytes to the held ones that a request reserved, if they are free or no other
-// request holds any.
+// Grow reserves n more bytes for a request that holds held, and reports whether it did. It always
+// does if no other request holds any.
 func (b *Budget) Grow(held, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -48,14 +49,15 @@ func (b *Budget) Grow(held, n int64) bool {
 	return true
 }
 
-// ReturnRequest gives back what a request reserved.
+// ReturnRequest gives back n bytes that a request reserved.
 func (b *Budget) ReturnRequest(n int64) {
 	b.mu.Lock()
 	b.requests -= n
 	b.mu.Unlock()
 }
 
-// Delivery reserves n bytes for deliveries and reports whether they were free.
+// Delivery reserves n bytes for deliveries and reports whether it did. The caller must give them
+// back with Adjust.
 func (b *Budget) Delivery(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,22 +68,22 @@ func (b *Budget) Delivery(n int64) bool {
 	return true
 }
 
-// Adjust changes what deliveries hold by n bytes, whether free or not: a body that was read
-// is there. n is negative to give back.
+// Adjust changes the bytes that deliveries hold by n, without any limit, because a body that was
+// read already takes its memory. A negative n gives bytes back.
 func (b *Budget) Adjust(n int64) {
 	b.mu.Lock()
 	b.deliveries += n
 	b.mu.Unlock()
 }
 
-// FreeForDeliveries is how many bytes deliveries could reserve now.
+// FreeForDeliveries returns how many bytes deliveries could reserve now.
 func (b *Budget) FreeForDeliveries() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return max(0, min(b.limit/2-b.deliveries, b.limit-b.requests-b.deliveries))
 }
 
-// Used is how many bytes are held.
+// Used returns how many bytes requests and deliveries hold.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,30 +1,31 @@
 package budget
 
 const (
-	// mostBodies is how many bytes of bodies a process with enough memory holds by default.
+	// mostBodies is the default budget for bodies of a process with enough memory.
 	mostBodies = 256 << 20
-	// leastBodies is how many it holds by default however little memory there is: four bodies
-	// of the default limit.
+	// leastBodies is the smallest default budget for bodies, however little memory there is: four
+	// bodies of the default maximum size.
 	leastBodies = 40 << 20
-	// heapBeside is what the heap needs beside bodies; a quarter of these is garbage.
+	// heapBeside is what the Go heap needs apart from bodies.
 	heapBeside = 96 << 20
-	// mostCaches is how much the page caches of an embedded database take at most.
+	// mostCaches is the most that the page caches of an embedded database take.
 	mostCaches = 72 << 20
 )
 
-// Memory is how a process divides the memory that it may use, in bytes.
+// Memory says how a process divides its memory, in bytes.
 type Memory struct {
-	Limit  int64 // what there is; 0: not known
-	Bodies int64 // for a Budget
-	Heap   int64 // the limit of Go's collector (GOMEMLIMIT)
+	Limit  int64 // memory available to the process; 0: not known
+	Bodies int64 // limit of the Budget
+	Heap   int64 // soft limit of the Go heap (GOMEMLIMIT)
 	Caches int64 // page caches of an embedded database, outside of Go's heap
 }
 
-// Divide divides limit bytes of memory; 0 is as much as the process wants. bodies is what was
-// asked for, 0 for the default. A quarter goes to bodies and half to Go's heap, which holds
-// them. The other half is for what Go does not count: the program itself, page caches, and the
-// copies that an embedded database makes of a body as it writes or reads it, about 50 MiB with
-// bodies of 10 MiB. A process with 1,152 MiB or more has all that it wants.
+// Divide divides limit bytes of memory; 0 means unlimited. bodies is the configured budget for
+// bodies; 0: the default. By default a quarter goes to bodies. The Go heap, which holds them, gets
+// half, or five quarters of bodies if that is more. The rest is for what Go does not count: the
+// program itself, page caches, and the copies that an embedded database makes of a body while
+// writing or reading it, about 50 MiB with bodies of 10 MiB. With 1,152 MiB or more, a process
+// gets everything it can use.
 func Divide(limit, bodies int64) Memory {
 	if bodies == 0 {
 		bodies = mostBodies
@@ -40,5 +41,5 @@ func Divide(limit, bodies int64) Memory {
 	return m
 }
 
-// Fits reports whether the process stays within its memory, as far as that is known.
+// Fits reports whether Bodies leaves enough memory for the rest, as far as Limit is known.
 func (m Memory) Fits() bool { return m.Limit == 0 || m.Bodies <= max(leastBodies, m.Limit/4) }
