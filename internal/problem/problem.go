@@ -1,8 +1,8 @@
-// Package problem answers HTTP requests with errors: a kapsel.Error as a problem document
-// (RFC 9457) with the members of the contract.
+// Package problem answers HTTP requests with errors: it turns a kapsel.Error into a problem
+// document (RFC 9457) with the API's own members.
 //
-// What a caller reads is the error's code and detail. Causes, and errors without a code,
-// are for the log; Write neither shows nor logs them.
+// Callers see the code and detail of an error. Causes, and errors without a code, are for the log;
+// Write neither shows nor logs them.
 package problem
 
 import (
@@ -21,7 +21,7 @@ import (
 // ContentType is the media type of a problem document.
 const ContentType = "application/problem+json"
 
-// Document is the body of an answer that is an error.
+// Document is the body of an error answer.
 type Document struct {
 	Type      string              `json:"type"`  // urn:kapsel:error:E…, stable; about:blank for a bug
 	Title     string              `json:"title"` // the code's name in words
@@ -32,8 +32,8 @@ type Document struct {
 	Errors    []kapsel.FieldError `json:"errors,omitempty"`
 }
 
-// New is the document for an error. One that has no code that can be answered is a bug of
-// ours: status 500, and nothing of the error is in the document.
+// New returns the document for an error. An error without a code that the API answers with is a
+// bug: it becomes status 500, and the document shows nothing of it.
 func New(ctx context.Context, err error) Document {
 	d := Document{
 		Type:      "about:blank",
@@ -50,7 +50,7 @@ func New(ctx context.Context, err error) Document {
 	if status == 0 {
 		status = e.Code.Status()
 	}
-	if status == 0 { // the code of an attempt, or none
+	if status == 0 { // a code of an attempt, or an unknown one
 		return d
 	}
 	d.Type = "urn:kapsel:error:" + string(e.Code)
@@ -70,9 +70,9 @@ func title(name string) string {
 	return name[:1] + strings.ToLower(strings.ReplaceAll(name[1:], "_", " "))
 }
 
-// RetryAfter is the value of the Retry-After header for an error answered with a status:
-// whole seconds, rounded up, at least 1. It is "" where there is nothing to wait for; an
-// answer 429 or 503 always says it.
+// RetryAfter returns the value of the Retry-After header for an error answered with a status:
+// whole seconds, rounded up, at least 1. It returns "" if the error does not say when to retry,
+// unless the status is 429 or 503, whose answers always have the header.
 func RetryAfter(err error, status int) string {
 	var wait time.Duration
 	var e *kapsel.Error
@@ -85,8 +85,8 @@ func RetryAfter(err error, status int) string {
 	return strconv.FormatInt(max(1, int64((wait+time.Second-1)/time.Second)), 10)
 }
 
-// Write answers a request with an error. Headers that the caller set before, such as Allow
-// with a 405, stay.
+// Write answers a request with an error. It keeps other headers that the caller set before, such
+// as Allow with a 405.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	d := New(r.Context(), err)
 	body, jsonErr := json.Marshal(d)
@@ -102,10 +102,10 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		h["Retry-After"] = []string{after}
 	}
 	w.WriteHeader(d.Status)
-	w.Write(body) // the caller is gone when it fails: nothing is left to do
+	w.Write(body) // an error means that the client is gone
 }
 
-// Header values that every answer shares; nothing appends to them.
+// Header values shared by all answers. They must not be modified.
 var (
 	contentType = []string{ContentType}
 	noSniff     = []string{"nosniff"}
@@ -114,25 +114,25 @@ var (
 
 type requestIDKey struct{}
 
-// WithRequestID is a context that carries a request's id.
+// WithRequestID returns a context that carries a request's ID.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }
 
-// RequestID is the id that the context carries, "" without one.
+// RequestID returns the request ID that the context carries; "" if there is none.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
 }
 
-// NewRequestID makes an id by which a person finds a request in the log: req_ and 26
-// characters of lower-case base32 (128 random bits). It is unique, not secret.
+// NewRequestID returns an ID by which people find a request in the log: req_ and 26 characters of
+// lower-case base32 (128 random bits). It is unique, but not secret.
 func NewRequestID() string {
 	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 	id := [30]byte{'r', 'e', 'q', '_'}
 	for i := 4; i < len(id); i += 13 {
 		for j, bits := 0, rand.Uint64(); j < 13; j, bits = j+1, bits>>5 {
-			// 13 characters hold 64 bits: the last one has 4.
+			// 13 characters encode 64 bits; the last one encodes 4.
 			id[i+j] = alphabet[bits&31]
 		}
 	}
