@@ -1,12 +1,12 @@
-// Package ratelimit bounds how often things happen: requests per tenant with a Limiter,
-// exchanges of one endpoint with a Bucket.
+// Package ratelimit bounds rates: of requests per tenant with a Limiter, of exchanges with one
+// endpoint with a Bucket.
 //
-// Both are token buckets: they begin full with burst tokens, each thing takes one, and
-// perSecond of them come back. Times are parameters; one that lies before the latest seen
-// counts as that one, so that clocks read out of order give nobody extra tokens. A burst
-// below 1 counts as 1.
+// Both are token buckets: a bucket starts with burst tokens, each request or exchange takes one,
+// and perSecond tokens per second come back, up to burst. Callers pass the time. A time before the
+// latest one that a bucket has seen counts as the latest, so clocks read out of order yield no
+// extra tokens. A burst below 1 counts as 1.
 //
-// Part and Places divide a limit between nodes that share it.
+// Part and Places divide a limit among the nodes that share it.
 package ratelimit
 
 import (
@@ -17,15 +17,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bucket is the token bucket of one thing. The zero Bucket limits nothing. It is not safe
-// for concurrent use, and must not be copied once Set.
+// Bucket is a single token bucket. The zero Bucket limits nothing. It is not safe for concurrent
+// use, and must not be copied after Set.
 type Bucket struct {
 	lim   *rate.Limiter // nil: no limit
-	last  time.Time     // the latest time seen
-	asked int           // of a Limiter: tokens asked for since it was last told
+	last  time.Time     // latest time passed in
+	asked int           // used by Limiter: tokens asked for since the last call of Asked
 }
 
-// Set changes the bucket's limits. The tokens in it stay, as far as they fit.
+// Set changes the bucket's limits. It keeps the tokens in the bucket, up to the new burst.
 func (b *Bucket) Set(perSecond float64, burst int, now time.Time) {
 	now, burst = b.seen(now), max(burst, 1)
 	if b.lim == nil {
@@ -40,12 +40,11 @@ func (b *Bucket) Set(perSecond float64, burst int, now time.Time) {
 	}
 }
 
-// Take takes a token and reports whether there was one.
+// Take takes one token and reports whether there was one.
 func (b *Bucket) Take(now time.Time) bool { return b.TakeN(now, 1) }
 
-// TakeN takes n tokens and reports whether there were so many. More than the burst are taken
-// where the bucket is full, which then owes the rest: Take and TakeN take nothing until it has
-// come back.
+// TakeN takes n tokens and reports whether it did. If n exceeds the burst, TakeN succeeds only if
+// the bucket is full, and leaves it in debt: later calls get nothing until the debt is repaid.
 func (b *Bucket) TakeN(now time.Time, n int) bool {
 	if b.lim == nil || n <= 0 {
 		return true
@@ -61,7 +60,7 @@ func (b *Bucket) TakeN(now time.Time, n int) bool {
 	return true
 }
 
-// Next is when there is a token to take: now if there is one already.
+// Next returns when a token will be available; now if there is one.
 func (b *Bucket) Next(now time.Time) time.Time {
 	if b.lim == nil {
 		return now
@@ -80,14 +79,14 @@ func (b *Bucket) seen(now time.Time) time.Time {
 	return b.last
 }
 
-// until is how long after now the bucket holds a number of tokens, rounded up.
+// until returns how long after now the bucket will hold a number of tokens, rounded up.
 func (b *Bucket) until(tokens float64, now time.Time) time.Duration {
 	missing := tokens - b.lim.TokensAt(now)
 	if missing <= 0 {
 		return 0
 	}
 	ns := math.Ceil(missing / float64(b.lim.Limit()) * float64(time.Second))
-	if !(ns < math.MaxInt64) { // also when nothing ever comes back
+	if !(ns < math.MaxInt64) { // also true if the rate is 0
 		return rate.InfDuration
 	}
 	return time.Duration(ns)
@@ -97,33 +96,32 @@ func (b *Bucket) full(now time.Time) bool {
 	return b.lim.TokensAt(b.seen(now)) >= float64(b.lim.Burst())
 }
 
-// sweepEvery is how often a Limiter looks for buckets to drop.
+// sweepEvery is how often a Limiter drops full buckets.
 const sweepEvery = time.Minute
 
-// Limiter holds a bucket for each key. The zero Limiter is ready. It is safe for concurrent
-// use, and remembers only keys whose bucket is not full again.
+// Limiter holds one bucket per key. The zero Limiter is ready to use. It is safe for concurrent
+// use. It drops a key when its bucket is full again.
 type Limiter[K comparable] struct {
 	mu      sync.Mutex
 	buckets map[K]*Bucket
 	swept   time.Time
 }
 
-// Allow takes a token from the key's bucket, under limits that may differ from call to call,
-// and reports whether there was one. remaining is how many whole tokens are left, reset how
-// long until there is one more of them (0: the bucket is full): after a refusal, when to try
-// again.
+// Allow takes a token from the key's bucket and reports whether there was one. The limits may
+// differ from call to call. remaining is how many whole tokens are left. reset is how long until
+// there is one more (0: the bucket is full), so after a refusal it says when to try again.
 func (l *Limiter[K]) Allow(key K, perSecond float64, burst int, now time.Time) (ok bool, remaining int, reset time.Duration) {
 	return l.AllowN(key, perSecond, burst, now, 1)
 }
 
-// AllowN is Allow for n things at once, which Bucket.TakeN takes.
+// AllowN is Allow for n tokens at once, taken as Bucket.TakeN does.
 func (l *Limiter[K]) AllowN(key K, perSecond float64, burst int, now time.Time, n int) (ok bool, remaining int, reset time.Duration) {
 	return l.ask(key, perSecond, burst, now, func(b *Bucket, now time.Time) bool { b.asked += n; return b.TakeN(now, n) })
 }
 
-// Asked tells of each key how many tokens were asked for since the last call, granted or
-// not, and at what rate they come back. Buckets that were dropped meanwhile are left out:
-// little was asked of them.
+// Asked returns, by key, how many tokens were asked for since the last call of Asked, granted or
+// not, and the bucket's rate. It omits buckets that were dropped in the meantime; they had few
+// requests.
 func (l *Limiter[K]) Asked() map[K]Asked {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,13 +135,13 @@ func (l *Limiter[K]) Asked() map[K]Asked {
 	return all
 }
 
-// Asked is how much was asked of a bucket, and its rate.
+// Asked is the number of tokens asked of a bucket, and the bucket's rate.
 type Asked struct {
 	Tokens    int
 	PerSecond float64
 }
 
-// Look tells what Allow would, and takes nothing.
+// Look returns the remaining and reset of the key's bucket, and takes nothing.
 func (l *Limiter[K]) Look(key K, perSecond float64, burst int, now time.Time) (remaining int, reset time.Duration) {
 	_, remaining, reset = l.ask(key, perSecond, burst, now, func(*Bucket, time.Time) bool { return true })
 	return remaining, reset
@@ -173,7 +171,7 @@ func (l *Limiter[K]) ask(key K, perSecond float64, burst int, now time.Time, tak
 	return ok, remaining, reset
 }
 
-// sweep drops full buckets: a new one is no different.
+// sweep drops full buckets, which are the same as new ones.
 func (l *Limiter[K]) sweep(now time.Time) {
 	l.swept = now
 	for key, b := range l.buckets {

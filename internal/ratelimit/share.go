@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// reserve is the part of a limit that is divided evenly however much is demanded, so that a
-// node where work begins can start with it.
+// reserve is the fraction of a limit that is always divided evenly, whatever the demands, so that
+// a node whose traffic has just begun has something to start with.
 const reserve = 0.05
 
-// Part is what the node at index i may use of a limit that several nodes share, by what each
-// demands of it. All parts together are the limit: nodes get what they demand and equal parts
-// of what is left over; where more is demanded than there is, in proportion. Demands are not
-// negative; without any, or of one node alone, parts are equal.
+// Part returns what the node at index i may use of a limit that several nodes share, given each
+// node's demand. If the demands fit, each node gets what it demands and an equal part of what is
+// left over. If not, the limit is divided in proportion to the demands, except for reserve, which
+// is divided evenly. The parts of all nodes add up to the limit. Demands must not be negative; if
+// all are zero, the parts are equal.
 func Part(limit float64, demands []float64, i int) float64 {
 	all := 0.0
 	for _, d := range demands {
@@ -27,10 +28,10 @@ func Part(limit float64, demands []float64, i int) float64 {
 	return spare/n + (limit-spare)*(demands[i]/all)
 }
 
-// Places is Part for what comes in whole numbers, such as exchanges at once. All parts
-// together are the limit. turn decides who gets what does not divide: different turns, such
-// as those of endpoints, favour different nodes. held is what the nodes use already, which
-// may be more than their part when that has shrunk: nobody gets what another still holds.
+// Places is Part for whole numbers, such as exchanges at a time. Where the limit does not divide
+// evenly, turn decides which nodes get the remainder; different turns, such as those of different
+// endpoints, favour different nodes. held is what each node uses already, which may exceed its
+// part if that has shrunk. A node never gets a place that another node still holds.
 func Places(limit int, demands []float64, held []int, i, turn int) int {
 	n := len(demands)
 	if n <= 1 {
@@ -42,7 +43,7 @@ func Places(limit int, demands []float64, held []int, i, turn int) int {
 	for j := range n {
 		part := Part(float64(limit), demands, j)
 		whole[j] = int(part)
-		rest[j] = math.Round((part-float64(whole[j]))*1e6) / 1e6 // equal demands are equal
+		rest[j] = math.Round((part-float64(whole[j]))*1e6) / 1e6 // rounded, so that equal demands compare as equal
 		left -= whole[j]
 		order[j] = j
 		if j != i {
@@ -58,18 +59,18 @@ func Places(limit int, demands []float64, held []int, i, turn int) int {
 	return max(0, min(whole[i], limit-others))
 }
 
-// BurstPart is the burst of a part of a limit, 0 to 1: rounded, and at least one.
+// BurstPart returns a fraction (0 to 1) of a burst, rounded, but at least 1.
 func BurstPart(burst int, part float64) int { return max(1, int(math.Round(float64(burst)*part))) }
 
-// Meter makes a steady demand of counts that vary by chance: shares that moved with each of
-// them would never add up. The zero Meter has seen nothing.
+// Meter turns counts that vary by chance into a steady demand. Without it, nodes would publish new
+// demands all the time and their parts would never add up. The zero Meter has seen nothing.
 type Meter struct{ mean, told float64 }
 
-// Note takes note of one more count and returns the demand. A change that is hardly chance
-// counts at once, upwards in full and downwards by half; others go into a mean, and the
-// demand follows that only when it has moved by a quarter.
+// Note adds a count and returns the demand. A change too large for chance takes effect at once: in
+// full upwards, by half downwards. Smaller changes go into a running mean, and the demand follows
+// the mean once it is off by a quarter.
 func (m *Meter) Note(count float64) (demand float64) {
-	chance := 3 * math.Sqrt(max(m.mean, 1)) // three standard deviations of what comes at random
+	chance := 3 * math.Sqrt(max(m.mean, 1)) // three standard deviations of a Poisson count
 	switch {
 	case count > 1.5*m.mean && count > m.mean+chance:
 		m.mean = count
