@@ -9,21 +9,22 @@ import (
 	"strings"
 )
 
-// An API key is kap_, 43 characters of base62 that hold 256 random bits, and 6 of base62
-// that hold their CRC-32 (IEEE): a mistyped key is told from a wrong one without a look-up.
+// An API key is kap_, 43 characters of base62 that hold 256 random bits, and 6 characters of
+// base62 that hold the CRC-32 (IEEE) of the 43. The checksum tells a mistyped key from a wrong one
+// without a look-up.
 const (
 	apiKeyPrefix   = "kap_"
 	apiKeyRandom   = 43
 	apiKeyChecksum = 6
 	apiKeyLength   = len(apiKeyPrefix) + apiKeyRandom + apiKeyChecksum
-	// APIKeyShown is how many characters of a key are stored to recognise it by.
+	// APIKeyShown is how many characters of a key are stored for people to recognise it by.
 	APIKeyShown = 8
 )
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// NewAPIKey makes an API key: the secret to show once, the hash it is found by, and the
-// characters to recognise it by.
+// NewAPIKey returns a new API key, to be shown once, the hash by which it is found, and the prefix
+// by which people recognise it.
 func NewAPIKey() (key Text, hash [32]byte, prefix string) {
 	var b [32]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
@@ -32,8 +33,8 @@ func NewAPIKey() (key Text, hash [32]byte, prefix string) {
 	return NewText(s), sha256.Sum256([]byte(s)), s[:APIKeyShown]
 }
 
-// HashAPIKey is the hash by which a key is found, and whether s has the form of a key at
-// all, its checksum included.
+// HashAPIKey returns the hash by which a key is found. It returns false if s does not have the
+// form of a key, including a right checksum.
 func HashAPIKey(s string) (hash [32]byte, ok bool) {
 	if len(s) != apiKeyLength || s[:len(apiKeyPrefix)] != apiKeyPrefix {
 		return hash, false
@@ -44,7 +45,7 @@ func HashAPIKey(s string) (hash [32]byte, ok bool) {
 			return hash, false
 		}
 	}
-	// The checksum is no secret: whoever has the key can compute it.
+	// No constant time needed: the checksum is not secret.
 	if s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random) {
 		return hash, false
 	}
@@ -61,7 +62,7 @@ func apiKeySum(random string) string {
 	return string(b[:])
 }
 
-// encode62 writes n in base62 with leading zeros. It changes n.
+// encode62 returns n in base62, with leading zeros up to width. It modifies n.
 func encode62(n *big.Int, width int) string {
 	b := make([]byte, width)
 	base, digit := big.NewInt(62), new(big.Int)
@@ -72,8 +73,8 @@ func encode62(n *big.Int, width int) string {
 	return string(b)
 }
 
-// NewSigningSecret makes a Standard Webhooks secret: its text (whsec_ and standard base64)
-// to show once, and the 32 bytes that it stands for, the key of the HMAC.
+// NewSigningSecret returns a new Standard Webhooks secret: its text (whsec_ and standard base64),
+// to be shown once, and the 32 bytes that the text encodes, which are the HMAC key.
 func NewSigningSecret() (text Text, key []byte) {
 	key = make([]byte, 32)
 	rand.Read(key)

@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 )
 
-// LoadOrCreateKeyFile reads the secret in a file, and makes the file with what generate
-// returns where there is none. When it returns, the secret is in the file for good: a new
-// file is complete, mode 0600, and synced together with its directory's entry for it.
+// LoadOrCreateKeyFile returns the secret in the file at path. If there is no file, it creates one
+// with the result of generate. When it returns, the secret is durable: a new file is complete, has
+// mode 0600, and is synced together with its directory entry.
 //
-// White space around the secret does not count. A file that its group or others can read is
-// refused, and so is an empty one: it is never replaced.
+// White space around the secret is ignored. A file that its group or others can access, or that is
+// empty, is an error; LoadOrCreateKeyFile never replaces a file.
 func LoadOrCreateKeyFile(path string, generate func() []byte) (value []byte, created bool, err error) {
 	value, err = loadKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -26,7 +26,7 @@ func LoadOrCreateKeyFile(path string, generate func() []byte) (value []byte, cre
 		}
 	}
 	if err == nil {
-		// Also for a file that was there: who made it may have died right here.
+		// Also if the file existed: the process that created it may have died right here.
 		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
@@ -64,9 +64,8 @@ func loadKeyFile(path string) ([]byte, error) {
 
 const maxKeyFile = 64 << 10
 
-// createKeyFile writes a temporary file beside path and gives it the name when it is
-// complete and synced. A crash leaves the temporary file at most. Like os.O_EXCL it fails
-// with fs.ErrExist where path exists.
+// createKeyFile writes a temporary file next to path, syncs it and links it to path. A crash
+// leaves at most the temporary file. If path exists, it fails with fs.ErrExist, like os.O_EXCL.
 func createKeyFile(path string, value []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {

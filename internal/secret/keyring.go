@@ -15,11 +15,11 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// KeySize is the length of the instance's keys and of data keys, in bytes.
+// KeySize is the size of the instance's keys and of data keys, in bytes.
 const KeySize = 32
 
-// ParseKeys reads a comma list of keys in standard base64, at least one, each 32 bytes. Its
-// errors say which key is wrong and never what it is.
+// ParseKeys parses a comma-separated list of one or more keys of 32 bytes in standard base64. Its
+// errors say which key is wrong, but never show it.
 func ParseKeys(list string) ([][]byte, error) {
 	var keys [][]byte
 	for i, text := range strings.Split(list, ",") {
@@ -32,20 +32,21 @@ func ParseKeys(list string) ([][]byte, error) {
 	return keys, nil
 }
 
-// NewKey makes a random key.
+// NewKey returns a random key.
 func NewKey() []byte {
 	key := make([]byte, KeySize)
 	rand.Read(key) // never fails: crypto/rand ends the process instead
 	return key
 }
 
-// KeyID names a key of the instance without revealing it: 8 bytes of an HMAC under it.
+// KeyID names a key of the instance without revealing it: the first 8 bytes of an HMAC under the
+// key.
 type KeyID [8]byte
 
 func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
 
-// Keyring holds the instance's keys. The first wraps, all unwrap. It does not change and is
-// safe concurrently.
+// Keyring holds the instance's keys. The first key wraps; every key unwraps. It is immutable and
+// safe for concurrent use.
 type Keyring struct {
 	keys []wrapKey
 }
@@ -56,7 +57,7 @@ type wrapKey struct {
 	aead  *subtle.AESGCM
 }
 
-// NewKeyring makes a keyring of one or more keys of 32 bytes.
+// NewKeyring returns a keyring of one or more keys of 32 bytes.
 func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no encryption key")
@@ -83,10 +84,10 @@ func derive(key []byte, purpose string) []byte {
 	return h.Sum(nil)
 }
 
-// ID names the key that wraps.
+// ID returns the ID of the key that wraps.
 func (r *Keyring) ID() KeyID { return r.keys[0].id }
 
-// find is the key with an id, nil without one.
+// find returns the key with an ID; nil if there is none.
 func (r *Keyring) find(id KeyID) *wrapKey {
 	for i := range r.keys {
 		if r.keys[i].id == id {
@@ -96,30 +97,27 @@ func (r *Keyring) find(id KeyID) *wrapKey {
 	return nil
 }
 
-// UnknownKeyError says that a key is needed which was not given.
+// UnknownKeyError says that the key needed is not in the keyring.
 type UnknownKeyError struct{ ID KeyID }
 
 func (e *UnknownKeyError) Error() string {
 	return fmt.Sprintf("the encryption key %s is needed and not among those given", e.ID)
 }
 
-// Formats of what this file makes; each begins with its version.
-//
-//	wrapped data key: version ‖ key id (8) ‖ AES-256-GCM of the data key
-//	check value:      version ‖ key id (8) ‖ HMAC (32)
+// Formats of wrapped data keys and check values. Each begins with a version.
 const (
 	wrapVersion  = 1
 	checkVersion = 1
 	headerSize   = 1 + len(KeyID{})
 )
 
-// wrapAAD binds a wrapped data key to its tenant.
+// wrapAAD returns the additional data that binds a wrapped data key to its tenant.
 func wrapAAD(tenant kapsel.TenantID) []byte {
 	aad := append([]byte("kapsel data key"), wrapVersion)
 	return append(aad, tenant[:]...)
 }
 
-// NewDataKey makes a data key for a tenant and returns it wrapped, as the tenant keeps it.
+// NewDataKey makes a data key for a tenant and returns it wrapped, for kapsel.Tenant.DataKey.
 func (r *Keyring) NewDataKey(tenant kapsel.TenantID) (wrapped []byte, err error) {
 	return r.wrap(tenant, NewKey())
 }
@@ -137,7 +135,8 @@ func header(version byte, id KeyID) []byte {
 	return append([]byte{version}, id[:]...)
 }
 
-// unwrap opens a tenant's data key.
+// unwrap returns a tenant's data key in the clear. If the keyring lacks the key that wrapped it,
+// the error wraps an UnknownKeyError.
 func (r *Keyring) unwrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error) {
 	if len(wrapped) < headerSize || wrapped[0] != wrapVersion {
 		return nil, errors.New("unwrap data key: unknown format")
@@ -154,8 +153,8 @@ func (r *Keyring) unwrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error)
 	return dataKey, nil
 }
 
-// Rewrap wraps a tenant's data key with the first key. It returns wrapped itself where the
-// first key made it.
+// Rewrap returns a tenant's data key, wrapped with the first key. It returns wrapped itself if the
+// first key wrapped it already.
 func (r *Keyring) Rewrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error) {
 	dataKey, err := r.unwrap(tenant, wrapped)
 	if err != nil {
@@ -167,8 +166,8 @@ func (r *Keyring) Rewrap(tenant kapsel.TenantID, wrapped []byte) ([]byte, error)
 	return r.wrap(tenant, dataKey)
 }
 
-// CanUnwrap reports whether the key that wraps a data key is among the keyring's: nil if so,
-// an UnknownKeyError if not.
+// CanUnwrap returns nil if the keyring has the key that wraps a data key, else an UnknownKeyError.
+// An unknown format is another error.
 func (r *Keyring) CanUnwrap(wrapped []byte) error {
 	if len(wrapped) < headerSize || wrapped[0] != wrapVersion {
 		return errors.New("a wrapped data key has an unknown format")
@@ -179,14 +178,14 @@ func (r *Keyring) CanUnwrap(wrapped []byte) error {
 	return nil
 }
 
-// Check is a value by which a database remembers the key that wraps. It says nothing of the
-// key itself, and is the same each time.
+// Check returns a value by which a database remembers the key that wraps. The value does not
+// reveal the key and is the same every time.
 func (r *Keyring) Check() []byte {
 	return append(header(checkVersion, r.ID()), r.keys[0].check...)
 }
 
-// Verify reports whether one of the keys made a check value: nil if so, an UnknownKeyError
-// with the id of the key that is needed if not.
+// Verify returns nil if one of the keys made a check value, else an UnknownKeyError with the ID of
+// the key needed. An unknown format is another error.
 func (r *Keyring) Verify(check []byte) error {
 	if len(check) != headerSize+sha256.Size || check[0] != checkVersion {
 		return errors.New("the check value of the encryption key has an unknown format")

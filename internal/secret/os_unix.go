@@ -9,10 +9,10 @@ import (
 	"os"
 )
 
-// readByOthers reports whether the mode lets other users read or change a file.
+// readByOthers reports whether the file's mode gives its group or others any access.
 func readByOthers(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
 
-// syncDir makes names that were created in a directory durable.
+// syncDir makes the names that were created in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -1,10 +1,10 @@
-// Package secret keeps secrets secret: a string type that never prints, envelope encryption
-// of what the store holds, and the making of keys.
+// Package secret protects secrets: it has a string type that never prints itself, envelope
+// encryption for stored secrets, and generators of keys.
 //
-// At rest a secret is sealed with its tenant's data key, and the data key is wrapped with
-// the instance's key, both AES-256-GCM. Each ciphertext is bound to where it belongs, so one
-// that is moved to another row, object or tenant does not open. Changing the instance's key
-// means wrapping the data keys again; what they sealed stays as it is.
+// A stored secret is sealed with its tenant's data key, and the data key is wrapped with the
+// instance's key, both with AES-256-GCM. Each ciphertext is bound to its place: moved to another
+// row, object or tenant it cannot be opened. To change the instance's key, only the data keys must
+// be wrapped again; sealed secrets stay as they are.
 package secret
 
 import (
@@ -15,22 +15,22 @@ import (
 	"log/slog"
 )
 
-// Redacted is what stands for a secret wherever one is shown.
+// Redacted is printed in place of a secret.
 const Redacted = "[redacted]"
 
-// Text is a secret in the clear. However it is printed, logged or encoded, it reads
-// "[redacted]"; only Reveal gives it out. The zero Text is empty.
+// Text is a secret in the clear. However it is printed, logged or encoded, it reads "[redacted]";
+// only Reveal returns it. The zero Text is empty.
 type Text struct {
-	_ [0]func() // not comparable by ==, which would compare the pointers
-	// A pointer, because fmt prints unexported fields of the structs that hold a Text
-	// without asking its methods: what it shows then is the address.
+	_ [0]func() // forbids ==, which would compare the pointers
+	// A pointer, because fmt prints unexported fields of structs that hold a Text without calling its
+	// methods, and then shows only the address.
 	s *string
 }
 
-// NewText makes a Text of a string.
+// NewText returns s as a Text.
 func NewText(s string) Text { return Text{s: &s} }
 
-// Reveal is the secret itself.
+// Reveal returns the secret in the clear.
 func (t Text) Reveal() string {
 	if t.s == nil {
 		return ""
@@ -41,7 +41,7 @@ func (t Text) Reveal() string {
 // IsZero reports whether the secret is empty.
 func (t Text) IsZero() bool { return t.Reveal() == "" }
 
-// Equal compares in a time that depends on neither secret's content.
+// Equal reports whether the secrets are equal. Its time does not depend on where they differ.
 func (t Text) Equal(u Text) bool {
 	a, b := sha256.Sum256([]byte(t.Reveal())), sha256.Sum256([]byte(u.Reveal()))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
@@ -54,7 +54,7 @@ func (Text) LogValue() slog.Value         { return slog.StringValue(Redacted) }
 func (Text) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 func (Text) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
 
-// UnmarshalText takes a secret in, from settings and requests.
+// UnmarshalText sets the secret, so that settings and requests can hold one. It never fails.
 func (t *Text) UnmarshalText(b []byte) error {
 	*t = NewText(string(b))
 	return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Vault seals and opens the secrets of tenants. It keeps the data keys that it unwrapped,
-// and is safe concurrently.
+// Vault seals and opens the secrets of tenants. It caches unwrapped data keys until Forget. It is
+// safe for concurrent use.
 type Vault struct {
 	keyring *Keyring
 
@@ -27,20 +27,20 @@ type Vault struct {
 type openKey struct {
 	wrapped []byte
 	aead    *subtle.AESGCM
-	signing []byte // derived from the data key: what SigningKey derives from
+	signing []byte // derived from the data key; SigningKey derives from this
 }
 
-// NewVault makes a vault that unwraps data keys with a keyring.
+// NewVault returns a vault that unwraps data keys with a keyring.
 func NewVault(r *Keyring) *Vault {
 	return &Vault{keyring: r, open: map[kapsel.TenantID]openKey{}}
 }
 
-// sealVersion is the first byte of what Seal makes; AES-256-GCM under the tenant's data key
-// follows it.
+// sealVersion is the first byte of a sealed secret. The rest is AES-256-GCM under the tenant's
+// data key.
 const sealVersion = 1
 
-// sealAAD binds a ciphertext to its place. All parts but the last have a fixed length, so
-// no two places give the same bytes.
+// sealAAD returns the additional data that binds a ciphertext to its place. All its components
+// except the last have a fixed length, so different places give different bytes.
 func sealAAD(tenant kapsel.TenantID, id kapsel.SecretID, object string) []byte {
 	aad := make([]byte, 0, 64+len(object))
 	aad = append(aad, "kapsel secret"...)
@@ -50,8 +50,8 @@ func sealAAD(tenant kapsel.TenantID, id kapsel.SecretID, object string) []byte {
 	return append(aad, object...)
 }
 
-// Seal makes a secret of the tenant for an object, such as an endpoint's id. It gets a new
-// id, made at now.
+// Seal seals a secret of the tenant for an object, such as an endpoint's ID. The secret gets a new
+// ID, made at now.
 func (v *Vault) Seal(t *kapsel.Tenant, object string, plain []byte, now time.Time) (kapsel.Secret, error) {
 	key, err := v.key(t)
 	if err != nil {
@@ -66,8 +66,8 @@ func (v *Vault) Seal(t *kapsel.Tenant, object string, plain []byte, now time.Tim
 	return s, nil
 }
 
-// Open is the plain text of a secret that was sealed for the tenant and the object. What
-// was sealed for another place, or changed, is an error.
+// Open returns the plain text of a secret that was sealed for the tenant and the object. It
+// returns an error if the secret was sealed for another place or was changed.
 func (v *Vault) Open(t *kapsel.Tenant, object string, s kapsel.Secret) ([]byte, error) {
 	if len(s.Sealed) == 0 || s.Sealed[0] != sealVersion {
 		return nil, fmt.Errorf("open secret %s: unknown format", s.ID)
@@ -83,10 +83,10 @@ func (v *Vault) Open(t *kapsel.Tenant, object string, s kapsel.Secret) ([]byte, 
 	return plain, nil
 }
 
-// SigningKey is the Ed25519 key that goes with a signing secret of the tenant and the object.
-// It is derived from the tenant's data key, so it is stored nowhere, is the same on every
-// node and after a change of the instance's key, and cannot be computed from the secret,
-// which receivers have.
+// SigningKey returns the Ed25519 key that belongs to a signing secret of the tenant and the
+// object. The key is derived from the tenant's data key. So it is stored nowhere, is the same on
+// every node and after a change of the instance's key, and receivers, who have the secret, cannot
+// compute it.
 func (v *Vault) SigningKey(t *kapsel.Tenant, object string, id kapsel.SecretID) (ed25519.PrivateKey, error) {
 	key, err := v.key(t)
 	if err != nil {
@@ -95,14 +95,15 @@ func (v *Vault) SigningKey(t *kapsel.Tenant, object string, id kapsel.SecretID) 
 	return ed25519.NewKeyFromSeed(derive(key.signing, string(sealAAD(t.ID, id, object)))), nil
 }
 
-// Forget lets go of the data key of a tenant that was deleted.
+// Forget drops the cached data key of a deleted tenant.
 func (v *Vault) Forget(id kapsel.TenantID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.open, id)
 }
 
-// key is the tenant's data key, unwrapped once for each form it was wrapped in.
+// key returns the tenant's data key. It unwraps the key again if the tenant's wrapped key has
+// changed.
 func (v *Vault) key(t *kapsel.Tenant) (openKey, error) {
 	v.mu.RLock()
 	k, ok := v.open[t.ID]
