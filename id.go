@@ -202,8 +202,8 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 	return id, nil
 }
 
-// ParseTenantID, ParseKeyID, ParseEndpointID, ParseEventID, ParseDeliveryID and ParseAttemptID are
-// ParseID for one kind.
+// ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseEventID, ParseDeliveryID and
+// ParseAttemptID are ParseID for one kind.
 func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
