@@ -207,18 +207,19 @@ type waiting struct {
 	Wait time.Duration `placeholder:"DURATION" help:"Wait so long for the delivery to end; exit 1 unless it is delivered."`
 }
 
-// pollEvery is how often a delivery that is waited for is looked at.
+// pollEvery is how often what is waited for is looked at.
 const pollEvery = 200 * time.Millisecond
 
-// deliver prints a delivery, at once or, when asked to wait, once it has ended.
-func (c waiting) deliver(ctx context.Context, s *session, d client.Delivery) error {
-	if c.Wait <= 0 {
-		return s.showDelivery(d, nil)
-	}
-	deadline := time.After(c.Wait)
+// await calls look again and again until it reports true or fails, or the time is over; then look
+// is called once more.
+func await(ctx context.Context, atMost time.Duration, look func() (done bool, err error)) error {
+	deadline := time.After(atMost)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for late := false; d.FinishedAt == nil && !late; {
+	for late := false; ; {
+		if done, err := look(); done || err != nil || late {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -226,10 +227,20 @@ func (c waiting) deliver(ctx context.Context, s *session, d client.Delivery) err
 			late = true
 		case <-tick.C:
 		}
-		var err error
-		if d, err = s.GetDelivery(ctx, d.ID); err != nil {
-			return err
-		}
+	}
+}
+
+// deliver prints a delivery, at once or, when asked to wait, once it has ended.
+func (c waiting) deliver(ctx context.Context, s *session, d client.Delivery) error {
+	if c.Wait <= 0 {
+		return s.showDelivery(d, nil)
+	}
+	err := await(ctx, c.Wait, func() (ended bool, err error) {
+		d, err = s.GetDelivery(ctx, d.ID)
+		return d.FinishedAt != nil, err
+	})
+	if err != nil {
+		return err
 	}
 	if err := s.showDelivery(d, nil); err != nil {
 		return err

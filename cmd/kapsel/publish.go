@@ -98,27 +98,15 @@ func (c publishCmd) read() ([]byte, error) {
 
 // finish waits for an event's deliveries to end, and shows how.
 func (c publishCmd) finish(ctx context.Context, s *session, e client.NewEvent) error {
-	deadline := time.After(c.Wait)
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	var detail client.EventDetail
-	for late := false; ; {
-		var err error
-		if detail, err = s.GetEvent(ctx, e.ID); err != nil {
-			return err
-		}
-		if late || !slices.ContainsFunc(detail.Deliveries, func(d client.Delivery) bool { return d.FinishedAt == nil }) {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-deadline:
-			late = true
-		case <-tick.C:
-		}
+	err := await(ctx, c.Wait, func() (ended bool, err error) {
+		detail, err = s.GetEvent(ctx, e.ID)
+		return !slices.ContainsFunc(detail.Deliveries, func(d client.Delivery) bool { return d.FinishedAt == nil }), err
+	})
+	if err != nil {
+		return err
 	}
-	err := s.show(detail.ID, func(w io.Writer) {
+	err = s.show(detail.ID, func(w io.Writer) {
 		fmt.Fprintf(w, "%s  %s  %s\n", detail.ID, clean(c.Type), size(detail.Size))
 		for _, d := range detail.Deliveries {
 			fmt.Fprintf(w, "  %s  %s  %s\n", d.ID, clean(d.EndpointID), clean(deliveryText(d)))
