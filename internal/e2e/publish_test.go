@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -67,7 +66,6 @@ func TestPublish_CommandLine(t *testing.T) {
 // each event has all of its deliveries.
 func TestPublish_KillUnderLoad(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		node := w.nodes[0]
 		for i := range 3 {
 			fields := map[string]any{"url": w.sink.URL(1000 + i), "subscriptions": []any{map[string]any{"source": "publish", "event_types": []string{"load.*"}}}}
 			for name, value := range gentle {
@@ -76,24 +74,10 @@ func TestPublish_KillUnderLoad(t *testing.T) {
 			w.endpoint(fmt.Sprint("subscriber", i), fields)
 		}
 		p := w.publish(4, 20*time.Millisecond)
-		for range count(2, 20) {
-			time.Sleep(300*time.Millisecond + time.Duration(rand.Int64N(int64(time.Second))))
-			if err := node.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := node.Start(w.ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
+		w.killAgain(count(2, 20))
 		p.end()
 		w.quiet()
-		delivered := map[string]map[string]bool{} // by event and endpoint
-		for _, d := range list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"delivered"}}) {
-			if delivered[d.EventID] == nil {
-				delivered[d.EventID] = map[string]bool{}
-			}
-			delivered[d.EventID][d.EndpointID] = true
-		}
+		delivered := w.deliveredTo()
 		for id, event := range p.events {
 			if len(delivered[event]) != 3 {
 				t.Errorf("%s of %s was acknowledged and is delivered to %d of 3 endpoints", event, id, len(delivered[event]))

@@ -26,35 +26,48 @@ func fan(w *world, source bench.Endpoint, n int) (all []bench.Endpoint) {
 	return all
 }
 
+// killAgain kills the first node so many times, a moment after it has started.
+func (w *world) killAgain(times int) {
+	w.t.Helper()
+	for range times {
+		time.Sleep(300*time.Millisecond + time.Duration(rand.Int64N(int64(time.Second))))
+		if err := w.nodes[0].Kill(); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.nodes[0].Start(w.ctx); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// deliveredTo counts the deliveries of the world's tenant that are delivered, by event and
+// endpoint.
+func (w *world) deliveredTo() map[string]map[string]int {
+	w.t.Helper()
+	counts := map[string]map[string]int{}
+	for _, d := range list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"delivered"}}) {
+		if counts[d.EventID] == nil {
+			counts[d.EventID] = map[string]int{}
+		}
+		counts[d.EventID][d.EndpointID]++
+	}
+	return counts
+}
+
 // TestSubscribers_KillUnderLoad kills the process again and again while each event that it
 // accepts goes to four endpoints. All deliveries of an event are there or none, and of what
 // was acknowledged each endpoint gets each event at least once.
 func TestSubscribers_KillUnderLoad(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		node := w.nodes[0]
 		w.sink.Record(true)
 		w.sink.Script(flaky)
 		source := w.endpoint("source", gentle)
 		all := append(fan(w, source, 3), source)
 		s := w.send(8, source, 20*time.Millisecond)
-		for range count(2, 20) {
-			time.Sleep(300*time.Millisecond + time.Duration(rand.Int64N(int64(time.Second))))
-			if err := node.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := node.Start(w.ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
+		w.killAgain(count(2, 20))
 		s.end()
 		w.quiet()
-		delivered := map[string]map[string]int{} // by event and endpoint
-		for _, d := range list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"delivered"}}) {
-			if delivered[d.EventID] == nil {
-				delivered[d.EventID] = map[string]int{}
-			}
-			delivered[d.EventID][d.EndpointID]++
-		}
+		delivered := w.deliveredTo()
 		for event, by := range delivered {
 			if len(by) != len(all) {
 				t.Errorf("event %s was delivered to %d of %d endpoints", event, len(by), len(all))
