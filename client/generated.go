@@ -303,6 +303,47 @@ func (c *Client) ListSigningKeys(ctx context.Context, endpointID string) (answer
 	return answer, err
 }
 
+// ListSourcesFilter chooses what ListSources shows; a zero field is left out.
+type ListSourcesFilter struct {
+	TenantID string // With the admin key: the tenant that is meant
+}
+
+func (f ListSourcesFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListSources is GET /v1/sources: List sources.
+func (c *Client) ListSources(ctx context.Context, filter ListSourcesFilter) iter.Seq2[Source, error] {
+	return pages[Source](ctx, c, "/v1/sources", filter.values())
+}
+
+// CreateSource is POST /v1/sources: Create a source: an ingest URL to which endpoints subscribe.
+func (c *Client) CreateSource(ctx context.Context, tenantID string, body SourceInput) (answer Source, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/sources", query, body, &answer)
+	return answer, err
+}
+
+// DeleteSource is DELETE /v1/sources/{id}: Delete a source. Refused while endpoints subscribe to it.
+func (c *Client) DeleteSource(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/sources/"+url.PathEscape(id), nil, nil, nil)
+}
+
+// GetSource is GET /v1/sources/{id}: Get a source.
+func (c *Client) GetSource(ctx context.Context, id string) (answer Source, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/sources/"+url.PathEscape(id), nil, nil, &answer)
+	return answer, err
+}
+
+// UpdateSource is PATCH /v1/sources/{id}: Change a source, or disable it.
+func (c *Client) UpdateSource(ctx context.Context, id string, body SourcePatch) (answer Source, err error) {
+	err = c.do(ctx, http.MethodPatch, "/v1/sources/"+url.PathEscape(id), nil, body, &answer)
+	return answer, err
+}
+
 // ListTenants is GET /v1/tenants: List tenants.
 func (c *Client) ListTenants(ctx context.Context) iter.Seq2[Tenant, error] {
 	return pages[Tenant](ctx, c, "/v1/tenants", nil)
@@ -888,6 +929,53 @@ type SigningKeys struct {
 	Data []SigningKey `json:"data"` // The objects of this page
 }
 
+// Source is in answers.
+type Source struct {
+	ID           string       `json:"id"`                 // Its id
+	TenantID     string       `json:"tenant_id"`          // The tenant that it belongs to
+	Name         string       `json:"name"`               // What people call it
+	State        string       `json:"state"`              // disabled: the ingest URL answers as if it were not there; active, disabled
+	IngestURL    string       `json:"ingest_url"`         // Where the provider posts to
+	Verification Verification `json:"verification"`       // How what comes in is checked; unverified without it
+	Probe        bool         `json:"probe"`              // Whether GET and HEAD are answered 200, with nothing
+	Idempotency  Idempotency  `json:"idempotency"`        // How duplicates are told
+	Warnings     []string     `json:"warnings"`           // What its owner should know of it
+	CreatedAt    time.Time    `json:"created_at"`         // When it was made
+	UpdatedAt    time.Time    `json:"updated_at"`         // When it was last changed
+	Challenge    *Challenge   `json:"challenge,omitzero"` // null: none but the provider's own
+	Response     *Response    `json:"response,omitzero"`  // null: what the provider wants, or the event's id
+	Type         *TypeRule    `json:"type,omitzero"`      // Where the type of its events is; null: they have none
+}
+
+// The values of Source.State.
+const (
+	SourceStateActive   = "active"
+	SourceStateDisabled = "disabled"
+)
+
+// SourceInput is in requests.
+type SourceInput struct {
+	Name         string              `json:"name"`                  // What people call it
+	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
+	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
+	Response     Optional[Response]  `json:"response,omitzero"`     // What accepted webhooks are answered; null: what the provider wants, or the event's id
+	Type         Optional[TypeRule]  `json:"type,omitzero"`         // Where the type of its events is, by which subscriptions choose; null: they have none
+	Verification *VerificationInput  `json:"verification,omitzero"` // How what comes in is checked; unverified without it
+}
+
+// SourcePatch is in requests.
+type SourcePatch struct {
+	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
+	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
+	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
+	Response     Optional[Response]          `json:"response,omitzero"`     // What accepted webhooks are answered; null: what the provider wants, or the event's id
+	State        Optional[string]            `json:"state,omitzero"`        // disabled: the ingest URL answers E1003, as if it were not there, and stores nothing; active, disabled
+	Type         Optional[TypeRule]          `json:"type,omitzero"`         // Where the type of its events is, by which subscriptions choose; null: they have none
+	Verification Optional[VerificationInput] `json:"verification,omitzero"` // How what comes in is checked; unverified without it
+}
+
 // Stats is in answers.
 type Stats struct {
 	Attempts    AttemptCounts  `json:"attempts"`     // Tries, by how they ended
@@ -937,6 +1025,12 @@ type TenantPatch struct {
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Name   Optional[string] `json:"name,omitzero"`   // What people call it
 	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
+}
+
+// TypeRule is in requests and answers.
+type TypeRule struct {
+	From  string  `json:"from"`           // header:NAME, path:$.… (into a JSON body), or const
+	Value *string `json:"value,omitzero"` // For const: the type of all events
 }
 
 // Usage is in answers.

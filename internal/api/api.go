@@ -1,4 +1,4 @@
-// Package api is the management API: tenants, keys, endpoints, and what became of events,
+// Package api is the management API: tenants, keys, endpoints, sources, and what became of events,
 // as JSON under /v1, with its own OpenAPI 3.1 document at /openapi.json and a page to read
 // it at /docs.
 //
@@ -142,6 +142,7 @@ func New(cfg Config) http.Handler {
 	a.tenants()
 	a.keys()
 	a.endpoints()
+	a.sources()
 	a.events()
 	a.publishing()
 	a.why()

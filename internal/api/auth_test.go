@@ -156,6 +156,11 @@ var matrix = map[string]row{
 	"test-endpoint":   {status: 200},
 	"reset-circuit":   {status: 200},
 	"rotate-secret":   {status: 200},
+	"create-source":   {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-sources":    {status: 200},
+	"get-source":      {status: 200},
+	"update-source":   {body: `{"name":"new"}`, status: 200},
+	"delete-source":   {status: 204},
 	"list-events":     {status: 200},
 	"stream-events":   {status: 200},
 	"get-event":       {status: 200},
@@ -189,6 +194,7 @@ var matrix = map[string]row{
 type estate struct {
 	house
 	key, event, delivery, attempt, replay string
+	source                                string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
 
@@ -201,13 +207,14 @@ func (w *world) newEstate(name string) estate {
 	e.attempt = w.attempt(e.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil).ID.String()
 	ev, d = w.receive(e.endpoint, nil)
 	e.event, e.delivery = ev.ID.String(), d.ID.String()
+	e.source = w.want(201, "POST", "/v1/sources", e.write, `{"name":"shop"}`).text("id")
 	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
 	return e
 }
 
 // path puts an estate's ids into a path of the document.
 func (e estate) path(op, template string) string {
-	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
+	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
@@ -217,7 +224,7 @@ func (e estate) path(op, template string) string {
 // otherIDs are what a path may have in place of ids that exist.
 func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
-		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
+		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
 		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
 	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String()).Replace(template)
 	if !malformed {
@@ -236,9 +243,10 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs, gone := w.newEstate("mine"), w.newEstate("theirs"), w.newEstate("gone")
 	w.want(204, "DELETE", "/v1/endpoints/"+gone.endpoint, gone.write, nil)
+	w.want(204, "DELETE", "/v1/sources/"+gone.source, gone.write, nil)
 	closed := estate{house: house{tenant: w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"closed"}`).text("id")}, key: mine.key}
 	w.want(204, "DELETE", "/v1/tenants/"+closed.tenant, adminKey, nil)
-	deleted := map[string]estate{"tenants": closed, "endpoints": gone} // what else is deleted goes with retention
+	deleted := map[string]estate{"tenants": closed, "endpoints": gone, "sources": gone} // what else is deleted goes with retention
 	callers := map[string]struct {
 		key    string
 		access access // what it may do at most
@@ -292,7 +300,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						a := call(template, caller.key)
 						expect("no id", r.status, a)
 						if name == "tenant" || name == "read-only" {
-							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay} {
+							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source} {
 								if bytes.Contains(a.body, []byte(foreign)) {
 									t.Errorf("the answer shows %s of another tenant", foreign)
 								}

@@ -20,23 +20,19 @@ import (
 
 // EndpointInput is what people set on an endpoint.
 type EndpointInput struct {
-	Name         string            `json:"name" minLength:"1" maxLength:"200"`
-	URL          string            `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
-	Description  string            `json:"description" required:"false" maxLength:"2000"`
-	Verification VerificationInput `json:"verification" required:"false"`
-	Challenge    *Challenge        `json:"challenge" required:"false" doc:"For the providers none, hmac and token: what the sender asks the URL before the first event"`
-	Probe        bool              `json:"probe" required:"false" doc:"For the providers none, hmac and token: GET and HEAD are answered 200, with nothing"`
-	Response     *Response         `json:"response" required:"false" doc:"What accepted webhooks are answered; null: what the provider wants, or the event's id"`
-	Idempotency  Idempotency       `json:"idempotency" required:"false"`
-	Retry        Retry             `json:"retry" required:"false"`
-	RetryOn      []int             `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
-	Timeout      duration          `json:"timeout" required:"false" doc:"Of a whole exchange, 1s to 300s; 30s by default"`
-	RateLimit    *RateLimit        `json:"rate_limit" required:"false" doc:"How fast exchanges start; none without it"`
-	Concurrency  int               `json:"concurrency" required:"false" minimum:"1" maximum:"1000" default:"100"`
-	Circuit      CircuitPolicy     `json:"circuit" required:"false"`
-	Headers      HeadersInput      `json:"headers" required:"false"`
-	Signing      SigningInput      `json:"signing" required:"false"`
-	ForwardQuery bool              `json:"forward_query" required:"false" doc:"Send the query along that a webhook came with"`
+	Name        string `json:"name" minLength:"1" maxLength:"200"`
+	URL         string `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
+	Description string `json:"description" required:"false" maxLength:"2000"`
+	IntakeInput
+	Retry        Retry         `json:"retry" required:"false"`
+	RetryOn      []int         `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
+	Timeout      duration      `json:"timeout" required:"false" doc:"Of a whole exchange, 1s to 300s; 30s by default"`
+	RateLimit    *RateLimit    `json:"rate_limit" required:"false" doc:"How fast exchanges start; none without it"`
+	Concurrency  int           `json:"concurrency" required:"false" minimum:"1" maximum:"1000" default:"100"`
+	Circuit      CircuitPolicy `json:"circuit" required:"false"`
+	Headers      HeadersInput  `json:"headers" required:"false"`
+	Signing      SigningInput  `json:"signing" required:"false"`
+	ForwardQuery bool          `json:"forward_query" required:"false" doc:"Send the query along that a webhook came with"`
 
 	Subscriptions []Subscription `json:"subscriptions,omitempty" required:"false" maxItems:"50" doc:"Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest"`
 }
@@ -160,16 +156,10 @@ type RotateInput struct {
 
 // inputOf is a configuration as its owner would set it, without the secrets.
 func inputOf(c kapsel.EndpointConfig) EndpointInput {
-	v, i, r := c.Verification, c.Idempotency, c.Retry
+	r := c.Retry
 	in := EndpointInput{
 		Name: c.Name, URL: c.URL, Description: c.Description,
-		Verification: VerificationInput{
-			Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
-			TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
-			TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
-		},
-		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe, Response: viewResponse(c.Response), ForwardQuery: c.ForwardQuery,
-		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
+		IntakeInput: intakeOf(c.Intake), ForwardQuery: c.ForwardQuery,
 		Retry:       Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
 		RetryOn:     orEmpty(c.RetryOn),
 		Timeout:     duration(c.Timeout),
@@ -182,12 +172,6 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 	if len(c.Subscriptions) > 0 { // a list that is there makes an endpoint without an ingest
 		in.Subscriptions = mapped(c.Subscriptions, func(s kapsel.Subscription) Subscription { return Subscription(s) })
 	}
-	if v.Provider == "" {
-		in.Verification.Provider = signature.None
-	}
-	if v.Tolerance != 0 {
-		in.Verification.Tolerance = (*duration)(&v.Tolerance)
-	}
 	return in
 }
 
@@ -197,18 +181,10 @@ func circuitOf(p kapsel.CircuitPolicy) CircuitPolicy {
 
 // config is the input as the domain has it, without the secrets.
 func (in *EndpointInput) config() kapsel.EndpointConfig {
-	v, i, r, c := in.Verification, in.Idempotency, in.Retry, in.Circuit
-	config := kapsel.EndpointConfig{
+	r, c := in.Retry, in.Circuit
+	return kapsel.EndpointConfig{
 		Name: in.Name, URL: in.URL, Description: in.Description,
-		Intake: kapsel.Intake{
-			Verification: kapsel.Verification{
-				Provider: v.Provider, Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Prefix: v.Prefix, Signed: v.Signed, Format: v.Format,
-				TimeHeader: v.TimeHeader, TimeUnit: v.TimeUnit, KeyEncoding: v.KeyEncoding, Decompress: v.Decompress, In: v.In,
-				TopicARNs: v.TopicARNs, Audience: v.Audience, Email: v.Email,
-			},
-			Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe, Response: in.Response.config(),
-			Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
-		},
+		Intake:       in.IntakeInput.config(),
 		ForwardQuery: in.ForwardQuery,
 		Retry: kapsel.RetryPolicy{
 			Strategy: r.Strategy, MaxAttempts: r.MaxAttempts, Base: time.Duration(r.Base), Max: time.Duration(r.Max),
@@ -226,20 +202,12 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 
 		Subscriptions: mapped(in.Subscriptions, func(s Subscription) kapsel.Subscription { return kapsel.Subscription(s) }),
 	}
-	if v.Tolerance != nil {
-		config.Verification.Tolerance = time.Duration(*v.Tolerance)
-	}
-	return config
 }
 
 // change applies a merge patch to an endpoint.
 func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any, now time.Time) error {
 	current := EndpointPatch{inputOf(e.EndpointConfig), e.State}
-	if provider, there := said(patch, "verification", "provider"); there && provider != current.Verification.Provider {
-		// What was set for one provider, secrets included, means nothing to another.
-		e.Verification = kapsel.Verification{}
-		current.Verification = VerificationInput{}
-	}
+	forgetProvider(&e.Intake, &current.IntakeInput, patch)
 	next := EndpointPatch{inputOf(kapsel.DefaultEndpoint()), kapsel.EndpointActive}
 	if err := patched(current, patch, &next); err != nil {
 		return err
@@ -267,64 +235,11 @@ func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any,
 func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time) error {
 	config := in.config()
 	config.NoIngest, config.Shared = e.NoIngest, e.Shared
-	var wrong []kapsel.FieldError
-
-	secrets := in.Verification.Secrets
-	config.Verification.Secrets = e.Verification.Secrets
-	if _, there := said(patch, "verification", "secrets"); there || secrets != nil {
-		config.Verification.Secrets = nil
-		for i, in := range secrets {
-			s, kept, problem := in.kept(e.Verification.Secrets, secrets[:i])
-			if problem != "" {
-				wrong = append(wrong, kapsel.FieldError{Field: fmt.Sprintf("verification.secrets[%d].id", i), Detail: problem})
-			}
-			if !kept {
-				var err error
-				if s, err = a.Vault.Seal(t, e.ID.String(), []byte(in.text.Reveal()), now); err != nil {
-					return err
-				}
-			}
-			config.Verification.Secrets = append(config.Verification.Secrets, s)
-		}
+	intake, wrong, err := a.intake(&e.Intake, t, e.ID.String(), &in.IntakeInput, patch, now)
+	if err != nil {
+		return err
 	}
-	config.Verification.VerifyToken = e.Verification.VerifyToken
-	if _, there := said(patch, "verification", "verify_token"); there || in.Verification.VerifyToken != nil {
-		config.Verification.VerifyToken = nil
-		if token := in.Verification.VerifyToken; token != nil {
-			s, err := a.Vault.Seal(t, e.ID.String(), []byte(token.Reveal()), now)
-			if err != nil {
-				return err
-			}
-			config.Verification.VerifyToken = &s
-		}
-	}
-	config.Verification.AwaitingUntil = e.Verification.AwaitingUntil
-	if _, there := said(patch, "verification", "secrets"); !there { // only what a handshake brought is shown
-		config.Verification.ShownUntil = e.Verification.ShownUntil
-	}
-	if !now.Before(config.Verification.AwaitingUntil) {
-		config.Verification.AwaitingUntil = time.Time{}
-	}
-	if _, there := said(patch, "verification", "awaiting_handshake"); there || in.Verification.AwaitingHandshake != nil {
-		config.Verification.AwaitingUntil = time.Time{}
-		if on := in.Verification.AwaitingHandshake; on != nil && *on {
-			config.Verification.AwaitingUntil = now.Add(signature.HandshakeWindow)
-		}
-	}
-	if of := a.CheckVerification(config.Verification); of != nil {
-		wrong = append(wrong, of...)
-	} else {
-		for i, in := range secrets {
-			if !in.keeps {
-				wrong = append(wrong, checkSecret(config.Verification, fmt.Sprintf("verification.secrets[%d]", i), in.text.Reveal())...)
-			}
-		}
-		if token := in.Verification.VerifyToken; token != nil && (token.IsZero() || len(token.Reveal()) > maxSecret) {
-			wrong = append(wrong, kapsel.FieldError{Field: "verification.verify_token", Detail: fmt.Sprintf("must have 1 to %d bytes", maxSecret)})
-		}
-	}
-
-	wrong = append(wrong, signature.CheckChallenge(config.Verification.Provider, config.Challenge, config.Probe)...)
+	config.Intake = intake
 
 	config.Headers.Set = maps.Clone(e.Headers.Set)
 	if set, there := said(patch, "headers", "set"); there {
@@ -554,11 +469,8 @@ func viewVerification(v kapsel.Verification, now time.Time) Verification {
 // warnings are what an endpoint's owner should know of it.
 func warnings(e *kapsel.Endpoint) []string {
 	list := []string{}
-	if e.Ingests() && (e.Verification.Provider == "" || e.Verification.Provider == signature.None) {
-		list = append(list, "unverified: anyone who knows the URL can post events")
-	}
-	if signature.Brings(e.Verification.Provider) && len(e.Verification.Secrets) == 0 {
-		list = append(list, "no secret yet: set verification.awaiting_handshake, then make the webhook at the provider within 10 minutes")
+	if e.Ingests() {
+		list = intakeWarnings(&e.Intake)
 	}
 	if strings.HasPrefix(strings.ToLower(e.URL), "http:") {
 		list = append(list, "unencrypted: anyone on the way to the destination can read the events")

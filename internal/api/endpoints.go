@@ -97,8 +97,7 @@ func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[E
 }
 
 func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	c := callerOf(ctx)
-	e, err := a.Store.Endpoint(ctx, c.tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -106,16 +105,9 @@ func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint]
 	if err != nil {
 		return nil, err
 	}
-	if c.may(writers) && a.Clock().Before(e.Verification.ShownUntil) && len(e.Verification.Secrets) == 1 {
-		t, err := a.Store.Tenant(ctx, e.TenantID)
-		if err != nil {
-			return nil, err
-		}
-		brought, err := a.Vault.Open(&t, e.ID.String(), e.Verification.Secrets[0])
-		if err != nil {
-			return nil, fmt.Errorf("open the handshake's secret: %w", err)
-		}
-		view.Verification.HandshakeSecret = string(brought)
+	view.Verification.HandshakeSecret, err = a.brought(ctx, e.TenantID, e.ID.String(), e.Verification)
+	if err != nil {
+		return nil, err
 	}
 	return answer(view), nil
 }

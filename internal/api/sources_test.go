@@ -1,0 +1,132 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// TestSources: a source is made with defaults, changed field by field, listed and deleted; its
+// secrets are sealed and do not read back.
+func TestSources(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	made := w.want(201, "POST", "/v1/sources", h.write, `{"name":"shop"}`)
+	id := made.text("id")
+	path := "/v1/sources/" + id
+	want := object{
+		"id": id, "tenant_id": h.tenant, "name": "shop", "state": "active", "ingest_url": "https://kapsel.example/ingest/" + id, "type": nil,
+		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
+		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
+		"challenge":    nil, "probe": false, "response": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
+		"created_at": "2026-03-01T12:00:00.000Z", "updated_at": "2026-03-01T12:00:00.000Z",
+	}
+	if diff := cmp.Diff(want, made); diff != "" {
+		t.Errorf("made (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, w.want(200, "GET", path, h.read, nil)); diff != "" {
+		t.Errorf("GET (-want +got):\n%s", diff)
+	}
+	patch := func(body string) object { return w.want(200, "PATCH", path, h.write, body) }
+	got := patch(`{"verification":{"provider":"hmac","secrets":["hunter2"]},"type":{"from":"const","value":"a.b"},"response":{"status":202},"state":"disabled"}`)
+	if len(got["warnings"].([]any)) != 0 || got.text("state") != "disabled" || fmt.Sprint(got["type"]) != "map[from:const value:a.b]" || strings.Contains(fmt.Sprint(got), "hunter2") {
+		t.Errorf("changed: %v", got)
+	}
+	if got = patch(`{"type":{"from":"header:X-Topic"}}`); fmt.Sprint(got["type"]) != "map[from:header:X-Topic]" || got.text("state") != "disabled" || got["response"] == nil {
+		t.Errorf("another type: %v", got)
+	}
+	secret := got["verification"].(map[string]any)["secrets"].([]any)[0].(map[string]any)["id"].(string)
+	if got = patch(`{"verification":{"secrets":[{"id":"` + secret + `"},"another"]},"type":null,"state":null,"response":null}`); got["type"] != nil || got.text("state") != "active" ||
+		got["response"] != nil || len(got["verification"].(map[string]any)["secrets"].([]any)) != 2 {
+		t.Errorf("taken back: %v", got)
+	}
+	if list := w.want(200, "GET", "/v1/sources", h.read, nil).list("data"); ids(list) != id {
+		t.Errorf("listed: %v", list)
+	}
+	if list := w.want(200, "GET", "/v1/sources?tenant_id="+h.tenant, adminKey, nil).list("data"); ids(list) != id {
+		t.Errorf("listed for the admin: %v", list)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "POST", "/v1/sources", adminKey, `{"name":"shop"}`)
+	w.want(204, "DELETE", path, h.write, nil)
+	w.refused(kapsel.NotFound, 404, nil, "GET", path, h.read, nil)
+	w.want(409, "DELETE", "/v1/tenants/"+h.tenant, adminKey, nil) // its endpoint
+}
+
+// TestSources_BadInput: what is wrong with a source is told by its field, all of it.
+func TestSources_BadInput(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	for body, want := range map[string]string{
+		`{}`:                                     "name",
+		`{"name":" "}`:                           "name",
+		`{"name":"a","type":{"from":"query:x"}}`: "type.from",
+		`{"name":"a","type":{"from":"path:x"}}`:  "type.from",
+		`{"name":"a","type":{"from":"header:a b"}}`:                                 "type.from",
+		`{"name":"a","type":{}}`:                                                    "type.from",
+		`{"name":"a","type":{"from":"const"}}`:                                      "type.value",
+		`{"name":"a","type":{"from":"header:X","value":"a"}}`:                       "type.value",
+		`{"name":"a","verification":{"provider":"nobody"}}`:                         "verification.provider",
+		`{"name":"a","verification":{"provider":"github"}}`:                         "verification.secrets",
+		`{"name":"a","idempotency":{"strategy":"source_id"}}`:                       "idempotency.path",
+		`{"name":"a","response":{"status":404}}`:                                    "response.status",
+		`{"name":"a","challenge":{"from":"body:x","to":"body"}}`:                    "challenge.from",
+		`{"name":" ","type":{"from":"const"},"response":{"status":204,"body":"a"}}`: "name response.body type.value",
+	} {
+		var got []string
+		for _, e := range w.want(422, "POST", "/v1/sources", h.write, body).list("errors") {
+			got = append(got, e.text("field"))
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%s: %q, want %q", body, got, want)
+		}
+	}
+	for _, body := range []string{`{"name":"a","url":"https://example.com"}`, `{"name":"a","Type":null}`, `{"name":"a","type":"x"}`, `{"name":"a","state":"disabled"}`} {
+		w.want(400, "POST", "/v1/sources", h.write, body)
+	}
+	id := w.want(201, "POST", "/v1/sources", h.write, `{"name":"shop"}`).text("id")
+	w.want(422, "PATCH", "/v1/sources/"+id, h.write, `{"state":"paused"}`)
+	w.want(422, "PATCH", "/v1/sources/"+id, h.write, `{"name":null}`)
+}
+
+// TestSources_Subscriptions: endpoints subscribe to a source by type, and the source stays while
+// they do. Another tenant's source is as a missing one.
+func TestSources_Subscriptions(t *testing.T) {
+	w := newWorld(t)
+	h, other := w.newHouse("acme"), w.newHouse("other")
+	source := func(h house) string { return w.want(201, "POST", "/v1/sources", h.write, `{"name":"shop"}`).text("id") }
+	mine, theirs := source(h), source(other)
+	create := func(status int, subscription string) object {
+		return w.want(status, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://example.com","subscriptions":[`+subscription+`]}`)
+	}
+	made := create(201, `{"source":"`+mine+`","event_types":["invoice.paid","order.*"]},{"source":"publish","channels":["eu"]}`)
+	want := []any{
+		map[string]any{"source": mine, "event_types": []any{"invoice.paid", "order.*"}},
+		map[string]any{"source": "publish", "channels": []any{"eu"}},
+	}
+	if diff := cmp.Diff(want, made["subscriptions"]); diff != "" || made["ingest_url"] != nil {
+		t.Errorf("made (-want +got):\n%s", diff)
+	}
+	w.refused(kapsel.Conflict, 409, nil, "DELETE", "/v1/sources/"+mine, h.write, nil)
+	missing := create(422, `{"source":"src_01kjmma2g0fpsacgxsv0gwcpzg"}`)["errors"]
+	if diff := cmp.Diff(missing, create(422, `{"source":"`+theirs+`"}`)["errors"]); diff != "" {
+		t.Errorf("another tenant's source is refused otherwise than a missing one:\n%s", diff)
+	}
+	for subscription, want := range map[string]string{
+		`{"source":"nothing"}`:                                       "subscriptions[0].source",
+		`{"source":"` + mine + `","event_types":["*"]}`:              "subscriptions[0].event_types[0]",
+		`{"source":"` + mine + `","channels":["a b"]}`:               "subscriptions[0].channels[0]",
+		`{"source":"` + mine + `"},{"source":"` + mine + `"}`:        "subscriptions[1].source",
+		`{"source":"` + mine + `"},{"source":"` + theirs + `"}`:      "subscriptions[1].source",
+		`{"source":"` + strings.Replace(mine, "src", "ep", 1) + `"}`: "subscriptions[0].source",
+	} {
+		if text := fmt.Sprint(create(422, subscription)["errors"]); !strings.Contains(text, "field:"+want+"]") {
+			t.Errorf("%s: %s, want %s", subscription, text, want)
+		}
+	}
+	w.want(200, "PATCH", "/v1/endpoints/"+made.text("id"), h.write, `{"subscriptions":[]}`)
+	w.want(204, "DELETE", "/v1/sources/"+mine, h.write, nil)
+}
