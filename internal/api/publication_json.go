@@ -93,8 +93,10 @@ func (r *publications) batch(object []byte) (list []kapsel.Publication) {
 	seen := false
 	for name, value := range members(object) {
 		switch {
+		case len(r.wrong) == maxErrors:
+			return list
 		case name != "events" && publishMembers[name] != nil:
-			r.misread(name, "belongs into each of events")
+			r.misread(name, "belongs in each of the events")
 			continue
 		case name != "events":
 			r.misread(clip(name), unknown(name, batchMembers))
@@ -109,6 +111,9 @@ func (r *publications) batch(object []byte) (list []kapsel.Publication) {
 			continue
 		}
 		for element := range elements(value) {
+			if len(r.wrong) == maxErrors {
+				break
+			}
 			at := fmt.Sprintf("events[%d]", len(list))
 			if len(list) == kapsel.MaxPublications {
 				r.refuse(name, fmt.Sprintf("must be at most %d events", kapsel.MaxPublications))
@@ -149,6 +154,9 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 	seen := map[string]bool{}
 	var data, encoded []byte
 	for name, value := range members(object) {
+		if len(r.wrong) == maxErrors { // no more are named
+			return p
+		}
 		field := at + clip(name)
 		if later, ok := laterMembers[name]; ok {
 			if string(value) != "null" {

@@ -150,6 +150,17 @@ func TestReadPublications_Faults(t *testing.T) {
 			t.Errorf("%.100s: %d, want %d; fields (-want +got):\n%s", tt.body, status, tt.status, diff)
 		}
 	}
+	var many strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&many, `"x%d":1,`, i)
+	}
+	for _, body := range []string{`{` + many.String() + `"type":"a"}`, `{` + many.String() + `"events":[]}`, `{"events":[{` + many.String() + `"type":"a"},7]}`} {
+		_, _, err := readPublications([]byte(body), nil, free)
+		var refused *kapsel.Error
+		if !errors.As(err, &refused) || len(refused.Fields) != maxErrors {
+			t.Errorf("%.50s: %v", body, err)
+		}
+	}
 	for _, tt := range []struct {
 		body string
 		keys []string
