@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// blocked4 are the IPv4 addresses that are not public: the registry of special-purpose
-// addresses (RFC 6890 and IANA's page), multicast, and the one of Azure's own service, which
-// no registry lists.
+// blocked4 holds the IPv4 addresses that are not public: those of the registry of special-purpose
+// addresses (RFC 6890 and IANA's page), multicast, and the address of Azure's WireServer, which no
+// registry lists.
 var blocked4 = prefixes(
 	"0.0.0.0/8",        // this network; 0.0.0.0 connects to loopback
 	"10.0.0.0/8",       // private (RFC 1918)
@@ -32,12 +32,12 @@ var blocked4 = prefixes(
 	"224.0.0.0/3",      // multicast, reserved, broadcast
 )
 
-// public6 is all of IPv6 that is handed out for public use. Outside it are loopback, local
-// and multicast addresses and every older way to write an IPv4 address (mapped, compatible,
+// public6 holds all IPv6 addresses assigned for public use. Outside it are loopback, local and
+// multicast addresses, and every older form that embeds an IPv4 address (mapped, compatible,
 // translated, NAT64).
 var public6 = netip.MustParsePrefix("2000::/3")
 
-// blocked6 are the parts of public6 that are not public.
+// blocked6 holds the ranges of public6 that are not public.
 var blocked6 = prefixes(
 	"2001::/23",         // protocol assignments; Teredo holds IPv4 addresses
 	"2001:db8::/32",     // documentation
@@ -54,8 +54,8 @@ func prefixes(texts ...string) []netip.Prefix {
 	return list
 }
 
-// isPublic reports whether an address belongs to the public internet. An address with a
-// zone does not.
+// isPublic reports whether an address belongs to the public internet. An address with a zone does
+// not.
 func isPublic(addr netip.Addr) bool {
 	if !addr.IsValid() || addr.Zone() != "" {
 		return false
@@ -70,20 +70,21 @@ func isPublic(addr netip.Addr) bool {
 	return !slices.ContainsFunc(blocked, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// badPorts are ports above 1023 of services that take harm from a request they did not
-// expect, or that no webhook receiver uses.
+// badPorts holds ports above 1023 of services that an unexpected request could harm, or that no
+// webhook receiver uses.
 var badPorts = []uint16{
 	1433, 1521, 1719, 1720, 1723, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045,
 	4190, 5060, 5061, 5432, 5672, 5900, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6697,
 	9042, 9092, 9200, 9300, 10250, 11211, 27017,
 }
 
-// isWebPort reports whether a public destination may be reached at a port.
+// isWebPort reports whether a port of a public destination may be used.
 func isWebPort(port uint16) bool {
 	return port == 80 || port == 443 || port >= 1024 && !slices.Contains(badPorts, port)
 }
 
-// judge is the rule: nil, or a BlockedError; a Shortage when it could not be applied.
+// judge returns nil if connections to an address are allowed, a BlockedError if they are not, and
+// another error if it could not be determined, such as a Shortage.
 func (cfg *Config) judge(to netip.AddrPort) error {
 	addr := to.Addr()
 	if !addr.IsValid() || addr.Zone() != "" || to.Port() == 0 {
@@ -113,7 +114,7 @@ func (cfg *Config) judge(to netip.AddrPort) error {
 	return nil
 }
 
-// AllowRule allows the addresses of a prefix, at one port or (0) at all.
+// AllowRule allows the addresses of a prefix, at one port or, if Port is 0, at all ports.
 type AllowRule struct {
 	Prefix netip.Prefix
 	Port   uint16
@@ -123,7 +124,7 @@ func (r AllowRule) contains(to netip.AddrPort) bool {
 	return r.Prefix.Contains(to.Addr()) && (r.Port == 0 || r.Port == to.Port())
 }
 
-// String is the rule as ParseAllow reads it.
+// String returns the rule in the form that ParseAllow parses.
 func (r AllowRule) String() string {
 	switch {
 	case r.Port == 0:
@@ -134,8 +135,8 @@ func (r AllowRule) String() string {
 	return fmt.Sprintf("%s:%d", r.Prefix, r.Port)
 }
 
-// ParseAllow reads a comma list of rules: 10.0.0.0/8, 10.1.2.3/32:8080, fd00::/8 or
-// [fd00::/8]:8080. An empty list has none.
+// ParseAllow parses a comma-separated list of rules: 10.0.0.0/8, 10.1.2.3/32:8080, fd00::/8 or
+// [fd00::/8]:8080. It returns nil for an empty list.
 func ParseAllow(list string) ([]AllowRule, error) {
 	var rules []AllowRule
 	if strings.TrimSpace(list) == "" {

@@ -11,31 +11,31 @@ import (
 	"time"
 )
 
-// conn is a connection as net/http has it. It sees to it that nothing counts as the answer to
-// a request that came before the request was written: the first byte of a request goes out only
-// when all that came in before has been read, and none of it was for HTTP.
+// conn is a connection as net/http sees it. It ensures that bytes received before a request was
+// written never count as its answer: the first byte of a request is sent only once everything
+// received before has been read and none of it belonged to HTTP.
 //
-// What comes after the first byte went out cannot be told from an answer.
+// Bytes received after that first byte cannot be told from an answer.
 type conn struct {
 	net.Conn // the wire, or TLS over it
 	wire     *wire
 	http     *http.ClientConn
 	born     time.Time
-	since    time.Time   // it waits for another request since; guarded by transport.mu
-	asked    atomic.Bool // the other side asked for a certificate
+	since    time.Time   // start of the wait for another request; guarded by transport.mu
+	asked    atomic.Bool // the destination asked for a client certificate
 
 	// Guarded by wire.mu.
-	out      bool  // a request has begun, and its answer is not read to the end
-	before   int64 // wire.sent when it began
-	answered bool  // a request was answered
-	refused  error // why no other request may begin; nil: it may
-	failed   error // why the first Write that failed did
+	out      bool  // an exchange is under way: from its first byte until its answer is read to the end
+	before   int64 // wire.sent when the exchange began
+	answered bool  // at least one request was answered
+	refused  error // why no further request may begin; nil: one may
+	failed   error // error of the first failed Write
 }
 
 var (
-	// errStray says that bytes came that no request had asked for.
+	// errStray says that bytes arrived before any request had been sent for them.
 	errStray = errors.New("bytes came before the request")
-	// errHungUp says that the other side closed the connection before a request began.
+	// errHungUp says that the destination closed the connection before a request began.
 	errHungUp = fmt.Errorf("the connection was closed before the request: %w", io.EOF)
 )
 
@@ -44,8 +44,8 @@ func newConn(raw net.Conn) *conn {
 	return &conn{Conn: w, wire: w, born: time.Now()}
 }
 
-// Read hands up what came in. What comes while no request is out ends the connection, and
-// nobody gets to see it.
+// Read returns received bytes while an exchange is under way. Bytes that arrive at any other time
+// end the connection and are discarded.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.wire.mu.Lock()
@@ -61,7 +61,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return 0, c.refuse(err)
 }
 
-// Write sends a part of a request, the first one only if the request may begin.
+// Write sends bytes of a request. The first Write of a request fails if the request may not begin.
 func (c *conn) Write(p []byte) (int, error) {
 	if err := c.begin(); err != nil {
 		return 0, err
@@ -77,7 +77,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the connection and whatever waits for it.
+// Close closes the connection and ends all waiting in begin and ready.
 func (c *conn) Close() error {
 	c.wire.mu.Lock()
 	c.refuse(net.ErrClosed)
@@ -85,7 +85,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// refuse lets no other request begin. It returns the first reason. The caller holds wire.mu.
+// refuse prevents further requests. It returns the reason of its first call. The caller must hold
+// wire.mu.
 func (c *conn) refuse(reason error) error {
 	if c.refused == nil {
 		c.refused = reason
@@ -94,8 +95,8 @@ func (c *conn) refuse(reason error) error {
 	return c.refused
 }
 
-// begin lets a request begin, or says why it may not. It waits for whoever reads to have read
-// all that came in before.
+// begin starts an exchange, or returns why no request may begin. It blocks until the reading
+// goroutine has read everything that arrived before.
 func (c *conn) begin() error {
 	w := c.wire
 	w.mu.Lock()
@@ -109,7 +110,7 @@ func (c *conn) begin() error {
 			if c.answered {
 				return c.refuse(errStray)
 			}
-			// Something of TLS itself, most likely: wait for the rest.
+			// Probably a message of TLS itself: wait for the rest.
 		default:
 			some, err := w.unread()
 			switch {
@@ -123,15 +124,15 @@ func (c *conn) begin() error {
 			case w.records == nil:
 				return c.refuse(errStray)
 			}
-			// Whoever reads will tell whether it is for TLS itself, such as a session ticket.
+			// The reader will tell whether it is for TLS itself, such as a session ticket.
 		}
 		w.settled.Wait()
 	}
 	return nil
 }
 
-// ready reports whether another request may be tried. It waits until net/http has come back for
-// more: bytes that it holds already would be the answer to the next request.
+// ready reports whether another request may be tried. It blocks until net/http reads again,
+// because bytes that net/http already holds would count as the answer to the next request.
 func (c *conn) ready(now time.Time) bool {
 	w := c.wire
 	w.mu.Lock()
@@ -142,29 +143,30 @@ func (c *conn) ready(now time.Time) bool {
 	return c.refused == nil && w.records.whole() && now.Sub(c.born) < maxAge
 }
 
-// isRefused reports whether no other request may begin.
+// isRefused reports whether further requests are prevented.
 func (c *conn) isRefused() bool {
 	c.wire.mu.Lock()
 	defer c.wire.mu.Unlock()
 	return c.refused != nil
 }
 
-// untouched reports whether no byte of the request has left.
+// untouched reports whether no byte of the current request was sent.
 func (c *conn) untouched() bool {
 	c.wire.mu.Lock()
 	defer c.wire.mu.Unlock()
 	return !c.wrote()
 }
 
-// wrote reports whether any byte of the request may have left. The caller holds wire.mu.
+// wrote reports whether a byte of the current request may have been sent. The caller must hold
+// wire.mu.
 func (c *conn) wrote() bool { return c.out && c.wire.sent.Load() > c.before }
 
-// roundTrip makes one exchange. The response's body ends it: done gets the connection back,
-// unless it is closed.
+// roundTrip makes one exchange. It ends when the response's body has been read to its end or
+// closed; then done receives the connection, unless it had to be closed.
 func (c *conn) roundTrip(r *http.Request, done func(*conn)) (*http.Response, error) {
 	resp, err := c.http.RoundTrip(r)
 	if err == nil && resp.StatusCode == 0 {
-		err = errors.New("the response's status is 000") // net/http takes it, and it would read as "no answer"
+		err = errors.New("the response's status is 000") // net/http accepts it, but a status of 0 means "no answer" here
 	}
 	if err != nil {
 		err = c.explain(err)
@@ -186,7 +188,7 @@ func (c *conn) roundTrip(r *http.Request, done func(*conn)) (*http.Response, err
 	return resp, nil
 }
 
-// free ends the exchange, and reports whether net/http would send another on the connection.
+// free ends the exchange and reports whether the connection can take another request.
 func (c *conn) free() bool {
 	if c.http.Available() == 0 {
 		return false
@@ -197,14 +199,15 @@ func (c *conn) free() bool {
 	return c.refused == nil
 }
 
-// explain says more about why an exchange failed than net/http knows.
+// explain replaces net/http's error for a failed exchange with one that is more precise, if conn
+// knows more.
 func (c *conn) explain(err error) error {
 	c.wire.mu.Lock()
 	defer c.wire.mu.Unlock()
 	if !c.out && c.refused != nil && !errors.Is(c.refused, net.ErrClosed) {
 		err = c.refused
 	}
-	// After a failed write net/http may return what its reader met then, a closed connection.
+	// After a failed write, net/http may return its reader's error instead: a closed connection.
 	for _, cause := range []error{err, c.failed} {
 		if short := shortageOf(cause); short != nil && !c.wrote() {
 			return short
@@ -216,8 +219,9 @@ func (c *conn) explain(err error) error {
 	return err
 }
 
-// isClean reports whether a response that was read to its end leaves the connection to another
-// request: it is a 2xx, and without a body where none may be, which may be yet to come.
+// isClean reports whether a response that was read to its end leaves the connection usable. It
+// must be a 2xx. If its status forbids a body, it must not announce one either, because the body
+// might still arrive.
 func isClean(resp *http.Response) bool {
 	switch length := resp.Header.Get("Content-Length"); resp.StatusCode {
 	case http.StatusNoContent, http.StatusResetContent:
@@ -227,7 +231,8 @@ func isClean(resp *http.Response) bool {
 	}
 }
 
-// responseBody calls end when the body has ended, or is given up.
+// responseBody calls end once, when the body has been read to its end (whole is true), or on an
+// error or Close before that.
 type responseBody struct {
 	io.ReadCloser
 	end   func(whole bool)

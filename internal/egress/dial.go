@@ -20,18 +20,18 @@ import (
 const (
 	// defaultDialTimeout bounds connecting and the TLS handshake together.
 	defaultDialTimeout = 10 * time.Second
-	// nextAfter is how long an address is tried alone before the next one is tried beside it
-	// (RFC 8305, 5).
+	// nextAfter is how long one address is tried before the next one is tried in parallel (RFC 8305,
+	// 5).
 	nextAfter = 250 * time.Millisecond
 )
 
-// dialer opens connections to where its Config allows.
+// dialer opens connections to the addresses that its Config allows.
 type dialer struct {
 	cfg     Config
 	timeout time.Duration
 	names   *resolver
 	tls     *tls.Config
-	// connect opens a connection to one address, which it judges.
+	// connect opens a connection to one address, unless judge refuses it.
 	connect func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 }
 
@@ -47,8 +47,8 @@ func newDialer(cfg Config) *dialer {
 		ServerName: cfg.TLSName,
 	}
 	if cfg.RootCAs == nil {
-		// The system's are read once, when they are needed first. If no file could be opened
-		// then, no certificate would be known until the process ends.
+		// The system's roots are loaded once, on first use. If no file could be opened at that moment,
+		// every certificate would be unknown for the life of the process. So load them now.
 		_, _ = x509.SystemCertPool()
 	}
 	socket := &net.Dialer{Control: func(_, address string, raw syscall.RawConn) error {
@@ -70,8 +70,8 @@ func newDialer(cfg Config) *dialer {
 	return d
 }
 
-// dial opens a connection to a destination: it looks the name up, leaves out what the Config
-// does not allow, tries the rest, and makes the TLS handshake.
+// dial opens a connection to a destination. It looks up the name, drops the addresses that the
+// Config does not allow, tries the others, and makes the TLS handshake for https.
 func (d *dialer) dial(ctx context.Context, to destination) (*conn, error) {
 	host, port, err := to.hostPort()
 	if err != nil {
@@ -101,10 +101,11 @@ func (d *dialer) dial(ctx context.Context, to destination) (*conn, error) {
 	return c, nil
 }
 
-// dialError wraps what kept a connection from being tried as net.Dialer does.
+// dialError wraps an error from before any connection attempt, in the form of net.Dialer's errors.
 func dialError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 
-// hostPort is the destination's host, as net/http maps international names, and its port.
+// hostPort returns the destination's host, with international names mapped as net/http does, and
+// its port.
 func (to destination) hostPort() (host string, port uint16, err error) {
 	u := url.URL{Host: to.host}
 	host = u.Hostname()
@@ -125,10 +126,10 @@ func (to destination) hostPort() (host string, port uint16, err error) {
 	return host, uint16(n), err
 }
 
-// allowed are the addresses that may be tried, both families in turns (RFC 8305, 4). If there
-// are none the error says why not.
+// allowed returns the addresses that may be tried, alternating between the families (RFC 8305, 4).
+// If there are none, the error says why.
 func (d *dialer) allowed(addrs []netip.Addr, port uint16) ([]netip.AddrPort, error) {
-	var first, other []netip.AddrPort // by the family of the first address
+	var first, other []netip.AddrPort // addresses of the first address's family, and of the other
 	var refused error
 	for _, addr := range addrs {
 		to := netip.AddrPortFrom(addr, port)
@@ -138,7 +139,7 @@ func (d *dialer) allowed(addrs []netip.Addr, port uint16) ([]netip.AddrPort, err
 			first = append(first, to)
 		case err == nil:
 			other = append(other, to)
-		case refused == nil || !IsBlocked(err): // what could not be judged may be allowed
+		case refused == nil || !IsBlocked(err): // an address that could not be judged might be allowed
 			refused = err
 		}
 	}
@@ -153,8 +154,8 @@ func (d *dialer) allowed(addrs []netip.Addr, port uint16) ([]netip.AddrPort, err
 	return turns, nil
 }
 
-// race tries the addresses in order, the next one when one has failed or takes long, and
-// returns the first connection.
+// race tries the addresses in order, starting the next one when an attempt fails or takes longer
+// than nextAfter. It returns the first connection and closes the others.
 func (d *dialer) race(ctx context.Context, to []netip.AddrPort) (net.Conn, error) {
 	if len(to) == 1 {
 		return d.connect(ctx, to[0])
@@ -172,7 +173,7 @@ func (d *dialer) race(ctx context.Context, to []netip.AddrPort) (net.Conn, error
 	late := time.NewTimer(nextAfter)
 	defer late.Stop()
 	for {
-		if begun == 0 || begun < len(to) && ctx.Err() == nil { // the first also says why no time is left
+		if begun == 0 || begun < len(to) && ctx.Err() == nil { // try one even if no time is left, for its error
 			i := begun
 			go func() {
 				conn, err := d.connect(ctx, to[i])
@@ -196,7 +197,7 @@ func (d *dialer) race(ctx context.Context, to []netip.AddrPort) (net.Conn, error
 					waiting = false
 					break
 				}
-				go func() { // the others end by cancel
+				go func() { // cancel ends the other attempts
 					for range running {
 						if r := <-results; r.err == nil {
 							r.conn.Close()
@@ -237,22 +238,23 @@ type handshakeError struct {
 func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
 
-// certificateError is a connection that was lost before its first answer, after the destination
-// had asked for a certificate: with TLS 1.3 it may refuse none only then.
+// certificateError says that the connection was lost before the first answer, after the
+// destination had asked for a client certificate. With TLS 1.3 a destination can refuse a missing
+// certificate only then.
 type certificateError struct{ err error }
 
 func (e *certificateError) Error() string { return "a certificate was asked for: " + e.err.Error() }
 func (e *certificateError) Unwrap() error { return e.err }
 
-// deciding is the error by which a dial that failed at each address is judged: the first of those
-// that say most about the destination.
+// deciding returns the error that represents a dial that failed at every address: the first of
+// those with the greatest weight.
 func deciding(errs []error) error {
 	return slices.MaxFunc(errs, func(a, b error) int { return cmp.Compare(weight(a), weight(b)) })
 }
 
-// weight is how much the error of one address says. Where descriptors or memory were short it
-// decides: the address might have answered. Where this machine has no way to an address, as to
-// IPv6 in many networks, the others decide.
+// weight returns how much the error of one address says about the destination. A shortage of
+// descriptors or memory weighs most, because the address might have answered. A missing route from
+// this machine, as to IPv6 in many networks, weighs little.
 func weight(err error) int {
 	short := shortageOf(err)
 	switch {

@@ -1,18 +1,18 @@
-// Package egress makes the HTTP clients of everything that Kapsel sends: it is the one place
-// that decides where a request may go and how it goes there.
+// Package egress makes the HTTP clients for everything that Kapsel sends. It alone decides where a
+// request may go and how it gets there.
 //
-// Where: the address is judged when a connection is dialled, after the name was resolved
-// and right before the socket connects, so no spelling of a URL and no change of DNS gets
-// around it. CheckURL says early, and only as a service to people, what a dial would refuse.
+// Where: an address is judged while dialling, after the name was resolved and right before the
+// socket connects. So no spelling of a URL and no change of DNS gets around the rules. CheckURL is
+// only a convenience: it tells early what a dial would refuse.
 //
-// How: HTTP/1.1, no proxy, no redirects, no decompression, never a request that is repeated
-// once a byte of it was written, and never an answer that came before its request.
+// How: HTTP/1.1, without proxies, redirects or decompression. A request is never repeated once a
+// byte of it was written, and bytes that arrived before a request never count as its answer.
 //
-// What keeps a request from being made for want of something on this machine, such as a file
-// descriptor, is a Shortage and nobody's failure.
+// If this machine lacks something that a request needs, such as a file descriptor, the error is a
+// Shortage, which is not a failure of the destination.
 //
-// Reading order: dial.go and lookup.go (a connection), wire.go and conn.go (what may go over
-// it), transport.go (which connection a request takes), exchange.go (what became of it).
+// Reading order: dial.go and lookup.go (opening a connection), wire.go and conn.go (what may go
+// over it), transport.go (which connection a request uses), exchange.go (the result).
 package egress
 
 import (
@@ -32,26 +32,27 @@ type Config struct {
 	Allow []AllowRule
 	// AllowAllPrivate allows loopback and private addresses, for development.
 	AllowAllPrivate bool
-	// Self reports addresses that are never reached, whatever else allows them: Kapsel's own
-	// listeners (see Listeners). Nil: none. An error says that it could not be found out.
+	// Self reports whether an address must never be reached, whatever else allows it: one of Kapsel's
+	// own listeners (see Listeners). Nil: none. An error means that it could not be determined.
 	Self func(netip.AddrPort) (bool, error)
-	// SelfURL is what Kapsel's own ingest URLs begin with, as senders see them. CheckURL
-	// refuses them: their address may be that of a proxy in front, which no dial can tell.
+	// SelfURL is the prefix of Kapsel's own ingest URLs, as senders see them. CheckURL refuses such
+	// URLs, because they may lead to a proxy in front of Kapsel, which a dial cannot recognise.
 	SelfURL string
-	// SelfPath is the one path of URLs, such as /dev/inbox, for which Self does not count.
+	// SelfPath is the only path, such as /dev/inbox, of URLs to which Self does not apply.
 	SelfPath string
-	// DialTimeout bounds connecting and the TLS handshake together; 0: 10 s. Looking up the
-	// name before has a limit of its own, 5 s.
+	// DialTimeout bounds connecting and the TLS handshake together; 0: 10 s. The DNS lookup before has
+	// its own limit of 5 s.
 	DialTimeout time.Duration
-	// RootCAs verify destinations instead of the system's roots; nil: the system's.
+	// RootCAs verifies the certificates of destinations; nil: the system's roots.
 	RootCAs *x509.CertPool
-	// TLSName is the name that the certificate must have instead of the URL's, for a process
-	// that asks itself; "": the URL's.
+	// TLSName is the name that certificates must have instead of the URL's host, for a process that
+	// calls itself; "": the URL's host.
 	TLSName string
 }
 
-// New makes what sends deliveries: call RoundTrip with what NewRequest makes. Unlike a
-// Client it does not look at redirects at all, so a 302 with a broken Location is a 302.
+// New returns the transport for deliveries. Call its RoundTrip with the result of NewRequest.
+// Unlike http.Client it never looks at redirects, so a 302 with a malformed Location is just a
+// 302.
 func New(cfg Config) http.RoundTripper {
 	t := newTransport(newDialer(cfg).dial)
 	if cfg.SelfPath == "" {
@@ -62,8 +63,8 @@ func New(cfg Config) http.RoundTripper {
 	return &bySelfPath{path: cfg.SelfPath, own: newTransport(newDialer(own).dial), other: t}
 }
 
-// NewOver makes a transport as New does, but over connections that dial opens, wherever they
-// lead: for a simulated network.
+// NewOver returns a transport like New's, but over connections that dial opens, without any rule
+// about where they lead. It is for simulated networks.
 func NewOver(dial func(ctx context.Context, network, address string) (net.Conn, error)) http.RoundTripper {
 	return newTransport(func(ctx context.Context, to destination) (*conn, error) {
 		host, port, err := to.hostPort()
@@ -78,8 +79,8 @@ func NewOver(dial func(ctx context.Context, network, address string) (net.Conn, 
 	})
 }
 
-// bySelfPath keeps the connections for SelfPath apart, so that no other request goes out on
-// a connection that was dialled for it.
+// bySelfPath uses separate connections for SelfPath, so that no other request goes over a
+// connection that was dialled without Self.
 type bySelfPath struct {
 	path       string
 	own, other *transport
@@ -97,7 +98,7 @@ func (t *bySelfPath) CloseIdleConnections() {
 	t.other.CloseIdleConnections()
 }
 
-// NewClient makes a client that reaches only what cfg allows and follows no redirect.
+// NewClient returns a client that reaches only what cfg allows and follows no redirects.
 func NewClient(cfg Config) *http.Client {
 	return &http.Client{
 		Transport:     New(cfg),
@@ -105,8 +106,8 @@ func NewClient(cfg Config) *http.Client {
 	}
 }
 
-// Listeners reports the addresses under which listeners of this process can be reached, for
-// Config.Self. One that listens on all addresses is reached at each of the machine's.
+// Listeners returns a function for Config.Self that reports whether an address belongs to one of
+// the listeners. A listener on all addresses is found at each address of this machine.
 func Listeners(listeners ...net.Addr) func(netip.AddrPort) (bool, error) {
 	var own []netip.AddrPort
 	for _, l := range listeners {
@@ -135,11 +136,11 @@ func Listeners(listeners ...net.Addr) func(netip.AddrPort) (bool, error) {
 	}
 }
 
-// isInterface reports whether an interface of this machine has the address. It asks the
-// kernel each time: addresses come and go. The error is a Shortage, when it could not ask.
+// isInterface reports whether an interface of this machine has the address. It asks the kernel
+// each time, because addresses come and go. The error is a Shortage that kept it from asking.
 func isInterface(addr netip.Addr) (bool, error) {
 	addrs, err := net.InterfaceAddrs()
-	if err != nil { // a hardened process may not ask for them
+	if err != nil { // not permitted in a hardened process
 		return canBind(addr)
 	}
 	for _, a := range addrs {
@@ -152,12 +153,12 @@ func isInterface(addr netip.Addr) (bool, error) {
 	return false, nil
 }
 
-// canBind reports whether a socket can have the address, which only the machine's own allow
-// (or any, where the system lets sockets have addresses of other machines).
+// canBind reports whether a socket can be bound to the address, which normally only an address of
+// this machine allows (any address does if the system permits non-local binds).
 func canBind(addr netip.Addr) (bool, error) {
 	l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
 	if err != nil {
-		if s := shortageOf(err); s != nil && !s.Ports { // not the answer "no"
+		if s := shortageOf(err); s != nil && !s.Ports { // this does not mean "no"
 			return false, s
 		}
 		return false, nil
@@ -166,8 +167,8 @@ func canBind(addr netip.Addr) (bool, error) {
 	return true, nil
 }
 
-// BlockedError says that a destination may not be reached. Its text is the same for every
-// reason and names no address: it must not tell what is where in the network.
+// BlockedError says that a destination may not be reached. Its text is the same for every reason
+// and names no address, so that it reveals nothing about the network.
 type BlockedError struct{}
 
 func (*BlockedError) Error() string {

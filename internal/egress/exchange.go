@@ -17,14 +17,14 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// NewRequest makes the POST of one attempt. It takes header and changes nothing in it; keys
-// must be canonical, and it must not hold Host, Content-Length or Transfer-Encoding.
-// Header.User-Agent is the caller's too.
+// NewRequest returns the POST request of one attempt. It keeps header without changing it. Keys of
+// header must be canonical; Host, Content-Length and Transfer-Encoding must not be among them;
+// User-Agent is the caller's choice.
 //
-// An attempt stands for at most one request. The request has GetBody, so that New's transport
-// can try it on another connection as long as no byte of it was sent.
+// An attempt sends at most one request. GetBody is set, so that New's transport can use another
+// connection as long as no byte was sent.
 //
-// An empty body goes out as Content-Length: 0.
+// An empty body is sent as Content-Length: 0.
 func NewRequest(ctx context.Context, u *url.URL, header http.Header, body []byte) *http.Request {
 	r := http.Request{
 		Method:     http.MethodPost,
@@ -44,21 +44,22 @@ func NewRequest(ctx context.Context, u *url.URL, header http.Header, body []byte
 	return r.WithContext(ctx)
 }
 
-// Limits of what ReadBody reads and keeps of a response's body, in bytes.
+// BodyRead and BodyKept are the usual arguments of ReadBody: how many bytes of a response's body
+// to read, and how many to keep.
 const (
 	BodyRead = 64 << 10
 	BodyKept = 4 << 10
 )
 
-// discardBuffers are for what is read and not kept.
+// discardBuffers holds buffers for bytes that are read but not kept.
 var discardBuffers = sync.Pool{New: func() any { return new([8 << 10]byte) }}
 
-// ReadBody reads the response's body to its end, at most `read` bytes of it, keeps the first
-// `keep`, and closes it. A body that was read to its end leaves the connection to the next
-// request; any other is cut by closing the connection, as is that of 101, which has no end.
+// ReadBody reads up to `read` bytes of the response's body, closes it, and returns the first
+// `keep` bytes. If the body was read to its end, the connection can take another request;
+// otherwise the connection is closed, as it always is after a 101, whose body has no end.
 //
-// What goes wrong while reading is not an error: the status is known, and what came is kept.
-// The request's context bounds the time.
+// A read error is ignored: the status is known, and the bytes read so far are returned. The
+// request's context bounds the time.
 func ReadBody(resp *http.Response, keep, read int) []byte {
 	defer resp.Body.Close()
 	if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || resp.ContentLength == 0 {
@@ -68,7 +69,7 @@ func ReadBody(resp *http.Response, keep, read int) []byte {
 	if resp.ContentLength > 0 {
 		size = int(min(int64(size), resp.ContentLength))
 	} else {
-		size = min(size, 512) // not said: grow as it comes
+		size = min(size, 512) // unknown length: grow on demand
 	}
 	kept := make([]byte, 0, size)
 	buf := discardBuffers.Get().(*[8 << 10]byte)
@@ -84,10 +85,10 @@ func ReadBody(resp *http.Response, keep, read int) []byte {
 	return kept
 }
 
-// RetryAfter is how long a Retry-After header (RFC 9110: seconds, or an HTTP date) asks to
-// wait from now, at most kapsel.MaxRetryAfter; 0 without one, or with one that means nothing
-// or has passed. A fraction of a second is rounded up; of several values, in one line or in
-// more, the first that means something counts.
+// RetryAfter returns how long a Retry-After header (RFC 9110: seconds, or an HTTP date) asks to
+// wait from now, at most kapsel.MaxRetryAfter. It returns 0 if there is no header, if it is not
+// valid, or if its date has passed. Fractions of a second are rounded up. Of several values, in
+// one line or several, the first valid one counts.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	for _, line := range h["Retry-After"] {
 		parts := strings.Split(line, ",")
@@ -108,15 +109,15 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// seconds reads digits, maybe with a fraction, as seconds, rounded up, of which
-// kapsel.MaxRetryAfter are the most.
+// seconds parses a number of seconds, which may have a fraction. It rounds up and limits the
+// result to kapsel.MaxRetryAfter.
 func seconds(text string) (time.Duration, bool) {
 	whole, fraction, _ := strings.Cut(text, ".")
 	if whole == "" || strings.Trim(whole+fraction, "0123456789") != "" {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || n >= int64(kapsel.MaxRetryAfter/time.Second) { // err: too large
+	if err != nil || n >= int64(kapsel.MaxRetryAfter/time.Second) { // an error means that n is too large
 		return kapsel.MaxRetryAfter, true
 	}
 	if strings.Trim(fraction, "0") != "" {
@@ -125,10 +126,10 @@ func seconds(text string) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, true
 }
 
-// Classify says why an exchange ended without a response: the attempt's code and a text for
-// people, which names no address. OutcomeUnknown is an exchange that was cut short from
-// this side (its context was canceled). A Shortage is for the caller to see first: it is no
-// fault of the destination, and its code is only the nearest.
+// Classify returns the code and a text for people that explain why an exchange ended without a
+// response. The text names no address. OutcomeUnknown means that this side cut the exchange short
+// by canceling its context. Callers must check for a Shortage first: it is no fault of the
+// destination, and its code is only the closest one.
 func Classify(err error) (kapsel.Code, string) {
 	var (
 		dns     *net.DNSError

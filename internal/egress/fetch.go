@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// Limits of what a fetcher gets.
+// Limits of a fetcher.
 const (
-	fetchTimeout = 5 * time.Second // looking up, connecting, asking and reading together
-	fetchMost    = 256 << 10       // bytes of a document
+	fetchTimeout = 5 * time.Second // for the whole fetch, from the DNS lookup to the end of the body
+	fetchMost    = 256 << 10       // size of a document in bytes
 )
 
-// NewFetcher makes a function that gets small documents by HTTPS from what cfg allows: the
-// keys and certificates of providers. It follows no redirect, and all but a 200 is an error.
-// Callers must decide which hosts may be asked; the function is safe concurrently.
+// NewFetcher returns a function that fetches small documents by HTTPS from hosts that cfg allows,
+// such as the keys and certificates of providers. The function follows no redirects; any status
+// but 200, and a document above 256 KiB, is an error. Callers must decide which hosts to trust.
+// The function is safe for concurrent use.
 func NewFetcher(cfg Config) func(ctx context.Context, url string) ([]byte, error) {
 	client := NewClient(cfg)
 	return func(ctx context.Context, url string) ([]byte, error) {

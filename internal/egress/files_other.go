@@ -2,7 +2,7 @@
 
 package egress
 
-// mostFiles is how many descriptors the process may have: here, no number bounds them.
+// mostFiles returns the process's limit of descriptors; this system sets no number.
 func mostFiles() int { return int(^uint(0) >> 1) }
 
 func spare(uintptr) error { return nil }

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// lookupTimeout bounds looking up a name.
+	// lookupTimeout bounds the lookup of a name.
 	lookupTimeout = 5 * time.Second
-	// queryTimeout bounds one question to one name server, so that others can be asked in time.
+	// queryTimeout bounds one query to one name server, so that there is time to ask another.
 	queryTimeout = 2 * time.Second
-	// familyGrace is how much longer addresses of one family are waited for when those of the
-	// other have come (RFC 8305, 3): some name servers never answer questions for AAAA.
+	// familyGrace is how long to wait for the addresses of one family once those of the other have
+	// arrived (RFC 8305, 3): some name servers never answer AAAA queries.
 	familyGrace = 250 * time.Millisecond
 )
 
-// resolver looks up names with Go's own resolver: the system's reads 127.1 and 0x7f000001 as
-// addresses. What connections to name servers meet is noted, because net.DNSError keeps only
-// texts.
+// resolver looks up names with Go's own resolver, because the system's accepts 127.1 and
+// 0x7f000001 as addresses. It records the errors of connections to name servers itself, since
+// net.DNSError keeps only their text.
 type resolver struct {
 	net     net.Resolver
 	timeout time.Duration
-	flights singleflight.Group // net.Resolver would share look-ups, too, but under the context of one caller
+	flights singleflight.Group // shares lookups; net.Resolver would too, but under the first caller's context
 }
 
 func newResolver() *resolver {
@@ -37,13 +37,13 @@ func newResolver() *resolver {
 	return resolverOver(d.DialContext)
 }
 
-// resolverOver makes a resolver that reaches name servers by dial.
+// resolverOver returns a resolver that connects to name servers with dial.
 func resolverOver(dial func(ctx context.Context, network, address string) (net.Conn, error)) *resolver {
 	r := &resolver{timeout: lookupTimeout}
 	r.net = net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		l, _ := ctx.Value(lookupKey{}).(*lookup)
-		if l == nil { // it has ended
+		if l == nil { // the lookup has ended
 			return conn, err
 		}
 		if err != nil {
@@ -55,13 +55,14 @@ func resolverOver(dial func(ctx context.Context, network, address string) (net.C
 	return r
 }
 
-// lookup returns the addresses of a host, which may be one itself. The error is a net.DNSError,
-// a Shortage, or the context's.
+// lookup returns the addresses of a host, which may itself be an address. The error is a
+// net.DNSError, a Shortage, or the context's.
 func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr}, nil
 	}
-	// Go's resolver takes files that it cannot open for missing, and would ask this machine.
+	// Go's resolver treats files that it cannot open as missing, and would then ask a name server on
+	// this machine.
 	if err := reserve(); err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error
 			addrs[i] = addrs[i].Unmap()
 		}
 		if short := l.shortage(); err != nil && short != nil && !(short.Ports && isNotFound(err)) {
-			return nil, short // no other name server said that there is no such name
+			return nil, short // unless another name server said that the name does not exist
 		}
 		if err == nil && len(addrs) == 0 {
 			err = &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
@@ -101,7 +102,7 @@ func isNotFound(err error) bool {
 // lookupKey is the key of a context's lookup.
 type lookupKey struct{}
 
-// lookup is what is known of one look-up under way.
+// lookup is the state of one lookup under way.
 type lookup struct {
 	mu       sync.Mutex
 	short    *Shortage
@@ -109,13 +110,13 @@ type lookup struct {
 	answered map[string]answer // by name
 }
 
-// answer is an answer that held addresses.
+// answer is the type and arrival time of a DNS answer that held addresses.
 type answer struct {
 	kind dnsmessage.Type
 	at   time.Time
 }
 
-// note keeps an error that is a shortage.
+// note records err if it is a shortage.
 func (l *lookup) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,7 +131,7 @@ func (l *lookup) shortage() *Shortage {
 	return l.short
 }
 
-// query wraps a connection that one question will be asked on.
+// query wraps a connection on which one query will be sent.
 func (l *lookup) query(conn net.Conn) net.Conn {
 	q := &query{Conn: conn, lookup: l, until: time.Now().Add(queryTimeout)}
 	l.mu.Lock()
@@ -143,12 +144,12 @@ func (l *lookup) query(conn net.Conn) net.Conn {
 	return q
 }
 
-// query is a connection to a name server. It ends early when the question is not answered in
-// queryTimeout, or in familyGrace after the same question for the other family was.
+// query is a connection to a name server. It times out if the query is not answered within
+// queryTimeout, or within familyGrace after the same query for the other family was answered.
 type query struct {
 	net.Conn
 	lookup *lookup
-	stream bool // messages have their length before them
+	stream bool // TCP: each message is preceded by its length
 	until  time.Time
 
 	// Guarded by lookup.mu.
@@ -208,10 +209,10 @@ func (q *query) Close() error {
 	return q.Conn.Close()
 }
 
-// shorten ends the wait for an answer familyGrace after another came.
+// shorten sets the deadline to familyGrace after the other family was answered.
 func (q *query) shorten(answered time.Time) { _ = q.Conn.SetReadDeadline(answered.Add(familyGrace)) }
 
-// parse reads a message's header and question; the parser stands at the answers.
+// parse parses a message's header and question, and leaves the parser at the answers.
 func (q *query) parse(p []byte) (dnsmessage.Parser, dnsmessage.Question, dnsmessage.Header, bool) {
 	var parser dnsmessage.Parser
 	if q.stream && len(p) > 2 && int(p[0])<<8|int(p[1]) == len(p)-2 {
@@ -228,7 +229,8 @@ func (q *query) parse(p []byte) (dnsmessage.Parser, dnsmessage.Question, dnsmess
 	return parser, asked, header, true
 }
 
-// answers reports whether a message is a whole answer that holds addresses, and to what question.
+// answers returns a message's question, and whether the message is a complete answer that holds
+// addresses.
 func (q *query) answers(p []byte) (dnsmessage.Question, bool) {
 	parser, asked, header, ok := q.parse(p)
 	if !ok || !header.Response || header.Truncated || header.RCode != dnsmessage.RCodeSuccess {

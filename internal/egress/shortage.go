@@ -13,21 +13,21 @@ import (
 	"time"
 )
 
-// Shortage says that a request could not be made for want of something on this machine. It says
+// Shortage says that a request could not be made because this machine lacked something. It says
 // nothing about the destination, and no byte of the request was sent.
 type Shortage struct {
-	// Limit names what there was too little of and the setting that bounds it, for the operator.
+	// Limit names, for the operator, what ran out and the setting that bounds it.
 	Limit string
-	Err   error // what the system said
+	Err   error // the system's error
 
-	Ports bool // of local addresses and ports, of which each destination has its own
+	Ports bool // local addresses or ports ran out, which are counted per destination
 }
 
 func (s *Shortage) Error() string { return "this machine is short of " + s.Limit }
 func (s *Shortage) Unwrap() error { return s.Err }
 
-// shortageOf is the shortage that an error of dialling, or of a request of which no byte was
-// sent, stands for; nil if it is none.
+// shortageOf returns the Shortage that an error stands for; nil if it is not one. The error must
+// come from dialling, or from a request of which no byte was sent.
 func shortageOf(err error) *Shortage {
 	var s *Shortage
 	if errors.As(err, &s) {
@@ -46,7 +46,7 @@ func shortageOf(err error) *Shortage {
 		return &Shortage{Limit: "files that may be waited for (fs.epoll.max_user_watches)", Err: err}
 	case syscall.ENOBUFS, syscall.ENOMEM:
 		return &Shortage{Limit: "memory for connections (the machine's, the container's, or net.ipv4.tcp_mem)", Err: err}
-	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN: // connect(2) knows all three
+	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN: // connect(2) returns all three
 		if isOffFamily(err) {
 			return nil
 		}
@@ -55,8 +55,8 @@ func shortageOf(err error) *Shortage {
 	return nil
 }
 
-// isOffFamily reports whether an error of dialling an IPv6 address is due to this machine having
-// no IPv6 address to dial from, which no waiting mends.
+// isOffFamily reports whether dialling an IPv6 address failed because this machine has no IPv6
+// address, in which case waiting does not help.
 func isOffFamily(err error) bool {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Addr == nil {
@@ -73,8 +73,8 @@ func isOffFamily(err error) bool {
 	})
 }
 
-// portRange is the range of local ports that the system gives out, as " is 32768-60999", or ""
-// where it does not say.
+// portRange returns the system's range of local ports, such as " is 32768-60999"; "" if it is
+// unknown.
 func portRange() string {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	first, last, ok := strings.Cut(strings.TrimSpace(string(text)), "\t")
@@ -84,15 +84,16 @@ func portRange() string {
 	return " is " + first + "-" + last
 }
 
-// isFreed reports whether giving up an idle connection helps against what err says is short.
+// isFreed reports whether closing an idle connection can end the shortage that err stands for.
 func isFreed(err error) bool {
 	s := shortageOf(err)
 	return s != nil && !s.Ports
 }
 
-// A destination whose dials end in shortages for starvedAfter, while dials to others succeed, is
-// out of reach by itself: then they count. The spell ends when a dial ends otherwise, or when the
-// destination is not tried for spellGap; once dials count, for as long as retries can be apart.
+// If the dials to one destination keep ending in shortages for starvedAfter, while dials to others
+// succeed within othersWithin, the destination itself is unreachable, and its failures count. Such
+// a spell ends when a dial ends otherwise, or when the destination is not dialled for spellGap;
+// once failures count, for starvedGap, which is longer than any pause between retries.
 const (
 	starvedAfter = 10 * time.Minute
 	spellGap     = 2 * time.Minute
@@ -100,7 +101,7 @@ const (
 	othersWithin = time.Minute
 )
 
-// scarcity knows which destinations could not be dialled for want of something, and since when.
+// scarcity records since when the dials to each destination have ended in shortages.
 type scarcity struct {
 	mu      sync.Mutex
 	spells  map[destination]*spell
@@ -108,10 +109,10 @@ type scarcity struct {
 	pruned  time.Time
 }
 
-// spell is a time in which each dial to a destination ended in a shortage.
+// spell is a period in which every dial to a destination ended in a shortage.
 type spell struct{ first, last time.Time }
 
-// over reports whether the destination has not been tried for so long that it begins anew.
+// over reports whether the destination was not dialled for so long that the spell has ended.
 func (s *spell) over(now time.Time) bool {
 	gap := spellGap
 	if s.last.Sub(s.first) >= starvedAfter {
@@ -120,8 +121,8 @@ func (s *spell) over(now time.Time) bool {
 	return now.Sub(s.last) >= gap
 }
 
-// judge takes note of how a dial ended, and returns its error: a Shortage as long as it is
-// nobody's failure.
+// judge records how a dial ended and returns its error: a Shortage, unless the destination is
+// starved, in which case a starvedError.
 func (s *scarcity) judge(to destination, err error, now time.Time) error {
 	short := shortageOf(err)
 	s.mu.Lock()
@@ -156,7 +157,8 @@ func (s *scarcity) judge(to destination, err error, now time.Time) error {
 	return short
 }
 
-// starvedError is a shortage that only one destination meets, for so long that it counts.
+// starvedError says that only one destination has met shortages, for so long that its failures
+// count.
 type starvedError struct{}
 
 func (*starvedError) Error() string {

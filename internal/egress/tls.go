@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// certificateText is what a destination has done that did not go on without a certificate.
+// certificateText ends the texts about destinations that refuse a client without a certificate.
 const certificateText = "asking for a client certificate; Kapsel has none to send"
 
-// handshakeText says for people why a TLS handshake failed.
+// handshakeText explains, for people, why a TLS handshake failed.
 func handshakeText(hand *handshakeError) string {
 	err := hand.err
 	var (
@@ -35,7 +35,7 @@ func handshakeText(hand *handshakeError) string {
 		return cert + "is not valid"
 	case errors.As(err, &record):
 		return "the destination does not speak TLS at this port"
-	case hand.asked && isLost(err) && !(errors.As(err, &op) && op.Op == "local error"): // reasons of our own are above
+	case hand.asked && isLost(err) && !(errors.As(err, &op) && op.Op == "local error"): // errors of our own side are handled above
 		return "the destination ended the TLS handshake after " + certificateText
 	case errors.As(err, &op) && op.Op == "remote error":
 		text := "the TLS handshake failed: " + alertText(op)
@@ -53,7 +53,7 @@ func handshakeText(hand *handshakeError) string {
 	return "the TLS handshake failed: the destination offers nothing that is accepted (TLS 1.2 or later is needed)"
 }
 
-// alertText is the text of an alert, such as "handshake failure".
+// alertText returns the text of a TLS alert, such as "handshake failure".
 func alertText(op *net.OpError) string {
 	return strings.TrimPrefix(op.Err.Error(), "tls: ")
 }

@@ -10,40 +10,40 @@ import (
 	"time"
 )
 
-// Limits of the connections that wait for another request.
+// Limits of idle connections.
 const (
 	maxIdlePerHost = 256
 	maxIdle        = 1024
 	idleTimeout    = 90 * time.Second
-	// maxAge is the age from which a connection takes no new request, so that a destination
-	// that moved to another address is followed. One under way goes on.
+	// maxAge is the age from which a connection takes no new request, so that Kapsel follows a
+	// destination that moved to another address. An exchange under way is not affected.
 	maxAge = 2 * time.Minute
-	// sweepEvery is how often connections that have waited too long are looked for.
+	// sweepEvery is how often old and closed idle connections are dropped.
 	sweepEvery = 5 * time.Second
 )
 
 // maxResponseHeader is the longest header of a response, in bytes.
 const maxResponseHeader = 64 << 10
 
-// transport makes exchanges over connections that it dials, keeps and judges itself. net/http
-// speaks HTTP on each of them, and never repeats a request by itself: that is what its own pool
-// of connections does.
+// transport makes exchanges over connections that it dials and pools itself. net/http only speaks
+// HTTP on each of them: its own pool would repeat requests.
 type transport struct {
 	dial   func(ctx context.Context, to destination) (*conn, error)
 	http   *http.Transport // only for its connections
 	scarce scarcity
 
 	mu       sync.Mutex
-	idle     map[destination][]*conn // those that wait for another request, the longest first
-	waiting  int                     // how many there are in all
-	sweeping bool                    // a sweep will come
-	closing  bool                    // no connection is kept until the next request
+	idle     map[destination][]*conn // connections that wait for another request, longest wait first
+	waiting  int                     // number of connections in idle
+	sweeping bool                    // a sweep is scheduled
+	closing  bool                    // CloseIdleConnections was called: keep no connection until the next request
 }
 
-// destination is where connections lead: a scheme and a host with its port, if it has one.
+// destination identifies where connections lead: a scheme and a host, with its port if the URL has
+// one.
 type destination struct{ scheme, host string }
 
-// newTransport makes a transport over connections that dial opens.
+// newTransport returns a transport over connections that dial opens.
 func newTransport(dial func(ctx context.Context, to destination) (*conn, error)) *transport {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
@@ -62,11 +62,11 @@ func newTransport(dial func(ctx context.Context, to destination) (*conn, error))
 	}
 }
 
-// handedOver is the key of the connection that open hands to net/http.
+// handedOver is the context key under which open hands a connection to net/http.
 type handedOver struct{}
 
-// open dials a connection. Where this machine is short of something, it gives up idle
-// connections for it, those that waited longest first.
+// open dials a connection. If this machine is short of something that idle connections hold, it
+// closes them one by one, longest wait first, and tries again.
 func (t *transport) open(ctx context.Context, to destination) (*conn, error) {
 	c, err := t.dial(ctx, to)
 	for isFreed(err) && ctx.Err() == nil && t.evict() {
@@ -75,7 +75,7 @@ func (t *transport) open(ctx context.Context, to destination) (*conn, error) {
 	if err = t.scarce.judge(to, err, time.Now()); err != nil {
 		return nil, err
 	}
-	// The scheme is the one that net/http would not add TLS for; what is dialled has it.
+	// The scheme is http, lest net/http adds TLS; the dialled connection has it already.
 	c.http, err = t.http.NewClientConn(context.WithValue(ctx, handedOver{}, c), "http", "destination:80")
 	if err != nil {
 		c.Close()
@@ -84,8 +84,8 @@ func (t *transport) open(ctx context.Context, to destination) (*conn, error) {
 	return c, nil
 }
 
-// RoundTrip implements http.RoundTripper. A connection that was used before may turn out not to
-// take the request; as long as no byte of it was sent, it is tried on another.
+// RoundTrip implements http.RoundTripper. If an idle connection turns out not to accept the
+// request, RoundTrip tries another connection, provided that no byte of the request was sent.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL == nil || r.URL.Scheme != "http" && r.URL.Scheme != "https" || r.URL.Host == "" {
 		return nil, errors.New("the request's URL is not one of HTTP")
@@ -113,7 +113,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// rewound is a request whose body can be read from its begin again.
+// rewound returns the request with its body at the start again; false if that is not possible.
 func rewound(r *http.Request) (*http.Request, bool) {
 	switch {
 	case r.Body == nil || r.Body == http.NoBody:
@@ -130,7 +130,8 @@ func rewound(r *http.Request) (*http.Request, bool) {
 	return &again, true
 }
 
-// take takes the connection to a destination that was used last, nil if none may be used.
+// take removes and returns the most recently used idle connection to a destination; nil if none is
+// usable.
 func (t *transport) take(to destination) *conn {
 	now := time.Now()
 	for {
@@ -154,7 +155,7 @@ func (t *transport) take(to destination) *conn {
 	}
 }
 
-// put keeps a connection for another request.
+// put keeps a connection for another request, or closes it if there are too many.
 func (t *transport) put(to destination, c *conn) {
 	t.mu.Lock()
 	switch {
@@ -176,9 +177,9 @@ func (t *transport) put(to destination, c *conn) {
 	}
 }
 
-// evict closes the connection that has waited longest, and reports whether there was one.
+// evict closes the connection with the longest wait, and reports whether there was one.
 func (t *transport) evict() bool {
-	t.drop((*conn).isRefused) // those closed already would give up nothing
+	t.drop((*conn).isRefused) // closing these would free nothing
 	t.mu.Lock()
 	var (
 		oldest *conn
@@ -201,8 +202,8 @@ func (t *transport) evict() bool {
 	return true
 }
 
-// sweep closes what has waited too long, is too old or was closed by the other side, again and
-// again until none waits.
+// sweep closes idle connections that have waited too long, are too old, or were closed by the
+// destination. It schedules itself again as long as there are idle connections.
 func (t *transport) sweep() {
 	now := time.Now()
 	t.drop(func(c *conn) bool {
@@ -215,7 +216,7 @@ func (t *transport) sweep() {
 	}
 }
 
-// drop closes the idle connections of which is says so.
+// drop closes the idle connections for which is returns true.
 func (t *transport) drop(is func(*conn) bool) {
 	var dropped []*conn
 	t.mu.Lock()
@@ -238,8 +239,8 @@ func (t *transport) drop(is func(*conn) bool) {
 	}
 }
 
-// CloseIdleConnections closes the connections that wait, and those under way when their
-// exchanges end, up to the next request.
+// CloseIdleConnections closes all idle connections. Until the next request, it also makes those in
+// use close when their exchange ends.
 func (t *transport) CloseIdleConnections() {
 	t.mu.Lock()
 	t.closing = true

@@ -16,15 +16,15 @@ import (
 // MaxURL is the longest URL of a destination, in bytes.
 const MaxURL = 2048
 
-// localDomains are names that lead nowhere, or only inside of a network.
+// localDomains holds domains that do not exist or exist only inside a network.
 var localDomains = []string{
 	"localhost", "local", "localdomain", "internal", "intranet", "private", "corp", "home", "lan",
 	"home.arpa", "invalid", "onion",
 }
 
-// CheckURL says early whether deliveries to a URL can ever be made: it refuses what is not a
-// plain http or https URL, addresses that a dial would refuse, and names that only a local
-// network knows. It looks nothing up, so what it passes can still be refused at the dial.
+// CheckURL tells early that deliveries to a URL could never be made. It refuses anything but a
+// plain http or https URL, addresses that a dial would refuse, and names that only a local network
+// knows. It makes no DNS lookup, so a dial may still refuse a URL that it accepts.
 //
 // The error is a kapsel.Error: InvalidRequest (422, naming the field url) or DestinationBlocked.
 func CheckURL(raw string, cfg Config) error {
@@ -49,7 +49,7 @@ func CheckURL(raw string, cfg Config) error {
 		}
 		return nil
 	}
-	// What an operator allows may have any name and port: the dial decides.
+	// Addresses allowed by the operator may have any name and port: the dial decides.
 	if len(cfg.Allow) == 0 && !cfg.AllowAllPrivate && (isLocalName(to.host) || !isWebPort(to.port)) {
 		return blockedURL()
 	}
@@ -62,14 +62,15 @@ func blockedURL() error {
 
 // target is where a URL leads.
 type target struct {
-	host string     // in lower case, international names in ASCII
-	addr netip.Addr // of a host that is an address
+	host string     // in lower case; international names in ASCII
+	addr netip.Addr // valid if the host is an address
 	port uint16
 	path string // escaped, as it is sent
 }
 
-// parseURL reads the URL of a destination. Its host is mapped as the transport maps it, so
-// what is judged is what would be dialled. Reason says what is wrong, "" if nothing is.
+// parseURL parses the URL of a destination. It maps the host as the transport does, so that the
+// host that is judged is the one that would be dialled. reason says what is wrong with the URL; ""
+// if nothing is.
 func parseURL(raw string) (to target, reason string) {
 	if len(raw) > MaxURL {
 		return to, "it has more than 2048 bytes"
@@ -133,7 +134,7 @@ func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }
 
-// isName reports whether a mapped host is a name. One whose last label is a number is none:
+// isName reports whether a mapped host is a DNS name. A host whose last label is a number is not:
 // some resolvers read it as an address.
 func isName(host string) bool {
 	host = strings.TrimSuffix(host, ".")

@@ -10,25 +10,25 @@ import (
 	"syscall"
 )
 
-// wire is a connection below TLS. It knows what the layers above cannot tell: whether they have
-// read all that came in, and whether any byte was handed to the system.
+// wire is a connection below TLS. It knows two things that the layers above cannot know: whether
+// they have read everything that arrived, and whether any byte was handed to the system.
 type wire struct {
 	net.Conn
-	raw     syscall.RawConn // nil where unread bytes cannot be seen, as with a pipe
+	raw     syscall.RawConn // nil if unread bytes cannot be seen, as with a pipe
 	sent    atomic.Int64    // bytes handed to the system
 	tryRead func(fd uintptr) bool
 	tryPeek func(fd uintptr)
 
 	mu      sync.Mutex
-	settled sync.Cond // parked has become true, or what else mu guards has changed
-	parked  bool      // a Read waits, and there was nothing to read
-	records *records  // of TLS; nil: the connection is plain
+	settled sync.Cond // signals that parked, or another field guarded by mu, has changed
+	parked  bool      // a Read is blocked, with nothing to read
+	records *records  // framing of TLS; nil: the connection is plain
 
-	// Of the Read under way, which only its goroutine uses …
+	// State of the current Read, used only by its goroutine.
 	buf  []byte
 	n    int
 	err  error
-	peek struct { // … and of a peek, guarded by mu
+	peek struct { // result of peekNow; guarded by mu
 		buf [1]byte
 		n   int
 		err error
@@ -38,7 +38,7 @@ type wire struct {
 func newWire(c net.Conn) *wire {
 	w := &wire{Conn: c}
 	w.settled.L = &w.mu
-	w.tryRead, w.tryPeek = w.readNow, w.peekNow // made once: they would be allocated for each call
+	w.tryRead, w.tryPeek = w.readNow, w.peekNow // made once, to save an allocation per call
 	if sc, ok := c.(syscall.Conn); ok && canReceive {
 		if raw, err := sc.SyscallConn(); err == nil {
 			w.raw = raw
@@ -47,8 +47,9 @@ func newWire(c net.Conn) *wire {
 	return w
 }
 
-// Read reads like the connection's own, but takes the bytes from the system under mu. So
-// whoever holds mu and finds a Read parked knows that no byte is on its way up.
+// Read reads like the connection's own Read, but takes bytes from the system only while holding
+// mu. So a goroutine that holds mu and finds parked set knows that no byte is on its way to the
+// layers above.
 func (w *wire) Read(p []byte) (int, error) {
 	if w.raw == nil || len(p) == 0 {
 		w.park(true)
@@ -71,7 +72,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return w.n, nil
 }
 
-// readNow reads what there is. It reports false when there is nothing yet.
+// readNow reads available bytes. It returns false if there are none yet.
 func (w *wire) readNow(fd uintptr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,7 +90,7 @@ func (w *wire) readNow(fd uintptr) bool {
 	return true
 }
 
-// park notes that a Read waits, or no longer does, where the system does not tell.
+// park sets parked, for connections whose unread bytes cannot be seen.
 func (w *wire) park(parked bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,8 +98,8 @@ func (w *wire) park(parked bool) {
 	w.settled.Broadcast()
 }
 
-// unread reports whether there are bytes that nobody has read, or err, io.EOF after the last.
-// The caller holds mu.
+// unread reports whether bytes have arrived that were not read yet. It returns io.EOF if the
+// destination has closed the connection and all bytes were read. The caller must hold mu.
 func (w *wire) unread() (some bool, err error) {
 	if w.raw == nil {
 		return false, nil
@@ -127,15 +128,15 @@ func (w *wire) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// records follows the framing of TLS (RFC 8446, 5.1): a header of 5 bytes, the last two of them
-// the length of what follows.
+// records follows the framing of TLS (RFC 8446, 5.1): each record has a header of 5 bytes, whose
+// last two are the length of the rest.
 type records struct {
 	header [5]byte
-	have   int // bytes of the header that have come
-	left   int // bytes of the record that have not
+	have   int // bytes of the header received so far
+	left   int // bytes of the record still to come
 }
 
-// pass follows bytes that came in.
+// pass advances over received bytes.
 func (r *records) pass(p []byte) {
 	for len(p) > 0 {
 		if r.left > 0 {
@@ -153,5 +154,5 @@ func (r *records) pass(p []byte) {
 	}
 }
 
-// whole reports whether the last record has ended.
+// whole reports whether the bytes so far end at the end of a record.
 func (r *records) whole() bool { return r == nil || r.have == 0 && r.left == 0 }

@@ -7,8 +7,8 @@ import "syscall"
 // canReceive says that receive works on this system.
 const canReceive = true
 
-// receive reads from a socket without waiting; peek leaves the bytes where they are. Without
-// any it returns EAGAIN, and 0 bytes after the last.
+// receive reads from a socket without blocking; peek leaves the bytes unread. It returns EAGAIN if
+// nothing has arrived, and 0 bytes at the end of the stream.
 func receive(fd uintptr, p []byte, peek bool) (n int, err error) {
 	for {
 		if peek {
