@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// OpenTelemetry's library passes over a variable that it cannot read, so that traces would go
-// nowhere, or elsewhere, without a word. checks are what each variable that it reads for traces
-// must be (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables and
-// …/protocol/exporter). Their errors do not repeat the value, which may hold credentials.
+// checks holds the check of each environment variable that OpenTelemetry's library reads for
+// traces (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables and
+// …/protocol/exporter). The library silently ignores a value that it cannot read, so traces would
+// go nowhere, or elsewhere. The errors never repeat a value, which may hold credentials.
 var checks = func() map[string]func(value string) error {
 	all := map[string]func(string) error{
 		"OTEL_SDK_DISABLED":        checkSwitch,
@@ -49,9 +49,9 @@ var checks = func() map[string]func(value string) error {
 	return all
 }()
 
-// CheckEnvironment says on one line what is wrong with OpenTelemetry's variables; nil if
-// nothing is. Variables that are empty count as not set, and those that this
-// program does not read, such as the ones of metrics, may be anything.
+// CheckEnvironment returns an error of one line that names everything wrong with OpenTelemetry's
+// variables; nil if nothing is. Empty variables count as not set. Variables that this program does
+// not read, such as those of metrics, are not checked.
 func CheckEnvironment() error {
 	var wrong []error
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
@@ -99,7 +99,7 @@ func oneOf(values ...string) func(string) error {
 	}
 }
 
-// anyCase is oneOf where the library does not mind upper case.
+// anyCase is oneOf for variables in which the library ignores case.
 func anyCase(values ...string) func(string) error {
 	check := oneOf(values...)
 	return func(value string) error { return check(strings.ToLower(value)) }
@@ -112,7 +112,7 @@ func checkSwitch(value string) error {
 	return nil
 }
 
-// isHeaderName reports whether the library takes a name for a header (RFC 9110: a token).
+// isHeaderName reports whether the library accepts a header name (RFC 9110: a token).
 func isHeaderName(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
@@ -143,7 +143,7 @@ func checkEndpoint(value string) error {
 	return nil
 }
 
-// checkPairs is for lists of name=value whose values are escaped as in a URL.
+// checkPairs returns a check of lists of name=value whose values are escaped as in a URL.
 func checkPairs(valid func(name string) bool) func(string) error {
 	return func(list string) error {
 		for pair := range strings.SplitSeq(list, ",") {

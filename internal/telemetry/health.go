@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// checkLimit is how long a check may take before it counts as failed.
+	// checkLimit is how long a check may run before it counts as failed.
 	checkLimit = time.Second
-	// checkFresh is how long a check's result is used again.
+	// checkFresh is how long the result of a check is reused.
 	checkFresh = time.Second
 )
 
-// Health answers whether the process lives, has started and can take work. Its three
-// handlers need no key, so reasons say nothing that a stranger may not read: the detail of
-// a kapsel.Error, of any other error only that the check failed. The log has all of it.
+// Health answers whether the process is alive, has started and can take work. Its three handlers
+// need no key, so the reasons they give are safe for strangers: the detail of a kapsel.Error, and
+// of any other error only that the check failed. The log has the whole error.
 type Health struct {
 	log *slog.Logger
 
@@ -32,39 +32,39 @@ type Health struct {
 	stopping bool
 }
 
-// NewHealth makes a Health that is neither started nor stopping. Checks that begin or cease
-// to fail are logged.
+// NewHealth returns a Health that is neither started nor stopping. It logs when a check starts to
+// fail and when it passes again.
 func NewHealth(log *slog.Logger) *Health { return &Health{log: log} }
 
-// Add makes readiness depend on a check. It runs when readiness is asked for, at most once a
-// second and never twice at a time, and fails when it takes longer than a second. Its context
-// ends then; a check that goes on anyway is waited for before it runs again.
+// Add makes readiness depend on a check. The check runs when readiness is asked for, at most once
+// a second and never twice at a time. After one second its context ends and it counts as failed.
+// If it keeps running nevertheless, it is not started again before it returns.
 func (h *Health) Add(name string, run func(context.Context) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.checks = append(h.checks, &check{name: name, run: run, log: h.log})
 }
 
-// SetStarted says that everything needed to take work has started.
+// SetStarted records that everything needed to take work has started.
 func (h *Health) SetStarted() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.started = true
 }
 
-// SetStopping makes readiness fail from now on, so that load balancers look elsewhere while
-// the process still takes work.
+// SetStopping makes readiness fail from now on, so that load balancers turn to other nodes while
+// this process still takes work.
 func (h *Health) SetStopping() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopping = true
 }
 
-// Live answers 200: a process that answers lives. It depends on nothing else, since starting
-// the process anew mends neither the database nor a destination.
+// Live always answers 200. It depends on nothing else, because restarting the process repairs
+// neither the database nor a destination.
 func (h *Health) Live(w http.ResponseWriter, _ *http.Request) { answer(w, nil) }
 
-// Startup answers 200 once SetStarted was called, before that 503.
+// Startup answers 200 once SetStarted was called, and 503 before.
 func (h *Health) Startup(w http.ResponseWriter, _ *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -75,13 +75,13 @@ func (h *Health) Startup(w http.ResponseWriter, _ *http.Request) {
 	answer(w, nil)
 }
 
-// Ready answers 200 when the process has started, is not stopping and every check passes,
-// else 503 with the reasons.
+// Ready answers 200 if the process has started, is not stopping and passes all checks; otherwise
+// 503 with the reasons.
 func (h *Health) Ready(w http.ResponseWriter, r *http.Request) {
 	answer(w, h.Reasons(r.Context()))
 }
 
-// Reasons are why the process is not ready, by the check's name; empty when it is ready.
+// Reasons returns why the process is not ready, keyed by check; empty if it is ready.
 func (h *Health) Reasons(ctx context.Context) map[string]string {
 	h.mu.Lock()
 	started, stopping, checks := h.started, h.stopping, h.checks
@@ -108,10 +108,10 @@ func (h *Health) Reasons(ctx context.Context) map[string]string {
 	return reasons
 }
 
-// errSlow is a check's failure to answer in time.
+// errSlow says that a check did not finish in time.
 var errSlow = fmt.Errorf("no answer within %v", checkLimit)
 
-// public is what strangers may read of an error.
+// public returns the part of an error that strangers may read.
 func public(err error) string {
 	if err == errSlow {
 		return err.Error()
@@ -122,7 +122,7 @@ func public(err error) string {
 	return "failed; the log says why"
 }
 
-// answer writes 200, or 503 with reasons.
+// answer writes 200, or 503 if there are reasons.
 func answer(w http.ResponseWriter, reasons map[string]string) {
 	body := struct {
 		Status  string            `json:"status"`
@@ -137,30 +137,30 @@ func answer(w http.ResponseWriter, reasons map[string]string) {
 		header.Set("Retry-After", "1")
 	}
 	w.WriteHeader(status)
-	// An error here is the client's: it has gone.
+	// An error means that the client has gone.
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// check is one condition of readiness, with its last result and the run under way.
+// check is one condition of readiness, with its last result and the current run.
 type check struct {
 	name string
 	run  func(context.Context) error
 	log  *slog.Logger
 
 	mu    sync.Mutex
-	doing *running  // nil: no run under way
-	err   error     // of the last run that ended
-	at    time.Time // when that was; zero: never
+	doing *running  // current run; nil: none
+	err   error     // result of the last run that ended
+	at    time.Time // when that run ended; zero: never
 }
 
-// running is one run of a check: ctx ends at its limit, done is closed at its end.
+// running is one run of a check. ctx ends at the time limit; done is closed when the run ends.
 type running struct {
 	ctx  context.Context
 	done chan struct{}
 }
 
-// result is the check's last result while it is fresh, else that of the one run that all
-// callers of the moment wait for.
+// result returns the last result if it is recent enough. Otherwise it waits for the current run,
+// which it starts if there is none; concurrent callers share one run.
 func (c *check) result(ctx context.Context) error {
 	c.mu.Lock()
 	if c.doing == nil {
@@ -168,7 +168,7 @@ func (c *check) result(ctx context.Context) error {
 			defer c.mu.Unlock()
 			return c.err
 		}
-		// Not the caller's context: one that hangs up must not fail the others.
+		// Not the caller's context: a caller that hangs up must not fail the others.
 		runCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkLimit)
 		c.doing = &running{ctx: runCtx, done: make(chan struct{})}
 		go func() {
@@ -191,12 +191,12 @@ func (c *check) result(ctx context.Context) error {
 	}
 }
 
-// finish records a run's result and logs a change.
+// finish records the result of a run and logs a change.
 func (c *check) finish(err error) {
 	c.mu.Lock()
 	doing, before := c.doing, c.err
 	if doing.ctx.Err() != nil {
-		err = errSlow // the same answer to all, whether or not the check minded its context
+		err = errSlow // the result that waiting callers got, whatever the check returned
 	}
 	c.doing, c.err, c.at = nil, err, time.Now()
 	c.mu.Unlock()
@@ -209,7 +209,7 @@ func (c *check) finish(err error) {
 	}
 }
 
-// safely runs a check; a panic is its failure.
+// safely runs a check and turns a panic into an error.
 func safely(ctx context.Context, run func(context.Context) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -16,12 +16,12 @@ import (
 	"go.opentelemetry.io/otel"
 )
 
-// What libraries log by themselves is text into which they have put what senders and
-// destinations sent: net/http quotes the bytes of an answer that nobody asked for. Of such a
-// line the log gets the fixed part only, and where it was logged.
+// Lines that libraries log on their own can contain bytes from senders and destinations: net/http
+// quotes the bytes of an unexpected response. So Kapsel's log gets only the constant part of such
+// a line, and the place that logged it.
 
-// fixedParts are the beginnings of lines that are known to be constant, each with the level
-// that it deserves; 0 leaves the level to the logger. The first that fits is taken.
+// fixedParts holds beginnings of lines that are known to be constant, each with its level; 0: the
+// logger's level. The first match counts.
 var fixedParts = []struct {
 	text  string
 	level slog.Level
@@ -59,17 +59,17 @@ var fixedParts = []struct {
 	{"could not write error", slog.LevelDebug},
 }
 
-// unknownLine stands for a line of which no part is known to be fixed.
+// unknownLine replaces a line without a known constant part.
 const unknownLine = "a library logged a line that is not shown, since it may hold what others sent"
 
-// LibraryLog returns a logger for a library that wants one of package log. The level is that
-// of lines that deserve no other.
+// LibraryLog returns a logger for a library that needs a log.Logger. Lines have the given level
+// unless fixedParts has another.
 func LibraryLog(to *slog.Logger, level slog.Level) *log.Logger {
 	return log.New(&libraryWriter{to, level}, "", log.Llongfile)
 }
 
-// libraryWriter logs the fixed part of the lines that it gets, which begin with the file and
-// line of their logging.
+// libraryWriter logs the constant part of each line. Lines must begin with the file and line
+// number of the logging call (log.Llongfile).
 type libraryWriter struct {
 	to    *slog.Logger
 	level slog.Level
@@ -82,8 +82,8 @@ func (w *libraryWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// logFixed logs the fixed part of a text. Of a panic the log gets the stack, too, which has
-// no values but addresses.
+// logFixed logs the constant part of a text. For a panic it adds the stack, whose only values are
+// addresses.
 func logFixed(to *slog.Logger, level slog.Level, text string, attrs ...slog.Attr) {
 	message := unknownLine
 	for _, fixed := range fixedParts {
@@ -100,11 +100,11 @@ func logFixed(to *slog.Logger, level slog.Level, text string, attrs ...slog.Attr
 	to.LogAttrs(context.Background(), level, message, attrs...)
 }
 
-// AdoptLibraries sends what libraries log and print by themselves to a logger: by the default
-// loggers of slog and log, by OpenTelemetry's, and to os.Stdout and os.Stderr. None of them
-// then waits for a reader of the process's output or shows what others sent. Who writes to
-// that output on purpose must have taken these two variables before. undo restores all but
-// OpenTelemetry's logger.
+// AdoptLibraries redirects to a logger everything that libraries log or print on their own:
+// through the default loggers of slog and log, through OpenTelemetry's logger, and to os.Stdout
+// and os.Stderr. So no library waits for a reader of the process's output, or shows bytes from
+// senders and destinations. Code that writes to that output on purpose must save the two variables
+// before. undo restores everything except OpenTelemetry's logger.
 func AdoptLibraries(to *slog.Logger) (undo func()) {
 	standard, writer, flags := slog.Default(), log.Writer(), log.Flags()
 	slog.SetDefault(to) // sets log's, too
@@ -120,11 +120,11 @@ func AdoptLibraries(to *slog.Logger) (undo func()) {
 	}
 }
 
-// MuteLog drops what libraries log with package log, for a process that has no log.
+// MuteLog discards what libraries log with package log, for a process without a log.
 func MuteLog() { log.SetOutput(io.Discard) }
 
-// adoptPrints puts a pipe in the place of os.Stdout and os.Stderr and logs what comes through
-// it, until end is called.
+// adoptPrints replaces os.Stdout and os.Stderr with a pipe and logs what comes through it, until
+// end is called.
 func adoptPrints(to *slog.Logger) (end func()) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -158,9 +158,8 @@ func adoptPrints(to *slog.Logger) (end func()) {
 	}
 }
 
-// messageOnly is a slog.Handler without attributes, for a library whose messages are constant
-// and whose attributes are not: OpenTelemetry logs a header that it cannot read, and headers
-// hold keys.
+// messageOnly is a slog.Handler that drops attributes, for a library with constant messages.
+// OpenTelemetry logs a header that it cannot parse as an attribute, and headers hold keys.
 type messageOnly struct{ slog.Handler }
 
 func (h messageOnly) Handle(ctx context.Context, r slog.Record) error {

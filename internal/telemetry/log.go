@@ -1,9 +1,9 @@
-// Package telemetry is how Kapsel tells its operator what it does: the log, the metrics
-// listener, health checks and traces. Packages own their metrics and hand them to the
-// registry; they log with log/slog and know nothing of this package.
+// Package telemetry reports to the operator what Kapsel does: with the log, the metrics listener,
+// health checks and traces. Other packages own their metrics, which their caller registers; they
+// log with log/slog and do not import this package.
 //
-// Nothing here ends or slows the process when its reader goes away: a log line that cannot
-// be written is counted and dropped, a trace that cannot be exported is dropped.
+// A missing reader never stops or slows the process: a log line that cannot be written is counted
+// and dropped, a trace that cannot be exported is dropped.
 package telemetry
 
 import (
@@ -17,16 +17,16 @@ import (
 	"unicode/utf8"
 )
 
-// maxValue is how many bytes of a message or a value reach the log.
+// maxValue is the longest message or value in the log, in bytes.
 const maxValue = 1 << 10
 
-// NewLogger makes a logger that writes to a queue: one line a record, with the time in UTC, as
-// JSON or, with format "text", for people. level is debug, info, warn or error. Settings are
-// checked before; here an unknown level is info and an unknown format JSON. Once the queue has
-// lost lines and works again, one line says how many.
+// NewLogger returns a logger that writes to a queue, one line per record, with times in UTC: JSON
+// or, if format is "text", text for people. level is debug, info, warn or error. Callers must have
+// validated both; an unknown level means info, an unknown format JSON. After the queue has lost
+// lines, a line says how many.
 //
-// Messages and values longer than 1 KiB are cut, so that what a sender or a destination said
-// cannot flood the log. Secrets redact themselves: their types implement slog.LogValuer.
+// Messages and values longer than 1 KiB are cut, so that bytes from a sender or destination cannot
+// flood the log. Secrets redact themselves: their types implement slog.LogValuer.
 func NewLogger(q *Queue, level, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: tidy}
 	var l slog.Level
@@ -49,7 +49,8 @@ func NewLogger(q *Queue, level, format string) *slog.Logger {
 	return logger(q)
 }
 
-// tidy makes an attribute fit for the log: times in UTC, text of at most maxValue bytes.
+// tidy converts an attribute for the log: times to UTC, durations to text, texts to at most
+// maxValue bytes.
 func tidy(_ []string, a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindTime:
@@ -66,8 +67,8 @@ func tidy(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// text is v as one string, said by v itself when it can. A panic of v's method becomes part
-// of the text: logging must not end the process.
+// text returns v as a string, by v's own method if it has one. If that panics, the string says so:
+// logging must not end the process.
 func text(v any) (s string) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -86,19 +87,19 @@ func text(v any) (s string) {
 	case fmt.Stringer:
 		return v.String()
 	}
-	// JSON rather than %+v: it leaves out unexported fields, and redacting types answer it.
+	// JSON rather than %+v: it omits unexported fields and calls the methods that redact.
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprintf("!%T: %v", v, err)
 	}
-	// What JSON writes as a string is one here, too: the log quotes it itself.
+	// Undo the quotes of a JSON string: the log adds its own.
 	if b[0] == '"' && json.Unmarshal(b, &s) == nil {
 		return s
 	}
 	return string(b)
 }
 
-// cut shortens s to maxValue bytes, at a rune's boundary, and says how long it was.
+// cut shortens s to maxValue bytes, at the boundary of a rune, and appends the original length.
 func cut(s string) string {
 	if len(s) <= maxValue {
 		return s
@@ -108,6 +109,6 @@ func cut(s string) string {
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}
-	// Clone: the log must not keep a large body alive.
+	// Clone, so that the log does not keep a large body in memory.
 	return strings.Clone(s[:end]) + mark
 }

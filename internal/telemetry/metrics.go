@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// NewRegistry makes a registry with the metrics of the Go runtime, of the process and of
-// the log. Each other package's collectors are registered by whoever wires it.
+// NewRegistry returns a registry with the metrics of the Go runtime, the process and the log. The
+// caller must register the collectors of other packages.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
@@ -24,8 +24,8 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
-// Handler serves the metrics listener: /metrics and /debug/pprof/. It is for operators only
-// and belongs on an address of its own: profiles show memory.
+// Handler serves the metrics listener: /metrics and /debug/pprof/. It is for operators only and
+// needs its own address, because profiles show the process's memory.
 func Handler(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	// ContinueOnError: one failing collector must not hide the others in an incident.

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// queueBytes is how much a Queue holds for a reader that is behind.
+	// queueBytes is how many bytes a Queue holds for a slow reader.
 	queueBytes = 1 << 20
-	// writeBytes is how much of it goes out in one write, unless a single line is longer. A
-	// write of this size (PIPE_BUF) goes into a pipe whole or not at all.
+	// writeBytes is the most bytes per write, unless a single line is longer. A write of this size
+	// (PIPE_BUF) to a pipe is atomic.
 	writeBytes = 4 << 10
 	// lastWordsWait is how long LastWords waits for a reader.
 	lastWordsWait = time.Second
@@ -24,31 +24,32 @@ const (
 // linesLost counts the lines of this process that could not be written.
 var linesLost atomic.Uint64
 
-// Queue is a writer that never waits and never fails, for a file whose reader may be slow or
-// gone: a pipe, a terminal, a full disk. One goroutine writes what is queued, in order. What
-// does not fit into the queue, and what cannot be written, is dropped and counted
+// Queue is a writer that never blocks and never fails, for a file whose reader may be slow or
+// gone: a pipe, a terminal, a full disk. A single goroutine writes the queued lines in order.
+// Lines that do not fit into the queue or cannot be written are dropped and counted
 // (kapsel_log_lines_lost_total).
 //
-// Each Write must hold whole lines. Any goroutine may call the methods.
+// Each Write must hold whole lines. The methods are safe for concurrent use.
 type Queue struct {
 	w    io.Writer
-	wake chan struct{} // of capacity 1
+	wake chan struct{} // capacity 1
 	done chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex // of what follows
-	waiting []byte     // whole lines that are not being written yet
+	waiting []byte     // whole lines that wait to be written
 	closed  bool
 	lost    uint64                // lines lost since they were last reported
-	report  func(n uint64) []byte // makes the line that says so; nil: nobody is told
+	report  func(n uint64) []byte // returns the line that reports n lost lines; nil: do not report
 
-	// The goroutine's own.
+	// Used only by the goroutine.
 	spare  []byte // the buffer that waiting was swapped with
-	torn   bool   // the last line was written in part (a full disk)
+	torn   bool   // the last line was written only in part (a full disk)
 	failed bool   // the last write failed
 }
 
-// NewQueue makes a queue before w and starts its goroutine; Close ends it. SIGPIPE is ignored
-// from now on: Go ends a process that writes to a standard output whose reader has gone.
+// NewQueue returns a queue that writes to w, and starts its goroutine; Close ends it. It makes the
+// process ignore SIGPIPE from now on, because Go would end a process that writes to a standard
+// output without a reader.
 func NewQueue(w io.Writer) *Queue {
 	signal.Ignore(syscall.SIGPIPE)
 	q := &Queue{w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
@@ -56,7 +57,7 @@ func NewQueue(w io.Writer) *Queue {
 	return q
 }
 
-// Write queues lines. It never blocks, and returns no error.
+// Write queues lines. It never blocks and never returns an error.
 func (q *Queue) Write(lines []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -69,8 +70,7 @@ func (q *Queue) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
-// Close refuses further lines and waits until those queued are written, or until ctx ends;
-// then the rest is lost.
+// Close refuses further lines and waits until the queued ones are written or ctx ends.
 func (q *Queue) Close(ctx context.Context) {
 	q.mu.Lock()
 	q.closed = true
@@ -89,13 +89,13 @@ func (q *Queue) poke() {
 	}
 }
 
-// lose counts lines that nobody will read. q.mu must be held.
+// lose counts lost lines. The caller must hold q.mu.
 func (q *Queue) lose(lines int) {
 	q.lost += uint64(lines)
 	linesLost.Add(uint64(lines))
 }
 
-// run writes what is queued until the queue is closed and empty.
+// run writes queued lines until the queue is closed and empty.
 func (q *Queue) run() {
 	defer close(q.done)
 	for {
@@ -111,8 +111,8 @@ func (q *Queue) run() {
 	}
 }
 
-// take returns all that waits. After lines were lost it leaves the line that says so in their
-// place, unless the last write failed, too: then that line would be lost as well.
+// take removes and returns all waiting lines. If lines were lost, it queues the report of them,
+// unless the last write failed: then the report would be lost, too.
 func (q *Queue) take() (lines []byte, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -127,7 +127,7 @@ func (q *Queue) take() (lines []byte, closed bool) {
 	return lines, q.closed
 }
 
-// write writes lines, a few at a time.
+// write writes lines in pieces of at most writeBytes.
 func (q *Queue) write(lines []byte) {
 	for len(lines) > 0 {
 		n := len(lines)
@@ -141,10 +141,10 @@ func (q *Queue) write(lines []byte) {
 	}
 }
 
-// writeOnce writes lines in one piece and counts those that did not go out whole.
+// writeOnce writes lines with one call and counts those that were not written completely.
 func (q *Queue) writeOnce(lines []byte) {
 	if q.torn {
-		// Without this the next line would be glued to the torn one and lost with it.
+		// End the torn line first, or the next one would be appended to it and lost, too.
 		if _, err := q.w.Write([]byte{'\n'}); err == nil {
 			q.torn = false
 		}
@@ -164,7 +164,7 @@ func (q *Queue) writeOnce(lines []byte) {
 	q.mu.Unlock()
 }
 
-// countLines is how many lines there are, the last perhaps without its end.
+// countLines returns the number of lines; the last may lack its line feed.
 func countLines(lines []byte) int {
 	n := bytes.Count(lines, []byte{'\n'})
 	if len(lines) > 0 && lines[len(lines)-1] != '\n' {
@@ -173,9 +173,9 @@ func countLines(lines []byte) int {
 	return n
 }
 
-// LastWords writes text directly, for what must be said though nobody may read it: why the
-// process ends, or a key that is shown once. It waits at most a second and reports whether
-// the text was written.
+// LastWords writes text directly, without a queue, for texts that must not wait behind others: why
+// the process ends, or a key that is shown once. It waits at most a second and reports whether the
+// text was written.
 func LastWords(w io.Writer, text string) bool {
 	written := make(chan bool, 1)
 	go func() {

@@ -12,29 +12,29 @@ import (
 )
 
 const (
-	// stuckAfter is how long a write may take before its reader counts as gone.
+	// stuckAfter is how long a write may take before the reader counts as gone.
 	stuckAfter = time.Second
-	// pipeBacklog is how much may be unread in a pipe that nothing was written to for that
-	// long. A panic's text finds room beside it: a pipe holds 64 KiB.
+	// pipeBacklog is how many bytes may be unread in a pipe to which nothing was written for
+	// stuckAfter. The text of a panic still fits beside them: a pipe holds 64 KiB.
 	pipeBacklog = 16 << 10
 )
 
-// stderr writes to the process's standard error. When nobody reads that, descriptor 2 leads
-// nowhere for as long: Go's runtime writes the text of a panic to that descriptor and waits
-// for the reader, so that a process whose goroutine panicked would stop everything and not end.
+// stderr writes to the process's standard error. While nobody reads that, it makes descriptor 2
+// refer to /dev/null. Otherwise a panic could hang the whole process: Go's runtime writes the
+// panic's text to descriptor 2 and blocks until it is read.
 type stderr struct {
-	fd   int      // standard error under another descriptor
+	fd   int      // duplicate of the descriptor of standard error
 	file *os.File // of fd
 	null *os.File
 
 	mu    sync.Mutex  // of what follows
 	busy  bool        // a write is under way
-	away  bool        // descriptor 2 leads to null
-	timer *time.Timer // calls check when nothing has begun or ended for stuckAfter
+	away  bool        // descriptor 2 refers to null
+	timer *time.Timer // calls check when no write has begun or ended for stuckAfter
 }
 
-// Stderr returns a writer to the process's standard error for a Queue, which keeps a panic
-// from waiting for a reader; see stderr. undo must be called when nothing is written any more.
+// Stderr returns a writer to the process's standard error, for a Queue, that also keeps a panic
+// from waiting for a reader; see stderr. Callers must call undo when they write nothing more.
 func Stderr() (w io.Writer, undo func(), err error) {
 	fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *stderr) Write(lines []byte) (int, error) {
 	return s.file.Write(lines)
 }
 
-// note says that a write begins, or ends.
+// note records that a write begins (busy) or has ended.
 func (s *stderr) note(busy bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *stderr) note(busy bool) {
 	s.timer.Reset(stuckAfter)
 }
 
-// check finds out whether somebody reads, after some time in which nothing was noted.
+// check finds out whether somebody reads. It runs when nothing was noted for stuckAfter.
 func (s *stderr) check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +77,8 @@ func (s *stderr) check() {
 	}
 }
 
-// point leads descriptor 2 nowhere, or back. s.mu must be held. If it fails, the descriptor
-// stays as it is.
+// point makes descriptor 2 refer to /dev/null (away) or to standard error. If that fails, the
+// descriptor stays as it is. The caller must hold s.mu.
 func (s *stderr) point(away bool) {
 	if away == s.away {
 		return
@@ -92,7 +92,7 @@ func (s *stderr) point(away bool) {
 	}
 }
 
-// undo leads descriptor 2 back. The files stay open: a write may still be under way.
+// undo restores descriptor 2. It leaves the files open, because a write may still be under way.
 func (s *stderr) undo() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,25 +24,25 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A traceparent is "00-" trace id "-" parent span id "-" flags, in lower-case hex
-// (W3C Trace Context, 3.2).
+// A traceparent is "00-" trace ID "-" parent span ID "-" flags, in lower-case hex (W3C Trace
+// Context, 3.2).
 const (
 	traceparentLen = 55
-	traceAt, idAt  = 3, 36 // where the trace id and the span id begin
+	traceAt, idAt  = 3, 36 // offsets of the trace ID and the span ID
 	flagsAt        = 53
 )
 
-// Continue is the traceparent for a request that follows from one that carried a given
-// traceparent: the same trace and flags under a new span id. An absent or invalid one begins
-// a new trace, with the sampled flag off as for every trace that its starter does not record
-// (W3C Trace Context, 3.2.2.5).
+// Continue returns the traceparent for a request that was caused by one with a given traceparent:
+// the same trace and flags with a new span ID. If traceparent is "" or not valid, Continue starts
+// a new trace with the sampled flag off, as a party that does not record it must (W3C Trace
+// Context, 3.2.2.5).
 func Continue(traceparent string) string {
 	var b [traceparentLen]byte
 	copy(b[:], "00-")
 	b[idAt-1], b[flagsAt-1] = '-', '-'
 	if validTraceparent(traceparent) {
 		copy(b[traceAt:idAt-1], traceparent[traceAt:])
-		// Of the flags only "sampled" is known; the others must be sent as zero.
+		// Only the flag "sampled" is known; others must be sent as zero.
 		b[flagsAt], b[flagsAt+1] = '0', '0'+unhex(traceparent[flagsAt+1])&1
 	} else {
 		randomHex(b[traceAt : traceAt+16])
@@ -53,8 +53,8 @@ func Continue(traceparent string) string {
 	return string(b[:])
 }
 
-// randomHex fills 16 bytes with a random number other than zero, in hex. Span and trace ids
-// need no secrecy, only to be unlike others.
+// randomHex writes a random number other than zero as 16 hex digits. IDs of spans and traces must
+// be unique, not secret.
 func randomHex(dst []byte) {
 	n := rand.Uint64()
 	for n == 0 {
@@ -67,8 +67,8 @@ func randomHex(dst []byte) {
 	hex.Encode(dst, raw[:])
 }
 
-// validTraceparent reports whether a traceparent is of a version that can be read: version
-// 00 exactly as long as it is, later ones perhaps longer, and never ff.
+// validTraceparent reports whether s is a valid traceparent: of version 00 with its exact length,
+// or of a later version, except ff, which may be longer.
 func validTraceparent(s string) bool {
 	switch {
 	case len(s) < traceparentLen, s[2] != '-', s[idAt-1] != '-', s[flagsAt-1] != '-':
@@ -92,7 +92,7 @@ func isHex(s string) bool {
 	return true
 }
 
-// unhex is the value of a lower-case hex digit.
+// unhex returns the value of a lower-case hex digit.
 func unhex(c byte) byte {
 	if c >= 'a' {
 		return c - 'a' + 10
@@ -103,11 +103,11 @@ func unhex(c byte) byte {
 // tracer records spans; nil while tracing is off.
 var tracer atomic.Pointer[trace.Tracer]
 
-// StartTracing exports spans by OTLP over HTTP as OpenTelemetry's own environment variables
-// say, which CheckEnvironment has accepted. Without an endpoint in them, with
-// OTEL_SDK_DISABLED or with OTEL_TRACES_EXPORTER=none it does nothing, and Span
-// costs no more than Continue. Spans that cannot be exported are dropped; failures are
-// logged. shutdown sends what waits, for as long as its context allows.
+// StartTracing exports spans by OTLP over HTTP, configured by OpenTelemetry's own environment
+// variables. Callers must have called CheckEnvironment. If the variables name no endpoint, or
+// OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER=none is set, StartTracing does nothing, and Span costs
+// no more than Continue. Spans that cannot be exported are dropped, and the failure is logged.
+// shutdown exports the remaining spans until its context ends.
 func StartTracing(ctx context.Context, version string) (shutdown func(context.Context) error, err error) {
 	if !tracingWanted() {
 		return func(context.Context) error { return nil }, nil
@@ -139,11 +139,11 @@ func StartTracing(ctx context.Context, version string) (shutdown func(context.Co
 	}, nil
 }
 
-// refusal matches the status in the exporter's error, which goes on with what was answered.
+// refusal matches the status in the exporter's error, which continues with the collector's answer.
 var refusal = regexp.MustCompile(`failed to send to \S+: (\d{3}) `)
 
-// exportFailure says why an export failed, without the bytes of the collector's answer, which
-// the exporter's errors quote: it may repeat the headers that it got, and they hold keys.
+// exportFailure returns why an export failed, without the collector's answer, which the exporter's
+// errors quote. The answer may repeat request headers, and they hold keys.
 func exportFailure(err error) string {
 	var errno syscall.Errno
 	var dns *net.DNSError
@@ -172,10 +172,10 @@ func tracingWanted() bool {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 }
 
-// Span begins a span that follows from a traceparent ("" or invalid: a new trace). child is
-// the traceparent of requests made within it. end closes it, with an error when it failed
-// and with what is known of it by then; it must be called once. With tracing off, child is
-// Continue's and end does nothing.
+// Span starts a span below the one of a traceparent ("" or not valid: in a new trace). child is
+// the traceparent for requests made within the span. end ends the span, with an error if it failed
+// and with more attributes; callers must call it exactly once. While tracing is off, child is the
+// result of Continue and end does nothing.
 func Span(traceparent, name string) (child string, end func(err error, attrs ...slog.Attr)) {
 	t := tracer.Load()
 	if t == nil {
@@ -196,7 +196,7 @@ func Span(traceparent, name string) (child string, end func(err error, attrs ...
 	}
 }
 
-// attributeOf is a log attribute as a span's. Texts are cut as in the log.
+// attributeOf converts a log attribute to a span's. It cuts texts as the log does.
 func attributeOf(a slog.Attr) attribute.KeyValue {
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindInt64:
@@ -212,13 +212,13 @@ func attributeOf(a slog.Attr) attribute.KeyValue {
 	}
 }
 
-// parse is a traceparent as the span context of the sender, the zero one when invalid.
+// parse returns a traceparent as the sender's span context; the zero one if it is not valid.
 func parse(traceparent string) trace.SpanContext {
 	if !validTraceparent(traceparent) {
 		return trace.SpanContext{}
 	}
 	config := trace.SpanContextConfig{Remote: true, TraceFlags: trace.TraceFlags(unhex(traceparent[flagsAt+1]) & 1)}
-	// The two errors cannot be: the text is valid hex of the right length.
+	// Errors are impossible: the text is valid hex of the right length.
 	config.TraceID, _ = trace.TraceIDFromHex(traceparent[traceAt : idAt-1])
 	config.SpanID, _ = trace.SpanIDFromHex(traceparent[idAt : flagsAt-1])
 	return trace.NewSpanContext(config)

@@ -2,5 +2,5 @@
 
 package telemetry
 
-// unread is not known here.
+// unread returns 0: the number is not known on this system.
 func unread(int) int { return 0 }
