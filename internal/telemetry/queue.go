@@ -70,7 +70,8 @@ func (q *Queue) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
-// Close refuses further lines and waits until the queued ones are written or ctx ends.
+// Close refuses further lines and waits until the queued ones are written or ctx ends; lines that
+// are still queued then may be lost.
 func (q *Queue) Close(ctx context.Context) {
 	q.mu.Lock()
 	q.closed = true
