@@ -9,14 +9,14 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Bounds of a challenge that an endpoint's settings describe. An event that happens to look
-// like one must be stored, so little may.
+// Bounds of a challenge that an endpoint's settings describe. They are narrow, because an event
+// that looks like a challenge must be stored nevertheless.
 const (
-	maxChallenge        = 1 << 10 // bytes of its value, printable ASCII
-	maxChallengeMembers = 3       // members of a body that is one, all strings
+	maxChallenge        = 1 << 10 // bytes of the value, printable ASCII
+	maxChallengeMembers = 3       // members of a JSON body that is a challenge; all are strings
 )
 
-// place is where a challenge, or its answer, is.
+// place names where the value of a challenge is, in the request or in the answer.
 type place struct{ kind, name string }
 
 // The kinds of places.
@@ -27,7 +27,7 @@ const (
 	inText   = "body"
 )
 
-// parsePlace reads kind:name, or body.
+// parsePlace parses "kind:name" or "body".
 func parsePlace(text string) place {
 	kind, name, _ := strings.Cut(text, ":")
 	if kind == inHeader {
@@ -36,8 +36,9 @@ func parsePlace(text string) place {
 	return place{kind, name}
 }
 
-// challengeOf reads the settings of a challenge. Of a path only a single member's name counts,
-// as the body's members must all be strings. wrong names the field that is wrong.
+// challengeOf parses the settings of a challenge. A JSON path must name a single top-level member,
+// because all members of the body must be strings. wrong names the field that is wrong, and detail
+// says why; both are "" if none is.
 func challengeOf(c kapsel.Challenge) (from, to place, wrong, detail string) {
 	from, to = parsePlace(c.From), parsePlace(c.To)
 	switch from.kind {
@@ -81,8 +82,8 @@ func challengeOf(c kapsel.Challenge) (from, to place, wrong, detail string) {
 	return from, to, "", ""
 }
 
-// browserObeys are headers of answers that begin with X- and change what a browser does, or
-// that ours have.
+// browserObeys holds response headers that begin with X- and that change what a browser or proxy
+// does or that Kapsel's own answers have.
 var browserObeys = map[string]bool{
 	"X-Content-Type-Options": true, "X-Frame-Options": true, "X-Xss-Protection": true, "X-Dns-Prefetch-Control": true, "X-Ua-Compatible": true,
 	"X-Permitted-Cross-Domain-Policies": true, "X-Download-Options": true, "X-Robots-Tag": true, "X-Webkit-Csp": true,
@@ -91,12 +92,12 @@ var browserObeys = map[string]bool{
 	"X-Sendfile": true, "X-Lighttpd-Send-File": true,
 }
 
-// withoutPreset are the providers whose endpoints may describe a challenge: the others know
-// their own.
+// withoutPreset holds the providers whose endpoints may describe a challenge. The challenges of
+// all other providers are built in.
 var withoutPreset = []string{"", None, "hmac", "token"}
 
-// CheckChallenge is what is wrong with an endpoint's settings of challenge and probe, for its
-// provider, each with its field; nil if nothing is.
+// CheckChallenge checks an endpoint's settings challenge and probe for its provider, and returns
+// the wrong fields; nil if none is wrong.
 func CheckChallenge(provider string, c *kapsel.Challenge, probe bool) (fields []kapsel.FieldError) {
 	add := func(name, detail string) {
 		fields = append(fields, kapsel.FieldError{Field: name, Detail: detail})
@@ -119,10 +120,10 @@ func CheckChallenge(provider string, c *kapsel.Challenge, probe bool) (fields []
 	return fields
 }
 
-// Challenged is the answer to a request that is a challenge, or a probe (a GET or HEAD), as an
-// endpoint's settings describe them; nil where it is none. A POST is a challenge only without a
-// body, or with a JSON object of at most maxHandshake bytes and three members, all strings.
-// What is answered are the caller's own words, in no form that a browser runs.
+// Challenged returns the answer to a request that is a challenge, or a probe (a GET or HEAD),
+// according to an endpoint's settings; nil if it is neither. A POST is a challenge only if it has
+// no body, or a JSON object of at most maxHandshake bytes and three members, all strings. The
+// answer repeats the caller's own value, in a form that no browser runs.
 func Challenged(c *kapsel.Challenge, probe bool, r Request) *Answer {
 	if c != nil {
 		if from, to, wrong, _ := challengeOf(*c); wrong == "" {
@@ -137,7 +138,7 @@ func Challenged(c *kapsel.Challenge, probe bool, r Request) *Answer {
 	return nil
 }
 
-// read is the value of a request's challenge, "" without one.
+// read returns the value of the challenge in a request; "" if there is none.
 func (p place) read(r Request) string {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost {
 		return ""
@@ -164,7 +165,8 @@ func (p place) read(r Request) string {
 	return ""
 }
 
-// allStrings reports whether an object has at most maxChallengeMembers members, all strings.
+// allStrings reports whether a JSON object has at most maxChallengeMembers members, all of them
+// strings.
 func allStrings(object []byte) bool {
 	n := 0
 	for value, err := range kapsel.MemberValues(object) {
@@ -175,7 +177,7 @@ func allStrings(object []byte) bool {
 	return true
 }
 
-// write is the answer that has the value at a place.
+// write returns an answer with the value at the place.
 func (p place) write(value string) *Answer {
 	switch p.kind {
 	case inJSON:
@@ -186,8 +188,8 @@ func (p place) write(value string) *Answer {
 	return plainAnswer(value)
 }
 
-// Claims reports whether a request has what the provider signs with, or the secret itself,
-// rightly or not. A challenge that has it is answered only after Verify.
+// Claims reports whether a request has a header or parameter that carries the provider's signature
+// or secret, valid or not. Callers must answer a challenge that has one only after Verify.
 func (v *Verifier) Claims(r Request) bool {
 	if v.preset == nil {
 		return false

@@ -21,11 +21,11 @@ import (
 // A checker holds a key and reports whether one of a message's signatures was made with it.
 type checker interface{ check(m *message) bool }
 
-// A keyer makes a checker of a secret as its owner gave it; it is an error when the secret
-// is not of the form that the provider gives out. The error does not show the secret.
+// A keyer makes a checker from a secret as its owner entered it. It returns an error if the secret
+// does not have the form that the provider gives out. The error must not show the secret.
 type keyer func(secret []byte) (checker, error)
 
-// encoding is how signatures are written.
+// encoding is how a provider encodes signatures.
 type encoding struct {
 	length func(decoded int) int
 	decode func(dst, src []byte) (int, error)
@@ -35,12 +35,12 @@ type encoding struct {
 var (
 	inHex    = encoding{hex.EncodedLen, hex.Decode, hex.EncodeToString}
 	inBase64 = encoding{base64.StdEncoding.EncodedLen, base64.StdEncoding.Strict().Decode, base64.StdEncoding.EncodeToString}
-	// inBase64URL is that of URLs, without padding.
+	// inBase64URL is URL-safe base64 without padding.
 	inBase64URL = encoding{base64.RawURLEncoding.EncodedLen, base64.RawURLEncoding.Strict().Decode, base64.RawURLEncoding.EncodeToString}
 )
 
-// hmacKey checks HMACs. Keyed hashes are kept for the next message: to make one costs more
-// than to hash a small body.
+// hmacKey checks HMACs. It pools keyed hashes, because making one costs more than hashing a small
+// body.
 type hmacKey struct {
 	version  string
 	encoding encoding
@@ -72,7 +72,8 @@ func (k *hmacKey) check(m *message) bool {
 	return false
 }
 
-// decode is a candidate's signature if it is of a version and a length, in bytes.
+// decode returns a candidate's signature; false unless the candidate has the version and decodes
+// to length bytes.
 func (m *message) decode(c candidate, version string, e encoding, length int) ([]byte, bool) {
 	if c.version != version || len(c.text) != e.length(length) {
 		return nil, false
@@ -81,7 +82,7 @@ func (m *message) decode(c candidate, version string, e encoding, length int) ([
 	return m.decoded[:n], err == nil && n == length
 }
 
-// methodKey is for providers that name the hash beside the signature (WebSub).
+// methodKey makes a checker for providers that name the hash beside the signature (WebSub).
 func methodKey(secret []byte) (checker, error) {
 	if len(secret) == 0 {
 		return nil, errEmptySecret
@@ -93,7 +94,7 @@ func methodKey(secret []byte) (checker, error) {
 	return all, nil
 }
 
-// anyKey checks the HMACs of which the request names the hash; no others are computed.
+// anyKey checks HMACs whose hash the request names. It computes only those.
 type anyKey map[string]*hmacKey
 
 func (k anyKey) check(m *message) bool {
@@ -112,8 +113,8 @@ type ed25519Key struct {
 	public   ed25519.PublicKey
 }
 
-// maxEd25519 is how many signatures are tried with one Ed25519 key: each try hashes the whole
-// message again. A sender that changes its key sends two.
+// maxEd25519 is how many signatures are tried with one Ed25519 key, because each try hashes the
+// whole message again. Two are enough: a sender that is changing its key sends two.
 const maxEd25519 = 2
 
 func (k *ed25519Key) check(m *message) bool {
@@ -147,7 +148,7 @@ func (k *ecdsaKey) check(m *message) bool {
 	}
 	digest := h.Sum(m.sum[:0])
 	for _, c := range m.signatures[:m.n] {
-		if len(c.text) > 4*72/3 { // the longest that P-256 gives is 72 bytes
+		if len(c.text) > 4*72/3 { // an ASN.1 signature with P-256 has at most 72 bytes
 			continue
 		}
 		n, err := inBase64.decode(m.decoded[:], m.text[:copy(m.text[:], c.text)])
@@ -158,10 +159,10 @@ func (k *ecdsaKey) check(m *message) bool {
 	return false
 }
 
-// tokenKey is for providers that send the secret itself.
+// tokenKey checks secrets of providers that send the secret itself.
 type tokenKey struct{ digest [sha256.Size]byte }
 
-// sameToken compares what was sent with what was sent again, in a time that tells neither.
+// sameToken reports whether a and b are equal, in a time that depends on the contents of neither.
 func sameToken(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
@@ -169,7 +170,7 @@ func sameToken(a, b string) bool {
 
 func (k *tokenKey) check(m *message) bool {
 	for _, c := range m.signatures[:m.n] {
-		digest := sha256.Sum256([]byte(c.text)) // of equal length, whatever was sent
+		digest := sha256.Sum256([]byte(c.text)) // gives both sides the same length
 		if c.version == versionToken && subtle.ConstantTimeCompare(digest[:], k.digest[:]) == 1 {
 			return true
 		}
@@ -181,10 +182,10 @@ var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.
 
 var errEmptySecret = errors.New("the secret is empty")
 
-// textKey is for providers whose HMAC key is the secret as it is written.
+// textKey returns a keyer for providers whose HMAC key is the text of the secret.
 func textKey(h func() hash.Hash, e encoding) keyer { return decodedKey(h, e, keyEncodings["text"]) }
 
-// decodedKey is for providers whose HMAC key is the secret, decoded.
+// decodedKey returns a keyer for providers whose HMAC key is the decoded secret.
 func decodedKey(h func() hash.Hash, e encoding, decode func([]byte) ([]byte, error)) keyer {
 	return func(secret []byte) (checker, error) {
 		key, err := decode(secret)
@@ -198,17 +199,16 @@ func decodedKey(h func() hash.Hash, e encoding, decode func([]byte) ([]byte, err
 	}
 }
 
-// The versions of signatures, where a request may hold several kinds: Standard Webhooks
-// names its two, and GitLab can also send a token.
+// Versions of signatures, for requests that may hold several kinds: Standard Webhooks names two,
+// and GitLab can also send a token.
 const (
 	versionHMAC    = "v1"
 	versionEd25519 = "v1a"
 	versionToken   = "token"
 )
 
-// standardKey reads a Standard Webhooks secret: standard base64, with or without whsec_ before
-// it (Supabase: v1,whsec_), is the key of an HMAC, and whpk_ with base64 is an Ed25519
-// public key.
+// standardKey reads a Standard Webhooks secret. Standard base64, with or without the prefix whsec_
+// (Supabase: v1,whsec_), is an HMAC key; whpk_ and base64 is an Ed25519 public key.
 func standardKey(secret []byte) (checker, error) {
 	if text, ok := bytes.CutPrefix(secret, []byte("whpk_")); ok {
 		public, err := base64.StdEncoding.DecodeString(string(text))
@@ -234,10 +234,10 @@ func hexEd25519Key(secret []byte) (checker, error) {
 	return &ed25519Key{"", inHex, public}, nil
 }
 
-// p256Key reads a P-256 public key in base64 of its PKIX form (SendGrid).
+// p256Key reads a P-256 public key: its PKIX form in base64 (SendGrid).
 func p256Key(secret []byte) (checker, error) {
 	if der, err := base64.StdEncoding.DecodeString(string(secret)); err == nil {
-		key, _ := x509.ParsePKIXPublicKey(der) // nil if it is none
+		key, _ := x509.ParsePKIXPublicKey(der) // nil on an error
 		if public, ok := key.(*ecdsa.PublicKey); ok && public.Curve == elliptic.P256() {
 			return &ecdsaKey{public}, nil
 		}
@@ -245,7 +245,7 @@ func p256Key(secret []byte) (checker, error) {
 	return nil, errors.New("the secret is not the verification key: a P-256 public key in base64")
 }
 
-// tokenSecret is for secrets that are sent as they are.
+// tokenSecret makes a checker for a secret that is sent as it is.
 func tokenSecret(secret []byte) (checker, error) {
 	if len(secret) == 0 {
 		return nil, errEmptySecret
@@ -253,8 +253,8 @@ func tokenSecret(secret []byte) (checker, error) {
 	return &tokenKey{sha256.Sum256(secret)}, nil
 }
 
-// gitlabKey reads a secret of GitLab: whsec_ begins a signing token, anything else is a
-// secret token.
+// gitlabKey reads a GitLab secret: a signing token if it begins with whsec_, otherwise a secret
+// token.
 func gitlabKey(secret []byte) (checker, error) {
 	if bytes.HasPrefix(secret, []byte("whsec_")) {
 		return standardKey(secret)

@@ -14,7 +14,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// The two providers that an endpoint's own settings describe: "hmac" and "token".
+// This file has the two providers that an endpoint's own settings describe: "hmac" and "token".
 
 // Defaults of the settings of provider "hmac".
 const (
@@ -27,7 +27,7 @@ const (
 	DefaultKeyEncoding = "text"
 )
 
-// withDefaults fills in what settings of provider "hmac" leave out.
+// withDefaults fills in unset settings of provider "hmac".
 func withDefaults(v kapsel.Verification) kapsel.Verification {
 	v.Header = cmp.Or(v.Header, DefaultHeader)
 	v.Algorithm = cmp.Or(v.Algorithm, DefaultAlgorithm)
@@ -61,8 +61,8 @@ var (
 	}
 )
 
-// formats are those that provider "hmac" has. For pairs the prefix names the signature's key;
-// the time is under the usual names.
+// formats holds the formats of provider "hmac". For "pairs" the prefix names the key of the
+// signature, and the time has one of the usual keys.
 var formats = map[string]func(prefix string, timed bool) format{
 	"plain": func(string, bool) format { return plain },
 	"list":  func(string, bool) format { return list },
@@ -75,12 +75,13 @@ var formats = map[string]func(prefix string, timed bool) format{
 	},
 }
 
-// hmacPreset is provider "hmac": an HMAC of what the endpoint's settings say. They are right.
+// hmacPreset returns the preset for settings of provider "hmac". The settings must have passed
+// checkHMAC.
 func hmacPreset(v kapsel.Verification) *preset {
 	v = withDefaults(v)
 	signed, err := parseTemplate(v.Signed)
 	if err != nil {
-		panic(err) // checkHMAC says so before
+		panic(err) // checkHMAC has checked it
 	}
 	h := headers{signature: http.CanonicalHeaderKey(v.Header)}
 	if v.TimeHeader != "" {
@@ -106,7 +107,7 @@ func hmacPreset(v kapsel.Verification) *preset {
 	return p.complete()
 }
 
-// checkHMAC is what is wrong with the settings of provider "hmac".
+// checkHMAC returns the wrong fields among the settings of provider "hmac".
 func checkHMAC(v kapsel.Verification) (fields []kapsel.FieldError) {
 	v = withDefaults(v)
 	name := func(name, value string) {
@@ -170,13 +171,14 @@ func parseTokenIn(place string) (in tokenIn, ok bool) {
 	return tokenIn{}, false
 }
 
-// isParameter reports whether s serves as the name of a query's parameter: 1 to 128 printable
-// ASCII characters, none of which has a meaning in a query.
+// isParameter reports whether s can be the name of a query parameter: 1 to 128 printable ASCII
+// characters, none of which has a meaning in a query.
 func isParameter(s string) bool {
 	return s != "" && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("&=+%#;", r) })
 }
 
-// tokenPreset is provider "token": the secret itself is sent. Settings are right.
+// tokenPreset returns the preset for settings of provider "token", which sends the secret itself.
+// The settings must be valid.
 func tokenPreset(v kapsel.Verification) *preset {
 	in, _ := parseTokenIn(v.In)
 	p := &preset{secret: "the token that is sent; for basic the user, a colon and the password", key: tokenSecret, anySpace: true}
@@ -196,8 +198,8 @@ func tokenPreset(v kapsel.Verification) *preset {
 	return p.complete()
 }
 
-// readToken reads a secret that is sent as it is, in a header. In Authorization the scheme
-// Bearer (RFC 6750) may stand before it.
+// readToken reads a secret that is sent as it is in a header. In Authorization it may follow the
+// scheme Bearer (RFC 6750).
 var readToken = reader{fromToken, toToken}
 
 func fromToken(p *preset, r Request, m *message) error {
@@ -230,8 +232,8 @@ func fromBasic(_ *preset, r Request, m *message) error {
 	return nil
 }
 
-// readQuery reads a secret in the query. Given twice it must be the same: readers disagree on
-// which of two counts.
+// readQuery reads a secret in the query. If the parameter comes twice, both values must be equal,
+// because readers disagree on which one counts.
 var readQuery = reader{fromQuery, toQuery}
 
 func fromQuery(p *preset, r Request, m *message) error {
@@ -257,8 +259,8 @@ func fromQuery(p *preset, r Request, m *message) error {
 	return nil
 }
 
-// parameters yields the names of a query's parameters and their values, which are still
-// escaped. A name that cannot be unescaped comes as it is.
+// parameters yields the names and the still escaped values of a query's parameters. It yields a
+// name that cannot be unescaped as it is.
 func parameters(query string) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
 		for pair := range strings.SplitSeq(query, "&") {
@@ -274,8 +276,9 @@ func parameters(query string) func(yield func(name, value string) bool) {
 	}
 }
 
-// CleanQuery returns a raw query without the parameters in which the provider may send the
-// secret itself: it is not to be stored, sent on or made a key of. The rest stays as it is.
+// CleanQuery returns a raw query without the parameters in which the provider may send the secret
+// itself. Callers must use it before they store the query, forward it or derive a key from it. The
+// rest of the query stays unchanged.
 func CleanQuery(v kapsel.Verification, query string) string {
 	secrets := sharedIn(v).sharedQuery
 	if len(secrets) == 0 || query == "" {
@@ -294,12 +297,12 @@ func CleanQuery(v kapsel.Verification, query string) string {
 	return strings.Join(kept, "&")
 }
 
-// SharedSecretHeaders are the headers in which the provider may send the secret itself, in
-// canonical form. Once a request is checked nobody needs them, and who reads them can make
-// such requests: they are not to be stored.
+// SharedSecretHeaders returns the headers, in canonical form, in which the provider may send the
+// secret itself. Callers must not store them: after Verify nobody needs them, and whoever reads
+// them can forge requests.
 func SharedSecretHeaders(v kapsel.Verification) []string { return sharedIn(v).shared }
 
-// sharedIn is the preset that says where the secret itself is sent; an empty one for none.
+// sharedIn returns the preset that says where the secret itself is sent; an empty one if nowhere.
 func sharedIn(v kapsel.Verification) *preset {
 	if v.Provider == "token" {
 		return tokenPreset(v)
@@ -310,8 +313,8 @@ func sharedIn(v kapsel.Verification) *preset {
 	return &preset{}
 }
 
-// checkSpace refuses a secret with white space around it, where the provider gives out none
-// such: it was pasted, and every request would be refused.
+// checkSpace refuses a secret with white space around it, unless the provider gives out such
+// secrets. The space comes from pasting, and would make every request fail.
 func (p *preset) checkSpace(secret []byte) error {
 	trimmed := bytes.TrimFunc(secret, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' || '\u200b' <= r && r <= '\u200d' })
 	if !p.anySpace && len(trimmed) < len(secret) {

@@ -12,15 +12,16 @@ import (
 	"strings"
 )
 
-// A reader finds in a request what its preset says: the signatures, the id, the time. write
-// does the reverse for samples; nil: a sample cannot be made.
+// A reader finds the parts of a request that its preset names: signatures, ID and time. write does
+// the reverse for samples; if it is nil, samples cannot be made.
 type reader struct {
 	read  func(p *preset, r Request, m *message) error
 	write func(s *Sampler, r *Request, m *message) error
 }
 
-// readHeaders reads the signature from the first of the preset's headers that the request
-// has, or from each, and the id and the time from the headers that go with the first.
+// readHeaders reads the signature from the first of the preset's headers that the request has, or
+// from all of them if several is set. The ID and the time come from the headers that belong to the
+// first.
 var readHeaders = reader{fromHeaders, toHeaders}
 
 func fromHeaders(p *preset, r Request, m *message) error {
@@ -68,7 +69,7 @@ func fromHeaders(p *preset, r Request, m *message) error {
 	return p.format.read(p, h.signature, value, m)
 }
 
-// A format reads the value of a signature header, and writes that of a sample.
+// A format reads the value of a signature header, and writes it for samples.
 type format struct {
 	read  func(p *preset, name, value string, m *message) error
 	write func(p *preset, stamp string, c candidate) string
@@ -89,8 +90,8 @@ func readPlain(p *preset, name, value string, m *message) error {
 	return nil
 }
 
-// tokens is a list of "version,signature", separated by spaces (Standard Webhooks). Versions
-// that no key is for do not count.
+// tokens is a list of "version,signature", separated by spaces (Standard Webhooks). Unknown
+// versions are ignored.
 var tokens = format{readTokens, func(_ *preset, _ string, c candidate) string { return c.version + "," + c.text }}
 
 func readTokens(_ *preset, name, value string, m *message) error {
@@ -106,8 +107,8 @@ func readTokens(_ *preset, name, value string, m *message) error {
 	return nil
 }
 
-// list is one or more signatures, separated by commas or spaces, each after the preset's
-// prefix. What does not begin with the prefix does not count.
+// list is one or more signatures, separated by commas or spaces, each after the preset's prefix.
+// Entries without the prefix are ignored.
 var list = format{readList, prefixed}
 
 func readList(p *preset, name, value string, m *message) error {
@@ -122,9 +123,9 @@ func readList(p *preset, name, value string, m *message) error {
 	return nil
 }
 
-// pairs is a list of key=value that holds the time and one or more signatures, such as
-// t=1,v1=a,v1=b. Other keys, and spaces around a pair, do not count. timeKeys are the names
-// that the time may have, separated by spaces; "": the header has no time.
+// pairs returns the format of a list of key=value that holds the time and one or more signatures,
+// such as t=1,v1=a,v1=b. Other keys, and spaces around a pair, are ignored. timeKeys lists the
+// possible keys of the time, separated by spaces; "": the header has no time.
 func pairs(separators, timeKeys, signatureKey string) format {
 	isTime := map[string]bool{}
 	for _, key := range strings.Fields(timeKeys) {
@@ -162,7 +163,7 @@ func pairs(separators, timeKeys, signatureKey string) format {
 	return format{read, write}
 }
 
-// method is one signature after the name of its hash: sha256=ab (WebSub).
+// method is one signature after the name of its hash, such as sha256=ab (WebSub).
 var method = format{readMethod, func(_ *preset, _ string, c candidate) string { return c.version + "=" + c.text }}
 
 func readMethod(_ *preset, name, value string, m *message) error {
@@ -174,33 +175,35 @@ func readMethod(_ *preset, name, value string, m *message) error {
 	return nil
 }
 
-// splitAny yields what stands between any of the separators, which are ASCII.
+// splitAny yields the fields of s between any of the separators, which are ASCII. It skips empty
+// fields.
 func splitAny(s, separators string) iter.Seq[string] {
 	return strings.FieldsFuncSeq(s, func(r rune) bool { return strings.ContainsRune(separators, r) })
 }
 
-// A content puts into a message what is signed.
+// A content sets the parts of a message that are signed.
 type content func(r Request, m *message) error
 
-// bodyAlone signs the body and nothing else.
+// bodyAlone is the content of providers that sign the body and nothing else.
 func bodyAlone(r Request, m *message) error {
 	m.body = r.Body
 	return nil
 }
 
-// maxInflated is the longest body that a compressed one may decode to, in bytes. It bounds
-// what a stranger's few bytes may cost.
+// maxInflated is the most bytes that a compressed body may decode to. It bounds the work that a
+// few bytes from a stranger can cause.
 const maxInflated = 16 << 20
 
-// inflaters decode the content codings (RFC 9110, 8.4.1) that there are libraries for.
+// inflaters holds decoders of the content codings (RFC 9110, 8.4.1) that the standard library
+// supports.
 var inflaters = map[string]func(io.Reader) (io.ReadCloser, error){
 	"gzip":    func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) },
 	"x-gzip":  func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) },
 	"deflate": zlib.NewReader,
 }
 
-// decompressed signs what the content signs, with the body as it is when decoded. The body is
-// decoded while it is hashed, and kept nowhere.
+// decompressed returns a content like of, but with the decoded body. The body is decoded while it
+// is hashed and is not kept.
 func decompressed(of content) content {
 	return func(r Request, m *message) error {
 		coding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
@@ -213,8 +216,8 @@ func decompressed(of content) content {
 	}
 }
 
-// template signs what a text says: literals and {id}, {time}, {method}, {url},
-// {header:Name}, at most one {body}. It is for texts that are right: parseTemplate says.
+// template returns the content that a text describes: literals and {id}, {time}, {method}, {url},
+// {header:Name}, and at most one {body}. It panics if parseTemplate refuses the text.
 func template(text string) content {
 	t, err := parseTemplate(text)
 	if err != nil {
@@ -223,16 +226,17 @@ func template(text string) content {
 	return t.content
 }
 
-// signedText is a template that was read.
+// signedText is a parsed template.
 type signedText struct {
 	head, tail []piece
 	body       bool
 }
 
-// piece is a literal or, where field is not "", what a field holds. Of "header" name is which.
+// piece is a literal or, if field is not "", a field's value. name is the header's name if field
+// is "header".
 type piece struct{ literal, field, name string }
 
-// parseTemplate reads a template. Its errors are for people.
+// parseTemplate parses a template. Its errors are for people.
 func parseTemplate(text string) (t signedText, err error) {
 	list := &t.head
 	for text != "" {
@@ -271,7 +275,7 @@ func parseTemplate(text string) (t signedText, err error) {
 	return t, nil
 }
 
-// has reports whether a template names a field.
+// has reports whether the template contains a field.
 func (t signedText) has(field string) bool {
 	is := func(p piece) bool { return p.field == field }
 	return slices.ContainsFunc(t.head, is) || slices.ContainsFunc(t.tail, is)

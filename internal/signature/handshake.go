@@ -15,18 +15,18 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Answer is what a provider is to be answered instead of the usual body. What it holds may
-// be the caller's own words: send it with X-Content-Type-Options: nosniff.
+// Answer is an answer to a provider in place of the usual body. It may hold the caller's own
+// words, so callers must send it with X-Content-Type-Options: nosniff.
 type Answer struct {
 	Status      int
 	ContentType string // "": none
 	Body        []byte
-	Header      map[string]string // further headers, by canonical name; nil: none
+	Header      map[string]string // more headers, by canonical name; nil: none
 }
 
-// Unsigned is the answer to a POST that is a provider's challenge and that the provider does
-// not sign; nil if it is none. Ask it before Verify. What it answers holds nothing but the
-// request's own words, and is stored nowhere.
+// Unsigned returns the answer to a POST that is a challenge which the provider does not sign; nil
+// if it is not one. Callers must try it before Verify, and must not store such a request. The
+// answer holds only words of the request itself.
 func (v *Verifier) Unsigned(r Request) *Answer {
 	if v.preset == nil || v.preset.unsigned == nil || r.Method != http.MethodPost {
 		return nil
@@ -34,9 +34,9 @@ func (v *Verifier) Unsigned(r Request) *Answer {
 	return v.preset.unsigned(v, r)
 }
 
-// Brought is the secret that a handshake brings, with what it is to be answered if the secret
-// is kept; "" and nil where the request is none. Nothing vouches for such a request: it counts
-// only while a person awaits it (see kapsel.Verification.AwaitingUntil).
+// Brought returns the secret that a handshake carries, and the answer to send if the secret is
+// kept; "" and nil if the request is not such a handshake. Nothing proves who sent it, so callers
+// must accept it only while a person awaits it (see kapsel.Verification.AwaitingUntil).
 func (v *Verifier) Brought(r Request) (secret string, a *Answer) {
 	if v.preset == nil || v.preset.brings == nil || r.Method != http.MethodPost || v.Claims(r) {
 		return "", nil
@@ -44,18 +44,17 @@ func (v *Verifier) Brought(r Request) (secret string, a *Answer) {
 	return v.preset.brings(r)
 }
 
-// Brings reports whether a provider brings the secret itself, with a handshake.
+// Brings reports whether the provider sends its secret with a handshake.
 func Brings(provider string) bool {
 	p := presets[provider]
 	return p != nil && p.brings != nil
 }
 
-// Shows reports whether people must paste a secret that came with a handshake back into the
-// provider.
+// Shows reports whether people must paste the secret of a handshake back into the provider.
 func Shows(provider string) bool { return Brings(provider) && presets[provider].shown }
 
-// HandshakeWindow is for how long a person may await a handshake that brings the secret, and
-// see what it brought.
+// HandshakeWindow is how long an endpoint awaits a handshake that carries the secret, and how long
+// a person can see that secret.
 const HandshakeWindow = 10 * time.Minute
 
 func asanaHandshake(r Request) (string, *Answer) {
@@ -74,11 +73,12 @@ func notionHandshake(r Request) (string, *Answer) {
 	return token, &Answer{Status: http.StatusOK}
 }
 
-// Handshake is the answer to a request that is a provider's challenge and no event; nil if
-// it is none. Ask it of GET, HEAD and OPTIONS requests as they come, and of POST requests only
-// after Verify accepted them: some of its answers are made with the endpoint's secret. A status
-// of 403 refuses the challenge and has no body. An error is as one of Verify: the provider
-// must be asked for the answer, and could not be.
+// Handshake returns the answer to a request that is the provider's challenge and not an event; nil
+// if it is not one. Callers must try it for GET, HEAD and OPTIONS requests without Verify, and for
+// POST requests only after Verify accepted them, because some answers are made with the endpoint's
+// secret. A status of 403 refuses the challenge and has no body. Like Verify, Handshake fails with
+// QueueFull if it had to ask the provider and could not, and with InvalidSignature if the
+// challenge is not valid.
 func (v *Verifier) Handshake(r Request) (*Answer, error) {
 	switch {
 	case v.preset == nil:
@@ -91,7 +91,7 @@ func (v *Verifier) Handshake(r Request) (*Answer, error) {
 	return nil, nil
 }
 
-// Accepted is the answer that a provider demands for an accepted event; nil: the usual one.
+// Accepted returns the answer that a provider demands for an accepted event; nil: the usual one.
 func Accepted(provider string) *Answer {
 	if p := presets[provider]; p != nil {
 		return p.accepted
@@ -102,8 +102,8 @@ func Accepted(provider string) *Answer {
 // maxHandshake is the longest body and the longest challenge of a handshake, in bytes.
 const maxHandshake = 4 << 10
 
-// challenge returns the named members of the JSON object of a POST that may be a handshake,
-// all nil if it is none.
+// challenge returns the named members of the JSON object in a POST that may be a handshake. All
+// are nil if it cannot be one.
 func challenge(r Request, names ...string) [][]byte {
 	if r.Method == http.MethodPost && len(r.Body) <= maxHandshake {
 		if fields, err := kapsel.Members(r.Body, names...); err == nil {
@@ -118,11 +118,11 @@ func isPlain(s string) bool {
 	return s != "" && len(s) <= maxHandshake && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// maxOpaque is the longest challenge that a secret signs, in bytes.
+// maxOpaque is the longest challenge that may be signed with a secret, in bytes.
 const maxOpaque = 256
 
-// isOpaque reports whether a challenge is letters, digits and what base64 and ids hold
-// beside them. What a secret signs must be no more: it could be the body of an event.
+// isOpaque reports whether a challenge consists of letters, digits and the other characters of
+// base64 and IDs. Nothing else may be signed with a secret: it could be the body of an event.
 func isOpaque(s string) bool {
 	return isPlain(s) && len(s) <= maxOpaque && !strings.ContainsFunc(s, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("+/=_-.", r))
@@ -166,7 +166,7 @@ func zoomHandshake(v *Verifier, r Request) *Answer {
 	return jsonAnswer(map[string]string{"plainToken": token, "encryptedToken": hex.EncodeToString(v.sign(token))})
 }
 
-// sign is the HMAC-SHA256 of a text under the first secret.
+// sign returns the HMAC-SHA256 of a text under the first secret.
 func (v *Verifier) sign(text string) []byte {
 	h := hmac.New(sha256.New, v.keys[0].secret)
 	h.Write([]byte(text))
@@ -187,7 +187,7 @@ func discordHandshake(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// bitbucketHandshake answers Data Center's test of a connection.
+// bitbucketHandshake answers the connection test of Bitbucket Data Center.
 func bitbucketHandshake(_ *Verifier, r Request) *Answer {
 	if r.Method == http.MethodPost && r.Header.Get("X-Event-Key") == "diagnostics:ping" {
 		return &Answer{Status: http.StatusOK}
@@ -195,8 +195,9 @@ func bitbucketHandshake(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// probe answers requests of some methods by which a provider makes sure of a URL before it
-// takes it, such as Intercom's HEAD (developers.intercom.com/docs/webhooks/setting-up-webhooks).
+// probe returns a handshake that answers 200 to requests with some methods, by which a provider
+// checks a URL before accepting it, such as Intercom's HEAD
+// (developers.intercom.com/docs/webhooks/setting-up-webhooks).
 func probe(methods ...string) func(*Verifier, Request) *Answer {
 	return func(_ *Verifier, r Request) *Answer {
 		if slices.Contains(methods, r.Method) {
@@ -206,7 +207,7 @@ func probe(methods ...string) func(*Verifier, Request) *Answer {
 	}
 }
 
-// echoQuery answers a GET with a parameter of its query, as Dropbox wants it.
+// echoQuery returns a handshake that answers a GET with one of its query parameters (Dropbox).
 func echoQuery(name string) func(*Verifier, Request) *Answer {
 	return func(_ *Verifier, r Request) *Answer {
 		if c := query(r).Get(name); isPlain(c) {
@@ -216,7 +217,8 @@ func echoQuery(name string) func(*Verifier, Request) *Answer {
 	}
 }
 
-// echoEmpty answers a POST without a body with a parameter of its query.
+// echoEmpty returns a handshake that answers a POST without a body with one of its query
+// parameters.
 func echoEmpty(name string) func(*Verifier, Request) *Answer {
 	return func(_ *Verifier, r Request) *Answer {
 		u, err := url.Parse(r.URL)
@@ -230,8 +232,8 @@ func echoEmpty(name string) func(*Verifier, Request) *Answer {
 	}
 }
 
-// woocommercePing answers the form webhook_id=1 that WooCommerce sends, unsigned, when a
-// webhook is saved.
+// woocommercePing answers the unsigned form webhook_id=1, which WooCommerce sends when a webhook
+// is saved.
 func woocommercePing(_ *Verifier, r Request) *Answer {
 	id, ok := strings.CutPrefix(string(r.Body[:min(len(r.Body), 64)]), "webhook_id=")
 	if ok && len(r.Body) < 64 && id != "" && strings.Trim(id, "0123456789") == "" {
@@ -240,8 +242,8 @@ func woocommercePing(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// mailchimpTest answers the empty list of events by which Mailchimp tries a URL: it is signed
-// with a key of its own.
+// mailchimpTest answers the empty list of events by which Mailchimp tests a URL. It is signed with
+// another key.
 func mailchimpTest(_ *Verifier, r Request) *Answer {
 	switch string(r.Body[:min(len(r.Body), 64)]) {
 	case "mandrill_events=%5B%5D", "mandrill_events=[]":
@@ -250,8 +252,8 @@ func mailchimpTest(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// cloudEventsHandshake grants a sender what it asks for by OPTIONS, at any rate, and answers
-// the validation of Azure Event Grid's own schema, which has the access token.
+// cloudEventsHandshake grants a sender any rate when it asks by OPTIONS, and answers the
+// validation event of Azure Event Grid's own schema, which carries the access token.
 func cloudEventsHandshake(_ *Verifier, r Request) *Answer {
 	origin := r.Header.Get("Webhook-Request-Origin")
 	switch {
@@ -273,8 +275,8 @@ func cloudEventsHandshake(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// websubHandshake confirms a subscription. That somebody else's ends is not confirmed: a hub
-// asks for the end of one that it has, and anybody could ask the hub.
+// websubHandshake confirms a subscription. It does not confirm the end of one: a hub asks to
+// confirm the end of a subscription that it has, and anybody could have asked the hub for it.
 func websubHandshake(_ *Verifier, r Request) *Answer {
 	q := query(r)
 	if c := q.Get("hub.challenge"); q.Get("hub.mode") == "subscribe" && q.Get("hub.topic") != "" && isPlain(c) {
@@ -302,7 +304,7 @@ func xeroHandshake(_ *Verifier, r Request) *Answer {
 	return nil
 }
 
-// query are the parameters of a GET; nil for another method.
+// query returns the parameters of a GET; nil for other methods.
 func query(r Request) url.Values {
 	u, err := url.Parse(r.URL)
 	if r.Method != http.MethodGet || err != nil {
@@ -311,8 +313,8 @@ func query(r Request) url.Values {
 	return u.Query()
 }
 
-// verifyTokenHandshake echoes hub.challenge to who knows the verify token, and to nobody
-// without one.
+// verifyTokenHandshake echoes hub.challenge if the request has the endpoint's verify token. It
+// answers 403 if not, or if the endpoint has none.
 func verifyTokenHandshake(v *Verifier, r Request) *Answer {
 	q := query(r)
 	c := q.Get("hub.challenge")
@@ -334,8 +336,8 @@ func xHandshake(v *Verifier, r Request) *Answer {
 	return jsonAnswer(map[string]string{"response_token": "sha256=" + base64.StdEncoding.EncodeToString(v.sign(token))})
 }
 
-// xContent is the body. One that xHandshake would sign for anybody who asks is refused:
-// nobody can tell who made its signature. What X sends is a JSON object.
+// xContent is the body. It refuses a body that xHandshake would sign for anybody, because such a
+// signature proves nothing about its sender. X's own events are JSON objects.
 func xContent(r Request, m *message) error {
 	if len(r.Body) <= maxOpaque && isOpaque(string(r.Body)) {
 		return refuse("the body is not a JSON object, as X sends it")

@@ -13,16 +13,17 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Tokens of OpenID Connect that Google's services send: docs.cloud.google.com/pubsub/docs/
-// authenticate-push-subscriptions and developers.google.com/workspace/chat/verify-requests-from-chat.
-// Anybody with an account can get such a token, so its audience and account must be those that
-// the endpoint names. The token does not cover the body.
+// This file checks the OpenID Connect tokens of Google's services:
+// docs.cloud.google.com/pubsub/docs/authenticate-push-subscriptions and
+// developers.google.com/workspace/chat/verify-requests-from-chat. Anybody with an account can get
+// such a token, so its audience and account must be those that the endpoint names. The token does
+// not cover the body.
 
-// issuer is who makes tokens, with where its keys are.
+// issuer is an issuer of tokens: its names, and the URL of its keys.
 type issuer struct {
 	names   []string
 	keys    string
-	account bool // its tokens name an account
+	account bool // its tokens must name the endpoint's account
 }
 
 var (
@@ -30,8 +31,8 @@ var (
 	googleChat     = issuer{[]string{chatAccount}, "https://www.googleapis.com/service_accounts/v1/jwk/" + chatAccount, false}
 )
 
-// chatAccount is the account of Google Chat. Where an app's audience is its project number,
-// Chat makes tokens itself; where it is the URL, they are Google's.
+// chatAccount is the account of Google Chat. If an app's audience is its project number, Chat
+// issues the tokens itself; if it is the URL, Google does.
 const chatAccount = "chat@system.gserviceaccount.com"
 
 // Bounds of tokens.
@@ -41,14 +42,14 @@ const (
 	keysMaxAge = time.Hour
 )
 
-// tokenClaims are what is read of a token.
+// tokenClaims holds the claims that are read from a token.
 type tokenClaims struct {
 	jwt.Claims
 	Email         string `json:"email"`
 	EmailVerified bool   `json:"email_verified"`
 }
 
-// verifyOIDC checks the token of a request, by RS256 alone.
+// verifyOIDC checks the token of a request. It accepts only RS256.
 func verifyOIDC(v *Verifier, r Request, now time.Time) error {
 	value, err := header(r, "Authorization")
 	if err != nil {
@@ -62,7 +63,8 @@ func verifyOIDC(v *Verifier, r Request, now time.Time) error {
 	if err != nil || len(token.Headers) != 1 {
 		return refuse("the bearer token is no JSON Web Token signed by RS256")
 	}
-	// Only what the endpoint and the issuers' names say decides which keys are asked for.
+	// Which keys are fetched depends only on the endpoint and on the issuers' fixed names, so reading
+	// the claims before the signature is checked is safe.
 	var claims tokenClaims
 	if err := token.UnsafeClaimsWithoutVerification(&claims); err != nil {
 		return refuse("the bearer token's claims cannot be read")
@@ -91,7 +93,8 @@ func verifyOIDC(v *Verifier, r Request, now time.Time) error {
 	return nil
 }
 
-// googleKey is the key of an issuer by its id.
+// googleKey returns an issuer's key by its ID. If the keys cannot be fetched, the error is
+// QueueFull.
 func (v *Verifier) googleKey(by issuer, id string) (*rsa.PublicKey, error) {
 	body, fresh, err := v.remote.get(by.keys, keysMaxAge, func(body []byte) bool { return keyOf(body, id) != nil })
 	if err != nil {
@@ -100,13 +103,13 @@ func (v *Verifier) googleKey(by issuer, id string) (*rsa.PublicKey, error) {
 	if public := keyOf(body, id); public != nil {
 		return public, nil
 	}
-	if !fresh { // the key may be newer than what is kept
+	if !fresh { // the key may be newer than the cached set
 		return nil, notFetched("Google's keys")
 	}
 	return nil, refuse("the bearer token names a key that its issuer does not have")
 }
 
-// keyOf is an RSA key of a set (RFC 7517) by its id, nil if the set has none such.
+// keyOf returns the RSA key with an ID from a set of keys (RFC 7517); nil if there is none.
 func keyOf(set []byte, id string) *rsa.PublicKey {
 	var keys jose.JSONWebKeySet
 	if id == "" || json.Unmarshal(set, &keys) != nil {
@@ -120,7 +123,7 @@ func keyOf(set []byte, id string) *rsa.PublicKey {
 	return nil
 }
 
-// checkOIDC is what is wrong with the settings of provider google-oidc.
+// checkOIDC returns the wrong fields among the settings of provider google-oidc.
 func checkOIDC(v kapsel.Verification) (fields []kapsel.FieldError) {
 	if v.Audience == "" || len(v.Audience) > 1_024 {
 		fields = append(fields, field("audience", "must be the audience that tokens have, such as the endpoint's ingest_url"))

@@ -10,38 +10,38 @@ import (
 	"time"
 )
 
-// preset says how one provider signs.
+// preset describes how one provider signs.
 type preset struct {
-	secret     string                                            // what its secret is called, for people
-	verify     func(v *Verifier, r Request, now time.Time) error // instead of all that follows, where no secret is shared; nil: none
+	secret     string                                            // the provider's name for the secret, for people
+	verify     func(v *Verifier, r Request, now time.Time) error // replaces the generic check if no secret is shared; nil: the generic check
 	read       reader                                            // zero: readHeaders
-	headers    []headers                                         // the first whose signature the request has counts …
-	several    bool                                              // … or each of them, with the time and the id of the first
+	headers    []headers                                         // candidates; the first whose signature header the request has counts
+	several    bool                                              // all signature headers count, with the time and the ID of the first
 	format     format                                            // of the signature header; zero: plain
 	prefix     string                                            // of a plain signature
 	unit       unit                                              // of the signed time
-	tolerance  time.Duration                                     // how long ago a request may have been signed: 5 minutes, or the provider's whole schedule of retries where those keep the time
-	unique     bool                                              // the signed id is of one delivery alone, and stands for all that is signed (see Verifier.Guard)
+	tolerance  time.Duration                                     // greatest age of a signature: 5 minutes, or the length of the retry schedule if the provider's retries keep the old time
+	unique     bool                                              // the signed ID is never used for another delivery, so it identifies the signed content (see Verifier.Guard)
 	content    content                                           // nil: bodyAlone
-	decompress bool                                              // a compressed body is signed as it is when decoded
+	decompress bool                                              // the signature is over the decoded body
 	key        keyer
-	pair       func() (secret []byte, s signer, err error) // a secret for samples, and what signs for it, where the secret is a public key or has a form of its own
-	signedTime func(Request) (time.Time, error)            // a time in the signed body, read after the check
+	pair       func() (secret []byte, s signer, err error) // makes a secret for samples and its signer, if the secret is a public key or has a special form
+	signedTime func(Request) (time.Time, error)            // reads a time from the signed body, after the check; nil: none
 
-	anySpace    bool                                          // white space may stand around the secret: people choose it, or it does no harm
+	anySpace    bool                                          // the secret may begin or end with white space, because people choose it, or because it is ignored
 	shared      []string                                      // headers that may carry the secret itself
-	sharedQuery []string                                      // parameters of the query that may
-	delivery    []string                                      // headers that name a delivery, the same when it is sent again
-	deliveryIn  inBody                                        // where the signed body does
-	handshake   func(v *Verifier, r Request) *Answer          // nil: the provider has none, or none that is signed
-	confirm     func(v *Verifier, r Request) (*Answer, error) // as handshake, for one that asks the provider; nil: none
-	brings      func(r Request) (secret string, a *Answer)    // a handshake that brings the secret, and its answer; nil: none
-	shown       bool                                          // … which people must paste back into the provider
-	unsigned    func(v *Verifier, r Request) *Answer          // as handshake, for a POST that nobody signs; nil: none
-	accepted    *Answer                                       // nil: the usual one
+	sharedQuery []string                                      // query parameters that may carry the secret itself
+	delivery    []string                                      // headers with the provider's ID of a delivery, which stays the same on retries
+	deliveryIn  inBody                                        // place of such an ID in the signed body
+	handshake   func(v *Verifier, r Request) *Answer          // answers the provider's challenge; nil: the provider has none, or none that is signed
+	confirm     func(v *Verifier, r Request) (*Answer, error) // like handshake, for challenges that are answered by asking the provider; nil: none
+	brings      func(r Request) (secret string, a *Answer)    // reads the secret from a handshake that carries it; nil: none
+	shown       bool                                          // people must paste that secret back into the provider
+	unsigned    func(v *Verifier, r Request) *Answer          // like handshake, for challenges that are unsigned POSTs; nil: none
+	accepted    *Answer                                       // answer to an accepted event; nil: the usual one
 }
 
-// headers are the canonical names of the headers that go together; "" where there is none.
+// headers holds the canonical names of headers that belong together; "" if there is none.
 type headers struct{ signature, id, time string }
 
 const fiveMinutes = 5 * time.Minute
@@ -51,20 +51,20 @@ var (
 	sha256Base64 = textKey(sha256.New, inBase64)
 )
 
-// What a provider makes something of is answered with nothing that could mean anything.
+// Answers for providers that act on the body of an answer; these mean nothing to them.
 var (
 	empty       = &Answer{Status: 200}
 	emptyObject = &Answer{Status: 200, ContentType: "application/json", Body: []byte("{}")}
 )
 
-// answering is a preset whose 200 holds something else than the usual body.
+// answering sets the answer to accepted events.
 func answering(a *Answer, p *preset) *preset {
 	p.accepted = a
 	return p
 }
 
-// presets are the providers by name, each with the page that says how it signs. "hmac" is
-// made by hmacPreset.
+// presets holds the providers by name, each with the page that says how it signs. hmacPreset and
+// tokenPreset make those of "hmac" and "token".
 var presets = map[string]*preset{
 	// docs.stripe.com/webhooks#verify-manually. The key is the secret's whole text; v0 is for tests.
 	"stripe": {
@@ -662,8 +662,9 @@ var presets = map[string]*preset{
 	"supabase":          answering(emptyObject, standard()), // a hook's answer has a meaning: supabase.com/docs/guides/auth/auth-hooks
 }
 
-// standard is Standard Webhooks 1.0 (github.com/standard-webhooks/standard-webhooks), under
-// its own header names or those of Svix, where it comes from.
+// standard returns the preset of Standard Webhooks 1.0
+// (github.com/standard-webhooks/standard-webhooks), with its own header names or those of Svix,
+// where the specification comes from.
 func standard() *preset {
 	return &preset{
 		secret: "the webhook's signing secret (whsec_…) or public key (whpk_…)",
@@ -680,8 +681,8 @@ func standard() *preset {
 	}
 }
 
-// svix is standard for senders that use Svix's header names: those come first, and samples have
-// them, as these senders' own libraries read no others.
+// svix returns standard for senders that use Svix's header names. These come first, and samples
+// use them, because these senders' own libraries read no others.
 func svix() *preset {
 	p := standard()
 	slices.Reverse(p.headers)
@@ -689,7 +690,8 @@ func svix() *preset {
 	return p
 }
 
-// cloudEvents is the HTTP webhook of CloudEvents: an access token, in Authorization or in the query.
+// cloudEvents returns the preset of CloudEvents' HTTP webhook: an access token in Authorization or
+// in the query.
 func cloudEvents() *preset {
 	return &preset{
 		secret:      "the access token",
@@ -703,7 +705,7 @@ func cloudEvents() *preset {
 	}
 }
 
-// numbered are headers whose names end in 1, 2, …, n.
+// numbered returns headers whose names end in 1, 2, …, n.
 func numbered(name string, n int) (list []headers) {
 	for i := 1; i <= n; i++ {
 		list = append(list, headers{signature: name + strconv.Itoa(i)})
@@ -711,7 +713,7 @@ func numbered(name string, n int) (list []headers) {
 	return list
 }
 
-// init fills in what presets leave out.
+// init fills in the defaults of all presets.
 func init() {
 	for _, p := range presets {
 		p.complete()

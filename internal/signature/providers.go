@@ -24,12 +24,12 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// What the presets of single providers need beyond the common shapes.
+// This file has the code that single providers need beyond the common shapes.
 
-// gitlabToken is where GitLab sends a webhook's secret token as it is.
+// gitlabToken is the header in which GitLab sends a webhook's secret token.
 const gitlabToken = "X-Gitlab-Token"
 
-// readGitLab reads the secret token, the signature of the newer signing token, or both.
+// readGitLab reads the secret token, the signature made with the newer signing token, or both.
 var readGitLab = reader{fromGitLab, toGitLab}
 
 func fromGitLab(p *preset, r Request, m *message) error {
@@ -47,7 +47,7 @@ func fromGitLab(p *preset, r Request, m *message) error {
 	return nil
 }
 
-// linearTime is when Linear sent a request, which it says in the body.
+// linearTime returns when Linear sent a request, which the body says.
 func linearTime(r Request) (time.Time, error) {
 	fields, err := kapsel.Members(r.Body, "webhookTimestamp")
 	if err != nil {
@@ -56,7 +56,7 @@ func linearTime(r Request) (time.Time, error) {
 	return millis.parse(string(fields[0]))
 }
 
-// hubspotEscapes are what HubSpot decodes in a URL before it signs it, and nothing else.
+// hubspotEscapes decodes the escapes of a URL that HubSpot decodes before signing, and no others.
 var hubspotEscapes = func() *strings.Replacer {
 	var pairs []string
 	for _, c := range ":/?@!$'()*,;" {
@@ -74,8 +74,9 @@ func hubspotContent(r Request, m *message) error {
 	return nil
 }
 
-// twilioContent is the URL (left in m.id: the checker tries its forms) and the parameters of
-// a form, by name. Any other body is signed by its hash in the URL.
+// twilioContent is the URL and the parameters of a form, sorted by name. It leaves the URL in
+// m.id, because the checker tries several forms of it. Other bodies are signed by their hash,
+// which is in the URL.
 func twilioContent(r Request, m *message) error {
 	m.id = r.URL
 	if !strings.Contains(r.URL, "://") {
@@ -105,13 +106,13 @@ func twilioContent(r Request, m *message) error {
 		return refuse("the request has a body that is no form, and no bodySHA256 in its URL")
 	}
 	sum := sha256.Sum256(r.Body)
-	if !strings.EqualFold(sums[0], hex.EncodeToString(sum[:])) { // not secret: it is in the URL, which is signed
+	if !strings.EqualFold(sums[0], hex.EncodeToString(sum[:])) { // no constant time needed: the hash is in the URL and not secret
 		return refuse("the body is not the one that bodySHA256 in the URL was made of")
 	}
 	return nil
 }
 
-// sortedForm are the fields of a form by name.
+// sortedForm returns the fields of a form, sorted with byName.
 func sortedForm(body []byte) (form [][2][]byte, err error) {
 	for pair, err := range formPairs(body, nil) {
 		if err != nil {
@@ -123,7 +124,7 @@ func sortedForm(body []byte) (form [][2][]byte, err error) {
 	return form, nil
 }
 
-// mailchimpContent is the URL and the fields of the form by name, without separators.
+// mailchimpContent is the URL and the fields of the form, sorted by name, without separators.
 func mailchimpContent(r Request, m *message) error {
 	form, err := sortedForm(r.Body)
 	if err != nil {
@@ -136,15 +137,15 @@ func mailchimpContent(r Request, m *message) error {
 	return nil
 }
 
-// Bounds of a request of Microsoft Graph, which has some tens of notifications with at most
-// 255 characters of clientState.
+// Bounds of a request of Microsoft Graph. Real ones have some tens of notifications, each with at
+// most 255 characters of clientState.
 const (
 	maxGraphItems  = 1_000
-	maxClientState = 512 // bytes, as it is written
+	maxClientState = 512 // bytes of its JSON text
 )
 
-// readGraph reads the clientState of each notification: all must be the secret. They are in
-// the body, which is stored and sent along as it came.
+// readGraph reads the clientState of every notification; all must be the secret. They are part of
+// the body, which is stored and forwarded unchanged.
 var readGraph = reader{fromGraph, toBody}
 
 func fromGraph(_ *preset, r Request, m *message) error {
@@ -177,8 +178,8 @@ func fromGraph(_ *preset, r Request, m *message) error {
 	return nil
 }
 
-// readAccessToken reads the access token of a CloudEvents webhook: in Authorization, or else
-// in the query.
+// readAccessToken reads the access token of a CloudEvents webhook from Authorization or, without
+// that header, from the query.
 var readAccessToken = reader{fromAccessToken, toBearer}
 
 func fromAccessToken(p *preset, r Request, m *message) error {
@@ -188,7 +189,7 @@ func fromAccessToken(p *preset, r Request, m *message) error {
 	return fromQuery(p, r, m)
 }
 
-// byName orders the fields of a form by name, and those of one name by value.
+// byName compares two fields of a form by name, then by value.
 func byName(a, b [2][]byte) int {
 	for i := range a {
 		switch { // compared without a copy
@@ -208,9 +209,10 @@ func twilioKey(secret []byte) (checker, error) {
 	return twilioChecker{newHMAC("", sha1.New, inBase64, secret), newHMAC("", sha256.New, inBase64, secret)}, nil
 }
 
-// twilioChecker tries the URL as it is configured, without its port and with the scheme's:
-// Twilio signs any of them. An auth token signs by SHA-1 and a shared key by SHA-256, which the
-// header X-Twilio-Webhooks-Signature-Settings says; so does the signature's length.
+// twilioChecker tries three forms of the URL, because Twilio may sign any of them: as configured,
+// without a port, and with the scheme's default port. An auth token signs with SHA-1 and a shared
+// key with SHA-256; the length of the signature tells which, as does the header
+// X-Twilio-Webhooks-Signature-Settings.
 type twilioChecker struct{ token, shared *hmacKey }
 
 func (k twilioChecker) check(m *message) bool {
@@ -240,8 +242,8 @@ func (k twilioChecker) check(m *message) bool {
 	return false
 }
 
-// readPayPal reads a transmission. Its certificate's URL is not followed: the certificate is
-// part of the secret.
+// readPayPal reads a transmission. It does not fetch the certificate from its URL: the certificate
+// is part of the secret.
 var readPayPal = reader{fromPayPal, toPayPal}
 
 func fromPayPal(p *preset, r Request, m *message) error {
@@ -255,15 +257,15 @@ func fromPayPal(p *preset, r Request, m *message) error {
 	return fromHeaders(p, r, m)
 }
 
-// paypalKey checks PayPal's signature of "id|time|webhook id|CRC-32 of the body". The CRC
-// binds the body weakly: who holds one signed transmission can make another body for it,
-// within the tolerance. A repeated transmission id is a duplicate.
+// paypalKey checks PayPal's signature of "id|time|webhook id|CRC-32 of the body". The CRC binds
+// the body only weakly: whoever has one signed transmission can make another body for it, within
+// the tolerance. A repeated transmission ID is a duplicate.
 type paypalKey struct {
 	webhookID string
 	public    *rsa.PublicKey
 }
 
-// paypalSecret reads the id of the webhook, a line feed, and PayPal's certificate in PEM.
+// paypalSecret reads the webhook's ID, a line feed, and PayPal's certificate in PEM.
 func paypalSecret(secret []byte) (checker, error) {
 	id, certificate, ok := bytes.Cut(bytes.TrimSpace(secret), []byte("\n"))
 	if block, _ := pem.Decode(certificate); ok && block != nil && block.Type == "CERTIFICATE" {
@@ -293,7 +295,7 @@ func (k *paypalKey) check(m *message) bool {
 	return false
 }
 
-// mailgunFields are the fields of Mailgun's signature.
+// mailgunFields holds the names of the fields of Mailgun's signature.
 var mailgunFields = []string{"timestamp", "token", "signature"}
 
 // readMailgun reads the three fields of Mailgun's signature, from JSON or a form.
@@ -322,28 +324,27 @@ func fromMailgun(p *preset, r Request, m *message) (err error) {
 	return err
 }
 
-// Bounds of what is read of a body before its sender is known.
+// Bounds of parsing a body before its sender is known.
 const (
-	maxField  = 4 << 10 // bytes of a field, as it is written
+	maxField  = 4 << 10 // bytes of a field, before decoding
 	maxFields = 10_000  // fields of a form
-	maxParts  = 1_000   // parts of a multipart form, each of which costs more
-	maxMarks  = 300_000 // commas and opening brackets of JSON, those in strings included
+	maxParts  = 1_000   // parts of a multipart form, which cost more than fields
+	maxMarks  = 300_000 // commas and opening brackets in JSON, including those in strings
 )
 
 var errNoForm = errors.New("it is not a valid form")
 
-// formPairs yields the names and values of a form in the order in which they come, up to
-// maxFields of them. A name or value that is not valid is an error, after which nothing comes.
-// All that it allocates is a copy of the body. wanted, where it is not nil, says which names
-// the caller needs: the others, and fields longer than maxField, are passed over, and what was
-// yielded holds until the next pair.
+// formPairs yields the names and values of a form, in their order, up to maxFields of them. A name
+// or value that is not valid yields an error and ends the sequence. formPairs allocates at most a
+// copy of the body. If wanted is not nil, it skips other names and fields longer than maxField,
+// and a yielded pair is valid only until the next one.
 func formPairs(body []byte, wanted []string) iter.Seq2[[2][]byte, error] {
 	return func(yield func([2][]byte, error) bool) {
 		if bytes.Count(body, []byte("&")) >= maxFields {
 			yield([2][]byte{}, fmt.Errorf("it has more than %d fields", maxFields))
 			return
 		}
-		var room []byte // of what is unescaped, which is never longer than it was
+		var room []byte // buffer for unescaped text, which is never longer than its escaped form
 		size := len(body)
 		if wanted != nil {
 			size = min(size, 2*maxField)
@@ -374,8 +375,9 @@ func formPairs(body []byte, wanted []string) iter.Seq2[[2][]byte, error] {
 	}
 }
 
-// unescape returns a name or value of a form as it is meant: b itself where nothing in it is
-// escaped, else a part of room, which has a capacity of size from the first time on.
+// unescape decodes a name or value of a form. It returns b itself if nothing in it is escaped,
+// otherwise a slice of room, which it allocates with a capacity of size on first use. It returns
+// false if an escape is not valid.
 func unescape(room *[]byte, b []byte, size int) ([]byte, bool) {
 	if !bytes.ContainsAny(b, "%+") {
 		return b, true
@@ -414,8 +416,8 @@ func indexOf(names []string, name []byte) int {
 	return -1
 }
 
-// formFields returns the values of the named fields of a form, "" for those that it does not
-// have or that are longer than maxField. The others are passed over.
+// formFields returns the values of the named fields of a form; "" for fields that are missing or
+// longer than maxField. It skips all others.
 func formFields(body []byte, names []string) ([]string, error) {
 	f := onceEach{names: names, values: make([]string, len(names))}
 	for pair, err := range formPairs(body, names) {
@@ -429,8 +431,8 @@ func formFields(body []byte, names []string) ([]string, error) {
 	return f.values, nil
 }
 
-// onceEach holds the values of named fields. One that comes twice is an error: readers may
-// disagree on which counts.
+// onceEach holds the values of named fields. A field that comes twice is an error, because readers
+// may disagree on which one counts.
 type onceEach struct {
 	names, values []string
 	seen          uint
@@ -445,8 +447,8 @@ func (f *onceEach) set(i int, value string) error {
 	return nil
 }
 
-// multipartFields returns the values of the named fields of a multipart form, up to maxField
-// bytes of each, "" for those that it does not have. The others are passed over.
+// multipartFields returns the values of the named fields of a multipart form, up to maxField bytes
+// of each; "" for missing ones. It skips all others.
 func multipartFields(body []byte, boundary string, names []string) ([]string, error) {
 	f := onceEach{names: names, values: make([]string, len(names))}
 	parts := multipart.NewReader(bytes.NewReader(body), boundary)
@@ -473,8 +475,8 @@ func multipartFields(body []byte, boundary string, names []string) ([]string, er
 	return nil, fmt.Errorf("it has more than %d parts", maxParts)
 }
 
-// jsonFields returns the strings and numbers that are the named members of an object, which
-// is itself a member of the body.
+// jsonFields returns the strings and numbers with the given names in an object that is itself a
+// member of the body.
 func jsonFields(body []byte, object string, names []string) ([]string, error) {
 	outer, err := members(body, object)
 	if err != nil {
@@ -491,9 +493,9 @@ func jsonFields(body []byte, object string, names []string) ([]string, error) {
 	return fields, nil
 }
 
-// members returns the named members of a body of JSON whose sender is not known yet. It refuses
-// one of more than maxMarks: counting them costs nearly nothing, and each value that is passed
-// over costs as much as hashing some hundred bytes.
+// members returns the named members of a JSON body whose sender is not known yet. It refuses a
+// body with more than maxMarks commas and brackets. Counting them costs nearly nothing, whereas
+// each skipped value costs as much as hashing some hundred bytes.
 func members(body []byte, names ...string) ([][]byte, error) {
 	marks := 0
 	for _, mark := range []string{",", "[", "{"} {
@@ -505,7 +507,7 @@ func members(body []byte, names ...string) ([][]byte, error) {
 	return kapsel.Members(body, names...)
 }
 
-// text is kapsel.Text of values of up to maxField bytes, "" of longer ones.
+// text returns kapsel.Text of values of up to maxField bytes; "" for longer ones.
 func text(value []byte) string {
 	if len(value) > maxField {
 		return ""
@@ -513,15 +515,15 @@ func text(value []byte) string {
 	return kapsel.Text(value)
 }
 
-// Bounds of a standard webhook of Adyen, which has one item of a few kilobytes.
+// Bounds of Adyen's standard webhook. Real ones have one item of a few kilobytes.
 const (
 	maxAdyenItems = 100
 	maxAdyenItem  = 256 << 10 // bytes
 )
 
-// readAdyen reads the header that signs the whole body, or else finds the items of a standard
-// webhook, each of which signs eight of its fields. adyenKey reads them one by one, and stops
-// at the first that is not signed.
+// readAdyen reads the header that signs the whole body. If the request has none, it finds the
+// items of a standard webhook, each of which carries a signature of eight of its fields. adyenKey
+// then reads them one by one, and stops at the first with a wrong signature.
 var readAdyen = reader{fromAdyen, toHeaders}
 
 func fromAdyen(p *preset, r Request, m *message) error {
@@ -538,7 +540,7 @@ func fromAdyen(p *preset, r Request, m *message) error {
 	return nil
 }
 
-// adyenItem is what one notification item signs, and the signature.
+// adyenItem returns the signed content of one notification item, and its signature.
 func adyenItem(raw []byte) (signed []byte, signature string, err error) {
 	outer, err := kapsel.Members(raw, "NotificationRequestItem")
 	if err != nil {
@@ -549,7 +551,7 @@ func adyenItem(raw []byte) (signed []byte, signature string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	amount := [][]byte{nil, nil} // where there is none, its fields are empty
+	amount := [][]byte{nil, nil} // without an amount its fields count as empty
 	if item[4] != nil {
 		if amount, err = kapsel.Members(item[4], "value", "currency"); err != nil {
 			return nil, "", err
@@ -574,7 +576,8 @@ func adyenSecret(secret []byte) (checker, error) {
 	return adyenKey{newHMAC("", sha256.New, inBase64, key)}, nil
 }
 
-// adyenKey accepts a message without items as it is, and one with items if it signed all.
+// adyenKey checks a message without items as a whole. A message with items must have a right
+// signature on every item.
 type adyenKey struct{ *hmacKey }
 
 func (k adyenKey) check(m *message) bool {

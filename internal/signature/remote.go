@@ -9,53 +9,55 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Fetch gets the document at an https URL. It must bound its own time.
+// Fetch returns the document at an https URL. It must bound its own time.
 type Fetch func(ctx context.Context, url string) ([]byte, error)
 
-// Remote keeps the keys and certificates that providers publish. One document is fetched at a
-// time, each URL at most once in fetchEvery, whatever requests ask for: a signature that names
-// a key which nobody has forces no more. URLs that were never fetched are bounded together, as
-// who makes requests up could name many. It is safe concurrently, and shared by all verifiers.
+// Remote caches the keys and certificates that providers publish. It fetches one document at a
+// time, and each URL at most once per fetchEvery, whatever requests ask for, so a signature that
+// names an unknown key causes no more fetches. The number of new URLs is bounded, too, because
+// forged requests could name many. A Remote is shared by all verifiers and safe for concurrent
+// use.
 type Remote struct {
 	fetch Fetch
 
-	one  chan struct{} // has room for one: who fetches is in it, the others wait to be
+	one  chan struct{} // capacity 1; held by the goroutine that fetches
 	mu   sync.Mutex    // guards what follows
 	docs map[string]document
-	news []time.Time // when URLs were fetched for the first time, in the last fetchEvery
+	news []time.Time // times of the first fetches of URLs within the last fetchEvery
 }
 
-// document is what a URL had when it was last fetched.
+// document is the result of the last fetch of a URL.
 type document struct {
 	body  []byte
-	at    time.Time // of the last success; zero: there was none
+	at    time.Time // time of the last success; zero: none
 	tried time.Time
 }
 
 // Bounds of a Remote.
 const (
 	fetchEvery = time.Minute
-	maxNews    = 10  // new URLs a minute
-	maxDocs    = 256 // URLs kept
+	maxNews    = 10  // new URLs per fetchEvery
+	maxDocs    = 256 // URLs in the cache
 )
 
-// NewRemote makes a Remote. fetch must reach public hosts only (package egress).
+// NewRemote returns a Remote. fetch must reach public hosts only (see package egress).
 func NewRemote(fetch Fetch) *Remote {
 	return &Remote{fetch: fetch, one: make(chan struct{}, 1), docs: map[string]document{}}
 }
 
 var errNotFetched = errors.New("it was not fetched")
 
-// get returns what is at a URL: what is kept, if that is younger than maxAge and good is
-// content with it, else what a fetch brings. Where no fetch may be made, or it fails, it
-// returns what is kept, however old, or an error where there is nothing. fresh is whether the
-// document was fetched, with success, within fetchEvery: what it lacks is not there.
+// get returns the document at a URL. It uses the cache if the document there is younger than
+// maxAge and good accepts it; otherwise it fetches. If no fetch is allowed now, or it fails, get
+// returns the cached document, however old, or an error if there is none. fresh reports whether
+// the document was fetched successfully within fetchEvery, so that anything missing from it does
+// not exist.
 func (r *Remote) get(url string, maxAge time.Duration, good func(body []byte) bool) (body []byte, fresh bool, err error) {
 	return r.ask(url, maxAge, good, true)
 }
 
-// call asks a URL for what asking it does, unless that was done within fetchEvery. What it
-// answers is not kept.
+// call requests a URL for the side effect, unless that succeeded within fetchEvery. It does not
+// keep the response.
 func (r *Remote) call(url string) error {
 	_, _, err := r.ask(url, fetchEvery, func([]byte) bool { return true }, false)
 	return err
@@ -70,11 +72,11 @@ func (r *Remote) ask(url string, maxAge time.Duration, good func([]byte) bool, k
 	}
 	r.one <- struct{}{}
 	defer func() { <-r.one }()
-	d, done := r.kept(url, maxAge, good) // somebody may just have fetched it
+	d, done := r.kept(url, maxAge, good) // another goroutine may just have fetched it
 	if done {
 		return d.result()
 	}
-	// The request that asks may go away: what is fetched is for all that follow.
+	// Not the context of the request that asks: the document is for all later requests, too.
 	body, err = r.fetch(context.Background(), url)
 	now := time.Now()
 	r.mu.Lock()
@@ -90,8 +92,8 @@ func (r *Remote) ask(url string, maxAge time.Duration, good func([]byte) bool, k
 	return d.result()
 }
 
-// kept is what is kept of a URL, and whether that is all that can be had now. If not, the
-// caller fetches, and the URL counts among the new ones if it is one.
+// kept returns the cached document of a URL. done reports that no fetch is needed or allowed;
+// otherwise the caller must fetch. A URL that is not in the cache yet is counted as new.
 func (r *Remote) kept(url string, maxAge time.Duration, good func([]byte) bool) (d document, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -114,7 +116,7 @@ func (r *Remote) kept(url string, maxAge time.Duration, good func([]byte) bool) 
 			r.forget()
 		}
 		r.news = append(r.news, now)
-		r.docs[url] = d // of two that ask at the same time one counts
+		r.docs[url] = d // so that a concurrent request for the URL does not count it again
 	}
 	return d, false
 }
@@ -126,7 +128,7 @@ func (d document) result() ([]byte, bool, error) {
 	return d.body, time.Since(d.at) < fetchEvery, nil
 }
 
-// forget drops the document that was tried longest ago.
+// forget drops the document with the oldest try.
 func (r *Remote) forget() {
 	oldest := ""
 	for url, d := range r.docs {
@@ -137,7 +139,8 @@ func (r *Remote) forget() {
 	delete(r.docs, oldest)
 }
 
-// notFetched is the error for who sent a request that cannot be checked now: to try again.
+// notFetched returns the error for the sender of a request that cannot be checked now and should
+// be sent again.
 func notFetched(what string) error {
 	return &kapsel.Error{Code: kapsel.QueueFull, Detail: what + " could not be fetched; try again", RetryAfter: fetchEvery}
 }

@@ -27,18 +27,18 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Samples are requests that this package signs as a provider does, so that who tries an endpoint
-// needs no openssl. They take the data of the presets: what a preset's reader and format read,
-// they write.
+// Samples are requests that this package signs as a provider does, so that people can try an
+// endpoint without openssl. They use the presets' own data: a preset's reader and format also
+// write.
 
-// A signer is a checker that can also make a signature.
+// A signer is a checker that can also sign.
 type signer interface {
 	sign(m *message) (candidate, error)
 }
 
-// Sampler signs requests as a provider would with one secret.
+// Sampler signs requests as a provider would, with one secret.
 type Sampler struct {
-	// Secret is what an endpoint verifies the requests with, as its owner would give it.
+	// Secret is the secret with which an endpoint verifies the requests, as its owner would enter it.
 	Secret []byte
 
 	name   string
@@ -47,8 +47,10 @@ type Sampler struct {
 	extra  []string
 }
 
-// NewSampler makes a sampler for settings that Check accepts but for their secrets. Without a
-// secret it makes one, with a private key of its own where the provider has such.
+// NewSampler returns a sampler for settings that Check accepts, secrets aside. If secret is empty,
+// it makes one, together with a private key if the provider uses key pairs. It returns an error if
+// only the provider itself can sign: for a public key given as secret, and for providers that sign
+// with keys they publish.
 func NewSampler(v kapsel.Verification, secret []byte) (*Sampler, error) {
 	if isNone(v.Provider) {
 		return &Sampler{name: None}, nil
@@ -71,7 +73,7 @@ func NewSampler(v kapsel.Verification, secret []byte) (*Sampler, error) {
 		}
 		key := make([]byte, 32)
 		rand.Read(key)
-		s.Secret = []byte(hex.EncodeToString(key)) // reads as text, as hex and as base64
+		s.Secret = []byte(hex.EncodeToString(key)) // valid as text, as hex and as base64
 	}
 	c, err := p.key(s.Secret)
 	if err != nil {
@@ -87,9 +89,9 @@ func NewSampler(v kapsel.Verification, secret []byte) (*Sampler, error) {
 	return s, nil
 }
 
-// Sign makes a request one that the provider has signed at now, with an id of its own unless the
-// request has one from an earlier call. It sets headers, and where the provider signs there the
-// URL and the body.
+// Sign signs a request as the provider would at now. It gives the request a new delivery ID,
+// unless the request has one from an earlier call. It sets headers and, for providers that sign
+// there, changes the URL or the body.
 func (s *Sampler) Sign(r *Request, now time.Time) error {
 	if s.preset == nil {
 		return nil
@@ -112,7 +114,7 @@ func (s *Sampler) Sign(r *Request, now time.Time) error {
 	return s.preset.read.write(s, r, m)
 }
 
-// format is the reverse of parse.
+// format formats a time as parse reads it.
 func (u unit) format(at time.Time) string {
 	switch u {
 	case rfc3339:
@@ -123,7 +125,7 @@ func (u unit) format(at time.Time) string {
 	return strconv.FormatInt(at.Unix(), 10)
 }
 
-// signedHeaders are the headers that a template of provider "hmac" names.
+// signedHeaders returns the headers that a template of provider "hmac" names.
 func signedHeaders(text string) (names []string) {
 	t, err := parseTemplate(text)
 	if err != nil {
@@ -186,7 +188,7 @@ func toQuery(s *Sampler, r *Request, _ *message) error {
 	return nil
 }
 
-// toBody puts the secret where the body has a place for it.
+// toBody replaces the placeholder for the secret in the body.
 func toBody(s *Sampler, r *Request, _ *message) error {
 	text, err := json.Marshal(string(s.Secret))
 	if err != nil {
@@ -239,21 +241,21 @@ func (k *hmacKey) sign(m *message) (candidate, error) {
 
 func (k anyKey) sign(m *message) (candidate, error) { return k["sha256"].sign(m) }
 
-// sign signs the URL as it is configured, with the secret as an auth token.
+// sign signs the URL as configured, with the secret as an auth token.
 func (k twilioChecker) sign(m *message) (candidate, error) {
 	m.head = append(m.head[:0], m.id...)
 	return k.token.sign(m)
 }
 
-// standardPair is a secret as senders of Standard Webhooks give it out: not all their libraries
-// take one without whsec_.
+// standardPair makes a secret in the form that senders of Standard Webhooks give out: not all
+// their libraries accept one without whsec_.
 func standardPair() ([]byte, signer, error) {
 	var key [32]byte
 	rand.Read(key[:])
 	return []byte("whsec_" + base64.StdEncoding.EncodeToString(key[:])), newHMAC(versionHMAC, sha256.New, inBase64, key[:]), nil
 }
 
-// privateEd25519 is the private half of an ed25519Key.
+// privateEd25519 is the private key for an ed25519Key.
 type privateEd25519 struct {
 	key      ed25519.PrivateKey
 	encoding encoding
@@ -269,7 +271,7 @@ func hexEd25519Pair() ([]byte, signer, error) {
 	return []byte(hex.EncodeToString(public)), privateEd25519{private, inHex}, err
 }
 
-// privateP256 is the private half of an ecdsaKey.
+// privateP256 is the private key for an ecdsaKey.
 type privateP256 struct{ *ecdsa.PrivateKey }
 
 func (k privateP256) sign(m *message) (candidate, error) {
@@ -288,7 +290,7 @@ func p256Pair() ([]byte, signer, error) {
 	return []byte(base64.StdEncoding.EncodeToString(der)), privateP256{private}, err
 }
 
-// privatePayPal is the private half of a paypalKey.
+// privatePayPal is the private key for a paypalKey.
 type privatePayPal struct {
 	webhookID string
 	key       *rsa.PrivateKey

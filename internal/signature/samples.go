@@ -16,21 +16,21 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Sample is an event as a provider sends it, short and with made-up values. In the body and the
-// headers {{id}} stands for an id of its own, {{number}} for one in digits, {{time}}, {{unix}} and
-// {{millis}} for when it is sent, and {{secret}}, as a whole string, for the secret.
+// Sample is a short event of a provider with made-up values. In the body and the headers {{id}} is
+// replaced by a new ID, {{number}} by one in digits, {{time}}, {{unix}} and {{millis}} by the time
+// of sending, and {{secret}}, as a whole string, by the secret.
 type Sample struct {
-	Event       string // as the provider calls it
+	Event       string // the provider's name for the event
 	ContentType string // "": JSON
 	Header      map[string]string
 	Body        string
 }
 
-// placeSecret is where a body holds the secret.
+// placeSecret is the placeholder for the secret in a body.
 const placeSecret = "{{secret}}"
 
-// Samples are the events that there are samples of for a provider, the usual one first. A
-// provider without any of its own has one that every provider could have sent.
+// Samples returns the samples of a provider, the most usual one first. For a provider without its
+// own it returns one generic event.
 func Samples(provider string) []Sample {
 	if own := samples[provider]; own != nil {
 		return own
@@ -56,7 +56,8 @@ func Samples(provider string) []Sample {
 	return []Sample{{Event: "sample", Body: string(text)}}
 }
 
-// FindSample is the sample of an event; "" is the usual one.
+// FindSample returns the sample of an event; "" is the most usual one. The error names the events
+// that exist.
 func FindSample(provider, event string) (Sample, error) {
 	all := Samples(provider)
 	var names []string
@@ -69,7 +70,7 @@ func FindSample(provider, event string) (Sample, error) {
 	return Sample{}, fmt.Errorf("there is no sample of %s %s; there are %s", provider, event, strings.Join(names, ", "))
 }
 
-// Request is the sample as it is sent to a URL at now, not signed yet.
+// Request returns the sample as a request to a URL, sent at now and not yet signed.
 func (s Sample) Request(url string, now time.Time) Request {
 	var id [8]byte
 	rand.Read(id[:])
@@ -87,8 +88,8 @@ func (s Sample) Request(url string, now time.Time) Request {
 	return r
 }
 
-// SampleSettings are the settings of an endpoint that verifies samples of a provider, where the
-// provider alone does not say them.
+// SampleSettings returns the settings of an endpoint that verifies samples of a provider,
+// including those that have no default.
 func SampleSettings(provider string) kapsel.Verification {
 	v := kapsel.Verification{Provider: provider}
 	if provider == "token" {
@@ -99,7 +100,7 @@ func SampleSettings(provider string) kapsel.Verification {
 
 const form = "application/x-www-form-urlencoded"
 
-// named are samples of a provider that names the event in a header.
+// named returns samples of a provider that names the event in a header.
 func named(header string, bodies ...[2]string) (all []Sample) {
 	for _, b := range bodies {
 		all = append(all, Sample{Event: b[0], Header: map[string]string{header: b[0]}, Body: b[1]})
@@ -107,8 +108,8 @@ func named(header string, bodies ...[2]string) (all []Sample) {
 	return all
 }
 
-// samples has the events of providers whose events have a shape that is worth trying. The
-// bodies are ours: the members that a receiver looks at first, after the providers' references.
+// samples holds the events of providers whose events have a shape worth trying. The bodies are our
+// own: the members that receivers look at first, according to the providers' references.
 var samples = map[string][]Sample{
 	"stripe": {
 		{Event: "payment_intent.succeeded", Body: `{"id":"evt_{{id}}","object":"event","api_version":"2026-01-28","created":{{unix}},"type":"payment_intent.succeeded","livemode":false,"data":{"object":{"id":"pi_{{id}}","object":"payment_intent","amount":1999,"currency":"eur","status":"succeeded"}}}`},

@@ -18,7 +18,7 @@ func isNone(provider string) bool { return provider == "" || provider == None }
 
 var errNoSecret = errors.New("verification needs at least one secret")
 
-// presetFor is the preset of settings, or what Check says of them first.
+// presetFor returns the preset for settings, or the first problem that Check would report.
 func presetFor(v kapsel.Verification) (*preset, error) {
 	if fields := checkSettings(v); len(fields) > 0 {
 		return nil, fmt.Errorf("%s: %s", fields[0].Field, fields[0].Detail)
@@ -32,7 +32,7 @@ func presetFor(v kapsel.Verification) (*preset, error) {
 	return presets[v.Provider], nil
 }
 
-// Providers are the names that are built, in order, without None.
+// Providers returns the names of all built-in providers, sorted, without None.
 func Providers() []string {
 	names := []string{"hmac", "token"}
 	for name := range presets {
@@ -42,27 +42,27 @@ func Providers() []string {
 	return names
 }
 
-// Provider is what people need to know of a provider to set it up.
+// Provider describes a provider to people who set it up.
 type Provider struct {
 	Name       string
 	Title      string        // for people
-	Paste      string        // where in the provider's settings the ingest URL goes
-	Secret     string        // what to give as a secret
-	Find       string        // where it is
-	Note       string        // what is peculiar, and what its documentation leaves open
-	Headers    []string      // that carry signatures; none: the body or the query does
+	Paste      string        // place of the ingest URL in the provider's settings
+	Secret     string        // which text to enter as secret
+	Find       string        // where to find the secret
+	Note       string        // peculiarities, and questions that the provider's documentation leaves open
+	Headers    []string      // headers that carry signatures; none: the body or the query does
 	Tolerance  time.Duration // the default; 0: no time is checked
-	Handshake  bool          // it asks the endpoint to prove itself
-	DeliveryID []string      // headers that name a delivery, the same when it is sent again
-	DeliveryIn string        // where its JSON body does: a path; "": nowhere
+	Handshake  bool          // the provider sends a challenge
+	DeliveryID []string      // headers with the provider's ID of a delivery, which stays the same on retries
+	DeliveryIn string        // path of such an ID in the JSON body; "": none
 	Shared     []string      // SharedSecretHeaders
-	Retries    string        // when it sends again
-	Resigned   string        // whether that is signed anew: yes, no, not known, no time is checked
-	Sources    []string      // pages that say so
-	Answer     *Answer       // what its 200 holds; nil: the usual body
+	Retries    string        // when the provider sends again
+	Resigned   string        // whether retries are signed anew: yes, no, not known, no time is checked
+	Sources    []string      // pages with this information
+	Answer     *Answer       // answer to an accepted event; nil: the usual one
 }
 
-// Describe describes the providers that are built, in order, without None.
+// Describe returns the descriptions of all built-in providers, sorted by name, without None.
 func Describe() []Provider {
 	var list []Provider
 	for _, name := range Providers() {
@@ -89,8 +89,9 @@ func Describe() []Provider {
 	return list
 }
 
-// DeliveryID is the provider's own name of a delivery, the same when it is sent again: from
-// the headers, or from the body where that has it. It may hold anything; "" where there is none.
+// DeliveryID returns the provider's own ID of a delivery, which stays the same on retries, from
+// the headers or else from the body; "" if there is none. Callers must not assume anything about
+// its characters.
 func DeliveryID(provider string, h http.Header, body []byte) string {
 	p := presets[provider]
 	if p == nil {
@@ -111,13 +112,13 @@ func NamesDeliveries(provider string) bool {
 	return p != nil && (len(p.delivery) > 0 || p.deliveryIn.text != "")
 }
 
-// inBody is where a body names its delivery: a path, and the text of it; zero: nowhere.
+// inBody is the place of a delivery's ID in a body: a path and its text; zero: none.
 type inBody struct {
 	kapsel.Path
 	text string
 }
 
-// at is for paths that are right.
+// at parses a path, and panics if it is not valid.
 func at(text string) inBody {
 	path, err := kapsel.ParsePath(text)
 	if err != nil {
@@ -133,8 +134,8 @@ func (p inBody) find(body []byte) (string, bool) {
 	return p.Find(body)
 }
 
-// InForce returns settings that Check accepts with the defaults of what they leave out. The
-// tolerance stays 0 where no time is signed.
+// InForce returns settings that Check accepts, with defaults filled in. The tolerance stays 0 if
+// no time is signed.
 func InForce(v kapsel.Verification) kapsel.Verification {
 	if isNone(v.Provider) {
 		v.Provider = None
@@ -156,8 +157,8 @@ func InForce(v kapsel.Verification) kapsel.Verification {
 // MaxTolerance is the longest tolerance that an endpoint may set.
 const MaxTolerance = 96 * time.Hour
 
-// Check is what is wrong with an endpoint's settings, each with its field below
-// "verification"; nil if nothing is. It does not look into secrets; CheckSecret does.
+// Check returns the wrong fields of an endpoint's settings, named by their paths from
+// "verification"; nil if none is wrong. It does not check the secrets' contents; CheckSecret does.
 func Check(v kapsel.Verification) []kapsel.FieldError {
 	fields := checkSettings(v)
 	if len(fields) > 0 || isNone(v.Provider) {
@@ -166,7 +167,7 @@ func Check(v kapsel.Verification) []kapsel.FieldError {
 	switch p, _ := presetFor(v); {
 	case !v.AwaitingUntil.IsZero() && len(v.Secrets) > 0:
 		fields = append(fields, field("awaiting_handshake", "is for an endpoint without a secret: set secrets to [] to await another"))
-	case p.brings != nil: // until its handshake it has none
+	case p.brings != nil: // it has no secret until its handshake
 	case p.key != nil && len(v.Secrets) == 0:
 		fields = append(fields, field("secrets", "%v", errNoSecret))
 	case p.key == nil && len(v.Secrets) > 0:
@@ -179,7 +180,7 @@ func field(name, format string, args ...any) kapsel.FieldError {
 	return kapsel.FieldError{Field: "verification." + name, Detail: fmt.Sprintf(format, args...)}
 }
 
-// settingsOf are the settings beside tolerance that single providers have.
+// settingsOf holds, by provider, the settings that only this provider has.
 var settingsOf = map[string][]string{
 	"hmac":  {"header", "algorithm", "encoding", "prefix", "signed", "format", "time_header", "time_unit", "key_encoding", "decompress"},
 	"token": {"in"},
@@ -191,7 +192,7 @@ var settingsOf = map[string][]string{
 	"google-oidc": {"audience", "email"},
 }
 
-// given are the settings of settingsOf, and which of them are set.
+// given returns which of the settings of settingsOf are set.
 func given(v kapsel.Verification) map[string]bool {
 	return map[string]bool{
 		"header": v.Header != "", "algorithm": v.Algorithm != "", "encoding": v.Encoding != "", "prefix": v.Prefix != "",
@@ -238,15 +239,15 @@ func checkSettings(v kapsel.Verification) (fields []kapsel.FieldError) {
 	return fields
 }
 
-// isToken reports whether s can be a header name (RFC 9110: a token), of at most 128 bytes.
+// isToken reports whether s is a header name (RFC 9110: a token) of at most 128 bytes.
 func isToken(s string) bool {
 	return s != "" && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
 }
 
-// CheckSecret is what is wrong with a secret for settings that Check accepts: nil, or an
-// error for people that does not show the secret.
+// CheckSecret checks a secret for settings that Check accepts. It returns nil, or an error for
+// people that does not show the secret.
 func CheckSecret(v kapsel.Verification, secret []byte) error {
 	if isNone(v.Provider) {
 		return nil

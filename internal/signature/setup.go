@@ -1,23 +1,23 @@
 package signature
 
-// setup is what a person does to connect a provider, in the provider's own words, and what is
-// known of how it sends again.
+// setup says, in the provider's own words, how a person connects a provider, and what is known
+// about the provider's retries.
 type setup struct {
 	title    string // the provider's name
 	paste    string // where the ingest URL goes
-	find     string // where the secret is, or which it is
-	retries  string // when it sends again
-	resigned string // whether that is signed anew: yes, no, not known, or that no time is checked
-	source   string // pages that say so, separated by commas
-	note     string // what is peculiar, and what its documentation leaves open
+	find     string // where the secret is, or which one to use
+	retries  string // when the provider sends again
+	resigned string // whether retries are signed anew: yes, no, notKnown or noTime
+	source   string // pages with this information, separated by commas
+	note     string // peculiarities, and questions that the provider's documentation leaves open
 }
 
 const (
-	notKnown = "not known" // nobody says so in public
+	notKnown = "not known" // no public information
 	noTime   = "no time is checked"
 )
 
-// setups has a row for each provider.
+// setups has an entry for each provider.
 var setups = map[string]setup{
 	"adyen": {
 		title:    "Adyen",

@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// SigningKey is what one secret of an endpoint signs with: the key of an HMAC (v1), and an
-// Ed25519 key (v1a), whose public half is enough to verify; nil: no v1a.
+// SigningKey holds the keys that belong to one secret of an endpoint: an HMAC key (v1), and an
+// Ed25519 key (v1a), which receivers can verify with the public half; nil: no v1a.
 type SigningKey struct {
-	HMAC    []byte // what whsec_… decodes to
+	HMAC    []byte // the decoded whsec_… secret
 	Ed25519 ed25519.PrivateKey
 }
 
-// Signer makes webhook-signature headers (Standard Webhooks 1.0) with the keys of one
-// endpoint. It is safe concurrently.
+// Signer makes webhook-signature headers (Standard Webhooks 1.0) with the keys of one endpoint. It
+// is safe for concurrent use.
 type Signer struct {
 	pool sync.Pool // of *signing
 }
 
-// signing is what one call of Sign works with: a keyed hash for each key, and room.
+// signing is the state of one call of Sign: a keyed hash per key, and buffers.
 type signing struct {
 	macs    []hash.Hash
 	private []ed25519.PrivateKey // as many as macs
@@ -35,10 +35,10 @@ type signing struct {
 	out     []byte
 }
 
-// maxMessage is the longest message whose room is kept for the next.
+// maxMessage is the largest buffer, in bytes, that is kept for the next message.
 const maxMessage = 64 << 10
 
-// NewSigner makes a signer.
+// NewSigner returns a signer with a copy of the keys.
 func NewSigner(keys []SigningKey) *Signer {
 	own := slices.Clone(keys)
 	for i := range own {
@@ -54,10 +54,10 @@ func NewSigner(keys []SigningKey) *Signer {
 	}}}
 }
 
-// Sign is the value of webhook-signature for a message: for each key "v1," and base64 of the
-// HMAC-SHA256 of "id.time.body", and "v1a," and base64 of the Ed25519 signature of the same,
-// all separated by spaces. Time counts in whole seconds, as webhook-timestamp says it. The id
-// must hold no dot.
+// Sign returns the value of webhook-signature for a message. For each key it has "v1," and the
+// base64 of the HMAC-SHA256 of "id.time.body" and, if there is an Ed25519 key, "v1a," and the
+// base64 of the Ed25519 signature of the same, all separated by spaces. The time is in whole
+// seconds, as in webhook-timestamp. The ID must not contain a dot.
 func (s *Signer) Sign(id string, at time.Time, body []byte) string {
 	w := s.pool.Get().(*signing)
 	defer s.pool.Put(w)
@@ -88,7 +88,7 @@ func (w *signing) add(version string, signature []byte) {
 	w.out = base64.StdEncoding.AppendEncode(w.out, signature)
 }
 
-// PublicKey is the text of an Ed25519 public key in Standard Webhooks: whpk_ and base64.
+// PublicKey returns the text of an Ed25519 public key in Standard Webhooks: whpk_ and base64.
 func PublicKey(private ed25519.PrivateKey) string {
 	return "whpk_" + base64.StdEncoding.EncodeToString(private.Public().(ed25519.PublicKey))
 }

@@ -20,41 +20,42 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Amazon SNS: docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html. Anybody
-// with an account can have a message signed, so the topic must be one that the endpoint names,
-// before any URL of a message is looked at; and URLs lead to Amazon's own hosts alone.
+// This file checks messages of Amazon SNS:
+// docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html. Anybody with an account
+// can have a message signed. So the topic must be one that the endpoint names, which is checked
+// before any URL of the message is used, and URLs must lead to Amazon's own hosts.
 
-// topicARN is the name of a topic; its parts are the partition and the region.
+// topicARN matches the name of a topic; its groups are the partition and the region.
 var topicARN = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z]{2}[a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
 
-// maxSNS is the longest body, in bytes: 256 KiB of text, each character of which may be written
-// as an escape of six, and what stands around it.
+// maxSNS is the longest body, in bytes: 256 KiB of text, each byte of which may be an escape of
+// six, and the members around it.
 const maxSNS = 2 << 20
 
 // maxTopics is how many topics an endpoint may name.
 const maxTopics = 50
 
-// snsMessage is a message of SNS, as far as its check needs it.
+// snsMessage holds the parts of an SNS message that its check needs.
 type snsMessage struct {
 	kind, topic, version, signature, certURL, subscribeURL string
 
-	members map[string][]byte // what may be signed, as it is written in the body
+	members map[string][]byte // members, as JSON text
 }
 
-// The members of a message, in the order in which they are signed.
+// The signed members of each kind of message, in the order of signing.
 var (
 	snsNotification = []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"}
 	snsConfirmation = []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"}
 )
 
-// snsMembers are all members that are read.
+// snsMembers holds all members that are read.
 var snsMembers = []string{
 	"Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type",
 	"SignatureVersion", "Signature", "SigningCertURL",
 }
 
-// readSNS reads a message. What it holds is not to be trusted before its signature is checked.
-// It copies no long member: anybody can send one.
+// readSNS parses a message. Callers must not trust its contents before the signature is checked.
+// It copies no long member, because anybody can send one.
 func readSNS(body []byte) (m snsMessage, err error) {
 	if len(body) > maxSNS {
 		return m, refuse("the body is longer than a message of SNS")
@@ -83,7 +84,8 @@ func readSNS(body []byte) (m snsMessage, err error) {
 	return m, nil
 }
 
-// signed are the names of the members that a message of its kind signs; nil: there is no such kind.
+// signed returns the names of the members that are signed in a message of its kind; nil if the
+// kind is unknown.
 func (m *snsMessage) signed() []string {
 	switch m.kind {
 	case "Notification":
@@ -94,7 +96,7 @@ func (m *snsMessage) signed() []string {
 	return nil
 }
 
-// digest is the hash of what is signed. It unescapes one member after the other.
+// digest returns the hash of the signed content. It unescapes one member at a time.
 func (m *snsMessage) digest(algorithm crypto.Hash) []byte {
 	sum := algorithm.New()
 	for _, name := range m.signed() {
@@ -107,7 +109,8 @@ func (m *snsMessage) digest(algorithm crypto.Hash) []byte {
 	return sum.Sum(nil)
 }
 
-// amazonURL is a URL of the SNS of a topic's region: https, at the standard port, with no user.
+// amazonURL parses a URL; nil unless it is an https URL of SNS in the topic's region, with the
+// standard port and no user.
 func amazonURL(raw, topic string) *url.URL {
 	parts := topicARN.FindStringSubmatch(topic)
 	u, err := url.Parse(raw)
@@ -127,7 +130,7 @@ func amazonURL(raw, topic string) *url.URL {
 // snsCertificate matches the path of a signing certificate.
 var snsCertificate = regexp.MustCompile(`^/SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem$`)
 
-// verifySNS checks a message: the topic, then where its certificate is, then the signature.
+// verifySNS checks a message: first the topic, then the certificate's URL, then the signature.
 func verifySNS(v *Verifier, r Request, now time.Time) error {
 	m, err := readSNS(r.Body)
 	if err != nil {
@@ -167,7 +170,7 @@ func verifySNS(v *Verifier, r Request, now time.Time) error {
 	return nil
 }
 
-// certificateKey is the RSA key of a certificate in PEM that is valid at now, else nil.
+// certificateKey returns the RSA key of a PEM certificate; nil unless it is valid at now.
 func certificateKey(text []byte, now time.Time) *rsa.PublicKey {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -181,8 +184,8 @@ func certificateKey(text []byte, now time.Time) *rsa.PublicKey {
 	return public
 }
 
-// confirmSNS confirms a subscription whose message verifySNS accepted, by asking its
-// SubscribeURL. Where that fails, Amazon is to send the message again.
+// confirmSNS confirms a subscription by requesting its SubscribeURL. verifySNS must have accepted
+// the message. If the request fails, the error makes Amazon send the message again.
 func confirmSNS(v *Verifier, r Request) (*Answer, error) {
 	if r.Method != http.MethodPost || len(r.Body) > 64<<10 {
 		return nil, nil
@@ -201,7 +204,7 @@ func confirmSNS(v *Verifier, r Request) (*Answer, error) {
 	return &Answer{Status: http.StatusOK}, nil
 }
 
-// checkTopics is what is wrong with the topics of an endpoint.
+// checkTopics returns the wrong fields among an endpoint's topics.
 func checkTopics(topics []string) (fields []kapsel.FieldError) {
 	if len(topics) == 0 || len(topics) > maxTopics {
 		return append(fields, field("topic_arns", "must name 1 to %d topics: anybody can have a message signed by Amazon", maxTopics))

@@ -1,16 +1,17 @@
-// Package signature checks what providers sign and signs what Kapsel sends.
+// Package signature checks the signatures of providers and signs the requests that Kapsel sends.
 //
-// Providers differ in data, not in code: presets.go has a few lines for each, and Verify is
-// the same for all. What every check keeps:
+// Providers differ in data, not in code: presets.go has a few lines for each, and Verify is the
+// same for all. Rules of every check:
+//
 //   - It works on the raw bytes of the body.
-//   - It fails closed: no signature, an unknown form, a second header of the same name are
-//     failures, and so is a time outside the tolerance where the provider signs one.
-//   - Any of the keys may have signed (rotation), with any of the first 10 signatures (of
-//     Ed25519: 2).
-//   - What a request costs before its sender is known is bounded: one pass over the body and
-//     one hash a key, and nothing is built of what the check does not need.
-//   - Decoded bytes are compared, in constant time.
-//   - What it says about a failure never holds the signature that was expected.
+//   - It fails closed: a missing signature, an unknown form, and a second header of the same name
+//     are failures. If the provider signs a time, so is a time outside the tolerance.
+//   - Any of the endpoint's keys may have signed, which allows rotation. The first 10 signatures
+//     are tried (of Ed25519: 2).
+//   - The work for a request from an unknown sender is bounded: one pass over the body and one
+//     hash per key. Nothing is built that the check does not need.
+//   - It compares decoded bytes, in constant time.
+//   - Its errors never show the expected signature.
 package signature
 
 import (
@@ -30,14 +31,14 @@ import (
 // maxSignatures is how many of a request's signatures are tried.
 const maxSignatures = 10
 
-// Key is a secret in the clear, as the endpoint's owner gave it.
+// Key is a secret in the clear, as the endpoint's owner entered it.
 type Key struct {
 	ID    kapsel.SecretID
 	Value []byte
 }
 
-// Request is what a provider sent. URL is the whole URL that the provider sent it to, from
-// Kapsel's own configuration. Header has canonical keys, as net/http makes them.
+// Request is a request of a provider. URL is the whole URL to which the provider sent it, derived
+// from Kapsel's own configuration. The keys of Header are canonical, as net/http makes them.
 type Request struct {
 	Method string
 	URL    string
@@ -45,7 +46,7 @@ type Request struct {
 	Body   []byte
 }
 
-// Verifier checks the requests of one endpoint. It is safe concurrently.
+// Verifier checks the requests of one endpoint. It is safe for concurrent use.
 type Verifier struct {
 	name      string
 	preset    *preset // nil: nothing is checked
@@ -54,7 +55,7 @@ type Verifier struct {
 
 	verifyToken string // answers challenges; "": none is set
 
-	// Of presets that are checked with what providers publish.
+	// For presets that need the published keys of providers.
 	remote          *Remote
 	topics          []string
 	audience, email string
@@ -62,14 +63,15 @@ type Verifier struct {
 
 type key struct {
 	id     string
-	secret []byte // as the owner gave it, for handshakes
+	secret []byte // as the owner entered it, for handshakes
 	checker
 }
 
-// New makes the verifier of an endpoint. keys are v's secrets, opened, and verifyToken is v's
-// VerifyToken, "" without one. remote has the keys that providers publish; nil: none can be
-// had. Without a provider the verifier accepts everything and says so in its verdict. What
-// Check or CheckSecret would refuse is an error.
+// New returns the verifier of an endpoint. keys are v's secrets in the clear, and verifyToken is
+// v's VerifyToken in the clear, "" if it has none. remote supplies the keys that providers
+// publish; if it is nil, requests that need them cannot be checked. Without a provider the
+// verifier accepts everything and says so in its verdict. New returns an error for settings that
+// Check or CheckSecret would refuse.
 func New(v kapsel.Verification, keys []Key, verifyToken string, remote *Remote) (*Verifier, error) {
 	if isNone(v.Provider) {
 		return &Verifier{name: None}, nil
@@ -98,9 +100,9 @@ func New(v kapsel.Verification, keys []Key, verifyToken string, remote *Remote) 
 	return out, nil
 }
 
-// Verify checks a request that arrived at now. An error is a kapsel.Error InvalidSignature, or,
-// where keys that the provider publishes could not be fetched, QueueFull: the request may be
-// right, and is to be sent again. The verdict is then not valid.
+// Verify checks a request that arrived at now. It returns a kapsel.Error: InvalidSignature, or
+// QueueFull if keys that the provider publishes could not be fetched. In that case the request may
+// be valid, and the sender should send it again. On an error the verdict's Valid is false.
 func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, error) {
 	verdict := kapsel.SignatureVerdict{Scheme: v.name}
 	p := v.preset
@@ -130,7 +132,7 @@ func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, er
 	if by < 0 {
 		return verdict, refuse("no signature of the request was made with a secret of this endpoint over what arrived")
 	}
-	if p.signedTime != nil { // only now is it known to be the provider's
+	if p.signedTime != nil { // trusted only now, after the check
 		at, err := p.signedTime(r)
 		if err != nil {
 			return verdict, err
@@ -145,12 +147,12 @@ func (v *Verifier) Verify(r Request, now time.Time) (kapsel.SignatureVerdict, er
 	return verdict, nil
 }
 
-// maxFuture is how far in the future a signed time may be, where the tolerance is longer:
-// providers sign again late, but none signs early.
+// maxFuture bounds how far in the future a signed time may be if the tolerance is longer:
+// providers may send old signatures, but none signs early.
 const maxFuture = fiveMinutes
 
-// withinTolerance compares a skew (our time less the signed one) with the tolerance, which
-// is inclusive and holds both ways, up to maxFuture.
+// withinTolerance checks a skew (our time minus the signed one). The tolerance is inclusive and
+// applies in both directions, towards the future only up to maxFuture.
 func withinTolerance(skew, tolerance time.Duration) error {
 	future := min(tolerance, maxFuture)
 	switch {
@@ -163,18 +165,18 @@ func withinTolerance(skew, tolerance time.Duration) error {
 	return nil
 }
 
-// GuardKept is how long the guard of an accepted request must be remembered: as long as what
-// was signed with it can pass for fresh, and some minutes for clocks that differ.
+// GuardKept is how long callers must remember the guard of an accepted request: as long as its
+// signature can pass as recent, plus some minutes for clocks that differ.
 const GuardKept = MaxTolerance + 10*time.Minute
 
-// Guard returns what tells a request that Verify accepted from all others of the endpoint, for
-// the time in which the request could be sent again by who saw it: SHA-256 of the signed
-// content, or of the part of it that the provider never uses twice. It is nil where the signed
-// time is held to maxFuture or less, or no time is signed: there the window is short, or a
-// guard could not be forgotten.
+// Guard returns a value that identifies the signed content of a request that Verify accepted,
+// among all requests of the endpoint, so that a request replayed by a third party can be
+// recognised. It is the SHA-256 of the signed content, or of the part of it that the provider
+// never uses twice. Guard returns nil if no time is signed, because such a guard could never be
+// forgotten, or if the tolerance is at most maxFuture, because the time window is short then.
 //
-// A request whose guard is known is a repetition of that event, whatever its headers say: what
-// a provider does not sign, such as most delivery ids, is anybody's.
+// A request whose guard is known is a repetition of the same event, whatever its headers say:
+// anybody can change a header that the provider does not sign, such as most delivery IDs.
 func (v *Verifier) Guard(r Request) []byte {
 	p := v.preset
 	if p == nil || p.verify != nil || v.tolerance <= maxFuture {
@@ -198,29 +200,29 @@ func refuse(format string, args ...any) error {
 	return kapsel.Errorf(kapsel.InvalidSignature, format, args...)
 }
 
-// message is what a preset reads of a request: the signatures, and all that is signed, which
-// is head, body and tail in this order.
+// message is what a preset's reader and content find in a request: the signatures, and the signed
+// content, which is head, body and tail in this order.
 type message struct {
 	id    string
 	stamp string    // the signed time, as sent
-	at    time.Time // what it means; zero: none is signed
+	at    time.Time // the parsed stamp; zero: no time is signed
 
 	signatures [maxSignatures]candidate
 	n          int
 
 	head, body, tail []byte
-	inflate          func(io.Reader) (io.ReadCloser, error) // decodes the body; nil: it is as it came
-	fields           [][]byte                               // Twilio's: behind the tail
-	items            []byte                                 // Adyen's: an array of what signs for itself, instead of all of the above
+	inflate          func(io.Reader) (io.ReadCloser, error) // decodes the body; nil: the body is not encoded
+	fields           [][]byte                               // form fields, after the tail (Twilio, Mailchimp)
+	items            []byte                                 // array of separately signed items, instead of all of the above (Adyen)
 
-	// Scratch of the checkers: a computed signature, and one of the request before and after
-	// it is decoded. The longest are SHA-512 and Ed25519 in hex.
+	// Scratch space of the checkers: a computed signature, and a signature of the request before and
+	// after decoding. The longest are SHA-512 and Ed25519 in hex.
 	sum     [64]byte
 	text    [128]byte
 	decoded [96]byte
 }
 
-// write writes all that is signed. It reports whether the body could be decoded.
+// write writes the signed content to h. It returns false if the body could not be decoded.
 func (m *message) write(h hash.Hash) bool {
 	h.Write(m.head)
 	if m.inflate == nil {
@@ -241,7 +243,7 @@ func (m *message) write(h hash.Hash) bool {
 	return true
 }
 
-// candidate is one signature of a request, still encoded. Version is "" where the format has none.
+// candidate is one signature of a request, still encoded. version is "" if the format has none.
 type candidate struct {
 	version string
 	text    string
@@ -251,13 +253,13 @@ var messages = sync.Pool{New: func() any { return new(message) }}
 
 func (m *message) release() {
 	if cap(m.head) > maxMessage || cap(m.tail) > maxMessage {
-		return // the room of one long request is not kept for ever
+		return // do not keep the large buffers of one long request
 	}
 	*m = message{head: m.head[:0], tail: m.tail[:0]}
 	messages.Put(m)
 }
 
-// add notes a signature; those after the tenth are not tried.
+// add records a signature. It ignores those beyond maxSignatures.
 func (m *message) add(version, text string) {
 	if m.n < len(m.signatures) {
 		m.signatures[m.n] = candidate{version, text}
@@ -265,7 +267,8 @@ func (m *message) add(version, text string) {
 	}
 }
 
-// header is the value of the one header that the request must have under a canonical name.
+// header returns the value of a header that the request must have exactly once; name must be
+// canonical.
 func header(r Request, name string) (string, error) {
 	values := r.Header[name]
 	switch {
@@ -279,7 +282,7 @@ func header(r Request, name string) (string, error) {
 	return values[0], nil
 }
 
-// unit is how a provider writes times.
+// unit is the format of a provider's times.
 type unit int
 
 const (
@@ -288,7 +291,8 @@ const (
 	rfc3339
 )
 
-// parse reads a time strictly: numbers are digits alone, without sign, space or leading zero.
+// parse parses a time strictly: a number consists of digits only, without sign, space or leading
+// zero.
 func (u unit) parse(text string) (time.Time, error) {
 	if u == rfc3339 {
 		at, err := time.Parse(time.RFC3339, text)
