@@ -12,10 +12,11 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// anyTenant asks the archive for the rows of all.
+// anyTenant selects the rows of all tenants.
 var anyTenant kapsel.TenantID
 
-// Deliveries are all deliveries of an endpoint, oldest first; of all endpoints when it is nil.
+// Deliveries returns all deliveries of an endpoint, oldest first; those of all endpoints if ep is
+// nil.
 func (w *World) Deliveries(ep *kapsel.Endpoint) (all []kapsel.Delivery) {
 	w.Helper()
 	var f store.DeliveryFilter
@@ -36,7 +37,7 @@ func (w *World) Deliveries(ep *kapsel.Endpoint) (all []kapsel.Delivery) {
 	return all
 }
 
-// Delivery is the newest delivery of an event.
+// Delivery returns the newest delivery of an event.
 func (w *World) Delivery(id kapsel.EventID) kapsel.Delivery {
 	w.Helper()
 	r, err := w.db.Event(context.Background(), anyTenant, id)
@@ -44,7 +45,7 @@ func (w *World) Delivery(id kapsel.EventID) kapsel.Delivery {
 	return r.Deliveries[len(r.Deliveries)-1]
 }
 
-// Attempts are a delivery's, by number.
+// Attempts returns all attempts of a delivery, in the order of their numbers.
 func (w *World) Attempts(id kapsel.DeliveryID) (all []kapsel.Attempt) {
 	w.Helper()
 	for {
@@ -61,7 +62,7 @@ func (w *World) Attempts(id kapsel.DeliveryID) (all []kapsel.Attempt) {
 	}
 }
 
-// Circuit is an endpoint's, as stored.
+// Circuit returns an endpoint's stored circuit.
 func (w *World) Circuit(ep *kapsel.Endpoint) kapsel.Circuit {
 	w.Helper()
 	c, err := w.db.Circuit(context.Background(), ep.ID)
@@ -69,14 +70,14 @@ func (w *World) Circuit(ep *kapsel.Endpoint) kapsel.Circuit {
 	return c
 }
 
-// Pass lets time pass, and what runs come to rest.
+// Pass waits for d, and then until all goroutines of the bubble are idle.
 func (w *World) Pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// Until lets time pass until something is so, looking every step; it ends the test when
-// limit has passed.
+// Until waits until ok returns true, and calls it after every step. It ends the test if limit has
+// passed.
 func (w *World) Until(what string, limit, step time.Duration, ok func() bool) {
 	w.Helper()
 	for start := time.Now(); ; w.Pass(step) {
@@ -90,7 +91,7 @@ func (w *World) Until(what string, limit, step time.Duration, ok func() bool) {
 	}
 }
 
-// UntilDone waits until every delivery is terminal.
+// UntilDone waits until every delivery is terminal. It ends the test if limit has passed.
 func (w *World) UntilDone(limit time.Duration) {
 	w.Helper()
 	w.Until("every delivery is terminal", limit, max(limit/1000, 10*time.Millisecond), func() bool {
@@ -98,24 +99,24 @@ func (w *World) UntilDone(limit time.Duration) {
 	})
 }
 
-// Acked are the answers with 200 so far.
+// Acked returns the answers with 200 so far.
 func (w *World) Acked() []Acked {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.acked)
 }
 
-// Judge compares what was acknowledged, what was on the wire and what is stored, at a moment
-// of rest, and is what does not fit together. It may be called again: what was terminal when
-// it was last called must still be so.
+// Judge compares the acknowledged events, the requests on the wire and the stored rows, while the
+// world is idle. It can be used several times: deliveries that were terminal the last time must
+// not have changed.
 type Judge struct {
 	World *World
-	// Max is the policies' highest number of attempts, 0: do not look.
+	// Max is the highest number of attempts of all retry policies; 0: do not check it.
 	Max      int
 	terminal map[kapsel.DeliveryID]kapsel.Delivery
 }
 
-// Faults are the invariants that do not hold.
+// Faults returns a text for each violated invariant.
 func (j *Judge) Faults() (faults []string) {
 	w := j.World
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -131,8 +132,8 @@ func (j *Judge) Faults() (faults []string) {
 		}
 	}
 
-	// What was acknowledged is stored, with one delivery of its own; duplicates may have added
-	// others behind those that were given up.
+	// Each acknowledged event is stored, with exactly one delivery of its own. Duplicates may have
+	// added deliveries that repeat failed ones.
 	fresh := map[kapsel.EventID]int{}
 	for _, a := range w.Acked() {
 		own := 0
@@ -152,7 +153,7 @@ func (j *Judge) Faults() (faults []string) {
 		}
 	}
 
-	// What was on the wire has a row; what was answered was on the wire.
+	// Each request on the wire has an attempt, and each answered attempt was on the wire.
 	requests := map[kapsel.AttemptID]*Request{}
 	for _, r := range w.Net.Requests() {
 		if before := requests[r.Attempt]; before != nil {
@@ -177,7 +178,7 @@ func (j *Judge) Faults() (faults []string) {
 	return faults
 }
 
-// delivery judges one delivery and its attempts.
+// delivery judges one delivery and its attempts, and adds the attempts to the map.
 func (j *Judge) delivery(d kapsel.Delivery, attempts map[kapsel.AttemptID]kapsel.Attempt, bad func(string, ...any)) {
 	if d.ByDuplicate && d.ReplayOf.IsZero() {
 		bad("delivery %s was made by a duplicate and repeats nothing", d.ID)
@@ -233,7 +234,7 @@ func (j *Judge) delivery(d kapsel.Delivery, attempts map[kapsel.AttemptID]kapsel
 	}
 }
 
-// Check fails the test with the invariants that do not hold.
+// Check reports each violated invariant as an error of the test.
 func (j *Judge) Check() {
 	j.World.Helper()
 	faults := j.Faults()

@@ -20,23 +20,23 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/egress"
 )
 
-// Network is where destinations are reached by name, over net.Pipe. It knows no addresses
-// and no DNS.
+// Network connects processes to destinations by host name, over net.Pipe. It has no addresses and
+// no DNS.
 type Network struct {
-	mu    sync.Mutex // guards all of it, and every destination
+	mu    sync.Mutex // guards hosts and every destination
 	hosts map[string]*Destination
 	conns sync.WaitGroup
 }
 
-// Destination is one host. It remembers every request that reached it.
+// Destination is one host. It keeps every request that reached it.
 type Destination struct {
 	net    *Network
 	Host   string
 	script func(*Request) Answer
 	dial   func() DialFault
 	log    []*Request
-	open   int // requests being answered
-	most   int // of them at once
+	open   int // number of requests being answered
+	most   int // greatest value of open so far
 }
 
 // Request is a request that a destination has read to its end.
@@ -49,43 +49,43 @@ type Request struct {
 	Host        string
 	Proto       string
 	Header      http.Header
-	Lines       []string // the header's lines as they came
+	Lines       []string // lines of the header, as received
 	Body        []byte
 	Attempt     kapsel.AttemptID
 	Event       kapsel.EventID
 	Number      int    // X-Kapsel-Delivery-Attempt
-	From        string // the process
-	Answered    int    // the status that the sender has read; 0: none
+	From        string // name of the sending process
+	Answered    int    // status that the sender has read; 0: none
 }
 
-// Answer is what a destination does with a request. The zero Answer cuts the connection.
+// Answer says how a destination answers a request. The zero Answer closes the connection.
 type Answer struct {
-	After  time.Duration // when
-	Status int           // 0: the connection is cut
+	After  time.Duration // delay before the answer
+	Status int           // 0: close the connection without an answer
 	Header http.Header
 	Body   string
-	Hang   bool           // nothing is answered until the sender gives up
-	Raw    func(net.Conn) // instead of all but After: writes what it likes; the connection is closed after it
-	Drop   bool           // close the connection after the answer, without saying so before
+	Hang   bool           // never answer
+	Raw    func(net.Conn) // writes the whole answer itself, after After; then the connection is closed
+	Drop   bool           // close the connection after the answer, without announcing it
 }
 
-// DialFault is how connecting goes wrong.
+// DialFault says how connecting fails.
 type DialFault int
 
-// The faults.
+// The faults of dialling.
 const (
 	Connects DialFault = iota
 	Refuses
-	Swallows // nothing comes back until the dialler gives up
+	Swallows // no reply until the dialler times out
 	Unknown  // the name does not exist
-	NoFiles  // the process has no file descriptor left
-	NoPorts  // the machine has no port left for this destination
+	NoFiles  // the process has no free file descriptor
+	NoPorts  // the machine has no free port for this destination
 )
 
-// NewNetwork makes an empty network.
+// NewNetwork returns an empty network.
 func NewNetwork() *Network { return &Network{hosts: map[string]*Destination{}} }
 
-// Destination makes the host, or gives it a new script.
+// Destination creates the host, or gives it a new script.
 func (n *Network) Destination(host string, script func(*Request) Answer) *Destination {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -98,36 +98,36 @@ func (n *Network) Destination(host string, script func(*Request) Answer) *Destin
 	return d
 }
 
-// Always answers every request with a status.
+// Always returns a script that answers every request with a status.
 func Always(status int) func(*Request) Answer {
 	return func(*Request) Answer { return Answer{Status: status} }
 }
 
-// Script changes what the destination answers from now on.
+// Script replaces the destination's script.
 func (d *Destination) Script(script func(*Request) Answer) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	d.script = script
 }
 
-// Dial changes how connecting goes from now on.
+// Dial sets the function that decides how connecting to the destination goes.
 func (d *Destination) Dial(f func() DialFault) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	d.dial = f
 }
 
-// URL leads to the destination.
+// URL returns a URL of the destination.
 func (d *Destination) URL() string { return "http://" + d.Host + "/hook" }
 
-// Requests are those that the destination has read, in their order, as they are now.
+// Requests returns copies of the requests that the destination has read, in their order.
 func (d *Destination) Requests() []*Request {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	return d.requests()
 }
 
-// requests copies the log. The caller holds the network's mu.
+// requests copies the log. The caller must hold the network's mu.
 func (d *Destination) requests() []*Request {
 	all := make([]Request, len(d.log))
 	list := make([]*Request, len(d.log))
@@ -138,21 +138,21 @@ func (d *Destination) requests() []*Request {
 	return list
 }
 
-// Count is how many there are.
+// Count returns the number of requests that the destination has read.
 func (d *Destination) Count() int {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	return len(d.log)
 }
 
-// Open is how many requests are being answered, and the most that were at once.
+// Open returns how many requests are being answered now, and the most at any time so far.
 func (d *Destination) Open() (now, most int) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	return d.open, d.most
 }
 
-// Requests are all requests of all destinations.
+// Requests returns copies of all requests of all destinations.
 func (n *Network) Requests() (all []*Request) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -162,7 +162,8 @@ func (n *Network) Requests() (all []*Request) {
 	return all
 }
 
-// Uplink is one process's way into the network: the product's own transport, dialling here.
+// Uplink connects one process to the network: the product's own transport, with dials that end
+// here.
 type Uplink struct {
 	http.RoundTripper
 	net  *Network
@@ -172,10 +173,10 @@ type Uplink struct {
 	cut   context.CancelFunc
 	mu    sync.Mutex // guards conns and files
 	conns map[net.Conn]struct{}
-	files int // 0: any number
+	files int // limit of open connections; 0: none
 }
 
-// Uplink makes a way into the network.
+// Uplink returns a new connection of a process to the network.
 func (n *Network) Uplink(name string) *Uplink {
 	u := &Uplink{net: n, name: name, conns: map[net.Conn]struct{}{}}
 	u.dead, u.cut = context.WithCancel(context.Background())
@@ -183,7 +184,7 @@ func (n *Network) Uplink(name string) *Uplink {
 	return u
 }
 
-// Files bounds how many connections the process can have open at once; 0: not at all.
+// Files limits how many connections the process can have open at a time; 0: no limit.
 func (u *Uplink) Files(n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -203,7 +204,7 @@ func (e *end) Close() error {
 	return e.Conn.Close()
 }
 
-// dialTimeout is the product's own for connecting.
+// dialTimeout is the product's own timeout for connecting.
 const dialTimeout = 10 * time.Second
 
 func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -256,7 +257,7 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 	return ours, nil
 }
 
-// Cut ends all connections and lets no new one through, as if the process were dead.
+// Cut closes all connections and makes new ones fail, as if the process were dead.
 func (u *Uplink) Cut() {
 	u.mu.Lock()
 	u.cut()
@@ -283,14 +284,14 @@ func (d *Destination) serve(conn net.Conn, from string) {
 			return
 		}
 		r := d.note(req, body, tap.lines(), from)
-		tap.seen.Reset() // what is read while answering belongs to the next
+		tap.seen.Reset() // bytes read while answering belong to the next request
 		if done := d.answer(conn, br, r); done {
 			return
 		}
 	}
 }
 
-// note remembers a request.
+// note adds a request to the log.
 func (d *Destination) note(req *http.Request, body []byte, lines []string, from string) *Request {
 	r := &Request{
 		Destination: d, At: time.Now(), Method: req.Method, URI: req.RequestURI, Host: req.Host, Proto: req.Proto,
@@ -308,7 +309,7 @@ func (d *Destination) note(req *http.Request, body []byte, lines []string, from 
 	return r
 }
 
-// answer does with a request what the script says, and reports whether the connection is done.
+// answer answers a request as the script says, and reports whether the connection is finished.
 func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done bool) {
 	d.net.mu.Lock()
 	script := d.script
@@ -321,7 +322,7 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	defer ended()
 	a := script(r)
 
-	more := make(chan error, 1) // the next request's first byte, or the end
+	more := make(chan error, 1) // nil at the first byte of the next request, else the connection's error
 	d.net.conns.Go(func() { _, err := br.Peek(1); more <- err })
 	if a.Hang {
 		<-more
@@ -368,7 +369,7 @@ func (d *Destination) answer(conn net.Conn, br *bufio.Reader, r *Request) (done 
 	return <-more != nil
 }
 
-// tap keeps what was read of the current request's head.
+// tap keeps the bytes read of the current request.
 type tap struct {
 	r    io.Reader
 	seen strings.Builder
@@ -382,7 +383,7 @@ func (t *tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lines are those of the head, the request line left out.
+// lines returns the lines of the header, without the request line.
 func (t *tap) lines() []string {
 	head, _, _ := strings.Cut(t.seen.String(), "\r\n\r\n")
 	_, fields, _ := strings.Cut(head, "\r\n")

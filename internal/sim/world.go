@@ -1,9 +1,9 @@
 // Package sim is a simulated world for tests of the whole path of an event: the real ingest
-// handler, engine and SQLite store, a real http.Transport, and destinations that answer as
-// they are told. It runs in a testing/synctest bubble, where hours pass in milliseconds.
+// handler, engine and SQLite store, the real transport, and destinations that follow a script. It
+// runs in a testing/synctest bubble, where hours pass in milliseconds.
 //
-// A World can start processes, freeze and kill them, and go on with the file that a dead one
-// left. Judge compares what was acknowledged, what was on the wire and what is stored.
+// A World can start, freeze and kill processes, and continue with the database file that a killed
+// one left. Judge compares the acknowledged events, the requests on the wire and the stored rows.
 package sim
 
 import (
@@ -31,24 +31,25 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
-// Options change what a world is made of. The zero Options are the product's defaults.
+// Options configures a world. The zero Options are the product's defaults.
 type Options struct {
 	Workers int           // 0: 100
 	Lease   time.Duration // 0: 10 s
-	Memory  int64         // for bodies; 0: 256 MiB
-	Grace   time.Duration // for running exchanges at a stop; 0: 20 s
-	// Wrap puts something between a process and its store, such as faults; nil: nothing.
+	Memory  int64         // budget for bodies, in bytes; 0: 256 MiB
+	Grace   time.Duration // time for running exchanges when a process stops; 0: 20 s
+	// Wrap wraps a process's store, for example to inject faults; nil: no wrapping.
 	Wrap func(p *Process, s store.Store) store.Store
-	// Transport puts something between a process and the network; nil: nothing.
+	// Transport wraps a process's transport; nil: no wrapping.
 	Transport func(http.RoundTripper) http.RoundTripper
-	// Fetch gets what providers publish, such as a signing certificate; nil: nothing is fetched.
+	// Fetch returns documents that providers publish, such as signing certificates; nil: fetching
+	// fails.
 	Fetch signature.Fetch
-	// Level is from where on the processes' log is shown; 0: warnings.
+	// Level is the least level of log lines that are shown; 0: warnings.
 	Level slog.Level
 }
 
-// World is a database file, a network, and the processes that work with them. Its methods
-// are for the bubble's own goroutine and end the test when what must work does not.
+// World is a database file, a network, and the processes that use them. Its methods must be called
+// in the bubble by the test's goroutine. They end the test on unexpected errors.
 type World struct {
 	testing.TB
 	Options
@@ -62,10 +63,10 @@ type World struct {
 
 	mu    sync.Mutex // guards what follows
 	acked []Acked
-	other map[int]int // answers other than 200
+	other map[int]int // number of answers other than 200, by status
 }
 
-// Acked is what ingest has answered with 200.
+// Acked is an event that ingest answered with 200.
 type Acked struct {
 	Event     kapsel.EventID
 	Endpoint  kapsel.EndpointID
@@ -73,7 +74,7 @@ type Acked struct {
 	At        time.Time
 }
 
-// New makes a world with one tenant and no process. It must be called in a bubble.
+// New returns a world with one tenant and no processes. It must be called in a bubble.
 func New(t testing.TB, o Options) *World {
 	t.Helper()
 	if o.Workers == 0 {
@@ -99,7 +100,7 @@ func New(t testing.TB, o Options) *World {
 	w.Tenant = w.NewTenant("acme", nil)
 	t.Cleanup(func() {
 		w.db.Close()
-		w.Net.conns.Wait() // the processes have hung up
+		w.Net.conns.Wait() // all processes have closed their connections
 	})
 	return w
 }
@@ -118,7 +119,7 @@ func (w *World) open() {
 	w.db = db
 }
 
-// Store is the store itself, without what Options.Wrap adds.
+// Store returns the store, not wrapped by Options.Wrap.
 func (w *World) Store() store.Store { return w.db }
 
 func (w *World) log(name string, level slog.Leveler) *slog.Logger {
@@ -133,7 +134,7 @@ func (w *World) log(name string, level slog.Leveler) *slog.Logger {
 	})).With("process", name)
 }
 
-// NewTenant makes a tenant.
+// NewTenant creates a tenant. change, unless nil, changes it before.
 func (w *World) NewTenant(name string, change func(*kapsel.Tenant)) kapsel.Tenant {
 	w.Helper()
 	now := time.Now()
@@ -148,8 +149,9 @@ func (w *World) NewTenant(name string, change func(*kapsel.Tenant)) kapsel.Tenan
 	return t
 }
 
-// NewEndpoint makes an endpoint of the world's tenant that leads to a destination, with the
-// default policy and no signature, but for what change says. Processes learn of it by asking.
+// NewEndpoint creates an endpoint of the world's tenant for a destination, with the default
+// policies and without signing. change, unless nil, changes it before. Processes find it in the
+// store.
 func (w *World) NewEndpoint(d *Destination, change func(*kapsel.Endpoint)) *kapsel.Endpoint {
 	w.Helper()
 	now := time.Now()
@@ -168,8 +170,8 @@ func (w *World) NewEndpoint(d *Destination, change func(*kapsel.Endpoint)) *kaps
 	return ep
 }
 
-// Pending stores an event behind the back of all processes, as another node would: its
-// delivery waits and is due.
+// Pending stores an event with a delivery that is due, unnoticed by all processes, as another node
+// would.
 func (w *World) Pending(ep *kapsel.Endpoint, body string) kapsel.EventID {
 	w.Helper()
 	now := time.Now()
@@ -186,7 +188,7 @@ func (w *World) Pending(ep *kapsel.Endpoint, body string) kapsel.EventID {
 	return ev.ID
 }
 
-// Patch changes an endpoint, as a management call does.
+// Patch changes an endpoint, as the management API does.
 func (w *World) Patch(ep *kapsel.Endpoint, change func(*kapsel.Endpoint)) {
 	w.Helper()
 	_, err := w.db.UpdateEndpoint(context.Background(), kapsel.TenantID{}, ep.ID, func(e *kapsel.Endpoint) error {
@@ -196,13 +198,13 @@ func (w *World) Patch(ep *kapsel.Endpoint, change func(*kapsel.Endpoint)) {
 	w.must(err)
 }
 
-// Delete deletes an endpoint, as a management call does.
+// Delete deletes an endpoint, as the management API does.
 func (w *World) Delete(ep *kapsel.Endpoint) {
 	w.Helper()
 	w.must(w.db.DeleteEndpoint(context.Background(), kapsel.TenantID{}, ep.ID, time.Now()))
 }
 
-// Endpoint is an endpoint as stored.
+// Endpoint returns an endpoint as stored.
 func (w *World) Endpoint(ep *kapsel.Endpoint) kapsel.Endpoint {
 	w.Helper()
 	got, err := w.db.Endpoint(context.Background(), kapsel.TenantID{}, ep.ID)
@@ -210,7 +212,7 @@ func (w *World) Endpoint(ep *kapsel.Endpoint) kapsel.Endpoint {
 	return got
 }
 
-// Seal makes a secret of the world's tenant for an endpoint.
+// Seal returns a secret of the world's tenant, sealed for an endpoint.
 func (w *World) Seal(ep *kapsel.Endpoint, plain string) kapsel.Secret {
 	w.Helper()
 	s, err := w.Vault.Seal(&w.Tenant, ep.ID.String(), []byte(plain), time.Now())
@@ -231,15 +233,15 @@ type Process struct {
 	// Dead is closed when the process is killed.
 	Dead   chan struct{}
 	level  slog.LevelVar
-	stop   context.CancelFunc // of the engine
-	end    context.CancelFunc // of the rest
+	stop   context.CancelFunc // stops the engine
+	end    context.CancelFunc // ends everything else
 	engine sync.WaitGroup
 	rest   sync.WaitGroup
 	gone   bool
 }
 
-// Start starts a process on the world's file. A second one beside the first counts, to the
-// store, as its successor: the first is declared dead.
+// Start starts a process on the world's file. If another process runs already, the store takes the
+// new one for its successor and declares the first one dead.
 func (w *World) Start() *Process {
 	w.Helper()
 	p, err := w.TryStart()
@@ -247,7 +249,7 @@ func (w *World) Start() *Process {
 	return p
 }
 
-// TryStart is Start, for worlds whose store may fail.
+// TryStart is Start for worlds whose store may fail.
 func (w *World) TryStart() (*Process, error) {
 	w.starts++
 	p := &Process{World: w, Name: fmt.Sprint("p", w.starts), Budget: budget.New(w.Memory), Dead: make(chan struct{})}
@@ -299,7 +301,7 @@ func (w *World) TryStart() (*Process, error) {
 	return p, nil
 }
 
-// Stop stops the process as SIGTERM does, but for the drain delay, and waits for its end.
+// Stop stops the process as SIGTERM does, without the drain delay, and waits until it has ended.
 func (p *Process) Stop() {
 	if p.gone {
 		return
@@ -313,9 +315,9 @@ func (p *Process) Stop() {
 	p.Uplink.Cut()
 }
 
-// Kill ends the process at once, as SIGKILL does: nothing it has begun goes on, nothing is
-// closed. The world goes on with a copy of the file as it is at this moment. Calls of the
-// store that Options.Wrap holds back are lost.
+// Kill ends the process at once, as SIGKILL does: nothing that it has begun continues, and nothing
+// is closed. The world continues with a copy of the file as it is at that moment. Calls that
+// Options.Wrap holds back are lost.
 func (p *Process) Kill() {
 	p.Helper()
 	w := p.World
@@ -330,7 +332,7 @@ func (p *Process) Kill() {
 	old := w.db
 	w.path = next
 	w.open()
-	// What is left of it works on the old file and ends by itself, seen by nobody.
+	// The rest of the process uses the old file, and ends unobserved.
 	close(p.Dead)
 	p.stop()
 	p.end()
@@ -358,14 +360,15 @@ func copyFile(to, from string) error {
 	return dst.Close()
 }
 
-// Reopen closes the store when all processes have stopped, and opens it again.
+// Reopen closes the store and opens it again. All processes must have stopped.
 func (w *World) Reopen() {
 	w.Helper()
 	w.must(w.db.Close())
 	w.open()
 }
 
-// Post sends a webhook to the process and is what came back. Acknowledged events are remembered.
+// Post sends a webhook to the process and returns the answer's status and event ID. It records
+// acknowledged events for Acked.
 func (p *Process) Post(ep *kapsel.Endpoint, body string, header ...string) (status int, id kapsel.EventID) {
 	r := httptest.NewRequest(http.MethodPost, ingest.Path+ep.ID.String(), strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -386,7 +389,7 @@ func (p *Process) Post(ep *kapsel.Endpoint, body string, header ...string) (stat
 	return rec.Code, id
 }
 
-// Event is Post for what must be accepted.
+// Event is Post for webhooks that must be accepted; otherwise it ends the test.
 func (p *Process) Event(ep *kapsel.Endpoint, body string, header ...string) kapsel.EventID {
 	p.Helper()
 	status, id := p.Post(ep, body, header...)
