@@ -18,26 +18,26 @@ const (
 
 // Plan says what Compare measures.
 type Plan struct {
-	// Load is the load of each run; its URLs are those of a gateway that runs already. If
-	// there are none, Compare starts Kapsel. Its Sink and OnProgress are Compare's own.
+	// Load is the load of each run. Its URLs are those of a gateway that runs already; if there are
+	// none, Compare starts Kapsel. Compare sets Sink and OnProgress itself.
 	Load LoadConfig
-	// Relay measures the relay before each run of the gateway.
+	// Relay says to measure the relay before each run of the gateway.
 	Relay     bool
 	Runs      int
 	Bin       string   // the kapsel binary, for Kapsel and the relay
-	Dir       string   // where their data goes, in directories of its own; "": the system's place
-	Database  string   // URL of a PostgreSQL server to make databases on; "": SQLite
+	Dir       string   // directory for their data, in which each run makes its own; "": the system's temporary directory
+	Database  string   // URL of a PostgreSQL server on which to create databases; "": SQLite
 	Env       []string // settings for Kapsel, "NAME=value"
-	Endpoints int      // how many to make
+	Endpoints int      // how many to create
 
 	SinkAddr  string
 	SinkMode  Mode
 	SinkDelay time.Duration
-	Meter     *Meter // nil: nothing is shown
+	Meter     *Meter // shows progress; nil: no progress
 }
 
-// Compare runs the plan. Each run has a fresh process with fresh data, the sink stays. The
-// report has what was measured also when there is an error.
+// Compare runs the plan. Each run has a new process with new data; the sink is the same for all.
+// Even with an error, the report has everything measured until then.
 func Compare(ctx context.Context, plan Plan) (Report, error) {
 	sink, err := NewSink(plan.SinkAddr, plan.SinkMode)
 	if err != nil {
@@ -45,7 +45,7 @@ func Compare(ctx context.Context, plan Plan) (Report, error) {
 	}
 	dir, err := os.MkdirTemp(plan.Dir, "kapsel-bench-")
 	if err == nil {
-		dir, err = filepath.Abs(dir) // the processes run elsewhere
+		dir, err = filepath.Abs(dir) // absolute, because the processes run in other directories
 	}
 	if err != nil {
 		return Report{}, errors.Join(fmt.Errorf("make a directory for the runs: %w", err), sink.Close())
@@ -57,9 +57,9 @@ func Compare(ctx context.Context, plan Plan) (Report, error) {
 	err = c.run(ctx)
 	plan.Meter.end()
 	if ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), os.RemoveAll(dir)) // whatever else broke, broke because of it
+		err = errors.Join(ctx.Err(), os.RemoveAll(dir)) // all other errors are consequences
 	} else {
-		_ = os.Remove(dir) // not empty: it has the output of what failed
+		_ = os.Remove(dir) // fails if it holds the output of a failed run
 	}
 	c.report.summarize()
 	return c.report, errors.Join(err, sink.Close())
@@ -108,12 +108,12 @@ func (c *comparison) run(ctx context.Context) error {
 // started is a gateway that is ready to be measured.
 type started struct {
 	urls    []string
-	process *Process // nil: not ours
+	process *Process // nil: not started here
 	cleanup func() error
 }
 
-// measure starts a target, loads it, and stops it. Its directory goes away, unless it has the
-// output of a process that failed or lost something.
+// measure starts a target, loads it, and stops it. It removes the target's directory, unless that
+// has the output of a process that failed, lost or duplicated something.
 func (c *comparison) measure(ctx context.Context, name string, round int, start func(context.Context, string) (started, error)) error {
 	c.Meter.begin(fmt.Sprintf("%s %d/%d", name, round+1, c.Runs))
 	dir := filepath.Join(c.dir, fmt.Sprintf("%s-%d", name, round+1))
@@ -149,20 +149,20 @@ func (c *comparison) measure(ctx context.Context, name string, round int, start 
 	return err
 }
 
-// stop ends a process that was measured, and reads its memory before.
+// stop records the memory of a measured process and stops it.
 func (c *comparison) stop(p *Process, result *Result) error {
 	select {
 	case <-p.Done():
 		return fmt.Errorf("the process ended during the run: %w; its output is in %s", p.ended(), p.Output)
 	default:
 	}
-	if rss, err := p.PeakRSS(); err == nil { // not known everywhere
+	if rss, err := p.PeakRSS(); err == nil { // unknown on some systems
 		result.PeakRSSMiB = float64(rss) / (1 << 20)
 	}
 	if c.SinkMode != Hang {
 		return p.Term()
 	}
-	// Nothing that hangs is worth the wait that a graceful stop allows it.
+	// End the hanging exchanges, for which a graceful stop would wait.
 	err := c.sink.SetMode(Refuse)
 	return errors.Join(err, p.Term(), c.sink.SetMode(Hang))
 }
@@ -209,7 +209,7 @@ func (c *comparison) startKapsel(ctx context.Context, dir string) (started, erro
 	return started{urls: urls, process: p, cleanup: cleanup}, nil
 }
 
-// endpoints makes a tenant with the endpoints, and returns their ingest URLs.
+// endpoints creates a tenant with the endpoints and returns their ingest URLs.
 func (c *comparison) endpoints(ctx context.Context, p *Process) ([]string, error) {
 	tenant, err := p.CreateTenant(ctx, "bench")
 	if err != nil {

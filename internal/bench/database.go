@@ -9,12 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// freshDatabase makes an empty database on the PostgreSQL server of a URL, for one run: what
-// the named database holds is not touched. drop removes the new one, with its connections.
+// freshDatabase creates an empty database for one run on the PostgreSQL server of a URL. It does
+// not touch the database that the URL names. drop removes the new database, closing its
+// connections.
 func freshDatabase(ctx context.Context, server string) (database string, drop func(context.Context) error, err error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return "", nil, fmt.Errorf("--database is not a postgres:// URL") // and not repeated: it may hold a password
+		return "", nil, fmt.Errorf("--database is not a postgres:// URL") // the URL is not shown: it may hold a password
 	}
 	name := fmt.Sprintf("kapsel_bench_%08x", rand.Uint32())
 	run := func(ctx context.Context, sql string) error {
@@ -31,7 +32,8 @@ func freshDatabase(ctx context.Context, server string) (database string, drop fu
 	}
 	u.Path = "/" + name
 	return u.String(), func(ctx context.Context) error {
-		// An autovacuum gives way to the first, and not to the second where the role is plain.
+		// Try without FORCE first: an autovacuum gives way to it, but not to FORCE if the role is no
+		// superuser.
 		err := run(ctx, "DROP DATABASE "+name)
 		if err != nil {
 			err = run(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")

@@ -14,31 +14,31 @@ import (
 	"time"
 )
 
-// SinkRequest is what a sink knows of one request. Of a body, Body has the first 64 KiB, and
-// Size and SHA256 are of all of it.
+// SinkRequest describes one request at a sink. Body has the first 64 KiB of the body; Size and
+// SHA256 cover all of it.
 type SinkRequest struct {
-	At     time.Time      // when it was completely read
-	To     netip.AddrPort // the sink's own address that it came to
+	At     time.Time      // when the request was completely read
+	To     netip.AddrPort // address of the sink that received it
 	Method string
 	Path   string
 	Header [][2]string // in order
 	Size   int64
 	SHA256 [sha256.Size]byte
 	Body   []byte
-	// Seq is the event's number in its Load, -1 without a marker.
+	// Seq is the event's number in its Load; -1 if the body has no marker.
 	Seq int
-	// EventID, AttemptID and Attempt are what webhook-id, X-Kapsel-Attempt-Id and
-	// X-Kapsel-Delivery-Attempt say; "" and 0 where they are missing.
+	// EventID, AttemptID and Attempt are the values of webhook-id, X-Kapsel-Attempt-Id and
+	// X-Kapsel-Delivery-Attempt; "" and 0 if they are missing.
 	EventID   string
 	AttemptID string
 	Attempt   int
-	// Answered is the status answered, 0 for none; Written says that the whole answer was
-	// handed to the kernel, and becomes true only after it was: its reader may be faster.
+	// Answered is the status of the answer; 0: none. Written says that the whole answer was handed to
+	// the kernel. It is set only afterwards, so the reader of the answer may look before.
 	Answered int
 	Written  bool
 }
 
-// Get is the value of the first header of a name, "" without one.
+// Get returns the value of the first header with a name; "" if there is none.
 func (r SinkRequest) Get(name string) string {
 	for _, h := range r.Header {
 		if strings.EqualFold(h[0], name) {
@@ -48,22 +48,22 @@ func (r SinkRequest) Get(name string) string {
 	return ""
 }
 
-// Answer is what a script wants to be answered. The zero Answer is a 200.
+// Answer is an answer from a script. The zero Answer is a 200.
 type Answer struct {
 	Status int      // 0: 200
 	Header []string // "Name: value"
 	Body   string
-	Delay  time.Duration // before it
-	Close  bool          // and the connection closed after it, unannounced
-	Raw    string        // instead of all of these but Delay and Close; counts as Status says
-	Hang   bool          // no answer; the connection stays open
-	Reset  bool          // no answer; the connection is reset
+	Delay  time.Duration // delay before the answer
+	Close  bool          // close the connection after the answer, unannounced
+	Raw    string        // the bytes of the answer, instead of Header and Body; it counts as Status
+	Hang   bool          // no answer, but keep the connection open
+	Reset  bool          // no answer, and reset the connection
 }
 
-// Moment is a point in the life of a request at the sink.
+// Moment is a point in the processing of a request at the sink.
 type Moment string
 
-// The moments. At the first two, Size, SHA256 and Body are of nothing yet.
+// The moments. At HeadRead and HalfRead, Size, SHA256 and Body are not set yet.
 const (
 	HeadRead  Moment = "head read"
 	HalfRead  Moment = "half of the body read" // only if it has a Content-Length
@@ -72,11 +72,11 @@ const (
 )
 
 const (
-	keptBody    = 64 << 10 // bytes of a body that are looked at
-	headLineMax = 20 << 10 // the longest header line, and the read buffer
+	keptBody    = 64 << 10 // bytes of a body that are kept
+	headLineMax = 20 << 10 // size of the read buffer, and so the longest header line
 )
 
-// exchange is the request that one connection of a sink is at.
+// exchange is the state of the current request of one connection.
 type exchange struct {
 	sink   *Sink
 	r      *bufio.Reader
@@ -85,7 +85,7 @@ type exchange struct {
 	req    SinkRequest
 	script *func(SinkRequest) Answer
 	watch  *func(Moment, SinkRequest)
-	sum    hash.Hash // nil: nobody asks for details, so none are gathered
+	sum    hash.Hash // nil: no details are needed, so none are gathered
 }
 
 // serve answers the requests of one connection until it ends.
@@ -95,7 +95,7 @@ func (s *Sink) serve(c *net.TCPConn, local netip.AddrPort) {
 	}
 }
 
-// next reads a request and answers it. It reports whether another may follow.
+// next reads and answers a request. It reports whether another may follow.
 func (x *exchange) next(c *net.TCPConn, local netip.AddrPort) bool {
 	s := x.sink
 	x.script, x.watch, x.sum = s.script.Load(), s.watch.Load(), nil
@@ -103,7 +103,7 @@ func (x *exchange) next(c *net.TCPConn, local netip.AddrPort) bool {
 		x.sum = sha256.New()
 	}
 	if x.head.readHead(x.r, x.sum != nil) != nil {
-		return false // the peer is done, or speaks something else
+		return false // the peer has finished, or does not speak HTTP/1.1
 	}
 	x.req = SinkRequest{To: local, Seq: -1}
 	x.describe()
@@ -127,7 +127,7 @@ func (x *exchange) next(c *net.TCPConn, local netip.AddrPort) bool {
 		}
 	}
 	x.req.Answered = a.status()
-	// Before the answer: what its reader does next finds the request counted.
+	// Count before answering, so that whoever gets the answer finds the request counted.
 	s.count(mark, marked, x.req.At, x.req.Answered)
 	entry := s.keep(x.req)
 	switch {
@@ -152,7 +152,7 @@ func (x *exchange) observe(m Moment) {
 	}
 }
 
-// describe fills in what the head says.
+// describe fills in the fields of the request's head.
 func (x *exchange) describe() {
 	if x.sum == nil {
 		return
@@ -163,10 +163,10 @@ func (x *exchange) describe() {
 	r.Method, r.Path, r.Header = method, path, x.head.header
 	r.EventID = r.Get("webhook-id")
 	r.AttemptID = r.Get("X-Kapsel-Attempt-Id")
-	r.Attempt, _ = strconv.Atoi(r.Get("X-Kapsel-Delivery-Attempt")) // 0: not there
+	r.Attempt, _ = strconv.Atoi(r.Get("X-Kapsel-Delivery-Attempt")) // 0 if the header is missing
 }
 
-// readBody reads the body to its end, its first bytes into kept.
+// readBody reads the body to its end and keeps its first bytes.
 func (x *exchange) readBody() error {
 	body := x.head.body(x.r)
 	x.kept = x.kept[:0]
@@ -192,7 +192,7 @@ func (x *exchange) readBody() error {
 	return x.head.finish(x.r)
 }
 
-// keepBody reads to the end, appends what there is room for to kept, and counts all.
+// keepBody reads to the end, appends to kept up to keptBody bytes, and counts all bytes.
 func (x *exchange) keepBody(body io.Reader) error {
 	for len(x.kept) < keptBody {
 		if len(x.kept) == cap(x.kept) {
@@ -218,7 +218,7 @@ var (
 	answerFail = []byte("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
 )
 
-// answer is what the script or else the mode wants, and its bytes.
+// answer returns the answer of the script or else of the mode, and its bytes.
 func (x *exchange) answer() (Answer, []byte) {
 	if x.script != nil {
 		a := (*x.script)(x.req)
@@ -231,13 +231,13 @@ func (x *exchange) answer() (Answer, []byte) {
 	case Hang:
 		return Answer{Hang: true}, nil
 	case Refuse:
-		return Answer{Reset: true}, nil // read just before the change
+		return Answer{Reset: true}, nil // the request arrived just before the change of mode
 	default:
 		return Answer{Delay: delay}, answerOK
 	}
 }
 
-// status is what the answer counts as, 0 for none.
+// status returns the status as which the answer counts; 0: no answer.
 func (a Answer) status() int {
 	switch {
 	case a.Hang || a.Reset:

@@ -16,35 +16,36 @@ import (
 	"time"
 )
 
-// LoadConfig says what to send where.
+// LoadConfig says which load to send.
 type LoadConfig struct {
-	URLs        []string      // ingest URLs, taken in turn; http or https
-	Events      int           // how many events to send; 0 with Rate and Duration: their product
-	Duration    time.Duration // stop sending after it; 0: when all events are sent
-	Connections int           // requests in flight at most; default 1
-	// Rate makes an open loop of so many events a second: each has its time, and lateness
-	// counts as latency. 0 is a closed loop: each connection sends when it has its answer.
+	URLs        []string      // http or https ingest URLs, used in turn
+	Events      int           // number of events; 0: the product of Rate and Duration
+	Duration    time.Duration // stop sending after this time; 0: when all events are sent
+	Connections int           // most requests in flight; default 1
+	// Rate, in events per second, makes an open loop: each event has a scheduled time, and lateness
+	// counts as latency. With 0 the loop is closed: each connection sends as soon as it has its
+	// answer.
 	Rate    float64
 	Size    int           // bytes of a body, at least MinSize; default 1024
 	Keys    bool          // send a unique Idempotency-Key with each event
-	Header  []string      // more headers, "Name: value"
+	Header  []string      // further headers, "Name: value"
 	Timeout time.Duration // for one request; default 30 s
 
-	Sink *Sink // where the events arrive; nil: deliveries are not counted
-	// Drain ends the wait for deliveries when none came for so long; default 30 s. Settle is
-	// how long duplicates are waited for after the last one; default 250 ms.
+	Sink *Sink // destination of the events; nil: deliveries are not counted
+	// Load stops waiting for deliveries when none has arrived for Drain; default 30 s. After the last
+	// one it waits for duplicates for Settle; default 250 ms.
 	Drain  time.Duration
 	Settle time.Duration
 
-	// OnProgress, if set, is called every quarter of a second and at the end.
+	// OnProgress, if set, is called every 250 ms and at the end.
 	OnProgress func(Progress)
-	// OnAnswer, if set, is called after each request, by many goroutines at once.
+	// OnAnswer, if set, is called after each request, concurrently.
 	OnAnswer func(Answered)
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a real one
 }
 
-// Progress is how far a Load is.
+// Progress is the state of a running Load.
 type Progress struct {
 	Elapsed   time.Duration
 	Events    int // to be sent
@@ -54,7 +55,7 @@ type Progress struct {
 	Delivered int
 }
 
-// Answered is what came back for one event.
+// Answered is the answer to one event.
 type Answered struct {
 	Seq    int
 	Status int    // 0: see Err
@@ -62,13 +63,14 @@ type Answered struct {
 	Err    error
 }
 
-// ack is what became of one event at ingest; its worker writes it, and it is read at the end.
+// ack holds the times of one event at ingest. The sender that sends the event writes them; they
+// are read at the end.
 type ack struct {
-	due time.Duration // when it was to be sent, since the start
-	at  time.Duration // when it was answered 2xx, since the start; 0: it was not
+	due time.Duration // when the event was due to be sent, since the start
+	at  time.Duration // when it was answered 2xx, since the start; 0: never
 }
 
-// load is one run.
+// load is the state of one run.
 type load struct {
 	LoadConfig
 	targets []target
@@ -85,10 +87,10 @@ type load struct {
 	status   [1000]atomic.Int64
 }
 
-// target is one ingest URL; its host is an index into load.hosts.
+// target is one ingest URL; host is an index into load.hosts.
 type target struct {
 	host int
-	head []byte // the request up to the headers that differ from event to event
+	head []byte // start of each request, up to the headers that vary
 }
 
 type host struct {
@@ -96,9 +98,9 @@ type host struct {
 	tls        bool
 }
 
-// Load sends events, waits until the sink got those that were acknowledged, and says what
-// it saw. When ctx ends first, the result is of what happened until then, and the error
-// ctx's. Any other error means that nothing was sent.
+// Load sends events, waits until the sink has received those that were acknowledged, and returns
+// what it observed. If ctx ends early, Load returns the result up to then and ctx's error. With
+// any other error, nothing was sent.
 func Load(ctx context.Context, config LoadConfig) (Result, error) {
 	l, err := newLoad(config)
 	if err != nil {
@@ -129,7 +131,7 @@ func Load(ctx context.Context, config LoadConfig) (Result, error) {
 	return r, ctx.Err()
 }
 
-// newLoad fills in defaults and prepares all that every event needs.
+// newLoad fills in defaults and prepares everything that is the same for all events.
 func newLoad(config LoadConfig) (*load, error) {
 	l := &load{LoadConfig: config}
 	if l.Events == 0 {
@@ -204,7 +206,7 @@ func (l *load) addTarget(text string) error {
 	return nil
 }
 
-// probe reports a host that takes no connection before anything is counted.
+// probe returns an error if a host accepts no connection, before anything is counted.
 func (l *load) probe(ctx context.Context) error {
 	for _, h := range l.hosts {
 		c, err := l.connect(ctx, h)
@@ -233,7 +235,7 @@ func (l *load) connect(ctx context.Context, h host) (net.Conn, error) {
 
 // send runs the connections until all events are sent, the duration is over or ctx ends.
 func (l *load) send(ctx context.Context) {
-	stop := ctx // ends between events; a request under way is cut only by ctx
+	stop := ctx // stops between events; only ctx cuts a running request
 	if l.Duration > 0 {
 		var cancel context.CancelFunc
 		stop, cancel = context.WithTimeout(ctx, l.Duration)
@@ -251,7 +253,7 @@ func (l *load) send(ctx context.Context) {
 	wg.Wait()
 }
 
-// sender sends one event after the other, over one connection to each host.
+// sender sends one event after the other, over one connection per host.
 type sender struct {
 	*load
 	lines    []*line // by host; nil: not connected
@@ -261,12 +263,12 @@ type sender struct {
 	answer   []byte // reused
 }
 
-// line is a connection and what reads it.
+// line is a connection and its reader.
 type line struct {
 	net.Conn
 	r    *bufio.Reader
 	head message
-	stop func() bool // of closing the connection when the load's context ends
+	stop func() bool // cancels the closing of the connection at the end of the load's context
 }
 
 func newSender(l *load) *sender {
@@ -320,13 +322,13 @@ func (s *sender) next(stop, ctx context.Context) bool {
 		s.OnAnswer(Answered{Seq: seq, Status: status, Body: body, Err: err})
 	}
 	if err != nil {
-		sleep(stop, 10*time.Millisecond) // a gateway that is down gets no hail of connections
+		sleep(stop, 10*time.Millisecond) // do not flood a gateway that is down with connections
 	}
 	return true
 }
 
-// wait waits for an event's time and says when it was due. In an open loop that is its place
-// in the schedule, however late it is now.
+// wait waits until an event is due, and returns when that was. In an open loop that is its
+// scheduled time, however late it is now.
 func (s *sender) wait(stop context.Context, seq int) (due time.Duration, ok bool) {
 	now := time.Since(s.tally.start)
 	if s.Rate == 0 {
@@ -336,7 +338,7 @@ func (s *sender) wait(stop context.Context, seq int) (due time.Duration, ok bool
 	return due, sleep(stop, due-now)
 }
 
-// sleep reports whether it slept to the end.
+// sleep waits for d. It returns false if ctx ended before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -382,7 +384,7 @@ func (s *sender) exchange(ctx context.Context, seq int) (int, []byte, error) {
 	return status, body, err
 }
 
-// talk writes the request and reads its answer.
+// talk writes the request and reads the answer.
 func (s *sender) talk(c *line) (status int, body []byte, err error) {
 	if err := c.SetDeadline(time.Now().Add(s.Timeout)); err != nil {
 		return 0, nil, err
@@ -390,7 +392,7 @@ func (s *sender) talk(c *line) (status int, body []byte, err error) {
 	if _, err := c.Write(s.request); err != nil {
 		return 0, nil, err
 	}
-	for status < 200 { // 1xx come before the answer
+	for status < 200 { // skip 1xx responses
 		if err := c.head.readHead(c.r, false); err != nil {
 			return 0, nil, fmt.Errorf("read the answer: %w", noEOF(err))
 		}
@@ -412,7 +414,7 @@ func (s *sender) talk(c *line) (status int, body []byte, err error) {
 	return status, body, nil
 }
 
-// readAnswer reads the body of an answer to its end and keeps its first 4 KiB.
+// readAnswer reads the body of an answer to its end and returns the first 4 KiB.
 func (s *sender) readAnswer(c *line) ([]byte, error) {
 	if s.answer == nil {
 		s.answer = make([]byte, 4096)
@@ -428,8 +430,8 @@ func (s *sender) readAnswer(c *line) ([]byte, error) {
 	return s.answer[:n], c.head.finish(c.r)
 }
 
-// drain waits for the acknowledged events to be delivered, as long as any still come, and
-// then a little longer for duplicates.
+// drain waits for the delivery of the acknowledged events, as long as requests still arrive, and
+// then for duplicates.
 func (l *load) drain(ctx context.Context) {
 	const poll = 10 * time.Millisecond
 	seen, since := int64(-1), time.Now()
@@ -457,7 +459,7 @@ func (l *load) undelivered() bool {
 	return false
 }
 
-// report calls OnProgress until the function it returns is called.
+// report calls OnProgress until stop is called.
 func (l *load) report() (stop func()) {
 	if l.OnProgress == nil {
 		return func() {}
@@ -484,7 +486,7 @@ func (l *load) progress() Progress {
 	}
 }
 
-// result adds up what happened; sending took so long.
+// result sums up the run; sending is how long sending took.
 func (l *load) result(sending time.Duration) Result {
 	r := Result{
 		Sent:       int(l.sent.Load()),

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine says where a report was made. Fields that could not be found out are empty.
+// Machine describes where a report was made. Unknown fields are empty.
 type Machine struct {
 	CPU        string `json:"cpu"`
 	Cores      int    `json:"cores"`
 	Kernel     string `json:"kernel"`
-	Filesystem string `json:"filesystem"` // of the data
+	Filesystem string `json:"filesystem"` // file system of the data
 	Go         string `json:"go"`
-	Kapsel     string `json:"kapsel"` // its version; for the caller to fill in
+	Kapsel     string `json:"kapsel"` // version of Kapsel; set by the caller
 }
 
-// ThisMachine describes the machine, with the file system that holds dir.
+// ThisMachine describes this machine and the file system of dir.
 func ThisMachine(dir string) Machine {
 	m := Machine{
 		CPU:        cpuModel(),
@@ -36,7 +36,7 @@ func ThisMachine(dir string) Machine {
 	return m
 }
 
-// text is a C string.
+// text converts a C string.
 func text(b []byte) string {
 	s, _, _ := bytes.Cut(b, []byte{0})
 	return string(s)
@@ -56,8 +56,8 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// filesystem is the type of the file system that dir is on, as /proc/mounts has it: on one in
-// memory a synced write costs nothing, and the figures mean little.
+// filesystem returns the type of dir's file system, from /proc/mounts. On a file system in memory
+// a synced write costs nothing, and the figures mean little.
 func filesystem(dir string) string {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 )
 
-// A marker names an event inside its body, where every gateway that keeps bodies carries it
-// along: the prefix, then the run and the event's number in hex. Its times need no place
-// there: the load that sent it and the sink that finds it share their memory.
+// marker identifies an event inside its body, which every gateway that keeps bodies carries along:
+// a prefix, then the run and the event's number in hex. Times need not be part of it, because the
+// load and the sink share their memory.
 type marker struct {
 	run uint32
 	seq uint32
@@ -20,7 +20,7 @@ const (
 	markerBytes  = 4 + 4
 )
 
-// put writes the marker over the first markerLen bytes of b.
+// put writes the marker to the first markerLen bytes of b.
 func (m marker) put(b []byte) {
 	var raw [markerBytes]byte
 	binary.BigEndian.PutUint32(raw[0:], m.run)
@@ -29,7 +29,7 @@ func (m marker) put(b []byte) {
 	hex.Encode(b[len(markerPrefix):markerLen], raw[:])
 }
 
-// findMarker finds the first marker in a body.
+// findMarker returns the first marker in a body.
 func findMarker(body []byte) (m marker, ok bool) {
 	_, rest, ok := bytes.Cut(body, []byte(markerPrefix))
 	if !ok || len(rest) < 2*markerBytes {
@@ -54,7 +54,7 @@ const (
 // MinSize is the smallest body of an event, in bytes.
 const MinSize = len(bodyOpen) + markerLen + len(bodyPad) + len(bodyClose)
 
-// newBody makes a JSON body of exactly size bytes and says where its marker goes.
+// newBody returns a JSON body of exactly size bytes and the offset of its marker.
 func newBody(size int) (body []byte, markerAt int) {
 	body = make([]byte, 0, size)
 	body = append(body, bodyOpen...)

@@ -24,15 +24,15 @@ import (
 	"time"
 )
 
-// Process is a gateway that runs as a child, with its own addresses and data, and can be
-// started again on them. Any goroutine may call its methods, but whoever starts it again must
-// know that it has ended and that nobody else starts it.
+// Process is a gateway that runs as a child process, with its own addresses and data, on which it
+// can be started again. The methods are safe for concurrent use, except that Start may be called
+// only after the child has ended, and by one goroutine.
 type Process struct {
 	URL      string // http://127.0.0.1:PORT
-	Metrics  string // of Kapsel's metrics listener, as URL
-	AdminKey string // of Kapsel
+	Metrics  string // URL of Kapsel's metrics listener
+	AdminKey string // Kapsel's admin key
 	Dir      string // its working directory
-	Output   string // the file with all that it wrote to standard output and error
+	Output   string // file with the child's standard output and error
 
 	bin  string
 	args []string
@@ -40,15 +40,14 @@ type Process struct {
 
 	mu   sync.Mutex // of what follows
 	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd ended
-	err  error         // how it ended; set before done is closed
+	done chan struct{} // closed when cmd has ended
+	err  error         // result of cmd; set before done is closed
 }
 
-// StartKapsel runs `bin serve` with its data in dir, which must be there, and waits until it
-// is ready. It listens on free loopback ports, has a generated admin key, ends without a
-// drain delay, and keeps the default for everything else: settings are not inherited from
-// this process, but may be given in env ("NAME=value"), which wins. When ctx ends the child
-// gets SIGTERM.
+// StartKapsel runs `bin serve` with its data in dir, which must exist, and waits until it is
+// ready. The child listens on free loopback ports, has a generated admin key and no drain delay,
+// and uses the default of every other setting. It inherits no settings of this process; those in
+// env ("NAME=value") take precedence over all. When ctx ends, the child gets SIGTERM.
 func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process, error) {
 	free, err := freeAddrs(2)
 	if err != nil {
@@ -91,8 +90,8 @@ func newProcess(dir, name, bin string, args ...string) *Process {
 	return p
 }
 
-// isSetting reports whether an environment entry would change how Kapsel runs. Above all the
-// database of somebody's shell must not become the one that is loaded here.
+// isSetting reports whether an environment entry would change how Kapsel runs. Above all, a
+// benchmark must not load the database that a shell happens to name.
 func isSetting(entry string) bool {
 	name, _, _ := strings.Cut(entry, "=")
 	switch name {
@@ -107,10 +106,10 @@ func isSetting(entry string) bool {
 	return false
 }
 
-// set adds an environment entry; exec takes the last of a name.
+// set adds an environment entry; the last one of a name counts.
 func (p *Process) set(entry string) { p.env = append(p.env, entry) }
 
-// Env is the value of a variable in the child's environment.
+// Env returns the value of a variable in the child's environment.
 func (p *Process) Env(name string) string {
 	for i := len(p.env) - 1; i >= 0; i-- {
 		if value, ok := strings.CutPrefix(p.env[i], name+"="); ok {
@@ -120,15 +119,15 @@ func (p *Process) Env(name string) string {
 	return ""
 }
 
-// randomKey is 32 random bytes in base64: good for an admin key and for an encryption key.
+// randomKey returns 32 random bytes in base64, for an admin key or an encryption key.
 func randomKey() string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// freeAddrs finds n loopback ports below those that the kernel gives to outgoing connections,
-// so that they are still free when a killed child wants them back.
+// freeAddrs returns n free loopback ports below the range of outgoing connections, so that they
+// are still free when a killed child starts again.
 func freeAddrs(n int) ([]string, error) {
 	var addrs []string
 	for range 100 {
@@ -136,7 +135,7 @@ func freeAddrs(n int) ([]string, error) {
 		if err != nil {
 			continue // taken
 		}
-		defer l.Close() // after all are found, so that they differ
+		defer l.Close() // only at the end, so that the ports differ
 		if addrs = append(addrs, l.Addr().String()); len(addrs) == n {
 			return addrs, nil
 		}
@@ -144,13 +143,13 @@ func freeAddrs(n int) ([]string, error) {
 	return nil, errors.New("found no free port on 127.0.0.1")
 }
 
-// Start runs the child, after Kill or Term once more, and waits until it is ready.
+// Start starts the child, again after Kill or Term, and waits until it is ready.
 func (p *Process) Start(ctx context.Context) error {
 	out, err := os.OpenFile(p.Output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("keep the output of %s: %w", p.name(), err)
 	}
-	defer out.Close() // the child has its own
+	defer out.Close() // the child has its own descriptor
 	cmd := exec.CommandContext(ctx, p.bin, p.args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.env, out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -177,8 +176,8 @@ func (p *Process) Start(ctx context.Context) error {
 
 func (p *Process) name() string { return filepath.Base(p.bin) + " " + p.args[0] }
 
-// WaitReady waits until /health/ready answers 200, at most 60 s. It fails at once when the
-// child ends.
+// WaitReady waits, at most 60 s, until /health/ready answers 200. It fails at once if the child
+// ends.
 func (p *Process) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -211,8 +210,8 @@ func (p *Process) ready(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// why is the part of the output that explains an end: the panic if there is one, else the
-// last lines.
+// why returns the part of the output that explains why the child ended: a panic if there is one,
+// else the last lines.
 func (p *Process) why() string {
 	const enough = 1000
 	b, err := os.ReadFile(p.Output)
@@ -230,14 +229,14 @@ func (p *Process) why() string {
 	return string(b)
 }
 
-// Done is closed when the child has ended. After another Start it is another channel.
+// Done returns a channel that is closed when the child has ended. Each Start makes a new one.
 func (p *Process) Done() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.done
 }
 
-// ended is how the child ended, for an error; never nil.
+// ended returns how the child ended, as an error that is never nil.
 func (p *Process) ended() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,8 +252,8 @@ func (p *Process) signal(s os.Signal) error {
 	return p.cmd.Process.Signal(s)
 }
 
-// Kill ends the child with SIGKILL and waits until it is gone. A child that has ended
-// already is no error.
+// Kill ends the child with SIGKILL and waits until it is gone. It returns nil if the child has
+// ended already.
 func (p *Process) Kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", p.name(), err)
@@ -263,8 +262,8 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Term asks the child to stop and waits until it is gone. An error says that it did not end
-// with exit code 0, or that it took more than 30 s and was killed.
+// Term asks the child to stop (SIGTERM) and waits until it is gone. It returns an error if the
+// exit code was not 0, or if the child took more than 30 s and was killed.
 func (p *Process) Term() error {
 	if err := p.signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.name(), err)
@@ -282,24 +281,24 @@ func (p *Process) Term() error {
 	return nil
 }
 
-// Freeze stops the child in its tracks (SIGSTOP), Thaw lets it go on (SIGCONT).
+// Freeze stops the child with SIGSTOP until Thaw.
 func (p *Process) Freeze() error { return p.signal(syscall.SIGSTOP) }
 
-// Thaw undoes Freeze.
+// Thaw continues a frozen child (SIGCONT).
 func (p *Process) Thaw() error { return p.signal(syscall.SIGCONT) }
 
-// PID is the child's process id.
+// PID returns the child's process ID.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cmd.Process.Pid
 }
 
-// PeakRSS is the largest resident memory of the running child so far, in bytes.
+// PeakRSS returns the largest resident memory of the running child so far, in bytes.
 func (p *Process) PeakRSS() (int64, error) { return PeakRSS(p.PID()) }
 
-// PeakRSS returns the largest resident memory of a running process so far, in bytes. Where
-// there is no /proc it is not known.
+// PeakRSS returns the largest resident memory of a running process so far, in bytes. It fails on
+// systems without /proc.
 func PeakRSS(pid int) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -315,7 +314,7 @@ func PeakRSS(pid int) (int64, error) {
 	return 0, fmt.Errorf("read the memory of process %d: no VmHWM", pid)
 }
 
-// client speaks to children: never through a proxy.
+// client calls children, never through a proxy.
 var client = &http.Client{Transport: &http.Transport{}}
 
 // APIError is an answer of the management API other than 2xx.
@@ -329,8 +328,8 @@ func (e *APIError) Error() string {
 	return fmt.Sprintf("answered %d %s: %s", e.Status, e.Code, e.Detail)
 }
 
-// API calls the management API with the admin key: in, if not nil, is sent as JSON, and the
-// answer is read into out, if not nil. An answer other than 2xx is an *APIError.
+// API calls the management API with the admin key. It sends in as JSON and decodes the answer into
+// out, unless these are nil. An answer other than 2xx is an *APIError.
 func (p *Process) API(ctx context.Context, method, path string, in, out any) error {
 	fail := func(err error) error { return fmt.Errorf("%s %s: %w", method, path, err) }
 	var body io.Reader
@@ -360,7 +359,7 @@ func (p *Process) API(ctx context.Context, method, path string, in, out any) err
 	}
 	if resp.StatusCode > 299 {
 		e := &APIError{Status: resp.StatusCode}
-		_ = json.Unmarshal(answer, e) // not a problem document: the status has to do
+		_ = json.Unmarshal(answer, e) // without a problem document the status must suffice
 		return fail(e)
 	}
 	if out == nil {
@@ -372,14 +371,14 @@ func (p *Process) API(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// Endpoint is what a test needs of an endpoint that was made.
+// Endpoint holds the fields of a created endpoint that tests need.
 type Endpoint struct {
 	ID            string `json:"id"`
 	IngestURL     string `json:"ingest_url"`
 	SigningSecret string `json:"signing_secret"`
 }
 
-// CreateTenant makes a tenant and returns its id.
+// CreateTenant creates a tenant and returns its ID.
 func (p *Process) CreateTenant(ctx context.Context, name string) (string, error) {
 	var made struct {
 		ID string `json:"id"`
@@ -388,8 +387,8 @@ func (p *Process) CreateTenant(ctx context.Context, name string) (string, error)
 	return made.ID, err
 }
 
-// CreateEndpoint makes an endpoint of a tenant. The fields are those of POST /v1/endpoints,
-// at least "name" and "url".
+// CreateEndpoint creates an endpoint of a tenant. The fields are those of POST /v1/endpoints;
+// "name" and "url" are required.
 func (p *Process) CreateEndpoint(ctx context.Context, tenant string, fields map[string]any) (Endpoint, error) {
 	var made Endpoint
 	err := p.API(ctx, http.MethodPost, "/v1/endpoints?tenant_id="+url.QueryEscape(tenant), fields, &made)

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Meter shows how far a measurement is: as a bar that redraws itself on a terminal, else as
-// a line a second. It is for one goroutine at a time.
+// Meter shows the progress of a measurement: as a bar that redraws itself on a terminal, else as
+// one line per second. It is not safe for concurrent use.
 type Meter struct {
 	w     io.Writer
 	bar   bool
-	name  string // of the present run
+	name  string // name of the current run
 	last  Progress
 	drawn bool
 }
 
-// NewMeter is a meter on w; nil, which shows nothing, if w is no terminal and lines are not
-// wanted.
+// NewMeter returns a meter that writes to w. It returns nil, which shows nothing, if w is not a
+// terminal and lines is false.
 func NewMeter(w io.Writer, lines bool) *Meter {
 	bar := isTerminal(w)
 	if !bar && !lines {
@@ -44,7 +44,7 @@ func (m *Meter) begin(name string) {
 	}
 }
 
-// show is a Load's OnProgress.
+// show is called by Load as OnProgress.
 func (m *Meter) show(p Progress) {
 	if m == nil {
 		return
@@ -63,7 +63,7 @@ func (m *Meter) show(p Progress) {
 	fmt.Fprintln(m.w, line)
 }
 
-// end takes the bar away.
+// end removes the bar.
 func (m *Meter) end() {
 	if m != nil && m.drawn {
 		fmt.Fprint(m.w, "\r\x1b[K")
@@ -71,11 +71,11 @@ func (m *Meter) end() {
 	}
 }
 
-// progressLine shows where p is and how fast it went since last.
+// progressLine formats the progress p and the rates since last.
 func progressLine(name string, last, p Progress) string {
 	const width = 24
-	// Half of the way is to be acknowledged, the other to be delivered; without a sink that
-	// answers, the bar stops in the middle, which is what happened.
+	// Acknowledgements fill one half of the bar and deliveries the other. So the bar stops in the
+	// middle if the sink does not answer.
 	done := float64(p.Sent+p.Delivered) / float64(max(1, 2*p.Events))
 	filled := min(int(done*width), width)
 	seconds := (p.Elapsed - last.Elapsed).Seconds()

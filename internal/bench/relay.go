@@ -18,11 +18,11 @@ import (
 // relayWorkers is how many requests to the destination a relay has in flight.
 const relayWorkers = 64
 
-// ServeRelay runs the least that a durable gateway in Go can be, until ctx ends: it takes
-// POST /ingest/{anything} with net/http, appends the body to the file at path, answers when
-// that is synced (one sync for all that waited), and then forwards the body to dest with
-// net/http, once. It keeps no index, no state and no outcome, and it cannot recover: each
-// of these costs a real gateway something, so its rate is an upper bound, not a goal.
+// ServeRelay runs the smallest possible durable gateway in Go until ctx ends. It accepts POST
+// /ingest/{anything} with net/http, appends the body to the file at path, answers once that is
+// synced (one sync for all waiting requests), and then forwards the body to dest once, with
+// net/http. It keeps no index, state or outcomes, and cannot recover. Each of these costs a real
+// gateway something, so the relay's rate is an upper bound, not a goal.
 func ServeRelay(ctx context.Context, l net.Listener, dest, path string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -51,7 +51,7 @@ func ServeRelay(ctx context.Context, l net.Listener, dest, path string) error {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
 	stopped := context.AfterFunc(ctx, func() { server.Close() })
 	defer stopped()
-	err = server.Serve(l) // always an error; http.ErrServerClosed when ctx ended
+	err = server.Serve(l) // never nil; http.ErrServerClosed when ctx has ended
 	journal.close()
 	forward.close()
 	if ctx.Err() == nil {
@@ -60,19 +60,19 @@ func ServeRelay(ctx context.Context, l net.Listener, dest, path string) error {
 	return nil
 }
 
-// journal appends records to a file with group commit: while one batch is being synced, the
-// next gathers.
+// journal appends records to a file with group commit: while one batch is being synced, the next
+// one gathers.
 type journal struct {
 	file *os.File
-	wake chan struct{} // has one element when the batch below is not empty
-	done chan struct{} // closed when the writer ended
+	wake chan struct{} // has one element while the batch is not empty
+	done chan struct{} // closed when the writer has ended
 
 	mu     sync.Mutex // of what follows
-	batch  *batch     // gathering
+	batch  *batch     // the batch that is gathering
 	closed bool
 }
 
-// batch is what one sync makes durable.
+// batch is a set of records that are synced together.
 type batch struct {
 	records []byte
 	synced  chan struct{} // closed when err is set
@@ -89,7 +89,7 @@ func newJournal(f *os.File) *journal {
 	return j
 }
 
-// append returns when the record is durable, or cannot be.
+// append blocks until the record is durable, or returns why it is not.
 func (j *journal) append(record []byte) error {
 	j.mu.Lock()
 	if j.closed {
@@ -111,7 +111,7 @@ func (j *journal) append(record []byte) error {
 // write syncs one batch after the other.
 func (j *journal) write() {
 	defer close(j.done)
-	var room []byte // of the batch before, to be used again
+	var room []byte // buffer of the previous batch, for reuse
 	for range j.wake {
 		j.mu.Lock()
 		b := j.batch
@@ -160,7 +160,7 @@ func newForwarder(dest string) *forwarder {
 				select {
 				case body := <-f.queue:
 					if err := post(ctx, client, dest, body); err != nil {
-						f.failed.Add(1) // and lost: this is the relay's bargain
+						f.failed.Add(1) // the event is lost: a relay does not retry
 					}
 				case <-ctx.Done():
 					return
@@ -191,7 +191,7 @@ func post(ctx context.Context, client *http.Client, dest string, body []byte) er
 	return nil
 }
 
-// close drops what was not forwarded.
+// close drops bodies that were not forwarded yet.
 func (f *forwarder) close() {
 	f.stop()
 	f.wg.Wait()

@@ -12,26 +12,26 @@ import (
 	"text/tabwriter"
 )
 
-// Report is what a whole measurement found. Its JSON names are stable.
+// Report is the result of a whole measurement. Its JSON names are stable.
 type Report struct {
-	Command  string   `json:"command"` // as it was called, without secrets
+	Command  string   `json:"command"` // command line, without secrets
 	Machine  Machine  `json:"machine"`
 	Settings Settings `json:"settings"`
-	// Targets are what was measured, in turn: the relay first, if it was.
+	// Targets holds the measured gateways, in their order; the relay is the first if it was measured.
 	Targets []Target `json:"targets"`
-	// Ratio is Kapsel's median of delivered_per_s by the relay's, AckRatio the same of
-	// ack_per_s; Ratios are of the single rounds. 0 and empty without the relay.
+	// Ratio is Kapsel's median delivered_per_s divided by the relay's, and AckRatio the same of
+	// ack_per_s. Ratios holds the ratio of each round. They are 0 and empty without the relay.
 	Ratio    float64   `json:"ratio,omitempty"`
 	AckRatio float64   `json:"ack_ratio,omitempty"`
 	Ratios   []float64 `json:"ratios,omitempty"`
 }
 
-// Settings are what made the load.
+// Settings describes the load.
 type Settings struct {
-	Events      int     `json:"events"` // a run
+	Events      int     `json:"events"` // per run
 	Size        int     `json:"size"`   // bytes
 	Connections int     `json:"connections"`
-	Rate        float64 `json:"rate"` // events/s, 0: a closed loop
+	Rate        float64 `json:"rate"` // events per second; 0: a closed loop
 	Keys        bool    `json:"keys"`
 	Endpoints   int     `json:"endpoints"`
 	Runs        int     `json:"runs"`
@@ -43,12 +43,12 @@ type Settings struct {
 type Target struct {
 	Name string   `json:"name"` // "relay", "kapsel" or "gateway"
 	Runs []Result `json:"runs"`
-	// Lost, Duplicates and Errors are of all runs together.
+	// Lost, Duplicates and Errors are sums over all runs.
 	Lost       int `json:"lost"`
 	Duplicates int `json:"duplicates"`
 	Errors     int `json:"errors"`
-	// The rates and each percentile are the median over the runs, of two the lower; the
-	// memory is the largest.
+	// Each rate and percentile is the median over the runs, the lower one of two. PeakRSSMiB is the
+	// largest of all runs.
 	AckPerS       float64 `json:"ack_per_s"`
 	DeliveredPerS float64 `json:"delivered_per_s"`
 	AckMS         Latency `json:"ack_ms"`
@@ -57,7 +57,7 @@ type Target struct {
 	PeakRSSMiB    float64 `json:"peak_rss_mib,omitempty"`
 }
 
-// summarize works out all that follows from the runs.
+// summarize computes the target's figures from its runs.
 func (t *Target) summarize() {
 	middle := func(value func(Result) float64) float64 {
 		values := make([]float64, len(t.Runs))
@@ -89,7 +89,7 @@ func (t *Target) summarize() {
 	t.AfterAckMS = latency(func(r Result) Latency { return r.AfterAckMS })
 }
 
-// target is the target of a name, made if it is missing.
+// target returns the target with a name, which it adds if necessary.
 func (r *Report) target(name string) *Target {
 	i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Name == name })
 	if i < 0 {
@@ -99,7 +99,7 @@ func (r *Report) target(name string) *Target {
 	return &r.Targets[i]
 }
 
-// summarize works out all that follows from the targets' runs.
+// summarize computes the report's figures from the targets' runs.
 func (r *Report) summarize() {
 	for i := range r.Targets {
 		r.Targets[i].summarize()
@@ -123,8 +123,8 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
-// Check is the verdict: an error when a gateway lost or duplicated what it acknowledged, or
-// acknowledged nothing. The relay promises nothing, so its losses are only reported.
+// Check returns an error if a gateway lost or duplicated an acknowledged event, or acknowledged
+// nothing. The relay promises nothing, so its losses are not errors.
 func (r *Report) Check() error {
 	for _, t := range r.Targets {
 		acked := 0
@@ -185,7 +185,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// join is the parts that are known, with commas.
+// join joins the parts that are not empty with commas.
 func join(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
 }
@@ -219,9 +219,9 @@ func (s Settings) String() string {
 // writeTable writes a row for each figure and a column for each target.
 func (r *Report) writeTable(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	defer tw.Flush() // into a strings.Builder: never fails
+	defer tw.Flush() // never fails on a strings.Builder
 	row := func(name string, value func(Target) string) {
-		// The first cell is padded here, because the others are flushed right.
+		// Pad the first cell here, because the others are aligned right.
 		fmt.Fprintf(tw, "%-18s\t", name)
 		for _, t := range r.Targets {
 			fmt.Fprintf(tw, "%s\t", value(t))
@@ -270,7 +270,7 @@ func (r *Report) writeTable(w io.Writer) {
 	})
 }
 
-// millis has three digits of a latency.
+// millis formats a latency with three digits.
 func millis(ms float64) string {
 	switch {
 	case ms < 10:
@@ -282,7 +282,7 @@ func millis(ms float64) string {
 	}
 }
 
-// grouped writes a number with commas between thousands.
+// grouped formats a number with commas between thousands.
 func grouped(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -291,7 +291,7 @@ func grouped(n int) string {
 	return s
 }
 
-// counted is a number of things.
+// counted formats a number with its noun.
 func counted(n int, thing string) string {
 	if n != 1 {
 		thing += "s"
@@ -299,8 +299,8 @@ func counted(n int, thing string) string {
 	return grouped(n) + " " + thing
 }
 
-// CommandLine is how a command was called, fit for a report: passwords in URLs and values of
-// NAME=value whose name speaks of a secret are left out, and odd arguments are quoted.
+// CommandLine formats the arguments of a command for a report. It leaves out passwords in URLs and
+// the values of NAME=value if the name suggests a secret, and quotes arguments if necessary.
 func CommandLine(args []string) string {
 	out := make([]string, len(args))
 	for i, a := range args {

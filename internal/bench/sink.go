@@ -12,19 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mode says how a sink treats what comes in.
+// Mode says how a sink answers.
 type Mode string
 
 // The modes.
 const (
 	OK     Mode = "ok"     // answers 200
 	Fail   Mode = "500"    // answers 500
-	Hang   Mode = "hang"   // reads, and never answers
-	Refuse Mode = "refuse" // refuses connections, and resets those it had
+	Hang   Mode = "hang"   // reads requests and never answers
+	Refuse Mode = "refuse" // refuses connections and resets open ones
 )
 
-// Sink is a destination for webhooks: an HTTP/1.1 server that finds the events of a Load in
-// what it gets and counts them. All methods may be called at any time by any goroutine.
+// Sink is a destination for webhooks: an HTTP/1.1 server that recognises and counts the events of
+// a Load. Its methods are safe for concurrent use.
 type Sink struct {
 	addr    netip.AddrPort
 	script  atomic.Pointer[func(SinkRequest) Answer]
@@ -40,14 +40,14 @@ type Sink struct {
 	mu       sync.Mutex // of what follows
 	closed   bool
 	listener net.Listener // nil while refusing
-	held     int          // while refusing: a socket that keeps the port; else -1
+	held     int          // while refusing: a socket that reserves the port; otherwise -1
 	conns    map[*net.TCPConn]struct{}
 	log      []SinkRequest
 }
 
-// NewSink listens on addr, say "127.0.0.1:0", and serves until Close. On an unspecified
-// address ("0.0.0.0:0") it takes connections to loopback addresses only, so that it can
-// stand for as many hosts as there are in 127.0.0.0/8.
+// NewSink listens on addr, such as "127.0.0.1:0", and serves until Close. On an unspecified
+// address ("0.0.0.0:0") it accepts connections to loopback addresses only; it can then play as
+// many hosts as 127.0.0.0/8 has addresses.
 func NewSink(addr string, mode Mode) (*Sink, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -68,11 +68,11 @@ func NewSink(addr string, mode Mode) (*Sink, error) {
 	return s, nil
 }
 
-// Addr is where the sink listens, also while it refuses.
+// Addr returns the sink's address, also while the sink refuses connections.
 func (s *Sink) Addr() netip.AddrPort { return s.addr }
 
-// URL is the sink as a destination. A sink on an unspecified address is another host for
-// each i below 2^16, from 127.1.0.0 on; else i makes no difference.
+// URL returns a URL of the sink as a destination. If the sink listens on an unspecified address,
+// each i below 2^16 gives another host, from 127.1.0.0 on; otherwise i is ignored.
 func (s *Sink) URL(i int) string {
 	host := s.addr
 	if host.Addr().IsUnspecified() {
@@ -81,7 +81,7 @@ func (s *Sink) URL(i int) string {
 	return "http://" + host.String() + "/hook"
 }
 
-// network is the sink as an entry of KAPSEL_EGRESS_ALLOW: CIDR and port.
+// network returns the sink as an entry of KAPSEL_EGRESS_ALLOW: CIDR and port.
 func (s *Sink) network() string {
 	switch a := s.addr.Addr(); {
 	case a.IsUnspecified():
@@ -93,8 +93,8 @@ func (s *Sink) network() string {
 	}
 }
 
-// Script answers every request as f says, instead of by the mode; nil ends that. A sink that
-// refuses still refuses. f is called by many goroutines at once and may block.
+// Script makes f answer every request, instead of the mode; nil restores the mode. While the mode
+// is Refuse, the sink still refuses connections. f is called concurrently and may block.
 func (s *Sink) Script(f func(SinkRequest) Answer) {
 	if f == nil {
 		s.script.Store(nil)
@@ -103,7 +103,7 @@ func (s *Sink) Script(f func(SinkRequest) Answer) {
 	s.script.Store(&f)
 }
 
-// Watch calls f at each moment of each request, before the sink goes on; nil ends that.
+// Watch makes the sink call f at each moment of each request and wait for it; nil ends that.
 func (s *Sink) Watch(f func(Moment, SinkRequest)) {
 	if f == nil {
 		s.watch.Store(nil)
@@ -112,24 +112,24 @@ func (s *Sink) Watch(f func(Moment, SinkRequest)) {
 	s.watch.Store(&f)
 }
 
-// Record starts or stops keeping every request for Requests.
+// Record starts or stops keeping requests for Requests.
 func (s *Sink) Record(on bool) { s.record.Store(on) }
 
-// Requests are the requests recorded so far, in the order in which they were read.
+// Requests returns the recorded requests, in the order in which they were read.
 func (s *Sink) Requests() []SinkRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]SinkRequest(nil), s.log...)
 }
 
-// Delay makes the sink wait before each answer of its mode.
+// Delay sets how long the sink waits before each answer of its mode.
 func (s *Sink) Delay(d time.Duration) { s.delay.Store(int64(d)) }
 
-// Mode is the present mode.
+// Mode returns the current mode.
 func (s *Sink) Mode() Mode { return *s.mode.Load() }
 
-// SetMode changes how requests from now on are treated. Refusing resets all connections and
-// keeps the port, so that nobody else answers on it meanwhile.
+// SetMode changes how the sink answers from now on. Refuse resets all connections and reserves the
+// port, so that no other process can answer on it.
 func (s *Sink) SetMode(m Mode) error {
 	switch m {
 	case OK, Fail, Hang, Refuse:
@@ -166,7 +166,7 @@ func (s *Sink) SetMode(m Mode) error {
 	return nil
 }
 
-// holdPort binds a socket that does not listen: the kernel refuses connections to it.
+// holdPort binds a socket without listening, so that the kernel refuses connections to its port.
 func holdPort(addr netip.AddrPort) (int, error) {
 	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()})
 	if addr.Addr().Is4() {
@@ -177,7 +177,7 @@ func holdPort(addr netip.AddrPort) (int, error) {
 		return -1, err
 	}
 	unix.CloseOnExec(fd)
-	// Connections that were just reset or closed must not keep the port from us.
+	// Allow the bind although connections to the port were just reset or closed.
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil {
 		err = unix.Bind(fd, sa)
@@ -189,7 +189,7 @@ func holdPort(addr netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// Close closes the listener and all connections and waits for their goroutines.
+// Close closes the listener and all connections, and waits for their goroutines.
 func (s *Sink) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -213,7 +213,7 @@ func (s *Sink) Close() error {
 	return err
 }
 
-// listen serves a new listener. The caller holds mu, or is NewSink.
+// listen serves a new listener. The caller must hold mu, or be NewSink.
 func (s *Sink) listen(l net.Listener) {
 	s.listener = l
 	s.wg.Go(func() {
@@ -236,7 +236,7 @@ func (s *Sink) listen(l net.Listener) {
 	})
 }
 
-// adopt takes a connection in, unless its listener is no longer the sink's.
+// adopt registers a connection. It returns false if the listener is no longer the sink's.
 func (s *Sink) adopt(l net.Listener, c *net.TCPConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,19 +254,19 @@ func (s *Sink) forget(c *net.TCPConn) {
 	delete(s.conns, c)
 }
 
-// addrPort is a TCP address, IPv4 without its IPv6 clothes.
+// addrPort returns a TCP address, with IPv4 addresses unmapped.
 func addrPort(a net.Addr) netip.AddrPort {
 	ap := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// reset closes a connection so that its peer sees a reset.
+// reset closes a connection so that the peer sees a reset.
 func reset(c *net.TCPConn) {
-	_ = c.SetLinger(0) // fails only on a connection already closed
+	_ = c.SetLinger(0) // fails only if the connection is closed already
 	c.Close()
 }
 
-// keep adds a request to the log and says where; -1: nothing is recorded.
+// keep records a request and returns its index in the log; -1 if recording is off.
 func (s *Sink) keep(req SinkRequest) int {
 	if !s.record.Load() {
 		return -1

@@ -16,19 +16,19 @@ type tally struct {
 	last     atomic.Int64 // ns from start to the latest first delivery
 }
 
-// sunk is what became of one event at the sink.
+// sunk counts the deliveries of one event at the sink.
 type sunk struct {
 	count atomic.Uint32 // requests answered 2xx
-	at    atomic.Int64  // ns from start to the first of them
+	at    atomic.Int64  // ns from start to the first of these requests
 }
 
 func newTally(n int) *tally { return &tally{start: time.Now(), events: make([]sunk, n)} }
 
-// expect makes room for a run of n events that begins now.
+// expect registers a run of n events that starts now.
 func (s *Sink) expect(n int) (run uint32, t *tally) {
 	t = newTally(n)
 	for {
-		// Random, so that a gateway that still delivers an earlier run is not miscounted.
+		// Random, so that late deliveries of an earlier run are not counted for this one.
 		run = rand.Uint32()
 		if _, taken := s.runs.LoadOrStore(run, t); !taken {
 			return run, t
@@ -36,7 +36,7 @@ func (s *Sink) expect(n int) (run uint32, t *tally) {
 	}
 }
 
-// forgetRun stops counting a run; what still comes of it is foreign.
+// forgetRun stops counting a run. Its later requests count as foreign.
 func (s *Sink) forgetRun(run uint32) { s.runs.Delete(run) }
 
 // count counts a request that is about to be answered with a status.

@@ -10,24 +10,24 @@ import (
 	"strconv"
 )
 
-// message is the head of an HTTP/1.1 request or response, read with as little work as
-// framing needs: generator and sink share the machine with what they measure.
+// message is the head of an HTTP/1.1 request or response. Parsing does only the work that framing
+// needs, because the generator and the sink share the machine with the gateway that they measure.
 type message struct {
-	line    []byte // the first line, without its end
-	length  int64  // Content-Length, 0 if there is none
+	line    []byte // first line, without its line ending
+	length  int64  // Content-Length; 0 if there is none
 	chunked bool
 	close   bool        // "Connection: close"
-	header  [][2]string // in order; only if asked for
+	header  [][2]string // in order; only if readHead is called with withHeader
 }
 
-// errHead is a head that is not HTTP/1.1 as this package speaks it.
+// errHead says that a head is not HTTP/1.1 as this package supports it.
 var errHead = errors.New("malformed HTTP head")
 
-// readHead reads a head into m. No line may be longer than r's buffer.
+// readHead reads a head into m. A line must not be longer than r's buffer.
 func (m *message) readHead(r *bufio.Reader, withHeader bool) error {
 	line, err := readLine(r)
 	if err != nil {
-		return err // io.EOF: the peer is done
+		return err // io.EOF: the peer has finished
 	}
 	*m = message{line: append(m.line[:0], line...)}
 	for {
@@ -59,7 +59,7 @@ func (m *message) readHead(r *bufio.Reader, withHeader bool) error {
 	}
 }
 
-// body is what follows the head. Read it to its end, then call finish.
+// body returns a reader of the body. Callers must read it to its end and then call finish.
 func (m *message) body(r *bufio.Reader) io.Reader {
 	if m.chunked {
 		return httputil.NewChunkedReader(r)
@@ -67,7 +67,7 @@ func (m *message) body(r *bufio.Reader) io.Reader {
 	return io.LimitReader(r, m.length)
 }
 
-// finish reads what a chunked body has after its last chunk.
+// finish reads the trailer of a chunked body.
 func (m *message) finish(r *bufio.Reader) error {
 	for m.chunked {
 		line, err := readLine(r)
@@ -81,7 +81,7 @@ func (m *message) finish(r *bufio.Reader) error {
 	return nil
 }
 
-// discardBody reads over the body.
+// discardBody skips the body.
 func (m *message) discardBody(r *bufio.Reader) error {
 	if !m.chunked {
 		_, err := r.Discard(int(m.length))
@@ -93,7 +93,7 @@ func (m *message) discardBody(r *bufio.Reader) error {
 	return m.finish(r)
 }
 
-// status is the status code of a response's first line.
+// status returns the status code of a response.
 func (m *message) status() (int, error) {
 	if len(m.line) < len("HTTP/1.1 200") || !bytes.HasPrefix(m.line, []byte("HTTP/1.")) {
 		return 0, errHead
@@ -105,7 +105,7 @@ func (m *message) status() (int, error) {
 	return code, nil
 }
 
-// readLine reads a line and takes off its end. The bytes hold until the next read.
+// readLine returns a line without its line ending. The bytes are valid until the next read.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
@@ -117,12 +117,12 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
 }
 
-// is compares a header's name or value with a lower-case word.
+// is reports whether a header's name or value equals a lower-case word, ignoring case.
 func is(b []byte, word string) bool {
 	return len(b) == len(word) && bytes.EqualFold(b, []byte(word))
 }
 
-// noEOF makes an end in the middle of a message an error of its own.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF, for an end in the middle of a message.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
