@@ -11,7 +11,7 @@ import (
 // caller did wrong, E2… what happened to an attempt, E3… what is wrong with Kapsel itself.
 type Code string
 
-// The codes.
+// The codes of errors.
 const (
 	InvalidSignature    Code = "E1001"
 	PayloadTooLarge     Code = "E1002"

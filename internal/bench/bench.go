@@ -3,11 +3,11 @@
 //
 // It serves `kapsel bench` and the tests that load, slow down and kill a real Kapsel:
 //
-//   - Load sends events over plain keep-alive connections and counts what became of each.
-//   - Sink is the destination: it finds each event again, answers as told, keeps facts.
-//   - ServeRelay is the least gateway: append to a file, sync, answer, forward.
-//   - Process runs Kapsel or the relay as a child that can be killed, frozen and measured.
-//   - Compare runs all of them and makes a Report.
+//   - Load sends events over plain keep-alive connections and records the result of each.
+//   - Sink is the destination: it recognises each event, answers by mode or script, and counts.
+//   - ServeRelay is the smallest gateway: it appends to a file, syncs, answers and forwards.
+//   - Process runs Kapsel or the relay as a child process that can be killed, frozen and measured.
+//   - Compare runs all of these and returns a Report.
 //
 // Every event carries a marker with its number, so each single loss or duplicate is seen, not
 // derived from totals. The load generator and the sink share one process, so that all times come

@@ -38,7 +38,7 @@ type Process struct {
 	args []string
 	env  []string
 
-	mu   sync.Mutex // of what follows
+	mu   sync.Mutex // guards what follows
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 	err  error         // result of cmd; set before done is closed

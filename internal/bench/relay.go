@@ -67,7 +67,7 @@ type journal struct {
 	wake chan struct{} // has one element while the batch is not empty
 	done chan struct{} // closed when the writer has ended
 
-	mu     sync.Mutex // of what follows
+	mu     sync.Mutex // guards what follows
 	batch  *batch     // the batch that is gathering
 	closed bool
 }

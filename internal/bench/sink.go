@@ -37,7 +37,7 @@ type Sink struct {
 	done    chan struct{}
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex // of what follows
+	mu       sync.Mutex // guards what follows
 	closed   bool
 	listener net.Listener // nil while refusing
 	held     int          // while refusing: a socket that reserves the port; otherwise -1

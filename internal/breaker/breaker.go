@@ -67,10 +67,10 @@ type Window struct {
 // Record counts an exchange that ended at now and reports whether it opens the circuit. Only a
 // failure does, in one of three cases:
 //
-//   - it is the last of p.Failures failures in a row, and the window's last 60 s hold no success;
-//   - it is the last of twice as many in a row;
-//   - of the last p.Window exchanges, those of the last 60 s hold at least p.Minimum failures,
-//     and these are at least p.Ratio of them.
+//   - p.Failures exchanges in a row have failed, and none in the window's last 60 s has succeeded;
+//   - twice as many in a row have failed;
+//   - among the last p.Window exchanges, those older than 60 s aside, at least p.Minimum have
+//     failed, and at least the share p.Ratio.
 //
 // Runs of 5 failures are common at a destination that fails half of the time, and it is worth
 // trying; a destination that is down has no success at all.

@@ -150,13 +150,13 @@ func checkHMAC(v kapsel.Verification) (fields []kapsel.FieldError) {
 	return fields
 }
 
-// tokenIn is where provider "token" looks for the secret: in a header, as credentials of Basic
-// authentication (RFC 7617), or in a parameter of the query.
+// tokenIn is the place of the secret in requests of provider "token": a header, the credentials of
+// Basic authentication (RFC 7617), or a query parameter.
 type tokenIn struct{ header, query string }
 
 const tokenBasic = "basic"
 
-// parseTokenIn reads the setting "in".
+// parseTokenIn parses the setting "in".
 func parseTokenIn(place string) (in tokenIn, ok bool) {
 	if place == tokenBasic {
 		return tokenIn{header: "Authorization"}, true

@@ -77,7 +77,7 @@ var presets = map[string]*preset{
 		deliveryIn: at("$.id"),
 	},
 	// docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries. The older
-	// X-Hub-Signature (SHA-1) does not count.
+	// X-Hub-Signature (SHA-1) is ignored.
 	"github": {
 		anySpace: true,
 		secret:   "the webhook's secret",
@@ -252,7 +252,7 @@ var presets = map[string]*preset{
 		accepted: &Answer{Status: 200, ContentType: "text/plain", Body: []byte("[accepted]")},
 	},
 	// developer.xero.com/documentation/guides/webhooks/overview. Its intent to receive is a
-	// request like others, signed well or badly.
+	// request like others, with a valid or a wrong signature.
 	"xero": {
 		secret:    "the webhook's signing key",
 		headers:   []headers{{signature: "X-Xero-Signature"}},
@@ -325,7 +325,7 @@ var presets = map[string]*preset{
 		tolerance: fiveMinutes,
 		content:   template("{time}.{body}"),
 		key:       sha256Hex,
-		anySpace:  true, // who makes the subscription chooses the key
+		anySpace:  true, // the person who makes the subscription chooses the key
 	},
 	// workos.com/docs/events/data-syncing/webhooks; github.com/workos/workos-node. The time is in milliseconds.
 	"workos": {

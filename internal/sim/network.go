@@ -42,7 +42,7 @@ type Destination struct {
 // Request is a request that a destination has read to its end.
 type Request struct {
 	Destination *Destination
-	N           int // 1, 2, … at this destination
+	N           int // number of the request at this destination: 1, 2, …
 	At          time.Time
 	Method      string
 	URI         string

@@ -35,14 +35,14 @@ type Queue struct {
 	wake chan struct{} // capacity 1
 	done chan struct{} // closed when the goroutine has ended
 
-	mu      sync.Mutex // of what follows
+	mu      sync.Mutex // guards what follows
 	waiting []byte     // whole lines that wait to be written
 	closed  bool
 	lost    uint64                // lines lost since they were last reported
 	report  func(n uint64) []byte // returns the line that reports n lost lines; nil: do not report
 
 	// Used only by the goroutine.
-	spare  []byte // the buffer that waiting was swapped with
+	spare  []byte // buffer that take swaps with waiting
 	torn   bool   // the last line was written only in part (a full disk)
 	failed bool   // the last write failed
 }

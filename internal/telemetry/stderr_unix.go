@@ -27,7 +27,7 @@ type stderr struct {
 	file *os.File // of fd
 	null *os.File
 
-	mu    sync.Mutex  // of what follows
+	mu    sync.Mutex  // guards what follows
 	busy  bool        // a write is under way
 	away  bool        // descriptor 2 refers to null
 	timer *time.Timer // calls check when no write has begun or ended for stuckAfter
