@@ -236,9 +236,9 @@ func TestRate_Returns(t *testing.T) {
 		post(200)
 		post(200)
 		post(429)
-		time.Sleep(499 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond) // a commit may wait some milliseconds for others
 		post(429)
-		time.Sleep(time.Millisecond)
+		time.Sleep(150 * time.Millisecond)
 		post(200)
 		post(429)
 		time.Sleep(time.Minute)
