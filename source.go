@@ -2,6 +2,7 @@ package kapsel
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -67,7 +68,25 @@ func (s *Source) Validate() []FieldError {
 	f.oneOf("state", string(s.State), string(SourceActive), string(SourceDisabled))
 	f.intake(&s.Intake)
 	f.typeRule(s.Type)
+	header, _ := s.Type.Header()
+	const stored = "names a header that carries credentials, of which a source stores nothing"
+	if CarriesCredentials(header) {
+		f.add("type.from", stored)
+	}
+	if CarriesCredentials(s.Idempotency.Header) {
+		f.add("idempotency.header", stored)
+	}
 	return f
+}
+
+// CarriesCredentials reports whether a header of this name carries credentials, whoever sends it.
+// Case does not matter.
+func CarriesCredentials(name string) bool {
+	switch http.CanonicalHeaderKey(name) {
+	case "Authorization", "Cookie", "Proxy-Authorization":
+		return true
+	}
+	return false
 }
 
 func (f *fields) typeRule(r TypeRule) {

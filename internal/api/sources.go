@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -144,10 +146,27 @@ func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInpu
 			s.Type = kapsel.TypeRule{}
 		}
 	}
-	if wrong = append(wrong, s.Validate()...); wrong != nil {
+	wrong = append(append(wrong, s.Validate()...), storesSecret(s)...)
+	if wrong != nil {
 		return refused(wrong[:min(len(wrong), maxErrors)])
 	}
 	return nil
+}
+
+// storesSecret refuses a type or a key from a header in which the provider sends the secret: it
+// would be stored, shown and sent to those who subscribe.
+func storesSecret(s *kapsel.Source) (wrong []kapsel.FieldError) {
+	header, _ := s.Type.Header()
+	for _, shared := range signature.SharedSecretHeaders(s.Verification) {
+		const detail = "names the header in which the provider sends the secret"
+		if strings.EqualFold(header, shared) && !kapsel.CarriesCredentials(shared) {
+			wrong = append(wrong, kapsel.FieldError{Field: "type.from", Detail: detail})
+		}
+		if strings.EqualFold(s.Idempotency.Header, shared) && !kapsel.CarriesCredentials(shared) {
+			wrong = append(wrong, kapsel.FieldError{Field: "idempotency.header", Detail: detail})
+		}
+	}
+	return wrong
 }
 
 // SourceInput is what people set on a source.

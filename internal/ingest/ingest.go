@@ -316,13 +316,7 @@ func headerOf(r *http.Request) (kapsel.Header, error) {
 func redact(header kapsel.Header, o origin) kapsel.Header {
 	shared := signature.SharedSecretHeaders(o.Verification)
 	for i, f := range header {
-		switch f.Name {
-		case "Authorization", "Cookie", "Proxy-Authorization":
-			if !o.keeps(f.Name) {
-				header[i].Value = secret.Redacted
-			}
-		}
-		if slices.Contains(shared, f.Name) {
+		if kapsel.CarriesCredentials(f.Name) && !o.keeps(f.Name) || slices.Contains(shared, f.Name) {
 			header[i].Value = secret.Redacted
 		}
 	}
