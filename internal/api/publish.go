@@ -38,7 +38,7 @@ func (a *api) publishing() {
 	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
 	doc.RequestBody.Content = either(reflect.TypeFor[PublishInput](), reflect.TypeFor[PublishBatchInput]())
 	doc.Responses["200"] = &huma.Response{
-		Description: "The first event with this key, or what a dry run found; of a batch, what became of each event",
+		Description: "The first event with this key, or what a dry run found; of a batch, what became of each event. Of a first event that retention has deleted only the id and the time are known",
 		Content:     either(event, reflect.TypeFor[PublishedBatch]()),
 	}
 }
@@ -143,6 +143,9 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 	case p.Duplicate:
 		status = http.StatusOK
 		record, err = a.Store.Event(ctx, tenant, p.Event.ID)
+		if missing(err) { // retention was shorter than the key is remembered
+			record, err = store.EventRecord{Event: kapsel.Event{ID: p.Event.ID, TenantID: tenant, ReceivedAt: p.Event.ID.Time()}}, nil
+		}
 	case p.Event.ID.IsZero():
 		status = http.StatusOK
 	}

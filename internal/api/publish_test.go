@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -95,6 +96,30 @@ func TestPublish_Key(t *testing.T) {
 	w.want(201, "POST", "/v1/events", h.write, `{"type":"b","data":2,"id":"k 3"}`, key("", "not valid \n"))
 	w.refused(kapsel.InvalidRequest, 400, []string{"Idempotency-Key"}, "POST", "/v1/events", h.write, `{"type":"b","data":2}`, key("a", "b"))
 	w.refused(kapsel.InvalidRequest, 422, []string{"Idempotency-Key"}, "POST", "/v1/events", h.write, `{"events":[{"type":"b","data":2}]}`, key("a"))
+}
+
+// TestPublish_KeyOfDeleted checks that a key stands for its event also when retention has deleted
+// the event before the key's window is over: a repeat is no error.
+func TestPublish_KeyOfDeleted(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	first := w.want(201, "POST", "/v1/events", h.write, `{"type":"a","data":1,"id":"k"}`)
+	tenant, err := kapsel.ParseTenantID(h.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.store.DeleteFinished(t.Context(), tenant, time.Now().Add(time.Hour), 10); n != 1 || err != nil {
+		t.Fatalf("%d events deleted, %v", n, err)
+	}
+	a := w.do("POST", "/v1/events", h.write, `{"type":"b","data":2,"id":"k"}`)
+	if a.status != 200 || a.header.Get("Idempotent-Replayed") != "true" || !bytes.Contains(a.body, []byte(first.text("id"))) {
+		t.Errorf("published again: %d %v %s", a.status, a.header, a.body)
+	}
+	for _, item := range w.want(200, "POST", "/v1/events", h.write, `{"events":[{"type":"b","data":2,"id":"k"}]}`).list("data") {
+		if e := item.object("event"); item["status"] != 200.0 || e["id"] != first["id"] || e["received_at"] != first["received_at"] {
+			t.Errorf("in a batch: %v", item)
+		}
+	}
 }
 
 func TestPublish_Batch(t *testing.T) {
