@@ -268,10 +268,18 @@ func (r *publications) decoded(field string, value []byte) []byte {
 	return body
 }
 
+// maxQuoted is the most bytes of a string that may be a text, or a member's name, of a request:
+// those of the longest one, each escaped, and two quotes. Longer ones are not copied.
+const maxQuoted = 6*kapsel.MaxKey + 2
+
 // text reads a string that is not empty.
 func (r *publications) text(field string, value []byte) string {
 	if value[0] != '"' {
 		r.misread(field, "must be a string")
+		return ""
+	}
+	if len(value) > maxQuoted {
+		r.refuse(field, "is too long")
 		return ""
 	}
 	s := unquoted(value)
@@ -396,14 +404,19 @@ func elements(array []byte) iter.Seq[[]byte] {
 	}
 }
 
-// members are the names and values of a valid object, in order.
+// members are the names and values of a valid object, in order. Of a name that is longer than
+// maxQuoted it gives the beginning.
 func members(object []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		rest := bytes.TrimLeft(object[1:], jsonSpace)
 		for rest[0] != '}' {
 			var name, value []byte
 			name, rest = cutValue(rest)
-			if value, rest = cutValue(rest[1:]); !yield(unquoted(name), value) {
+			text := string(name[1:min(len(name), maxQuoted)]) // a longer one is nothing's name
+			if len(name) <= maxQuoted {
+				text = unquoted(name)
+			}
+			if value, rest = cutValue(rest[1:]); !yield(text, value) {
 				return
 			}
 			if rest[0] == ',' {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -202,6 +203,32 @@ func TestReadPublications_Memory(t *testing.T) {
 	list, _, err := readPublications(body, nil, free)
 	if copy(body, bytes.Repeat([]byte("x"), len(body))); err != nil || string(list[0].Body) != `"mine"` {
 		t.Errorf("the body is %q once the request's is gone, %v", list[0].Body, err)
+	}
+}
+
+// TestReadPublications_LongTexts checks that a text, or a member's name, that is too long for any
+// use is refused by its field, and is not copied: that memory is not charged.
+func TestReadPublications_LongTexts(t *testing.T) {
+	const size = 8 << 20
+	long := strings.Repeat("x", size)
+	for _, form := range []string{
+		`{"type":"LONG","data":1}`,
+		`{"type":"a","data":1,"id":"\u0061LONG"}`,
+		`{"type":"a","data":1,"channels":["LONG"]}`,
+		`{"type":"a","data":1,"LONG":1}`,
+		`{"events":[{"type":"a","data":1,"\u0061LONG":1}]}`,
+	} {
+		body := []byte(strings.Replace(form, "LONG", long, 1))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := readPublications(body, nil, free)
+		runtime.ReadMemStats(&after)
+		if kapsel.CodeOf(err) != kapsel.InvalidRequest {
+			t.Errorf("%s: %v", form, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > size/2 {
+			t.Errorf("%s: %d bytes allocated for a text of %d", form, n, size)
+		}
 	}
 }
 
