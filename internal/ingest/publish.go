@@ -95,6 +95,10 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 	for i := range publications {
 		p := &publications[i]
 		ev := p.Event(tenant, now)
+		if int64(ev.Size) > h.MaxBody { // before its key: what is refused stands for no other
+			results[i] = Published{Err: tooLarge(h.MaxBody)}
+			continue
+		}
 		if k := (key{ev.KeyScope(), p.ID}); p.ID != "" && !p.DryRun {
 			if original, known := first[k]; known {
 				repeats[i] = original
@@ -125,9 +129,6 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 			p = Published{Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
 		}
 	}()
-	if int64(ev.Size) > h.MaxBody {
-		return Published{Err: tooLarge(h.MaxBody)}
-	}
 	to := h.Settings.Subscribers(ev.Origin(), ev.Type, ev.Channels)
 	if dryRun {
 		ev.ID = kapsel.EventID{}

@@ -279,7 +279,12 @@ func TestPublish_Room(t *testing.T) {
 	if err != nil || kapsel.CodeOf(results[0].Err) != kapsel.PayloadTooLarge || results[1].Err != nil {
 		t.Errorf("a body that is too long beside a short one: %v, %v", results[0].Err, err)
 	}
-	if n := w.stored(); n != 1 {
+	large.ID = "k" // stands for nothing that is refused
+	results, _, err = w.published(w.tenant.ID, large, kapsel.Publication{Type: "a", ID: "k", Body: []byte("1")})
+	if err != nil || kapsel.CodeOf(results[0].Err) != kapsel.PayloadTooLarge || results[1].Err != nil || results[1].Duplicate {
+		t.Errorf("a body that is too long beside a short one with its key: %v, %v", results[0].Err, results[1].Err)
+	}
+	if n := w.stored(); n != 2 {
 		t.Errorf("%d events are stored", n)
 	}
 	w.handler.Stop()
