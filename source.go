@@ -2,7 +2,6 @@ package kapsel
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 )
@@ -80,13 +79,9 @@ func (s *Source) Validate() []FieldError {
 }
 
 // CarriesCredentials reports whether a header of this name carries credentials, whoever sends it.
-// Case does not matter.
+// The case of the name does not matter.
 func CarriesCredentials(name string) bool {
-	switch http.CanonicalHeaderKey(name) {
-	case "Authorization", "Cookie", "Proxy-Authorization":
-		return true
-	}
-	return false
+	return strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Cookie") || strings.EqualFold(name, "Proxy-Authorization")
 }
 
 func (f *fields) typeRule(r TypeRule) {
@@ -131,8 +126,8 @@ func TypeText(s string) string {
 	return s
 }
 
-// maxEventName is the most bytes of what a tenant names itself: a published event's type, a
-// channel, an ordering key.
+// maxEventName is the most bytes of what a tenant names itself: a published event's type or a
+// channel.
 const maxEventName = 128
 
 // nameForm is what ValidEventType and ValidChannel ask for.

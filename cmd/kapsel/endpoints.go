@@ -212,7 +212,7 @@ type endpointFlags struct {
 	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
 	Response         pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
-	Subscribe        []string       `sep:"none" complete:"endpoint" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at another endpoint's ingest URL, by its id or name, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
+	Subscribe        []string       `sep:"none" complete:"endpoint" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at another endpoint's ingest URL, by its id or name, at a source, by its id, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
 	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
 	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`

@@ -130,15 +130,12 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 // again delivers an event again: to where its newest delivery went, or to one endpoint, which
 // need not have had it.
 func (a *api) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
+	if endpoint == nil {
+		return a.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, a.Clock())
+	}
 	r, err := a.Store.Event(ctx, tenant, id)
 	if err != nil {
 		return kapsel.Delivery{}, err
-	}
-	if endpoint == nil {
-		if len(r.Deliveries) == 0 {
-			return kapsel.Delivery{}, refused(field("endpoint_id", "is needed: the event has no delivery that could be repeated"))
-		}
-		return a.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, a.Clock())
 	}
 	newest := r.Newest()
 	if i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *endpoint }); i >= 0 {

@@ -153,5 +153,5 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 		d := problem.New(ctx, err)
 		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
 	}
-	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Deliveries)}}, nil
+	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest())}}, nil
 }

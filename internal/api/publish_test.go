@@ -98,6 +98,20 @@ func TestPublish_Key(t *testing.T) {
 	w.refused(kapsel.InvalidRequest, 422, []string{"Idempotency-Key"}, "POST", "/v1/events", h.write, `{"events":[{"type":"b","data":2}]}`, key("a"))
 }
 
+// TestPublish_Replayed checks that a repeat says to how many endpoints the event went, however
+// often it was delivered to them.
+func TestPublish_Replayed(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	ep := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://a.example/","subscriptions":[{"source":"publish"}]}`)
+	event := w.want(201, "POST", "/v1/events", h.write, `{"type":"a","data":1,"id":"k"}`)
+	w.want(200, "POST", "/v1/events/"+event.text("id")+"/cancel", h.write, "")
+	w.want(200, "POST", "/v1/events/"+event.text("id")+"/replay", h.write, `{"endpoint_id":"`+ep.text("id")+`"}`)
+	if again := w.want(200, "POST", "/v1/events", h.write, `{"type":"a","data":1,"id":"k"}`); again["deliveries"] != 1.0 {
+		t.Errorf("the repeat says %v deliveries", again["deliveries"])
+	}
+}
+
 // TestPublish_KeyOfDeleted checks that a key stands for its event also when retention has deleted
 // the event before the key's window is over: a repeat is no error.
 func TestPublish_KeyOfDeleted(t *testing.T) {

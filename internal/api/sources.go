@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,13 +158,10 @@ func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInpu
 // would be stored, shown and sent to those who subscribe.
 func storesSecret(s *kapsel.Source) (wrong []kapsel.FieldError) {
 	header, _ := s.Type.Header()
-	for _, shared := range signature.SharedSecretHeaders(s.Verification) {
-		const detail = "names the header in which the provider sends the secret"
-		if strings.EqualFold(header, shared) && !kapsel.CarriesCredentials(shared) {
-			wrong = append(wrong, kapsel.FieldError{Field: "type.from", Detail: detail})
-		}
-		if strings.EqualFold(s.Idempotency.Header, shared) && !kapsel.CarriesCredentials(shared) {
-			wrong = append(wrong, kapsel.FieldError{Field: "idempotency.header", Detail: detail})
+	for _, read := range []struct{ field, header string }{{"type.from", header}, {"idempotency.header", s.Idempotency.Header}} {
+		secret := func(shared string) bool { return strings.EqualFold(shared, read.header) }
+		if slices.ContainsFunc(signature.SharedSecretHeaders(s.Verification), secret) && !kapsel.CarriesCredentials(read.header) { // else s says so
+			wrong = append(wrong, kapsel.FieldError{Field: read.field, Detail: "names the header in which the provider sends the secret"})
 		}
 	}
 	return wrong

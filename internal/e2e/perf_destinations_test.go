@@ -41,25 +41,12 @@ func manyDestinations(t *testing.T, store, database string) {
 		return source
 	}
 	one, ten, most := to(1), to(10), to(256)
-	var arrived atomic.Int64
-	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
-		if m == bench.BodyRead {
-			arrived.Add(1)
-		}
-	})
-	until := func(n int64) {
-		for deadline := time.Now().Add(5 * time.Minute); arrived.Load() < n; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d of %d deliveries in five minutes", arrived.Load(), n)
-			}
-		}
-	}
-
+	requests := w.countRequests()
 	rate := func(ep bench.Endpoint, events, destinations int) float64 {
-		arrived.Store(0)
+		requests.Store(0)
 		begin := time.Now()
 		w.load(bench.LoadConfig{URLs: []string{ep.IngestURL}, Events: events, Connections: 128})
-		until(int64(events * destinations))
+		requests.await(t, int64(events*destinations))
 		return float64(events*destinations) / time.Since(begin).Seconds()
 	}
 	rate(one, 5_000, 1) // to warm up
@@ -70,9 +57,9 @@ func manyDestinations(t *testing.T, store, database string) {
 	bytesOf := func(ep bench.Endpoint, destinations int) int64 {
 		const events = 2_000
 		before := w.written(database)
-		arrived.Store(0)
+		requests.Store(0)
 		postRandom(w, ep, events, 10<<10)
-		until(int64(events * destinations))
+		requests.await(t, int64(events*destinations))
 		w.quiet()
 		return (w.written(database) - before) / events
 	}

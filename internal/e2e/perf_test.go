@@ -266,28 +266,17 @@ func backlogRestart(t *testing.T, store, database string) {
 	if err := node.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	var arrived atomic.Int64
-	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
-		if m == bench.BodyRead {
-			arrived.Add(1)
-		}
-	})
+	requests := w.countRequests()
 	begin := time.Now()
 	if err := node.Start(w.ctx); err != nil {
 		t.Fatal(err)
 	}
 	ready := time.Since(begin)
 	// What came through before the kill is not counted: measure from the first 5,000 to 85,000.
-	at := func(n int64) time.Time {
-		for deadline := time.Now().Add(5 * time.Minute); arrived.Load() < n; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d deliveries in five minutes", arrived.Load())
-			}
-		}
-		return time.Now()
-	}
-	from := at(5_000)
-	rate := 80_000 / at(85_000).Sub(from).Seconds()
+	requests.await(t, 5_000)
+	from := time.Now()
+	requests.await(t, 85_000)
+	rate := 80_000 / time.Since(from).Seconds()
 	peak, err := node.PeakRSS()
 	if err != nil {
 		t.Fatal(err)
@@ -296,6 +285,30 @@ func backlogRestart(t *testing.T, store, database string) {
 	check(t, ready < 10*time.Second, name+"ready", ready.Round(time.Millisecond).String(), "< 10 s")
 	check(t, rate >= 0.8*closed.DeliveredPerS, name+"drained", fmt.Sprintf("%.0f/s (closed loop %.0f/s)", rate, closed.DeliveredPerS), ">= 0.8 x the closed loop's")
 	check(t, peak < 512<<20, name+"peak memory", fmt.Sprintf("%d MiB", peak>>20), "< 512 MiB")
+}
+
+// requestCount counts the requests that the world's sink has read.
+type requestCount struct{ atomic.Int64 }
+
+// countRequests counts the requests from now on.
+func (w *world) countRequests() *requestCount {
+	c := &requestCount{}
+	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
+		if m == bench.BodyRead {
+			c.Add(1)
+		}
+	})
+	return c
+}
+
+// await waits until there are n requests.
+func (c *requestCount) await(t *testing.T, n int64) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); c.Load() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d requests in five minutes", c.Load(), n)
+		}
+	}
 }
 
 // largeBodies posts 200 bodies of 10 MiB at once.

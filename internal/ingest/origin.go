@@ -24,23 +24,38 @@ func originOf(ep *kapsel.Endpoint) origin {
 	return origin{Intake: &ep.Intake, id: kapsel.OriginID(ep.ID), tenant: ep.TenantID, endpoint: ep}
 }
 
-// origin finds the endpoint or the source that the path names.
+// origin finds the endpoint or the source that the path names. A source that is disabled takes
+// nothing in.
 func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 	text := strings.TrimPrefix(r.URL.Path, Path)
 	if strings.HasPrefix(text, "src_") {
-		return h.sourceNamed(ctx, text)
+		id, err := kapsel.ParseSourceID(text)
+		if err != nil {
+			return origin{}, noEndpoint()
+		}
+		leave, err := h.strangers.enter(h.Settings.KnowsSource(id))
+		if err != nil {
+			return origin{}, err
+		}
+		defer leave()
+		src, err := h.Settings.Source(ctx, id)
+		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && src.State != kapsel.SourceActive {
+			return origin{}, noEndpoint()
+		}
+		if err != nil {
+			return origin{}, err
+		}
+		return origin{Intake: &src.Intake, id: kapsel.OriginID(id), tenant: src.TenantID, source: src}, nil
 	}
 	id, err := kapsel.ParseEndpointID(text)
 	if err != nil {
 		return origin{}, noEndpoint()
 	}
-	if !h.Settings.Knows(id) {
-		leave, err := h.strangers.enter()
-		if err != nil {
-			return origin{}, err
-		}
-		defer leave()
+	leave, err := h.strangers.enter(h.Settings.Knows(id))
+	if err != nil {
+		return origin{}, err
 	}
+	defer leave()
 	ep, err := h.Settings.Endpoint(ctx, id)
 	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.Ingests() {
 		return origin{}, noEndpoint()
@@ -49,29 +64,6 @@ func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 		return origin{}, err
 	}
 	return originOf(ep), nil
-}
-
-// sourceNamed finds the source that a text names. One that is disabled takes nothing in.
-func (h *Handler) sourceNamed(ctx context.Context, text string) (origin, error) {
-	id, err := kapsel.ParseSourceID(text)
-	if err != nil {
-		return origin{}, noEndpoint()
-	}
-	if !h.Settings.KnowsSource(id) {
-		leave, err := h.strangers.enter()
-		if err != nil {
-			return origin{}, err
-		}
-		defer leave()
-	}
-	src, err := h.Settings.Source(ctx, id)
-	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && src.State != kapsel.SourceActive {
-		return origin{}, noEndpoint()
-	}
-	if err != nil {
-		return origin{}, err
-	}
-	return origin{Intake: &src.Intake, id: kapsel.OriginID(src.ID), tenant: src.TenantID, source: src}, nil
 }
 
 func noEndpoint() error {

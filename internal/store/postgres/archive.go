@@ -356,7 +356,7 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		}
 		again = rules.NewReplay(&old, now)
 		batch := &pgx.Batch{}
-		queueReplay(batch, again, kapsel.ReplayID{})
+		queueNew(batch, again, kapsel.ReplayID{})
 		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
@@ -391,7 +391,7 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 			return err
 		}
 		batch := &pgx.Batch{}
-		queueDeliver(batch, d)
+		queueNew(batch, d, kapsel.ReplayID{})
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
@@ -459,7 +459,7 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 				return err
 			}
 			d := rules.NewRedelivery(&old, now)
-			queueReplay(batch, d, kapsel.ReplayID{})
+			queueNew(batch, d, kapsel.ReplayID{})
 			made = append(made, d)
 		}
 		return tx.SendBatch(ctx, batch).Close()
@@ -470,24 +470,17 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 	return made, nil
 }
 
-// queueDeliver adds the write of the first delivery of an event to an endpoint that is not the one
-// that it came in at.
-func queueDeliver(batch *pgx.Batch, d kapsel.Delivery) {
+// queueNew adds the writes of a new pending delivery: a replay, made by a bulk replay if that is not
+// zero, or else an event's first one to an endpoint at which it did not come in.
+func queueNew(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
 	batch.Queue(`
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
-			takeovers, last_status_code, last_error_code, size, created_at, first_of)
-		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $3)`,
-		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, d.Size, d.CreatedAt)
-}
-
-// queueReplay adds the writes of a new delivery, made by a bulk replay if that is not zero.
-func queueReplay(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
-	batch.Queue(`
-		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
-			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id, by_duplicate)
-		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10, $11)`,
+			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id, by_duplicate, first_of)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10, $11, CASE WHEN $7::uuid IS NULL THEN $3::uuid END)`,
 		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay), d.ByDuplicate)
-	batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
+	if !d.ReplayOf.IsZero() {
+		batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
+	}
 }
 
 // Attempt reads an attempt; see store.Archive.

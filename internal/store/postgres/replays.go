@@ -262,7 +262,7 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 			live[d.EndpointID] = err == nil
 		}
 		if there[d.EventID] && live[d.EndpointID] {
-			queueReplay(batch, rules.NewReplay(&d, now), replay)
+			queueNew(batch, rules.NewReplay(&d, now), replay)
 			made++
 		}
 	}

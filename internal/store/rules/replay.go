@@ -1,14 +1,16 @@
 package rules
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 )
 
 // Replayable returns the delivery that a replay repeats: the one with the ID of, or the newest if
-// of is zero. deliveries must be all of one event, oldest first. If there is no such delivery,
-// Replayable returns missing; if the delivery has not ended or was already replayed, a Conflict.
+// of is zero. deliveries must be all of one event, oldest first. If no delivery has the ID,
+// Replayable returns missing; if the event has none at all, an InvalidRequest that asks for an
+// endpoint; if the delivery has not ended or was already replayed, a Conflict.
 func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing error) (old kapsel.Delivery, err error) {
 	for _, d := range deliveries {
 		if of.IsZero() || d.ID == of {
@@ -16,6 +18,11 @@ func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing erro
 		}
 	}
 	switch {
+	case old.ID.IsZero() && of.IsZero():
+		return old, &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity, Detail: "the event was delivered to no endpoint",
+			Fields: []kapsel.FieldError{{Field: "endpoint_id", Detail: "is needed: the event has no delivery that could be repeated"}},
+		}
 	case old.ID.IsZero():
 		return old, missing
 	case !old.Status.Terminal():
