@@ -67,14 +67,6 @@ func (s *Source) Validate() []FieldError {
 	f.oneOf("state", string(s.State), string(SourceActive), string(SourceDisabled))
 	f.intake(&s.Intake)
 	f.typeRule(s.Type)
-	header, _ := s.Type.Header()
-	const stored = "names a header that carries credentials, of which a source stores nothing"
-	if CarriesCredentials(header) {
-		f.add("type.from", stored)
-	}
-	if CarriesCredentials(s.Idempotency.Header) {
-		f.add("idempotency.header", stored)
-	}
 	return f
 }
 
@@ -98,8 +90,11 @@ func (f *fields) typeRule(r TypeRule) {
 		f.add("type.value", "belongs to const")
 	}
 	if name, ok := r.Header(); ok {
-		if !validHeaderName(name) {
+		switch {
+		case !validHeaderName(name):
 			f.add("type.from", "must have the name of a header behind header:")
+		case CarriesCredentials(name):
+			f.add("type.from", "names a header that carries credentials, which would be stored and sent to others as the type")
 		}
 	} else if path, ok := r.Path(); ok {
 		if _, err := ParsePath(path); err != nil {

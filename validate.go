@@ -189,8 +189,11 @@ func (f *fields) response(r *Response) {
 
 func (f *fields) idempotency(i *Idempotency) {
 	f.oneOf("idempotency.strategy", i.Strategy, KeyFromHeader, KeyFromContent, KeyFromSourceID, KeyNone)
-	if i.Header != "" && !validHeaderName(i.Header) {
+	switch {
+	case i.Header != "" && !validHeaderName(i.Header):
 		f.add("idempotency.header", "must be the name of a header")
+	case CarriesCredentials(i.Header):
+		f.add("idempotency.header", "names a header that carries credentials, which would be stored as the key")
 	}
 	if i.Path != "" {
 		if _, err := ParsePath(i.Path); err != nil {

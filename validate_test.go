@@ -56,6 +56,7 @@ func TestEndpointConfigValidate(t *testing.T) {
 		{"window above", func(c *EndpointConfig) { c.Idempotency.Window = 720*time.Hour + 1 }, "idempotency.window"},
 		{"strategy", func(c *EndpointConfig) { c.Idempotency.Strategy = "Header" }, "idempotency.strategy"},
 		{"key header", func(c *EndpointConfig) { c.Idempotency.Header = "X Y" }, "idempotency.header"},
+		{"key header with credentials", func(c *EndpointConfig) { c.Idempotency.Header = "authorization" }, "idempotency.header"},
 		{"path missing", func(c *EndpointConfig) { c.Idempotency.Strategy = KeyFromSourceID }, "idempotency.path"},
 		{"path", func(c *EndpointConfig) { c.Idempotency.Path = "$.a[" }, "idempotency.path"},
 		{"retry least", func(c *EndpointConfig) { c.Retry.Base = 100 * ms }, ""},

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -126,7 +128,18 @@ func (a *api) intake(had *kapsel.Intake, t *kapsel.Tenant, id string, in *Intake
 		}
 	}
 	wrong = append(wrong, signature.CheckChallenge(config.Verification.Provider, config.Challenge, config.Probe)...)
+	wrong = append(wrong, storedSecret(config.Verification, "idempotency.header", config.Idempotency.Header)...)
 	return config, wrong, nil
+}
+
+// storedSecret refuses a field that names a header whose value is stored, where the provider sends
+// the secret in that header.
+func storedSecret(v kapsel.Verification, field, header string) []kapsel.FieldError {
+	same := func(name string) bool { return strings.EqualFold(name, header) }
+	if !slices.ContainsFunc(signature.SharedSecretHeaders(v), same) || kapsel.CarriesCredentials(header) { // the domain refuses the latter
+		return nil
+	}
+	return []kapsel.FieldError{{Field: field, Detail: "names the header in which the provider sends the secret, which would be stored"}}
 }
 
 // brought returns the secret that a provider has brought and a person may still see, "" without

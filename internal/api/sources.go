@@ -3,15 +3,12 @@ package api
 import (
 	"context"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
-	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -147,24 +144,13 @@ func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInpu
 			s.Type = kapsel.TypeRule{}
 		}
 	}
-	wrong = append(append(wrong, s.Validate()...), storesSecret(s)...)
-	if wrong != nil {
+	if header, ok := s.Type.Header(); ok {
+		wrong = append(wrong, storedSecret(s.Verification, "type.from", header)...)
+	}
+	if wrong = append(wrong, s.Validate()...); wrong != nil {
 		return refused(wrong[:min(len(wrong), maxErrors)])
 	}
 	return nil
-}
-
-// storesSecret refuses a type or a key from a header in which the provider sends the secret: it
-// would be stored, shown and sent to those who subscribe.
-func storesSecret(s *kapsel.Source) (wrong []kapsel.FieldError) {
-	header, _ := s.Type.Header()
-	for _, read := range []struct{ field, header string }{{"type.from", header}, {"idempotency.header", s.Idempotency.Header}} {
-		secret := func(shared string) bool { return strings.EqualFold(shared, read.header) }
-		if slices.ContainsFunc(signature.SharedSecretHeaders(s.Verification), secret) && !kapsel.CarriesCredentials(read.header) { // else s says so
-			wrong = append(wrong, kapsel.FieldError{Field: read.field, Detail: "names the header in which the provider sends the secret"})
-		}
-	}
-	return wrong
 }
 
 // SourceInput is what people set on a source.

@@ -70,7 +70,7 @@ func TestSources_BadInput(t *testing.T) {
 		`{"name":"a","type":{"from":"const"}}`:                "type.value",
 		`{"name":"a","type":{"from":"header:X","value":"a"}}`: "type.value",
 		`{"name":"a","type":{"from":"header:cookie"}}`:        "type.from",
-		`{"name":"a","type":{"from":"header:Authorization"},"idempotency":{"header":"proxy-authorization"}}`:                                       "type.from idempotency.header",
+		`{"name":"a","type":{"from":"header:Authorization"},"idempotency":{"header":"proxy-authorization"}}`:                                       "idempotency.header type.from",
 		`{"name":"a","type":{"from":"header:x-secret"},"verification":{"provider":"token","in":"header:X-Secret","secrets":["0123456789abcdef"]}}`: "type.from",
 		`{"name":"a","idempotency":{"header":"X-Gitlab-Token"},"verification":{"provider":"gitlab","secrets":["0123456789abcdef"]}}`:               "idempotency.header",
 		`{"name":"a","verification":{"provider":"nobody"}}`:                                                                                        "verification.provider",
