@@ -157,8 +157,8 @@ func NewInstanceID() (id InstanceID) {
 // EventTypeHeader has the type of an event, where it has one, in deliveries.
 const EventTypeHeader = "X-Kapsel-Event-Type"
 
-// Mark is what ViaHeader has of an event that came in at an origin of the instance: 8 bytes
-// of SHA-256, in hex. It says nothing of the origin to who does not know both ids.
+// Mark returns what ViaHeader holds for an event that came in at an origin of the instance: 8
+// bytes of SHA-256 over both ids, in hex. Only someone who knows both ids can tell the origin.
 func (id InstanceID) Mark(origin [16]byte) string {
 	sum := sha256.Sum256(append(id[:], origin[:]...))
 	return hex.EncodeToString(sum[:8])

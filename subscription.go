@@ -23,7 +23,7 @@ const Publish = "publish"
 type Subscription struct {
 	Source     string   `json:"source"`                // the id of a source or of an endpoint with an ingest, or Publish
 	EventTypes []string `json:"event_types,omitempty"` // exact types, or the beginning of types followed by ".*"
-	Channels   []string `json:"channels,omitempty"`    // of which an event must have one
+	Channels   []string `json:"channels,omitempty"`    // an event must have one of them
 }
 
 // Origin returns the origin that a subscription of a tenant's endpoint names, zero where its

@@ -20,7 +20,7 @@ type IntakeInput struct {
 	Idempotency  Idempotency       `json:"idempotency" required:"false"`
 }
 
-// intakeOf is an intake as its owner would set it, without the secrets.
+// intakeOf returns an intake as its owner would set it, without the secrets.
 func intakeOf(c kapsel.Intake) IntakeInput {
 	v, i := c.Verification, c.Idempotency
 	in := IntakeInput{
@@ -41,7 +41,7 @@ func intakeOf(c kapsel.Intake) IntakeInput {
 	return in
 }
 
-// config is the input as the domain has it, without the secrets.
+// config returns the input in the domain's form, without the secrets.
 func (in *IntakeInput) config() kapsel.Intake {
 	v, i := in.Verification, in.Idempotency
 	config := kapsel.Intake{
@@ -68,10 +68,9 @@ func forgetProvider(had *kapsel.Intake, current *IntakeInput, patch map[string]a
 	}
 }
 
-// intake returns the intake of an input, sealing what is secret for the endpoint or source with an
-// id, and what is wrong with it. Secrets cannot be read back, so those that it had stay that the
-// patch, which led to the input, says nothing of; a nil patch says nothing at all. What the domain
-// checks is not checked here.
+// intake returns the intake of an input and what is wrong with it. It seals the secrets for the
+// endpoint or source that has the id. Secrets cannot be read back, so a secret that the patch does
+// not mention stays as it was; a nil patch mentions none. The domain's own checks are not made here.
 func (a *api) intake(had *kapsel.Intake, t *kapsel.Tenant, id string, in *IntakeInput, patch map[string]any, now time.Time) (config kapsel.Intake, wrong []kapsel.FieldError, err error) {
 	config = in.config()
 	secrets := in.Verification.Secrets
@@ -142,8 +141,8 @@ func storedSecret(v kapsel.Verification, field, header string) []kapsel.FieldErr
 	return []kapsel.FieldError{{Field: field, Detail: "names the header in which the provider sends the secret, which would be stored"}}
 }
 
-// brought returns the secret that a provider has brought and a person may still see, "" without
-// one. It is for keys of scope write.
+// brought returns the secret that a provider brought with a handshake, as long as it may be shown,
+// else "". Only callers of scope write see it.
 func (a *api) brought(ctx context.Context, tenant kapsel.TenantID, id string, v kapsel.Verification) (string, error) {
 	if !callerOf(ctx).may(writers) || !a.Clock().Before(v.ShownUntil) || len(v.Secrets) != 1 {
 		return "", nil
@@ -159,7 +158,7 @@ func (a *api) brought(ctx context.Context, tenant kapsel.TenantID, id string, v 
 	return string(brought), nil
 }
 
-// intakeWarnings are what the owner of an ingest URL should know of it.
+// intakeWarnings returns the warnings that the owner of an ingest URL is shown.
 func intakeWarnings(in *kapsel.Intake) []string {
 	list := []string{}
 	if in.Verification.Provider == "" || in.Verification.Provider == signature.None {

@@ -15,8 +15,8 @@ import (
 )
 
 // The body of a request to publish is read by hand and not by decode: data is the customer's
-// JSON, of any shape and size, and is kept as it was written, byte for byte. Around data the
-// same faults are refused, and all of them at once.
+// JSON, of any shape and size, and is kept byte for byte. The rest of the body is held to the
+// same rules as in other requests, and all faults are reported at once.
 
 // maxDataDepth is how deep the data of an event may be nested.
 const maxDataDepth = 1000
@@ -58,14 +58,14 @@ type publications struct {
 	full    error // of reserve
 }
 
-// misread notes what cannot be read, and refuse a value that was read: the same as in other
-// requests.
+// misread records that a field cannot be read, which makes the answer 400.
 func (r *publications) misread(field, detail string) {
 	r.status = http.StatusBadRequest
 	r.add(field, detail)
 }
 
-// refuse is described at misread.
+// refuse records that a field was read and its value is wrong. The answer is 422, unless another
+// field cannot be read.
 func (r *publications) refuse(field, detail string) {
 	if r.status == 0 {
 		r.status = http.StatusUnprocessableEntity
@@ -73,7 +73,7 @@ func (r *publications) refuse(field, detail string) {
 	r.add(field, detail)
 }
 
-// add notes a fault, of each field the first one.
+// add records a fault. Only the first fault of a field counts, and at most maxErrors do.
 func (r *publications) add(field, detail string) {
 	known := slices.ContainsFunc(r.wrong, func(w kapsel.FieldError) bool { return w.Field == field })
 	if !known && len(r.wrong) < maxErrors {
@@ -140,7 +140,7 @@ var (
 	batchMembers   = membersOf(reflect.TypeFor[PublishBatchInput]())
 )
 
-// laterMembers are members of the contract that nothing heeds yet.
+// laterMembers are members that are reserved and not supported yet, with the answer to each.
 var laterMembers = map[string]string{
 	"app":        "is not supported yet: there are no apps; leave it out",
 	"deliver_at": "is not supported yet: an event is delivered at once; leave it out",
@@ -210,8 +210,7 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 	return p
 }
 
-// body gives a publication its body: what data is, as it was written, or what body_base64 stands
-// for.
+// body sets a publication's body: data as it was written, or body_base64 decoded.
 func (r *publications) body(at string, p *kapsel.Publication, data, encoded []byte) {
 	switch {
 	case data != nil && encoded != nil:
@@ -233,7 +232,7 @@ func (r *publications) body(at string, p *kapsel.Publication, data, encoded []by
 	p.ContentType = jsonType // also where it is wrong, which was said
 }
 
-// copied is a copy of data; nil where nothing is published anyway.
+// copied returns a copy of data, nil if the request is refused anyway.
 func (r *publications) copied(data []byte) []byte {
 	if r.wrong != nil || !r.room(len(data)) {
 		return nil
@@ -249,7 +248,7 @@ func (r *publications) room(n int) bool {
 	return r.full == nil
 }
 
-// decoded is what a string of base64 stands for.
+// decoded returns the bytes that a string of base64 encodes.
 func (r *publications) decoded(field string, value []byte) []byte {
 	text := value[1 : len(value)-1]
 	if bytes.IndexByte(text, '\\') >= 0 { // some write / as \/
@@ -268,8 +267,8 @@ func (r *publications) decoded(field string, value []byte) []byte {
 	return body
 }
 
-// maxQuoted is the most bytes of a string that may be a text, or a member's name, of a request:
-// those of the longest one, each escaped, and two quotes. Longer ones are not copied.
+// maxQuoted is the longest JSON string, in bytes, that can be a text or a member's name: each
+// byte of the longest text escaped, and two quotes. Longer strings are not copied.
 const maxQuoted = 6*kapsel.MaxKey + 2
 
 // text reads a string that is not empty.
@@ -321,7 +320,7 @@ func checkJSON(body []byte) error {
 	return notJSON(syntaxDetail(json.Unmarshal(body, &none)))
 }
 
-// nesting is how deep the objects and arrays of a JSON text are nested.
+// nesting returns how deep the objects and arrays of a JSON text are nested.
 func nesting(text []byte) (deepest int) {
 	depth := 0
 	for i := 0; i < len(text); i++ {
@@ -338,8 +337,8 @@ func nesting(text []byte) (deepest int) {
 	return deepest
 }
 
-// stringLen is the length of the JSON string that a text begins with, quotes included; that of
-// the text, where the string does not end.
+// stringLen returns the length of the JSON string that a text begins with, quotes included. If the
+// string does not end, it returns the length of the text.
 func stringLen(text []byte) int {
 	// Most strings have no escapes, and are passed over by machine words.
 	if n := bytes.IndexByte(text[1:], '"'); n >= 0 && bytes.IndexByte(text[1:1+n], '\\') < 0 {
@@ -388,7 +387,7 @@ func cutValue(text []byte) (value, rest []byte) {
 	return text[:end], bytes.TrimLeft(text[end:], jsonSpace)
 }
 
-// elements are the values of a valid array.
+// elements yields the values of a valid array, in order.
 func elements(array []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		rest := bytes.TrimLeft(array[1:], jsonSpace)
@@ -404,15 +403,15 @@ func elements(array []byte) iter.Seq[[]byte] {
 	}
 }
 
-// members are the names and values of a valid object, in order. Of a name that is longer than
-// maxQuoted it gives the beginning.
+// members yields the names and values of a valid object, in order. A name longer than maxQuoted
+// is cut off: no member that is known has such a name.
 func members(object []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		rest := bytes.TrimLeft(object[1:], jsonSpace)
 		for rest[0] != '}' {
 			var name, value []byte
 			name, rest = cutValue(rest)
-			text := string(name[1:min(len(name), maxQuoted)]) // a longer one is nothing's name
+			text := string(name[1:min(len(name), maxQuoted)])
 			if len(name) <= maxQuoted {
 				text = unquoted(name)
 			}
@@ -436,7 +435,7 @@ func hasMember(object []byte, name string) bool {
 	return false
 }
 
-// unquoted is the text of a valid string.
+// unquoted returns the text of a valid JSON string.
 func unquoted(quoted []byte) (s string) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return string(quoted[1 : len(quoted)-1])

@@ -90,8 +90,8 @@ type publication struct {
 	Body   any
 }
 
-// publish answers what became of a request's events. What the stored answers of other requests
-// are for, the events' own keys do.
+// publish stores the events of a request and answers with each one's outcome. It keeps no answer
+// for repetitions, as other POSTs do: the events' own keys serve for that.
 func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error) {
 	c := callOf(ctx)
 	if err := checkJSONType(c); err != nil {
@@ -135,7 +135,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 	return &publication{http.StatusOK, PublishedBatch{items}}, nil
 }
 
-// publishedItem is the answer to one publication, and its error.
+// publishedItem returns the answer to one publication, and its error.
 func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) (PublishedItem, error) {
 	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries}, http.StatusCreated, p.Err
 	switch {

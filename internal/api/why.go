@@ -123,7 +123,7 @@ func undelivered(ev *kapsel.Event, e *kapsel.Endpoint) string {
 	return "no delivery: the node that took the event did not know of the subscription yet; POST /replay with its id delivers the event to it"
 }
 
-// standing says what became of a delivery, or what it waits for.
+// standing says how a delivery ended, or what it waits for.
 func standing(d Delivery, e *kapsel.Endpoint) string {
 	switch {
 	case e == nil && d.FinishedAt == nil:

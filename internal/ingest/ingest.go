@@ -411,7 +411,8 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body 
 	return signature.Challenged(o.Challenge, o.Probe, signed), nil
 }
 
-// guard is what tells a verified request from all others of the endpoint; nil: it keeps none.
+// guard returns what tells a verified request from all others of its origin; nil if no guard is
+// kept for it.
 func (h *Handler) guard(ctx context.Context, r *http.Request, o origin, body []byte) ([]byte, error) {
 	v, err := h.verifiers.of(ctx, o)
 	if err != nil || v == nil {
@@ -420,8 +421,8 @@ func (h *Handler) guard(ctx context.Context, r *http.Request, o origin, body []b
 	return v.Guard(h.signed(r, body)), nil
 }
 
-// keep makes what a handshake brought the origin's secret, if it has none and a person awaits
-// one. Of handshakes at the same time the first counts.
+// keep stores the secret that a handshake brought, if the origin has none and a person awaits one.
+// If handshakes come at the same time, the first one wins.
 func (h *Handler) keep(ctx context.Context, o origin, brought string) error {
 	now := h.Clock.Now()
 	awaits := func(in *kapsel.Intake) error {
@@ -503,9 +504,9 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	return nil
 }
 
-// destinations returns who gets an event: the endpoint whose ingest it came in at, nil where it
-// came in elsewhere, and those that subscribe to its origin and want it. The result may be
-// shared: do not change it.
+// destinations returns the endpoints that get an event: own, the endpoint whose ingest it came in
+// at (nil if it came in elsewhere), and those with a subscription that matches. Callers must not
+// change the result.
 func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel.Endpoint {
 	others := h.Settings.Subscribers(ev.Origin(), ev.Type, ev.Channels)
 	if own == nil {
@@ -581,8 +582,8 @@ func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
 	return err
 }
 
-// ownAnswer is what an accepted webhook is answered instead of the usual body: what the
-// endpoint or source says, or else its provider demands; nil: nothing of the sort.
+// ownAnswer returns the answer to an accepted webhook that the endpoint or source sets, or else
+// that its provider demands; nil for the usual one.
 func ownAnswer(in *kapsel.Intake) *signature.Answer {
 	r := in.Response
 	if r == nil {

@@ -70,7 +70,7 @@ func noEndpoint() error {
 	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
 }
 
-// text is the origin's id as people know it, to which its secrets are bound.
+// text returns the origin's id in the form that people see. The origin's secrets are sealed for it.
 func (o origin) text() string {
 	if o.source != nil {
 		return o.source.ID.String()
@@ -78,7 +78,7 @@ func (o origin) text() string {
 	return o.endpoint.ID.String()
 }
 
-// attr is the origin's id in the log and in traces.
+// attr returns the origin's id for the log and for traces.
 func (o origin) attr() slog.Attr {
 	if o.source != nil {
 		return slog.Any("source_id", o.source.ID)
@@ -86,7 +86,7 @@ func (o origin) attr() slog.Attr {
 	return slog.Any("endpoint_id", o.endpoint.ID)
 }
 
-// revision is that of the origin's settings.
+// revision returns the revision of the origin's settings.
 func (o origin) revision() int64 {
 	if o.source != nil {
 		return o.source.Revision
@@ -105,8 +105,8 @@ func (o origin) current(c *store.Cache) bool {
 	return latest.Revision == o.endpoint.Revision && latest.DeletedAt.IsZero()
 }
 
-// keeps reports whether a header that carries credentials is stored. A source is nobody's
-// destination, so it has none to be sent along.
+// keeps reports whether the value of a header that carries credentials is stored. An endpoint
+// stores those that it has sent along; a source sends nothing, so it stores none.
 func (o origin) keeps(name string) bool {
 	if o.endpoint == nil {
 		return false
@@ -119,7 +119,7 @@ func (o origin) keeps(name string) bool {
 	return false
 }
 
-// event is what came in at the origin at a time, without what is in the request.
+// event returns an event that came in at the origin at now, without anything from the request.
 func (o origin) event(now time.Time) kapsel.Event {
 	e := kapsel.Event{ID: kapsel.NewEventID(now, kapsel.PartOf(o.id)), TenantID: o.tenant, ReceivedAt: now}
 	if o.source != nil {

@@ -20,7 +20,7 @@ const publishSlack = 64 << 10
 // base64, and 64 KiB.
 func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
 
-// Published is what became of a publication.
+// Published is the outcome of a publication.
 type Published struct {
 	Event      kapsel.Event      // of a duplicate only the id of the first event; of a dry run without an id
 	Deliveries []kapsel.Delivery // in the order of their endpoints' ids
@@ -33,11 +33,9 @@ type Published struct {
 type ReadPublications func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)
 
 // Publish stores the events that a tenant publishes with one request, each with its deliveries
-// to the endpoints that subscribe to it. It takes the way of ingest: stopping → Content-Length →
-// room → body → rate (a token for each event) → quota → key → store. The events are committed
-// together with each other and with whatever else waits, and each on its own: of those that
-// come back, some may have an error and others none. An error of Publish itself says that
-// nothing was stored.
+// to the endpoints that subscribe to it. The steps are those of ingest: stopping → Content-Length →
+// room → body → rate (a token for each event) → quota → key → store. The events share a group
+// commit, but each succeeds or fails by itself. If Publish returns an error, nothing was stored.
 func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ReadPublications) ([]Published, error) {
 	// A client that hangs up early changes nothing.
 	ctx := context.WithoutCancel(r.Context())
@@ -150,7 +148,7 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 	return Published{Event: ev, Deliveries: deliveries, Err: err}
 }
 
-// duplicate is a publication that its key makes one of an earlier event.
+// duplicate returns the outcome of a publication whose key stands for an earlier event.
 func duplicate(id kapsel.EventID) Published {
 	return Published{Event: kapsel.Event{ID: id}, Duplicate: true}
 }

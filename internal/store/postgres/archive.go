@@ -108,8 +108,8 @@ type selection struct {
 	over string
 }
 
-// origins are all that events come in at, as far as the reader may see it, deleted ones included.
-// An endpoint that became a source is there twice.
+// origins selects everything that events came in at and the session may see, deleted or not:
+// endpoints, sources, and for published events the tenants.
 const origins = `(SELECT id, tenant_id FROM endpoints
 		UNION ALL SELECT id, tenant_id FROM sources
 		UNION ALL SELECT id, id FROM tenants) origins`

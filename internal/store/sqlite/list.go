@@ -206,13 +206,14 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 	return ids, err
 }
 
-// origins selects all that events come in at, deleted ones included. An endpoint that became a
-// source is there twice.
+// origins selects everything that events came in at, deleted or not: endpoints, sources, and for
+// published events the tenants.
 const origins = `(SELECT id, tenant_id FROM endpoints
 	UNION ALL SELECT id, tenant_id FROM sources
 	UNION ALL SELECT id, id FROM tenants)`
 
-// originsIn are all that events of a tenant, or of all tenants, came in at, deleted ones included.
+// originsIn returns the ids of everything that a tenant's events came in at, deleted or not; of all
+// tenants for the zero one.
 func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []kapsel.OriginID, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		q := c.query(`SELECT id FROM ` + origins)
