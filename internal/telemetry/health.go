@@ -181,14 +181,18 @@ func (c *check) result(ctx context.Context) error {
 
 	select {
 	case <-doing.done:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.err
 	case <-doing.ctx.Done():
-		return errSlow
+		select {
+		case <-doing.done: // a run that has ended cancels its context
+		default:
+			return errSlow
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // finish records the result of a run and logs a change.

@@ -74,6 +74,20 @@ func TestHealthReasonsTellNoSecrets(t *testing.T) {
 	}
 }
 
+// A run that has ended in time is not taken for a slow one because its context has ended as well.
+func TestHealthEndedRunIsNotSlow(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan struct{})
+	close(done)
+	c := &check{doing: &running{ctx: ended, done: done}}
+	for range 100 { // a select between the two takes either
+		if err := c.result(t.Context()); err != nil {
+			t.Fatalf("a run without an error: %v", err)
+		}
+	}
+}
+
 func TestHealthCachesForASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHealth(quiet())
