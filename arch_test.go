@@ -42,14 +42,15 @@ var mayImport = map[string][]string{
 	"internal/telemetry": {"."},
 
 	// The store's contract, its suite and its implementations.
-	"internal/store":           {"."},
-	"internal/store/pgtest":    {},
-	"internal/store/batch":     {"internal/store"},
-	"internal/store/rules":     {"."},
-	"internal/store/transfer":  {},
-	"internal/store/postgres":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
-	"internal/store/sqlite":    {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
-	"internal/store/storetest": {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store":            {"."},
+	"internal/store/pgtest":     {},
+	"internal/store/batch":      {"internal/store"},
+	"internal/store/rules":      {"."},
+	"internal/store/transfer":   {},
+	"internal/store/postgres":   {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/sqlite":     {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/schematest": {"internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
+	"internal/store/storetest":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 
 	// Engines.
 	"internal/delivery": {".", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
@@ -106,7 +107,7 @@ var narrow = map[string][]string{
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
 	"os/exec":        {"scripts", "internal/bench", "internal/store/pgtest"},
-	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/storetest"},
+	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/schematest", "internal/store/storetest"},
 	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
 }
 

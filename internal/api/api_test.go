@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
@@ -52,7 +52,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+	s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

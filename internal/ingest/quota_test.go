@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
@@ -154,7 +154,7 @@ func inMonths(t *testing.T, nodes int, events int64, plan func(string) storetest
 				t.Fatal(err)
 			}
 		}
-		db, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+		db, err := sqlite.Open(ctx, schematest.SQLite(t), sqlite.Options{})
 		must(err)
 		defer db.Close()
 		s := storetest.Faulty(db, plan)

@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +27,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
@@ -62,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	ctx := context.Background()
 	w := &world{t: t, budget: budget.New(bodyMemory), wire: &wire{sent: make(chan *http.Request, 1000)}}
 	w.idle = sync.NewCond(&w.mu)
-	db, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+	db, err := sqlite.Open(ctx, schematest.SQLite(t), sqlite.Options{})
 	w.must(err)
 	t.Cleanup(func() { db.Close() })
 	w.db = db

@@ -28,6 +28,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
@@ -92,7 +93,7 @@ func New(t testing.TB, o Options) *World {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
-	w := &World{TB: t, Options: o, Net: NewNetwork(), path: filepath.Join(t.TempDir(), "kapsel.db"), other: map[int]int{}}
+	w := &World{TB: t, Options: o, Net: NewNetwork(), path: schematest.SQLite(t), other: map[int]int{}}
 	ring, err := secret.NewKeyring(make([]byte, secret.KeySize))
 	w.must(err)
 	w.Ring, w.Vault = ring, secret.NewVault(ring)
@@ -114,7 +115,7 @@ func (w *World) must(err error) {
 
 func (w *World) open() {
 	w.Helper()
-	db, err := sqlite.Open(context.Background(), w.path, sqlite.Options{Migrate: true, Log: w.log("store", w.Level)})
+	db, err := sqlite.Open(context.Background(), w.path, sqlite.Options{Log: w.log("store", w.Level)})
 	w.must(err)
 	w.db = db
 }

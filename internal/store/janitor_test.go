@@ -3,15 +3,14 @@ package store_test
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
@@ -19,12 +18,12 @@ import (
 // deleted, and so does not know of it, deletes its events when its own retention says so.
 func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 	ctx := t.Context()
-	postgresStore, err := postgres.Open(ctx, pgtest.New(t), postgres.Options{Migrate: true})
+	postgresStore, err := postgres.Open(ctx, schematest.Postgres(t), postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { postgresStore.Close() })
-	sqliteStore, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+	sqliteStore, err := sqlite.Open(ctx, schematest.SQLite(t), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +81,7 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 // TestJanitorRuns: what expires is deleted without anybody asking.
 func TestJanitorRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+		s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

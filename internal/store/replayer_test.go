@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
@@ -27,7 +27,7 @@ type replays struct {
 // inBubble runs a test in a bubble where the store has some dead letters.
 func inBubble(t *testing.T, dead int, test func(w *replays)) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "kapsel.db"), sqlite.Options{Migrate: true})
+		s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,14 +12,24 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-// openTest opens a new database that the test's end closes.
-// openTest opens an empty database; observers are told of its commits.
+// openTest opens an empty database and closes it at the test's end; observers are told of its
+// commits.
 func openTest(t testing.TB, observers ...store.CommitObserver) *Store {
 	t.Helper()
-	return openAt(t, filepath.Join(t.TempDir(), "kapsel.db"), observers...)
+	return openAt(t, newFile(t), observers...)
 }
+
+// newFile makes a database file that has the schema.
+var newFile = storetest.Template(func(path string) error {
+	s, err := Open(context.Background(), path, Options{Migrate: true})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+})
 
 func openAt(t testing.TB, path string, observers ...store.CommitObserver) *Store {
 	t.Helper()

@@ -1,13 +1,11 @@
 package storetest_test
 
 import (
-	"context"
-	"path/filepath"
 	"testing"
 
 	"github.com/kapsel-hq/kapsel/internal/store"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
@@ -16,7 +14,7 @@ import (
 
 func TestReopenSQLite(t *testing.T) {
 	storetest.RunReopen(t, func(t *testing.T) (store.Store, func() store.Store) {
-		path := filepath.Join(t.TempDir(), "kapsel.db")
+		path := schematest.SQLite(t)
 		open := func() store.Store { return openSQLite(t, path) }
 		return open(), open
 	})
@@ -24,13 +22,7 @@ func TestReopenSQLite(t *testing.T) {
 
 func TestReopenPostgres(t *testing.T) {
 	storetest.RunReopen(t, func(t *testing.T) (store.Store, func() store.Store) {
-		url := pgtest.From(t, "schema", func(ctx context.Context, url string) error {
-			s, err := postgres.Open(ctx, url, postgres.Options{Migrate: true})
-			if err != nil {
-				return err
-			}
-			return s.Close()
-		})
+		url := schematest.Postgres(t)
 		open := func() store.Store {
 			s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20})
 			if err != nil {
@@ -44,12 +36,12 @@ func TestReopenPostgres(t *testing.T) {
 }
 
 func BenchmarkSQLite(b *testing.B) {
-	storetest.BenchmarkStore(b, func(b *testing.B) store.Store { return openSQLite(b, filepath.Join(b.TempDir(), "kapsel.db")) })
+	storetest.BenchmarkStore(b, func(b *testing.B) store.Store { return openSQLite(b, schematest.SQLite(b)) })
 }
 
 func openSQLite(t testing.TB, path string) store.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), path, sqlite.Options{Migrate: true})
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,8 +11,8 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 	"github.com/kapsel-hq/kapsel/internal/store/transfer"
@@ -49,9 +48,9 @@ func (s postgresStore) transfer(t *testing.T) transfer.Store {
 }
 
 func newSQLite(t *testing.T) database {
-	path := filepath.Join(t.TempDir(), "kapsel.db")
+	path := schematest.SQLite(t)
 	return func(t *testing.T) opened {
-		s, err := sqlite.Open(t.Context(), path, sqlite.Options{Migrate: true})
+		s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,15 +60,9 @@ func newSQLite(t *testing.T) database {
 }
 
 func newPostgres(t *testing.T) database {
-	url := pgtest.From(t, "schema", func(ctx context.Context, url string) error {
-		s, err := postgres.Open(ctx, url, postgres.Options{Migrate: true})
-		if err != nil {
-			return err
-		}
-		return s.Close()
-	})
+	url := schematest.Postgres(t)
 	return func(t *testing.T) opened {
-		s, err := postgres.Open(t.Context(), url, postgres.Options{Migrate: true})
+		s, err := postgres.Open(t.Context(), url, postgres.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
