@@ -203,14 +203,19 @@ func circuitRule(c client.Circuit) string {
 		*c.Failures, 2**c.Failures, or(c.Minimum), or(c.Window), *c.Ratio*100, or(c.OpenFor), or(c.Successes))
 }
 
+// intakeFlags are the settings of an ingest URL that have a flag, an endpoint's or a source's.
+type intakeFlags struct {
+	Provider        *string `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
+	SecretFile      string  `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
+	Verification    pairs   `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
+	VerifyTokenFile string  `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Response        pairs   `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
+}
+
 // endpointFlags are the settings of an endpoint that have a flag; File has all.
 type endpointFlags struct {
-	Description      *string        `help:"For people."`
-	Provider         *string        `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile       string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Verification     pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
-	VerifyTokenFile  string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
-	Response         pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
+	Description *string `help:"For people."`
+	intakeFlags
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
 	Subscribe        []string       `sep:"none" complete:"endpoint" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at another endpoint's ingest URL, by its id or name, at a source, by its id, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
@@ -273,10 +278,11 @@ var endpointFlagOf = map[string]string{
 	"circuit.open_for": "--circuit-open-for", "circuit.successes": "--circuit-successes",
 }
 
-// settings are what the file and the flags ask for.
-func (f endpointFlags) settings(name, destination string, secretFiles ...string) (settings, error) {
+// fileSettings are what --file asks for, an object's fields with these flags. secretFiles are the
+// other files that are read.
+func fileSettings(file string, flags map[string]string, secretFiles ...string) (settings, error) {
 	standard := 0 // inputs that are standard input
-	for _, name := range append(secretFiles, f.File, f.SecretFile, f.VerifyTokenFile) {
+	for _, name := range append(secretFiles, file) {
 		if name == "-" {
 			standard++
 		}
@@ -286,52 +292,69 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	}
 	s := settings{by: sentBy{}}
 	var err error
-	if s.body, err = readObject(f.File); err != nil {
+	if s.body, err = readObject(file); err != nil {
 		return s, err
 	}
-	if f.File != "" {
+	if file != "" {
 		s.by["(file)"] = "--file"
 	}
-	for path, flag := range endpointFlagOf {
+	for path, flag := range flags {
 		top, _, _ := strings.Cut(path, ".")
 		if _, there := s.body[top]; !there {
 			s.by[path] = flag
 		}
 	}
-	set(s, "--name", "name", nonEmpty(name))
-	set(s, "--url", "url", nonEmpty(destination))
-	set(s, "--description", "description", f.Description)
+	return s, nil
+}
+
+// intake adds what the flags of an ingest URL ask for.
+func (f intakeFlags) intake(s settings) error {
 	set(s, "--provider", "verification.provider", f.Provider)
 	if f.SecretFile != "" {
 		secrets, err := readLines("--secret-file", f.SecretFile)
 		if err != nil {
-			return s, err
+			return err
 		}
 		set(s, "--secret-file", "verification.secrets", &secrets)
 	}
 	if f.VerifyTokenFile != "" {
 		lines, err := readLines("--verify-token-file", f.VerifyTokenFile)
 		if err != nil {
-			return s, err
+			return err
 		}
 		if len(lines) != 1 {
-			return s, settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
+			return settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
 		}
 		set(s, "--verify-token-file", "verification.verify_token", &lines[0])
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Verification)) {
 		value, err := verificationField(name, f.Verification[name])
 		if err != nil {
-			return s, err
+			return err
 		}
 		set(s, "--verification "+name, "verification."+name, &value)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Response)) {
 		value, err := responseField(name, f.Response[name])
 		if err != nil {
-			return s, err
+			return err
 		}
 		set(s, "--response "+name, "response."+name, &value)
+	}
+	return nil
+}
+
+// settings are what the file and the flags ask for.
+func (f endpointFlags) settings(name, destination string, secretFiles ...string) (settings, error) {
+	s, err := fileSettings(f.File, endpointFlagOf, append(secretFiles, f.SecretFile, f.VerifyTokenFile)...)
+	if err != nil {
+		return s, err
+	}
+	set(s, "--name", "name", nonEmpty(name))
+	set(s, "--url", "url", nonEmpty(destination))
+	set(s, "--description", "description", f.Description)
+	if err := f.intake(s); err != nil {
+		return s, err
 	}
 	set(s, "--forward-query", "forward_query", f.ForwardQuery)
 	set(s, "--timeout", "timeout", text(f.Timeout))
