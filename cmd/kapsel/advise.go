@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kapsel-hq/kapsel/client"
@@ -34,8 +35,8 @@ func (n sentBy) flag(field string) string {
 		}
 		at = at[:max(strings.LastIndexAny(at, ".["), 0)] // verification.secrets[1] is of verification.secrets
 	}
-	if name, ok := strings.CutPrefix(field, "verification."); ok && n["(file)"] == "" {
-		return "--verification " + name
+	if object, name, _ := strings.Cut(field, "."); n["(file)"] == "" && slices.Contains(intakeFields, object) {
+		return strings.TrimSpace("--" + object + " " + name)
 	}
 	if n["(file)"] != "" {
 		return n["(file)"] + ": " + field

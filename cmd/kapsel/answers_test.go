@@ -35,7 +35,7 @@ func answering(t *testing.T, answers map[string]string, args ...string) (code in
 // TestJSONIsWhatWasAnswered: --json prints the API's own bytes: fields that this program does
 // not know, spaces, escapes and the order of members.
 func TestJSONIsWhatWasAnswered(t *testing.T) {
-	const ep, evt = "ep_01m84yz4zqfgjtcypmsesbpznb", "evt_01m84yz4zqfgjtcypmsesbpznb"
+	const ep, src, evt = "ep_01m84yz4zqfgjtcypmsesbpznb", "src_01m84yz4zqfgjtcypmsesbpznb", "evt_01m84yz4zqfgjtcypmsesbpznb"
 	odd := func(id string) string {
 		return `{ "new" : 1.0, "id":"` + id + `",  "name":"<\u00fc>","later":{"b":1,"a":2}}`
 	}
@@ -55,6 +55,10 @@ func TestJSONIsWhatWasAnswered(t *testing.T) {
 		{"endpoints pause " + ep, map[string]string{"POST /v1/endpoints/" + ep + "/pause": odd(ep)}, odd(ep) + "\n"},
 		{"endpoints create --name a --url b", map[string]string{"POST /v1/endpoints": odd(ep)}, odd(ep) + "\n"},
 		{"endpoints refusals " + ep, map[string]string{"GET /v1/endpoints/" + ep + "/refusals": odd(ep)}, odd(ep) + "\n"},
+		{"sources get shop", map[string]string{"GET /v1/sources/" + src: odd(src), "GET /v1/sources": list(`{"id":"` + src + `","name":"shop"}`)}, odd(src) + "\n"},
+		{"sources list", map[string]string{"GET /v1/sources": list(odd("src_3"), odd("src_2"))}, odd("src_3") + "\n" + odd("src_2") + "\n"},
+		{"sources create --name a", map[string]string{"POST /v1/sources": odd(src)}, odd(src) + "\n"},
+		{"sources update " + src + " --name b", map[string]string{"PATCH /v1/sources/" + src: odd(src)}, odd(src) + "\n"},
 		{"events show evt_1", map[string]string{"GET /v1/events/evt_1": odd("evt_1")}, odd("evt_1") + "\n"},
 		{"events list --status failed,dead_letter,failed", map[string]string{
 			"GET /v1/events?limit=100&status=failed":      list(odd("evt_5"), odd("evt_2")),

@@ -5,27 +5,42 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 )
 
-// shownAbove are the fields of an endpoint that say what it is or how it is doing, which
-// endpointCard shows in its own words, or are shown there in another form.
+// shownAbove are the fields of an endpoint or a source that say what it is or how it is doing,
+// which its card shows in its own words, or are shown there in another form.
 var shownAbove = []string{
 	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
-	"signing.secrets", "signing_secret", "throttled_until", "subscriptions",
+	"signing.secrets", "signing_secret", "throttled_until", "subscriptions", "type.from", "type.value",
 }
 
-// changes are the settings of an endpoint that differ from the defaults, by the paths of their
+// changedCard prints the settings of an endpoint or a source that differ from the defaults.
+func changedCard(w io.Writer, object []byte, defaults any) {
+	changed := changes(object, defaults)
+	if len(changed) == 0 {
+		fmt.Fprintln(w, "\nAll settings are the defaults.")
+		return
+	}
+	fmt.Fprintln(w, "\nSettings that are not the defaults")
+	for i := range changed {
+		changed[i].name = "  " + changed[i].name
+	}
+	card(w, changed...)
+}
+
+// changes are the settings of an object that differ from the defaults, by the paths of their
 // fields. Fields that this program does not know are among them, so that none is hidden.
-func changes(endpoint []byte, defaults any) (facts []fact) {
+func changes(object []byte, defaults any) (facts []fact) {
 	b, err := json.Marshal(defaults)
 	if err != nil {
 		panic(err) // an object of the API always encodes
 	}
-	is, usual := flat(endpoint), flat(b)
+	is, usual := flat(object), flat(b)
 	paths := slices.AppendSeq(slices.Collect(maps.Keys(is)), maps.Keys(usual))
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {

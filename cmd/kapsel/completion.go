@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/client"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
@@ -167,7 +168,7 @@ func listed(v *kong.Value, last string, s said, ask func(kind string, s said) []
 		}
 	}
 	switch kind := v.Tag.Get("complete"); {
-	case slices.Contains([]string{"endpoint", "tenant", "key", "provider", "sample"}, kind):
+	case slices.Contains([]string{"endpoint", "source", "origin", "tenant", "key", "provider", "sample"}, kind):
 		values = ask(kind, s)
 	case kind != "":
 		values = strings.Split(kind, ",")
@@ -214,6 +215,10 @@ func askNames(ctx context.Context, kind string, said said) (names []string) {
 		}
 		return err == nil
 	}
+	tenant, err := s.tenantNamed(ctx, said.tenant)
+	if err != nil {
+		return nil
+	}
 	switch kind {
 	case "tenant":
 		for t, err := range s.ListTenants(ctx) {
@@ -222,8 +227,7 @@ func askNames(ctx context.Context, kind string, said said) (names []string) {
 			}
 		}
 	case "key":
-		tenant, err := s.theTenant(ctx, said.tenant)
-		if err != nil {
+		if tenant, err = s.theTenant(ctx, tenant); err != nil {
 			return nil
 		}
 		for k, err := range s.ListKeys(ctx, tenant) {
@@ -232,12 +236,21 @@ func askNames(ctx context.Context, kind string, said said) (names []string) {
 			}
 		}
 	case "endpoint":
-		tenant, err := s.tenantNamed(ctx, said.tenant)
-		if err != nil {
-			return nil
-		}
 		for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}) {
 			if !add(e.ID, e.Name, err) {
+				break
+			}
+		}
+	case "source":
+		for v, err := range s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}) {
+			if !add(v.ID, v.Name, err) {
+				break
+			}
+		}
+	case "origin":
+		names = append(names, kapsel.Publish)
+		for o, err := range s.origins(ctx, tenant) {
+			if !add(o.id, o.name, err) {
 				break
 			}
 		}

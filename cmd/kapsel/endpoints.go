@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -128,10 +127,6 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	if l := e.RateLimit; l != nil {
 		rate = fmt.Sprintf("%v a second, bursts of %d", l.PerSecond, l.Burst)
 	}
-	verification := e.Verification.Provider
-	if n := len(e.Verification.Secrets); n > 0 {
-		verification += ", " + plural(int64(n), "secret")
-	}
 	signing := "off"
 	if e.Signing.Enabled {
 		signing = plural(int64(len(e.Signing.Secrets)), "secret")
@@ -139,23 +134,23 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	facts := []fact{
 		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
 		{"circuit", circuitText(e.Circuit)}, {"circuit opens", circuitRule(e.Circuit)},
-		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verification}, {"signing", signing}, {"rate limit", rate},
+		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verified(e.Verification)}, {"signing", signing}, {"rate limit", rate},
 		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
 	for _, warning := range e.Warnings {
 		facts = append(facts, fact{"warning", warning})
 	}
 	card(w, facts...)
-	changed := changes(raw, api.Defaults(e.Verification.Provider))
-	if len(changed) == 0 {
-		fmt.Fprintln(w, "\nAll settings are the defaults.")
-		return
+	changedCard(w, raw, api.Defaults(e.Verification.Provider))
+}
+
+// verified says who is taken for a sender.
+func verified(v client.Verification) string {
+	text := v.Provider
+	if n := len(v.Secrets); n > 0 {
+		text += ", " + plural(int64(n), "secret")
 	}
-	fmt.Fprintln(w, "\nSettings that are not the defaults")
-	for i := range changed {
-		changed[i].name = "  " + changed[i].name
-	}
-	card(w, changed...)
+	return text
 }
 
 // subscribed lists whose events an endpoint gets beside those of its own ingest.
@@ -203,21 +198,12 @@ func circuitRule(c client.Circuit) string {
 		*c.Failures, 2**c.Failures, or(c.Minimum), or(c.Window), *c.Ratio*100, or(c.OpenFor), or(c.Successes))
 }
 
-// intakeFlags are the settings of an ingest URL that have a flag, an endpoint's or a source's.
-type intakeFlags struct {
-	Provider        *string `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile      string  `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Verification    pairs   `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
-	VerifyTokenFile string  `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
-	Response        pairs   `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
-}
-
 // endpointFlags are the settings of an endpoint that have a flag; File has all.
 type endpointFlags struct {
 	Description *string `help:"For people."`
 	intakeFlags
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
-	Subscribe        []string       `sep:"none" complete:"endpoint" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at another endpoint's ingest URL, by its id or name, at a source, by its id, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
+	Subscribe        []string       `sep:"none" complete:"origin" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at a source or at another endpoint's ingest URL, by its id or name, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
 	Timeout          *time.Duration `placeholder:"DURATION" help:"Of one exchange with the destination, 1s to 300s."`
 	Concurrency      *int64         `placeholder:"N" help:"Exchanges at once, 1 to 1000."`
 	RateLimit        *string        `complete:"none" placeholder:"N" help:"Start at most N exchanges a second; goes with --rate-burst. none: as many as come."`
@@ -267,95 +253,25 @@ func set[T any](s settings, flag, path string, v *T) {
 	}
 }
 
-// endpointFlagOf are the flags of an endpoint's fields. A field may be wrong beside one that was
+// endpointFlagOf are the flags of an endpoint's fields, beside intakeFlagOf. A field may be wrong beside one that was
 // given, so a flag is known also where it was not.
 var endpointFlagOf = map[string]string{
 	"name": "--name", "url": "--url", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
-	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "verification.provider": "--provider", "verification.secrets": "--secret-file",
-	"verification.verify_token": "--verify-token-file", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
+	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
 	"circuit.ratio": "--circuit-ratio", "circuit.window": "--circuit-window", "circuit.minimum": "--circuit-minimum",
 	"circuit.open_for": "--circuit-open-for", "circuit.successes": "--circuit-successes",
 }
 
-// fileSettings are what --file asks for, an object's fields with these flags. secretFiles are the
-// other files that are read.
-func fileSettings(file string, flags map[string]string, secretFiles ...string) (settings, error) {
-	standard := 0 // inputs that are standard input
-	for _, name := range append(secretFiles, file) {
-		if name == "-" {
-			standard++
-		}
-	}
-	if standard > 1 {
-		return settings{}, settingError("only one of the files can be standard input")
-	}
-	s := settings{by: sentBy{}}
-	var err error
-	if s.body, err = readObject(file); err != nil {
-		return s, err
-	}
-	if file != "" {
-		s.by["(file)"] = "--file"
-	}
-	for path, flag := range flags {
-		top, _, _ := strings.Cut(path, ".")
-		if _, there := s.body[top]; !there {
-			s.by[path] = flag
-		}
-	}
-	return s, nil
-}
-
-// intake adds what the flags of an ingest URL ask for.
-func (f intakeFlags) intake(s settings) error {
-	set(s, "--provider", "verification.provider", f.Provider)
-	if f.SecretFile != "" {
-		secrets, err := readLines("--secret-file", f.SecretFile)
-		if err != nil {
-			return err
-		}
-		set(s, "--secret-file", "verification.secrets", &secrets)
-	}
-	if f.VerifyTokenFile != "" {
-		lines, err := readLines("--verify-token-file", f.VerifyTokenFile)
-		if err != nil {
-			return err
-		}
-		if len(lines) != 1 {
-			return settingError("--verify-token-file: %s must have one line", f.VerifyTokenFile)
-		}
-		set(s, "--verify-token-file", "verification.verify_token", &lines[0])
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.Verification)) {
-		value, err := verificationField(name, f.Verification[name])
-		if err != nil {
-			return err
-		}
-		set(s, "--verification "+name, "verification."+name, &value)
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.Response)) {
-		value, err := responseField(name, f.Response[name])
-		if err != nil {
-			return err
-		}
-		set(s, "--response "+name, "response."+name, &value)
-	}
-	return nil
-}
-
 // settings are what the file and the flags ask for.
 func (f endpointFlags) settings(name, destination string, secretFiles ...string) (settings, error) {
-	s, err := fileSettings(f.File, endpointFlagOf, append(secretFiles, f.SecretFile, f.VerifyTokenFile)...)
+	s, err := f.intakeFlags.settings(f.File, endpointFlagOf, secretFiles...)
 	if err != nil {
 		return s, err
 	}
 	set(s, "--name", "name", nonEmpty(name))
 	set(s, "--url", "url", nonEmpty(destination))
 	set(s, "--description", "description", f.Description)
-	if err := f.intake(s); err != nil {
-		return s, err
-	}
 	set(s, "--forward-query", "forward_query", f.ForwardQuery)
 	set(s, "--timeout", "timeout", text(f.Timeout))
 	set(s, "--concurrency", "concurrency", f.Concurrency)
@@ -401,7 +317,7 @@ func (f endpointFlags) subscribe(ctx context.Context, s *session, in settings, t
 	}
 	list := []client.Subscription{}
 	add := func(source string, types []string) error {
-		id, err := s.sourceNamed(ctx, source, tenant)
+		id, err := s.originNamed(ctx, source, tenant)
 		if err != nil {
 			return err
 		}
@@ -429,53 +345,6 @@ func (f endpointFlags) subscribe(ctx context.Context, s *session, in settings, t
 	}
 	set(in, "--subscribe", "subscriptions", &list)
 	return nil
-}
-
-// sourceNamed is what a subscription names for the events of an endpoint with an id or a name, of
-// a source with an id, or those that are published.
-func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, error) {
-	if _, err := kapsel.ParseSourceID(ref); err == nil || ref == kapsel.Publish {
-		return ref, nil
-	}
-	if ref == "" {
-		return "", settingError("--subscribe: names no endpoint; publish is what is published")
-	}
-	return s.endpointNamed(ctx, ref, tenant)
-}
-
-// verificationField is a field of verification in JSON, of its text on the command line.
-func verificationField(name, value string) (any, error) {
-	switch name {
-	case "secrets", "verify_token":
-		return nil, settingError("--verification: %s is secret; use --secret-file or --verify-token-file", name)
-	case "decompress", "awaiting_handshake":
-		on, err := strconv.ParseBool(value)
-		if err != nil {
-			return nil, settingError("--verification: %s is true or false", name)
-		}
-		return on, nil
-	case "tolerance":
-		d, err := parseDuration(value)
-		if err != nil {
-			return nil, settingError("--verification: tolerance: %v", err)
-		}
-		return d.String(), nil
-	case "topic_arns":
-		return strings.Split(value, ","), nil
-	}
-	return value, nil
-}
-
-// responseField is a field of response in JSON, of its text on the command line.
-func responseField(name, value string) (any, error) {
-	if name != "status" {
-		return value, nil
-	}
-	status, err := strconv.Atoi(value)
-	if err != nil {
-		return nil, settingError("--response: status is a number, such as 202")
-	}
-	return status, nil
 }
 
 func nonEmpty(s string) *string {
@@ -575,6 +444,7 @@ func (endpointsCreate) Help() string {
   kapsel endpoints create --tenant acme --name orders --url https://shop.example/hooks --provider stripe --secret-file stripe.secret
   kapsel endpoints create --file endpoint.json --max-attempts 5
   kapsel endpoints create --name warehouse --url https://stock.example/hooks --subscribe orders
+  kapsel endpoints create --name billing --url https://billing.example/hooks --subscribe 'stripe:invoice.*'
   kapsel endpoints create --name customer --url https://customer.example/hooks --subscribe publish:invoice.paid,order.*
   ENDPOINT=$(kapsel endpoints create --name orders --url https://shop.example/hooks -q)
 
@@ -594,12 +464,8 @@ func (c endpointsCreate) do(ctx context.Context, s *session) error {
 	if err := c.subscribe(ctx, s, in, tenant); err != nil {
 		return err
 	}
-	path := "/v1/endpoints"
-	if tenant != "" {
-		path += "?tenant_id=" + url.QueryEscape(tenant)
-	}
 	var e client.NewEndpoint
-	err = s.Do(ctx, http.MethodPost, path, in.body, &e)
+	err = s.Do(ctx, http.MethodPost, ownedBy(tenant, "/v1/endpoints"), in.body, &e)
 	return s.showNewEndpoint(e, err)
 }
 
@@ -637,41 +503,29 @@ func (c endpointsUpdate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := c.subscribe(ctx, s, in, c.Tenant); err != nil {
+	tenant := c.Tenant
+	if c.Subscribe != nil && s.isAdmin() { // another tenant's source has no part in this
+		e, err := s.GetEndpoint(ctx, id)
+		if err != nil {
+			return err
+		}
+		tenant = e.TenantID
+	}
+	if err := c.subscribe(ctx, s, in, tenant); err != nil {
 		return err
 	}
 	if c.AddSecretFile != "" {
-		if err := c.addSecrets(ctx, s, id, in); err != nil {
+		e, err := s.GetEndpoint(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := c.addSecrets(c.AddSecretFile, e.Verification.Secrets, in); err != nil {
 			return err
 		}
 	}
 	var e client.Endpoint
 	err = s.Do(ctx, http.MethodPatch, "/v1/endpoints/"+url.PathEscape(id), in.body, &e)
 	return s.showEndpoint(e, err)
-}
-
-// addSecrets puts the secrets of --add-secret-file behind those that the endpoint has.
-func (c endpointsUpdate) addSecrets(ctx context.Context, s *session, id string, in settings) error {
-	if c.SecretFile != "" {
-		return settingError("--add-secret-file: adds to the secrets that --secret-file replaces; use one of them")
-	}
-	lines, err := readLines("--add-secret-file", c.AddSecretFile)
-	if err != nil {
-		return err
-	}
-	e, err := s.GetEndpoint(ctx, id)
-	if err != nil {
-		return err
-	}
-	var secrets []client.SecretInput
-	for _, former := range e.Verification.Secrets {
-		secrets = append(secrets, client.KeepSecret(former.ID))
-	}
-	for _, line := range lines {
-		secrets = append(secrets, client.NewSecret(line))
-	}
-	set(in, "--add-secret-file", "verification.secrets", &secrets)
-	return nil
 }
 
 type endpointsDelete struct{ endpointID }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/kapsel-hq/kapsel"
@@ -52,15 +53,14 @@ func (s *session) theTenant(ctx context.Context, ref string) (string, error) {
 		own, err := s.ownTenant(ctx)
 		return own.ID, err
 	}
-	var names []string
+	var names choices
 	only := ""
 	for t, err := range s.ListTenants(ctx) {
 		if err != nil {
 			return "", err
 		}
 		names, only = append(names, t.Name), t.ID
-		if len(names) > 10 {
-			names[10] = "…"
+		if len(names) > maxChoices {
 			break
 		}
 	}
@@ -70,7 +70,7 @@ func (s *session) theTenant(ctx context.Context, ref string) (string, error) {
 	case 1:
 		return only, nil
 	}
-	return "", settingError("--tenant: is needed, as there is more than one: %s", clean(strings.Join(names, ", ")))
+	return "", settingError("--tenant: is needed, as there is more than one: %s", names)
 }
 
 // newOwner is the tenant_id to send with a request that makes something: none with a tenant's
@@ -80,6 +80,15 @@ func (s *session) newOwner(ctx context.Context, ref string) (string, error) {
 		return "", nil
 	}
 	return s.theTenant(ctx, ref)
+}
+
+// ownedBy returns the path of a request that makes something for a tenant; "" is the tenant of
+// the key.
+func ownedBy(tenant, path string) string {
+	if tenant == "" {
+		return path
+	}
+	return path + "?tenant_id=" + url.QueryEscape(tenant)
 }
 
 // ownTenant is the tenant that a tenant's key belongs to.
@@ -108,6 +117,89 @@ func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string
 		func(e client.Endpoint) (id, name string) { return e.ID, e.Name })
 }
 
+// sourceNamed returns the id of the source with an id or a name, of one tenant or of all.
+func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, error) {
+	if _, err := kapsel.ParseSourceID(ref); err == nil {
+		return ref, nil
+	}
+	tenant, err := s.tenantNamed(ctx, tenant)
+	if err != nil {
+		return "", err
+	}
+	return named(ref, "source", s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}),
+		func(v client.Source) (id, name string) { return v.ID, v.Name })
+}
+
+// plainName reports whether a source's name can stand in --subscribe as it is.
+func plainName(name string) bool {
+	return oneWord(name) && name != "none" && name != kapsel.Publish
+}
+
+// originNamed returns what a subscription names for its events: of a source or of an endpoint with
+// an ingest URL, each with an id or a name, or publish for those that are published. An id is not
+// looked up.
+func (s *session) originNamed(ctx context.Context, ref, tenant string) (string, error) {
+	_, noSource := kapsel.ParseSourceID(ref)
+	_, noEndpoint := kapsel.ParseEndpointID(ref)
+	if noSource == nil || noEndpoint == nil || ref == kapsel.Publish {
+		return ref, nil
+	}
+	tenant, err := s.tenantNamed(ctx, tenant)
+	if err != nil {
+		return "", err
+	}
+	var ids, names choices
+	for o, err := range s.origins(ctx, tenant) {
+		if err != nil {
+			return "", err
+		}
+		if o.name == ref {
+			ids = append(ids, o.id)
+		}
+		names = append(names, o.name)
+	}
+	switch len(ids) {
+	case 0:
+		return "", fmt.Errorf("--subscribe: no source, and no endpoint with an ingest URL, has the id or name %q; there are: %s", ref, append(choices{kapsel.Publish + " (what you publish)"}, names...))
+	case 1:
+		return ids[0], nil
+	}
+	return "", settingError("--subscribe: %d sources and endpoints have the name %q; use an id: %s", len(ids), ref, ids)
+}
+
+// origin is what endpoints may subscribe to: a source, or an endpoint with an ingest URL.
+type origin struct{ id, name string }
+
+// origins lists the sources and then the endpoints with an ingest URL, of one tenant or of all.
+func (s *session) origins(ctx context.Context, tenant string) iter.Seq2[origin, error] {
+	return func(yield func(origin, error) bool) {
+		for v, err := range s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}) {
+			if !yield(origin{v.ID, v.Name}, err) || err != nil {
+				return
+			}
+		}
+		for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}) {
+			if (err != nil || e.IngestURL != nil) && !yield(origin{e.ID, e.Name}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// choices are ids or names to choose from, in an error.
+type choices []string
+
+// maxChoices is how many of them are shown.
+const maxChoices = 10
+
+// String lists the first of them.
+func (c choices) String() string {
+	if len(c) > maxChoices {
+		c = append(slices.Clone(c[:maxChoices]), "…")
+	}
+	return clean(strings.Join(c, ", "))
+}
+
 // keyNamed is the id of a tenant's key with an id or a name. A revoked key has given up its name.
 func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseKeyID(ref); err == nil {
@@ -123,7 +215,7 @@ func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, err
 
 // named finds the one object of a list that has a name.
 func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id, name string)) (string, error) {
-	var ids []string
+	var ids choices
 	for v, err := range objects {
 		if err != nil {
 			return "", err
@@ -138,7 +230,7 @@ func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id
 	case 1:
 		return ids[0], nil
 	}
-	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, strings.Join(ids, ", "))
+	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, ids)
 }
 
 // devEndpoint is the endpoint with a name on a development server, made or changed to have some
@@ -177,11 +269,7 @@ func (s *session) devEndpoint(ctx context.Context, tenant, name string, settings
 		settings = map[string]any{}
 	}
 	settings["name"], settings["url"] = name, strings.TrimRight(s.Server, "/")+inboxPath
-	path := "/v1/endpoints"
-	if owner != "" {
-		path += "?tenant_id=" + url.QueryEscape(owner)
-	}
-	err = s.Do(ctx, http.MethodPost, path, settings, &none)
+	err = s.Do(ctx, http.MethodPost, ownedBy(owner, "/v1/endpoints"), settings, &none)
 	return none, err
 }
 

@@ -209,11 +209,22 @@ func (Source) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(mayBeNull(mayBeNull(s, "type"), "challenge"), "response")
 }
 
-func (a *api) viewSource(s *kapsel.Source) Source {
+func (a *api) viewSource(s *kapsel.Source) Source { return sourceAt(s, a.PublicURL, a.Clock()) }
+
+// SourceDefaults returns what the API shows of a source on which nothing was set but the provider
+// of its verification.
+func SourceDefaults(provider string) Source {
+	s := kapsel.Source{State: kapsel.SourceActive, SourceConfig: kapsel.DefaultSource()}
+	s.Verification.Provider = provider
+	return sourceAt(&s, "", time.Time{})
+}
+
+// sourceAt returns a source as it is shown at a time, by a service with a public URL.
+func sourceAt(s *kapsel.Source, publicURL string, now time.Time) Source {
 	in := sourceInputOf(s.SourceConfig)
 	return Source{
-		ID: s.ID, TenantID: s.TenantID, Name: s.Name, State: s.State, IngestURL: a.PublicURL + ingest.Path + s.ID.String(), Type: in.Type,
-		Verification: viewVerification(s.Verification, a.Clock()), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
+		ID: s.ID, TenantID: s.TenantID, Name: s.Name, State: s.State, IngestURL: publicURL + ingest.Path + s.ID.String(), Type: in.Type,
+		Verification: viewVerification(s.Verification, now), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
 		Idempotency: in.Idempotency, Warnings: intakeWarnings(&s.Intake), CreatedAt: timestamp(s.CreatedAt), UpdatedAt: timestamp(s.UpdatedAt),
 	}
 }
