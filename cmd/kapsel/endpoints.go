@@ -533,6 +533,7 @@ type endpointsDelete struct{ endpointID }
 // Help has an example.
 func (endpointsDelete) Help() string {
 	return `Its ingest URL answers 404 from then on. Its events stay readable until their retention ends.
+An endpoint to whose ingest URL others subscribe is not deleted.
 
 Example:
   kapsel endpoints delete ep_01m84yz4zqfgjtcypmsesbpznb`
@@ -544,7 +545,7 @@ func (c endpointsDelete) do(ctx context.Context, s *session) error {
 		return err
 	}
 	if err := s.DeleteEndpoint(ctx, id); err != nil {
-		return err
+		return s.whoSubscribes(ctx, id, err)
 	}
 	return s.removed(id, "deleted")
 }

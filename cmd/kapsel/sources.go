@@ -254,31 +254,28 @@ func (c sourcesDelete) do(ctx context.Context, s *session) error {
 		return err
 	}
 	if err := s.DeleteSource(ctx, id); err != nil {
-		if kapselCode(err) == string(kapsel.Conflict) {
-			return s.whoSubscribes(ctx, id, err)
-		}
-		return err
+		return s.whoSubscribes(ctx, id, err)
 	}
 	return s.removed(id, "deleted")
 }
 
-// whoSubscribes adds to the refusal to delete a source which endpoints subscribe to it.
-func (s *session) whoSubscribes(ctx context.Context, id string, refusal error) error {
-	v, err := s.GetSource(ctx, id)
-	if err != nil {
-		return refusal
+// whoSubscribes returns the error of deleting a source or an endpoint. To a refusal because of
+// subscriptions it adds the endpoints that have them.
+func (s *session) whoSubscribes(ctx context.Context, id string, err error) error {
+	if kapselCode(err) != string(kapsel.Conflict) {
+		return err
 	}
 	var names choices
-	for e, err := range s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: v.TenantID}) {
-		if err != nil {
-			return refusal
+	for e, listed := range s.ListEndpoints(ctx, client.ListEndpointsFilter{}) {
+		if listed != nil || len(names) > maxChoices {
+			break
 		}
 		if slices.ContainsFunc(e.Subscriptions, func(sub client.Subscription) bool { return sub.Source == id }) {
 			names = append(names, e.Name)
 		}
 	}
 	if names == nil {
-		return refusal
+		return err
 	}
-	return fmt.Errorf("%w; these do: %s. kapsel endpoints update NAME --subscribe names what an endpoint keeps, or none", refusal, names)
+	return fmt.Errorf("%w; these do: %s. kapsel endpoints update NAME --subscribe names what an endpoint keeps, or none", err, names)
 }

@@ -13,13 +13,19 @@ import (
 	"time"
 )
 
-// kapsel runs a command of the real program beside the first node, with the admin key, and
-// returns what it prints.
-func (w *world) kapsel(args ...string) string {
+// command returns a command of the real program beside the first node, with the admin key.
+func (w *world) command(args ...string) *exec.Cmd {
 	w.t.Helper()
 	cmd := exec.CommandContext(w.ctx, w.bin, args...)
 	cmd.Dir = w.t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir, "KAPSEL_URL=" + w.nodes[0].URL, "KAPSEL_API_KEY=" + w.nodes[0].AdminKey}
+	return cmd
+}
+
+// kapsel runs a command and returns what it prints.
+func (w *world) kapsel(args ...string) string {
+	w.t.Helper()
+	cmd := w.command(args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()

@@ -135,7 +135,7 @@ func SubscriptionText(tenant kapsel.TenantID, origin kapsel.OriginID) string {
 func Unsubscribed(o Origins, origin kapsel.OriginID) error {
 	n, err := o.Subscribers(origin)
 	if err == nil && n > 0 {
-		err = kapsel.Errorf(kapsel.Conflict, "%d endpoints subscribe to the events of its ingest; end their subscriptions first", n)
+		err = kapsel.Errorf(kapsel.Conflict, "endpoints subscribe to what comes in at its ingest URL (%d); end their subscriptions first", n)
 	}
 	return err
 }
