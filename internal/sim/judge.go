@@ -95,7 +95,14 @@ func (w *World) Until(what string, limit, step time.Duration, ok func() bool) {
 func (w *World) UntilDone(limit time.Duration) {
 	w.Helper()
 	w.Until("every delivery is terminal", limit, max(limit/1000, 10*time.Millisecond), func() bool {
-		return !slices.ContainsFunc(w.Deliveries(nil), func(d kapsel.Delivery) bool { return !d.Status.Terminal() })
+		for _, status := range []kapsel.DeliveryStatus{kapsel.Pending, kapsel.Delivering} {
+			open, err := w.db.ListDeliveries(context.Background(), anyTenant, store.DeliveryFilter{Status: &status}, store.Page[kapsel.DeliveryID]{Limit: 1})
+			w.must(err)
+			if len(open) > 0 {
+				return false
+			}
+		}
+		return true
 	})
 }
 
