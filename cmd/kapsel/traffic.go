@@ -34,8 +34,8 @@ type traffic struct {
 	circuits map[kapsel.EndpointID]kapsel.CircuitState // as last told; guarded by mu
 }
 
-// line prints a line: when, which way, the endpoint's name, and the rest.
-func (t *traffic) line(way, endpoint string, size int64, status int, took time.Duration, notes ...string) {
+// line prints a line: when, which way, the name of the endpoint or the source, and the rest.
+func (t *traffic) line(way, name string, size int64, status int, took time.Duration, notes ...string) {
 	answer := "-"
 	if status != 0 {
 		answer = strconv.Itoa(status)
@@ -44,7 +44,7 @@ func (t *traffic) line(way, endpoint string, size int64, status int, took time.D
 	if len(notes) > 0 {
 		note = "  " + strings.Join(notes, ", ")
 	}
-	fmt.Fprintf(t.out, "%s  %-3s  %s  %9s  %3s  %6s%s\n", time.Now().Format("15:04:05.000"), way, padded(clean(endpoint), 16), sizeOr(size), answer, millis(took), clean(note))
+	fmt.Fprintf(t.out, "%s  %-3s  %s  %9s  %3s  %6s%s\n", time.Now().Format("15:04:05.000"), way, padded(clean(name), 16), sizeOr(size), answer, millis(took), clean(note))
 }
 
 // padded is a text with blanks up to a width; what is longer stays whole.
@@ -73,6 +73,20 @@ func (t *traffic) endpoint(id kapsel.EndpointID) string {
 		}
 	}
 	return id.String()
+}
+
+// ingest returns the name of the endpoint or the source whose ingest a request asked for, by its
+// id as it was sent. One that exists was looked up to answer the request, so it is known.
+func (t *traffic) ingest(id string) string {
+	if endpoint, err := kapsel.ParseEndpointID(id); err == nil {
+		return t.endpoint(endpoint)
+	}
+	if source, err := kapsel.ParseSourceID(id); err == nil && t.settings.KnowsSource(source) {
+		if s, err := t.settings.Source(context.Background(), source); err == nil {
+			return s.Name
+		}
+	}
+	return id
 }
 
 // went is for delivery.Config.Recorded.
@@ -169,7 +183,7 @@ type arrival struct {
 	*traffic
 	http.ResponseWriter
 	start  time.Time
-	id     string // the endpoint's, as it was sent, or kapsel.Publish
+	id     string // of the endpoint or the source, as it was sent, or kapsel.Publish
 	size   int64
 	status int
 	once   sync.Once
@@ -179,11 +193,7 @@ type arrival struct {
 // tell prints the line, once.
 func (a *arrival) tell(status int) {
 	a.once.Do(func() {
-		name := a.id
-		if id, err := kapsel.ParseEndpointID(a.id); err == nil {
-			name = a.endpoint(id) // by now it was looked up, if it exists
-		}
-		a.line("in", name, a.size, status, time.Since(a.start), a.notes...)
+		a.line("in", a.ingest(a.id), a.size, status, time.Since(a.start), a.notes...)
 	})
 }
 

@@ -141,6 +141,11 @@ func TestDev_FirstImpression(t *testing.T) {
 		t.Errorf("an unknown endpoint answers %d %s", status, code)
 	}
 	d.printed(1, `  in   ep_[0-9a-z]{26}x +1 B  404 +\d+ ms  E1003 no such endpoint`)
+	source := strings.TrimSpace(d.run("sources", "create", "--name", "shop", "-q"))
+	if status, code, _ := post(t, d.url+"/ingest/"+source, nil, strings.NewReader("x")); status != 200 {
+		t.Errorf("a source answers %d %s", status, code)
+	}
+	d.printed(1, `  in   shop +1 B  200 +\d+ ms$`)
 	d.run("endpoints", "create", "--name", "nobody", "--url", "http://127.0.0.1:9/", "--max-attempts", "2", "--retry-base", "10ms")
 	d.run("endpoints", "test", "nobody")
 	d.printed(1, `  out  nobody +\d+ B    - +\d+ ms  the connection was refused \(E2001\), attempt 1 of 2, the next in \d+ms$`)
