@@ -30,8 +30,9 @@ import (
 // listenCmd brings events to a program on the developer's machine. It only looks: deliveries
 // are made as ever, and know nothing of it.
 type listenCmd struct {
-	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint it is."`
-	Endpoint string        `complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint whose events to post; its id or name. Without it one is made, on a server that runs with --dev."`
+	Source   string        `arg:"" optional:"" complete:"source" help:"The source whose events to post; its id, src_…, or its name."`
+	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose source or endpoint it is."`
+	Endpoint string        `complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint whose events to post, in place of a source; its id or name. Without either an endpoint is made, on a server that runs with --dev."`
 	To       string        `required:"" placeholder:"PORT|URL" help:"Where to post them: 3000, localhost:3000, or a URL with a path."`
 	After    string        `xor:"from" placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one."`
 	Now      bool          `xor:"from" help:"Begin with the next event, wherever it left off before."`
@@ -40,24 +41,27 @@ type listenCmd struct {
 
 // Help says what it does and has examples.
 func (listenCmd) Help() string {
-	return `Posts each event of an endpoint to a program on this machine, and prints a line for each with
-what the program answered. It is a view: deliveries go to the endpoint's URL as ever.
+	return `Posts each event of a source or an endpoint to a program on this machine, and prints a line for each
+with what the program answered. It is a view: deliveries go to the endpoints' URLs as ever.
 
 It posts what a delivery would: the same bytes, and the headers that are sent along, without those
-that the endpoint adds and values that open something. It signs as a delivery does (Standard
-Webhooks), with a secret of its own, which is printed at the start and kept for the endpoint. One
-event follows the other. When nothing accepts connections, as while the program is built anew, it
+that an endpoint adds and values that open something. It signs as a delivery does (Standard
+Webhooks), with a secret of its own, which is printed at the start and kept for the source or the
+endpoint. Of a source it posts all that comes in, whoever subscribes to it.
+
+One event follows the other. When nothing accepts connections, as while the program is built anew, it
 tries 5 times in 8 seconds, says so and goes on with the next event; whatever is answered is final.
 
-It keeps how far it came, for each endpoint and server, in the user's cache folder, and goes on
+It keeps how far it came, for each of these and each server, in the user's cache folder, and goes on
 from there when it is started again, or after Kapsel was away. At first it begins with the next
 event.
 
-On a server that runs with --dev no endpoint is needed: one with the name listen is made, whose
+On a server that runs with --dev neither is needed: an endpoint with the name listen is made, whose
 deliveries go to the inbox.
 
 Examples:
   kapsel listen --to 3000
+  kapsel listen stripe --to 3000
   kapsel listen --endpoint orders --to localhost:3000
   kapsel listen --endpoint ep_01m84yz4zqfgjtcypmsesbpznb --to http://localhost:3000/webhooks --now`
 }
@@ -70,32 +74,34 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	if c.Timeout <= 0 {
 		return settingError("--timeout: must be more than 0")
 	}
-	ep, err := c.endpoint(ctx, s)
+	from, err := c.from(ctx, s)
 	if err != nil {
 		return err
 	}
-	l := listener{
-		session: s, to: to, timeout: c.Timeout, transport: egress.New(anywhere),
-		along: delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep, true, ep.ForwardQuery),
-	}
-	if l.kept, err = placeOf(s.Server, ep.ID); err != nil {
+	l := listener{session: s, to: to, timeout: c.Timeout, transport: egress.New(anywhere), along: from.along}
+	if l.kept, err = placeOf(s.Server, from.id); err != nil {
 		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
 	}
 	l.placed = l.kept.read()
 	secret := l.sign()
-	from, after := "from now on", c.After
+	begin, after := "from now on", c.After
 	if after == "" && !c.Now {
 		after = l.After
 	}
 	if after != "" {
-		from = "from where it left off"
+		begin = "from where it left off"
 		if c.After != "" {
-			from = "behind " + clean(c.After)
+			begin = "behind " + clean(c.After)
 		}
 	}
-	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", clean(ep.Name), ep.ID, s.Server, from, to)
-	card(s.err, fact{"  senders post to", cmp.Or(there(ep.IngestURL), subscribed(ep))}, fact{"  signed with", secret + "  (of kapsel listen alone)"})
-	for e, err := range s.StreamEvents(ctx, client.StreamOptions{EndpointID: ep.ID, After: after, Moved: l.keep, Lost: s.lost}) {
+	fmt.Fprintf(s.err, "listening to %s (%s) at %s, %s; posting to %s\n", clean(from.name), from.id, s.Server, begin, to)
+	card(s.err, fact{"  senders post to", from.senders}, fact{"  signed with", secret + "  (of kapsel listen alone)"})
+	stream := from.stream
+	stream.After, stream.Moved, stream.Lost = after, l.keep, s.lost
+	for e, err := range s.StreamEvents(ctx, stream) {
+		if err == nil && from.source && there(e.SourceID) != from.id {
+			continue
+		}
 		if err == nil {
 			err = l.bring(ctx, e.Event)
 		}
@@ -111,6 +117,42 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 		}
 	}
 	return nil
+}
+
+// listened is what kapsel listen posts the events of.
+type listened struct {
+	id, name string
+	senders  string // where they post to
+	along    delivery.Forwarding
+	stream   client.StreamOptions
+	source   bool // of the stream, which is of a tenant, only the events of the source are meant
+}
+
+// from returns what the command line names, or the endpoint that is made on a development server.
+func (c listenCmd) from(ctx context.Context, s *session) (listened, error) {
+	_, notEndpoint := kapsel.ParseEndpointID(c.Source)
+	switch {
+	case c.Source == "":
+		ep, err := c.endpoint(ctx, s)
+		return listened{
+			id: ep.ID, name: ep.Name, senders: cmp.Or(there(ep.IngestURL), subscribed(ep)),
+			along:  delivery.NewForwarding(ep.Headers.Drop, ep.Headers.Keep, true, ep.ForwardQuery),
+			stream: client.StreamOptions{EndpointID: ep.ID},
+		}, err
+	case c.Endpoint != "":
+		return listened{}, settingError("--endpoint: does not go with a source; listen to one of them")
+	case notEndpoint == nil:
+		return listened{}, settingError("%s is an endpoint; name it with --endpoint", c.Source)
+	}
+	id, err := s.sourceNamed(ctx, c.Source, c.Tenant)
+	if err != nil {
+		return listened{}, err
+	}
+	v, err := s.GetSource(ctx, id)
+	return listened{
+		id: v.ID, name: v.Name, senders: v.IngestURL, along: delivery.NewForwarding(nil, nil, true, false),
+		stream: client.StreamOptions{TenantID: v.TenantID}, source: true,
+	}, err
 }
 
 // endpoint is the endpoint that is named, or the one that is made on a development server.
@@ -302,6 +344,9 @@ func (l *listener) header(e client.EventDetail, body []byte, try int) http.Heade
 		"X-Kapsel-Original-Timestamp": {e.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z")},
 		"User-Agent":                  {"Kapsel/" + buildVersion()},
 	}
+	if e.Type != nil {
+		h.Set(kapsel.EventTypeHeader, *e.Type)
+	}
 	if e.ContentType != "" && l.along.ContentType() {
 		h.Set("Content-Type", e.ContentType)
 	}
@@ -329,16 +374,16 @@ func (l *listener) keep(position string) {
 	}
 }
 
-// place is the file that holds how far an endpoint's events were posted; "" is none.
+// place is the file that holds how far the events of an endpoint or a source were posted; "" is none.
 type place string
 
-// placeOf is the file of an endpoint of a server.
-func placeOf(server, endpoint string) (place, error) {
+// placeOf is the file of an endpoint or a source of a server, by its id.
+func placeOf(server, id string) (place, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256([]byte(strings.TrimRight(server, "/") + "\n" + endpoint))
+	sum := sha256.Sum256([]byte(strings.TrimRight(server, "/") + "\n" + id))
 	return place(filepath.Join(cache, "kapsel", "listen", hex.EncodeToString(sum[:16])+".json")), nil
 }
 

@@ -103,8 +103,14 @@ type listening struct {
 // folder keeps how far it comes.
 func (w *world) listen(ep bench.Endpoint, to, folder string, args ...string) *listening {
 	w.t.Helper()
+	return w.listenTo(folder, append([]string{"--endpoint", ep.ID, "--to", to}, args...)...)
+}
+
+// listenTo is listen with the command's own arguments.
+func (w *world) listenTo(folder string, args ...string) *listening {
+	w.t.Helper()
 	l := &listening{t: w.t, lines: make(chan heard, 10_000), said: &bytes.Buffer{}}
-	l.cmd = exec.Command(program(w.t), append([]string{"listen", "--endpoint", ep.ID, "--to", to, "--json"}, args...)...)
+	l.cmd = exec.Command(program(w.t), append([]string{"listen", "--json"}, args...)...)
 	l.cmd.Env = []string{"XDG_CACHE_HOME=" + folder, "KAPSEL_URL=" + w.nodes[0].URL, "KAPSEL_API_KEY=" + w.nodes[0].AdminKey}
 	out, err := l.cmd.StdoutPipe()
 	if err != nil {

@@ -86,3 +86,57 @@ func TestSources_CommandLine(t *testing.T) {
 		w.kapsel("events", "show", event) // its events stay
 	})
 }
+
+// TestSources_Listen brings what comes in at a source to a program on the developer's machine, and
+// nothing that comes in elsewhere. It needs no endpoint that subscribes to the source.
+func TestSources_Listen(t *testing.T) {
+	w := newWorld(t, "")
+	there, folder := newLocal(t), t.TempDir()
+	id := strings.TrimSpace(w.kapsel("sources", "create", "--name", "shop", "--type", "path:$.type", "-q"))
+	other := w.endpoint("other", nil)
+	post := func(to, body string) (event string) {
+		t.Helper()
+		resp, err := client.Post(w.nodes[0].URL+"/ingest/"+to, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var answer struct {
+			EventID string `json:"event_id"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer.EventID
+	}
+	l := w.listenTo(folder, "shop", "--to", there.URL)
+	begun(t, folder)
+	post(other.ID, `{"type":"other"}`)
+	first := post(id, `{"type":"invoice.paid"}`)
+	if got := l.next(); got.EventID != first || got.Status != http.StatusAccepted {
+		t.Errorf("posted %+v, want %s", got, first)
+	}
+	there.mu.Lock()
+	if there.bodies[first] != `{"type":"invoice.paid"}` || there.header[first].Get("X-Kapsel-Event-Type") != "invoice.paid" {
+		t.Errorf("the local program got %q with %v", there.bodies[first], there.header[first])
+	}
+	there.mu.Unlock()
+	there.signed(t, first, secretOf(t, folder))
+	if rest := l.interrupt(); len(rest) != 0 {
+		t.Errorf("it posted more: %+v", rest)
+	}
+	post(other.ID, `{"type":"other"}`)
+	second := post(id, `{"type":"order.made"}`)
+	l = w.listenTo(folder, id, "--to", there.URL) // goes on where it was
+	if got := l.next(); got.EventID != second {
+		t.Errorf("posted %+v, want %s", got, second)
+	}
+	if rest := l.interrupt(); len(rest) != 0 {
+		t.Errorf("it posted more: %+v", rest)
+	}
+	there.mu.Lock()
+	defer there.mu.Unlock()
+	if len(there.bodies) != 2 {
+		t.Errorf("the local program got %v", there.bodies)
+	}
+}
