@@ -144,7 +144,7 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	changedCard(w, raw, api.Defaults(e.Verification.Provider))
 }
 
-// verified says who is taken for a sender.
+// verified returns the provider of a verification and the number of its secrets, for people.
 func verified(v client.Verification) string {
 	text := v.Provider
 	if n := len(v.Secrets); n > 0 {

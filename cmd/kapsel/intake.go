@@ -26,7 +26,8 @@ var intakeFlagOf = map[string]string{
 	"verification.provider": "--provider", "verification.secrets": "--secret-file", "verification.verify_token": "--verify-token-file", "probe": "--probe",
 }
 
-// intakeFields are the objects of an intake of which FIELD=VALUE flags with their names set members.
+// intakeFields are the objects of an intake whose members are set by a FIELD=VALUE flag with the
+// object's name.
 var intakeFields = []string{"verification", "response", "idempotency", "challenge"}
 
 // settings returns what --file and the flags ask of an object with an ingest URL. flags are the flags of the

@@ -79,7 +79,7 @@ func (c triggerCmd) do(ctx context.Context, s *session) error {
 		return err
 	}
 	if ep.IngestURL == nil {
-		return settingError("--endpoint: %s has no ingest URL; name the endpoint that it subscribes to", clean(ep.Name))
+		return settingError("--endpoint: %s has no ingest URL; name an endpoint that has one", clean(ep.Name))
 	}
 	now := time.Now()
 	r := sample.Request(*ep.IngestURL, now)
