@@ -155,6 +155,8 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.settings = store.NewCache(s.db)
 	s.feed = store.NewFeed(s.db, s.clock, s.log)
 	s.settings.OnChange(s.feed.Changed)
+	keys := store.NewKeys(s.db)
+	s.settings.OnChange(keys.Changed)
 	duties := kapsel.NewNodeID(s.clock.Now()) // who holds the lease of a duty
 	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
@@ -211,7 +213,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	management := api.New(api.Config{
-		Store: s.db, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+		Store: s.db, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },

@@ -46,9 +46,16 @@ type Store interface {
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
 }
 
+// Keys finds the keys of those who call, and records that they were used. A Store does both.
+type Keys interface {
+	KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)
+	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
+}
+
 // Config is what the API works with. Fields without "may be nil" are needed.
 type Config struct {
 	Store     Store
+	Keys      Keys            // nil: Store
 	Vault     *secret.Vault   // seals endpoints' secrets
 	Keyring   *secret.Keyring // makes new tenants' data keys
 	AdminKey  secret.Text     // opens everything; also the key of the cursors' signatures
@@ -107,6 +114,9 @@ type api struct {
 func New(cfg Config) http.Handler {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Keys == nil {
+		cfg.Keys = cfg.Store
 	}
 	if cfg.Client == nil {
 		cfg.Client = func(r *http.Request) netip.Addr {

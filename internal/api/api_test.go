@@ -69,12 +69,14 @@ func newWorld(t *testing.T) *world {
 	w.cache = store.NewCache(s)
 	feed := store.NewFeed(s, clock, slog.New(slog.DiscardHandler))
 	w.cache.OnChange(feed.Changed)
+	keys := store.NewKeys(s)
+	w.cache.OnChange(keys.Changed)
 	following, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { feed.Run(following) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	w.cfg = Config{
-		Feed: feed, Store: s, Vault: w.vault, Keyring: ring, AdminKey: secret.NewText(adminKey),
+		Feed: feed, Store: s, Keys: keys, Vault: w.vault, Keyring: ring, AdminKey: secret.NewText(adminKey),
 		PublicURL: "https://kapsel.example", Version: "1.2.3",
 		Clock: func() time.Time { return w.now },
 		Log:   slog.New(slog.NewJSONHandler(&w.log, nil)),

@@ -130,7 +130,7 @@ func (a *api) find(ctx context.Context, token string, now time.Time) (caller, er
 	if !ok {
 		return caller{}, errUnauthorized
 	}
-	key, err := a.Store.KeyByHash(ctx, hash)
+	key, err := a.Keys.KeyByHash(ctx, hash)
 	switch {
 	case missing(err):
 		return caller{}, errUnauthorized
@@ -149,7 +149,7 @@ func (a *api) touch(ctx context.Context, k *kapsel.Key, now time.Time) {
 	if now.Sub(k.LastUsedAt) < time.Minute {
 		return
 	}
-	if err := a.Store.TouchKeys(ctx, map[kapsel.KeyID]time.Time{k.ID: now}); err != nil {
+	if err := a.Keys.TouchKeys(ctx, map[kapsel.KeyID]time.Time{k.ID: now}); err != nil {
 		a.Log.WarnContext(ctx, "api: record the use of a key", "key_id", k.ID, "error", err)
 	}
 }
