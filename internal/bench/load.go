@@ -29,6 +29,7 @@ type LoadConfig struct {
 	Size    int           // bytes of a body, at least MinSize; default 1024
 	Keys    bool          // send a unique Idempotency-Key with each event
 	Header  []string      // further headers, "Name: value"
+	Publish bool          // the URLs publish events: a body is an event's type and data
 	Timeout time.Duration // for one request; default 30 s
 
 	Sink *Sink // destination of the events; nil: deliveries are not counted
@@ -273,7 +274,7 @@ type line struct {
 
 func newSender(l *load) *sender {
 	s := &sender{load: l, lines: make([]*line, len(l.hosts))}
-	s.body, s.markerAt = newBody(l.Size)
+	s.body, s.markerAt = newBody(l.Size, l.Publish)
 	return s
 }
 

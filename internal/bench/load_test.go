@@ -128,7 +128,7 @@ func TestLoad_OtherRunsAreForeign(t *testing.T) {
 		resp.Body.Close()
 		return 200, 1
 	})
-	body, at := newBody(MinSize)
+	body, at := newBody(MinSize, false)
 	marker{run: 1, seq: 0}.put(body[at:])
 	stale = body
 	r, err := Load(t.Context(), LoadConfig{URLs: []string{gw.URL}, Events: 10, Sink: sink})

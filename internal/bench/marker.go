@@ -49,18 +49,26 @@ const (
 	bodyOpen  = `{"type":"bench.event","marker":"`
 	bodyPad   = `","pad":"`
 	bodyClose = `"}`
+
+	publishOpen  = `{"type":"bench.event","data":{"marker":"`
+	publishClose = `"}}`
 )
 
 // MinSize is the smallest body of an event, in bytes.
-const MinSize = len(bodyOpen) + markerLen + len(bodyPad) + len(bodyClose)
+const MinSize = len(publishOpen) + markerLen + len(bodyPad) + len(publishClose)
 
-// newBody returns a JSON body of exactly size bytes and the offset of its marker.
-func newBody(size int) (body []byte, markerAt int) {
+// newBody returns a JSON body of exactly size bytes and the offset of its marker: a webhook's, or
+// what publishes an event that has one.
+func newBody(size int, publish bool) (body []byte, markerAt int) {
+	opening, closing := bodyOpen, bodyClose
+	if publish {
+		opening, closing = publishOpen, publishClose
+	}
 	body = make([]byte, 0, size)
-	body = append(body, bodyOpen...)
+	body = append(body, opening...)
 	markerAt = len(body)
 	body = append(body, bytes.Repeat([]byte("-"), markerLen)...)
 	body = append(body, bodyPad...)
-	body = append(body, bytes.Repeat([]byte("x"), size-len(body)-len(bodyClose))...)
-	return append(body, bodyClose...), markerAt
+	body = append(body, bytes.Repeat([]byte("x"), size-len(body)-len(closing))...)
+	return append(body, closing...), markerAt
 }

@@ -16,7 +16,7 @@ func TestMarker_FoundInAnyBody(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := marker{run: rapid.Uint32().Draw(t, "run"), seq: rapid.Uint32().Draw(t, "seq")}
 		size := rapid.IntRange(MinSize, 5000).Draw(t, "size")
-		body, at := newBody(size)
+		body, at := newBody(size, rapid.Bool().Draw(t, "publish"))
 		m.put(body[at:])
 		if len(body) != size || !json.Valid(body) {
 			t.Fatalf("body of %d bytes, want %d, valid JSON: %s", len(body), size, body)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,39 @@ func manyDestinations(t *testing.T, store, database string) {
 	beside := w.load(steady)
 	check(t, beside.E2EMS.P99 <= 2*alone.E2EMS.P99 && beside.Lost == 0, store+", beside an event to 256 endpoints: end to end p99",
 		fmt.Sprintf("%.1f ms (alone %.1f ms)", beside.E2EMS.P99, alone.E2EMS.P99), "<= 2 x alone")
+}
+
+// publishing measures how many events a second are published, beside how many webhooks come in at
+// an ingest URL, by turns.
+func publishing(t *testing.T, store, database string) {
+	w := perfWorld(t, database)
+	node := w.nodes[0]
+	var key struct{ Secret string }
+	if err := node.API(w.ctx, http.MethodPost, "/v1/tenants/"+w.tenant+"/keys", map[string]string{"name": "publisher", "scope": "write"}, &key); err != nil {
+		t.Fatal(err)
+	}
+	came, err := node.CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": "receives", "url": w.sink.URL(0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = node.CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": "subscribes", "url": w.sink.URL(1), "subscriptions": []any{map[string]any{"source": "publish"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ingest := bench.LoadConfig{URLs: []string{came.IngestURL}, Events: 40_000, Connections: 128, Sink: w.sink}
+	publish := ingest
+	publish.URLs, publish.Publish, publish.Header = []string{node.URL + "/v1/events"}, true, []string{"Authorization: Bearer " + key.Secret}
+	var in, out []float64
+	lost := 0
+	for range 3 {
+		received, published := w.load(ingest), w.load(publish)
+		in, out = append(in, received.DeliveredPerS), append(out, published.DeliveredPerS)
+		lost += received.Lost + published.Lost + 2*ingest.Events - received.Acked - published.Acked
+	}
+	slices.Sort(in)
+	slices.Sort(out)
+	check(t, out[1] >= 0.9*in[1], store+", published: delivered/s", fmt.Sprintf("%.0f/s (received %.0f/s)", out[1], in[1]), ">= 0.9 x received")
+	check(t, lost == 0, store+", published: lost or refused", fmt.Sprint(lost), "0")
 }
 
 // written is how much the store has written so far, in bytes: PostgreSQL's log, or what the

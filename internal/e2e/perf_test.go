@@ -70,6 +70,7 @@ func TestPerf(t *testing.T) {
 				t.Run(fmt.Sprintf("closed-by-%d", connections), func(t *testing.T) { closedLoop(t, s.name, s.url(t), connections, 1, false) })
 			}
 			t.Run("destinations", func(t *testing.T) { manyDestinations(t, s.name, s.url(t)) })
+			t.Run("publish", func(t *testing.T) { publishing(t, s.name, s.url(t)) })
 			t.Run("open", func(t *testing.T) { openLoop(t, s.name, s.url(t)) })
 			t.Run("dead", func(t *testing.T) { deadEndpoints(t, s.name, s.url(t)) })
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
