@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,6 +109,29 @@ type Header []HeaderField
 
 // HeaderField is one header line. Values may hold any byte but CR, LF and NUL.
 type HeaderField struct{ Name, Value string }
+
+// HeaderOf lists the fields of a header by name. The values of one name keep their order.
+func HeaderOf(fields map[string][]string) Header {
+	list := make(Header, 0, len(fields)+4)
+	for name, values := range fields {
+		for _, v := range values {
+			list = append(list, HeaderField{Name: name, Value: v})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b HeaderField) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Size returns the bytes of the fields as lines of HTTP/1.1.
+func (h Header) Size() (n int) {
+	for _, f := range h {
+		n += f.Size()
+	}
+	return n
+}
+
+// Size returns the bytes of the field as a line of HTTP/1.1.
+func (f HeaderField) Size() int { return len(f.Name) + len(": ") + len(f.Value) + len("\r\n") }
 
 // Get is the first value of a name, whatever its case; "" without one.
 func (h Header) Get(name string) string {

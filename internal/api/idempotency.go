@@ -34,7 +34,7 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 		next(huma.WithValue(ctx, callKey{}, c))
 		return nil
 	}
-	if len(values) > 1 || !validKey(values[0]) {
+	if len(values) > 1 || !kapsel.ValidHeaderKey(values[0]) {
 		return unreadable(field("Idempotency-Key", "must be there once, with 1 to 255 printable ASCII characters"))
 	}
 	body, err := io.ReadAll(io.LimitReader(c.r.Body, maxBody+1))
@@ -169,18 +169,6 @@ func fingerprint(r *http.Request, body []byte) (sum [32]byte) {
 	}
 	h.Sum(sum[:0])
 	return sum
-}
-
-func validKey(s string) bool {
-	if s == "" || len(s) > kapsel.MaxKey {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if c < '!' || c > '~' {
-			return false
-		}
-	}
-	return true
 }
 
 // fresh is the id of what a request makes: made, or the one that its Idempotency-Key reserved.

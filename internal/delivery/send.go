@@ -385,7 +385,7 @@ func (e *Engine) exchange(j *job) (o outcome) {
 			o.retryAfter = now.Add(wait)
 		}
 	}
-	o.header = headerOf(resp.Header)
+	o.header = answerHeader(resp.Header)
 	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
 	switch {
 	case o.status >= 200 && o.status < 300:
@@ -397,23 +397,15 @@ func (e *Engine) exchange(j *job) (o outcome) {
 	return o
 }
 
-// headerOf lists a response's header by name; values keep their order. A field that does not fit
-// into what is kept is left out; later ones that fit are kept.
-func headerOf(h http.Header) kapsel.Header {
-	list := make(kapsel.Header, 0, len(h))
-	for name, values := range h {
-		for _, v := range values {
-			list = append(list, kapsel.HeaderField{Name: name, Value: v})
-		}
-	}
-	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
+// answerHeader lists a response's header. A field that does not fit into what is kept is left out;
+// later ones that fit are kept.
+func answerHeader(h http.Header) kapsel.Header {
 	left := maxAnswerBytes
-	return slices.DeleteFunc(list, func(f kapsel.HeaderField) bool {
-		size := len(f.Name) + len(f.Value) + len(": \r\n")
-		if size > left {
+	return slices.DeleteFunc(kapsel.HeaderOf(h), func(f kapsel.HeaderField) bool {
+		if f.Size() > left {
 			return true
 		}
-		left -= size
+		left -= f.Size()
 		return false
 	})
 }

@@ -281,23 +281,15 @@ func allowTime(w http.ResponseWriter, n int64) {
 	_ = c.SetWriteDeadline(read.Add(AnswerTime + store.BodyTime(n)))
 }
 
-// headerOf lists the request's header by name; the values of one name keep their order.
+// headerOf lists the request's header, or returns an error if it cannot be stored.
 func headerOf(r *http.Request) (kapsel.Header, error) {
-	list := make(kapsel.Header, 0, len(r.Header)+4)
-	size := 0
-	for name, values := range r.Header {
-		for _, v := range values {
-			list = append(list, kapsel.HeaderField{Name: name, Value: v})
-			size += len(name) + len(v) + 4
-		}
-	}
-	if len(list) > maxHeaders || size > maxHeaderBytes {
+	list := kapsel.HeaderOf(r.Header)
+	if len(list) > maxHeaders || list.Size() > maxHeaderBytes {
 		return nil, &kapsel.Error{
 			Code: kapsel.InvalidRequest, Status: http.StatusRequestHeaderFieldsTooLarge,
 			Detail: "more than 100 header lines, or more than 16 KiB of them",
 		}
 	}
-	slices.SortStableFunc(list, func(a, b kapsel.HeaderField) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range list {
 		// Go's server joins folded lines and refuses NUL; a bare CR must not reach a header that we send.
 		if strings.ContainsAny(f.Value, "\r\n\x00") {
