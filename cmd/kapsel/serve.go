@@ -190,6 +190,10 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if err = wait.try(ctx, func() error { return s.engine.Join(ctx) }); err != nil {
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
+	// Nobody waited for this node with what was changed before it joined.
+	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, MaxBody: c.maxBody, Proxies: c.proxies, Log: s.log,
@@ -215,7 +219,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	management := api.New(api.Config{
 		Store: s.db, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
-		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Obey,
+		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Settle,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
 		Answers: s.db, Why: s.engine.Why, RateAllows: s.engine.RateAllows, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
 		Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,

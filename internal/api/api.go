@@ -78,7 +78,8 @@ type Config struct {
 	// header means nothing then.
 	Answers store.Answers
 
-	// Changed is told after every change of settings. It may be nil.
+	// Changed is called after every change of settings, before the answer. It returns when the
+	// change holds. It may be nil.
 	Changed func()
 	// Client is the address that a request came from. Nil: the peer's.
 	Client func(*http.Request) netip.Addr

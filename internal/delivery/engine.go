@@ -131,6 +131,7 @@ func (e *Engine) Join(ctx context.Context) error {
 	e.mu.Lock()
 	e.node, e.renewed, e.renewedAt = node, asked, now
 	e.mu.Unlock()
+	e.Settings.Joined(node, e.Clock)
 	return e.share(ctx)
 }
 

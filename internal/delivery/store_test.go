@@ -18,7 +18,7 @@ import (
 // calls are those of the store that the engine makes, and ingest's.
 var calls = []string{
 	"Accept", "Renew", "Nodes", "TakeOver", "Backlog", "Claim", "Complete", "GiveBack", "Held",
-	"SaveCircuit", "Circuit", "DisableGone", "CancelWaiting", "Settings", "Endpoint", "Tenant", "Leave",
+	"SaveCircuit", "Circuit", "DisableGone", "CancelWaiting", "Settings", "Follow", "Endpoint", "Tenant", "Leave",
 }
 
 // TestStoreFails is a life with everything in it (first sends, retries, a circuit that opens

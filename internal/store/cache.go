@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -15,16 +16,33 @@ import (
 // obeyed after at most this long.
 const Refresh = 500 * time.Millisecond
 
+// SettleTime is how long Settle waits for other nodes at most. It leaves them Refresh, and as long
+// again to read the change and to say so.
+const SettleTime = 2 * Refresh
+
+// While changes of what is matched come in from other nodes, a node reads the counter every
+// brisk, until none has come for briskFor: who makes many changes waits for each of them.
+const (
+	brisk    = Refresh / 20
+	briskFor = 2 * time.Second
+)
+
 // Cache is a node's copy of the settings. Presence is cached, absence is not: what is not
 // here is asked for, so an endpoint made a moment ago on another node is found.
 type Cache struct {
 	dir     Directory
 	changed chan struct{}
 
-	reading chan struct{} // full while one reads the counter
+	reading  chan struct{} // full while one reads the counter
+	settling chan struct{} // full while one waits for the other nodes
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
+	matched   int64         // all changes of endpoints and sources up to it are known here
+	settled   int64         // the matched that Settle has last waited for
+	told      int64         // the matched that the other nodes were last told of; -1: none
+	node      kapsel.NodeID // who told them; zero until Joined
+	clock     *Clock
 	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
@@ -57,6 +75,7 @@ func NewCache(dir Directory) *Cache {
 		dir:       dir,
 		changed:   make(chan struct{}, 1),
 		reading:   make(chan struct{}, 1),
+		settling:  make(chan struct{}, 1),
 		endpoints: map[kapsel.EndpointID]*kapsel.Endpoint{},
 		sources:   map[kapsel.SourceID]*kapsel.Source{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
@@ -87,6 +106,7 @@ func (c *Cache) Load(ctx context.Context) error {
 		return nil
 	}
 	c.mu.Lock()
+	c.matched = max(c.matched, s.matched(c.revision))
 	c.revision = s.Revision
 	for _, t := range s.Tenants {
 		c.tenants[t.ID] = &t
@@ -172,8 +192,8 @@ func subscriptions(e *kapsel.Endpoint) []kapsel.Subscription {
 
 // Subscribers returns the endpoints that get an event of an origin by their subscriptions, in the
 // order of their ids: all but the one whose own ingest the origin is. Unlike an endpoint that is
-// not known here, a subscription that is not known is not asked for: one that was made on another
-// node counts after Refresh. The result is shared: do not change it.
+// not known here, a subscription that is not known is not asked for: who makes one waits until all
+// nodes know it; see Settle. The result is shared: do not change it.
 func (c *Cache) Subscribers(origin kapsel.OriginID, eventType string, channels []string) []*kapsel.Endpoint {
 	c.mu.RLock()
 	r := c.routes[origin]
@@ -239,6 +259,7 @@ func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(Refresh)
 	defer tick.Stop()
+	pace, changedAt := Refresh, time.Time{}
 	failing := false
 	for {
 		select {
@@ -247,12 +268,104 @@ func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 		case <-tick.C:
 		case <-c.changed:
 		}
+		before, _, _ := c.standing()
 		err := c.Load(ctx)
+		if err == nil {
+			err = c.tell(ctx)
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			log.Warn("settings cannot be read; going on with those known", "error", err)
 		}
 		failing = err != nil
+
+		// What this node changed itself was loaded by Settle and does not count here.
+		if after, _, _ := c.standing(); after > before {
+			changedAt = time.Now()
+		}
+		next := Refresh
+		if time.Since(changedAt) < briskFor {
+			next = brisk
+		}
+		if next != pace {
+			tick.Reset(next)
+			pace = next
+		}
 	}
+}
+
+// Joined says under which id this node is known to the others from now on.
+func (c *Cache) Joined(node kapsel.NodeID, clock *Clock) {
+	c.mu.Lock()
+	c.node, c.clock, c.told = node, clock, -1
+	c.mu.Unlock()
+	c.Changed()
+}
+
+// standing returns up to which revision this node knows what is matched, which one the other nodes
+// were last told of, and the node's id.
+func (c *Cache) standing() (matched, told int64, node kapsel.NodeID) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.matched, c.told, c.node
+}
+
+// tell tells the other nodes by which revision this node works, unless they know.
+func (c *Cache) tell(ctx context.Context) error {
+	matched, told, node := c.standing()
+	if node.IsZero() || matched == told {
+		return nil
+	}
+	if err := c.dir.Follow(ctx, node, matched); err != nil {
+		return fmt.Errorf("tell the other nodes: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.node == node {
+		c.told = matched
+	}
+	return nil
+}
+
+// Settle returns when every live node works by the changes of what is matched (endpoints and
+// sources) that were made before the call, and this node by all changes: an event that comes in
+// anywhere afterwards is matched by them. It returns after SettleTime at the latest: a node that
+// has said nothing by then is slow, cut off from the store, or dead with its lease not yet over.
+func (c *Cache) Settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), SettleTime)
+	defer cancel()
+	if c.Load(ctx) != nil {
+		c.Changed()
+		return
+	}
+	// One waits, for all changes known by then; the others find theirs settled.
+	select {
+	case c.settling <- struct{}{}:
+		defer func() { <-c.settling }()
+	case <-ctx.Done():
+		return
+	}
+	c.mu.RLock()
+	node, clock, matched, settled := c.node, c.clock, c.matched, c.settled
+	c.mu.RUnlock()
+	if node.IsZero() || matched == settled {
+		return
+	}
+	tick := time.NewTicker(brisk)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		behind, err := c.dir.Behind(ctx, node, clock.Now(), matched)
+		if err == nil && behind == 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	// Also when the time is over: the next change of something else does not wait for it again.
+	c.mu.Lock()
+	c.settled = matched
+	c.mu.Unlock()
 }
 
 // Changed makes Run read the counter at once.

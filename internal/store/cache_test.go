@@ -19,7 +19,26 @@ type directory struct {
 	mu       sync.Mutex
 	endpoint kapsel.Endpoint
 	stuck    bool
+	behind   func(revision int64) int // how many other nodes are
+	asked    int                      // how often
+	told     []int64
 }
+
+func (d *directory) Follow(_ context.Context, _ kapsel.NodeID, revision int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told = append(d.told, revision)
+	return nil
+}
+
+func (d *directory) Behind(_ context.Context, _ kapsel.NodeID, _ time.Time, revision int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked++
+	return d.behind(revision), nil
+}
+
+func (d *directory) Time(context.Context) (time.Time, error) { return time.Now(), nil }
 
 func (d *directory) set(change func(*directory)) {
 	d.mu.Lock()
@@ -83,6 +102,69 @@ func TestObey(t *testing.T) {
 		synctest.Wait()
 		if state() != kapsel.EndpointActive {
 			t.Errorf("after the store is back the endpoint is %q", state())
+		}
+	})
+}
+
+// TestSettle: a change of what is matched is answered when all other nodes have told that they work
+// by it, once; by one that says nothing it is held up for SettleTime, and no other change is.
+func TestSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		d := &directory{endpoint: kapsel.Endpoint{ID: kapsel.NewEndpointID(now), Revision: 1}}
+		c := store.NewCache(d)
+		clock, err := store.NewClock(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		if err := c.Load(ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.Joined(kapsel.NewNodeID(now), clock)
+		go c.Run(ctx, slog.New(slog.DiscardHandler))
+		synctest.Wait()
+		if len(d.told) != 1 || d.told[0] != 1 {
+			t.Errorf("after it has joined the node told %v", d.told)
+		}
+
+		settle := func(change bool, until time.Time) (took time.Duration, asked int) {
+			d.set(func(d *directory) {
+				d.asked = 0
+				d.behind = func(int64) int {
+					if time.Now().Before(until) {
+						return 1
+					}
+					return 0
+				}
+				if !change {
+					d.endpoint.Revision-- // what set adds
+				}
+			})
+			began := time.Now()
+			c.Settle()
+			return time.Since(began), d.asked
+		}
+		if took, asked := settle(true, time.Now()); took != 0 || asked != 1 {
+			t.Errorf("nobody is behind: %v, asked %d times", took, asked)
+		}
+		if took, asked := settle(false, time.Now().Add(time.Hour)); took != 0 || asked != 0 {
+			t.Errorf("nothing that is matched has changed: %v, asked %d times", took, asked)
+		}
+		if took, _ := settle(true, time.Now().Add(store.Refresh)); took < store.Refresh || took >= store.SettleTime {
+			t.Errorf("another node follows after %v: answered after %v", store.Refresh, took)
+		}
+		if took, _ := settle(true, time.Now().Add(time.Hour)); took != store.SettleTime {
+			t.Errorf("another node does not follow: answered after %v", took)
+		}
+		if took, _ := settle(false, time.Now().Add(time.Hour)); took != 0 {
+			t.Errorf("a change of something else waits for %v", took)
+		}
+		time.Sleep(store.Refresh)
+		synctest.Wait()
+		if last := d.told[len(d.told)-1]; last != d.endpoint.Revision {
+			t.Errorf("the node told %v, the last revision is %d", d.told, d.endpoint.Revision)
 		}
 	})
 }

@@ -208,6 +208,13 @@ type Directory interface {
 	// Revision passes it next time.
 	Settings(ctx context.Context, since int64) (Settings, error)
 
+	// Follow tells the other nodes that a node works by all changes of endpoints and sources up to
+	// a revision. Nothing is told for a node that is dead.
+	Follow(ctx context.Context, node kapsel.NodeID, revision int64) error
+	// Behind returns how many nodes alive at now, the node itself aside, have not told that they
+	// work by a revision or a later one. On SQLite, whose file has one process, there are none.
+	Behind(ctx context.Context, node kapsel.NodeID, now time.Time, revision int64) (int, error)
+
 	// Meta reads and sets a value of the instance, such as the check value of its key.
 	// SetMeta keeps the first value set for a name and returns it. ReplaceMeta sets a value in
 	// place of the one that the caller read. Conflict: the name has another value, or none.
@@ -269,6 +276,22 @@ type Settings struct {
 	Endpoints []kapsel.Endpoint
 	Sources   []kapsel.Source
 	Circuits  []kapsel.Circuit
+}
+
+// matched returns the revision up to which who knows the changes up to since, and reads these,
+// knows all changes of endpoints and sources. It is below Revision where only other rows changed:
+// circuits do not count. It is not above it: rows that changed while they were read are not all here.
+func (s *Settings) matched(since int64) (last int64) {
+	if since == 0 {
+		return s.Revision // rows that are deleted are left out
+	}
+	for i := range s.Endpoints {
+		last = max(last, s.Endpoints[i].Revision)
+	}
+	for i := range s.Sources {
+		last = max(last, s.Sources[i].Revision)
+	}
+	return min(last, s.Revision)
 }
 
 // Deleted names rows of the directory that are deleted.

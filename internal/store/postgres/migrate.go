@@ -20,7 +20,7 @@ var migrations embed.FS
 // The schema that this binary makes, and the oldest schemaVersion of a binary that may
 // still run on it: migrations only expand, so that nodes can be replaced one by one.
 const (
-	schemaVersion = 9
+	schemaVersion = 10
 	readableBy    = 9
 )
 

@@ -70,6 +70,25 @@ func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, 
 		id(node), now, store.EncodeDemands(own))
 }
 
+// Follow tells by which settings a node works; see store.Directory. It is one statement, as
+// Demands is.
+func (s *Store) Follow(ctx context.Context, node kapsel.NodeID, revision int64) error {
+	_, err := list(ctx, s, engine, func(r *row) kapsel.NodeID { return r.id() },
+		"UPDATE nodes SET revision = $2 WHERE id = $1 AND NOT dead RETURNING id", id(node), revision)
+	return err
+}
+
+// Behind counts the nodes that do not yet work by a revision; see store.Directory. One of an older
+// release never tells, and counts.
+func (s *Store) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, revision int64) (behind int, err error) {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		return q.QueryRow(ctx, `
+			SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $2 AND id <> $1 AND coalesce(revision, 0) < $3`,
+			id(node), now, revision).Scan(&behind)
+	})
+	return behind, err
+}
+
 // TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last
 // statement still works on is passed over and found by the next call.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {

@@ -55,6 +55,12 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID
 	return nodes, err
 }
 
+// Follow implements store.Directory. The file has one process: nobody asks.
+func (s *Store) Follow(context.Context, kapsel.NodeID, int64) error { return nil }
+
+// Behind implements store.Directory.
+func (s *Store) Behind(context.Context, kapsel.NodeID, time.Time, int64) (int, error) { return 0, nil }
+
 // Demands implements store.Queue. The file has one process: it shares with nobody, so what it
 // demands is not kept.
 func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) (all []store.NodeDemands, err error) {

@@ -102,6 +102,14 @@ func (f *faulty) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, err
 	return try(f, "Nodes", func() ([]kapsel.NodeID, error) { return f.Store.Nodes(ctx, now) })
 }
 
+func (f *faulty) Follow(ctx context.Context, node kapsel.NodeID, revision int64) error {
+	return f.try("Follow", func() error { return f.Store.Follow(ctx, node, revision) })
+}
+
+func (f *faulty) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, revision int64) (int, error) {
+	return try(f, "Behind", func() (int, error) { return f.Store.Behind(ctx, node, now, revision) })
+}
+
 func (f *faulty) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
 	return try(f, "Demands", func() ([]store.NodeDemands, error) { return f.Store.Demands(ctx, node, now, own) })
 }

@@ -130,6 +130,46 @@ var nodes = []promise{
 		w.same("settings changed", 0, len(after.Tenants)+len(after.Keys)+len(after.Endpoints)+len(after.Circuits))
 	}},
 
+	{"nodes tell by which settings they work, as long as they live", func(w *world) {
+		before := w.join(lease)
+		all := w.several(3)
+		others := func(revision int64) int {
+			w.t.Helper()
+			n, err := w.store.Behind(w.ctx, w.node, w.now, revision)
+			w.must(err)
+			return n
+		}
+		if len(all) == 1 { // the file has one process
+			w.must(w.store.Follow(w.ctx, w.node, 1))
+			w.same("behind", 0, others(7))
+			return
+		}
+		rest := len(all) - 1 // without the node that asks
+		w.same("behind, when nobody has told", rest, others(7))
+		other := all[0]
+		if other == w.node {
+			other = all[1]
+		}
+		w.must(w.store.Follow(w.ctx, other, 7))
+		w.must(w.store.Renew(w.ctx, other, w.now, 24*time.Hour)) // which leaves it
+		w.same("behind, when one has told", rest-1, others(7))
+		w.same("behind an older revision", rest-1, others(6))
+		w.same("behind a newer revision", rest, others(8))
+		w.must(w.store.Follow(w.ctx, other, 9))
+		w.same("behind, when one has told anew", rest-1, others(8))
+		w.must(w.store.Leave(w.ctx, other))
+		w.must(w.store.Follow(w.ctx, other, 1))
+		w.same("behind, when that one has left", rest-1, others(8))
+		now := len(all)
+		w.pass(lease + time.Millisecond)
+		alive, err := w.store.Nodes(w.ctx, w.now)
+		w.must(err)
+		if slices.Contains(alive, before) || len(alive) >= now {
+			w.t.Fatalf("%v are alive", alive)
+		}
+		w.same("behind, when a lease is over", len(alive)-1, others(8))
+	}},
+
 	{"what nodes tell goes with their leases, and is bounded", func(w *world) {
 		w.join(lease)
 		other := w.join(24 * time.Hour)

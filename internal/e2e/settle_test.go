@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+)
+
+// TestSettle_EveryNodeWorksByAChange checks that what is answered at one node holds at the other:
+// an event that comes in there at once goes to an endpoint that was made to subscribe, and not to
+// one that has ended its subscription or was deleted.
+func TestSettle_EveryNodeWorksByAChange(t *testing.T) {
+	w := newWorld(t, pgtest.New(t))
+	w.node()
+	origin := w.endpoint("origin", nil)
+	// goesTo posts an event to the other node and reports whether it has a delivery to an endpoint.
+	goesTo := func(id string) bool {
+		t.Helper()
+		resp, err := client.Post(w.nodes[1].URL+"/ingest/"+origin.ID, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var accepted struct {
+			ID string `json:"event_id"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&accepted); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("answered %d, %v", resp.StatusCode, err)
+		}
+		var e struct {
+			Deliveries []delivery `json:"deliveries"`
+		}
+		w.get("/v1/events/"+accepted.ID, &e)
+		return slices.ContainsFunc(e.Deliveries, func(d delivery) bool { return d.EndpointID == id })
+	}
+	change := func(method, path string, in any) {
+		t.Helper()
+		if err := w.nodes[0].API(w.ctx, method, path, in, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to := map[string]any{"subscriptions": []any{map[string]any{"source": origin.ID}}}
+	for range 10 {
+		ep := w.endpoint("subscriber", to)
+		path := "/v1/endpoints/" + ep.ID
+		if !goesTo(ep.ID) {
+			t.Error("an event has no delivery to an endpoint that was made to subscribe")
+		}
+		change(http.MethodPatch, path, map[string]any{"subscriptions": []any{}})
+		if goesTo(ep.ID) {
+			t.Error("an event has a delivery to an endpoint whose subscription has ended")
+		}
+		change(http.MethodPatch, path, to)
+		if !goesTo(ep.ID) {
+			t.Error("an event has no delivery to an endpoint that subscribes anew")
+		}
+		change(http.MethodDelete, path, nil)
+		if goesTo(ep.ID) {
+			t.Error("an event has a delivery to an endpoint that was deleted")
+		}
+	}
+
+	// One that stands still, its lease not yet over, holds up the answer for a moment and no more.
+	if err := w.nodes[1].Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	ep := w.endpoint("while one stands still", to)
+	change(http.MethodDelete, "/v1/endpoints/"+ep.ID, nil)
+	if err := w.nodes[1].Thaw(); err != nil {
+		t.Fatal(err)
+	}
+}
