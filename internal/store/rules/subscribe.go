@@ -28,7 +28,7 @@ func OlderNodes(nodes int) error {
 	if nodes == 0 {
 		return nil
 	}
-	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which does not know sources and published events, are alive; stop or replace them first", nodes)
+	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which does not know sources, subscriptions and published events, are alive; stop or replace them first", nodes)
 }
 
 // Subscribe checks the subscriptions that a change of an endpoint adds, and marks the endpoints
@@ -83,6 +83,9 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 	if origin == kapsel.OriginID(e.ID) {
 		return nil, "is the endpoint itself, which gets the events of its own ingest anyway", nil
 	}
+	if err := o.Current(); err != nil {
+		return nil, "", err
+	}
 	if id, wrong := kapsel.ParseEndpointID(s.Source); wrong == nil {
 		source, err := o.Endpoint(id)
 		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !source.Ingests() {
@@ -92,18 +95,13 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 			return nil, "", err
 		}
 		from = &source
-	} else {
-		if err := o.Current(); err != nil {
-			return nil, "", err
+	} else if s.Source != kapsel.Publish {
+		_, err := o.Source(kapsel.SourceID(origin))
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			return nil, "there is no source of this id", nil
 		}
-		if s.Source != kapsel.Publish {
-			_, err := o.Source(kapsel.SourceID(origin))
-			if kapsel.CodeOf(err) == kapsel.NotFound {
-				return nil, "there is no source of this id", nil
-			}
-			if err != nil {
-				return nil, "", err
-			}
+		if err != nil {
+			return nil, "", err
 		}
 	}
 	n, err := o.Subscribers(origin)
