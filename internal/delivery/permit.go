@@ -6,20 +6,24 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Permit allows ingest to store a new delivery as held by this node, to be sent as soon as
-// it is committed. It ends with exactly one of HandOver and Return.
+// Permit allows ingest to store a new delivery as held by this node, so that the engine sends the
+// delivery as soon as it is committed. Callers must end a permit with exactly one call of HandOver
+// or Return.
 type Permit struct {
 	Node  kapsel.NodeID
-	Token kapsel.AttemptID // the claim token to store, and the id of the first attempt
+	Token kapsel.AttemptID // the claim token to store, which is also the ID of the first attempt
 	gate  *gate
 	size  int
 }
 
-// Permits reserves the start of a delivery of an event, of this part and size in bytes, to each
-// endpoint, and returns the permits in the order of the endpoints. A permit is nil where the
-// delivery must wait in the store: the endpoint is not active, its circuit is not closed, or its
-// rate, concurrency, the workers or body memory are used up. While older work waits, the
-// endpoint's or any, the last quarter of what may be held is kept for it.
+// Permits reserves the start of a delivery to each of the endpoints and returns one permit per
+// endpoint, in the same order. part is the event's part, and size the bytes of its body. A permit
+// is nil if the delivery must wait in the store: the engine is stopping or its lease is not
+// certain, the endpoint is not active, its circuit does not let exchanges start, or its rate, its
+// concurrency, the workers or the memory for bodies are used up. While older deliveries of the
+// endpoint are due in the store, permits get at most three quarters of what may be held for the
+// endpoint. While any older delivery waits for room or for a worker, permits get at most three
+// quarters of the workers.
 func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit {
 	permits := make([]*Permit, len(to))
 	e.mu.Lock()
@@ -34,7 +38,7 @@ func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit 
 	return permits
 }
 
-// permit is Permits for one endpoint; the caller holds mu.
+// permit is Permits for one endpoint. Callers must hold mu.
 func (e *Engine) permit(ep *kapsel.Endpoint, part uint8, size int, now time.Time) *Permit {
 	g := e.gateOf(ep)
 	room, of := e.room(g, now)
@@ -54,12 +58,13 @@ func (e *Engine) permit(ep *kapsel.Endpoint, part uint8, size int, now time.Time
 	g.fresh++
 	e.waiting++
 	e.fresh++
-	e.work.Add(1) // stopping waits for the acceptance to be confirmed or not
+	e.work.Add(1) // a stop waits until the acceptance is confirmed or has failed
 	return p
 }
 
-// Return gives an unused permit back. confirmed says that nothing is stored under it; if it
-// is not known, the engine looks for what may be.
+// Return gives back an unused permit. confirmed says that certainly no delivery is stored under
+// the permit. If confirmed is false, the engine searches the store for the delivery and gives it
+// back.
 func (e *Engine) Return(p *Permit, confirmed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -74,23 +79,24 @@ func (e *Engine) Return(p *Permit, confirmed bool) {
 	e.feed(p.gate, e.Clock.Now())
 }
 
-// end takes a permit off the books; the delivery that follows from it is counted anew.
+// end takes a permit off the books. A delivery that follows from the permit is counted separately.
 func (e *Engine) end(p *Permit) {
 	p.gate.reserved--
 	e.waiting--
 	e.work.Done()
 }
 
-// HandOver starts a delivery that was stored under a permit, in its turn. The event's body
-// belongs to the engine until the exchange ends.
+// HandOver takes over a delivery that was stored under a permit and starts it when its turn comes.
+// The event's body belongs to the engine until the exchange ends.
 func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	defer e.end(p) // last: giving back must be counted before this is not
+	defer e.end(p) // runs last: a give-back must be counted in e.work before the permit leaves it
 	j := &job{delivery: d, event: ev, due: ev.ReceivedAt, fresh: true}
 	switch {
 	case p.Node != e.node || e.stopping || !p.gate.open(e.Clock.Now()):
-		// A node that was declared dead gives it back, too: it may not be taken over yet.
+		// A node that was declared dead gives the delivery back as well, because no other node may have
+		// taken it over yet.
 		e.hold(p.gate, j)
 		e.giveBackReady(p.gate)
 	default:
@@ -99,20 +105,23 @@ func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	}
 }
 
-// Due tells the engine that a delivery in the store is due at once, so that it starts before
-// the next list of the backlog. Callers made the delivery, or moved it.
+// Due tells the engine that the caller has made or moved a delivery, so that the delivery can
+// start at d.DueAt, before the next list of the backlog. If d is not pending or its endpoint
+// cannot be read, Due does nothing, and the next list finds the delivery.
 func (e *Engine) Due(d kapsel.Delivery) {
-	// The endpoint of a delivery that was just read or written is in the settings, or soon.
+	// The settings hold the endpoint of a delivery that was just read or written, or will soon.
 	ep, err := e.Settings.AnyEndpoint(e.cut, d.EndpointID)
 	if err == nil && d.Status == kapsel.Pending {
 		e.Waiting(ep, d.DueAt)
 	}
 }
 
-// DueAnywhere is Due for deliveries that the caller cannot name.
+// DueAnywhere is Due for deliveries that the caller cannot name: it makes the engine list the
+// backlog.
 func (e *Engine) DueAnywhere() { e.lookAgain() }
 
-// Waiting tells the engine that a delivery was stored as pending, due at once.
+// Waiting tells the engine that a delivery to the endpoint was stored as pending and is due at the
+// given time.
 func (e *Engine) Waiting(ep *kapsel.Endpoint, due time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -6,45 +6,48 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/egress"
 )
 
-// When this machine is short of something that connections need, such as file descriptors,
-// nobody has failed: the delivery goes back with no attempt, the circuit does not move, and what
-// the destination has earned stays. Until there is more of it the engine asks for less:
+// If this machine runs short of something that connections need, such as file descriptors, no
+// destination has failed: the delivery goes back without an attempt, the circuit does not move,
+// and the destination keeps the exchanges at once that it has earned. Until the shortage ends, the
+// engine asks for less:
 //
-//   - The endpoint starts no more exchanges than it has running, for 1 s at first and for twice
-//     as long each time that it happens again before an exchange was made, at most for 30 s. Its
-//     delivery waits as long.
-//   - The node makes no more exchanges at once than were running; a second later one more, then
-//     two more, then four.
+//   - The endpoint may have no more exchanges running than it had when the shortage was met. This
+//     lasts for 1 s at first, and for twice as long each time that the shortage returns before an
+//     exchange was made, up to 30 s. The delivery waits as long.
+//   - The node makes no more exchanges at once than were running. A second later it may make one
+//     more, after the next second two more, then four, and so on. A shortage of ports limits the
+//     endpoint only.
 //
-// All of that is in memory only. The shortage is this node's: another node that claims the
-// delivery may try at once, and so may this one after a restart. What a restart forgets is tried
-// too early, once, and costs no attempt.
+// All of this state is in memory only. The shortage is this node's: another node that claims the
+// delivery may try at once, and so may this node after a restart. A delivery that is tried too
+// early after a restart costs one try and no attempt.
 
 const (
 	shortWait = time.Second
 	shortMost = 30 * time.Second
 )
 
-// lack is an endpoint's part in a shortage. Engine.mu guards it.
+// lack is what a shortage leaves to an endpoint. Engine.mu guards it.
 type lack struct {
-	until  time.Time // no more than places exchanges until then, by the monotonic clock
-	places int
-	wait   time.Duration // how long that was; 0: none since the last exchange that was made
+	until  time.Time     // when the limit ends, by the monotonic clock
+	places int           // exchanges that may run until then
+	wait   time.Duration // how long the limit lasts; 0: no shortage since the last exchange that was made
 }
 
-// holds reports whether the endpoint may have only lack.places exchanges running.
+// holds reports whether the endpoint may have no more than l.places exchanges running.
 func (l *lack) holds() bool { return l.wait > 0 && time.Now().Before(l.until) }
 
-// squeeze is the node's part in a shortage. Engine.mu guards it.
+// squeeze is what a shortage leaves to the node. Engine.mu guards it.
 type squeeze struct {
-	most   int       // exchanges at once; 0: as many as there are workers
-	step   int       // how many more there may be …
-	grows  time.Time // … from then on, by the monotonic clock
-	warned time.Time // when a shortage was last said in the log, by the monotonic clock
-	unsaid int       // deliveries that went back since then
+	most   int       // exchanges at once; 0: as many as Config.Workers
+	step   int       // how much most grows …
+	grows  time.Time // … at this time, by the monotonic clock
+	warned time.Time // when a shortage was last logged, by the monotonic clock
+	unsaid int       // deliveries that went back since then and are not in the log
 }
 
-// workers is how many exchanges the node makes at once. The caller holds mu.
+// workers returns how many exchanges the node may make at once now. It raises a limit that a
+// shortage has set once the limit's second is over. Callers must hold mu.
 func (e *Engine) workers() int {
 	s := &e.squeeze
 	for now := time.Now(); s.most > 0 && !now.Before(s.grows); s.grows = s.grows.Add(time.Second) {
@@ -59,14 +62,15 @@ func (e *Engine) workers() int {
 	return e.Workers
 }
 
-// short takes note that an exchange could not be made for want of something, and returns when
-// its delivery is due again. The exchange is off the gate's books and still has its worker.
-// present says that it was for the endpoint's present destination. The caller holds mu.
+// short notes that an exchange could not be made because this machine is short of what, and
+// returns when the delivery is due again. present says that the exchange was for the endpoint's
+// present destination. Callers must have taken the exchange off the gate's books (see ended), must
+// not have freed its worker yet, and must hold mu.
 func (e *Engine) short(g *gate, what *egress.Shortage, present bool) (due time.Time) {
 	now, wait := time.Now(), shortWait
 	if s := &g.lack; present {
 		_, used := e.places(g)
-		if !s.holds() { // else the exchange began before the one that this lasts for had failed
+		if !s.holds() { // if it holds, this exchange began before the shortage was known
 			s.wait = min(max(shortWait, 2*s.wait), shortMost)
 			s.until, s.places = now.Add(s.wait), used
 		}
@@ -74,7 +78,7 @@ func (e *Engine) short(g *gate, what *egress.Shortage, present bool) (due time.T
 		wait = s.wait
 	}
 	s := &e.squeeze
-	if !what.Ports { // of ports others may have enough
+	if !what.Ports { // a shortage of ports may leave enough for other destinations
 		s.most = max(1, min(e.workers(), e.busy-1))
 		s.step, s.grows = 1, now.Add(time.Second)
 	}
@@ -84,7 +88,7 @@ func (e *Engine) short(g *gate, what *egress.Shortage, present bool) (due time.T
 			"short_of", what.Limit, "deliveries", s.unsaid, "at_once", e.workers())
 		s.warned, s.unsaid = now, 0
 	}
-	// Nothing may be running whose end would have the gate looked at.
+	// It may be that no exchange is running whose end would put the gate back into the agenda.
 	due = e.Clock.Now().Add(wait)
 	e.dueAt(g, due)
 	e.lookAt(g, due.Add(claimWait))

@@ -6,21 +6,22 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// turns is a line of gates in which tenants take turns, and so do the endpoints of each.
-// Engine.mu guards it. The zero value is an empty line.
+// turns is a queue of gates. Tenants take turns in it, and so do the endpoints of each tenant.
+// Engine.mu guards it. The zero value is an empty queue.
 type turns struct {
 	in      map[*gate]struct{}
 	tenants map[kapsel.TenantID]*turn
-	order   []*turn // tenants that have a gate in line, next first
+	order   []*turn // tenants with a gate in the queue, in the order of their turns
 }
 
-// turn is one tenant's part of the line.
+// turn holds one tenant's gates in the queue.
 type turn struct {
 	tenant kapsel.TenantID
 	gates  []*gate
 }
 
-// add puts a gate at the end of its tenant's part, once.
+// add puts a gate behind the other gates of its tenant. If the gate is in the queue already, add
+// does nothing.
 func (t *turns) add(g *gate) {
 	if _, ok := t.in[g]; ok {
 		return
@@ -38,7 +39,8 @@ func (t *turns) add(g *gate) {
 	part.gates = append(part.gates, g)
 }
 
-// next takes the gate whose turn it is out of the line; nil when the line is empty.
+// next removes the gate whose turn it is from the queue and returns it. It returns nil if the
+// queue is empty.
 func (t *turns) next() *gate {
 	if len(t.order) == 0 {
 		return nil
@@ -56,11 +58,12 @@ func (t *turns) next() *gate {
 	return g
 }
 
-// has reports whether a gate is in line, any whether one is.
+// has reports whether a gate is in the queue; any reports whether the queue holds a gate.
 func (t *turns) has(g *gate) bool { _, ok := t.in[g]; return ok }
 func (t *turns) any() bool        { return len(t.order) > 0 }
 
-// remove takes a gate out of the line; it is quick for those that were added last.
+// remove takes a gate out of the queue. The search starts with the gates that were added last, so
+// those are quick to remove.
 func (t *turns) remove(g *gate) {
 	if !t.has(g) {
 		return
