@@ -10,28 +10,29 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// The claim loop's rhythm.
+// Times and bounds of the claim loop.
 const (
 	// listEvery is how often the store is asked which endpoints have work.
 	listEvery = time.Second
-	// probeWait is how long a gate waits for another node's probes before it looks again.
+	// probeWait is how long a gate waits before it looks again while another node probes or this node
+	// has no worker for a probe.
 	probeWait = 500 * time.Millisecond
-	// winWait is how long it waits when asking for the right to probe has failed.
+	// winWait is how long a gate waits after the node asked for the right to probe and did not get it.
 	winWait = 100 * time.Millisecond
-	// errorWait is how long the loop waits after trouble of the store.
+	// errorWait is how long the loop waits after the store failed.
 	errorWait = 500 * time.Millisecond
-	// claimBatch and claimBytes bound one claim.
+	// claimBatch and claimBytes bound the deliveries of one claim and the bytes of their bodies.
 	claimBatch = 512
 	claimBytes = 4 << 20
-	// cancelBatch bounds one step of canceling what waits for a deleted endpoint.
+	// cancelBatch bounds the deliveries that one step of cancelWaiting cancels.
 	cancelBatch = 500
 	// claimWait is how long a gate with little room waits for more before it claims.
 	claimWait = 10 * time.Millisecond
 )
 
-// agenda is a heap of gates by the time of their next look. A gate that is not in it has no
-// known work, or is in line for the node's room, or waits for something that will put it
-// back: an exchange's end, a change of settings, or the next list of the backlog.
+// agenda is a heap of gates, ordered by the time of their next look. A gate outside of the agenda
+// has no known work, or is in line for the node's room, or waits for something that puts the gate
+// back: the end of an exchange, a change of settings, or the next list of the backlog.
 type agenda []*gate
 
 func (a agenda) Len() int           { return len(a) }
@@ -54,7 +55,8 @@ func (a *agenda) Pop() any {
 	return g
 }
 
-// lookAt puts a gate into the agenda, or moves it there to an earlier time.
+// lookAt has the claim loop look at a gate at t. If the gate is in the agenda for an earlier time,
+// lookAt changes nothing. Callers must hold mu.
 func (e *Engine) lookAt(g *gate, t time.Time) {
 	switch {
 	case g.index < 0:
@@ -71,7 +73,8 @@ func (e *Engine) lookAt(g *gate, t time.Time) {
 	}
 }
 
-// dueAt notes that a delivery of the gate waits in the store from a time on.
+// dueAt notes that a delivery of the gate waits in the store and is due at t. Callers must hold
+// mu.
 func (e *Engine) dueAt(g *gate, t time.Time) {
 	g.notes++
 	e.meter(g)
@@ -83,7 +86,7 @@ func (e *Engine) dueAt(g *gate, t time.Time) {
 	}
 }
 
-// lookAgain makes the claim loop list the backlog at its next turn.
+// lookAgain makes the claim loop list the backlog at once.
 func (e *Engine) lookAgain() {
 	e.mu.Lock()
 	e.listed = time.Time{}
@@ -116,8 +119,9 @@ func (e *Engine) claimLoop(ctx context.Context) {
 	}
 }
 
-// claimRound lists the backlog if it is time to, looks at the gates whose time has come,
-// and claims for those with room. It returns when it wants to run again.
+// claimRound lists the backlog if listEvery has passed, looks at the gates whose time has come,
+// and claims deliveries for those with room. It returns the time of the next round, or an error if
+// the store could not be read or did not confirm the claim.
 func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	now := e.Clock.Now()
 	e.mu.Lock()
@@ -131,7 +135,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 
 	e.mu.Lock()
 	next = now.Add(max(0, listEvery-time.Since(e.listed)))
-	if e.stopping || !e.leased() { // the renewal wakes the loop
+	if e.stopping || !e.leased() { // the lease's renewal wakes the loop
 		e.mu.Unlock()
 		return next, nil
 	}
@@ -143,7 +147,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	bytes := max(1, min(claimBytes, e.Budget.FreeForDeliveries()))
 	fits := len(wants) > 0 && e.Budget.Delivery(bytes)
 	if len(wants) > 0 && !fits {
-		for _, c := range claims { // body memory: the end of an exchange frees some
+		for _, c := range claims { // no memory for bodies: the end of an exchange frees some
 			e.wanted -= c.limit
 			c.gate.claiming -= c.limit
 			e.line.add(c.gate)
@@ -154,7 +158,8 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		return next, nil
 	}
 
-	// A claim that has begun is waited for, or a stop would not know what it holds.
+	// The claim runs under e.last, because the node would not know which deliveries it holds if a stop
+	// canceled the claim.
 	claimed, err := e.claim(e.last, node, now, wants, int(bytes))
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -181,13 +186,13 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	for _, c := range claims {
 		g := c.gate
 		switch {
-		case !e.sends(g, now) || e.stopping || node != e.node: // node: declared dead meanwhile
+		case !e.sends(g, now) || e.stopping || node != e.node: // another node ID: this node was declared dead meanwhile
 			e.giveBackReady(g)
 		case got[g] == c.limit || 2*size > int(bytes) || g.notes != c.notes:
-			e.lookAt(g, now) // there may be more
+			e.lookAt(g, now) // more deliveries may be due
 			next = now
 		default:
-			// The rest is not due, or another node takes it: the next list tells.
+			// The rest is not due, or another node takes it. The next list of the backlog finds what is left.
 			g.nextDue = time.Time{}
 		}
 	}
@@ -195,7 +200,9 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	return next, nil
 }
 
-// claim takes due deliveries for a node; see reconcile for what is noted of them.
+// claim claims due deliveries for a node. For reconcile it notes the millisecond of the claim
+// while the claim runs, and then the token of each claimed delivery. If the store returns an
+// error, claim also notes a doubt.
 func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, bytes int) ([]store.Claimed, error) {
 	ms := now.UnixMilli()
 	e.mu.Lock()
@@ -211,19 +218,20 @@ func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, w
 		e.held[claimed[i].Delivery.Token] = struct{}{}
 	}
 	if err != nil {
-		e.doubt(node) // it may have been written
+		e.doubt(node) // the claim may have been written
 	}
 	return claimed, err
 }
 
-// claim is what collect decided to claim for a gate.
+// claim says how many deliveries collect decided to claim for a gate.
 type claim struct {
 	gate  *gate
 	limit int
-	notes int // of the gate, when it was decided
+	notes int // the gate's notes at that time
 }
 
-// listBacklog asks the store which endpoints have work and puts them into the agenda.
+// listBacklog asks the store which endpoints have work and puts their gates into the agenda. It
+// starts cancelWaiting for deleted endpoints that still have work.
 func (e *Engine) listBacklog(ctx context.Context) error {
 	now := e.Clock.Now()
 	backlog, err := e.Store.Backlog(ctx)
@@ -258,8 +266,9 @@ func (e *Engine) listBacklog(ctx context.Context) error {
 	return nil
 }
 
-// cancelWaiting cancels what waits for deleted endpoints, until ctx ends. It may take long, so
-// that the claim loop does not wait for it. What it leaves is in the next list of the backlog.
+// cancelWaiting cancels the deliveries that wait for deleted endpoints, until none is left, the
+// store fails or ctx ends. It may take long, so it runs beside the claim loop. The next list of
+// the backlog names what cancelWaiting has left.
 func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID) {
 	var err error
 	for len(deleted) > 0 && err == nil && ctx.Err() == nil {
@@ -277,15 +286,16 @@ func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID)
 	e.mu.Unlock()
 }
 
-// collect takes the gates whose time has come off the agenda, puts those with due work in
-// line, and hands out the node's room to the line, one delivery a turn. It returns what to
-// claim. Those that cannot claim now go back for when they can. The caller holds mu.
+// collect takes the gates whose time has come off the agenda, puts those with due work in line,
+// and hands out the node's room to the gates in line, one delivery a turn. It returns what to
+// claim. A gate whose work is due later, or whose circuit lets nothing start, goes back into the
+// agenda. Callers must hold mu.
 func (e *Engine) collect(now time.Time) (claims []claim, wants []store.Want) {
 	for len(e.agenda) > 0 && !e.agenda[0].look.After(now) {
 		g := heap.Pop(&e.agenda).(*gate)
 		g.starving = false
 		if len(g.ready) > 0 {
-			e.turns.add(g) // it may have waited for the rate
+			e.turns.add(g) // the gate may have waited for its rate
 		}
 		switch {
 		case g.nextDue.IsZero() || !g.admits():
@@ -304,7 +314,8 @@ func (e *Engine) collect(now time.Time) (claims []claim, wants []store.Want) {
 	return claims, wants
 }
 
-// serve hands out room for so many deliveries to the gates in line.
+// serve hands out room for up to left deliveries to the gates in line and returns what to claim.
+// Callers must hold mu.
 func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.Want) {
 	var served []*gate
 	for left > 0 {
@@ -314,11 +325,11 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 		}
 		room, of := e.room(g, now)
 		switch {
-		case g.want > 0 && room <= g.want: // has all that it can take
-		case g.nextDue.IsZero() || !g.admits(): // changed in line
+		case g.want > 0 && room <= g.want: // the gate has all that it can take
+		case g.nextDue.IsZero() || !g.admits(): // the gate changed while it was in line
 		case !e.sends(g, now):
 			e.lookAtCircuit(g, now)
-		case of == 0: // the next list of the backlog tells, if nodes go
+		case of == 0: // no places: the next list of the backlog looks again
 		case room <= 0:
 			g.starving = true
 		case g.slowNow(now) && e.slowFull(now):
@@ -345,11 +356,12 @@ func (e *Engine) serve(left int, now time.Time) (claims []claim, wants []store.W
 	return claims, wants
 }
 
-// lookAtCircuit decides when to look again at a gate whose circuit does not let exchanges
-// start. If it may probe, and a worker is free for it, the node asks for the right to.
+// lookAtCircuit decides when to look again at a gate whose circuit lets no exchange start. If this
+// node may probe and has a worker for the probe, lookAtCircuit instead asks for the right to
+// probe, in the background. Callers must hold mu.
 func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	switch c := g.circuit; {
-	case g.winning: // its end looks again
+	case g.winning: // win looks again when it ends
 	case c.State == kapsel.CircuitOpened && c.RetryAt.After(now):
 		e.lookAt(g, c.RetryAt)
 	case c.HoldUntil.After(now):
@@ -357,7 +369,7 @@ func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	default:
 		want, ok := breaker.Probe(c, now, e.node)
 		if !ok || e.busy >= e.workers() || g.slowNow(now) && e.slowFull(now) {
-			e.lookAt(g, now.Add(probeWait)) // another node probes, or this one has no worker for it
+			e.lookAt(g, now.Add(probeWait)) // another node probes, or this node has no worker for a probe
 			return
 		}
 		g.winning = true
@@ -365,9 +377,9 @@ func (e *Engine) lookAtCircuit(g *gate, now time.Time) {
 	}
 }
 
-// win asks for the right to probe, which one of all nodes gets. Deliveries are claimed for the
-// probes as for every exchange. When the write seems to fail although it was done, the
-// settings tell this node that it probes.
+// win asks the store for the right to probe, which only one node gets. The deliveries for the
+// probes are claimed like all others. If the write seems to fail but was done, this node learns
+// from the settings that it probes.
 func (e *Engine) win(g *gate, want kapsel.Circuit) {
 	ctx, cancel := context.WithTimeout(e.cut, 10*time.Second)
 	defer cancel()

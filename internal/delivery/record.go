@@ -15,9 +15,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// deliver is the life of one attempt: exchange, then what it means for the endpoint, then
-// the record. The worker is free when the record is durable, so no more exchanges can be
-// unrecorded than there are workers.
+// deliver makes one attempt: it makes the exchange, applies the outcome to the endpoint, and
+// records the outcome. The worker stays in use until the record is durable or given up, so the
+// node never has more unrecorded exchanges than workers.
 func (e *Engine) deliver(g *gate, j *job) {
 	o := e.exchange(j)
 	j.event.Body = nil
@@ -39,12 +39,13 @@ func (e *Engine) deliver(g *gate, j *job) {
 	e.dispatch()
 }
 
-// unsentWait is how long a delivery waits that could not be prepared.
+// unsentWait is how long a delivery waits after it could not be prepared.
 const unsentWait = 10 * time.Second
 
-// finish takes an ended exchange off the gate's books and draws the conclusions for the
-// endpoint: what it has earned, its circuit, and whether it wants quiet. From an exchange with
-// a former destination it draws none.
+// finish takes an ended exchange off the gate's books and applies its outcome to the endpoint: to
+// what the destination has earned, to the circuit, and to the time until which the destination
+// wants no requests. An exchange with a former destination changes none of these. finish sets
+// o.due, which counts if nothing was sent.
 func (e *Engine) finish(g *gate, j *job, o *outcome) {
 	e.Budget.Adjust(-int64(j.delivery.Size))
 	now := e.Clock.Now()
@@ -78,7 +79,7 @@ func (e *Engine) finish(g *gate, j *job, o *outcome) {
 	if present && o.unsent == nil {
 		g.tick(now, 1)
 	}
-	if j.epoch == g.epoch { // also of this destination
+	if j.epoch == g.epoch { // then it was with the present destination, too
 		e.judge(g, verdict, o.code, now)
 	}
 	if present && o.status == http.StatusTooManyRequests {
@@ -95,9 +96,9 @@ func (e *Engine) finish(g *gate, j *job, o *outcome) {
 	e.dispatch()
 }
 
-// earn takes into account how an exchange with the present destination ended: each answer
-// earns one more exchange at once, 5xx and 429 halve what was earned, but not below
-// firstEarned, and no answer halves it down to one.
+// earn updates how many exchanges at once the present destination has earned. An answer earns one
+// more, up to the endpoint's concurrency; 5xx and 429 halve the number, but not below firstEarned.
+// No answer halves it down to one, except that a blocked address changes nothing.
 func (g *gate) earn(o *outcome) {
 	g.unanswered = !o.answered()
 	switch {
@@ -112,8 +113,9 @@ func (g *gate) earn(o *outcome) {
 	}
 }
 
-// judge tells the circuit how an exchange ended that counts for it as it is, and moves it where
-// that leads. code is for the log.
+// judge counts an exchange for the circuit and moves the circuit if the exchange decides the trial
+// or trips the window. The exchange must have begun in the gate's present epoch. code is for the
+// log. Callers must hold mu.
 func (e *Engine) judge(g *gate, v breaker.Verdict, code kapsel.Code, now time.Time) {
 	policy, node := g.ep.Circuit, e.node
 	switch {
@@ -124,7 +126,7 @@ func (e *Engine) judge(g *gate, v breaker.Verdict, code kapsel.Code, now time.Ti
 			return
 		}
 		e.moveCircuit(g, func(c kapsel.Circuit) kapsel.Circuit { return breaker.Conclude(c, node, finding, now, policy) })
-		g.nextDue = now // the trial passed over a backlog: there may be more
+		g.nextDue = now // the trial passed over the backlog: deliveries may be due
 		e.lookAt(g, now)
 		e.logCircuit(g, code)
 	case g.circuit.State == kapsel.CircuitClosed && g.window.Record(v, now, policy):
@@ -133,13 +135,15 @@ func (e *Engine) judge(g *gate, v breaker.Verdict, code kapsel.Code, now time.Ti
 	}
 }
 
-// logCircuit writes a line about a change of the circuit's state.
+// logCircuit logs a change of the circuit's state with the error code of the exchange that caused
+// it.
 func (e *Engine) logCircuit(g *gate, code kapsel.Code) {
 	e.Log.Info("circuit "+string(g.circuit.State), "endpoint_id", g.id.String(), "tenant_id", g.ep.TenantID.String(), "error_code", string(code))
 }
 
-// moveCircuit changes the endpoint's circuit at once on this node, and in the background for
-// all. A change that leaves a circuit as it is does not apply to it.
+// moveCircuit changes the endpoint's circuit on this node at once, and in the store in the
+// background. A change that returns a circuit unchanged does not apply to it. Callers must hold
+// mu.
 func (e *Engine) moveCircuit(g *gate, change func(kapsel.Circuit) kapsel.Circuit) {
 	if change(g.circuit) == g.circuit {
 		return
@@ -147,7 +151,7 @@ func (e *Engine) moveCircuit(g *gate, change func(kapsel.Circuit) kapsel.Circuit
 	ep := g.ep
 	g.moves = append(g.moves, func(stored kapsel.Circuit) (next kapsel.Circuit, ok bool) {
 		if stored.Destination > ep.Destination {
-			return stored, false // the store knows of a later destination, this node did not
+			return stored, false // the stored circuit is of a later destination than this node knew
 		}
 		before := ep.CircuitNow(stored)
 		next = change(before)
@@ -159,9 +163,9 @@ func (e *Engine) moveCircuit(g *gate, change func(kapsel.Circuit) kapsel.Circuit
 	}
 }
 
-// writeCircuit writes the moves of the gate's circuit one after the other until none is left.
-// When another node has changed the circuit first, a move is made to what that node wrote, if
-// it still applies.
+// writeCircuit writes the gate's moves one after the other until none is left. If another node has
+// changed the circuit first, writeCircuit applies the move to the circuit which that node wrote,
+// if the move still applies to it.
 func (e *Engine) writeCircuit(g *gate) {
 	for more := true; more; {
 		e.mu.Lock()
@@ -179,7 +183,7 @@ func (e *Engine) writeCircuit(g *gate) {
 					newer, err = e.readCircuit(ctx, g, next.Version)
 				}
 				if err != nil {
-					return err // c stays what it was: to a circuit not read the move might not apply
+					return err // c keeps its value: newer was not read, and the move might not apply to it
 				}
 				if c = newer; !again {
 					return nil
@@ -201,25 +205,26 @@ func (e *Engine) writeCircuit(g *gate) {
 	}
 }
 
-// readCircuit reads the circuit again after a change of the given version was refused. An older
-// one means that the store has gone back, as with a fail-over to a standby that lagged: then
-// what the gate knows is no longer so, and the older one is to take its place.
+// readCircuit reads the circuit again after a change of the given version was refused. If the
+// stored version is older, the store has gone back, for instance by a fail-over to a standby that
+// lagged. Then what the gate knows is no longer true, and readCircuit lets the older circuit
+// replace it.
 func (e *Engine) readCircuit(ctx context.Context, g *gate, version int64) (kapsel.Circuit, error) {
 	c, err := e.Store.Circuit(ctx, g.id)
 	if err == nil && c.Version < version {
 		e.mu.Lock()
-		g.stored.Version = -1 // below every other; see setCircuit
+		g.stored.Version = -1 // below every stored version; see setCircuit
 		e.mu.Unlock()
 	}
 	return c, err
 }
 
-// record writes the attempt and where the delivery goes from it. It insists while the store
-// is in trouble; when the node was declared dead meanwhile, the record is refused and the
-// attempt that was written in its place stands.
+// record writes the attempt and the delivery's next state, and disables an endpoint that answered
+// 410. It repeats the write while the store is unavailable. If this node was declared dead
+// meanwhile, the store refuses the record, and the attempt that was written in its place stands.
 func (e *Engine) record(g *gate, j *job, o *outcome) {
 	now := e.Clock.Now()
-	ep := e.Settings.Latest(j.ep) // it may have been changed, or deleted, during the exchange
+	ep := e.Settings.Latest(j.ep) // the endpoint may have been changed or deleted during the exchange
 	after, err := j.delivery.After(o.happening(j, ep), now)
 	if err != nil {
 		e.Log.Error("a delivery cannot be moved", "error", err, "delivery_id", j.delivery.ID.String())
@@ -236,7 +241,7 @@ func (e *Engine) record(g *gate, j *job, o *outcome) {
 		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
 	})
 	if code := kapsel.CodeOf(err); err != nil && code != kapsel.Conflict && code != kapsel.DatabaseUnavailable {
-		// The store refuses this very row, which is a bug: record what it cannot refuse.
+		// The store refuses this very row, which is a bug. Record an attempt that the store cannot refuse.
 		e.Log.Error("the store refuses an attempt; it is recorded as unknown", "error", err, "delivery_id", j.delivery.ID.String())
 		o.code, o.status = kapsel.OutcomeUnknown, 0
 		attempt.StatusCode, attempt.ErrorCode, attempt.Error = 0, kapsel.OutcomeUnknown, "the answer could not be recorded"
@@ -270,7 +275,7 @@ func (e *Engine) record(g *gate, j *job, o *outcome) {
 	if after.Attempts == 1 {
 		e.metrics.firstDelay.Observe(o.started.Sub(j.event.ReceivedAt).Seconds())
 	}
-	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.ep.URL { // not a former one
+	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.ep.URL { // not a former destination
 		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, j.ep.Destination, now) })
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 			e.Log.Warn("an endpoint that is gone could not be disabled", "error", err, "endpoint_id", ep.ID.String())
@@ -279,11 +284,12 @@ func (e *Engine) record(g *gate, j *job, o *outcome) {
 	}
 }
 
-// happening says what an outcome is to the delivery, with the endpoint as it is by now. What a
-// former destination asked for does not bind.
+// happening returns what the outcome means for the delivery, by the endpoint's settings as they
+// are now. What a former destination asked for does not count.
 func (o *outcome) happening(j *job, ep *kapsel.Endpoint) kapsel.Happening {
 	if o.lost {
-		// What panics would be tried again at once for ever: it ends as what kills its process.
+		// A delivery whose exchange panics would be tried again at once for ever. So a panic counts like
+		// an exchange that kills its process.
 		return kapsel.Lost{Takeover: o.panicked}
 	}
 	answer := kapsel.Answer{
@@ -299,8 +305,8 @@ func (o *outcome) happening(j *job, ep *kapsel.Endpoint) kapsel.Happening {
 	return answer
 }
 
-// retried reports whether the outcome is one after which the delivery is tried again: no
-// answer, 5xx, 408, 425, 429, and what the endpoint adds.
+// retried reports whether the delivery is tried again after the outcome: after an error without an
+// answer if its code is retryable, and after 5xx, 408, 425, 429 and the statuses in ep.RetryOn.
 func (o *outcome) retried(ep *kapsel.Endpoint) bool {
 	switch o.status {
 	case 0:
@@ -314,7 +320,7 @@ func (o *outcome) retried(ep *kapsel.Endpoint) bool {
 // AttemptMessage is the log's message for an attempt.
 const AttemptMessage = "attempt"
 
-// logAttempt writes the one line of an attempt.
+// logAttempt writes the one log line of an attempt.
 func (e *Engine) logAttempt(a *kapsel.Attempt, d *kapsel.Delivery, err error) {
 	level, message := slog.LevelDebug, AttemptMessage
 	switch {

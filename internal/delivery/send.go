@@ -30,26 +30,28 @@ const (
 	redacted       = secret.Redacted
 )
 
-// courier is what an endpoint's exchanges share: its settings, made ready to use.
+// courier holds an endpoint's settings, prepared for its exchanges.
 type courier struct {
 	revision int64
-	until    time.Time // a secret's overlap ends: make a new courier then; zero: never
+	until    time.Time // when a secret expires and a new courier is needed; zero: never
 	url      *url.URL
 	timeout  time.Duration
 	signer   *signature.Signer // nil: not signed
-	set      kapsel.Header     // values in clear
+	set      kapsel.Header     // the headers that the endpoint sets, values in clear
 	along    Forwarding
 }
 
-// couriers keeps the couriers of endpoints in use. They hold secrets in clear, so a courier goes
-// as soon as the endpoint is changed or deleted.
+// couriers holds the couriers of the endpoints in use. A courier holds secrets in clear, so it is
+// dropped as soon as its endpoint is changed or deleted, and with the endpoint's gate.
 type couriers struct {
 	engine *Engine
 	mu     sync.RWMutex
 	byID   map[kapsel.EndpointID]*courier
 }
 
-// of finds or makes the courier of an endpoint's current settings.
+// of returns the courier for the settings in ep. If none is held, or a secret in it has expired,
+// of makes a new one; it fails if the tenant cannot be read or a secret cannot be opened. Only a
+// courier for the newest settings is held for later exchanges.
 func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (*courier, error) {
 	c.mu.RLock()
 	got := c.byID[ep.ID]
@@ -64,7 +66,7 @@ func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if latest := c.engine.Settings.Latest(ep); latest.Revision != ep.Revision || !latest.DeletedAt.IsZero() {
-		return made, nil // for this exchange only: nothing would drop it
+		return made, nil // for this exchange only: nothing would ever drop it from byID
 	}
 	if c.byID == nil {
 		c.byID = map[kapsel.EndpointID]*courier{}
@@ -73,7 +75,7 @@ func (c *couriers) of(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (
 	return made, nil
 }
 
-// changed forgets the courier of an endpoint that was changed, or deleted.
+// changed drops an endpoint's courier if it was made for settings older than ep.
 func (c *couriers) changed(ep *kapsel.Endpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +84,7 @@ func (c *couriers) changed(ep *kapsel.Endpoint) {
 	}
 }
 
-// drop forgets an endpoint's courier.
+// drop drops an endpoint's courier.
 func (c *couriers) drop(id kapsel.EndpointID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,20 +143,22 @@ func canonical(names []string) map[string]bool {
 	return set
 }
 
-// framing are the headers that are never sent along: they belong to one connection, or are
-// ours to say.
+// framing holds the headers that are never sent along, because they belong to one connection or
+// because Kapsel writes its own.
 var framing = canonical([]string{
 	"Host", "Content-Length", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect", "Traceparent",
 })
 
-// signed are the headers of a signature of ours, which take the place of a provider's.
+// signed holds the headers of Kapsel's signature, which replace a provider's headers of these
+// names.
 var signed = canonical([]string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"})
 
-// personal are the headers that are sent along only where the endpoint keeps them.
+// personal holds headers that are sent along only if the endpoint keeps them. The X-Forwarded-
+// headers are treated alike; see forwards.
 var personal = canonical([]string{"Authorization", "Cookie", "Forwarded", "X-Real-Ip", "Tracestate", "User-Agent"})
 
-// Forwarding says what of an event's headers and query is sent along.
+// Forwarding says which of an event's headers are sent along, and whether its query is.
 type Forwarding struct {
 	drop map[string]bool // canonical names that are not sent along
 	keep map[string]bool // canonical names that are sent along although usually not
@@ -163,14 +167,14 @@ type Forwarding struct {
 	query bool
 }
 
-// NewForwarding returns the forwarding of an endpoint that drops and keeps headers, whose
-// deliveries Kapsel signs or does not, and that gets the query or does not.
+// NewForwarding returns the Forwarding of an endpoint that drops and keeps the named headers.
+// signs says that Kapsel signs the deliveries, and query that the event's query is sent along.
 func NewForwarding(drop, keep []string, signs, query bool) Forwarding {
 	return Forwarding{canonical(drop), canonical(keep), signs, query}
 }
 
-// Target returns where an event that came with a query goes: the destination itself, or with
-// the query behind its own, as it was written.
+// Target returns the URL to which an event with the given query is sent: destination or, if the
+// query is sent along, a copy of destination with the query appended unchanged to its own.
 func (f Forwarding) Target(destination *url.URL, query string) *url.URL {
 	if !f.query || query == "" {
 		return destination
@@ -183,7 +187,7 @@ func (f Forwarding) Target(destination *url.URL, query string) *url.URL {
 	return &u
 }
 
-// forwards reports whether a received header, by its canonical name, is sent along.
+// forwards reports whether a received header with the given canonical name is sent along.
 func (f Forwarding) forwards(name string) bool {
 	switch {
 	case framing[name], f.ours && signed[name], strings.HasPrefix(name, "X-Kapsel-"), f.drop[name]:
@@ -197,15 +201,16 @@ func (f Forwarding) forwards(name string) bool {
 // ContentType reports whether the event's content type is sent along.
 func (f Forwarding) ContentType() bool { return !f.drop["Content-Type"] }
 
-// Of are the headers that are sent along, in order, by their canonical names; Content-Type,
-// which the event has apart, is not among them.
+// Of returns the received headers that are sent along, in order, by their canonical names. It
+// leaves out Content-Type, which the event holds separately, headers that a Connection header
+// names, and values that were redacted when the event was received.
 func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
 		named := connectionNames(received)
 		for _, h := range received {
 			name := textproto.CanonicalMIMEHeaderKey(h.Name)
 			if !f.forwards(name) || named[name] || name == "Content-Type" ||
-				h.Value == redacted { // not kept when the event came in
+				h.Value == redacted { // the value was not stored with the event
 				continue
 			}
 			if !yield(name, h.Value) {
@@ -215,8 +220,9 @@ func (f Forwarding) Of(received kapsel.Header) iter.Seq2[string, string] {
 	}
 }
 
-// header builds what goes out with an attempt, and the same as it is recorded: in the order
-// of the wire, with secret values redacted.
+// header returns the headers of an attempt's request, and the same headers as they are recorded:
+// in the order of the wire, with secret values redacted. It leaves out received headers beyond
+// maxHeaders and maxHeaderBytes.
 func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version string, now time.Time) (http.Header, kapsel.Header) {
 	d, ev := &j.delivery, &j.event
 	h := make(http.Header, len(ev.Header)+len(c.set)+11)
@@ -255,7 +261,7 @@ func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version stri
 	for name, value := range c.along.Of(ev.Header) {
 		switch {
 		case slices.ContainsFunc(c.set, func(s kapsel.HeaderField) bool { return s.Name == name }):
-		case name == "User-Agent": // kept: the sender's in place of ours
+		case name == "User-Agent": // the endpoint keeps it: the sender's value replaces ours
 			h[name] = []string{value}
 		case count >= maxHeaders || size+len(name)+len(value)+4 > maxHeaderBytes:
 		default:
@@ -279,7 +285,8 @@ func (c *courier) header(j *job, instance kapsel.InstanceID, trace, version stri
 	return h, sent
 }
 
-// connectionNames are the headers that Connection headers named: they were for the hop to us.
+// connectionNames returns the names that Connection headers list: those headers were meant for the
+// connection to Kapsel only.
 func connectionNames(h kapsel.Header) map[string]bool {
 	var names []string
 	for _, f := range h {
@@ -295,7 +302,7 @@ func connectionNames(h kapsel.Header) map[string]bool {
 	return canonical(names)
 }
 
-// outcome is how an attempt ended.
+// outcome holds how an attempt ended.
 type outcome struct {
 	started    time.Time // store time
 	duration   time.Duration
@@ -305,14 +312,14 @@ type outcome struct {
 	sent       kapsel.Header
 	header     kapsel.Header
 	body       []byte
-	retryAfter time.Time // zero: none
+	retryAfter time.Time // the destination asked for no request before; zero: it did not
 	lost       bool      // not known whether the request was answered: E2010
 	panicked   bool      // … because the exchange panicked
-	unsent     error     // nothing was sent, and no attempt is recorded; why
-	due        time.Time // when an unsent one is due again
+	unsent     error     // why nothing was sent; then no attempt is recorded
+	due        time.Time // when an unsent delivery is due again
 }
 
-// err is the outcome as an error, nil when the event was delivered.
+// err returns the outcome as an error, or nil if the event was delivered.
 func (o *outcome) err() error {
 	switch {
 	case o.unsent != nil:
@@ -323,14 +330,14 @@ func (o *outcome) err() error {
 	return nil
 }
 
-// errNotLeased: another node may hold the delivery by now.
+// errNotLeased is why nothing is sent without a certain lease: another node may hold the delivery.
 var errNotLeased = errors.New("the node's lease is not certain")
 
 // answered reports whether the destination answered.
 func (o *outcome) answered() bool { return o.status != 0 }
 
-// exchange makes the one request of an attempt. It never panics: what does inside becomes
-// an outcome that is not known.
+// exchange makes the one request of an attempt. It never panics: a panic inside becomes an outcome
+// that is not known.
 func (e *Engine) exchange(j *job) (o outcome) {
 	start := time.Now()
 	now := e.Clock.Now()
@@ -380,7 +387,7 @@ func (e *Engine) exchange(j *job) (o outcome) {
 	}
 	o.status = resp.StatusCode
 	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
-		now := e.Clock.Now() // what the destination counts from, not when the exchange began
+		now := e.Clock.Now() // the destination counts from its answer, not from the exchange's start
 		if wait := egress.RetryAfter(resp.Header, now); wait > 0 {
 			o.retryAfter = now.Add(wait)
 		}

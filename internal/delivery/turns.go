@@ -6,21 +6,21 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// turns is a queue of gates. Tenants take turns in it, and so do the endpoints of each tenant.
-// Engine.mu guards it. The zero value is an empty queue.
+// turns is a line of gates. Tenants take turns in it, and so do the endpoints of each tenant.
+// Engine.mu guards it. The zero value is an empty line.
 type turns struct {
 	in      map[*gate]struct{}
 	tenants map[kapsel.TenantID]*turn
-	order   []*turn // tenants with a gate in the queue, in the order of their turns
+	order   []*turn // tenants with a gate in the line, in the order of their turns
 }
 
-// turn holds one tenant's gates in the queue.
+// turn holds one tenant's gates in the line.
 type turn struct {
 	tenant kapsel.TenantID
 	gates  []*gate
 }
 
-// add puts a gate behind the other gates of its tenant. If the gate is in the queue already, add
+// add puts a gate behind the other gates of its tenant. If the gate is in the line already, add
 // does nothing.
 func (t *turns) add(g *gate) {
 	if _, ok := t.in[g]; ok {
@@ -39,8 +39,8 @@ func (t *turns) add(g *gate) {
 	part.gates = append(part.gates, g)
 }
 
-// next removes the gate whose turn it is from the queue and returns it. It returns nil if the
-// queue is empty.
+// next removes the gate whose turn it is from the line and returns it. It returns nil if the
+// line is empty.
 func (t *turns) next() *gate {
 	if len(t.order) == 0 {
 		return nil
@@ -58,11 +58,11 @@ func (t *turns) next() *gate {
 	return g
 }
 
-// has reports whether a gate is in the queue; any reports whether the queue holds a gate.
+// has reports whether a gate is in the line; any reports whether the line holds a gate.
 func (t *turns) has(g *gate) bool { _, ok := t.in[g]; return ok }
 func (t *turns) any() bool        { return len(t.order) > 0 }
 
-// remove takes a gate out of the queue. The search starts with the gates that were added last, so
+// remove takes a gate out of the line. The search starts with the gates that were added last, so
 // those are quick to remove.
 func (t *turns) remove(g *gate) {
 	if !t.has(g) {
