@@ -2,9 +2,9 @@
 // send → record. The store says what is due; the engine decides what may start now, makes
 // the exchange, and records its outcome.
 //
-// It promises at-least-once: every delivery in the store is attempted until it is terminal,
-// on this node or on another. It keeps nothing that a crash could lose: a delivery that it
-// holds is marked so in the store, and is taken over when the node's lease ends.
+// The engine promises at-least-once: every delivery in the store is attempted, on this node or on
+// another, until the delivery is terminal. A crash loses no delivery: the store knows which
+// deliveries the engine holds, and another node takes them over when the node's lease ends.
 //
 // Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
 // claim.go (what waits in the store), gate.go and turns.go (what may start), shares.go (what
@@ -27,13 +27,13 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Store is what the engine needs of the store.
+// Store holds the methods of the store that the engine uses.
 type Store interface {
 	store.Queue
 	CancelWaiting(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, limit int) (int, error)
 }
 
-// Config is what the engine is built from. All fields but Recorded are needed.
+// Config holds the engine's parts and settings. All fields but Recorded are needed.
 type Config struct {
 	Store     Store
 	Settings  *store.Cache
@@ -46,8 +46,8 @@ type Config struct {
 	Version   string        // for User-Agent
 	Instance  kapsel.InstanceID
 	Log       *slog.Logger
-	// Recorded is told of every attempt that was recorded, and where its delivery went from
-	// it: for development. It must not block.
+	// Recorded is called after each recorded attempt, with the attempt and the delivery as it is after
+	// the attempt. It serves development. It must not block.
 	Recorded func(a *kapsel.Attempt, d *kapsel.Delivery)
 }
 
@@ -58,16 +58,16 @@ type Engine struct {
 	couriers couriers
 
 	wake    chan struct{} // the claim loop has something to do
-	recount chan struct{} // another node may be there
+	recount chan struct{} // another node may have joined
 
 	mu        sync.Mutex // guards all that follows, and every gate
 	node      kapsel.NodeID
-	renewed   time.Time // when the lease was last asked for, by the monotonic clock
-	renewedAt time.Time // … and by the store's
+	renewed   time.Time // when the last renewal that succeeded was sent, by the monotonic clock
+	renewedAt time.Time // … and by the store's clock
 	judging   bool      // a take-over is under way
 	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
 	shares    shares
-	squeeze   squeeze // by a shortage of this machine
+	squeeze   squeeze // the node's part in a shortage
 	stopping  bool
 	gates     map[kapsel.EndpointID]*gate
 	turns     turns     // gates with something ready, for the next free worker
@@ -86,12 +86,12 @@ type Engine struct {
 	claimed   int                           // of them, those that were claimed
 	fresh     int                           // in use or waiting, those that came by a permit
 	parked    []*gate                       // kept from starting by the share of slow endpoints
-	doubts    map[kapsel.NodeID]time.Time   // ids of this node whose writes were not confirmed: look until then for what they left
-	looked    time.Time                     // when the node's own id was last looked at without doubt
+	doubts    map[kapsel.NodeID]time.Time   // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
+	looked    time.Time                     // when reconcile last looked at the node's own ID without a doubt
 	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
 	forgot    time.Time                     // when gates were last looked through, by the monotonic clock
 	exhausted bool                          // all workers were busy at the last start
-	warned    time.Time                     // when that was last said in the log
+	warned    time.Time                     // when that was last logged
 
 	work   sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
 	cut    context.Context
@@ -100,7 +100,7 @@ type Engine struct {
 	giveUp context.CancelFunc // ends writes to the store that stopping can wait for no longer
 }
 
-// New makes an engine; Run makes it work.
+// New returns an engine that does nothing until Join and Run are called.
 func New(cfg Config) *Engine {
 	e := &Engine{
 		Config:  cfg,
@@ -121,7 +121,8 @@ func New(cfg Config) *Engine {
 	return e
 }
 
-// Join makes the node known to the store. Call it once, before ingest asks for permits.
+// Join makes the node known to the store under a new ID. Callers must call Join once, before
+// ingest asks for permits. It fails if the store cannot be written or read.
 func (e *Engine) Join(ctx context.Context) error {
 	now, asked := e.Clock.Now(), time.Now()
 	node := kapsel.NewNodeID(now)
@@ -135,10 +136,11 @@ func (e *Engine) Join(ctx context.Context) error {
 	return e.share(ctx)
 }
 
-// Run works until ctx ends, then stops: nothing starts any more, what is held unsent goes
-// back to the store, running exchanges go on until grace is over and are then cut, recorded
-// as OutcomeUnknown. Run returns when all is recorded or, at the latest, 3 s after grace, also
-// when calls of the store do not come back; what they held is taken over then.
+// Run works until ctx ends, and then stops: nothing starts any more, deliveries that are held
+// unsent go back to the store, and running exchanges may go on for grace. Run then cuts them; they
+// are recorded as OutcomeUnknown. Run returns when everything is recorded, at the latest 3 s after
+// grace, even if calls of the store do not return. Another node then takes over what those calls
+// held.
 func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	// The lease is kept alive while exchanges run, so that nobody takes them over.
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
@@ -183,8 +185,8 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// leave gives back what writes that were not confirmed have left under the node's name, so
-// that it is not taken over as if it had been sent, and ends the lease.
+// leave gives back deliveries that unconfirmed writes have left under the node's ID, so that no
+// other node takes them over as if they had been sent. It then ends the lease.
 func (e *Engine) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
 	defer cancel()
@@ -225,14 +227,14 @@ func (e *Engine) renew(ctx context.Context) error {
 	node := e.node
 	wait := false
 	if jump := now.Sub(e.storeTime(asked)).Abs(); jump > e.Lease/5 {
-		// Leases written before the store's clock jumped, or after, are not what they seem to
-		// who judges by the other. All nodes notice within clockSync and renew theirs.
+		// A lease written by the store's clock before the jump is wrong by the clock after it, and the
+		// other way round. All nodes notice the jump within clockSync and renew their leases.
 		e.judgeFrom = asked.Add(clockSync + e.Lease)
 		wait = e.judging
 	}
 	e.mu.Unlock()
 	if wait {
-		return nil // there is time for another turn
+		return nil // the lease leaves time for the next tick
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
 	defer cancel()
@@ -257,9 +259,9 @@ func (e *Engine) renew(ctx context.Context) error {
 	return err
 }
 
-// rejoin starts again under a new id after this node was declared dead. What it held unsent
-// it gives back, as far as nobody has taken it over; exchanges that still run will find their
-// records refused. Nothing starts until it has joined.
+// rejoin starts again under a new ID after this node was declared dead. It gives back the unsent
+// deliveries that no other node has taken over yet. Exchanges that still run will find their
+// records refused. Nothing starts until the node has joined.
 func (e *Engine) rejoin(ctx context.Context) error {
 	e.Log.Error("the node was silent past its lease and declared dead; it starts again under a new id")
 	e.mu.Lock()
@@ -271,25 +273,27 @@ func (e *Engine) rejoin(ctx context.Context) error {
 	return e.Join(ctx)
 }
 
-// leased reports whether the node's lease is certain to hold for now: within 70 % of it
-// since it was last asked for, by the monotonic clock. The caller holds mu.
+// leased reports whether the node's lease certainly holds: whether less than 70 % of the lease has
+// passed since the last successful renewal was sent, by the monotonic clock. Callers must hold mu.
 func (e *Engine) leased() bool { return time.Since(e.renewed) < e.Lease*7/10 }
 
-// clockSync is how often a node asks for the store's time, with room for the answer.
+// clockSync is the longest time between two readings of the store's clock, including the time for
+// the answer.
 const clockSync = 15 * time.Second
 
-// storeTime is the store's time by the clock that the lease was last renewed with: by it,
-// a lease that is certain has not ended. The caller holds mu.
+// storeTime returns the store's time at now, counted from the last renewal. By this time a lease
+// that is certain has not ended. Callers must hold mu.
 func (e *Engine) storeTime(now time.Time) time.Time { return e.renewedAt.Add(now.Sub(e.renewed)) }
 
-// takeOverLoop moves what dead nodes held, at once and then every fifth of the lease, and
-// gives back what an unconfirmed acceptance left under this node's name.
+// takeOverLoop takes over the deliveries of dead nodes, at once and then every fifth of the lease.
+// It also drops idle gates and gives back deliveries that unconfirmed writes left under this
+// node's ID.
 func (e *Engine) takeOverLoop(ctx context.Context) {
 	tick := time.NewTicker(e.Lease / 5)
 	defer tick.Stop()
 	for {
-		// A node that was frozen must renew its own lease before it judges others': in the
-		// order of the two loops it could take over from itself.
+		// A node that was frozen must renew its own lease before it judges other leases. If this loop ran
+		// before leaseLoop, the node could take over its own deliveries.
 		e.mu.Lock()
 		now := e.storeTime(time.Now())
 		e.judging = e.leased() && time.Now().After(e.judgeFrom)
@@ -328,22 +332,23 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 
 const takeOverBatch = 500
 
-// doubtFor is how long reconcile looks for what an unconfirmed write left each time it runs.
-// A commit may become visible even later, when the store was held up long enough, so the
-// node's own id is looked at every lookEvery, doubt or not.
+// doubtFor is how long reconcile looks for what an unconfirmed write left. If the store was held
+// up, a commit may become visible even later, so reconcile looks at the node's own ID every
+// lookEvery, with or without a doubt.
 const (
 	doubtFor  = time.Minute
 	lookEvery = 15 * time.Second
 )
 
-// doubt notes that a write under this node's name was not confirmed: deliveries may be stored
-// as held by it, and nobody would send them. The caller holds mu.
+// doubt notes that a write under this node's ID was not confirmed: the store may hold deliveries
+// for the node that nobody would send. Callers must hold mu.
 func (e *Engine) doubt(node kapsel.NodeID) { e.doubts[node] = time.Now().Add(doubtFor) }
 
-// reconcile gives back deliveries that the store says this node holds and it does not know.
-// A permit's token is known from before its acceptance is written until after its record; a
-// claim's from the claim's end, and is told by its millisecond before. So whatever the store
-// lists first and is then unknown is nobody's.
+// reconcile gives back deliveries that this node holds according to the store but does not know. A
+// permit's token is known from before its acceptance is written until after its record. A claim's
+// tokens are known from the end of the claim, and until then by the millisecond of the claim. So a
+// delivery that the store lists, and whose token is unknown after that, is nobody's. reconcile
+// fails if the store does.
 func (e *Engine) reconcile(ctx context.Context) error {
 	e.mu.Lock()
 	doubts := maps.Clone(e.doubts)
@@ -382,7 +387,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// settingsChanged is told by the cache what has changed.
+// settingsChanged takes over changed settings. The cache calls it.
 func (e *Engine) settingsChanged(s store.Settings) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -400,20 +405,21 @@ func (e *Engine) settingsChanged(s store.Settings) {
 	}
 	e.dispatch()
 	e.poke()
-	select { // also a node that joins counts as a change
+	select { // the change may be a node that joined
 	case e.recount <- struct{}{}:
 	default:
 	}
 }
 
-// background runs f as work that stopping waits for.
+// background runs f in a goroutine that a stop waits for.
 func (e *Engine) background(f func()) {
 	e.work.Add(1)
 	go func() { defer e.work.Done(); f() }()
 }
 
-// insist repeats a write to the store until it is done, refused (Conflict), or stopping can
-// wait no longer; then the node's lease runs out and another node finds what was held.
+// insist repeats a write while the store is unavailable, until a stop can wait no longer. It
+// returns any other error at once, such as a Conflict. If insist gives up, the node's lease runs
+// out and another node finds what was held.
 func (e *Engine) insist(write func(ctx context.Context) error) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		ctx, cancel := context.WithTimeout(e.last, 30*time.Second)

@@ -24,29 +24,29 @@ const slowAfter = time.Second
 type gate struct {
 	id      kapsel.EndpointID
 	ep      *kapsel.Endpoint
-	stored  kapsel.Circuit // the circuit as this node last knew the store to have it
-	moves   []circuitMove  // of this node that are not written yet, oldest first
-	circuit kapsel.Circuit // what both come to for ep; see restate
-	epoch   int            // counts what restate calls a change
+	stored  kapsel.Circuit // the circuit in the store, as this node last saw it
+	moves   []circuitMove  // this node's changes of the circuit that are not written yet, oldest first
+	circuit kapsel.Circuit // stored with the moves applied, for ep; see restate
+	epoch   int            // counts the changes that restate describes
 	window  breaker.Window // of this node, while the circuit is closed
 	trial   breaker.Trial  // of this node, while the circuit is half-open and the node probes
 	winning bool           // the right to probe is being asked for
 	bucket  ratelimit.Bucket
 	share   share // of the endpoint's limits
-	lack    lack  // of something on this machine
+	lack    lack  // the endpoint's part in a shortage
 
 	earned     int    // exchanges at once that the destination has earned
 	running    int    // exchanges with the present destination
-	probes     int    // of them, those of the trial
+	probes     int    // running exchanges that belong to the trial
 	former     int    // exchanges with former destinations
 	unrecorded int    // workers in use: those running, and those whose record is being written
 	reserved   int    // permits whose acceptance is being committed
-	fresh      int    // reserved, ready or running, those that came by a permit
+	fresh      int    // deliveries by a permit that are reserved, ready or running
 	ready      []*job // held, in the order in which they start
 	readyBytes int
 
-	nextDue  time.Time // of the oldest delivery known to wait in the store; zero: none known
-	notes    int       // counts the times that dueAt was told of one
+	nextDue  time.Time // when the first delivery known to wait in the store is due; zero: none known
+	notes    int       // counts the calls of dueAt
 	look     time.Time // when the claim loop looks at the gate; see agenda
 	index    int       // in the agenda, -1 outside
 	starving bool      // has due work in the store and no room for it; see feed
@@ -62,18 +62,19 @@ type gate struct {
 	doneBefore int       // … and in the one before
 }
 
-// circuitMove changes a circuit as it is stored, or reports that it does not apply to it.
+// circuitMove returns a stored circuit as it is after a change. ok is false if the change does not
+// apply to that circuit.
 type circuitMove func(stored kapsel.Circuit) (next kapsel.Circuit, ok bool)
 
 // job is a delivery that this node holds.
 type job struct {
 	delivery kapsel.Delivery
 	event    kapsel.Event
-	due      time.Time // when it was due: where it goes back to
+	due      time.Time // when the delivery was due, and is due again if it goes back unsent
 	fresh    bool      // came by a permit, not by a claim
 
 	ep    *kapsel.Endpoint // as it was when the exchange started
-	epoch int              // of the gate then
+	epoch int              // the gate's epoch at that time
 }
 
 // firstEarned is how many exchanges at once a destination that has not answered yet may have.
@@ -82,12 +83,12 @@ const firstEarned = 2
 func (e *Engine) newGate(ep *kapsel.Endpoint) *gate {
 	g := &gate{id: ep.ID, earned: firstEarned, index: -1, stored: e.Settings.Circuit(ep.ID)}
 	e.gates[ep.ID] = g
-	// From here on the gate is told of changes; of those since ep was read, the cache knows.
+	// From here on settingsChanged tells the gate of changes; the cache knows those since ep was read.
 	e.setEndpoint(g, e.Settings.Latest(ep), e.Clock.Now())
 	return g
 }
 
-// gateOf finds or makes the gate of an endpoint.
+// gateOf returns the gate of an endpoint and makes one if there is none. Callers must hold mu.
 func (e *Engine) gateOf(ep *kapsel.Endpoint) *gate {
 	g := e.gates[ep.ID]
 	if g == nil {
@@ -97,15 +98,16 @@ func (e *Engine) gateOf(ep *kapsel.Endpoint) *gate {
 	return g
 }
 
-// Gates are looked through every forgetEvery for those that are of no use any more: of
-// deleted endpoints, and of endpoints that have had no work for idleAfter. What an idle
-// destination earned goes with them; it earns that again.
+// Every forgetEvery the engine drops gates that are of no use: those of deleted endpoints, and of
+// endpoints without work for idleAfter. An idle destination must then earn its exchanges at once
+// again.
 const (
 	forgetEvery = time.Minute
 	idleAfter   = time.Hour
 )
 
-// forget drops gates that are of no use, with their couriers. The caller holds mu.
+// forget drops gates that are of no use, with their couriers, at most once every forgetEvery.
+// Callers must hold mu.
 func (e *Engine) forget() {
 	if time.Since(e.forgot) < forgetEvery {
 		return
@@ -123,8 +125,8 @@ func (e *Engine) forget() {
 	}
 }
 
-// idle reports whether the gate is of no use, as far as it knows itself. What waits in the
-// store for a deleted endpoint is canceled without it.
+// idle reports whether the gate is of no use as far as its own fields say. A deleted endpoint
+// needs no gate: its waiting deliveries are canceled without one.
 func (g *gate) idle() bool {
 	if g.running+g.former+g.unrecorded+g.reserved+len(g.ready)+g.want+g.claiming+len(g.moves) > 0 || g.winning || g.parked {
 		return false
@@ -132,7 +134,8 @@ func (g *gate) idle() bool {
 	return !g.ep.DeletedAt.IsZero() || g.nextDue.IsZero() && g.index < 0 && time.Since(g.used) > idleAfter
 }
 
-// setEndpoint takes over changed settings.
+// setEndpoint takes over an endpoint's settings unless the gate has newer ones. Callers must hold
+// mu.
 func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 	if g.ep != nil && g.ep.Revision > ep.Revision {
 		return
@@ -153,7 +156,8 @@ func (e *Engine) setEndpoint(g *gate, ep *kapsel.Endpoint, now time.Time) {
 	e.restate(g, now)
 }
 
-// setCircuit takes over a newer circuit.
+// setCircuit takes over a circuit from the store if it is newer than g.stored. Callers must hold
+// mu.
 func (e *Engine) setCircuit(g *gate, c kapsel.Circuit, now time.Time) {
 	if c.Version <= g.stored.Version {
 		return
@@ -162,9 +166,9 @@ func (e *Engine) setCircuit(g *gate, c kapsel.Circuit, now time.Time) {
 	e.restate(g, now)
 }
 
-// restate works out the circuit: what is stored and what this node makes of it, for the
-// endpoint as it is. When the state, the node that probes or the destination changes, counting
-// begins anew, and exchanges begun before do not count.
+// restate computes g.circuit: the stored circuit with this node's moves applied, for the endpoint
+// as it is now. If the state, the probing node or the destination has changed, the counts for the
+// circuit start again, and exchanges that began earlier do not count. Callers must hold mu.
 func (e *Engine) restate(g *gate, now time.Time) {
 	was := g.circuit
 	g.circuit = g.ep.CircuitNow(g.stored)
@@ -204,10 +208,11 @@ func (e *Engine) sends(g *gate, now time.Time) bool {
 	return g.open(now) || e.probing(g) && g.admits() && !g.circuit.HoldUntil.After(now)
 }
 
-// places returns how many exchanges this node may have running to the endpoint, and how many
-// of these are in use. Usually they are what the destination has earned, at most this node's
-// share of its concurrency. While this node probes they are the trial's; other nodes send
-// nothing then, so that one place is always this node's. A shortage leaves fewer; see short.
+// places returns how many exchanges this node may have running to the endpoint, and how many of
+// these places are in use. Usually n is what the destination has earned, at most this node's share
+// of the endpoint's concurrency. While this node probes, n is the trial's places, as far as this
+// node's share holds them; other nodes send nothing then, so the share counts as one place at
+// least. A shortage leaves fewer places; see short.
 func (e *Engine) places(g *gate) (n, used int) {
 	if e.probing(g) {
 		older := g.running - g.probes
@@ -221,7 +226,7 @@ func (e *Engine) places(g *gate) (n, used int) {
 	return n, used
 }
 
-// full reports whether all exchanges run that this node may have running to the endpoint.
+// full reports whether all of this node's places for the endpoint are in use.
 func (e *Engine) full(g *gate) bool {
 	n, used := e.places(g)
 	return used >= n
@@ -233,9 +238,9 @@ func (g *gate) slowNow(now time.Time) bool {
 	return g.unanswered || g.running > 0 && now.Sub(g.lastStart) > slowAfter
 }
 
-// slowFull reports whether slow endpoints together hold their half of the workers. They are
-// counted anew every 20 ms, because endpoints become slow by waiting, and before they are
-// found to hold it although an exchange has ended since.
+// slowFull reports whether slow endpoints together hold their half of the workers. It counts again
+// if the last count is older than 20 ms, because an endpoint becomes slow as time passes, or if
+// the last count reached the half and an exchange has ended since.
 func (e *Engine) slowFull(now time.Time) bool {
 	share := max(1, e.workers()/2)
 	if e.slowSum >= share && e.slowOld || time.Since(e.slowAt) > 20*time.Millisecond {
@@ -250,7 +255,7 @@ func (e *Engine) slowFull(now time.Time) bool {
 	return e.slowSum >= share
 }
 
-// tick counts an ended exchange for ahead.
+// tick counts n ended exchanges for ahead.
 func (g *gate) tick(now time.Time, n int) {
 	switch slot := now.UnixMilli() / 100; slot - g.slot {
 	case 0:
@@ -262,18 +267,18 @@ func (g *gate) tick(now time.Time, n int) {
 	g.done += n
 }
 
-// ahead is how many deliveries may be held beyond those running: what the endpoint ended in
-// the last tenth of a second.
+// ahead returns how many deliveries may be held beyond those running: as many as exchanges ended
+// in this tenth of a second or in the one before, whichever is more, up to aheadCount.
 func (g *gate) ahead(now time.Time) int {
 	g.tick(now, 0)
 	return min(max(g.done, g.doneBefore), aheadCount)
 }
 
-// room is how many more deliveries may be held for the endpoint, of how many in all.
+// room returns how many more deliveries may be held for the endpoint, and of how many in all.
 func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 	of, used := e.places(g)
 	if of <= 0 {
-		return 0, 0 // other nodes, or older exchanges, have all of its concurrency, or there is a shortage
+		return 0, 0 // other nodes or older exchanges have all of the endpoint's concurrency, or a shortage leaves none
 	}
 	if !e.probing(g) {
 		of += g.ahead(now)
@@ -283,7 +288,8 @@ func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 	}
 	n = of - used - g.reserved - len(g.ready)
 	if r := g.ep.RateLimit; r != nil {
-		// No more than the rate lets start within a tenth of a second, so that little goes back.
+		// Hold no more than the rate lets start within a tenth of a second, so that few deliveries go
+		// back.
 		most := 1 + int(r.PerSecond/10)
 		n, of = min(n, most-g.reserved-len(g.ready)), min(of, most)
 	}
@@ -293,15 +299,16 @@ func (e *Engine) room(g *gate, now time.Time) (n, of int) {
 // backlog reports whether due work of the endpoint waits in the store, as far as is known.
 func (g *gate) backlog(now time.Time) bool { return !g.nextDue.IsZero() && !g.nextDue.After(now) }
 
-// free is how many more deliveries the node may hold.
+// free returns how many more deliveries the node may hold.
 func (e *Engine) free() int { return 2*e.workers() - e.waiting - e.busy - e.wanted }
 
-// older reports whether work that came before is due and waits for room or for a worker.
+// older reports whether older work waits: claimed deliveries that have no worker, a claim under
+// way, or due work in line for room.
 func (e *Engine) older() bool { return e.claimed > 0 || e.wanted > 0 || e.line.any() }
 
-// feed has the claim loop look at what waits for room, once there is room worth a claim: at
-// a gate that starved, now or soon, and at those that wait for the node's room. It is called
-// whenever something held goes: each gate without room has something held, so that none is
+// feed wakes the claim loop when there is room worth a claim: for the starving gate g, now or
+// soon, and for gates in line for the node's room. Callers must call feed whenever a held delivery
+// is released. A gate without room always holds at least one delivery, so no starving gate is
 // forgotten.
 func (e *Engine) feed(g *gate, now time.Time) {
 	if g.starving {
@@ -310,7 +317,7 @@ func (e *Engine) feed(g *gate, now time.Time) {
 		case 2*n >= of:
 			e.lookAt(g, now)
 		default:
-			e.lookAt(g, now.Add(claimWait)) // few may be all for a long time
+			e.lookAt(g, now.Add(claimWait)) // no more room may come for a long time
 		}
 	}
 	if e.line.any() && e.roomy() {
@@ -318,8 +325,8 @@ func (e *Engine) feed(g *gate, now time.Time) {
 	}
 }
 
-// roomy reports whether the node has room worth a claim. If it has not, much is held, and
-// the end of some of it asks again.
+// roomy reports whether the node has room worth a claim. If it has not, the node holds many
+// deliveries, and the end of one of them asks again.
 func (e *Engine) roomy() bool {
 	return 4*min(e.free(), claimBatch) >= min(e.workers(), claimBatch)
 }
@@ -349,7 +356,7 @@ func (e *Engine) dispatch() {
 			e.turns.add(g)
 		}
 		if g.ep.RateLimit != nil {
-			e.feed(g, now) // its room is for what waits to start
+			e.feed(g, now) // a start makes room, because a rate limits the deliveries that wait to start
 		}
 	}
 	if e.busy >= e.Workers && !e.exhausted && e.turns.any() {
@@ -362,21 +369,22 @@ func (e *Engine) dispatch() {
 	}
 }
 
-// mayStart reports whether the gate's first ready delivery may start now; if not, it also
-// sees to it that the gate is looked at again when that may have changed.
+// mayStart reports whether the gate's first ready delivery may start now. If so, it has taken a
+// token of the endpoint's rate. If not, it sees to it that the gate is looked at again when that
+// may have changed.
 func (e *Engine) mayStart(g *gate, now time.Time) bool {
 	places, used := e.places(g)
 	switch {
 	case !e.sends(g, now):
 		e.giveBackReady(g)
 		return false
-	case len(g.ready) == 0: // given back meanwhile
+	case len(g.ready) == 0: // they were given back meanwhile
 		return false
 	case used >= places:
 		if used == 0 {
-			e.giveBackReady(g) // its concurrency is other nodes' now
+			e.giveBackReady(g) // other nodes have the endpoint's concurrency now
 		}
-		return false // the end of one of its exchanges adds it again
+		return false // the end of one of the gate's exchanges adds the gate again
 	case g.slowNow(now) && e.slowFull(now):
 		e.park(g)
 		return false
@@ -387,8 +395,8 @@ func (e *Engine) mayStart(g *gate, now time.Time) bool {
 	return true
 }
 
-// rated is when the endpoint's rate lets an exchange start, now if at once. The rate is kept
-// by the monotonic clock, whatever the store's does.
+// rated returns when the endpoint's rate lets the next exchange start; that is now if it may start
+// at once. The rate runs by the monotonic clock, independent of the store's clock.
 func (g *gate) rated(now time.Time) time.Time {
 	if g.ep.RateLimit == nil {
 		return now
@@ -397,7 +405,8 @@ func (g *gate) rated(now time.Time) time.Time {
 	return now.Add(g.bucket.Next(t).Sub(t))
 }
 
-// park keeps a gate from its turn until slow endpoints hold less than their share.
+// park takes a gate out of the turns until slow endpoints hold less than their half of the
+// workers.
 func (e *Engine) park(g *gate) {
 	if !g.parked {
 		g.parked = true
@@ -405,8 +414,8 @@ func (e *Engine) park(g *gate) {
 	}
 }
 
-// unpark gives some of the parked gates a turn. As long as slow endpoints hold their share,
-// one of their exchanges runs, and its end comes here.
+// unpark gives up to 8 parked gates a turn. While slow endpoints hold their half of the workers,
+// at least one of their exchanges runs, and its end calls unpark.
 func (e *Engine) unpark() {
 	for n := 0; n < 8 && len(e.parked) > 0; {
 		g := e.parked[0]
@@ -419,7 +428,7 @@ func (e *Engine) unpark() {
 	}
 }
 
-// start makes the exchange, with a worker of its own.
+// start makes the exchange in the background, with a worker of its own. Callers must hold mu.
 func (e *Engine) start(g *gate, j *job, now time.Time) {
 	if g.slowNow(now) {
 		e.slowSum++
@@ -439,7 +448,7 @@ func (e *Engine) start(g *gate, j *job, now time.Time) {
 	e.background(func() { e.deliver(g, j) })
 }
 
-// ended takes an exchange off the gate's books; its worker may be busy with the record.
+// ended takes an exchange off the gate's books. Its worker may still be busy with the record.
 func (e *Engine) ended(g *gate, j *job) {
 	if j.ep.Destination == g.ep.Destination {
 		g.running--
@@ -466,7 +475,7 @@ func (e *Engine) hold(g *gate, j *job) {
 	e.turns.add(g)
 }
 
-// release takes a delivery off those that wait.
+// release takes a delivery off the count of those that wait.
 func (e *Engine) release(j *job) {
 	e.waiting--
 	if !j.fresh {
@@ -474,7 +483,7 @@ func (e *Engine) release(j *job) {
 	}
 }
 
-// giveBackReady returns all that is held for an endpoint and has not started.
+// giveBackReady gives back all deliveries that are held for an endpoint and have not started.
 func (e *Engine) giveBackReady(g *gate) {
 	if len(g.ready) == 0 {
 		return
@@ -500,7 +509,8 @@ func (e *Engine) giveBackReady(g *gate) {
 	e.feed(g, e.Clock.Now())
 }
 
-// giveBack writes deliveries back as pending. Their tokens are known until it is done.
+// giveBack writes deliveries back as pending, in the background. The engine knows their tokens
+// until that is done or has failed.
 func (e *Engine) giveBack(back []kapsel.Delivery) {
 	e.background(func() {
 		err := e.insist(func(ctx context.Context) error { return e.Store.GiveBack(ctx, back) })
