@@ -11,15 +11,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// gaugeAge is how old a reading of the queue may be, and gaugeLimit how far it counts for
-// one endpoint: reading it must stay cheap however long the queue is.
+// gaugeAge is how old a reading of the store's queue may be. gaugeLimit is how many deliveries are
+// counted for one endpoint: a reading must stay cheap however long the queue is.
 const (
 	gaugeAge   = 15 * time.Second
 	gaugeLimit = 10_000
 )
 
-// Gauges are figures of the queue as the store has it, read when they are scraped but at
-// most every 15 s.
+// Gauges collects figures of the queue, of endpoints and of circuits. It reads the queue from the
+// store when the figures are scraped, at most once in 15 s, and the others from Settings.
 type Gauges struct {
 	Store    store.Housekeeping
 	Settings *store.Cache
@@ -69,7 +69,8 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// read is the last reading, renewed when it is too old. Without one the gauges are left out.
+// read returns the last reading of the queue, and makes a new one if that is older than gaugeAge.
+// It returns false if the store cannot be read; Collect then leaves out the queue's figures.
 func (g *Gauges) read() (store.QueueDepth, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// metrics are the engine's figures. The gauges are computed when they are read.
+// metrics holds the engine's figures. The gauges are computed when they are read.
 type metrics struct {
 	outcomes   *prometheus.CounterVec
 	attempts   prometheus.Histogram
@@ -46,14 +46,14 @@ func newMetrics(e *Engine) *metrics {
 	}
 }
 
-// Collectors are the engine's metrics, to be registered.
+// Collectors returns the engine's metrics. Callers must register them.
 func (e *Engine) Collectors() []prometheus.Collector {
 	m := e.metrics
 	return []prometheus.Collector{m.outcomes, m.attempts, m.firstDelay, m.exhausted, m.shortages, m.busy, m.memory}
 }
 
-// RateAllows returns when the endpoint's rate, or this node's share of it, lets the next
-// exchange start: now, if at once.
+// RateAllows returns when the endpoint's rate, or this node's share of it, lets the next exchange
+// start: now if it may start at once, or if the engine has no gate for the endpoint.
 func (e *Engine) RateAllows(ep *kapsel.Endpoint) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -64,7 +64,8 @@ func (e *Engine) RateAllows(ep *kapsel.Endpoint) time.Time {
 	return now
 }
 
-// Why says what a pending delivery waits for, in the words of the API; "" for nothing.
+// Why returns what a pending delivery waits for, in the words of the API. It returns "" if the
+// delivery is not pending or waits for nothing that the engine knows.
 func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	if d.Status != kapsel.Pending {
 		return ""

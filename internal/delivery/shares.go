@@ -12,38 +12,40 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Nodes share limits by what each demands of them: once a second every node tells the others,
-// through the store, what it could use of the limits that are in use, and works out its own
-// share of each from what all told. A node that is alone has all and tells nobody.
+// Nodes share limits by demand. Once a second every node publishes, through the store, what it
+// could use of the limits that are in use, reads what the other nodes published, and computes its
+// own share of each limit. A node that is alone has all of every limit and publishes nothing.
 //
-// Nodes read at different moments, so one may count on what another has not yet given up. So a
-// share is the least by all that others may have read: what they told now and the turn before,
-// with what this node told now and before. It grows a turn later than it shrinks.
+// Nodes read at different moments, so a node may count on capacity that another node has not given
+// up yet. Therefore a node's share is the least by all that other nodes may have read: by the
+// demands of this round, by the same with what this node published in the round before, and by all
+// demands of the round before. So shares shrink at once and grow one round later.
 
 const (
-	// shareEvery is how often nodes tell what they demand.
+	// shareEvery is the time from one round to the next.
 	shareEvery = time.Second
-	// demandStale is the age at which what a node told counts no more: it is dead, or cannot
-	// reach the store and so can use no limit.
+	// demandStale is the age from which published demands no longer count: the node that published
+	// them is dead, or cannot reach the store and so can use no limit.
 	demandStale = 3 * shareEvery
-	// demandLeast is a demand, a second or at once, that is as good as none.
+	// demandLeast is a demand, per second or at once, that is as good as none.
 	demandLeast = 0.01
 )
 
-// shares are this node's shares of limits. Engine.mu guards all but views.
+// shares holds this node's shares of limits. Engine.mu guards all fields but views.
 type shares struct {
-	// views are the newest, the same but for what this node told before, and the newest of the
-	// turn before; nil: alone.
+	// views holds the newest view, the same view with what this node published in the round before,
+	// and the newest view of the round before. It is nil if the node is alone.
 	views  atomic.Pointer[[3]*view]
-	own    []store.Demand     // what this node told before
+	own    []store.Demand     // what this node published last
 	active map[*gate]struct{} // gates that demand something
 	told   time.Time          // when demands were last counted, by the monotonic clock
 
-	asked   func() map[kapsel.TenantID]ratelimit.Asked // nil: nobody takes requests
+	asked   func() map[kapsel.TenantID]ratelimit.Asked // see ShareTenants; nil: tenants' rates are not shared
 	tenants map[kapsel.TenantID]*tenantDemand
 }
 
-// tenantDemand is what a tenant demands, a second, and this node's share when it last asked.
+// tenantDemand holds the requests per second that a tenant demands, and this node's share when the
+// tenant last asked for some.
 type tenantDemand struct {
 	meter ratelimit.Meter
 	part  float64
@@ -51,30 +53,31 @@ type tenantDemand struct {
 
 func (s *shares) alone() bool { return s.views.Load() == nil }
 
-// share is a gate's part in it: what it may use, and what it demanded since the last turn.
+// share holds what a gate may use of its endpoint's limits, and what it demanded since the last
+// round.
 type share struct {
 	places int     // exchanges at once
-	rate   float64 // part of the endpoint's rate, 0 to 1
+	rate   float64 // this node's part of the endpoint's rate, 0 to 1
 
-	started int       // exchanges
-	most    int       // running at once
+	started int       // exchanges that started
+	most    int       // exchanges that ran at once, at most
 	refused int       // permits that found no place, or no rate
 	backlog time.Time // when due deliveries were last seen to wait in the store, by the monotonic clock
 
-	atOnce    float64         // what is demanded: it comes at once, and goes by half a turn
-	perSecond ratelimit.Meter // …
+	atOnce    float64         // demanded exchanges at once: rises at once, at most halves in a round
+	perSecond ratelimit.Meter // demanded starts per second
 }
 
-// view is what all nodes told at one time, without what is stale.
+// view holds what all nodes had published at one time, without stale demands.
 type view struct {
 	nodes   int
-	me      int // this node's place among them, by id
+	me      int // this node's index among the nodes, in the order of their IDs
 	amounts map[store.Limit][]float64
 	held    map[store.Limit][]int
 }
 
-// newView makes a view of what nodes told; nil when this node is not among them. What it told
-// itself is own.
+// newView returns a view of what all nodes published, with own as this node's demands. It returns
+// nil if node is not among them.
 func newView(all []store.NodeDemands, node kapsel.NodeID, own []store.Demand, now time.Time) *view {
 	me := slices.IndexFunc(all, func(d store.NodeDemands) bool { return d.Node == node })
 	if me < 0 {
@@ -99,7 +102,8 @@ func newView(all []store.NodeDemands, node kapsel.NodeID, own []store.Demand, no
 	return v
 }
 
-// part is which part of a limit is this node's, 0 to 1.
+// part returns this node's part of a limit, 0 to 1. If no node has published a demand, all parts
+// are equal.
 func (v *view) part(l store.Limit, limit float64) float64 {
 	amounts := v.amounts[l]
 	if amounts == nil || !(limit > 0) {
@@ -108,7 +112,8 @@ func (v *view) part(l store.Limit, limit float64) float64 {
 	return ratelimit.Part(limit, amounts, v.me) / limit
 }
 
-// places are how many of a whole number are this node's.
+// places returns how many of limit places are this node's. turn decides which nodes get the
+// remainder if limit does not divide evenly; see ratelimit.Places.
 func (v *view) places(l store.Limit, limit, turn int) int {
 	amounts, held := v.amounts[l], v.held[l]
 	if amounts == nil {
@@ -117,7 +122,7 @@ func (v *view) places(l store.Limit, limit, turn int) int {
 	return ratelimit.Places(limit, amounts, held, v.me, turn)
 }
 
-// TenantPart is which part of a tenant's rate of requests is this node's to grant, 0 to 1.
+// TenantPart returns this node's part of a tenant's rate of requests, 0 to 1.
 func (e *Engine) TenantPart(id kapsel.TenantID, perSecond float64) float64 {
 	views := e.shares.views.Load()
 	if views == nil {
@@ -127,13 +132,13 @@ func (e *Engine) TenantPart(id kapsel.TenantID, perSecond float64) float64 {
 	return min(views[0].part(l, perSecond), views[1].part(l, perSecond), views[2].part(l, perSecond))
 }
 
-// ShareTenants has the nodes share what tenants may send: asked tells what was asked of this
-// node since it was last called. Call it before Run.
+// ShareTenants makes the nodes share the rates at which tenants may send. asked returns what was
+// asked of this node since the last call of asked. Callers must call ShareTenants before Run.
 func (e *Engine) ShareTenants(asked func() map[kapsel.TenantID]ratelimit.Asked) {
 	e.shares.asked = asked
 }
 
-// divide works out what of an endpoint's limits is this node's. The caller holds mu.
+// divide computes this node's share of an endpoint's limits. Callers must hold mu.
 func (e *Engine) divide(g *gate) {
 	concurrency, turn := max(1, g.ep.Concurrency), int(g.ep.Part)
 	g.share.places, g.share.rate = concurrency, 1
@@ -154,7 +159,8 @@ func (e *Engine) divide(g *gate) {
 
 func limitOf(kind store.LimitKind, g *gate) store.Limit { return store.Limit{Kind: kind, Of: g.id} }
 
-// meter counts what a gate demands, from now until it demands nothing. The caller holds mu.
+// meter begins to count what a gate demands; the count ends when the gate demands nothing. It does
+// nothing if the node is alone or the gate is counted already. Callers must hold mu.
 func (e *Engine) meter(g *gate) {
 	if _, ok := e.shares.active[g]; ok || e.shares.alone() {
 		return
@@ -163,14 +169,15 @@ func (e *Engine) meter(g *gate) {
 	e.shares.active[g] = struct{}{}
 }
 
-// refused counts a permit that a limit refuses, and is true.
+// refused counts a permit that a limit refuses, and returns true. Callers must hold mu.
 func (e *Engine) refused(g *gate) bool {
 	e.meter(g)
 	g.share.refused++
 	return true
 }
 
-// shareLoop takes turns until ctx ends.
+// shareLoop runs a round every shareEvery until ctx ends. While the node is alone, it runs a round
+// only if another node may have joined.
 func (e *Engine) shareLoop(ctx context.Context) {
 	tick := time.NewTicker(shareEvery)
 	defer tick.Stop()
@@ -193,8 +200,9 @@ func (e *Engine) shareLoop(ctx context.Context) {
 	}
 }
 
-// share takes a turn: it tells what this node demands and works out its shares anew. A node
-// that is alone only looks whether it still is.
+// share runs one round: it publishes what this node demands, reads the other nodes' demands, and
+// computes this node's shares. A node that is alone first looks whether it still is, and does
+// nothing more if so. share fails if the store does; the shares then stay as they are.
 func (e *Engine) share(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
 	defer cancel()
@@ -217,11 +225,11 @@ func (e *Engine) share(ctx context.Context) error {
 		e.reshare(v, newView(all, node, e.shares.own, now))
 		e.shares.own = own
 	}
-	return nil // a node that is not among the living is about to join anew
+	return nil // a node that the store does not list as alive is about to join again
 }
 
-// reshare takes over a new view, as it is and with what this node told before, and divides
-// anew what they may change. The caller holds mu.
+// reshare takes over a new view v, and earlier, the same view with what this node published
+// before. It divides again every limit whose share they may change. Callers must hold mu.
 func (e *Engine) reshare(v, earlier *view) {
 	before := e.shares.views.Load()
 	var next *[3]*view
@@ -252,8 +260,8 @@ func (e *Engine) reshare(v, earlier *view) {
 	e.poke()
 }
 
-// affected are the gates whose shares may differ between two sets of views: all when nodes
-// came or went, else those of which some view tells.
+// affected returns the gates whose shares may differ between two sets of views: all gates if nodes
+// have come or gone, else the gates whose limits are in one of the views. Callers must hold mu.
 func (e *Engine) affected(before, next *[3]*view) map[*gate]struct{} {
 	gates := map[*gate]struct{}{}
 	if before == nil && next == nil {
@@ -276,8 +284,10 @@ func (e *Engine) affected(before, next *[3]*view) map[*gate]struct{} {
 	return gates
 }
 
-// demands are what this node demands now, as far as it comes near to its shares: the largest
-// by their shares first, at most MaxDemands. The caller holds mu.
+// demands returns what this node demands now, at most MaxDemands limits. It leaves out a limit if
+// both the demand and what the node holds of the limit are below a quarter of its share. The
+// limits whose demand fills most of the share come first. demands also starts the counts of the
+// next round. Callers must hold mu.
 func (e *Engine) demands(now time.Time) []store.Demand {
 	seconds := max(time.Since(e.shares.told).Seconds(), 0.1)
 	first := e.shares.told.IsZero() || e.shares.alone()
@@ -300,10 +310,10 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 		if g.ep.RateLimit != nil {
 			perSecond = g.ep.RateLimit.PerSecond
 		}
-		if time.Since(s.backlog) < 2*listEvery && g.open(now) { // it takes all that there is
+		if time.Since(s.backlog) < 2*listEvery && g.open(now) { // a backlog takes all that there is
 			places, rate = concurrency, perSecond
 		}
-		// A node can use no more places than it has earned, or soon will have.
+		// A node can use no more places than the destination has earned, or will soon have earned.
 		s.atOnce = max(min(places, concurrency, 2*float64(g.earned)), s.atOnce/2)
 		rate = s.perSecond.Note(min(rate, perSecond))
 		s.started, s.most, s.refused = 0, g.running, 0
@@ -319,7 +329,7 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 	if e.shares.asked != nil {
 		asked := e.shares.asked()
 		if first {
-			clear(asked) // since nobody knows when
+			clear(asked) // nobody knows since when these were asked
 		}
 		if e.shares.tenants == nil {
 			e.shares.tenants = map[kapsel.TenantID]*tenantDemand{}
