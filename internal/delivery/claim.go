@@ -86,7 +86,7 @@ func (e *Engine) dueAt(g *gate, t time.Time) {
 	}
 }
 
-// lookAgain makes the claim loop list the backlog at once.
+// lookAgain makes the claim loop list the backlog at once. Callers must not hold mu.
 func (e *Engine) lookAgain() {
 	e.mu.Lock()
 	e.listed = time.Time{}

@@ -80,6 +80,7 @@ type job struct {
 // firstEarned is how many exchanges at once a destination that has not answered yet may have.
 const firstEarned = 2
 
+// newGate makes the gate of an endpoint. Callers must hold mu.
 func (e *Engine) newGate(ep *kapsel.Endpoint) *gate {
 	g := &gate{id: ep.ID, earned: firstEarned, index: -1, stored: e.Settings.Circuit(ep.ID)}
 	e.gates[ep.ID] = g
@@ -405,8 +406,8 @@ func (g *gate) rated(now time.Time) time.Time {
 	return now.Add(g.bucket.Next(t).Sub(t))
 }
 
-// park takes a gate out of the turns until slow endpoints hold less than their half of the
-// workers.
+// park keeps a gate from its turn until slow endpoints hold less than their half of the workers.
+// Callers must hold mu.
 func (e *Engine) park(g *gate) {
 	if !g.parked {
 		g.parked = true

@@ -44,8 +44,9 @@ const unsentWait = 10 * time.Second
 
 // finish takes an ended exchange off the gate's books and applies its outcome to the endpoint: to
 // what the destination has earned, to the circuit, and to the time until which the destination
-// wants no requests. An exchange with a former destination changes none of these. finish sets
-// o.due, which counts if nothing was sent.
+// wants no requests. An exchange with a former destination changes none of these. An exchange that
+// was made ends the endpoint's part in a shortage. finish sets o.due, which counts if nothing was
+// sent.
 func (e *Engine) finish(g *gate, j *job, o *outcome) {
 	e.Budget.Adjust(-int64(j.delivery.Size))
 	now := e.Clock.Now()

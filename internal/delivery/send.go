@@ -91,6 +91,8 @@ func (c *couriers) drop(id kapsel.EndpointID) {
 	delete(c.byID, id)
 }
 
+// newCourier makes a courier for the settings in ep, without the signing secrets that have expired
+// at now. It fails if the tenant cannot be read, the URL is invalid or a secret cannot be opened.
 func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.Time) (*courier, error) {
 	tenant, err := e.Settings.Tenant(ctx, ep.TenantID)
 	if err != nil {
@@ -135,6 +137,7 @@ func (e *Engine) newCourier(ctx context.Context, ep *kapsel.Endpoint, now time.T
 	return c, nil
 }
 
+// canonical returns the set of the names in their canonical form.
 func canonical(names []string) map[string]bool {
 	set := make(map[string]bool, len(names))
 	for _, n := range names {

@@ -51,6 +51,7 @@ type tenantDemand struct {
 	part  float64
 }
 
+// alone reports whether this node shares its limits with no other.
 func (s *shares) alone() bool { return s.views.Load() == nil }
 
 // share holds what a gate may use of its endpoint's limits, and what it demanded since the last
@@ -157,6 +158,7 @@ func (e *Engine) divide(g *gate) {
 	}
 }
 
+// limitOf returns the limit of the given kind of the gate's endpoint.
 func limitOf(kind store.LimitKind, g *gate) store.Limit { return store.Limit{Kind: kind, Of: g.id} }
 
 // meter begins to count what a gate demands; the count ends when the gate demands nothing. It does
