@@ -222,8 +222,8 @@ func (e *Engine) leaseLoop(ctx context.Context) {
 }
 
 // renew renews the node's lease, or has the node rejoin if it was declared dead.
-// After a jump of the store's clock renew waits for a take-over that is under way. It fails if the
-// store does.
+// After a jump of the store's clock renew leaves the lease as it is while a take-over is under way.
+// It fails if the store does.
 func (e *Engine) renew(ctx context.Context) error {
 	now, asked := e.Clock.Now(), time.Now()
 	e.mu.Lock()
