@@ -12,10 +12,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// keyOf returns the idempotency key of an event by the intake's strategy, nil without one.
-// missing reports whether there is none although NamesKeys. query is the raw query without what
-// is secret in it. keyOf calls reserve for the memory of a body's copy before it makes the copy,
-// and returns its error.
+// keyOf returns the idempotency key that the intake's strategy gives an event, or nil if the event
+// has none. missing reports whether there is no key although NamesKeys reports true. query is the
+// raw query without its secrets. keyOf returns InvalidRequest if a header's key is not valid. It
+// calls reserve before it copies a part of the body, and returns reserve's error.
 func keyOf(in *kapsel.Intake, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
 	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone:
@@ -48,12 +48,12 @@ func keyOf(in *kapsel.Intake, h http.Header, query string, body []byte, reserve 
 	return nil, NamesKeys(in), nil
 }
 
-// find returns what is at a path in the JSON document that a body is, "" without it; see
-// documentOf.
+// find returns the value at path in the JSON document that documentOf finds in the body, or "" if
+// there is none. It returns only errors of reserve.
 func find(path string, h http.Header, body []byte, reserve func(n int) error) (string, error) {
 	p, err := kapsel.ParsePath(path)
 	if err != nil {
-		return "", nil // checked when it was set
+		return "", nil // cannot happen: the path was checked when it was set
 	}
 	document, err := documentOf(h.Get("Content-Type"), body, reserve)
 	if err != nil {
@@ -66,9 +66,9 @@ func find(path string, h http.Header, body []byte, reserve func(n int) error) (s
 	return found, nil
 }
 
-// NamesKeys reports whether an intake says where its events have an idempotency key, so that
-// an event without one is a surprise: by a path, a header of its own, or a provider that names
-// its deliveries.
+// NamesKeys reports whether an intake says where its events have an idempotency key: by a path, by
+// a header of its own, or by a provider that gives each delivery an ID. An event of such an intake
+// without a key is unexpected.
 func NamesKeys(in *kapsel.Intake) bool {
 	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone, kapsel.KeyFromContent:
@@ -79,9 +79,9 @@ func NamesKeys(in *kapsel.Intake) bool {
 	return in.Idempotency.Header != "" || signature.NamesDeliveries(in.Verification.Provider)
 }
 
-// contentKey is the key of an event by what it says: SHA-256 of the body, and with a query
-// SHA-256 of that and of the query, in the order in which it was written. The parameter wait is
-// for Kapsel and says nothing of the event.
+// contentKey returns the key of an event made from its content: the SHA-256 of the body or, if
+// there is a query, the SHA-256 of that hash followed by the query as it was written. contentKey
+// leaves out the parameter wait, which is meant for Kapsel and is no part of the event.
 func contentKey(query string, body []byte) []byte {
 	sum := sha256.Sum256(body)
 	if query = without(query, "wait"); query != "" {
@@ -90,7 +90,8 @@ func contentKey(query string, body []byte) []byte {
 	return sum[:]
 }
 
-// without returns a raw query without a parameter; the rest stays as it is.
+// without returns a raw query without the parameter name. It leaves the other parameters as they
+// are.
 func without(query, name string) string {
 	if query == "" {
 		return ""
@@ -105,15 +106,17 @@ func without(query, name string) string {
 	return strings.Join(kept, "&")
 }
 
-// byteOrderMark may stand before UTF-8, although nobody needs it there (RFC 8259, section 8.1).
+// byteOrderMark may precede JSON in UTF-8, although JSON does not need it (RFC 8259, section 8.1).
 var byteOrderMark = []byte("\ufeff")
 
-// documentOf returns the JSON document that a body is, or that a form has in its field payload,
-// as GitHub and Slack send it; without a byte order mark.
+// documentOf returns the JSON document in a body, without a byte order mark. The document is the
+// body itself or, if the body is a form with a field payload, the value of that field; GitHub and
+// Slack send such forms. documentOf returns nil if the field is not valid, and an error only if
+// reserve returns one.
 func documentOf(contentType string, body []byte, reserve func(n int) error) ([]byte, error) {
 	body = bytes.TrimPrefix(body, byteOrderMark)
 	kind, _, _ := mime.ParseMediaType(contentType)
-	// JSON under the type of a form is what curl sends.
+	// curl sends JSON under the content type of a form unless told otherwise.
 	if kind != "application/x-www-form-urlencoded" && !bytes.HasPrefix(body, []byte("payload=")) || bytes.HasPrefix(body, []byte("{")) {
 		return body, nil
 	}
@@ -122,12 +125,12 @@ func documentOf(contentType string, body []byte, reserve func(n int) error) ([]b
 		if !isPayload(name) {
 			continue
 		}
-		if err := reserve(2 * len(value)); err != nil { // for it as a string, and as it is meant
+		if err := reserve(2 * len(value)); err != nil { // for the value as a string, and for the decoded value
 			return nil, err
 		}
 		text, err := url.QueryUnescape(string(value))
 		if err != nil {
-			return nil, nil // in which nothing is found
+			return nil, nil // find finds nothing in nil
 		}
 		return bytes.TrimPrefix([]byte(text), byteOrderMark), nil
 	}

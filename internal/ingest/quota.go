@@ -12,21 +12,23 @@ import (
 )
 
 const (
-	// quotaRefresh is how old this node's knowledge of what the others have accepted may be.
+	// quotaRefresh is the least time between two readings of a tenant's counters, and so how long this
+	// node may not know what other nodes have accepted. If a reading fails, the node goes on with the
+	// older counts.
 	quotaRefresh = 5 * time.Second
-	// quotaWait is the longest Retry-After: until the month is over an operator may have
-	// raised the limit.
+	// quotaWait is the longest Retry-After. It is shorter than a month because an operator may raise
+	// the limit before the month ends.
 	quotaWait = time.Hour
 )
 
-// quotas hold tenants to their events of a month, where they have such a limit.
+// quotas enforces the monthly event limit of the tenants that have one.
 //
-// A node counts what it lets through on top of what the store has counted, and reads that
-// again every quotaRefresh, by one request that comes in then. Of its own events none passes
-// the limit: a request takes its place in the count before its body is read, and gives it
-// back unless it becomes an event. Several nodes can exceed the limit together by what they
-// accept between two readings. What was written during a reading may be counted twice until
-// the next one, so a tenant may meet its limit a few seconds early, by as many events.
+// A node adds the events that it accepts to the events that the store has counted. After
+// quotaRefresh the next request reads the store's counters again. A node's own events never exceed
+// the limit: a request takes a place before its body is read, and gives the place back unless the
+// request becomes an event. Several nodes can together exceed the limit by the events that they
+// accept between two readings. Events written during a reading may be counted twice until the next
+// reading, so a tenant may reach its limit a few seconds early, by that many events.
 type quotas struct {
 	config *Config
 
@@ -34,31 +36,33 @@ type quotas struct {
 	tenants map[kapsel.TenantID]*quota
 }
 
-// quota is what is known of a tenant's month.
+// quota holds what this node knows about a tenant's current month.
 type quota struct {
-	reading  sync.Mutex // held by the one that reads the counters
-	month    time.Time  // its beginning
+	reading  sync.Mutex // held by the request that reads the counters
+	month    time.Time  // when the month begins
 	known    bool       // the counters of this month were read
-	reads    int        // how often that was tried
-	readAt   time.Time  // when it was last begun
-	failed   error      // why it failed then
-	counted  int64      // events, as read
-	accepted int64      // here, since that reading began
-	underway int64      // requests that may become events
+	reads    int        // number of readings begun
+	readAt   time.Time  // when the last reading began
+	failed   error      // why the last reading of this month failed; errUnread before the first
+	counted  int64      // events that the last successful reading found
+	accepted int64      // events accepted by this node since that reading began
+	underway int64      // open requests that may become events
 }
 
-// errUnread is for requests at the very change of a month, whose turn to read never came.
+// errUnread is the error of requests that arrive as a month ends, before the new month's counters
+// were read.
 var errUnread = store.Unavailable(errors.New("the month ended while its events were counted"))
 
-// place is a request's place in its tenant's quota. nil: the tenant has none.
+// place is a request's place in its tenant's quota. It is nil if the tenant has no limit.
 type place struct {
 	quotas *quotas
 	quota  *quota
-	used   bool // it may have become an event
+	used   bool // the request became an event, or may have
 }
 
-// take finds a place for one more event of a tenant with a limit (nil: none), to be left when
-// the request ends.
+// take takes a place for one more event of a tenant. It returns nil if limit is nil. Callers must
+// call leave when the request ends. take returns QuotaExceeded if the limit is reached, and the
+// error of the reading if the month's counters could not be read yet.
 func (q *quotas) take(ctx context.Context, id kapsel.TenantID, limit *int64) (*place, error) {
 	if limit == nil {
 		return nil, nil
@@ -95,9 +99,10 @@ func (q *quotas) take(ctx context.Context, id kapsel.TenantID, limit *int64) (*p
 	return &place{quotas: q, quota: u}, nil
 }
 
-// refresh reads the counters of a tenant's month, without mu meanwhile. Of requests at the same
-// time one does: the others wait for it, and share its error, where nothing is known yet, and
-// go on with what is known otherwise.
+// refresh reads the counters of a tenant's month. The caller holds mu; refresh releases mu while
+// it reads. If several requests call refresh at the same time, one of them reads. If the month's
+// counters are not known yet, the others wait for that reading and share its error; otherwise they
+// go on with the known counts.
 func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now time.Time) {
 	known, reads := u.known, u.reads
 	q.mu.Unlock()
@@ -111,11 +116,11 @@ func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now 
 		return
 	}
 	defer u.reading.Unlock()
-	if u.reads != reads { // another has read meanwhile
+	if u.reads != reads { // another request has read them meanwhile
 		return
 	}
 	u.reads++
-	u.readAt = now // also when it fails: the next try is quotaRefresh later
+	u.readAt = now // set even if the reading fails: once counts are known, the next try is quotaRefresh later
 	month, accepted := u.month, u.accepted
 	_, next := kapsel.UsageMonth(month)
 
@@ -123,10 +128,10 @@ func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now 
 	var err error
 	func() {
 		q.mu.Unlock()
-		defer q.mu.Lock() // also when it panics
+		defer q.mu.Lock() // also if Usage panics
 		days, err = q.config.Counters.Usage(ctx, id, month, next)
 	}()
-	if !u.month.Equal(month) { // it ended meanwhile
+	if !u.month.Equal(month) { // the month ended meanwhile
 		return
 	}
 	if u.failed = err; err != nil {
@@ -139,7 +144,7 @@ func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now 
 	u.accepted -= accepted
 }
 
-// drop forgets tenants that were deleted.
+// drop removes the quotas of deleted tenants.
 func (q *quotas) drop(deleted []kapsel.TenantID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -148,15 +153,16 @@ func (q *quotas) drop(deleted []kapsel.TenantID) {
 	}
 }
 
-// settle says what became of the request's event. One of which it is not known whether it was
-// stored keeps its place until the counters are read again.
+// settle records whether the request became an event. If that is not known, because the database
+// was unavailable, the place stays taken until the counters are read again. Callers must call
+// settle before leave.
 func (p *place) settle(a store.Accepted, err error) {
 	if p != nil {
 		p.used = err == nil && !a.Duplicate || kapsel.CodeOf(err) == kapsel.DatabaseUnavailable
 	}
 }
 
-// leave ends the request.
+// leave ends the request, and gives its place back unless settle found that it was used.
 func (p *place) leave() {
 	if p == nil {
 		return

@@ -6,16 +6,18 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 )
 
-// strangers bounds the requests for endpoints that this node does not know. The store must
-// be asked for each, as the endpoint may have been made on another node a moment ago: so ids
-// that nobody has are never answered from memory, and who makes them up could keep the store
-// busy. What goes beyond the bounds is 503, not 404, for the store was not asked.
+// strangers limits the requests for endpoints and sources that this node does not know. The node
+// must ask the store about each of them, because another node may have created the endpoint a
+// moment ago. The node therefore never answers from memory that an ID does not exist, and without
+// a limit a sender that invents IDs could keep the store busy. A request beyond the limit gets
+// 503, not 404, because the store was not asked.
 type strangers struct {
 	asking chan struct{}
 	rate   ratelimit.Limiter[struct{}]
 }
 
-// Of a new endpoint, many requests may come at once before the first has been looked up.
+// Limits of strangers. The burst is large because many requests for a new endpoint may arrive
+// before the first of them has been looked up.
 const (
 	strangersAtOnce    = 8
 	strangersPerSecond = 200
@@ -23,7 +25,9 @@ const (
 	strangersWait      = time.Second
 )
 
-// enter waits for a place to ask the store; what is known needs none. Callers must call leave.
+// enter waits up to strangersWait for a place to ask the store. A request for a known endpoint or
+// source needs no place and does not wait. enter returns QueueFull if the rate is used up or no
+// place becomes free. If err is nil, callers must call leave once the store has answered.
 func (s *strangers) enter(known bool) (leave func(), err error) {
 	if known {
 		return func() {}, nil
