@@ -9,15 +9,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Bounds of what is counted beside the commits: what anybody can cause writes nothing to the
-// store by itself.
+// Limits of arrivals. Anybody can cause these counts, so none of them writes to the store by
+// itself.
 const (
-	arrivalsPending = 10000 // hours of endpoints that wait to be written; more are not counted
+	arrivalsPending = 10000 // hours of endpoints that wait to be written; further ones are not counted
 	arrivalsEvery   = 10 * time.Second
 )
 
-// arrivals counts webhooks that were refused and that had no key, by endpoint and hour, until
-// the store has the counts.
+// arrivals counts, by endpoint and hour, the webhooks that were refused and those that had no key,
+// until the store has the counts.
 type arrivals struct {
 	mu      sync.Mutex                        // guards what follows
 	pending map[store.StatsKey]store.Arrivals // to be written
@@ -28,14 +28,15 @@ func statsKey(id kapsel.EndpointID, at time.Time) store.StatsKey {
 	return store.StatsKey{Endpoint: id, Hour: kapsel.StatsHour(at).UnixMicro()}
 }
 
-// add counts what came to an endpoint at a time.
+// add counts n for an endpoint in the hour of at.
 func (a *arrivals) add(id kapsel.EndpointID, at time.Time, n store.Arrivals) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.count(statsKey(id, at), n)
 }
 
-// count adds to what waits. The caller holds mu.
+// count adds n to the pending counts. It drops n if arrivalsPending other hours are pending. The
+// caller holds mu.
 func (a *arrivals) count(key store.StatsKey, n store.Arrivals) {
 	if a.pending == nil {
 		a.pending = map[store.StatsKey]store.Arrivals{}
@@ -45,8 +46,8 @@ func (a *arrivals) count(key store.StatsKey, n store.Arrivals) {
 	}
 }
 
-// Arrivals returns what this node has counted of an endpoint in the current hour and the one
-// before, and the store may not have yet.
+// Arrivals returns what this node has counted for an endpoint in the current hour and the hour
+// before, and that the store may not have yet.
 func (h *Handler) Arrivals(id kapsel.EndpointID) (n store.Arrivals) {
 	now := h.Clock.Now()
 	a := &h.arrivals
@@ -59,8 +60,8 @@ func (h *Handler) Arrivals(id kapsel.EndpointID) (n store.Arrivals) {
 	return n
 }
 
-// CountArrivals adds what was counted to the store's counters, at most every 10 s, until ctx
-// ends, and then once more.
+// CountArrivals adds the counts to the store's counters every 10 s until ctx ends, and then once
+// more.
 func (h *Handler) CountArrivals(ctx context.Context) {
 	tick := time.NewTicker(arrivalsEvery)
 	defer tick.Stop()
@@ -73,7 +74,8 @@ func (h *Handler) CountArrivals(ctx context.Context) {
 	}
 }
 
-// countArrivals writes what was counted since it was last called. What cannot be written waits.
+// countArrivals writes the counts since its last call to the store. If that fails, the counts
+// become pending again.
 func (h *Handler) countArrivals(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

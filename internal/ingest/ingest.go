@@ -1,9 +1,10 @@
-// Package ingest is the way in: it accepts webhooks over HTTP, checks their signature, and
-// answers 200 only after the event and its delivery are durably stored.
+// Package ingest accepts webhooks over HTTP and checks their signatures. It acknowledges a webhook
+// only after the event and its deliveries are durably stored.
 //
-// The order of checks is a promise (an unsigned request never learns whether a key was
-// seen): id → endpoint → method → Content-Length → room → rate → quota → body → signature →
-// key → store. What is answered with 4xx is never stored; 503 means "not known to be stored".
+// The order of checks is a promise, so that an unsigned request never learns whether a key was
+// seen: ID → endpoint or source → method → header → loop → Content-Length → room → rate → quota →
+// body → signature → key → store. A webhook answered with 4xx is never stored; 503 means "not
+// known to be stored".
 package ingest
 
 import (
@@ -38,43 +39,44 @@ import (
 // Limits of a request.
 const (
 	DefaultMaxBody = store.UsualBody // of a body, in bytes
-	LargestMaxBody = 64 << 20        // what Config.MaxBody may be set to
+	LargestMaxBody = 64 << 20        // largest value of Config.MaxBody
 
 	maxHeaders     = 100
 	maxHeaderBytes = 16 << 10
 	maxContentType = 255
 )
 
-// Path is where webhooks are posted, followed by the id of an endpoint or a source.
+// Path is where webhooks are posted. The ID of an endpoint or a source follows it.
 const Path = "/ingest/"
 
-// Config is what the handler is built from. All but MaxBody, Wait and Remote are needed.
+// Config holds what a handler needs. All fields but MaxBody, Proxies, Remote and Wait are
+// required.
 type Config struct {
 	Store     store.Inbox
-	Counters  store.Counters // for the quota of events in a month, and of what was refused
+	Counters  store.Counters // for the monthly quotas, and for counting refused webhooks and those without a key
 	Settings  *store.Cache
 	Clock     *store.Clock
 	Engine    *delivery.Engine
 	Vault     *secret.Vault
 	Budget    *budget.Budget
-	PublicURL string         // base of what providers sign
+	PublicURL string         // base of the URLs that providers sign
 	Capacity  int            // requests waiting for a commit before new ones get 503
 	MaxBody   int64          // of a body, in bytes; 0: DefaultMaxBody
-	Proxies   []netip.Prefix // whose X-Forwarded-For is believed
+	Proxies   []netip.Prefix // proxies whose X-Forwarded-For is trusted
 	Log       *slog.Logger
-	Remote    *signature.Remote // keys that providers publish; nil: none can be had
-	Endpoints interface {       // where secrets that handshakes bring are kept
+	Remote    *signature.Remote // keys that providers publish; nil: none are available
+	Endpoints interface {       // stores the secrets that handshakes bring to endpoints
 		UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
 	}
-	Sources interface { // the same
+	Sources interface { // stores the secrets that handshakes bring to sources
 		UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error)
 	}
-	// Wait, where set, makes ?wait=DURATION answer when the event's delivery has ended, with
-	// its status: for development.
+	// Wait, if set, makes an answer to ?wait=DURATION wait until the event's delivery has ended, and
+	// tell its status. It is meant for development.
 	Wait func(ctx context.Context, id kapsel.EventID) (status string)
 }
 
-// Handler answers what comes in below Path.
+// Handler serves the requests below Path.
 type Handler struct {
 	Config
 	metrics   *metrics
@@ -89,7 +91,7 @@ type Handler struct {
 	current   atomic.Bool // Store.Current was nil once
 }
 
-// New makes a handler.
+// New returns a handler. It also registers the handler with cfg.Engine and cfg.Settings.
 func New(cfg Config) *Handler {
 	cfg.MaxBody = cmp.Or(cfg.MaxBody, DefaultMaxBody)
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
@@ -101,7 +103,8 @@ func New(cfg Config) *Handler {
 	return h
 }
 
-// settingsChanged lets go what is kept of endpoints and tenants that were changed or deleted.
+// settingsChanged removes what the handler keeps of endpoints, sources and tenants that were
+// changed or deleted.
 func (h *Handler) settingsChanged(s store.Settings) {
 	h.verifiers.drop(&s)
 	deleted := s.Deleted()
@@ -109,13 +112,15 @@ func (h *Handler) settingsChanged(s store.Settings) {
 	h.quotas.drop(deleted.Tenants)
 }
 
-// Stop makes every further request 503 ShuttingDown.
+// Stop makes the handler accept nothing more: webhooks and publications that pass the checks
+// before room get 503 ShuttingDown.
 func (h *Handler) Stop() { h.stopping.Store(true) }
 
 // ServeHTTP accepts one webhook.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	// An answer may hold what a caller or an endpoint's owner wrote: no browser is to run it.
+	// An answer may hold text of a caller or of an endpoint's owner. These headers keep browsers from
+	// running it.
 	header := w.Header()
 	header["X-Content-Type-Options"] = nosniff
 	header["Content-Security-Policy"] = sandboxed
@@ -131,14 +136,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.metrics.duration.Observe(time.Since(start).Seconds())
 }
 
-// Headers of all answers. They are never written to.
+// Headers of all answers. Nothing may write to these slices.
 var (
 	nosniff   = []string{"nosniff"}
 	sandboxed = []string{"sandbox; default-src 'none'"}
 )
 
-// safely makes a panic an error: a bug that one request meets is answered, logged and
-// counted, and hits no other.
+// safely calls serve and returns a panic as an error. A bug that one request triggers is answered,
+// logged and counted, and affects no other request.
 func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -149,7 +154,7 @@ func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
-	// A client that hangs up early changes nothing, also where the store must be asked first.
+	// A client that hangs up early changes nothing, even if the store must be asked first.
 	ctx := context.WithoutCancel(r.Context())
 	o, err := h.origin(ctx, r)
 	if err != nil {
@@ -261,27 +266,30 @@ func tooLarge(limit int64) error {
 	return kapsel.Errorf(kapsel.PayloadTooLarge, "the body is larger than %d bytes; the operator can raise the limit (KAPSEL_MAX_BODY)", limit)
 }
 
-// AnswerTime is how long after the last moment for its body a request may be answered.
+// AnswerTime is how long after its body's deadline a request may be answered. A body larger than
+// store.UsualBody adds store.BodyTime.
 const AnswerTime = time.Minute
 
 // ReadTime returns how long a body of n bytes may take to arrive: 30 s, and 3 s for each MiB
 // above store.UsualBody.
 func ReadTime(n int64) time.Duration { return 30*time.Second + 3*store.BodyTime(n) }
 
-// allowTime gives a body of n bytes the time that it may take to arrive, and its answer the time
-// that the commit may take. Up to store.UsualBody the server's own limits are right.
+// allowTime sets the request's deadlines for a body of n bytes: ReadTime for the body to arrive,
+// and after that the time that the commit and the answer may take. Bodies up to store.UsualBody
+// keep the server's own limits.
 func allowTime(w http.ResponseWriter, n int64) {
 	if n <= store.UsualBody {
 		return
 	}
 	c := http.NewResponseController(w)
 	read := time.Now().Add(ReadTime(n))
-	// Where deadlines cannot be set the server's limits hold.
+	// If deadlines cannot be set, the server's limits hold.
 	_ = c.SetReadDeadline(read)
 	_ = c.SetWriteDeadline(read.Add(AnswerTime + store.BodyTime(n)))
 }
 
-// headerOf lists the request's header, or returns an error if it cannot be stored.
+// headerOf returns the request's header as a list. It returns InvalidRequest if the header is too
+// large or has a value that cannot be stored.
 func headerOf(r *http.Request) (kapsel.Header, error) {
 	list := kapsel.HeaderOf(r.Header)
 	if len(list) > maxHeaders || list.Size() > maxHeaderBytes {
@@ -302,9 +310,9 @@ func headerOf(r *http.Request) (kapsel.Header, error) {
 	return list, nil
 }
 
-// redact takes out the values of headers that carry credentials, which are not needed any
-// more and would be stored: somebody's, unless the endpoint sends them along, and the secret
-// itself where the provider sends that.
+// redact replaces header values that carry credentials, because they are no longer needed and
+// would be stored. It keeps those that the endpoint forwards, but never a secret that the provider
+// itself sends in a header. redact changes header and returns it.
 func redact(header kapsel.Header, o origin) kapsel.Header {
 	shared := signature.SharedSecretHeaders(o.Verification)
 	for i, f := range header {
@@ -315,13 +323,13 @@ func redact(header kapsel.Header, o origin) kapsel.Header {
 	return header
 }
 
-// rate is what a tenant may send; nil: as much as it likes. It is kept by the monotonic
-// clock, whatever the store's does.
+// rate is the rate at which a tenant may send. It is nil if the tenant has no limit. It uses the
+// monotonic clock, not the store's.
 type rate struct {
 	h         *Handler
 	tenant    kapsel.TenantID
-	perSecond float64 // of this node
-	burst     int     // …
+	perSecond float64 // this node's part of the rate
+	burst     int     // this node's part of the burst
 	limit     int     // burst of all nodes together
 }
 
@@ -337,7 +345,7 @@ func (h *Handler) rate(tenant kapsel.TenantID, limits kapsel.Limits) *rate {
 	return &rate{h, tenant, *limits.IngestPerSecond * part, ratelimit.BurstPart(burst, part), burst}
 }
 
-// tell says in the answer, whatever it will be, what is left of the rate.
+// tell writes to the answer's header what is left of the rate, whatever the answer will be.
 func (l *rate) tell(w http.ResponseWriter) {
 	if l != nil {
 		remaining, reset := l.h.limits.Look(l.tenant, l.perSecond, l.burst, time.Now())
@@ -345,7 +353,8 @@ func (l *rate) tell(w http.ResponseWriter) {
 	}
 }
 
-// take holds the tenant to its rate, with n events.
+// take takes n events from the tenant's rate, and writes to the answer's header what is left. It
+// returns RateLimited, with the time to wait, if too few are left.
 func (l *rate) take(w http.ResponseWriter, n int) error {
 	if l == nil {
 		return nil
@@ -353,7 +362,7 @@ func (l *rate) take(w http.ResponseWriter, n int) error {
 	ok, remaining, reset := l.h.limits.AllowN(l.tenant, l.perSecond, l.burst, time.Now(), n)
 	l.write(w, remaining, reset)
 	if !ok {
-		// reset is until the next token; the others that are missing follow it.
+		// reset is the time until the next token. The other missing tokens follow that one.
 		others := max(0, min(n, l.burst)-remaining-1)
 		wait := reset + time.Duration(float64(others)/l.perSecond*float64(time.Second))
 		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(wait, time.Second)}
@@ -367,7 +376,8 @@ func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) 
 	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(int((reset+time.Second-1)/time.Second)))
 }
 
-// verify checks the signature where the endpoint wants one.
+// verify checks the request's signature. It returns the scheme "none" if the origin wants no
+// signature, and an error if the signature is not valid.
 func (h *Handler) verify(ctx context.Context, r *http.Request, o origin, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
 	v, err := h.verifiers.of(ctx, o)
 	if err != nil || v == nil {
@@ -376,13 +386,14 @@ func (h *Handler) verify(ctx context.Context, r *http.Request, o origin, body []
 	return v.Verify(h.signed(r, body), now)
 }
 
-// signed is a request as its sender signed it.
+// signed returns the request as its sender signed it.
 func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 	return signature.Request{Method: r.Method, URL: h.PublicURL + r.URL.RequestURI(), Header: r.Header, Body: body}
 }
 
-// unsigned is the answer to a challenge that its sender does not sign; nil where the request is
-// none. It says nothing of the endpoint but that it is there.
+// unsigned returns the answer to a challenge that the sender does not sign, or nil if the request
+// is no such challenge. The answer reveals only that the endpoint exists. If the challenge brings
+// a secret, unsigned stores the secret, and returns an error if nobody awaits it.
 func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
 	v, err := h.verifiers.of(ctx, o)
 	if err != nil {
@@ -397,7 +408,7 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body 
 			return a, h.keep(ctx, o, brought)
 		}
 		if v.Claims(signed) {
-			return nil, nil // answered after the signature, if at all
+			return nil, nil // answered after the signature is verified, if at all
 		}
 	}
 	return signature.Challenged(o.Challenge, o.Probe, signed), nil
@@ -452,8 +463,9 @@ func (h *Handler) keep(ctx context.Context, o origin, brought string) error {
 	return err
 }
 
-// handshake is the answer to a provider's challenge; nil where the request is none. A POST
-// is asked only after its signature was accepted. A challenge is no event: nothing is stored.
+// handshake returns the answer to a provider's challenge, or nil if the request is no challenge.
+// For a POST, callers must verify the signature first. handshake returns Forbidden if the
+// challenge does not name the endpoint's secret. A challenge is no event, so nothing is stored.
 func (h *Handler) handshake(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
 	v, err := h.verifiers.of(ctx, o)
 	if err != nil {
@@ -475,13 +487,14 @@ func (h *Handler) handshake(ctx context.Context, r *http.Request, o origin, body
 	return a, nil
 }
 
-// reply answers in the way that a provider demands. It passes an error on.
+// reply writes the answer that a provider demands. If err is not nil, reply writes nothing and
+// returns err.
 func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 	if err != nil {
 		return err
 	}
 	header := w.Header()
-	header["Content-Type"] = nil // none, rather than a guess of what a challenge is
+	header["Content-Type"] = nil // no content type, rather than one that net/http guesses
 	if a.ContentType != "" {
 		header["Content-Type"] = []string{a.ContentType}
 	}
@@ -492,7 +505,7 @@ func reply(w http.ResponseWriter, a *signature.Answer, err error) error {
 		header["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
 	}
 	w.WriteHeader(a.Status)
-	w.Write(a.Body) // a client that hung up learns nothing
+	w.Write(a.Body) // an error means that the client hung up
 	return nil
 }
 
@@ -508,13 +521,14 @@ func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel
 	return append(append(to, own), others...)
 }
 
-// accept stores an event with a delivery to each of some endpoints, and returns these. Those for
-// which the engine has a permit are held by this node from the first and sent as soon as they
-// are committed; the others wait in the store. in comes without deliveries.
+// accept stores an event with one delivery to each of the endpoints to, and returns the
+// deliveries. Callers must pass in without deliveries. If the engine has a permit for a delivery,
+// this node holds the delivery from the start and sends it as soon as it is committed; the other
+// deliveries wait in the store. If the event is a duplicate, accept returns no deliveries.
 func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.Endpoint) (store.Accepted, []kapsel.Delivery, error) {
 	ev := &in.Event
 	permits := h.Engine.Permits(to, ev.ID.Part(), ev.Size)
-	confirmed := false // also when the store panics: a permit that is not returned would stay for ever
+	confirmed := false // stays false if the store panics; the deferred call returns the permits all the same
 	defer func() {
 		for _, p := range permits {
 			if p != nil {
@@ -551,7 +565,8 @@ func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.
 	return accepted, in.Deliveries, nil
 }
 
-// firstDeliveries returns an event's first deliveries, pending, in the order of the endpoints.
+// firstDeliveries returns the first deliveries of an event, pending, in the order of the endpoints
+// to.
 func firstDeliveries(ev *kapsel.Event, to []*kapsel.Endpoint) []kapsel.Delivery {
 	deliveries := make([]kapsel.Delivery, len(to))
 	for i, dest := range to {
@@ -563,9 +578,9 @@ func firstDeliveries(ev *kapsel.Event, to []*kapsel.Endpoint) []kapsel.Delivery 
 	return deliveries
 }
 
-// redeliver makes a new delivery of an event that was sent again after its delivery was given
-// up. Providers keep the id when a person has them send an event once more, and expect that
-// something happens then.
+// redeliver makes new deliveries of an event that was sent again after deliveries of it had
+// failed. If a person makes a provider send an event once more, the provider keeps the ID, and the
+// person expects a new delivery.
 func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
 	made, err := h.Store.Redeliver(ctx, id, h.Clock.Now())
 	for _, d := range made {
@@ -574,8 +589,8 @@ func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
 	return err
 }
 
-// ownAnswer returns the answer to an accepted webhook that the endpoint or source sets, or else
-// that its provider demands; nil for the usual one.
+// ownAnswer returns the answer to an accepted webhook that the endpoint or source sets or, if it
+// sets none, the one that its provider demands. It returns nil for the usual answer.
 func ownAnswer(in *kapsel.Intake) *signature.Answer {
 	r := in.Response
 	if r == nil {
@@ -588,7 +603,7 @@ func ownAnswer(in *kapsel.Intake) *signature.Answer {
 	return a
 }
 
-// answer says that the event is stored. The usual body is a constant but for the id.
+// answer writes that the event is stored. Without Wait, the usual body is constant but for the ID.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, in *kapsel.Intake, a store.Accepted) {
 	id := a.EventID.String()
 	header := w.Header()
@@ -616,13 +631,13 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, in *kapsel.Inta
 	body = append(body, status...)
 	body = append(body, "\"}"...)
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.Write(body) // a client that hung up learns nothing; its event is stored all the same
+	w.Write(body) // an error means that the client hung up; its event is stored all the same
 }
 
-// RefusedMessage is the log's message for a webhook that was refused.
+// RefusedMessage is the log message for a refused webhook.
 const RefusedMessage = "webhook refused"
 
-// refuse answers an error and logs what an operator may want to know of it.
+// refuse answers a request with an error, and logs the error with the request's path and client.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	id := problem.NewRequestID()
 	r = r.WithContext(problem.WithRequestID(r.Context(), id))
@@ -637,8 +652,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Write(w, r, err)
 }
 
-// ClientOf is the address that a request came from. Behind trusted proxies it is the last
-// one of X-Forwarded-For that is not such a proxy itself: what stands before it is hearsay.
+// ClientOf returns the address that a request came from. If the peer is one of proxies, that is
+// the last address in X-Forwarded-For that is not one of proxies; addresses before that one cannot
+// be trusted. ClientOf returns the zero address if r.RemoteAddr is not valid.
 func ClientOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
 	trusted := func(a netip.Addr) bool {
 		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(a) })
@@ -659,13 +675,15 @@ func ClientOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
 	return client
 }
 
-// enter reserves a place and the body's memory before the body is read.
+// enter reserves a place for the request and the memory for its body, before the body is read. It
+// returns ShuttingDown if the process stops, and QueueFull if there is no place or no memory. If
+// err is nil, callers must call leave.
 func (h *Handler) enter(r *http.Request) (*room, error) {
 	if h.stopping.Load() {
 		return nil, &kapsel.Error{Code: kapsel.ShuttingDown, Detail: "this process is stopping; try again", RetryAfter: time.Second}
 	}
 	n := r.ContentLength
-	if n < 0 { // chunked: reserved as it grows
+	if n < 0 { // chunked: more is reserved as the body grows
 		n = firstChunk
 	}
 	if h.waiting.Add(1) > int64(h.Capacity) {
@@ -683,17 +701,19 @@ func full(detail string) error {
 	return &kapsel.Error{Code: kapsel.QueueFull, Detail: detail, RetryAfter: time.Second}
 }
 
-// firstChunk is reserved for a body of unknown length before it is read.
+// firstChunk is the memory, in bytes, reserved for a body of unknown length before the body is
+// read.
 const firstChunk = 64 << 10
 
-// room is what a request takes: memory, and a place for each event that it brings.
+// room is what a request takes up: memory, and a place for each event that the request brings.
 type room struct {
 	h      *Handler
 	held   int64 // bytes
 	places int64
 }
 
-// more reserves n bytes beyond those reserved, for a body that grows or a copy of it.
+// more reserves n more bytes, for a body that grows or for a copy of a body. It returns QueueFull
+// if there is no memory left.
 func (m *room) more(n int) error {
 	if !m.h.Budget.Grow(m.held, int64(n)) {
 		return full("too many bytes of bodies are held at the moment; try again")
@@ -707,7 +727,8 @@ func (m *room) leave() {
 	m.h.waiting.Add(-m.places)
 }
 
-// read reads the whole body: of the announced length, or chunked up to a limit.
+// read returns the whole body. A body of unknown length may have up to limit bytes; for others,
+// callers must check Content-Length first.
 func (m *room) read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength >= 0 {
 		allowTime(w, r.ContentLength)
@@ -724,7 +745,7 @@ func (m *room) read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
-			return bytes.Clone(body), nil // what is kept is as long as what is counted
+			return bytes.Clone(body), nil // the event's body holds no more memory than its size
 		case err != nil:
 			return nil, unreadable(err, limit)
 		case len(body) == cap(body):
@@ -738,7 +759,7 @@ func (m *room) read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte
 	}
 }
 
-// unreadable says why a body could not be read to its end.
+// unreadable returns the error for a body that could not be read to its end.
 func unreadable(err error, limit int64) error {
 	var large *http.MaxBytesError
 	var network net.Error

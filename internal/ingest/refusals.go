@@ -14,16 +14,16 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Bounds of what is remembered of refused webhooks. Anybody can have webhooks refused, so what
-// one costs is bounded, and none of them writes to the store.
+// Limits of refusals. Anybody can have webhooks refused, so the cost of a refusal is bounded, and
+// no refusal writes to the store by itself.
 const (
-	refusalsKept      = 50   // of one endpoint
-	refusalsEndpoints = 1000 // the endpoints of the latest refusals
-	refusalDetail     = 512  // bytes
+	refusalsKept      = 50   // refusals of one endpoint
+	refusalsEndpoints = 1000 // endpoints, those with the latest refusals
+	refusalDetail     = 512  // bytes of a refusal's detail
 )
 
-// Refusal is a webhook that was answered with an error and not stored: what its sender was
-// told, without anything that the sender sent.
+// Refusal is a webhook that was answered with an error and not stored. It holds what the sender
+// was told.
 type Refusal struct {
 	At     time.Time
 	Status int
@@ -31,32 +31,33 @@ type Refusal struct {
 	Detail string
 }
 
-// Refused is what a node remembers of an endpoint's refused webhooks.
+// Refused holds what a node remembers of an endpoint's refused webhooks.
 type Refused struct {
-	Since  time.Time             // when the node began to remember; of an endpoint that was forgotten, later
-	Counts map[kapsel.Code]int64 // of all since then
-	Last   []Refusal             // the newest first
+	Since  time.Time             // when the node began to remember; later if the endpoint may have been forgotten
+	Counts map[kapsel.Code]int64 // all refusals since Since, by code
+	Last   []Refusal             // the latest refusals, newest first
 }
 
-// refusals remembers the refused webhooks of the endpoints that refused last.
+// refusals remembers the refused webhooks of the endpoints with the latest refusals.
 type refusals struct {
 	since time.Time // when the node began
 
 	mu        sync.Mutex // guards what follows
 	endpoints map[kapsel.EndpointID]*list.Element
 	order     list.List // of *refused, the latest refusal first
-	forgot    time.Time // the latest refusal of an endpoint that was forgotten
+	forgot    time.Time // when an endpoint was last forgotten to make room for another
 }
 
 type refused struct {
 	endpoint kapsel.EndpointID
 	since    time.Time
 	counts   map[kapsel.Code]int64
-	last     []Refusal // a ring of refusalsKept …
-	next     int       // … whose oldest this is once it is full
+	last     []Refusal // a ring of up to refusalsKept refusals
+	next     int       // index in last of the oldest refusal, once the ring is full
 }
 
-// noteRefusal remembers and counts that a webhook was refused with an error. A nil error is none.
+// noteRefusal remembers and counts that a webhook was refused with err. It does nothing if err is
+// nil.
 func (h *Handler) noteRefusal(id kapsel.EndpointID, err error, now time.Time) {
 	if err == nil {
 		return
@@ -65,7 +66,7 @@ func (h *Handler) noteRefusal(id kapsel.EndpointID, err error, now time.Time) {
 	h.arrivals.add(id, now, store.Arrivals{Refused: 1})
 }
 
-// note remembers that a webhook was refused with an error.
+// note remembers that a webhook was refused with err.
 func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
 	d := problem.New(context.Background(), err)
 	for _, f := range d.Errors {
@@ -79,15 +80,16 @@ func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
 	m.of(id, now).add(Refusal{now, d.Status, d.Code, d.Detail})
 }
 
-// of returns an endpoint's memory, which is now the latest, in the place of the least recent
-// one where there are too many. The caller holds mu.
+// of returns an endpoint's entry and moves it to the front. If the endpoint has no entry, of makes
+// one and, if there are too many, removes the one whose latest refusal is the oldest. The caller
+// holds mu.
 func (m *refusals) of(id kapsel.EndpointID, now time.Time) *refused {
 	if at := m.endpoints[id]; at != nil {
 		m.order.MoveToFront(at)
 		return at.Value.(*refused)
 	}
 	r := &refused{endpoint: id, since: m.since, counts: map[kapsel.Code]int64{}}
-	if !m.forgot.IsZero() { // perhaps this endpoint
+	if !m.forgot.IsZero() { // perhaps this endpoint was forgotten
 		r.since = now
 	}
 	if m.endpoints == nil {
@@ -102,7 +104,7 @@ func (m *refusals) of(id kapsel.EndpointID, now time.Time) *refused {
 	return r
 }
 
-// drop forgets endpoints that were deleted.
+// drop forgets deleted endpoints.
 func (m *refusals) drop(deleted []kapsel.EndpointID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,8 +126,8 @@ func (r *refused) add(one Refusal) {
 	r.next = (r.next + 1) % refusalsKept
 }
 
-// Refusals returns what this node remembers of an endpoint's refused webhooks. Other nodes have
-// their own.
+// Refusals returns what this node remembers of an endpoint's refused webhooks. Each node remembers
+// only the webhooks that it refused itself.
 func (h *Handler) Refusals(id kapsel.EndpointID) Refused {
 	m := &h.refusals
 	m.mu.Lock()

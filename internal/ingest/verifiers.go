@@ -10,8 +10,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// verifiers keeps the verifiers of endpoints and sources in use, each made of one revision's settings. They
-// hold secrets in clear, so a verifier goes as soon as that is changed or deleted.
+// verifiers keeps the verifiers of the endpoints and sources in use, each made from the settings
+// of one revision. A verifier holds secrets in clear, so drop removes it as soon as its endpoint
+// or source is changed or deleted.
 type verifiers struct {
 	config *Config
 	mu     sync.RWMutex
@@ -23,7 +24,9 @@ type made struct {
 	verifier *signature.Verifier
 }
 
-// of finds or makes the origin's verifier; nil when it wants none.
+// of returns the origin's verifier and makes it if need be. It returns nil if the origin wants
+// none. It fails if the tenant cannot be read, a secret cannot be opened or the settings are not
+// valid.
 func (v *verifiers) of(ctx context.Context, o origin) (*signature.Verifier, error) {
 	if p := o.Verification.Provider; p == "" || p == "none" {
 		return nil, nil
@@ -68,7 +71,7 @@ func (v *verifiers) of(ctx context.Context, o origin) (*signature.Verifier, erro
 	return verifier, nil
 }
 
-// drop forgets the verifiers of endpoints and sources that have changed.
+// drop removes the verifiers of endpoints and sources that have changed.
 func (v *verifiers) drop(changed *store.Settings) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
