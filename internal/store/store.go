@@ -1,16 +1,17 @@
-// Package store is the contract between Kapsel and its database: the only source of truth
-// for what was received and what is due. Two implementations keep it, sqlite and postgres;
+// Package store defines the contract between Kapsel and its database, which is the only source of
+// truth for what was received and what is due. Packages sqlite and postgres implement the contract;
 // package storetest checks both.
 //
 // Rules for every method:
-//   - What a method wrote is durable (synced) when it returns nil, and atomic: after a crash
-//     either all of one call's writes are there or none.
+//   - When a method returns nil, what it wrote is durable (synced). The writes of one call are
+//     atomic: after a crash either all of them are there or none.
 //   - All methods may be called by many goroutines at once.
 //   - Times and tenants are parameters. No SQL calls a clock.
-//   - Errors that callers act on are kapsel.Errors: NotFound, Conflict, and
-//     DatabaseUnavailable for all trouble of the store itself, which includes "not known
-//     whether it was written". A repeated call with the same ids is harmless.
-//   - Memory given to a method belongs to the caller again when it returns.
+//   - Errors that callers act on are kapsel.Errors, such as NotFound and Conflict. A method returns
+//     DatabaseUnavailable if the store itself fails, also if it is not known whether the method
+//     wrote. Repeating a call with the same IDs
+//     does no harm.
+//   - Callers may reuse the memory that they passed to a method once the method returns.
 package store
 
 import (
@@ -23,7 +24,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Store is the whole contract, composed of the parts that its users need.
+// Store is the whole contract. Each of its parts is what one kind of caller needs.
 type Store interface {
 	Inbox
 	Queue
@@ -36,53 +37,53 @@ type Store interface {
 	Answers
 	Housekeeping
 
-	// Time is the store's time, which all nodes share. SQLite's is the process's own.
+	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.
 	Time(ctx context.Context) (time.Time, error)
 	// Ping returns nil only if Accept could store an event now.
 	Ping(ctx context.Context) error
-	// Close waits for writes under way and releases the database.
+	// Close waits for writes in progress and releases the database.
 	Close() error
 }
 
-// UsualBody is the longest body, in bytes, that the limits of time are made for.
+// UsualBody is the size, in bytes, of the largest body for which the usual time limits are enough.
 const UsualBody = 10 << 20
 
-// BodyTime returns how much longer than usual what writes or reads a body of n bytes may take:
-// 1 s for each MiB, or part of one, above UsualBody.
+// BodyTime returns the time that writing or reading a body of n bytes may take beyond the usual
+// limit: 1 s for each MiB, or part of one, above UsualBody.
 func BodyTime(n int64) time.Duration {
 	return time.Duration(max(0, n-UsualBody+1<<20-1)>>20) * time.Second
 }
 
 // Inbox is what ingest needs.
 type Inbox interface {
-	// Accept stores an event and its first deliveries, all or none of them, in one group
-	// commit with the other calls of the moment. With a key that is remembered in its scope
-	// (Event.KeyScope; its window not over), nothing is stored and the first event's id comes
-	// back with Duplicate set. Of calls with one key at the same time, one stores and the others
-	// are duplicates of it.
+	// Accept stores an event and its first deliveries, all or none of them. Calls at the same time
+	// share a group commit. If the key is remembered in its scope (Event.KeyScope) and its window
+	// is not over, Accept stores nothing and returns the first event's ID with Duplicate set. If
+	// several calls have the same key at the same time, one stores its event and the others are
+	// duplicates of that event.
 	//
-	// The same holds for a guard, which wins over a key: a call whose guard is remembered is a
-	// duplicate of that guard's event and leaves its own key free for others. A call that is a
-	// duplicate by its key alone has its guard remembered for the key's event.
+	// The same holds for a guard, which takes precedence over a key: a call whose guard is
+	// remembered is a duplicate of the guard's event and leaves its own key free for other events.
+	// If a call is a duplicate by its key alone, its guard is remembered for the key's event.
 	//
-	// The commit goes on when ctx ends. On DatabaseUnavailable the event may be stored.
-	// A row's own fault (a constraint) fails its own call only.
+	// The commit continues if ctx ends. If Accept returns DatabaseUnavailable, the event may be
+	// stored. A row that violates a constraint fails only its own call.
 	Accept(ctx context.Context, in Acceptance) (Accepted, error)
-	// Current is a Conflict while a node of a release is alive that knows no events but those of
-	// endpoints' ingests; see rules.OlderNodes. Once it is nil it stays so: such a release does
-	// not start on the schema of this one.
+	// Current returns a Conflict while a node is alive whose release knows only the events of
+	// endpoints' ingests; see rules.OlderNodes. Once Current has returned nil it never returns a
+	// Conflict again, because such a release does not start on this release's schema.
 	Current(ctx context.Context, now time.Time) error
-	// Redeliver makes new pending deliveries of an event that a duplicate of came in, due now and
-	// ByDuplicate, as Archive.Replay makes them: one to each endpoint whose newest delivery of
-	// it was given up (failed or dead_letter), unless its earlier ones reach the bounds of
-	// rules.Redeliveries. It returns what it made, usually nothing. Of calls for one event at
-	// the same time, one makes them.
+	// Redeliver makes new deliveries of an event after a duplicate of the event came in. They are
+	// pending, due now and ByDuplicate, and made as Archive.Replay makes them: one for each endpoint
+	// whose newest delivery of the event was given up (failed or dead_letter), within the bounds of
+	// rules.Redeliveries. Redeliver returns the deliveries that it made, usually none. If several
+	// calls for one event come at the same time, one of them makes the deliveries.
 	Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error)
 }
 
-// Acceptance is an event to store with its first deliveries, at most one an endpoint: each is
-// either pending, or delivering with a node and a token when this node will send it itself. An
-// event without deliveries is unmatched.
+// Acceptance is an event to store with its first deliveries, at most one for each endpoint. A
+// delivery is either pending, or delivering with a node and a token if this node will send the
+// delivery itself. An event without deliveries is unmatched.
 type Acceptance struct {
 	Event      kapsel.Event // IdempotencyKey nil: none
 	Deliveries []kapsel.Delivery
@@ -94,10 +95,10 @@ type Acceptance struct {
 	GuardWindow time.Duration
 }
 
-// Rehearsal is an acceptance of nobody's event, which a store writes and takes back to find out
-// whether it could accept one.
+// Rehearsal returns an acceptance of an event that belongs to nobody. A store writes it and rolls
+// it back to find out whether Accept would succeed.
 func Rehearsal() Acceptance {
-	now := time.Now().UTC().Truncate(time.Millisecond) // the ids' own time
+	now := time.Now().UTC().Truncate(time.Millisecond) // the precision of IDs
 	endpoint := kapsel.NewEndpointID(now)
 	part := kapsel.PartOf(endpoint)
 	e := kapsel.Event{
@@ -111,7 +112,8 @@ func Rehearsal() Acceptance {
 	return Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute}
 }
 
-// Accepted says which event stands for the acceptance.
+// Accepted names the event that Accept stored or, if Duplicate is set, the event that an earlier
+// call stored.
 type Accepted struct {
 	EventID   kapsel.EventID
 	Duplicate bool
@@ -123,12 +125,12 @@ type Queue interface {
 	// it also marks all other nodes dead; elsewhere it adds one to the settings counter, so
 	// that the others soon know.
 	Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error
-	// Renew extends the node's lease, on a connection of its own. Conflict: the node was
-	// marked dead; it must stop all work and join again under a new id.
+	// Renew extends the node's lease, on a connection of its own. It returns a Conflict if the node
+	// was marked dead; the node must then stop all work and join again under a new ID.
 	Renew(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error
 	// Leave ends the node's lease at once; what it still holds is taken over by others.
 	Leave(ctx context.Context, node kapsel.NodeID) error
-	// Nodes are the nodes alive at now, in the order of their ids.
+	// Nodes returns the nodes alive at now, in the order of their IDs.
 	Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error)
 	// Demands tells what a node demands of shared limits, in place of what it told before, and
 	// returns what each node alive at now has told, in the order of their ids. What is told
@@ -155,8 +157,8 @@ type Queue interface {
 	// attempt's id. Otherwise (it was taken over) nothing changes and the error is Conflict.
 	// A repeated call whose first was written returns nil.
 	Complete(ctx context.Context, done Completion) error
-	// GiveBack returns deliveries that the node holds and has not sent: pending again, due
-	// at their DueAt, with no attempt. Those no longer held under their token are passed over.
+	// GiveBack gives back deliveries that the node holds and has not sent. They are pending again,
+	// due at their DueAt, with no attempt. GiveBack skips those no longer held under their token.
 	GiveBack(ctx context.Context, held []kapsel.Delivery) error
 	// Held lists the deliveries that a node holds in the store, for the engine to find
 	// those that it does not know of (an acceptance whose commit was not confirmed).
@@ -166,14 +168,15 @@ type Queue interface {
 	// yet), adds one to the version and stamps the settings counter. Conflict: the row has
 	// another version; read it again.
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
-	// Circuit reads an endpoint's circuit; the zero Circuit with its id where there is no row.
+	// Circuit returns an endpoint's circuit. If there is no row, it returns a zero Circuit with the
+	// endpoint's ID.
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
-	// DisableGone disables an active or paused endpoint after a 410 of the destination with this
-	// number. It does nothing when the endpoint has another destination by now.
+	// DisableGone disables an active or paused endpoint after the destination with this number
+	// answered 410. It does nothing if the endpoint has another destination by now.
 	DisableGone(ctx context.Context, id kapsel.EndpointID, destination int, now time.Time) error
 }
 
-// Waiting is an endpoint with pending deliveries. DueAt is the oldest one's.
+// Waiting is an endpoint with pending deliveries. DueAt is when the oldest of them is due.
 type Waiting struct {
 	EndpointID kapsel.EndpointID
 	DueAt      time.Time
@@ -185,14 +188,16 @@ type Want struct {
 	Limit      int
 }
 
-// Claimed is a delivery that this node holds now, with its event; DueSince is when it was due.
+// Claimed is a delivery that this node now holds, with its event. DueSince is when the delivery
+// was due.
 type Claimed struct {
 	Delivery kapsel.Delivery
 	Event    kapsel.Event
 	DueSince time.Time
 }
 
-// Completion is the end of an attempt: the attempt's row and the delivery as it is after it.
+// Completion is the end of an attempt: the attempt's row, and the delivery as it is after the
+// attempt.
 type Completion struct {
 	Attempt  kapsel.Attempt
 	Delivery kapsel.Delivery
