@@ -11,12 +11,13 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Backup copies the store's database; see the function of this name.
+// Backup copies the store's database to a new file; see the function Backup.
 func (s *Store) Backup(ctx context.Context, to string) error { return Backup(ctx, s.path, to) }
 
-// Backup copies the database at path to a new file, as it is at one moment, also while this
-// or another process writes to it. The file gets its name when it is complete and synced; one
-// that is there already is an error. While it copies, the WAL of a busy database grows.
+// Backup copies the database at path to a new file, as the database is at one moment. This or
+// another process may write to it meanwhile; the WAL of a busy database grows until the copy is
+// complete. The new file gets its name when it is complete and synced. Backup fails if there is no
+// database at path, or if a file with the new name exists.
 func Backup(ctx context.Context, path, to string) (err error) {
 	if err := MustExist(path); err != nil {
 		return err
@@ -25,7 +26,7 @@ func Backup(ctx context.Context, path, to string) (err error) {
 		return err
 	}
 	tmp := to + ".incomplete"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) { // an earlier one's
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) { // left by an earlier backup
 		return err
 	}
 	if err := createFile(tmp); err != nil {
@@ -51,8 +52,9 @@ func Backup(ctx context.Context, path, to string) (err error) {
 	return syncDir(filepath.Dir(to))
 }
 
-// MustExist says that there is no database at path, where the file is missing or empty. What
-// works on a database that is there asks first: opening it would make a new one.
+// MustExist fails if there is no database at path: the file is missing or empty. Callers that need
+// a database must call it before they open the file, because an empty file would be taken for a
+// new database.
 func MustExist(path string) error {
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, os.ErrNotExist):
@@ -84,7 +86,8 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// copyDatabase copies pages of one snapshot, a few MiB between looks at ctx.
+// copyDatabase copies the pages of one snapshot. It looks at ctx after every few MiB, and fails if
+// ctx has ended or if path is no database of Kapsel.
 func copyDatabase(ctx context.Context, path, to string) error {
 	src, err := open(path)
 	if err != nil {
@@ -104,7 +107,8 @@ func copyDatabase(ctx context.Context, path, to string) error {
 		return err
 	}
 	defer dst.close()
-	// If it fails the file is thrown away, so it needs no journal; it is synced when whole.
+	// A backup that fails is deleted, so the file needs no journal. Backup syncs the file when it is
+	// complete.
 	if err := dst.script(`PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF`); err != nil {
 		return err
 	}

@@ -15,27 +15,29 @@ const (
 	checkpointPassive  = sqlite3.SQLITE_CHECKPOINT_PASSIVE
 	checkpointTruncate = sqlite3.SQLITE_CHECKPOINT_TRUNCATE
 
-	walStep    = 16 << 20  // a checkpoint follows this much that was written
-	walRestart = 256 << 20 // a WAL of this size is begun anew
-	walKept    = 64 << 20  // of its file when it was begun anew
+	walStep    = 16 << 20  // bytes written after which a checkpoint is due
+	walRestart = 256 << 20 // size from which a WAL is begun anew
+	walKept    = 64 << 20  // bytes that stay of the WAL's file after it was begun anew
 	readPause  = 100 * time.Millisecond
 	heldPause  = 10 * time.Second       // between looks at a WAL that another program holds
-	lastWait   = 500 * time.Millisecond // for such a program, at the last checkpoint
+	lastWait   = 500 * time.Millisecond // how long the last checkpoint waits for such a program
 )
 
-// checkpointer copies pages of the WAL into the database file, beside the writer and
-// without stopping it. The WAL is used again from its start once all of it was copied and
-// nobody reads it, which a busy writer never lets happen: so a WAL that has grown too long
-// is begun anew with reads and writes held back for a moment. The reads of other programs
-// cannot be held back: while one of them reads in one transaction, the WAL grows.
+// checkpointer copies pages of the WAL into the database file, beside the writer and without
+// stopping the writer. SQLite uses the WAL again from its start once all of it is copied and
+// nobody reads it, which a busy writer never lets happen. So the checkpointer holds reads and
+// writes back for a moment when the WAL has grown too long, and the WAL begins anew. It cannot
+// hold back the reads of other programs: while one of them reads in one transaction, the WAL
+// grows.
 type checkpointer struct {
 	s *Store
 	c *conn
-	// every how many pages a checkpoint is due, and from how many on the WAL is begun anew.
+	// every is the number of written pages after which a checkpoint is due; restartAt is the number of
+	// pages from which the WAL is begun anew.
 	every, restartAt int
 
-	// warned is how many pages the WAL had at the last warning that another program holds it;
-	// 0: none holds it. It belongs to run's goroutine.
+	// warned is how many pages the WAL had at the last warning that another program holds it; 0: no
+	// program holds it. Only run's goroutine uses warned.
 	warned int
 
 	pages atomic.Int64  // written since the last checkpoint
@@ -51,13 +53,14 @@ func newCheckpointer(s *Store, c *conn) *checkpointer {
 	}
 }
 
-// start begins with what an earlier process may have left in the WAL.
+// start starts the goroutine, with a checkpoint of what an earlier process may have left in the
+// WAL.
 func (k *checkpointer) start() {
 	k.due <- struct{}{}
 	k.wg.Go(k.run)
 }
 
-// stop waits for a checkpoint under way.
+// stop waits for a checkpoint under way, and ends the goroutine.
 func (k *checkpointer) stop() {
 	close(k.quit)
 	k.wg.Wait()
@@ -76,7 +79,7 @@ func (k *checkpointer) note(pages int) {
 func (k *checkpointer) run() {
 	for {
 		var again <-chan time.Time
-		if k.warned > 0 { // the other program's end is no write of ours
+		if k.warned > 0 { // when the other program ends, no write of this store says so
 			again = time.After(heldPause)
 		}
 		select {
@@ -103,7 +106,7 @@ func (k *checkpointer) step() error {
 		}
 		return nil
 	}
-	// Each time only what was written meanwhile is left: restart is to find little.
+	// Each copy leaves only what was written meanwhile, so restart will find little.
 	for range 2 {
 		if _, err := k.copy(); err != nil {
 			return err
@@ -118,11 +121,11 @@ func (k *checkpointer) step() error {
 	return err
 }
 
-// copy copies what the WAL has now, and returns how much that is.
+// copy copies what the WAL holds now, and returns how many pages that is.
 func (k *checkpointer) copy() (pages int, err error) {
 	k.pages.Store(0)
 	for range 10 {
-		// Busy: it looked at the WAL's header just as the writer changed it.
+		// SQLite is busy if it read the WAL's header just as the writer changed it.
 		if pages, _, err = k.c.checkpoint(checkpointPassive); !isBusy(err) {
 			break
 		}
@@ -130,10 +133,11 @@ func (k *checkpointer) copy() (pages int, err error) {
 	return pages, err
 }
 
-// restart copies what is left of the WAL, on the writer's own connection between two
-// transactions, with no read under way: then the next write begins the WAL anew. Reads that
-// do not end within readPause leave it to the next time. It returns how many pages the WAL
-// has, and whether a reader that is none of the store's kept some from being copied.
+// restart copies the rest of the WAL on the writer's own connection, between two transactions and
+// with no read of the store under way: the next write then begins the WAL anew. If a read does not
+// end within readPause, restart does nothing and leaves the WAL to the next time. It returns how
+// many pages the WAL has, and whether a reader outside of the store kept some of them from being
+// copied.
 func (k *checkpointer) restart() (pages int, held bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readPause)
 	defer cancel()
@@ -171,7 +175,7 @@ func (s *Store) walBytes() int64 {
 	return info.Size()
 }
 
-// Collectors are the metrics of SQLite, to be registered.
+// Collectors returns the metrics of SQLite. Callers must register them.
 func (s *Store) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kapsel_sqlite_wal_bytes",

@@ -15,21 +15,21 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// conn is a connection to the database on SQLite's own interface. A commit spends its time
-// in a dozen short statements an event, where database/sql and its driver would cost more
-// than SQLite does: a box for each value, an allocation in C for each blob, a result for
-// each statement. Only one goroutine may use a conn at a time.
+// conn is a connection to the database through SQLite's own interface. A commit spends its time in
+// a dozen short statements for each event; for these, database/sql and its driver would cost more
+// than SQLite does: a box for each value, an allocation in C for each blob, a result for each
+// statement. Only one goroutine may use a conn at a time.
 type conn struct {
 	tls     *libc.TLS
 	db      uintptr
 	stmts   map[string]*stmt // prepared once, kept until close
 	arena   arena
-	scratch []byte      // for what is put together before it is bound
+	scratch []byte      // for values that are encoded before they are bound
 	tally   store.Tally // of the transaction under way
-	runs    int         // of statements, begun and not ended
+	runs    int         // runs of statements that have begun and not ended
 }
 
-// open opens a database file, which must exist.
+// open opens the database file at path. It fails if there is no file.
 func open(path string) (*conn, error) {
 	c := &conn{tls: libc.NewTLS(), stmts: map[string]*stmt{}, tally: store.NewTally()}
 	name, err := libc.CString(path)
@@ -39,7 +39,7 @@ func open(path string) (*conn, error) {
 	defer libc.Xfree(c.tls, name)
 	out := libc.Xcalloc(c.tls, 1, types.Size_t(unsafe.Sizeof(uintptr(0))))
 	defer libc.Xfree(c.tls, out)
-	// No mutex of SQLite's: only one goroutine uses a conn.
+	// SQLite needs no mutex: only one goroutine uses a conn.
 	rc := sqlite3.Xsqlite3_open_v2(c.tls, name, out,
 		sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_NOMUTEX|sqlite3.SQLITE_OPEN_EXRESCODE, 0)
 	c.db = *(*uintptr)(memory(out))
@@ -58,7 +58,7 @@ func (c *conn) waitFor(d time.Duration) {
 	sqlite3.Xsqlite3_busy_timeout(c.tls, c.db, int32(d.Milliseconds()))
 }
 
-// close releases the connection. A transaction under way is rolled back.
+// close releases the connection. SQLite rolls back a transaction under way.
 func (c *conn) close() {
 	for _, s := range c.stmts {
 		sqlite3.Xsqlite3_finalize(c.tls, s.p)
@@ -68,10 +68,10 @@ func (c *conn) close() {
 	c.tls.Close()
 }
 
-// memory is where SQLite keeps something, outside of Go's heap.
+// memory returns p, an address outside of Go's heap at which SQLite keeps something, as a pointer.
 func memory(p uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&p)) }
 
-// dbError is what SQLite said; code is its extended result code.
+// dbError is an error of SQLite. code is its extended result code.
 type dbError struct {
 	code int32
 	msg  string
@@ -79,7 +79,7 @@ type dbError struct {
 
 func (e *dbError) Error() string { return fmt.Sprintf("sqlite: %s (%d)", e.msg, e.code) }
 
-// error is the error of a result code.
+// error returns the error of a result code.
 func (c *conn) error(rc int32) error {
 	msg := libc.GoString(sqlite3.Xsqlite3_errstr(c.tls, rc))
 	if c.db != 0 && sqlite3.Xsqlite3_extended_errcode(c.tls, c.db) == rc {
@@ -88,7 +88,7 @@ func (c *conn) error(rc int32) error {
 	return &dbError{rc, msg}
 }
 
-// rowsFault reports whether an error is of the values that were written, so that the same
+// rowsFault reports whether the values that were written caused an error, so that the same
 // statement with other values may succeed.
 func rowsFault(err error) bool {
 	var e *dbError
@@ -102,17 +102,17 @@ func rowsFault(err error) bool {
 	return false
 }
 
-// isBusy reports whether another connection was in the way.
+// isBusy reports whether a statement failed because another connection held a lock.
 func isBusy(err error) bool {
 	var e *dbError
 	return errors.As(err, &e) && e.code&0xff == sqlite3.SQLITE_BUSY
 }
 
-// changes is how many rows the last INSERT, UPDATE or DELETE changed.
+// changes returns how many rows the last INSERT, UPDATE or DELETE changed.
 func (c *conn) changes() int { return int(sqlite3.Xsqlite3_changes(c.tls, c.db)) }
 
-// written is how many pages the connection has written to the WAL since it was opened; it
-// wraps around.
+// written returns how many pages the connection has written to the WAL since it was opened. The
+// number wraps around.
 func (c *conn) written() int32 {
 	p := c.tls.Alloc(8)
 	defer c.tls.Free(8)
@@ -120,8 +120,8 @@ func (c *conn) written() int32 {
 	return *(*int32)(memory(p))
 }
 
-// checkpoint copies pages of the WAL into the database file. It returns how many the WAL
-// has and how many of them were copied; all were if nothing read or wrote meanwhile.
+// checkpoint copies pages of the WAL into the database file. It returns how many pages the WAL has
+// and how many of them are copied: all, if no other connection read or wrote meanwhile.
 func (c *conn) checkpoint(mode int32) (pages, copied int, err error) {
 	p := c.tls.Alloc(8)
 	defer c.tls.Free(8)
@@ -132,17 +132,18 @@ func (c *conn) checkpoint(mode int32) (pages, copied int, err error) {
 	return int(*(*int32)(memory(p))), int(*(*int32)(memory(p + 4))), nil
 }
 
-// exec runs a statement to its end.
+// exec runs a statement to its end and drops its rows.
 func (c *conn) exec(sql string, args ...any) error {
 	return c.query(sql, args...).exec()
 }
 
-// query starts a statement; its rows come from next.
+// query begins a run of a statement and binds args. Callers must read its rows with next, and end
+// it.
 func (c *conn) query(sql string, args ...any) *stmt {
 	return c.stmt(sql).bind(args...)
 }
 
-// script runs statements that return nothing and take nothing.
+// script runs statements that have no parameters, and drops the rows that they return.
 func (c *conn) script(sql string) error {
 	text, err := libc.CString(sql)
 	if err != nil {
@@ -173,7 +174,9 @@ type stmt struct {
 	err   error
 }
 
-// stmt begins a run of the connection's one statement of a text.
+// stmt begins a run of the statement sql, which it prepares once for each connection. Callers must
+// end a run before they begin another one of the same text. If sql cannot be prepared, the error
+// comes from the run's end.
 func (c *conn) stmt(sql string) *stmt {
 	c.runs++
 	if s, ok := c.stmts[sql]; ok {
@@ -196,7 +199,7 @@ func (c *conn) stmt(sql string) *stmt {
 	return s
 }
 
-// bound notes the result of binding a parameter.
+// bound keeps the error of binding a parameter, if rc is one and the run has no error yet.
 func (s *stmt) bound(rc int32) *stmt {
 	if rc != sqlite3.SQLITE_OK && s.err == nil {
 		s.err = s.c.error(rc)
@@ -240,20 +243,21 @@ func (s *stmt) id(id [16]byte) *stmt {
 	return s.blob(id[:])
 }
 
-// blob binds bytes, also none of them.
+// blob binds bytes as a BLOB. For nil, too, it binds an empty BLOB and not NULL.
 func (s *stmt) blob(b []byte) *stmt {
 	s.param++
 	return s.bound(sqlite3.Xsqlite3_bind_blob(s.c.tls, s.p, s.param, s.c.arena.copy(b), int32(len(b)), 0))
 }
 
-// text binds a string as TEXT: names of our own, never customers' bytes.
+// text binds a string as TEXT. Callers must bind with bytes, as a BLOB, what need not be valid
+// UTF-8.
 func (s *stmt) text(v string) *stmt {
 	s.param++
 	b := unsafe.Slice(unsafe.StringData(v), len(v))
 	return s.bound(sqlite3.Xsqlite3_bind_text(s.c.tls, s.p, s.param, s.c.arena.copy(b), int32(len(v)), 0))
 }
 
-// textOrNull binds a string as TEXT, NULL for none.
+// textOrNull binds a string as TEXT, NULL for the empty string.
 func (s *stmt) textOrNull(v string) *stmt {
 	if v == "" {
 		return s.null()
@@ -266,7 +270,8 @@ func (s *stmt) bytes(v string) *stmt {
 	return s.blob(unsafe.Slice(unsafe.StringData(v), len(v)))
 }
 
-// bind binds values of the types that the store has, for statements outside the hot path.
+// bind binds values of the types that the store uses, for statements outside the hot path. It
+// panics for any other type.
 func (s *stmt) bind(args ...any) *stmt {
 	for _, a := range args {
 		switch v := a.(type) {
@@ -319,7 +324,8 @@ func (s *stmt) bind(args ...any) *stmt {
 	return s
 }
 
-// next reports whether there is another row.
+// next goes to the next row. It returns false if there is none, or if the run has failed; end then
+// returns the error.
 func (s *stmt) next() bool {
 	if s.err != nil {
 		return false
@@ -335,7 +341,8 @@ func (s *stmt) next() bool {
 	return false
 }
 
-// end ends the run and returns its first error. The statement is ready for the next one.
+// end ends the run and returns the run's first error. The statement is then ready for the next
+// run.
 func (s *stmt) end() error {
 	err := s.err
 	if s.p != 0 {
@@ -348,14 +355,15 @@ func (s *stmt) end() error {
 	return err
 }
 
-// exec runs the statement to its end.
+// exec runs the statement to its end and drops its rows.
 func (s *stmt) exec() error {
 	for s.next() {
 	}
 	return s.end()
 }
 
-// one reads the only row with scan and reports whether there was one.
+// one goes to the first row, calls scan if there is one, and ends the run. It reports whether
+// there was a row.
 func (s *stmt) one(scan func(*stmt)) (bool, error) {
 	found := s.next()
 	if found {
@@ -364,7 +372,7 @@ func (s *stmt) one(scan func(*stmt)) (bool, error) {
 	return found, s.end()
 }
 
-// colNull reports whether the next column is NULL, without going past it.
+// colNull reports whether the next column is NULL. It does not go past the column.
 func (s *stmt) colNull() bool {
 	return sqlite3.Xsqlite3_column_type(s.c.tls, s.p, s.col) == sqlite3.SQLITE_NULL
 }
@@ -377,7 +385,7 @@ func (s *stmt) colInt() int64 {
 
 func (s *stmt) colBool() bool { return s.colInt() != 0 }
 
-// colTime is the zero time for NULL.
+// colTime returns the time in the next column, the zero time for NULL.
 func (s *stmt) colTime() time.Time {
 	if s.colNull() {
 		s.col++
@@ -386,7 +394,8 @@ func (s *stmt) colTime() time.Time {
 	return time.UnixMicro(s.colInt()).UTC()
 }
 
-// view is the bytes of the next column, valid until the next step; nil for NULL.
+// view returns the bytes of the next column, which are valid until the next step. It returns nil
+// for NULL and for an empty BLOB.
 func (s *stmt) view() []byte {
 	p := sqlite3.Xsqlite3_column_blob(s.c.tls, s.p, s.col)
 	n := sqlite3.Xsqlite3_column_bytes(s.c.tls, s.p, s.col)
@@ -397,7 +406,8 @@ func (s *stmt) view() []byte {
 	return unsafe.Slice((*byte)(memory(p)), n)
 }
 
-// colBlob is nil for NULL, else not nil.
+// colBlob returns a copy of the bytes of the next column: nil for NULL, and not nil for an empty
+// BLOB.
 func (s *stmt) colBlob() []byte {
 	null := s.colNull()
 	b := s.view()
@@ -409,14 +419,15 @@ func (s *stmt) colBlob() []byte {
 
 func (s *stmt) colText() string { return string(s.view()) }
 
-// colID is the zero id for NULL.
+// colID returns the id in the next column, the zero id for NULL.
 func (s *stmt) colID() (id [16]byte) {
 	copy(id[:], s.view())
 	return id
 }
 
-// arena holds the bytes bound to statements for as long as one runs, where SQLite can read
-// them: most in one block that is used again, what does not fit in blocks of its own.
+// arena holds the bytes that are bound to statements, at addresses that SQLite can read, for as
+// long as a run lasts. Most bytes are in one block that is used again; bytes that do not fit there
+// have blocks of their own.
 type arena struct {
 	tls   *libc.TLS
 	block uintptr
@@ -431,7 +442,8 @@ func (a *arena) init(tls *libc.TLS) {
 	a.block = libc.Xmalloc(tls, arenaSize)
 }
 
-// copy returns where the bytes are until reset; never 0, which SQLite would read as NULL.
+// copy copies b and returns the address of the copy, which is valid until reset. The address is
+// never 0, which SQLite would bind as NULL. copy panics if there is no memory.
 func (a *arena) copy(b []byte) uintptr {
 	p := a.block + uintptr(a.used)
 	switch {

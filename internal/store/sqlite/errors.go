@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// codeOf is SQLite's result code of an error, 0 of any other error.
+// codeOf returns SQLite's primary result code of an error, 0 for an error that is not SQLite's.
 func codeOf(err error) int32 {
 	var ours *dbError
 	var driver *sqlite.Error // of the migrations
@@ -24,8 +24,8 @@ func codeOf(err error) int32 {
 	return 0
 }
 
-// lasting reports whether an error of SQLite comes again however often the same is tried:
-// somebody has to change something first.
+// lasting reports whether an error of SQLite will come again however often the same call is tried:
+// somebody must change something first.
 func lasting(err error) bool {
 	switch codeOf(err) {
 	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISUSE,
@@ -35,7 +35,7 @@ func lasting(err error) bool {
 	return rowsFault(err)
 }
 
-// whatToDo says what a person has to look at when an error lasts.
+// whatToDo returns what a person must look at when an error lasts.
 func whatToDo(code int32) string {
 	switch code {
 	case sqlite3.SQLITE_ERROR:
@@ -48,7 +48,7 @@ func whatToDo(code int32) string {
 	return "the database refuses what Kapsel asks of it"
 }
 
-// opening makes the error that Open returns: DatabaseUnavailable where waiting may help.
+// opening returns the error that Open returns: DatabaseUnavailable if waiting may help, else err.
 func opening(err error) error {
 	if code := codeOf(err); code != 0 && !lasting(err) || store.MayPass(err) {
 		return store.Unavailable(err)
@@ -56,11 +56,11 @@ func opening(err error) error {
 	return err
 }
 
-// trouble makes errors of SQLite into those that methods return, and logs what lasts.
+// trouble turns errors of SQLite into the errors that methods return, and logs errors that last.
 type trouble struct{ alarm *store.Alarm }
 
-// of makes the error that a method returns. Everything but a kapsel.Error is trouble of the
-// store. What lasts is logged too.
+// of returns the error that a method returns. Every error but a kapsel.Error is trouble of the
+// store. If the error lasts, of logs it too.
 func (t trouble) of(err error) error {
 	if err == nil || kapsel.CodeOf(err) != "" || !lasting(err) {
 		return store.Unavailable(err)

@@ -15,8 +15,9 @@ import (
 // kernel releases it when the process ends, however it ends.
 type fileLock struct{ f *os.File }
 
-// lockFile takes the lock, waiting for another holder as long as wait. The file holds the
-// process id of its holder.
+// lockFile takes the lock, and waits up to wait for another process to release it. It writes this
+// process's id to the file. It fails if the lock is still held then, and names the holder's
+// process id, or if ctx ends.
 func lockFile(ctx context.Context, path string, wait time.Duration) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -48,7 +49,7 @@ func writeAt0(f *os.File, text string) error {
 	return err
 }
 
-// holder is the process id in a lock file.
+// holder returns the process id in a lock file, "(unknown)" if there is none.
 func holder(f *os.File) string {
 	text, err := io.ReadAll(io.NewSectionReader(f, 0, 20))
 	if pid := strings.TrimSpace(string(text)); err == nil && pid != "" {

@@ -1,13 +1,14 @@
 // Package sqlite keeps the store contract in one SQLite file, used by one process at a time.
 //
-// What it promises beyond package store: a second process is kept out by a lock beside the
-// file; a write is synced (WAL, synchronous=FULL) when its method returns; a backup can be
-// taken at any time; the WAL stays below about 300 MiB, but for what is written while a backup
-// or another program reads the file in one transaction.
+// Beyond the contract of package store, it promises: a lock beside the file keeps a second process
+// out; a write is synced (WAL, synchronous=FULL) when its method returns; a backup can be taken at
+// any time; the WAL stays below about 300 MiB, except for what is written while a backup or
+// another program reads the file in one transaction.
 //
-// One goroutine owns the one connection that writes. Callers hand it their calls and wait;
-// it writes what has gathered in one transaction (writer.go). Reads have connections of
-// their own and are short, because an old snapshot keeps the WAL from being used again.
+// One goroutine owns the one connection that writes. Callers hand their calls to that goroutine
+// and wait; it writes the calls that have gathered in one transaction (writer.go). Reads have
+// connections of their own and are short, because an old snapshot keeps SQLite from using the WAL
+// again.
 package sqlite
 
 import (
@@ -29,20 +30,22 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// Options change how a database is opened. The zero value refuses a database that is new or
-// has an older schema.
+// Options holds how a database is opened. The zero value refuses a database that is new or has an
+// older schema.
 type Options struct {
 	// Migrate brings a new or older database to this binary's schema.
 	Migrate bool
-	// OnlyEmpty makes Migrate refuse an older schema in which something is, instead of changing it.
+	// OnlyEmpty makes Migrate refuse, and not change, a database that has an older schema and holds
+	// data.
 	OnlyEmpty bool
 	// LockWait is how long to wait for another process to leave the database; 0: 10 s.
 	LockWait time.Duration
-	// Observe is told of the group commits; nil: nobody is.
+	// Observe is told of the group commits; nil: nothing is.
 	Observe store.CommitObserver
 	// Caches is how many bytes the page caches of all connections may take; 0: 72 MiB.
 	Caches int64
-	// Log gets what no caller can be told, such as a checkpoint that failed; nil: slog.Default.
+	// Log gets what cannot be returned to a caller, such as a checkpoint that failed; nil:
+	// slog.Default.
 	Log *slog.Logger
 }
 
@@ -61,12 +64,12 @@ type Store struct {
 	lock    *fileLock
 	writer  *writer
 	ckpt    *checkpointer
-	readers chan *conn    // those that are free
+	readers chan *conn    // readers that are free
 	opened  int           // how many readers there are
-	pages   chan struct{} // has an element for each page of a list that is read now
+	pages   chan struct{} // holds an element for each page of a list that is being read
 
 	eventSkew    skew         // between an event's id and its receipt
-	deliverySkew skew         // between the ids of an event and its first delivery
+	deliverySkew skew         // between the ids of an event and of its first delivery
 	lastN        atomic.Int64 // the n that the writer gave to an event last, committed or not
 	orphans      atomic.Bool  // deliveries may be held by nodes that are dead
 
@@ -74,9 +77,10 @@ type Store struct {
 	closed  chan struct{}
 }
 
-// Open opens the database at path, made with its directory if it is not there. Close must be
-// called to end its goroutines and release the lock. An error for which store.Passes is true
-// may be gone a moment later: the disk is full, or another program is at the database.
+// Open opens the database at path. If Options.Migrate is set, it makes a database, and the
+// directory, that do not exist. Callers must call Close to end the store's goroutines and to
+// release the lock. An error for which store.Passes is true may be gone a moment later: the disk
+// is full, or another program is at the database.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	s, err := openStore(ctx, path, opts)
 	if err != nil {
@@ -96,8 +100,8 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 		opts.Caches = mostCaches
 	}
 	cache := opts.Caches / (writerShare + readers + 1) // and one connection for checkpoints
-	// As durable as fsync, and half the time on a journaling file system. It holds for the
-	// whole process; where it is not to be had, fsync it is.
+	// Fdatasync is as durable as fsync, and takes half the time on a journaling file system. The
+	// setting holds for the whole process. SQLite uses fsync where there is no fdatasync.
 	_, _ = sqlite.Fdatasync(true)
 
 	if !opts.Migrate {
@@ -152,7 +156,7 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 	if err := s.loadLastN(w); err != nil {
 		return nil, fmt.Errorf("read the database: %w", err)
 	}
-	// A schema that lacks something is found now; what passes is for Ping to tell.
+	// The rehearsal finds a schema that lacks something. An error that may pass is left to Ping.
 	err = s.writer.transact(func() error { return errors.Join(s.rehearse(w), errRehearsed) })
 	if lasting(err) {
 		return nil, fmt.Errorf("%s: %w", whatToDo(codeOf(err)), err)
@@ -173,8 +177,8 @@ func (s *Store) loadSkews(c *conn) error {
 	return errors.Join(s.eventSkew.load(c), s.deliverySkew.load(c))
 }
 
-// connect opens a connection with the settings that all of them share, and a page cache of
-// some bytes.
+// connect opens a connection with the settings that all connections share, and a page cache of
+// cache bytes.
 func connect(path string, cache int64, readOnly bool) (*conn, error) {
 	c, err := open(path)
 	if err != nil {
@@ -198,8 +202,9 @@ func connect(path string, cache int64, readOnly bool) (*conn, error) {
 	return c, nil
 }
 
-// readBack refuses a connection whose commits would not be as durable as was asked for. SQLite
-// does not say so by itself: a file system without shared memory keeps it from using a WAL.
+// readBack fails if the commits of a connection would not be as durable as connect asked for.
+// SQLite does not say so by itself: a file system without shared memory keeps SQLite from using a
+// WAL.
 func readBack(c *conn) error {
 	var mode string
 	var synchronous int64
@@ -219,8 +224,9 @@ func readBack(c *conn) error {
 	return nil
 }
 
-// createFile makes the file if it is not there, readable by its owner only (the WAL gets
-// the same mode), and makes its name and its directory's durable.
+// createFile makes the file if it does not exist, readable by its owner only (the WAL gets the
+// same mode), and makes the names of the file and of its directory durable. It fails if path is
+// there and is no regular file, or if this process may not read and write the file.
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
@@ -242,11 +248,12 @@ func createFile(path string) error {
 	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	return nil // one that may not be read was not made just now
+	return nil // a parent directory that cannot be read was not made just now
 }
 
-// Close waits for writes under way, moves all of the WAL into the database file and releases
-// it; the WAL stays where another program reads it. Calls that come later get DatabaseUnavailable.
+// Close waits for calls under way, moves all of the WAL into the database file and releases the
+// file; the WAL stays if another program reads it. Later calls fail with DatabaseUnavailable.
+// Close always returns nil.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.closed)
@@ -257,7 +264,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// release gives back what Open took, as far as it came. No goroutine uses it any more.
+// release gives back what openStore took, as far as openStore came. Callers must have stopped the
+// goroutines of the writer and the checkpointer.
 func (s *Store) release() {
 	if s.ckpt != nil {
 		s.ckpt.c.close()
@@ -282,7 +290,8 @@ var (
 	errRehearsed = errors.New("a rehearsal is taken back")
 )
 
-// read runs a function on a connection that only reads, in one transaction.
+// read runs f in one transaction, on a connection that only reads. It fails with
+// DatabaseUnavailable if ctx ends before a connection is free, or if the store is closed.
 func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return store.Unavailable(err)
@@ -297,7 +306,7 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 	}
 	defer func() { s.readers <- c }()
 	select {
-	case <-s.closed: // both were ready
+	case <-s.closed: // select may take a free connection of a closed store
 		return store.Unavailable(errClosed)
 	default:
 	}
@@ -311,10 +320,11 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 	return s.trouble.of(err)
 }
 
-// Time is the process's own clock.
+// Time returns the time of the process's own clock.
 func (s *Store) Time(context.Context) (time.Time, error) { return time.Now().UTC(), nil }
 
-// Ping writes an event of nobody and takes it back, and then writes and syncs a row.
+// Ping writes an event that belongs to nobody and takes it back, and then writes and syncs a row.
+// It fails if the store takes no writes.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.writer.cold(ctx, func(c *conn) error {
 		if err := s.rehearse(c); err != nil {

@@ -21,8 +21,8 @@ type writer struct {
 	c       *conn
 	trouble trouble
 	hot     *batch.Queue[call]
-	written func(pages int) // is told after each transaction how much went to the WAL; never nil
-	undone  func()          // is told of each rollback; never nil
+	written func(pages int) // called after each transaction with the number of pages written to the WAL; never nil
+	undone  func()          // called after each rollback; never nil
 
 	mu     sync.Mutex // guards what follows
 	colds  []*coldCall
@@ -51,12 +51,12 @@ type call interface {
 	write(c *conn) error
 }
 
-// callFunc is a call that is a function.
+// callFunc is a function as a call.
 type callFunc func(c *conn) error
 
 func (f callFunc) write(c *conn) error { return f(c) }
 
-// coldCall is a call in the cold queue. err belongs to the writer until done has been sent to.
+// coldCall is a call in the cold queue. The writer owns err until it has sent to done.
 type coldCall struct {
 	call call
 	bare bool // no transaction around it
@@ -73,7 +73,8 @@ func newWriter(c *conn, observe store.CommitObserver) *writer {
 
 func (w *writer) start() { go w.run() }
 
-// stop lets the queued calls be written, refuses new ones and waits for the goroutine.
+// stop refuses new calls, waits until the queued calls are written, and waits for the goroutine's
+// end.
 func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
@@ -82,16 +83,18 @@ func (w *writer) stop() {
 	<-w.done
 }
 
-// do writes a call in the next hot batch. It waits for the answer, whatever the caller's
-// context does: what is queued is written.
+// do writes a call in the next hot batch and returns its error. It waits for the answer even if
+// the caller's context ends: a queued call is always written.
 func (w *writer) do(c call, rows, size int) error { return w.trouble.of(w.hot.Do(c, rows, size)) }
 
-// hotly is do for a function.
+// hotly runs a function as do runs a call.
 func (w *writer) hotly(f func(c *conn) error) error { return w.do(callFunc(f), 1, 0) }
 
-// cold runs a function in a transaction of its own. It should take at most 20 ms. An error
-// rolls it back and is returned; SQLite's own become DatabaseUnavailable. A panic rolls it
-// back, too, and is the caller's.
+// cold runs f in a transaction of its own. f should take at most 20 ms. If f fails, the
+// transaction is rolled back and cold returns the error; for an error of SQLite it returns what
+// trouble.of makes of that error. If f panics, the transaction is rolled back and cold panics in
+// the caller's goroutine. cold fails with DatabaseUnavailable if ctx has ended or the writer is
+// closed.
 func (w *writer) cold(ctx context.Context, f func(c *conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return store.Unavailable(err)
@@ -99,7 +102,7 @@ func (w *writer) cold(ctx context.Context, f func(c *conn) error) error {
 	return w.queueCold(&coldCall{call: callFunc(f)})
 }
 
-// alone is cold without a transaction.
+// alone runs f on the writer's connection as cold does, without a transaction.
 func (w *writer) alone(f func(c *conn) error) error {
 	return w.queueCold(&coldCall{call: callFunc(f), bare: true})
 }
@@ -125,7 +128,7 @@ func (w *writer) queueCold(p *coldCall) error {
 	w.hot.Wake()
 	<-p.done
 	if panicked != nil {
-		panic(panicked) // where the function came from
+		panic(panicked) // in the goroutine of the function's caller
 	}
 	if isDB(p.err) {
 		return w.trouble.of(p.err)
@@ -169,8 +172,8 @@ func (w *writer) run() {
 	}
 }
 
-// nextCold takes the next cold call from its queue if it is its turn; nil: none. It also
-// reports whether the writer is closed.
+// nextCold takes the next cold call from its queue and returns it, if it is the turn of a cold
+// call and one waits; else it returns nil. It also reports whether the writer is closed.
 func (w *writer) nextCold(turn bool) (next *coldCall, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,7 +185,8 @@ func (w *writer) nextCold(turn bool) (next *coldCall, closed bool) {
 	return next, w.closed
 }
 
-// together writes a batch in one transaction.
+// together writes a batch in one transaction. An error of SQLite rolls back the whole batch; any
+// other error is the answer of its own call only.
 func (w *writer) together(calls []*batch.Call[call]) error {
 	return w.transact(func() error {
 		for _, p := range calls {
@@ -194,8 +198,8 @@ func (w *writer) together(calls []*batch.Call[call]) error {
 	})
 }
 
-// separately writes a batch that one call's values brought down, in one transaction in which
-// each call can be undone alone.
+// separately writes a batch that failed together because of one call's values. It writes the batch
+// in one transaction, in which it can undo each call alone.
 func (w *writer) separately(calls []*batch.Call[call]) error {
 	return w.transact(func() error {
 		for _, p := range calls {
@@ -219,13 +223,13 @@ func (w *writer) separately(calls []*batch.Call[call]) error {
 	})
 }
 
-// transact runs a function in a transaction, and adds what it counted to the counters. After
-// an error it is rolled back; a crash before COMMIT is synced leaves nothing of it, a crash
-// after it all.
+// transact runs f in a transaction, and adds what f counted to the counters. If f fails, the
+// transaction is rolled back. A crash before COMMIT is synced leaves nothing of the transaction; a
+// later crash leaves all of it.
 func (w *writer) transact(f func() error) error {
 	before := w.c.written()
 	err := w.c.exec("BEGIN IMMEDIATE")
-	if err != nil && w.c.exec("ROLLBACK") == nil { // one that could not be rolled back was still open
+	if err != nil && w.c.exec("ROLLBACK") == nil { // the connection was still in a transaction whose ROLLBACK had failed
 		err = w.c.exec("BEGIN IMMEDIATE")
 	}
 	if err == nil {
