@@ -21,7 +21,8 @@ func (s *Store) Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.Eve
 	return r, err
 }
 
-// eventRecord reads columns of an event and its deliveries.
+// eventRecord returns an event, of which it reads columns, with the event's deliveries. It fails
+// with NotFound if there is no such event of the tenant, or of any tenant if tenant is zero.
 func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {
 	var next kapsel.DeliveryID
 	var unreadable error
@@ -41,7 +42,7 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 	if err := q.end(); err != nil {
 		return r, err
 	}
-	for _, next := range firsts { // each names the one that repeats it
+	for _, next := range firsts { // each delivery names the one that repeats it
 		for !next.IsZero() {
 			d, found, err := c.delivery(next)
 			if err != nil {
@@ -97,7 +98,7 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 		(f.Status == "" || kapsel.StatusOfEvent(r.Newest()) == f.Status)
 }
 
-// eventSource gives the events that a filter may mean.
+// eventSource returns a source of all events that a filter may let through, and perhaps of others.
 func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
 	if all := tenant.IsZero() && f.EndpointID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
 		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
@@ -109,7 +110,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	if err != nil {
 		return nil, err
 	}
-	if f.IdempotencyKey != nil { // wherever they came in, also those that go to one endpoint
+	if f.IdempotencyKey != nil { // from all origins, even if the filter names one endpoint
 		all, err := s.originsIn(ctx, tenant)
 		if err != nil {
 			return nil, err
@@ -126,7 +127,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 			return nil, err
 		}
 		events = merged(all, cameIn)
-	} else { // what came in elsewhere
+	} else { // events that came in elsewhere
 		elsewhere = merged(endpoints, `SELECT first_of FROM deliveries
 			WHERE endpoint_id = ? AND first_of IS NOT NULL AND first_of < ? AND first_of > ? ORDER BY first_of DESC LIMIT ?`)
 		events = either(events, elsewhere)
@@ -139,7 +140,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 		if err != nil {
 			return nil, err
 		}
-		if !fanned { // the one delivery was tried
+		if !fanned { // each event has one delivery, and that delivery was tried
 			return merged(endpoints, `SELECT event_id FROM deliveries
 				WHERE endpoint_id = ? AND status = 0 AND attempts > 0 AND event_id < ? AND event_id > ?
 				ORDER BY event_id DESC LIMIT ?`), nil
@@ -156,8 +157,8 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	return either(elsewhere, open), err
 }
 
-// unmatched is the source of the events that had no delivery when they came in. Those that go to
-// an endpoint are none.
+// unmatched returns the source of the events that had no delivery when they came in. If the filter
+// names an endpoint, it returns the source none, because such events go to no endpoint.
 func (s *Store) unmatched(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
 	if !f.EndpointID.IsZero() {
 		return none, nil
@@ -205,7 +206,8 @@ func (s *Store) Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.
 	return d, err
 }
 
-// deliveryOf reads a tenant's delivery, or anybody's when tenant is zero.
+// deliveryOf returns a delivery of the tenant, or of any tenant if tenant is zero. It fails with
+// NotFound if there is none.
 func deliveryOf(c *conn, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error) {
 	d, found, err := c.delivery(id)
 	if err == nil && (!found || !tenant.IsZero() && d.TenantID != tenant) {
@@ -235,7 +237,8 @@ func (s *Store) ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f st
 	return list, err
 }
 
-// deliverySource gives the deliveries that a filter may mean.
+// deliverySource returns a source of all deliveries that a filter may let through, and perhaps of
+// others.
 func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter) (source, error) {
 	wasReplayed := f.Replayed != nil && *f.Replayed
 	common := !wasReplayed && (f.Status == nil || *f.Status == kapsel.Delivered)
@@ -326,7 +329,7 @@ func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapse
 		}
 		own, err := liveEndpoint(c, r.Event.TenantID, r.Event.EndpointID)
 		switch {
-		case kapsel.CodeOf(err) == kapsel.NotFound: // it came in at none, or at one that is deleted
+		case kapsel.CodeOf(err) == kapsel.NotFound: // the event came in at no endpoint, or at a deleted one
 		case err != nil:
 			return err
 		case !own.Shared:
@@ -344,7 +347,8 @@ func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapse
 	return d, nil
 }
 
-// insertReplay writes a new delivery that repeats another.
+// insertReplay writes d, a new delivery that repeats another, and names d in the row of that
+// other.
 func insertReplay(c *conn, d *kapsel.Delivery) error {
 	if err := c.insertDelivery(d, kapsel.EventID{}); err != nil {
 		return err
@@ -352,8 +356,9 @@ func insertReplay(c *conn, d *kapsel.Delivery) error {
 	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, d.ReplayOf)
 }
 
-// Redeliver implements store.Inbox. Most duplicates are of events that need nothing, so the
-// writer is asked only for the others, and looks again.
+// Redeliver implements store.Inbox. Most duplicates are of events that need no new delivery. So it
+// looks at the event on a connection for reads, and asks the writer, which looks again, only if a
+// new delivery is needed.
 func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) (made []kapsel.Delivery, err error) {
 	var old []kapsel.Delivery
 	read := func(c *conn) error {
@@ -437,7 +442,7 @@ type attemptRef struct {
 	number int
 }
 
-// attemptsOf are a delivery's attempts, first to last.
+// attemptsOf returns a delivery's attempts, first to last.
 func attemptsOf(c *conn, id kapsel.DeliveryID) (refs []attemptRef, err error) {
 	var a attemptRef
 	_, err = c.query(`SELECT last_attempt FROM deliveries WHERE id = ?`, id).one(func(s *stmt) { a.id = s.colID() })

@@ -56,7 +56,8 @@ func (s *Store) Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circu
 	return circuit, err
 }
 
-// freeProbes takes the probes of dead nodes back.
+// freeProbes takes probes back from nodes that are no longer in the table of nodes, under the next
+// revision.
 func freeProbes(c *conn) error {
 	const lost = ` FROM circuits WHERE probe IS NOT NULL AND probe NOT IN (SELECT id FROM nodes)`
 	some, err := c.query(`SELECT 1` + lost + ` LIMIT 1`).one(func(*stmt) {})

@@ -10,10 +10,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// An endpoint's counters of an hour are one value: thirty columns, each bound, read and added
-// to by itself, took as long as all else that a completion writes. They are in the order of
-// kapsel.Stats.Counters, as varints (encoding/binary); counters that come to be at the end are
-// 0 in values from before.
+// appendCounters appends an endpoint's counters of an hour to b, as one value. Thirty columns,
+// each bound, read and added to by itself, took as long as all else that a completion writes. The
+// counters are in the order of kapsel.Stats.Counters, as varints (encoding/binary). A value may
+// end early: the counters that are missing at its end came to Kapsel later, and are 0.
 func appendCounters(b []byte, s *kapsel.Stats) []byte {
 	for _, n := range s.Counters() {
 		b = binary.AppendUvarint(b, uint64(*n))
@@ -21,7 +21,7 @@ func appendCounters(b []byte, s *kapsel.Stats) []byte {
 	return b
 }
 
-// addCounters adds what appendCounters has written.
+// addCounters adds to s the counters that appendCounters wrote to b. It fails if b cannot be read.
 func addCounters(s *kapsel.Stats, b []byte) error {
 	for _, n := range s.Counters() {
 		if len(b) == 0 {
@@ -37,7 +37,8 @@ func addCounters(s *kapsel.Stats, b []byte) error {
 	return nil
 }
 
-// count adds a transaction's tally to the counters, before its commit.
+// count adds the tally of the transaction under way to the stored counters. Callers must call it
+// before the commit.
 func (c *conn) count() error {
 	for k, s := range c.tally.Stats {
 		var unreadable error
@@ -94,7 +95,7 @@ func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpo
 	return hours, err
 }
 
-// Usage implements store.Counters. That of all tenants is read a day at a time, so that no
+// Usage implements store.Counters. It reads the usage of all tenants a day at a time, so that no
 // read is long.
 func (s *Store) Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) (days []store.UsageOfDay, err error) {
 	if tenant.IsZero() {
@@ -140,7 +141,7 @@ func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int)
 			delete string
 			before time.Time
 		}{
-			// Compared by their beginning: an hour has ended for so long.
+			// A row has the time of its hour's or day's beginning, and is kept StatsKept or UsageKept from its end.
 			{`DELETE FROM endpoint_stats WHERE (endpoint_id, hour) IN (
 				SELECT endpoint_id, hour FROM endpoint_stats WHERE hour <= ? ORDER BY hour LIMIT ?)`, now.Add(-store.StatsKept - time.Hour)},
 			{`DELETE FROM tenant_usage WHERE (tenant_id, day) IN (

@@ -24,8 +24,8 @@ func nextRevision(c *conn) (revision int64, err error) {
 // page is how many rows one read takes at most.
 const page = 1000
 
-// Settings implements store.Directory. A row that changes while it reads is left out: its
-// revision is above the result's, so it comes with the next call.
+// Settings implements store.Directory. It leaves out a row that changes while it reads: that row's
+// revision is above the result's, so the next call returns it.
 func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		_, err := c.query(`SELECT value FROM counters WHERE name = 'settings'`).
@@ -56,12 +56,13 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 	return out, err
 }
 
-// changed reads a table's rows above one revision up to another, page by page.
+// changed returns a table's rows with revisions above since, up to upTo. It reads them page by
+// page.
 func changed[T any](ctx context.Context, s *Store, table, id, columns, and string, since, upTo int64, scan func(*stmt) (T, error)) (rows []T, err error) {
 	query := fmt.Sprintf(`SELECT revision, %[2]s, %[3]s FROM %[1]s
 		WHERE revision >= ? AND (revision, %[2]s) > (?, ?) AND revision <= ?%[4]s ORDER BY revision, %[2]s LIMIT %[5]d`,
 		table, id, columns, and, page)
-	last := top[:] // of the revision itself, all are known
+	last := top[:] // so that no row of the revision since itself is read
 	for {
 		n := 0
 		err := s.read(ctx, func(c *conn) error {
@@ -141,12 +142,12 @@ func scanTenant(s *stmt) (t kapsel.Tenant, err error) {
 	return t, nil
 }
 
-// liveTenant reads a tenant that is not deleted.
+// liveTenant returns a tenant. It fails with NotFound if there is none or it is deleted.
 func liveTenant(c *conn, id kapsel.TenantID) (t kapsel.Tenant, err error) {
 	return live(c.query(`SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at IS NULL`, id), "tenant", scanTenant)
 }
 
-// live reads a query's only row.
+// live returns a query's only row. It fails with NotFound if there is none.
 func live[T any](q *stmt, kind string, scan func(*stmt) (T, error)) (row T, err error) {
 	var bad error
 	found, err := q.one(func(s *stmt) { row, bad = scan(s) })
@@ -173,7 +174,7 @@ func saveTenant(c *conn, t *kapsel.Tenant) (err error) {
 		t.ID, t.Name, t.Plan, limits, t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision)
 }
 
-// absent is a Conflict when a table has a row with an id.
+// absent fails with a Conflict if a table has a row with an id.
 func absent(c *conn, table string, id any) error {
 	taken, err := c.query(`SELECT 1 FROM `+table+` WHERE id = ?`, id).one(func(*stmt) {})
 	if err == nil && taken {
@@ -251,7 +252,8 @@ func (s *Store) ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) 
 		WHERE deleted_at IS NULL AND id < ? ORDER BY id DESC LIMIT ?`, before(p.Before))
 }
 
-// list reads up to limit rows; the query's last parameter is the limit.
+// list returns the rows of a query, at most limit and at most page. The query's last parameter is
+// the limit.
 func list[T any](s *Store, ctx context.Context, limit int, scan func(*stmt) (T, error), query string, args ...any) (rows []T, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		q := c.query(query, append(args, min(limit, page))...)
@@ -308,7 +310,8 @@ func (s *Store) Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID
 	return k, err
 }
 
-// keyOf reads a tenant's key, or anybody's when tenant is zero.
+// keyOf returns a key of the tenant, or of any tenant if tenant is zero. It fails with NotFound if
+// there is none.
 func keyOf(c *conn, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error) {
 	k, err := live(c.query(`SELECT `+keyColumns+` FROM keys WHERE id = ?`, id), "key", scanKey)
 	if err == nil && !tenant.IsZero() && k.TenantID != tenant {
@@ -326,7 +329,7 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err
 	return k, err
 }
 
-// RevokeKey implements store.Directory. A key that is revoked stays as it is.
+// RevokeKey implements store.Directory. It does not change a key that is already revoked.
 func (s *Store) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error {
 	return s.writer.cold(ctx, func(c *conn) error {
 		k, err := keyOf(c, tenant, id)
@@ -378,7 +381,8 @@ func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 	return e, nil
 }
 
-// liveEndpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
+// liveEndpoint returns an endpoint of the tenant, or of any tenant if tenant is zero. It fails
+// with NotFound if there is none or it is deleted.
 func liveEndpoint(c *conn, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	e, err := live(c.query(`SELECT `+endpointColumns+` FROM endpoints WHERE id = ? AND deleted_at IS NULL`, id), "endpoint", scanEndpoint)
 	if err == nil && !tenant.IsZero() && e.TenantID != tenant {
@@ -387,8 +391,8 @@ func liveEndpoint(c *conn, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel
 	return e, err
 }
 
-// saveEndpoint writes an endpoint under the next revision; from is what it was before, nil for
-// a new one.
+// saveEndpoint writes an endpoint under the next revision. from must be the endpoint as it was
+// before, or nil for a new one.
 func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 	config, err := json.Marshal(e.EndpointConfig)
 	if err != nil {
@@ -405,7 +409,7 @@ func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan)
 }
 
-// countLive counts a tenant's rows of a table that are not deleted.
+// countLive returns how many of a tenant's rows in a table are not deleted.
 func countLive(c *conn, table string, tenant kapsel.TenantID) (n int, err error) {
 	_, err = c.query(`SELECT count(*) FROM `+table+` WHERE tenant_id = ? AND deleted_at IS NULL`, tenant).
 		one(func(s *stmt) { n = int(s.colInt()) })
@@ -437,7 +441,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 	})
 }
 
-// subscribing is a tenant's directory for a rule; see rules.Origins.
+// subscribing is a tenant's directory as a rule needs it; see rules.Origins.
 type subscribing struct {
 	c      *conn
 	tenant kapsel.TenantID
@@ -452,7 +456,7 @@ func (s subscribing) Source(id kapsel.SourceID) (kapsel.Source, error) {
 }
 
 func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
-	// The text finds few more than those that subscribe.
+	// The text finds the endpoints that subscribe, and few others.
 	rows := s.c.query(`SELECT `+endpointColumns+` FROM endpoints
 		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, rules.SubscriptionText(s.tenant, origin))
 	for rows.next() {
@@ -472,7 +476,7 @@ func (s subscribing) Share(e *kapsel.Endpoint) error {
 	return saveEndpoint(s.c, e, &from)
 }
 
-// Current implements rules.Origins: the file has one process.
+// Current implements rules.Origins. It returns nil: the file has one process.
 func (subscribing) Current() error { return nil }
 
 // Endpoint implements store.Directory.

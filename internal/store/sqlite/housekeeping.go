@@ -10,8 +10,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// inUnits runs f in transactions of at most unit rows, until it has done limit of them or
-// there are no more.
+// inUnits runs f in transactions of at most unit rows each, until f has done limit rows or finds
+// no more. It returns how many rows were committed, also when it fails.
 func (s *Store) inUnits(ctx context.Context, limit, unit int, f func(c *conn, limit int) (int, error)) (done int, err error) {
 	for done < limit {
 		n, want := 0, min(unit, limit-done)
@@ -58,8 +58,9 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 		ORDER BY id LIMIT ?`, after[:])
 }
 
-// DeleteFinished implements store.Housekeeping. What can be deleted is looked for beside the
-// writer, and looked at again when it is deleted, a few events in one transaction.
+// DeleteFinished implements store.Housekeeping. It looks for events that can be deleted on a
+// connection for reads. The transactions that delete a few of these events look at each of them
+// again.
 func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error) {
 	all, err := s.originsIn(ctx, tenant)
 	if err != nil {
@@ -95,8 +96,9 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 	return deleted, err
 }
 
-// finished looks at a page of an origin's events above an id, and returns up to limit that
-// can be deleted with the sizes of their bodies, and the id to go on after, nil at the end.
+// finished looks at a page of an origin's events with ids above after and below end. It returns up
+// to limit events that can be deleted, the sizes of their bodies, and the id to go on after, which
+// is nil at the end.
 func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
@@ -128,7 +130,8 @@ func ended(r *store.EventRecord, before time.Time) bool {
 	return r.Event.ReceivedAt.Before(before) && rules.Ended(r.Deliveries)
 }
 
-// deleteEvents deletes those of the events that have still ended, and counts them.
+// deleteEvents deletes those of the events that can still be deleted, and returns how many it
+// deleted.
 func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int, err error) {
 	if err := keepLastN(c); err != nil {
 		return 0, err
@@ -156,7 +159,7 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 			}
 		}
 		if key := r.Event.IdempotencyKey; key != nil {
-			// One that may still be remembered stays; DeleteExpiredKeys deletes it.
+			// A key that may still be remembered stays; DeleteExpiredKeys deletes it.
 			err := c.exec(`DELETE FROM idempotency_keys WHERE endpoint_id IN (?, ?) AND key = ? AND event_id = ? AND expires_at IS NULL`,
 				[16]byte(r.Event.Origin()), [16]byte(r.Event.KeyScope()), key, id)
 			if err != nil {
@@ -171,8 +174,8 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 	return deleted, nil
 }
 
-// shrink gives some of the file back to the file system when more than a quarter of it, and
-// more than some pages, are free; less is soon used again.
+// shrink gives some of the file back to the file system if the free pages are more than a quarter
+// of the file's, and more than the given number. Fewer free pages are soon used again.
 func (s *Store) shrink(ctx context.Context, more int64) error {
 	var pages, free int64
 	err := s.read(ctx, func(c *conn) error {
@@ -186,8 +189,9 @@ func (s *Store) shrink(ctx context.Context, more int64) error {
 	return s.writer.cold(ctx, func(c *conn) error { return c.exec(`PRAGMA incremental_vacuum(200)`) })
 }
 
-// DeleteExpiredKeys implements store.Housekeeping. A key whose event is still there is only
-// no longer remembered: it goes with its event, which is found by it until then.
+// DeleteExpiredKeys implements store.Housekeeping. If a key's event is still there, the key only
+// stops being remembered: lists find the event by the key until the event is deleted, and the key
+// with it.
 func (s *Store) DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
 	type key struct {
 		endpoint kapsel.EndpointID
@@ -269,7 +273,8 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 // endOfTime is after every due time.
 var endOfTime = time.UnixMicro(1<<63 - 1)
 
-// countPending counts an endpoint's pending deliveries that are due by a time.
+// countPending returns how many of an endpoint's pending deliveries are due by a time, at most
+// atMost.
 func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int) (n int, err error) {
 	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries
 		WHERE status = 0 AND endpoint_id = ? AND due_at <= ? LIMIT ?)`, endpoint, by, atMost).

@@ -18,7 +18,7 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 	return call.out, nil
 }
 
-// Current implements store.Inbox: the file has one process, which is this one.
+// Current implements store.Inbox. It returns nil: the file has one process, which is this one.
 func (s *Store) Current(context.Context, time.Time) error { return nil }
 
 // acceptCall is one Accept in a batch.
@@ -45,7 +45,7 @@ func (a *acceptCall) write(c *conn) error {
 		return err
 	}
 	origin := e.Origin()
-	var own kapsel.DeliveryID // to the endpoint whose ingest the event came in at
+	var own kapsel.DeliveryID // the delivery to the endpoint whose ingest the event came in at
 	for i := range a.in.Deliveries {
 		if d := &a.in.Deliveries[i]; d.EndpointID == e.EndpointID {
 			own = d.ID
@@ -90,15 +90,16 @@ func (a *acceptCall) write(c *conn) error {
 	return nil
 }
 
-// remember returns the event that an acceptance stands for by its guard, else by its key, and
-// remembers both for it. The key of a call whose guard was known is left alone.
+// remember returns the event that an acceptance stands for: the event of its guard, else the event
+// of its key, else its own. It remembers the guard and the key for that event. If the guard stands
+// for another event, remember changes neither.
 func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
 	e := &in.Event
 	if in.Guard != nil {
 		found, err := c.stmt(`SELECT event_id FROM guards WHERE endpoint_id = ? AND guard = ? AND expires_at > ?`).
 			id(e.Origin()).blob(in.Guard).at(e.ReceivedAt).
 			one(func(s *stmt) { first = s.colID() })
-		if err != nil || found && first != e.ID { // its own: a repeated call, whose first was written
+		if err != nil || found && first != e.ID { // its own event: a repeated call, whose first was written
 			return first, err
 		}
 	}
@@ -116,8 +117,8 @@ func remember(c *conn, in *store.Acceptance) (first kapsel.EventID, err error) {
 	return first, err
 }
 
-// rehearse writes an event of nobody, within a transaction, and takes it back, so that what
-// would keep the next event from being stored is found before it comes.
+// rehearse writes an event that belongs to nobody, within a transaction, and takes it back. So it
+// finds what would keep the next event from being stored before that event comes.
 func (s *Store) rehearse(c *conn) error {
 	if err := c.exec("SAVEPOINT rehearsal"); err != nil {
 		return err
@@ -133,11 +134,12 @@ func (s *Store) rehearse(c *conn) error {
 	return c.script("ROLLBACK TO rehearsal; RELEASE rehearsal")
 }
 
-// rememberKey returns the event that an event's idempotency key stands for: the one that is
-// remembered, else this one, which is then remembered for the window.
+// rememberKey returns the event that an event's idempotency key stands for: the remembered one,
+// else e itself, which it then remembers for the window.
 //
-// It is remembered in its scope. Where that is not the event's origin, the origin has a row that
-// is over from the first, by which lists find the event.
+// The key is remembered in its scope. If the scope is not the event's origin, rememberKey also
+// writes a row of the origin, by which lists find the event. That row stands for no event from the
+// first.
 func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.EventID, err error) {
 	scope := e.KeyScope()
 	found, err := c.stmt(`SELECT event_id FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND expires_at > ?`).
@@ -155,13 +157,14 @@ func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.E
 	return e.ID, err
 }
 
-// skew bounds by how many milliseconds two times of one event were ever apart. It only grows.
+// skew is an upper bound of how many milliseconds two times of one event were ever apart. It only
+// grows.
 type skew struct {
 	counter string // its row in counters
 	ms      atomic.Int64
 }
 
-// load reads what is stored, at start and after a rollback.
+// load reads the stored bound. Callers must call it at start and after a rollback.
 func (k *skew) load(c *conn) error {
 	_, err := c.query(`SELECT value FROM counters WHERE name = ?`, k.counter).
 		one(func(s *stmt) { k.ms.Store(s.colInt()) })

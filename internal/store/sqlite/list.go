@@ -11,15 +11,16 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Lists of events and deliveries are found by walking ids from the newest down: a source
-// gives the ids that may be meant, in order and a page at a time, and each row is then looked
-// at. There is no index for every filter, only sources that leave out enough.
+// A list of events or deliveries is found by walking ids from the newest down. A source gives the
+// ids that may be meant, in order and a page at a time, and the walk then looks at each row. There
+// is no index for every filter, only sources that leave out enough.
 
-// source gives up to n ids below before and above floor, highest first.
+// source returns up to n ids below before and above floor, highest first.
 type source func(c *conn, before, floor []byte, n int) ([][16]byte, error)
 
-// walk offers a source's ids to take, until it has taken limit of them. Each page is a
-// transaction of its own, and twice the one before.
+// walk calls take with each id of a source until take has accepted limit of them. It reads each
+// page in a transaction of its own; each page is twice as long as the last one, at
+// most 1000 ids (the constant page).
 func (s *Store) walk(ctx context.Context, from source, before, floor []byte, limit int, take func(c *conn, id [16]byte) (bool, error)) error {
 	taken := 0
 	for n := min(limit, page); taken < limit; n = min(2*n, page) {
@@ -49,8 +50,9 @@ func (s *Store) walk(ctx context.Context, from source, before, floor []byte, lim
 	return nil
 }
 
-// readPage is read for a page of a list. Only some of them are read at once: they are computing,
-// and whoever turns all pages of a long list would leave the writer no processor.
+// readPage runs f as read does, for a page of a list. It lets only some pages be read at once:
+// reading them is computing, and a client that turns all pages of a long list would leave the
+// writer no processor.
 func (s *Store) readPage(ctx context.Context, f func(c *conn) error) error {
 	select {
 	case s.pages <- struct{}{}:
@@ -61,8 +63,7 @@ func (s *Store) readPage(ctx context.Context, f func(c *conn) error) error {
 	return s.read(ctx, f)
 }
 
-// ordered is the source that a query gives by itself; its last three parameters are before,
-// floor and n.
+// ordered returns the source of one query, whose last three parameters are before, floor and n.
 func ordered(query string, args ...any) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
 		q := c.query(query, args...).blob(before).blob(floor).int(int64(n))
@@ -73,15 +74,15 @@ func ordered(query string, args ...any) source {
 	}
 }
 
-// merged is the source of many endpoints, origins or tenants. Each of their queries begins with
-// the one and goes on as in ordered.
+// merged returns the source of many endpoints, origins or tenants. Each of them has a query whose
+// first parameter is its id and whose further parameters are as in ordered.
 func merged[ID ~[16]byte](owners []ID, query string, args ...any) source {
 	return mergedBy(owners, func(id ID) source {
 		return ordered(query, append([]any{[16]byte(id)}, args...)...)
 	})
 }
 
-// mergedBy is the source of many owners that have one each.
+// mergedBy returns the source of many owners, each of which has the source that of returns.
 func mergedBy[ID ~[16]byte](owners []ID, of func(ID) source) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
 		for _, owner := range owners {
@@ -94,17 +95,17 @@ func mergedBy[ID ~[16]byte](owners []ID, of func(ID) source) source {
 			}
 			ids = highest(append(ids, more...), n)
 			if len(ids) == n {
-				floor = ids[n-1][:] // what is below will not be among them
+				floor = ids[n-1][:] // ids below will not be among the result
 			}
 		}
 		return ids, nil
 	}
 }
 
-// none is the source that gives nothing.
+// none is the source that returns no ids.
 func none(*conn, []byte, []byte, int) ([][16]byte, error) { return nil, nil }
 
-// either is the source of what two sources give.
+// either returns the source of all that two sources give.
 func either(a, b source) source {
 	return func(c *conn, before, floor []byte, n int) ([][16]byte, error) {
 		ids, err := a(c, before, floor, n)
@@ -116,14 +117,14 @@ func either(a, b source) source {
 	}
 }
 
-// deliveriesOf is the source of an endpoint's deliveries. The first ones of events are in the
-// order of the events but for delivery_skew; the replays have an index of their own.
+// deliveriesOf returns the source of an endpoint's deliveries. The first deliveries of events are
+// in the order of the events, except for delivery_skew; the replays have an index of their own.
 func (s *Store) deliveriesOf(endpoint kapsel.EndpointID) source {
 	return either(s.ownDeliveriesOf(endpoint), ordered(`SELECT id FROM deliveries
 		WHERE endpoint_id = ? AND first_of IS NOT NULL AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, endpoint))
 }
 
-// ownDeliveriesOf is the source of the deliveries of an endpoint's own ingest and of its
+// ownDeliveriesOf returns the source of the deliveries of an endpoint's own ingest and of its
 // replays.
 func (s *Store) ownDeliveriesOf(endpoint kapsel.EndpointID) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
@@ -132,7 +133,7 @@ func (s *Store) ownDeliveriesOf(endpoint kapsel.EndpointID) source {
 		if err != nil {
 			return nil, err
 		}
-		skew := s.deliverySkew.get() + time.Millisecond // the part of one that ids do not tell
+		skew := s.deliverySkew.get() + time.Millisecond // ids hold whole milliseconds
 		high, low := firstID(timeOf(before).Add(skew)), firstID(timeOf(floor).Add(-skew))
 		for {
 			rows := 0
@@ -150,7 +151,7 @@ func (s *Store) ownDeliveriesOf(endpoint kapsel.EndpointID) source {
 			if err := q.end(); err != nil {
 				return nil, err
 			}
-			// Those of the events below may still come before the ones that have come.
+			// Deliveries of the events below may still come before some of these ids.
 			ids = highest(ids, len(ids))
 			sure, _ := slices.BinarySearchFunc(ids, firstID(timeOf(high).Add(skew)),
 				func(id [16]byte, bound []byte) int { return bytes.Compare(bound, id[:]) })
@@ -161,7 +162,7 @@ func (s *Store) ownDeliveriesOf(endpoint kapsel.EndpointID) source {
 	}
 }
 
-// among is the source of a set of ids.
+// among returns the source of a set of ids.
 func among(set [][16]byte) source {
 	set = highest(set, len(set))
 	return func(_ *conn, before, floor []byte, n int) ([][16]byte, error) {
@@ -175,15 +176,15 @@ func among(set [][16]byte) source {
 	}
 }
 
-// highest sorts ids, highest first, and leaves the first n different ones.
+// highest sorts ids, highest first, and returns the first n different ones.
 func highest(ids [][16]byte, n int) [][16]byte {
 	slices.SortFunc(ids, func(a, b [16]byte) int { return bytes.Compare(b[:], a[:]) })
 	ids = slices.Compact(ids)
 	return ids[:min(n, len(ids))]
 }
 
-// endpointsIn are the endpoints that a list is about, deleted ones included: one, a tenant's
-// or all. Another tenant's is none.
+// endpointsIn returns the endpoints that a list is about, deleted ones included: the given one, a
+// tenant's, or all. It returns none if the endpoint is another tenant's.
 func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID) (ids []kapsel.EndpointID, err error) {
 	if tenant.IsZero() && !endpoint.IsZero() {
 		return []kapsel.EndpointID{endpoint}, nil
@@ -206,14 +207,14 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 	return ids, err
 }
 
-// origins selects everything that events came in at, deleted or not: endpoints, sources, and for
-// published events the tenants.
+// origins selects everything at which events came in, deleted or not: endpoints, sources, and the
+// tenants for published events.
 const origins = `(SELECT id, tenant_id FROM endpoints
 	UNION ALL SELECT id, tenant_id FROM sources
 	UNION ALL SELECT id, id FROM tenants)`
 
-// originsIn returns the ids of everything that a tenant's events came in at, deleted or not; of all
-// tenants for the zero one.
+// originsIn returns the ids of everything at which a tenant's events came in, deleted or not. For
+// the zero tenant it returns those of all tenants.
 func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []kapsel.OriginID, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		q := c.query(`SELECT id FROM ` + origins)
@@ -228,12 +229,12 @@ func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []ka
 	return ids, err
 }
 
-// openCap is how many open deliveries a list sorts by itself.
+// openCap is how many open deliveries a list sorts itself.
 const openCap = 10_000
 
-// openSource is the source of a column of the deliveries that are pending at endpoints, or held,
-// or both. Where there are more than openCap, the newest rows have enough of them: then it
-// is the source otherwise.
+// openSource returns the source of a column of the deliveries that are pending at endpoints, or
+// that are held, or both. If there are more than openCap of them, enough of the newest rows are
+// open: then it returns otherwise.
 func (s *Store) openSource(ctx context.Context, endpoints []kapsel.EndpointID, column string, pending, held bool, otherwise source) (source, error) {
 	var set [][16]byte
 	err := s.read(ctx, func(c *conn) error {
@@ -265,7 +266,7 @@ func (s *Store) openSource(ctx context.Context, endpoints []kapsel.EndpointID, c
 	return among(set), nil
 }
 
-// before is where a page begins: below an id, or above every id.
+// before returns the id below which a page begins: id, or for the zero id one above every id.
 func before[ID ~[16]byte](id ID) []byte {
 	if id == (ID{}) {
 		return top[:]
@@ -278,7 +279,8 @@ var (
 	top    = [16]byte{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff} // above every version 7 UUID
 )
 
-// firstID is below the ids of a millisecond and above those of the one before.
+// firstID returns an id below all ids of t's millisecond and above all ids of the millisecond
+// before.
 func firstID(t time.Time) []byte {
 	id := bottom
 	switch ms := t.UnixMilli(); {
@@ -290,5 +292,5 @@ func firstID(t time.Time) []byte {
 	return id[:]
 }
 
-// timeOf is the millisecond of an id.
+// timeOf returns the millisecond in an id.
 func timeOf(id []byte) time.Time { return kapsel.EventID(id).Time() }

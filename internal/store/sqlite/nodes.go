@@ -21,8 +21,8 @@ func (s *Store) Join(_ context.Context, node kapsel.NodeID, now time.Time, lease
 	})
 }
 
-// Renew implements store.Queue. It needs no connection of its own: the lock on the file
-// holds whatever the lease says.
+// Renew implements store.Queue. It uses the writer's connection: the lock on the file keeps other
+// processes out whatever the lease says.
 func (s *Store) Renew(_ context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
 	return s.writer.hotly(func(c *conn) error {
 		if err := c.exec(`UPDATE nodes SET lease_until = ? WHERE id = ?`, now.Add(lease), node); err != nil {
@@ -55,14 +55,15 @@ func (s *Store) Nodes(ctx context.Context, now time.Time) (nodes []kapsel.NodeID
 	return nodes, err
 }
 
-// Follow implements store.Directory. The file has one process: nobody asks.
+// Follow implements store.Directory. It does nothing: the file has one process, so nobody asks
+// what a node has read.
 func (s *Store) Follow(context.Context, kapsel.NodeID, int64) error { return nil }
 
-// Behind implements store.Directory.
+// Behind implements store.Directory. It returns 0: the file has one process.
 func (s *Store) Behind(context.Context, kapsel.NodeID, time.Time, int64) (int, error) { return 0, nil }
 
-// Demands implements store.Queue. The file has one process: it shares with nobody, so what it
-// demands is not kept.
+// Demands implements store.Queue. It stores nothing: the file has one process, which shares limits
+// with nobody.
 func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) (all []store.NodeDemands, err error) {
 	alive, err := s.Nodes(ctx, now)
 	for _, id := range alive {
@@ -88,7 +89,8 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (moved int, err erro
 	if err := c.exec(`DELETE FROM nodes WHERE lease_until < ?`, now); err != nil {
 		return 0, err
 	}
-	// A node that dies from here on sets it again: like this, on the writer.
+	// Join and Leave set orphans again for a node that dies later: they run on the writer, as takeOver
+	// does.
 	if orphans := s.orphans.Swap(false); !orphans && c.changes() == 0 {
 		return 0, nil
 	}

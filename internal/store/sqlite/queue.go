@@ -31,15 +31,17 @@ func (s *Store) Backlog(ctx context.Context) (backlog []store.Waiting, err error
 	return backlog, err
 }
 
-// oldestDue is when the first of an endpoint's pending deliveries is due; zero without one.
+// oldestDue returns when the first of an endpoint's pending deliveries is due, the zero time if
+// there is none.
 func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, err error) {
 	_, err = c.query(`SELECT due_at FROM deliveries WHERE status = 0 AND endpoint_id = ? ORDER BY due_at LIMIT 1`, endpoint).
 		one(func(s *stmt) { due = s.colTime() })
 	return due, err
 }
 
-// Claim implements store.Queue. The events are read after the deliveries were taken, beside
-// the writer: nothing changes or deletes them while they are held.
+// Claim implements store.Queue. The writer takes the deliveries; after that, Claim reads their
+// events on a connection for reads, because nothing changes or deletes the events of held
+// deliveries.
 func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, store.Unavailable(err)
@@ -72,7 +74,8 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		return nil
 	})
 	if err != nil {
-		// Nobody will send them: they wait again. If this fails too, Held tells of them.
+		// Nobody will send these deliveries, so they must wait again. If GiveBack fails too, Held returns
+		// them.
 		back := make([]kapsel.Delivery, len(taken))
 		for i := range taken {
 			back[i] = taken[i].Delivery

@@ -23,7 +23,7 @@ func scanReplay(s *stmt) (r kapsel.Replay, _ error) {
 	}, nil
 }
 
-// replayWalk reads the candidates of a bulk replay: events, by the endpoint that they are for.
+// replayWalk reads the candidates of a bulk replay: the events of each endpoint.
 type replayWalk struct {
 	s *Store
 	c *conn
@@ -66,10 +66,10 @@ func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen in
 	return set, len(events), last, nil
 }
 
-// replayCandidates are the next n events at a cursor's endpoint that may have a delivery in
-// the set, in the order of their ids.
+// replayCandidates returns the next n events at a cursor's endpoint that may have a delivery in
+// the replay's set, in the order of their ids.
 func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n int) (ids []kapsel.EventID, err error) {
-	from, to := at.Candidate[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // what has ended was received before
+	from, to := at.Candidate[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // events whose deliveries have ended were received before
 	if low := firstID(r.Since.Add(-s.eventSkew.get())); bytes.Compare(low, from) > 0 {
 		from = low
 	}
@@ -134,7 +134,8 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 	})
 }
 
-// replayOf reads a tenant's replay, or anybody's when tenant is zero, as its row is.
+// replayOf returns a replay of the tenant, or of any tenant if tenant is zero, with the counts
+// that its row holds. It fails with NotFound if there is none.
 func replayOf(c *conn, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error) {
 	r, err := live(c.query(`SELECT `+replayColumns+` FROM replays WHERE id = ?`, id), "replay", scanReplay)
 	if err == nil && !tenant.IsZero() && r.TenantID != tenant {
@@ -143,7 +144,8 @@ func replayOf(c *conn, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Repla
 	return r, err
 }
 
-// countEnded sets how a replay's deliveries have ended, unless it is done and knows.
+// countEnded sets how many of a replay's deliveries were delivered and how many failed. For a
+// replay that is done it does nothing: the row holds these counts.
 func countEnded(c *conn, r *kapsel.Replay) error {
 	if r.Status == kapsel.ReplayDone {
 		return nil
@@ -216,8 +218,9 @@ func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay,
 		WHERE status = 'running' ORDER BY id LIMIT ?`)
 }
 
-// StepReplay implements store.Replays. A crash before the commit leaves the cursor where it
-// was and none of the deliveries; after it, the cursor is behind them.
+// StepReplay implements store.Replays. It writes the deliveries and the cursor in one transaction:
+// a crash before the commit leaves the cursor where it was and none of the deliveries; after a
+// later crash, the cursor is behind the deliveries.
 func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error) {
 	err = s.writer.cold(ctx, func(c *conn) error {
 		made, more = 0, false
@@ -254,7 +257,7 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 	return made, more, nil
 }
 
-// repeat makes a new delivery that repeats one for a bulk replay.
+// repeat writes a new delivery that repeats old for a bulk replay.
 func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time) error {
 	d := rules.NewReplay(old, now)
 	if err := insertReplay(c, &d); err != nil {
@@ -263,7 +266,8 @@ func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time
 	return c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, replay, d.ID)
 }
 
-// finishReplay makes a replay done, whose set was walked, when all that it made has ended.
+// finishReplay makes a replay done if all of its deliveries have ended, else it does nothing. The
+// replay's set must have been walked.
 func finishReplay(c *conn, r *kapsel.Replay, now time.Time) error {
 	open, err := c.query(`SELECT 1 FROM deliveries WHERE replay_id = ? AND status < 2 LIMIT 1`, r.ID).one(func(*stmt) {})
 	if err != nil || open {

@@ -6,10 +6,10 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// What rows hold and how they become the domain's types. Times of columns that are NOT NULL
-// are written with at, others with stmt.time.
+// This file says what rows hold and how they become the domain's types. Callers must bind times of
+// columns that are NOT NULL with at, and other times with stmt.time.
 
-// at binds microseconds since the epoch, also for the zero time.
+// at binds microseconds since the epoch, for the zero time too.
 func (s *stmt) at(t time.Time) *stmt { return s.int(t.UnixMicro()) }
 
 const deliveryColumns = `id, event_id, endpoint_id, tenant_id, status, due_at, put_off_by, node, token,
@@ -42,8 +42,8 @@ func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, er
 	return d, found, err
 }
 
-// insertDelivery writes a new delivery. firstOf is its event where it is the first one to an
-// endpoint that is not the event's origin, else zero.
+// insertDelivery writes a new delivery. If the delivery is its event's first one to an endpoint
+// that is not the event's origin, firstOf must be the event, else zero.
 func (c *conn) insertDelivery(d *kapsel.Delivery, firstOf kapsel.EventID) error {
 	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `, first_of)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
@@ -55,8 +55,8 @@ func (c *conn) insertDelivery(d *kapsel.Delivery, firstOf kapsel.EventID) error 
 	return s.exec()
 }
 
-// moveDelivery writes what happened to a delivery at a time, with no attempt, unless it is no
-// longer in the state and under the token that it was in. It reports whether it still was.
+// moveDelivery writes d, a delivery to which something other than an attempt happened at now. It
+// writes nothing and returns false if the delivery is no longer in the state was and under token.
 func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery, now time.Time) (bool, error) {
 	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?, claims = ?, finished_at = ?
 		WHERE id = ? AND status = ? AND token IS ?`)
@@ -72,8 +72,9 @@ func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d
 	return true, nil
 }
 
-// endAttempt writes the attempt under whose id a delivery was held, and the delivery as it is
-// after it. It reports whether the delivery was still held so; if not, nothing is written.
+// endAttempt writes the attempt a, under whose id a delivery was held, and d, the delivery after
+// that attempt. It writes nothing and returns false if the delivery is no longer held under that
+// id.
 func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 	var previous kapsel.AttemptID
 	if d.Attempts > 1 {
@@ -107,7 +108,7 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 	return true, nil
 }
 
-// orNone binds an id of a column that is NOT NULL; the zero id is the empty blob.
+// orNone binds an id of a column that is NOT NULL: the empty BLOB for the zero id.
 func (s *stmt) orNone(id [16]byte) *stmt {
 	if id == [16]byte{} {
 		return s.blob(nil)
@@ -115,8 +116,8 @@ func (s *stmt) orNone(id [16]byte) *stmt {
 	return s.blob(id[:])
 }
 
-// due binds when a pending delivery is due and who put it off, NULL for nobody; both are NULL
-// in other states.
+// due binds when a pending delivery is due and who put it off, NULL if nobody did. For a delivery
+// in another state it binds NULL twice.
 func (s *stmt) due(d *kapsel.Delivery) *stmt {
 	if d.Status != kapsel.Pending {
 		return s.null().null()
@@ -128,14 +129,15 @@ func (s *stmt) due(d *kapsel.Delivery) *stmt {
 }
 
 const (
-	// eventColumns are those that lists show, eventContent the rest.
+	// eventColumns are the columns that lists show, eventContent the others.
 	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
 		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id`
 	eventContent = `query, header, body`
 )
 
-// scanEvent reads eventColumns and, when all is set, eventContent. first is the id of the first
-// delivery to the event's origin, zero without one.
+// scanEvent reads eventColumns and, if all is set, eventContent. first is the id of the first
+// delivery to the event's origin, zero if there is none. scanEvent fails if the column extra
+// cannot be read.
 func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID, err error) {
 	e = kapsel.Event{ID: s.colID(), TenantID: s.colID()}
 	origin := kapsel.OriginID(s.colID())
@@ -157,7 +159,7 @@ func (s *stmt) header(h kapsel.Header) *stmt {
 	return s.blob(s.c.scratch)
 }
 
-// colHeader is nil where there are none.
+// colHeader returns the header lines in the next column, nil if there are none.
 func (s *stmt) colHeader() (h kapsel.Header) {
 	if b := s.view(); len(b) > 0 {
 		_ = h.UnmarshalBinary(b) // never fails
@@ -165,7 +167,7 @@ func (s *stmt) colHeader() (h kapsel.Header) {
 	return h
 }
 
-// attemptColumns are of attempts a and their deliveries d.
+// attemptColumns are columns of attempts a and of their deliveries d.
 const attemptColumns = `a.id, a.delivery_id, d.event_id, d.endpoint_id, d.tenant_id, a.number,
 	a.started_at, a.duration, a.status_code, a.error_code, a.error,
 	a.request_headers, a.response_headers, a.response_body`

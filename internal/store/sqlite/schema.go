@@ -21,7 +21,8 @@ var migrations embed.FS
 // schemaVersion is the number of the newest migration.
 const schemaVersion = 6
 
-// prepareSchema brings the database to this binary's schema, or says why it does not.
+// prepareSchema brings the database to this binary's schema. It fails, and says why, if it may not
+// or cannot.
 func prepareSchema(ctx context.Context, path string, opts Options) error {
 	version, readableBy, err := schemaOf(path)
 	if err != nil {
@@ -79,8 +80,9 @@ func fileURL(abs string) string {
 	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
-// schemaOf reads a database's schema version, 0 in a new one, and the oldest binary's that
-// may use it. It also sets what must be set before the first table exists.
+// schemaOf returns a database's schema version, 0 for a new database, and the schema that a binary
+// must know to use it. It also sets what must be set before the first table exists. It fails if
+// the file is a database of another program.
 func schemaOf(path string) (version, readableBy int, err error) {
 	c, err := open(path)
 	if err != nil {

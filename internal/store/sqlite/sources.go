@@ -22,7 +22,8 @@ func scanSource(s *stmt) (src kapsel.Source, err error) {
 	return src, nil
 }
 
-// liveSource reads a source that is not deleted, of any tenant when tenant is zero.
+// liveSource returns a source of the tenant, or of any tenant if tenant is zero. It fails with
+// NotFound if there is none or it is deleted.
 func liveSource(c *conn, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error) {
 	src, err := live(c.query(`SELECT `+sourceColumns+` FROM sources WHERE id = ? AND deleted_at IS NULL`, id), "source", scanSource)
 	if err == nil && !tenant.IsZero() && src.TenantID != tenant {

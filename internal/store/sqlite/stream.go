@@ -10,12 +10,13 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// The stream's order is that of the column n: the one writer gives it and commits in its
-// order, so what a reader sees is never followed by something before it. An n is never given
-// again, also not when retention has deleted the newest events: a position names one for ever.
+// The stream's order is the order of the column n. The one writer gives each n and commits in the
+// order of n, so no event appears later before an event that a reader has seen. The writer never
+// gives an n twice, even if retention has deleted the newest events: a position names one event
+// for ever.
 
-// loadLastN finds the n to go on from, at start. One that was rolled back is not given again
-// either, so it is not read anew then.
+// loadLastN reads the n to go on from. It runs at start only: after a rollback, too, an n is not
+// given again.
 func (s *Store) loadLastN(c *conn) error {
 	_, err := c.query(newestN).one(func(q *stmt) { s.lastN.Store(q.colInt()) })
 	return err
@@ -24,7 +25,8 @@ func (s *Store) loadLastN(c *conn) error {
 // newestN selects the n of the newest event that is there or was.
 const newestN = `SELECT max(value, coalesce((SELECT max(n) FROM events), 0)) FROM counters WHERE name = 'event_n'`
 
-// keepLastN remembers the newest event's n where events are deleted, in their transaction.
+// keepLastN stores the newest event's n. Callers must call it before they delete events, in the
+// same transaction.
 func keepLastN(c *conn) error {
 	return c.exec(`UPDATE counters SET value = (SELECT max(n) FROM events)
 		WHERE name = 'event_n' AND value < (SELECT max(n) FROM events)`)
@@ -72,7 +74,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	return events, next, more, nil
 }
 
-// streamEnd is behind all events that are there and all that were.
+// streamEnd returns the position behind all events that are there and all that were.
 func streamEnd(c *conn) (end store.Position, err error) {
 	end.ID = store.EndOfSeq
 	_, err = c.query(newestN).one(func(q *stmt) { end.Seq = q.colInt() })

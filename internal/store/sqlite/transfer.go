@@ -14,8 +14,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/transfer"
 )
 
-// Transfer is the store as a copy's source or target. It refuses a schema that is not this
-// binary's: a newer one may hold what this binary would leave out.
+// Transfer returns the store as a copy's source or target. It fails if the schema is not this
+// binary's: a newer schema may hold what this binary would leave out.
 func (s *Store) Transfer(context.Context) (transfer.Store, error) {
 	version, _, err := schemaOf(s.path)
 	if err == nil && version != schemaVersion {
@@ -26,20 +26,20 @@ func (s *Store) Transfer(context.Context) (transfer.Store, error) {
 
 type transferring struct{ s *Store }
 
-// layout is how a table of this store differs from a transfer.Table. Columns of the same name
-// are taken as they are.
+// layout says how a table of this store differs from a transfer.Table. Columns with the same name
+// are copied as they are.
 type layout struct {
-	key    []string          // columns of the transfer.Table in whose order it is read
+	key    []string          // columns of the transfer.Table by which its rows are ordered
 	export map[string]string // a column of the transfer.Table as an expression of its own columns
 	into   map[string]string // an own column as an expression of columns of the transfer.Table, in braces
-	lacks  []string          // columns of the transfer.Table that it has no column for
+	lacks  []string          // columns of the transfer.Table that this store's table does not have
 	where  string            // which rows are read
-	repeat string            // what to do with a row that is there
+	repeat string            // what to do if the row exists
 }
 
 const (
-	// receivedAt is when the event of a key or a guard was received; one that retention has
-	// deleted has no time left but the row's own.
+	// receivedAt selects when the event of a key or a guard was received. If retention has deleted the
+	// event, no time is left but the expiry in the row.
 	receivedAt = `coalesce((SELECT e.received_at FROM events e WHERE e.id = event_id), expires_at)`
 	attemptOf  = ` FROM deliveries d WHERE d.id = delivery_id)`
 )
@@ -52,7 +52,7 @@ var layouts = map[string]layout{
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
 	"sources": {key: []string{"id"},
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
-	"circuits": {key: []string{"endpoint_id"}, into: map[string]string{"successes": `0`}}, // is no longer used
+	"circuits": {key: []string{"endpoint_id"}, into: map[string]string{"successes": `0`}}, // column is no longer used
 	"events": {key: []string{"position", "id"},
 		export: map[string]string{
 			"position": `n`, "traceparent": `trace_parent`, "delivery_id": `nullif(delivery_id, x'')`,
@@ -83,11 +83,11 @@ var layouts = map[string]layout{
 	"endpoint_stats": {key: []string{"endpoint_id", "hour"}},
 	"tenant_usage":   {key: []string{"tenant_id", "day"}},
 	"answers":        {key: []string{"owner", "key"}},
-	// stream_base is about the other database's own numbers; see Finish there.
+	// stream_base is about the other database's own numbers; see Finish of package postgres.
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', 'stream_base')`},
 }
 
-// notCopied are the tables that are not in transfer.Tables, with why.
+// notCopied holds the tables that are not in transfer.Tables, each with the reason.
 var notCopied = map[string]string{
 	"schema_info":      "the migrations write it",
 	"goose_db_version": "the migrations write it",
@@ -97,20 +97,20 @@ var notCopied = map[string]string{
 	"duties":           "the source's nodes are dead to the target",
 }
 
-// own are the columns of the table that an import writes, each with its expression.
+// own returns the columns of the table that an import writes, each with its expression.
 func (l layout) own(t *transfer.Table) (columns, values []string) {
 	for _, c := range t.Columns {
 		if _, special := l.into[c.Name]; !special && !slices.Contains(l.lacks, c.Name) {
 			columns, values = append(columns, c.Name), append(values, "{"+c.Name+"}")
 		}
 	}
-	for _, column := range slices.Sorted(maps.Keys(l.into)) { // in one order, so that there is one statement
+	for _, column := range slices.Sorted(maps.Keys(l.into)) { // always in the same order, so that there is one statement
 		columns, values = append(columns, column), append(values, l.into[column])
 	}
 	return columns, values
 }
 
-// read is the expression of a column of the transfer.Table.
+// read returns the expression that reads a column of the transfer.Table.
 func (l layout) read(column string) string {
 	if e := l.export[column]; e != "" {
 		return e
@@ -118,7 +118,7 @@ func (l layout) read(column string) string {
 	return column
 }
 
-// Survey implements transfer.Store. The lock on the file is proof that no server uses it.
+// Survey implements transfer.Store. The store's lock on the file proves that no server uses it.
 func (t transferring) Survey(ctx context.Context) (v transfer.Survey, err error) {
 	err = t.s.read(ctx, func(c *conn) error {
 		// A server that starts writes a node, one that runs leads duties and tries whether it can write.
@@ -234,10 +234,10 @@ func (t transferring) Import(ctx context.Context, table *transfer.Table, rows []
 	})
 }
 
-// importEvent writes what this store keeps beside an event: its key, by which it is found, and
-// by how much its times differ. It also gives the event its n, which no other has, where events
-// of the source share a position: never less than that, so that who goes on from a position
-// misses none, though some may come again.
+// importEvent writes what this store keeps beside an event: its idempotency key, by which lists
+// find it, and by how much its times differ. It also gives the event an n that no other event has,
+// even if events of the source share a position. The n is never less than the position, so that a
+// client that goes on from a position misses no event, though some events may come again.
 func (t transferring) importEvent(c *conn, table *transfer.Table, r transfer.Row) error {
 	value := func(name string) any { return r[table.Column(name)] }
 	n := max(value("position").(int64), t.s.lastN.Load()+1)
@@ -245,7 +245,8 @@ func (t transferring) importEvent(c *conn, table *transfer.Table, r transfer.Row
 	r[table.Column("position")] = n
 	id := kapsel.EventID(value("id").([16]byte))
 	if key, ok := value("idempotency_key").([]byte); ok {
-		// Of the event's origin; the scope that the key is remembered in has a row of its own then.
+		// The row is the origin's. A scope other than the origin, in which the key is remembered, has a
+		// row of its own.
 		err := c.stmt(`INSERT INTO idempotency_keys (endpoint_id, key, event_id) VALUES (?, ?, ?)`).
 			neutral(value("endpoint_id")).blob(key).id(id).exec()
 		if err != nil {
@@ -262,7 +263,8 @@ func (t transferring) importEvent(c *conn, table *transfer.Table, r transfer.Row
 	return t.s.deliverySkew.include(c, kapsel.DeliveryID(first).Time(), id.Time())
 }
 
-// progress replaces the progress of a copy in the transaction under way.
+// progress replaces the progress of a copy, in the transaction under way. It fails if the stored
+// progress is not was.
 func (c *conn) progress(was, now []byte) error {
 	var found []byte
 	_, err := c.query(`SELECT value FROM meta WHERE name = ?`, transfer.MetaName).one(func(q *stmt) { found = q.colBlob() })
@@ -310,7 +312,7 @@ func (s *stmt) neutral(v any) *stmt {
 	}
 }
 
-// colNeutral reads the next column as a value of a transfer.Row.
+// colNeutral returns the next column as a value of a transfer.Row.
 func (s *stmt) colNeutral(kind transfer.Kind) (any, error) {
 	if s.colNull() {
 		s.col++
