@@ -34,11 +34,11 @@ func (s *Store) Current(ctx context.Context, now time.Time) error {
 	return s.read(ctx, engine, func(ctx context.Context, q querier) error { return current(ctx, q, now) })
 }
 
-// A batch with keys is four statements, one without keys the second and third, in one
-// transaction. A key's row names the event that stands for it: this one's, when the key is
-// new, when its window is over, or when an earlier run of this batch has stored it. Of
-// transactions that insert one key at the same time, the later waits for the earlier to
-// commit, and then finds its row. Batches with guards are in guards.go.
+// A batch with keys is four statements, and one without keys is the second and third of these, in
+// one transaction. A key's row names the event that stands for the key. That is the call's own
+// event if the key is new, if its window is over, or if an earlier run of this batch has stored
+// the event. If transactions insert one key at the same time, the later transaction waits until
+// the earlier one commits, and then finds its row. Batches with guards are in guards.go.
 var acceptStatements = map[string]string{
 	"keys": `
 		INSERT INTO idempotency_keys AS x (part, endpoint_id, key, event_id, created_at, expires_at)
@@ -77,7 +77,7 @@ const (
 			$13::text[], $14::text[], $15::boolean[], $16::uuid[]`
 	eventValues = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
 			key, signature, traceparent, type, extra, unmatched`
-	// scope is that of the key, null where it is the event's origin, which is in endpoint_id.
+	// scope is the key's scope, null if that is the event's origin, which is in endpoint_id.
 	eventNames       = eventValues + `, scope`
 	insertDeliveries = `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
@@ -88,20 +88,21 @@ const (
 	deliveryArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::smallint[],
 			$7::timestamptz[], $8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::timestamptz[], $13::uuid[]`
 	deliveryNames = `part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, first_of`
-	// stored says of a delivery that its event is there: no other event stood for its key or
+	// stored says of a delivery that its event is there: no other event stands for the event's key or
 	// guard.
 	stored = `EXISTS (SELECT FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
 	winner = `EXISTS (SELECT FROM idempotency_keys k
 		WHERE k.part = u.part AND k.endpoint_id = coalesce(u.scope, u.endpoint_id) AND k.key = u.key AND k.event_id = u.event_id)`
 )
 
-// deliveryRow is a delivery to write; own: to the endpoint whose ingest its event came in at.
+// deliveryRow is a delivery to write. own says that its event came in at the ingest of the
+// delivery's endpoint.
 type deliveryRow struct {
 	*kapsel.Delivery
 	own bool
 }
 
-// acceptor writes batches of acceptances. It belongs to the committer's goroutine.
+// acceptor writes batches of acceptances. Only the committer's goroutine may use it.
 type acceptor struct {
 	keys, events, deliveries, winners *table
 	seqBase                           []byte // see streamBase; a parameter
@@ -126,8 +127,8 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 	}
 }
 
-// write stores a batch. Rows go in the order of their keys: two transactions that insert
-// the same ones in different orders would deadlock.
+// write stores a batch. It writes rows in the order of their keys: two transactions that insert
+// the same rows in different orders would deadlock.
 func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acceptance]) error {
 	defer func() { clear(a.calls) }()
 	if slices.ContainsFunc(calls, hasGuard) {
@@ -135,8 +136,8 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 	}
 	a.calls = append(a.calls[:0], calls...)
 
-	// Calls with the same key are neighbours, the earliest first. It alone is written and
-	// the others share its answer: leaders[i] is the one that answers for keyed[i].
+	// Calls with the same key are neighbours, the earliest first. Only the earliest is written, and
+	// the others share its answer: leaders[i] is the call that answers for keyed[i].
 	slices.SortStableFunc(a.calls, byKey)
 	var keyed, leaders []*batch.Call[*acceptance]
 	for _, c := range a.calls {
@@ -185,9 +186,9 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 	return err
 }
 
-// rehearse writes an event of nobody and takes it back, so that what would keep the next event
-// from being stored is found before it comes. It takes three round trips and leaves a few dead
-// rows.
+// rehearse writes an event that belongs to nobody and takes it back. So it finds what would keep
+// the next event from being stored before that event comes. It takes three round trips and leaves
+// a few dead rows.
 func (a *acceptor) rehearse(ctx context.Context, l *lane) error {
 	if err := l.run(ctx, command{statement: "begin"}); err != nil {
 		return err

@@ -143,7 +143,7 @@ func (s *Store) GiveBack(ctx context.Context, held []kapsel.Delivery) error {
 	})
 }
 
-// Held lists what a node holds; see store.Queue.
+// Held returns the deliveries that a node holds; see store.Queue.
 func (s *Store) Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery, error) {
 	return list(ctx, s, engine, scanDelivery, openEndpoints+`
 		SELECT `+deliveryColumns+`
@@ -154,8 +154,8 @@ func (s *Store) Held(ctx context.Context, node kapsel.NodeID) ([]kapsel.Delivery
 		ORDER BY d.part, d.id`, id(node))
 }
 
-// openEndpoints are the endpoints with deliveries that are not terminal, found by one step
-// down the index each: what lies between two endpoints is not read.
+// openEndpoints selects the endpoints with deliveries that are not terminal. It finds each by one
+// step down the index: what lies between two endpoints is not read.
 const openEndpoints = `
 	WITH RECURSIVE open AS (
 		(SELECT endpoint_id FROM deliveries WHERE status <= 1 ORDER BY endpoint_id LIMIT 1)
@@ -166,7 +166,7 @@ const openEndpoints = `
 		) next
 	)`
 
-// Backlog lists endpoints with pending deliveries; see store.Queue.
+// Backlog returns the endpoints with pending deliveries; see store.Queue.
 func (s *Store) Backlog(ctx context.Context) ([]store.Waiting, error) {
 	return list(ctx, s, engine, func(r *row) store.Waiting {
 		return store.Waiting{EndpointID: r.id(), DueAt: r.time()}

@@ -14,17 +14,17 @@ import (
 type committer[T any] struct {
 	*batch.Queue[T]
 	lane *lane
-	// write stores a batch in one transaction and sets each call's result, and its Err where
-	// the call alone fails. It may run several times for one batch and must give the same
-	// outcome where an earlier run was committed.
+	// write stores a batch in one transaction and sets each call's result, and a call's Err if that
+	// call alone fails. It may run several times for one batch, and must give the same outcome if an
+	// earlier run was committed.
 	write func(context.Context, *lane, []*batch.Call[T]) error
-	// rehearsal does all that write does and undoes it; nil: there is none.
+	// rehearsal does all that write does and undoes it; nil if there is no rehearsal.
 	rehearsal func(context.Context, *lane) error
 
-	last error // of the last batch; the loop's own
+	last error // error of the last batch; only loop's goroutine uses it
 
 	mu     sync.Mutex
-	asking []chan<- error // who waits in rehearse; guarded by mu
+	asking []chan<- error // callers that wait in rehearse; guarded by mu
 }
 
 func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Call[T]) error, window time.Duration, observe store.CommitObserver) *committer[T] {
@@ -64,8 +64,8 @@ func (c *committer[T]) loop() {
 	}
 }
 
-// rehearse reports whether a call could be written now: as the next batch is, or by the
-// rehearsal when there is none.
+// rehearse fails if a call could not be written now. It gets its answer from the next batch, or
+// from the rehearsal if there is no batch.
 func (c *committer[T]) rehearse(ctx context.Context) error {
 	if _, closed := c.Len(); closed {
 		return c.lane.from.failed(errClosed)
@@ -97,7 +97,8 @@ func answer(asking []chan<- error, err error) {
 	}
 }
 
-// rehearseNow runs the rehearsal, once more where the connection was lost while it was idle.
+// rehearseNow runs the rehearsal. It runs it once more if the connection was lost, as it may be
+// while it is idle.
 func (c *committer[T]) rehearseNow() error {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
@@ -109,7 +110,7 @@ func (c *committer[T]) rehearseNow() error {
 		if err = c.rehearsal(ctx, c.lane); err == nil {
 			return nil
 		}
-		c.lane.drop() // with the transaction that it may be in
+		c.lane.drop() // and end the transaction that may be open on it
 		if !lost(err) || n == 2 {
 			return err
 		}
@@ -120,7 +121,7 @@ func (c *committer[T]) rehearseNow() error {
 // batch of its own, has more time.
 const commitTimeout = 5 * time.Second
 
-// together writes a batch in one transaction.
+// together writes a batch in one transaction and keeps the error in last.
 func (c *committer[T]) together(calls []*batch.Call[T]) error {
 	bytes := 0
 	for _, call := range calls {
@@ -132,8 +133,8 @@ func (c *committer[T]) together(calls []*batch.Call[T]) error {
 	return c.last
 }
 
-// separately writes a batch that one call's values brought down, each call in a transaction of
-// its own.
+// separately writes a batch that failed together because of one call's values, each call in a
+// transaction of its own.
 func (c *committer[T]) separately(calls []*batch.Call[T]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
@@ -147,16 +148,17 @@ func (c *committer[T]) separately(calls []*batch.Call[T]) error {
 	return nil
 }
 
-// try writes calls in one transaction. Serialization failures and lock conflicts are retried
-// at once. After an unknown COMMIT the calls are written again on a new connection: storing
-// the same ids twice is harmless. On nil all of them are stored. On an error of the server
-// none are, unless an earlier run's outcome was unknown.
+// try writes calls in one transaction. It tries again soon after a serialization failure or a
+// deadlock. If the outcome of COMMIT is unknown, it writes the calls again on a new connection:
+// storing the same ids twice is harmless. If try returns nil, all of the calls are stored. If it
+// returns an error of the server, none of them are, unless the outcome of an earlier run was
+// unknown.
 func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
 	maybe := false // whether an earlier run may have been committed
 	for n := 1; ; n++ {
 		err := c.lane.open(ctx)
 		if err != nil {
-			// Those that wait would fail alike, each after a time-out of its own.
+			// The calls that wait would fail too, each after a time-out of its own.
 			c.Fail(err)
 			if !maybe || lasting(err) {
 				return err
@@ -168,8 +170,8 @@ func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
 				return err
 			case contended(err) && (maybe || n < contentionAttempts):
 			case lost(err):
-				// (pgconn.SafeToRetry does not tell what was sent: a batch whose answer never
-				// came ends with a "conn closed" that it calls safe.)
+				// (pgconn.SafeToRetry does not tell what was sent: it calls safe the "conn closed" with which a
+				// batch ends whose answer never came.)
 				maybe = true
 				c.lane.drop()
 			default:

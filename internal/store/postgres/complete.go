@@ -15,11 +15,11 @@ import (
 
 type completion struct {
 	store.Completion
-	moved bool // by this batch
+	moved bool // this batch has moved the delivery
 }
 
-// completionWindow gathers completions under load: nobody waits for one, and twice as many
-// in a batch cost little more.
+// completionWindow is how long a batch gathers completions under load: no caller waits for one,
+// and a batch of twice as many costs little more.
 const completionWindow = 2 * time.Millisecond
 
 // Complete records an attempt and moves its delivery; see store.Queue.
@@ -27,16 +27,16 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 	return s.completer.do(&completion{Completion: done}, 1, len(done.Attempt.ResponseBody))
 }
 
-// The attempt's row is inserted from the rows that were moved: it exists exactly when the
-// delivery did. The token is unique to one claim, so no other attempt can match, and only
-// what is held has one. (Saying that with its status too would lead the planner to the index
-// of what is open.)
+// The attempt's row is inserted from the rows that were moved: it exists exactly if the delivery
+// moved. The token is unique to one claim, so no other attempt can match, and only held deliveries
+// have a token. (A condition on the status too would lead the planner to the index of open
+// deliveries.)
 //
-// What a batch adds to the counters is summed up before it is sent, which costs less than
-// thirty sums over its rows. So it is added when the whole batch has moved; when nothing has
-// (an earlier run was committed, or all was taken over) it is not; and a batch of which only a
-// part has moved fails, by a slot that the counters' constraints refuse, and its calls are run
-// one by one (committer.commit).
+// What a batch adds to the counters is summed up before it is sent, which costs less than thirty
+// sums over its rows. So the sums are added if the whole batch has moved. They are not added if
+// nothing has moved: an earlier run was committed, or all was taken over. If only a part of the
+// batch has moved, the batch fails, by a slot that the counters' constraints refuse, and its calls
+// are run one by one (committer.separately).
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -70,7 +70,7 @@ var completeStatements = map[string]string{
 		JOIN attempts a ON a.part = u.part AND a.id = u.id`,
 }
 
-// completer writes batches of completions. It belongs to the committer's goroutine.
+// completer writes batches of completions. Only the committer's goroutine may use it.
 type completer struct {
 	attempts, recorded *table
 	tally              store.Tally                // of the batch
@@ -89,7 +89,8 @@ func newCompleter(slot int) *completer {
 	}
 }
 
-// write stores a batch, its rows in the order of their keys.
+// write stores a batch, with its rows in the order of their keys. A call whose delivery is no
+// longer held fails with NotHeld, unless the attempt is stored with the same outcome.
 func (w *completer) write(ctx context.Context, l *lane, calls []*batch.Call[*completion]) error {
 	w.calls = append(w.calls[:0], calls...)
 	defer func() { clear(w.calls) }()
@@ -110,7 +111,7 @@ func (w *completer) write(ctx context.Context, l *lane, calls []*batch.Call[*com
 		return err
 	}
 
-	// What did not move was taken over, or an earlier run, or call, has moved it.
+	// A delivery that did not move was taken over, or an earlier run, or another call, has moved it.
 	var still []*batch.Call[*completion]
 	w.recorded.reset()
 	for _, c := range w.calls {

@@ -13,13 +13,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// lane is one connection for the hot path, made when it is needed, with its statements
-// prepared. It is used by one goroutine at a time.
+// lane is one connection for the hot path, with its statements prepared. It is made when it is
+// needed. Only one goroutine at a time may use a lane.
 type lane struct {
 	from       *connector
 	texts      map[string]string
 	conn       *pgconn.PgConn // nil: none
-	generation int64          // of conn; see connector
+	generation int64          // conn's generation; see connector
 	pooled     bool           // conn goes through a pooler
 	statements map[string]*pgconn.StatementDescription
 }
@@ -33,7 +33,8 @@ func newLane(from *connector, statements map[string]string) *lane {
 // sameSession is the statement with which a lane checks that its session is still its own.
 const sameSession = "same session"
 
-// open makes sure that there is a connection. When it fails, nothing was sent.
+// open makes a connection if there is none, or if the one there is of an older generation. If open
+// fails, nothing was sent.
 func (l *lane) open(ctx context.Context) error {
 	generation := l.from.generation.Load()
 	if l.conn != nil && !l.conn.IsClosed() && l.generation == generation {
@@ -55,7 +56,7 @@ func (l *lane) open(ctx context.Context) error {
 	return nil
 }
 
-// drop closes the connection; a transaction under way on it is rolled back.
+// drop closes the connection. The server rolls back a transaction under way.
 func (l *lane) drop() {
 	if l.conn != nil {
 		closeNow(l.conn)
@@ -69,21 +70,21 @@ func closeNow(conn *pgconn.PgConn) {
 	_ = conn.Close(ctx)
 }
 
-// command is a prepared statement to run: its name, parameters in binary form, and what to
-// do with each row of the result.
+// command is a prepared statement to run: the statement's name, its parameters in binary form, and
+// a function that is called with each row of the result.
 type command struct {
 	statement string
 	params    [][]byte
 	each      func(*row)
 }
 
-// binary asks for the binary form of all parameters or columns.
+// binaryForm asks for the binary form of all parameters or columns.
 var binaryForm = []int16{1}
 
-// run sends the commands together and reads their results: one round trip. Outside of an
-// explicit transaction they are one, committed when run returns nil. Where a pooler is in
-// between, run also fails when another session served them than the lane's own: what they
-// did may be committed, but not as it was asked for.
+// run sends the commands together and reads their results, in one round trip. Outside of an
+// explicit transaction the commands are one transaction, which is committed if run returns nil. If
+// a pooler is in between, run also fails if a session other than the lane's own served the
+// commands: their writes may be committed, but not as Kapsel asked for them.
 func (l *lane) run(ctx context.Context, commands ...command) error {
 	var foreign error
 	if l.pooled {
@@ -121,16 +122,16 @@ func (l *lane) run(ctx context.Context, commands ...command) error {
 	return cmp.Or(foreign, unreadable)
 }
 
-// guarded is a lane that several goroutines take turns with.
+// guarded is a lane that several goroutines use in turn.
 type guarded struct {
-	limit  time.Duration // of a transaction
+	limit  time.Duration // time limit of a transaction
 	mu     sync.Mutex
 	lane   *lane
 	closed bool
 }
 
-// use runs a transaction on the lane, again while others get in its way. A failure that
-// leaves the connection within a transaction, or of no use, closes it.
+// use runs a transaction on the lane, and again if another transaction got in its way. It closes
+// the connection after a failure that leaves a transaction open or makes the connection useless.
 func (g *guarded) use(ctx context.Context, run func(context.Context, *lane) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

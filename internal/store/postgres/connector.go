@@ -18,40 +18,41 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// How long a connection may take to be made, and how long the kernel waits for the other
-// side to acknowledge what was sent.
+// connectTimeout is how long it may take to make a connection, if the URL gives no time or more
+// than 10 s. userTimeout is how long the kernel waits for the other side to acknowledge what was
+// sent.
 const (
 	connectTimeout = 2 * time.Second
 	userTimeout    = 5 * time.Second
 )
 
-// connector makes all connections of a store. It reads the URL anew for each, so that a
-// password or certificate that was rotated in its file holds from then on, and it holds each
-// connection to what Kapsel's promises rest on: the session's settings, the server's, and that
-// a session stays with its connection. Any goroutine may use it.
+// connector makes all connections of a store. It reads the URL anew for each connection, so that a
+// password or certificate that was rotated in its file is used from then on. It refuses a
+// connection that lacks what Kapsel's promises rest on: the session's settings, the server's
+// settings, and that a session stays with its connection. Any goroutine may use a connector.
 type connector struct {
 	url      string
 	external bool          // the server keeps what it commits, whatever its settings say
 	bodyTime time.Duration // how much longer than usual a statement with a body may take
 	log      *slog.Logger
-	alarm    *store.Alarm // of what lasts; silent while the store is opened, since Open says it
+	alarm    *store.Alarm // raised by errors that last; silent while the store is opened, since Open returns them
 
-	// generation grows when connections that are open are not as they were asked to be any
-	// more. Those of an older generation must be made anew.
+	// generation grows when open connections are no longer as Kapsel asked for them. Connections of an
+	// older generation must be made anew.
 	generation atomic.Int64
 
 	mu        sync.Mutex
-	last      *pgxpool.Config // of the URL, when it could be read last
-	unread    bool            // the last try to read it failed, which was logged
+	last      *pgxpool.Config // the URL's configuration when it could be read last
+	unread    bool            // the last try to read the URL failed, and this was logged
 	elsewhere string          // the known service that keeps the server's data; "": none known
 	warned    map[string]bool // wished settings whose refusal was logged
 
 	pooling  sync.Mutex // held during a check; see checkPooling
 	checked  time.Time  // when the last check began
-	unpooled error      // and what it found
+	unpooled error      // what the last check found
 }
 
-// newConnector makes a connector for a URL; see readURL.
+// newConnector returns a connector for a URL. It fails as readURL does.
 func newConnector(url string, opts Options, log *slog.Logger) (*connector, error) {
 	config, err := readURL(url)
 	if err != nil {
@@ -60,8 +61,8 @@ func newConnector(url string, opts Options, log *slog.Logger) (*connector, error
 	return &connector{url: url, external: opts.External, bodyTime: store.BodyTime(opts.MaxBody), log: log, alarm: &store.Alarm{}, last: config, warned: map[string]bool{}}, nil
 }
 
-// config is the URL's configuration, with the password and the certificates that their files
-// hold now. What cannot be read, as while a file is replaced, is as it was before.
+// config returns the URL's configuration, with the password and the certificates that their files
+// hold now. If they cannot be read, as while a file is replaced, it returns what they held before.
 func (c *connector) config() *pgxpool.Config {
 	config, err := readURL(c.url)
 	c.mu.Lock()
@@ -74,21 +75,21 @@ func (c *connector) config() *pgxpool.Config {
 		return c.last.Copy()
 	}
 	c.unread = false
-	if config.ConnConfig.Password == "" { // as when there is no password file for a moment
+	if config.ConnConfig.Password == "" { // the password file may be missing for a moment
 		config.ConnConfig.Password = c.last.ConnConfig.Password
 	}
 	c.last = config
 	return config.Copy()
 }
 
-// conn is the configuration of one connection with a session.
+// conn returns the configuration of a connection with a session.
 func (c *connector) conn(s session) *pgx.ConnConfig {
 	config := c.config().ConnConfig
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error { return c.agree(ctx, conn, s) }
 	return config
 }
 
-// connect makes a connection with a session.
+// connect returns a new connection with a session.
 func (c *connector) connect(ctx context.Context, s session) (*pgconn.PgConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, &c.conn(s).Config)
 	if err != nil {
@@ -97,7 +98,7 @@ func (c *connector) connect(ctx context.Context, s session) (*pgconn.PgConn, err
 	return conn, nil
 }
 
-// pool makes a pool of connections with a session, at most most of them.
+// pool returns a new pool of at most most connections, each with a session.
 func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.Pool, error) {
 	config := c.config()
 	config.ConnConfig.AfterConnect = c.conn(s).AfterConnect
@@ -112,10 +113,11 @@ func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.P
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// backendKey is where a connection keeps the id of the server's process that serves it.
+// backendKey is the key under which a connection keeps the id of the server's process that serves
+// it.
 const backendKey = "kapsel.backend"
 
-// backendOf is the process that serves a connection, as it was when the connection was made.
+// backendOf returns the id of the process that served a connection when the connection was made.
 func backendOf(conn *pgconn.PgConn) string {
 	backend, _ := conn.CustomData()[backendKey].(string)
 	return backend
@@ -127,8 +129,9 @@ func pooled(conn *pgconn.PgConn) bool {
 	return backendOf(conn) != strconv.FormatUint(uint64(conn.PID()), 10)
 }
 
-// agree asks a new connection for a session and refuses the connection if it does not get it.
-// It takes two round trips; through a pooler, sessions are checked too.
+// agree asks for a session on a new connection, and fails if the connection does not get it. It
+// takes two round trips. If a pooler is in between, agree also checks that sessions stay with
+// their connections.
 func (c *connector) agree(ctx context.Context, conn *pgconn.PgConn, s session) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
@@ -150,7 +153,8 @@ func (c *connector) agree(ctx context.Context, conn *pgconn.PgConn, s session) e
 	return nil
 }
 
-// judge refuses what a promise rests on and a session does not have.
+// judge fails if a session or its server lacks what a promise rests on. It logs a warning for a
+// setting that only makes Kapsel slower.
 func (c *connector) judge(ctx context.Context, conn *pgconn.PgConn, s session, st state) error {
 	if n, found := s.broken(st); found {
 		return refuse(ErrSession, "%s is %q, not %q; does a pooler or proxy in between drop what Kapsel sets?", n.name, st[n.name], n.value)
@@ -163,7 +167,8 @@ func (c *connector) judge(ctx context.Context, conn *pgconn.PgConn, s session, s
 	return c.checkServer(ctx, conn, st)
 }
 
-// warn logs once that the server does not give a session a setting that only makes it fast.
+// warn logs that the server refuses a setting that only makes Kapsel fast. It logs each setting
+// once.
 func (c *connector) warn(name string, err error) {
 	c.mu.Lock()
 	known := c.warned[name]
@@ -174,15 +179,15 @@ func (c *connector) warn(name string, err error) {
 	}
 }
 
-// timeout is how long a step of making a connection may take.
+// timeout returns how long a step of making a connection may take.
 func (c *connector) timeout() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last.ConnConfig.ConnectTimeout
 }
 
-// holds checks that a connection still is as it was when agree took it, and returns the state
-// of its session. What it finds wrong is made anew: see renew.
+// holds returns the state of a connection's session. It fails if the connection is no longer as it
+// was when agree accepted it; Store.look then has all connections made anew.
 func (c *connector) holds(ctx context.Context, conn *pgconn.PgConn, s session) (state, error) {
 	s = s.patient(c.bodyTime)
 	st, err := s.ask(ctx, conn)
@@ -204,11 +209,12 @@ func (c *connector) holds(ctx context.Context, conn *pgconn.PgConn, s session) (
 	return st, err
 }
 
-// poolingEvery is how often the mode of a pooler is checked, which may change while
-// connections stay open.
+// poolingEvery is how often the mode of a pooler is checked: the mode may change while connections
+// stay open.
 const poolingEvery = 10 * time.Second
 
-// checkServer refuses a server that is too old, or that does not keep what it commits.
+// checkServer fails with ErrUnsafe for a server that is too old, or that does not keep what it
+// commits.
 func (c *connector) checkServer(ctx context.Context, conn *pgconn.PgConn, st state) error {
 	if n, err := strconv.Atoi(st["server_version_num"]); err != nil || n < 140000 {
 		return refuse(ErrUnsafe, "it is of version %s; 14 or newer is needed", st["server_version_num"])
@@ -247,7 +253,7 @@ var services = []struct{ name, query string }{
 	{"Amazon Aurora", `SELECT pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL`},
 }
 
-// service is the known service that keeps the server's data elsewhere; "" if it is none.
+// service returns the known service that keeps the server's data elsewhere, "" if there is none.
 func (c *connector) service(ctx context.Context, conn *pgconn.PgConn) (string, error) {
 	c.mu.Lock()
 	known := c.elsewhere
@@ -271,9 +277,9 @@ func (c *connector) service(ctx context.Context, conn *pgconn.PgConn) (string, e
 	return "", nil
 }
 
-// checkPooling refuses with ErrPooling a pooler that gives each transaction or statement any
-// of its sessions, where what is set or prepared on one would be another's. Those who ask
-// while a check is under way share the next one.
+// checkPooling fails with ErrPooling if a pooler gives each transaction or statement any of its
+// sessions: what one connection sets or prepares would then be another's. Callers that come while
+// a check is under way share the next check.
 func (c *connector) checkPooling(ctx context.Context) error {
 	asked := time.Now()
 	c.pooling.Lock()
@@ -288,8 +294,9 @@ func (c *connector) checkPooling(ctx context.Context) error {
 	return c.unpooled
 }
 
-// sessionsStay opens two connections. While the second has a transaction open, the first must
-// keep the session that it has. They set nothing: it would stay with the pooler's other clients.
+// sessionsStay opens two connections. While the second has a transaction open, the first must keep
+// its session; sessionsStay fails if it does not. The connections set nothing, because a setting
+// would stay with the pooler's other clients.
 func (c *connector) sessionsStay(ctx context.Context) error {
 	config := c.config().ConnConfig
 	a, err := pgconn.ConnectConfig(ctx, &config.Config)
@@ -327,7 +334,7 @@ func (c *connector) sessionsStay(ctx context.Context) error {
 		if again != first {
 			return errPooling("transaction", "one connection was served by two sessions")
 		}
-		// A pooler that gives out its sessions in turn shows it after the transaction.
+		// A pooler that gives out its sessions in turn changes the session only after the transaction.
 		if n > 0 {
 			continue
 		}
@@ -343,12 +350,12 @@ func errPooling(mode, seen string) error {
 		mode, seen)
 }
 
-// backend asks which process serves a connection.
+// backend returns the id of the process that serves a connection now.
 func backend(ctx context.Context, conn *pgconn.PgConn) (string, error) {
 	return one(ctx, conn, "SELECT pg_backend_pid()")
 }
 
-// one runs a query of one value.
+// one returns the one value that a query returns.
 func one(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {

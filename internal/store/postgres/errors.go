@@ -16,8 +16,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// The errors with which Open refuses a database, and with which a method's error says why a
-// connection is refused. Trying again does not help: the operator has to change something.
+// These are the errors with which Open refuses a database, and which say, in a method's error, why
+// a connection is refused. Trying again does not help: the operator must change something.
 var (
 	// ErrURL: the database URL cannot be read, or asks for what Kapsel cannot work with.
 	ErrURL = errors.New("the database URL cannot be used")
@@ -33,7 +33,7 @@ var (
 
 var errClosed = errors.New("the store is closed")
 
-// sqlState is the SQLSTATE of an error of the server, "" of any other error.
+// sqlState returns the SQLSTATE of an error of the server, "" for any other error.
 func sqlState(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -42,34 +42,34 @@ func sqlState(err error) string {
 	return ""
 }
 
-// ownFault reports whether the values of a row were refused: data exception, constraint
-// violation, a limit of the program. Another row may well be stored.
+// ownFault reports whether the server refused the values of a row: data exception, constraint
+// violation, a limit of the program. The server may well store another row.
 func ownFault(err error) bool {
 	s := sqlState(err)
 	return strings.HasPrefix(s, "22") || strings.HasPrefix(s, "23") || strings.HasPrefix(s, "54")
 }
 
-// contended reports whether the transaction was rolled back for the sake of another:
-// serialization failure or deadlock. It can be run again at once.
+// contended reports whether the server rolled the transaction back for the sake of another:
+// serialization failure or deadlock. The transaction can be run again at once.
 func contended(err error) bool {
 	s := sqlState(err)
 	return s == "40001" || s == "40P01"
 }
 
-// lost reports whether the connection is gone, so that a transaction may have been
-// committed all the same. That is so too when the server says that it goes down: a commit
-// that waits for a standby is already written then.
+// lost reports whether the connection is gone, so that the transaction may have been committed all
+// the same. It is true also if the server says that it goes down: a commit that waits for a
+// standby is already written then.
 func lost(err error) bool {
 	s := sqlState(err)
 	return s == "" || strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P")
 }
 
-// stale reports whether the connection's server cannot be written to any more: after a
-// fail-over, a connection stays with what has become a standby.
+// stale reports whether the connection's server no longer takes writes: after a fail-over, a
+// connection stays with the server that has become a standby.
 func stale(err error) bool { return sqlState(err) == "25006" }
 
-// refused is one of the errors above with what exactly is wrong. Its text is for users: it
-// names settings, and no path, address or secret.
+// refused is one of the errors above together with what exactly is wrong. Its text is for users:
+// it names settings, and no path, address or secret.
 type refused struct {
 	kind error
 	text string
@@ -82,8 +82,8 @@ func refuse(kind error, format string, args ...any) error {
 	return &refused{kind, fmt.Sprintf(format, args...)}
 }
 
-// lasting reports whether an error comes again however often the same is tried: somebody has
-// to change something first. What is not known to last passes.
+// lasting reports whether an error will come again however often the same call is tried: somebody
+// must change something first. It returns false for an error that is not known to last.
 func lasting(err error) bool {
 	if err == nil {
 		return false
@@ -94,7 +94,7 @@ func lasting(err error) bool {
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return refusesTLS(err) // else it is of the network or the system
+		return refusesTLS(err) // any other error here is the network's or the system's
 	}
 	switch class := pg.Code[:min(2, len(pg.Code))]; class {
 	case "25": // a standby, until it is promoted
@@ -116,7 +116,7 @@ func lasting(err error) bool {
 	return true
 }
 
-// untrusted reports whether TLS was refused, by either side, for what the other side is.
+// untrusted reports whether either side refused TLS because it does not trust the other.
 func untrusted(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
@@ -128,7 +128,7 @@ func untrusted(err error) bool {
 	return errors.As(err, &certificate) || errors.As(err, &alert) || errors.As(err, &host) || errors.As(err, &authority) || errors.As(err, &invalid)
 }
 
-// refusesTLS reports whether each of the addresses that were tried does not speak TLS.
+// refusesTLS reports whether none of the addresses that were tried speaks TLS.
 func refusesTLS(err error) bool {
 	each := []error{err}
 	var joined interface{ Unwrap() []error }
@@ -140,8 +140,8 @@ func refusesTLS(err error) bool {
 	})
 }
 
-// whatToDo says what a person has to look at when an error lasts, without what only the log
-// may have.
+// whatToDo returns what a person must look at when an error lasts, without what only the log may
+// hold.
 func whatToDo(err error) string {
 	var ours *refused
 	if errors.As(err, &ours) {
@@ -164,12 +164,12 @@ func whatToDo(err error) string {
 	return "the database refuses what Kapsel asks of it"
 }
 
-// schemaStates are what a statement is told that does not find its tables as it knows them:
+// schemaStates are the SQLSTATEs of a statement that does not find its tables as it knows them:
 // undefined table, column or function, another type, no such constraint, no such schema.
 var schemaStates = []string{"42P01", "42703", "42883", "42804", "42P10", "3F000"}
 
-// opening makes the error that Open returns: DatabaseUnavailable where waiting may help, else
-// what a person has to do.
+// opening returns the error that Open returns: DatabaseUnavailable if waiting may help, else an
+// error that says what a person must do.
 func opening(err error) error {
 	var ours *refused
 	switch {
@@ -181,8 +181,9 @@ func opening(err error) error {
 	return fmt.Errorf("%s: %w", whatToDo(err), err)
 }
 
-// failed makes the error that a method returns. A row that is refused is a fault of ours, not
-// trouble of the store; everything else but a kapsel.Error is. What lasts is logged too.
+// failed returns the error that a method returns. A refused row is Kapsel's own fault and is
+// returned as it is, and so is a kapsel.Error; every other error is trouble of the store. If the
+// error lasts, failed logs it too.
 func (c *connector) failed(err error) error {
 	if err == nil || kapsel.CodeOf(err) != "" || ownFault(err) {
 		return err
@@ -199,10 +200,12 @@ func (c *connector) failed(err error) error {
 	return err
 }
 
-// attempts of a transaction that others get in the way of.
+// contentionAttempts is how often a transaction is tried that other transactions get in the way
+// of.
 const contentionAttempts = 3
 
-// retry runs a transaction again while it is contended, at most three times in all.
+// retry calls run, and calls it again while its transaction is contended, at most
+// contentionAttempts times in all.
 func retry(ctx context.Context, run func() error) error {
 	for n := 1; ; n++ {
 		err := run()

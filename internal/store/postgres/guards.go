@@ -12,10 +12,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/batch"
 )
 
-// A batch with guards is six statements in one transaction, each of which sees what those before
-// it have written:
+// A batch with guards is six statements in one transaction. Each statement sees what the
+// statements before it have written:
 //
-//  1. "guards" inserts the guards. Each row names the event that stands for it, as with keys.
+//  1. "guards" inserts the guards. Each row names the event that stands for the guard, as with keys.
 //  2. "guarded keys" inserts the keys of those calls whose guard was not known, the first of each
 //     key. Only the database knows which those are.
 //  3. "settled guards" makes the guards of calls whose key was known name the key's event.
@@ -46,7 +46,7 @@ const (
 			AND k.event_id <> u.event_id`
 	guardedKeyArrays = `$1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::bytea[]`
 
-	// The guards are the last parameter, beside the arrays of batches without.
+	// The guards are the last parameter, after the parameters of batches without guards.
 	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $19::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
@@ -63,7 +63,7 @@ const (
 // guarding is what an acceptor needs for batches with guards.
 type guarding struct {
 	guards, keys, winners *table
-	column                *table // the guards in the order of the events
+	column                *table // guards in the order of the events
 }
 
 func newGuarding() guarding {
@@ -81,8 +81,8 @@ func (g *guarding) reset() {
 	}
 }
 
-// answer says which event stands for the acceptance. Its own does also where an earlier call
-// with the same ids stored it.
+// answer sets which event stands for the acceptance. That is the acceptance's own event also if an
+// earlier call with the same ids stored it.
 func (a *acceptance) answer(stored kapsel.EventID) {
 	a.accepted = store.Accepted{EventID: stored, Duplicate: stored != a.Event.ID}
 }
@@ -100,7 +100,7 @@ type guardKey struct {
 func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Call[*acceptance]) error {
 	g := &a.guarding
 	g.reset()
-	// Of calls with the same guard the first is written and the others share its answer.
+	// The first of the calls with the same guard is written, and the others share its answer.
 	firsts := map[guardKey]*batch.Call[*acceptance]{}
 	repeats := map[*batch.Call[*acceptance]]*batch.Call[*acceptance]{}
 	a.calls = a.calls[:0]
@@ -181,7 +181,7 @@ func (g *guarding) addKey(c *batch.Call[*acceptance]) {
 func (g *guarding) addWinner(c *batch.Call[*acceptance]) {
 	e, t := &c.In.Event, g.winners
 	t.int2(int(e.ID.Part()))
-	t.id(e.KeyScope()) // which is the origin where there is a guard
+	t.id(e.KeyScope()) // the scope is the origin if there is a guard
 	t.optional(e.IdempotencyKey)
 	t.optional(c.In.Guard)
 }

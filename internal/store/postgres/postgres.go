@@ -1,18 +1,17 @@
-// Package postgres keeps Kapsel's data in PostgreSQL, version 14 or newer. Any number of
-// nodes share one database.
+// Package postgres keeps Kapsel's data in PostgreSQL, version 14 or newer. Any number of nodes
+// share one database.
 //
-// The hot path is group commits: one goroutine with a connection of its own writes
-// acceptances, another completions, each batch as arrays in one round trip that is one
-// implicit transaction (committer, in commit.go). Claims and the renewal of leases have
-// connections of their own too, so that a slow query of a person never delays them. All
-// else has two pools: the engine's, which spans tenants, and one for what is done for a tenant
-// or the admin, where row-level security hides all rows but those of the call's view. All of
-// them are made by a connector, which refuses a connection whose session or server would break
-// a promise.
+// The hot path is group commits: one goroutine with a connection of its own writes acceptances,
+// another writes completions. Each batch goes as arrays in one round trip, which is one implicit
+// transaction (committer, in commit.go). Claims and the renewal of leases have connections of
+// their own too, so that a slow query of a person never delays them. All other calls use two
+// pools: the engine's, which spans tenants, and one for what is done for a tenant or the admin,
+// where row-level security hides all rows but those of the call's view. A connector makes all of
+// these connections, and refuses a connection whose session or server would break a promise.
 //
-// Nodes coordinate by rows alone: leases are rows with an expiry and work is handed out by
-// FOR UPDATE SKIP LOCKED. No advisory locks, no LISTEN/NOTIFY, no serializable transactions.
-// Within a transaction rows are locked in the order of their keys, and the settings
+// Nodes coordinate by rows alone: leases are rows with an expiry, and work is handed out by FOR
+// UPDATE SKIP LOCKED. The package uses no advisory locks, no LISTEN/NOTIFY and no serializable
+// transactions. Within a transaction rows are locked in the order of their keys, and the settings
 // counter's row before circuits and after everything else, so that writers do not deadlock.
 package postgres
 
@@ -35,16 +34,17 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Options are how a store is opened.
+// Options holds how a store is opened.
 type Options struct {
-	Observe store.CommitObserver // told of every group commit; nil: nobody
+	Observe store.CommitObserver // is told of every group commit; nil: nothing is
 	Log     *slog.Logger         // nil: nothing is logged
 	// Migrate brings an old or empty schema up to date; without it Open refuses one.
 	Migrate bool
-	// OnlyEmpty makes Migrate refuse an older schema in which something is, instead of changing it.
+	// OnlyEmpty makes Migrate refuse, and not change, a database that has an older schema and holds
+	// data.
 	OnlyEmpty bool
-	// External says that the server keeps what it commits although it may run without fsync
-	// or full_page_writes, as servers do that have their data on storage of another kind.
+	// External says that the server keeps what it commits although it may run without fsync or
+	// full_page_writes. Servers do so that have their data on storage of another kind.
 	External bool
 	MaxBody  int64 // the longest body, in bytes; 0: store.UsualBody
 }
@@ -60,19 +60,19 @@ type Store struct {
 	renewals    guarded // of Renew
 	writersDone sync.WaitGroup
 
-	seqBase int64        // what events' seq is ahead of transaction ids; see streamBase
-	horizon atomic.Int64 // all events below this seq are visible, and were found to be
+	seqBase int64        // by how much events' seq is ahead of transaction ids; see streamBase
+	horizon atomic.Int64 // all events below this seq were found to be visible
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open connects to the database of a URL and checks that it can be relied on. It refuses with
-// ErrURL a URL that cannot be used, with ErrUnsafe a server that runs without fsync or
-// full_page_writes, or is too old, with ErrSession or ErrPooling what a pooler or proxy in
-// between makes of a connection, and with ErrSchema a schema that this binary cannot use. An
-// error for which store.Passes is true may be gone a moment later: the server restarts, or is
-// not there yet. Several nodes may open an empty database at once: one makes the schema and
-// the others wait for it.
+// Open connects to the database of a URL and checks that Kapsel can rely on it. Open fails with
+// ErrURL for a URL that cannot be used; with ErrUnsafe for a server that runs without fsync or
+// full_page_writes, or is too old; with ErrSession or ErrPooling for what a pooler or proxy in
+// between makes of a connection; and with ErrSchema for a schema that this binary cannot use. An
+// error for which store.Passes is true may be gone a moment later: the server restarts, or is not
+// there yet. Several nodes may open an empty database at once: one makes the schema and the others
+// wait for it. Callers must call Close.
 func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	log := opts.Log
 	if log == nil {
@@ -92,7 +92,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// open makes everything but the writers' goroutines. After an error nothing is left open.
+// open makes everything but the writers' goroutines. After an error no connection is left open.
 func (s *Store) open(ctx context.Context, opts Options) (err error) {
 	if err := s.from.prepare(ctx, opts); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (s *Store) open(ctx context.Context, opts Options) (err error) {
 	s.acceptor = newCommitter(newLane(s.from, acceptStatements), a.write, 0, opts.Observe)
 	s.acceptor.rehearsal = a.rehearse
 	s.completer = newCommitter(newLane(s.from, completeStatements), newCompleter(completions).write, completionWindow, opts.Observe)
-	// Its statements are prepared now, so that a schema that lacks something is found.
+	// The acceptor's statements are prepared now, so that a schema that lacks something is found.
 	if err := s.acceptor.lane.open(ctx); err != nil {
 		return fmt.Errorf("prepare to accept events: %w", err)
 	}
@@ -133,7 +133,7 @@ func (s *Store) closePools() {
 	}
 }
 
-// Close waits for writes under way and closes all connections. Calls that come later fail.
+// Close waits for writes under way and closes all connections. Later calls fail.
 func (s *Store) Close() error {
 	s.acceptor.Close()
 	s.completer.Close()
@@ -144,7 +144,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Time is the server's clock, as it was some time during the call.
+// Time returns the time of the server's clock, as it was some time during the call.
 func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
 	st, err := s.look(ctx)
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *Store) Time(ctx context.Context) (now time.Time, err error) {
 	return time.UnixMicro(micros).UTC(), s.from.failed(err)
 }
 
-// Ping asks whether the server takes writes, by all that Accept does but the end of it.
+// Ping fails if the server takes no writes. It does all that Accept does except the commit.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.look(ctx); err != nil {
 		return err
@@ -162,8 +162,8 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.acceptor.rehearse(ctx)
 }
 
-// look asks a session of the engine for its state, and has all connections made anew when it
-// is not as it was asked to be, or the server takes no writes any more.
+// look returns the state of a session of the engine. It has all connections made anew if the
+// session is not as Kapsel asked for it, or if the server takes no writes any more; it fails then.
 func (s *Store) look(ctx context.Context) (st state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -181,27 +181,28 @@ func (s *Store) look(ctx context.Context) (st state, err error) {
 	return st, s.from.failed(err)
 }
 
-// renew has all connections made anew, each when it is free.
+// renew has all connections made anew, each when no call uses it.
 func (s *Store) renew() {
 	s.from.generation.Add(1)
 	s.people.Reset()
 	s.engine.Reset()
 }
 
-// view is whose rows a call works on, and on which pool.
+// view says whose rows a call works on, and on which pool.
 type view struct {
 	people bool
 	tenant kapsel.TenantID
 }
 
-// engine is the view of what is done for no tenant: all rows.
+// engine is the view of calls that are made for no tenant: all rows.
 var engine view
 
-// viewOf is the view of what is done for a tenant, or for the admin, who is the zero tenant and sees
-// every row. Row-level security holds the call's statements to it, whatever they say.
+// viewOf returns the view of calls that are made for a tenant, or for the admin, who is the zero
+// tenant and sees every row. Row-level security keeps the call's statements within the view,
+// whatever they say.
 func viewOf(tenant kapsel.TenantID) view { return view{people: true, tenant: tenant} }
 
-// begin is how a transaction of people begins, in one round trip. SET LOCAL with the value in
+// begin returns how a transaction of people begins, in one round trip. SET LOCAL with the value in
 // its text is the one form that a distributed PostgreSQL passes on to where the rows are.
 func (v view) begin() pgx.TxOptions {
 	value := everyone
@@ -211,11 +212,12 @@ func (v view) begin() pgx.TxOptions {
 	return pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL " + tenantSetting + " = '" + value + "'"}
 }
 
-// callTimeout bounds a call that goes over a pool, also where the network swallows what is
-// sent. It is a little longer than the server's own limit for a statement.
+// callTimeout bounds a call that goes over a pool, even if the network swallows what is sent. It
+// is a little longer than the server's own limit for a statement.
 const callTimeout = 6 * time.Second
 
-// read runs queries without bodies under the call's time-out and makes their error a method's.
+// read calls run with a querier of the view, for queries that read no bodies. It bounds the call
+// by callTimeout and returns run's error as a method returns it.
 func (s *Store) read(ctx context.Context, v view, run func(context.Context, querier) error) error {
 	return s.readWithin(ctx, callTimeout, v, run)
 }
@@ -229,8 +231,8 @@ func (s *Store) readWithin(ctx context.Context, limit time.Duration, v view, run
 	return s.from.failed(pgx.BeginTxFunc(ctx, s.people, v.begin(), func(tx pgx.Tx) error { return run(ctx, tx) }))
 }
 
-// change runs a transaction, again while others get in its way: run may be called several
-// times, each time on rows as they are then.
+// change calls run in a transaction, and again if another transaction got in its way. Callers must
+// expect that run is called several times, each time on rows as they are then.
 func (s *Store) change(ctx context.Context, v view, run func(ctx context.Context, tx pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -251,10 +253,10 @@ func (s *Store) change(ctx context.Context, v view, run func(ctx context.Context
 	return s.from.failed(err)
 }
 
-// callerError is an error of a function that a caller gave, to be returned as it is.
+// callerError is an error of a function that a caller gave. change returns it unchanged.
 type callerError struct{ error }
 
-// list runs a query and reads each row of its result with scan.
+// list returns the rows of a query, each as scan reads it.
 func list[T any](ctx context.Context, s *Store, v view, scan func(*row) T, sql string, args ...any) (out []T, err error) {
 	err = s.read(ctx, v, func(ctx context.Context, q querier) error {
 		out, err = collect(ctx, q, scan, sql, args...)
@@ -269,7 +271,7 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// collect is list on a pool or a transaction, with the error as it came.
+// collect does what list does on a pool or in a transaction, and returns errors as they came.
 func collect[T any](ctx context.Context, q querier, scan func(*row) T, sql string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
@@ -287,7 +289,7 @@ func collect[T any](ctx context.Context, q querier, scan func(*row) T, sql strin
 	return out, rows.Err()
 }
 
-// first is collect for a query of at most one row; ok is whether there was one.
+// first is collect for a query of at most one row. ok is false if there was none.
 func first[T any](ctx context.Context, q querier, scan func(*row) T, sql string, args ...any) (v T, ok bool, err error) {
 	all, err := collect(ctx, q, scan, sql, args...)
 	if err != nil || len(all) == 0 {
@@ -296,7 +298,7 @@ func first[T any](ctx context.Context, q querier, scan func(*row) T, sql string,
 	return all[0], true, nil
 }
 
-// id is an id as an argument of the pool's queries; the zero id is null.
+// id returns an id as an argument of the pool's queries: null for the zero id.
 func id[T ~[16]byte](v T) any {
 	if v == (T{}) {
 		return nil
@@ -304,10 +306,10 @@ func id[T ~[16]byte](v T) any {
 	return [16]byte(v)
 }
 
-// part is the part of an id as an argument of the pool's queries.
+// part returns the part of an id as an argument of the pool's queries.
 func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }
 
-// before is the id below which a page starts; the zero id is the end of all.
+// before returns the id below which a page starts: v, or for the zero id one above every id.
 func before[T ~[16]byte](v T) [16]byte {
 	if v == (T{}) {
 		return [16]byte{0: 0xff}
@@ -315,7 +317,7 @@ func before[T ~[16]byte](v T) [16]byte {
 	return v
 }
 
-// at is a time as an argument of the pool's queries; the zero time is null.
+// at returns a time as an argument of the pool's queries: null for the zero time.
 func at(t time.Time) any {
 	if t.IsZero() {
 		return nil
