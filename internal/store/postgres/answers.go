@@ -19,9 +19,9 @@ func scanAnswer(r *row) (a store.Reservation) {
 	return a
 }
 
-// Reserve stores a reservation unless there is one; see store.Answers. Where a row is there,
-// the INSERT waits for the transaction that wrote it and locks the row, so that what is read
-// then is what stays.
+// Reserve stores a reservation unless there is one; see store.Answers. If there is a row, the
+// INSERT waits for the transaction that wrote the row and locks it, so that the row does not
+// change after Reserve has read it.
 func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time) (there store.Reservation, err error) {
 	err = s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `

@@ -17,7 +17,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// Event reads an event and its deliveries; see store.Archive.
+// Event returns an event and its deliveries; see store.Archive.
 func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
 	err = s.readWithin(ctx, callTimeout+s.from.bodyTime, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		var ok bool
@@ -40,16 +40,17 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 	return rec, nil
 }
 
-// deliveriesOf are an event's deliveries, oldest first; lock is "" or a locking clause.
+// deliveriesOf returns an event's deliveries, oldest first. lock must be "" or a locking clause.
 func deliveriesOf(ctx context.Context, q querier, eventID kapsel.EventID, lock string) ([]kapsel.Delivery, error) {
 	all, err := collect(ctx, q, scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries d WHERE d.event_id = $1"+lock, id(eventID))
 	slices.SortFunc(all, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
 	return all, err
 }
 
-// newest says of which deliveries d, newest to their endpoints, an event has a status: d has the
-// state, and no other newest delivery of the event has one that comes before it (see
-// kapsel.StatusOfEvent). Until one was tried the event is "received".
+// newest holds, for each status of an event, the condition on the deliveries d that give the event
+// this status, out of the newest deliveries to their endpoints: d has the state, and no other
+// newest delivery of the event has a state that comes before it (see kapsel.StatusOfEvent). Until
+// a delivery was tried the event is "received".
 var newest = map[kapsel.EventStatus]string{
 	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0 AND NOT " + another(tried),
 	kapsel.EventStatus(kapsel.Delivering.String()): inState(kapsel.Delivering) + " AND (d.attempts > 0 OR " + another(tried) + ")",
@@ -64,24 +65,24 @@ var newest = map[kapsel.EventStatus]string{
 const tried = "(o.status >= 2 OR o.attempts > 0)"
 
 // fence ends a subquery that must be planned by itself. Open deliveries are few, and their index
-// is not in the order of ids: without the fence the planner may walk an index of all deliveries
-// in that order, until it has met a page of open ones. A look at an event's few deliveries may
-// become a join, or a walk of an index that is thought to be nearly empty. Either is quick on a
-// small table and takes longer than a statement may on a large one.
+// is not in the order of ids: without the fence the planner may walk an index of all deliveries in
+// that order, until it has met a page of open ones. It may also turn a look at an event's few
+// deliveries into a join, or into a walk of an index that it thinks nearly empty. Either plan is
+// quick on a small table, and on a large one takes longer than a statement may.
 const fence = " OFFSET 0"
 
-// ofEvent is a table of the deliveries of an event, found by the event.
+// ofEvent returns a table of the deliveries of an event, found by the event.
 func ofEvent(event string) string {
 	return "(SELECT * FROM deliveries WHERE event_id = " + event + fence + ")"
 }
 
-// another says that the event of d has another newest delivery o with a property.
+// another returns the condition that the event of d has another newest delivery o with a property.
 func another(property string) string {
 	return "EXISTS (SELECT 1 FROM " + ofEvent("d.event_id") + " o WHERE o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
 }
 
-// inState says of deliveries d that they are in a state, in the words of the index that has
-// those of it.
+// inState returns the condition that deliveries d are in a state, in the words of the index that
+// has the deliveries of that state.
 func inState(state kapsel.DeliveryStatus) string {
 	switch state {
 	case kapsel.Pending:
@@ -95,8 +96,8 @@ func inState(state kapsel.DeliveryStatus) string {
 	}
 }
 
-// selection is a list's question. Its parameters are a tenant $1 and an endpoint $2, null for
-// all, the least id $3, the id before which the page starts $4, and the page's length $5.
+// selection is what a list asks for. Its parameters are a tenant $1 and an endpoint $2, each null
+// for all, the least id $3, the id before which the page starts $4, and the page's length $5.
 type selection struct {
 	// source selects part and id of the rows of one endpoint, scope.id.
 	source string
@@ -108,16 +109,16 @@ type selection struct {
 	over string
 }
 
-// origins selects everything that events came in at and the session may see, deleted or not:
-// endpoints, sources, and for published events the tenants.
+// origins selects everything at which events came in and which the session may see, deleted or
+// not: endpoints, sources, and the tenants for published events.
 const origins = `(SELECT id, tenant_id FROM endpoints
 		UNION ALL SELECT id, tenant_id FROM sources
 		UNION ALL SELECT id, id FROM tenants) origins`
 
-// page is the query of the newest rows' part and id, over all of the scope that is asked for,
-// deleted ones too. An event that several endpoints have is one row. Where a look at an endpoint's
-// newest row is cheap, the page is taken from those whose newest rows are among the newest: the
-// others cannot have a row in it.
+// page returns the query of part and id of the newest rows, over the whole scope that is asked
+// for, deleted endpoints too. An event that several endpoints have is one row. If a look at an
+// endpoint's newest row is cheap, the query takes the page from the endpoints whose newest rows
+// are among the newest: no other endpoint can have a row in the page.
 func (s selection) page() string {
 	scope := `
 		SELECT id FROM ` + cmp.Or(s.over, "endpoints") + ` WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
@@ -135,13 +136,14 @@ func (s selection) page() string {
 		ORDER BY found.id DESC LIMIT $5`
 }
 
-// withState says of events e that one of their newest deliveries gives them a status; see newest.
+// withState returns the condition that one of the newest deliveries of events e gives them a
+// status; see newest.
 func withState(state string) string {
 	return ` AND EXISTS (SELECT 1 FROM ` + ofEvent("e.id") + ` d WHERE d.replayed_as IS NULL AND ` + state + `)`
 }
 
-// newestOf is the query of columns of events e that the newest rows of any of the sources have,
-// each a FROM clause with its conditions.
+// newestOf returns the query of columns of the events e that the newest rows of any source have.
+// Each source is a FROM clause with its conditions.
 func newestOf(columns string, sources []string) string {
 	if len(sources) == 1 {
 		return "SELECT " + columns + " " + sources[0]
@@ -150,15 +152,15 @@ func newestOf(columns string, sources []string) string {
 	for _, from := range sources {
 		each = append(each, "(SELECT "+columns+" "+from+" ORDER BY e.id DESC LIMIT $5)")
 	}
-	// Each event once: a page that counts one twice would be too short.
+	// Each event must come once: a page that counts an event twice would be too short.
 	return "SELECT part, id FROM (" + strings.Join(each, " UNION ") + ") e"
 }
 
-// ListEvents lists events; see store.Archive. Those of a status other than delivered are
-// found by their deliveries, of which an index has the few that matter.
+// ListEvents returns events; see store.Archive. It finds events of a status other than delivered
+// by their deliveries, because an index has the few deliveries that matter.
 func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
-	// An event's id is made in the request that received it, so a span of times is one of
-	// ids too, with room for the difference.
+	// An event's id is made in the request that received it, so a span of times is also a span of ids,
+	// with room for the difference.
 	const room = time.Minute
 	from, to := [16]byte{}, before(p.Before)
 	var conditions string
@@ -177,7 +179,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	}
 	own := "FROM events e WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4" + conditions
 	sources := []string{own}
-	if !f.EndpointID.IsZero() { // also those that came in elsewhere
+	if !f.EndpointID.IsZero() { // events that came in elsewhere, too
 		sources = append(sources, `FROM deliveries f JOIN events e ON e.part = f.part AND e.id = f.first_of
 			WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4`+conditions)
 	}
@@ -189,7 +191,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	case f.Status == "":
 		events.source = newestOf("e.part, e.id", sources)
 	case f.Status == kapsel.EventUnmatched:
-		if !f.EndpointID.IsZero() { // what goes to an endpoint is not unmatched
+		if !f.EndpointID.IsZero() { // an event that goes to an endpoint is not unmatched
 			return nil, nil
 		}
 		events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
@@ -225,7 +227,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		events.source = newestOf("e.part, e.id", each)
 	}
-	// Each parameter is named once, so that all have a type whatever the conditions.
+	// The query names each parameter, so that all have a type whatever the conditions.
 	sql := `
 		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
 		SELECT ` + shortEventColumns + ` FROM (` + events.page() + `) page
@@ -253,7 +255,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	return records, err
 }
 
-// addDeliveries gives the deliveries of events, oldest first, to add.
+// addDeliveries calls add with each delivery of events, oldest first.
 func addDeliveries(ctx context.Context, q querier, events [][16]byte, add func(kapsel.Delivery)) error {
 	deliveries, err := collect(ctx, q, scanDelivery, `
 		SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
@@ -264,13 +266,14 @@ func addDeliveries(ctx context.Context, q querier, events [][16]byte, add func(k
 	return err
 }
 
-// idAt is the first id of a millisecond.
+// idAt returns the first id of a millisecond.
 func idAt(t time.Time) (id [16]byte) {
 	binary.BigEndian.PutUint64(id[:8], uint64(max(t.UnixMilli(), 0))<<16)
 	return id
 }
 
-// delivery reads a delivery; lock is "" or a locking clause.
+// delivery returns a delivery of the tenant, or of any tenant for the zero one. lock must be "" or
+// a locking clause.
 func delivery(ctx context.Context, q querier, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, lock string) (kapsel.Delivery, error) {
 	d, ok, err := first(ctx, q, scanDelivery, `
 		SELECT `+deliveryColumns+` FROM deliveries d
@@ -302,7 +305,7 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 	}
 	if f.Status != nil {
 		all += " AND " + inState(*f.Status)
-		if deliveries.ordered = f.Status.Terminal(); !deliveries.ordered { // what is open is ordered by when it is due
+		if deliveries.ordered = f.Status.Terminal(); !deliveries.ordered { // the index of open deliveries is ordered by when they are due
 			all += fence
 		}
 	}
@@ -337,8 +340,9 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 	return d, nil
 }
 
-// Replay repeats a terminal delivery; see store.Archive. The endpoint's row is locked so that
-// it is not deleted meanwhile, the event's so that retention does not remove it.
+// Replay repeats a terminal delivery; see store.Archive. It locks the endpoint's row, so that the
+// endpoint is not deleted meanwhile, and the event's row, so that retention does not remove the
+// event.
 func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, of kapsel.DeliveryID, now time.Time) (again kapsel.Delivery, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		all, err := lockDeliveries(ctx, tx, tenantID, eventID)
@@ -365,9 +369,10 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 	return again, nil
 }
 
-// Deliver makes the first delivery of an event to an endpoint; see store.Archive. The event's row is
-// locked, so that retention does not remove it and of two calls at the same time the later finds
-// the other's delivery, and the endpoint's, so that it is not deleted meanwhile.
+// Deliver makes the first delivery of an event to an endpoint; see store.Archive. It locks the
+// event's row, so that retention does not remove the event, and so that the later of two calls at
+// the same time finds the other's delivery. It locks the endpoint's row, so that the endpoint is
+// not deleted meanwhile.
 func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, to kapsel.EndpointID, now time.Time) (d kapsel.Delivery, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		e, ok, err := first(ctx, tx, scanEvent, `
@@ -395,10 +400,10 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
-		// Last, for it takes the settings counter.
+		// This comes last because it locks the settings counter.
 		own, err := endpoint(ctx, tx, e.TenantID, e.EndpointID, " FOR UPDATE")
 		switch {
-		case kapsel.CodeOf(err) == kapsel.NotFound: // it came in at none, or at one that is deleted
+		case kapsel.CodeOf(err) == kapsel.NotFound: // the event came in at no endpoint, or at a deleted one
 			return nil
 		case err != nil || own.Shared:
 			return err
@@ -413,7 +418,7 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 	return d, nil
 }
 
-// lockDeliveries locks an event and its deliveries, and reads these, oldest first.
+// lockDeliveries locks an event and its deliveries, and returns the deliveries, oldest first.
 func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, eventID kapsel.EventID) ([]kapsel.Delivery, error) {
 	var found bool
 	err := tx.QueryRow(ctx, `
@@ -429,9 +434,9 @@ func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, ev
 	return deliveriesOf(ctx, tx, eventID, " FOR UPDATE")
 }
 
-// Redeliver repeats what was given up of an event; see store.Inbox. Most duplicates are of events
-// that need nothing, so only the others are locked, and looked at again: of two transactions
-// the later finds that what it would repeat was replayed.
+// Redeliver repeats the deliveries of an event that were given up; see store.Inbox. Most
+// duplicates are of events that need no new delivery, so Redeliver locks only the others, and
+// looks at them again: the later of two transactions finds that what it would repeat was replayed.
 func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.Time) (made []kapsel.Delivery, err error) {
 	var old []kapsel.Delivery
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
@@ -445,7 +450,7 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		made = nil
 		all, err := lockDeliveries(ctx, tx, kapsel.TenantID{}, eventID)
-		if kapsel.CodeOf(err) == kapsel.NotFound { // retention was faster
+		if kapsel.CodeOf(err) == kapsel.NotFound { // retention has deleted the event
 			return nil
 		}
 		if err != nil {
@@ -470,8 +475,9 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 	return made, nil
 }
 
-// queueNew adds the writes of a new pending delivery: a replay, made by a bulk replay if that is not
-// zero, or else an event's first one to an endpoint at which it did not come in.
+// queueNew adds the writes of a new pending delivery to a batch. The delivery is a replay, which
+// belongs to the bulk replay replay if that is not zero, or else an event's first delivery to an
+// endpoint at which the event did not come in.
 func queueNew(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
 	batch.Queue(`
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,

@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// The columns of a circuit c, as scanCircuit reads them.
+// circuitColumns are the columns of a circuit c, as scanCircuit reads them.
 const circuitColumns = "c.endpoint_id, c.destination, c.state, c.changed_at, c.retry_at, c.probe, c.hold_until, c.version, c.revision"
 
 func scanCircuit(r *row) kapsel.Circuit {
@@ -21,7 +21,7 @@ func scanCircuit(r *row) kapsel.Circuit {
 	}
 }
 
-// SaveCircuit writes a circuit that nobody has changed meanwhile; see store.Queue.
+// SaveCircuit writes a circuit if nobody has changed it meanwhile; see store.Queue.
 func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
 	var saved kapsel.Circuit
 	err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
@@ -63,7 +63,7 @@ func (s *Store) Circuit(ctx context.Context, endpoint kapsel.EndpointID) (kapsel
 	return found[0], nil
 }
 
-// freeProbes lets circuits probe again whose probe a dead node held.
+// freeProbes takes probes back from dead nodes, so that their circuits can probe again.
 func freeProbes(ctx context.Context, tx pgx.Tx) error {
 	const lost = "probe IS NOT NULL AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = probe AND NOT n.dead)"
 	var some bool

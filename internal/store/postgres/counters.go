@@ -17,19 +17,19 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Counters are written by the statements that write what they count, and only for what those
-// have written: so nothing is counted twice, or for nothing, however often a batch is run.
+// The statements that write something also count it, and count only what they have written: so
+// nothing is counted twice, or counted and not written, however often a batch is run.
 //
-// Writers add to rows of their own slot, so that none waits for another's commit. A process
-// draws its pair of slots when it opens the store; where two processes drew the same, they
-// wait for each other, and nothing else is wrong. Rows are added to in the order of their
-// keys, after all other rows of a transaction, so that writers of a slot do not deadlock.
+// Writers add to rows of their own slot, so that no writer waits for another's commit. A process
+// draws its pair of slots when it opens the store. If two processes draw the same pair, they wait
+// for each other, and nothing else is wrong. A transaction adds to these rows in the order of
+// their keys, after all its other rows, so that writers of a slot do not deadlock.
 const (
 	slotPairs = 16
-	poolSlot  = 2 * slotPairs // of all transactions that are no group commit
+	poolSlot  = 2 * slotPairs // slot of all transactions that are no group commit
 )
 
-// slots are those of the acceptor and the completer.
+// slots returns the slots of the acceptor and the completer.
 func slots() (accepts, completions int) {
 	n := rand.IntN(slotPairs)
 	return 2 * n, 2*n + 1
@@ -48,7 +48,7 @@ var statsColumns = func() (names []string) {
 // usageColumns are the counters of tenant_usage.
 var usageColumns = []string{"events", "bytes", "attempts", "deliveries", "delivered"}
 
-// eachOf is a list of the expressions for columns.
+// eachOf returns a list of the expressions for columns.
 func eachOf(columns []string, format func(i int, column string) string) string {
 	all := make([]string, len(columns))
 	for i, c := range columns {
@@ -57,14 +57,14 @@ func eachOf(columns []string, format func(i int, column string) string) string {
 	return strings.Join(all, ", ")
 }
 
-// plus is the end of an INSERT that adds to the rows x that are there.
+// plus returns the end of an INSERT that adds to existing rows x.
 func plus(key string, columns []string) string {
 	return ` ON CONFLICT (` + key + `, slot) DO UPDATE SET ` +
 		eachOf(columns, func(_ int, c string) string { return c + " = x." + c + " + excluded." + c })
 }
 
-// countEvents is a statement that inserts events, and counts those that it inserted in the
-// slot that is a parameter. Which those are only the insert knows, where keys are repeated.
+// countEvents returns a statement that inserts events, and counts the inserted ones in the slot
+// that is a parameter. If keys are repeated, only the insert knows which events it inserted.
 func countEvents(insert, slot string) string {
 	return `
 		WITH stored AS (` + insert + ` ON CONFLICT DO NOTHING
@@ -76,9 +76,10 @@ func countEvents(insert, slot string) string {
 		plus("part, tenant_id, day", usageColumns)
 }
 
-// countEnds are CTEs that add a tally to the counters of a slot, where a condition holds. Its
-// parameters are those of tallied, from the given number on, but for the slot. The counters of a row of stats come in one
-// array with all others: thirty arrays would cost more than the rest of it.
+// countEnds returns CTEs that add a tally to the counters of a slot, if a condition holds. Their
+// parameters are those of tallied without the slot, and begin at number first. The counters of a
+// row of stats come in one array with all others: thirty arrays would cost more than the rest of
+// the statement.
 func countEnds(first int, slot, where string) string {
 	p := func(i int, sqlType string) string { return fmt.Sprintf("$%d::%s", first+i, sqlType) }
 	stats := p(3, "integer[]")
@@ -99,7 +100,8 @@ func countEnds(first int, slot, where string) string {
 		)`
 }
 
-// tallied is a tally as parameters. It is used again and again; its owner is one goroutine.
+// tallied is a tally as parameters. It is used again and again. Only one goroutine may use a
+// tallied.
 type tallied struct {
 	slot                   []byte
 	stats, counters, usage *table
@@ -117,8 +119,8 @@ func newTallied(slot int) *tallied {
 	}
 }
 
-// params are a tally's parameters for countEnds, its rows in the order of their keys. They are
-// valid until the next call.
+// params returns a tally's parameters for countEnds, with its rows in the order of their keys.
+// They are valid until the next call.
 func (p *tallied) params(t store.Tally) [][]byte {
 	p.stats.reset()
 	p.counters.reset()
@@ -157,13 +159,14 @@ func (p *tallied) params(t store.Tally) [][]byte {
 	return p.values
 }
 
-// tenantPart is the part of a tenant's usage.
+// tenantPart returns the part of a tenant's usage.
 func tenantPart(id kapsel.TenantID) int { return int(id[15]) }
 
 // endsStatement counts a tally of a transaction on the pool.
 var endsStatement = "WITH " + countEnds(2, "$1::smallint", "true") + " SELECT"
 
-// count adds what a transaction has written to the counters. It is the last that it does.
+// count adds what a transaction has written to the counters. Callers must call it last in the
+// transaction.
 func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
 	if len(t.Stats) == 0 {
 		return nil
@@ -221,7 +224,8 @@ func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int)
 		table, time, key string
 		before           time.Time
 	}{
-		// Compared by their beginning: an hour has ended for so long.
+		// A row has the time of its hour's or day's beginning, and is kept StatsKept or UsageKept from its
+		// end.
 		{"endpoint_stats", "hour", "part, endpoint_id, hour, slot", now.Add(-store.StatsKept - time.Hour)},
 		{"tenant_usage", "day", "part, tenant_id, day, slot", now.Add(-store.UsageKept - 24*time.Hour)},
 	} {
@@ -244,7 +248,7 @@ func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int)
 	return deleted, nil
 }
 
-// same is the condition that a row of a table and one of old have the same key.
+// same returns the condition that a row of a table and one of old have the same key.
 func same(table, key string) string {
 	var all []string
 	for _, column := range strings.Split(key, ", ") {

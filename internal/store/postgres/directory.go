@@ -16,16 +16,17 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// nextRevision adds one to the settings counter. Its row stays locked until the transaction
-// ends, so a reader who sees a revision sees all before it. Rows of the directory that the
-// transaction changes must be locked already, for those who hold the counter never wait.
+// nextRevision adds one to the settings counter and returns the sum. The counter's row stays
+// locked until the transaction ends, so a reader who sees a revision sees all revisions before it.
+// Callers must have locked the rows of the directory that they change: a transaction that holds
+// the counter must never wait.
 func nextRevision(ctx context.Context, tx pgx.Tx) (revision int64, err error) {
 	err = tx.QueryRow(ctx, "UPDATE settings_counter SET value = value + 1 RETURNING value").Scan(&revision)
 	return revision, err
 }
 
-// Settings reads what has changed; see store.Directory. The counter is read before the rows:
-// what changes in between comes along, and once more next time.
+// Settings returns what has changed; see store.Directory. It reads the counter before the rows: a
+// row that changes in between is returned now, and again by the next call.
 func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		out = store.Settings{}
@@ -111,7 +112,8 @@ func scanTenant(r *row) kapsel.Tenant {
 	return t
 }
 
-// created is the end of an INSERT that does nothing where the id is there already.
+// created returns the error of an INSERT that does nothing if the id exists, and fails if it did
+// nothing.
 func created(tag pgconn.CommandTag, err error) error {
 	if err == nil && tag.RowsAffected() == 0 {
 		return rules.IDTaken()
@@ -137,7 +139,8 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 	})
 }
 
-// tenant reads a tenant that is not deleted; lock is "" or a locking clause.
+// tenant returns a tenant. It fails with NotFound if there is none or it is deleted. lock must be
+// "" or a locking clause.
 func tenant(ctx context.Context, q querier, tenantID kapsel.TenantID, lock string) (kapsel.Tenant, error) {
 	t, ok, err := first(ctx, q, scanTenant,
 		"SELECT "+tenantColumns+" FROM tenants WHERE id = $1 AND deleted_at IS NULL"+lock, id(tenantID))
@@ -279,7 +282,8 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (k kapsel.Key, err
 	return k, err
 }
 
-// RevokeKey ends a key's validity; see store.Directory. The first time counts.
+// RevokeKey ends a key's validity; see store.Directory. It does not change a key that is already
+// revoked.
 func (s *Store) RevokeKey(ctx context.Context, tenantID kapsel.TenantID, keyID kapsel.KeyID, now time.Time) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		k, err := key(ctx, tx, tenantID, keyID, " FOR UPDATE")
@@ -340,8 +344,8 @@ func scanEndpoint(r *row) kapsel.Endpoint {
 	return e
 }
 
-// CreateEndpoint stores an endpoint; see store.Directory. The tenant's row is locked, so
-// that two at once do not pass the limit together.
+// CreateEndpoint stores an endpoint; see store.Directory. It locks the tenant's row, so that two
+// calls at once do not pass the limit together.
 func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int) error {
 	return s.change(ctx, viewOf(e.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, e.TenantID, " FOR UPDATE"); err != nil {
@@ -382,8 +386,8 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 	})
 }
 
-// subscribing is a tenant's directory for a rule at a time; see rules.Origins. What is read stays
-// locked: it is not deleted while another endpoint begins to subscribe to it.
+// subscribing is a tenant's directory as a rule needs it; see rules.Origins. Rows that it reads
+// stay locked: they are not deleted while another endpoint begins to subscribe to them.
 type subscribing struct {
 	ctx    context.Context
 	tx     pgx.Tx
@@ -400,7 +404,7 @@ func (s subscribing) Source(id kapsel.SourceID) (kapsel.Source, error) {
 }
 
 func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
-	// The text finds few more than those that subscribe.
+	// The text finds the endpoints that subscribe, and few others.
 	found, err := collect(s.ctx, s.tx, scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
 		WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0`, id(s.tenant), rules.SubscriptionText(s.tenant, origin))
@@ -419,7 +423,8 @@ func (s subscribing) Share(e *kapsel.Endpoint) error {
 
 func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now) }
 
-// current is a Conflict while a node is alive that knows an older schema than that of the sources.
+// current fails with a Conflict while a node is alive that knows only schemas older than that of
+// the sources.
 func current(ctx context.Context, q querier, now time.Time) error {
 	const sourcesSchema = 8
 	var older int
@@ -430,7 +435,8 @@ func current(ctx context.Context, q querier, now time.Time) error {
 	return rules.OlderNodes(older)
 }
 
-// saveEndpoint writes a changed endpoint under the next revision; from is what it was before.
+// saveEndpoint writes a changed endpoint under the next revision. from must be the endpoint as it
+// was before.
 func saveEndpoint(ctx context.Context, tx pgx.Tx, e, from *kapsel.Endpoint) (err error) {
 	config, err := json.Marshal(e.EndpointConfig)
 	if err != nil {
@@ -447,8 +453,8 @@ func saveEndpoint(ctx context.Context, tx pgx.Tx, e, from *kapsel.Endpoint) (err
 	return err
 }
 
-// endpoint reads an endpoint that is not deleted, of any tenant for the zero one; lock is ""
-// or a locking clause.
+// endpoint returns an endpoint of the tenant, or of any tenant for the zero one. It fails with
+// NotFound if there is none or it is deleted. lock must be "" or a locking clause.
 func endpoint(ctx context.Context, q querier, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, lock string) (kapsel.Endpoint, error) {
 	e, ok, err := first(ctx, q, scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
@@ -506,7 +512,8 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 	})
 }
 
-// ListEndpoints lists a tenant's endpoints, all tenants' for the zero one; see store.Directory.
+// ListEndpoints returns a tenant's endpoints, those of all tenants for the zero one; see
+// store.Directory.
 func (s *Store) ListEndpoints(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
 	return list(ctx, s, viewOf(tenantID), scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints

@@ -54,9 +54,9 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 		ORDER BY id LIMIT $2`, [16]byte(after), limit)
 }
 
-// DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping.
-// The events are locked first and judged then: a replay that came before is seen, and one
-// that comes after waits and finds nothing.
+// DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping. It
+// first locks the events and then looks at them: it sees an earlier replay, and a later replay
+// waits and finds nothing.
 func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, err error) {
 	for more := true; more && deleted < limit; {
 		n := 0
@@ -68,8 +68,8 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 	return deleted, nil
 }
 
-// deleteSome deletes up to limit finished events in one transaction. more is whether it deleted
-// some and left others for the sake of their bodies.
+// deleteSome deletes up to limit finished events in one transaction. more says that it deleted
+// some events and left others because of the size of their bodies.
 func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, more bool, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		deleted, more = 0, false

@@ -17,15 +17,16 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// The schema that this binary makes, and the oldest schemaVersion of a binary that may
-// still run on it: migrations only expand, so that nodes can be replaced one by one.
+// schemaVersion is the schema that this binary makes. readableBy is the oldest schemaVersion of a
+// binary that may still run on it: migrations only expand, so that nodes can be replaced one by
+// one.
 const (
 	schemaVersion = 10
 	readableBy    = 9
 )
 
-// prepare checks the server, and what is between it and Kapsel, and brings the schema to
-// schemaVersion.
+// prepare checks the server and what is between it and Kapsel, and brings the schema to
+// schemaVersion. It fails if it may not or cannot.
 func (c *connector) prepare(ctx context.Context, opts Options) error {
 	if err := c.checkPooling(ctx); err != nil {
 		return err
@@ -65,8 +66,8 @@ func (c *connector) prepare(ctx context.Context, opts Options) error {
 		if err != nil || locked {
 			return err
 		}
-		// Waiting for the lock itself would hold a snapshot, and an index that is made
-		// concurrently waits for all snapshots: the two would wait for each other for ever.
+		// A node must not wait for the lock itself: it would hold a snapshot meanwhile, and an index that
+		// is made concurrently waits for all snapshots, so the two would wait for each other for ever.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -75,14 +76,15 @@ func (c *connector) prepare(ctx context.Context, opts Options) error {
 	}
 }
 
-// lockedAgain is how long a node waits before it looks again whether another one still migrates.
+// lockedAgain is how long a node waits before it looks again whether another node still migrates.
 const lockedAgain = 50 * time.Millisecond
 
-// migrate runs the migrations that the database does not have yet. locked is false, and nothing
-// was done, while another connection migrates.
+// migrate runs the migrations that the database does not have yet. If another connection migrates,
+// it returns false and does nothing.
 func (c *connector) migrate(ctx context.Context, conn *pgx.Conn) (locked bool, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		// The row's lock is the migration's: it goes with this connection, however that ends.
+		// The row's lock is the lock of the migrations: it ends with this connection, however the
+		// connection ends.
 		err := tx.QueryRow(ctx, "SELECT true FROM schema_info FOR UPDATE SKIP LOCKED").Scan(&locked)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -95,13 +97,13 @@ func (c *connector) migrate(ctx context.Context, conn *pgx.Conn) (locked bool, e
 			return err
 		}
 		c.log.InfoContext(ctx, "migrating the database", "from", version, "to", schemaVersion)
-		// The statement before holds a snapshot until another one is run, for which an index that
-		// is made concurrently would wait. This one, by the simple protocol, holds none.
+		// The statement before holds a snapshot until another statement is run, and an index that is made
+		// concurrently would wait for that snapshot. This statement, by the simple protocol, holds none.
 		if _, err := tx.Exec(ctx, "SELECT 1", pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
-		// A crash after this leaves the migrations done and the version as it was: the next
-		// start finds nothing to do but to set it.
+		// A crash after this leaves the migrations done and the version unchanged: the next start then
+		// only sets the version.
 		if err := up(ctx, c.conn(migrationSession)); err != nil {
 			return err
 		}
@@ -115,10 +117,10 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// currentSchema is the schema's version, 0 for an empty database. A schema that this binary
-// is too old for is an error.
+// currentSchema returns the schema's version, 0 for an empty database. It fails with ErrSchema if
+// this binary is too old for the schema.
 func currentSchema(ctx context.Context, q rowQuerier) (version int, err error) {
-	// Asked for first: a statement that fails is a line in the server's log.
+	// This query comes first because a statement that fails is a line in the server's log.
 	var exists bool
 	if err := q.QueryRow(ctx, "SELECT to_regclass('schema_info') IS NOT NULL").Scan(&exists); err != nil {
 		return 0, fmt.Errorf("look for the schema's version: %w", err)
@@ -139,8 +141,8 @@ func currentSchema(ctx context.Context, q rowQuerier) (version int, err error) {
 	return version, nil
 }
 
-// createSchemaInfo makes the table that the lock is a row of. Of several that do so at once
-// one succeeds, and the others may fail on the catalog's own indexes: they look again.
+// createSchemaInfo makes the table whose row is the lock of the migrations. If several nodes do so
+// at once, one succeeds. The others may fail on the catalog's own indexes, and try again.
 func createSchemaInfo(ctx context.Context, conn *pgx.Conn) (err error) {
 	for range 10 {
 		_, err = conn.Exec(ctx, `

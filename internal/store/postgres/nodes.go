@@ -12,7 +12,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// Join makes a node known; see store.Queue. An id that was marked dead stays so.
+// Join makes a node known; see store.Queue. An id that was marked dead stays dead.
 func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
@@ -53,14 +53,14 @@ func (s *Store) Leave(ctx context.Context, node kapsel.NodeID) error {
 	})
 }
 
-// Nodes lists the nodes alive at now; see store.Queue.
+// Nodes returns the nodes alive at now; see store.Queue.
 func (s *Store) Nodes(ctx context.Context, now time.Time) ([]kapsel.NodeID, error) {
 	return list(ctx, s, engine, func(r *row) kapsel.NodeID { return r.id() },
 		"SELECT id FROM nodes WHERE NOT dead AND lease_until >= $1 ORDER BY id", now)
 }
 
-// Demands tells and asks what nodes demand; see store.Queue. It is one statement, so that a
-// process that is stopped in the middle holds no lock on its row.
+// Demands publishes what a node demands and returns what all nodes demand; see store.Queue. It is
+// one statement, so that a process that is stopped in the middle holds no lock on its row.
 func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
 	return list(ctx, s, engine, func(r *row) store.NodeDemands {
 		return store.NodeDemands{Node: r.id(), At: r.time(), Demands: store.DecodeDemands(r.next(-1))}
@@ -70,16 +70,16 @@ func (s *Store) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, 
 		id(node), now, store.EncodeDemands(own))
 }
 
-// Follow tells by which settings a node works; see store.Directory. It is one statement, as
-// Demands is.
+// Follow publishes which revision of the settings a node uses; see store.Directory. It is one
+// statement, as Demands is.
 func (s *Store) Follow(ctx context.Context, node kapsel.NodeID, revision int64) error {
 	_, err := list(ctx, s, engine, func(r *row) kapsel.NodeID { return r.id() },
 		"UPDATE nodes SET revision = $2 WHERE id = $1 AND NOT dead RETURNING id", id(node), revision)
 	return err
 }
 
-// Behind counts the nodes that do not yet work by a revision; see store.Directory. One of an older
-// release never tells, and counts.
+// Behind returns how many nodes do not yet use a revision; see store.Directory. A node of an older
+// release never publishes its revision, and counts.
 func (s *Store) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, revision int64) (behind int, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		return q.QueryRow(ctx, `
@@ -89,13 +89,13 @@ func (s *Store) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, r
 	return behind, err
 }
 
-// TakeOver frees what dead nodes hold; see store.Queue. A delivery that a dead node's last
-// statement still works on is passed over and found by the next call.
+// TakeOver frees what dead nodes hold; see store.Queue. It passes over a delivery on which a dead
+// node's last statement still works; the next call finds that delivery.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		moved = 0
-		// Nodes that are long dead hold nothing, and what they might hold all the same is
-		// found without them: who is not known to be alive is dead.
+		// Nodes that are long dead hold nothing. What they might hold all the same is found without their
+		// rows: a node that is not known to be alive is dead.
 		if _, err := tx.Exec(ctx, "DELETE FROM nodes WHERE dead AND lease_until < $1", now.Add(-24*time.Hour)); err != nil {
 			return err
 		}

@@ -11,17 +11,17 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// Replanning lists endpoints whose waiting deliveries have to be rescheduled; see store.Replans.
+// Replanning returns endpoints whose waiting deliveries must be rescheduled; see store.Replans.
 func (s *Store) Replanning(ctx context.Context, limit int) ([]kapsel.Endpoint, error) {
 	return list(ctx, s, engine, scanEndpoint,
 		"SELECT "+endpointColumns+" FROM endpoints WHERE replan > 0 AND deleted_at IS NULL ORDER BY id LIMIT $1", limit)
 }
 
-// Replan reschedules what waits for an endpoint; see store.Replans.
+// Replan reschedules deliveries that wait for an endpoint; see store.Replans.
 func (s *Store) Replan(ctx context.Context, endpointID kapsel.EndpointID, now time.Time, after store.Due, limit int) (next store.Due, more bool, err error) {
 	type waiting struct {
 		kapsel.Delivery
-		ended time.Time // the newest attempt; zero: there is none
+		ended time.Time // when the newest attempt ended; zero: there is none
 	}
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		next, more = after, false
@@ -71,7 +71,7 @@ func (s *Store) Replan(ctx context.Context, endpointID kapsel.EndpointID, now ti
 	return next, more, err
 }
 
-// Replanned notes that an endpoint's waiting deliveries are rescheduled; see store.Replans.
+// Replanned records that an endpoint's waiting deliveries are rescheduled; see store.Replans.
 func (s *Store) Replanned(ctx context.Context, endpointID kapsel.EndpointID, mark int64) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "UPDATE endpoints SET replan = 0 WHERE id = $1 AND replan = $2", id(endpointID), mark)

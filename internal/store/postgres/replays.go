@@ -24,8 +24,8 @@ func scanReplay(r *row) kapsel.Replay {
 	}
 }
 
-// candidate is a delivery that may be in the set, with when its event was received; the zero
-// time where retention has deleted it.
+// candidate is a delivery that may be in the set, and when its event was received: the zero time
+// if retention has deleted the event.
 type candidate struct {
 	kapsel.Delivery
 	receivedAt time.Time
@@ -33,7 +33,7 @@ type candidate struct {
 
 func scanCandidate(r *row) candidate { return candidate{scanDelivery(r), r.time()} }
 
-// replayWalk reads the candidates of a bulk replay: deliveries, by endpoint.
+// replayWalk reads the candidates of a bulk replay: the deliveries of each endpoint.
 type replayWalk struct {
 	ctx context.Context
 	q   querier
@@ -60,9 +60,9 @@ func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen in
 	return set, len(all), last, err
 }
 
-// replayCandidates are the next n deliveries at a cursor's endpoint that may be in the set, in
-// the order of their ids: none is made before its event is received, nor, but for what nodes'
-// clocks differ, after the replay.
+// replayCandidates returns the next n deliveries at a cursor's endpoint that may be in the set, in
+// the order of their ids. No such delivery is made before its event is received, nor after the
+// replay, except for the difference of the nodes' clocks.
 func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules.Cursor, n int) ([]candidate, error) {
 	const room = time.Minute
 	from, to := at.Candidate, idAt(r.CreatedAt.Add(room))
@@ -73,7 +73,8 @@ func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules
 	if slices.Contains(r.Statuses, kapsel.Delivered) {
 		ended = "d.status >= 2"
 	}
-	// What the replay itself has made is not in the set, though it may end in its millisecond.
+	// Deliveries that the replay itself has made are not in the set, though they may end in the
+	// replay's millisecond.
 	return collect(ctx, q, scanCandidate, `
 		SELECT `+deliveryColumns+`, e.received_at
 		FROM (
@@ -117,8 +118,8 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 	})
 }
 
-// countedReplays is a query of replays with how their deliveries have ended; those that are
-// done know. which is its condition.
+// countedReplays returns a query of replays that counts how their deliveries have ended; the rows
+// of replays that are done hold these counts. which is the query's condition.
 func countedReplays(which string) string {
 	return `
 		SELECT id, tenant_id, endpoint_id, since, until, statuses, rate, status, total, created,
@@ -150,7 +151,7 @@ func (s *Store) ListReplays(ctx context.Context, tenantID kapsel.TenantID, p sto
 		id(tenantID), before(p.Before), p.Limit)
 }
 
-// lockReplay reads a replay as its row is, and locks it.
+// lockReplay locks a replay and returns it with the counts that its row holds.
 func lockReplay(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, replayID kapsel.ReplayID) (kapsel.Replay, error) {
 	r, ok, err := first(ctx, tx, scanReplay,
 		"SELECT "+replayColumns+" FROM replays WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) FOR UPDATE", id(replayID), id(tenantID))
@@ -179,13 +180,14 @@ func (s *Store) MoveReplay(ctx context.Context, tenantID kapsel.TenantID, replay
 	return s.ReadReplay(ctx, tenantID, replayID)
 }
 
-// RunningReplays lists replays to go on with; see store.Replays.
+// RunningReplays returns replays to go on with; see store.Replays.
 func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
 	return list(ctx, s, engine, scanReplay, "SELECT "+replayColumns+" FROM replays WHERE status = 'running' ORDER BY id LIMIT $1", limit)
 }
 
-// StepReplay goes on with a replay; see store.Replays. A crash before the commit leaves the
-// cursor where it was and none of the deliveries; after it, the cursor is behind them.
+// StepReplay goes on with a replay; see store.Replays. A crash before the commit leaves the cursor
+// where it was and none of the deliveries; after a later crash, the cursor is behind the
+// deliveries.
 func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now time.Time, limit int) (made int, more bool, err error) {
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		made, more = 0, false
@@ -221,9 +223,10 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 	return made, more, nil
 }
 
-// repeat makes new deliveries that repeat others for a bulk replay, and counts them. As in
-// Replay, events are locked against retention, then the deliveries against other replays, then
-// their endpoints against being deleted; what has gone since it was read is passed over.
+// repeat makes new deliveries that repeat those in set for a bulk replay, and returns how many it
+// made. As Replay does, it locks events against retention, then the deliveries against other
+// replays, then their endpoints against being deleted. It passes over what was deleted since it
+// was read.
 func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (int, error) {
 	if len(set) == 0 {
 		return 0, nil
@@ -269,7 +272,8 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 	return made, tx.SendBatch(ctx, batch).Close()
 }
 
-// finishReplay makes a replay done, whose set was walked, when all that it made has ended.
+// finishReplay makes a replay done if all of its deliveries have ended, else it does nothing. The
+// replay's set must have been walked.
 func finishReplay(ctx context.Context, tx pgx.Tx, r *kapsel.Replay, now time.Time) error {
 	var open bool
 	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM deliveries WHERE replay_id = $1 AND status < 2)", id(r.ID)).Scan(&open)

@@ -9,7 +9,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// The columns of a delivery d, as scanDelivery reads them.
+// deliveryColumns are the columns of a delivery d, as scanDelivery reads them.
 const deliveryColumns = `d.id, d.event_id, d.endpoint_id, d.tenant_id, d.status, d.due_at, d.put_off_by, d.node, d.token,
 	d.claims, d.attempts, d.counted, d.takeovers, d.last_status_code, d.last_error_code,
 	d.replay_of, d.replayed_as, d.size, d.created_at, d.finished_at, d.by_duplicate`
@@ -25,7 +25,7 @@ func scanDelivery(r *row) kapsel.Delivery {
 	}
 }
 
-// queueDelivery adds an update of all that changes of a delivery.
+// queueDelivery adds to a batch an update of all columns of a delivery that change.
 func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 	batch.Queue(`
 		UPDATE deliveries SET status = $3, due_at = $4, node = $5, token = $6, claims = $7, attempts = $8, counted = $9,
@@ -35,7 +35,7 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt), d.PutOffBy)
 }
 
-// The columns of an event e, as scanEvent reads them: all, or without what is long.
+// These are the columns of an event e, as scanEvent reads them: all, or all but the long ones.
 const (
 	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
 		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra`
@@ -67,7 +67,7 @@ func scanJSON(r *row, v any) {
 	}
 }
 
-// The columns of an attempt a, as scanAttempt reads them.
+// attemptColumns are the columns of an attempt a, as scanAttempt reads them.
 const attemptColumns = `a.id, a.delivery_id, a.event_id, a.endpoint_id, a.tenant_id, a.number, a.started_at, a.duration,
 	a.status_code, a.error_code, a.error, a.request_headers, a.response_headers, a.response_body`
 

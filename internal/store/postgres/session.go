@@ -14,23 +14,23 @@ import (
 type setting struct{ name, value string }
 
 // session is what Kapsel asks of a connection. A pooler may drop what a client sends while it
-// connects, so the settings are SET afterwards and then read back.
+// connects, so Kapsel sets the settings by SET afterwards and then reads them back.
 type session struct {
-	needed []setting // a promise rests on each: a connection with another value is refused
-	wished []setting // another value is only slower: it is a warning
+	needed []setting // a promise rests on each: Kapsel refuses a connection with another value
+	wished []setting // another value only makes statements slower: Kapsel logs a warning
 }
 
-// Row-level security shows a session the rows of the tenant that a setting of it names, those
-// of all tenants for everyone, and none for nobody.
+// Row-level security shows a session the rows of the tenant that the setting tenantSetting names:
+// the rows of all tenants for everyone, and none for nobody.
 const (
 	tenantSetting = "kapsel.tenant"
 	everyone      = "*"
 	nobody        = ""
 )
 
-// engineSession is the session of what is done for no tenant. Its settings win over those of
-// the role and the database. What waits longer than the limits fails and is tried again by
-// its caller.
+// engineSession is the session of calls that are made for no tenant. Its settings win over those
+// of the role and the database. A statement that waits longer than the limits fails, and its
+// caller tries again.
 var engineSession = session{
 	needed: []setting{
 		{"synchronous_commit", "on"},
@@ -41,9 +41,9 @@ var engineSession = session{
 		{"TimeZone", "UTC"},
 		{tenantSetting, everyone},
 	},
-	// A young table has no statistics, and a plan made without them is kept. Every query of
-	// ours has an index that gives few rows in the right order, so that is what is left to
-	// the planner. The penalty on other plans would otherwise start the compiler.
+	// A young table has no statistics, and a plan made without them is kept. Every query of Kapsel has
+	// an index that gives few rows in the right order, so the planner may use only that. The penalty
+	// on other plans would otherwise start the compiler.
 	wished: []setting{
 		{"enable_seqscan", "off"},
 		{"enable_bitmapscan", "off"},
@@ -53,11 +53,11 @@ var engineSession = session{
 	},
 }
 
-// usualTimeout is how long a statement may take, but with a body above store.UsualBody.
+// usualTimeout is how long a statement may take, unless bodies may be longer than store.UsualBody.
 var usualTimeout = setting{"statement_timeout", "5s"}
 
-// patient returns the session with that much more time for a statement, less than a minute in
-// all: PostgreSQL shows longer times in minutes.
+// patient returns the session with more time for a statement. Callers must keep the sum below a
+// minute: PostgreSQL shows longer times in minutes.
 func (s session) patient(more time.Duration) session {
 	if more == 0 || !slices.Contains(s.needed, usualTimeout) {
 		return s
@@ -68,15 +68,15 @@ func (s session) patient(more time.Duration) session {
 // peopleSession is the session of calls that name their tenant in each transaction.
 var peopleSession = engineSession.with(setting{tenantSetting, nobody})
 
-// migrationSession has time for a migration, and to wait for another node's.
+// migrationSession sets no time limits: a migration takes long, and so does the wait for another
+// node's migration.
 var migrationSession = engineSession.with(
 	setting{"statement_timeout", "0"},
 	setting{"lock_timeout", "0"},
 	setting{"idle_in_transaction_session_timeout", "0"})
 
-// hotSession is the session of the hot path, whose statements join arrays to a table by its
-// key: with a plan made once, whatever the arrays' lengths, and without spilling a batch to
-// disk.
+// hotSession is the session of the hot path, whose statements join arrays to a table by its key.
+// It has a plan made once, whatever the arrays' lengths, and does not spill a batch to disk.
 var hotSession = session{
 	needed: engineSession.needed,
 	wished: append(slices.Clone(engineSession.wished),
@@ -94,9 +94,9 @@ func (s session) with(changed ...setting) session {
 	return s
 }
 
-// set asks a new connection for the settings, in one round trip. Where the server refuses one,
-// set asks for the needed settings alone and then for each wished one, and passes the names of
-// the wished ones that were refused to refused.
+// set sets the settings on a new connection, in one round trip. If the server refuses one, set
+// sets the needed settings alone and then each wished one, and calls refused with the name of each
+// wished one that the server refused.
 func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name string, err error)) error {
 	// A pooler that does not clean up leaves the statements of the session's former client.
 	needed := "DEALLOCATE ALL;" + sets(s.needed)
@@ -117,11 +117,11 @@ func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name
 	return nil
 }
 
-// unread is set but not read back: PostgreSQL shows what the system made of it, which is
-// nothing on a Unix socket.
+// unread is a setting that is set and not read back: PostgreSQL shows what the system made of it,
+// which is nothing on a Unix socket.
 var unread = setting{"tcp_user_timeout", "5s"}
 
-// sets are the statements that set the settings.
+// sets returns the statements that set the settings.
 func sets(all []setting) string {
 	var sql strings.Builder
 	for _, s := range all {
@@ -130,14 +130,14 @@ func sets(all []setting) string {
 	return sql.String()
 }
 
-// state is what a connection's session says of itself: the value of each setting that was
-// asked for and of those in shown, and what asked adds to them.
+// state is what a connection's session says of itself: the values of the settings that were asked
+// for and of those in shown, and the two values that ask adds, backend and micros.
 type state map[string]string
 
 // shown are the server's own settings in a state.
 var shown = []string{"server_version_num", "fsync", "full_page_writes", "transaction_read_only"}
 
-// ask reads a session's state, in one round trip.
+// ask returns a session's state, in one round trip.
 func (s session) ask(ctx context.Context, conn *pgconn.PgConn) (state, error) {
 	sql := "SELECT pg_backend_pid() AS backend, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS micros"
 	for _, name := range shown {
@@ -160,7 +160,7 @@ func (s session) ask(ctx context.Context, conn *pgconn.PgConn) (state, error) {
 	return st, nil
 }
 
-// broken returns the first needed setting that has another value.
+// broken returns the first needed setting that has another value. found is false if there is none.
 func (s session) broken(st state) (n setting, found bool) {
 	i := slices.IndexFunc(s.needed, func(n setting) bool { return st[n.name] != n.value })
 	if i < 0 {

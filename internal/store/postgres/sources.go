@@ -21,8 +21,8 @@ func scanSource(r *row) kapsel.Source {
 	return src
 }
 
-// source reads a source that is not deleted, of any tenant for the zero one; lock is "" or a
-// locking clause.
+// source returns a source of the tenant, or of any tenant for the zero one. It fails with NotFound
+// if there is none or it is deleted. lock must be "" or a locking clause.
 func source(ctx context.Context, q querier, tenantID kapsel.TenantID, sourceID kapsel.SourceID, lock string) (kapsel.Source, error) {
 	src, ok, err := first(ctx, q, scanSource, `
 		SELECT `+sourceColumns+` FROM sources
@@ -40,7 +40,8 @@ func (s *Store) CreateSource(ctx context.Context, src kapsel.Source) error {
 		return err
 	}
 	return s.change(ctx, viewOf(src.TenantID), func(ctx context.Context, tx pgx.Tx) error {
-		// Locked as by an endpoint that is made: the tenant is not deleted meanwhile.
+		// CreateSource locks the tenant's row as CreateEndpoint does, so that the tenant is not deleted
+		// meanwhile.
 		if _, err := tenant(ctx, tx, src.TenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
@@ -86,7 +87,8 @@ func (s *Store) DeleteSource(ctx context.Context, tenantID kapsel.TenantID, sour
 	return err
 }
 
-// changeSource changes a source that is not deleted, under the next revision.
+// changeSource calls change with a source that is not deleted, and writes it under the next
+// revision.
 func (s *Store) changeSource(ctx context.Context, tenantID kapsel.TenantID, sourceID kapsel.SourceID, change func(context.Context, pgx.Tx, *kapsel.Source) error) (src kapsel.Source, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if src, err = source(ctx, tx, tenantID, sourceID, " FOR UPDATE"); err != nil {
@@ -112,7 +114,8 @@ func (s *Store) changeSource(ctx context.Context, tenantID kapsel.TenantID, sour
 	return src, nil
 }
 
-// ListSources lists a tenant's sources, all tenants' for the zero one; see store.Directory.
+// ListSources returns a tenant's sources, those of all tenants for the zero one; see
+// store.Directory.
 func (s *Store) ListSources(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.SourceID]) ([]kapsel.Source, error) {
 	return list(ctx, s, viewOf(tenantID), scanSource, `
 		SELECT `+sourceColumns+` FROM sources

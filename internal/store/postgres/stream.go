@@ -13,22 +13,23 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// The stream's order is that of the ids of the transactions that wrote the events (seq), and
-// within one of the events' ids. A transaction may end after others that began later, so a
-// reader stops at the horizon: the oldest transaction that runs and may still write events.
-// What is below it is committed, and in its snapshot, or never will be.
+// The stream's order is the order of the ids of the transactions that wrote the events (seq), and
+// the order of the events' ids within one transaction. A transaction may end after others that
+// began later, so a reader stops at the horizon: the oldest transaction that runs and may still
+// write events. An event below the horizon is committed, and in the reader's snapshot, or never
+// will be.
 //
-// Not every old transaction may write events. The ids are the server's, and a migration of
-// another database that runs for hours must not hold our stream for hours. So one whose
-// session is known to be in another database, or which began more than a minute ago, is
-// passed over: ours are over after half of that (session's time-outs). When another role's
-// began only roles with pg_read_all_stats are told. Of one that ended since the snapshot
-// nothing is known, and it counts until the next reading.
+// Not every old transaction may write events. The ids are the server's, and a migration of another
+// database that runs for hours must not hold the stream for hours. So the horizon passes over a
+// transaction whose session is known to be in another database, or which began more than a minute
+// ago: Kapsel's own are over after half of that (session's time-outs). Only roles with
+// pg_read_all_stats are told when another role's transaction began. Nothing is known of a
+// transaction that ended since the snapshot, and it counts until the next reading.
 const streamPassed = time.Minute
 
-// streamHorizon is the horizon as a query; $1 is before when a transaction must have begun to
-// be passed over, $2 the base of seq, and $3 a horizon that was found before: what was behind
-// it once stays there.
+// streamHorizon is the query of the horizon. $1 is the time before which a transaction must have
+// begun to be passed over, $2 the base of seq, and $3 a horizon that was found before: the horizon
+// never goes back.
 const streamHorizon = `
 	SELECT greatest($3::bigint, $2::bigint + CAST(CAST(coalesce((
 		SELECT running FROM pg_snapshot_xip(snapshot) running
@@ -40,12 +41,12 @@ const streamHorizon = `
 		$2::bigint + CAST(CAST(pg_snapshot_xmax(snapshot) AS text) AS bigint) AS top
 	FROM pg_current_snapshot() snapshot`
 
-// streamArgs are the arguments of streamHorizon.
+// streamArgs returns the arguments of streamHorizon.
 func (s *Store) streamArgs(now time.Time) []any {
 	return []any{now.Add(-streamPassed), s.seqBase, s.horizon.Load()}
 }
 
-// reached notes a horizon and returns the position before it.
+// reached records a horizon and returns the position before it.
 func (s *Store) reached(horizon int64) store.Position {
 	for {
 		known := s.horizon.Load()
@@ -55,9 +56,9 @@ func (s *Store) reached(horizon int64) store.Position {
 	}
 }
 
-// StreamEvents reads the next events; see store.Stream. It is one snapshot that gives the
-// horizon and the page before it. The page is of all tenants, so that it ends however few
-// events are meant; what they are is then read in the tenant's view.
+// StreamEvents returns the next events; see store.Stream. It reads the horizon and the page before
+// it in one snapshot. The page is of all tenants, so that it ends however few of its events are
+// meant; StreamEvents then reads the meant events in the tenant's view.
 func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, now time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
 	type entry struct {
 		horizon, top, seq int64
@@ -129,7 +130,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			events[i].Event, events[i].At, index[e.ID] = e, at[e.ID], i
 		}
 		return addDeliveries(ctx, q, ids, func(d kapsel.Delivery) {
-			if i, ok := index[d.EventID]; ok { // not deleted meanwhile
+			if i, ok := index[d.EventID]; ok { // the event was not deleted meanwhile
 				events[i].Deliveries = append(events[i].Deliveries, d)
 			}
 		})
@@ -140,7 +141,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	return events, next, more, nil
 }
 
-// StreamEnd is the position before the horizon; see store.Stream.
+// StreamEnd returns the position before the horizon; see store.Stream.
 func (s *Store) StreamEnd(ctx context.Context, now time.Time) (end store.Position, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		horizon, _, err := first(ctx, q, (*row).int8, streamHorizon, s.streamArgs(now)...)
@@ -150,7 +151,7 @@ func (s *Store) StreamEnd(ctx context.Context, now time.Time) (end store.Positio
 	return end, err
 }
 
-// StreamPosition is the position of an event; see store.Stream.
+// StreamPosition returns the position of an event; see store.Stream.
 func (s *Store) StreamPosition(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (p store.Position, err error) {
 	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		seq, ok, err := first(ctx, q, (*row).int8, `
@@ -168,12 +169,13 @@ func (s *Store) StreamPosition(ctx context.Context, tenantID kapsel.TenantID, ev
 	return p, nil
 }
 
-// streamBaseName is the name of the value of the instance that keeps the stream's base.
+// streamBaseName is the name of the instance's value that holds the stream's base.
 const streamBaseName = "stream_base"
 
-// streamBase is what the seq of an event is ahead of its transaction's id. It is 0 until the
-// database is moved to another server by a dump, whose transaction ids may be lower than those
-// that wrote the events: then it becomes so large that what comes is behind what is there.
+// streamBase returns by how much the seq of an event is ahead of its transaction's id. That is 0
+// until the database is the target of a copy (see Transfer.Finish), or is moved to another server
+// by a dump, where transaction ids may be lower than those that wrote the events. The base then
+// becomes so large that new events come behind the existing ones.
 func (s *Store) streamBase(ctx context.Context) (base int64, err error) {
 	const name = streamBaseName
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {

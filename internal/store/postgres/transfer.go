@@ -16,9 +16,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/transfer"
 )
 
-// Transfer is the store as a copy's source or target, on a connection of its own whose
-// statements may take long. It refuses a schema that is not this binary's: a newer one may
-// hold what this binary would leave out. Its Close must be called.
+// Transfer returns the store as a copy's source or target, on a connection of its own whose
+// statements may take long. It fails if the schema is not this binary's: a newer schema may hold
+// what this binary would leave out. Callers must call Close of the result.
 func (s *Store) Transfer(ctx context.Context) (*Transfer, error) {
 	conn, err := pgx.ConnectConfig(ctx, s.from.conn(migrationSession))
 	if err != nil {
@@ -30,7 +30,7 @@ func (s *Store) Transfer(ctx context.Context) (*Transfer, error) {
 		err = refuse(ErrSchema, "it is of version %d, and this binary copies version %d only; use the release that made it", version, schemaVersion)
 	}
 	if err == nil {
-		// Rows wait in the connection while the other store writes those before them.
+		// Rows wait in the connection while the other store writes the rows before them.
 		_, err = conn.Exec(ctx, "SET tcp_user_timeout = 0")
 	}
 	if err != nil {
@@ -48,15 +48,15 @@ type Transfer struct {
 
 var _ transfer.Store = (*Transfer)(nil)
 
-// Close ends the connection.
+// Close closes the connection.
 func (t *Transfer) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	return t.conn.Close(ctx)
 }
 
-// layout is how a table of this store differs from a transfer.Table. Columns of the same name
-// are taken as they are.
+// layout says how a table of this store differs from a transfer.Table. Columns with the same name
+// are copied as they are.
 type layout struct {
 	key    []string                           // columns in whose order it is read: of the transfer.Table, or "part"
 	part   func(value func(string) any) uint8 // of a row, whose values are told by name; nil: it has no column for it
@@ -67,8 +67,8 @@ type layout struct {
 	group  bool                               // by its key: it has several rows for one of the transfer.Table
 }
 
-// The part of a row is that of an event's, a delivery's or an attempt's own id, of the event that
-// it is about, of an endpoint, or of a tenant.
+// These functions return the part of a row: that of an event's, a delivery's or an attempt's own
+// id, of the event that the row is about, of an endpoint, or of a tenant.
 func partOfID(value func(string) any) uint8 { return kapsel.EventID(value("id").([16]byte)).Part() }
 func partOfEndpoint(value func(string) any) uint8 {
 	return kapsel.PartOf(value("endpoint_id").([16]byte))
@@ -80,7 +80,8 @@ func partOfEvent(value func(string) any) uint8 {
 	return kapsel.EventID(value("event_id").([16]byte)).Part()
 }
 
-// someTime are columns that this store wants a time in; elsewhere none is NULL.
+// someTime returns expressions for columns that must have a time in this store, and may be NULL in
+// a transfer.Table.
 func someTime(columns ...string) map[string]string {
 	into := map[string]string{}
 	for _, c := range columns {
@@ -119,7 +120,8 @@ var layouts = map[string]layout{
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + streamBaseName + `')`},
 }
 
-// slotted are counters, all in the slot of no group commit.
+// slotted returns the expressions of counters, all in poolSlot, the slot of transactions that are
+// no group commit.
 func slotted(columns []string, value func(i int, column string) string) map[string]string {
 	into := map[string]string{"slot": fmt.Sprint(poolSlot)}
 	for i, c := range columns {
@@ -128,7 +130,7 @@ func slotted(columns []string, value func(i int, column string) string) map[stri
 	return into
 }
 
-// sums are counters, summed up over their slots.
+// sums returns the expressions of counters, summed up over their slots.
 func sums(columns []string) map[string]string {
 	all := map[string]string{}
 	for _, c := range columns {
@@ -137,8 +139,8 @@ func sums(columns []string) map[string]string {
 	return all
 }
 
-// notCopied are the tables that are not in transfer.Tables, with why, and columns that an
-// import leaves as they are by default.
+// notCopied holds the tables that are not in transfer.Tables, each with the reason, and columns
+// that an import leaves at their defaults.
 var notCopied = map[string]string{
 	"schema_info":        "the migrations write it",
 	"schema_migrations":  "the migrations write it",
@@ -148,7 +150,7 @@ var notCopied = map[string]string{
 	"circuits.successes": "it is no longer used",
 }
 
-// own are the columns of the table that an import writes, each with its expression.
+// own returns the columns of the table that an import writes, each with its expression.
 func (l layout) own(t *transfer.Table) (columns, values []string) {
 	if l.part != nil {
 		columns, values = append(columns, "part"), append(values, "u.part")
@@ -164,7 +166,7 @@ func (l layout) own(t *transfer.Table) (columns, values []string) {
 	return columns, values
 }
 
-// read is the expression of a column of the transfer.Table.
+// read returns the expression that reads a column of the transfer.Table.
 func (l layout) read(column string) string {
 	if e := l.export[column]; e != "" {
 		return e
@@ -172,7 +174,7 @@ func (l layout) read(column string) string {
 	return "t." + column
 }
 
-// Survey looks at the database; see transfer.Store.
+// Survey returns the state of the database; see transfer.Store.
 func (t *Transfer) Survey(ctx context.Context) (v transfer.Survey, err error) {
 	var top int64
 	// A server that starts adds one to the settings counter and writes a node.
@@ -237,7 +239,7 @@ func (t *Transfer) Export(ctx context.Context, table *transfer.Table, after tran
 	if l.group {
 		sql += " GROUP BY " + keys
 	}
-	ctx, cancel := context.WithCancel(ctx) // where yield fails the rest is not read
+	ctx, cancel := context.WithCancel(ctx) // if yield fails, the rest is not read
 	defer cancel()
 	rows, err := t.conn.Query(ctx, sql+" ORDER BY "+keys, args...)
 	if err != nil {
@@ -272,7 +274,7 @@ func (t *Transfer) Export(ctx context.Context, table *transfer.Table, after tran
 	return rows.Err()
 }
 
-// keyKind is the kind of a column of a key.
+// keyKind returns the kind of a column of a key.
 func keyKind(t *transfer.Table, name string) transfer.Kind {
 	if i := t.Column(name); i >= 0 {
 		return t.Columns[i].Kind
@@ -280,8 +282,8 @@ func keyKind(t *transfer.Table, name string) transfer.Kind {
 	return transfer.Int // part
 }
 
-// Import writes rows; see transfer.Store. They come by COPY, the fastest way, into a table of
-// the session: COPY itself neither converts, nor works with row-level security.
+// Import writes rows; see transfer.Store. It sends them by COPY, the fastest way, into a table of
+// the session, because COPY itself neither converts values nor works with row-level security.
 func (t *Transfer) Import(ctx context.Context, table *transfer.Table, rows []transfer.Row, was, now []byte) error {
 	l := layouts[table.Name]
 	names, types := []string{}, []string{}
@@ -319,7 +321,7 @@ func (t *Transfer) Import(ctx context.Context, table *transfer.Table, rows []tra
 	})
 }
 
-// setProgress replaces the progress of a copy.
+// setProgress replaces the progress of a copy. It fails if the stored progress is not was.
 func setProgress(ctx context.Context, tx pgx.Tx, was, now []byte) error {
 	var found []byte
 	err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE name = $1 FOR UPDATE", transfer.MetaName).Scan(&found)
@@ -329,7 +331,7 @@ func setProgress(ctx context.Context, tx pgx.Tx, was, now []byte) error {
 	if !bytes.Equal(found, was) {
 		return errors.New("another copy to the same database has gone on meanwhile")
 	}
-	if found == nil { // of two copies that begin at once, the second fails here
+	if found == nil { // if two copies begin at once, the second fails here
 		_, err = tx.Exec(ctx, "INSERT INTO meta (name, value) VALUES ($1, $2)", transfer.MetaName, now)
 	} else {
 		_, err = tx.Exec(ctx, "UPDATE meta SET value = $2 WHERE name = $1", transfer.MetaName, now)
@@ -337,8 +339,8 @@ func setProgress(ctx context.Context, tx pgx.Tx, was, now []byte) error {
 	return err
 }
 
-// Finish sets the counters; see transfer.Store. The base of the stream becomes so large that
-// new events come behind all positions that the source has given.
+// Finish sets the counters; see transfer.Store. It makes the base of the stream so large that new
+// events come behind all positions that the source has given.
 func (t *Transfer) Finish(ctx context.Context, c transfer.Counters, was, now []byte) error {
 	return pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "UPDATE settings_counter SET value = greatest(value, $1)", c.Revision); err != nil {
@@ -358,7 +360,7 @@ var sqlTypes = map[transfer.Kind]string{
 	transfer.Text: "text", transfer.Bytes: "bytea", transfer.Counts: "bigint[]",
 }
 
-// fromNeutral makes a parameter of a value of a transfer.Row.
+// fromNeutral returns a value of a transfer.Row as a parameter.
 func fromNeutral(v any, kind transfer.Kind) any {
 	if n, ok := v.(int64); ok && kind == transfer.Time {
 		return time.UnixMicro(n).UTC()
@@ -366,7 +368,7 @@ func fromNeutral(v any, kind transfer.Kind) any {
 	return v
 }
 
-// toNeutral makes a value of a transfer.Row of what the driver has read.
+// toNeutral returns what the driver has read as a value of a transfer.Row.
 func toNeutral(v any) (any, error) {
 	switch v := v.(type) {
 	case nil, [16]byte, bool, string, []byte, int64:

@@ -16,8 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// readURL reads a database URL with the files and variables that it refers to. It refuses
-// with ErrURL what Kapsel cannot work with. The error never holds a password.
+// readURL returns the configuration that a database URL gives, with the files and variables that
+// the URL refers to. It fails with ErrURL for what Kapsel cannot work with. The error never holds
+// a password.
 func readURL(url string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -28,7 +29,7 @@ func readURL(url string) (*pgxpool.Config, error) {
 		return nil, refuse(ErrURL, "%v", err)
 	}
 	for name := range c.RuntimeParams {
-		if _, ours := ownSetting(name); ours { // set once the connection is made
+		if _, ours := ownSetting(name); ours { // session.set sets it once the connection is made
 			delete(c.RuntimeParams, name)
 		}
 	}
@@ -50,7 +51,7 @@ func readURL(url string) (*pgxpool.Config, error) {
 // errReadOnly says that a server takes no writes, which may pass.
 var errReadOnly = fmt.Errorf("%w: it is a standby, or default_transaction_read_only is on for the role or the database", pgconn.ErrReadOnlyConnection)
 
-// takesWrites refuses the connections of a server that takes no writes.
+// takesWrites fails with errReadOnly for a connection to a server that takes no writes.
 func takesWrites(ctx context.Context, conn *pgconn.PgConn) error {
 	err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
 	if errors.Is(err, pgconn.ErrReadOnlyConnection) {
@@ -59,8 +60,8 @@ func takesWrites(ctx context.Context, conn *pgconn.PgConn) error {
 	return err
 }
 
-// whyUnread is why a URL cannot be read, without the URL: the library's text repeats it and
-// finds the password in it only where the URL is well formed.
+// whyUnread returns why a URL cannot be read, without the URL: the library's text repeats the URL,
+// and finds the password in it only if the URL is well formed.
 func whyUnread(err error) string {
 	text := err.Error()
 	if _, unread := errors.AsType[*pgconn.ParseConfigError](err); unread {
@@ -69,7 +70,7 @@ func whyUnread(err error) string {
 	return strings.TrimPrefix(text, ": ")
 }
 
-// checkParameters refuses parameters of a URL, or of the service file or the variables beside
+// checkParameters fails for parameters of a URL, or of the service file or the variables beside
 // it, that would break what Kapsel does on its connections.
 func checkParameters(c *pgx.ConnConfig) error {
 	if c.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
@@ -91,7 +92,7 @@ func checkParameters(c *pgx.ConnConfig) error {
 	for name, value := range c.RuntimeParams {
 		if strings.EqualFold(name, "timezone") && value == os.Getenv("PGTZ") ||
 			name == "options" && value == os.Getenv("PGOPTIONS") {
-			continue // meant for other programs; the session's own settings win
+			continue // these variables are meant for other programs; the session's own settings win
 		}
 		if err := checkSetting(name, value); err != nil {
 			return err
@@ -108,8 +109,8 @@ func checkParameters(c *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkSetting refuses a setting of the server that the URL asks for: one that Kapsel sets to
-// another value, or with which it could not work.
+// checkSetting fails for a setting of the server that the URL asks for and that Kapsel sets to
+// another value, or could not work with.
 func checkSetting(name, value string) error {
 	if want, ours := ownSetting(name); ours && !strings.EqualFold(value, want) {
 		return fmt.Errorf("%s: Kapsel sets it itself, to %q; leave the parameter out", name, want)
@@ -122,7 +123,8 @@ func checkSetting(name, value string) error {
 	return nil
 }
 
-// ownSetting is the value to which Kapsel sets a setting on every connection.
+// ownSetting returns the value to which Kapsel sets a setting on every connection. ours is false
+// for a setting that Kapsel does not set.
 func ownSetting(name string) (value string, ours bool) {
 	for _, s := range slices.Concat(engineSession.needed, engineSession.wished, []setting{unread}) {
 		if strings.EqualFold(name, s.name) {
@@ -132,7 +134,8 @@ func ownSetting(name string) (value string, ours bool) {
 	return "", false
 }
 
-// unfitSettings are settings that Kapsel does not set, with the values that it can work with.
+// unfitSettings are settings that Kapsel does not set, each with the values that Kapsel can work
+// with.
 var unfitSettings = []struct {
 	name string
 	fit  []string
@@ -145,7 +148,7 @@ var unfitSettings = []struct {
 	{"standard_conforming_strings", []string{"on", "true", "yes", "1"}, "Kapsel's statements have standard strings"},
 }
 
-// optionSettings are the settings in the parameter options: -c name=value or --name=value.
+// optionSettings returns the settings in the parameter options: -c name=value or --name=value.
 func optionSettings(options string) map[string]string {
 	all := map[string]string{}
 	words := strings.Fields(options)

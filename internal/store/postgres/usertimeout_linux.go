@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout makes the kernel give up on a connection whose other side acknowledges
-// nothing (RFC 5482), so that a server that vanished is noticed.
+// setUserTimeout makes the kernel give up on a connection whose other side acknowledges nothing
+// (RFC 5482), so that Kapsel notices a server that has vanished.
 func setUserTimeout(network, _ string, c syscall.RawConn) (err error) {
 	if network == "unix" {
 		return nil

@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// setUserTimeout does nothing here; time-outs of the calls remain.
+// setUserTimeout does nothing on this system; the time-outs of the calls remain.
 func setUserTimeout(string, string, syscall.RawConn) error { return nil }

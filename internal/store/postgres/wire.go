@@ -10,12 +10,13 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// The hot statements take arrays, one a column, and unnest them to rows. They are written
-// here straight into PostgreSQL's binary form (array_send in its source), and rows are read
-// from theirs: the general way costs more than the rest of a commit's work in this process.
+// The hot statements take one array for each column, and unnest the arrays to rows. This file
+// writes the arrays straight in PostgreSQL's binary form (array_send in its source), and reads
+// rows from their binary form: the general way costs more than the rest of a commit's work in this
+// process.
 
-// table is a set of rows as arrays of columns, to be a statement's parameters. It is used
-// again and again; its owner is one goroutine.
+// table is a set of rows, kept as one array for each column, to be a statement's parameters. It is
+// used again and again. Only one goroutine may use a table.
 type table struct {
 	columns []column
 	values  [][]byte
@@ -33,7 +34,7 @@ type column struct {
 // nulls, the elements' type, their number, and the first one's index.
 const arrayHeader = 20
 
-// newTable makes a table with columns of the given types, in the order of the statement's
+// newTable returns a table with columns of the given types, in the order of the statement's
 // unnest.
 func newTable(oids ...uint32) *table {
 	t := &table{columns: make([]column, len(oids))}
@@ -58,12 +59,13 @@ func (t *table) reset() {
 	t.at = 0
 }
 
-// rows is the number of rows.
+// rows returns the number of rows.
 func (t *table) rows() int { return t.columns[0].n }
 
-// params are the columns as parameters, with further ones after them. They are valid until
-// the table changes. A column of nulls alone is an empty array: unnest fills it up with nulls to
-// the length of the others, and one column of every table has none.
+// params returns the columns as parameters, followed by those in more. They are valid until the
+// table changes. A column of nulls alone becomes an empty array: unnest fills it up with nulls to
+// the length of the others, and at least one column of every table has no nulls. params panics if
+// a row lacks columns.
 func (t *table) params(more ...[]byte) [][]byte {
 	if t.at != 0 {
 		panic("postgres: a row lacks columns")
@@ -90,7 +92,7 @@ func (t *table) params(more ...[]byte) [][]byte {
 	return append(t.values, more...)
 }
 
-// next is the column that the row being written goes on with.
+// next returns the column in which the row being written goes on.
 func (t *table) next() *column {
 	c := &t.columns[t.at]
 	c.n++
@@ -190,27 +192,27 @@ func (t *table) header(h kapsel.Header) {
 	c := t.next()
 	c.buf = append(c.buf, 0, 0, 0, 0)
 	start := len(c.buf)
-	c.buf, _ = h.AppendBinary(c.buf) // has no errors
+	c.buf, _ = h.AppendBinary(c.buf) // never fails
 	binary.BigEndian.PutUint32(c.buf[start-4:], uint32(len(c.buf)-start))
 }
 
 // epoch is 2000-01-01, from which PostgreSQL counts microseconds.
 const epoch = 946684800 * 1_000_000
 
-// micros is a time as PostgreSQL keeps it. What is finer than a microsecond is cut.
+// micros returns a time as PostgreSQL keeps it. It cuts what is finer than a microsecond.
 func micros(t time.Time) int64 { return t.UnixMicro() - epoch }
 
-// timeParam is a time as a parameter of its own.
+// timeParam returns a time as a parameter of its own.
 func timeParam(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(micros(t)))
 }
 
-// int2Param and int8Param are integers as parameters of their own.
+// int2Param and int8Param return integers as parameters of their own.
 func int2Param(v int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(v)) }
 func int8Param(v int) []byte { return binary.BigEndian.AppendUint64(nil, uint64(v)) }
 
-// row reads the values of a result's row, in binary form, one after the other. The first
-// value of a wrong size is kept in err, and all later ones are zero.
+// row reads the values of a result's row, in binary form, one after the other. It keeps in err the
+// error of the first value that cannot be read; all later values are zero.
 type row struct {
 	values [][]byte
 	at     int
@@ -237,7 +239,7 @@ func (r *row) next(size int) []byte {
 	return v
 }
 
-// id reads a uuid; null is the zero id.
+// id returns a uuid; the zero id for null.
 func (r *row) id() (id [16]byte) {
 	copy(id[:], r.next(16))
 	return id
@@ -266,7 +268,7 @@ func (r *row) int8() int64 {
 
 func (r *row) duration() time.Duration { return time.Duration(r.int8()) }
 
-// time reads a timestamptz; null is the zero time.
+// time returns a timestamptz; the zero time for null.
 func (r *row) time() time.Time {
 	if v := r.next(8); v != nil {
 		return time.UnixMicro(int64(binary.BigEndian.Uint64(v)) + epoch).UTC()
@@ -274,7 +276,7 @@ func (r *row) time() time.Time {
 	return time.Time{}
 }
 
-// bytes reads a copy of a bytea; null is nil.
+// bytes returns a copy of a bytea; nil for null.
 func (r *row) bytes() []byte {
 	v := r.next(-1)
 	if v == nil {
@@ -283,15 +285,16 @@ func (r *row) bytes() []byte {
 	return append([]byte{}, v...)
 }
 
-// text reads a text or a bytea.
+// bool returns a boolean; false for null.
 func (r *row) bool() bool {
 	v := r.next(1)
 	return v != nil && v[0] == 1
 }
 
+// text returns a text or a bytea as a string; "" for null.
 func (r *row) text() string { return string(r.next(-1)) }
 
-// header reads what table.header wrote; none is nil.
+// header returns what table.header wrote; nil for a header without lines.
 func (r *row) header() (h kapsel.Header) {
 	v := r.next(-1)
 	if len(v) == 0 {
