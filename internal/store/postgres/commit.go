@@ -133,8 +133,8 @@ func (c *committer[T]) together(calls []*batch.Call[T]) error {
 	return c.last
 }
 
-// separately writes a batch that failed together because of one call's values, each call in a
-// transaction of its own.
+// separately writes a batch that together could not write because of one call's values. It writes
+// each call in a transaction of its own.
 func (c *committer[T]) separately(calls []*batch.Call[T]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()

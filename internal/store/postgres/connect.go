@@ -33,7 +33,7 @@ func newLane(from *connector, statements map[string]string) *lane {
 // sameSession is the statement with which a lane checks that its session is still its own.
 const sameSession = "same session"
 
-// open makes a connection if there is none, or if the one there is of an older generation. If open
+// open makes a connection, unless the lane has an open one of the current generation. If open
 // fails, nothing was sent.
 func (l *lane) open(ctx context.Context) error {
 	generation := l.from.generation.Load()

@@ -19,8 +19,8 @@ import (
 type source func(c *conn, before, floor []byte, n int) ([][16]byte, error)
 
 // walk calls take with each id of a source until take has accepted limit of them. It reads each
-// page in a transaction of its own; each page is twice as long as the last one, at
-// most 1000 ids (the constant page).
+// page in a transaction of its own; each page is twice as long as the last one, at most 1000 ids
+// (the constant page).
 func (s *Store) walk(ctx context.Context, from source, before, floor []byte, limit int, take func(c *conn, id [16]byte) (bool, error)) error {
 	taken := 0
 	for n := min(limit, page); taken < limit; n = min(2*n, page) {

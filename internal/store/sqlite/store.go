@@ -77,8 +77,8 @@ type Store struct {
 	closed  chan struct{}
 }
 
-// Open opens the database at path. If Options.Migrate is set, it makes a database, and the
-// directory, that do not exist. Callers must call Close to end the store's goroutines and to
+// Open opens the database at path. If Options.Migrate is set, Open makes the database and its
+// directory if they do not exist. Callers must call Close to end the store's goroutines and to
 // release the lock. An error for which store.Passes is true may be gone a moment later: the disk
 // is full, or another program is at the database.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {

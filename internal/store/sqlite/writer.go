@@ -198,8 +198,8 @@ func (w *writer) together(calls []*batch.Call[call]) error {
 	})
 }
 
-// separately writes a batch that failed together because of one call's values. It writes the batch
-// in one transaction, in which it can undo each call alone.
+// separately writes a batch that together could not write because of one call's values. It writes
+// the batch in one transaction, in which it can undo each call alone.
 func (w *writer) separately(calls []*batch.Call[call]) error {
 	return w.transact(func() error {
 		for _, p := range calls {
