@@ -15,11 +15,17 @@ func in(t *testing.T, o sim.Options, test func(t *testing.T, w *sim.World)) {
 	synctest.Test(t, func(t *testing.T) { test(t, sim.New(t, o)) })
 }
 
-// balanced judges a world at rest: nothing held, nothing due, all books at zero. A claim that was
-// begun before the last delivery ended may still wait for its commit, so balanced lets it end.
+// balanced judges a world at rest: nothing held, nothing due, all books at zero. Claims that were
+// begun before the last delivery ended may still be under way, so balanced lets them end.
 func balanced(t *testing.T, p *sim.Process) {
 	t.Helper()
-	p.World.Pass(100 * time.Millisecond)
+	synctest.Wait()
+	for range 100 {
+		if p.Engine.Books() == nil {
+			break
+		}
+		p.World.Pass(100 * time.Millisecond)
+	}
 	for _, off := range p.Engine.Books() {
 		t.Errorf("the books are off: %s", off)
 	}
