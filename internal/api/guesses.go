@@ -11,17 +11,17 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 )
 
-// guesses bounds the wrong keys that come from one address. Keys are too long to be guessed;
-// what it saves is the look-ups and log lines of who tries all the same, or of a program that
-// goes on with a revoked key. Behind one address may be others whose keys are right (a proxy,
-// an office): a few keys a second are looked at all the same.
+// guesses limits the wrong keys that come from one address. Keys are too long to be guessed; the
+// limit saves the look-ups and log lines that somebody who tries, or a program that keeps using a
+// revoked key, would cause. Other callers with right keys may share the address (a proxy, an
+// office), so guesses lets a few keys a second from a limited address be looked up.
 type guesses struct {
 	wrong  ratelimit.Limiter[netip.Addr]
 	looked ratelimit.Limiter[netip.Addr]
 
-	mu      sync.Mutex // guards what follows
-	told    time.Time  // when the log was last told
-	refused int        // since then
+	mu      sync.Mutex // guards the fields below
+	told    time.Time  // when refuse last wrote to the log
+	refused int        // requests refused since told
 }
 
 const (
@@ -30,7 +30,8 @@ const (
 	tellEvery                    = time.Minute
 )
 
-// site is the address that counts as one: of IPv6 its network, as people have 2^64 addresses.
+// site returns the address under which a client is counted. For IPv6 that is the client's /64
+// network, because one client may have all 2^64 addresses of it.
 func site(client netip.Addr) netip.Addr {
 	if client.Is6() {
 		if p, err := client.Prefix(64); err == nil {
@@ -40,7 +41,7 @@ func site(client netip.Addr) netip.Addr {
 	return client
 }
 
-// may reports whether a key of a client is looked at: nil, or RateLimited.
+// may returns nil if a key that the client sent may be looked up, and a RateLimited error if not.
 func (g *guesses) may(ctx context.Context, log *slog.Logger, client netip.Addr, now time.Time) error {
 	left, reset := g.wrong.Look(site(client), wrongPerSecond, wrongBurst, now)
 	if left > 0 {
@@ -52,7 +53,8 @@ func (g *guesses) may(ctx context.Context, log *slog.Logger, client netip.Addr, 
 	return g.refuse(ctx, log, client, reset, now)
 }
 
-// count takes note of a wrong key, and is what to answer: errUnauthorized or RateLimited.
+// count counts a wrong key and returns the error to answer: errUnauthorized, or a RateLimited error
+// if the client has sent too many.
 func (g *guesses) count(ctx context.Context, log *slog.Logger, client netip.Addr, now time.Time) error {
 	ok, _, reset := g.wrong.Allow(site(client), wrongPerSecond, wrongBurst, now)
 	if ok {
@@ -61,7 +63,7 @@ func (g *guesses) count(ctx context.Context, log *slog.Logger, client netip.Addr
 	return g.refuse(ctx, log, client, reset, now)
 }
 
-// refuse is RateLimited, and tells the log of it now and then.
+// refuse returns a RateLimited error. It writes to the log at most once every tellEvery.
 func (g *guesses) refuse(ctx context.Context, log *slog.Logger, client netip.Addr, reset time.Duration, now time.Time) error {
 	g.mu.Lock()
 	g.refused++

@@ -10,21 +10,22 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// PageQuery are the parameters that every list has. (huma finds parameters in embedded
-// structs only when their types are exported.)
+// PageQuery holds the parameters that every list has. (huma finds parameters in embedded
+// structs only if their types are exported.)
 type PageQuery struct {
 	Limit  int    `query:"limit" default:"50" minimum:"1" maximum:"200" doc:"How many to return at most"`
 	Cursor string `query:"cursor" doc:"next_cursor of the page before"`
 }
 
-// list is a page of a list, newest first.
+// list holds one page of a list, newest first.
 type list[T any] struct {
 	Data       []T     `json:"data"`
 	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last"`
 }
 
-// paginate answers a list request: it opens the cursor, reads one row more than the page
-// has, and makes the cursor of the next page of the last row's id.
+// paginate returns the answer to a list request. It opens the cursor and reads one row more than
+// the page has; if that row exists, the cursor of the next page is made from the ID of the page's
+// last row. paginate fails if the cursor is not one of this list, or if read or view fails.
 func paginate[ID ~[16]byte, Row, View any](ctx context.Context, q PageQuery, read func(store.Page[ID]) ([]Row, error), id func(Row) ID, view func(Row) (View, error)) (*out[list[View]], error) {
 	c := callOf(ctx)
 	page := store.Page[ID]{Limit: q.Limit + 1}
@@ -55,8 +56,9 @@ func paginate[ID ~[16]byte, Row, View any](ctx context.Context, q PageQuery, rea
 	return &out[list[View]]{answer}, nil
 }
 
-// A cursor is the id of the last row of a page and 16 bytes of an HMAC over it and over
-// what the list is of: the path, the caller and the filter. It opens no other list.
+// cursorMAC is the length of the HMAC in a cursor, in bytes. A cursor holds the ID of the last row
+// of a page, then an HMAC over the ID, the caller's tenant, the path and the filter. Therefore a
+// cursor is refused by every other list.
 const cursorMAC = 16
 
 func (a *api) cursor(c *call, last [16]byte) string {
@@ -66,7 +68,7 @@ func (a *api) cursor(c *call, last [16]byte) string {
 func (a *api) openCursor(c *call, text string) (last [16]byte, err error) {
 	const size = len(last) + cursorMAC
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) { // decoding passes over line ends
+	if err != nil || len(b) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) { // the decoder ignores line ends
 		return last, errCursor
 	}
 	last = [16]byte(b)
@@ -79,7 +81,7 @@ func (a *api) openCursor(c *call, text string) (last [16]byte, err error) {
 var errCursor = unreadable(field("cursor", "is none of this list; begin again without it"))
 
 func (a *api) signCursor(c *call, last [16]byte) []byte {
-	filter, _ := url.ParseQuery(c.r.URL.RawQuery) // the gate read it before
+	filter, _ := url.ParseQuery(c.r.URL.RawQuery) // the gate has checked the query
 	filter.Del("cursor")
 	filter.Del("limit")
 	mac := hmac.New(sha256.New, a.cursors)

@@ -11,20 +11,20 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 )
 
-// SecretInput is a secret in a request: its text, or the id of one that the endpoint has and
-// that stays. So a provider's secret is rotated by adding the new one: nobody has to know the
-// former, which cannot be read.
+// SecretInput is a secret in a request: its text, or the ID of a secret that the endpoint has and
+// keeps. So callers rotate a provider's secret by adding the new one; they need not know the former
+// secret, which cannot be read.
 type SecretInput struct {
 	ID kapsel.SecretID `json:"id"`
 
-	keeps bool        // it is an id
-	text  secret.Text // else
+	keeps bool        // the input names a secret by ID
+	text  secret.Text // the secret, if keeps is false
 }
 
 // orText lets checkShape take a string in place of the object.
 func (SecretInput) orText() {}
 
-// UnmarshalJSON takes a text or an object with an id.
+// UnmarshalJSON reads a string or an object with an ID.
 func (s *SecretInput) UnmarshalJSON(b []byte) error {
 	if b[0] == '"' {
 		var text string
@@ -38,7 +38,7 @@ func (s *SecretInput) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// MarshalJSON shows an id, and of a text nothing.
+// MarshalJSON writes an ID as it is. It writes a text redacted.
 func (s SecretInput) MarshalJSON() ([]byte, error) {
 	if s.keeps {
 		return json.Marshal(map[string]kapsel.SecretID{"id": s.ID})
@@ -56,8 +56,9 @@ func (SecretInput) Schema(r huma.Registry) *huma.Schema {
 	}}
 }
 
-// kept is the secret that an input keeps, if it names one; problem says what is wrong with its
-// id. before are the inputs that come before it.
+// kept returns the secret of has that the input names by ID. It returns false if the input is a
+// text, and a problem if the ID is missing, is not in has, or is named in before, which holds the
+// inputs that come before this one.
 func (s SecretInput) kept(has []kapsel.Secret, before []SecretInput) (found kapsel.Secret, kept bool, problem string) {
 	if !s.keeps {
 		return found, false, ""

@@ -46,8 +46,8 @@ func (t timestamp) MarshalText() ([]byte, error) {
 	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00"), nil
 }
 
-// UnmarshalText reads RFC 3339 of any offset, from the year 2000 to 2099: what databases
-// and other programs can hold too.
+// UnmarshalText reads an RFC 3339 time of any offset. It fails if the year in UTC is not 2000 to
+// 2099: databases and other programs can hold these years too.
 func (t *timestamp) UnmarshalText(b []byte) error {
 	v, err := time.Parse(time.RFC3339Nano, string(b))
 	if v = v.UTC(); err != nil || v.Year() < 2000 || v.Year() >= 2100 {
@@ -62,7 +62,7 @@ func (timestamp) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
 }
 
-// orNull is a pointer to v, nil for the zero value: null in JSON.
+// orNull returns a pointer to v, or nil, which is null in JSON, for the zero value.
 func orNull[T comparable](v T) *T {
 	var zero T
 	if v == zero {
@@ -71,7 +71,7 @@ func orNull[T comparable](v T) *T {
 	return &v
 }
 
-// timeOrNull is a time in JSON, null for the zero time.
+// timeOrNull returns t as a timestamp, or nil, which is null in JSON, for the zero time.
 func timeOrNull(t time.Time) *timestamp {
 	if t.IsZero() {
 		return nil
@@ -80,7 +80,7 @@ func timeOrNull(t time.Time) *timestamp {
 	return &v
 }
 
-// Secret is how a secret reads: which it is, not what it is.
+// Secret identifies a secret in an answer. It does not hold the secret's text.
 type Secret struct {
 	ID        kapsel.SecretID `json:"id"`
 	CreatedAt timestamp       `json:"created_at"`
@@ -96,10 +96,11 @@ func viewSecrets(list []kapsel.Secret) []Secret {
 	return views
 }
 
-// lines are header fields in order: [["Name","value"],…].
+// lines holds header fields in order: [["Name","value"],…].
 type lines [][]string
 
-// linesOf are a header's fields; the values of those that carry credentials are redacted.
+// linesOf returns a header's fields in order. It redacts the values of fields that carry
+// credentials, and replaces bytes that are not UTF-8.
 func linesOf(h kapsel.Header) lines {
 	l := make(lines, len(h))
 	for i, f := range h {
@@ -111,7 +112,8 @@ func linesOf(h kapsel.Header) lines {
 	return l
 }
 
-// carriesSecret reports the names of headers whose values open something. Signatures do not.
+// carriesSecret reports whether the value of the header field name may be a credential. Signatures
+// are not credentials.
 func carriesSecret(name string) bool {
 	name = strings.ToLower(name)
 	switch name {

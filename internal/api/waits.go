@@ -8,12 +8,13 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// soon is how long an endpoint's rate may make a delivery wait that a person wants sent now.
+// soon is how long an endpoint's rate may delay a delivery that a person wants to send now.
 const soon = 10 * time.Second
 
-// sendsNow returns nil when a delivery of the endpoint that is due now starts without waiting
-// for the state of the endpoint or its destination; else a Conflict that says what it would
-// wait for and what ends that.
+// sendsNow returns nil if a delivery of the endpoint that is due now would not wait for the state
+// of the endpoint or of its destination, nor longer than soon for the endpoint's rate. Otherwise
+// sendsNow returns a Conflict that says what the delivery would wait for and what ends the wait. It
+// also fails if the store does.
 func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
 	path := "/v1/endpoints/" + e.ID.String()
 	switch {
@@ -54,5 +55,5 @@ func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
 	return nil
 }
 
-// clock is a time as people read it in an error.
+// clock returns a time as an error text shows it: RFC 3339, UTC.
 func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
