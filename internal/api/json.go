@@ -35,7 +35,7 @@ func read(ctx context.Context, v any) error {
 	return decode(body, v)
 }
 
-// readOptional is read, but without a body v stays as it is.
+// readOptional does what read does, but leaves v as it is if the request has no body.
 func readOptional(ctx context.Context, v any) error {
 	body, err := readBody(callOf(ctx), true)
 	if err != nil || len(body) == 0 {
@@ -62,7 +62,7 @@ func readBody(c *call, optional bool) ([]byte, error) {
 	return body, checkJSONType(c)
 }
 
-// checkJSONType refuses a request whose headers do not say that its body is JSON.
+// checkJSONType returns an error if the request's headers do not say that its body is plain JSON.
 func checkJSONType(c *call) error {
 	if c.r.Header.Get("Content-Encoding") != "" {
 		return unsupported("send the body without Content-Encoding")
@@ -79,10 +79,10 @@ func unsupported(detail string) error {
 	return &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusUnsupportedMediaType, Detail: detail}
 }
 
-// decode reads a JSON object into v, a pointer to a struct. encoding/json is lenient where a
-// person would rather know: decode refuses fields that v does not have, fields that are there
-// twice or in another case, values of another type, and anything after the object. It names
-// all of them. null stands for a field that is not there.
+// decode reads a JSON object into v, a pointer to a struct. It is stricter than encoding/json: it
+// refuses fields that v does not have, fields that occur twice or are written in another case,
+// values of another type, and anything after the object. The error names at most maxErrors wrong
+// fields. decode takes null as if the field were missing.
 func decode(body []byte, v any) error {
 	if err := checkShape(body, reflect.TypeOf(v).Elem()); err != nil {
 		return err
@@ -93,7 +93,7 @@ func decode(body []byte, v any) error {
 	return nil
 }
 
-// checkShape refuses JSON that is not an object of the shape of a struct type.
+// checkShape returns an error if body is not a JSON object of the shape of the struct type t.
 func checkShape(body []byte, t reflect.Type) error {
 	if !utf8.Valid(body) {
 		return notJSON("it is not UTF-8")
@@ -116,7 +116,7 @@ func notJSON(why string) error {
 	return &kapsel.Error{Code: kapsel.InvalidRequest, Detail: "the body is not JSON: " + why}
 }
 
-// syntaxDetail says where JSON breaks, in words that show nothing of the body.
+// syntaxDetail returns what is wrong with the JSON and where, in words that repeat nothing of the body.
 func syntaxDetail(err error) string {
 	var syntax *json.SyntaxError
 	switch {
@@ -149,12 +149,13 @@ func (s *shape) refuse(field, detail string) {
 	}
 }
 
-// orTextType is of objects in whose place a string may stand.
+// orTextType is the interface of objects in whose place a string may stand.
 var orTextType = reflect.TypeFor[interface{ orText() }]()
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// value compares the next value with a type; a nil type skips it. Its error is of syntax.
+// value compares the next value with the type t; it skips the value if t is nil. The error is about
+// syntax or depth only; wrong fields are added to s.wrong.
 func (s *shape) value(field string, t reflect.Type, depth int) error {
 	if depth > maxDepth {
 		return errTooDeep
@@ -258,7 +259,7 @@ func (s *shape) object(field string, t reflect.Type, kind reflect.Kind, depth in
 	return err
 }
 
-// unknown says what is wrong with a name that is not among the known ones.
+// unknown returns what is wrong with a name that is not in known.
 func unknown(name string, known map[string]reflect.Type) string {
 	for k := range known {
 		if strings.EqualFold(k, name) {
@@ -268,7 +269,8 @@ func unknown(name string, known map[string]reflect.Type) string {
 	return "is not a field of this object"
 }
 
-// membersOf are a struct's fields by their names in JSON, those of embedded structs included.
+// membersOf returns the types of a struct's fields by the fields' names in JSON. Fields of embedded
+// structs are included.
 func membersOf(t reflect.Type) map[string]reflect.Type {
 	members := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
@@ -294,7 +296,7 @@ func fits(number string, kind reflect.Kind) bool {
 	return false
 }
 
-// mustBe says what a value of a type is in JSON.
+// mustBe returns what a value of the type t must be in JSON.
 func mustBe(t reflect.Type) string {
 	switch {
 	case reflect.PointerTo(t).Implements(textType):
@@ -318,7 +320,7 @@ func mustBe(t reflect.Type) string {
 	}
 }
 
-// clip shortens what a caller wrote, for an answer that repeats it.
+// clip cuts what a caller wrote to 100 characters and an ellipsis, for an answer that repeats it.
 func clip(s string) string {
 	const most = 100
 	if utf8.RuneCountInString(s) <= most {
@@ -327,8 +329,8 @@ func clip(s string) string {
 	return string([]rune(s)[:most]) + "…"
 }
 
-// merge applies a patch to a document (RFC 7396): null removes, objects merge, all else
-// replaces.
+// merge applies a patch to a document (RFC 7396) and returns the outcome: null removes a member,
+// objects merge, any other value replaces.
 func merge(document, patch map[string]any) map[string]any {
 	if document == nil {
 		document = map[string]any{}
@@ -347,7 +349,7 @@ func merge(document, patch map[string]any) map[string]any {
 	return document
 }
 
-// readPatch reads the body of a PATCH: a merge patch of the shape of T.
+// readPatch reads the body of a PATCH. It fails if the body is not a merge patch of the shape of T.
 func readPatch[T any](ctx context.Context) (map[string]any, error) {
 	body, err := readBody(callOf(ctx), false)
 	if err != nil {
@@ -376,7 +378,7 @@ func patched(now any, patch map[string]any, v any) error {
 	return decode(b, v)
 }
 
-// tree is a JSON object as maps; numbers keep their text.
+// tree decodes a JSON object into maps. Numbers keep their text.
 func tree(b []byte) (map[string]any, error) {
 	var m map[string]any
 	dec := json.NewDecoder(bytes.NewReader(b))

@@ -26,7 +26,7 @@ type EventReasons struct {
 	PageQuery
 }
 
-// Reason says why an endpoint has an event, or has it not.
+// Reason says why an endpoint has or has not received an event.
 type Reason struct {
 	EndpointID      kapsel.EndpointID  `json:"endpoint_id"`
 	DeliveryID      *kapsel.DeliveryID `json:"delivery_id" nullable:"true" doc:"Its newest delivery of the event; null: there is none"`
@@ -104,7 +104,7 @@ func (a *api) concerned(ctx context.Context, r *store.EventRecord, p store.Page[
 	return all[:min(len(all), p.Limit)], nil
 }
 
-// undelivered says why an endpoint that subscribes to an event's origin has no delivery of it.
+// undelivered returns why an endpoint that subscribes to an event's origin has no delivery of it.
 func undelivered(ev *kapsel.Event, e *kapsel.Endpoint) string {
 	origin := ev.Origin()
 	ofType := slices.ContainsFunc(e.Subscriptions, func(s kapsel.Subscription) bool {
@@ -123,7 +123,7 @@ func undelivered(ev *kapsel.Event, e *kapsel.Endpoint) string {
 	return "no delivery: the node that took the event did not know of the subscription yet; POST /replay with its id delivers the event to it"
 }
 
-// standing says how a delivery ended, or what it waits for.
+// standing returns how a delivery ended, or what it waits for.
 func standing(d Delivery, e *kapsel.Endpoint) string {
 	switch {
 	case e == nil && d.FinishedAt == nil:
