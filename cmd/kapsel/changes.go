@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// shownAbove are the fields of an endpoint or a source that say what it is or how it is doing,
-// which its card shows in its own words, or are shown there in another form.
+// shownAbove holds the fields of an endpoint or a source that its card shows in words of its own.
 var shownAbove = []string{
 	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
@@ -33,7 +32,7 @@ func changedCard(w io.Writer, object []byte, defaults any) {
 	card(w, changed...)
 }
 
-// changes are the settings of an object that differ from the defaults, by the paths of their
+// changes returns the settings of an object that differ from the defaults, by the paths of their
 // fields. Fields that this program does not know are among them, so that none is hidden.
 func changes(object []byte, defaults any) (facts []fact) {
 	b, err := json.Marshal(defaults)

@@ -504,7 +504,7 @@ func (c endpointsUpdate) do(ctx context.Context, s *session) error {
 		return err
 	}
 	tenant := c.Tenant
-	if c.Subscribe != nil && s.isAdmin() { // another tenant's source has no part in this
+	if c.Subscribe != nil && s.isAdmin() { // a name means a source of the endpoint's own tenant
 		e, err := s.GetEndpoint(ctx, id)
 		if err != nil {
 			return err

@@ -135,9 +135,8 @@ func plainName(name string) bool {
 	return oneWord(name) && name != "none" && name != kapsel.Publish
 }
 
-// originNamed returns what a subscription names for its events: of a source or of an endpoint with
-// an ingest URL, each with an id or a name, or publish for those that are published. An id is not
-// looked up.
+// originNamed returns the source of a subscription: the id of a source or of an endpoint with an
+// ingest URL, found by its id or name, or publish. It does not look up an id.
 func (s *session) originNamed(ctx context.Context, ref, tenant string) (string, error) {
 	_, noSource := kapsel.ParseSourceID(ref)
 	_, noEndpoint := kapsel.ParseEndpointID(ref)
@@ -189,10 +188,10 @@ func (s *session) origins(ctx context.Context, tenant string) iter.Seq2[origin, 
 // choices are ids or names to choose from, in an error.
 type choices []string
 
-// maxChoices is how many of them are shown.
+// maxChoices is the most choices that an error shows.
 const maxChoices = 10
 
-// String lists the first of them.
+// String lists the first maxChoices choices.
 func (c choices) String() string {
 	if len(c) > maxChoices {
 		c = append(slices.Clone(c[:maxChoices]), "…")

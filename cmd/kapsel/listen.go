@@ -119,16 +119,17 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	return nil
 }
 
-// listened is what kapsel listen posts the events of.
+// listened is the source or the endpoint whose events kapsel listen posts.
 type listened struct {
 	id, name string
-	senders  string // where they post to
+	senders  string // the URL or the subscriptions that events come from, for people
 	along    delivery.Forwarding
 	stream   client.StreamOptions
-	source   bool // of the stream, which is of a tenant, only the events of the source are meant
+	source   bool // the stream has all events of the tenant; those of other origins are passed over
 }
 
-// from returns what the command line names, or the endpoint that is made on a development server.
+// from returns the source or the endpoint that the command line names. If it names none, from makes
+// an endpoint, which needs a development server.
 func (c listenCmd) from(ctx context.Context, s *session) (listened, error) {
 	_, notEndpoint := kapsel.ParseEndpointID(c.Source)
 	switch {
@@ -374,10 +375,10 @@ func (l *listener) keep(position string) {
 	}
 }
 
-// place is the file that holds how far the events of an endpoint or a source were posted; "" is none.
+// place is the path of the file that holds the position of the last event posted; "" is none.
 type place string
 
-// placeOf is the file of an endpoint or a source of a server, by its id.
+// placeOf returns the file for the endpoint or the source of a server with an id.
 func placeOf(server, id string) (place, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -190,7 +190,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if err = wait.try(ctx, func() error { return s.engine.Join(ctx) }); err != nil {
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
-	// Nobody waited for this node with what was changed before it joined.
+	// The other nodes did not wait for this one with changes made before it joined.
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}

@@ -87,8 +87,8 @@ func (s *session) showSource(v client.Source, err error) error {
 	return s.show(v.ID, func(w io.Writer) { sourceCard(w, v, s.raw) })
 }
 
-// sourceCard prints a source for people: what it is, and then what was set on it. raw is the
-// source as it was answered.
+// sourceCard prints a source for people: its identity, and then its settings that are not the
+// defaults. raw is the source as the API answered it.
 func sourceCard(w io.Writer, v client.Source, raw []byte) {
 	facts := []fact{
 		{"id", v.ID}, {"name", v.Name}, {"tenant", v.TenantID}, {"state", v.State}, {"ingest URL", v.IngestURL}, {"verification", verified(v.Verification)},
@@ -101,7 +101,7 @@ func sourceCard(w io.Writer, v client.Source, raw []byte) {
 	changedCard(w, raw, api.SourceDefaults(v.Verification.Provider))
 }
 
-// typeText says where the type of a source's events is, as --type takes it; "" where they have none.
+// typeText returns a source's rule of types in the form that --type takes; "" if it has none.
 func typeText(r *client.TypeRule) string {
 	switch {
 	case r == nil:
@@ -122,7 +122,7 @@ type sourceFlags struct {
 // sourceFlagOf are the flags of a source's fields, beside intakeFlagOf.
 var sourceFlagOf = map[string]string{"name": "--name", "type": "--type", "state": "--state"}
 
-// settings returns what the file and the flags ask for.
+// settings returns the settings that the file and the flags ask for.
 func (f sourceFlags) settings(name string, secretFiles ...string) (settings, error) {
 	s, err := f.intakeFlags.settings(f.File, sourceFlagOf, secretFiles...)
 	if err != nil {

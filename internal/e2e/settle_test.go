@@ -69,7 +69,7 @@ func TestSettle_EveryNodeWorksByAChange(t *testing.T) {
 		after("it was deleted", false, func() string { change(http.MethodDelete, "/v1/endpoints/"+id, nil); return id })
 	}
 
-	// One that stands still, its lease not yet over, holds up the answer for a moment and no more.
+	// A frozen node whose lease is not over delays the answer by SettleTime at most.
 	if err := w.nodes[1].Freeze(); err != nil {
 		t.Fatal(err)
 	}

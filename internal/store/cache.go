@@ -293,7 +293,7 @@ func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Joined says under which id this node is known to the others from now on.
+// Joined sets the id under which this node tells the others by which revision it works.
 func (c *Cache) Joined(node kapsel.NodeID, clock *Clock) {
 	c.mu.Lock()
 	c.node, c.clock, c.told = node, clock, -1
@@ -330,6 +330,7 @@ func (c *Cache) tell(ctx context.Context) error {
 // sources) that were made before the call, and this node by all changes: an event that comes in
 // anywhere afterwards is matched by them. It returns after SettleTime at the latest: a node that
 // has said nothing by then is slow, cut off from the store, or dead with its lease not yet over.
+// If this node cannot read the changes, Settle returns at once, and Run follows.
 func (c *Cache) Settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), SettleTime)
 	defer cancel()
@@ -337,7 +338,7 @@ func (c *Cache) Settle() {
 		c.Changed()
 		return
 	}
-	// One waits, for all changes known by then; the others find theirs settled.
+	// One call waits for all changes known by then; later calls find theirs settled.
 	select {
 	case c.settling <- struct{}{}:
 		defer func() { <-c.settling }()

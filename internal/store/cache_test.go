@@ -19,8 +19,8 @@ type directory struct {
 	mu       sync.Mutex
 	endpoint kapsel.Endpoint
 	stuck    bool
-	behind   func(revision int64) int // how many other nodes are
-	asked    int                      // how often
+	behind   func(revision int64) int // returns how many other nodes are behind
+	asked    int                      // number of calls of Behind
 	told     []int64
 }
 
