@@ -49,17 +49,23 @@ var mayImport = map[string][]string{
 	"internal/store/transfer":   {},
 	"internal/store/postgres":   {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 	"internal/store/sqlite":     {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
-	"internal/store/schematest": {"internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
+	"internal/store/schematest": {".", "internal/store", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"internal/store/storetest":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 
+	// What a node knows of the store's time and settings, and what it does beside the engine.
+	"internal/clock":    {},
+	"internal/feed":     {".", "internal/clock", "internal/store"},
+	"internal/settings": {".", "internal/clock", "internal/store"},
+	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
+
 	// Engines.
-	"internal/delivery": {".", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
+	"internal/delivery": {".", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
-	"internal/ingest": {".", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
+	"internal/ingest": {".", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// What people and programs outside meet.
-	"internal/api": {".", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
+	"internal/api": {".", "internal/clock", "internal/feed", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
 		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
 	"internal/bench": {},
 	"scripts":        {}, // programs that look at the code, run by go run
@@ -117,7 +123,7 @@ var narrow = map[string][]string{
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
 	"bytes.Equal":                 {"internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"}, // see TestArchitecture_B72_S8_Compares
-	"bytes.Compare":               {"internal/store", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
+	"bytes.Compare":               {"internal/settings", "internal/store", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"reflect.DeepEqual":           {},
 	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
 	"net/http.Transport":          {"internal/egress", "internal/bench"},
@@ -145,7 +151,7 @@ var narrowNames = map[string][]string{
 	"crypto/tls.Dial":             {},
 	"crypto/tls.DialWithDialer":   {},
 	"crypto/tls.Dialer":           {},
-	"time.Sleep":                  {"cmd/kapsel", "internal/bench", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite"},
+	"time.Sleep":                  {"cmd/kapsel", "internal/bench", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
 	"os.Exit":                     {"cmd/kapsel"},
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},

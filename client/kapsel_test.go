@@ -12,7 +12,10 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/api"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
@@ -31,9 +34,9 @@ func startKapsel() *server {
 	folder := must(os.MkdirTemp("", "kapsel"))
 	db := must(sqlite.Open(ctx, filepath.Join(folder, "kapsel.db"), sqlite.Options{Migrate: true}))
 	keyring := must(secret.NewKeyring(secret.NewKey()))
-	clock := must(store.NewClock(ctx, db))
-	settings := store.NewCache(db)
-	feed := store.NewFeed(db, clock, slog.New(slog.DiscardHandler))
+	clock := must(clock.New(ctx, db))
+	settings := settings.NewCache(db)
+	feed := feed.New(db, clock, slog.New(slog.DiscardHandler))
 	settings.OnChange(feed.Changed)
 	var running sync.WaitGroup
 	running.Go(func() { feed.Run(ctx) })

@@ -79,17 +79,17 @@ func main() {
 	fmt.Fprintf(w, "| calls between the engine's files | %d, %d of them back |\n| methods of the engine's largest type | %d |\n", arrows, back, methods)
 }
 
-// imports counts our packages and the longest chain of imports among them.
+// imports counts our packages, and the longest chain of imports among them, programs apart.
 func imports() (packages, depth int) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./...").Output()
 	if err != nil {
 		log.Fatalf("go list: %v", err)
 	}
 	type pkg struct {
-		ImportPath string
-		Imports    []string
+		ImportPath, Name string
+		Imports          []string
 	}
-	all := map[string]pkg{}
+	all, programs := map[string]pkg{}, map[string]bool{}
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p pkg
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
@@ -98,6 +98,7 @@ func imports() (packages, depth int) {
 			log.Fatal(err)
 		}
 		all[p.ImportPath] = p
+		programs[p.ImportPath] = p.Name == "main"
 	}
 	var deep func(string) int
 	known := map[string]int{}
@@ -115,7 +116,7 @@ func imports() (packages, depth int) {
 		return n
 	}
 	for name := range all {
-		if !strings.Contains(name, "/cmd/") && !strings.HasSuffix(name, "/sim") {
+		if !programs[name] && !strings.HasSuffix(name, "/sim") {
 			depth = max(depth, deep(name))
 		}
 	}

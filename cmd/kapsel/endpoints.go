@@ -223,16 +223,16 @@ type endpointFlags struct {
 	File             string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// settings is the JSON of a request about an endpoint, and which flag each field came from. It is
+// requestBody is the JSON of a request about an endpoint, and which flag each field came from. It is
 // no type of the client's, so that the file's nulls are kept: in a patch they stand for the
 // defaults.
-type settings struct {
+type requestBody struct {
 	body map[string]any
 	by   sentBy
 }
 
 // set puts what v points to at a path of objects; nil changes nothing.
-func set[T any](s settings, flag, path string, v *T) {
+func set[T any](s requestBody, flag, path string, v *T) {
 	if v == nil {
 		return
 	}
@@ -264,7 +264,7 @@ var endpointFlagOf = map[string]string{
 }
 
 // settings are what the file and the flags ask for.
-func (f endpointFlags) settings(name, destination string, secretFiles ...string) (settings, error) {
+func (f endpointFlags) settings(name, destination string, secretFiles ...string) (requestBody, error) {
 	s, err := f.intakeFlags.settings(f.File, endpointFlagOf, secretFiles...)
 	if err != nil {
 		return s, err
@@ -311,7 +311,7 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 }
 
 // subscribe asks for the subscriptions that --subscribe names.
-func (f endpointFlags) subscribe(ctx context.Context, s *session, in settings, tenant string) error {
+func (f endpointFlags) subscribe(ctx context.Context, s *session, in requestBody, tenant string) error {
 	if f.Subscribe == nil {
 		return nil
 	}

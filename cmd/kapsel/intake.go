@@ -32,7 +32,7 @@ var intakeFields = []string{"verification", "response", "idempotency", "challeng
 
 // settings returns what --file and the flags ask of an object with an ingest URL. flags are the flags of the
 // object's fields beside those of its intake, secretFiles the other files that are read.
-func (f intakeFlags) settings(file string, flags map[string]string, secretFiles ...string) (settings, error) {
+func (f intakeFlags) settings(file string, flags map[string]string, secretFiles ...string) (requestBody, error) {
 	standard := 0 // inputs that are standard input
 	for _, name := range append(secretFiles, file, f.SecretFile, f.VerifyTokenFile) {
 		if name == "-" {
@@ -40,9 +40,9 @@ func (f intakeFlags) settings(file string, flags map[string]string, secretFiles 
 		}
 	}
 	if standard > 1 {
-		return settings{}, settingError("only one of the files can be standard input")
+		return requestBody{}, settingError("only one of the files can be standard input")
 	}
-	s := settings{by: sentBy{}}
+	s := requestBody{by: sentBy{}}
 	var err error
 	if s.body, err = readObject(file); err != nil {
 		return s, err
@@ -62,7 +62,7 @@ func (f intakeFlags) settings(file string, flags map[string]string, secretFiles 
 }
 
 // set adds what the flags ask for.
-func (f intakeFlags) set(s settings) error {
+func (f intakeFlags) set(s requestBody) error {
 	set(s, "--provider", "verification.provider", f.Provider)
 	if f.SecretFile != "" {
 		secrets, err := readLines("--secret-file", f.SecretFile)
@@ -125,7 +125,7 @@ func intakeField(object, name, text string) (any, error) {
 }
 
 // addSecrets asks for the secrets of --add-secret-file behind those that are there.
-func (f intakeFlags) addSecrets(file string, former []client.Secret, in settings) error {
+func (f intakeFlags) addSecrets(file string, former []client.Secret, in requestBody) error {
 	if f.SecretFile != "" {
 		return settingError("--add-secret-file: adds to the secrets that --secret-file replaces; use one of them")
 	}

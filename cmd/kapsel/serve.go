@@ -20,13 +20,17 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
+	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
 // The rhythm of a stop, which is over within 25 s of the signal: running exchanges have until
@@ -65,15 +69,15 @@ type server struct {
 	log       *slog.Logger
 	console   io.Writer // for what --dev prints
 	db        store.Store
-	clock     *store.Clock
-	settings  *store.Cache
+	clock     *clock.Clock
+	settings  *settings.Cache
 	engine    *delivery.Engine
 	ingest    *ingest.Handler
 	health    *telemetry.Health
-	janitor   *store.Janitor
-	replayer  *store.Replayer
-	replanner *store.Replanner
-	feed      *store.Feed
+	janitor   *upkeep.Janitor
+	replayer  *upkeep.Replayer
+	replanner *upkeep.Replanner
+	feed      *feed.Feed
 	public    *http.Server
 	metrics   *http.Server
 	failed    chan error // has what ended a listener
@@ -143,7 +147,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		if instance, err = instanceOf(ctx, s.db); err != nil {
 			return err
 		}
-		s.clock, err = store.NewClock(ctx, s.db)
+		s.clock, err = clock.New(ctx, s.db)
 		return err
 	})
 	if err != nil {
@@ -152,13 +156,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if s.trace, err = telemetry.StartTracing(ctx, buildVersion()); err != nil {
 		return nil, settingError("OTEL_*: %v", err)
 	}
-	s.settings = store.NewCache(s.db)
-	s.feed = store.NewFeed(s.db, s.clock, s.log)
+	s.settings = settings.NewCache(s.db)
+	s.feed = feed.New(s.db, s.clock, s.log)
 	s.settings.OnChange(s.feed.Changed)
-	keys := store.NewKeys(s.db)
+	keys := settings.NewKeys(s.db)
 	s.settings.OnChange(keys.Changed)
 	duties := kapsel.NewNodeID(s.clock.Now()) // who holds the lease of a duty
-	s.replanner = store.NewReplanner(s.db, s.clock, duties, s.log)
+	s.replanner = upkeep.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
 	var shown traffic // what --dev prints
 	var recorded func(*kapsel.Attempt, *kapsel.Delivery)
@@ -206,11 +210,11 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		}
 	}
 	s.ingest = ingest.New(in)
-	s.janitor = &store.Janitor{
+	s.janitor = &upkeep.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: time.Minute, Log: s.log,
 	}
 	replaying := make(chan struct{}, 1)
-	s.replayer = &store.Replayer{
+	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
 	s.health.Add("store", s.db.Ping)
@@ -444,7 +448,7 @@ func (s *serveSettings) guard(listeners []net.Addr) egress.Config {
 
 // clockSane fails when this machine's clock and the store's time are too far apart.
 func (s *server) clockSane(context.Context) error {
-	if skew := s.clock.Skew(); skew > store.MaxSkew || skew < -store.MaxSkew {
+	if skew := s.clock.Skew(); skew > clock.MaxSkew || skew < -clock.MaxSkew {
 		return kapsel.Errorf(kapsel.DatabaseUnavailable, "the machine's clock and the store's time differ by %v", skew.Round(time.Second))
 	}
 	return nil

@@ -123,7 +123,7 @@ type sourceFlags struct {
 var sourceFlagOf = map[string]string{"name": "--name", "type": "--type", "state": "--state"}
 
 // settings returns the settings that the file and the flags ask for.
-func (f sourceFlags) settings(name string, secretFiles ...string) (settings, error) {
+func (f sourceFlags) settings(name string, secretFiles ...string) (requestBody, error) {
 	s, err := f.intakeFlags.settings(f.File, sourceFlagOf, secretFiles...)
 	if err != nil {
 		return s, err

@@ -17,6 +17,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -27,7 +28,7 @@ import (
 //	20:15:32.131  out  orders                 18 B  503    8 ms  E2004, attempt 1 of 20, the next in 1s
 type traffic struct {
 	out      io.Writer // takes whole lines and does not block
-	settings *store.Cache
+	settings *settings.Cache
 	began    atomic.Bool // nothing is told of how circuits were before
 
 	mu       sync.Mutex
@@ -115,7 +116,7 @@ func (t *traffic) went(a *kapsel.Attempt, d *kapsel.Delivery) {
 	t.line("out", t.endpoint(a.EndpointID), int64(d.Size), a.StatusCode, a.Duration, notes...)
 }
 
-// changed is for store.Cache.OnChange: it tells of circuits.
+// changed is for settings.Cache.OnChange: it tells of circuits.
 func (t *traffic) changed(s store.Settings) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

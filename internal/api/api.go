@@ -27,6 +27,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
@@ -64,7 +65,7 @@ type Config struct {
 	Dev       bool            // allows the shorter delays of a development instance
 	Clock     func() time.Time
 	Log       *slog.Logger
-	Feed      *store.Feed // of /v1/events/stream
+	Feed      *feed.Feed // of /v1/events/stream
 
 	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
 	CheckURL func(string) error

@@ -20,10 +20,13 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
@@ -47,7 +50,7 @@ type world struct {
 	due     []kapsel.DeliveryID // what the API said is due now
 	woken   int                 // how often it said that a replay is to go on
 	cfg     Config
-	cache   *store.Cache
+	cache   *settings.Cache
 }
 
 func newWorld(t *testing.T) *world {
@@ -62,14 +65,14 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: s, vault: secret.NewVault(ring), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), why: "worker"}
-	clock, err := store.NewClock(t.Context(), s)
+	clock, err := clock.New(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.cache = store.NewCache(s)
-	feed := store.NewFeed(s, clock, slog.New(slog.DiscardHandler))
+	w.cache = settings.NewCache(s)
+	feed := feed.New(s, clock, slog.New(slog.DiscardHandler))
 	w.cache.OnChange(feed.Changed)
-	keys := store.NewKeys(s)
+	keys := settings.NewKeys(s)
 	w.cache.OnChange(keys.Changed)
 	following, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -103,7 +106,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // publisher is ingest with an engine that never runs: what is accepted waits in the store.
-func (w *world) publisher(clock *store.Clock) *ingest.Handler {
+func (w *world) publisher(clock *clock.Clock) *ingest.Handler {
 	bodies, log := budget.New(16<<20), slog.New(slog.DiscardHandler)
 	engine := delivery.New(delivery.Config{
 		Store: w.store, Settings: w.cache, Clock: clock, Vault: w.vault, Budget: bodies, Workers: 1, Lease: 10 * time.Second, Log: log,

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -101,7 +102,7 @@ func (a *api) streamFrom(ctx context.Context, in *StreamQuery, tenant kapsel.Ten
 }
 
 // runStream writes events until the context ends or the client is gone or too slow.
-func (a *api) runStream(ctx context.Context, c *call, follower *store.Follower, at store.Position) {
+func (a *api) runStream(ctx context.Context, c *call, follower *feed.Follower, at store.Position) {
 	out := streamWriter{c.w, http.NewResponseController(c.w)}
 	h := c.w.Header()
 	h.Set("Content-Type", "text/event-stream")

@@ -16,7 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/store"
+
+	"github.com/kapsel-hq/kapsel/internal/feed"
 )
 
 // message is one of a stream; event is nil for one that has only an id.
@@ -274,7 +275,7 @@ func TestBadInput_B118_Caps(t *testing.T) {
 	h, other := w.newHouse("a"), w.newHouse("b")
 	open := w.streams()
 	var first *reader
-	for i := range store.MaxFollowers {
+	for i := range feed.MaxFollowers {
 		if r := open("", h.read).begun(); i == 0 {
 			first = r
 		}

@@ -33,7 +33,7 @@ func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
 	reset := fmt.Sprintf("POST %s/circuit/reset", path)
 	switch {
 	case c.State == kapsel.CircuitOpened && c.RetryAt.After(now):
-		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination fails and the endpoint's circuit is open; the next probe may start at %s, and %s closes the circuit", clock(c.RetryAt), reset)
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination fails and the endpoint's circuit is open; the next probe may start at %s, and %s closes the circuit", shown(c.RetryAt), reset)
 	case c.State == kapsel.CircuitOpened:
 		// The next delivery that is due is the probe, the oldest one first.
 		count, oldest, err := a.Store.BacklogOf(ctx, e.ID, 1)
@@ -47,13 +47,13 @@ func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
 		return kapsel.Errorf(kapsel.Conflict, "nothing else is sent: the endpoint's circuit is half-open and its destination is being probed; %s closes the circuit", reset)
 	}
 	if c.HoldUntil.After(now) {
-		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination asked for quiet (429 with Retry-After) until %s; %s ends that", clock(c.HoldUntil), reset)
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination asked for quiet (429 with Retry-After) until %s; %s ends that", shown(c.HoldUntil), reset)
 	}
 	if at := a.RateAllows(e); at.Sub(now) > soon {
-		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the endpoint's rate_limit lets the next exchange start at %s", clock(at))
+		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the endpoint's rate_limit lets the next exchange start at %s", shown(at))
 	}
 	return nil
 }
 
-// clock returns a time as an error text shows it: RFC 3339, UTC.
-func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// shown returns a time as an error text shows it: RFC 3339, UTC.
+func shown(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -23,7 +23,9 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -36,8 +38,8 @@ type Store interface {
 // Config holds the engine's parts and settings. All fields but Recorded are needed.
 type Config struct {
 	Store     Store
-	Settings  *store.Cache
-	Clock     *store.Clock
+	Settings  *settings.Cache
+	Clock     *clock.Clock
 	Vault     *secret.Vault
 	Transport http.RoundTripper // made by package egress
 	Budget    *budget.Budget

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -22,8 +24,8 @@ const (
 // store when the figures are scraped, at most once in 15 s, and the others from Settings.
 type Gauges struct {
 	Store    store.Housekeeping
-	Settings *store.Cache
-	Clock    *store.Clock
+	Settings *settings.Cache
+	Clock    *clock.Clock
 
 	mu    sync.Mutex
 	at    time.Time

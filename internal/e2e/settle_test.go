@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -51,7 +51,7 @@ func TestSettle_EveryNodeWorksByAChange(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		id := makes()
-		if time.Since(began) >= store.SettleTime {
+		if time.Since(began) >= settings.SettleTime {
 			eventually(t, "after "+what, patience, func() bool { return goesTo(id) == want })
 		} else if goesTo(id) != want {
 			t.Errorf("after %s an event goes to the endpoint: %v", what, !want)

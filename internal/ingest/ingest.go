@@ -27,10 +27,12 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
@@ -54,8 +56,8 @@ const Path = "/ingest/"
 type Config struct {
 	Store     store.Inbox
 	Counters  store.Counters // for the monthly quotas, and for counting refused webhooks and those without a key
-	Settings  *store.Cache
-	Clock     *store.Clock
+	Settings  *settings.Cache
+	Clock     *clock.Clock
 	Engine    *delivery.Engine
 	Vault     *secret.Vault
 	Budget    *budget.Budget

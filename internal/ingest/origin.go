@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/store"
+
+	"github.com/kapsel-hq/kapsel/internal/settings"
 )
 
 // origin is what a webhook comes in at: an endpoint with an ingest, or a source.
@@ -96,7 +97,7 @@ func (o origin) revision() int64 {
 
 // current reports whether these are the newest settings that are known of the origin, and it is
 // not deleted.
-func (o origin) current(c *store.Cache) bool {
+func (o origin) current(c *settings.Cache) bool {
 	if o.source != nil {
 		latest := c.LatestSource(o.source)
 		return latest.Revision == o.source.Revision && latest.DeletedAt.IsZero()

@@ -18,7 +18,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
-	"github.com/kapsel-hq/kapsel/internal/store"
+
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
@@ -170,9 +172,9 @@ func inMonths(t *testing.T, nodes int, events int64, plan func(string) storetest
 		must(db.CreateEndpoint(ctx, *ep, 0))
 		var all []node
 		for range nodes {
-			clock, err := store.NewClock(ctx, s)
+			clock, err := clock.New(ctx, s)
 			must(err)
-			vault, memory, settings := secret.NewVault(ring), budget.New(bodyMemory), store.NewCache(s)
+			vault, memory, settings := secret.NewVault(ring), budget.New(bodyMemory), settings.NewCache(s)
 			engine := delivery.New(delivery.Config{
 				Store: s, Settings: settings, Clock: clock, Vault: vault, Transport: &wire{}, Budget: memory, Workers: 1, Lease: 10 * time.Second,
 				Version: "1.2.3", Log: slog.New(slog.DiscardHandler),

@@ -23,9 +23,11 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
@@ -43,7 +45,7 @@ type world struct {
 	vault    *secret.Vault
 	ring     *secret.Keyring
 	handler  *ingest.Handler
-	settings *store.Cache
+	settings *settings.Cache
 	budget   *budget.Budget
 	wire     *wire
 	tenant   kapsel.Tenant
@@ -75,9 +77,9 @@ func newWorld(t *testing.T) *world {
 		}
 		return storetest.NoFault
 	})
-	clock, err := store.NewClock(ctx, db)
+	clock, err := clock.New(ctx, db)
 	w.must(err)
-	w.settings = store.NewCache(faulty)
+	w.settings = settings.NewCache(faulty)
 	log := slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	engine := delivery.New(delivery.Config{
 		Store: faulty, Settings: w.settings, Clock: clock, Vault: w.vault, Transport: w.wire, Budget: w.budget,

@@ -23,13 +23,16 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
 // Options configures a world. The zero Options are the product's defaults.
@@ -227,8 +230,8 @@ type Process struct {
 	Name     string
 	Engine   *delivery.Engine
 	Ingest   *ingest.Handler
-	Settings *store.Cache
-	Clock    *store.Clock
+	Settings *settings.Cache
+	Clock    *clock.Clock
 	Budget   *budget.Budget
 	Uplink   *Uplink
 	// Dead is closed when the process is killed.
@@ -260,11 +263,11 @@ func (w *World) TryStart() (*Process, error) {
 	}
 	ctx := context.Background()
 	var err error
-	if p.Clock, err = store.NewClock(ctx, db); err != nil {
+	if p.Clock, err = clock.New(ctx, db); err != nil {
 		return nil, err
 	}
-	p.Settings = store.NewCache(db)
-	replanner := store.NewReplanner(db, p.Clock, kapsel.NewNodeID(p.Clock.Now()), w.log(p.Name, &p.level))
+	p.Settings = settings.NewCache(db)
+	replanner := upkeep.NewReplanner(db, p.Clock, kapsel.NewNodeID(p.Clock.Now()), w.log(p.Name, &p.level))
 	p.Settings.OnChange(replanner.Changed)
 	p.Uplink = w.Net.Uplink(p.Name)
 	var out http.RoundTripper = p.Uplink

@@ -283,22 +283,6 @@ type Settings struct {
 	Circuits  []kapsel.Circuit
 }
 
-// matched returns the revision up to which who knows the changes up to since, and reads these,
-// knows all changes of endpoints and sources. It is below Revision where only other rows changed:
-// circuits do not count. It is not above it: rows that changed while they were read are not all here.
-func (s *Settings) matched(since int64) (last int64) {
-	if since == 0 {
-		return s.Revision // rows that are deleted are left out
-	}
-	for i := range s.Endpoints {
-		last = max(last, s.Endpoints[i].Revision)
-	}
-	for i := range s.Sources {
-		last = max(last, s.Sources[i].Revision)
-	}
-	return min(last, s.Revision)
-}
-
 // Deleted names rows of the directory that are deleted.
 type Deleted struct {
 	Endpoints []kapsel.EndpointID

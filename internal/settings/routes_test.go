@@ -1,4 +1,4 @@
-package store_test
+package settings_test
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -35,7 +36,7 @@ func TestRoutes(t *testing.T) {
 	types := []string{"", "a", "a.b", "b.c"}
 	rapid.Check(t, func(t *rapid.T) {
 		dir := &changes{}
-		c := store.NewCache(dir)
+		c := settings.NewCache(dir)
 		endpoints := make([]kapsel.Endpoint, 4)
 		for i := range endpoints {
 			endpoints[i] = kapsel.Endpoint{ID: kapsel.EndpointID{byte(i + 1)}, TenantID: tenant}
@@ -82,7 +83,7 @@ func TestRoutes(t *testing.T) {
 func TestCache_Source(t *testing.T) {
 	src := kapsel.Source{ID: kapsel.NewSourceID(time.Now()), State: kapsel.SourceActive}
 	dir := &changes{}
-	c := store.NewCache(dir)
+	c := settings.NewCache(dir)
 	if _, err := c.Source(t.Context(), src.ID); kapsel.CodeOf(err) != kapsel.NotFound || c.KnowsSource(src.ID) {
 		t.Fatalf("before it is made: %v", err)
 	}

@@ -1,4 +1,5 @@
-package store
+// Package feed hands the stream of events to all who follow it on this node.
+package feed
 
 import (
 	"context"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Limits of a feed.
@@ -27,8 +30,8 @@ const (
 // read last, and each follower takes from them what is behind its position. A follower that is
 // further behind reads for itself, few of them at a time, until it has caught up.
 type Feed struct {
-	store   Stream
-	clock   *Clock
+	store   store.Stream
+	clock   *clock.Clock
 	log     *slog.Logger
 	reading chan struct{} // holds a token for each follower that reads for itself
 	wake    chan struct{} // there is a first follower, or one that has not joined
@@ -36,14 +39,14 @@ type Feed struct {
 	mu        sync.Mutex // guards what follows
 	followers map[*Follower]struct{}
 	owners    map[kapsel.TenantID]int // followers by owner
-	kept      []Streamed              // the events between from and end, of the tenants followed
-	from, end Position
+	kept      []store.Streamed        // the events between from and end, of the tenants followed
+	from, end store.Position
 	moved     chan struct{} // closed, and replaced, when kept or who has joined changes
 	stopped   bool
 }
 
 // NewFeed makes a feed; Run reads for it.
-func NewFeed(s Stream, clock *Clock, log *slog.Logger) *Feed {
+func New(s store.Stream, clock *clock.Clock, log *slog.Logger) *Feed {
 	return &Feed{
 		store: s, clock: clock, log: log, reading: make(chan struct{}, feedReaders), wake: make(chan struct{}, 1),
 		followers: map[*Follower]struct{}{}, owners: map[kapsel.TenantID]int{}, moved: make(chan struct{}),
@@ -56,12 +59,12 @@ type Follower struct {
 	owner  kapsel.TenantID
 	key    kapsel.KeyID
 	tenant kapsel.TenantID // whose events; zero: everybody's
-	filter StreamFilter
+	filter store.StreamFilter
 	ctx    context.Context // ends when it must end
 	end    context.CancelFunc
 
-	joined bool     // guarded by feed.mu: the feed reads this tenant's events …
-	from   Position // … behind this position
+	joined bool           // guarded by feed.mu: the feed reads this tenant's events …
+	from   store.Position // … behind this position
 }
 
 // Follow adds a follower: of the events of a tenant and an endpoint, zero for all. It counts
@@ -69,7 +72,7 @@ type Follower struct {
 // when the feed stops. RateLimited: its owner has MaxFollowers already. ShuttingDown: the feed
 // has stopped. Leave must be called.
 func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, endpoint kapsel.EndpointID) (*Follower, error) {
-	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: StreamFilter{EndpointID: endpoint}}
+	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: store.StreamFilter{EndpointID: endpoint}}
 	if !tenant.IsZero() {
 		l.filter.Tenants = []kapsel.TenantID{tenant}
 	}
@@ -115,7 +118,7 @@ func (l *Follower) Context() context.Context { return l.ctx }
 
 // Changed ends the followers whose keys were revoked or whose tenants were deleted. It is told
 // of every change of settings; see Cache.OnChange.
-func (f *Feed) Changed(s Settings) {
+func (f *Feed) Changed(s store.Settings) {
 	revoked := map[kapsel.KeyID]bool{}
 	for _, k := range s.Keys {
 		if !k.RevokedAt.IsZero() {
@@ -148,7 +151,7 @@ func (f *Feed) Stop() {
 // Next waits until there are events behind a position, or the context ends. It returns some
 // of them and the position to go on from; none only with an error: the context's, or the
 // store's for a follower that reads for itself. The position is worth keeping then, too.
-func (l *Follower) Next(ctx context.Context, after Position) ([]Streamed, Position, error) {
+func (l *Follower) Next(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, error) {
 	for {
 		events, next, caughtUp, wait := l.feed.take(l, after)
 		if !caughtUp {
@@ -176,7 +179,7 @@ func (l *Follower) Next(ctx context.Context, after Position) ([]Streamed, Positi
 
 // take gives what the feed keeps for a follower behind a position, if it has caught up. wait is
 // closed when that may have changed; nil: there is something now.
-func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Position, caughtUp bool, wait <-chan struct{}) {
+func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed, next store.Position, caughtUp bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -185,7 +188,7 @@ func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Positi
 	case after.Compare(l.from) < 0 || after.Compare(f.from) < 0:
 		return nil, after, false, nil
 	}
-	i, _ := slices.BinarySearchFunc(f.kept, after, func(e Streamed, p Position) int {
+	i, _ := slices.BinarySearchFunc(f.kept, after, func(e store.Streamed, p store.Position) int {
 		if e.At.Compare(p) <= 0 {
 			return -1
 		}
@@ -202,12 +205,12 @@ func (f *Feed) take(l *Follower, after Position) (events []Streamed, next Positi
 	return events, after.Later(f.end), true, wait
 }
 
-func (l *Follower) wants(r *EventRecord) bool {
+func (l *Follower) wants(r *store.EventRecord) bool {
 	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID))
 }
 
 // read reads for one follower.
-func (l *Follower) read(ctx context.Context, after Position) ([]Streamed, Position, bool, error) {
+func (l *Follower) read(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, bool, error) {
 	f := l.feed
 	select {
 	case f.reading <- struct{}{}:
@@ -283,7 +286,7 @@ func (f *Feed) advance(ctx context.Context, goOn bool) error {
 }
 
 // join lets new followers in and returns whose events to read, and from where.
-func (f *Feed) join() (filter StreamFilter, after Position) {
+func (f *Feed) join() (filter store.StreamFilter, after store.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	tenants, all, joined := map[kapsel.TenantID]bool{}, false, false

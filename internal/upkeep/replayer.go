@@ -1,4 +1,4 @@
-package store
+package upkeep
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 const (
@@ -25,10 +27,10 @@ const (
 // the store: after a crash, this node or another goes on where the last step ended.
 type Replayer struct {
 	Store interface {
-		Replays
+		store.Replays
 		Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	}
-	Clock *Clock
+	Clock *clock.Clock
 	Node  kapsel.NodeID
 	Log   *slog.Logger
 	// Wake, when something is sent to it, begins the replays that have not begun. It may be

@@ -1,4 +1,5 @@
-package store
+// Package clock tells the store's time, which all nodes share.
+package clock
 
 import (
 	"context"
@@ -22,7 +23,7 @@ type Clock struct {
 }
 
 // NewClock asks the store for its time.
-func NewClock(ctx context.Context, s interface {
+func New(ctx context.Context, s interface {
 	Time(context.Context) (time.Time, error)
 }) (*Clock, error) {
 	c := &Clock{store: s}

@@ -1,4 +1,4 @@
-package store_test
+package upkeep_test
 
 import (
 	"context"
@@ -8,10 +8,13 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
 // TestJanitorDeletesTheEventsOfDeletedTenants: a janitor that starts after a tenant was
@@ -36,7 +39,7 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			clock, err := store.NewClock(ctx, s)
+			clock, err := clock.New(ctx, s)
 			must(err)
 			now := clock.Now()
 			node := kapsel.NewNodeID(now)
@@ -64,9 +67,9 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 				must(s.DeleteTenant(ctx, tenant.ID, now))
 				events = append(events, e.ID)
 			}
-			settings := store.NewCache(s)
+			settings := settings.NewCache(s)
 			must(settings.Load(ctx))
-			j := &store.Janitor{Store: s, Settings: settings, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+			j := &upkeep.Janitor{Store: s, Settings: settings, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
 			must(j.Sweep(ctx))
 			if _, err := s.Event(ctx, kapsel.TenantID{}, events[0]); kapsel.CodeOf(err) != kapsel.NotFound {
 				t.Errorf("an event past the retention of its deleted tenant is still there: %v", err)
@@ -86,7 +89,7 @@ func TestJanitorRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		clock, err := store.NewClock(t.Context(), s)
+		clock, err := clock.New(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,9 +99,10 @@ func TestJanitorRuns(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		j := &store.Janitor{Store: s, Settings: store.NewCache(s), Clock: clock, Node: kapsel.NewNodeID(clock.Now()), Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+		j := &upkeep.Janitor{Store: s, Settings: settings.NewCache(s), Clock: clock, Node: kapsel.NewNodeID(clock.Now()), Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
 		go func() { j.Run(ctx); close(done) }()
-		pass(time.Hour + 2*time.Minute)
+		time.Sleep(time.Hour + 2*time.Minute)
+		synctest.Wait()
 		n, err := s.DeleteExpiredAnswers(t.Context(), clock.Now(), 10)
 		if err != nil || n != 0 {
 			t.Errorf("%d answers have expired and are still there, %v", n, err)

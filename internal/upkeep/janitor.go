@@ -1,4 +1,7 @@
-package store
+// Package upkeep does what one node of all does beside receiving and delivering: it deletes what
+// has expired, makes the deliveries of replays, and reschedules what waits after a change of a
+// retry plan.
+package upkeep
 
 import (
 	"context"
@@ -6,6 +9,9 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Limits of one step of a deletion, so that it never holds up the hot path for long.
@@ -14,9 +20,9 @@ const janitorBatch = 500
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers,
 // and old counters. A lease row makes sure that one node does it at a time.
 type Janitor struct {
-	Store    Housekeeping
-	Settings *Cache
-	Clock    *Clock
+	Store    store.Housekeeping
+	Settings *settings.Cache
+	Clock    *clock.Clock
 	Node     kapsel.NodeID
 	Every    time.Duration
 	Log      *slog.Logger

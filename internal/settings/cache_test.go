@@ -1,4 +1,4 @@
-package store_test
+package settings_test
 
 import (
 	"context"
@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // directory has one endpoint; while it is stuck no read of it ends.
@@ -68,7 +71,7 @@ func (d *directory) Settings(ctx context.Context, after int64) (store.Settings, 
 func TestObey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &directory{endpoint: kapsel.Endpoint{ID: kapsel.NewEndpointID(time.Now()), Revision: 1}}
-		c := store.NewCache(d)
+		c := settings.NewCache(d)
 		state := func() kapsel.EndpointState {
 			e, err := c.AnyEndpoint(t.Context(), d.endpoint.ID)
 			if err != nil {
@@ -91,14 +94,14 @@ func TestObey(t *testing.T) {
 
 		d.set(func(d *directory) { d.endpoint.State, d.stuck = kapsel.EndpointActive, true })
 		began = time.Now()
-		if c.Obey(); time.Since(began) != store.Refresh {
+		if c.Obey(); time.Since(began) != settings.Refresh {
 			t.Errorf("with a store that does not answer it took %v", time.Since(began))
 		}
 		d.set(func(d *directory) { d.stuck = false })
 		stop() // the read that is stuck
 		synctest.Wait()
 		go c.Run(t.Context(), slog.New(slog.DiscardHandler))
-		time.Sleep(store.Refresh)
+		time.Sleep(settings.Refresh)
 		synctest.Wait()
 		if state() != kapsel.EndpointActive {
 			t.Errorf("after the store is back the endpoint is %q", state())
@@ -112,8 +115,8 @@ func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		d := &directory{endpoint: kapsel.Endpoint{ID: kapsel.NewEndpointID(now), Revision: 1}}
-		c := store.NewCache(d)
-		clock, err := store.NewClock(t.Context(), d)
+		c := settings.NewCache(d)
+		clock, err := clock.New(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,16 +155,16 @@ func TestSettle(t *testing.T) {
 		if took, asked := settle(false, time.Now().Add(time.Hour)); took != 0 || asked != 0 {
 			t.Errorf("nothing that is matched has changed: %v, asked %d times", took, asked)
 		}
-		if took, _ := settle(true, time.Now().Add(store.Refresh)); took < store.Refresh || took >= store.SettleTime {
-			t.Errorf("another node follows after %v: answered after %v", store.Refresh, took)
+		if took, _ := settle(true, time.Now().Add(settings.Refresh)); took < settings.Refresh || took >= settings.SettleTime {
+			t.Errorf("another node follows after %v: answered after %v", settings.Refresh, took)
 		}
-		if took, _ := settle(true, time.Now().Add(time.Hour)); took != store.SettleTime {
+		if took, _ := settle(true, time.Now().Add(time.Hour)); took != settings.SettleTime {
 			t.Errorf("another node does not follow: answered after %v", took)
 		}
 		if took, _ := settle(false, time.Now().Add(time.Hour)); took != 0 {
 			t.Errorf("a change of something else waits for %v", took)
 		}
-		time.Sleep(store.Refresh)
+		time.Sleep(settings.Refresh)
 		synctest.Wait()
 		if last := d.told[len(d.told)-1]; last != d.endpoint.Revision {
 			t.Errorf("the node told %v, the last revision is %d", d.told, d.endpoint.Revision)
@@ -181,19 +184,19 @@ func (s slow) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.En
 // TestCacheForgets: deleted endpoints and tenants are known as deleted for some minutes, so that
 // an old answer of the store does not bring them back, and then they are let go.
 func TestCacheForgets(t *testing.T) {
-	inBubble(t, 0, func(w *replays) {
+	schematest.InBubble(t, func(w *schematest.World) {
 		ctx := w.Context()
-		c := store.NewCache(slow{w.store})
-		w.must(c.Load(ctx))
+		c := settings.NewCache(slow{w.Store})
+		w.Must(c.Load(ctx))
 		stop, cancel := context.WithCancel(ctx)
 		ended := make(chan struct{})
 		go func() { c.Run(stop, slog.New(slog.DiscardHandler)); close(ended) }()
 		defer func() { cancel(); <-ended }()
 
-		kept := w.endpoint
-		fresh := w.endpoint // made on another node a moment ago
+		kept := w.Endpoint
+		fresh := w.Endpoint // made on another node a moment ago
 		fresh.ID = kapsel.NewEndpointID(time.Now())
-		w.must(w.store.CreateEndpoint(ctx, fresh, 0))
+		w.Must(w.Store.CreateEndpoint(ctx, fresh, 0))
 		late := make(chan *kapsel.Endpoint)
 		go func() {
 			e, err := c.AnyEndpoint(ctx, fresh.ID)
@@ -202,17 +205,17 @@ func TestCacheForgets(t *testing.T) {
 			}
 			late <- e
 		}()
-		_, err := w.store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now()})
-		w.must(err)
-		pass(2 * time.Second)
+		_, err := w.Store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now()})
+		w.Must(err)
+		w.Pass(2 * time.Second)
 		if got := c.Circuit(fresh.ID).State; got != kapsel.CircuitOpened {
 			t.Errorf("the circuit is %q", got)
 		}
-		w.must(w.store.DeleteEndpoint(ctx, kapsel.TenantID{}, fresh.ID, time.Now()))
+		w.Must(w.Store.DeleteEndpoint(ctx, kapsel.TenantID{}, fresh.ID, time.Now()))
 		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(time.Now()), Name: "gone", Plan: kapsel.DefaultPlan, CreatedAt: time.Now(), UpdatedAt: time.Now()}
-		w.must(w.store.CreateTenant(ctx, tenant))
-		w.must(w.store.DeleteTenant(ctx, tenant.ID, time.Now()))
-		pass(2 * time.Second)
+		w.Must(w.Store.CreateTenant(ctx, tenant))
+		w.Must(w.Store.DeleteTenant(ctx, tenant.ID, time.Now()))
+		w.Pass(2 * time.Second)
 		if got := c.Circuit(fresh.ID).State; got != "" {
 			t.Errorf("of a deleted endpoint the circuit is %q", got)
 		}
@@ -223,12 +226,12 @@ func TestCacheForgets(t *testing.T) {
 			t.Errorf("of a deleted endpoint: %v", err)
 		}
 		// Another node saves the circuit of an endpoint that it does not know to be deleted.
-		_, err = w.store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Version: 1, State: kapsel.CircuitHalfOpen, ChangedAt: time.Now()})
-		w.must(err)
+		_, err = w.Store.SaveCircuit(ctx, kapsel.Circuit{EndpointID: fresh.ID, Version: 1, State: kapsel.CircuitHalfOpen, ChangedAt: time.Now()})
+		w.Must(err)
 		if endpoints, tenants, _ := c.Kept(); endpoints != 2 || tenants != 2 {
 			t.Errorf("%d endpoints and %d tenants are kept, want 2 of each", endpoints, tenants)
 		}
-		pass(11 * time.Minute)
+		w.Pass(11 * time.Minute)
 		if endpoints, tenants, circuits := c.Kept(); endpoints != 1 || tenants != 1 || circuits != 0 {
 			t.Errorf("after some minutes %d endpoints, %d tenants and %d circuits are kept, want 1, 1 and 0", endpoints, tenants, circuits)
 		}

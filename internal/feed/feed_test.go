@@ -1,18 +1,20 @@
-package store_test
+package feed_test
 
 import (
 	"context"
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // counted is a stream that counts its readings, and fails them while it must.
@@ -30,50 +32,34 @@ func (c *counted) StreamEvents(ctx context.Context, f store.StreamFilter, after 
 	return c.Store.StreamEvents(ctx, f, after, now, limit)
 }
 
+// following is a world whose events a feed hands on.
+type following struct{ *schematest.World }
+
 // feeding is a feed that runs over a store in a bubble.
-func feeding(t *testing.T, test func(w *replays, db *counted, f *store.Feed)) {
-	inBubble(t, 0, func(w *replays) {
-		db := &counted{Store: w.store}
-		clock, err := store.NewClock(w.Context(), db)
-		w.must(err)
-		f := store.NewFeed(db, clock, slog.New(slog.DiscardHandler))
+func feeding(t *testing.T, test func(w *following, db *counted, f *feed.Feed)) {
+	schematest.InBubble(t, func(w *schematest.World) {
+		db := &counted{Store: w.Store}
+		clock, err := clock.New(w.Context(), db)
+		w.Must(err)
+		f := feed.New(db, clock, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan struct{})
 		go func() { defer close(ended); f.Run(ctx) }()
-		test(w, db, f)
+		test(&following{w}, db, f)
 		cancel()
 		<-ended
 	})
 }
 
-// accept stores events of the world's endpoint, all at once.
-func (w *replays) accept(n int) {
-	w.Helper()
-	now := time.Now().UTC()
-	var all sync.WaitGroup
-	for range n {
-		all.Go(func() {
-			e := kapsel.Event{ID: kapsel.NewEventID(now, w.endpoint.Part), TenantID: w.endpoint.TenantID, EndpointID: w.endpoint.ID, ReceivedAt: now}
-			d := kapsel.Delivery{
-				ID: kapsel.NewDeliveryID(now, w.endpoint.Part), EventID: e.ID, EndpointID: e.EndpointID, TenantID: e.TenantID, DueAt: now, CreatedAt: now,
-			}
-			if _, err := w.store.Accept(context.Background(), store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Hour}); err != nil {
-				w.Error(err)
-			}
-		})
-	}
-	all.Wait()
-}
-
 // stored are all events in the order of the stream.
-func (w *replays) stored() (ids []kapsel.EventID) {
+func (w *following) stored() (ids []kapsel.EventID) {
 	w.Helper()
 	var at store.Position
 	for more := true; more; {
 		var events []store.Streamed
 		var err error
-		events, at, more, err = w.store.StreamEvents(context.Background(), store.StreamFilter{}, at, time.Now(), 1000)
-		w.must(err)
+		events, at, more, err = w.Store.StreamEvents(context.Background(), store.StreamFilter{}, at, time.Now(), 1000)
+		w.Must(err)
 		for _, e := range events {
 			ids = append(ids, e.Event.ID)
 		}
@@ -82,25 +68,25 @@ func (w *replays) stored() (ids []kapsel.EventID) {
 }
 
 // follow adds a follower of everything, for an owner of its own.
-func (w *replays) follow(f *store.Feed) *store.Follower {
+func (w *following) follow(f *feed.Feed) *feed.Follower {
 	w.Helper()
 	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, kapsel.EndpointID{})
-	w.must(err)
+	w.Must(err)
 	return l
 }
 
 // TestFeedReadsOnceForAll: followers that have caught up cost no reading of their own, and
 // where nobody follows nothing is read.
 func TestFeedReadsOnceForAll(t *testing.T) {
-	feeding(t, func(w *replays, db *counted, f *store.Feed) {
+	feeding(t, func(w *following, db *counted, f *feed.Feed) {
 		time.Sleep(time.Minute)
 		if n := db.n.Load(); n != 0 {
 			w.Errorf("%d readings for nobody", n)
 		}
 		end, err := db.StreamEnd(w.Context(), time.Now())
-		w.must(err)
+		w.Must(err)
 		const all = 300
-		followers, got := make([]*store.Follower, all), make(chan []kapsel.EventID, all)
+		followers, got := make([]*feed.Follower, all), make(chan []kapsel.EventID, all)
 		for i := range followers {
 			followers[i] = w.follow(f)
 			go func() {
@@ -121,9 +107,9 @@ func TestFeedReadsOnceForAll(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		before := db.n.Load()
-		w.accept(3)
+		w.Accept(3)
 		time.Sleep(30 * time.Second)
-		w.accept(3)
+		w.Accept(3)
 		time.Sleep(30 * time.Second)
 		if n := db.n.Load() - before; n > 4*60+2 {
 			w.Errorf("%d readings in a minute for %d followers", n, all)
@@ -147,8 +133,8 @@ func TestFeedReadsOnceForAll(t *testing.T) {
 // TestFeedCatchesUp: a follower that is far behind, more than the feed keeps, misses nothing
 // and gets nothing twice, also while more comes and while the store fails.
 func TestFeedCatchesUp(t *testing.T) {
-	feeding(t, func(w *replays, db *counted, f *store.Feed) {
-		w.accept(1300)
+	feeding(t, func(w *following, db *counted, f *feed.Feed) {
+		w.Accept(1300)
 		accepted := 1300
 		early := w.follow(f) // which makes the feed run
 		l := w.follow(f)
@@ -156,7 +142,7 @@ func TestFeedCatchesUp(t *testing.T) {
 		var at store.Position
 		for round := 0; len(got) < 2800; round++ {
 			if (round%2 == 0 || len(got) == accepted) && accepted < 2800 {
-				w.accept(500)
+				w.Accept(500)
 				accepted += 500
 			}
 			down := round == 3

@@ -1,4 +1,6 @@
-package store
+// Package settings holds what a node knows of tenants, endpoints, sources and API keys: copies of
+// the store's rows, followed by the settings counter, and who subscribes to what.
+package settings
 
 import (
 	"bytes"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Refresh is how often a node reads the settings counter: a change made on another node is
@@ -30,7 +34,7 @@ const (
 // Cache is a node's copy of the settings. Presence is cached, absence is not: what is not
 // here is asked for, so an endpoint made a moment ago on another node is found.
 type Cache struct {
-	dir     Directory
+	dir     store.Directory
 	changed chan struct{}
 
 	reading  chan struct{} // full while one reads the counter
@@ -42,14 +46,14 @@ type Cache struct {
 	settled   int64         // the matched that Settle has last waited for
 	told      int64         // the matched that the other nodes were last told of; -1: none
 	node      kapsel.NodeID // who told them; zero until Joined
-	clock     *Clock
+	clock     *clock.Clock
 	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
 	routes    map[kapsel.OriginID]route
 	deleted   []deleted // oldest first
-	notify    []func(Settings)
+	notify    []func(store.Settings)
 }
 
 // route is who subscribes to an origin. Its list does not change: a change makes a new one.
@@ -66,11 +70,11 @@ const deletedKept = 10 * time.Minute
 // deleted is what goes from the cache some time after it was deleted.
 type deleted struct {
 	at time.Time // when the cache learned of it, by the monotonic clock
-	Deleted
+	store.Deleted
 }
 
 // NewCache makes an empty cache; the first Load fills it.
-func NewCache(dir Directory) *Cache {
+func NewCache(dir store.Directory) *Cache {
 	return &Cache{
 		dir:       dir,
 		changed:   make(chan struct{}, 1),
@@ -87,7 +91,7 @@ func NewCache(dir Directory) *Cache {
 // OnChange adds a function that is told of every change after it is in the cache. It is
 // called by one goroutine at a time and must not block. Call it before the Load whose changes
 // it is to be told of, and before Run.
-func (c *Cache) OnChange(f func(Settings)) { c.notify = append(c.notify, f) }
+func (c *Cache) OnChange(f func(store.Settings)) { c.notify = append(c.notify, f) }
 
 // Load reads what is newer than the cache.
 func (c *Cache) Load(ctx context.Context) error {
@@ -106,7 +110,7 @@ func (c *Cache) Load(ctx context.Context) error {
 		return nil
 	}
 	c.mu.Lock()
-	c.matched = max(c.matched, s.matched(c.revision))
+	c.matched = max(c.matched, matched(&s, c.revision))
 	c.revision = s.Revision
 	for _, t := range s.Tenants {
 		c.tenants[t.ID] = &t
@@ -135,6 +139,22 @@ func (c *Cache) Load(ctx context.Context) error {
 		f(s)
 	}
 	return nil
+}
+
+// matched returns the revision up to which who knows the changes up to since, and reads these,
+// knows all changes of endpoints and sources. It is below Revision where only other rows changed:
+// circuits do not count. It is not above it: rows that changed while they were read are not all here.
+func matched(s *store.Settings, since int64) (last int64) {
+	if since == 0 {
+		return s.Revision // rows that are deleted are left out
+	}
+	for i := range s.Endpoints {
+		last = max(last, s.Endpoints[i].Revision)
+	}
+	for i := range s.Sources {
+		last = max(last, s.Sources[i].Revision)
+	}
+	return min(last, s.Revision)
 }
 
 // forget lets go what was deleted deletedKept ago.
@@ -233,7 +253,7 @@ func (c *Cache) Source(ctx context.Context, id kapsel.SourceID) (*kapsel.Source,
 		c.mu.Unlock()
 	}
 	if !src.DeletedAt.IsZero() {
-		return nil, NotFound("source")
+		return nil, store.NotFound("source")
 	}
 	return src, nil
 }
@@ -294,7 +314,7 @@ func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 }
 
 // Joined sets the id under which this node tells the others by which revision it works.
-func (c *Cache) Joined(node kapsel.NodeID, clock *Clock) {
+func (c *Cache) Joined(node kapsel.NodeID, clock *clock.Clock) {
 	c.mu.Lock()
 	c.node, c.clock, c.told = node, clock, -1
 	c.mu.Unlock()
@@ -392,7 +412,7 @@ func (c *Cache) Obey() {
 func (c *Cache) Endpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.Endpoint, error) {
 	e, err := c.AnyEndpoint(ctx, id)
 	if err == nil && !e.DeletedAt.IsZero() {
-		return nil, NotFound("endpoint")
+		return nil, store.NotFound("endpoint")
 	}
 	return e, err
 }

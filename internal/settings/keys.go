@@ -1,4 +1,4 @@
-package store
+package settings
 
 import (
 	"context"
@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Keys is a node's copy of the API keys that are not revoked. A key that is not in the copy is
 // looked for in the store, so a key made a moment ago on another node is found; a key revoked
 // there is obeyed when the node's Cache has read the change.
 type Keys struct {
-	dir Directory
+	dir store.Directory
 
 	mu      sync.RWMutex // guards what follows
 	byHash  map[[32]byte]kapsel.Key
@@ -21,12 +22,12 @@ type Keys struct {
 }
 
 // NewKeys makes a copy that has no keys. Changed must be told of every change of settings.
-func NewKeys(dir Directory) *Keys {
+func NewKeys(dir store.Directory) *Keys {
 	return &Keys{dir: dir, byHash: map[[32]byte]kapsel.Key{}, hashes: map[kapsel.KeyID][32]byte{}}
 }
 
 // Changed takes over what changed; it is for Cache.OnChange.
-func (k *Keys) Changed(s Settings) {
+func (k *Keys) Changed(s store.Settings) {
 	if len(s.Keys) == 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package store_test
+package settings_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -42,7 +43,7 @@ func TestKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		d := &oneKey{key: kapsel.Key{ID: kapsel.NewKeyID(now), Hash: [32]byte{1}}}
-		keys := store.NewKeys(d)
+		keys := settings.NewKeys(d)
 		find := func(asked int, revoked bool) kapsel.Key {
 			t.Helper()
 			key, err := keys.KeyByHash(t.Context(), d.key.Hash)
@@ -68,7 +69,7 @@ func TestKeys(t *testing.T) {
 		find(2, true)
 
 		d.key.RevokedAt = time.Time{}
-		keys = store.NewKeys(d)
+		keys = settings.NewKeys(d)
 		d.during = func() { d.during = nil; revoke() }
 		find(3, false) // read before the revocation
 		find(4, true)

@@ -1,4 +1,4 @@
-package store_test
+package upkeep_test
 
 import (
 	"context"
@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
+	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
 // tenHours is an answer after which a delivery waits for long.
@@ -18,24 +21,24 @@ var tenHours = kapsel.Answer{Status: 503, Code: kapsel.HTTPServerError, Retry: t
 // plan has the endpoint retry after a minute from now on.
 func (w *replays) plan() {
 	w.Helper()
-	_, err := w.store.UpdateEndpoint(w.Context(), kapsel.TenantID{}, w.endpoint.ID, func(e *kapsel.Endpoint) error {
+	_, err := w.Store.UpdateEndpoint(w.Context(), kapsel.TenantID{}, w.Endpoint.ID, func(e *kapsel.Endpoint) error {
 		e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 20, Base: time.Minute, Max: time.Minute}
 		return nil
 	})
-	w.must(err)
+	w.Must(err)
 }
 
 // replans runs a Replanner of a node of its own, with the settings that wake it, until the
 // function that it returns is called.
 func (w *replays) replans(s store.Store) (stop func()) {
 	w.Helper()
-	clock, err := store.NewClock(w.Context(), w.store)
-	w.must(err)
+	clock, err := clock.New(w.Context(), w.Store)
+	w.Must(err)
 	log := slog.New(slog.DiscardHandler)
-	r := store.NewReplanner(s, clock, kapsel.NewNodeID(clock.Now()), log)
-	cache := store.NewCache(w.store)
+	r := upkeep.NewReplanner(s, clock, kapsel.NewNodeID(clock.Now()), log)
+	cache := settings.NewCache(w.Store)
 	cache.OnChange(r.Changed)
-	w.must(cache.Load(w.Context()))
+	w.Must(cache.Load(w.Context()))
 	ctx, cancel := context.WithCancel(w.Context())
 	ended := make(chan struct{}, 2)
 	go func() { r.Run(ctx); ended <- struct{}{} }()
@@ -49,8 +52,8 @@ func (w *replays) late() (n int, marked bool) {
 	w.Helper()
 	p := store.Page[kapsel.DeliveryID]{Limit: 200}
 	for {
-		page, err := w.store.ListDeliveries(w.Context(), kapsel.TenantID{}, store.DeliveryFilter{}, p)
-		w.must(err)
+		page, err := w.Store.ListDeliveries(w.Context(), kapsel.TenantID{}, store.DeliveryFilter{}, p)
+		w.Must(err)
 		for _, d := range page {
 			if time.Until(d.DueAt) > 75*time.Second {
 				n++
@@ -61,8 +64,8 @@ func (w *replays) late() (n int, marked bool) {
 		}
 		p.Before = page[len(page)-1].ID
 	}
-	all, err := w.store.Replanning(w.Context(), 10)
-	w.must(err)
+	all, err := w.Store.Replanning(w.Context(), 10)
+	w.Must(err)
 	return n, len(all) > 0
 }
 
@@ -70,25 +73,25 @@ func (w *replays) late() (n int, marked bool) {
 // plan a moment later follows, too.
 func TestReplanner(t *testing.T) {
 	inBubble(t, 0, func(w *replays) {
-		w.accept(1200)
-		w.answer(tenHours)
-		w.answer(tenHours) // claims are of 1000
-		defer w.replans(w.store)()
-		defer w.replans(w.store)() // a second node does no harm
-		pass(time.Minute)
+		w.Accept(1200)
+		w.Answer(tenHours)
+		w.Answer(tenHours) // claims are of 1000
+		defer w.replans(w.Store)()
+		defer w.replans(w.Store)() // a second node does no harm
+		w.Pass(time.Minute)
 		if n, marked := w.late(); n != 1200 || marked {
 			t.Fatalf("%d wait for long, marked: %v", n, marked)
 		}
 		w.plan()
-		pass(3 * time.Second)
+		w.Pass(3 * time.Second)
 		if n, marked := w.late(); n != 0 || !marked {
 			t.Errorf("after the change %d still wait for long, marked: %v", n, marked)
 		}
-		w.answer(tenHours) // those that were due, by a node that has not read the change
+		w.Answer(tenHours) // those that were due, by a node that has not read the change
 		if n, _ := w.late(); n == 0 {
 			t.Fatal("nothing was recorded by the former plan")
 		}
-		pass(15 * time.Second)
+		w.Pass(15 * time.Second)
 		if n, marked := w.late(); n != 0 || marked {
 			t.Errorf("at the end %d still wait for long, marked: %v", n, marked)
 		}
@@ -99,10 +102,10 @@ func TestReplanner(t *testing.T) {
 // is replaced. All that waits is rescheduled all the same, and then the mark goes.
 func TestReplanner_FaultsAndRestarts(t *testing.T) {
 	inBubble(t, 0, func(w *replays) {
-		w.accept(1000)
-		w.answer(tenHours)
+		w.Accept(1000)
+		w.Answer(tenHours)
 		faults, stops := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // one for each goroutine
-		faulty := storetest.Faulty(w.store, func(method string) storetest.Fault {
+		faulty := storetest.Faulty(w.Store, func(method string) storetest.Fault {
 			if method == "Replan" || method == "Replanned" || method == "Replanning" || method == "Lead" {
 				return storetest.Fault(faults.IntN(3))
 			}
@@ -111,11 +114,11 @@ func TestReplanner_FaultsAndRestarts(t *testing.T) {
 		w.plan()
 		for range 10 {
 			stop := w.replans(faulty)
-			pass(time.Duration(stops.IntN(int(5 * time.Second))))
+			w.Pass(time.Duration(stops.IntN(int(5 * time.Second))))
 			stop()
 		}
-		defer w.replans(w.store)()
-		pass(time.Minute)
+		defer w.replans(w.Store)()
+		w.Pass(time.Minute)
 		if n, marked := w.late(); n != 0 || marked {
 			t.Errorf("%d still wait for long, marked: %v", n, marked)
 		}

@@ -1,4 +1,4 @@
-package store
+package upkeep
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 
 // ReplanStore is what a Replanner needs of the store.
 type ReplanStore interface {
-	Replans
+	store.Replans
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 }
 
@@ -37,7 +39,7 @@ type ReplanStore interface {
 // already stays as it is.
 type Replanner struct {
 	store ReplanStore
-	clock *Clock
+	clock *clock.Clock
 	node  kapsel.NodeID
 	log   *slog.Logger
 	wake  chan struct{}
@@ -48,18 +50,18 @@ type Replanner struct {
 type replanning struct {
 	mark  int64
 	since time.Time // when its first pass began, by the monotonic clock
-	at    Due       // how far the pass under way has come
+	at    store.Due // how far the pass under way has come
 	done  bool      // the first pass has ended
 }
 
 // NewReplanner makes a replanner for a node; Run does its work.
-func NewReplanner(s ReplanStore, clock *Clock, node kapsel.NodeID, log *slog.Logger) *Replanner {
+func NewReplanner(s ReplanStore, clock *clock.Clock, node kapsel.NodeID, log *slog.Logger) *Replanner {
 	return &Replanner{store: s, clock: clock, node: node, log: log, wake: make(chan struct{}, 1)}
 }
 
 // Changed wakes the replanner when an endpoint is marked. It is told of every change of
 // settings; see Cache.OnChange.
-func (r *Replanner) Changed(s Settings) {
+func (r *Replanner) Changed(s store.Settings) {
 	if !slices.ContainsFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return e.Replan != 0 }) {
 		return
 	}
@@ -140,7 +142,7 @@ func (r *Replanner) pass(ctx context.Context, id kapsel.EndpointID, p *replannin
 			return ctx.Err() // the next turn goes on from here
 		}
 	}
-	p.at = Due{}
+	p.at = store.Due{}
 	if !p.done || !last {
 		p.done = true
 		return nil

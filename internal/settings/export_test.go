@@ -1,9 +1,4 @@
-package store
-
-import "context"
-
-// Sweep is one turn of a janitor.
-func (j *Janitor) Sweep(ctx context.Context) error { return j.sweep(ctx) }
+package settings
 
 // Kept counts what the cache holds.
 func (c *Cache) Kept() (endpoints, tenants, circuits int) {
