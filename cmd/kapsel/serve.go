@@ -198,10 +198,11 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
+	directory := settings.NewObeyed(s.db, s.settings)
 	in := ingest.Config{
 		Store: s.db, Counters: s.db, Settings: s.settings, Clock: s.clock, Engine: s.engine, Vault: vault, Budget: bodies,
 		PublicURL: c.PublicURL, Capacity: c.Capacity, MaxBody: c.maxBody, Proxies: c.proxies, Log: s.log,
-		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: s.db, Sources: s.db,
+		Remote: signature.NewRemote(egress.NewFetcher(guard)), Endpoints: directory, Sources: directory,
 	}
 	if c.Dev {
 		in.Wait = func(ctx context.Context, id kapsel.EventID) string {
@@ -221,7 +222,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	management := api.New(api.Config{
-		Store: s.db, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+		Store: directory, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Settle,
 		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },

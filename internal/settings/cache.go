@@ -39,6 +39,7 @@ type Cache struct {
 
 	reading  chan struct{} // full while one reads the counter
 	settling chan struct{} // full while one waits for the other nodes
+	applying sync.Mutex    // held while rows are taken over and told of, which keeps both in one order
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
@@ -109,18 +110,31 @@ func (c *Cache) Load(ctx context.Context) error {
 	if s.Revision == c.revision {
 		return nil
 	}
+	c.applying.Lock()
+	defer c.applying.Unlock()
 	c.mu.Lock()
 	c.matched = max(c.matched, matched(&s, c.revision))
 	c.revision = s.Revision
-	for _, t := range s.Tenants {
-		c.tenants[t.ID] = &t
-	}
-	for _, e := range s.Endpoints {
-		c.keep(&e)
-	}
-	for _, src := range s.Sources {
-		c.keepSource(&src)
-	}
+	c.mu.Unlock()
+	c.apply(s)
+	return nil
+}
+
+// Apply takes over rows that this node has just written, so that it obeys them even if it cannot
+// read them now. They do not count as read: the next Load reads them again.
+func (c *Cache) Apply(s store.Settings) {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	c.apply(s)
+}
+
+// apply takes over rows, and tells of those that are not older than what is known. The caller must
+// hold applying.
+func (c *Cache) apply(s store.Settings) {
+	c.mu.Lock()
+	s.Tenants = slices.DeleteFunc(s.Tenants, func(t kapsel.Tenant) bool { return !c.keepTenant(&t) })
+	s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return !c.keep(&e) })
+	s.Sources = slices.DeleteFunc(s.Sources, func(src kapsel.Source) bool { return !c.keepSource(&src) })
 	for _, b := range s.Circuits {
 		// Every endpoint that is not deleted is known here; one made while this was read comes
 		// with the next reading, with its circuit.
@@ -138,7 +152,6 @@ func (c *Cache) Load(ctx context.Context) error {
 	for _, f := range c.notify {
 		f(s)
 	}
-	return nil
 }
 
 // matched returns the revision up to which who knows the changes up to since, and reads these,
@@ -175,11 +188,12 @@ func (c *Cache) forget() {
 	}
 }
 
-// keep takes over a version of an endpoint unless a newer one is known. It holds mu.
-func (c *Cache) keep(e *kapsel.Endpoint) {
+// keep takes over a version of an endpoint unless a newer one is known, and reports whether it did.
+// The caller must hold mu.
+func (c *Cache) keep(e *kapsel.Endpoint) bool {
 	old := c.endpoints[e.ID]
 	if old != nil && old.Revision > e.Revision {
-		return
+		return false
 	}
 	c.endpoints[e.ID] = e
 	changed := map[kapsel.OriginID]bool{}
@@ -200,6 +214,7 @@ func (c *Cache) keep(e *kapsel.Endpoint) {
 		}
 		c.routes[origin] = route{list, slices.ContainsFunc(list, func(o *kapsel.Endpoint) bool { return !o.WantsAll(origin) })}
 	}
+	return true
 }
 
 // subscriptions are those that count: of an endpoint that is there and not deleted.
@@ -230,11 +245,22 @@ func (c *Cache) Subscribers(origin kapsel.OriginID, eventType string, channels [
 	return some
 }
 
-// keepSource takes over a version of a source unless a newer one is known. It holds mu.
-func (c *Cache) keepSource(src *kapsel.Source) {
-	if old := c.sources[src.ID]; old == nil || old.Revision <= src.Revision {
-		c.sources[src.ID] = src
+// keepSource is keep for a source.
+func (c *Cache) keepSource(src *kapsel.Source) bool {
+	if old := c.sources[src.ID]; old != nil && old.Revision > src.Revision {
+		return false
 	}
+	c.sources[src.ID] = src
+	return true
+}
+
+// keepTenant is keep for a tenant.
+func (c *Cache) keepTenant(t *kapsel.Tenant) bool {
+	if old := c.tenants[t.ID]; old != nil && old.Revision > t.Revision {
+		return false
+	}
+	c.tenants[t.ID] = t
+	return true
 }
 
 // Source returns a source that is not deleted, as Endpoint does an endpoint.
@@ -467,11 +493,8 @@ func (c *Cache) Tenant(ctx context.Context, id kapsel.TenantID) (*kapsel.Tenant,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t = c.tenants[id]; t == nil || t.Revision < found.Revision { // it may have been loaded meanwhile
-		t = &found
-		c.tenants[id] = t
-	}
-	return t, nil
+	c.keepTenant(&found)
+	return c.tenants[id], nil
 }
 
 // Tenants are the tenants that are not deleted.

@@ -1,0 +1,124 @@
+package settings
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Obeyed is a store through which a node changes settings. The node obeys such a change as soon as
+// the call returns, even if its Cache cannot read the change then: a revoked key opens nothing, what
+// was deleted or disabled takes nothing in, and a former secret verifies nothing.
+type Obeyed struct {
+	store.Store
+	cache *Cache
+}
+
+// NewObeyed returns a store whose changes of settings are put into a node's cache.
+func NewObeyed(s store.Store, cache *Cache) Obeyed { return Obeyed{s, cache} }
+
+// last is the revision of a row that was deleted, until the cache has read which one it is. No
+// version of the row is newer.
+const last = math.MaxInt64
+
+// CreateEndpoint implements store.Directory.
+func (o Obeyed) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error {
+	err := o.Store.CreateEndpoint(ctx, e, max)
+	if err == nil { // the cache looks for an endpoint that it does not know, but not for a subscription
+		o.cache.Apply(store.Settings{Endpoints: []kapsel.Endpoint{e}})
+	}
+	return err
+}
+
+// UpdateEndpoint implements store.Directory.
+func (o Obeyed) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error) {
+	e, err := o.Store.UpdateEndpoint(ctx, tenant, id, change)
+	if err == nil {
+		o.cache.Apply(store.Settings{Endpoints: []kapsel.Endpoint{e}})
+	}
+	return e, err
+}
+
+// DeleteEndpoint implements store.Directory.
+func (o Obeyed) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error {
+	known, err := o.cache.Endpoint(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := o.Store.DeleteEndpoint(ctx, tenant, id, now); err != nil {
+		return err
+	}
+	e := *o.cache.Latest(known)
+	e.DeletedAt, e.UpdatedAt, e.Revision = now, now, last
+	o.cache.Apply(store.Settings{Endpoints: []kapsel.Endpoint{e}})
+	return nil
+}
+
+// UpdateSource implements store.Directory.
+func (o Obeyed) UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error) {
+	src, err := o.Store.UpdateSource(ctx, tenant, id, change)
+	if err == nil {
+		o.cache.Apply(store.Settings{Sources: []kapsel.Source{src}})
+	}
+	return src, err
+}
+
+// DeleteSource implements store.Directory.
+func (o Obeyed) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, now time.Time) error {
+	known, err := o.cache.Source(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := o.Store.DeleteSource(ctx, tenant, id, now); err != nil {
+		return err
+	}
+	src := *o.cache.LatestSource(known)
+	src.DeletedAt, src.UpdatedAt, src.Revision = now, now, last
+	o.cache.Apply(store.Settings{Sources: []kapsel.Source{src}})
+	return nil
+}
+
+// UpdateTenant implements store.Directory.
+func (o Obeyed) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error) {
+	t, err := o.Store.UpdateTenant(ctx, id, change)
+	if err == nil {
+		o.cache.Apply(store.Settings{Tenants: []kapsel.Tenant{t}})
+	}
+	return t, err
+}
+
+// DeleteTenant implements store.Directory.
+func (o Obeyed) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error {
+	known, err := o.cache.Tenant(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := o.Store.DeleteTenant(ctx, id, now); err != nil {
+		return err
+	}
+	t := *known
+	t.DeletedAt, t.UpdatedAt, t.Revision = now, now, last
+	o.cache.Apply(store.Settings{Tenants: []kapsel.Tenant{t}})
+	return nil
+}
+
+// RevokeKey implements store.Directory.
+func (o Obeyed) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error {
+	err := o.Store.RevokeKey(ctx, tenant, id, now)
+	if err == nil {
+		o.cache.Apply(store.Settings{Keys: []kapsel.Key{{ID: id, RevokedAt: now}}})
+	}
+	return err
+}
+
+// SaveCircuit implements store.Queue.
+func (o Obeyed) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
+	saved, err := o.Store.SaveCircuit(ctx, c)
+	if err == nil {
+		o.cache.Apply(store.Settings{Circuits: []kapsel.Circuit{saved}})
+	}
+	return saved, err
+}
