@@ -22,6 +22,7 @@ type Event struct {
 	Type           string     // what subscriptions choose by; "": none
 	Channels       []string   // of a published event; nil: none
 	OrderingKey    string     // of a published event; "": none
+	DeliverAt      time.Time  // of a published event: no attempt starts before; zero: at once
 	ReceivedAt     time.Time
 	ContentType    string
 	Header         Header // as received, less what carries credentials of ours
@@ -61,18 +62,22 @@ type extra struct {
 	Source      bool     `json:"source,omitempty"` // the origin is a source
 	Channels    []string `json:"channels,omitempty"`
 	OrderingKey string   `json:"ordering_key,omitempty"`
+	DeliverAt   int64    `json:"deliver_at,omitempty"` // microseconds since the epoch
 }
 
 // Extra returns what the stores keep of an event in one column: nil for one that came in at an
 // endpoint's ingest.
 func (e *Event) Extra() []byte {
-	x := extra{!e.SourceID.IsZero(), e.Channels, e.OrderingKey}
-	if !x.Source && x.Channels == nil && x.OrderingKey == "" {
+	x := extra{Source: !e.SourceID.IsZero(), Channels: e.Channels, OrderingKey: e.OrderingKey}
+	if !e.DeliverAt.IsZero() {
+		x.DeliverAt = e.DeliverAt.UnixMicro()
+	}
+	if !x.Source && x.Channels == nil && x.OrderingKey == "" && x.DeliverAt == 0 {
 		return nil
 	}
 	b, err := json.Marshal(x)
 	if err != nil {
-		panic(err) // strings and a bool
+		panic(err) // strings, a number and a bool
 	}
 	return b
 }
@@ -93,7 +98,19 @@ func (e *Event) SetExtra(origin OriginID, b []byte) error {
 		e.EndpointID = EndpointID(origin)
 	}
 	e.Channels, e.OrderingKey = x.Channels, x.OrderingKey
+	if x.DeliverAt != 0 {
+		e.DeliverAt = time.UnixMicro(x.DeliverAt).UTC()
+	}
 	return nil
+}
+
+// FirstDue returns when the event's first deliveries are due if they are made at now: at DeliverAt
+// if that is later.
+func (e *Event) FirstDue(now time.Time) time.Time {
+	if e.DeliverAt.After(now) {
+		return e.DeliverAt
+	}
+	return now
 }
 
 // SignatureVerdict is what the check of an event's signature found.

@@ -17,14 +17,16 @@ type Publication struct {
 	ContentType string
 	ID          string // its idempotency key; "": none
 	Channels    []string
-	OrderingKey string // "": none
-	DryRun      bool   // only say where the event would go
+	OrderingKey string    // "": none
+	DeliverAt   time.Time // when its deliveries are due; zero, or in the past: at once
+	DryRun      bool      // only say where the event would go
 }
 
 // Bounds of publications.
 const (
-	MaxPublications = 100            // of a request
-	PublishedKept   = 24 * time.Hour // how long the key of a published event is remembered
+	MaxPublications = 100                 // of a request
+	PublishedKept   = 24 * time.Hour      // how long the key of a published event is remembered
+	MaxDeliverAhead = 30 * 24 * time.Hour // how far ahead of its publication an event may be delivered
 
 	maxContentType = 255 // bytes
 )
@@ -32,9 +34,9 @@ const (
 // keyForm is what ValidKey asks for.
 var keyForm = fmt.Sprintf("1 to %d bytes of UTF-8 without control characters", MaxKey)
 
-// Validate checks what a publication says, but for its body, and returns all that is wrong with
-// it, by the fields' names in the API.
-func (p *Publication) Validate() []FieldError {
+// Validate checks what a publication says at now, but for its body, and returns all that is wrong
+// with it, by the fields' names in the API.
+func (p *Publication) Validate(now time.Time) []FieldError {
 	var f fields
 	switch {
 	case p.Type == "":
@@ -48,6 +50,9 @@ func (p *Publication) Validate() []FieldError {
 	f.key("id", p.ID)
 	f.key("ordering_key", p.OrderingKey)
 	f.each("channels", p.Channels, maxChannels, ValidChannel, nameForm)
+	if latest := now.Add(MaxDeliverAhead); p.DeliverAt.After(latest) {
+		f.add("deliver_at", "must be at most %d days ahead, which is %s", int(MaxDeliverAhead.Hours())/24, latest.UTC().Format(time.RFC3339))
+	}
 	return f
 }
 
@@ -70,6 +75,7 @@ func validContentType(s string) bool {
 func (p *Publication) Event(tenant TenantID, now time.Time) Event {
 	e := Event{
 		TenantID: tenant, Type: p.Type, Channels: p.Channels, OrderingKey: p.OrderingKey, ReceivedAt: now,
+		DeliverAt:   p.DeliverAt.Truncate(time.Microsecond), // the precision of all stores
 		ContentType: p.ContentType, Body: p.Body, Size: len(p.Body), Signature: SignatureVerdict{Scheme: "none"},
 	}
 	if p.ID != "" {

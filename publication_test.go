@@ -47,3 +47,31 @@ func TestPublication_Event(t *testing.T) {
 		t.Errorf("the key is %q", e.IdempotencyKey)
 	}
 }
+
+// TestPublication_DeliverAt: an event may be delivered up to 30 days ahead, and in the past at once.
+func TestPublication_DeliverAt(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		at    time.Time
+		valid bool
+		due   time.Time
+	}{
+		{time.Time{}, true, now},
+		{now.Add(-time.Hour), true, now},
+		{now, true, now},
+		{now.Add(time.Microsecond), true, now.Add(time.Microsecond)},
+		{now.Add(time.Microsecond + 999), true, now.Add(time.Microsecond)}, // stores are no finer
+		{now.Add(MaxDeliverAhead), true, now.Add(MaxDeliverAhead)},
+		{now.Add(MaxDeliverAhead + 1), false, now.Add(MaxDeliverAhead)},
+	} {
+		p := Publication{Type: "a", ContentType: "application/json", DeliverAt: tt.at}
+		wrong := p.Validate(now)
+		if valid := len(wrong) == 0; valid != tt.valid || !valid && (len(wrong) != 1 || wrong[0].Field != "deliver_at") {
+			t.Errorf("%v: %v", tt.at, wrong)
+		}
+		e := p.Event(TenantID{1}, now)
+		if got := e.FirstDue(now); !got.Equal(tt.due) {
+			t.Errorf("%v: due at %v, want %v", tt.at, got, tt.due)
+		}
+	}
+}

@@ -171,6 +171,9 @@ func TestEvent_Extra(t *testing.T) {
 				e.Channels = nil
 			}
 			e.OrderingKey = rapid.String().Draw(t, "ordering key")
+			if at := rapid.Int64Range(0, 1<<52).Draw(t, "deliver at"); at > 0 {
+				e.DeliverAt = time.UnixMicro(at).UTC()
+			}
 		}
 		got := kapsel.Event{TenantID: e.TenantID}
 		if err := got.SetExtra(e.Origin(), e.Extra()); err != nil {

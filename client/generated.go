@@ -491,7 +491,7 @@ type Delivery struct {
 	Attempts       int64      `json:"attempts"`         // Made so far, those with an unknown outcome included
 	MaxAttempts    *int64     `json:"max_attempts"`     // null: the endpoint is deleted
 	NextAttemptAt  *time.Time `json:"next_attempt_at"`  // While pending
-	WaitingFor     *string    `json:"waiting_for"`      // While pending, what keeps the next attempt from starting: retry, circuit, paused, disabled, throttled, rate, concurrency or worker
+	WaitingFor     *string    `json:"waiting_for"`      // While pending, what keeps the next attempt from starting: scheduled, retry, circuit, paused, disabled, throttled, rate, concurrency or worker
 	LastStatusCode *int64     `json:"last_status_code"` // What the last attempt was answered; null: nothing
 	LastErrorCode  *string    `json:"last_error_code"`  // Why the last attempt failed; null: it did not
 	ReplayOf       *string    `json:"replay_of"`        // The delivery that this one repeats
@@ -622,6 +622,7 @@ type Event struct {
 	Type           *string    `json:"type"`            // What subscriptions choose by; null: none
 	Channels       []string   `json:"channels"`        // Of a published event
 	OrderingKey    *string    `json:"ordering_key"`    // Of a published event; null: none
+	DeliverAt      *time.Time `json:"deliver_at"`      // When a published event's deliveries are due first; null: at once
 	Status         string     `json:"status"`          // Of its newest delivery; received: none was tried yet; received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched
 	ReceivedAt     time.Time  `json:"received_at"`     // When the request came in
 	DeliveredAt    *time.Time `json:"delivered_at"`    // When a destination first answered 2xx
@@ -769,6 +770,7 @@ type PublishInput struct {
 	Channels    []string        `json:"channels,omitzero"`     // For subscriptions that name channels: they get it if it has one of theirs
 	ContentType *string         `json:"content_type,omitzero"` // Of body_base64
 	Data        json.RawMessage `json:"data,omitzero"`         // The body of deliveries: any JSON, sent byte for byte as it is written here
+	DeliverAt   *time.Time      `json:"deliver_at,omitzero"`   // When its deliveries are due, at most 30 days ahead; in the past: at once
 	DryRun      *bool           `json:"dry_run,omitzero"`      // Store nothing; say how many endpoints would get it
 	ID          *string         `json:"id,omitzero"`           // The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key
 	OrderingKey *string         `json:"ordering_key,omitzero"` // What the event is about; a key counts among the events with the same ordering key
@@ -805,7 +807,7 @@ type Reason struct {
 	EndpointID      string  `json:"endpoint_id"`      // The endpoint that it belongs to
 	DeliveryID      *string `json:"delivery_id"`      // Its newest delivery of the event; null: there is none
 	Status          *string `json:"status"`           // Of the delivery
-	WaitingFor      *string `json:"waiting_for"`      // Of a delivery that is pending: retry, circuit, paused, disabled, throttled, rate, concurrency, worker; null: nothing
+	WaitingFor      *string `json:"waiting_for"`      // Of a delivery that is pending: scheduled, retry, circuit, paused, disabled, throttled, rate, concurrency, worker; null: nothing
 	SettingsChanged bool    `json:"settings_changed"` // The endpoint was made or changed after the event came in; what is said is by its settings of now
 	Reason          string  `json:"reason"`           // In words
 }

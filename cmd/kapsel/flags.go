@@ -74,17 +74,33 @@ func (m *moment) UnmarshalText(text []byte) error {
 		m.Time = time.Now().Add(-d)
 		return nil
 	}
-	if t, err := time.Parse(time.RFC3339Nano, string(text)); err == nil {
+	if t, err := parseTime(string(text)); err == nil {
 		m.Time = t
 		return nil
 	}
+	return errors.New("must be a date such as 2026-01-31, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 1h or 30d")
+}
+
+// instant is a time or a date on the command line.
+type instant struct{ time.Time }
+
+// UnmarshalText reads an instant.
+func (i *instant) UnmarshalText(text []byte) (err error) {
+	i.Time, err = parseTime(string(text))
+	return err
+}
+
+// parseTime reads a time or a date.
+func parseTime(text string) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return t, nil
+	}
 	for _, layout := range layouts {
-		if t, err := time.ParseInLocation(layout, string(text), time.Local); err == nil {
-			m.Time = t
-			return nil
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
 		}
 	}
-	return errors.New("must be a date such as 2026-01-31, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 1h or 30d")
+	return time.Time{}, errors.New("must be a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z")
 }
 
 // repeated returns the first flag that a command line has more than once although it takes

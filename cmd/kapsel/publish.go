@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,14 +16,16 @@ import (
 
 // publishCmd publishes an event.
 type publishCmd struct {
-	Tenant      string   `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose event it is; its id or name."`
-	Type        string   `required:"" placeholder:"TYPE" help:"What happened, such as invoice.paid; endpoints subscribe to types."`
-	Data        string   `placeholder:"FILE" help:"A file with the JSON that is delivered; - is standard input. What begins with { or [ is the JSON itself."`
-	ContentType string   `placeholder:"TYPE" help:"Of a file that is not JSON, such as text/csv."`
-	ID          string   `placeholder:"KEY" help:"What the event is known by: published again with it within 24 hours, nothing is made, and the first event is shown."`
-	Channel     []string `placeholder:"CHANNEL" help:"A channel of the event; may be repeated. Endpoints that subscribe to channels get it if it has one of theirs."`
-	OrderingKey string   `placeholder:"KEY" help:"What the event is about. A --id counts among the events with the same one."`
-	DryRun      bool     `help:"Store nothing; say how many endpoints would get it."`
+	Tenant      string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose event it is; its id or name."`
+	Type        string        `required:"" placeholder:"TYPE" help:"What happened, such as invoice.paid; endpoints subscribe to types."`
+	Data        string        `placeholder:"FILE" help:"A file with the JSON that is delivered; - is standard input. What begins with { or [ is the JSON itself."`
+	ContentType string        `placeholder:"TYPE" help:"Of a file that is not JSON, such as text/csv."`
+	ID          string        `placeholder:"KEY" help:"What the event is known by: published again with it within 24 hours, nothing is made, and the first event is shown."`
+	Channel     []string      `placeholder:"CHANNEL" help:"A channel of the event; may be repeated. Endpoints that subscribe to channels get it if it has one of theirs."`
+	OrderingKey string        `placeholder:"KEY" help:"What the event is about. A --id counts among the events with the same one."`
+	At          instant       `placeholder:"TIME" help:"Deliver it at this time or date, at most 30 days ahead; in the past: at once."`
+	In          time.Duration `placeholder:"DURATION" help:"Deliver it after so long, such as 10m or 2d."`
+	DryRun      bool          `help:"Store nothing; say how many endpoints would get it."`
 
 	Wait time.Duration `placeholder:"DURATION" help:"Wait so long for all deliveries to end; exit 1 unless all are delivered."`
 }
@@ -35,6 +38,7 @@ func (publishCmd) Help() string {
 Examples:
   kapsel publish --type invoice.paid --data '{"invoice":1042}'
   kapsel publish --type invoice.paid --data invoice.json --id invoice-1042-paid --wait 10s
+  kapsel publish --type trial.ends --data '{"customer":17}' --in 2d
   kapsel publish --type report.ready --content-type text/csv --data - <report.csv
   kapsel publish --type invoice.paid --data '{}' --channel eu --dry-run`
 }
@@ -42,6 +46,7 @@ Examples:
 // publishFlags are the flags of the fields of a publication.
 var publishFlags = sentBy{
 	"type": "--type", "data": "--data", "body_base64": "--data", "content_type": "--content-type", "id": "--id", "channels": "--channel", "ordering_key": "--ordering-key",
+	"deliver_at": "--at",
 }
 
 func (c publishCmd) do(ctx context.Context, s *session) error {
@@ -63,11 +68,24 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 	if c.DryRun {
 		in.DryRun = &c.DryRun
 	}
+	named := publishFlags
+	switch {
+	case c.In != 0 && !c.At.IsZero():
+		return settingError("--in: does not go with --at; one of them says when it is delivered")
+	case c.In < 0:
+		return settingError("--in: must not be negative")
+	case c.In > 0:
+		in.DeliverAt = new(time.Now().Add(c.In))
+		named = maps.Clone(publishFlags)
+		named["deliver_at"] = "--in"
+	case !c.At.IsZero():
+		in.DeliverAt = &c.At.Time
+	}
 	tenant, err := s.newOwner(ctx, c.Tenant)
 	if err != nil {
 		return err
 	}
-	s.named = publishFlags
+	s.named = named
 	e, err := s.Publish(ctx, tenant, in)
 	switch {
 	case err != nil:
@@ -78,7 +96,11 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 		return c.finish(ctx, s, e)
 	}
 	return s.show(e.ID, func(w io.Writer) {
-		fmt.Fprintf(w, "%s  %s  %s  to %s\n", e.ID, clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint"))
+		when := ""
+		if e.DeliverAt != nil && e.DeliverAt.After(e.ReceivedAt) {
+			when = "  at " + at(*e.DeliverAt)
+		}
+		fmt.Fprintf(w, "%s  %s  %s  to %s%s\n", e.ID, clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint"), when)
 		if e.Deliveries == 0 {
 			fmt.Fprintf(s.err, "no endpoint subscribes to it: kapsel endpoints create --subscribe publish:%s makes one\n", clean(c.Type))
 		}

@@ -44,7 +44,7 @@ type Store interface {
 	store.Inbox // for test events
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
-	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
 // Keys finds the keys of those who call, and records that they were used. A Store does both.

@@ -167,7 +167,7 @@ type Delivery struct {
 	Attempts       int                `json:"attempts" doc:"Made so far, those with an unknown outcome included"`
 	MaxAttempts    *int               `json:"max_attempts" nullable:"true" doc:"null: the endpoint is deleted"`
 	NextAttemptAt  *timestamp         `json:"next_attempt_at" nullable:"true" doc:"While pending"`
-	WaitingFor     *string            `json:"waiting_for" nullable:"true" doc:"While pending, what keeps the next attempt from starting: retry, circuit, paused, disabled, throttled, rate, concurrency or worker"`
+	WaitingFor     *string            `json:"waiting_for" nullable:"true" doc:"While pending, what keeps the next attempt from starting: scheduled, retry, circuit, paused, disabled, throttled, rate, concurrency or worker"`
 	LastStatusCode *int               `json:"last_status_code" nullable:"true"`
 	LastErrorCode  *kapsel.Code       `json:"last_error_code" nullable:"true"`
 	ReplayOf       *kapsel.DeliveryID `json:"replay_of" nullable:"true" doc:"The delivery that this one repeats"`

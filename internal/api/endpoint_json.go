@@ -510,7 +510,7 @@ const (
 
 // backlogs counts what waits for endpoints, and remembers long backlogs for a while.
 type backlogs struct {
-	of func(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+	of func(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 
 	mu   sync.Mutex
 	last map[kapsel.EndpointID]backlog // guarded by mu; long ones
@@ -550,7 +550,7 @@ func (b *backlogs) get(ctx context.Context, id kapsel.EndpointID, now time.Time)
 func (b *backlogs) count(ctx context.Context, id kapsel.EndpointID, atMost int, now time.Time) backlog {
 	ctx, cancel := context.WithTimeout(ctx, backlogTime)
 	defer cancel()
-	count, oldest, err := b.of(ctx, id, atMost)
+	count, oldest, err := b.of(ctx, id, now, atMost)
 	return backlog{count, oldest, err == nil, now}
 }
 

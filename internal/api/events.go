@@ -193,6 +193,7 @@ type Event struct {
 	Type           *string            `json:"type" nullable:"true" doc:"What subscriptions choose by; null: none"`
 	Channels       []string           `json:"channels" doc:"Of a published event"`
 	OrderingKey    *string            `json:"ordering_key" nullable:"true" doc:"Of a published event; null: none"`
+	DeliverAt      *timestamp         `json:"deliver_at" nullable:"true" doc:"When a published event's deliveries are due first; null: at once"`
 	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched"`
 	ReceivedAt     timestamp          `json:"received_at"`
 	DeliveredAt    *timestamp         `json:"delivered_at" nullable:"true" doc:"When a destination first answered 2xx"`
@@ -222,7 +223,7 @@ func viewEvent(r *store.EventRecord) Event {
 	e := &r.Event
 	v := Event{
 		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), TenantID: e.TenantID,
-		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey),
+		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey), DeliverAt: timeOrNull(e.DeliverAt),
 		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
 		IdempotencyKey: shownKey(e.IdempotencyKey),
 		Signature:      Verdict{cmp.Or(e.Signature.Scheme, "none"), e.Signature.Valid, orNull(e.Signature.KeyID), orNull(duration(e.Signature.Skew))},

@@ -215,7 +215,7 @@ func TestBacklog_B129(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	waiting, failing := 0, false
 	var reads []int
-	b := backlogs{of: func(ctx context.Context, _ kapsel.EndpointID, atMost int) (int, time.Time, error) {
+	b := backlogs{of: func(ctx context.Context, _ kapsel.EndpointID, _ time.Time, atMost int) (int, time.Time, error) {
 		reads = append(reads, atMost)
 		if _, ok := ctx.Deadline(); !ok {
 			t.Error("a read without a limit")

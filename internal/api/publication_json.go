@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/kapsel-hq/kapsel"
@@ -24,12 +25,12 @@ const maxDataDepth = 1000
 // readPublications reads the body of a request to publish, one event or a batch of them, and
 // reports which. keys are the request's Idempotency-Key headers. The bodies are copies, so that
 // each event holds no more than it is charged for; for their memory it calls reserve first.
-func readPublications(body []byte, keys []string, reserve func(n int) error) (list []kapsel.Publication, batch bool, err error) {
+func readPublications(body []byte, keys []string, now time.Time, reserve func(n int) error) (list []kapsel.Publication, batch bool, err error) {
 	if err := checkJSON(body); err != nil {
 		return nil, false, err
 	}
 	object := bytes.Trim(body, jsonSpace)
-	r := publications{reserve: reserve}
+	r := publications{now: now, reserve: reserve}
 	if object[0] != '{' {
 		r.misread("(body)", "must be an object")
 		return nil, false, r.err()
@@ -52,6 +53,7 @@ func readPublications(body []byte, keys []string, reserve func(n int) error) (li
 
 // publications collects what is wrong with a request.
 type publications struct {
+	now     time.Time
 	reserve func(n int) error
 	wrong   []kapsel.FieldError
 	status  int   // of the answer, if something is wrong
@@ -142,8 +144,7 @@ var (
 
 // laterMembers are members that are reserved and not supported yet, with the answer to each.
 var laterMembers = map[string]string{
-	"app":        "is not supported yet: there are no apps; leave it out",
-	"deliver_at": "is not supported yet: an event is delivered at once; leave it out",
+	"app": "is not supported yet: there are no apps; leave it out",
 }
 
 // jsonType is the content type of data.
@@ -197,6 +198,8 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 			p.OrderingKey = r.text(field, value)
 		case "channels":
 			p.Channels = r.texts(field, value)
+		case "deliver_at":
+			p.DeliverAt = r.time(field, value)
 		case "dry_run":
 			if p.DryRun = string(value) == "true"; !p.DryRun && string(value) != "false" {
 				r.misread(field, "must be true or false")
@@ -204,7 +207,7 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 		}
 	}
 	r.body(at, &p, data, encoded)
-	for _, w := range p.Validate() {
+	for _, w := range p.Validate(r.now) {
 		r.refuse(at+w.Field, w.Detail)
 	}
 	return p
@@ -286,6 +289,17 @@ func (r *publications) text(field string, value []byte) string {
 		r.refuse(field, "must not be empty")
 	}
 	return s
+}
+
+// time reads a time.
+func (r *publications) time(field string, value []byte) time.Time {
+	var t timestamp
+	if text := r.text(field, value); text != "" {
+		if err := t.UnmarshalText([]byte(text)); err != nil {
+			r.refuse(field, err.Error())
+		}
+	}
+	return time.Time(t)
 }
 
 // texts reads an array of strings.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -17,6 +18,9 @@ import (
 )
 
 func free(int) error { return nil }
+
+// march is when the publications of these tests are read.
+var march = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func nested(depth int) string {
 	return strings.Repeat("[", depth) + strings.Repeat("]", depth)
@@ -50,6 +54,12 @@ func TestReadPublications(t *testing.T) {
 		{`{"type":"a.b","data":1,"id":"no 7 ä","channels":["x","y-2"],"ordering_key":"c 1","dry_run":true}`, nil, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) {
 			p.ID, p.Channels, p.OrderingKey, p.DryRun = "no 7 ä", []string{"x", "y-2"}, "c 1", true
 		})}},
+		{`{"type":"a.b","data":1,"deliver_at":"2026-03-31T14:00:00+02:00"}`, nil, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) {
+			p.DeliverAt = march.Add(30 * 24 * time.Hour)
+		})}},
+		{`{"type":"a.b","data":1,"deliver_at":"2026-02-01T00:00:00Z"}`, nil, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) {
+			p.DeliverAt = time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+		})}},
 		{`{"t\u0079pe":"a.b","data":1,"id":"\u00e4"}`, nil, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) { p.ID = "ä" })}},
 		{`{"type":"a.b","data":1}`, []string{"k 1"}, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) { p.ID = "k 1" })}},
 		{`{"type":"a.b","data":1,"id":"i"}`, []string{"k", "not valid \xff"}, []kapsel.Publication{with(jsonOf(`1`), func(p *kapsel.Publication) { p.ID = "i" })}},
@@ -60,7 +70,7 @@ func TestReadPublications(t *testing.T) {
 		{`{"type":"a.b","body_base64":"","content_type":"a/b"}`, nil, []kapsel.Publication{{Type: "a.b", Body: []byte{}, ContentType: "a/b"}}},
 		{`{"events":[{"type":"a.b","data":1}, {"data":[2],"type":"a.b"}]}`, nil, []kapsel.Publication{jsonOf(`1`), jsonOf(`[2]`)}},
 	} {
-		got, batch, err := readPublications([]byte(tt.body), tt.keys, free)
+		got, batch, err := readPublications([]byte(tt.body), tt.keys, march, free)
 		if err != nil {
 			t.Errorf("%.100s: %v", tt.body, err)
 			continue
@@ -102,6 +112,12 @@ func TestReadPublications_Faults(t *testing.T) {
 		{`{"type":"a","data":1,"type":"b"}`, 400, []string{"type"}},
 		{`{"type":"a","data":1,"data":1,"x":{"y":[]}}`, 400, []string{"data", "x"}},
 		{`{"type":"a","data":1,"app":"acme","deliver_at":"2027-01-01T00:00:00Z"}`, 422, []string{"app", "deliver_at"}},
+		{`{"type":"a","data":1,"deliver_at":"2026-03-31T12:00:00.001Z"}`, 422, []string{"deliver_at"}},
+		{`{"type":"a","data":1,"deliver_at":"tomorrow"}`, 422, []string{"deliver_at"}},
+		{`{"type":"a","data":1,"deliver_at":"2026-03-02"}`, 422, []string{"deliver_at"}},
+		{`{"type":"a","data":1,"deliver_at":""}`, 422, []string{"deliver_at"}},
+		{`{"type":"a","data":1,"deliver_at":1772452800}`, 400, []string{"deliver_at"}},
+		{`{"events":[{"type":"a","data":1},{"type":"a","data":1,"deliver_at":"2199-01-01T00:00:00Z"}]}`, 422, []string{"events[1].deliver_at"}},
 		{`{"type":"a","data":` + nested(maxDataDepth+1) + `}`, 422, []string{"data"}},
 		{`{"type":"a","data":1,"body_base64":""}`, 422, []string{"body_base64"}},
 		{`{"type":"a","data":1,"content_type":"application/json"}`, 422, []string{"content_type"}},
@@ -133,7 +149,7 @@ func TestReadPublications_Faults(t *testing.T) {
 			[]string{"events[1]", "events[2]", "events[3].X", "events[3].type", "events[4].events", "events[4].data", "events[4].type"}},
 		{`{"events":[` + strings.TrimSuffix(strings.Repeat(`{"type":"a","data":1},`, 101), ",") + `]}`, 422, []string{"events"}},
 	} {
-		got, _, err := readPublications([]byte(tt.body), nil, free)
+		got, _, err := readPublications([]byte(tt.body), nil, march, free)
 		var refused *kapsel.Error
 		if !errors.As(err, &refused) || refused.Code != kapsel.InvalidRequest || got != nil && tt.want == nil {
 			t.Errorf("%.100s: %v, %v", tt.body, got, err)
@@ -156,7 +172,7 @@ func TestReadPublications_Faults(t *testing.T) {
 		fmt.Fprintf(&many, `"x%d":1,`, i)
 	}
 	for _, body := range []string{`{` + many.String() + `"type":"a"}`, `{` + many.String() + `"events":[]}`, `{"events":[{` + many.String() + `"type":"a"},7]}`} {
-		_, _, err := readPublications([]byte(body), nil, free)
+		_, _, err := readPublications([]byte(body), nil, march, free)
 		var refused *kapsel.Error
 		if !errors.As(err, &refused) || len(refused.Fields) != maxErrors {
 			t.Errorf("%.50s: %v", body, err)
@@ -173,7 +189,7 @@ func TestReadPublications_Faults(t *testing.T) {
 		{`{"type":"a","data":1}`, []string{long(256)}, 400},
 		{`{"events":[{"type":"a","data":1}]}`, []string{"k"}, 422},
 	} {
-		_, _, err := readPublications([]byte(tt.body), tt.keys, free)
+		_, _, err := readPublications([]byte(tt.body), tt.keys, march, free)
 		var refused *kapsel.Error
 		if !errors.As(err, &refused) || refused.Status != tt.want || refused.Fields[0].Field != "Idempotency-Key" {
 			t.Errorf("%s with the keys %q: %v", tt.body, tt.keys, err)
@@ -191,16 +207,16 @@ func TestReadPublications_Memory(t *testing.T) {
 		`{"type":"a","body_base64":"aGF\u0073bG8=","content_type":"a/b"}`: 13 + 6,
 	} {
 		charged := 0
-		list, _, err := readPublications([]byte(body), nil, func(n int) error { charged += n; return nil })
+		list, _, err := readPublications([]byte(body), nil, march, func(n int) error { charged += n; return nil })
 		if err != nil || charged != want || len(list[0].Body) > charged {
 			t.Errorf("%s: charged %d for %+v, %v", body, charged, list, err)
 		}
-		if _, _, err := readPublications([]byte(body), nil, func(int) error { return full }); err != full {
+		if _, _, err := readPublications([]byte(body), nil, march, func(int) error { return full }); err != full {
 			t.Errorf("%s without memory: %v", body, err)
 		}
 	}
 	body := []byte(`{"type":"a","data":"mine"}`)
-	list, _, err := readPublications(body, nil, free)
+	list, _, err := readPublications(body, nil, march, free)
 	if copy(body, bytes.Repeat([]byte("x"), len(body))); err != nil || string(list[0].Body) != `"mine"` {
 		t.Errorf("the body is %q once the request's is gone, %v", list[0].Body, err)
 	}
@@ -221,7 +237,7 @@ func TestReadPublications_LongTexts(t *testing.T) {
 		body := []byte(strings.Replace(form, "LONG", long, 1))
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, _, err := readPublications(body, nil, free)
+		_, _, err := readPublications(body, nil, march, free)
 		runtime.ReadMemStats(&after)
 		if kapsel.CodeOf(err) != kapsel.InvalidRequest {
 			t.Errorf("%s: %v", form, err)
@@ -267,7 +283,7 @@ func TestReadPublications_AnyJSON(t *testing.T) {
 			return text + space()
 		}
 		data := draw(4)
-		list, _, err := readPublications([]byte(`{"data":`+data+`,"type":"a"}`), nil, free)
+		list, _, err := readPublications([]byte(`{"data":`+data+`,"type":"a"}`), nil, march, free)
 		if err != nil || string(list[0].Body) != strings.Trim(data, jsonSpace) {
 			t.Fatalf("%q became %+v, %v", data, list, err)
 		}
@@ -281,7 +297,7 @@ func FuzzReadPublications(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		list, batch, err := readPublications(body, nil, free)
+		list, batch, err := readPublications(body, nil, march, free)
 		if err != nil {
 			return
 		}

@@ -45,14 +45,15 @@ func (a *api) publishing() {
 
 // PublishInput is an event to publish.
 type PublishInput struct {
-	Type        string   `json:"type" pattern:"^[A-Za-z0-9._-]{1,128}$" example:"invoice.paid" doc:"What subscriptions choose by"`
-	Data        anyJSON  `json:"data,omitempty" doc:"The body of deliveries: any JSON, sent byte for byte as it is written here"`
-	BodyBase64  string   `json:"body_base64,omitempty" example:"aGVsbG8=" doc:"In place of data: a body of any kind, in base64"`
-	ContentType string   `json:"content_type,omitempty" maxLength:"255" example:"text/csv" doc:"Of body_base64"`
-	ID          string   `json:"id,omitempty" minLength:"1" maxLength:"255" example:"invoice-1042-paid" doc:"The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key"`
-	Channels    []string `json:"channels,omitempty" maxItems:"10" example:"[\"eu\"]" doc:"For subscriptions that name channels: they get it if it has one of theirs"`
-	OrderingKey string   `json:"ordering_key,omitempty" minLength:"1" maxLength:"255" example:"customer-17" doc:"What the event is about; a key counts among the events with the same ordering key"`
-	DryRun      bool     `json:"dry_run,omitempty" doc:"Store nothing; say how many endpoints would get it"`
+	Type        string    `json:"type" pattern:"^[A-Za-z0-9._-]{1,128}$" example:"invoice.paid" doc:"What subscriptions choose by"`
+	Data        anyJSON   `json:"data,omitempty" doc:"The body of deliveries: any JSON, sent byte for byte as it is written here"`
+	BodyBase64  string    `json:"body_base64,omitempty" example:"aGVsbG8=" doc:"In place of data: a body of any kind, in base64"`
+	ContentType string    `json:"content_type,omitempty" maxLength:"255" example:"text/csv" doc:"Of body_base64"`
+	ID          string    `json:"id,omitempty" minLength:"1" maxLength:"255" example:"invoice-1042-paid" doc:"The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key"`
+	Channels    []string  `json:"channels,omitempty" maxItems:"10" example:"[\"eu\"]" doc:"For subscriptions that name channels: they get it if it has one of theirs"`
+	OrderingKey string    `json:"ordering_key,omitempty" minLength:"1" maxLength:"255" example:"customer-17" doc:"What the event is about; a key counts among the events with the same ordering key"`
+	DeliverAt   timestamp `json:"deliver_at,omitempty" example:"2026-01-31T12:00:00Z" doc:"When its deliveries are due, at most 30 days ahead; in the past: at once"`
+	DryRun      bool      `json:"dry_run,omitempty" doc:"Store nothing; say how many endpoints would get it"`
 }
 
 // PublishBatchInput are events to publish with one request.
@@ -107,7 +108,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 	}
 	batch := false
 	results, err := a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
-		list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], reserve)
+		list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], a.Clock(), reserve)
 		return list, err
 	})
 	if err != nil {

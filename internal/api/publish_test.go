@@ -74,6 +74,45 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestPublish_DeliverAt: an event says when its deliveries are due, which wait until then and are
+// not in the endpoint's backlog.
+func TestPublish_DeliverAt(t *testing.T) {
+	w := newWorld(t)
+	w.now = time.Now() // published events have the store's time
+	h := w.newHouse("acme")
+	endpoint := w.subscriber(h, object{})
+	w.why = "scheduled"
+	at := w.now.Add(time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")
+	e := w.want(201, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": at})
+	if e.text("deliver_at") != at || e.text("status") != "received" || e["deliveries"] != 1.0 {
+		t.Errorf("published: %v", e)
+	}
+	detail := w.want(200, "GET", "/v1/events/"+e.text("id"), h.read, nil)
+	d := detail.list("deliveries")[0]
+	if detail.text("deliver_at") != at || d.text("waiting_for") != "scheduled" || d.text("next_attempt_at") != at {
+		t.Errorf("read: %v", detail)
+	}
+	reason := w.want(200, "GET", "/v1/events/"+e.text("id")+"/why", h.read, nil).list("data")[0]
+	if reason.text("reason") != "the event was published with deliver_at, and is due at "+at {
+		t.Errorf("why: %v", reason)
+	}
+	if ep := w.want(200, "GET", "/v1/endpoints/"+endpoint, h.read, nil); ep["backlog"] != 0.0 || ep["oldest_waiting_at"] != nil {
+		t.Errorf("the backlog is %v, the oldest waits since %v", ep["backlog"], ep["oldest_waiting_at"])
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	if ep := w.want(200, "GET", "/v1/endpoints/"+endpoint, h.read, nil); ep["backlog"] != 1.0 || ep.text("oldest_waiting_at") != at {
+		t.Errorf("due, the backlog is %v, the oldest waits since %v", ep["backlog"], ep["oldest_waiting_at"])
+	}
+	if e := w.want(201, "POST", "/v1/events", h.write, object{"type": "a", "data": 1}); e["deliver_at"] != nil {
+		t.Errorf("at once: %v", e)
+	}
+	w.now = time.Now()
+	if e := w.want(200, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": at, "dry_run": true}); e.text("deliver_at") != at {
+		t.Errorf("dry run: %v", e)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"deliver_at"}, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": "2099-01-01T00:00:00Z"})
+}
+
 // TestPublish_Key: the header is the key of one event without an id. It is not a key of stored
 // answers: another body is no conflict.
 func TestPublish_Key(t *testing.T) {

@@ -36,7 +36,7 @@ func (a *api) sendsNow(ctx context.Context, e *kapsel.Endpoint) error {
 		return kapsel.Errorf(kapsel.Conflict, "nothing is sent: the destination fails and the endpoint's circuit is open; the next probe may start at %s, and %s closes the circuit", shown(c.RetryAt), reset)
 	case c.State == kapsel.CircuitOpened:
 		// The next delivery that is due is the probe, the oldest one first.
-		count, oldest, err := a.Store.BacklogOf(ctx, e.ID, 1)
+		count, oldest, err := a.Store.BacklogOf(ctx, e.ID, now, 1)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ type Reason struct {
 	EndpointID      kapsel.EndpointID  `json:"endpoint_id"`
 	DeliveryID      *kapsel.DeliveryID `json:"delivery_id" nullable:"true" doc:"Its newest delivery of the event; null: there is none"`
 	Status          *string            `json:"status" nullable:"true" doc:"Of the delivery"`
-	WaitingFor      *string            `json:"waiting_for" nullable:"true" doc:"Of a delivery that is pending: retry, circuit, paused, disabled, throttled, rate, concurrency, worker; null: nothing"`
+	WaitingFor      *string            `json:"waiting_for" nullable:"true" doc:"Of a delivery that is pending: scheduled, retry, circuit, paused, disabled, throttled, rate, concurrency, worker; null: nothing"`
 	SettingsChanged bool               `json:"settings_changed" doc:"The endpoint was made or changed after the event came in; what is said is by its settings of now"`
 	Reason          string             `json:"reason" doc:"In words"`
 }
@@ -136,7 +136,7 @@ func standing(d Delivery, e *kapsel.Endpoint) string {
 		return "it is due and starts at once"
 	}
 	words := waits[*d.WaitingFor]
-	if *d.WaitingFor == "retry" && d.NextAttemptAt != nil {
+	if (*d.WaitingFor == "retry" || *d.WaitingFor == "scheduled") && d.NextAttemptAt != nil {
 		at, _ := d.NextAttemptAt.MarshalText()
 		words += " " + string(at)
 	}
@@ -152,6 +152,7 @@ var (
 		"canceled":    "a person canceled it, or its endpoint is deleted",
 	}
 	waits = map[string]string{
+		"scheduled":   "the event was published with deliver_at, and is due at",
 		"retry":       "an attempt failed, and the next one is at",
 		"circuit":     "the destination fails, and the endpoint's circuit is open",
 		"paused":      "the endpoint is paused; /resume makes it active",

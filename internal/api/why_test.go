@@ -64,7 +64,7 @@ func TestWhy(t *testing.T) {
 
 	// At an ingest the endpoint itself is one of them.
 	ev, d := w.receive(h.endpoint, nil)
-	for _, waiting := range []string{"retry", "circuit", "paused", "disabled", "throttled", "rate", "concurrency", "worker", ""} {
+	for _, waiting := range []string{"scheduled", "retry", "circuit", "paused", "disabled", "throttled", "rate", "concurrency", "worker", ""} {
 		w.why = waiting
 		list := w.want(200, "GET", "/v1/events/"+ev.ID.String()+"/why", h.read, nil).list("data")
 		if len(list) != 1 || list[0]["delivery_id"] != d.ID.String() || list[0].text("reason") == "" {

@@ -29,7 +29,7 @@ func newMetrics(e *Engine) *metrics {
 			Name: "kapsel_delivery_attempt_duration_seconds", Help: "Duration of exchanges with destinations.", Buckets: buckets,
 		}),
 		firstDelay: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kapsel_delivery_first_attempt_delay_seconds", Help: "Time from an event's reception to the start of its first attempt.", Buckets: buckets,
+			Name: "kapsel_delivery_first_attempt_delay_seconds", Help: "Time from an event's reception, or from its deliver_at, to the start of its first attempt.", Buckets: buckets,
 		}),
 		exhausted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kapsel_workers_exhausted_total", Help: "Times that all workers became busy while deliveries waited (E3004).",
@@ -70,6 +70,10 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	if d.Status != kapsel.Pending {
 		return ""
 	}
+	now := e.Clock.Now()
+	if d.Scheduled(now) {
+		return "scheduled"
+	}
 	switch ep.State {
 	case kapsel.EndpointPaused:
 		return "paused"
@@ -78,7 +82,6 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.Clock.Now()
 	c := e.Settings.Circuit(ep.ID)
 	g := e.gates[ep.ID]
 	if g != nil {

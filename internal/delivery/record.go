@@ -274,7 +274,8 @@ func (e *Engine) record(g *gate, j *job, o *outcome) {
 		e.metrics.outcomes.WithLabelValues(after.Status.String()).Inc()
 	}
 	if after.Attempts == 1 {
-		e.metrics.firstDelay.Observe(o.started.Sub(j.event.ReceivedAt).Seconds())
+		due := j.event.FirstDue(j.event.ReceivedAt) // a person may have retried it before
+		e.metrics.firstDelay.Observe(max(0, o.started.Sub(due).Seconds()))
 	}
 	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.ep.URL { // not a former destination
 		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, j.ep.Destination, now) })

@@ -526,10 +526,14 @@ func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel
 // accept stores an event with one delivery to each of the endpoints to, and returns the
 // deliveries. Callers must pass in without deliveries. If the engine has a permit for a delivery,
 // this node holds the delivery from the start and sends it as soon as it is committed; the other
-// deliveries wait in the store. If the event is a duplicate, accept returns no deliveries.
+// deliveries wait in the store, as all deliveries of a scheduled event do. If the event is a
+// duplicate, accept returns no deliveries.
 func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.Endpoint) (store.Accepted, []kapsel.Delivery, error) {
 	ev := &in.Event
-	permits := h.Engine.Permits(to, ev.ID.Part(), ev.Size)
+	var permits []*delivery.Permit // nil: none
+	if !ev.FirstDue(ev.ReceivedAt).After(ev.ReceivedAt) {
+		permits = h.Engine.Permits(to, ev.ID.Part(), ev.Size)
+	}
 	confirmed := false // stays false if the store panics; the deferred call returns the permits all the same
 	defer func() {
 		for _, p := range permits {
@@ -557,7 +561,7 @@ func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.
 		return accepted, nil, err
 	}
 	for i, dest := range to {
-		if permits[i] == nil {
+		if permits == nil || permits[i] == nil {
 			h.Engine.Waiting(dest, in.Deliveries[i].DueAt)
 			continue
 		}
@@ -568,13 +572,13 @@ func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.
 }
 
 // firstDeliveries returns the first deliveries of an event, pending, in the order of the endpoints
-// to.
+// to. They are due at once, or when the event says.
 func firstDeliveries(ev *kapsel.Event, to []*kapsel.Endpoint) []kapsel.Delivery {
-	deliveries := make([]kapsel.Delivery, len(to))
+	deliveries, due := make([]kapsel.Delivery, len(to)), ev.FirstDue(ev.ReceivedAt)
 	for i, dest := range to {
 		deliveries[i] = kapsel.Delivery{
 			ID: kapsel.NewDeliveryID(ev.ReceivedAt, ev.ID.Part()), EventID: ev.ID, EndpointID: dest.ID, TenantID: ev.TenantID,
-			Status: kapsel.Pending, DueAt: ev.ReceivedAt, Size: ev.Size, CreatedAt: ev.ReceivedAt,
+			Status: kapsel.Pending, DueAt: due, Size: ev.Size, CreatedAt: ev.ReceivedAt,
 		}
 	}
 	return deliveries

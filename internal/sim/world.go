@@ -393,6 +393,21 @@ func (p *Process) Post(ep *kapsel.Endpoint, body string, header ...string) (stat
 	return rec.Code, id
 }
 
+// Publish publishes an event of the world's tenant, which must be stored, and returns its ID.
+func (p *Process) Publish(event kapsel.Publication) kapsel.EventID {
+	p.Helper()
+	event.ContentType = "text/plain"
+	r := httptest.NewRequest(http.MethodPost, "/v1/events", strings.NewReader("{}"))
+	all, err := p.Ingest.Publish(httptest.NewRecorder(), r, p.Tenant.ID, func([]byte, func(int) error) ([]kapsel.Publication, error) {
+		return []kapsel.Publication{event}, nil
+	})
+	if err == nil {
+		err = all[0].Err
+	}
+	p.must(err)
+	return all[0].Event.ID
+}
+
 // Event is Post for webhooks that must be accepted; otherwise it ends the test.
 func (p *Process) Event(ep *kapsel.Endpoint, body string, header ...string) kapsel.EventID {
 	p.Helper()

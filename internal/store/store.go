@@ -587,10 +587,12 @@ type Housekeeping interface {
 	// Lead makes the node leader of a duty until now+lease and reports whether it is.
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	// QueueDepth counts deliveries by state for metrics, at most atMost an endpoint; due is
-	// how many of the pending ones are due at now, oldest the due time of the oldest.
+	// how many of the pending ones are due at now, oldest the due time of the oldest. Those that
+	// are scheduled at now (Delivery.Scheduled) do not count.
 	QueueDepth(ctx context.Context, now time.Time, atMost int) (QueueDepth, error)
 	// BacklogOf counts an endpoint's pending deliveries, at most atMost, and its oldest due time.
-	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error)
+	// Those that are scheduled at now do not count.
+	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
 // QueueDepth are counts of deliveries that are not terminal.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -148,14 +147,9 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 	counts, err := list(ctx, s, engine, func(r *row) store.QueueDepth {
 		return store.QueueDepth{Pending: int(r.int8()), Due: int(r.int8()), Delivering: int(r.int8()), Oldest: r.time()}
 	}, openEndpoints+`
-		SELECT pending.n, pending.due, held.n, CASE WHEN pending.due > 0 THEN pending.oldest END
+		SELECT least(due.n + later.n, $2::bigint), due.n, held.n, due.oldest
 		FROM open
-		CROSS JOIN LATERAL (
-			SELECT count(*) AS n, count(*) FILTER (WHERE due_at <= $1) AS due, min(due_at) AS oldest FROM (
-				SELECT due_at FROM deliveries
-				WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NOT NULL ORDER BY due_at LIMIT $2
-			) p
-		) pending
+		CROSS JOIN LATERAL `+waiting+`
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS n FROM (
 				SELECT FROM deliveries
@@ -173,18 +167,29 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 	return depth, err
 }
 
+// waiting counts the pending deliveries of endpoints open, each at most $2: due are those that are
+// due at $1, and later those that were tried and are due later. The rest are scheduled. Each has
+// the due time of its oldest one.
+const waiting = `(
+			SELECT count(*) AS n, min(due_at) AS oldest FROM (
+				SELECT due_at FROM deliveries
+				WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at <= $1::timestamptz ORDER BY due_at LIMIT $2
+			) p
+		) due
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS n, min(due_at) AS oldest FROM (
+				SELECT due_at FROM deliveries
+				WHERE status = 0 AND attempts > 0 AND endpoint_id = open.endpoint_id AND due_at > $1::timestamptz ORDER BY due_at LIMIT $2
+			) p
+		) later`
+
 // BacklogOf counts an endpoint's pending deliveries; see store.Housekeeping.
-func (s *Store) BacklogOf(ctx context.Context, endpointID kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
+func (s *Store) BacklogOf(ctx context.Context, endpointID kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		var first *time.Time
 		err := q.QueryRow(ctx, `
-			SELECT count(*), min(due_at) FROM (
-				SELECT due_at FROM deliveries
-				WHERE status <= 1 AND endpoint_id = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT $2
-			) p`, id(endpointID), atMost).Scan(&count, &first)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
+			SELECT least(due.n + later.n, $2::bigint), coalesce(due.oldest, later.oldest)
+			FROM (SELECT $3::uuid AS endpoint_id) open CROSS JOIN LATERAL `+waiting, now, atMost, id(endpointID)).Scan(&count, &first)
 		if err == nil && first != nil {
 			oldest = first.UTC()
 		}

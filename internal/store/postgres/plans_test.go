@@ -200,7 +200,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.QueueDepth(ctx, now, 10)
 	must(err)
-	_, _, err = s.BacklogOf(ctx, ep.ID, 10)
+	_, _, err = s.BacklogOf(ctx, ep.ID, now, 10)
 	must(err)
 	_, err = s.Circuit(ctx, ep.ID)
 	must(err)

@@ -240,21 +240,15 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 	for some := range slices.Chunk(backlog, 100) {
 		err := s.read(ctx, func(c *conn) error {
 			for _, w := range some {
-				n, err := countPending(c, w.EndpointID, endOfTime, atMost)
+				due, later, err := countWaiting(c, w.EndpointID, now, atMost)
 				if err != nil {
 					return err
 				}
-				depth.Pending += n
-				if w.DueAt.After(now) {
-					continue
-				}
-				if depth.Oldest.IsZero() || w.DueAt.Before(depth.Oldest) {
+				depth.Pending += due + later
+				depth.Due += due
+				if due > 0 && (depth.Oldest.IsZero() || w.DueAt.Before(depth.Oldest)) {
 					depth.Oldest = w.DueAt
 				}
-				if n, err = countPending(c, w.EndpointID, now, atMost); err != nil {
-					return err
-				}
-				depth.Due += n
 			}
 			return nil
 		})
@@ -270,25 +264,35 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 	return depth, err
 }
 
-// endOfTime is after every due time.
-var endOfTime = time.UnixMicro(1<<63 - 1)
-
-// countPending returns how many of an endpoint's pending deliveries are due by a time, at most
-// atMost.
-func countPending(c *conn, endpoint kapsel.EndpointID, by time.Time, atMost int) (n int, err error) {
+// countWaiting returns how many of an endpoint's pending deliveries are due at now, and how many of
+// those that were tried are due later, together at most atMost. The rest are scheduled.
+func countWaiting(c *conn, endpoint kapsel.EndpointID, now time.Time, atMost int) (due, later int, err error) {
 	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries
-		WHERE status = 0 AND endpoint_id = ? AND due_at <= ? LIMIT ?)`, endpoint, by, atMost).
-		one(func(s *stmt) { n = int(s.colInt()) })
-	return n, err
+		WHERE status = 0 AND endpoint_id = ? AND due_at <= ? LIMIT ?)`, endpoint, now, atMost).
+		one(func(s *stmt) { due = int(s.colInt()) })
+	if err != nil || due == atMost {
+		return due, 0, err
+	}
+	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_retried
+		WHERE status = 0 AND attempts > 0 AND endpoint_id = ? AND due_at > ? LIMIT ?)`, endpoint, now, atMost-due).
+		one(func(s *stmt) { later = int(s.colInt()) })
+	return due, later, err
 }
 
 // BacklogOf implements store.Housekeeping.
-func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (count int, oldest time.Time, err error) {
-	err = s.read(ctx, func(c *conn) (err error) {
-		if oldest, err = oldestDue(c, endpoint); err != nil {
+func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		due, later, err := countWaiting(c, endpoint, now, atMost)
+		if err != nil {
 			return err
 		}
-		count, err = countPending(c, endpoint, endOfTime, atMost)
+		if count = due + later; due > 0 {
+			oldest, err = oldestDue(c, endpoint)
+			return err
+		}
+		_, err = c.query(`SELECT due_at FROM deliveries INDEXED BY deliveries_retried
+			WHERE status = 0 AND attempts > 0 AND endpoint_id = ? ORDER BY due_at LIMIT 1`, endpoint).
+			one(func(s *stmt) { oldest = s.colTime() })
 		return err
 	})
 	return count, oldest, err

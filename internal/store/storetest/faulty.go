@@ -214,13 +214,13 @@ func (f *faulty) QueueDepth(ctx context.Context, now time.Time, atMost int) (sto
 	return try(f, "QueueDepth", func() (store.QueueDepth, error) { return f.Store.QueueDepth(ctx, now, atMost) })
 }
 
-func (f *faulty) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, atMost int) (int, time.Time, error) {
+func (f *faulty) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (int, time.Time, error) {
 	type backlog struct {
 		count  int
 		oldest time.Time
 	}
 	b, err := try(f, "BacklogOf", func() (b backlog, err error) {
-		b.count, b.oldest, err = f.Store.BacklogOf(ctx, endpoint, atMost)
+		b.count, b.oldest, err = f.Store.BacklogOf(ctx, endpoint, now, atMost)
 		return b, err
 	})
 	return b.count, b.oldest, err

@@ -293,7 +293,7 @@ var keeping = []promise{
 		}
 		depth(store.QueueDepth{})
 		other := w.newEndpoint(w.newTenant())
-		w.accept(other, due(w.now.Add(time.Minute)))
+		w.complete(w.accept(other, heldBy(w.node)).Deliveries[0], again) // due in a minute
 		depth(store.QueueDepth{Pending: 1})
 		w.accept(w.endpoint, due(w.now.Add(-time.Minute)))
 		w.accept(w.endpoint, due(w.now.Add(-time.Hour)))
@@ -321,7 +321,7 @@ var keeping = []promise{
 			{w.endpoint, 4, 4, w.now.Add(-8 * time.Second)}, {w.endpoint, 100, 9, w.now.Add(-8 * time.Second)},
 			{other, 4, 1, w.now}, {w.newEndpoint(w.tenant), 4, 0, time.Time{}},
 		} {
-			count, oldest, err := w.store.BacklogOf(w.ctx, tt.endpoint.ID, tt.atMost)
+			count, oldest, err := w.store.BacklogOf(w.ctx, tt.endpoint.ID, w.now, tt.atMost)
 			w.must(err)
 			if count != tt.count || !oldest.Equal(tt.oldest) {
 				w.t.Errorf("backlog of at most %d is %d, oldest %v; want %d, %v", tt.atMost, count, oldest, tt.count, tt.oldest)

@@ -293,14 +293,20 @@ func (m *queue) check(*rapid.T) {
 	m.pass(time.Microsecond) // so that few are due at the same time
 	byID := func(a, b kapsel.Delivery) int { return bytes.Compare(b.ID[:], a.ID[:]) }
 	var all, mine []kapsel.Delivery
-	var oldest time.Time
-	waiting := 0
+	var oldest, oldestCounted time.Time
+	waiting, counted := 0, 0
 	for _, e := range m.entries {
 		all = append(all, e.want)
 		switch e.want.Status {
 		case kapsel.Pending:
 			if waiting++; oldest.IsZero() || e.want.DueAt.Before(oldest) {
 				oldest = e.want.DueAt
+			}
+			if e.want.Scheduled(m.now) {
+				break
+			}
+			if counted++; oldestCounted.IsZero() || e.want.DueAt.Before(oldestCounted) {
+				oldestCounted = e.want.DueAt
 			}
 		case kapsel.Delivering:
 			mine = append(mine, e.want)
@@ -322,10 +328,10 @@ func (m *queue) check(*rapid.T) {
 	slices.SortFunc(heldNow, byID)
 	m.same("held", mine, heldNow)
 
-	count, due, err := m.store.BacklogOf(m.ctx, m.endpoint.ID, 1000)
+	count, due, err := m.store.BacklogOf(m.ctx, m.endpoint.ID, m.now, 1000)
 	m.must(err)
-	m.same("backlog", waiting, count)
-	m.same("oldest", oldest, due)
+	m.same("backlog", counted, count)
+	m.same("oldest", oldestCounted, due)
 	backlog, err := m.store.Backlog(m.ctx)
 	m.must(err)
 	i := slices.IndexFunc(backlog, func(b store.Waiting) bool { return b.EndpointID == m.endpoint.ID })

@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Redeliver", redelivering},
 		{"Many", fanningOut},
 		{"Origins", originating},
+		{"Scheduled", scheduling},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},
