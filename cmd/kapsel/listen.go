@@ -78,7 +78,7 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	l := listener{session: s, to: to, timeout: c.Timeout, transport: egress.New(anywhere), along: from.along}
+	l := listener{session: s, to: delivery.Recipient{URL: to, Timeout: c.Timeout, Along: from.along}, transport: egress.New(anywhere)}
 	if l.kept, err = placeOf(s.Server, from.id); err != nil {
 		fmt.Fprintf(s.err, "kapsel: what was posted is not remembered: %v\n", err)
 	}
@@ -204,11 +204,8 @@ func localURL(text string) (*url.URL, error) {
 // listener posts events, one after the other.
 type listener struct {
 	*session
-	to        *url.URL
-	timeout   time.Duration
-	along     delivery.Forwarding
+	to        delivery.Recipient
 	transport http.RoundTripper
-	signer    *signature.Signer
 	kept      place
 	placed         // what the place holds
 	unkept    bool // it was said that the place cannot be kept
@@ -222,7 +219,7 @@ func (l *listener) sign() (text string) {
 		fresh, key = secret.NewSigningSecret()
 		l.SigningSecret = fresh.Reveal()
 	}
-	l.signer = signature.NewSigner([]signature.SigningKey{{HMAC: key}})
+	l.to.Signer = signature.NewSigner([]signature.SigningKey{{HMAC: key}})
 	return l.SigningSecret
 }
 
@@ -321,9 +318,14 @@ func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, 
 
 // exchange posts once. text says why there is no status.
 func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []byte, try int) (status int, code kapsel.Code, text string) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.to.Timeout)
 	defer cancel()
-	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, l.along.Target(l.to, e.Query), l.header(e, body, try), body))
+	event, err := received(e, body)
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	target, header := l.to.Compose(&delivery.Sending{Event: &event, Attempt: try, Version: buildVersion(), At: time.Now()})
+	resp, err := l.transport.RoundTrip(egress.NewRequest(ctx, target, header, body))
 	if err != nil {
 		code, text = egress.Classify(err)
 		return 0, code, text
@@ -332,38 +334,18 @@ func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []by
 	return resp.StatusCode, "", ""
 }
 
-// header is what a delivery would send, but for what the endpoint adds; it is signed with the
-// listener's own secret.
-func (l *listener) header(e client.EventDetail, body []byte, try int) http.Header {
-	now := time.Now()
-	h := http.Header{
-		"Webhook-Id":                  {e.ID},
-		"Webhook-Timestamp":           {strconv.FormatInt(now.Unix(), 10)},
-		"Webhook-Signature":           {l.signer.Sign(e.ID, now, body)},
-		"X-Kapsel-Event-Id":           {e.ID},
-		"X-Kapsel-Delivery-Attempt":   {strconv.Itoa(try)},
-		"X-Kapsel-Original-Timestamp": {e.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z")},
-		"User-Agent":                  {"Kapsel/" + buildVersion()},
+// received returns an event as the server received it. Values that were not stored are redacted.
+func received(e client.EventDetail, body []byte) (ev kapsel.Event, err error) {
+	if ev.ID, err = kapsel.ParseEventID(e.ID); err != nil {
+		return ev, fmt.Errorf("the server's answer has no event: %w", err)
 	}
-	if e.Type != nil {
-		h.Set(kapsel.EventTypeHeader, *e.Type)
-	}
-	if e.ContentType != "" && l.along.ContentType() {
-		h.Set("Content-Type", e.ContentType)
-	}
-	received := make(kapsel.Header, 0, len(e.Headers))
+	ev.ReceivedAt, ev.Type, ev.ContentType, ev.Query, ev.Body = e.ReceivedAt, there(e.Type), e.ContentType, e.Query, body
 	for _, f := range e.Headers {
-		if len(f) == 2 && f[1] != secret.Redacted { // a value that opens something
-			received = append(received, kapsel.HeaderField{Name: f[0], Value: f[1]})
+		if len(f) == 2 {
+			ev.Header = append(ev.Header, kapsel.HeaderField{Name: f[0], Value: f[1]})
 		}
 	}
-	for name, value := range l.along.Of(received) {
-		if name == "User-Agent" { // kept: the sender's in place of ours
-			h.Del(name)
-		}
-		h[name] = append(h[name], value)
-	}
-	return h
+	return ev, nil
 }
 
 // keep remembers how far it came. A place that cannot be kept is no reason to stop.

@@ -87,11 +87,9 @@ func (e *Engine) Node() kapsel.NodeID {
 	return e.node
 }
 
-// Kept counts the gates and couriers in memory.
-func (e *Engine) Kept() (gates, couriers int) {
+// Kept counts the gates and recipients in memory.
+func (e *Engine) Kept() (gates, recipients int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.couriers.mu.Lock()
-	defer e.couriers.mu.Unlock()
-	return len(e.gates), len(e.couriers.byID)
+	return len(e.gates), e.recipients.Len()
 }

@@ -8,7 +8,8 @@
 //
 // Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
 // claim.go (what waits in the store), gate.go and turns.go (what may start), shares.go (what
-// of the limits is this node's), send.go (the exchange), record.go (its outcome), shortage.go
+// of the limits is this node's), compose.go (an event as a request),
+// exchange.go (the request is made), record.go (its outcome), shortage.go
 // (what this machine has too little of).
 package delivery
 
@@ -56,8 +57,8 @@ type Config struct {
 // Engine runs deliveries on one node.
 type Engine struct {
 	Config
-	metrics  *metrics
-	couriers couriers
+	metrics    *metrics
+	recipients *settings.Prepared[*Recipient] // of the endpoints with gates
 
 	wake    chan struct{} // the claim loop has something to do
 	recount chan struct{} // another node may have joined
@@ -117,7 +118,7 @@ func New(cfg Config) *Engine {
 	e.shares.active = map[*gate]struct{}{}
 	e.cut, e.cutNow = context.WithCancel(context.Background())
 	e.last, e.giveUp = context.WithCancel(context.Background())
-	e.couriers.engine = e
+	e.recipients = settings.NewPrepared[*Recipient](cfg.Settings)
 	e.metrics = newMetrics(e)
 	cfg.Settings.OnChange(e.settingsChanged)
 	return e
@@ -403,7 +404,6 @@ func (e *Engine) settingsChanged(s store.Settings) {
 		}
 	}
 	for i := range s.Endpoints {
-		e.couriers.changed(&s.Endpoints[i])
 		if g := e.gates[s.Endpoints[i].ID]; g != nil {
 			e.setEndpoint(g, &s.Endpoints[i], now)
 		}

@@ -107,7 +107,7 @@ const (
 	idleAfter   = time.Hour
 )
 
-// forget drops gates that are of no use, with their couriers, at most once every forgetEvery.
+// forget drops gates that are of no use, with their recipients, at most once every forgetEvery.
 // Callers must hold mu.
 func (e *Engine) forget() {
 	if time.Since(e.forgot) < forgetEvery {
@@ -121,7 +121,7 @@ func (e *Engine) forget() {
 			}
 			delete(e.gates, id)
 			delete(e.shares.active, g)
-			e.couriers.drop(id)
+			e.recipients.Drop(kapsel.OriginID(id))
 		}
 	}
 }

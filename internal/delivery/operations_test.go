@@ -504,9 +504,9 @@ func TestForget(t *testing.T) {
 		p := w.Start()
 		kept := func(what string, want int) {
 			t.Helper()
-			gates, couriers := p.Engine.Kept()
-			if gates != want || couriers > gates {
-				t.Errorf("%s: %d gates and %d couriers are kept, want %d", what, gates, couriers, want)
+			gates, recipients := p.Engine.Kept()
+			if gates != want || recipients > gates {
+				t.Errorf("%s: %d gates and %d recipients are kept, want %d", what, gates, recipients, want)
 			}
 		}
 		for _, ep := range append([]*kapsel.Endpoint{running, retried}, endpoints...) {
@@ -522,8 +522,8 @@ func TestForget(t *testing.T) {
 		}
 		w.Delete(running)
 		w.Pass(obeyed)
-		if _, couriers := p.Engine.Kept(); couriers > 13 {
-			t.Errorf("%d couriers, which hold secrets, are kept of 13 endpoints that are not deleted", couriers)
+		if _, recipients := p.Engine.Kept(); recipients > 13 {
+			t.Errorf("%d recipients, which hold secrets, are kept of 13 endpoints that are not deleted", recipients)
 		}
 		w.Pass(2*time.Minute - obeyed)
 		kept("30 deleted, one of them under way", 13)

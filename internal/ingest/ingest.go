@@ -84,7 +84,7 @@ type Handler struct {
 	metrics   *metrics
 	limits    *ratelimit.Limiter[kapsel.TenantID]
 	quotas    quotas
-	verifiers verifiers
+	prepared  *settings.Prepared[*prepared]
 	strangers strangers
 	refusals  refusals
 	arrivals  arrivals
@@ -99,16 +99,15 @@ func New(cfg Config) *Handler {
 	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
 	h.refusals.since = cfg.Clock.Now()
 	h.strangers.asking = make(chan struct{}, strangersAtOnce)
-	h.verifiers.config, h.quotas.config = &h.Config, &h.Config
+	h.quotas.config = &h.Config
 	cfg.Engine.ShareTenants(h.limits.Asked)
+	h.prepared = settings.NewPrepared[*prepared](cfg.Settings)
 	cfg.Settings.OnChange(h.settingsChanged)
 	return h
 }
 
-// settingsChanged removes what the handler keeps of endpoints, sources and tenants that were
-// changed or deleted.
+// settingsChanged removes what the handler keeps of endpoints and tenants that were deleted.
 func (h *Handler) settingsChanged(s store.Settings) {
-	h.verifiers.drop(&s)
 	deleted := s.Deleted()
 	h.refusals.drop(deleted.Endpoints)
 	h.quotas.drop(deleted.Tenants)
@@ -173,7 +172,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	rate := h.rate(tenant.ID, limits)
 	rate.tell(w)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
-		handshake, err := h.handshake(ctx, r, o, nil)
+		p, err := h.prepare(ctx, o)
+		if err != nil {
+			return err
+		}
+		handshake, err := p.handshake(h.signed(r, nil))
 		if err != nil || handshake != nil {
 			return reply(w, handshake, cmp.Or(rate.take(w, 1), err))
 		}
@@ -218,28 +221,29 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	if handshake, err := h.unsigned(ctx, r, o, body); err != nil || handshake != nil {
+	p, err := h.prepare(ctx, o)
+	if err != nil {
+		return err
+	}
+	signed := h.signed(r, body)
+	if handshake, err := h.unsigned(ctx, o, p, signed); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
 	now := h.Clock.Now()
-	verdict, err := h.verify(ctx, r, o, body, now)
+	verdict, err := p.verify(signed, now)
 	if err != nil {
 		return err
 	}
-	if handshake, err := h.handshake(ctx, r, o, body); err != nil || handshake != nil {
+	if handshake, err := p.handshake(signed); err != nil || handshake != nil {
 		return reply(w, handshake, err)
 	}
-	guard, err := h.guard(ctx, r, o, body)
-	if err != nil {
-		return err
-	}
 	query := signature.CleanQuery(o.Verification, r.URL.RawQuery)
-	key, unkeyed, err := keyOf(o.Intake, r.Header, query, body, room.more)
+	key, unkeyed, err := keyOf(o.Intake, p.key, r.Header, query, body, room.more)
 	if err != nil {
 		return err
 	}
 	ev := o.event(now)
-	if ev.Type, err = o.eventType(r.Header, body, room.more); err != nil {
+	if ev.Type, err = o.eventType(p.eventType, r.Header, body, room.more); err != nil {
 		return err
 	}
 	ev.ContentType, ev.Header, ev.Query = r.Header.Get("Content-Type"), redact(header, o), query
@@ -247,7 +251,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
 	accepted, _, err := h.accept(ctx, store.Acceptance{
-		Event: ev, Window: o.Idempotency.Window, Guard: guard, GuardWindow: signature.GuardKept,
+		Event: ev, Window: o.Idempotency.Window, Guard: p.guard(signed), GuardWindow: signature.GuardKept,
 	}, h.destinations(&ev, o.endpoint))
 	place.settle(accepted, err)
 	endSpan(err, slog.Any("event_id", ev.ID), o.attr())
@@ -378,14 +382,13 @@ func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) 
 	w.Header().Set("X-RateLimit-Reset", strconv.Itoa(int((reset+time.Second-1)/time.Second)))
 }
 
-// verify checks the request's signature. It returns the scheme "none" if the origin wants no
-// signature, and an error if the signature is not valid.
-func (h *Handler) verify(ctx context.Context, r *http.Request, o origin, body []byte, now time.Time) (kapsel.SignatureVerdict, error) {
-	v, err := h.verifiers.of(ctx, o)
-	if err != nil || v == nil {
-		return kapsel.SignatureVerdict{Scheme: "none"}, err
+// verify checks a request's signature by the origin's settings. It returns what it found out, and
+// an error if the signature is not valid.
+func (p *prepared) verify(signed signature.Request, now time.Time) (kapsel.SignatureVerdict, error) {
+	if p.verifier == nil {
+		return kapsel.SignatureVerdict{Scheme: signature.None}, nil
 	}
-	return v.Verify(h.signed(r, body), now)
+	return p.verifier.Verify(signed, now)
 }
 
 // signed returns the request as its sender signed it.
@@ -396,13 +399,8 @@ func (h *Handler) signed(r *http.Request, body []byte) signature.Request {
 // unsigned returns the answer to a challenge that the sender does not sign, or nil if the request
 // is no such challenge. The answer reveals only that the endpoint exists. If the challenge brings
 // a secret, unsigned stores the secret, and returns an error if nobody awaits it.
-func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
-	v, err := h.verifiers.of(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	signed := h.signed(r, body)
-	if v != nil {
+func (h *Handler) unsigned(ctx context.Context, o origin, p *prepared, signed signature.Request) (*signature.Answer, error) {
+	if v := p.verifier; v != nil {
 		if a := v.Unsigned(signed); a != nil {
 			return a, nil
 		}
@@ -413,17 +411,16 @@ func (h *Handler) unsigned(ctx context.Context, r *http.Request, o origin, body 
 			return nil, nil // answered after the signature is verified, if at all
 		}
 	}
-	return signature.Challenged(o.Challenge, o.Probe, signed), nil
+	return p.challenge.Answer(signed), nil
 }
 
 // guard returns what tells a verified request from all others of its origin; nil if no guard is
 // kept for it.
-func (h *Handler) guard(ctx context.Context, r *http.Request, o origin, body []byte) ([]byte, error) {
-	v, err := h.verifiers.of(ctx, o)
-	if err != nil || v == nil {
-		return nil, err
+func (p *prepared) guard(signed signature.Request) []byte {
+	if p.verifier == nil {
+		return nil
 	}
-	return v.Guard(h.signed(r, body)), nil
+	return p.verifier.Guard(signed)
 }
 
 // keep stores the secret that a handshake brought, if the origin has none and a person awaits one.
@@ -468,20 +465,14 @@ func (h *Handler) keep(ctx context.Context, o origin, brought string) error {
 // handshake returns the answer to a provider's challenge, or nil if the request is no challenge.
 // For a POST, callers must verify the signature first. handshake returns Forbidden if the
 // challenge does not name the endpoint's secret. A challenge is no event, so nothing is stored.
-func (h *Handler) handshake(ctx context.Context, r *http.Request, o origin, body []byte) (*signature.Answer, error) {
-	v, err := h.verifiers.of(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	signed := h.signed(r, body)
-	var a *signature.Answer
-	if v != nil {
-		if a, err = v.Handshake(signed); err != nil {
+func (p *prepared) handshake(signed signature.Request) (a *signature.Answer, err error) {
+	if p.verifier != nil {
+		if a, err = p.verifier.Handshake(signed); err != nil {
 			return nil, err
 		}
 	}
 	if a == nil {
-		a = signature.Challenged(o.Challenge, o.Probe, signed)
+		a = p.challenge.Answer(signed)
 	}
 	if a != nil && a.Status == http.StatusForbidden {
 		return nil, kapsel.Errorf(kapsel.Forbidden, "the challenge does not name the endpoint's secret")

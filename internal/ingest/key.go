@@ -13,17 +13,17 @@ import (
 )
 
 // keyOf returns the idempotency key that the intake's strategy gives an event, or nil if the event
-// has none. missing reports whether there is no key although NamesKeys reports true. query is the
+// has none. path is where the body has it, if the strategy says so. missing reports whether there is no key although NamesKeys reports true. query is the
 // raw query without its secrets. keyOf returns InvalidRequest if a header's key is not valid. It
 // calls reserve before it copies a part of the body, and returns reserve's error.
-func keyOf(in *kapsel.Intake, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
+func keyOf(in *kapsel.Intake, path kapsel.Path, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
 	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone:
 		return nil, false, nil
 	case kapsel.KeyFromContent:
 		return contentKey(query, body), false, nil
 	case kapsel.KeyFromSourceID:
-		id, err := find(in.Idempotency.Path, h, body, reserve)
+		id, err := find(path, h, body, reserve)
 		if err != nil || id == "" {
 			return nil, err == nil, err
 		}
@@ -50,16 +50,12 @@ func keyOf(in *kapsel.Intake, h http.Header, query string, body []byte, reserve 
 
 // find returns the value at path in the JSON document that documentOf finds in the body, or "" if
 // there is none. It returns only errors of reserve.
-func find(path string, h http.Header, body []byte, reserve func(n int) error) (string, error) {
-	p, err := kapsel.ParsePath(path)
-	if err != nil {
-		return "", nil // cannot happen: the path was checked when it was set
-	}
+func find(path kapsel.Path, h http.Header, body []byte, reserve func(n int) error) (string, error) {
 	document, err := documentOf(h.Get("Content-Type"), body, reserve)
 	if err != nil {
 		return "", err
 	}
-	found, ok := p.Find(document)
+	found, ok := path.Find(document)
 	if !ok {
 		return "", nil
 	}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
-
-	"github.com/kapsel-hq/kapsel/internal/settings"
 )
 
 // origin is what a webhook comes in at: an endpoint with an ingest, or a source.
@@ -95,17 +93,6 @@ func (o origin) revision() int64 {
 	return o.endpoint.Revision
 }
 
-// current reports whether these are the newest settings that are known of the origin, and it is
-// not deleted.
-func (o origin) current(c *settings.Cache) bool {
-	if o.source != nil {
-		latest := c.LatestSource(o.source)
-		return latest.Revision == o.source.Revision && latest.DeletedAt.IsZero()
-	}
-	latest := c.Latest(o.endpoint)
-	return latest.Revision == o.endpoint.Revision && latest.DeletedAt.IsZero()
-}
-
 // keeps reports whether the value of a header that carries credentials is stored. An endpoint
 // stores those that it has sent along; a source sends nothing, so it stores none.
 func (o origin) keeps(name string) bool {
@@ -131,9 +118,20 @@ func (o origin) event(now time.Time) kapsel.Event {
 	return e
 }
 
-// eventType returns the type of an event by a source's rule, "" without one. It calls reserve for
-// the memory of a body's copy before it makes the copy, and returns its error.
-func (o origin) eventType(header http.Header, body []byte, reserve func(n int) error) (string, error) {
+// typePath returns the path by which a source finds the type of an event in the body; "" if it does
+// not look there.
+func (o origin) typePath() string {
+	if o.source == nil {
+		return ""
+	}
+	path, _ := o.source.Type.Path()
+	return path
+}
+
+// eventType returns the type of an event by a source's rule, "" without one. path is where the body
+// has it, if the rule says so. eventType calls reserve for the memory of a body's copy before it
+// makes the copy, and returns its error.
+func (o origin) eventType(path kapsel.Path, header http.Header, body []byte, reserve func(n int) error) (string, error) {
 	if o.source == nil {
 		return "", nil
 	}
@@ -141,8 +139,8 @@ func (o origin) eventType(header http.Header, body []byte, reserve func(n int) e
 	if name, ok := rule.Header(); ok {
 		return kapsel.TypeText(header.Get(name)), nil
 	}
-	if text, ok := rule.Path(); ok {
-		found, err := find(text, header, body, reserve)
+	if _, ok := rule.Path(); ok {
+		found, err := find(path, header, body, reserve)
 		return kapsel.TypeText(found), err
 	}
 	return rule.Value, nil

@@ -120,19 +120,35 @@ func CheckChallenge(provider string, c *kapsel.Challenge, probe bool) (fields []
 	return fields
 }
 
-// Challenged returns the answer to a request that is a challenge, or a probe (a GET or HEAD),
-// according to an endpoint's settings; nil if it is neither. A POST is a challenge only if it has
-// no body, or a JSON object of at most maxHandshake bytes and three members, all strings. The
-// answer repeats the caller's own value, in a form that no browser runs.
-func Challenged(c *kapsel.Challenge, probe bool, r Request) *Answer {
+// Challenge is the challenge that an endpoint's settings describe, and whether they answer probes.
+// The zero Challenge answers nothing.
+type Challenge struct {
+	from, to place // from.kind is "" if there is no challenge
+	probe    bool
+}
+
+// NewChallenge returns the Challenge of an endpoint's settings challenge and probe. A challenge that
+// CheckChallenge finds wrong is left out.
+func NewChallenge(c *kapsel.Challenge, probe bool) Challenge {
 	if c != nil {
 		if from, to, wrong, _ := challengeOf(*c); wrong == "" {
-			if value := from.read(r); isPlain(value) && len(value) <= maxChallenge {
-				return to.write(value)
-			}
+			return Challenge{from, to, probe}
 		}
 	}
-	if probe && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	return Challenge{probe: probe}
+}
+
+// Answer returns the answer to a request that is a challenge, or a probe (a GET or HEAD); nil if it
+// is neither. A POST is a challenge only if it has no body, or a JSON object of at most maxHandshake
+// bytes and three members, all strings. The answer repeats the caller's own value, in a form that
+// no browser runs.
+func (c Challenge) Answer(r Request) *Answer {
+	if c.from.kind != "" {
+		if value := c.from.read(r); isPlain(value) && len(value) <= maxChallenge {
+			return c.to.write(value)
+		}
+	}
+	if c.probe && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		return &Answer{Status: http.StatusOK}
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-func TestChallenged(t *testing.T) {
+func TestChallenge_Answer(t *testing.T) {
 	plain := func(text string) *Answer { return plainAnswer(text) }
 	for _, tt := range []struct {
 		from, to            string
@@ -56,15 +56,15 @@ func TestChallenged(t *testing.T) {
 		if tt.header[0] != "" {
 			r.Header.Set(tt.header[0], tt.header[1])
 		}
-		if diff := cmp.Diff(tt.want, Challenged(&c, false, r)); diff != "" {
+		if diff := cmp.Diff(tt.want, NewChallenge(&c, false).Answer(r)); diff != "" {
 			t.Errorf("%s to %s, %s %.50s %.50s (-want +got):\n%s", tt.from, tt.to, tt.method, tt.query, tt.body, diff)
 		}
 	}
 	for method, want := range map[string]*Answer{"GET": {Status: 200}, "HEAD": {Status: 200}, "POST": nil, "PUT": nil, "OPTIONS": nil} {
-		if diff := cmp.Diff(want, Challenged(nil, true, Request{Method: method})); diff != "" {
+		if diff := cmp.Diff(want, NewChallenge(nil, true).Answer(Request{Method: method})); diff != "" {
 			t.Errorf("probe by %s (-want +got):\n%s", method, diff)
 		}
-		if a := Challenged(nil, false, Request{Method: method}); a != nil {
+		if a := NewChallenge(nil, false).Answer(Request{Method: method}); a != nil {
 			t.Errorf("%s without settings: %+v", method, a)
 		}
 	}

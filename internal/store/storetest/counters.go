@@ -159,11 +159,12 @@ var counting = []promise{
 			}
 		}
 		w.together(calls, func(i int) error {
-			_, err := w.store.Accept(w.ctx, ins[i])
+			accept := func() error { _, err := w.store.Accept(w.ctx, ins[i]); return err }
 			if i%10 == 0 {
+				accept()
 				return nil
 			}
-			return err
+			return w.patiently(accept)
 		})
 		w.same("days", 3, len(w.usage(other.TenantID)))
 		w.counted()
@@ -178,7 +179,8 @@ var counting = []promise{
 			}
 		}
 		w.together(2*calls, func(i int) error { // each twice
-			if err := w.store.Complete(w.ctx, done[i%calls]); kapsel.CodeOf(err) != kapsel.Conflict {
+			err := w.patiently(func() error { return w.store.Complete(w.ctx, done[i%calls]) })
+			if kapsel.CodeOf(err) != kapsel.Conflict {
 				return err
 			}
 			return nil

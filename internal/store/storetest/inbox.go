@@ -381,7 +381,8 @@ var accepting = []promise{
 			}
 		}
 		w.together(calls, func(i int) error {
-			got, err := w.store.Accept(w.ctx, ins[i])
+			var got store.Accepted
+			err := w.patiently(func() (err error) { got, err = w.store.Accept(w.ctx, ins[i]); return err })
 			if err == nil && got != (store.Accepted{EventID: ins[i].Event.ID}) {
 				err = fmt.Errorf("call %d: accepted %+v, want the original %s", i, got, ins[i].Event.ID)
 			}
@@ -403,7 +404,12 @@ var accepting = []promise{
 			}
 		}
 		w.together(calls, func(i int) error {
-			_, errs[i] = w.store.Accept(w.ctx, ins[i])
+			accept := func() error { _, err := w.store.Accept(w.ctx, ins[i]); return err }
+			if i%10 == 0 {
+				errs[i] = accept()
+			} else {
+				errs[i] = w.patiently(accept)
+			}
 			return nil
 		})
 		for i := range ins {

@@ -103,6 +103,16 @@ func (w *world) together(n int, f func(i int) error) {
 	w.must(all.Wait())
 }
 
+// patiently repeats a call of Accept or Complete for at most a minute while the store is unavailable:
+// on a busy machine, one of very many calls of a moment may find no connection in time.
+func (w *world) patiently(call func() error) error {
+	for end := time.Now().Add(time.Minute); ; {
+		if err := call(); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 func (w *world) newTenant() kapsel.Tenant {
 	w.t.Helper()
 	t := kapsel.Tenant{

@@ -1,0 +1,137 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/egress"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
+)
+
+// maxAnswerBytes is how many bytes of a response's headers an attempt keeps.
+const maxAnswerBytes = 8 << 10
+
+// outcome holds how an attempt ended.
+type outcome struct {
+	started    time.Time // store time
+	duration   time.Duration
+	status     int         // 0: no status line
+	code       kapsel.Code // "": a 2xx
+	text       string      // for people, without addresses
+	sent       kapsel.Header
+	header     kapsel.Header
+	body       []byte
+	retryAfter time.Time // the destination asked for no request before; zero: it did not
+	lost       bool      // not known whether the request was answered: E2010
+	panicked   bool      // … because the exchange panicked
+	unsent     error     // why nothing was sent; then no attempt is recorded
+	due        time.Time // when an unsent delivery is due again
+}
+
+// err returns the outcome as an error, or nil if the event was delivered.
+func (o *outcome) err() error {
+	switch {
+	case o.unsent != nil:
+		return o.unsent
+	case o.code != "":
+		return kapsel.Errorf(o.code, "%s", o.text)
+	}
+	return nil
+}
+
+// errNotLeased is why nothing is sent without a certain lease: another node may hold the delivery.
+var errNotLeased = errors.New("the node's lease is not certain")
+
+// answered reports whether the destination answered.
+func (o *outcome) answered() bool { return o.status != 0 }
+
+// exchange makes the one request of an attempt. It never panics: a panic inside becomes an outcome
+// that is not known.
+func (e *Engine) exchange(j *job) (o outcome) {
+	start := time.Now()
+	now := e.Clock.Now()
+	o.started = now
+	defer func() {
+		o.duration = time.Since(start)
+		if p := recover(); p != nil {
+			e.Log.Error("panic in an exchange; its outcome is not known", "panic", fmt.Sprint(p), "delivery_id", j.delivery.ID.String())
+			o.lost, o.panicked, o.code, o.text = true, true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
+		}
+	}()
+	to, err := e.recipient(e.cut, j.ep, now)
+	if err != nil {
+		o.unsent = err
+		return o
+	}
+	ctx, cancel := context.WithTimeout(e.cut, to.Timeout)
+	defer cancel()
+	trace, endSpan := telemetry.Span(j.event.TraceParent, "attempt")
+	defer func() {
+		endSpan(o.err(), slog.Any("attempt_id", j.delivery.Token), slog.Any("event_id", j.delivery.EventID), slog.Int("status_code", o.status))
+	}()
+	target, header := to.Compose(&Sending{
+		Event: &j.event, Attempt: j.delivery.Attempts + 1, AttemptID: j.delivery.Token.String(),
+		Mark: e.Instance.Mark(j.event.Origin()), TraceParent: trace, Version: e.Version, At: now,
+	})
+	o.sent = to.recorded(header)
+
+	// A process that was frozen may have lost its lease since the delivery was dispatched.
+	e.mu.Lock()
+	leased := e.leased() && j.delivery.Node == e.node
+	e.mu.Unlock()
+	if !leased {
+		o.unsent = errNotLeased
+		return o
+	}
+
+	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, target, header, j.event.Body))
+	if err != nil {
+		if short, ok := errors.AsType[*egress.Shortage](err); ok {
+			o.unsent = short
+			return o
+		}
+		if e.cut.Err() != nil {
+			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
+			return o
+		}
+		o.code, o.text = egress.Classify(err)
+		return o
+	}
+	o.status = resp.StatusCode
+	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
+		now := e.Clock.Now() // the destination counts from its answer, not from the exchange's start
+		if wait := egress.RetryAfter(resp.Header, now); wait > 0 {
+			o.retryAfter = now.Add(wait)
+		}
+	}
+	o.header = answerHeader(resp.Header)
+	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
+	switch {
+	case o.status >= 200 && o.status < 300:
+	case o.status >= 500 && o.status < 600:
+		o.code, o.text = kapsel.HTTPServerError, "the destination answered "+strconv.Itoa(o.status)
+	default:
+		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)
+	}
+	return o
+}
+
+// answerHeader lists a response's header. A field that does not fit into what is kept is left out;
+// later ones that fit are kept.
+func answerHeader(h http.Header) kapsel.Header {
+	left := maxAnswerBytes
+	return slices.DeleteFunc(kapsel.HeaderOf(h), func(f kapsel.HeaderField) bool {
+		if f.Size() > left {
+			return true
+		}
+		left -= f.Size()
+		return false
+	})
+}
