@@ -33,6 +33,9 @@ type SourceConfig struct {
 	Name string `json:"name"`
 	Intake
 	Type TypeRule `json:"type,omitzero"`
+	// Kept says that the source goes on with the ingest of a deleted endpoint with the same UUID:
+	// what is posted to that endpoint's URL comes in here, and subscriptions may name either.
+	Kept bool `json:"kept,omitempty"`
 }
 
 // TypeRule says where the type of a source's events is: in a header (header:NAME), at a path

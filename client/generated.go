@@ -86,9 +86,13 @@ func (c *Client) CreateEndpoint(ctx context.Context, tenantID string, body Endpo
 	return answer, err
 }
 
-// DeleteEndpoint is DELETE /v1/endpoints/{id}: Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest.
-func (c *Client) DeleteEndpoint(ctx context.Context, id string) error {
-	return c.do(ctx, http.MethodDelete, "/v1/endpoints/"+url.PathEscape(id), nil, nil, nil)
+// DeleteEndpoint is DELETE /v1/endpoints/{id}: Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept.
+func (c *Client) DeleteEndpoint(ctx context.Context, id string, keepIngest bool) error {
+	query := url.Values{}
+	if keepIngest {
+		query.Set("keep_ingest", "true")
+	}
+	return c.do(ctx, http.MethodDelete, "/v1/endpoints/"+url.PathEscape(id), query, nil, nil)
 }
 
 // GetEndpoint is GET /v1/endpoints/{id}: Get an endpoint.

@@ -528,15 +528,20 @@ func (c endpointsUpdate) do(ctx context.Context, s *session) error {
 	return s.showEndpoint(e, err)
 }
 
-type endpointsDelete struct{ endpointID }
+type endpointsDelete struct {
+	endpointID
+	KeepIngest bool `help:"Make a source of its ingest URL, which goes on for those who post to it and those who subscribe to it."`
+}
 
 // Help has an example.
 func (endpointsDelete) Help() string {
 	return `Its ingest URL answers 404 from then on. Its events stay readable until their retention ends.
-An endpoint to whose ingest URL others subscribe is not deleted.
+An endpoint to whose ingest URL others subscribe is not deleted, unless --keep-ingest makes the URL a
+source: it has the endpoint's UUID behind src_, verification and idempotency stay, and so does the URL.
 
-Example:
-  kapsel endpoints delete ep_01m84yz4zqfgjtcypmsesbpznb`
+Examples:
+  kapsel endpoints delete ep_01m84yz4zqfgjtcypmsesbpznb
+  kapsel endpoints delete orders --keep-ingest`
 }
 
 func (c endpointsDelete) do(ctx context.Context, s *session) error {
@@ -544,8 +549,11 @@ func (c endpointsDelete) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteEndpoint(ctx, id); err != nil {
+	if err := s.DeleteEndpoint(ctx, id, c.KeepIngest); err != nil {
 		return s.whoSubscribes(ctx, id, err)
+	}
+	if c.KeepIngest {
+		return s.removed(id, "deleted; its ingest URL goes on as the source src_"+strings.TrimPrefix(id, "ep_"))
 	}
 	return s.removed(id, "deleted")
 }

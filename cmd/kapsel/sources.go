@@ -265,17 +265,22 @@ func (s *session) whoSubscribes(ctx context.Context, id string, err error) error
 	if kapselCode(err) != string(kapsel.Conflict) {
 		return err
 	}
+	_, origin, _ := strings.Cut(id, "_") // a source that was an endpoint's ingest is named by either id
 	var names choices
 	for e, listed := range s.ListEndpoints(ctx, client.ListEndpointsFilter{}) {
 		if listed != nil || len(names) > maxChoices {
 			break
 		}
-		if slices.ContainsFunc(e.Subscriptions, func(sub client.Subscription) bool { return sub.Source == id }) {
+		if slices.ContainsFunc(e.Subscriptions, func(sub client.Subscription) bool { return strings.HasSuffix(sub.Source, "_"+origin) }) {
 			names = append(names, e.Name)
 		}
 	}
 	if names == nil {
 		return err
 	}
-	return fmt.Errorf("%w; these do: %s. kapsel endpoints update NAME --subscribe names what an endpoint keeps, or none", err, names)
+	text := "%w; these do: %s. kapsel endpoints update NAME --subscribe names what an endpoint keeps, or none"
+	if strings.HasPrefix(id, "ep_") {
+		text += "; kapsel endpoints delete --keep-ingest leaves the URL and the subscriptions to it"
+	}
+	return fmt.Errorf(text, err, names)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,8 +31,8 @@ func (a *api) endpoints() {
 	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
 	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
 	add(a, writers, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
-	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest")
-	add(a, writers, fails(remove, failure{409, kapsel.Conflict}), a.deleteEndpoint)
+	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept")
+	add(a, writers, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
 	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
 	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
 	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
@@ -148,12 +149,54 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 	return a.answerEndpoint(ctx, &e)
 }
 
-func (a *api) deleteEndpoint(ctx context.Context, in *EndpointPath) (*struct{}, error) {
-	if err := a.Store.DeleteEndpoint(ctx, callerOf(ctx).tenant, in.ID, a.Clock()); err != nil {
+// EndpointDeletion says what is deleted of an endpoint.
+type EndpointDeletion struct {
+	EndpointPath
+	KeepIngest bool `query:"keep_ingest" doc:"Make a source of its ingest, with the same UUID (src_…): its ingest URL, its verification and idempotency and the subscriptions to it go on"`
+}
+
+func (a *api) deleteEndpoint(ctx context.Context, in *EndpointDeletion) (*struct{}, error) {
+	var err error
+	if in.KeepIngest {
+		err = a.keepIngest(ctx, callerOf(ctx).tenant, in.ID)
+	} else {
+		err = a.Store.DeleteEndpoint(ctx, callerOf(ctx).tenant, in.ID, a.Clock())
+	}
+	if err != nil {
 		return nil, err
 	}
 	a.Changed()
 	return nil, nil
+}
+
+// keepIngest deletes an endpoint but for its ingest, whose secrets it seals for the source.
+func (a *api) keepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) error {
+	e, err := a.Store.Endpoint(ctx, tenant, id)
+	if err != nil {
+		return err
+	}
+	t, err := a.Store.Tenant(ctx, e.TenantID)
+	if err != nil {
+		return err
+	}
+	_, err = a.Store.KeepIngest(ctx, tenant, id, a.Clock(), func(src *kapsel.Source) (err error) {
+		from, to, v := id.String(), src.ID.String(), &src.Verification
+		v.Secrets = slices.Clone(v.Secrets)
+		for i := range v.Secrets {
+			if v.Secrets[i], err = a.Vault.Move(&t, from, to, v.Secrets[i]); err != nil {
+				return err
+			}
+		}
+		if v.VerifyToken != nil {
+			token, err := a.Vault.Move(&t, from, to, *v.VerifyToken)
+			if err != nil {
+				return err
+			}
+			v.VerifyToken = &token
+		}
+		return nil
+	})
+	return err
 }
 
 func (a *api) pauseEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {

@@ -136,7 +136,7 @@ func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInpu
 	if err != nil {
 		return err
 	}
-	s.SourceConfig = kapsel.SourceConfig{Name: in.Name, Intake: intake}
+	s.SourceConfig = kapsel.SourceConfig{Name: in.Name, Intake: intake, Kept: s.Kept}
 	if in.Type != nil {
 		s.Type = kapsel.TypeRule(*in.Type)
 		if s.Type.From == "" {

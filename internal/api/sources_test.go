@@ -56,6 +56,52 @@ func TestSources(t *testing.T) {
 	w.want(409, "DELETE", "/v1/tenants/"+h.tenant, adminKey, nil) // its endpoint
 }
 
+// TestSources_Kept checks that the ingest of an endpoint becomes a source where the deletion asks for
+// that: its secrets keep their ids and open, and a PATCH leaves it what it is.
+func TestSources_Kept(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	made := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"shop","url":"https://example.com","verification":{"provider":"meta","secrets":["hunter2"],"verify_token":"open sesame"},"idempotency":{"window":"48h"}}`)
+	id := made.text("id")
+	w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"sub","url":"https://example.com","subscriptions":[{"source":"`+id+`"}]}`)
+	if refusal := w.want(409, "DELETE", "/v1/endpoints/"+id, h.write, nil); !strings.Contains(refusal.text("detail"), "keep_ingest=true") {
+		t.Errorf("refused with %v", refusal)
+	}
+	deaf := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"deaf","url":"https://example.com","subscriptions":[]}`).text("id")
+	w.refused(kapsel.InvalidRequest, 422, []string{"keep_ingest"}, "DELETE", "/v1/endpoints/"+deaf+"?keep_ingest=true", h.write, nil)
+	w.refused(kapsel.InvalidRequest, 400, []string{"keep_ingest"}, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=perhaps", h.write, nil)
+	w.refused(kapsel.NotFound, 404, nil, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=true", w.newHouse("other").write, nil)
+	w.want(409, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=false", h.write, nil)
+
+	w.want(204, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=true", h.write, nil)
+	w.refused(kapsel.NotFound, 404, nil, "GET", "/v1/endpoints/"+id, h.read, nil)
+	source := "src_" + strings.TrimPrefix(id, "ep_")
+	got := w.want(200, "GET", "/v1/sources/"+source, h.read, nil)
+	if diff := cmp.Diff(made["verification"], got["verification"]); diff != "" || fmt.Sprint(got["idempotency"]) != fmt.Sprint(made["idempotency"]) ||
+		got.text("name") != "shop" || got.text("state") != "active" {
+		t.Errorf("the source is %v (-endpoint +source):\n%s", got, diff)
+	}
+	w.want(200, "PATCH", "/v1/sources/"+source, h.write, `{"name":"shop 2"}`)
+	sourceID, err := kapsel.ParseSourceID(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := w.store.Source(t.Context(), kapsel.TenantID{}, sourceID)
+	if err != nil || !stored.Kept {
+		t.Fatalf("after a PATCH: %+v, %v", stored, err)
+	}
+	tenant, err := w.store.Tenant(t.Context(), stored.TenantID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, sealed := range map[string]kapsel.Secret{"hunter2": stored.Verification.Secrets[0], "open sesame": *stored.Verification.VerifyToken} {
+		if plain, err := w.vault.Open(&tenant, source, sealed); err != nil || string(plain) != text {
+			t.Errorf("a secret opens as %q, %v", plain, err)
+		}
+	}
+	w.want(409, "DELETE", "/v1/sources/"+source, h.write, nil)
+}
+
 // TestSources_BadInput: what is wrong with a source is told by its field, all of it.
 func TestSources_BadInput(t *testing.T) {
 	w := newWorld(t)

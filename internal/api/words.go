@@ -32,7 +32,9 @@ var descriptions = map[string]string{
 	"list-endpoints":  "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
 	"get-endpoint":    "As it is in force, with its circuit and what waits for it. `backlog` is exact below 100; from there it is up to 15 seconds old and stops counting at 10,000.",
 	"update-endpoint": "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` changes single names.",
-	"delete-endpoint": "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends.",
+	"delete-endpoint": "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends. " +
+		"An endpoint to whose ingest others subscribe is E1010 without `keep_ingest`. With it `/v1/sources/src_…` of the same UUID goes on with the ingest: what is posted to either URL comes in there, events of before keep their keys, " +
+		"and subscriptions to `ep_…` go on. While a node of an older release is alive it is E1010.",
 	"pause-endpoint":  "Events are still accepted and wait; nothing is dropped. `/resume` goes on with them.",
 	"resume-endpoint": "Makes a paused or disabled endpoint active. One that the operator disabled is resumed with the admin key only.",
 	"test-endpoint":   "The event goes the way of every other. Its type is `kapsel.test`.",
@@ -284,6 +286,7 @@ var words = map[string]word{
 	"rate":                      {"", 50},
 	"dry_run":                   {"", true},
 	"replayed":                  {"", false},
+	"keep_ingest":               {"", true},
 	"total":                     {"", 1000},
 	"created":                   {"", 400},
 	"delivered":                 {"", 390},

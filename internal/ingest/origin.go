@@ -32,37 +32,57 @@ func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 		if err != nil {
 			return origin{}, noEndpoint()
 		}
-		leave, err := h.strangers.enter(h.Settings.KnowsSource(id))
-		if err != nil {
-			return origin{}, err
-		}
-		defer leave()
-		src, err := h.Settings.Source(ctx, id)
-		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && src.State != kapsel.SourceActive {
-			return origin{}, noEndpoint()
-		}
-		if err != nil {
-			return origin{}, err
-		}
-		return origin{Intake: &src.Intake, id: kapsel.OriginID(id), tenant: src.TenantID, source: src}, nil
+		return h.knownSource(ctx, id, false)
 	}
 	id, err := kapsel.ParseEndpointID(text)
 	if err != nil {
 		return origin{}, noEndpoint()
 	}
-	leave, err := h.strangers.enter(h.Settings.Knows(id))
+	// A source may go on with the ingest of an endpoint that was deleted.
+	known, kept := h.Settings.Knows(id), kapsel.SourceID(id)
+	if !known && h.Settings.KnowsSource(kept) {
+		return h.source(ctx, kept, true)
+	}
+	leave, err := h.strangers.enter(known)
 	if err != nil {
 		return origin{}, err
 	}
 	defer leave()
 	ep, err := h.Settings.Endpoint(ctx, id)
-	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ep.Ingests() {
+	switch {
+	case kapsel.CodeOf(err) == kapsel.NotFound && known:
+		return h.knownSource(ctx, kept, true)
+	case kapsel.CodeOf(err) == kapsel.NotFound:
+		return h.source(ctx, kept, true) // has entered
+	case err != nil:
+		return origin{}, err
+	case !ep.Ingests():
+		return origin{}, noEndpoint()
+	}
+	return originOf(ep), nil
+}
+
+// knownSource is source for a caller that has not entered among the strangers.
+func (h *Handler) knownSource(ctx context.Context, id kapsel.SourceID, kept bool) (origin, error) {
+	leave, err := h.strangers.enter(h.Settings.KnowsSource(id))
+	if err != nil {
+		return origin{}, err
+	}
+	defer leave()
+	return h.source(ctx, id, kept)
+}
+
+// source finds a source that takes something in. kept says that it must go on with the ingest of an
+// endpoint.
+func (h *Handler) source(ctx context.Context, id kapsel.SourceID, kept bool) (origin, error) {
+	src, err := h.Settings.Source(ctx, id)
+	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && (src.State != kapsel.SourceActive || kept && !src.Kept) {
 		return origin{}, noEndpoint()
 	}
 	if err != nil {
 		return origin{}, err
 	}
-	return originOf(ep), nil
+	return origin{Intake: &src.Intake, id: kapsel.OriginID(id), tenant: src.TenantID, source: src}, nil
 }
 
 func noEndpoint() error {

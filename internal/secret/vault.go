@@ -83,6 +83,25 @@ func (v *Vault) Open(t *kapsel.Tenant, object string, s kapsel.Secret) ([]byte, 
 	return plain, nil
 }
 
+// Move returns a secret of the tenant, sealed for the object from, as it is sealed for the object
+// to. Everything else of the secret stays.
+func (v *Vault) Move(t *kapsel.Tenant, from, to string, s kapsel.Secret) (kapsel.Secret, error) {
+	plain, err := v.Open(t, from, s)
+	if err != nil {
+		return kapsel.Secret{}, err
+	}
+	key, err := v.key(t)
+	if err != nil {
+		return kapsel.Secret{}, err
+	}
+	sealed, err := key.aead.Encrypt(plain, sealAAD(t.ID, s.ID, to))
+	if err != nil {
+		return kapsel.Secret{}, fmt.Errorf("seal secret: %w", err)
+	}
+	s.Sealed = append([]byte{sealVersion}, sealed...)
+	return s, nil
+}
+
 // SigningKey returns the Ed25519 key that belongs to a signing secret of the tenant and the
 // object. The key is derived from the tenant's data key. So it is stored nowhere, is the same on
 // every node and after a change of the instance's key, and receivers, who have the secret, cannot

@@ -57,6 +57,22 @@ func (o Obeyed) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 	return nil
 }
 
+// KeepIngest implements store.Directory.
+func (o Obeyed) KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time, change func(*kapsel.Source) error) (kapsel.Source, error) {
+	known, err := o.cache.Endpoint(ctx, id)
+	if err != nil {
+		return kapsel.Source{}, err
+	}
+	src, err := o.Store.KeepIngest(ctx, tenant, id, now, change)
+	if err != nil {
+		return kapsel.Source{}, err
+	}
+	e := *o.cache.Latest(known)
+	e.DeletedAt, e.UpdatedAt, e.Revision = now, now, last
+	o.cache.Apply(store.Settings{Endpoints: []kapsel.Endpoint{e}, Sources: []kapsel.Source{src}})
+	return src, nil
+}
+
 // UpdateSource implements store.Directory.
 func (o Obeyed) UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error) {
 	src, err := o.Store.UpdateSource(ctx, tenant, id, change)

@@ -259,6 +259,12 @@ type Directory interface {
 	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting. It is
 	// a Conflict while others subscribe to the endpoint.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
+	// KeepIngest deletes an endpoint as DeleteEndpoint does, also while others subscribe to it, and
+	// makes the source that goes on with its ingest, in one transaction. The source is what
+	// rules.KeptIngest returns, changed by a function; an error of the function is returned as it is
+	// and nothing changes. It is a Conflict while a node of a release that knows no such sources is
+	// alive.
+	KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time, change func(*kapsel.Source) error) (kapsel.Source, error)
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 
 	// CreateSource is a Conflict while a node of a release that knows no sources is alive; so is

@@ -275,7 +275,11 @@ func (g *generator) operation(op operation) {
 			path = strings.ReplaceAll(path, "{"+p.Name+"}", `" + url.PathEscape(`+arg+`) + "`)
 		case p.In == "query" && !filtered:
 			arg := lower(camel(p.Name))
-			params += ", " + arg + " string"
+			kind := "string"
+			if p.Schema.kind() == "boolean" {
+				kind = "bool"
+			}
+			params += ", " + arg + " " + kind
 			query = "query"
 		}
 	}
@@ -329,7 +333,11 @@ func (g *generator) method(op operation, name, params, path, query, body, result
 	if query == "query" {
 		g.printf("query := url.Values{}\n")
 		for _, p := range op.Parameters {
-			if p.In == "query" {
+			switch {
+			case p.In != "query":
+			case p.Schema.kind() == "boolean":
+				g.printf("if %s {\nquery.Set(%q, \"true\")\n}\n", lower(camel(p.Name)), p.Name)
+			default:
 				g.printf("setString(query, %q, %s)\n", p.Name, lower(camel(p.Name)))
 			}
 		}

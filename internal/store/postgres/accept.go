@@ -31,7 +31,7 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 
 // Current implements store.Inbox.
 func (s *Store) Current(ctx context.Context, now time.Time) error {
-	return s.read(ctx, engine, func(ctx context.Context, q querier) error { return current(ctx, q, now) })
+	return s.read(ctx, engine, func(ctx context.Context, q querier) error { return current(ctx, q, now, sourcesSchema) })
 }
 
 // A batch with keys is four statements, and one without keys is the second and third of these, in

@@ -109,8 +109,12 @@ type selection struct {
 	over string
 }
 
+// atSource is the condition that an event e came in at a source; see kapsel.Event.Extra.
+const atSource = `(e.extra IS NOT NULL AND CAST(e.extra AS json) ->> 'source' IS NOT NULL)`
+
 // origins selects everything at which events came in and which the session may see, deleted or
-// not: endpoints, sources, and the tenants for published events.
+// not: endpoints, sources, and the tenants for published events. An endpoint and the source that
+// goes on with its ingest have one id, which is there twice.
 const origins = `(SELECT id, tenant_id FROM endpoints
 		UNION ALL SELECT id, tenant_id FROM sources
 		UNION ALL SELECT id, id FROM tenants) origins`
@@ -178,6 +182,9 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		conditions += " AND e.idempotency_key = $8"
 	}
 	own := "FROM events e WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4" + conditions
+	if !f.EndpointID.IsZero() {
+		own += " AND NOT " + atSource
+	}
 	sources := []string{own}
 	if !f.EndpointID.IsZero() { // events that came in elsewhere, too
 		sources = append(sources, `FROM deliveries f JOIN events e ON e.part = f.part AND e.id = f.first_of

@@ -421,14 +421,18 @@ func (s subscribing) Share(e *kapsel.Endpoint) error {
 	return saveEndpoint(s.ctx, s.tx, e, &from)
 }
 
-func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now) }
+func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now, sourcesSchema) }
 
-// current fails with a Conflict while a node is alive that knows only schemas older than that of
-// the sources.
-func current(ctx context.Context, q querier, now time.Time) error {
-	const sourcesSchema = 8
+// The schemas of the first binaries that know what all nodes must know before one of them uses it.
+const (
+	sourcesSchema = 8  // sources, subscriptions to them and published events
+	keptSchema    = 12 // sources that go on with an endpoint's ingest, and replays of what is missing or waits
+)
+
+// current fails with a Conflict while a node is alive that knows only schemas older than one.
+func current(ctx context.Context, q querier, now time.Time, schema int) error {
 	var older int
-	err := q.QueryRow(ctx, "SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $1 AND coalesce(schema, 0) < $2", now, sourcesSchema).Scan(&older)
+	err := q.QueryRow(ctx, "SELECT count(*) FROM nodes WHERE NOT dead AND lease_until >= $1 AND coalesce(schema, 0) < $2", now, schema).Scan(&older)
 	if err != nil {
 		return err
 	}
@@ -503,13 +507,51 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err != nil {
 			return err
 		}
-		if err := rules.Unsubscribed(subscribing{ctx, tx, e.TenantID, now}, kapsel.OriginID(e.ID)); err != nil {
+		if err := rules.EndpointUnused(subscribing{ctx, tx, e.TenantID, now}, e.ID); err != nil {
 			return err
 		}
 		from := e
 		e.DeletedAt, e.UpdatedAt = now, now
 		return saveEndpoint(ctx, tx, &e, &from)
 	})
+}
+
+// KeepIngest deletes an endpoint and makes its ingest a source; see store.Directory. It locks the
+// tenant's row before the endpoint's, in the order of CreateSource, because the source's row refers
+// to it.
+func (s *Store) KeepIngest(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, now time.Time, change func(*kapsel.Source) error) (src kapsel.Source, err error) {
+	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
+		e, err := endpoint(ctx, tx, tenantID, endpointID, "")
+		if err != nil {
+			return err
+		}
+		if _, err := tenant(ctx, tx, e.TenantID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if e, err = endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
+			return err
+		}
+		if err := current(ctx, tx, now, keptSchema); err != nil {
+			return err
+		}
+		if src, err = rules.KeptIngest(&e, now); err != nil {
+			return err
+		}
+		if err := change(&src); err != nil {
+			return callerError{err}
+		}
+		from := e
+		e.DeletedAt, e.UpdatedAt = now, now
+		if err := saveEndpoint(ctx, tx, &e, &from); err != nil {
+			return err
+		}
+		src.Revision = e.Revision
+		return insertSource(ctx, tx, &src)
+	})
+	if err != nil {
+		return kapsel.Source{}, err
+	}
+	return src, nil
 }
 
 // ListEndpoints returns a tenant's endpoints, those of all tenants for the zero one; see

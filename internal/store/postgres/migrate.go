@@ -21,8 +21,8 @@ var migrations embed.FS
 // binary that may still run on it: migrations only expand, so that nodes can be replaced one by
 // one.
 const (
-	schemaVersion = 11
-	readableBy    = 9
+	schemaVersion = 12
+	readableBy    = 12
 )
 
 // prepare checks the server and what is between it and Kapsel, and brings the schema to

@@ -35,28 +35,33 @@ func source(ctx context.Context, q querier, tenantID kapsel.TenantID, sourceID k
 
 // CreateSource stores a source; see store.Directory.
 func (s *Store) CreateSource(ctx context.Context, src kapsel.Source) error {
-	config, err := json.Marshal(src.SourceConfig)
-	if err != nil {
-		return err
-	}
 	return s.change(ctx, viewOf(src.TenantID), func(ctx context.Context, tx pgx.Tx) error {
 		// CreateSource locks the tenant's row as CreateEndpoint does, so that the tenant is not deleted
 		// meanwhile.
 		if _, err := tenant(ctx, tx, src.TenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		if err := current(ctx, tx, src.CreatedAt); err != nil {
+		if err := current(ctx, tx, src.CreatedAt, sourcesSchema); err != nil {
 			return err
 		}
-		revision, err := nextRevision(ctx, tx)
-		if err != nil {
+		var err error
+		if src.Revision, err = nextRevision(ctx, tx); err != nil {
 			return err
 		}
-		return created(tx.Exec(ctx, `
-			INSERT INTO sources (id, tenant_id, state, config, created_at, updated_at, revision)
-			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
-			id(src.ID), id(src.TenantID), string(src.State), string(config), src.CreatedAt, src.UpdatedAt, revision))
+		return insertSource(ctx, tx, &src)
 	})
+}
+
+// insertSource writes a new source under its revision.
+func insertSource(ctx context.Context, tx pgx.Tx, src *kapsel.Source) error {
+	config, err := json.Marshal(src.SourceConfig)
+	if err != nil {
+		return err
+	}
+	return created(tx.Exec(ctx, `
+		INSERT INTO sources (id, tenant_id, state, config, created_at, updated_at, revision)
+		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
+		id(src.ID), id(src.TenantID), string(src.State), string(config), src.CreatedAt, src.UpdatedAt, src.Revision))
 }
 
 // Source reads a source; see store.Directory.
@@ -82,7 +87,7 @@ func (s *Store) UpdateSource(ctx context.Context, tenantID kapsel.TenantID, sour
 func (s *Store) DeleteSource(ctx context.Context, tenantID kapsel.TenantID, sourceID kapsel.SourceID, now time.Time) error {
 	_, err := s.changeSource(ctx, tenantID, sourceID, func(ctx context.Context, tx pgx.Tx, src *kapsel.Source) error {
 		src.DeletedAt, src.UpdatedAt = now, now
-		return rules.Unsubscribed(subscribing{ctx, tx, src.TenantID, now}, kapsel.OriginID(src.ID))
+		return rules.SourceUnused(subscribing{ctx, tx, src.TenantID, now}, src.ID)
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 )
@@ -88,13 +89,21 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 	}
 	if id, wrong := kapsel.ParseEndpointID(s.Source); wrong == nil {
 		source, err := o.Endpoint(id)
-		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !source.Ingests() {
+		ingests := source.Ingests()
+		if err == nil {
+			from = &source
+		}
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			var kept kapsel.Source
+			kept, err = o.Source(kapsel.SourceID(id))
+			ingests = kept.Kept
+		}
+		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ingests {
 			return nil, "there is no endpoint with an ingest of this id", nil
 		}
 		if err != nil {
 			return nil, "", err
 		}
-		from = &source
 	} else if s.Source != kapsel.Publish {
 		_, err := o.Source(kapsel.SourceID(origin))
 		if kapsel.CodeOf(err) == kapsel.NotFound {
@@ -128,12 +137,37 @@ func SubscriptionText(tenant kapsel.TenantID, origin kapsel.OriginID) string {
 	return id
 }
 
-// Unsubscribed returns a Conflict if endpoints subscribe to the events of an origin, which then
+// SourceUnused returns a Conflict if endpoints subscribe to the events of a source, which then
 // cannot be deleted.
-func Unsubscribed(o Origins, origin kapsel.OriginID) error {
+func SourceUnused(o Origins, id kapsel.SourceID) error { return unused(o, kapsel.OriginID(id), "") }
+
+// EndpointUnused returns a Conflict if other endpoints subscribe to the events of an endpoint's
+// ingest, so that the endpoint cannot be deleted together with its ingest.
+func EndpointUnused(o Origins, id kapsel.EndpointID) error {
+	return unused(o, kapsel.OriginID(id), ", or delete the endpoint with keep_ingest=true, which makes its ingest a source")
+}
+
+func unused(o Origins, origin kapsel.OriginID, otherwise string) error {
 	n, err := o.Subscribers(origin)
 	if err == nil && n > 0 {
-		err = kapsel.Errorf(kapsel.Conflict, "endpoints subscribe to what comes in at its ingest URL (%d); end their subscriptions first", n)
+		err = kapsel.Errorf(kapsel.Conflict, "endpoints subscribe to what comes in at its ingest URL (%d); end their subscriptions first%s", n, otherwise)
 	}
 	return err
+}
+
+// KeptIngest returns the source that goes on with the ingest of an endpoint that is deleted at now.
+// It has the endpoint's UUID, so both are the same origin: events have the same part, their keys
+// and guards the same scope, and subscriptions name either. Its secrets are still sealed for the
+// endpoint. If the endpoint has no ingest, KeptIngest returns an InvalidRequest with status 422.
+func KeptIngest(e *kapsel.Endpoint, now time.Time) (kapsel.Source, error) {
+	if !e.Ingests() {
+		return kapsel.Source{}, &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity, Detail: "the endpoint has no ingest that could be kept",
+			Fields: []kapsel.FieldError{{Field: "keep_ingest", Detail: "is for an endpoint with an ingest; this one was made with subscriptions"}},
+		}
+	}
+	return kapsel.Source{
+		ID: kapsel.SourceID(e.ID), TenantID: e.TenantID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now,
+		SourceConfig: kapsel.SourceConfig{Name: e.Name, Intake: e.Intake, Kept: true},
+	}, nil
 }

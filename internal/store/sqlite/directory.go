@@ -517,13 +517,42 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err != nil {
 			return err
 		}
-		if err := rules.Unsubscribed(subscribing{c, e.TenantID}, kapsel.OriginID(e.ID)); err != nil {
+		if err := rules.EndpointUnused(subscribing{c, e.TenantID}, e.ID); err != nil {
 			return err
 		}
 		from := e
 		e.DeletedAt, e.UpdatedAt = now, now
 		return saveEndpoint(c, &e, &from)
 	})
+}
+
+// KeepIngest implements store.Directory.
+func (s *Store) KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time, change func(*kapsel.Source) error) (src kapsel.Source, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		e, err := liveEndpoint(c, tenant, id)
+		if err != nil {
+			return err
+		}
+		if src, err = rules.KeptIngest(&e, now); err != nil {
+			return err
+		}
+		if err := change(&src); err != nil {
+			return err
+		}
+		if err := absent(c, "sources", src.ID); err != nil {
+			return err
+		}
+		from := e
+		e.DeletedAt, e.UpdatedAt = now, now
+		if err := saveEndpoint(c, &e, &from); err != nil {
+			return err
+		}
+		return saveSource(c, &src)
+	})
+	if err != nil {
+		return kapsel.Source{}, err
+	}
+	return src, nil
 }
 
 // ListEndpoints implements store.Directory.

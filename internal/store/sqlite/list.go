@@ -208,13 +208,17 @@ func (s *Store) endpointsIn(ctx context.Context, tenant kapsel.TenantID, endpoin
 }
 
 // origins selects everything at which events came in, deleted or not: endpoints, sources, and the
-// tenants for published events.
+// tenants for published events. An endpoint and the source that goes on with its ingest have one
+// id, which is there twice.
 const origins = `(SELECT id, tenant_id FROM endpoints
 	UNION ALL SELECT id, tenant_id FROM sources
 	UNION ALL SELECT id, id FROM tenants)`
 
-// originsIn returns the ids of everything at which a tenant's events came in, deleted or not. For
-// the zero tenant it returns those of all tenants.
+// atSource is the condition that an event e came in at a source; see kapsel.Event.Extra.
+const atSource = `(e.extra IS NOT NULL AND json_extract(e.extra, '$.source') IS NOT NULL)`
+
+// originsIn returns the ids of everything at which a tenant's events came in, deleted or not, each
+// once. For the zero tenant it returns those of all tenants.
 func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []kapsel.OriginID, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		q := c.query(`SELECT id FROM ` + origins)
@@ -226,7 +230,8 @@ func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []ka
 		}
 		return q.end()
 	})
-	return ids, err
+	slices.SortFunc(ids, func(a, b kapsel.OriginID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(ids), err
 }
 
 // openCap is how many open deliveries a list sorts itself.

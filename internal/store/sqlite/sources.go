@@ -91,7 +91,7 @@ func (s *Store) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kap
 		if err != nil {
 			return err
 		}
-		if err := rules.Unsubscribed(subscribing{c, src.TenantID}, kapsel.OriginID(src.ID)); err != nil {
+		if err := rules.SourceUnused(subscribing{c, src.TenantID}, src.ID); err != nil {
 			return err
 		}
 		src.DeletedAt, src.UpdatedAt = now, now

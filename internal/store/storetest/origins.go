@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -416,6 +417,95 @@ var originating = []promise{
 		w.same("by key, forgotten", len(firsts), len(w.listed(store.EventFilter{IdempotencyKey: []byte("k")}, 4)))
 		in := w.arrived(published, key("k"), ordering("o"))
 		w.duplicate(in.Event.ID, w.arrival(published, key("k"), ordering("o")))
+	}},
+
+	{"the ingest of a deleted endpoint goes on as a source with its UUID", func(w *world) {
+		one, two := w.subscriber(w.endpoint.ID), w.subscriber(w.endpoint.ID)
+		w.must(w.store.CreateEndpoint(w.ctx, one, 0))
+		before := w.accept(w.endpoint, key("k"), guard("g"), to(one))
+		refusal := w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, w.now)
+		w.refused(refusal, kapsel.Conflict, "deleting it with its ingest")
+		if !strings.Contains(refusal.Error(), "keep_ingest=true") {
+			w.t.Errorf("the refusal does not name the way out: %v", refusal)
+		}
+		w.pass(time.Second)
+		revision := w.settings(0).Revision
+		stop := kapsel.Errorf(kapsel.Conflict, "no")
+		keep := func(tenant kapsel.TenantID, id kapsel.EndpointID, err error) (kapsel.Source, error) {
+			return w.store.KeepIngest(w.ctx, tenant, id, w.now, func(src *kapsel.Source) error { src.Name = "kept"; return err })
+		}
+		_, err := keep(w.tenant.ID, w.endpoint.ID, stop)
+		w.refusedAs(err, stop, "a change that fails")
+		_, err = keep(w.newTenant().ID, w.endpoint.ID, nil)
+		w.refused(err, kapsel.NotFound, "of another tenant")
+		_, err = keep(w.tenant.ID, one.ID, nil)
+		w.refused(err, kapsel.InvalidRequest, "of an endpoint without an ingest")
+		w.same("endpoints that changed", 0, len(w.settings(revision).Endpoints))
+
+		src, err := keep(w.tenant.ID, w.endpoint.ID, nil)
+		w.must(err)
+		want := kapsel.Source{
+			ID: kapsel.SourceID(w.endpoint.ID), TenantID: w.tenant.ID, State: kapsel.SourceActive, CreatedAt: w.now, UpdatedAt: w.now, Revision: src.Revision,
+			SourceConfig: kapsel.SourceConfig{Name: "kept", Intake: w.endpoint.Intake, Kept: true},
+		}
+		w.same("the source", want, src)
+		got, err := w.store.Source(w.ctx, w.tenant.ID, src.ID)
+		w.must(err)
+		w.same("the source, read", want, got)
+		changed := w.settings(revision)
+		if len(changed.Endpoints) != 1 || changed.Endpoints[0].DeletedAt != w.now || len(changed.Sources) != 1 || changed.Revision < src.Revision {
+			w.t.Errorf("in the settings: %+v", changed)
+		}
+		_, err = w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
+		w.refused(err, kapsel.NotFound, "the endpoint")
+		_, err = keep(w.tenant.ID, w.endpoint.ID, nil)
+		w.refused(err, kapsel.NotFound, "keeping it again")
+
+		// Its own deliveries end, the subscriber's go on, and the keys and guards hold.
+		n, err := w.store.CancelWaiting(w.ctx, w.endpoint.ID, w.now, 10)
+		w.must(err)
+		w.same("canceled", 1, n)
+		w.complete(w.claimEvent(before.Deliveries[1]).Delivery, ok)
+		w.duplicate(before.Event.ID, w.arrival(src, key("k")))
+		w.duplicate(before.Event.ID, w.arrival(src, guard("g")))
+		w.pass(time.Second)
+		after := w.arrived(src, key("new"), to(one))
+		w.same("part", before.Event.ID.Part(), after.Event.ID.Part())
+
+		// Subscriptions name either.
+		two.Subscriptions = append(two.Subscriptions, kapsel.Subscription{Source: src.ID.String()})
+		w.must(w.store.CreateEndpoint(w.ctx, two, 0))
+		plain := w.newSource()
+		w.refused(w.store.CreateEndpoint(w.ctx, w.named(kapsel.EndpointID(plain.ID).String()), 0), kapsel.InvalidRequest, "a source that was no endpoint, as one")
+		refusal = w.store.DeleteSource(w.ctx, w.tenant.ID, src.ID, w.now)
+		w.refused(refusal, kapsel.Conflict, "deleting the source")
+		if strings.Contains(refusal.Error(), "keep_ingest") {
+			w.t.Errorf("the refusal is an endpoint's: %v", refusal)
+		}
+
+		// The events of before are still the endpoint's, and each is listed once.
+		all := []kapsel.EventID{after.Event.ID, before.Event.ID}
+		w.same("all", all, w.listed(store.EventFilter{}, 1))
+		w.same("of the endpoint", all[1:], w.listed(store.EventFilter{EndpointID: w.endpoint.ID}, 1))
+		w.same("of the endpoint, canceled", 0, len(w.listed(store.EventFilter{EndpointID: w.endpoint.ID, Status: kapsel.EventReceived, Shared: true}, 1)))
+		w.same("of the subscriber", all, w.listed(store.EventFilter{EndpointID: one.ID}, 1))
+		r := w.event(before.Event.ID)
+		w.same("origin of before", w.endpoint.ID, r.Event.EndpointID)
+		w.same("origin of after", src.ID, w.event(after.Event.ID).Event.SourceID)
+		streamed, _, _, err := w.store.StreamEvents(w.ctx, store.StreamFilter{EndpointID: w.endpoint.ID}, store.Position{}, w.now, 10)
+		w.must(err)
+		if len(streamed) > 1 || len(streamed) == 1 && streamed[0].Event.ID != before.Event.ID {
+			w.t.Errorf("the stream of the endpoint has %d events", len(streamed))
+		}
+
+		// Retention ends both.
+		w.complete(w.claimEvent(after.Deliveries[0]).Delivery, ok)
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, one.ID, w.now))
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, two.ID, w.now))
+		w.must(w.store.DeleteSource(w.ctx, w.tenant.ID, src.ID, w.now))
+		n, err = w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now.Add(time.Hour), 10)
+		w.must(err)
+		w.same("deleted", 2, n)
 	}},
 
 	{"a guard is remembered for its source", func(w *world) {

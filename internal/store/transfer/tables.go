@@ -110,7 +110,7 @@ var Tables = []Table{
 	{"replays", []Column{
 		{"id", ID}, {"tenant_id", ID}, {"endpoint_id", ID}, {"since", Time}, {"until", Time}, {"statuses", Int}, {"rate", Int},
 		{"status", Text}, {"total", Int}, {"created", Int}, {"delivered", Int}, {"failed", Int},
-		{"created_at", Time}, {"finished_at", Time}, {"at_endpoint", ID}, {"walked", Bool},
+		{"created_at", Time}, {"finished_at", Time}, {"at_endpoint", ID}, {"walked", Bool}, {"missing", Bool},
 	}},
 	{"endpoint_stats", []Column{{"endpoint_id", ID}, {"hour", Time}, {"counters", Counts}}},
 	{"tenant_usage", []Column{
