@@ -262,16 +262,19 @@ const (
 // StatusOfEvent computes an event's status from its newest delivery to each endpoint:
 // received while every one waits or runs for the first time, else the first of delivering,
 // pending, dead_letter, failed, canceled, delivered that any of them has; unmatched without a
-// delivery.
-func StatusOfEvent(newest []Delivery) EventStatus {
-	if len(newest) == 0 {
+// delivery. While deliveries are still being made (expanding), the event counts as delivering.
+func StatusOfEvent(newest []Delivery, expanding bool) EventStatus {
+	if len(newest) == 0 && !expanding {
 		return EventUnmatched
 	}
 	untried := true
 	best := Delivered
+	if expanding {
+		best = Delivering
+	}
 	for i, d := range newest {
 		untried = untried && !d.Status.Terminal() && d.Attempts == 0
-		if i == 0 || rank[d.Status] < rank[best] {
+		if i == 0 && !expanding || rank[d.Status] < rank[best] {
 			best = d.Status
 		}
 	}

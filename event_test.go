@@ -53,7 +53,7 @@ func TestStatusOfEvent(t *testing.T) {
 			newest = append(newest, d)
 		}
 		for range 2 {
-			if got := kapsel.StatusOfEvent(newest); got != tt.want {
+			if got := kapsel.StatusOfEvent(newest, false); got != tt.want {
 				t.Errorf("%v is %s, want %s", newest, got, tt.want)
 			}
 			slices.Reverse(newest) // the order does not matter

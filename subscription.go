@@ -8,8 +8,9 @@ import (
 
 // Bounds of what endpoints subscribe to.
 const (
-	MaxSubscriptions = 50  // of an endpoint
-	MaxDestinations  = 256 // endpoints that may get the events of one origin, an ingest's own included
+	MaxSubscriptions = 50     // of an endpoint
+	MaxDestinations  = 10_000 // endpoints that may get the events of one origin, an ingest's own included
+	MaxInline        = 256    // deliveries that are made together with their event
 
 	maxPatterns = 200 // of a subscription
 	maxChannels = 10  // of a subscription or an event

@@ -628,6 +628,7 @@ type Event struct {
 	OrderingKey    *string    `json:"ordering_key"`    // Of a published event; null: none
 	DeliverAt      *time.Time `json:"deliver_at"`      // When a published event's deliveries are due first; null: at once
 	Status         string     `json:"status"`          // Of its newest delivery; received: none was tried yet; received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched
+	Expanding      bool       `json:"expanding"`       // It goes to so many endpoints that some deliveries are still being made
 	ReceivedAt     time.Time  `json:"received_at"`     // When the request came in
 	DeliveredAt    *time.Time `json:"delivered_at"`    // When a destination first answered 2xx
 	ContentType    string     `json:"content_type"`    // As the sender said it

@@ -152,8 +152,8 @@ func (s *server) wait(ctx context.Context, id kapsel.EventID) string {
 	status := string(kapsel.EventReceived)
 	for {
 		if rec, err := s.db.Event(context.WithoutCancel(ctx), kapsel.TenantID{}, id); err == nil {
-			status = string(kapsel.StatusOfEvent(rec.Deliveries))
-			if !slices.ContainsFunc(rec.Deliveries, func(d kapsel.Delivery) bool { return !d.Status.Terminal() }) {
+			status = string(rec.Status())
+			if !rec.Expanding && !slices.ContainsFunc(rec.Deliveries, func(d kapsel.Delivery) bool { return !d.Status.Terminal() }) {
 				return status
 			}
 		}

@@ -219,7 +219,11 @@ func cameInAt(e client.Event) string {
 }
 
 func eventCard(w io.Writer, e client.Event) {
-	card(w, fact{"id", e.ID}, fact{"status", e.Status}, fact{"received", at(e.ReceivedAt)}, fact{"deliver at", atOr(e.DeliverAt)}, fact{"delivered", atOr(e.DeliveredAt)},
+	status := e.Status
+	if e.Expanding {
+		status += ", and deliveries are still being made"
+	}
+	card(w, fact{"id", e.ID}, fact{"status", status}, fact{"received", at(e.ReceivedAt)}, fact{"deliver at", atOr(e.DeliverAt)}, fact{"delivered", atOr(e.DeliveredAt)},
 		fact{"came in at", cameInAt(e)}, fact{"type", there(e.Type)}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)},
 		fact{"content", strings.TrimSpace(e.ContentType + "  " + size(e.Size))})
 }

@@ -123,7 +123,7 @@ func (c publishCmd) finish(ctx context.Context, s *session, e client.NewEvent) e
 	var detail client.EventDetail
 	err := await(ctx, c.Wait, func() (ended bool, err error) {
 		detail, err = s.GetEvent(ctx, e.ID)
-		return !slices.ContainsFunc(detail.Deliveries, func(d client.Delivery) bool { return d.FinishedAt == nil }), err
+		return !detail.Expanding && !slices.ContainsFunc(detail.Deliveries, func(d client.Delivery) bool { return d.FinishedAt == nil }), err
 	})
 	if err != nil {
 		return err

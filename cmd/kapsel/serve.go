@@ -76,6 +76,7 @@ type server struct {
 	health    *telemetry.Health
 	janitor   *upkeep.Janitor
 	replayer  *upkeep.Replayer
+	expander  *upkeep.Expander
 	replanner *upkeep.Replanner
 	feed      *feed.Feed
 	public    *http.Server
@@ -210,6 +211,8 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			return s.wait(ctx, id)
 		}
 	}
+	s.expander = upkeep.NewExpander(s.db, s.clock, duties, s.log, s.engine.DueAnywhere)
+	in.Opened = s.expander.Opened
 	s.ingest = ingest.New(in)
 	s.janitor = &upkeep.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: time.Minute, Log: s.log,
@@ -299,6 +302,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.ingest.CountArrivals(work) })
 	s.background.Go(func() { s.feed.Run(work) })
 	s.background.Go(func() { s.replayer.Run(taking) })
+	s.background.Go(func() { s.expander.Run(taking) })
 	s.background.Go(func() { s.reload(work) })
 	s.background.Go(func() { s.replanner.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })

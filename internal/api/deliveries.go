@@ -187,6 +187,33 @@ func (a *api) deliveryViewer(ctx context.Context) deliveryViewer {
 	return deliveryViewer{a, ctx, map[kapsel.EndpointID]*kapsel.Endpoint{}}
 }
 
+// preload reads the endpoints of many deliveries of a tenant at once, in place of one after the
+// other. For a few it does nothing.
+func (v deliveryViewer) preload(tenant kapsel.TenantID, deliveries []kapsel.Delivery) error {
+	const few, page = 50, 200
+	if len(deliveries) <= few {
+		return nil
+	}
+	for _, d := range deliveries {
+		v.endpoints[d.EndpointID] = nil // deleted, unless it is found
+	}
+	for p := (store.Page[kapsel.EndpointID]{Limit: page}); ; {
+		endpoints, err := v.a.Store.ListEndpoints(v.ctx, tenant, p)
+		if err != nil {
+			return err
+		}
+		for i := range endpoints {
+			if _, meant := v.endpoints[endpoints[i].ID]; meant {
+				v.endpoints[endpoints[i].ID] = &endpoints[i]
+			}
+		}
+		if len(endpoints) < page {
+			return nil
+		}
+		p.Before = endpoints[len(endpoints)-1].ID
+	}
+}
+
 func (a *api) answerDelivery(ctx context.Context, d kapsel.Delivery) (*out[Delivery], error) {
 	v, err := a.deliveryViewer(ctx).view(d)
 	if err != nil {

@@ -80,6 +80,9 @@ func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], e
 	}
 	detail := EventDetail{Event: viewEvent(&r), Headers: linesOf(r.Event.Header), Query: r.Event.Query, Deliveries: []Delivery{}}
 	viewer := a.deliveryViewer(ctx)
+	if err := viewer.preload(r.Event.TenantID, r.Deliveries); err != nil {
+		return nil, err
+	}
 	for _, d := range r.Deliveries {
 		v, err := viewer.view(d)
 		if err != nil {
@@ -155,30 +158,23 @@ type CancelEventInput struct {
 	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"Only the delivery to this endpoint; null: all"`
 }
 
-// cancelEvent cancels an event's pending deliveries one by one. One that starts meanwhile goes on.
+// cancelEvent cancels an event's pending deliveries, and those that are not made yet. One that
+// starts meanwhile goes on.
 func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
 	var body CancelEventInput
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
 	tenant := callerOf(ctx).tenant
-	r, err := a.Store.Event(ctx, tenant, in.ID)
+	var to kapsel.EndpointID
+	if body.EndpointID != nil {
+		to = *body.EndpointID
+	}
+	canceled, ended, err := a.Store.CancelEvent(ctx, tenant, in.ID, to, a.Clock())
 	if err != nil {
 		return nil, err
 	}
-	canceled := 0
-	for _, d := range r.Deliveries {
-		if d.Status != kapsel.Pending || body.EndpointID != nil && d.EndpointID != *body.EndpointID {
-			continue
-		}
-		switch _, err := a.Store.MoveDelivery(ctx, tenant, d.ID, kapsel.Cancel{}, a.Clock()); {
-		case err == nil:
-			canceled++
-		case kapsel.CodeOf(err) != kapsel.Conflict:
-			return nil, err
-		}
-	}
-	if canceled == 0 {
+	if canceled == 0 && !ended {
 		return nil, kapsel.Errorf(kapsel.Conflict, "the event has no delivery that is pending; only such a one can be canceled")
 	}
 	return a.getEvent(ctx, in)
@@ -195,6 +191,7 @@ type Event struct {
 	OrderingKey    *string            `json:"ordering_key" nullable:"true" doc:"Of a published event; null: none"`
 	DeliverAt      *timestamp         `json:"deliver_at" nullable:"true" doc:"When a published event's deliveries are due first; null: at once"`
 	Status         kapsel.EventStatus `json:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched"`
+	Expanding      bool               `json:"expanding" doc:"It goes to so many endpoints that some deliveries are still being made"`
 	ReceivedAt     timestamp          `json:"received_at"`
 	DeliveredAt    *timestamp         `json:"delivered_at" nullable:"true" doc:"When a destination first answered 2xx"`
 	ContentType    string             `json:"content_type"`
@@ -223,24 +220,18 @@ func viewEvent(r *store.EventRecord) Event {
 	e := &r.Event
 	v := Event{
 		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), TenantID: e.TenantID,
-		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey), DeliverAt: timeOrNull(e.DeliverAt),
+		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey), DeliverAt: timeOrNull(e.DeliverAt), Expanding: r.Expanding,
 		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
 		IdempotencyKey: shownKey(e.IdempotencyKey),
 		Signature:      Verdict{cmp.Or(e.Signature.Scheme, "none"), e.Signature.Valid, orNull(e.Signature.KeyID), orNull(duration(e.Signature.Skew))},
 	}
-	newest := map[kapsel.EndpointID]kapsel.Delivery{}
 	var delivered time.Time
-	for _, d := range r.Deliveries { // oldest first
-		newest[d.EndpointID] = d
+	for _, d := range r.Deliveries {
 		if d.Status == kapsel.Delivered && (delivered.IsZero() || d.FinishedAt.Before(delivered)) {
 			delivered = d.FinishedAt
 		}
 	}
-	var each []kapsel.Delivery
-	for _, d := range newest {
-		each = append(each, d)
-	}
-	v.Status = kapsel.StatusOfEvent(each)
+	v.Status = r.Status()
 	v.DeliveredAt = timeOrNull(delivered)
 	return v
 }

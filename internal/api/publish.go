@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"reflect"
 
@@ -138,7 +139,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 
 // publishedItem returns the answer to one publication, and its error.
 func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) (PublishedItem, error) {
-	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries}, http.StatusCreated, p.Err
+	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries, Expanding: p.Others > 0}, http.StatusCreated, p.Err
 	switch {
 	case err != nil:
 	case p.Duplicate:
@@ -147,6 +148,9 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 		if missing(err) { // retention was shorter than the key is remembered
 			record, err = store.EventRecord{Event: kapsel.Event{ID: p.Event.ID, TenantID: tenant, ReceivedAt: p.Event.ID.Time()}}, nil
 		}
+		if err == nil && record.Expanding {
+			p.Others, err = a.others(ctx, &record)
+		}
 	case p.Event.ID.IsZero():
 		status = http.StatusOK
 	}
@@ -154,5 +158,16 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 		d := problem.New(ctx, err)
 		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
 	}
-	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest())}}, nil
+	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest()) + p.Others}}, nil
+}
+
+// others returns to how many endpoints deliveries of an event that is being expanded are still made.
+func (a *api) others(ctx context.Context, r *store.EventRecord) (n int, err error) {
+	all, err := a.concerned(ctx, r, store.Page[kapsel.EndpointID]{Limit: math.MaxInt})
+	for _, c := range all {
+		if c.delivery == nil && !c.endpoint.CreatedAt.After(r.Event.ReceivedAt) && c.endpoint.Wants(r.Event.Origin(), r.Event.Type, r.Event.Channels) {
+			n++
+		}
+	}
+	return n, err
 }

@@ -55,7 +55,7 @@ func (a *api) getWhy(ctx context.Context, in *EventReasons) (*out[list[Reason]],
 		func(c concerned) (Reason, error) {
 			reason := Reason{EndpointID: c.id, SettingsChanged: c.endpoint != nil && c.endpoint.UpdatedAt.After(r.Event.ReceivedAt)}
 			if c.delivery == nil {
-				reason.Reason = undelivered(&r.Event, c.endpoint)
+				reason.Reason = undelivered(&r, c.endpoint)
 				return reason, nil
 			}
 			d, err := viewer.view(*c.delivery)
@@ -105,7 +105,8 @@ func (a *api) concerned(ctx context.Context, r *store.EventRecord, p store.Page[
 }
 
 // undelivered returns why an endpoint that subscribes to an event's origin has no delivery of it.
-func undelivered(ev *kapsel.Event, e *kapsel.Endpoint) string {
+func undelivered(r *store.EventRecord, e *kapsel.Endpoint) string {
+	ev := &r.Event
 	origin := ev.Origin()
 	ofType := slices.ContainsFunc(e.Subscriptions, func(s kapsel.Subscription) bool {
 		return s.Origin(e.TenantID) == origin && s.Matches(ev.Type, s.Channels)
@@ -117,6 +118,8 @@ func undelivered(ev *kapsel.Event, e *kapsel.Endpoint) string {
 		return "no delivery: its subscriptions name other types"
 	case e.CreatedAt.After(ev.ReceivedAt):
 		return "no delivery: the endpoint was made after the event came in; POST /replay with its id delivers the event to it"
+	case r.Expanding:
+		return "no delivery yet: the event goes to so many endpoints that some deliveries are still being made"
 	case e.UpdatedAt.After(ev.ReceivedAt):
 		return "no delivery: its subscriptions let the event through now, but were changed after it came in; POST /replay with its id delivers the event to it"
 	}

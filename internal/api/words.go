@@ -135,6 +135,7 @@ var words = map[string]word{
 	"channels":                  {"", []string{"project_1"}},
 	"ordering_key":              {"", "customer-17"},
 	"deliver_at":                {"", exampleTime},
+	"expanding":                 {"", false},
 	"event_id":                  {"The event that it belongs to", "evt_" + exampleID},
 	"delivery_id":               {"The delivery that it belongs to", "dlv_" + exampleID},
 	"key_id":                    {"The key's id", "key_" + exampleID},

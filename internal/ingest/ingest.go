@@ -73,6 +73,8 @@ type Config struct {
 	Sources interface { // stores the secrets that handshakes bring to sources
 		UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error)
 	}
+	// Opened, if set, is called after an event was stored whose other deliveries an expansion makes.
+	Opened func()
 	// Wait, if set, makes an answer to ?wait=DURATION wait until the event's delivery has ended, and
 	// tell its status. It is meant for development.
 	Wait func(ctx context.Context, id kapsel.EventID) (status string)
@@ -515,12 +517,17 @@ func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel
 }
 
 // accept stores an event with one delivery to each of the endpoints to, and returns the
-// deliveries. Callers must pass in without deliveries. If the engine has a permit for a delivery,
+// deliveries. If there are more than MaxInline, it stores and returns the first of them, and leaves
+// the others to an expansion. Callers must pass in without deliveries. If the engine has a permit for a delivery,
 // this node holds the delivery from the start and sends it as soon as it is committed; the other
 // deliveries wait in the store, as all deliveries of a scheduled event do. If the event is a
 // duplicate, accept returns no deliveries.
 func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.Endpoint) (store.Accepted, []kapsel.Delivery, error) {
 	ev := &in.Event
+	if len(to) > kapsel.MaxInline {
+		to = to[:kapsel.MaxInline]
+		in.ExpandAfter = to[len(to)-1].ID
+	}
 	var permits []*delivery.Permit // nil: none
 	if !ev.FirstDue(ev.ReceivedAt).After(ev.ReceivedAt) {
 		permits = h.Engine.Permits(to, ev.ID.Part(), ev.Size)
@@ -559,6 +566,9 @@ func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.
 		h.Engine.HandOver(permits[i], in.Deliveries[i], *ev)
 		permits[i] = nil
 	}
+	if !in.ExpandAfter.IsZero() && h.Opened != nil {
+		h.Opened()
+	}
 	return accepted, in.Deliveries, nil
 }
 
@@ -579,11 +589,15 @@ func firstDeliveries(ev *kapsel.Event, to []*kapsel.Endpoint) []kapsel.Delivery 
 // failed. If a person makes a provider send an event once more, the provider keeps the ID, and the
 // person expects a new delivery.
 func (h *Handler) redeliver(ctx context.Context, id kapsel.EventID) error {
-	made, err := h.Store.Redeliver(ctx, id, h.Clock.Now())
-	for _, d := range made {
-		h.Engine.Due(d)
+	for {
+		made, err := h.Store.Redeliver(ctx, id, h.Clock.Now())
+		for _, d := range made {
+			h.Engine.Due(d)
+		}
+		if err != nil || len(made) < kapsel.MaxInline {
+			return err
+		}
 	}
-	return err
 }
 
 // ownAnswer returns the answer to an accepted webhook that the endpoint or source sets or, if it

@@ -23,7 +23,8 @@ func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
 // Published is the outcome of a publication.
 type Published struct {
 	Event      kapsel.Event      // of a duplicate only the id of the first event; of a dry run without an id
-	Deliveries []kapsel.Delivery // in the order of their endpoints' ids
+	Deliveries []kapsel.Delivery // in the order of their endpoints' ids; the first of them if there are Others
+	Others     int               // to how many further endpoints an expansion makes deliveries
 	Duplicate  bool              // the key stands for an event that was published before
 	Err        error             // nothing is known to be stored
 }
@@ -145,7 +146,10 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 	if err == nil && accepted.Duplicate {
 		return duplicate(accepted.EventID)
 	}
-	return Published{Event: ev, Deliveries: deliveries, Err: err}
+	if err != nil {
+		return Published{Err: err}
+	}
+	return Published{Event: ev, Deliveries: deliveries, Others: len(to) - len(deliveries)}
 }
 
 // duplicate returns the outcome of a publication whose key stands for an earlier event.

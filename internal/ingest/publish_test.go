@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -122,8 +123,8 @@ func TestPublish_Matches(t *testing.T) {
 	if err != nil || results[0].Err != nil || len(results[0].Deliveries) != 0 {
 		t.Fatalf("%+v, %v", results, err)
 	}
-	if r := w.event(results[0].Event.ID); kapsel.StatusOfEvent(r.Deliveries) != kapsel.EventUnmatched {
-		t.Errorf("an event for nobody is %s", kapsel.StatusOfEvent(r.Deliveries))
+	if r := w.event(results[0].Event.ID); kapsel.StatusOfEvent(r.Deliveries, false) != kapsel.EventUnmatched {
+		t.Errorf("an event for nobody is %s", kapsel.StatusOfEvent(r.Deliveries, false))
 	}
 }
 
@@ -374,4 +375,67 @@ func TestPublish_Trouble(t *testing.T) {
 		t.Errorf("a panic: %+v, %v", results, err)
 	}
 	w.fault(nil)
+}
+
+// TestPublish_Many: of an event for more endpoints than are stored with it the first deliveries are
+// stored, and an expansion is opened that makes the others.
+func TestPublish_Many(t *testing.T) {
+	w := newWorld(t)
+	const n = kapsel.MaxInline + 44
+	var all []kapsel.EndpointID
+	for range n {
+		all = append(all, w.subscribed("many", nil, nil).ID)
+	}
+	slices.SortFunc(all, func(a, b kapsel.EndpointID) int { return bytes.Compare(a[:], b[:]) })
+	opened := 0
+	w.handler.Opened = func() { opened++ }
+	for i, p := range []kapsel.Publication{{Type: "a"}, {Type: "a", ID: "k"}, {Type: "a", DeliverAt: time.Now().Add(time.Hour)}} {
+		got := w.one(p)
+		r := w.event(got.Event.ID)
+		if len(got.Deliveries) != kapsel.MaxInline || got.Others != n-kapsel.MaxInline || len(r.Deliveries) != kapsel.MaxInline || !r.Expanding || opened != i+1 {
+			t.Errorf("%d deliveries and %d others, %d stored, expanding %t, opened %d times", len(got.Deliveries), got.Others, len(r.Deliveries), r.Expanding, opened)
+		}
+		for j, d := range got.Deliveries {
+			if d.EndpointID != all[j] {
+				t.Fatalf("delivery %d goes to %v, want %v", j, d.EndpointID, all[j])
+			}
+		}
+		if made, _, err := w.db.Expand(context.Background(), got.Event.ID, time.Now(), n); made != n-kapsel.MaxInline || err != nil {
+			t.Errorf("the expansion made %d, %v", made, err)
+		}
+	}
+	if got := w.one(kapsel.Publication{Type: "a", ID: "k"}); !got.Duplicate || opened != 3 {
+		t.Errorf("%+v, opened %d times", got, opened)
+	}
+	if got := w.one(kapsel.Publication{Type: "a", DryRun: true}); len(got.Deliveries) != n || got.Others != 0 || opened != 3 {
+		t.Errorf("a dry run: %d deliveries, %d others, opened %d times", len(got.Deliveries), got.Others, opened)
+	}
+}
+
+// TestPublish_DeletedMeanwhile: an endpoint that is deleted after an event was matched and before it
+// is stored is no error to the sender, gets nothing, and its delivery is canceled.
+func TestPublish_DeletedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	gone, kept := w.subscribed("gone", nil, nil), w.subscribed("kept", nil, nil, active)
+	w.fault(func(method string) storetest.Fault {
+		if method == "Accept" {
+			w.must(w.db.DeleteEndpoint(context.Background(), w.tenant.ID, gone.ID, time.Now()))
+		}
+		return storetest.NoFault
+	})
+	got := w.one(kapsel.Publication{Type: "a", Body: []byte("{}")})
+	w.fault(nil)
+	w.must(w.settings.Load(context.Background()))
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		status := map[kapsel.EndpointID]kapsel.DeliveryStatus{}
+		for _, d := range w.event(got.Event.ID).Deliveries {
+			status[d.EndpointID] = d.Status
+		}
+		if len(status) == 2 && status[gone.ID] == kapsel.Canceled && status[kept.ID] == kapsel.Delivered {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the deliveries are %v", status)
+		}
+	}
 }

@@ -121,7 +121,7 @@ func TestSource_Unmatched(t *testing.T) {
 		t.Fatalf("answered %v", a)
 	}
 	got := w.event(a.event())
-	if status := kapsel.StatusOfEvent(got.Newest()); status != kapsel.EventUnmatched {
+	if status := kapsel.StatusOfEvent(got.Newest(), false); status != kapsel.EventUnmatched {
 		t.Errorf("the event is %s, with %d deliveries", status, len(got.Deliveries))
 	}
 	if again := w.send(src, "{}", "Idempotency-Key: k"); again.event() != a.event() {

@@ -133,7 +133,9 @@ func (c *Cache) Apply(s store.Settings) {
 func (c *Cache) apply(s store.Settings) {
 	c.mu.Lock()
 	s.Tenants = slices.DeleteFunc(s.Tenants, func(t kapsel.Tenant) bool { return !c.keepTenant(&t) })
-	s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return !c.keep(&e) })
+	changed := rerouting{}
+	s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return !c.keep(&e, changed) })
+	c.reroute(changed)
 	s.Sources = slices.DeleteFunc(s.Sources, func(src kapsel.Source) bool { return !c.keepSource(&src) })
 	for _, b := range s.Circuits {
 		// Every endpoint that is not deleted is known here; one made while this was read comes
@@ -188,33 +190,46 @@ func (c *Cache) forget() {
 	}
 }
 
+// rerouting has the endpoints that begin or end to subscribe to an origin, or do so otherwise.
+type rerouting map[kapsel.OriginID]map[kapsel.EndpointID]bool
+
 // keep takes over a version of an endpoint unless a newer one is known, and reports whether it did.
-// The caller must hold mu.
-func (c *Cache) keep(e *kapsel.Endpoint) bool {
+// It adds to changed what reroute has to do after it. The caller must hold mu.
+func (c *Cache) keep(e *kapsel.Endpoint, changed rerouting) bool {
 	old := c.endpoints[e.ID]
 	if old != nil && old.Revision > e.Revision {
 		return false
 	}
 	c.endpoints[e.ID] = e
-	changed := map[kapsel.OriginID]bool{}
 	for _, version := range []*kapsel.Endpoint{old, e} {
 		for i := range subscriptions(version) {
-			changed[version.Subscriptions[i].Origin(version.TenantID)] = true
+			origin := version.Subscriptions[i].Origin(version.TenantID)
+			if changed[origin] == nil {
+				changed[origin] = map[kapsel.EndpointID]bool{}
+			}
+			changed[origin][e.ID] = true
 		}
 	}
-	for origin := range changed {
-		list := slices.DeleteFunc(slices.Clone(c.routes[origin].subscribers), func(o *kapsel.Endpoint) bool { return o.ID == e.ID })
-		if len(subscriptions(e)) > 0 && e.Subscribes(origin) {
-			i, _ := slices.BinarySearchFunc(list, e.ID, func(o *kapsel.Endpoint, id kapsel.EndpointID) int { return bytes.Compare(o.ID[:], id[:]) })
-			list = slices.Insert(list, i, e)
+	return true
+}
+
+// reroute makes the routes of origins anew, each once however many endpoints have changed: thousands
+// may subscribe to one. The caller must hold mu.
+func (c *Cache) reroute(changed rerouting) {
+	for origin, endpoints := range changed {
+		list := slices.DeleteFunc(slices.Clone(c.routes[origin].subscribers), func(o *kapsel.Endpoint) bool { return endpoints[o.ID] })
+		for id := range endpoints {
+			if e := c.endpoints[id]; len(subscriptions(e)) > 0 && e.Subscribes(origin) {
+				list = append(list, e)
+			}
 		}
 		if len(list) == 0 {
 			delete(c.routes, origin)
 			continue
 		}
+		slices.SortFunc(list, func(a, b *kapsel.Endpoint) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 		c.routes[origin] = route{list, slices.ContainsFunc(list, func(o *kapsel.Endpoint) bool { return !o.WantsAll(origin) })}
 	}
-	return true
 }
 
 // subscriptions are those that count: of an endpoint that is there and not deleted.
@@ -465,7 +480,9 @@ func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.keep(&found)
+	changed := rerouting{}
+	c.keep(&found, changed)
+	c.reroute(changed)
 	return c.endpoints[id], nil
 }
 

@@ -55,8 +55,11 @@ func TestRoutes(t *testing.T) {
 				}
 				e.Subscriptions = append(e.Subscriptions, s)
 			}
-			dir.next.Endpoints = []kapsel.Endpoint{*e}
-			if err := c.Load(context.Background()); err != nil {
+			if dir.next.Endpoints = append(dir.next.Endpoints, *e); rapid.Bool().Draw(t, "together with the next") {
+				continue
+			}
+			err := c.Load(context.Background())
+			if dir.next.Endpoints = nil; err != nil {
 				t.Fatal(err)
 			}
 			for _, origin := range origins {

@@ -290,8 +290,10 @@ func (w *World) TryStart() (*Process, error) {
 	if w.Fetch != nil {
 		remote = signature.NewRemote(w.Fetch)
 	}
+	expander := upkeep.NewExpander(db, p.Clock, kapsel.NewNodeID(p.Clock.Now()), log, p.Engine.DueAnywhere)
 	p.Ingest = ingest.New(ingest.Config{
-		Store: db, Counters: db, Settings: p.Settings, Clock: p.Clock, Engine: p.Engine, Vault: w.Vault, Budget: p.Budget,
+		Opened: expander.Opened,
+		Store:  db, Counters: db, Settings: p.Settings, Clock: p.Clock, Engine: p.Engine, Vault: w.Vault, Budget: p.Budget,
 		Remote: remote, PublicURL: "http://kapsel.example", Capacity: 10000, Log: log,
 	})
 	run, stop := context.WithCancel(ctx)
@@ -301,6 +303,7 @@ func (w *World) TryStart() (*Process, error) {
 	p.rest.Go(func() { p.Settings.Run(rest, log) })
 	p.rest.Go(func() { p.Clock.Run(rest) })
 	p.rest.Go(func() { replanner.Run(rest) })
+	p.rest.Go(func() { expander.Run(rest) })
 	w.Cleanup(p.Stop)
 	return p, nil
 }

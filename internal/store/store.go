@@ -31,6 +31,7 @@ type Store interface {
 	Directory
 	Archive
 	Stream
+	Expansions
 	Replays
 	Replans
 	Counters
@@ -76,8 +77,9 @@ type Inbox interface {
 	// Redeliver makes new deliveries of an event after a duplicate of the event came in. They are
 	// pending, due now and ByDuplicate, and made as Archive.Replay makes them: one for each endpoint
 	// whose newest delivery of the event was given up (failed or dead_letter), within the bounds of
-	// rules.Redeliveries. Redeliver returns the deliveries that it made, usually none. If several
-	// calls for one event come at the same time, one of them makes the deliveries.
+	// rules.Redeliveries, at most kapsel.MaxInline; if it made as many, there may be more to make.
+	// Redeliver returns the deliveries that it made, usually none. If several calls for one event
+	// come at the same time, one of them makes the deliveries.
 	Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) ([]kapsel.Delivery, error)
 }
 
@@ -88,6 +90,10 @@ type Acceptance struct {
 	Event      kapsel.Event // IdempotencyKey nil: none
 	Deliveries []kapsel.Delivery
 	Window     time.Duration // how long the key is remembered, from Event.ReceivedAt
+
+	// ExpandAfter says that the event also goes to endpoints with IDs above this one; zero: it
+	// does not. Accept then opens an expansion of the event, which makes those deliveries.
+	ExpandAfter kapsel.EndpointID
 
 	// Guard identifies what the sender signed, whatever the key says; nil: none. It is
 	// remembered for the event's origin, for GuardWindow from Event.ReceivedAt.
@@ -327,12 +333,18 @@ type Page[ID any] struct {
 type Archive interface {
 	// Event reads an event with its body and its deliveries, oldest first.
 	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (EventRecord, error)
-	// ListEvents lists events without bodies, headers and queries, each with its deliveries.
+	// ListEvents lists events without bodies, headers and queries, each with its deliveries, of
+	// which EventRecord.Digest may have left out some.
 	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) ([]EventRecord, error)
 	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
 	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f DeliveryFilter, p Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
 	// MoveDelivery changes a delivery by Delivery.After(h, now), for Retry and Cancel.
 	MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (kapsel.Delivery, error)
+	// CancelEvent cancels an event's pending deliveries, only those to one endpoint unless that is
+	// zero, as MoveDelivery does, and returns how many. For the zero endpoint it first ends the
+	// event's expansion; ended says that there was one. It takes several transactions, and a
+	// delivery that starts meanwhile goes on.
+	CancelEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (canceled int, ended bool, err error)
 	// Replay makes a new pending delivery, due now, that repeats a terminal one: the newest
 	// of the event when of is zero. Conflict: it is not terminal, already replayed, or its
 	// endpoint is deleted.
@@ -350,6 +362,12 @@ type Archive interface {
 type EventRecord struct {
 	Event      kapsel.Event
 	Deliveries []kapsel.Delivery // oldest first
+	Expanding  bool              // others are still being made; see Expansions
+}
+
+// Status returns the event's status.
+func (r *EventRecord) Status() kapsel.EventStatus {
+	return kapsel.StatusOfEvent(r.Newest(), r.Expanding)
 }
 
 // Newest returns the event's newest delivery to each endpoint: those that no other repeats.
@@ -361,6 +379,34 @@ func (r *EventRecord) Newest() []kapsel.Delivery {
 		}
 	}
 	return newest
+}
+
+// Digest leaves out deliveries of an event that has more than kapsel.MaxInline, for lists of such
+// events. What is left gives the event the same status and the same first delivery.
+func (r *EventRecord) Digest() {
+	if len(r.Deliveries) <= kapsel.MaxInline {
+		return
+	}
+	type kind struct {
+		status kapsel.DeliveryStatus
+		tried  bool
+	}
+	first := -1 // to be delivered
+	seen := map[kind]bool{}
+	var kept []kapsel.Delivery
+	for i, d := range r.Deliveries {
+		if d.Status == kapsel.Delivered && (first < 0 || d.FinishedAt.Before(r.Deliveries[first].FinishedAt)) {
+			first = i
+		}
+	}
+	for i, d := range r.Deliveries {
+		k := kind{d.Status, d.Attempts > 0}
+		if newest := d.ReplayedAs.IsZero() && !seen[k]; newest || i == first {
+			seen[k] = seen[k] || newest
+			kept = append(kept, d)
+		}
+	}
+	r.Deliveries = kept
 }
 
 // To reports whether the event has a delivery to an endpoint.
@@ -435,6 +481,21 @@ func (p Position) Later(q Position) Position {
 		return q
 	}
 	return p
+}
+
+// Expansions make the deliveries of events that go to more endpoints than one commit should hold.
+// Accept stores the event, its first deliveries and an expansion in one commit. From then on Expand
+// makes the others in steps, and keeps a cursor with the expansion, so that a crash loses nothing
+// and repeats nothing. While its expansion is open an event is not deleted.
+type Expansions interface {
+	// OpenExpansions lists up to limit events with an open expansion, oldest first.
+	OpenExpansions(ctx context.Context, limit int) ([]kapsel.EventID, error)
+	// Expand goes on with an event's expansion. It looks at the endpoints behind the cursor, in the
+	// order of their IDs, and makes a first delivery, pending, to each that gets the event by
+	// rules.Expanded and has none. The deliveries, at most limit and fewer if they take long, and
+	// the cursor are one transaction, which matches by its own settings. more is whether the
+	// expansion is still open. If it is not open, Expand does nothing and returns no error.
+	Expand(ctx context.Context, event kapsel.EventID, now time.Time, limit int) (made int, more bool, err error)
 }
 
 // Replays makes many deliveries again, at a rate, whatever happens to the process.
@@ -577,7 +638,7 @@ type Housekeeping interface {
 	// after, in the order of their ids.
 	DeletedTenants(ctx context.Context, after kapsel.TenantID, limit int) ([]kapsel.Tenant, error)
 	// DeleteFinished deletes up to limit events of a tenant received before a time whose
-	// deliveries are all terminal, with their deliveries and attempts.
+	// deliveries are all terminal and made, with their deliveries and attempts.
 	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)
 	// DeleteExpiredKeys forgets up to limit idempotency keys whose window is over at now.
 	DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error)

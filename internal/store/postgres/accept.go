@@ -47,6 +47,14 @@ var acceptStatements = map[string]string{
 	"keyed events":     countEvents(insertEvents+fromEvents+` WHERE u.key IS NULL OR `+winner, eventSlot),
 	"deliveries":       insertDeliveries + fromDeliveries + ` ON CONFLICT DO NOTHING`,
 	"keyed deliveries": insertDeliveries + fromDeliveries + ` WHERE ` + stored + ` ON CONFLICT DO NOTHING`,
+	// An expansion is opened with its event. If an earlier run of this batch has stored the event, its
+	// expansion may have ended since, and is not opened again.
+	"expansions": `
+		INSERT INTO expansions (part, event_id, tenant_id, after_endpoint)
+		SELECT u.part, u.event_id, u.tenant_id, u.after_endpoint
+		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[]) AS u (part, event_id, tenant_id, after_endpoint)
+		JOIN events e ON e.part = u.part AND e.id = u.event_id
+		WHERE e.seq = (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $5::bigint)`,
 	"winners of a key": `
 		SELECT u.n, k.event_id
 		FROM unnest($1::smallint[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS u (part, endpoint_id, key, n)
@@ -105,6 +113,7 @@ type deliveryRow struct {
 // acceptor writes batches of acceptances. Only the committer's goroutine may use it.
 type acceptor struct {
 	keys, events, deliveries, winners *table
+	expansions                        *table // usually empty
 	seqBase                           []byte // see streamBase; a parameter
 	slot                              []byte // of its counters, as a parameter
 	guarding                          guarding
@@ -122,8 +131,9 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 			textType, textType, boolType, uuidType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
 			timeType, uuidType, uuidType, int4Type, int4Type, timeType, uuidType),
-		winners:  newTable(int2Type, uuidType, bytesType),
-		guarding: newGuarding(),
+		winners:    newTable(int2Type, uuidType, bytesType),
+		expansions: newTable(int2Type, uuidType, uuidType, uuidType),
+		guarding:   newGuarding(),
 	}
 }
 
@@ -169,21 +179,29 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 		return err
 	}
 	if len(keyed) == 0 {
-		return l.run(ctx,
+		return l.run(ctx, a.expanding(
 			command{"events", a.events.params(a.seqBase, a.slot), nil},
-			command{"deliveries", a.deliveries.params(), nil})
+			command{"deliveries", a.deliveries.params(), nil})...)
 	}
-	err := l.run(ctx,
+	err := l.run(ctx, a.expanding(
 		command{"keys", a.keys.params(), nil},
 		command{"keyed events", a.events.params(a.seqBase, a.slot), nil},
 		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a key", a.winners.params(), func(r *row) {
 			written[r.int8()-1].In.accepted.EventID = r.id()
-		}})
+		}})...)
 	for i, c := range keyed {
 		c.In.answer(leaders[i].In.accepted.EventID)
 	}
 	return err
+}
+
+// expanding adds to a batch's commands the one that opens expansions, if there are any.
+func (a *acceptor) expanding(commands ...command) []command {
+	if a.expansions.rows() == 0 {
+		return commands
+	}
+	return append(commands, command{"expansions", a.expansions.params(a.seqBase), nil})
 }
 
 // rehearse writes an event that belongs to nobody and takes it back. So it finds what would keep
@@ -239,6 +257,7 @@ func (a *acceptor) addEvents() error {
 	slices.SortFunc(a.calls, byEvent)
 	a.events.reset()
 	a.deliveries.reset()
+	a.expansions.reset()
 	a.rows = a.rows[:0]
 	for _, c := range a.calls {
 		if err := a.addEvent(&c.In.Acceptance); err != nil {
@@ -247,6 +266,13 @@ func (a *acceptor) addEvents() error {
 		for i := range c.In.Deliveries {
 			d := &c.In.Deliveries[i]
 			a.rows = append(a.rows, deliveryRow{d, d.EndpointID == c.In.Event.EndpointID})
+		}
+		if e, after := &c.In.Event, c.In.ExpandAfter; !after.IsZero() {
+			t := a.expansions
+			t.int2(int(e.ID.Part()))
+			t.id(e.ID)
+			t.id(e.TenantID)
+			t.id(after)
 		}
 	}
 	slices.SortFunc(a.rows, func(x, y deliveryRow) int { return byPart(x.Delivery, y.Delivery) })
@@ -281,7 +307,7 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	t.text(e.TraceParent)
 	t.textOrNull(e.Type)
 	t.optional(e.Extra())
-	t.trueOrNull(len(in.Deliveries) == 0)
+	t.trueOrNull(len(in.Deliveries) == 0 && in.ExpandAfter.IsZero())
 	t.id(scope)
 	return nil
 }

@@ -31,8 +31,10 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 		if !ok {
 			return store.NotFound("event")
 		}
-		rec.Deliveries, err = deliveriesOf(ctx, q, eventID, "")
-		return err
+		if rec.Deliveries, err = deliveriesOf(ctx, q, eventID, ""); err != nil {
+			return err
+		}
+		return addExpansions(ctx, q, [][16]byte{eventID}, func(kapsel.EventID) { rec.Expanding = true })
 	})
 	if err != nil {
 		return store.EventRecord{}, err
@@ -167,19 +169,82 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	// with room for the difference.
 	const room = time.Minute
 	from, to := [16]byte{}, before(p.Before)
-	var conditions string
 	if !f.Since.IsZero() {
 		from = idAt(f.Since.Add(-room))
-		conditions += " AND e.received_at >= $6"
 	}
 	if !f.Until.IsZero() {
 		if end := idAt(f.Until.Add(room)); bytes.Compare(end[:], to[:]) < 0 {
 			to = end
 		}
+	}
+	var records []store.EventRecord
+	err := s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+		expanding := false
+		if f.Status != "" {
+			var err error
+			if _, expanding, err = first(ctx, q, (*row).id, "SELECT event_id FROM expansions LIMIT 1"); err != nil {
+				return err
+			}
+		}
+		var events []kapsel.Event
+		for _, sql := range eventQueries(f, expanding) {
+			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
+				at(f.Since), at(f.Until), f.IdempotencyKey)
+			if err != nil {
+				return err
+			}
+			events = append(events, some...)
+		}
+		slices.SortFunc(events, func(a, b kapsel.Event) int { return bytes.Compare(b.ID[:], a.ID[:]) })
+		events = slices.CompactFunc(events, func(a, b kapsel.Event) bool { return a.ID == b.ID })
+		events = events[:min(len(events), p.Limit)]
+		records = make([]store.EventRecord, len(events))
+		index := make(map[kapsel.EventID]int, len(events))
+		ids := make([][16]byte, len(events))
+		for i, e := range events {
+			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
+		}
+		err := addDeliveries(ctx, q, ids, func(id kapsel.EventID) *store.EventRecord { return &records[index[id]] })
+		if err != nil {
+			return err
+		}
+		return addExpansions(ctx, q, ids, func(id kapsel.EventID) { records[index[id]].Expanding = true })
+	})
+	return records, err
+}
+
+// eventQueries returns the queries of which each finds some of a page of events, newest first; none
+// if the filter lets no event through. expanding says that there are open expansions. Parameters are
+// those of selection, the times $6 and $7 between which an event was received, and its key $8.
+func eventQueries(f store.EventFilter, expanding bool) []string {
+	var conditions string
+	if !f.Since.IsZero() {
+		conditions += " AND e.received_at >= $6"
+	}
+	if !f.Until.IsZero() {
 		conditions += " AND e.received_at < $7"
 	}
 	if f.IdempotencyKey != nil {
 		conditions += " AND e.idempotency_key = $8"
+	}
+	// A query names each parameter, so that all have a type whatever the conditions.
+	const named = `
+		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
+		SELECT ` + shortEventColumns
+	// An event whose expansion is open is delivering or received, whatever states its deliveries have.
+	var queries []string
+	switch {
+	case !expanding || f.Status == kapsel.EventReceived:
+	case f.Status == kapsel.EventStatus(kapsel.Delivering.String()):
+		queries = append(queries, named+`
+			FROM expansions x JOIN events e ON e.part = x.part AND e.id = x.event_id
+			WHERE ($1::uuid IS NULL OR x.tenant_id = $1) AND e.id >= $3 AND e.id < $4`+conditions+`
+				AND ($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
+					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id))
+				AND EXISTS (SELECT 1 FROM `+ofEvent("e.id")+` o WHERE o.replayed_as IS NULL AND `+tried+`)
+			ORDER BY e.id DESC LIMIT $5`)
+	default:
+		conditions += " AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id" + fence + ")"
 	}
 	own := "FROM events e WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4" + conditions
 	if !f.EndpointID.IsZero() {
@@ -199,13 +264,13 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		events.source = newestOf("e.part, e.id", sources)
 	case f.Status == kapsel.EventUnmatched:
 		if !f.EndpointID.IsZero() { // an event that goes to an endpoint is not unmatched
-			return nil, nil
+			return nil
 		}
 		events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
 		events.source = "SELECT e.part, e.id FROM events e WHERE e.tenant_id = scope.id AND e.unmatched AND e.id >= $3 AND e.id < $4" + conditions +
 			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.id") + " d)"
 	case !ok:
-		return nil, nil
+		return nil
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil: // a key has few events
 		for i := range sources {
 			sources[i] += withState(state)
@@ -234,41 +299,30 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		events.source = newestOf("e.part, e.id", each)
 	}
-	// The query names each parameter, so that all have a type whatever the conditions.
-	sql := `
-		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
-		SELECT ` + shortEventColumns + ` FROM (` + events.page() + `) page
+	return append(queries, named+` FROM (`+events.page()+`) page
 		JOIN events e ON e.part = page.part AND e.id = page.id
-		ORDER BY e.id DESC`
-
-	var records []store.EventRecord
-	err := s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
-		events, err := collect(ctx, q, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
-			at(f.Since), at(f.Until), f.IdempotencyKey)
-		if err != nil {
-			return err
-		}
-		records = make([]store.EventRecord, len(events))
-		index := make(map[kapsel.EventID]int, len(events))
-		ids := make([][16]byte, len(events))
-		for i, e := range events {
-			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
-		}
-		return addDeliveries(ctx, q, ids, func(d kapsel.Delivery) {
-			rec := &records[index[d.EventID]]
-			rec.Deliveries = append(rec.Deliveries, d)
-		})
-	})
-	return records, err
+		ORDER BY e.id DESC`)
 }
 
-// addDeliveries calls add with each delivery of events, oldest first.
-func addDeliveries(ctx context.Context, q querier, events [][16]byte, add func(kapsel.Delivery)) error {
-	deliveries, err := collect(ctx, q, scanDelivery, `
+// addDeliveries adds to the records of events their deliveries, oldest first, or the digests of
+// these. record returns nil for an event that is not meant.
+func addDeliveries(ctx context.Context, q querier, events [][16]byte, record func(kapsel.EventID) *store.EventRecord) error {
+	scan := func(row *row) (none struct{}) { // rows are not gathered: there may be 10,000 of each event
+		d := scanDelivery(row)
+		if r := record(d.EventID); r != nil {
+			if r.Deliveries = append(r.Deliveries, d); len(r.Deliveries) > 2*kapsel.MaxInline {
+				r.Digest()
+			}
+		}
+		return none
+	}
+	_, err := collect(ctx, q, scan, `
 		SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
 		JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, events)
-	for _, d := range deliveries {
-		add(d)
+	for _, id := range events {
+		if r := record(id); r != nil {
+			r.Digest()
+		}
 	}
 	return err
 }

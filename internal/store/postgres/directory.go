@@ -416,6 +416,12 @@ func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	return n, err
 }
 
+func (s subscribing) Mentions(origin kapsel.OriginID) (n int, err error) {
+	err = s.tx.QueryRow(s.ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0",
+		id(s.tenant), rules.SubscriptionText(s.tenant, origin)).Scan(&n)
+	return n, err
+}
+
 func (s subscribing) Share(e *kapsel.Endpoint) error {
 	from := *e
 	return saveEndpoint(s.ctx, s.tx, e, &from)

@@ -138,7 +138,7 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 		g.column.optional(c.In.Guard)
 	}
 	column := g.column.params()[0]
-	err := l.run(ctx,
+	err := l.run(ctx, a.expanding(
 		command{"guards", g.guards.params(), nil},
 		command{"guarded keys", g.keys.params(), nil},
 		command{"settled guards", g.keys.params(), nil},
@@ -146,7 +146,7 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 		command{"keyed deliveries", a.deliveries.params(), nil},
 		command{"winners of a guard", g.winners.params(), func(r *row) {
 			answered[r.int8()-1].In.answer(r.id())
-		}})
+		}})...)
 	for c, first := range repeats {
 		c.In.answer(first.In.accepted.EventID)
 	}

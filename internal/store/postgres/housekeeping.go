@@ -82,6 +82,7 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 				SELECT part, id, octet_length(body) AS size FROM events
 				WHERE endpoint_id = origins.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
 					SELECT FROM `+ofEvent("events.id")+` d WHERE d.status <= 1)
+					AND NOT EXISTS (SELECT FROM expansions x WHERE x.part = events.part AND x.event_id = events.id)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
 			WHERE origins.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
@@ -93,6 +94,7 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			WITH gone AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 				WHERE NOT EXISTS (SELECT FROM `+ofEvent("u.id")+` d WHERE d.status <= 1)
+					AND NOT EXISTS (SELECT FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)
 			), gone_deliveries AS (
 				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id
 			), gone_attempts AS (

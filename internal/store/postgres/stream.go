@@ -129,9 +129,18 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 		for i, e := range records {
 			events[i].Event, events[i].At, index[e.ID] = e, at[e.ID], i
 		}
-		return addDeliveries(ctx, q, ids, func(d kapsel.Delivery) {
-			if i, ok := index[d.EventID]; ok { // the event was not deleted meanwhile
-				events[i].Deliveries = append(events[i].Deliveries, d)
+		record := func(id kapsel.EventID) *store.EventRecord {
+			if i, ok := index[id]; ok {
+				return &events[i].EventRecord
+			}
+			return nil // the event was deleted meanwhile
+		}
+		if err := addDeliveries(ctx, q, ids, record); err != nil {
+			return err
+		}
+		return addExpansions(ctx, q, ids, func(id kapsel.EventID) {
+			if r := record(id); r != nil {
+				r.Expanding = true
 			}
 		})
 	})

@@ -106,6 +106,7 @@ var layouts = map[string]layout{
 	"guards":           {key: []string{"part", "endpoint_id", "guard"}, part: partOfEvent},
 	"deliveries": {key: []string{"endpoint_id", "id"}, part: partOfID, lacks: []string{"last_attempt"},
 		export: map[string]string{"last_attempt": `(SELECT a.id FROM attempts a WHERE a.delivery_id = t.id ORDER BY a.number DESC LIMIT 1)`}},
+	"expansions": {key: []string{"part", "event_id"}, part: partOfEvent},
 	"attempts": {key: []string{"delivery_id", "number"}, part: partOfID, lacks: []string{"previous"},
 		export: map[string]string{"previous": `(SELECT a.id FROM attempts a WHERE a.delivery_id = t.delivery_id AND a.number < t.number ORDER BY a.number DESC LIMIT 1)`}},
 	"replays": {key: []string{"id"}, into: map[string]string{"at_delivery": `CAST('00000000-0000-0000-0000-000000000000' AS uuid)`}},

@@ -61,10 +61,25 @@ func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to kapsel.Endpoi
 			return kapsel.Delivery{}, kapsel.Errorf(kapsel.Conflict, "the event has the delivery %s to this endpoint", d.ID)
 		}
 	}
+	return newFirst(e, to, now, now), nil
+}
+
+// newFirst returns a first delivery of an event.
+func newFirst(e *kapsel.Event, to kapsel.EndpointID, due, now time.Time) kapsel.Delivery {
 	return kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(now, e.ID.Part()), EventID: e.ID, EndpointID: to, TenantID: e.TenantID,
-		Status: kapsel.Pending, DueAt: now, Size: e.Size, CreatedAt: now,
-	}, nil
+		Status: kapsel.Pending, DueAt: due, Size: e.Size, CreatedAt: now,
+	}
+}
+
+// Expanded returns the delivery that an expansion of an event makes to an endpoint. gets is false
+// if the endpoint gets none: it is deleted, was made after the event came in, or does not want it.
+// The delivery is due now, or when the event is.
+func Expanded(e *kapsel.Event, to *kapsel.Endpoint, now time.Time) (d kapsel.Delivery, gets bool) {
+	if !to.DeletedAt.IsZero() || to.CreatedAt.After(e.ReceivedAt) || !to.Wants(e.Origin(), e.Type, e.Channels) {
+		return kapsel.Delivery{}, false
+	}
+	return newFirst(e, to.ID, e.FirstDue(now), now), true
 }
 
 // Bounds of the deliveries to one endpoint that duplicates of an event cause.
@@ -76,7 +91,7 @@ const (
 // Redeliveries returns the deliveries of an event that a duplicate of the event, received at now,
 // repeats. For each endpoint that is the newest delivery, if it failed (a canceled one does not
 // count), was not replayed, and the bounds above allow another. deliveries must be all of the
-// event's, oldest first; the result has the same order.
+// event's, oldest first; the result has the same order, and is cut at kapsel.MaxInline.
 func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Delivery) {
 	type state struct {
 		newest kapsel.Delivery
@@ -101,7 +116,7 @@ func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Del
 			old = append(old, d)
 		}
 	}
-	return old
+	return old[:min(len(old), kapsel.MaxInline)]
 }
 
 // NewRedelivery is NewReplay for a delivery that a duplicate of the event caused.

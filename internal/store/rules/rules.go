@@ -95,15 +95,15 @@ func TakenOver(was *kapsel.Delivery, now time.Time) (kapsel.Delivery, kapsel.Att
 // when another event with the key is received.
 func Remembered(expires, received time.Time) bool { return expires.After(received) }
 
-// Ended reports whether all deliveries of an event have ended, so that retention may delete the
-// event once it is old enough.
-func Ended(deliveries []kapsel.Delivery) bool {
+// Ended reports whether all deliveries of an event are made and have ended, so that retention may
+// delete the event once it is old enough.
+func Ended(deliveries []kapsel.Delivery, expanding bool) bool {
 	for i := range deliveries {
 		if !deliveries[i].Status.Terminal() {
 			return false
 		}
 	}
-	return true
+	return !expanding
 }
 
 // deletedBytes bounds the total size of the bodies that retention deletes in one transaction. The

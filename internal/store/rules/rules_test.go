@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,4 +162,83 @@ func TestStatusBits(t *testing.T) {
 			t.Fatalf("%v came back as %v", set, got)
 		}
 	})
+}
+
+// origins is a directory in which any origin exists, and has so many subscribers.
+type origins struct{ subscribers, mentions int }
+
+func (o origins) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
+	e := kapsel.Endpoint{ID: id}
+	e.Shared = true
+	return e, nil
+}
+func (o origins) Source(id kapsel.SourceID) (kapsel.Source, error) { return kapsel.Source{ID: id}, nil }
+func (o origins) Subscribers(kapsel.OriginID) (int, error)         { return o.subscribers, nil }
+func (o origins) Mentions(kapsel.OriginID) (int, error)            { return o.mentions, nil }
+func (o origins) Share(*kapsel.Endpoint) error                     { return nil }
+func (o origins) Current() error                                   { return nil }
+
+// TestSubscribe_Most: what comes in somewhere, and what a tenant publishes, goes to a bounded number
+// of endpoints, and an endpoint that subscribes beyond it is refused in words.
+func TestSubscribe_Most(t *testing.T) {
+	const most = kapsel.MaxDestinations
+	for _, tt := range []struct {
+		source  string
+		o       origins
+		allowed bool
+	}{
+		{kapsel.Publish, origins{most - 1, most - 1}, true},
+		{kapsel.Publish, origins{most - 1, most}, true}, // one mentions it and does not subscribe
+		{kapsel.Publish, origins{most, most}, false},
+		{kapsel.NewSourceID(noon).String(), origins{most - 1, most - 1}, true},
+		{kapsel.NewSourceID(noon).String(), origins{most, most}, false},
+		{kapsel.NewEndpointID(noon).String(), origins{most - 2, most - 2}, true},
+		{kapsel.NewEndpointID(noon).String(), origins{most - 1, most - 1}, false}, // its own endpoint is one
+	} {
+		e := kapsel.Endpoint{ID: kapsel.EndpointID{1}, TenantID: kapsel.TenantID{2}}
+		e.Subscriptions = []kapsel.Subscription{{Source: tt.source}}
+		err := rules.Subscribe(tt.o, &e, nil)
+		if tt.allowed {
+			if err != nil {
+				t.Errorf("%s with %+v: %v", tt.source, tt.o, err)
+			}
+			continue
+		}
+		var refused *kapsel.Error
+		if !errors.As(err, &refused) || refused.Status != 422 || len(refused.Fields) != 1 || !strings.Contains(refused.Fields[0].Detail, "10000 endpoints get its events, which is the most that may") {
+			t.Errorf("%s with %+v: %v", tt.source, tt.o, err)
+		}
+	}
+}
+
+// TestExpanded: who gets an event whose deliveries are made after it was stored.
+func TestExpanded(t *testing.T) {
+	ev := kapsel.Event{ID: kapsel.NewEventID(noon, 7), TenantID: kapsel.TenantID{2}, Type: "a", ReceivedAt: noon, Size: 3}
+	now := noon.Add(time.Second)
+	for _, tt := range []struct {
+		name   string
+		change func(*kapsel.Endpoint)
+		gets   bool
+	}{
+		{"a subscriber", func(*kapsel.Endpoint) {}, true},
+		{"a paused one", func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused }, true},
+		{"one made with the event", func(e *kapsel.Endpoint) { e.CreatedAt = noon }, true},
+		{"one made after it", func(e *kapsel.Endpoint) { e.CreatedAt = noon.Add(time.Microsecond) }, false},
+		{"a deleted one", func(e *kapsel.Endpoint) { e.DeletedAt = noon }, false},
+		{"one that wants other types", func(e *kapsel.Endpoint) { e.Subscriptions[0].EventTypes = []string{"b"} }, false},
+		{"one that wants channels", func(e *kapsel.Endpoint) { e.Subscriptions[0].Channels = []string{"x"} }, false},
+		{"one that subscribes elsewhere", func(e *kapsel.Endpoint) { e.Subscriptions[0].Source = "src_" }, false},
+		{"another tenant's", func(e *kapsel.Endpoint) { e.TenantID = kapsel.TenantID{3} }, false},
+	} {
+		e := kapsel.Endpoint{ID: kapsel.EndpointID{1}, TenantID: ev.TenantID, CreatedAt: noon.Add(-time.Hour)}
+		e.Subscriptions = []kapsel.Subscription{{Source: kapsel.Publish}}
+		tt.change(&e)
+		d, gets := rules.Expanded(&ev, &e, now)
+		if gets != tt.gets {
+			t.Errorf("%s gets it: %t", tt.name, gets)
+		}
+		if gets && (d.Status != kapsel.Pending || !d.DueAt.Equal(now) || d.ID.Part() != 7 || d.EndpointID != e.ID || d.Size != 3) {
+			t.Errorf("%s gets %+v", tt.name, d)
+		}
+	}
 }

@@ -17,6 +17,8 @@ type Origins interface {
 	Source(id kapsel.SourceID) (kapsel.Source, error)
 	// Subscribers returns how many endpoints, deleted ones aside, subscribe to an origin.
 	Subscribers(origin kapsel.OriginID) (int, error)
+	// Mentions returns at least as many as Subscribers, and seldom more, in much less time.
+	Mentions(origin kapsel.OriginID) (int, error)
 	// Share stores e's Shared.
 	Share(e *kapsel.Endpoint) error
 	// Current returns a Conflict while a node of a release without sources is alive; see OlderNodes.
@@ -113,15 +115,19 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 			return nil, "", err
 		}
 	}
-	n, err := o.Subscribers(origin)
+	most := kapsel.MaxDestinations
+	if from != nil {
+		most-- // it gets the events of its own ingest
+	}
+	n, err := o.Mentions(origin)
+	if err == nil && n >= most {
+		n, err = o.Subscribers(origin)
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	if from != nil {
-		n++
-	}
-	if n >= kapsel.MaxDestinations {
-		return nil, fmt.Sprintf("%d endpoints get its events, which is the most that may", n), nil
+	if n >= most {
+		return nil, fmt.Sprintf("%d endpoints get its events, which is the most that may", kapsel.MaxDestinations), nil
 	}
 	return from, "", nil
 }

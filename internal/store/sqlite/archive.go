@@ -56,7 +56,8 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 		}
 	}
 	slices.SortFunc(r.Deliveries, func(a, b kapsel.Delivery) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	return r, nil
+	r.Expanding, err = c.query(`SELECT 1 FROM expansions WHERE event_id = ?`, id).one(func(*stmt) {})
+	return r, err
 }
 
 // ListEvents implements store.Archive.
@@ -82,6 +83,7 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 		if err != nil || !meets(f, &r) {
 			return false, err
 		}
+		r.Digest()
 		records = append(records, r)
 		return true, nil
 	})
@@ -95,7 +97,7 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
 		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
-		(f.Status == "" || kapsel.StatusOfEvent(r.Newest()) == f.Status)
+		(f.Status == "" || r.Status() == f.Status)
 }
 
 // eventSource returns a source of all events that a filter may let through, and perhaps of others.
@@ -135,6 +137,18 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 	if f.Status == "" || f.Status == delivered || f.Shared {
 		return events, nil
 	}
+	from, err := s.byStatus(ctx, f, endpoints, events, elsewhere)
+	if err != nil || f.Status != delivering && f.Status != received {
+		return from, err
+	}
+	// An event that is being expanded has one of these statuses, whatever its deliveries are.
+	return either(from, ordered(`SELECT event_id FROM expansions WHERE event_id < ? AND event_id > ? ORDER BY event_id DESC LIMIT ?`)), nil
+}
+
+// byStatus returns a source of all events that a filter with a status lets through by their
+// deliveries. events is the source of the events of the filter's endpoints or of its tenant, and
+// elsewhere of those that came in at no ingest of these endpoints.
+func (s *Store) byStatus(ctx context.Context, f store.EventFilter, endpoints []kapsel.EndpointID, events, elsewhere source) (source, error) {
 	if f.Status == pending {
 		fanned, err := s.fanned(ctx)
 		if err != nil {
@@ -192,6 +206,7 @@ func (s *Store) fanned(ctx context.Context) (some bool, err error) {
 
 // The statuses of events that ListEvents looks for in special ways.
 var (
+	received   = kapsel.EventReceived
 	delivered  = kapsel.EventStatus(kapsel.Delivered.String())
 	delivering = kapsel.EventStatus(kapsel.Delivering.String())
 	pending    = kapsel.EventStatus(kapsel.Pending.String())
@@ -286,6 +301,67 @@ func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kap
 		return kapsel.Delivery{}, err
 	}
 	return d, nil
+}
+
+// CancelEvent implements store.Archive. It looks for what is pending on a connection for reads, and
+// the transactions that cancel look again.
+func (s *Store) CancelEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (canceled int, ended bool, err error) {
+	var r store.EventRecord
+	read := func(c *conn) (err error) {
+		r, err = eventRecord(c, tenant, event, eventColumns)
+		return err
+	}
+	if err := s.read(ctx, read); err != nil {
+		return 0, false, err
+	}
+	if r.Expanding && to.IsZero() {
+		err := s.writer.cold(ctx, func(c *conn) error {
+			err := c.exec(`DELETE FROM expansions WHERE event_id = ?`, event)
+			ended = c.changes() > 0
+			return err
+		})
+		if err == nil {
+			err = s.read(ctx, read) // what the expansion has made meanwhile
+		}
+		if err != nil {
+			return 0, ended, err
+		}
+	}
+	var pending []kapsel.DeliveryID
+	for _, d := range r.Deliveries {
+		if d.Status == kapsel.Pending && (to.IsZero() || d.EndpointID == to) {
+			pending = append(pending, d.ID)
+		}
+	}
+	for unit := range slices.Chunk(pending, 100) {
+		n := 0
+		err := s.writer.cold(ctx, func(c *conn) error {
+			n = 0
+			for _, id := range unit {
+				was, found, err := c.delivery(id)
+				if err != nil {
+					return err
+				}
+				if !found || was.Status != kapsel.Pending {
+					continue
+				}
+				d, err := was.After(kapsel.Cancel{}, now)
+				if err != nil {
+					return err
+				}
+				if _, err := c.moveDelivery(was.Status, was.Token, &d, now); err != nil {
+					return err
+				}
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			return canceled, ended, err
+		}
+		canceled += n
+	}
+	return canceled, ended, nil
 }
 
 // Replay implements store.Archive.

@@ -471,6 +471,13 @@ func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	return n, rows.end()
 }
 
+func (s subscribing) Mentions(origin kapsel.OriginID) (n int, err error) {
+	_, err = s.c.query(`SELECT count(*) FROM endpoints
+		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, rules.SubscriptionText(s.tenant, origin)).
+		one(func(q *stmt) { n = int(q.colInt()) })
+	return n, err
+}
+
 func (s subscribing) Share(e *kapsel.Endpoint) error {
 	from := *e
 	return saveEndpoint(s.c, e, &from)

@@ -127,7 +127,7 @@ func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before tim
 
 // ended reports whether an event was received before a time and has no open delivery.
 func ended(r *store.EventRecord, before time.Time) bool {
-	return r.Event.ReceivedAt.Before(before) && rules.Ended(r.Deliveries)
+	return r.Event.ReceivedAt.Before(before) && rules.Ended(r.Deliveries, r.Expanding)
 }
 
 // deleteEvents deletes those of the events that can still be deleted, and returns how many it

@@ -66,7 +66,7 @@ func (a *acceptCall) write(c *conn) error {
 	}
 	s.bytes(e.TraceParent).bytes(e.ContentType).bytes(e.Query).header(e.Header).blob(e.Body)
 	s.textOrNull(e.Type).textOrNull(string(e.Extra()))
-	if len(a.in.Deliveries) > 0 {
+	if len(a.in.Deliveries) > 0 || !a.in.ExpandAfter.IsZero() {
 		s.null()
 	} else {
 		s.bool(true)
@@ -83,6 +83,12 @@ func (a *acceptCall) write(c *conn) error {
 			firstOf = kapsel.EventID{}
 		}
 		if err := c.insertDelivery(d, firstOf); err != nil {
+			return err
+		}
+	}
+	if !a.in.ExpandAfter.IsZero() {
+		err := c.stmt(`INSERT INTO expansions (event_id, tenant_id, after_endpoint) VALUES (?, ?, ?)`).id(e.ID).id(e.TenantID).id(a.in.ExpandAfter).exec()
+		if err != nil {
 			return err
 		}
 	}

@@ -56,6 +56,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 				q.end()
 				return err
 			}
+			r.Digest()
 			events = append(events, store.Streamed{EventRecord: r, At: store.Position{Seq: next.Seq, ID: id}})
 		}
 		if err := q.end(); err != nil {

@@ -75,6 +75,7 @@ var layouts = map[string]layout{
 		repeat: `ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at`},
 	"guards":     {key: []string{"endpoint_id", "guard"}, lacks: []string{"created_at"}, export: map[string]string{"created_at": receivedAt}},
 	"deliveries": {key: []string{"id"}},
+	"expansions": {key: []string{"event_id"}},
 	"attempts": {key: []string{"id"}, lacks: []string{"event_id", "endpoint_id", "tenant_id"},
 		export: map[string]string{
 			"event_id": `(SELECT d.event_id` + attemptOf, "endpoint_id": `(SELECT d.endpoint_id` + attemptOf, "tenant_id": `(SELECT d.tenant_id` + attemptOf,

@@ -400,7 +400,7 @@ func passes(r store.EventRecord, f store.EventFilter) bool {
 	}
 	at := r.Event.ReceivedAt
 	return (f.EndpointID.IsZero() || r.Event.EndpointID == f.EndpointID) &&
-		(f.Status == "" || kapsel.StatusOfEvent(states) == f.Status) &&
+		(f.Status == "" || kapsel.StatusOfEvent(states, false) == f.Status) &&
 		(f.Since.IsZero() || !at.Before(f.Since)) && (f.Until.IsZero() || at.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || bytes.Equal(r.Event.IdempotencyKey, f.IdempotencyKey))
 }

@@ -25,7 +25,7 @@ const (
 var ErrInjected = errors.New("injected fault")
 
 // Faulty wraps a store. Before each call of Inbox, Queue, Counters, Housekeeping, Settings, Endpoint,
-// Source, Tenant, Replans, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
+// Source, Tenant, Expansions, CancelEvent, Replans, RunningReplays, StepReplay, Time and Ping, plan is asked by the method's name what goes wrong; it may be
 // asked by many goroutines at once, and may block to hold the call back. The other methods
 // are the store's own.
 func Faulty(s store.Store, plan func(method string) Fault) store.Store {
@@ -112,6 +112,26 @@ func (f *faulty) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, 
 
 func (f *faulty) Demands(ctx context.Context, node kapsel.NodeID, now time.Time, own []store.Demand) ([]store.NodeDemands, error) {
 	return try(f, "Demands", func() ([]store.NodeDemands, error) { return f.Store.Demands(ctx, node, now, own) })
+}
+
+func (f *faulty) OpenExpansions(ctx context.Context, limit int) ([]kapsel.EventID, error) {
+	return try(f, "OpenExpansions", func() ([]kapsel.EventID, error) { return f.Store.OpenExpansions(ctx, limit) })
+}
+
+func (f *faulty) Expand(ctx context.Context, event kapsel.EventID, now time.Time, limit int) (made int, more bool, err error) {
+	err = f.try("Expand", func() (err error) {
+		made, more, err = f.Store.Expand(ctx, event, now, limit)
+		return err
+	})
+	return made, more, err
+}
+
+func (f *faulty) CancelEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (canceled int, ended bool, err error) {
+	err = f.try("CancelEvent", func() (err error) {
+		canceled, ended, err = f.Store.CancelEvent(ctx, tenant, event, to, now)
+		return err
+	})
+	return canceled, ended, err
 }
 
 func (f *faulty) TakeOver(ctx context.Context, now time.Time, limit int) (int, error) {

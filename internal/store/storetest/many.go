@@ -108,21 +108,6 @@ var fanningOut = []promise{
 		w.same("what changed", store.Settings{Revision: before.Revision}, after)
 	}},
 
-	{"an ingest has a bounded number of destinations", func(w *world) {
-		for range kapsel.MaxDestinations - 1 {
-			w.must(w.store.CreateEndpoint(w.ctx, w.subscriber(w.endpoint.ID), 0))
-		}
-		last := w.subscriber(w.endpoint.ID)
-		w.refused(w.store.CreateEndpoint(w.ctx, last, 0), kapsel.InvalidRequest, "one more")
-		last.Subscriptions = nil
-		w.must(w.store.CreateEndpoint(w.ctx, last, 0))
-		_, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, last.ID, func(e *kapsel.Endpoint) error {
-			e.Subscriptions = []kapsel.Subscription{{Source: w.endpoint.ID.String()}}
-			return nil
-		})
-		w.refused(err, kapsel.InvalidRequest, "one more by a change")
-	}},
-
 	{"the stream of an endpoint has the events of other ingests that go to it", func(w *world) {
 		others := w.fan(2)
 		in := w.accept(w.endpoint, to(others[0]))

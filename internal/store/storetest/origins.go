@@ -200,14 +200,6 @@ var originating = []promise{
 		w.same("what changed", store.Settings{Revision: before}, w.settings(before))
 	}},
 
-	{"a source has a bounded number of subscribers", func(w *world) {
-		s := w.newSource().ID.String()
-		for range kapsel.MaxDestinations {
-			w.must(w.store.CreateEndpoint(w.ctx, w.named(s), 0))
-		}
-		w.refused(w.store.CreateEndpoint(w.ctx, w.named(s), 0), kapsel.InvalidRequest, "one more")
-	}},
-
 	{"an event is read with where it came in and what was said of it", func(w *world) {
 		s := w.newSource()
 		endpoints := w.fan(2)

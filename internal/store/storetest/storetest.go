@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Many", fanningOut},
 		{"Origins", originating},
 		{"Scheduled", scheduling},
+		{"Expansions", expansions},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},

@@ -194,6 +194,7 @@ func (w *world) oneOfEverything() {
 	w.accept(w.endpoint, nowhere)
 	w.accept(w.endpoint, to(probing, other), func(in *store.Acceptance) { in.Event.ReceivedAt = w.now.Add(-time.Minute) })
 	w.accept(w.endpoint, func(in *store.Acceptance) { in.Deliveries = nil; to(other)(in) })
+	w.accept(w.endpoint, to(other), func(in *store.Acceptance) { in.ExpandAfter = other.ID })
 
 	// What came in at sources, and was published.
 	src := w.newSource()

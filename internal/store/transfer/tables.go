@@ -99,6 +99,7 @@ var Tables = []Table{
 		{"last_status_code", Int}, {"last_error_code", Text}, {"last_attempt", ID}, {"replay_of", ID}, {"replayed_as", ID},
 		{"size", Int}, {"created_at", Time}, {"finished_at", Time}, {"replay_id", ID}, {"by_duplicate", Bool}, {"first_of", ID},
 	}},
+	{"expansions", []Column{{"event_id", ID}, {"tenant_id", ID}, {"after_endpoint", ID}}},
 	// previous is the attempt before it of the same delivery.
 	{"attempts", []Column{
 		{"id", ID}, {"delivery_id", ID}, {"event_id", ID}, {"endpoint_id", ID}, {"tenant_id", ID}, {"number", Int}, {"previous", ID},

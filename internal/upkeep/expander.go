@@ -1,0 +1,104 @@
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+const (
+	// expandEvery is how often an Expander looks for expansions that nobody told it of.
+	expandEvery = time.Second
+	// expandTurn is how long a turn lasts at most. The next one asks for the lease again.
+	expandTurn = 3 * time.Second
+	// expansionsAtOnce is how many expansions take turns; others wait for their end.
+	expansionsAtOnce = 100
+)
+
+// ExpansionStore is what an Expander needs of the store.
+type ExpansionStore interface {
+	store.Expansions
+	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
+}
+
+// Expander makes the deliveries of events that go to more endpoints than are stored with the event.
+// Of all nodes one does it at a time, by a lease row. The store keeps how far each expansion has
+// come: after a crash, this node or another goes on from there.
+type Expander struct {
+	store ExpansionStore
+	clock *clock.Clock
+	node  kapsel.NodeID
+	log   *slog.Logger
+	made  func()
+	wake  chan struct{}
+}
+
+// NewExpander makes an expander for a node; Run does its work. made is called after deliveries were
+// made, which may be due at once.
+func NewExpander(s ExpansionStore, clock *clock.Clock, node kapsel.NodeID, log *slog.Logger, made func()) *Expander {
+	return &Expander{store: s, clock: clock, node: node, log: log, made: made, wake: make(chan struct{}, 1)}
+}
+
+// Opened tells the expander that there is a new expansion.
+func (x *Expander) Opened() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends.
+func (x *Expander) Run(ctx context.Context) {
+	tick := time.NewTicker(expandEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-x.wake:
+		}
+		if err := x.turn(ctx); err != nil && ctx.Err() == nil {
+			x.log.Warn("deliveries of an event to many endpoints could not be made; trying again", "error", err)
+		}
+	}
+}
+
+// turn goes on with the open expansions, if this node leads the duty. Each makes one step after the
+// other has, so that none waits for another's end.
+func (x *Expander) turn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, expandTurn)
+	defer cancel()
+	for leads := false; ctx.Err() == nil; {
+		open, err := x.store.OpenExpansions(ctx, expansionsAtOnce)
+		if err != nil || len(open) == 0 {
+			return err
+		}
+		if !leads {
+			if leads, err = x.store.Lead(ctx, "expansions", x.node, x.clock.Now(), 2*expandTurn); err != nil || !leads {
+				return err
+			}
+		}
+		var failed error
+		for _, event := range open {
+			made, _, err := x.store.Expand(ctx, event, x.clock.Now(), kapsel.MaxInline)
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("event %s: %w", event, err))
+			}
+			if made > 0 {
+				x.made()
+			}
+		}
+		if failed != nil {
+			return failed
+		}
+	}
+	x.Opened() // the rest
+	return nil
+}
