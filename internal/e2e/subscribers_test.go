@@ -55,18 +55,25 @@ func (w *world) deliveredTo() map[string]map[string]int {
 }
 
 // TestSubscribers_KillUnderLoad kills the process again and again while each event that it
-// accepts goes to four endpoints. All deliveries of an event are there or none, and of what
+// accepts goes to ten endpoints. All deliveries of an event are there or none, and of what
 // was acknowledged each endpoint gets each event at least once.
 func TestSubscribers_KillUnderLoad(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)
 		w.sink.Script(flaky)
 		source := w.endpoint("source", gentle)
-		all := append(fan(w, source, 3), source)
-		s := w.send(8, source, 20*time.Millisecond)
+		all := append(fan(w, source, 9), source)
+		s := w.send(count(2, 8), source, 20*time.Millisecond)
 		w.killAgain(count(2, 20))
 		s.end()
 		w.quiet()
+		arrived := map[string]map[string]bool{} // at which address, by event
+		for _, r := range w.sink.Requests() {
+			if arrived[r.EventID] == nil {
+				arrived[r.EventID] = map[string]bool{}
+			}
+			arrived[r.EventID][r.To.String()] = true
+		}
 		delivered := w.deliveredTo()
 		for event, by := range delivered {
 			if len(by) != len(all) {
@@ -77,13 +84,16 @@ func TestSubscribers_KillUnderLoad(t *testing.T) {
 			if delivered[event] == nil {
 				t.Errorf("event %s (key %s) was acknowledged and is not delivered", event, key)
 			}
+			if len(arrived[event]) != len(all) {
+				t.Errorf("event %s (key %s) was acknowledged and arrived at %d of %d endpoints", event, key, len(arrived[event]), len(all))
+			}
 		}
 		t.Logf("%d acknowledged, each to %d endpoints; %d requests", s.acked(), len(all), len(w.sink.Requests()))
 	})
 }
 
 // TestSubscribers_Loop: an event that comes back to an ingest which it has passed is refused
-// there, however many endpoints it goes through on the way.
+// there, however many endpoints it goes through on the way: here ten on each side.
 func TestSubscribers_Loop(t *testing.T) {
 	// The way back leads over a proxy, as through a load balancer: a node's own address is blocked.
 	var node *url.URL
@@ -106,7 +116,7 @@ func TestSubscribers_Loop(t *testing.T) {
 	patch(first, map[string]any{"url": back(second)})
 	patch(second, map[string]any{"url": back(first)})
 	for i, source := range []bench.Endpoint{first, second} {
-		for n := range 3 {
+		for n := range 9 {
 			w.endpoint(fmt.Sprintf("loop %d %d", i, n), map[string]any{
 				"url": back([]bench.Endpoint{second, first}[i]), "subscriptions": []any{map[string]any{"source": source.ID}},
 			})
@@ -118,14 +128,14 @@ func TestSubscribers_Loop(t *testing.T) {
 	}
 	resp.Body.Close()
 	w.quiet()
-	// One at the first, four at the second; each of those goes back four times and is refused.
+	// One at the first, ten at the second; each of those goes back ten times and is refused.
 	events := list[struct {
 		EndpointID string `json:"endpoint_id"`
 	}](w, "/v1/events", url.Values{"tenant_id": {w.tenant}})
-	if len(events) != 5 {
-		t.Errorf("%d events, want 5", len(events))
+	if len(events) != 11 {
+		t.Errorf("%d events, want 11", len(events))
 	}
-	if failed := list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"failed"}}); len(failed) != 16 {
-		t.Errorf("%d deliveries are refused, want 16", len(failed))
+	if failed := list[delivery](w, "/v1/deliveries", url.Values{"tenant_id": {w.tenant}, "status": {"failed"}}); len(failed) != 100 {
+		t.Errorf("%d deliveries are refused, want 100", len(failed))
 	}
 }
