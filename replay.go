@@ -5,10 +5,17 @@ import (
 	"time"
 )
 
-// Replay is a stored order to deliver many events again; it survives restarts. Its set holds the
-// deliveries of its tenant (and endpoint) that ended in one of Statuses before the replay was
-// made, that no later delivery repeats, and whose events were received from Since until before
-// Until.
+// Replay is a stored order to deliver many events again; it survives restarts. It is for one tenant
+// (and endpoint), and for events that were received from Since until before Until, and before the
+// replay was made. Its set is one of these:
+//
+//   - The deliveries that ended in one of Statuses before the replay was made and that no later
+//     delivery repeats. Each is repeated by a new one.
+//   - Where Statuses is Pending alone: the deliveries that were tried before the replay was made,
+//     and waited then for a later time. Each is due at once, and no new one is made. What was never
+//     tried waits for the time that its publisher chose, and is not in the set.
+//   - Where Missing is set: the events that an endpoint's subscriptions match and that it never got.
+//     Each gets its first delivery to the endpoint.
 type Replay struct {
 	ID         ReplayID
 	TenantID   TenantID
@@ -16,13 +23,15 @@ type Replay struct {
 	Since      time.Time
 	Until      time.Time // zero: no end
 	Statuses   []DeliveryStatus
-	Rate       int // most new deliveries per second
+	Missing    bool // Statuses is empty
+	Rate       int  // most new deliveries per second
 	Status     ReplayStatus
-	// Total is how many deliveries were in the set when the replay was made; Created is how many were
-	// repeated so far. A delivery that was replayed otherwise in the meantime, or deleted with its
-	// endpoint or by retention, is skipped, so Created may stay below Total.
+	// Total is how many were in the set when the replay was made; Created is how many deliveries were
+	// made, or moved, so far. What left the set in the meantime, because it was replayed otherwise or
+	// deleted with its endpoint or by retention, is skipped, so Created may stay below Total.
 	Total, Created int
-	// Delivered and Failed count how the new deliveries ended. Failed includes canceled ones.
+	// Delivered and Failed count how the new deliveries ended, those too that retention has deleted
+	// since. Failed includes canceled ones.
 	Delivered, Failed int
 	CreatedAt         time.Time
 	FinishedAt        time.Time // when the replay became canceled or done; zero before
@@ -61,11 +70,17 @@ func (r *Replay) Validate() []FieldError {
 	}
 	f.between("rate", r.Rate, 1, MaxReplayRate)
 	open := slices.ContainsFunc(r.Statuses, func(s DeliveryStatus) bool { return !s.Terminal() })
-	if len(r.Statuses) == 0 || open {
-		f.add("statuses", "must be among delivered, failed, dead_letter, canceled")
+	switch {
+	case r.Missing && len(r.Statuses) > 0:
+		f.add("statuses", "does not go with missing, which is about what has no delivery")
+	case !r.Missing && !r.Waiting() && (len(r.Statuses) == 0 || open):
+		f.add("statuses", "must be among delivered, failed, dead_letter, canceled, or be pending alone")
 	}
 	return f
 }
+
+// Waiting reports whether the replay moves deliveries that wait, and makes none.
+func (r *Replay) Waiting() bool { return len(r.Statuses) == 1 && r.Statuses[0] == Pending }
 
 // Move is the replay in another state. To the state that it has, nothing happens; one that
 // is canceled or done is a Conflict.
@@ -88,9 +103,27 @@ func (r Replay) Move(to ReplayStatus, now time.Time) (Replay, error) {
 }
 
 // Has reports whether the delivery d, of an event received at receivedAt, belongs to the replay's
-// set.
+// set. Of a delivery that waits, callers must also ask HasWaiting.
 func (r *Replay) Has(d *Delivery, receivedAt time.Time) bool {
 	return d.TenantID == r.TenantID && (r.EndpointID.IsZero() || d.EndpointID == r.EndpointID) &&
-		slices.Contains(r.Statuses, d.Status) && d.ReplayedAs.IsZero() && !d.FinishedAt.After(r.CreatedAt) &&
-		!receivedAt.Before(r.Since) && (r.Until.IsZero() || receivedAt.Before(r.Until))
+		slices.Contains(r.Statuses, d.Status) && d.ReplayedAs.IsZero() && !d.FinishedAt.After(r.CreatedAt) && r.spans(receivedAt)
+}
+
+// HasWaiting reports whether a pending delivery whose newest attempt ended at ended waits at now for
+// what the replay ends. A delivery that was tried since the replay was made waits anew, and is not
+// moved again. ended is zero if it was never tried.
+func (r *Replay) HasWaiting(d *Delivery, ended, now time.Time) bool {
+	return !ended.IsZero() && !ended.After(r.CreatedAt) && d.DueAt.After(now)
+}
+
+// Lacks reports whether an event that has no delivery to the endpoint e belongs to the set of a
+// replay of what is missing.
+func (r *Replay) Lacks(e *Endpoint, ev *Event) bool {
+	return r.Missing && e.TenantID == r.TenantID && ev.TenantID == r.TenantID && (r.EndpointID.IsZero() || e.ID == r.EndpointID) &&
+		!ev.ReceivedAt.After(r.CreatedAt) && r.spans(ev.ReceivedAt) && e.Wants(ev.Origin(), ev.Type, ev.Channels)
+}
+
+// spans reports whether the replay is for events received at receivedAt.
+func (r *Replay) spans(receivedAt time.Time) bool {
+	return !receivedAt.Before(r.Since) && (r.Until.IsZero() || receivedAt.Before(r.Until))
 }

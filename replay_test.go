@@ -92,3 +92,49 @@ func TestReplayValidate(t *testing.T) {
 		}
 	}
 }
+
+// TestReplayHasWaiting checks that only what was tried before the replay was made, and waits, is
+// moved.
+func TestReplayHasWaiting(t *testing.T) {
+	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now := made.Add(time.Minute)
+	r := Replay{CreatedAt: made, Statuses: []DeliveryStatus{Pending}}
+	for name, tt := range map[string]struct {
+		due, ended time.Time
+		want       bool
+	}{
+		"tried before":     {now.Add(1), made, true},
+		"due":              {now, made, false},
+		"tried since":      {now.Add(1), made.Add(1), false},
+		"never tried":      {now.Add(1), time.Time{}, false},
+		"tried long ago":   {now.Add(24 * time.Hour), made.Add(-time.Hour), true},
+		"overdue for long": {made.Add(-time.Hour), made.Add(-2 * time.Hour), false},
+	} {
+		if got := r.HasWaiting(&Delivery{DueAt: tt.due}, tt.ended, now); got != tt.want {
+			t.Errorf("%s: %t, want %t", name, got, tt.want)
+		}
+	}
+}
+
+// TestReplayValidate_Sets checks which sets a replay may name.
+func TestReplayValidate_Sets(t *testing.T) {
+	for _, tt := range []struct {
+		statuses []DeliveryStatus
+		missing  bool
+		ok       bool
+	}{
+		{DefaultReplayStatuses(), false, true},
+		{[]DeliveryStatus{Pending}, false, true},
+		{nil, true, true},
+		{nil, false, false},
+		{[]DeliveryStatus{Pending, Failed}, false, false},
+		{[]DeliveryStatus{Delivering}, false, false},
+		{[]DeliveryStatus{Failed}, true, false},
+		{[]DeliveryStatus{Pending}, true, false},
+	} {
+		r := Replay{Since: time.Now(), Rate: 1, Statuses: tt.statuses, Missing: tt.missing}
+		if wrong := r.Validate(); (len(wrong) == 0) != tt.ok {
+			t.Errorf("%v, missing %t: %v", tt.statuses, tt.missing, wrong)
+		}
+	}
+}

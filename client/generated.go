@@ -257,7 +257,7 @@ func (c *Client) ListReplays(ctx context.Context, filter ListReplaysFilter) iter
 	return pages[Replay](ctx, c, "/v1/replays", filter.values())
 }
 
-// CreateReplay is POST /v1/replays: Deliver again, at a rate, what has ended; a dry run only counts it.
+// CreateReplay is POST /v1/replays: Deliver again, at a rate, what has ended, or deliver what is missing or waits; a dry run only counts it.
 func (c *Client) CreateReplay(ctx context.Context, tenantID string, body ReplayInput) (answer Replay, err error) {
 	body.DryRun = nil
 	query := url.Values{}
@@ -721,6 +721,12 @@ type Limits struct {
 	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
 }
 
+// MissingDelivery is in answers.
+type MissingDelivery struct {
+	EventID    string `json:"event_id"`    // The event that it belongs to
+	EndpointID string `json:"endpoint_id"` // The endpoint that it belongs to
+}
+
 // NewEndpoint is in answers.
 type NewEndpoint struct {
 	Endpoint
@@ -841,11 +847,12 @@ type Replay struct {
 	EndpointID *string    `json:"endpoint_id"` // null: all endpoints
 	Since      time.Time  `json:"since"`       // Events received at this time or later
 	Until      *time.Time `json:"until"`       // Events received before this time; null: no end
-	Statuses   []string   `json:"statuses"`    // How the deliveries to repeat have ended
+	Statuses   []string   `json:"statuses"`    // Empty for a replay of what is missing
+	Missing    bool       `json:"missing"`     // It is of what endpoints never got
 	Rate       int64      `json:"rate"`        // New deliveries a second at most
 	Status     string     `json:"status"`      // done: all new deliveries were made and have ended; running, paused, canceled, done
 	Total      int64      `json:"total"`       // How many deliveries there were to repeat when it was made
-	Created    int64      `json:"created"`     // How many new deliveries were made; those replayed otherwise meanwhile are passed over
+	Created    int64      `json:"created"`     // How many new deliveries were made, or for pending how many were moved; those replayed otherwise meanwhile are passed over
 	Delivered  int64      `json:"delivered"`   // How many of the new deliveries were delivered
 	Failed     int64      `json:"failed"`      // How many of the new deliveries ended otherwise
 	CreatedAt  time.Time  `json:"created_at"`  // When it was made
@@ -870,15 +877,17 @@ type ReplayInput struct {
 	Since      time.Time           `json:"since"`                // Events received at this time or later
 	DryRun     *bool               `json:"dry_run,omitzero"`     // Make nothing; say what would be made
 	EndpointID Optional[string]    `json:"endpoint_id,omitzero"` // null: all endpoints
+	Missing    *bool               `json:"missing,omitzero"`     // Instead of what has ended: the events that subscriptions match and that the endpoint never got
 	Rate       Optional[int64]     `json:"rate,omitzero"`        // New deliveries a second at most; null: 50
-	Statuses   Optional[[]string]  `json:"statuses,omitzero"`    // How the deliveries to repeat have ended; null: dead_letter and failed
+	Statuses   Optional[[]string]  `json:"statuses,omitzero"`    // How the deliveries to repeat have ended; null: dead_letter and failed. pending, alone: what waits after an attempt is due now, and nothing is made
 	Until      Optional[time.Time] `json:"until,omitzero"`       // Events received before this time; null: no end
 }
 
 // ReplayPreview is in answers.
 type ReplayPreview struct {
-	Count  int64      `json:"count"`  // How many deliveries would be repeated; counting stops at a million
-	Sample []Delivery `json:"sample"` // Some of them
+	Count   int64             `json:"count"`            // How many deliveries would be repeated; counting stops at a million
+	Sample  []Delivery        `json:"sample"`           // Some of them, as they are; empty for what is missing
+	Missing []MissingDelivery `json:"missing,omitzero"` // Of what is missing: some of the deliveries that would be made
 }
 
 // Response is in requests and answers.

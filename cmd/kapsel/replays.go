@@ -15,7 +15,7 @@ import (
 type replaysCmd struct {
 	List   ask[replaysList]   `cmd:"" help:"List replays, newest first."`
 	Get    ask[replaysGet]    `cmd:"" help:"Show a replay."`
-	Create ask[replaysCreate] `cmd:"" help:"Deliver again what failed or was given up, many events at once."`
+	Create ask[replaysCreate] `cmd:"" help:"Deliver again what failed or was given up, or deliver what is missing or waits, many events at once."`
 	Pause  ask[replaysPause]  `cmd:"" help:"Make no more deliveries for now."`
 	Resume ask[replaysResume] `cmd:"" help:"Go on with a paused replay."`
 	Cancel ask[replaysCancel] `cmd:"" help:"Make no more deliveries; those made go on."`
@@ -77,11 +77,19 @@ func (s *session) showReplay(r client.Replay, err error) error {
 		return err
 	}
 	return s.show(r.ID, func(w io.Writer) {
-		card(w, fact{"id", r.ID}, fact{"status", r.Status}, fact{"endpoint", there(r.EndpointID)}, fact{"statuses", strings.Join(r.Statuses, ", ")},
+		card(w, fact{"id", r.ID}, fact{"status", r.Status}, fact{"endpoint", there(r.EndpointID)}, fact{"statuses", setOf(r)},
 			fact{"since", at(r.Since)}, fact{"until", atOr(r.Until)}, fact{"rate", fmt.Sprintf("%d/s", r.Rate)},
 			fact{"created", fmt.Sprintf("%d of %d", r.Created, r.Total)}, fact{"delivered", fmt.Sprint(r.Delivered)}, fact{"failed", fmt.Sprint(r.Failed)},
 			fact{"made", at(r.CreatedAt)}, fact{"finished", atOr(r.FinishedAt)})
 	})
+}
+
+// setOf says what a replay is of.
+func setOf(r client.Replay) string {
+	if r.Missing {
+		return "missing"
+	}
+	return strings.Join(r.Statuses, ", ")
 }
 
 type replaysCreate struct {
@@ -89,7 +97,8 @@ type replaysCreate struct {
 	Endpoint string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only deliveries to this endpoint; its id or name."`
 	Since    moment   `required:"" placeholder:"TIME" help:"Of events received from this time or date on, or how long ago, such as 1h or 30d."`
 	Until    moment   `placeholder:"TIME" help:"Of events received before this time."`
-	Status   []string `complete:"delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed)."`
+	Status   []string `complete:"delivered,failed,dead_letter,canceled,pending" placeholder:"STATUS" xor:"set" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed). pending, alone: what waits for its next attempt is due now."`
+	Missing  bool     `xor:"set" help:"What an endpoint subscribes to and never got, because it was made or subscribed too late."`
 	Rate     int64    `placeholder:"N" help:"Deliveries a second at most (default 50)."`
 	DryRun   bool     `help:"Only say how many there are."`
 	Detach   bool     `help:"Do not watch the replay, which goes on by itself. So it is with --json and --quiet."`
@@ -102,7 +111,9 @@ func (replaysCreate) Help() string {
 Examples:
   kapsel replays create --since 1h --dry-run
   kapsel replays create --since 1h
-  kapsel replays create --since 24h --endpoint orders --status dead_letter --rate 200`
+  kapsel replays create --since 24h --endpoint orders --status dead_letter --rate 200
+  kapsel replays create --since 7d --endpoint warehouse --missing
+  kapsel replays create --since 24h --endpoint orders --status pending`
 }
 
 func (c replaysCreate) do(ctx context.Context, s *session) error {
@@ -124,11 +135,15 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 	if c.Status != nil {
 		body.Statuses = client.Some(c.Status)
 	}
+	if c.Missing {
+		body.Missing = new(true)
+	}
 	if c.Rate != 0 {
 		body.Rate = client.Some(c.Rate)
 	}
 	if c.DryRun {
-		return s.showPreview(s.PreviewReplay(ctx, tenant, body))
+		found, err := s.PreviewReplay(ctx, tenant, body)
+		return s.showPreview(c.Missing, found, err)
 	}
 	r, err := s.CreateReplay(ctx, tenant, body)
 	if err != nil {
@@ -141,7 +156,7 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 }
 
 // showPreview prints what a dry run found.
-func (s *session) showPreview(found client.ReplayPreview, err error) error {
+func (s *session) showPreview(missing bool, found client.ReplayPreview, err error) error {
 	switch {
 	case err != nil:
 		return err
@@ -150,15 +165,21 @@ func (s *session) showPreview(found client.ReplayPreview, err error) error {
 	case s.Quiet:
 		return printed(fmt.Fprintln(s.out, found.Count))
 	}
-	noun := "deliveries"
+	noun, what := "deliveries", "replayed"
 	if found.Count == 1 {
 		noun = "delivery"
 	}
-	text := fmt.Sprintf("%d %s would be replayed\n", found.Count, noun)
+	if missing {
+		what = "made"
+	}
+	text := fmt.Sprintf("%d %s would be %s\n", found.Count, noun, what)
 	for _, d := range found.Sample {
 		text += fmt.Sprintf("  %s  %s\n", d.ID, clean(deliveryText(d)))
 	}
-	if more := found.Count - int64(len(found.Sample)); more > 0 {
+	for _, d := range found.Missing {
+		text += fmt.Sprintf("  of %s to %s\n", d.EventID, d.EndpointID)
+	}
+	if more := found.Count - int64(len(found.Sample)+len(found.Missing)); more > 0 {
 		text += fmt.Sprintf("  and %d more\n", more)
 	}
 	return printed(io.WriteString(s.out, text))
@@ -202,15 +223,25 @@ func (s *session) watchReplay(ctx context.Context, r client.Replay) error {
 	return nil
 }
 
+// hastens reports whether a replay moves what waits, and makes nothing that could end.
+func hastens(r client.Replay) bool { return slices.Equal(r.Statuses, []string{"pending"}) }
+
 // progressOf is a bar of what has ended of a replay's deliveries, with the counts.
 func progressOf(r client.Replay) string {
 	const width = 30
 	filled := width
-	if r.Total > 0 {
-		filled = int(min(width, width*(r.Delivered+r.Failed)/r.Total))
+	done := r.Delivered + r.Failed
+	if hastens(r) {
+		done = r.Created
 	}
-	return fmt.Sprintf("[%s%s] %d of %d sent again, %d delivered, %d failed ",
-		strings.Repeat("#", filled), strings.Repeat("-", width-filled), r.Created, r.Total, r.Delivered, r.Failed)
+	if r.Total > 0 {
+		filled = int(min(width, width*done/r.Total))
+	}
+	bar := strings.Repeat("#", filled) + strings.Repeat("-", width-filled)
+	if hastens(r) {
+		return fmt.Sprintf("[%s] %d of %d due now ", bar, r.Created, r.Total)
+	}
+	return fmt.Sprintf("[%s] %d of %d sent again, %d delivered, %d failed ", bar, r.Created, r.Total, r.Delivered, r.Failed)
 }
 
 // isTerminal reports whether someone watches what is written.

@@ -20,7 +20,7 @@ func (a *api) replays() {
 	op := func(id, method, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Replays"}}
 	}
-	create := op("create-replay", http.MethodPost, "/v1/replays", "Deliver again, at a rate, what has ended; a dry run only counts it")
+	create := op("create-replay", http.MethodPost, "/v1/replays", "Deliver again, at a rate, what has ended, or deliver what is missing or waits; a dry run only counts it")
 	create.DefaultStatus = http.StatusAccepted
 	schema := func(body reflect.Type) map[string]*huma.MediaType {
 		return map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
@@ -47,7 +47,8 @@ type ReplayInput struct {
 	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"null: all endpoints"`
 	Since      *timestamp         `json:"since" doc:"Events received at this time or later"`
 	Until      *timestamp         `json:"until,omitempty" nullable:"true" doc:"Events received before this time; null: no end"`
-	Statuses   []string           `json:"statuses,omitempty" nullable:"true" enum:"delivered,failed,dead_letter,canceled" doc:"How the deliveries to repeat have ended; null: dead_letter and failed"`
+	Statuses   []string           `json:"statuses,omitempty" nullable:"true" enum:"pending,delivered,failed,dead_letter,canceled" doc:"How the deliveries to repeat have ended; null: dead_letter and failed. pending, alone: what waits after an attempt is due now, and nothing is made"`
+	Missing    bool               `json:"missing,omitempty" doc:"Instead of what has ended: the events that subscriptions match and that the endpoint never got"`
 	Rate       *int               `json:"rate,omitempty" nullable:"true" minimum:"1" maximum:"1000" doc:"New deliveries a second at most; null: 50"`
 	DryRun     bool               `json:"dry_run,omitempty" doc:"Make nothing; say what would be made"`
 }
@@ -55,7 +56,7 @@ type ReplayInput struct {
 // replay is the running replay that an input asks for.
 func (in *ReplayInput) replay(tenant kapsel.TenantID, now time.Time) (kapsel.Replay, error) {
 	r := kapsel.Replay{
-		TenantID: tenant, Statuses: kapsel.DefaultReplayStatuses(), Rate: kapsel.DefaultReplayRate, Status: kapsel.ReplayRunning, CreatedAt: now,
+		TenantID: tenant, Statuses: kapsel.DefaultReplayStatuses(), Missing: in.Missing, Rate: kapsel.DefaultReplayRate, Status: kapsel.ReplayRunning, CreatedAt: now,
 	}
 	if in.EndpointID != nil {
 		r.EndpointID = *in.EndpointID
@@ -69,12 +70,15 @@ func (in *ReplayInput) replay(tenant kapsel.TenantID, now time.Time) (kapsel.Rep
 	if in.Rate != nil {
 		r.Rate = *in.Rate
 	}
+	if in.Missing {
+		r.Statuses = nil
+	}
 	if in.Statuses != nil {
 		r.Statuses = nil
 		for _, name := range in.Statuses {
 			status, err := kapsel.ParseDeliveryStatus(name)
 			if err != nil {
-				status = kapsel.Pending // none that can be replayed either
+				status = kapsel.Delivering // none that can be replayed either
 			}
 			r.Statuses = append(r.Statuses, status)
 		}
@@ -122,6 +126,10 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 		preview := ReplayPreview{Count: count, Sample: []Delivery{}}
 		viewer := a.deliveryViewer(ctx)
 		for _, d := range some {
+			if r.Missing {
+				preview.Missing = append(preview.Missing, MissingDelivery{d.EventID, d.EndpointID})
+				continue
+			}
 			v, err := viewer.view(d)
 			if err != nil {
 				return nil, err
@@ -186,11 +194,12 @@ type Replay struct {
 	EndpointID *kapsel.EndpointID  `json:"endpoint_id" nullable:"true" doc:"null: all endpoints"`
 	Since      timestamp           `json:"since"`
 	Until      *timestamp          `json:"until" nullable:"true"`
-	Statuses   []string            `json:"statuses"`
+	Statuses   []string            `json:"statuses" doc:"Empty for a replay of what is missing"`
+	Missing    bool                `json:"missing" doc:"It is of what endpoints never got"`
 	Rate       int                 `json:"rate" doc:"New deliveries a second at most"`
 	Status     kapsel.ReplayStatus `json:"status" enum:"running,paused,canceled,done" doc:"done: all new deliveries were made and have ended"`
 	Total      int                 `json:"total" doc:"How many deliveries there were to repeat when it was made"`
-	Created    int                 `json:"created" doc:"How many new deliveries were made; those replayed otherwise meanwhile are passed over"`
+	Created    int                 `json:"created" doc:"How many new deliveries were made, or for pending how many were moved; those replayed otherwise meanwhile are passed over"`
 	Delivered  int                 `json:"delivered" doc:"How many of the new deliveries were delivered"`
 	Failed     int                 `json:"failed" doc:"How many of the new deliveries ended otherwise"`
 	CreatedAt  timestamp           `json:"created_at"`
@@ -200,12 +209,20 @@ type Replay struct {
 // ReplayPreview is what a dry run found.
 type ReplayPreview struct {
 	Count  int        `json:"count" doc:"How many deliveries would be repeated; counting stops at a million"`
-	Sample []Delivery `json:"sample" doc:"Some of them"`
+	Sample []Delivery `json:"sample" doc:"Some of them, as they are; empty for what is missing"`
+
+	Missing []MissingDelivery `json:"missing,omitempty" doc:"Of what is missing: some of the deliveries that would be made"`
+}
+
+// MissingDelivery is a delivery that a replay of what is missing would make.
+type MissingDelivery struct {
+	EventID    kapsel.EventID    `json:"event_id"`
+	EndpointID kapsel.EndpointID `json:"endpoint_id"`
 }
 
 func viewReplay(r kapsel.Replay) Replay {
 	v := Replay{
-		ID: r.ID, TenantID: r.TenantID, EndpointID: orNull(r.EndpointID), Since: timestamp(r.Since), Until: timeOrNull(r.Until), Statuses: []string{},
+		ID: r.ID, TenantID: r.TenantID, EndpointID: orNull(r.EndpointID), Since: timestamp(r.Since), Until: timeOrNull(r.Until), Statuses: []string{}, Missing: r.Missing,
 		Rate: r.Rate, Status: r.Status, Total: r.Total, Created: r.Created, Delivered: r.Delivered, Failed: r.Failed,
 		CreatedAt: timestamp(r.CreatedAt), FinishedAt: timeOrNull(r.FinishedAt),
 	}

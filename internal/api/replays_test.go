@@ -41,7 +41,7 @@ func TestReplays(t *testing.T) {
 	r := w.want(202, "POST", "/v1/replays", h.write, object{"endpoint_id": h.endpoint, "since": since, "until": until, "rate": 3, "statuses": []string{"failed", "canceled", "failed"}})
 	id := r.text("id")
 	want := object{
-		"id": id, "tenant_id": h.tenant, "endpoint_id": h.endpoint, "since": r["since"], "until": r["until"], "statuses": []any{"failed", "canceled"}, "rate": 3.0,
+		"id": id, "tenant_id": h.tenant, "endpoint_id": h.endpoint, "since": r["since"], "until": r["until"], "statuses": []any{"failed", "canceled"}, "missing": false, "rate": 3.0,
 		"status": "running", "total": 5.0, "created": 0.0, "delivered": 0.0, "failed": 0.0, "created_at": "2026-03-01T12:01:15.000Z", "finished_at": nil,
 	}
 	if diff := cmp.Diff(want, r); diff != "" {
@@ -86,7 +86,7 @@ func TestReplaysAreRefused(t *testing.T) {
 	for body, fields := range map[string][]string{
 		`{}`: {"since"}, `{"since":null}`: {"since"}, `{"since":"` + since + `","until":"` + since + `"}`: {"until"},
 		`{"since":"` + since + `","rate":0}`: {"rate"}, `{"since":"` + since + `","rate":1001}`: {"rate"},
-		`{"since":"` + since + `","statuses":[]}`: {"statuses"}, `{"since":"` + since + `","statuses":["pending"]}`: {"statuses"}, `{"since":"` + since + `","statuses":["lost"]}`: {"statuses"},
+		`{"since":"` + since + `","statuses":[]}`: {"statuses"}, `{"since":"` + since + `","statuses":["pending","failed"]}`: {"statuses"}, `{"since":"` + since + `","missing":true,"statuses":["failed"]}`: {"statuses"}, `{"since":"` + since + `","statuses":["delivering"]}`: {"statuses"}, `{"since":"` + since + `","statuses":["lost"]}`: {"statuses"},
 		`{"since":"` + since + `","endpoint_id":"` + other.endpoint + `"}`: {"endpoint_id"},
 	} {
 		w.refused(kapsel.InvalidRequest, 422, fields, "POST", "/v1/replays", h.write, body)
@@ -98,6 +98,91 @@ func TestReplaysAreRefused(t *testing.T) {
 	}
 	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "POST", "/v1/replays", adminKey, `{"since":"`+since+`"}`)
 	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "POST", "/v1/replays?tenant_id="+h.tenant, h.write, `{"since":"`+since+`"}`)
+}
+
+// TestReplays_Missing checks that a replay delivers to an endpoint what it missed because it was made
+// too late, and that a dry run shows which events those are.
+func TestReplays_Missing(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	since := w.now.Format(time.RFC3339)
+	var events []string
+	for range 3 {
+		e, _ := w.receive(h.endpoint, nil)
+		events = append(events, e.ID.String())
+		w.now = w.now.Add(time.Second)
+	}
+	late := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"late","url":"https://example.com","subscriptions":[{"source":"`+h.endpoint+`"}]}`).text("id")
+	input := object{"since": since, "endpoint_id": late, "missing": true, "dry_run": true}
+	dry := w.want(200, "POST", "/v1/replays", h.write, input)
+	want := object{"count": 3.0, "sample": []any{}, "missing": []any{}}
+	for _, id := range events {
+		want["missing"] = append(want["missing"].([]any), map[string]any{"event_id": id, "endpoint_id": late})
+	}
+	if diff := cmp.Diff(want, dry); diff != "" {
+		t.Errorf("dry run (-want +got):\n%s", diff)
+	}
+	w.now = w.now.Add(time.Second)
+	input["dry_run"] = false
+	r := w.want(202, "POST", "/v1/replays", h.write, input)
+	if r["total"] != 3.0 || r["missing"] != true || len(r["statuses"].([]any)) != 0 {
+		t.Errorf("replay: %v", r)
+	}
+	w.replayed(r.text("id"))
+	for _, id := range events {
+		if got := w.want(200, "GET", "/v1/events/"+id, h.read, nil).list("deliveries"); len(got) != 2 || got[1].text("endpoint_id") != late || got[1]["replay_of"] != nil {
+			t.Errorf("the event's deliveries: %v", got)
+		}
+	}
+	if got := w.want(200, "GET", "/v1/replays/"+r.text("id"), h.read, nil); got["created"] != 3.0 {
+		t.Errorf("after it: %v", got)
+	}
+	if dry := w.want(200, "POST", "/v1/replays", h.write, object{"since": since, "missing": true, "dry_run": true}); dry["count"] != 0.0 {
+		t.Errorf("what is left: %v", dry)
+	}
+}
+
+// TestReplays_Pending checks that a replay makes what waits for its next attempt due now.
+func TestReplays_Pending(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	since := w.now.Format(time.RFC3339)
+	w.receive(h.endpoint, nil)
+	w.attempt(h.endpoint, kapsel.Answer{Status: 503, Code: kapsel.HTTPServerError, Retry: true, Delay: time.Hour, MaxAttempts: 20}, nil)
+	w.now = w.now.Add(time.Minute)
+	input := object{"since": since, "statuses": []string{"pending"}, "dry_run": true}
+	if dry := w.want(200, "POST", "/v1/replays", h.write, input); dry["count"] != 1.0 || dry.list("sample")[0].text("status") != "pending" {
+		t.Errorf("dry run: %v", dry)
+	}
+	input["dry_run"] = false
+	r := w.want(202, "POST", "/v1/replays", h.write, input)
+	if r["total"] != 1.0 || fmt.Sprint(r["statuses"]) != "[pending]" {
+		t.Errorf("replay: %v", r)
+	}
+	w.replayed(r.text("id"))
+	got := w.want(200, "GET", "/v1/deliveries", h.read, nil).list("data")
+	if len(got) != 1 || got[0].text("next_attempt_at") != "2026-03-01T12:01:00.000Z" || got[0]["attempts"] != 1.0 {
+		t.Errorf("deliveries: %v", got)
+	}
+	if got := w.want(200, "GET", "/v1/replays/"+r.text("id"), h.read, nil); got["created"] != 1.0 || got.text("status") != "done" {
+		t.Errorf("after it: %v", got)
+	}
+}
+
+// replayed makes all that a replay makes.
+func (w *world) replayed(id string) {
+	w.t.Helper()
+	var replay kapsel.ReplayID
+	err := replay.UnmarshalText([]byte(id))
+	for more := true; err == nil && more; {
+		_, more, err = w.store.StepReplay(w.t.Context(), replay, w.now, 2)
+	}
+	if err == nil {
+		_, _, err = w.store.StepReplay(w.t.Context(), replay, w.now, 2)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // TestReplaysAreMadeOnce: a repeated POST with an Idempotency-Key makes no second replay.

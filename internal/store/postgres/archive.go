@@ -540,13 +540,21 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 // belongs to the bulk replay replay if that is not zero, or else an event's first delivery to an
 // endpoint at which the event did not come in.
 func queueNew(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
-	batch.Queue(`
-		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
-			takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id, by_duplicate, first_of)
-		VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10, $11, CASE WHEN $7::uuid IS NULL THEN $3::uuid END)`,
-		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay), d.ByDuplicate)
+	batch.Queue(insertNew, newArgs(d, replay)...)
 	if !d.ReplayOf.IsZero() {
 		batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
+	}
+}
+
+// insertNew writes a new pending delivery, whose values newArgs returns.
+const insertNew = `
+	INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
+		takeovers, last_status_code, last_error_code, replay_of, size, created_at, replay_id, by_duplicate, first_of)
+	VALUES ($1, $2, $3, $4, $5, 0, $6, 0, 0, 0, 0, 0, '', $7, $8, $9, $10, $11, CASE WHEN $7::uuid IS NULL THEN $3::uuid END)`
+
+func newArgs(d kapsel.Delivery, replay kapsel.ReplayID) []any {
+	return []any{
+		part(d.ID), id(d.ID), id(d.EventID), id(d.EndpointID), id(d.TenantID), d.DueAt, id(d.ReplayOf), d.Size, d.CreatedAt, id(replay), d.ByDuplicate,
 	}
 }
 

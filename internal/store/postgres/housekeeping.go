@@ -68,7 +68,10 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 }
 
 // deleteSome deletes up to limit finished events in one transaction. more says that it deleted
-// some events and left others because of the size of their bodies.
+// some events and left others because of the size of their bodies. What a bulk replay made of them
+// is added to the counts in the replay's row, unless they hold it already because it is done. An
+// event of a replay that another transaction goes on with stays for the next time: that transaction
+// may wait for the event.
 func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, more bool, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		deleted, more = 0, false
@@ -91,12 +94,26 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 		}
 		n := rules.DeletedTogether(sizes)
 		err = tx.QueryRow(ctx, `
-			WITH gone AS (
+			WITH ended AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 				WHERE NOT EXISTS (SELECT FROM `+ofEvent("u.id")+` d WHERE d.status <= 1)
 					AND NOT EXISTS (SELECT FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)
+			), made AS MATERIALIZED (
+				SELECT ended.id AS event_id, d.replay_id FROM ended CROSS JOIN LATERAL `+ofEvent("ended.id")+` d WHERE d.replay_id IS NOT NULL
+			), counted AS MATERIALIZED (
+				SELECT id FROM replays WHERE id = ANY (ARRAY(SELECT replay_id FROM made)) AND status <> 'done' FOR UPDATE SKIP LOCKED
+			), busy AS MATERIALIZED (
+				SELECT id FROM replays WHERE id = ANY (ARRAY(SELECT replay_id FROM made)) AND status <> 'done' AND id <> ALL (ARRAY(SELECT id FROM counted))
+			), gone AS MATERIALIZED (
+				SELECT part, id FROM ended
+				WHERE NOT EXISTS (SELECT FROM made WHERE made.event_id = ended.id AND made.replay_id = ANY (ARRAY(SELECT id FROM busy)))
 			), gone_deliveries AS (
-				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id
+				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id, d.status, d.replay_id
+			), gone_replayed AS (
+				UPDATE replays r SET
+					delivered = delivered + (SELECT count(*) FROM gone_deliveries d WHERE d.replay_id = r.id AND d.status = 2),
+					failed = failed + (SELECT count(*) FROM gone_deliveries d WHERE d.replay_id = r.id AND d.status > 2)
+				WHERE id = ANY (ARRAY(SELECT id FROM counted))
 			), gone_attempts AS (
 				DELETE FROM attempts a USING gone_deliveries d WHERE a.delivery_id = d.id
 			), gone_events AS (

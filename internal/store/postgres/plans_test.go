@@ -217,6 +217,39 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		_, _, err = s.CountReplay(ctx, replay, 10, 10)
 		must(err)
 	}
+	late := ep
+	late.ID, late.NoIngest = kapsel.NewEndpointID(now), true
+	late.Subscriptions = []kapsel.Subscription{{Source: src.ID.String()}}
+	must(s.CreateEndpoint(ctx, late, 10))
+	again, _ := accept()
+	held, err = s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 10}}, 1<<20)
+	must(err)
+	for _, c := range held {
+		after, err := c.Delivery.After(kapsel.Answer{Code: kapsel.HTTPServerError, Retry: true, Delay: time.Hour, MaxAttempts: 20}, now)
+		must(err)
+		must(s.Complete(ctx, store.Completion{Delivery: after, Attempt: kapsel.Attempt{
+			ID: c.Delivery.Token, DeliveryID: after.ID, EventID: after.EventID, EndpointID: ep.ID, TenantID: tenant.ID, Number: after.Attempts, StartedAt: now,
+		}}))
+	}
+	for _, change := range []func(*kapsel.Replay){
+		func(r *kapsel.Replay) { r.Missing, r.Statuses = true, nil },
+		func(r *kapsel.Replay) { r.Statuses = []kapsel.DeliveryStatus{kapsel.Pending} },
+	} {
+		other := replay
+		other.ID = kapsel.NewReplayID(now)
+		change(&other)
+		_, _, err = s.CountReplay(ctx, other, 10, 10)
+		must(err)
+		must(s.CreateReplay(ctx, other))
+		if made, _, err := s.StepReplay(ctx, other.ID, now, 10); err != nil || made == 0 {
+			t.Fatalf("made %d, %v", made, err)
+		}
+	}
+	must(s.DeleteEndpoint(ctx, tenant.ID, late.ID, now))
+	_, err = s.CancelWaiting(ctx, late.ID, now, 10)
+	must(err)
+	_, err = s.Event(ctx, tenant.ID, again.ID)
+	must(err)
 	must(s.CreateReplay(ctx, replay))
 	if made, _, err := s.StepReplay(ctx, replay.ID, now, 10); err != nil || made == 0 {
 		t.Fatalf("made %d, %v", made, err)

@@ -3,10 +3,13 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -14,13 +17,14 @@ import (
 )
 
 const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate, status,
-	total, created, delivered, failed, created_at, finished_at`
+	total, created, delivered, failed, created_at, finished_at, missing`
 
 func scanReplay(r *row) kapsel.Replay {
 	return kapsel.Replay{
 		ID: r.id(), TenantID: r.id(), EndpointID: r.id(), Since: r.time(), Until: r.time(),
 		Statuses: rules.StatusesOf(r.int4()), Rate: r.int4(), Status: kapsel.ReplayStatus(r.text()),
 		Total: r.int4(), Created: r.int4(), Delivered: r.int4(), Failed: r.int4(), CreatedAt: r.time(), FinishedAt: r.time(),
+		Missing: r.bool(),
 	}
 }
 
@@ -29,15 +33,20 @@ func scanReplay(r *row) kapsel.Replay {
 type candidate struct {
 	kapsel.Delivery
 	receivedAt time.Time
+	ended      time.Time // its newest attempt; only of one that waits
 }
 
-func scanCandidate(r *row) candidate { return candidate{scanDelivery(r), r.time()} }
+func scanCandidate(r *row) candidate {
+	return candidate{Delivery: scanDelivery(r), receivedAt: r.time()}
+}
 
-// replayWalk reads the candidates of a bulk replay: the deliveries of each endpoint.
+// replayWalk reads the candidates of a bulk replay: the deliveries of each endpoint, or for a replay
+// of what is missing the events of each endpoint's subscriptions.
 type replayWalk struct {
 	ctx context.Context
 	q   querier
 	r   *kapsel.Replay
+	now time.Time
 }
 
 // Endpoint implements rules.Candidates.
@@ -49,24 +58,122 @@ func (w replayWalk) Endpoint(from kapsel.EndpointID) (found kapsel.EndpointID, o
 }
 
 // Read implements rules.Candidates.
-func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error) {
+func (w replayWalk) Read(at rules.Cursor, n, most int) (out rules.Read, err error) {
+	switch {
+	case w.r.Missing:
+		return w.missing(at, n, most)
+	case w.r.Waiting():
+		return w.waiting(at, n, most)
+	}
+	n = min(n, most)
 	all, err := replayCandidates(w.ctx, w.q, w.r, at, n)
 	for i := range all {
 		if w.r.Has(&all[i].Delivery, all[i].receivedAt) {
-			set = append(set, all[i].Delivery)
+			out.Set = append(out.Set, all[i].Delivery)
 		}
-		last = all[i].ID
+		out.Last = all[i].ID
 	}
-	return set, len(all), last, err
+	out.Seen, out.More = len(all), len(all) == n
+	return out, err
+}
+
+// waiting is Read for a replay of what waits. It goes from the deliveries that wait longest down to
+// those that are due now, as the index has them. The cursor is a due time: deliveries that have one
+// in common are read together.
+func (w replayWalk) waiting(at rules.Cursor, n, most int) (out rules.Read, err error) {
+	var below *time.Time // nil: begin with the latest
+	if us := int64(binary.BigEndian.Uint64(at.Candidate[:8])); us > 0 {
+		t := time.UnixMicro(us)
+		below = &t
+	}
+	all, err := collect(w.ctx, w.q, func(r *row) candidate {
+		c := scanCandidate(r)
+		if started, took := r.time(), r.duration(); !started.IsZero() {
+			c.ended = started.Add(took)
+		}
+		return c
+	}, `
+		SELECT `+deliveryColumns+`, e.received_at, a.started_at, a.duration
+		FROM (
+			SELECT * FROM deliveries
+			WHERE endpoint_id = $1 AND status = 0 AND attempts > 0 AND due_at > $2 AND due_at < coalesce($3::timestamptz, 'infinity')
+			ORDER BY due_at DESC FETCH FIRST $4 ROWS WITH TIES
+		) d
+		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id
+		LEFT JOIN attempts a ON a.delivery_id = d.id AND a.number = d.attempts
+		ORDER BY d.due_at DESC`, [16]byte(at.Endpoint), w.now, below, n)
+	if err != nil {
+		return out, err
+	}
+	for i := range all {
+		c := &all[i]
+		if len(out.Set) == most {
+			// What this step has of the due time is about to be moved, and the next one reads the rest.
+			out.Seen, out.More, out.Last = i, true, dueBelow(all[i-1].DueAt.Add(time.Microsecond))
+			return out, nil
+		}
+		if w.r.Has(&c.Delivery, c.receivedAt) && w.r.HasWaiting(&c.Delivery, c.ended, w.now) {
+			out.Set = append(out.Set, c.Delivery)
+		}
+		out.Last = dueBelow(c.DueAt)
+	}
+	out.Seen, out.More = len(all), len(all) >= n
+	return out, nil
+}
+
+// dueBelow is the cursor of a walk that goes on with what is due before a time.
+func dueBelow(t time.Time) (candidate [16]byte) {
+	binary.BigEndian.PutUint64(candidate[:8], uint64(t.UnixMicro()))
+	return candidate
+}
+
+// missing is Read for a replay of what is missing.
+func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err error) {
+	e, err := endpoint(w.ctx, w.q, w.r.TenantID, at.Endpoint, "")
+	if kapsel.CodeOf(err) == kapsel.NotFound { // deleted meanwhile
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	var of [][16]byte
+	for _, o := range rules.OriginsOf(&e) {
+		of = append(of, o)
+	}
+	from, to := replayBounds(w.r, at)
+	events, err := collect(w.ctx, w.q, scanEvent, `
+		SELECT `+shortEventColumns+` FROM unnest($1::uuid[]) AS origins (id) CROSS JOIN LATERAL (
+			SELECT * FROM events WHERE endpoint_id = origins.id AND id > $2 AND id < $3 ORDER BY id LIMIT $4
+		) e
+		ORDER BY e.id LIMIT $4`, of, from, to, n)
+	if err != nil || len(events) == 0 {
+		return out, err
+	}
+	parts, ids := make([]int16, len(events)), make([][16]byte, len(events))
+	for i := range events {
+		parts[i], ids[i] = part(events[i].ID), events[i].ID
+	}
+	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
+	_, err = collect(w.ctx, w.q, func(r *row) bool { had[r.id()] = true; return true }, `
+		SELECT u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+		WHERE EXISTS (SELECT FROM `+ofEvent("u.id")+` d WHERE d.endpoint_id = $3)
+			OR EXISTS (SELECT FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)`, parts, ids, [16]byte(e.ID))
+	if err != nil {
+		return out, err
+	}
+	out.Set, out.Last, out.More = rules.Lacking(w.r, &e, events, most, func(id kapsel.EventID) bool { return had[id] })
+	if out.Seen = len(events); !out.More && len(events) == n {
+		out.Last, out.More = events[n-1].ID, true
+	}
+	return out, nil
 }
 
 // replayCandidates returns the next n deliveries at a cursor's endpoint that may be in the set, in
 // the order of their ids. No such delivery is made before its event is received, nor after the
 // replay, except for the difference of the nodes' clocks.
 func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules.Cursor, n int) ([]candidate, error) {
-	const room = time.Minute
-	from, to := at.Candidate, idAt(r.CreatedAt.Add(room))
-	if low := idAt(r.Since.Add(-room)); bytes.Compare(low[:], from[:]) > 0 {
+	from, to := at.Candidate, idAt(r.CreatedAt.Add(clockRoom))
+	if low := idAt(r.Since.Add(-clockRoom)); bytes.Compare(low[:], from[:]) > 0 {
 		from = low
 	}
 	ended := "d.status IN (3, 4, 5)"
@@ -86,6 +193,23 @@ func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules
 		ORDER BY d.id`, [16]byte(at.Endpoint), from, to, n, [16]byte(r.ID)) // not null for the zero id
 }
 
+// clockRoom is more than the nodes' clocks differ by.
+const clockRoom = time.Minute
+
+// replayBounds returns ids between which the events of a replay are that are behind a cursor.
+func replayBounds(r *kapsel.Replay, at rules.Cursor) (from, to [16]byte) {
+	from, to = at.Candidate, idAt(r.CreatedAt.Add(clockRoom))
+	if low := idAt(r.Since.Add(-clockRoom)); bytes.Compare(low[:], from[:]) > 0 {
+		from = low
+	}
+	if !r.Until.IsZero() {
+		if high := idAt(r.Until.Add(clockRoom)); bytes.Compare(high[:], to[:]) < 0 {
+			to = high
+		}
+	}
+	return from, to
+}
+
 // replayPage is how many candidates one read looks at.
 const replayPage = 1000
 
@@ -95,7 +219,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, viewOf(r.TenantID), func(ctx context.Context, q querier) (err error) {
-			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r}, at, replayPage)
+			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r, r.CreatedAt}, at, replayPage, math.MaxInt)
 			return err
 		})
 		if err != nil {
@@ -110,21 +234,26 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 // CreateReplay stores a replay; see store.Replays.
 func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 	return s.change(ctx, viewOf(r.TenantID), func(ctx context.Context, tx pgx.Tx) error {
+		if r.Missing || r.Waiting() {
+			if err := current(ctx, tx, r.CreatedAt, keptSchema); err != nil {
+				return err
+			}
+		}
 		return created(tx.Exec(ctx, `
 			INSERT INTO replays (`+replayColumns+`, at_endpoint, at_delivery, walked)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, false) ON CONFLICT (id) DO NOTHING`,
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, false) ON CONFLICT (id) DO NOTHING`,
 			id(r.ID), id(r.TenantID), id(r.EndpointID), r.Since, at(r.Until), rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
-			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, at(r.FinishedAt), [16]byte{}))
+			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, at(r.FinishedAt), r.Missing, [16]byte{}))
 	})
 }
 
-// countedReplays returns a query of replays that counts how their deliveries have ended; the rows
-// of replays that are done hold these counts. which is the query's condition.
+// countedReplays returns a query of replays that adds how their deliveries have ended to what their
+// rows hold of those that retention has deleted; the rows of replays that are done hold all. which
+// is the query's condition.
 func countedReplays(which string) string {
 	return `
 		SELECT id, tenant_id, endpoint_id, since, until, statuses, rate, status, total, created,
-			CASE WHEN status = 'done' THEN delivered ELSE ended.ok END, CASE WHEN status = 'done' THEN failed ELSE ended.bad END,
-			created_at, finished_at
+			delivered + ended.ok, failed + ended.bad, created_at, finished_at, missing
 		FROM (SELECT * FROM replays ` + which + `) r
 		CROSS JOIN LATERAL (
 			SELECT (count(*) FILTER (WHERE d.status = 2))::integer AS ok, (count(*) FILTER (WHERE d.status > 2))::integer AS bad
@@ -205,11 +334,24 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		if walked {
 			return finishReplay(ctx, tx, &r, now)
 		}
-		set, cursor, end, err := rules.Walk(replayWalk{ctx, tx, &r}, cursor, limit)
+		look := limit
+		if r.Missing {
+			look = rules.MissingWindow
+		}
+		set, cursor, end, err := rules.Walk(replayWalk{ctx, tx, &r, now}, cursor, look, limit)
 		if err != nil {
 			return err
 		}
-		if made, err = repeat(ctx, tx, set, r.ID, now); err != nil {
+		switch {
+		case len(set) == 0:
+		case r.Missing:
+			made, err = fill(ctx, tx, set, r.ID, now)
+		case r.Waiting():
+			made, err = hasten(ctx, tx, set, now)
+		default:
+			made, err = repeat(ctx, tx, set, r.ID, now)
+		}
+		if err != nil {
 			return err
 		}
 		more = !end
@@ -228,23 +370,13 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 // replays, then their endpoints against being deleted. It passes over what was deleted since it
 // was read.
 func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (int, error) {
-	if len(set) == 0 {
-		return 0, nil
-	}
-	parts, ids, events := make([]int16, len(set)), make([][16]byte, len(set)), make([][16]byte, len(set))
-	for i, d := range set {
-		parts[i], ids[i], events[i] = part(d.ID), d.ID, d.EventID
-	}
-	locked, err := collect(ctx, tx, func(r *row) kapsel.EventID { return r.id() }, `
-		SELECT e.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-		JOIN events e ON e.part = u.part AND e.id = u.id
-		ORDER BY e.part, e.id FOR KEY SHARE OF e`, parts, events)
+	there, err := lockEvents(ctx, tx, set)
 	if err != nil {
 		return 0, err
 	}
-	there := make(map[kapsel.EventID]bool, len(locked))
-	for _, id := range locked {
-		there[id] = true
+	parts, ids := make([]int16, len(set)), make([][16]byte, len(set))
+	for i, d := range set {
+		parts[i], ids[i] = part(d.ID), d.ID
 	}
 	old, err := collect(ctx, tx, scanDelivery, `
 		SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
@@ -254,22 +386,100 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 	if err != nil {
 		return 0, err
 	}
-	live := map[kapsel.EndpointID]bool{}
+	live, err := lockEndpoints(ctx, tx, old)
+	if err != nil {
+		return 0, err
+	}
 	batch, made := &pgx.Batch{}, 0
 	for _, d := range old {
-		if _, known := live[d.EndpointID]; !known {
-			_, err := endpoint(ctx, tx, kapsel.TenantID{}, d.EndpointID, " FOR SHARE")
-			if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
-				return 0, err
-			}
-			live[d.EndpointID] = err == nil
-		}
 		if there[d.EventID] && live[d.EndpointID] {
 			queueNew(batch, rules.NewReplay(&d, now), replay)
 			made++
 		}
 	}
 	return made, tx.SendBatch(ctx, batch).Close()
+}
+
+// fill makes the deliveries that are missing for a bulk replay, and returns how many it made. It
+// locks as repeat does. A delivery that was made meanwhile is passed over: the index of first
+// deliveries has each event and endpoint once.
+func fill(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (made int, err error) {
+	there, err := lockEvents(ctx, tx, set)
+	if err != nil {
+		return 0, err
+	}
+	live, err := lockEndpoints(ctx, tx, set)
+	if err != nil {
+		return 0, err
+	}
+	batch := &pgx.Batch{}
+	for i := range set {
+		if d := rules.NewMissing(&set[i], now); there[d.EventID] && live[d.EndpointID] {
+			batch.Queue(insertNew+" ON CONFLICT (endpoint_id, first_of, part) WHERE first_of IS NOT NULL DO NOTHING", newArgs(d, replay)...).
+				Exec(func(tag pgconn.CommandTag) error { made += int(tag.RowsAffected()); return nil })
+		}
+	}
+	return made, tx.SendBatch(ctx, batch).Close()
+}
+
+// hasten makes deliveries that wait due now, and returns how many it moved. It passes over those
+// that wait no more, and those that another transaction is changing.
+func hasten(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, now time.Time) (moved int, err error) {
+	parts, ids := make([]int16, len(set)), make([][16]byte, len(set))
+	for i, d := range set {
+		parts[i], ids[i] = part(d.ID), d.ID
+	}
+	waiting, err := collect(ctx, tx, scanDelivery, `
+		SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+		JOIN deliveries d ON d.part = u.part AND d.id = u.id
+		WHERE d.status = 0 AND d.due_at > $3
+		ORDER BY d.part, d.id FOR UPDATE OF d SKIP LOCKED`, parts, ids, now)
+	if err != nil {
+		return 0, err
+	}
+	batch := &pgx.Batch{}
+	for _, d := range waiting {
+		d, err := d.After(kapsel.Retry{}, now)
+		if err != nil {
+			return 0, err
+		}
+		queueDelivery(batch, d)
+	}
+	return len(waiting), tx.SendBatch(ctx, batch).Close()
+}
+
+// lockEvents locks the events of deliveries against retention, and returns those that are there.
+func lockEvents(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (there map[kapsel.EventID]bool, err error) {
+	parts, events := make([]int16, len(set)), make([][16]byte, len(set))
+	for i, d := range set {
+		parts[i], events[i] = part(d.EventID), d.EventID
+	}
+	locked, err := collect(ctx, tx, func(r *row) kapsel.EventID { return r.id() }, `
+		SELECT e.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+		JOIN events e ON e.part = u.part AND e.id = u.id
+		ORDER BY e.part, e.id FOR KEY SHARE OF e`, parts, events)
+	there = make(map[kapsel.EventID]bool, len(locked))
+	for _, id := range locked {
+		there[id] = true
+	}
+	return there, err
+}
+
+// lockEndpoints locks the endpoints of deliveries against being deleted, and reports of each whether
+// it is there.
+func lockEndpoints(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (live map[kapsel.EndpointID]bool, err error) {
+	live = map[kapsel.EndpointID]bool{}
+	for _, d := range set {
+		if _, known := live[d.EndpointID]; known {
+			continue
+		}
+		_, err := endpoint(ctx, tx, kapsel.TenantID{}, d.EndpointID, " FOR SHARE")
+		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
+			return nil, err
+		}
+		live[d.EndpointID] = err == nil
+	}
+	return live, nil
 }
 
 // finishReplay makes a replay done if all of its deliveries have ended, else it does nothing. The
@@ -285,7 +495,7 @@ func finishReplay(ctx context.Context, tx pgx.Tx, r *kapsel.Replay, now time.Tim
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-		UPDATE replays SET status = $2, finished_at = $3, delivered = ended.ok, failed = ended.bad FROM (
+		UPDATE replays SET status = $2, finished_at = $3, delivered = delivered + ended.ok, failed = failed + ended.bad FROM (
 			SELECT count(*) FILTER (WHERE status = 2) AS ok, count(*) FILTER (WHERE status > 2) AS bad
 			FROM deliveries WHERE replay_id = $1
 		) ended

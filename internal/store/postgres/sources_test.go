@@ -59,4 +59,28 @@ func TestSources_OlderNodes(t *testing.T) {
 	must(s.Current(ctx, now))
 	must(s.CreateSource(ctx, source()))
 	must(s.CreateEndpoint(ctx, endpoint(kapsel.Subscription{Source: made.ID.String()}), 0))
+
+	// A binary that knows sources, but neither those that were an endpoint's ingest nor replays of
+	// what is missing and of what waits.
+	known := kapsel.NewNodeID(now)
+	_, err = s.engine.Exec(ctx, "INSERT INTO nodes (id, lease_until, schema) VALUES ($1, $2, $3)", id(known), now.Add(time.Hour), keptSchema-1)
+	must(err)
+	must(s.CreateSource(ctx, source()))
+	keep := func() error {
+		_, err := s.KeepIngest(ctx, tenant.ID, ingest.ID, now, func(*kapsel.Source) error { return nil })
+		return err
+	}
+	replay := func(missing bool, statuses ...kapsel.DeliveryStatus) error {
+		return s.CreateReplay(ctx, kapsel.Replay{
+			ID: kapsel.NewReplayID(now), TenantID: tenant.ID, Since: now, Missing: missing, Statuses: statuses, Rate: 1, Status: kapsel.ReplayRunning, CreatedAt: now,
+		})
+	}
+	refused("keeping an ingest", keep())
+	refused("a replay of what is missing", replay(true))
+	refused("a replay of what waits", replay(false, kapsel.Pending))
+	must(replay(false, kapsel.Failed))
+	must(s.Leave(ctx, known))
+	must(replay(true))
+	must(replay(false, kapsel.Pending))
+	must(keep())
 }

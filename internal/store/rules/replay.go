@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -82,6 +83,49 @@ func Expanded(e *kapsel.Event, to *kapsel.Endpoint, now time.Time) (d kapsel.Del
 	return newFirst(e, to.ID, e.FirstDue(now), now), true
 }
 
+// MissingWindow is how many events a step of a replay of what is missing looks at: most of them may
+// have been delivered.
+const MissingWindow = 256
+
+// Lacking returns those of a tenant's events, in the order of their IDs, that belong to the set of a
+// replay of what is missing at an endpoint, as first deliveries without an ID, up to most. had
+// reports whether an event has a delivery to the endpoint, or an open expansion that may make it. more says that events after the last
+// one returned were not looked at.
+func Lacking(r *kapsel.Replay, e *kapsel.Endpoint, events []kapsel.Event, most int, had func(kapsel.EventID) bool) (set []kapsel.Delivery, last [16]byte, more bool) {
+	for i := range events {
+		if len(set) == most {
+			return set, last, true
+		}
+		ev := &events[i]
+		last = ev.ID
+		if r.Lacks(e, ev) && !had(ev.ID) {
+			set = append(set, kapsel.Delivery{EventID: ev.ID, EndpointID: e.ID, TenantID: e.TenantID, DueAt: ev.DeliverAt, Size: ev.Size})
+		}
+	}
+	return set, last, false
+}
+
+// NewMissing returns the delivery that a replay of what is missing makes of an element of its set:
+// pending, and due now, or when its event was published for.
+func NewMissing(lacking *kapsel.Delivery, now time.Time) kapsel.Delivery {
+	d := *lacking
+	d.ID, d.Status, d.CreatedAt = kapsel.NewDeliveryID(now, d.EventID.Part()), kapsel.Pending, now
+	if !d.DueAt.After(now) {
+		d.DueAt = now
+	}
+	return d
+}
+
+// OriginsOf returns what an endpoint subscribes to, each origin once.
+func OriginsOf(e *kapsel.Endpoint) (origins []kapsel.OriginID) {
+	for i := range e.Subscriptions {
+		if o := e.Subscriptions[i].Origin(e.TenantID); !slices.Contains(origins, o) {
+			origins = append(origins, o)
+		}
+	}
+	return origins
+}
+
 // Bounds of the deliveries to one endpoint that duplicates of an event cause.
 const (
 	MaxRedeliveries = 10
@@ -139,17 +183,25 @@ type Candidates interface {
 	// Endpoint returns the first of the replay's endpoints with an ID at or after from. It skips
 	// deleted endpoints.
 	Endpoint(from kapsel.EndpointID) (id kapsel.EndpointID, found bool, err error)
-	// Read reads the next n candidates after a cursor. It returns those in the replay's set, how many
-	// candidates it read, and the ID of the last one.
-	Read(at Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error)
+	// Read reads up to n candidates after a cursor, and returns up to most of them that are in the
+	// replay's set.
+	Read(at Cursor, n, most int) (Read, error)
 }
 
-// Walk reads about n more candidates of a bulk replay. It returns those in the set, the cursor
-// after them, and whether the set ends there. Each endpoint counts as one more candidate, so a
-// step stays short if many endpoints have none. If err is not nil, the other results mean nothing
-// and the caller must repeat the step.
-func Walk(from Candidates, at Cursor, n int) (set []kapsel.Delivery, next Cursor, end bool, err error) {
-	for n > 0 {
+// Read is what Candidates.Read found.
+type Read struct {
+	Set  []kapsel.Delivery
+	Seen int      // how many candidates were read
+	Last [16]byte // Cursor.Candidate after them
+	More bool     // whether the endpoint may have more
+}
+
+// Walk reads about n more candidates of a bulk replay. It returns up to most of them that are in
+// the set, the cursor after them, and whether the set ends there. Each endpoint counts as one more
+// candidate, so a step stays short if many endpoints have none. If err is not nil, the other
+// results mean nothing and the caller must repeat the step.
+func Walk(from Candidates, at Cursor, n, most int) (set []kapsel.Delivery, next Cursor, end bool, err error) {
+	for n > 0 && len(set) < most {
 		endpoint, found, err := from.Endpoint(at.Endpoint)
 		if err != nil || !found {
 			return set, at, err == nil, err
@@ -157,17 +209,17 @@ func Walk(from Candidates, at Cursor, n int) (set []kapsel.Delivery, next Cursor
 		if endpoint != at.Endpoint {
 			at = Cursor{Endpoint: endpoint}
 		}
-		some, seen, last, err := from.Read(at, n)
+		read, err := from.Read(at, n, most-len(set))
 		if err != nil {
 			return nil, at, false, err
 		}
-		set = append(set, some...)
-		if seen < n {
-			at = Cursor{Endpoint: following(endpoint)}
+		set = append(set, read.Set...)
+		if read.More {
+			at.Candidate = read.Last
 		} else {
-			at.Candidate = last
+			at = Cursor{Endpoint: following(endpoint)}
 		}
-		n -= seen + 1
+		n -= read.Seen + 1
 	}
 	return set, at, false, nil
 }

@@ -32,14 +32,19 @@ func (s *shelf) Endpoint(from kapsel.EndpointID) (kapsel.EndpointID, bool, error
 	return kapsel.EndpointID{}, false, s.failing
 }
 
-func (s *shelf) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error) {
+func (s *shelf) Read(at rules.Cursor, n, most int) (out rules.Read, err error) {
 	for _, id := range s.candidates[at.Endpoint] {
-		if seen < n && bytes.Compare(id[:], at.Candidate[:]) > 0 {
-			set = append(set, kapsel.Delivery{ID: id, EndpointID: at.Endpoint})
-			seen, last = seen+1, id
+		if bytes.Compare(id[:], at.Candidate[:]) <= 0 {
+			continue
 		}
+		if out.Seen == n || len(out.Set) == most {
+			out.More = true
+			break
+		}
+		out.Set = append(out.Set, kapsel.Delivery{ID: id, EndpointID: at.Endpoint})
+		out.Seen, out.Last = out.Seen+1, id
 	}
-	return set, seen, last, nil
+	return out, nil
 }
 
 // TestWalk: whatever the size of the steps, a walk finds every candidate once, in order, and
@@ -59,15 +64,15 @@ func TestWalk(t *testing.T) {
 		}
 		var at rules.Cursor
 		var got [][16]byte
-		steps, n := 0, rapid.IntRange(1, 10).Draw(t, "a step")
+		steps, n, most := 0, rapid.IntRange(1, 10).Draw(t, "a step"), rapid.IntRange(1, 10).Draw(t, "of the set")
 		for end := false; !end; {
 			var set []kapsel.Delivery
 			var err error
-			if set, at, end, err = rules.Walk(s, at, n); err != nil {
+			if set, at, end, err = rules.Walk(s, at, n, most); err != nil {
 				t.Fatal(err)
 			}
-			if len(set) > n {
-				t.Fatalf("a step of %d found %d", n, len(set))
+			if len(set) > min(n, most) {
+				t.Fatalf("a step of %d and %d found %d", n, most, len(set))
 			}
 			for _, d := range set {
 				got = append(got, d.ID)
@@ -84,7 +89,7 @@ func TestWalk(t *testing.T) {
 
 func TestWalk_Fails(t *testing.T) {
 	s := &shelf{endpoints: []kapsel.EndpointID{{1}}, failing: errors.New("no answer")}
-	if _, _, end, err := rules.Walk(s, rules.Cursor{}, 10); err != s.failing || end {
+	if _, _, end, err := rules.Walk(s, rules.Cursor{}, 10, 10); err != s.failing || end {
 		t.Errorf("end %t, %v", end, err)
 	}
 }
@@ -100,6 +105,44 @@ func TestNewReplay(t *testing.T) {
 		if d.ReplayOf != old.ID || !d.DueAt.Equal(now) || d.Status != kapsel.Pending || d.Size != 3 {
 			t.Errorf("at %v it is %+v", now, d)
 		}
+	}
+}
+
+// TestLacking checks which events a replay of what is missing delivers, when the deliveries are due,
+// and where a step that has enough ends.
+func TestLacking(t *testing.T) {
+	tenant := kapsel.NewTenantID(noon)
+	e := kapsel.Endpoint{ID: kapsel.NewEndpointID(noon), TenantID: tenant}
+	e.Subscriptions = []kapsel.Subscription{{Source: kapsel.Publish, EventTypes: []string{"a.*"}}}
+	r := kapsel.Replay{TenantID: tenant, Missing: true, Since: noon, CreatedAt: noon.Add(time.Hour)}
+	var events []kapsel.Event
+	event := func(change func(*kapsel.Event)) kapsel.EventID {
+		ev := kapsel.Event{ID: kapsel.NewEventID(noon.Add(time.Duration(len(events))*time.Second), 7), TenantID: tenant, Type: "a.b", ReceivedAt: noon, Size: 3}
+		change(&ev)
+		events = append(events, ev)
+		return ev.ID
+	}
+	had := event(func(*kapsel.Event) {})
+	first := event(func(*kapsel.Event) {})
+	event(func(ev *kapsel.Event) { ev.Type = "b" })
+	event(func(ev *kapsel.Event) { ev.SourceID = kapsel.NewSourceID(noon) })
+	event(func(ev *kapsel.Event) { ev.ReceivedAt = noon.Add(-1) })
+	event(func(ev *kapsel.Event) { ev.ReceivedAt = r.CreatedAt.Add(1) })
+	scheduled := event(func(ev *kapsel.Event) { ev.DeliverAt = noon.Add(24 * time.Hour) })
+	event(func(*kapsel.Event) {})
+
+	set, last, more := rules.Lacking(&r, &e, events, 2, func(id kapsel.EventID) bool { return id == had })
+	if len(set) != 2 || set[0].EventID != first || set[1].EventID != scheduled || last != [16]byte(scheduled) || !more {
+		t.Fatalf("%d lack, up to %v, more %t: %+v", len(set), kapsel.EventID(last), more, set)
+	}
+	now := r.CreatedAt
+	for i, due := range []time.Time{now, noon.Add(24 * time.Hour)} {
+		if d := rules.NewMissing(&set[i], now); d.ID.Part() != 7 || d.Status != kapsel.Pending || !d.DueAt.Equal(due) || !d.CreatedAt.Equal(now) || d.EndpointID != e.ID || d.Size != 3 {
+			t.Errorf("made: %+v", d)
+		}
+	}
+	if set, last, more = rules.Lacking(&r, &e, events, 9, func(kapsel.EventID) bool { return false }); len(set) != 4 || last != [16]byte(events[7].ID) || more {
+		t.Errorf("%d lack, up to %v, more %t", len(set), kapsel.EventID(last), more)
 	}
 }
 

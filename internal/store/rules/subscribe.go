@@ -31,7 +31,7 @@ func OlderNodes(nodes int) error {
 	if nodes == 0 {
 		return nil
 	}
-	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which does not know sources, subscriptions and published events, are alive; stop or replace them first", nodes)
+	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which would not carry this out, are alive; stop or replace them first", nodes)
 }
 
 // Subscribe checks the subscriptions that a change of an endpoint adds, and marks the endpoints

@@ -154,6 +154,11 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 					return deleted, err
 				}
 			}
+			if d.EndpointID != r.Event.EndpointID || !d.ReplayOf.IsZero() { // what a bulk replay may have made
+				if err := keepCount(c, &d); err != nil {
+					return deleted, err
+				}
+			}
 			if err := c.exec(`DELETE FROM deliveries WHERE id = ?`, d.ID); err != nil {
 				return deleted, err
 			}
@@ -172,6 +177,14 @@ func deleteEvents(c *conn, ids []kapsel.EventID, before time.Time) (deleted int,
 		deleted++
 	}
 	return deleted, nil
+}
+
+// keepCount adds a delivery that is about to be deleted to the counts in the row of the bulk replay
+// that made it. The counts of a replay that is done hold the delivery already.
+func keepCount(c *conn, d *kapsel.Delivery) error {
+	delivered := d.Status == kapsel.Delivered
+	return c.exec(`UPDATE replays SET delivered = delivered + ?, failed = failed + ?
+		WHERE id = (SELECT replay_id FROM deliveries WHERE id = ?) AND status <> 'done'`, delivered, !delivered, d.ID)
 }
 
 // shrink gives some of the file back to the file system if the free pages are more than a quarter

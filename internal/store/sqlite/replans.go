@@ -44,9 +44,7 @@ func replan(c *conn, endpoint kapsel.EndpointID, now time.Time, after store.Due,
 	}
 	for _, was := range waiting {
 		after = store.Due{At: was.DueAt, ID: was.ID}
-		var ended time.Time
-		_, err := c.query(`SELECT a.started_at, a.duration FROM deliveries d JOIN attempts a ON a.id = d.last_attempt WHERE d.id = ?`, was.ID).
-			one(func(s *stmt) { ended = s.colTime().Add(time.Duration(s.colInt())) })
+		ended, err := lastEnd(c, was.ID)
 		if err != nil {
 			return after, 0, err
 		}
@@ -61,6 +59,13 @@ func replan(c *conn, endpoint kapsel.EndpointID, now time.Time, after store.Due,
 		}
 	}
 	return after, len(waiting), nil
+}
+
+// lastEnd returns when the newest attempt of a delivery ended, the zero time if there is none.
+func lastEnd(c *conn, id kapsel.DeliveryID) (ended time.Time, err error) {
+	_, err = c.query(`SELECT a.started_at, a.duration FROM deliveries d JOIN attempts a ON a.id = d.last_attempt WHERE d.id = ?`, id).
+		one(func(s *stmt) { ended = s.colTime().Add(time.Duration(s.colInt())) })
+	return ended, err
 }
 
 // Replanned implements store.Replans.

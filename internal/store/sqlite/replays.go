@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -12,22 +13,24 @@ import (
 )
 
 const replayColumns = `id, tenant_id, endpoint_id, since, until, statuses, rate, status,
-	total, created, delivered, failed, created_at, finished_at`
+	total, created, delivered, failed, created_at, finished_at, missing`
 
 func scanReplay(s *stmt) (r kapsel.Replay, _ error) {
 	return kapsel.Replay{
 		ID: s.colID(), TenantID: s.colID(), EndpointID: s.colID(), Since: s.colTime(), Until: s.colTime(),
 		Statuses: rules.StatusesOf(int(s.colInt())), Rate: int(s.colInt()), Status: kapsel.ReplayStatus(s.colText()),
 		Total: int(s.colInt()), Created: int(s.colInt()), Delivered: int(s.colInt()), Failed: int(s.colInt()),
-		CreatedAt: s.colTime(), FinishedAt: s.colTime(),
+		CreatedAt: s.colTime(), FinishedAt: s.colTime(), Missing: s.colBool(),
 	}, nil
 }
 
-// replayWalk reads the candidates of a bulk replay: the events of each endpoint.
+// replayWalk reads the candidates of a bulk replay: the events of each endpoint, or for a replay of
+// what is missing those of each endpoint's subscriptions.
 type replayWalk struct {
-	s *Store
-	c *conn
-	r *kapsel.Replay
+	s   *Store
+	c   *conn
+	r   *kapsel.Replay
+	now time.Time
 }
 
 // Endpoint implements rules.Candidates.
@@ -41,35 +44,90 @@ func (w replayWalk) Endpoint(from kapsel.EndpointID) (id kapsel.EndpointID, foun
 }
 
 // Read implements rules.Candidates.
-func (w replayWalk) Read(at rules.Cursor, n int) (set []kapsel.Delivery, seen int, last [16]byte, err error) {
-	events, err := w.s.replayCandidates(w.c, w.r, at, n)
+func (w replayWalk) Read(at rules.Cursor, n, most int) (out rules.Read, err error) {
+	if w.r.Missing {
+		return w.missing(at, n, most)
+	}
+	events, err := w.s.replayCandidates(w.c, w.r, at, min(n, most))
 	if err != nil {
-		return nil, 0, last, err
+		return out, err
 	}
 	for _, id := range events {
+		out.Last = id
 		found, err := eventRecord(w.c, w.r.TenantID, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound {
 			continue
 		}
 		if err != nil {
-			return nil, 0, last, err
+			return out, err
 		}
 		for _, d := range found.Newest() {
-			if d.EndpointID == at.Endpoint && w.r.Has(&d, found.Event.ReceivedAt) {
-				set = append(set, d)
+			if d.EndpointID != at.Endpoint || !w.r.Has(&d, found.Event.ReceivedAt) {
+				continue
 			}
+			if w.r.Waiting() {
+				ended, err := lastEnd(w.c, d.ID)
+				if err != nil {
+					return out, err
+				}
+				if !w.r.HasWaiting(&d, ended, w.now) {
+					continue
+				}
+			}
+			out.Set = append(out.Set, d)
 		}
 	}
-	if len(events) > 0 {
-		last = events[len(events)-1]
-	}
-	return set, len(events), last, nil
+	out.Seen, out.More = len(events), len(events) == min(n, most)
+	return out, nil
 }
 
-// replayCandidates returns the next n events at a cursor's endpoint that may have a delivery in
-// the replay's set, in the order of their ids.
-func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n int) (ids []kapsel.EventID, err error) {
-	from, to := at.Candidate[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // events whose deliveries have ended were received before
+// missing is Read for a replay of what is missing.
+func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err error) {
+	e, err := liveEndpoint(w.c, w.r.TenantID, at.Endpoint)
+	if err != nil {
+		return out, err
+	}
+	from, to := w.s.replayBounds(w.r, at)
+	var ids []kapsel.EventID
+	for _, origin := range rules.OriginsOf(&e) {
+		q := w.c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
+			id(origin).blob(from).blob(to).int(int64(n))
+		for q.next() {
+			ids = append(ids, q.colID())
+		}
+		if err := q.end(); err != nil {
+			return out, err
+		}
+	}
+	ids = lowest(ids, n)
+	events, had := make([]kapsel.Event, 0, len(ids)), map[kapsel.EventID]bool{}
+	for _, id := range ids {
+		r, err := eventRecord(w.c, w.r.TenantID, id, eventColumns)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		events, had[id] = append(events, r.Event), r.To(e.ID) || r.Expanding
+	}
+	out.Set, out.Last, out.More = rules.Lacking(w.r, &e, events, most, func(id kapsel.EventID) bool { return had[id] })
+	if out.Seen = len(ids); !out.More && len(ids) == n {
+		out.Last, out.More = ids[n-1], true
+	}
+	return out, nil
+}
+
+// lowest sorts ids, lowest first, and returns the first n different ones.
+func lowest(ids []kapsel.EventID, n int) []kapsel.EventID {
+	slices.SortFunc(ids, func(a, b kapsel.EventID) int { return bytes.Compare(a[:], b[:]) })
+	ids = slices.Compact(ids)
+	return ids[:min(n, len(ids))]
+}
+
+// replayBounds returns ids between which the events of a replay are that are behind a cursor.
+func (s *Store) replayBounds(r *kapsel.Replay, at rules.Cursor) (from, to []byte) {
+	from, to = at.Candidate[:], firstID(r.CreatedAt.Add(s.eventSkew.get()+time.Millisecond)) // events whose deliveries have ended were received before
 	if low := firstID(r.Since.Add(-s.eventSkew.get())); bytes.Compare(low, from) > 0 {
 		from = low
 	}
@@ -78,14 +136,26 @@ func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n i
 			to = high
 		}
 	}
+	return from, to
+}
+
+// replayCandidates returns the next n events at a cursor's endpoint that may have a delivery in
+// the replay's set, in the order of their ids.
+func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n int) (ids []kapsel.EventID, err error) {
+	from, to := s.replayBounds(r, at)
 	for _, status := range r.Statuses {
 		var q *stmt
-		if status == kapsel.Delivered {
+		switch status {
+		case kapsel.Pending: // what was tried and waits
+			q = c.stmt(`SELECT event_id FROM deliveries
+				WHERE endpoint_id = ? AND status = 0 AND attempts > 0 AND event_id > ? AND event_id < ?
+				ORDER BY event_id LIMIT ?`).id(at.Endpoint)
+		case kapsel.Delivered:
 			q = c.stmt(`SELECT id FROM (
 				SELECT id FROM events WHERE endpoint_id = ?1 AND id > ?2 AND id < ?3
 				UNION SELECT first_of FROM deliveries WHERE endpoint_id = ?1 AND first_of IS NOT NULL AND first_of > ?2 AND first_of < ?3
 			) ORDER BY id LIMIT ?4`).id(at.Endpoint)
-		} else {
+		default:
 			q = c.stmt(`SELECT event_id FROM deliveries
 				WHERE endpoint_id = ? AND status = ? AND status >= 3 AND replayed_as IS NULL AND event_id > ? AND event_id < ?
 				ORDER BY event_id LIMIT ?`).id(at.Endpoint).int(int64(status))
@@ -98,9 +168,7 @@ func (s *Store) replayCandidates(c *conn, r *kapsel.Replay, at rules.Cursor, n i
 			return nil, err
 		}
 	}
-	slices.SortFunc(ids, func(a, b kapsel.EventID) int { return bytes.Compare(a[:], b[:]) })
-	ids = slices.Compact(ids)
-	return ids[:min(n, len(ids))], nil
+	return lowest(ids, n), nil
 }
 
 // CountReplay implements store.Replays.
@@ -109,7 +177,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, func(c *conn) (err error) {
-			set, at, end, err = rules.Walk(replayWalk{s, c, &r}, at, page)
+			set, at, end, err = rules.Walk(replayWalk{s, c, &r, r.CreatedAt}, at, page, math.MaxInt)
 			return err
 		})
 		if err != nil {
@@ -128,9 +196,9 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 			return err
 		}
 		return c.exec(`INSERT INTO replays (`+replayColumns+`, at_endpoint, at_event, walked)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
 			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
-			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, r.FinishedAt, bottom[:], bottom[:])
+			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, r.FinishedAt, r.Missing, bottom[:], bottom[:])
 	})
 }
 
@@ -144,18 +212,18 @@ func replayOf(c *conn, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Repla
 	return r, err
 }
 
-// countEnded sets how many of a replay's deliveries were delivered and how many failed. For a
-// replay that is done it does nothing: the row holds these counts.
+// countEnded adds how many of a replay's deliveries were delivered and how many failed to what its
+// row holds of those that retention has deleted. For a replay that is done it does nothing: the row
+// holds all.
 func countEnded(c *conn, r *kapsel.Replay) error {
 	if r.Status == kapsel.ReplayDone {
 		return nil
 	}
-	r.Delivered, r.Failed = 0, 0
 	q := c.query(`SELECT status, count(*) FROM deliveries WHERE replay_id = ? AND status >= 2 GROUP BY status`, r.ID)
 	for q.next() {
 		status, n := kapsel.DeliveryStatus(q.colInt()), int(q.colInt())
 		if status == kapsel.Delivered {
-			r.Delivered = n
+			r.Delivered += n
 		} else {
 			r.Failed += n
 		}
@@ -238,12 +306,16 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 		if walked {
 			return finishReplay(c, &r, now)
 		}
-		set, at, end, err := rules.Walk(replayWalk{s, c, &r}, at, limit)
+		look := limit
+		if r.Missing {
+			look = rules.MissingWindow
+		}
+		set, at, end, err := rules.Walk(replayWalk{s, c, &r, now}, at, look, limit)
 		if err != nil {
 			return err
 		}
 		for i := range set {
-			if err := repeat(c, &set[i], r.ID, now); err != nil {
+			if err := again(c, &r, &set[i], now); err != nil {
 				return err
 			}
 		}
@@ -257,13 +329,27 @@ func (s *Store) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Tim
 	return made, more, nil
 }
 
-// repeat writes a new delivery that repeats old for a bulk replay.
-func repeat(c *conn, old *kapsel.Delivery, replay kapsel.ReplayID, now time.Time) error {
-	d := rules.NewReplay(old, now)
-	if err := insertReplay(c, &d); err != nil {
+// again does what a bulk replay does with an element of its set.
+func again(c *conn, r *kapsel.Replay, of *kapsel.Delivery, now time.Time) (err error) {
+	var d kapsel.Delivery
+	switch {
+	case r.Waiting():
+		if d, err = of.After(kapsel.Retry{}, now); err != nil {
+			return err
+		}
+		_, err = c.moveDelivery(of.Status, of.Token, &d, now)
+		return err
+	case r.Missing:
+		d = rules.NewMissing(of, now)
+		err = c.insertDelivery(&d, d.EventID)
+	default:
+		d = rules.NewReplay(of, now)
+		err = insertReplay(c, &d)
+	}
+	if err != nil {
 		return err
 	}
-	return c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, replay, d.ID)
+	return c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, r.ID, d.ID)
 }
 
 // finishReplay makes a replay done if all of its deliveries have ended, else it does nothing. The

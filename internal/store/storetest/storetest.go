@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Archive", archiving},
 		{"Stream", streaming},
 		{"Replays", replaying},
+		{"Missing", missing},
 		{"Replans", replanning},
 		{"Counters", counting},
 		{"Answers", answering},
