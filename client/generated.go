@@ -168,6 +168,7 @@ func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err
 type ListEventsFilter struct {
 	TenantID       string    // With the admin key: the tenant that is meant
 	EndpointID     string    // Those that have a delivery to it
+	SourceID       string    // Those that came in at it
 	Status         string    // Only those of this status; received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched
 	Since          time.Time // Received at this time or later
 	Until          time.Time // Received before this time
@@ -178,6 +179,7 @@ func (f ListEventsFilter) values() url.Values {
 	query := url.Values{}
 	setString(query, "tenant_id", f.TenantID)
 	setString(query, "endpoint_id", f.EndpointID)
+	setString(query, "source_id", f.SourceID)
 	setString(query, "status", f.Status)
 	setTime(query, "since", f.Since)
 	setTime(query, "until", f.Until)

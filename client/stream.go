@@ -28,6 +28,7 @@ const (
 type StreamOptions struct {
 	TenantID   string // with the admin key: the tenant that is meant
 	EndpointID string
+	SourceID   string
 	// After is the position to begin behind: an event's id, a position that the stream gave,
 	// or "0" for the oldest event.
 	After string
@@ -112,6 +113,7 @@ func (s *streaming) connection(ctx context.Context) (began bool, err error) {
 	query := url.Values{}
 	setString(query, "tenant_id", s.TenantID)
 	setString(query, "endpoint_id", s.EndpointID)
+	setString(query, "source_id", s.SourceID)
 	setString(query, "after", s.After)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/v1/events/stream?"+query.Encode(), nil)
 	if err != nil {

@@ -30,6 +30,7 @@ type eventID struct {
 type eventsList struct {
 	ofTenant
 	Endpoint       string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
+	Source         string   `complete:"source" placeholder:"SOURCE" help:"Only what came in at this source; its id or name."`
 	Status         []string `complete:"received,pending,delivering,delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"Only those with any of these statuses: received, pending, delivering, delivered, failed, dead_letter, canceled."`
 	IdempotencyKey string   `placeholder:"KEY" help:"Only the one with this key."`
 	listing
@@ -40,7 +41,8 @@ func (eventsList) Help() string {
 	return `Examples:
   kapsel events list
   kapsel events list --status failed,dead_letter --since 30d
-  kapsel events list --endpoint orders --since 2026-01-31 --limit 0 --json`
+  kapsel events list --endpoint orders --since 2026-01-31 --limit 0 --json
+  kapsel events list --source stripe`
 }
 
 func (c eventsList) do(ctx context.Context, s *session) error {
@@ -52,7 +54,11 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	filter := client.ListEventsFilter{TenantID: tenant, EndpointID: endpoint, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey}
+	source, err := s.sourceNamed(ctx, c.Source, tenant)
+	if err != nil {
+		return err
+	}
+	filter := client.ListEventsFilter{TenantID: tenant, EndpointID: endpoint, SourceID: source, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey}
 	events := byStatus(s, c.Status, func(e client.Event) string { return e.ID }, func(status string) iter.Seq2[client.Event, error] {
 		filter.Status = status
 		return s.ListEvents(ctx, filter)
@@ -70,6 +76,7 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 type eventsTail struct {
 	ofTenant
 	Endpoint string `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
+	Source   string `complete:"source" placeholder:"SOURCE" help:"Only what comes in at this source; its id or name."`
 	After    string `placeholder:"EVENT" help:"Begin behind this event, evt_…, or 0: with the oldest one (default: with the next)."`
 }
 
@@ -81,6 +88,7 @@ nothing is missed meanwhile.
 Examples:
   kapsel events tail
   kapsel events tail --endpoint orders --json
+  kapsel events tail --source stripe
   kapsel events tail --after evt_01m84z2d7vf9zws4jxr1p6y3kb`
 }
 
@@ -93,7 +101,11 @@ func (c eventsTail) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	stream := client.StreamOptions{TenantID: tenant, EndpointID: endpoint, After: c.After, Lost: s.lost}
+	source, err := s.sourceNamed(ctx, c.Source, tenant)
+	if err != nil {
+		return err
+	}
+	stream := client.StreamOptions{TenantID: tenant, EndpointID: endpoint, SourceID: source, After: c.After, Lost: s.lost}
 	for e, err := range s.StreamEvents(ctx, stream) {
 		switch {
 		case ctx.Err() != nil: // interrupted, which is how it ends

@@ -119,7 +119,7 @@ func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string
 
 // sourceNamed returns the id of the source with an id or a name, of one tenant or of all.
 func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, error) {
-	if _, err := kapsel.ParseSourceID(ref); err == nil {
+	if _, err := kapsel.ParseSourceID(ref); err == nil || ref == "" {
 		return ref, nil
 	}
 	tenant, err := s.tenantNamed(ctx, tenant)

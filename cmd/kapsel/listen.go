@@ -99,9 +99,6 @@ func (c listenCmd) do(ctx context.Context, s *session) error {
 	stream := from.stream
 	stream.After, stream.Moved, stream.Lost = after, l.keep, s.lost
 	for e, err := range s.StreamEvents(ctx, stream) {
-		if err == nil && from.source && there(e.SourceID) != from.id {
-			continue
-		}
 		if err == nil {
 			err = l.bring(ctx, e.Event)
 		}
@@ -125,7 +122,6 @@ type listened struct {
 	senders  string // the URL or the subscriptions that events come from, for people
 	along    delivery.Forwarding
 	stream   client.StreamOptions
-	source   bool // the stream has all events of the tenant; those of other origins are passed over
 }
 
 // from returns the source or the endpoint that the command line names. If it names none, from makes
@@ -152,7 +148,7 @@ func (c listenCmd) from(ctx context.Context, s *session) (listened, error) {
 	v, err := s.GetSource(ctx, id)
 	return listened{
 		id: v.ID, name: v.Name, senders: v.IngestURL, along: delivery.NewForwarding(nil, nil, true, false),
-		stream: client.StreamOptions{TenantID: v.TenantID}, source: true,
+		stream: client.StreamOptions{SourceID: v.ID},
 	}, err
 }
 

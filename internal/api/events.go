@@ -45,6 +45,7 @@ type EventsList struct {
 	TenantQuery
 	PageQuery
 	EndpointID     kapsel.EndpointID `query:"endpoint_id" doc:"Those that have a delivery to it"`
+	SourceID       kapsel.SourceID   `query:"source_id" doc:"Those that came in at it"`
 	Status         string            `query:"status" enum:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched"`
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
@@ -53,7 +54,7 @@ type EventsList struct {
 
 func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]], error) {
 	f := store.EventFilter{
-		EndpointID: in.EndpointID, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
+		EndpointID: in.EndpointID, SourceID: in.SourceID, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
 	}
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // TestSources: a source is made with defaults, changed field by field, listed and deleted; its
@@ -179,4 +180,38 @@ func TestSources_Subscriptions(t *testing.T) {
 	}
 	w.want(200, "PATCH", "/v1/endpoints/"+made.text("id"), h.write, `{"subscriptions":[]}`)
 	w.want(204, "DELETE", "/v1/sources/"+mine, h.write, nil)
+}
+
+// TestSources_Events checks that lists and streams of events narrow to a source, and refuse what is
+// none.
+func TestSources_Events(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	id := w.want(201, "POST", "/v1/sources", h.write, `{"name":"shop"}`).text("id")
+	source, err := kapsel.ParseSourceID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.receive(h.endpoint, nil)
+	tenant, err := kapsel.ParseTenantID(h.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := kapsel.Event{ID: kapsel.NewEventID(w.now, kapsel.PartOf(source)), TenantID: tenant, SourceID: source, ReceivedAt: w.now}
+	if _, err := w.store.Accept(t.Context(), store.Acceptance{Event: e}); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]int{"": 2, "?source_id=" + id: 1, "?status=unmatched&source_id=" + id: 1, "?status=delivered&source_id=" + id: 0, "?source_id=" + id + "&endpoint_id=" + h.endpoint: 0} {
+		if list := w.want(200, "GET", "/v1/events"+query, h.read, nil).list("data"); len(list) != want || want == 1 && list[0].text("id") != e.ID.String() {
+			t.Errorf("%s: %v", query, list)
+		}
+	}
+	if list := w.want(200, "GET", "/v1/events?source_id="+id, w.newHouse("other").read, nil).list("data"); len(list) != 0 {
+		t.Errorf("another tenant's: %v", list)
+	}
+	for _, path := range []string{"/v1/events", "/v1/events/stream"} {
+		w.refused(kapsel.InvalidRequest, 400, []string{"source_id"}, "GET", path+"?source_id="+h.endpoint, h.read, nil)
+	}
+	streamed, _ := w.streams()("?after=0&source_id="+id, h.read).begun().events(1)
+	w.same("streamed", []string{e.ID.String()}, streamed)
 }

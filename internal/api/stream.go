@@ -44,6 +44,7 @@ func (a *api) stream() {
 type StreamQuery struct {
 	TenantQuery
 	EndpointID kapsel.EndpointID `query:"endpoint_id"`
+	SourceID   kapsel.SourceID   `query:"source_id" doc:"Those that came in at it"`
 	After      string            `query:"after" maxLength:"100" doc:"Begin behind this: an event's id, or the id of a message; 0: begin with the oldest event"`
 	Last       string            `header:"Last-Event-ID" maxLength:"100" doc:"What after means, of a client that connects again"`
 }
@@ -56,7 +57,7 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 	if err != nil {
 		return nil, err
 	}
-	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, in.EndpointID)
+	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID})
 	if err != nil {
 		return nil, err
 	}

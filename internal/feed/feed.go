@@ -67,12 +67,14 @@ type Follower struct {
 	from   store.Position // … behind this position
 }
 
-// Follow adds a follower: of the events of a tenant and an endpoint, zero for all. It counts
+// Follow adds a follower: of the events of a tenant that a filter lets through, of all tenants if
+// tenant is zero. The filter's own tenants mean nothing. It counts
 // for owner, and ends when the key, unless zero, is revoked, when the tenant is deleted, and
 // when the feed stops. RateLimited: its owner has MaxFollowers already. ShuttingDown: the feed
 // has stopped. Leave must be called.
-func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, endpoint kapsel.EndpointID) (*Follower, error) {
-	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: store.StreamFilter{EndpointID: endpoint}}
+func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter) (*Follower, error) {
+	filter.Tenants = nil
+	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: filter}
 	if !tenant.IsZero() {
 		l.filter.Tenants = []kapsel.TenantID{tenant}
 	}
@@ -206,7 +208,8 @@ func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed,
 }
 
 func (l *Follower) wants(r *store.EventRecord) bool {
-	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID))
+	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID)) &&
+		(l.filter.SourceID.IsZero() || r.Event.SourceID == l.filter.SourceID)
 }
 
 // read reads for one follower.

@@ -70,7 +70,7 @@ func (w *following) stored() (ids []kapsel.EventID) {
 // follow adds a follower of everything, for an owner of its own.
 func (w *following) follow(f *feed.Feed) *feed.Follower {
 	w.Helper()
-	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, kapsel.EndpointID{})
+	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{})
 	w.Must(err)
 	return l
 }
@@ -124,8 +124,41 @@ func TestFeedReadsOnceForAll(t *testing.T) {
 		for _, l := range followers {
 			l.Leave()
 		}
-		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, kapsel.EndpointID{}); kapsel.CodeOf(err) != kapsel.ShuttingDown {
+		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}); kapsel.CodeOf(err) != kapsel.ShuttingDown {
 			w.Errorf("after the stop: %v", err)
+		}
+	})
+}
+
+// TestFeedFilters checks that a follower gets what its filter lets through, of what it reads for
+// itself and of what the feed has read.
+func TestFeedFilters(t *testing.T) {
+	feeding(t, func(w *following, db *counted, f *feed.Feed) {
+		now := time.Now().UTC()
+		src := kapsel.Source{ID: kapsel.NewSourceID(now), TenantID: w.Endpoint.TenantID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now}
+		w.Must(w.Store.CreateSource(w.Context(), src))
+		arrive := func() kapsel.EventID {
+			now := time.Now().UTC()
+			e := kapsel.Event{ID: kapsel.NewEventID(now, 0), TenantID: src.TenantID, SourceID: src.ID, ReceivedAt: now}
+			_, err := w.Store.Accept(w.Context(), store.Acceptance{Event: e})
+			w.Must(err)
+			return e.ID
+		}
+		w.Accept(2)
+		want := []kapsel.EventID{arrive()}
+		l, err := f.Follow(w.Context(), src.TenantID, kapsel.KeyID{}, src.TenantID, store.StreamFilter{SourceID: src.ID})
+		w.Must(err)
+		defer l.Leave()
+		var at store.Position
+		for i := range 3 {
+			events, next, err := l.Next(w.Context(), at)
+			w.Must(err)
+			if at = next; len(events) != 1 || events[0].Event.ID != want[i] {
+				t.Fatalf("it got %d events, want %v", len(events), want[i])
+			}
+			w.Pass(time.Second) // the feed has read on
+			w.Accept(2)
+			want = append(want, arrive())
 		}
 	})
 }

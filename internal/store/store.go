@@ -417,6 +417,7 @@ func (r *EventRecord) To(endpoint kapsel.EndpointID) bool {
 // EventFilter narrows ListEvents; zero fields do not. Since and Until compare ReceivedAt, half-open.
 type EventFilter struct {
 	EndpointID kapsel.EndpointID // events that have a delivery to it
+	SourceID   kapsel.SourceID   // events that came in at it
 	// Shared says that other endpoints get events of EndpointID's ingest, so that a status may
 	// come from their deliveries; a list of a status then looks at all events of the ingest.
 	Shared         bool
@@ -453,6 +454,7 @@ type Stream interface {
 type StreamFilter struct {
 	Tenants    []kapsel.TenantID
 	EndpointID kapsel.EndpointID // events that have a delivery to it
+	SourceID   kapsel.SourceID   // events that came in at it
 }
 
 // Streamed is an event of the stream and the position behind it.

@@ -109,6 +109,8 @@ type selection struct {
 	endpoint bool
 	// over is the table of the scope, endpoints or origins; "" is endpoints.
 	over string
+	// atSource: the scope is the source $9.
+	atSource bool
 }
 
 // atSource is the condition that an event e came in at a source; see kapsel.Event.Extra.
@@ -128,7 +130,9 @@ const origins = `(SELECT id, tenant_id FROM endpoints
 func (s selection) page() string {
 	scope := `
 		SELECT id FROM ` + cmp.Or(s.over, "endpoints") + ` WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
-	if s.ordered && !s.endpoint {
+	if s.atSource {
+		scope += ` AND id = $9`
+	} else if s.ordered && !s.endpoint {
 		scope = `
 		WITH heads AS (
 			SELECT scope.id, newest.id AS newest FROM (` + scope + `) scope
@@ -189,7 +193,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		var events []kapsel.Event
 		for _, sql := range eventQueries(f, expanding) {
 			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
-				at(f.Since), at(f.Until), f.IdempotencyKey)
+				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID))
 			if err != nil {
 				return err
 			}
@@ -215,7 +219,8 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 
 // eventQueries returns the queries of which each finds some of a page of events, newest first; none
 // if the filter lets no event through. expanding says that there are open expansions. Parameters are
-// those of selection, the times $6 and $7 between which an event was received, and its key $8.
+// those of selection, the times $6 and $7 between which an event was received, its key $8, and the
+// source $9 that it came in at.
 func eventQueries(f store.EventFilter, expanding bool) []string {
 	var conditions string
 	if !f.Since.IsZero() {
@@ -227,9 +232,12 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	if f.IdempotencyKey != nil {
 		conditions += " AND e.idempotency_key = $8"
 	}
+	if !f.SourceID.IsZero() {
+		conditions += " AND e.endpoint_id = $9 AND " + atSource
+	}
 	// A query names each parameter, so that all have a type whatever the conditions.
 	const named = `
-		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea)
+		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid)
 		SELECT ` + shortEventColumns
 	// An event whose expansion is open is delivering or received, whatever states its deliveries have.
 	var queries []string
@@ -299,6 +307,7 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		}
 		events.source = newestOf("e.part, e.id", each)
 	}
+	events.atSource = events.over == origins && !f.SourceID.IsZero()
 	return append(queries, named+` FROM (`+events.page()+`) page
 		JOIN events e ON e.part = page.part AND e.id = page.id
 		ORDER BY e.id DESC`)

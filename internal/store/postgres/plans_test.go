@@ -188,8 +188,14 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 			}
 		}
 	}
-	_, _, _, err = s.StreamEvents(ctx, store.StreamFilter{Tenants: []kapsel.TenantID{tenant.ID}, EndpointID: ep.ID}, store.Position{}, now, 10)
-	must(err)
+	for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
+		_, err = s.ListEvents(ctx, tenant.ID, store.EventFilter{SourceID: src.ID, Status: status}, store.Page[kapsel.EventID]{Limit: 10})
+		must(err)
+	}
+	for _, source := range []kapsel.SourceID{{}, src.ID} {
+		_, _, _, err = s.StreamEvents(ctx, store.StreamFilter{Tenants: []kapsel.TenantID{tenant.ID}, EndpointID: ep.ID, SourceID: source}, store.Position{}, now, 10)
+		must(err)
+	}
 	_, err = s.StreamEnd(ctx, now)
 	must(err)
 	_, err = s.StreamPosition(ctx, tenant.ID, event.ID)

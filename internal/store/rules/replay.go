@@ -89,8 +89,8 @@ const MissingWindow = 256
 
 // Lacking returns those of a tenant's events, in the order of their IDs, that belong to the set of a
 // replay of what is missing at an endpoint, as first deliveries without an ID, up to most. had
-// reports whether an event has a delivery to the endpoint, or an open expansion that may make it. more says that events after the last
-// one returned were not looked at.
+// reports whether an event has a delivery to the endpoint, or an open expansion that may make one.
+// more says that events after the last one returned were not looked at.
 func Lacking(r *kapsel.Replay, e *kapsel.Endpoint, events []kapsel.Event, most int, had func(kapsel.EventID) bool) (set []kapsel.Delivery, last [16]byte, more bool) {
 	for i := range events {
 		if len(set) == most {

@@ -94,6 +94,7 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 func meets(f store.EventFilter, r *store.EventRecord) bool {
 	e := &r.Event
 	return (f.EndpointID.IsZero() || r.To(f.EndpointID)) &&
+		(f.SourceID.IsZero() || e.SourceID == f.SourceID) &&
 		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
 		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
@@ -102,7 +103,7 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 
 // eventSource returns a source of all events that a filter may let through, and perhaps of others.
 func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
-	if all := tenant.IsZero() && f.EndpointID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
+	if all := tenant.IsZero() && f.EndpointID.IsZero() && f.SourceID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
 		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 	}
 	if f.Status == kapsel.EventUnmatched && f.IdempotencyKey == nil {
@@ -113,7 +114,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 		return nil, err
 	}
 	if f.IdempotencyKey != nil { // from all origins, even if the filter names one endpoint
-		all, err := s.originsIn(ctx, tenant)
+		all, err := s.originsOf(ctx, tenant, f)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +125,7 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`
 	events, elsewhere := merged(endpoints, cameIn), source(none)
 	if f.EndpointID.IsZero() {
-		all, err := s.originsIn(ctx, tenant)
+		all, err := s.originsOf(ctx, tenant, f)
 		if err != nil {
 			return nil, err
 		}
@@ -169,6 +170,15 @@ func (s *Store) byStatus(ctx context.Context, f store.EventFilter, endpoints []k
 	}
 	open, err := s.openSource(ctx, endpoints, "event_id", f.Status != delivering, true, events)
 	return either(elsewhere, open), err
+}
+
+// originsOf returns the ids of everything at which the events of a list came in: the filter's
+// source, or all of a tenant's origins.
+func (s *Store) originsOf(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) ([]kapsel.OriginID, error) {
+	if !f.SourceID.IsZero() {
+		return []kapsel.OriginID{kapsel.OriginID(f.SourceID)}, nil
+	}
+	return s.originsIn(ctx, tenant)
 }
 
 // unmatched returns the source of the events that had no delivery when they came in. If the filter

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -100,16 +101,22 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 		}
 	}
 	ids = lowest(ids, n)
-	events, had := make([]kapsel.Event, 0, len(ids)), map[kapsel.EventID]bool{}
+	events, had := make([]kapsel.Event, 0, len(ids)), map[kapsel.EventID]bool{} // or will have it by the event's expansion
 	for _, id := range ids {
-		r, err := eventRecord(w.c, w.r.TenantID, id, eventColumns)
-		if kapsel.CodeOf(err) == kapsel.NotFound {
-			continue
-		}
-		if err != nil {
+		var ev kapsel.Event
+		var got bool
+		var unreadable error
+		found, err := w.c.query(`SELECT `+eventColumns+`,
+				EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ?1 AND d.first_of = e.id)
+				OR EXISTS (SELECT 1 FROM expansions x WHERE x.event_id = e.id)
+			FROM events e WHERE id = ?2`, e.ID, id).
+			one(func(s *stmt) { ev, _, unreadable = scanEvent(s, false); got = s.colBool() })
+		if err = errors.Join(err, unreadable); err != nil {
 			return out, err
 		}
-		events, had[id] = append(events, r.Event), r.To(e.ID) || r.Expanding
+		if found {
+			events, had[id] = append(events, ev), got
+		}
 	}
 	out.Set, out.Last, out.More = rules.Lacking(w.r, &e, events, most, func(id kapsel.EventID) bool { return had[id] })
 	if out.Seen = len(ids); !out.More && len(ids) == n {

@@ -259,6 +259,90 @@ var originating = []promise{
 		w.same("another tenant's", 0, len(w.listEvents(w.newTenant().ID, store.EventFilter{}, 10)))
 	}},
 
+	{"lists and the stream show what came in at one source, whatever else they ask for", func(w *world) {
+		s, other := w.newSource(), w.newSource()
+		gets := w.fan(2)
+		kept := w.newEndpoint(w.tenant)
+		want, last := map[string][]kapsel.EventID{}, store.Acceptance{}
+		shown := func(in store.Acceptance, of ...string) {
+			last = in
+			w.pass(time.Millisecond)
+			for _, name := range append(of, "all") {
+				want[name] = append([]kapsel.EventID{in.Event.ID}, want[name]...)
+			}
+		}
+		start := w.now
+		before := w.accept(kept) // at the endpoint, before its ingest is a source
+		for i := range 3 {
+			k := key(fmt.Sprint("k", i))
+			shown(w.arrived(s, to(gets[0]), k), "received", "first", fmt.Sprint("key ", i))
+			shown(w.arrived(s), "unmatched")
+			failed := w.arrived(s, to(gets...), heldBy(w.node))
+			w.complete(failed.Deliveries[0], refusal)
+			w.complete(w.claimThis(failed.Deliveries[1]), ok)
+			shown(failed, "failed", "first", "second")
+			w.arrived(other, to(gets[0]), k)
+			w.arrived(other)
+			w.arrived(published, to(gets[0]), k)
+			w.arrived(published)
+			w.finished(w.endpoint, refusal)
+			if w.pass(time.Second); i == 0 {
+				want["early"] = slices.Clone(want["all"])
+			}
+		}
+		of := func(change func(*store.EventFilter)) store.EventFilter {
+			f := store.EventFilter{SourceID: s.ID}
+			change(&f)
+			return f
+		}
+		status := func(status kapsel.EventStatus) store.EventFilter {
+			return of(func(f *store.EventFilter) { f.Status = status })
+		}
+		for _, length := range []int{1, 4, 100} {
+			for name, f := range map[string]store.EventFilter{
+				"all":       of(func(*store.EventFilter) {}),
+				"received":  status(kapsel.EventReceived),
+				"unmatched": status(kapsel.EventUnmatched),
+				"failed":    status(kapsel.EventStatus(kapsel.Failed.String())),
+				"delivered": status(kapsel.EventStatus(kapsel.Delivered.String())),
+				"first":     of(func(f *store.EventFilter) { f.EndpointID = gets[0].ID }),
+				"second":    of(func(f *store.EventFilter) { f.EndpointID = gets[1].ID }),
+				"another":   of(func(f *store.EventFilter) { f.EndpointID = w.endpoint.ID }),
+				"key 1":     of(func(f *store.EventFilter) { f.IdempotencyKey = []byte("k1") }),
+				"early":     of(func(f *store.EventFilter) { f.Until = start.Add(time.Second) }),
+				"missing":   {SourceID: kapsel.NewSourceID(w.now)},
+				"endpoint":  {SourceID: kapsel.SourceID(w.endpoint.ID)},
+				"tenant":    {SourceID: kapsel.SourceID(w.tenant.ID)},
+			} {
+				w.same(fmt.Sprint(name, ", by ", length), want[name], w.listed(f, length))
+			}
+			w.same("of all tenants", len(want["all"]), len(w.listEvents(kapsel.TenantID{}, of(func(*store.EventFilter) {}), length)))
+			w.same("of another tenant", 0, len(w.listEvents(w.newTenant().ID, of(func(*store.EventFilter) {}), length)))
+		}
+		w.atEnd(last)
+		for _, name := range []string{"all", "first"} {
+			f := store.StreamFilter{SourceID: s.ID}
+			if name == "first" {
+				f.EndpointID = gets[0].ID
+			}
+			got, _ := w.follow(f, store.Position{}, 2)
+			ids := streamedIDs(got)
+			slices.Reverse(ids)
+			w.same("streamed, "+name, want[name], ids)
+		}
+
+		// What came in at an endpoint is not its source's.
+		src, err := w.store.KeepIngest(w.ctx, w.tenant.ID, kept.ID, w.now, func(*kapsel.Source) error { return nil })
+		w.must(err)
+		w.same("the same UUID, before", 0, len(w.listed(store.EventFilter{SourceID: src.ID}, 10)))
+		after := w.arrived(src)
+		w.same("the same UUID", []kapsel.EventID{after.Event.ID}, w.listed(store.EventFilter{SourceID: src.ID}, 10))
+		w.same("of the endpoint", []kapsel.EventID{before.Event.ID}, w.listed(store.EventFilter{EndpointID: kept.ID}, 10))
+		w.atEnd(after)
+		got, _ := w.follow(store.StreamFilter{SourceID: src.ID}, store.Position{}, 3)
+		w.same("streamed, the same UUID", []kapsel.EventID{after.Event.ID}, streamedIDs(got))
+	}},
+
 	{"an event that goes nowhere is unmatched, kept, and listed as that", func(w *world) {
 		s := w.newSource()
 		var want []kapsel.EventID
