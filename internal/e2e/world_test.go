@@ -306,13 +306,6 @@ func (w *world) send(n int, ep bench.Endpoint, pause time.Duration) *sender {
 	return s
 }
 
-// event returns the event that a key was answered with.
-func (s *sender) event(key string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.events[key]
-}
-
 // end stops posting and waits for posts under way.
 func (s *sender) end() {
 	s.stop()

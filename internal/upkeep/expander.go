@@ -15,8 +15,9 @@ import (
 const (
 	// expandEvery is how often an Expander looks for expansions that nobody told it of.
 	expandEvery = time.Second
-	// expandTurn is how long a turn lasts at most. The next one asks for the lease again.
-	expandTurn = 3 * time.Second
+	// expandTurn is how long a turn lasts at most. The next one asks for the lease again, which
+	// is short: after a crash nobody else leads until it ends.
+	expandTurn = time.Second
 	// expansionsAtOnce is how many expansions take turns; others wait for their end.
 	expansionsAtOnce = 100
 )
