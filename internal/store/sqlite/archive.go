@@ -34,15 +34,16 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 	if !found || !tenant.IsZero() && r.Event.TenantID != tenant {
 		return r, store.NotFound("event")
 	}
-	firsts := []kapsel.DeliveryID{next}
-	q := c.query(`SELECT id FROM deliveries WHERE first_of = ?`, id)
-	for q.next() {
-		firsts = append(firsts, q.colID())
-	}
-	if err := q.end(); err != nil {
+	if r.Deliveries, err = deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE first_of = ?`, id)); err != nil {
 		return r, err
 	}
-	for _, next := range firsts { // each delivery names the one that repeats it
+	repeated := []kapsel.DeliveryID{next}
+	for i := range r.Deliveries {
+		if again := r.Deliveries[i].ReplayedAs; !again.IsZero() {
+			repeated = append(repeated, again)
+		}
+	}
+	for _, next := range repeated { // each delivery names the one that repeats it
 		for !next.IsZero() {
 			d, found, err := c.delivery(next)
 			if err != nil {

@@ -198,6 +198,23 @@ var expansions = []promise{
 		}
 	}},
 
+	{"a replay of what is missing passes over an event whose expansion is open", func(w *world) {
+		all := w.subscribersTo(kapsel.Publish, 3)
+		in := w.accept(w.endpoint, expanding(all[0]))
+		w.pass(time.Second)
+		open := w.newReplay(ofMissing(all[2]))
+		w.walkOut(open.ID, 10)
+		w.same("created while it is open", 0, w.readReplay(open.ID).Created)
+		w.expand(in.Event.ID, 1, 1, true)
+		_, _, err := w.store.CancelEvent(w.ctx, w.tenant.ID, in.Event.ID, kapsel.EndpointID{}, w.now)
+		w.must(err)
+		w.pass(time.Second)
+		ended := w.newReplay(ofMissing(all[2]))
+		w.walkOut(ended.ID, 10)
+		w.same("created once it has ended", 1, w.readReplay(ended.ID).Created)
+		w.same("to", idsOf(all...), w.destinationsOf(in.Event.ID))
+	}},
+
 	{"an event is not deleted while its expansion is open", func(w *world) {
 		all := w.subscribersTo(kapsel.Publish, 2)
 		in := w.accept(w.endpoint, expanding(all[0]))
