@@ -444,27 +444,30 @@ func insertReplay(c *conn, d *kapsel.Delivery) error {
 }
 
 // Redeliver implements store.Inbox. Most duplicates are of events that need no new delivery. So it
-// looks at the event on a connection for reads, and asks the writer, which looks again, only if a
-// new delivery is needed.
+// looks at the event on a connection for reads, and asks the writer, which looks again at what is to
+// be repeated, only if a new delivery is needed.
 func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Time) (made []kapsel.Delivery, err error) {
 	var old []kapsel.Delivery
-	read := func(c *conn) error {
+	err = s.read(ctx, func(c *conn) error {
 		r, err := eventRecord(c, kapsel.TenantID{}, event, eventColumns)
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound { // retention may have deleted it
 			return err
 		}
 		old = rules.Redeliveries(r.Deliveries, now)
 		return nil
-	}
-	if err := s.read(ctx, read); err != nil || len(old) == 0 {
+	})
+	if err != nil || len(old) == 0 {
 		return nil, err
 	}
 	err = s.writer.cold(ctx, func(c *conn) error {
-		if err := read(c); err != nil {
-			return err
-		}
 		made = nil
 		for i := range old {
+			// Whoever else repeats it names the new delivery here; retention may have deleted it.
+			if d, found, err := c.delivery(old[i].ID); err != nil {
+				return err
+			} else if !found || !d.ReplayedAs.IsZero() {
+				continue
+			}
 			if _, err := liveEndpoint(c, kapsel.TenantID{}, old[i].EndpointID); kapsel.CodeOf(err) == kapsel.NotFound {
 				continue
 			} else if err != nil {
