@@ -86,15 +86,8 @@ func TestSubscribers_EveryBoundary(t *testing.T) {
 			kills := 0
 			// round accepts an event and reports whether the i-th boundary was in it.
 			round := func(at side, i int) (reached bool) {
-				fired := p.CutAt(i, at, func() {
-					if err := node.Kill(); err != nil {
-						t.Error(err)
-					}
-				})
 				key := fmt.Sprintf("%s-%d", at, i)
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
+				scenario := func(<-chan struct{}) {
 					s.post(w.ctx, key)
 					for open := true; open && w.ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 						if err := db.QueryRow(w.ctx, "SELECT EXISTS (SELECT 1 FROM expansions)").Scan(&open); err != nil {
@@ -102,24 +95,20 @@ func TestSubscribers_EveryBoundary(t *testing.T) {
 							return
 						}
 					}
-				}()
-				select {
-				case <-fired:
-				case <-done:
-					if p.Disarm() {
-						return false
+				}
+				return p.CutDuring(scenario, i, at, func() {
+					if err := node.Kill(); err != nil {
+						t.Error(err)
 					}
-					<-fired // it was just being done
-				}
-				kills++
-				start(w, node)
-				for _, id := range eventsOf(w, key) { // before the sender's retry, or after it
-					var got expanded
-					w.get("/v1/events/"+id, &got)
-					got.whole(w, id, n)
-				}
-				<-done
-				return true
+				}, func() {
+					kills++
+					start(w, node)
+					for _, id := range eventsOf(w, key) { // before the sender's retry, or after it
+						var got expanded
+						w.get("/v1/events/"+id, &got)
+						got.whole(w, id, n)
+					}
+				})
 			}
 			step := 1
 			if !full() {

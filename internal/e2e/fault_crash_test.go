@@ -166,16 +166,7 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 				cuts := 0
 				// round runs the scenario and reports whether the n-th boundary was in it.
 				round := func(name string, n int) (reached bool) {
-					fired := p.CutAt(n, at, func() {
-						if fault == "killed" {
-							if err := node.Kill(); err != nil {
-								t.Error(err)
-							}
-						}
-					})
-					done := make(chan struct{})
-					go func() {
-						defer close(done)
+					scenario := func(fired <-chan struct{}) {
 						for _, key := range []string{"once-", "once-", "twice-"} {
 							s.post(w.ctx, key+name)
 						}
@@ -184,21 +175,19 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 						case <-fired:
 						case <-time.After(50 * time.Millisecond): // for its records
 						}
-					}()
-					select {
-					case <-fired:
-					case <-done:
-						if p.Disarm() {
-							return false
+					}
+					return p.CutDuring(scenario, n, at, func() {
+						if fault == "killed" {
+							if err := node.Kill(); err != nil {
+								t.Error(err)
+							}
 						}
-						<-fired // it was just being done
-					}
-					cuts++
-					if fault == "killed" {
-						start(w, node)
-					}
-					<-done
-					return true
+					}, func() {
+						cuts++
+						if fault == "killed" {
+							start(w, node)
+						}
+					})
 				}
 				for i := range count(1, 10) {
 					step := 1

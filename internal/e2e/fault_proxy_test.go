@@ -119,6 +119,28 @@ func (p *proxy) Disarm() (unused bool) {
 	return unused
 }
 
+// CutDuring runs a scenario, cuts the connection that comes to its n-th boundary as CutAt does, then
+// heals what is broken while the scenario goes on, and reports whether the scenario had such a
+// boundary.
+func (p *proxy) CutDuring(scenario func(fired <-chan struct{}), n int, at side, then, heal func()) (reached bool) {
+	fired, done := p.CutAt(n, at, then), make(chan struct{})
+	go func() {
+		defer close(done)
+		scenario(fired)
+	}()
+	select {
+	case <-fired:
+	case <-done:
+		if p.Disarm() {
+			return false
+		}
+		<-fired // it was just being done
+	}
+	heal()
+	<-done
+	return true
+}
+
 // boundary counts one and cuts where that is planned.
 func (p *proxy) boundary(at side) (cutHere bool) {
 	p.mu.Lock()
