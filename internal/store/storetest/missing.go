@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -148,29 +147,11 @@ var missing = []promise{
 		late := w.named(s.ID.String())
 		w.must(w.store.CreateEndpoint(w.ctx, late, 0))
 		w.pass(time.Second)
-		replays := []kapsel.Replay{w.newReplay(ofMissing(late)), w.newReplay(ofMissing(late))}
-		var single atomic.Int32
-		w.together(6, func(i int) error {
-			if i < 2 {
-				for _, id := range events {
-					switch _, err := w.store.Deliver(w.ctx, w.tenant.ID, id, late.ID, w.now); {
-					case err == nil:
-						single.Add(1)
-					case kapsel.CodeOf(err) != kapsel.Conflict:
-						return err
-					}
-				}
-				return nil
-			}
-			for {
-				_, more, err := w.store.StepReplay(w.ctx, replays[i%2].ID, w.now, 3)
-				if err != nil || !more {
-					return err
-				}
-			}
+		made := w.madeTogether(w.newReplay(ofMissing(late)), w.newReplay(ofMissing(late)), events, func(id kapsel.EventID) error {
+			_, err := w.store.Deliver(w.ctx, w.tenant.ID, id, late.ID, w.now)
+			return err
 		})
-		created := w.readReplay(replays[0].ID).Created + w.readReplay(replays[1].ID).Created + int(single.Load())
-		w.same("made", n, created)
+		w.same("made", n, made)
 		w.same("deliveries", n, len(w.deliveries(late)))
 	}},
 

@@ -61,6 +61,34 @@ func (w *world) walkOut(id kapsel.ReplayID, limit int) (made int) {
 	}
 }
 
+// madeTogether goes on with two replays, twice each, and calls single with each event, twice, all at
+// the same time. It returns how many deliveries the replays and the calls made; a Conflict is the
+// answer of a call that made none.
+func (w *world) madeTogether(one, two kapsel.Replay, events []kapsel.EventID, single func(kapsel.EventID) error) int {
+	w.t.Helper()
+	var made atomic.Int32
+	w.together(6, func(i int) error {
+		if i < 2 {
+			for _, id := range events {
+				switch err := single(id); {
+				case err == nil:
+					made.Add(1)
+				case kapsel.CodeOf(err) != kapsel.Conflict:
+					return err
+				}
+			}
+			return nil
+		}
+		for {
+			_, more, err := w.store.StepReplay(w.ctx, []kapsel.Replay{one, two}[i%2].ID, w.now, 3)
+			if err != nil || !more {
+				return err
+			}
+		}
+	})
+	return w.readReplay(one.ID).Created + w.readReplay(two.ID).Created + int(made.Load())
+}
+
 // members are the deliveries that a replay would repeat now.
 func (w *world) members(r kapsel.Replay) map[kapsel.DeliveryID]kapsel.Delivery {
 	w.t.Helper()
@@ -240,29 +268,11 @@ var replaying = []promise{
 		for range n {
 			events = append(events, w.finished(w.endpoint, refusal).Delivery.EventID)
 		}
-		replays := []kapsel.Replay{w.newReplay(), w.newReplay()}
-		var single atomic.Int32
-		w.together(6, func(i int) error {
-			if i < 2 {
-				for _, id := range events {
-					switch _, err := w.store.Replay(w.ctx, w.tenant.ID, id, kapsel.DeliveryID{}, w.now); {
-					case err == nil:
-						single.Add(1)
-					case kapsel.CodeOf(err) != kapsel.Conflict:
-						return err
-					}
-				}
-				return nil
-			}
-			for {
-				_, more, err := w.store.StepReplay(w.ctx, replays[i%2].ID, w.now, 3)
-				if err != nil || !more {
-					return err
-				}
-			}
+		made := w.madeTogether(w.newReplay(), w.newReplay(), events, func(id kapsel.EventID) error {
+			_, err := w.store.Replay(w.ctx, w.tenant.ID, id, kapsel.DeliveryID{}, w.now)
+			return err
 		})
-		created := w.readReplay(replays[0].ID).Created + w.readReplay(replays[1].ID).Created + int(single.Load())
-		w.same("made", n, created)
+		w.same("made", n, made)
 		w.same("waiting", n, len(w.claim(w.endpoint)))
 		w.same("deliveries", 2*n, len(w.deliveries(w.endpoint)))
 	}},
