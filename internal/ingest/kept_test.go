@@ -91,3 +91,28 @@ func TestKeptIngest_OtherNodes(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretObeyedUnread checks that webhooks are verified by an endpoint's new secret, and no more
+// by its former one, although the settings cannot be read after the change.
+func TestSecretObeyedUnread(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	ep := w.endpoint(w.signedBy("hmac", "former"))
+	w.must(w.settings.Load(ctx))
+	post := func(secret string) answer {
+		return w.raw(request("POST", "/ingest/"+ep.ID.String(), "{}", "X-Webhook-Signature: "+sign(secret, "{}")))
+	}
+	if a := post("former"); a.status != 200 {
+		t.Fatalf("before: %v", a)
+	}
+	w.fault(failing(storetest.NotPersisted, "Settings"))
+	directory := settings.NewObeyed(w.db, w.settings)
+	_, err := directory.UpdateEndpoint(ctx, w.tenant.ID, ep.ID, func(e *kapsel.Endpoint) error { w.signedBy("hmac", "new")(e); return nil })
+	w.must(err)
+	w.is(post("former"), 401, kapsel.InvalidSignature)
+	if a := post("new"); a.status != 200 {
+		t.Errorf("by the new secret: %v", a)
+	}
+	w.must(directory.DeleteEndpoint(ctx, w.tenant.ID, ep.ID, time.Now()))
+	w.is(post("new"), 404, kapsel.InvalidEndpoint)
+}

@@ -110,28 +110,24 @@ func (c *Cache) Load(ctx context.Context) error {
 	if s.Revision == c.revision {
 		return nil
 	}
-	c.applying.Lock()
-	defer c.applying.Unlock()
-	c.mu.Lock()
-	c.matched = max(c.matched, matched(&s, c.revision))
-	c.revision = s.Revision
-	c.mu.Unlock()
-	c.apply(s)
+	c.apply(s, true)
 	return nil
 }
 
 // Apply takes over rows that this node has just written, so that it obeys them even if it cannot
 // read them now. They do not count as read: the next Load reads them again.
-func (c *Cache) Apply(s store.Settings) {
+func (c *Cache) Apply(s store.Settings) { c.apply(s, false) }
+
+// apply takes over rows, and tells of those that are not older than what is known. read says that
+// they are all that changed up to s.Revision.
+func (c *Cache) apply(s store.Settings, read bool) {
 	c.applying.Lock()
 	defer c.applying.Unlock()
-	c.apply(s)
-}
-
-// apply takes over rows, and tells of those that are not older than what is known. The caller must
-// hold applying.
-func (c *Cache) apply(s store.Settings) {
 	c.mu.Lock()
+	if read { // in one step with the rows: other nodes are told that this one works by them
+		c.matched = max(c.matched, matched(&s, c.revision))
+		c.revision = s.Revision
+	}
 	s.Tenants = slices.DeleteFunc(s.Tenants, func(t kapsel.Tenant) bool { return !c.keepTenant(&t) })
 	changed := rerouting{}
 	s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return !c.keep(&e, changed) })
