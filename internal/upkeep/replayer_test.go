@@ -165,3 +165,44 @@ func TestReplayer_FA10_FaultsAndRestarts(t *testing.T) {
 		}
 	})
 }
+
+// TestReplayer_FA10_MissingThroughFaults checks that a replay of what is missing makes each delivery
+// once, although steps fail before and after they are written and the process is replaced.
+func TestReplayer_FA10_MissingThroughFaults(t *testing.T) {
+	inBubble(t, 300, func(w *replays) {
+		late := w.Endpoint
+		late.ID, late.NoIngest, late.Subscriptions = kapsel.NewEndpointID(time.Now()), true, []kapsel.Subscription{{Source: w.Endpoint.ID.String()}}
+		w.Must(w.Store.CreateEndpoint(w.Context(), late, 0))
+		faults, stops := rand.New(rand.NewPCG(5, 6)), rand.New(rand.NewPCG(7, 8))
+		faulty := storetest.Faulty(w.Store, func(method string) storetest.Fault {
+			if method != "StepReplay" {
+				return storetest.NoFault
+			}
+			return storetest.Fault(faults.IntN(3))
+		})
+		now := time.Now().UTC()
+		r := kapsel.Replay{
+			ID: kapsel.NewReplayID(now), TenantID: late.TenantID, Since: now.Add(-time.Hour), Missing: true, Rate: 20,
+			Status: kapsel.ReplayRunning, Total: 300, CreatedAt: now,
+		}
+		w.Must(w.Store.CreateReplay(w.Context(), r))
+		for range 50 {
+			stop := w.start(faulty)
+			w.Pass(time.Duration(stops.IntN(int(10 * time.Second))))
+			stop()
+		}
+		defer w.start(w.Store)()
+		w.Pass(time.Minute)
+		if got := w.read(r.ID); got.Created != 300 {
+			t.Fatalf("%d created: %+v", got.Created, got)
+		}
+		w.Endpoint = late
+		if got := w.Answer(kapsel.Answer{Status: 200}); got != 300 {
+			t.Errorf("%d are due", got)
+		}
+		w.Pass(10 * time.Second)
+		if got := w.read(r.ID); got.Status != kapsel.ReplayDone || got.Delivered != 300 {
+			t.Errorf("at the end: %+v", got)
+		}
+	})
+}

@@ -112,3 +112,38 @@ func TestMigrate_Destinations(t *testing.T) {
 		}
 	}
 }
+
+// TestMigrate_Missing checks that only the check of which deliveries a bulk replay may have made
+// is another: what is there stays and is sound, a first delivery may name a replay, and one that is
+// neither first nor repeats another may not.
+func TestMigrate_Missing(t *testing.T) {
+	id := func(n byte) []byte { return append(make([]byte, 15), n) }
+	const insert = `INSERT INTO deliveries (id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted, takeovers,
+		last_status_code, last_error_code, size, created_at, replay_of, replay_id, first_of) VALUES (?, ?, ?, ?, 0, 5, 0, 0, 0, 0, 0, '', 0, 1, ?, ?, ?)`
+	path := oldDatabase(t, 7, []any{insert, id(1), id(9), id(8), testTenant[:], id(2), id(3), nil})
+	s := openAt(t, path)
+	err := s.writer.cold(t.Context(), func(c *conn) error {
+		if err := c.exec(insert, id(4), id(9), id(8), testTenant[:], nil, id(3), id(9)); err != nil {
+			return err
+		}
+		var verdict string
+		if _, err := c.query(`PRAGMA integrity_check`).one(func(s *stmt) { verdict = s.colText() }); err != nil || verdict != "ok" {
+			t.Errorf("the database is %q, %v", verdict, err)
+		}
+		var rows int64
+		_, err := c.query(`SELECT count(*) FROM deliveries WHERE replay_id = ?`, id(3)).one(func(s *stmt) { rows = s.colInt() })
+		if rows != 2 {
+			t.Errorf("%d deliveries are there", rows)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.writer.cold(t.Context(), func(c *conn) error {
+		return c.exec(insert, id(5), id(9), id(8), testTenant[:], nil, id(3), nil)
+	})
+	if err == nil {
+		t.Error("a delivery of a replay that repeats none and is no first one is stored")
+	}
+}
