@@ -89,38 +89,34 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 		return out, err
 	}
 	from, to := w.s.replayBounds(w.r, at)
-	var ids []kapsel.EventID
+	var events []kapsel.Event
+	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
 	for _, origin := range rules.OriginsOf(&e) {
-		q := w.c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
-			id(origin).blob(from).blob(to).int(int64(n))
+		q := w.c.query(`SELECT `+eventColumns+`,
+				EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ?1 AND d.first_of = e.id)
+				OR EXISTS (SELECT 1 FROM expansions x WHERE x.event_id = e.id)
+			FROM events e WHERE endpoint_id = ?2 AND id > ?3 AND id < ?4 ORDER BY id LIMIT ?5`, e.ID, [16]byte(origin), from, to, n)
 		for q.next() {
-			ids = append(ids, q.colID())
+			ev, _, err := scanEvent(q, false)
+			if err != nil {
+				return out, errors.Join(err, q.end())
+			}
+			if events = append(events, ev); q.colBool() {
+				had[ev.ID] = true
+			}
 		}
 		if err := q.end(); err != nil {
 			return out, err
 		}
-	}
-	ids = lowest(ids, n)
-	events, had := make([]kapsel.Event, 0, len(ids)), map[kapsel.EventID]bool{} // or will have it by the event's expansion
-	for _, id := range ids {
-		var ev kapsel.Event
-		var got bool
-		var unreadable error
-		found, err := w.c.query(`SELECT `+eventColumns+`,
-				EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ?1 AND d.first_of = e.id)
-				OR EXISTS (SELECT 1 FROM expansions x WHERE x.event_id = e.id)
-			FROM events e WHERE id = ?2`, e.ID, id).
-			one(func(s *stmt) { ev, _, unreadable = scanEvent(s, false); got = s.colBool() })
-		if err = errors.Join(err, unreadable); err != nil {
-			return out, err
-		}
-		if found {
-			events, had[id] = append(events, ev), got
+		slices.SortFunc(events, func(a, b kapsel.Event) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+		if len(events) >= n { // of the other origins only what comes before
+			events = events[:n]
+			to = events[n-1].ID[:]
 		}
 	}
 	out.Set, out.Last, out.More = rules.Lacking(w.r, &e, events, most, func(id kapsel.EventID) bool { return had[id] })
-	if out.Seen = len(ids); !out.More && len(ids) == n {
-		out.Last, out.More = ids[n-1], true
+	if out.Seen = len(events); !out.More && len(events) == n {
+		out.Last, out.More = events[n-1].ID, true
 	}
 	return out, nil
 }
