@@ -82,6 +82,12 @@ func (e *Endpoint) Wants(origin OriginID, eventType string, channels []string) b
 	})
 }
 
+// Gets reports whether an expansion of an event makes a delivery to the endpoint, unless it has one:
+// the endpoint wants the event, is not deleted, and was not made after the event came in.
+func (e *Endpoint) Gets(ev *Event) bool {
+	return e.DeletedAt.IsZero() && !e.CreatedAt.After(ev.ReceivedAt) && e.Wants(ev.Origin(), ev.Type, ev.Channels)
+}
+
 // WantsAll reports whether one of the endpoint's subscriptions lets all events of an origin through.
 func (e *Endpoint) WantsAll(origin OriginID) bool {
 	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(e.TenantID) == origin && s.All() })

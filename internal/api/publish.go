@@ -165,7 +165,7 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 func (a *api) others(ctx context.Context, r *store.EventRecord) (n int, err error) {
 	all, err := a.concerned(ctx, r, store.Page[kapsel.EndpointID]{Limit: math.MaxInt})
 	for _, c := range all {
-		if c.delivery == nil && !c.endpoint.CreatedAt.After(r.Event.ReceivedAt) && c.endpoint.Wants(r.Event.Origin(), r.Event.Type, r.Event.Channels) {
+		if c.delivery == nil && c.endpoint.Gets(&r.Event) {
 			n++
 		}
 	}

@@ -57,7 +57,16 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 	if err != nil {
 		return nil, err
 	}
-	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID})
+	var endpoint *kapsel.Endpoint
+	if !in.EndpointID.IsZero() {
+		switch e, err := a.Store.Endpoint(ctx, tenant, in.EndpointID); {
+		case err == nil:
+			endpoint = &e
+		case !missing(err):
+			return nil, err
+		}
+	}
+	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID}, endpoint)
 	if err != nil {
 		return nil, err
 	}

@@ -63,18 +63,21 @@ type Follower struct {
 	ctx    context.Context // ends when it must end
 	end    context.CancelFunc
 
-	joined bool           // guarded by feed.mu: the feed reads this tenant's events …
-	from   store.Position // … behind this position
+	// What follows is guarded by feed.mu.
+	joined   bool             // the feed reads this tenant's events …
+	from     store.Position   // … behind this position
+	endpoint *kapsel.Endpoint // the filter's endpoint as it is known; nil: it is not, or it is deleted
 }
 
 // Follow adds a follower: of the events of a tenant that a filter lets through, of all tenants if
-// tenant is zero. The filter's own tenants mean nothing. It counts
+// tenant is zero. The filter's own tenants mean nothing. endpoint is the filter's, nil if there is
+// none: it says whether the follower gets an event whose delivery to it is still to be made. It counts
 // for owner, and ends when the key, unless zero, is revoked, when the tenant is deleted, and
 // when the feed stops. RateLimited: its owner has MaxFollowers already. ShuttingDown: the feed
 // has stopped. Leave must be called.
-func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter) (*Follower, error) {
+func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter, endpoint *kapsel.Endpoint) (*Follower, error) {
 	filter.Tenants = nil
-	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: filter}
+	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: filter, endpoint: endpoint}
 	if !tenant.IsZero() {
 		l.filter.Tenants = []kapsel.TenantID{tenant}
 	}
@@ -118,8 +121,8 @@ func (l *Follower) Leave() {
 // Context is the one that Follow was given, and ends when the follower must end.
 func (l *Follower) Context() context.Context { return l.ctx }
 
-// Changed ends the followers whose keys were revoked or whose tenants were deleted. It is told
-// of every change of settings; see Cache.OnChange.
+// Changed ends the followers whose keys were revoked or whose tenants were deleted, and takes over
+// changes of their endpoints. It is told of every change of settings; see Cache.OnChange.
 func (f *Feed) Changed(s store.Settings) {
 	revoked := map[kapsel.KeyID]bool{}
 	for _, k := range s.Keys {
@@ -127,13 +130,20 @@ func (f *Feed) Changed(s store.Settings) {
 			revoked[k.ID] = true
 		}
 	}
+	endpoints := map[kapsel.EndpointID]*kapsel.Endpoint{}
+	for i := range s.Endpoints {
+		endpoints[s.Endpoints[i].ID] = &s.Endpoints[i]
+	}
 	deleted := s.Deleted().Tenants
-	if len(revoked)+len(deleted) == 0 {
+	if len(revoked)+len(deleted)+len(endpoints) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for l := range f.followers {
+		if e := endpoints[l.filter.EndpointID]; e != nil {
+			l.endpoint = e
+		}
 		if !l.key.IsZero() && revoked[l.key] || !l.tenant.IsZero() && slices.Contains(deleted, l.tenant) {
 			l.end()
 		}
@@ -207,8 +217,10 @@ func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed,
 	return events, after.Later(f.end), true, wait
 }
 
+// wants reports whether the follower gets an event. The caller must hold feed.mu.
 func (l *Follower) wants(r *store.EventRecord) bool {
-	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) && (l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID)) &&
+	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) &&
+		(l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID) || r.Expanding && l.endpoint != nil && l.endpoint.Gets(&r.Event)) &&
 		(l.filter.SourceID.IsZero() || r.Event.SourceID == l.filter.SourceID)
 }
 
@@ -221,7 +233,11 @@ func (l *Follower) read(ctx context.Context, after store.Position) ([]store.Stre
 		return nil, after, false, ctx.Err()
 	}
 	defer func() { <-f.reading }()
-	return f.store.StreamEvents(ctx, l.filter, after, f.clock.Now(), feedPage)
+	events, next, more, err := f.store.StreamEvents(ctx, l.filter, after, f.clock.Now(), feedPage)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	events = slices.DeleteFunc(events, func(e store.Streamed) bool { return !l.wants(&e.EventRecord) })
+	return events, next, more, err
 }
 
 // Run reads the stream until ctx ends. When the store does not answer, followers wait.

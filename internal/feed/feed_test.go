@@ -70,7 +70,7 @@ func (w *following) stored() (ids []kapsel.EventID) {
 // follow adds a follower of everything, for an owner of its own.
 func (w *following) follow(f *feed.Feed) *feed.Follower {
 	w.Helper()
-	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{})
+	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil)
 	w.Must(err)
 	return l
 }
@@ -124,7 +124,7 @@ func TestFeedReadsOnceForAll(t *testing.T) {
 		for _, l := range followers {
 			l.Leave()
 		}
-		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}); kapsel.CodeOf(err) != kapsel.ShuttingDown {
+		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil); kapsel.CodeOf(err) != kapsel.ShuttingDown {
 			w.Errorf("after the stop: %v", err)
 		}
 	})
@@ -146,7 +146,7 @@ func TestFeedFilters(t *testing.T) {
 		}
 		w.Accept(2)
 		want := []kapsel.EventID{arrive()}
-		l, err := f.Follow(w.Context(), src.TenantID, kapsel.KeyID{}, src.TenantID, store.StreamFilter{SourceID: src.ID})
+		l, err := f.Follow(w.Context(), src.TenantID, kapsel.KeyID{}, src.TenantID, store.StreamFilter{SourceID: src.ID}, nil)
 		w.Must(err)
 		defer l.Leave()
 		var at store.Position
@@ -209,5 +209,54 @@ func TestFeedCatchesUp(t *testing.T) {
 		if more := db.n.Load() - n; more > 1 {
 			w.Errorf("%d readings after all have left", more)
 		}
+	})
+}
+
+// TestFeed_Expanding: a follower of an endpoint gets the events whose deliveries to the endpoint are
+// still to be made, and none that the endpoint will not get.
+func TestFeed_Expanding(t *testing.T) {
+	feeding(t, func(w *following, db *counted, f *feed.Feed) {
+		ep := kapsel.Endpoint{
+			ID: kapsel.NewEndpointID(time.Now()), TenantID: w.Endpoint.TenantID, State: kapsel.EndpointActive,
+			CreatedAt: time.Now(), UpdatedAt: time.Now(), Destination: 1,
+		}
+		ep.NoIngest, ep.Subscriptions = true, []kapsel.Subscription{{Source: kapsel.Publish, EventTypes: []string{"a"}}}
+		w.Must(w.Store.CreateEndpoint(w.Context(), ep, 0))
+		publish := func(eventType string, after kapsel.EndpointID) kapsel.EventID {
+			w.Pass(time.Millisecond)
+			p := kapsel.Publication{Type: eventType}
+			e := p.Event(ep.TenantID, time.Now().UTC())
+			_, err := w.Store.Accept(w.Context(), store.Acceptance{Event: e, ExpandAfter: after})
+			w.Must(err)
+			return e.ID
+		}
+		ahead := kapsel.EndpointID{15: 1}
+		want := []kapsel.EventID{publish("a", ahead)}
+		publish("b", ahead)
+		publish("a", ep.ID) // it was passed over
+		l, err := f.Follow(w.Context(), ep.TenantID, kapsel.KeyID{}, ep.TenantID, store.StreamFilter{EndpointID: ep.ID}, &ep)
+		w.Must(err)
+		defer l.Leave()
+		var at store.Position
+		next := func() {
+			w.Helper()
+			beat, cancel := context.WithTimeout(w.Context(), time.Minute)
+			defer cancel()
+			events, behind, err := l.Next(beat, at)
+			w.Must(err)
+			if at = behind; len(events) != 1 || events[0].Event.ID != want[len(want)-1] {
+				t.Fatalf("it got %d events, want %v", len(events), want[len(want)-1])
+			}
+		}
+		next()
+		w.Pass(time.Second) // the feed has read on
+		publish("b", ahead)
+		want = append(want, publish("a", ahead))
+		next()
+		ep.Subscriptions = []kapsel.Subscription{{Source: kapsel.Publish, EventTypes: []string{"b"}}}
+		f.Changed(store.Settings{Endpoints: []kapsel.Endpoint{ep}})
+		publish("a", ahead)
+		want = append(want, publish("b", ahead))
+		next()
 	})
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -42,9 +43,15 @@ func TestEventRecord_Digest(t *testing.T) {
 			r.Deliveries = append(r.Deliveries, d)
 		}
 		n, status, at := len(r.Deliveries), r.Status(), first(&r)
+		all := slices.Clone(r.Deliveries)
 		r.Digest()
 		if got := r.Status(); got != status || !first(&r).Equal(at) {
 			t.Fatalf("the digest is %s, first delivered at %v; want %s, %v", got, first(&r), status, at)
+		}
+		for _, d := range all {
+			if !r.To(d.EndpointID) {
+				t.Fatalf("the digest has nothing to %v", d.EndpointID)
+			}
 		}
 		if n <= kapsel.MaxInline && len(r.Deliveries) != n || len(r.Deliveries) > min(n, kapsel.MaxInline) {
 			t.Fatalf("of %d deliveries the digest has %d", n, len(r.Deliveries))

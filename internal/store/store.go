@@ -363,6 +363,8 @@ type EventRecord struct {
 	Event      kapsel.Event
 	Deliveries []kapsel.Delivery // oldest first
 	Expanding  bool              // others are still being made; see Expansions
+	// Left names the endpoints of the deliveries that Digest has left out.
+	Left []kapsel.EndpointID
 }
 
 // Status returns the event's status.
@@ -404,6 +406,8 @@ func (r *EventRecord) Digest() {
 		if newest := d.ReplayedAs.IsZero() && !seen[k]; newest || i == first {
 			seen[k] = seen[k] || newest
 			kept = append(kept, d)
+		} else {
+			r.Left = append(r.Left, d.EndpointID)
 		}
 	}
 	r.Deliveries = kept
@@ -411,7 +415,7 @@ func (r *EventRecord) Digest() {
 
 // To reports whether the event has a delivery to an endpoint.
 func (r *EventRecord) To(endpoint kapsel.EndpointID) bool {
-	return slices.ContainsFunc(r.Deliveries, func(d kapsel.Delivery) bool { return d.EndpointID == endpoint })
+	return slices.ContainsFunc(r.Deliveries, func(d kapsel.Delivery) bool { return d.EndpointID == endpoint }) || slices.Contains(r.Left, endpoint)
 }
 
 // EventFilter narrows ListEvents; zero fields do not. Since and Until compare ReceivedAt, half-open.
@@ -453,7 +457,7 @@ type Stream interface {
 // StreamFilter narrows StreamEvents; zero fields do not.
 type StreamFilter struct {
 	Tenants    []kapsel.TenantID
-	EndpointID kapsel.EndpointID // events that have a delivery to it
+	EndpointID kapsel.EndpointID // events that have a delivery to it, or whose open expansion may make one
 	SourceID   kapsel.SourceID   // events that came in at it
 }
 

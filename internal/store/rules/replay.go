@@ -74,10 +74,10 @@ func newFirst(e *kapsel.Event, to kapsel.EndpointID, due, now time.Time) kapsel.
 }
 
 // Expanded returns the delivery that an expansion of an event makes to an endpoint. gets is false
-// if the endpoint gets none: it is deleted, was made after the event came in, or does not want it.
+// if the endpoint gets none; see kapsel.Endpoint.Gets.
 // The delivery is due now, or when the event is.
 func Expanded(e *kapsel.Event, to *kapsel.Endpoint, now time.Time) (d kapsel.Delivery, gets bool) {
-	if !to.DeletedAt.IsZero() || to.CreatedAt.After(e.ReceivedAt) || !to.Wants(e.Origin(), e.Type, e.Channels) {
+	if !to.Gets(e) {
 		return kapsel.Delivery{}, false
 	}
 	return newFirst(e, to.ID, e.FirstDue(now), now), true

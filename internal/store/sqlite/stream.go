@@ -43,7 +43,8 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 		next = store.Position{Seq: after.Seq, ID: store.EndOfSeq}
 		q := c.query(`SELECT n, id, tenant_id,
 				(?1 IS NULL OR endpoint_id = ?1 AND NOT `+atSource+`
-					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.first_of = e.id AND d.endpoint_id = ?1))
+					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.first_of = e.id AND d.endpoint_id = ?1)
+					OR EXISTS (SELECT 1 FROM expansions x WHERE x.event_id = e.id AND x.after_endpoint < ?1))
 				AND (?4 IS NULL OR endpoint_id = ?4 AND `+atSource+`)
 			FROM events e WHERE n > ?2 ORDER BY n LIMIT ?3`, f.EndpointID, after.Seq, limit, f.SourceID)
 		for q.next() {

@@ -293,6 +293,22 @@ var expansions = []promise{
 		})
 	}},
 
+	{"the stream of an endpoint has the events whose expansion has not come to it", func(w *world) {
+		all := w.subscribersTo(kapsel.Publish, 3)
+		in := w.accept(w.endpoint, expanding(all[1]))
+		streamed := func(e kapsel.Endpoint, want ...kapsel.EventID) {
+			w.t.Helper()
+			w.atEnd(in)
+			got, _ := w.follow(store.StreamFilter{EndpointID: e.ID}, store.Position{}, 100)
+			w.same("streamed", want, streamedIDs(got))
+		}
+		streamed(all[0])
+		streamed(all[1], in.Event.ID)
+		streamed(all[2], in.Event.ID)
+		w.expand(in.Event.ID, 10, 1, false)
+		streamed(all[2], in.Event.ID)
+	}},
+
 	{"canceling an event ends its expansion and cancels what is pending", func(w *world) {
 		all := w.subscribersTo(kapsel.Publish, 7)
 		in := w.accept(w.endpoint, expanding(all[:3]...))
