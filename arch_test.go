@@ -59,7 +59,8 @@ var mayImport = map[string][]string{
 	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
 
 	// Engines.
-	"internal/delivery": {".", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
+	"internal/delivery/gate": {".", "internal/breaker", "internal/budget", "internal/ratelimit"},
+	"internal/delivery": {".", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 	"internal/ingest": {".", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
@@ -326,8 +327,7 @@ var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash
 var comparisons = map[string]string{
 	"internal/api/stream.go: strconv.FormatUint(seq, 10) == text":                       "a position",
 	"internal/api/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":               "a reason",
-	"internal/delivery/claim.go: got[g] == c.limit":                                     "a number of deliveries",
-	"internal/delivery/send.go: h.Value == redacted":                                    "only what is no secret equals it",
+	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
 	"internal/ingest/ingest.go: code == kapsel.InvalidSignature":                        "an error's code",
 	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",
 	"internal/secret/keyring.go: check[0] != checkVersion":                              "the format's version",

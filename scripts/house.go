@@ -32,13 +32,15 @@ const module = "github.com/kapsel-hq/kapsel"
 var path = []string{
 	"internal/ingest/ingest.go", "internal/ingest/request.go", "internal/ingest/rate.go", "internal/ingest/quota.go",
 	"internal/ingest/key.go", "internal/ingest/answer.go", "internal/ingest/accept.go",
-	"internal/ingest/verifiers.go", "internal/ingest/strangers.go",
+	"internal/ingest/verifiers.go", "internal/ingest/prepared.go", "internal/ingest/origin.go", "internal/ingest/strangers.go",
 	"internal/route/route.go",
 	"internal/store/cache.go", "internal/settings/cache.go", "internal/settings/prepared.go",
 	"internal/delivery/engine.go", "internal/delivery/permit.go", "internal/delivery/claim.go", "internal/delivery/gate.go",
 	"internal/delivery/turns.go", "internal/delivery/shares.go", "internal/delivery/send.go", "internal/delivery/exchange.go",
 	"internal/delivery/compose.go", "internal/delivery/record.go", "internal/delivery/circuit.go",
-	"internal/delivery/gate/gate.go", "internal/delivery/gate/turns.go", "internal/delivery/gate/agenda.go",
+	"internal/delivery/host.go", "internal/delivery/recipient.go",
+	"internal/delivery/gate/keeper.go", "internal/delivery/gate/permit.go", "internal/delivery/gate/gate.go", "internal/delivery/gate/turns.go",
+	"internal/delivery/gate/agenda.go", "internal/delivery/gate/slow.go", "internal/delivery/gate/circuit.go", "internal/delivery/gate/share.go",
 	"internal/egress/exchange.go", "internal/store/batch/batch.go",
 }
 
@@ -51,7 +53,7 @@ var stores = map[string][]string{
 
 // reading is the order in which the engine's files are read. A call from a file to one that
 // comes before it is an arrow back.
-var reading = []string{"engine.go", "permit.go", "claim.go", "gate.go", "turns.go", "shares.go", "exchange.go", "compose.go", "send.go", "record.go", "circuit.go"}
+var reading = []string{"engine.go", "permit.go", "claim.go", "gate.go", "turns.go", "host.go", "shares.go", "compose.go", "recipient.go", "exchange.go", "send.go", "record.go", "circuit.go"}
 
 func main() {
 	log.SetFlags(0)

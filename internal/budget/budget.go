@@ -56,31 +56,72 @@ func (b *Budget) ReturnRequest(n int64) {
 	b.mu.Unlock()
 }
 
-// Delivery reserves n bytes for deliveries and reports whether it did. The caller must give them
-// back with Adjust.
-func (b *Budget) Delivery(n int64) bool {
+// Body is the memory of one body that deliveries hold, however many they are.
+type Body struct {
+	budget  *Budget
+	size    int64
+	holders int // guarded by budget.mu
+}
+
+// Body reserves the memory of a body of n bytes for one delivery, which must end it with Release.
+// Body returns nil if deliveries can have no more.
+func (b *Budget) Body(n int) *Body {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.deliveries > 0 && (b.deliveries+n > b.limit/2 || b.requests+b.deliveries+n > b.limit) {
-		return false
+	if !b.fits(int64(n)) {
+		return nil
+	}
+	b.deliveries += int64(n)
+	return &Body{b, int64(n), 1}
+}
+
+// Have takes the memory of a body of n bytes for one delivery, without any limit, because a body
+// that was read already takes its memory.
+func (b *Budget) Have(n int) *Body {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.deliveries += int64(n)
+	return &Body{b, int64(n), 1}
+}
+
+// Share returns the body for one more delivery, which must end it with Release.
+func (m *Body) Share() *Body {
+	m.budget.mu.Lock()
+	defer m.budget.mu.Unlock()
+	m.holders++
+	return m
+}
+
+// Release ends one delivery's hold of the body. The last one gives the memory back.
+func (m *Body) Release() {
+	m.budget.mu.Lock()
+	defer m.budget.mu.Unlock()
+	if m.holders--; m.holders == 0 {
+		m.budget.deliveries -= m.size
+	}
+}
+
+// Bodies reserves up to most bytes, and at least 1, for bodies that are about to be read for
+// deliveries. Callers must call done when they have taken the memory of those that were read.
+// ok is false if deliveries can have no more.
+func (b *Budget) Bodies(most int64) (n int64, done func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n = max(1, min(most, b.limit/2-b.deliveries, b.limit-b.requests-b.deliveries))
+	if !b.fits(n) {
+		return 0, nil, false
 	}
 	b.deliveries += n
-	return true
+	return n, func() {
+		b.mu.Lock()
+		b.deliveries -= n
+		b.mu.Unlock()
+	}, true
 }
 
-// Adjust changes the bytes that deliveries hold by n, without any limit, because a body that was
-// read already takes its memory. A negative n gives bytes back.
-func (b *Budget) Adjust(n int64) {
-	b.mu.Lock()
-	b.deliveries += n
-	b.mu.Unlock()
-}
-
-// FreeForDeliveries returns how many bytes deliveries could reserve now.
-func (b *Budget) FreeForDeliveries() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return max(0, min(b.limit/2-b.deliveries, b.limit-b.requests-b.deliveries))
+// fits reports whether deliveries can have n more bytes.
+func (b *Budget) fits(n int64) bool {
+	return b.deliveries == 0 || b.deliveries+n <= b.limit/2 && b.requests+b.deliveries+n <= b.limit
 }
 
 // Used returns how many bytes requests and deliveries hold.

@@ -30,21 +30,36 @@ func TestBudget(t *testing.T) {
 	if b.Request(1) {
 		t.Error("more fits than there is")
 	}
-	if !b.Delivery(10 << 20) {
-		t.Error("one delivery does not fit")
+	body := b.Body(10 << 20)
+	if body == nil {
+		t.Fatal("one delivery's body does not fit")
 	}
-	if b.Delivery(1) {
-		t.Error("a second delivery fits")
+	if b.Body(1) != nil {
+		t.Error("a second body fits")
 	}
-	b.Adjust(-10 << 20)
+	other := body.Share()
+	body.Release()
 	b.ReturnRequest(1 << 20)
+	if n := b.Used(); n != 10<<20 {
+		t.Errorf("%d bytes are held of a body that one of two deliveries still holds", n)
+	}
+	other.Release()
 	if n := b.Used(); n != 0 {
 		t.Errorf("%d bytes are held at the end", n)
 	}
-	if !b.Delivery(300<<10) || b.Delivery(300<<10) {
+	if b.Body(300<<10) == nil || b.Body(300<<10) != nil {
 		t.Error("deliveries hold another share than half")
 	}
-	if n := b.FreeForDeliveries(); n != 212<<10 {
+	n, done, ok := b.Bodies(1 << 20)
+	if n != 212<<10 || !ok {
 		t.Errorf("%d bytes are free for deliveries, want %d", n, 212<<10)
+	}
+	if _, _, ok := b.Bodies(1 << 20); ok {
+		t.Error("more is reserved than there is")
+	}
+	b.Have(100 << 10)
+	done()
+	if n := b.Used(); n != 400<<10 {
+		t.Errorf("%d bytes are held, want %d", n, 400<<10)
 	}
 }

@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// MaxSkew is how far the process's wall clock may be from the store's time before the node
-// is not ready.
+// MaxSkew is how far the process's wall clock may differ from the store's time. With a larger
+// difference the node is not ready.
 const MaxSkew = time.Minute
 
-// Clock is the store's time on this node: asked for at start and every 10 s, and carried on
-// by the process's monotonic clock between, so a jump of the wall clock changes nothing.
+// Clock tells the store's time on this node. It asks the store at start and every 10 s, and counts
+// on by the process's monotonic clock in between. So a jump of the wall clock changes nothing.
 type Clock struct {
 	store interface {
 		Time(context.Context) (time.Time, error)
 	}
 	mu   sync.RWMutex
-	base time.Time // the store's time …
-	at   time.Time // … when the monotonic clock showed this
+	base time.Time // the store's time at …
+	at   time.Time // … this time of the monotonic clock
 }
 
-// NewClock asks the store for its time.
+// New returns a clock by the store's time, for which it asks once. It fails if the store does.
 func New(ctx context.Context, s interface {
 	Time(context.Context) (time.Time, error)
 }) (*Clock, error) {
@@ -30,7 +30,8 @@ func New(ctx context.Context, s interface {
 	return c, c.Sync(ctx)
 }
 
-// Sync asks the store for its time again. A store that does not answer changes nothing.
+// Sync asks the store for its time again. If the store does not answer, Sync changes nothing and
+// returns the error.
 func (c *Clock) Sync(ctx context.Context) error {
 	start := time.Now()
 	t, err := c.store.Time(ctx)
@@ -45,7 +46,7 @@ func (c *Clock) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the clock in step until ctx ends.
+// Run calls Sync every 10 s until ctx ends.
 func (c *Clock) Run(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
@@ -61,12 +62,12 @@ func (c *Clock) Run(ctx context.Context) {
 	}
 }
 
-// Now is the store's time, in UTC and microseconds, the precision of both stores.
+// Now returns the store's time in UTC, cut to microseconds, the precision of both stores.
 func (c *Clock) Now() time.Time {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.base.Add(time.Since(c.at)).Truncate(time.Microsecond)
 }
 
-// Skew is how far the wall clock is ahead of the store's time.
+// Skew returns how far the wall clock is ahead of the store's time.
 func (c *Clock) Skew() time.Duration { return time.Now().Round(0).Sub(c.Now()) }

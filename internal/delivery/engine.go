@@ -6,11 +6,10 @@
 // another, until the delivery is terminal. A crash loses no delivery: the store knows which
 // deliveries the engine holds, and another node takes them over when the node's lease ends.
 //
-// Reading order: engine.go (life of a node), permit.go (ingest asks to send at once),
-// claim.go (what waits in the store), gate.go and turns.go (what may start), shares.go (what
-// of the limits is this node's), compose.go (an event as a request),
-// exchange.go (the request is made), record.go (its outcome), shortage.go
-// (what this machine has too little of).
+// Reading order: engine.go (life of a node), permit.go (ingest asks to send at once), claim.go (what
+// waits in the store), package gate (what may start), host.go (what the gates decide is done),
+// compose.go (an event as a request), exchange.go (the request is made), record.go (its outcome),
+// circuit.go (circuits in the store), shares.go (what of the limits is this node's).
 package delivery
 
 import (
@@ -25,6 +24,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -63,38 +63,23 @@ type Engine struct {
 	wake    chan struct{} // the claim loop has something to do
 	recount chan struct{} // another node may have joined
 
-	mu        sync.Mutex // guards all that follows, and every gate
+	mu        sync.Mutex // guards all that follows
+	gates     *gate.Keeper
 	node      kapsel.NodeID
 	renewed   time.Time // when the last renewal that succeeded was sent, by the monotonic clock
 	renewedAt time.Time // … and by the store's clock
 	judging   bool      // a take-over is under way
 	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
 	shares    shares
-	squeeze   squeeze // the node's part in a shortage
 	stopping  bool
-	gates     map[kapsel.EndpointID]*gate
-	turns     turns     // gates with something ready, for the next free worker
-	agenda    agenda    // gates with work in the store, by when to look at them
-	line      turns     // gates with due work in the store and room for it, waiting for the node's
-	wanted    int       // deliveries being claimed
-	listed    time.Time // when the backlog was last listed, by the monotonic clock
-	canceling bool      // what waits for a deleted endpoint is being canceled
-	running   map[*gate]struct{}
-	slowSum   int                           // exchanges of slow endpoints when last counted, and started since …
-	slowAt    time.Time                     // … then, by the monotonic clock
-	slowOld   bool                          // an exchange has ended since then
+	listed    time.Time                     // when the backlog was last listed, by the monotonic clock
+	canceling bool                          // what waits for a deleted endpoint is being canceled
 	held      map[kapsel.AttemptID]struct{} // claim tokens that this node knows it holds
-	busy      int                           // workers in use
-	waiting   int                           // deliveries and permits held without a worker
-	claimed   int                           // of them, those that were claimed
-	fresh     int                           // in use or waiting, those that came by a permit
-	parked    []*gate                       // kept from starting by the share of slow endpoints
 	doubts    map[kapsel.NodeID]time.Time   // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
 	looked    time.Time                     // when reconcile last looked at the node's own ID without a doubt
 	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
-	forgot    time.Time                     // when gates were last looked through, by the monotonic clock
-	exhausted bool                          // all workers were busy at the last start
-	warned    time.Time                     // when that was last logged
+	short     shortage
+	exhausted time.Time // when it was last logged that all workers are busy
 
 	work   sync.WaitGroup // exchanges, records, give-backs and circuit writes under way
 	cut    context.Context
@@ -109,13 +94,11 @@ func New(cfg Config) *Engine {
 		Config:  cfg,
 		wake:    make(chan struct{}, 1),
 		recount: make(chan struct{}, 1),
-		gates:   map[kapsel.EndpointID]*gate{},
-		running: map[*gate]struct{}{},
 		held:    map[kapsel.AttemptID]struct{}{},
 		doubts:  map[kapsel.NodeID]time.Time{},
 		claims:  map[int64]int{},
 	}
-	e.shares.active = map[*gate]struct{}{}
+	e.gates = gate.New(host{e}, cfg.Workers)
 	e.cut, e.cutNow = context.WithCancel(context.Background())
 	e.last, e.giveUp = context.WithCancel(context.Background())
 	e.recipients = settings.NewPrepared[*Recipient](cfg.Settings)
@@ -134,6 +117,7 @@ func (e *Engine) Join(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.node, e.renewed, e.renewedAt = node, asked, now
+	e.gates.SetNode(node)
 	e.mu.Unlock()
 	e.Settings.Joined(node, e.Clock)
 	return e.share(ctx)
@@ -159,9 +143,7 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	defer end.Stop()
 	e.mu.Lock()
 	e.stopping = true
-	for _, g := range e.gates {
-		e.giveBackReady(g)
-	}
+	e.gates.GiveBackAll(e.now())
 	e.mu.Unlock()
 
 	idle := make(chan struct{})
@@ -260,7 +242,7 @@ func (e *Engine) renew(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.dispatch()
+	e.gates.Dispatch(e.now())
 	e.poke()
 	return err
 }
@@ -272,9 +254,7 @@ func (e *Engine) rejoin(ctx context.Context) error {
 	e.Log.Error("the node was silent past its lease and declared dead; it starts again under a new id")
 	e.mu.Lock()
 	e.renewed = time.Time{}
-	for _, g := range e.gates {
-		e.giveBackReady(g)
-	}
+	e.gates.GiveBackAll(e.now())
 	e.mu.Unlock()
 	return e.Join(ctx)
 }
@@ -292,7 +272,7 @@ const clockSync = 15 * time.Second
 func (e *Engine) storeTime(now time.Time) time.Time { return e.renewedAt.Add(now.Sub(e.renewed)) }
 
 // takeOverLoop takes over the deliveries of dead nodes, at once and then every fifth of the lease.
-// It also drops idle gates and gives back deliveries that unconfirmed writes left under this
+// It also drops gates that are of no use, and gives back deliveries that unconfirmed writes left under this
 // node's ID.
 func (e *Engine) takeOverLoop(ctx context.Context) {
 	tick := time.NewTicker(e.Lease / 5)
@@ -304,7 +284,9 @@ func (e *Engine) takeOverLoop(ctx context.Context) {
 		now := e.storeTime(time.Now())
 		e.judging = e.leased() && time.Now().After(e.judgeFrom)
 		may := e.judging
-		e.forget()
+		for _, id := range e.gates.Forget(e.now()) {
+			e.recipients.Drop(kapsel.OriginID(id))
+		}
 		e.mu.Unlock()
 		moved, err := 0, error(nil)
 		if may {
@@ -397,23 +379,32 @@ func (e *Engine) reconcile(ctx context.Context) error {
 func (e *Engine) settingsChanged(s store.Settings) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.Clock.Now()
+	at := e.now()
 	for _, c := range s.Circuits {
-		if g := e.gates[c.EndpointID]; g != nil {
-			e.setCircuit(g, c, now)
+		if g := e.gates.Gate(c.EndpointID); g != nil {
+			e.gates.SetCircuit(g, c, at)
 		}
 	}
 	for i := range s.Endpoints {
-		if g := e.gates[s.Endpoints[i].ID]; g != nil {
-			e.setEndpoint(g, &s.Endpoints[i], now)
+		if g := e.gates.Gate(s.Endpoints[i].ID); g != nil {
+			e.gates.SetEndpoint(g, &s.Endpoints[i], at)
 		}
 	}
-	e.dispatch()
+	e.gates.Dispatch(at)
 	e.poke()
 	select { // the change may be a node that joined
 	case e.recount <- struct{}{}:
 	default:
 	}
+}
+
+// now returns the time by both clocks.
+func (e *Engine) now() gate.Time { return gate.Time{Store: e.Clock.Now(), Mono: time.Now()} }
+
+// gateOf returns the gate of an endpoint that has work. Callers must hold mu: settingsChanged then
+// tells the gate of all changes that the cache learns from here on.
+func (e *Engine) gateOf(ep *kapsel.Endpoint, at gate.Time) *gate.Gate {
+	return e.gates.Use(ep, e.Settings.Latest, e.Settings.Circuit, at)
 }
 
 // background runs f in a goroutine that a stop waits for.

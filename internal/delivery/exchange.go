@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -49,49 +50,46 @@ func (o *outcome) err() error {
 // errNotLeased is why nothing is sent without a certain lease: another node may hold the delivery.
 var errNotLeased = errors.New("the node's lease is not certain")
 
-// answered reports whether the destination answered.
-func (o *outcome) answered() bool { return o.status != 0 }
-
 // exchange makes the one request of an attempt. It never panics: a panic inside becomes an outcome
 // that is not known.
-func (e *Engine) exchange(j *job) (o outcome) {
+func (e *Engine) exchange(j *gate.Job) (o outcome) {
 	start := time.Now()
 	now := e.Clock.Now()
 	o.started = now
 	defer func() {
 		o.duration = time.Since(start)
 		if p := recover(); p != nil {
-			e.Log.Error("panic in an exchange; its outcome is not known", "panic", fmt.Sprint(p), "delivery_id", j.delivery.ID.String())
+			e.Log.Error("panic in an exchange; its outcome is not known", "panic", fmt.Sprint(p), "delivery_id", j.Delivery.ID.String())
 			o.lost, o.panicked, o.code, o.text = true, true, kapsel.OutcomeUnknown, "an internal error ended the exchange"
 		}
 	}()
-	to, err := e.recipient(e.cut, j.ep, now)
+	to, err := e.recipient(e.cut, j.Endpoint, now)
 	if err != nil {
 		o.unsent = err
 		return o
 	}
 	ctx, cancel := context.WithTimeout(e.cut, to.Timeout)
 	defer cancel()
-	trace, endSpan := telemetry.Span(j.event.TraceParent, "attempt")
+	trace, endSpan := telemetry.Span(j.Event.TraceParent, "attempt")
 	defer func() {
-		endSpan(o.err(), slog.Any("attempt_id", j.delivery.Token), slog.Any("event_id", j.delivery.EventID), slog.Int("status_code", o.status))
+		endSpan(o.err(), slog.Any("attempt_id", j.Delivery.Token), slog.Any("event_id", j.Delivery.EventID), slog.Int("status_code", o.status))
 	}()
 	target, header := to.Compose(&Sending{
-		Event: &j.event, Attempt: j.delivery.Attempts + 1, AttemptID: j.delivery.Token.String(),
-		Mark: e.Instance.Mark(j.event.Origin()), TraceParent: trace, Version: e.Version, At: now,
+		Event: &j.Event, Attempt: j.Delivery.Attempts + 1, AttemptID: j.Delivery.Token.String(),
+		Mark: e.Instance.Mark(j.Event.Origin()), TraceParent: trace, Version: e.Version, At: now,
 	})
 	o.sent = to.recorded(header)
 
 	// A process that was frozen may have lost its lease since the delivery was dispatched.
 	e.mu.Lock()
-	leased := e.leased() && j.delivery.Node == e.node
+	leased := e.leased() && j.Delivery.Node == e.node
 	e.mu.Unlock()
 	if !leased {
 		o.unsent = errNotLeased
 		return o
 	}
 
-	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, target, header, j.event.Body))
+	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, target, header, j.Event.Body))
 	if err != nil {
 		if short, ok := errors.AsType[*egress.Shortage](err); ok {
 			o.unsent = short

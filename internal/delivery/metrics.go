@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 )
 
 // metrics holds the engine's figures. The gauges are computed when they are read.
@@ -39,7 +40,7 @@ func newMetrics(e *Engine) *metrics {
 		}),
 		busy: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kapsel_workers_busy", Help: "Workers in use.",
-		}, func() float64 { e.mu.Lock(); defer e.mu.Unlock(); return float64(e.busy) }),
+		}, func() float64 { e.mu.Lock(); defer e.mu.Unlock(); return float64(e.gates.Busy()) }),
 		memory: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kapsel_body_memory_bytes", Help: "Bytes of event bodies held in memory.",
 		}, func() float64 { return float64(e.Budget.Used()) }),
@@ -57,11 +58,11 @@ func (e *Engine) Collectors() []prometheus.Collector {
 func (e *Engine) RateAllows(ep *kapsel.Endpoint) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.Clock.Now()
-	if g := e.gates[ep.ID]; g != nil {
-		return g.rated(now)
+	at := e.now()
+	if g := e.gates.Gate(ep.ID); g != nil {
+		return e.gates.Standing(g, at).Rated
 	}
-	return now
+	return at.Store
 }
 
 // Why returns what a pending delivery waits for, in the words of the API. It returns "" if the
@@ -71,7 +72,7 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return ""
 	}
 	now := e.Clock.Now()
-	if d.Scheduled(now) {
+	if d.Scheduled(now) && d.Claims == 0 { // one that was claimed has been due, and went back unsent
 		return "scheduled"
 	}
 	switch ep.State {
@@ -82,29 +83,30 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := e.Settings.Circuit(ep.ID)
-	g := e.gates[ep.ID]
+	at := e.now()
+	standing := gate.Standing{Circuit: e.Settings.Circuit(ep.ID), Full: true}
+	g := e.gates.Gate(ep.ID)
 	if g != nil {
-		c = g.circuit
+		standing = e.gates.Standing(g, at)
 	}
-	c = ep.CircuitNow(c)
+	c := ep.CircuitNow(standing.Circuit)
 	switch {
 	case c.State == kapsel.CircuitOpened,
-		c.State == kapsel.CircuitHalfOpen && (g == nil || !e.probing(g) || e.full(g)):
+		c.State == kapsel.CircuitHalfOpen && (!standing.Probing || standing.Full):
 		return "circuit"
 	case c.HoldUntil.After(now):
 		return "throttled"
-	case g != nil && g.lack.holds() && !d.DueAt.After(now.Add(g.lack.wait)):
+	case standing.Short > 0 && !d.DueAt.After(now.Add(standing.Short)):
 		return "worker"
 	case d.DueAt.After(now):
 		return "retry"
 	case g == nil:
 		return ""
-	case g.rated(now).After(now):
+	case standing.Rated.After(now):
 		return "rate"
-	case e.full(g):
+	case standing.Full:
 		return "concurrency"
-	case e.busy >= e.workers():
+	case e.gates.Busy() >= e.gates.Workers(at):
 		return "worker"
 	}
 	return ""

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -27,7 +28,7 @@ const (
 	// demandStale is the age from which published demands no longer count: the node that published
 	// them is dead, or cannot reach the store and so can use no limit.
 	demandStale = 3 * shareEvery
-	// demandLeast is a demand, per second or at once, that is as good as none.
+	// demandLeast is a demand, per second, that is as good as none.
 	demandLeast = 0.01
 )
 
@@ -35,10 +36,9 @@ const (
 type shares struct {
 	// views holds the newest view, the same view with what this node published in the round before,
 	// and the newest view of the round before. It is nil if the node is alone.
-	views  atomic.Pointer[[3]*view]
-	own    []store.Demand     // what this node published last
-	active map[*gate]struct{} // gates that demand something
-	told   time.Time          // when demands were last counted, by the monotonic clock
+	views atomic.Pointer[[3]*view]
+	own   []store.Demand // what this node published last
+	told  time.Time      // when demands were last counted, by the monotonic clock
 
 	asked   func() map[kapsel.TenantID]ratelimit.Asked // see ShareTenants; nil: tenants' rates are not shared
 	tenants map[kapsel.TenantID]*tenantDemand
@@ -53,21 +53,6 @@ type tenantDemand struct {
 
 // alone reports whether this node shares its limits with no other.
 func (s *shares) alone() bool { return s.views.Load() == nil }
-
-// share holds what a gate may use of its endpoint's limits, and what it demanded since the last
-// round.
-type share struct {
-	places int     // exchanges at once
-	rate   float64 // this node's part of the endpoint's rate, 0 to 1
-
-	started int       // exchanges that started
-	most    int       // exchanges that ran at once, at most
-	refused int       // permits that found no place, or no rate
-	backlog time.Time // when due deliveries were last seen to wait in the store, by the monotonic clock
-
-	atOnce    float64         // demanded exchanges at once: rises at once, at most halves in a round
-	perSecond ratelimit.Meter // demanded starts per second
-}
 
 // view holds what all nodes had published at one time, without stale demands.
 type view struct {
@@ -139,43 +124,20 @@ func (e *Engine) ShareTenants(asked func() map[kapsel.TenantID]ratelimit.Asked) 
 	e.shares.asked = asked
 }
 
-// divide computes this node's share of an endpoint's limits. Callers must hold mu.
-func (e *Engine) divide(g *gate) {
-	concurrency, turn := max(1, g.ep.Concurrency), int(g.ep.Part)
-	g.share.places, g.share.rate = concurrency, 1
-	if views := e.shares.views.Load(); views != nil {
+// of returns this node's share of an endpoint's concurrency, and its part, 0 to 1, of the endpoint's
+// rate.
+func (s *shares) of(ep *kapsel.Endpoint) (places int, rate float64) {
+	concurrency, turn := max(1, ep.Concurrency), int(ep.Part)
+	places, rate = concurrency, 1
+	if views := s.views.Load(); views != nil {
 		for _, v := range views {
-			g.share.places = min(g.share.places, v.places(limitOf(store.Concurrency, g), concurrency, turn))
-			if r := g.ep.RateLimit; r != nil {
-				g.share.rate = min(g.share.rate, v.part(limitOf(store.DeliveryRate, g), r.PerSecond))
+			places = min(places, v.places(store.Limit{Kind: store.Concurrency, Of: ep.ID}, concurrency, turn))
+			if r := ep.RateLimit; r != nil {
+				rate = min(rate, v.part(store.Limit{Kind: store.DeliveryRate, Of: ep.ID}, r.PerSecond))
 			}
 		}
 	}
-	if r := g.ep.RateLimit; r != nil {
-		g.bucket.Set(r.PerSecond*g.share.rate, ratelimit.BurstPart(r.Burst, g.share.rate), time.Now())
-	} else {
-		g.bucket = ratelimit.Bucket{} // no limit
-	}
-}
-
-// limitOf returns the limit of the given kind of the gate's endpoint.
-func limitOf(kind store.LimitKind, g *gate) store.Limit { return store.Limit{Kind: kind, Of: g.id} }
-
-// meter begins to count what a gate demands; the count ends when the gate demands nothing. It does
-// nothing if the node is alone or the gate is counted already. Callers must hold mu.
-func (e *Engine) meter(g *gate) {
-	if _, ok := e.shares.active[g]; ok || e.shares.alone() {
-		return
-	}
-	g.share.started, g.share.most, g.share.refused = 0, g.running, 0
-	e.shares.active[g] = struct{}{}
-}
-
-// refused counts a permit that a limit refuses, and returns true. Callers must hold mu.
-func (e *Engine) refused(g *gate) bool {
-	e.meter(g)
-	g.share.refused++
-	return true
+	return places, rate
 }
 
 // shareLoop runs a round every shareEvery until ctx ends. While the node is alone, it runs a round
@@ -237,53 +199,37 @@ func (e *Engine) reshare(v, earlier *view) {
 	var next *[3]*view
 	switch {
 	case v.nodes == 1:
-		clear(e.shares.active)
 	case before == nil:
 		next = &[3]*view{v, v, v}
 	default:
 		next = &[3]*view{v, earlier, before[0]}
 	}
 	e.shares.views.Store(next)
-	now := e.Clock.Now()
-	for g := range e.affected(before, next) {
-		was := g.share
-		e.divide(g)
-		if g.share.places == was.places && g.share.rate == was.rate {
-			continue
-		}
-		if !g.nextDue.IsZero() && g.admits() {
-			e.lookAt(g, now)
-		}
-		if len(g.ready) > 0 {
-			e.turns.add(g)
-		}
-	}
-	e.dispatch()
-	e.poke()
+	e.gates.SetAlone(next == nil)
+	e.gates.Reshare(e.affected(before, next), e.now())
 }
 
-// affected returns the gates whose shares may differ between two sets of views: all gates if nodes
-// have come or gone, else the gates whose limits are in one of the views. Callers must hold mu.
-func (e *Engine) affected(before, next *[3]*view) map[*gate]struct{} {
-	gates := map[*gate]struct{}{}
+// affected returns the endpoints whose shares may differ between two sets of views: all that have
+// gates if nodes have come or gone, else those whose limits are in one of the views. Callers must
+// hold mu.
+func (e *Engine) affected(before, next *[3]*view) (ids []kapsel.EndpointID) {
 	if before == nil && next == nil {
-		return gates
+		return nil
 	}
 	moved := func(v *view) bool { return v.nodes != next[0].nodes || v.me != next[0].me }
 	if before == nil || next == nil || slices.ContainsFunc(before[:], moved) {
-		for _, g := range e.gates {
-			gates[g] = struct{}{}
-		}
-		return gates
+		return e.gates.Gates()
 	}
+	named := map[kapsel.EndpointID]bool{}
 	for _, v := range slices.Concat(before[:], next[:]) {
 		for l := range v.amounts {
-			if g := e.gates[l.Of]; g != nil {
-				gates[g] = struct{}{}
+			if id := kapsel.EndpointID(l.Of); !named[id] {
+				named[id] = true
+				ids = append(ids, id)
 			}
 		}
 	}
-	return gates
+	return ids
 }
 
 // demands returns what this node demands now, at most MaxDemands limits. It leaves out a limit if
@@ -304,28 +250,10 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 			all = append(all, demand{store.Demand{Limit: l, Amount: amount, Held: held}, amount / max(part, demandLeast)})
 		}
 	}
-	for g := range e.shares.active {
-		s := &g.share
-		concurrency := float64(max(1, g.ep.Concurrency))
-		places := float64(max(s.most, g.running+g.reserved+len(g.ready)) + s.refused)
-		rate, perSecond := float64(s.started+s.refused)/seconds, 0.0
-		if g.ep.RateLimit != nil {
-			perSecond = g.ep.RateLimit.PerSecond
-		}
-		if time.Since(s.backlog) < 2*listEvery && g.open(now) { // a backlog takes all that there is
-			places, rate = concurrency, perSecond
-		}
-		// A node can use no more places than the destination has earned, or will soon have earned.
-		s.atOnce = max(min(places, concurrency, 2*float64(g.earned)), s.atOnce/2)
-		rate = s.perSecond.Note(min(rate, perSecond))
-		s.started, s.most, s.refused = 0, g.running, 0
-		if s.atOnce < demandLeast && rate < demandLeast && g.running == 0 {
-			delete(e.shares.active, g)
-			continue
-		}
-		add(limitOf(store.Concurrency, g), s.atOnce, float64(s.places), g.running)
-		if perSecond > 0 {
-			add(limitOf(store.DeliveryRate, g), rate, perSecond*s.rate, 0)
+	for _, d := range e.gates.Demands(seconds, 2*listEvery, gate.Time{Store: now, Mono: e.shares.told}) {
+		add(store.Limit{Kind: store.Concurrency, Of: d.Endpoint}, d.AtOnce, float64(d.Places), d.Running)
+		if d.Limited {
+			add(store.Limit{Kind: store.DeliveryRate, Of: d.Endpoint}, d.Rate, d.RateMost, 0)
 		}
 	}
 	if e.shares.asked != nil {

@@ -142,7 +142,7 @@ func TestRoom_Grows(t *testing.T) {
 	if !w.budget.Request(other) {
 		t.Fatal("the memory is not free")
 	}
-	w.budget.Adjust(bodyMemory*3/4 - 1<<20) // 1 MiB is left for large bodies
+	others := w.budget.Have(bodyMemory*3/4 - 1<<20) // 1 MiB is left for large bodies
 	w.accepted(ep, strings.Repeat("b", 500_000))
 	c := w.dial()
 	var sending sync.WaitGroup
@@ -161,7 +161,7 @@ func TestRoom_Grows(t *testing.T) {
 			t.Errorf("the only body was answered %v", a)
 		}
 	}
-	w.budget.Adjust(1<<20 - bodyMemory*3/4)
+	others.Release()
 	w.atRest()
 }
 

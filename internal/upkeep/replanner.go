@@ -14,29 +14,31 @@ import (
 )
 
 const (
-	// replanEvery is the rhythm while some endpoint is marked, replanRarely otherwise: the change
-	// of settings wakes the replanner, and only one that died in between is found so.
+	// replanEvery is the time between turns while an endpoint is marked, and replanRarely otherwise. A
+	// change of settings wakes the replanner; the rare turns find the work of a replanner that died.
 	replanEvery  = time.Second
 	replanRarely = time.Minute
-	// replanBatch bounds one step, so that it never holds up the hot path for long.
+	// replanBatch bounds the deliveries of one step, so that a step never holds up the hot path for
+	// long.
 	replanBatch = 500
 	// replansAtOnce is how many endpoints are rescheduled in one turn.
 	replansAtOnce = 1000
-	// replanAgain is when what waits is gone over once more: a node that had not read the change
-	// yet may have recorded an attempt by the former policy. It is well above Refresh.
+	// replanAgain is the time from the first pass over an endpoint's waiting deliveries to the second:
+	// a node that had not read the change yet may have recorded an attempt by the former policy.
+	// replanAgain is well above settings.Refresh.
 	replanAgain = 10 * time.Second
 )
 
-// ReplanStore is what a Replanner needs of the store.
+// ReplanStore holds the methods of the store that a Replanner uses.
 type ReplanStore interface {
 	store.Replans
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 }
 
-// Replanner reschedules what waits for endpoints whose retry policy or destination has changed.
-// Of all nodes one does it at a time, by a lease row. The mark of the change is in the store
-// until all is done: after a crash, this node or another begins again, and what is rescheduled
-// already stays as it is.
+// Replanner reschedules the deliveries that wait for endpoints whose retry policy or destination has
+// changed. A lease row makes sure that one node does it at a time. The endpoint is marked in the
+// store until all deliveries are rescheduled. After a crash, this node or another begins again; what
+// is rescheduled already stays as it is.
 type Replanner struct {
 	store ReplanStore
 	clock *clock.Clock
@@ -46,7 +48,7 @@ type Replanner struct {
 	begun map[kapsel.EndpointID]replanning // changes whose first pass this node has begun
 }
 
-// replanning is a change that is being followed.
+// replanning is the work that the change of one endpoint makes.
 type replanning struct {
 	mark  int64
 	since time.Time // when its first pass began, by the monotonic clock
@@ -54,13 +56,13 @@ type replanning struct {
 	done  bool      // the first pass has ended
 }
 
-// NewReplanner makes a replanner for a node; Run does its work.
+// NewReplanner returns a Replanner for a node. Run does its work.
 func NewReplanner(s ReplanStore, clock *clock.Clock, node kapsel.NodeID, log *slog.Logger) *Replanner {
 	return &Replanner{store: s, clock: clock, node: node, log: log, wake: make(chan struct{}, 1)}
 }
 
-// Changed wakes the replanner when an endpoint is marked. It is told of every change of
-// settings; see Cache.OnChange.
+// Changed wakes the replanner if one of the changed endpoints is marked. Callers must pass it to
+// settings.Cache.OnChange.
 func (r *Replanner) Changed(s store.Settings) {
 	if !slices.ContainsFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return e.Replan != 0 }) {
 		return
@@ -94,9 +96,9 @@ func (r *Replanner) Run(ctx context.Context) {
 	}
 }
 
-// turn goes on with all marked endpoints, if this node leads the duty, and reports whether
-// there are any. A turn that takes long ends where it is: the next one asks for the lease again
-// and goes on.
+// turn goes on with all marked endpoints, if this node has the lease, and reports whether there are
+// any. After three seconds a turn ends where it is. The next one asks for the lease again and goes
+// on.
 func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 	marked, err := r.store.Replanning(ctx, replansAtOnce)
 	if err != nil || len(marked) == 0 {
@@ -126,8 +128,8 @@ func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 	return true, failed
 }
 
-// pass goes over what waits for an endpoint: at once, and again after replanAgain, when it takes
-// the mark away.
+// pass goes over the deliveries that wait for an endpoint: at once, and again after replanAgain. The
+// second time it takes the mark away.
 func (r *Replanner) pass(ctx context.Context, id kapsel.EndpointID, p *replanning) error {
 	last := time.Since(p.since) >= replanAgain
 	if p.done && !last {

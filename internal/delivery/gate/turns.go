@@ -1,4 +1,4 @@
-package delivery
+package gate
 
 import (
 	"slices"
@@ -7,9 +7,9 @@ import (
 )
 
 // turns is a line of gates. Tenants take turns in it, and so do the endpoints of each tenant.
-// Engine.mu guards it. The zero value is an empty line.
+// The zero value is an empty line.
 type turns struct {
-	in      map[*gate]struct{}
+	in      map[*Gate]struct{}
 	tenants map[kapsel.TenantID]*turn
 	order   []*turn // tenants with a gate in the line, in the order of their turns
 }
@@ -17,17 +17,17 @@ type turns struct {
 // turn holds one tenant's gates in the line.
 type turn struct {
 	tenant kapsel.TenantID
-	gates  []*gate
+	gates  []*Gate
 }
 
 // add puts a gate behind the other gates of its tenant. If the gate is in the line already, add
 // does nothing.
-func (t *turns) add(g *gate) {
+func (t *turns) add(g *Gate) {
 	if _, ok := t.in[g]; ok {
 		return
 	}
 	if t.in == nil {
-		t.in, t.tenants = map[*gate]struct{}{}, map[kapsel.TenantID]*turn{}
+		t.in, t.tenants = map[*Gate]struct{}{}, map[kapsel.TenantID]*turn{}
 	}
 	t.in[g] = struct{}{}
 	part := t.tenants[g.ep.TenantID]
@@ -41,7 +41,7 @@ func (t *turns) add(g *gate) {
 
 // next removes the gate whose turn it is from the line and returns it. It returns nil if the
 // line is empty.
-func (t *turns) next() *gate {
+func (t *turns) next() *Gate {
 	if len(t.order) == 0 {
 		return nil
 	}
@@ -59,12 +59,12 @@ func (t *turns) next() *gate {
 }
 
 // has reports whether a gate is in the line; any reports whether the line holds a gate.
-func (t *turns) has(g *gate) bool { _, ok := t.in[g]; return ok }
+func (t *turns) has(g *Gate) bool { _, ok := t.in[g]; return ok }
 func (t *turns) any() bool        { return len(t.order) > 0 }
 
 // remove takes a gate out of the line. The search starts with the gates that were added last, so
 // those are quick to remove.
-func (t *turns) remove(g *gate) {
+func (t *turns) remove(g *Gate) {
 	if !t.has(g) {
 		return
 	}

@@ -1,0 +1,249 @@
+package gate
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+const (
+	// MaxClaim is the most deliveries of one Collect.
+	MaxClaim = 512
+	// claimWait is how long a gate with little room waits for more before it claims.
+	claimWait = 10 * time.Millisecond
+	// slowWait is how long a slow gate waits while slow endpoints hold their half of the workers.
+	slowWait = 100 * time.Millisecond
+)
+
+// agenda is a heap of gates, ordered by the time of their next look. A gate outside of the agenda
+// has no known work, or is in line for the node's room, or waits for something that puts the gate
+// back: the end of an exchange, a change of settings, or the next list of the backlog.
+type agenda []*Gate
+
+func (a agenda) Len() int           { return len(a) }
+func (a agenda) Less(i, j int) bool { return a[i].look.Before(a[j].look) }
+func (a agenda) Swap(i, j int) {
+	a[i], a[j] = a[j], a[i]
+	a[i].index, a[j].index = i, j
+}
+func (a *agenda) Push(x any) {
+	g := x.(*Gate)
+	g.index = len(*a)
+	*a = append(*a, g)
+}
+func (a *agenda) Pop() any {
+	old := *a
+	g := old[len(old)-1]
+	old[len(old)-1] = nil
+	*a = old[:len(old)-1]
+	g.index = -1
+	return g
+}
+
+// lookAt has Collect look at a gate at t, by the store's clock. If the gate is in the agenda for an
+// earlier time, lookAt changes nothing.
+func (k *Keeper) lookAt(g *Gate, t time.Time) {
+	switch {
+	case g.index < 0:
+		g.look = t
+		heap.Push(&k.agenda, g)
+	case t.Before(g.look):
+		g.look = t
+		heap.Fix(&k.agenda, g.index)
+	default:
+		return
+	}
+	if g.index == 0 {
+		k.host.Wake()
+	}
+}
+
+// NextLook returns when Collect has a gate to look at, by the store's clock; zero: no gate is on the
+// agenda.
+func (k *Keeper) NextLook() time.Time {
+	if len(k.agenda) == 0 {
+		return time.Time{}
+	}
+	return k.agenda[0].look
+}
+
+// DueAt notes that a delivery of the gate waits in the store and is due at t.
+func (k *Keeper) DueAt(g *Gate, t time.Time) {
+	g.notes++
+	k.meter(g)
+	if g.nextDue.IsZero() || t.Before(g.nextDue) {
+		g.nextDue = t
+	}
+	if !g.starving && !k.line.has(g) {
+		k.lookAt(g, t)
+	}
+}
+
+// Backlog notes that the oldest delivery that waits in the store for the gate is due at t.
+func (k *Keeper) Backlog(g *Gate, t time.Time, at Time) {
+	k.DueAt(g, t)
+	if !t.After(at.Store) {
+		g.share.backlog = at.Mono
+	}
+}
+
+// Claim says how many deliveries are to be claimed for a gate.
+type Claim struct {
+	Gate  *Gate
+	Limit int
+	notes int // the gate's notes at that time
+}
+
+// Collect takes the gates whose time has come off the agenda, puts those with due work in line,
+// and hands out the node's room to the gates in line, one delivery a turn. It returns what to
+// claim; callers must end the claims with Claimed or Unclaimed. A gate whose work is due later, or
+// whose circuit lets nothing start, goes back into the agenda.
+func (k *Keeper) Collect(at Time) (claims []Claim) {
+	for len(k.agenda) > 0 && !k.agenda[0].look.After(at.Store) {
+		g := heap.Pop(&k.agenda).(*Gate)
+		g.starving = false
+		if len(g.ready) > 0 {
+			k.turns.add(g) // the gate may have waited for its rate
+		}
+		switch {
+		case g.nextDue.IsZero() || !g.admits():
+		case g.nextDue.After(at.Store):
+			k.lookAt(g, g.nextDue)
+		case !k.sends(g, at):
+			k.lookAtCircuit(g, at)
+		default:
+			k.line.add(g)
+		}
+	}
+	if k.roomy(at) {
+		claims = k.serve(min(k.free(at), MaxClaim), at)
+	}
+	k.Dispatch(at)
+	return claims
+}
+
+// serve hands out room for up to left deliveries to the gates in line and returns what to claim.
+func (k *Keeper) serve(left int, at Time) (claims []Claim) {
+	var served []*Gate
+	for left > 0 {
+		g := k.line.next()
+		if g == nil {
+			break
+		}
+		room, of := k.room(g, at)
+		switch {
+		case g.want > 0 && room <= g.want: // the gate has all that it can take
+		case g.nextDue.IsZero() || !g.admits(): // the gate changed while it was in line
+		case !k.sends(g, at):
+			k.lookAtCircuit(g, at)
+		case of == 0: // no places: the next list of the backlog looks again
+		case room <= 0:
+			g.starving = true
+		case g.slowNow(at) && k.slowFull(at):
+			k.lookAt(g, at.Store.Add(slowWait))
+		case g.rated(at).After(at.Store):
+			k.lookAt(g, g.rated(at))
+		default:
+			if g.want == 0 {
+				served = append(served, g)
+			}
+			g.want++
+			left--
+			k.line.add(g)
+		}
+	}
+	for _, g := range served {
+		k.line.remove(g)
+		claims = append(claims, Claim{g, g.want, g.notes})
+		k.wanted += g.want
+		g.claiming += g.want
+		g.want = 0
+	}
+	return claims
+}
+
+// Unclaimed ends claims that were not made for want of memory: the end of an exchange frees some.
+func (k *Keeper) Unclaimed(claims []Claim) {
+	k.unwant(claims)
+	for _, c := range claims {
+		k.line.add(c.Gate)
+	}
+}
+
+// Failed ends claims of which it is not known whether they were made.
+func (k *Keeper) Failed(claims []Claim, at Time) {
+	k.unwant(claims)
+	for _, c := range claims {
+		k.lookAt(c.Gate, at.Store)
+	}
+}
+
+// Claimed ends claims that were made, and holds the deliveries that they found. If valid is false,
+// Claimed gives them back. bounded says that the claims ended early, because their bodies were large.
+// Claimed reports whether more deliveries may be due.
+func (k *Keeper) Claimed(claims []Claim, jobs []*Job, bounded, valid bool, at Time) (more bool) {
+	k.unwant(claims)
+	got := map[*Gate]int{}
+	for _, j := range jobs {
+		g := k.gates[j.Delivery.EndpointID]
+		k.hold(g, j)
+		got[g]++
+	}
+	for _, c := range claims {
+		g := c.Gate
+		switch {
+		case !k.sends(g, at) || !valid:
+			k.giveBackReady(g, at)
+		case got[g] == c.Limit || bounded || g.notes != c.notes:
+			k.lookAt(g, at.Store) // more deliveries may be due
+			more = true
+		default:
+			// The rest is not due, or another node takes it. The next list of the backlog finds what is left.
+			g.nextDue = time.Time{}
+		}
+	}
+	k.Dispatch(at)
+	return more
+}
+
+func (k *Keeper) unwant(claims []Claim) {
+	for _, c := range claims {
+		k.wanted -= c.Limit
+		c.Gate.claiming -= c.Limit
+	}
+}
+
+// feed wakes the claim loop when there is room worth a claim: for the starving gate g, now or
+// soon, and for gates in line for the node's room. Every release of a held delivery must be followed
+// by feed. A gate without room always holds at least one delivery, so no starving gate is
+// forgotten.
+func (k *Keeper) feed(g *Gate, at Time) {
+	if g.starving {
+		switch n, of := k.room(g, at); {
+		case n <= 0:
+		case 2*n >= of:
+			k.lookAt(g, at.Store)
+		default:
+			k.lookAt(g, at.Store.Add(claimWait)) // no more room may come for a long time
+		}
+	}
+	if k.line.any() && k.roomy(at) {
+		k.host.Wake()
+	}
+}
+
+// roomy reports whether the node has room worth a claim. If it has not, the node holds many
+// deliveries, and the end of one of them asks again.
+func (k *Keeper) roomy(at Time) bool {
+	return 4*min(k.free(at), MaxClaim) >= min(k.Workers(at), MaxClaim)
+}
+
+// Gates returns the endpoints that have gates.
+func (k *Keeper) Gates() []kapsel.EndpointID {
+	ids := make([]kapsel.EndpointID, 0, len(k.gates))
+	for id := range k.gates {
+		ids = append(ids, id)
+	}
+	return ids
+}

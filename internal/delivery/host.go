@@ -1,0 +1,72 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
+)
+
+// host does what the gates decide. The gates call its methods while Engine.mu is held.
+type host struct{ e *Engine }
+
+// mayStart reports whether exchanges may start at all. Callers must hold mu.
+func (e *Engine) mayStart() bool { return !e.stopping && e.leased() }
+
+// MayStart implements gate.Host.
+func (h host) MayStart() bool { return h.e.mayStart() }
+
+// Start implements gate.Host.
+func (h host) Start(g *gate.Gate, j *gate.Job) { h.e.background(func() { h.e.deliver(g, j) }) }
+
+// GiveBack implements gate.Host.
+func (h host) GiveBack(jobs []*gate.Job) { h.e.giveBack(jobs) }
+
+// Wake implements gate.Host.
+func (h host) Wake() { h.e.poke() }
+
+// Share implements gate.Host.
+func (h host) Share(ep *kapsel.Endpoint) (places int, rate float64) { return h.e.shares.of(ep) }
+
+// Probe implements gate.Host.
+func (h host) Probe(g *gate.Gate, want kapsel.Circuit) { h.e.background(func() { h.e.win(g, want) }) }
+
+// WriteCircuit implements gate.Host.
+func (h host) WriteCircuit(g *gate.Gate) { h.e.background(func() { h.e.writeCircuit(g) }) }
+
+// Tripped implements gate.Host: it logs the change of the circuit's state with the error code of the
+// exchange that caused it.
+func (h host) Tripped(g *gate.Gate, code kapsel.Code) {
+	h.e.Log.Info("circuit "+string(g.Circuit().State), "endpoint_id", g.ID().String(), "tenant_id", g.Endpoint().TenantID.String(), "error_code", string(code))
+}
+
+// Exhausted implements gate.Host.
+func (h host) Exhausted() {
+	e := h.e
+	e.metrics.exhausted.Inc()
+	if time.Since(e.exhausted) > time.Minute {
+		e.exhausted = time.Now()
+		e.Log.Warn("all workers are busy; deliveries wait", "code", string(kapsel.WorkersExhausted), "workers", e.Workers)
+	}
+}
+
+// giveBack writes deliveries back as pending, in the background. The engine knows their tokens
+// until that is done or has failed.
+func (e *Engine) giveBack(jobs []*gate.Job) {
+	back := make([]kapsel.Delivery, len(jobs))
+	for i, j := range jobs {
+		back[i] = j.Delivery
+	}
+	e.background(func() {
+		err := e.insist(func(ctx context.Context) error { return e.Store.GiveBack(ctx, back) })
+		if err != nil {
+			e.Log.Warn("deliveries could not be given back; they return when the node's lease ends", "error", err, "deliveries", len(back))
+		}
+		e.mu.Lock()
+		for _, d := range back {
+			delete(e.held, d.Token)
+		}
+		e.mu.Unlock()
+	})
+}
