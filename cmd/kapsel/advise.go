@@ -25,6 +25,7 @@ var flagOf = map[string]string{
 	"name": "--name", "url": "--url", "plan": "--plan", "scope": "--scope", "expires_at": "--expires-in", "overlap": "--overlap", "rate": "--rate",
 	"limits.ingest_per_second": "--ingest-per-second", "limits.ingest_burst": "--ingest-burst", "limits.endpoints": "--endpoints",
 	"limits.events_per_month": "--events-per-month", "limits.retention": "--retention",
+	"source_id": "--source", "missing": "--missing", "keep_ingest": "--keep-ingest",
 }
 
 // flag is what a person wrote for a field: the flag that it came from, or --file and the field.

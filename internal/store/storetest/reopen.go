@@ -71,6 +71,33 @@ var reopening = []struct {
 		w.same("deliveries", 20, len(w.deliveries(w.endpoint)))
 	}},
 
+	{"F-A10 replays of what is missing and of what waits go on where they were", func(w *world, reopen func() store.Store) {
+		s := w.newSource()
+		for range 10 {
+			w.arrived(s)
+			in := w.accept(w.endpoint, heldBy(w.node))
+			w.complete(in.Deliveries[0], again)
+			w.pass(time.Millisecond)
+		}
+		late := w.named(s.ID.String())
+		w.must(w.store.CreateEndpoint(w.ctx, late, 0))
+		w.pass(time.Second)
+		replays := []kapsel.Replay{w.newReplay(ofMissing(late)), w.newReplay(ofWaiting)}
+		for _, r := range replays {
+			made, more := w.step(r.ID, 4)
+			w.same("made", 4, made)
+			w.same("more", true, more)
+		}
+		w.must(w.store.Close())
+		w.store = reopen()
+		for _, r := range replays {
+			w.same("made", 6, w.walkOut(r.ID, 4))
+			w.same("created", 10, w.readReplay(r.ID).Created)
+		}
+		w.same("deliveries", 10, len(w.deliveries(late)))
+		w.same("due", 10, len(w.claim(w.endpoint)))
+	}},
+
 	{"Close waits for writes under way, and what was acknowledged is there", func(w *world, reopen func() store.Store) {
 		const writers = 16
 		var acknowledged sync.Map
