@@ -99,6 +99,9 @@ type EndpointConfig struct {
 	// Shared is set once an event of this endpoint's ingest may go to another endpoint, and stays.
 	// The stores set it.
 	Shared bool `json:"shared,omitempty"`
+	// AppID is the app that the endpoint belongs to, fixed when the endpoint is made; zero: none. The
+	// stores keep it in a column of its own.
+	AppID AppID `json:"-"`
 }
 
 // Intake says what becomes of what is sent to an ingest URL, an endpoint's or a source's.

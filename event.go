@@ -19,6 +19,7 @@ type Event struct {
 	TenantID       TenantID
 	EndpointID     EndpointID // at whose ingest it came in; zero: at none
 	SourceID       SourceID   // the source that it came in at; zero: none
+	AppID          AppID      // the app that it was published to; zero: none
 	Type           string     // what subscriptions choose by; "": none
 	Channels       []string   // of a published event; nil: none
 	OrderingKey    string     // of a published event; "": none
@@ -46,14 +47,28 @@ func (e *Event) Origin() OriginID {
 	return OriginID(e.TenantID)
 }
 
-// KeyScope returns what the event's idempotency key is unique in: its origin, and of published
-// events those with the same ordering key.
-func (e *Event) KeyScope() OriginID {
-	if e.OrderingKey == "" {
-		return e.Origin()
+// Audience returns the origin whose subscribers get the event: the app that it was published to,
+// else its origin.
+func (e *Event) Audience() OriginID {
+	if !e.AppID.IsZero() {
+		return OriginID(e.AppID)
 	}
+	return e.Origin()
+}
+
+// KeyScope returns what the event's idempotency key is unique in: its origin, and of published
+// events those with the same app and the same ordering key. The ID of an app is no beginning of an
+// ordering key: its first byte is a control character.
+func (e *Event) KeyScope() OriginID {
 	origin := e.Origin()
-	sum := sha256.Sum256(append(origin[:], e.OrderingKey...))
+	if e.AppID.IsZero() && e.OrderingKey == "" {
+		return origin
+	}
+	scope := origin[:]
+	if !e.AppID.IsZero() {
+		scope = append(scope, e.AppID[:]...)
+	}
+	sum := sha256.Sum256(append(scope, e.OrderingKey...))
 	return OriginID(sum[:16])
 }
 

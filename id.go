@@ -26,6 +26,7 @@ type (
 	keyKind      struct{}
 	endpointKind struct{}
 	sourceKind   struct{}
+	appKind      struct{}
 	eventKind    struct{}
 	deliveryKind struct{}
 	attemptKind  struct{}
@@ -38,6 +39,7 @@ func (tenantKind) prefix() string   { return "ten" }
 func (keyKind) prefix() string      { return "key" }
 func (endpointKind) prefix() string { return "ep" }
 func (sourceKind) prefix() string   { return "src" }
+func (appKind) prefix() string      { return "app" }
 func (eventKind) prefix() string    { return "evt" }
 func (deliveryKind) prefix() string { return "dlv" }
 func (attemptKind) prefix() string  { return "att" }
@@ -51,6 +53,7 @@ type (
 	KeyID      = ID[keyKind]
 	EndpointID = ID[endpointKind]
 	SourceID   = ID[sourceKind]
+	AppID      = ID[appKind]
 	EventID    = ID[eventKind]
 	DeliveryID = ID[deliveryKind]
 	AttemptID  = ID[attemptKind]
@@ -61,7 +64,8 @@ type (
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
 // source; for a published event, its tenant's. An endpoint and a source with the same UUID are the
-// same origin.
+// same origin. For subscriptions, the events published to an app have the app's ID as origin; see
+// Event.Audience.
 type OriginID [16]byte
 
 // IsZero reports whether the ID is zero, which means "none".
@@ -85,12 +89,13 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 	return id
 }
 
-// NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewSecretID, NewNodeID and NewReplayID return
-// a new ID with the millisecond of now.
+// NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewSecretID, NewNodeID and
+// NewReplayID return a new ID with the millisecond of now.
 func NewTenantID(now time.Time) TenantID     { return newID[tenantKind](now) }
 func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
 func NewSourceID(now time.Time) SourceID     { return newID[sourceKind](now) }
+func NewAppID(now time.Time) AppID           { return newID[appKind](now) }
 func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
 func NewReplayID(now time.Time) ReplayID     { return newID[replayKind](now) }
@@ -202,12 +207,13 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 	return id, nil
 }
 
-// ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseEventID, ParseDeliveryID and
-// ParseAttemptID are ParseID for one kind.
+// ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseAppID, ParseEventID,
+// ParseDeliveryID and ParseAttemptID are ParseID for one kind.
 func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
 func ParseSourceID(s string) (SourceID, error)     { return ParseID[sourceKind](s) }
+func ParseAppID(s string) (AppID, error)           { return ParseID[appKind](s) }
 func ParseEventID(s string) (EventID, error)       { return ParseID[eventKind](s) }
 func ParseDeliveryID(s string) (DeliveryID, error) { return ParseID[deliveryKind](s) }
 func ParseAttemptID(s string) (AttemptID, error)   { return ParseID[attemptKind](s) }

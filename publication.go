@@ -17,6 +17,7 @@ type Publication struct {
 	ContentType string
 	ID          string // its idempotency key; "": none
 	Channels    []string
+	App         string    // the ID or the uid of the app that it is published to; "": none
 	OrderingKey string    // "": none
 	DeliverAt   time.Time // when its deliveries are due; zero, or in the past: at once
 	DryRun      bool      // only say where the event would go
@@ -48,6 +49,11 @@ func (p *Publication) Validate(now time.Time) []FieldError {
 		f.add("content_type", "must be a media type such as text/csv, of at most %d bytes", maxContentType)
 	}
 	f.key("id", p.ID)
+	if p.App != "" && !ValidUID(p.App) {
+		if _, err := ParseAppID(p.App); err != nil {
+			f.add("app", "must be the id (app_…) or the uid of an app")
+		}
+	}
 	f.key("ordering_key", p.OrderingKey)
 	f.each("channels", p.Channels, maxChannels, ValidChannel, nameForm)
 	if latest := now.Add(MaxDeliverAhead); p.DeliverAt.After(latest) {
@@ -71,10 +77,10 @@ func validContentType(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// Event returns the event that a tenant publishes at a time.
-func (p *Publication) Event(tenant TenantID, now time.Time) Event {
+// Event returns the event that a tenant publishes at a time, to an app if app is not zero.
+func (p *Publication) Event(tenant TenantID, app AppID, now time.Time) Event {
 	e := Event{
-		TenantID: tenant, Type: p.Type, Channels: p.Channels, OrderingKey: p.OrderingKey, ReceivedAt: now,
+		TenantID: tenant, AppID: app, Type: p.Type, Channels: p.Channels, OrderingKey: p.OrderingKey, ReceivedAt: now,
 		DeliverAt:   p.DeliverAt.Truncate(time.Microsecond), // the precision of all stores
 		ContentType: p.ContentType, Body: p.Body, Size: len(p.Body), Signature: SignatureVerdict{Scheme: "none"},
 	}

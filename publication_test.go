@@ -21,14 +21,14 @@ func TestPublication_Part(t *testing.T) {
 		{Publication{OrderingKey: "customer-19", ID: "invoice-1042"}, 116},
 	} {
 		for _, day := range []time.Time{now, now.AddDate(1, 0, 0)} {
-			if e := tt.p.Event(tenant, day); e.ID.Part() != tt.want || e.TenantID != tenant || !e.ID.Time().Equal(day) {
+			if e := tt.p.Event(tenant, AppID{}, day); e.ID.Part() != tt.want || e.TenantID != tenant || !e.ID.Time().Equal(day) {
 				t.Errorf("%+v is of part %d, want %d", tt.p, e.ID.Part(), tt.want)
 			}
 		}
 	}
 	parts := map[uint8]bool{}
 	for range 100 {
-		parts[new(Publication).Event(tenant, now).ID.Part()] = true
+		parts[new(Publication).Event(tenant, AppID{}, now).ID.Part()] = true
 	}
 	if len(parts) < 20 {
 		t.Errorf("100 events without a key are of %d parts", len(parts))
@@ -38,12 +38,12 @@ func TestPublication_Part(t *testing.T) {
 func TestPublication_Event(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	p := Publication{Type: "a", Body: []byte("{}"), ContentType: "application/json", Channels: []string{"x"}}
-	e := p.Event(TenantID{1}, now)
+	e := p.Event(TenantID{1}, AppID{}, now)
 	if e.IdempotencyKey != nil || e.Size != 2 || e.Signature.Scheme != "none" || !e.ReceivedAt.Equal(now) || e.Origin() != OriginID(e.TenantID) {
 		t.Errorf("%+v", e)
 	}
 	p.ID = "k"
-	if e := p.Event(TenantID{1}, now); string(e.IdempotencyKey) != "k" {
+	if e := p.Event(TenantID{1}, AppID{}, now); string(e.IdempotencyKey) != "k" {
 		t.Errorf("the key is %q", e.IdempotencyKey)
 	}
 }
@@ -69,7 +69,7 @@ func TestPublication_DeliverAt(t *testing.T) {
 		if valid := len(wrong) == 0; valid != tt.valid || !valid && (len(wrong) != 1 || wrong[0].Field != "deliver_at") {
 			t.Errorf("%v: %v", tt.at, wrong)
 		}
-		e := p.Event(TenantID{1}, now)
+		e := p.Event(TenantID{1}, AppID{}, now)
 		if got := e.FirstDue(now); !got.Equal(tt.due) {
 			t.Errorf("%v: due at %v, want %v", tt.at, got, tt.due)
 		}

@@ -120,7 +120,7 @@ func (r *Replay) HasWaiting(d *Delivery, ended, now time.Time) bool {
 // replay of what is missing.
 func (r *Replay) Lacks(e *Endpoint, ev *Event) bool {
 	return r.Missing && e.TenantID == r.TenantID && ev.TenantID == r.TenantID && (r.EndpointID.IsZero() || e.ID == r.EndpointID) &&
-		!ev.ReceivedAt.After(r.CreatedAt) && r.spans(ev.ReceivedAt) && e.Wants(ev.Origin(), ev.Type, ev.Channels)
+		!ev.ReceivedAt.After(r.CreatedAt) && r.spans(ev.ReceivedAt) && e.Wants(ev.Audience(), ev.Type, ev.Channels)
 }
 
 // spans reports whether the replay is for events received at receivedAt.

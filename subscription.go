@@ -27,13 +27,14 @@ type Subscription struct {
 	Channels   []string `json:"channels,omitempty"`    // an event must have one of them
 }
 
-// Origin returns the origin that a subscription of a tenant's endpoint names, zero where its
-// source is not valid. A source and an endpoint with one UUID are the same origin.
-func (s *Subscription) Origin(tenant TenantID) OriginID {
+// Origin returns the origin that a subscription of an endpoint names, zero where its source is not
+// valid. published is the endpoint's Publisher. A source and an endpoint with one UUID are the same
+// origin.
+func (s *Subscription) Origin(published OriginID) OriginID {
 	switch prefix, _, _ := strings.Cut(s.Source, "_"); prefix {
 	case Publish:
 		if s.Source == Publish {
-			return OriginID(tenant)
+			return published
 		}
 	case sourceKind{}.prefix():
 		id, _ := ParseSourceID(s.Source)
@@ -70,27 +71,39 @@ func matchesType(pattern, eventType string) bool {
 // subscriptions, an empty list included, has no ingest; PATCH does not change that.
 func (c *EndpointConfig) Ingests() bool { return !c.NoIngest }
 
+// Publisher returns the origin of the published events that the endpoint may get: its app, and of
+// an endpoint without an app its tenant.
+func (e *Endpoint) Publisher() OriginID {
+	if !e.AppID.IsZero() {
+		return OriginID(e.AppID)
+	}
+	return OriginID(e.TenantID)
+}
+
 // Subscribes reports whether the endpoint gets any events of an origin other than its own ingest.
 func (e *Endpoint) Subscribes(origin OriginID) bool {
-	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(e.TenantID) == origin })
+	published := e.Publisher()
+	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(published) == origin })
 }
 
 // Wants reports whether one of the endpoint's subscriptions lets an event of an origin through.
 func (e *Endpoint) Wants(origin OriginID, eventType string, channels []string) bool {
+	published := e.Publisher()
 	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool {
-		return s.Origin(e.TenantID) == origin && s.Matches(eventType, channels)
+		return s.Origin(published) == origin && s.Matches(eventType, channels)
 	})
 }
 
 // Gets reports whether an expansion of an event makes a delivery to the endpoint, unless it has one:
 // the endpoint wants the event, is not deleted, and was not made after the event came in.
 func (e *Endpoint) Gets(ev *Event) bool {
-	return e.DeletedAt.IsZero() && !e.CreatedAt.After(ev.ReceivedAt) && e.Wants(ev.Origin(), ev.Type, ev.Channels)
+	return e.DeletedAt.IsZero() && !e.CreatedAt.After(ev.ReceivedAt) && e.Wants(ev.Audience(), ev.Type, ev.Channels)
 }
 
 // WantsAll reports whether one of the endpoint's subscriptions lets all events of an origin through.
 func (e *Endpoint) WantsAll(origin OriginID) bool {
-	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(e.TenantID) == origin && s.All() })
+	published := e.Publisher()
+	return slices.ContainsFunc(e.Subscriptions, func(s Subscription) bool { return s.Origin(published) == origin && s.All() })
 }
 
 // subscriptions checks what an endpoint subscribes to, and that an endpoint without an ingest
@@ -103,9 +116,12 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 	seen := map[string]bool{}
 	for i := range c.Subscriptions {
 		s, at := &c.Subscriptions[i], fmt.Sprintf("subscriptions[%d]", i)
-		if s.Origin(TenantID{1}).IsZero() {
+		if s.Origin(OriginID{1}).IsZero() {
 			f.add(at+".source", "must be the id of a source (src_…), of an endpoint (ep_…), or %s", Publish)
 			continue
+		}
+		if !c.AppID.IsZero() && s.Source != Publish {
+			f.add(at+".source", "must be %s: an endpoint of an app gets what is published to the app, and nothing else", Publish)
 		}
 		if all := fmt.Sprintf("%q", *s); seen[all] {
 			f.add(at+".source", "is there twice")
@@ -116,6 +132,9 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 		f.each(at+".channels", s.Channels, maxChannels, ValidChannel, nameForm)
 	}
 	if c.Ingests() {
+		if !c.AppID.IsZero() {
+			f.add("subscriptions", "is needed with app, such as [{\"source\": \"%s\"}]: an endpoint of an app has no ingest", Publish)
+		}
 		return
 	}
 	for _, setting := range []struct {

@@ -1,6 +1,7 @@
 package kapsel_test
 
 import (
+	"encoding/hex"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestSubscription_Origin(t *testing.T) {
 		tenant.String():     {},
 		source.String()[:8]: {},
 	} {
-		if got := (&kapsel.Subscription{Source: text}).Origin(tenant); got != want {
+		if got := (&kapsel.Subscription{Source: text}).Origin(kapsel.OriginID(tenant)); got != want {
 			t.Errorf("%q is the origin %x, want %x", text, got, want)
 		}
 	}
@@ -74,6 +75,11 @@ func TestSubscription_Origin(t *testing.T) {
 	}
 	if e.WantsAll(published) || !e.WantsAll(cameIn) || !e.Subscribes(published) || e.Subscribes(kapsel.OriginID{1}) {
 		t.Error("an endpoint subscribes to something else")
+	}
+	app := kapsel.NewAppID(now)
+	e.AppID = app
+	if e.Subscribes(published) || !e.Wants(kapsel.OriginID(app), "a", nil) || e.Wants(kapsel.OriginID(app), "c", nil) {
+		t.Error("an endpoint of an app gets other events than the app's")
 	}
 }
 
@@ -174,8 +180,11 @@ func TestEvent_Extra(t *testing.T) {
 			if at := rapid.Int64Range(0, 1<<52).Draw(t, "deliver at"); at > 0 {
 				e.DeliverAt = time.UnixMicro(at).UTC()
 			}
+			if rapid.Bool().Draw(t, "of an app") {
+				e.AppID = kapsel.NewAppID(now)
+			}
 		}
-		got := kapsel.Event{TenantID: e.TenantID}
+		got := kapsel.Event{TenantID: e.TenantID, AppID: e.AppID} // an app has a column of its own
 		if err := got.SetExtra(e.Origin(), e.Extra()); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +194,7 @@ func TestEvent_Extra(t *testing.T) {
 		if !e.EndpointID.IsZero() && e.Extra() != nil {
 			t.Fatalf("an endpoint's event has the extra %s", e.Extra())
 		}
-		if e.OrderingKey == "" != (e.KeyScope() == e.Origin()) {
+		if (e.OrderingKey == "" && e.AppID.IsZero()) != (e.KeyScope() == e.Origin()) {
 			t.Fatalf("the scope is %x, the origin %x, the ordering key %q", e.KeyScope(), e.Origin(), e.OrderingKey)
 		}
 	})
@@ -194,5 +203,26 @@ func TestEvent_Extra(t *testing.T) {
 	other.OrderingKey = "b"
 	if e.KeyScope() == other.KeyScope() {
 		t.Error("two ordering keys have one scope")
+	}
+}
+
+// TestEvent_KeyScope: the scope of a key is what stored rows and ids of events hold, so it never
+// changes; an app makes another one.
+func TestEvent_KeyScope(t *testing.T) {
+	tenant, app := kapsel.TenantID{0x01, 0x9b, 0x6a, 15: 0x07}, kapsel.AppID{0x01, 0x9b, 0x6b, 15: 0x08}
+	for _, tt := range []struct {
+		e    kapsel.Event
+		want string
+	}{
+		{kapsel.Event{}, "019b6a00000000000000000000000007"},
+		{kapsel.Event{OrderingKey: "o"}, "823fbe00fdac9e6c6e2c8f0bd213f20a"},
+		{kapsel.Event{AppID: app}, "75488ead50dc1f0eb6bf2c2927b81d35"},
+		{kapsel.Event{AppID: app, OrderingKey: "o"}, "67c9ea0e4dff9fb6f5177f83c2e4422a"},
+	} {
+		tt.e.TenantID = tenant
+		scope := tt.e.KeyScope()
+		if got := hex.EncodeToString(scope[:]); got != tt.want {
+			t.Errorf("the scope of app %v and ordering key %q is %s, want %s", tt.e.AppID, tt.e.OrderingKey, got, tt.want)
+		}
 	}
 }

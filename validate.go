@@ -84,17 +84,23 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 		f.between(fmt.Sprintf("retry_on[%d]", i), status, 300, 599)
 	}
 	f.lasts("timeout", c.Timeout, time.Second, 300*time.Second)
-	if r := c.RateLimit; r != nil {
-		if !(r.PerSecond > 0 && r.PerSecond <= maxRate) { // NaN is refused too
-			f.add("rate_limit.per_second", "must be above 0, at most %.0f", maxRate)
-		}
-		f.between("rate_limit.burst", r.Burst, 1, maxRate)
-	}
+	f.rateLimit(c.RateLimit)
 	f.between("concurrency", c.Concurrency, 1, 1000)
 	f.circuit(&c.Circuit, dev)
 	f.headers(&c.Headers)
 	f.subscriptions(c)
 	return f
+}
+
+// rateLimit checks the field rate_limit; nil is no limit.
+func (f *fields) rateLimit(r *RateLimit) {
+	if r == nil {
+		return
+	}
+	if !(r.PerSecond > 0 && r.PerSecond <= maxRate) { // NaN is refused too
+		f.add("rate_limit.per_second", "must be above 0, at most %.0f", maxRate)
+	}
+	f.between("rate_limit.burst", r.Burst, 1, maxRate)
 }
 
 // maxRate is more requests per second than one process can handle; it keeps arithmetic on rates

@@ -11,6 +11,61 @@ import (
 	"time"
 )
 
+// ListAppsFilter chooses what ListApps shows; a zero field is left out.
+type ListAppsFilter struct {
+	TenantID string // With the admin key: the tenant that is meant
+}
+
+func (f ListAppsFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListApps is GET /v1/apps: List apps.
+func (c *Client) ListApps(ctx context.Context, filter ListAppsFilter) iter.Seq2[App, error] {
+	return pages[App](ctx, c, "/v1/apps", filter.values())
+}
+
+// CreateApp is POST /v1/apps: Create an app: a customer, whose endpoints get what is published to it.
+func (c *Client) CreateApp(ctx context.Context, tenantID string, body AppInput) (answer App, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/apps", query, body, &answer)
+	return answer, err
+}
+
+// DeleteApp is DELETE /v1/apps/{id}: Delete an app. Refused while it has endpoints.
+func (c *Client) DeleteApp(ctx context.Context, tenantID string, id string) error {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	return c.do(ctx, http.MethodDelete, "/v1/apps/"+url.PathEscape(id), query, nil, nil)
+}
+
+// GetApp is GET /v1/apps/{id}: Get an app.
+func (c *Client) GetApp(ctx context.Context, tenantID string, id string) (answer App, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodGet, "/v1/apps/"+url.PathEscape(id), query, nil, &answer)
+	return answer, err
+}
+
+// UpdateApp is PATCH /v1/apps/{id}: Change an app.
+func (c *Client) UpdateApp(ctx context.Context, tenantID string, id string, body AppPatch) (answer App, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPatch, "/v1/apps/"+url.PathEscape(id), query, body, &answer)
+	return answer, err
+}
+
+// PutApp is PUT /v1/apps/{id}: Create the app of a uid, or replace what was set on it.
+func (c *Client) PutApp(ctx context.Context, tenantID string, id string, body AppInput) (answer App, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPut, "/v1/apps/"+url.PathEscape(id), query, body, &answer)
+	return answer, err
+}
+
 // GetAttempt is GET /v1/attempts/{id}: Get an attempt.
 func (c *Client) GetAttempt(ctx context.Context, id string) (answer Attempt, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/attempts/"+url.PathEscape(id), nil, nil, &answer)
@@ -65,11 +120,13 @@ func (c *Client) RetryDelivery(ctx context.Context, id string) (answer Delivery,
 // ListEndpointsFilter chooses what ListEndpoints shows; a zero field is left out.
 type ListEndpointsFilter struct {
 	TenantID string // With the admin key: the tenant that is meant
+	AppID    string // Those of this app: its id or uid. A uid needs tenant_id with the admin key
 }
 
 func (f ListEndpointsFilter) values() url.Values {
 	query := url.Values{}
 	setString(query, "tenant_id", f.TenantID)
+	setString(query, "app_id", f.AppID)
 	return query
 }
 
@@ -173,6 +230,7 @@ type ListEventsFilter struct {
 	Since          time.Time // Received at this time or later
 	Until          time.Time // Received before this time
 	IdempotencyKey string    // By which a duplicate is told; null: none
+	AppID          string    // Those that were published to this app: its id or uid. A uid needs tenant_id with the admin key
 }
 
 func (f ListEventsFilter) values() url.Values {
@@ -184,6 +242,7 @@ func (f ListEventsFilter) values() url.Values {
 	setTime(query, "since", f.Since)
 	setTime(query, "until", f.Until)
 	setString(query, "idempotency_key", f.IdempotencyKey)
+	setString(query, "app_id", f.AppID)
 	return query
 }
 
@@ -415,6 +474,34 @@ func (c *Client) GetUsage(ctx context.Context, filter GetUsageFilter) (answer Us
 	return answer, err
 }
 
+// App is in answers.
+type App struct {
+	ID        string            `json:"id"`                  // Its id
+	TenantID  string            `json:"tenant_id"`           // The tenant that it belongs to
+	UID       *string           `json:"uid"`                 // Your own id of it; null: none
+	Name      string            `json:"name"`                // What people call it
+	Metadata  map[string]string `json:"metadata"`            // Texts of your own
+	CreatedAt time.Time         `json:"created_at"`          // When it was made
+	UpdatedAt time.Time         `json:"updated_at"`          // When it was last changed
+	RateLimit *RateLimit        `json:"rate_limit,omitzero"` // How fast events may be published to it; null: no limit
+}
+
+// AppInput is in requests.
+type AppInput struct {
+	Name      string              `json:"name"`                // What people call it
+	Metadata  map[string]*string  `json:"metadata,omitzero"`   // At most 50 texts of your own. PATCH changes single names; null takes one away
+	RateLimit Optional[RateLimit] `json:"rate_limit,omitzero"` // How fast events may be published to it; none without it
+	UID       Optional[string]    `json:"uid,omitzero"`        // Your own id of it, unique in the tenant and not in the form of an id; it stands wherever the id does
+}
+
+// AppPatch is in requests.
+type AppPatch struct {
+	Metadata  Optional[map[string]*string] `json:"metadata,omitzero"`   // At most 50 texts of your own. PATCH changes single names; null takes one away
+	Name      Optional[string]             `json:"name,omitzero"`       // What people call it
+	RateLimit Optional[RateLimit]          `json:"rate_limit,omitzero"` // How fast events may be published to it; none without it
+	UID       Optional[string]             `json:"uid,omitzero"`        // Your own id of it, unique in the tenant and not in the form of an id; it stands wherever the id does
+}
+
 // Attempt is in answers.
 type Attempt struct {
 	ID                 string     `json:"id"`                            // Its id
@@ -534,6 +621,7 @@ type Endpoint struct {
 	State           string         `json:"state"`               // paused by a person; disabled after a 410, or by the operator; active, paused, disabled
 	DisabledReason  *string        `json:"disabled_reason"`     // gone: the destination answered 410; admin: the operator did
 	IngestURL       *string        `json:"ingest_url"`          // Where the provider posts to; null: the endpoint has no ingest
+	App             *string        `json:"app"`                 // The app that it belongs to; null: none
 	Subscriptions   []Subscription `json:"subscriptions"`       // Whose events it gets beside those of its own ingest
 	Verification    Verification   `json:"verification"`        // How what comes in is checked; unverified without it
 	Probe           bool           `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
@@ -568,6 +656,7 @@ const (
 type EndpointInput struct {
 	Name          string              `json:"name"`                   // What people call it
 	URL           string              `json:"url"`                    // Where the webhooks go
+	App           *string             `json:"app,omitzero"`           // The app that it belongs to, by id or uid, for ever: it gets what is published to the app, and nothing else. Needs subscriptions, of publish only
 	Challenge     Optional[Challenge] `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
 	Circuit       *CircuitPolicy      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   *int64              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
@@ -588,6 +677,7 @@ type EndpointInput struct {
 
 // EndpointPatch is in requests.
 type EndpointPatch struct {
+	App           Optional[string]            `json:"app,omitzero"`           // The app that it belongs to, by id or uid, for ever: it gets what is published to the app, and nothing else. Needs subscriptions, of publish only
 	Challenge     Optional[Challenge]         `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
 	Circuit       Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
@@ -624,6 +714,7 @@ type Event struct {
 	ID             string     `json:"id"`              // Its id
 	EndpointID     *string    `json:"endpoint_id"`     // At whose ingest it came in; null: at none
 	SourceID       *string    `json:"source_id"`       // The source that it came in at; null: at none
+	AppID          *string    `json:"app_id"`          // The app that it was published to; null: none
 	TenantID       string     `json:"tenant_id"`       // The tenant that it belongs to
 	Type           *string    `json:"type"`            // What subscriptions choose by; null: none
 	Channels       []string   `json:"channels"`        // Of a published event
@@ -779,6 +870,7 @@ type PublishBatchInput struct {
 // PublishInput is in requests.
 type PublishInput struct {
 	Type        string          `json:"type"`                  // What subscriptions choose by
+	App         *string         `json:"app,omitzero"`          // The app that it is published to, by id or uid: its endpoints get it, and no others; without it those that belong to no app
 	BodyBase64  *string         `json:"body_base64,omitzero"`  // In place of data: a body of any kind, in base64
 	Channels    []string        `json:"channels,omitzero"`     // For subscriptions that name channels: they get it if it has one of theirs
 	ContentType *string         `json:"content_type,omitzero"` // Of body_base64
@@ -786,7 +878,7 @@ type PublishInput struct {
 	DeliverAt   *time.Time      `json:"deliver_at,omitzero"`   // When its deliveries are due, at most 30 days ahead; in the past: at once
 	DryRun      *bool           `json:"dry_run,omitzero"`      // Store nothing; say how many endpoints would get it
 	ID          *string         `json:"id,omitzero"`           // The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key
-	OrderingKey *string         `json:"ordering_key,omitzero"` // What the event is about; a key counts among the events with the same ordering key
+	OrderingKey *string         `json:"ordering_key,omitzero"` // What the event is about; a key counts among the events of the same app with the same ordering key
 }
 
 // PublishedBatch is in answers.

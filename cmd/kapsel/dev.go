@@ -117,7 +117,7 @@ func (s *server) develop(ctx context.Context, vault *secret.Vault, keyring *secr
 
 // demo finds or makes the endpoint demo. Its destination follows the listen address.
 func (s *server) demo(ctx context.Context, tenant *kapsel.Tenant, vault *secret.Vault, now time.Time) (id kapsel.EndpointID, err error) {
-	list, err := s.db.ListEndpoints(ctx, tenant.ID, store.Page[kapsel.EndpointID]{Limit: 200})
+	list, err := s.db.ListEndpoints(ctx, tenant.ID, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 200})
 	if err != nil {
 		return id, err
 	}

@@ -1,4 +1,4 @@
-// Package api is the management API: tenants, keys, endpoints, sources, and what became of events,
+// Package api is the management API: tenants, keys, endpoints, sources, apps, and what became of events,
 // as JSON under /v1, with its own OpenAPI 3.1 document at /openapi.json and a page to read
 // it at /docs.
 //
@@ -155,6 +155,7 @@ func New(cfg Config) http.Handler {
 	a.keys()
 	a.endpoints()
 	a.sources()
+	a.apps()
 	a.events()
 	a.publishing()
 	a.why()
@@ -230,6 +231,19 @@ func (c *captured) Write(b []byte) (int, error) { return len(b), nil }
 type out[T any] struct{ Body T }
 
 func answer[T any](v T) *out[T] { return &out[T]{v} }
+
+// upserted is an answer to a PUT: 201 with what it made, 200 with what it replaced.
+type upserted[T any] struct {
+	Status int
+	Body   T
+}
+
+// addPut registers a PUT that makes or replaces what its path names.
+func addPut[I, T any](a *api, op huma.Operation, handle func(context.Context, *I) (*upserted[T], error)) {
+	add(a, writers, op, handle)
+	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
+	doc.Responses["201"] = &huma.Response{Description: "Created", Content: doc.Responses["200"].Content}
+}
 
 // add registers an operation that callers with some access may call.
 func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
@@ -330,6 +344,8 @@ func registered(doc *huma.OpenAPI, method, path string) *huma.Operation {
 		return p.Get
 	case http.MethodPost:
 		return p.Post
+	case http.MethodPut:
+		return p.Put
 	case http.MethodPatch:
 		return p.Patch
 	default:

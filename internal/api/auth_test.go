@@ -161,6 +161,12 @@ var matrix = map[string]row{
 	"get-source":      {status: 200},
 	"update-source":   {body: `{"name":"new"}`, status: 200},
 	"delete-source":   {status: 204},
+	"create-app":      {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-apps":       {status: 200},
+	"get-app":         {status: 200},
+	"put-app":         {body: `{"name":"new"}`, status: 200},
+	"update-app":      {body: `{"name":"new"}`, status: 200},
+	"delete-app":      {status: 204},
 	"list-events":     {status: 200},
 	"stream-events":   {status: 200},
 	"get-event":       {status: 200},
@@ -194,7 +200,7 @@ var matrix = map[string]row{
 type estate struct {
 	house
 	key, event, delivery, attempt, replay string
-	source                                string
+	source, app                           string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
 
@@ -208,13 +214,14 @@ func (w *world) newEstate(name string) estate {
 	ev, d = w.receive(e.endpoint, nil)
 	e.event, e.delivery = ev.ID.String(), d.ID.String()
 	e.source = w.want(201, "POST", "/v1/sources", e.write, `{"name":"shop"}`).text("id")
+	e.app = w.want(201, "POST", "/v1/apps", e.write, `{"name":"customer"}`).text("id")
 	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
 	return e
 }
 
 // path puts an estate's ids into a path of the document.
 func (e estate) path(op, template string) string {
-	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
+	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "apps": e.app, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
@@ -224,13 +231,16 @@ func (e estate) path(op, template string) string {
 // otherIDs are what a path may have in place of ids that exist.
 func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
-		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
+		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "apps": kapsel.NewAppID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
 		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
 	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String()).Replace(template)
 	if !malformed {
 		return []string{random}
 	}
 	for _, bad := range []string{"x", "%27%3B--", "ten_", strings.Repeat("a", 300), "evt_zzzzzzzzzzzzzzzzzzzzzzzzzz", "EP_01h455vb4pex5vsknk084sn02q", "%00"} {
+		if strings.HasPrefix(template, "/v1/apps/") && kapsel.ValidUID(bad) {
+			continue // a uid may stand there
+		}
 		paths = append(paths, strings.NewReplacer("{id}", bad, "{key_id}", bad).Replace(template))
 	}
 	return paths
@@ -244,9 +254,10 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 	mine, theirs, gone := w.newEstate("mine"), w.newEstate("theirs"), w.newEstate("gone")
 	w.want(204, "DELETE", "/v1/endpoints/"+gone.endpoint, gone.write, nil)
 	w.want(204, "DELETE", "/v1/sources/"+gone.source, gone.write, nil)
+	w.want(204, "DELETE", "/v1/apps/"+gone.app, gone.write, nil)
 	closed := estate{house: house{tenant: w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"closed"}`).text("id")}, key: mine.key}
 	w.want(204, "DELETE", "/v1/tenants/"+closed.tenant, adminKey, nil)
-	deleted := map[string]estate{"tenants": closed, "endpoints": gone, "sources": gone} // what else is deleted goes with retention
+	deleted := map[string]estate{"tenants": closed, "endpoints": gone, "sources": gone, "apps": gone} // what else is deleted goes with retention
 	callers := map[string]struct {
 		key    string
 		access access // what it may do at most
@@ -300,7 +311,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						a := call(template, caller.key)
 						expect("no id", r.status, a)
 						if name == "tenant" || name == "read-only" {
-							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source} {
+							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app} {
 								if bytes.Contains(a.body, []byte(foreign)) {
 									t.Errorf("the answer shows %s of another tenant", foreign)
 								}
@@ -393,7 +404,7 @@ func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs-and-only-theirs")
-	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.tried.event, "theirs-and-only-theirs"}
+	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app, theirs.tried.event, "theirs-and-only-theirs"}
 	for template, operations := range w.doc.Paths {
 		op := operations["get"]
 		if op == nil || op.Access == "admin" {

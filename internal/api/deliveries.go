@@ -198,7 +198,7 @@ func (v deliveryViewer) preload(tenant kapsel.TenantID, deliveries []kapsel.Deli
 		v.endpoints[d.EndpointID] = nil // deleted, unless it is found
 	}
 	for p := (store.Page[kapsel.EndpointID]{Limit: page}); ; {
-		endpoints, err := v.a.Store.ListEndpoints(v.ctx, tenant, p)
+		endpoints, err := v.a.Store.ListEndpoints(v.ctx, tenant, kapsel.AppID{}, p)
 		if err != nil {
 			return err
 		}

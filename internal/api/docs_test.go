@@ -271,7 +271,7 @@ func TestDocument(t *testing.T) {
 					t.Errorf("%s: %s requires %v", what, ref, s.Required)
 				}
 			}
-			if (method == "patch" || method == "post") != (op.RequestBody != nil) {
+			if (method == "patch" || method == "post" || method == "put") != (op.RequestBody != nil) {
 				t.Errorf("%s: request body is %v", what, op.RequestBody)
 			}
 		}

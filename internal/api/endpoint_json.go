@@ -34,6 +34,7 @@ type EndpointInput struct {
 	Signing      SigningInput  `json:"signing" required:"false"`
 	ForwardQuery bool          `json:"forward_query" required:"false" doc:"Send the query along that a webhook came with"`
 
+	App           *string        `json:"app,omitempty" required:"false" maxLength:"255" example:"acme" doc:"The app that it belongs to, by id or uid, for ever: it gets what is published to the app, and nothing else. Needs subscriptions, of publish only"`
 	Subscriptions []Subscription `json:"subscriptions,omitempty" required:"false" maxItems:"50" doc:"Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest"`
 }
 
@@ -169,6 +170,9 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 		Headers:     HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
 		Signing:     SigningInput{c.Signing.Enabled, c.Signing.V1a},
 	}
+	if !c.AppID.IsZero() {
+		in.App = new(c.AppID.String())
+	}
 	if len(c.Subscriptions) > 0 { // a list that is there makes an endpoint without an ingest
 		in.Subscriptions = mapped(c.Subscriptions, func(s kapsel.Subscription) Subscription { return Subscription(s) })
 	}
@@ -212,7 +216,11 @@ func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any,
 	if err := patched(current, patch, &next); err != nil {
 		return err
 	}
-	if err := a.configure(e, t, &next.EndpointInput, patch, now); err != nil {
+	var wrong []kapsel.FieldError
+	if was, is := current.App, next.App; (was == nil) != (is == nil) || was != nil && *was != *is {
+		wrong = field("app", "is fixed when the endpoint is made; make another endpoint")
+	}
+	if err := a.configure(e, t, &next.EndpointInput, patch, now, wrong...); err != nil {
 		return err
 	}
 	if _, there := said(patch, "state"); there {
@@ -231,15 +239,16 @@ func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any,
 
 // configure gives an endpoint the configuration of an input, sealing what is secret. Secrets
 // cannot be read back, so those stay that the patch, which led to the input, says nothing of;
-// a nil patch says nothing at all.
-func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time) error {
+// a nil patch says nothing at all. known is what is known to be wrong.
+func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time, known ...kapsel.FieldError) error {
 	config := in.config()
-	config.NoIngest, config.Shared = e.NoIngest, e.Shared
+	config.NoIngest, config.Shared, config.AppID = e.NoIngest, e.Shared, e.AppID
 	intake, wrong, err := a.intake(&e.Intake, t, e.ID.String(), &in.IntakeInput, patch, now)
 	if err != nil {
 		return err
 	}
 	config.Intake = intake
+	wrong = append(known, wrong...)
 
 	config.Headers.Set = maps.Clone(e.Headers.Set)
 	if set, there := said(patch, "headers", "set"); there {
@@ -299,6 +308,7 @@ type Endpoint struct {
 	State           kapsel.EndpointState `json:"state" enum:"active,paused,disabled"`
 	DisabledReason  *string              `json:"disabled_reason" nullable:"true" doc:"gone: the destination answered 410; admin: the operator did"`
 	IngestURL       *string              `json:"ingest_url" nullable:"true" doc:"Where the provider posts to; null: the endpoint has no ingest"`
+	App             *kapsel.AppID        `json:"app" nullable:"true" doc:"The app that it belongs to; null: none"`
 	Subscriptions   []Subscription       `json:"subscriptions" doc:"Whose events it gets beside those of its own ingest"`
 	Verification    Verification         `json:"verification"`
 	Challenge       *Challenge           `json:"challenge" required:"false" doc:"null: none but the provider's own"`
@@ -438,7 +448,7 @@ func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpo
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery, Subscriptions: orEmpty(in.Subscriptions),
+		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery, App: orNull(e.AppID), Subscriptions: orEmpty(in.Subscriptions),
 		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}

@@ -57,7 +57,17 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 	now := a.Clock()
 	e := kapsel.Endpoint{ID: fresh(ctx, kapsel.NewEndpointID(now)), TenantID: t.ID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now, Destination: 1}
 	e.Part, e.NoIngest = kapsel.PartOf(e.ID), body.Subscriptions != nil
-	if err := a.configure(&e, &t, &body, nil, now); err != nil {
+	var wrong []kapsel.FieldError
+	if body.App != nil {
+		app, err := a.app(ctx, TenantQuery{t.ID}, *body.App)
+		if missing(err) {
+			wrong = kapsel.NoApp("app").Fields
+		} else if err != nil {
+			return nil, err
+		}
+		e.AppID = app.ID
+	}
+	if err := a.configure(&e, &t, &body, nil, now, wrong...); err != nil {
 		return nil, err
 	}
 	if err := a.CheckURL(e.URL); err != nil {
@@ -86,12 +96,17 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 type EndpointsList struct {
 	TenantQuery
 	PageQuery
+	AppID string `query:"app_id" doc:"Those of this app: its id or uid. A uid needs tenant_id with the admin key"`
 }
 
 func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[Endpoint]], error) {
+	app, err := a.filteredApp(ctx, in.TenantQuery, in.AppID)
+	if err != nil {
+		return nil, err
+	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
-			return a.Store.ListEndpoints(ctx, in.of(callerOf(ctx)), p)
+			return a.Store.ListEndpoints(ctx, in.of(callerOf(ctx)), app, p)
 		},
 		func(e kapsel.Endpoint) kapsel.EndpointID { return e.ID },
 		func(e kapsel.Endpoint) (Endpoint, error) { return a.viewEndpoint(ctx, &e) })
@@ -131,6 +146,15 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 	t, err := a.Store.Tenant(ctx, e.TenantID)
 	if err != nil {
 		return nil, err
+	}
+	if ref, ok := patch["app"].(string); ok {
+		app, err := a.app(ctx, TenantQuery{t.ID}, ref)
+		if err != nil && !missing(err) {
+			return nil, err
+		}
+		if err == nil {
+			patch["app"] = app.ID.String()
+		}
 	}
 	now := a.Clock()
 	if err := a.change(&e, &t, patch, now); err != nil {

@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
-		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false, "subscriptions": []any{},
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false, "app": nil, "subscriptions": []any{},
 		"circuit": map[string]any{"enabled": true, "failures": 5., "ratio": 0.8, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},

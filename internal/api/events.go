@@ -50,11 +50,16 @@ type EventsList struct {
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
 	IdempotencyKey string            `query:"idempotency_key" maxLength:"255"`
+	AppID          string            `query:"app_id" doc:"Those that were published to this app: its id or uid. A uid needs tenant_id with the admin key"`
 }
 
 func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]], error) {
+	app, err := a.filteredApp(ctx, in.TenantQuery, in.AppID)
+	if err != nil {
+		return nil, err
+	}
 	f := store.EventFilter{
-		EndpointID: in.EndpointID, SourceID: in.SourceID, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
+		EndpointID: in.EndpointID, SourceID: in.SourceID, AppID: app, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
 	}
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)
@@ -186,6 +191,7 @@ type Event struct {
 	ID             kapsel.EventID     `json:"id"`
 	EndpointID     *kapsel.EndpointID `json:"endpoint_id" nullable:"true" doc:"At whose ingest it came in; null: at none"`
 	SourceID       *kapsel.SourceID   `json:"source_id" nullable:"true" doc:"The source that it came in at; null: at none"`
+	AppID          *kapsel.AppID      `json:"app_id" nullable:"true" doc:"The app that it was published to; null: none"`
 	TenantID       kapsel.TenantID    `json:"tenant_id"`
 	Type           *string            `json:"type" nullable:"true" doc:"What subscriptions choose by; null: none"`
 	Channels       []string           `json:"channels" doc:"Of a published event"`
@@ -220,7 +226,7 @@ type Verdict struct {
 func viewEvent(r *store.EventRecord) Event {
 	e := &r.Event
 	v := Event{
-		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), TenantID: e.TenantID,
+		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), AppID: orNull(e.AppID), TenantID: e.TenantID,
 		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey), DeliverAt: timeOrNull(e.DeliverAt), Expanding: r.Expanding,
 		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
 		IdempotencyKey: shownKey(e.IdempotencyKey),

@@ -142,11 +142,6 @@ var (
 	batchMembers   = membersOf(reflect.TypeFor[PublishBatchInput]())
 )
 
-// laterMembers are members that are reserved and not supported yet, with the answer to each.
-var laterMembers = map[string]string{
-	"app": "is not supported yet: there are no apps; leave it out",
-}
-
 // jsonType is the content type of data.
 const jsonType = "application/json"
 
@@ -159,12 +154,6 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 			return p
 		}
 		field := at + clip(name)
-		if later, ok := laterMembers[name]; ok {
-			if string(value) != "null" {
-				r.refuse(field, later)
-			}
-			continue
-		}
 		if publishMembers[name] == nil {
 			r.misread(field, unknown(name, publishMembers))
 			continue
@@ -194,6 +183,8 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 			p.ContentType = r.text(field, value)
 		case "id":
 			p.ID = r.text(field, value)
+		case "app":
+			p.App = r.text(field, value)
 		case "ordering_key":
 			p.OrderingKey = r.text(field, value)
 		case "channels":

@@ -51,8 +51,9 @@ type PublishInput struct {
 	BodyBase64  string    `json:"body_base64,omitempty" example:"aGVsbG8=" doc:"In place of data: a body of any kind, in base64"`
 	ContentType string    `json:"content_type,omitempty" maxLength:"255" example:"text/csv" doc:"Of body_base64"`
 	ID          string    `json:"id,omitempty" minLength:"1" maxLength:"255" example:"invoice-1042-paid" doc:"The event's key: what is published again with it in 24 hours is a duplicate. Counts before an Idempotency-Key"`
+	App         string    `json:"app,omitempty" minLength:"1" maxLength:"255" example:"acme" doc:"The app that it is published to, by id or uid: its endpoints get it, and no others; without it those that belong to no app"`
 	Channels    []string  `json:"channels,omitempty" maxItems:"10" example:"[\"eu\"]" doc:"For subscriptions that name channels: they get it if it has one of theirs"`
-	OrderingKey string    `json:"ordering_key,omitempty" minLength:"1" maxLength:"255" example:"customer-17" doc:"What the event is about; a key counts among the events with the same ordering key"`
+	OrderingKey string    `json:"ordering_key,omitempty" minLength:"1" maxLength:"255" example:"customer-17" doc:"What the event is about; a key counts among the events of the same app with the same ordering key"`
 	DeliverAt   timestamp `json:"deliver_at,omitempty" example:"2026-01-31T12:00:00Z" doc:"When its deliveries are due, at most 30 days ahead; in the past: at once"`
 	DryRun      bool      `json:"dry_run,omitempty" doc:"Store nothing; say how many endpoints would get it"`
 }

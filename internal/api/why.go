@@ -71,14 +71,14 @@ func (a *api) getWhy(ctx context.Context, in *EventReasons) (*out[list[Reason]],
 // concerned lists the endpoints that an event concerns, newest first. It reads all endpoints of
 // the event's tenant.
 func (a *api) concerned(ctx context.Context, r *store.EventRecord, p store.Page[kapsel.EndpointID]) ([]concerned, error) {
-	origin := r.Event.Origin()
+	origin := r.Event.Audience()
 	deliveries := map[kapsel.EndpointID]*kapsel.Delivery{}
 	for _, d := range r.Newest() {
 		deliveries[d.EndpointID] = &d
 	}
 	var all []concerned
 	for page := (store.Page[kapsel.EndpointID]{Limit: 200}); ; {
-		endpoints, err := a.Store.ListEndpoints(ctx, r.Event.TenantID, page)
+		endpoints, err := a.Store.ListEndpoints(ctx, r.Event.TenantID, r.Event.AppID, page)
 		if err != nil {
 			return nil, err
 		}
@@ -107,9 +107,9 @@ func (a *api) concerned(ctx context.Context, r *store.EventRecord, p store.Page[
 // undelivered returns why an endpoint that subscribes to an event's origin has no delivery of it.
 func undelivered(r *store.EventRecord, e *kapsel.Endpoint) string {
 	ev := &r.Event
-	origin := ev.Origin()
+	origin := ev.Audience()
 	ofType := slices.ContainsFunc(e.Subscriptions, func(s kapsel.Subscription) bool {
-		return s.Origin(e.TenantID) == origin && s.Matches(ev.Type, s.Channels)
+		return s.Origin(e.Publisher()) == origin && s.Matches(ev.Type, s.Channels)
 	})
 	switch {
 	case !e.Wants(origin, ev.Type, ev.Channels) && ofType:

@@ -112,6 +112,13 @@ func TestHeadersOut_B52(t *testing.T) {
 		{"set", func(w *sim.World, e *kapsel.Endpoint) {
 			e.Headers.Set = map[string]kapsel.Secret{"authorization": w.Seal(e, "Bearer ours"), "X-Custom": w.Seal(e, "ours")}
 		}, map[string][]string{"Authorization": {"Bearer ours"}, "X-Custom": {"ours"}}, []string{"Authorization", "X-Custom"}},
+		{"keep, at an endpoint of an app", func(w *sim.World, e *kapsel.Endpoint) {
+			e.AppID = kapsel.NewAppID(time.Now())
+			if err := w.Store().CreateApp(t.Context(), kapsel.App{ID: e.AppID, TenantID: e.TenantID}); err != nil {
+				t.Fatal(err)
+			}
+			e.Headers.Keep = []string{"Authorization", "Cookie"}
+		}, nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, sim.Options{}, func(t *testing.T, w *sim.World) {

@@ -33,7 +33,11 @@ func (e *Engine) newRecipient(ctx context.Context, ep *kapsel.Endpoint, now time
 	if err != nil {
 		return nil, until, fmt.Errorf("read the tenant: %w", err)
 	}
-	r = &Recipient{Timeout: ep.Timeout, Along: NewForwarding(ep.Headers.Drop, ep.Headers.Keep, ep.Signing.Enabled, ep.ForwardQuery)}
+	keep := ep.Headers.Keep
+	if !ep.AppID.IsZero() {
+		keep = nil // a customer's endpoint gets no credentials of senders, whatever it asks for
+	}
+	r = &Recipient{Timeout: ep.Timeout, Along: NewForwarding(ep.Headers.Drop, keep, ep.Signing.Enabled, ep.ForwardQuery)}
 	if r.URL, err = url.Parse(ep.URL); err != nil {
 		return nil, until, fmt.Errorf("parse the endpoint's URL: %w", err)
 	}

@@ -40,13 +40,13 @@ type shares struct {
 	own   []store.Demand // what this node published last
 	told  time.Time      // when demands were last counted, by the monotonic clock
 
-	asked   func() map[kapsel.TenantID]ratelimit.Asked // see ShareTenants; nil: tenants' rates are not shared
-	tenants map[kapsel.TenantID]*tenantDemand
+	asked func() map[kapsel.OriginID]ratelimit.Asked // see ShareRates; nil: they are not shared
+	rates map[kapsel.OriginID]*rateDemand
 }
 
-// tenantDemand holds the requests per second that a tenant demands, and this node's share when the
-// tenant last asked for some.
-type tenantDemand struct {
+// rateDemand holds the events per second that are demanded of a tenant's or an app's rate, and this
+// node's share when some were last asked for.
+type rateDemand struct {
 	meter ratelimit.Meter
 	part  float64
 }
@@ -108,8 +108,9 @@ func (v *view) places(l store.Limit, limit, turn int) int {
 	return ratelimit.Places(limit, amounts, held, v.me, turn)
 }
 
-// TenantPart returns this node's part of a tenant's rate of requests, 0 to 1.
-func (e *Engine) TenantPart(id kapsel.TenantID, perSecond float64) float64 {
+// RatePart returns this node's part of the rate at which a tenant may send events, or at which they
+// may be published to an app, 0 to 1.
+func (e *Engine) RatePart(id kapsel.OriginID, perSecond float64) float64 {
 	views := e.shares.views.Load()
 	if views == nil {
 		return 1
@@ -118,9 +119,9 @@ func (e *Engine) TenantPart(id kapsel.TenantID, perSecond float64) float64 {
 	return min(views[0].part(l, perSecond), views[1].part(l, perSecond), views[2].part(l, perSecond))
 }
 
-// ShareTenants makes the nodes share the rates at which tenants may send. asked returns what was
-// asked of this node since the last call of asked. Callers must call ShareTenants before Run.
-func (e *Engine) ShareTenants(asked func() map[kapsel.TenantID]ratelimit.Asked) {
+// ShareRates makes the nodes share the rates of RatePart. asked returns what was asked of this node
+// since the last call of asked. Callers must call ShareRates before Run.
+func (e *Engine) ShareRates(asked func() map[kapsel.OriginID]ratelimit.Asked) {
 	e.shares.asked = asked
 }
 
@@ -261,19 +262,19 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 		if first {
 			clear(asked) // nobody knows since when these were asked
 		}
-		if e.shares.tenants == nil {
-			e.shares.tenants = map[kapsel.TenantID]*tenantDemand{}
+		if e.shares.rates == nil {
+			e.shares.rates = map[kapsel.OriginID]*rateDemand{}
 		}
 		for id, a := range asked {
-			if e.shares.tenants[id] == nil {
-				e.shares.tenants[id] = &tenantDemand{}
+			if e.shares.rates[id] == nil {
+				e.shares.rates[id] = &rateDemand{}
 			}
-			e.shares.tenants[id].part = a.PerSecond
+			e.shares.rates[id].part = a.PerSecond
 		}
-		for id, d := range e.shares.tenants {
+		for id, d := range e.shares.rates {
 			amount := d.meter.Note(float64(asked[id].Tokens) / seconds)
 			if amount < demandLeast {
-				delete(e.shares.tenants, id)
+				delete(e.shares.rates, id)
 				continue
 			}
 			add(store.Limit{Kind: store.IngestRate, Of: id}, amount, d.part, 0)

@@ -84,7 +84,7 @@ type Config struct {
 type Handler struct {
 	Config
 	metrics   *metrics
-	limits    *ratelimit.Limiter[kapsel.TenantID]
+	limits    *ratelimit.Limiter[kapsel.OriginID] // of tenants and of apps
 	quotas    quotas
 	prepared  *settings.Prepared[*prepared]
 	strangers strangers
@@ -98,11 +98,11 @@ type Handler struct {
 // New returns a handler. It also registers the handler with cfg.Engine and cfg.Settings.
 func New(cfg Config) *Handler {
 	cfg.MaxBody = cmp.Or(cfg.MaxBody, DefaultMaxBody)
-	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.TenantID]{}}
+	h := &Handler{Config: cfg, metrics: newMetrics(), limits: &ratelimit.Limiter[kapsel.OriginID]{}}
 	h.refusals.since = cfg.Clock.Now()
 	h.strangers.asking = make(chan struct{}, strangersAtOnce)
 	h.quotas.config = &h.Config
-	cfg.Engine.ShareTenants(h.limits.Asked)
+	cfg.Engine.ShareRates(h.limits.Asked)
 	h.prepared = settings.NewPrepared[*prepared](cfg.Settings)
 	cfg.Settings.OnChange(h.settingsChanged)
 	return h
@@ -331,14 +331,15 @@ func redact(header kapsel.Header, o origin) kapsel.Header {
 	return header
 }
 
-// rate is the rate at which a tenant may send. It is nil if the tenant has no limit. It uses the
-// monotonic clock, not the store's.
+// rate is the rate at which a tenant may send, or at which may be published to an app. It is nil if
+// there is no limit. It uses the monotonic clock, not the store's.
 type rate struct {
 	h         *Handler
-	tenant    kapsel.TenantID
-	perSecond float64 // this node's part of the rate
-	burst     int     // this node's part of the burst
-	limit     int     // burst of all nodes together
+	of        kapsel.OriginID // the tenant or the app
+	perSecond float64         // this node's part of the rate
+	burst     int             // this node's part of the burst
+	limit     int             // burst of all nodes together
+	exceeded  string          // what the caller is told
 }
 
 func (h *Handler) rate(tenant kapsel.TenantID, limits kapsel.Limits) *rate {
@@ -349,14 +350,18 @@ func (h *Handler) rate(tenant kapsel.TenantID, limits kapsel.Limits) *rate {
 	if limits.IngestBurst != nil {
 		burst = *limits.IngestBurst
 	}
-	part := h.Engine.TenantPart(tenant, *limits.IngestPerSecond)
-	return &rate{h, tenant, *limits.IngestPerSecond * part, ratelimit.BurstPart(burst, part), burst}
+	return h.rateOf(kapsel.OriginID(tenant), *limits.IngestPerSecond, burst, "the tenant sends faster than its limit; slow down")
+}
+
+func (h *Handler) rateOf(of kapsel.OriginID, perSecond float64, burst int, exceeded string) *rate {
+	part := h.Engine.RatePart(of, perSecond)
+	return &rate{h, of, perSecond * part, ratelimit.BurstPart(burst, part), burst, exceeded}
 }
 
 // tell writes to the answer's header what is left of the rate, whatever the answer will be.
 func (l *rate) tell(w http.ResponseWriter) {
 	if l != nil {
-		remaining, reset := l.h.limits.Look(l.tenant, l.perSecond, l.burst, time.Now())
+		remaining, reset := l.h.limits.Look(l.of, l.perSecond, l.burst, time.Now())
 		l.write(w, remaining, reset)
 	}
 }
@@ -367,15 +372,22 @@ func (l *rate) take(w http.ResponseWriter, n int) error {
 	if l == nil {
 		return nil
 	}
-	ok, remaining, reset := l.h.limits.AllowN(l.tenant, l.perSecond, l.burst, time.Now(), n)
+	remaining, reset, err := l.allow(n)
 	l.write(w, remaining, reset)
+	return err
+}
+
+// allow takes n events from the rate, and returns what is left of it and when it will be full
+// again. It returns RateLimited, with the time to wait, if too few are left.
+func (l *rate) allow(n int) (remaining int, reset time.Duration, err error) {
+	ok, remaining, reset := l.h.limits.AllowN(l.of, l.perSecond, l.burst, time.Now(), n)
 	if !ok {
 		// reset is the time until the next token. The other missing tokens follow that one.
 		others := max(0, min(n, l.burst)-remaining-1)
 		wait := reset + time.Duration(float64(others)/l.perSecond*float64(time.Second))
-		return &kapsel.Error{Code: kapsel.RateLimited, Detail: "the tenant sends faster than its limit; slow down", RetryAfter: max(wait, time.Second)}
+		err = &kapsel.Error{Code: kapsel.RateLimited, Detail: l.exceeded, RetryAfter: max(wait, time.Second)}
 	}
-	return nil
+	return remaining, reset, err
 }
 
 func (l *rate) write(w http.ResponseWriter, remaining int, reset time.Duration) {

@@ -93,11 +93,17 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 	var running sync.WaitGroup
 	for i := range publications {
 		p := &publications[i]
-		ev := p.Event(tenant, now)
-		if int64(ev.Size) > h.MaxBody { // before its key: what is refused stands for no other
+		// What is refused stands for no other: its key does not count.
+		if int64(len(p.Body)) > h.MaxBody {
 			results[i] = Published{Err: tooLarge(h.MaxBody)}
 			continue
 		}
+		app, err := h.app(ctx, tenant, p.App)
+		if err != nil {
+			results[i] = Published{Err: err}
+			continue
+		}
+		ev := p.Event(tenant, app, now)
 		if k := (key{ev.KeyScope(), p.ID}); p.ID != "" && !p.DryRun {
 			if original, known := first[k]; known {
 				repeats[i] = original
@@ -121,6 +127,25 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 	return results
 }
 
+// app returns the app that an event is published to, zero for none, and takes an event from the
+// app's rate.
+func (h *Handler) app(ctx context.Context, tenant kapsel.TenantID, ref string) (kapsel.AppID, error) {
+	if ref == "" {
+		return kapsel.AppID{}, nil
+	}
+	app, err := h.Settings.App(ctx, tenant, ref)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		err = kapsel.NoApp("app")
+	}
+	if err != nil {
+		return kapsel.AppID{}, err
+	}
+	if l := app.RateLimit; l != nil {
+		_, _, err = h.rateOf(kapsel.OriginID(app.ID), l.PerSecond, l.Burst, "events are published to the app faster than its rate_limit; slow down").allow(1)
+	}
+	return app.ID, err
+}
+
 // publish publishes one event. A panic is its own error, and hits no other event.
 func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dryRun bool, trace string) (p Published) {
 	defer func() {
@@ -128,7 +153,7 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 			p = Published{Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
 		}
 	}()
-	to := h.Settings.Subscribers(ev.Origin(), ev.Type, ev.Channels)
+	to := h.Settings.Subscribers(ev.Audience(), ev.Type, ev.Channels)
 	if dryRun {
 		ev.ID = kapsel.EventID{}
 		return Published{Event: ev, Deliveries: firstDeliveries(&ev, to)}

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -60,6 +61,15 @@ func (w *world) subscribed(name string, types, channels []string, change ...func
 	})
 	w.must(w.settings.Load(context.Background()))
 	return ep
+}
+
+// app makes an app of the world's tenant.
+func (w *world) app(uid string, rate *kapsel.RateLimit) kapsel.App {
+	w.t.Helper()
+	now := time.Now()
+	a := kapsel.App{ID: kapsel.NewAppID(now), TenantID: w.tenant.ID, UID: uid, CreatedAt: now, UpdatedAt: now, AppConfig: kapsel.AppConfig{Name: uid, RateLimit: rate}}
+	w.must(w.db.CreateApp(context.Background(), a))
+	return a
 }
 
 // TestPublish_Matches: an event goes to the endpoints of its tenant that subscribe to its type
@@ -125,6 +135,71 @@ func TestPublish_Matches(t *testing.T) {
 	}
 	if r := w.event(results[0].Event.ID); kapsel.StatusOfEvent(r.Deliveries, false) != kapsel.EventUnmatched {
 		t.Errorf("an event for nobody is %s", kapsel.StatusOfEvent(r.Deliveries, false))
+	}
+}
+
+// TestPublish_App: what is published to an app goes to its endpoints and to no others, and its key is
+// the app's; an app that is not the tenant's is missing.
+func TestPublish_App(t *testing.T) {
+	w := newWorld(t)
+	shop, other := w.app("shop", nil), w.app("other", nil)
+	of := func(a kapsel.App) func(*kapsel.Endpoint) {
+		return func(ep *kapsel.Endpoint) { ep.AppID = a.ID }
+	}
+	to := map[string]kapsel.EndpointID{
+		"shop": w.subscribed("shop", []string{"a.*"}, nil, of(shop)).ID, "other": w.subscribed("other", nil, nil, of(other)).ID, "": w.subscribed("none", nil, nil).ID,
+	}
+	firsts := map[kapsel.EventID]bool{}
+	for app, want := range to {
+		p := kapsel.Publication{Type: "a.b", App: app, ID: "k"}
+		got := w.one(p)
+		stored := w.event(got.Event.ID)
+		if len(stored.Deliveries) != 1 || stored.Deliveries[0].EndpointID != want || stored.Event.AppID != got.Event.AppID || stored.Event.AppID.IsZero() != (app == "") {
+			t.Errorf("published to %q: %+v", app, stored)
+		}
+		if again := w.one(p); !again.Duplicate || again.Event.ID != got.Event.ID {
+			t.Errorf("published again to %q: %+v", app, again)
+		}
+		firsts[got.Event.ID] = true
+	}
+	if len(firsts) != 3 {
+		t.Errorf("%d events have a key in three scopes", len(firsts))
+	}
+	if got := w.one(kapsel.Publication{Type: "a.b", App: shop.ID.String(), ID: "k"}); !got.Duplicate {
+		t.Errorf("by the app's id: %+v", got)
+	}
+	if got := w.one(kapsel.Publication{Type: "b", App: "shop"}); len(got.Deliveries) != 0 {
+		t.Errorf("another type: %+v", got)
+	}
+	stranger := w.newTenant(kapsel.Limits{})
+	for _, app := range []string{"shop", shop.ID.String(), "missing"} {
+		results, _, err := w.published(stranger.ID, kapsel.Publication{Type: "a", App: app}, kapsel.Publication{Type: "a"})
+		if err != nil || kapsel.CodeOf(results[0].Err) != kapsel.InvalidRequest || results[1].Err != nil {
+			t.Errorf("to the app %s of another tenant: %+v, %v", app, results, err)
+		}
+	}
+}
+
+// TestPublish_AppRate: an app's rate bounds what is published to it, event by event.
+func TestPublish_AppRate(t *testing.T) {
+	w := newWorld(t)
+	w.app("slow", &kapsel.RateLimit{PerSecond: 0.001, Burst: 2})
+	batch := make([]kapsel.Publication, 3)
+	for i := range batch {
+		batch[i] = kapsel.Publication{Type: "a", App: "slow"}
+	}
+	results, _, err := w.published(w.tenant.ID, append(batch, kapsel.Publication{Type: "a"})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []kapsel.Code{"", "", kapsel.RateLimited, ""} {
+		if got := kapsel.CodeOf(results[i].Err); got != want {
+			t.Errorf("event %d: %v, want %q", i, results[i].Err, want)
+		}
+	}
+	var limited *kapsel.Error
+	if errors.As(results[2].Err, &limited); limited == nil || limited.RetryAfter < time.Minute {
+		t.Errorf("%+v", limited)
 	}
 }
 

@@ -43,13 +43,15 @@ type Cache struct {
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
-	matched   int64         // all changes of endpoints and sources up to it are known here
+	matched   int64         // all changes of endpoints, sources and apps up to it are known here
 	settled   int64         // the matched that Settle has last waited for
 	told      int64         // the matched that the other nodes were last told of; -1: none
 	node      kapsel.NodeID // who told them; zero until Joined
 	clock     *clock.Clock
 	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
+	apps      map[kapsel.AppID]*kapsel.App           // the same
+	uids      map[uid]kapsel.AppID                   // of apps that are not deleted
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
 	routes    map[kapsel.OriginID]route
@@ -63,7 +65,13 @@ type route struct {
 	choosy      bool               // one of them wants only some of the events
 }
 
-// deletedKept is for how long a deleted endpoint, source or tenant stays in the cache: longer than an
+// uid names an app of a tenant.
+type uid struct {
+	tenant kapsel.TenantID
+	uid    string
+}
+
+// deletedKept is for how long a deleted endpoint, source, app or tenant stays in the cache: longer than an
 // exchange, or a request, that found it before it was deleted can last. In that time a late
 // answer of the store, which has it undeleted, does not bring it back.
 const deletedKept = 10 * time.Minute
@@ -83,6 +91,8 @@ func NewCache(dir store.Directory) *Cache {
 		settling:  make(chan struct{}, 1),
 		endpoints: map[kapsel.EndpointID]*kapsel.Endpoint{},
 		sources:   map[kapsel.SourceID]*kapsel.Source{},
+		apps:      map[kapsel.AppID]*kapsel.App{},
+		uids:      map[uid]kapsel.AppID{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
 		circuits:  map[kapsel.EndpointID]kapsel.Circuit{},
 		routes:    map[kapsel.OriginID]route{},
@@ -133,6 +143,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 	s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e kapsel.Endpoint) bool { return !c.keep(&e, changed) })
 	c.reroute(changed)
 	s.Sources = slices.DeleteFunc(s.Sources, func(src kapsel.Source) bool { return !c.keepSource(&src) })
+	s.Apps = slices.DeleteFunc(s.Apps, func(app kapsel.App) bool { return !c.keepApp(&app) })
 	for _, b := range s.Circuits {
 		// Every endpoint that is not deleted is known here; one made while this was read comes
 		// with the next reading, with its circuit.
@@ -140,7 +151,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 			c.circuits[b.EndpointID] = b
 		}
 	}
-	if d := s.Deleted(); len(d.Endpoints)+len(d.Sources)+len(d.Tenants) > 0 {
+	if d := s.Deleted(); len(d.Endpoints)+len(d.Sources)+len(d.Apps)+len(d.Tenants) > 0 {
 		for _, id := range d.Endpoints {
 			delete(c.circuits, id)
 		}
@@ -153,7 +164,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 }
 
 // matched returns the revision up to which who knows the changes up to since, and reads these,
-// knows all changes of endpoints and sources. It is below Revision where only other rows changed:
+// knows all changes of endpoints, sources and apps. It is below Revision where only other rows changed:
 // circuits do not count. It is not above it: rows that changed while they were read are not all here.
 func matched(s *store.Settings, since int64) (last int64) {
 	if since == 0 {
@@ -164,6 +175,9 @@ func matched(s *store.Settings, since int64) (last int64) {
 	}
 	for i := range s.Sources {
 		last = max(last, s.Sources[i].Revision)
+	}
+	for i := range s.Apps {
+		last = max(last, s.Apps[i].Revision)
 	}
 	return min(last, s.Revision)
 }
@@ -178,6 +192,9 @@ func (c *Cache) forget() {
 		}
 		for _, id := range c.deleted[0].Sources {
 			delete(c.sources, id)
+		}
+		for _, id := range c.deleted[0].Apps {
+			delete(c.apps, id)
 		}
 		for _, id := range c.deleted[0].Tenants {
 			delete(c.tenants, id)
@@ -199,7 +216,7 @@ func (c *Cache) keep(e *kapsel.Endpoint, changed rerouting) bool {
 	c.endpoints[e.ID] = e
 	for _, version := range []*kapsel.Endpoint{old, e} {
 		for i := range subscriptions(version) {
-			origin := version.Subscriptions[i].Origin(version.TenantID)
+			origin := version.Subscriptions[i].Origin(version.Publisher())
 			if changed[origin] == nil {
 				changed[origin] = map[kapsel.EndpointID]bool{}
 			}
@@ -305,6 +322,47 @@ func (c *Cache) LatestSource(src *kapsel.Source) *kapsel.Source {
 	return src
 }
 
+// keepApp is keep for an app.
+func (c *Cache) keepApp(app *kapsel.App) bool {
+	old := c.apps[app.ID]
+	if old != nil && old.Revision > app.Revision {
+		return false
+	}
+	if old != nil && c.uids[uid{old.TenantID, old.UID}] == old.ID { // another may have it by now
+		delete(c.uids, uid{old.TenantID, old.UID})
+	}
+	c.apps[app.ID] = app
+	if app.DeletedAt.IsZero() && app.UID != "" {
+		c.uids[uid{app.TenantID, app.UID}] = app.ID
+	}
+	return true
+}
+
+// App returns an app of a tenant by its ID or its uid, as Endpoint does an endpoint by its ID.
+func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*kapsel.App, error) {
+	id, notID := kapsel.ParseAppID(ref)
+	c.mu.RLock()
+	if notID != nil {
+		id = c.uids[uid{tenant, ref}]
+	}
+	app := c.apps[id]
+	c.mu.RUnlock()
+	if app == nil {
+		found, err := store.FindApp(ctx, c.dir, tenant, ref)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		c.keepApp(&found)
+		app = c.apps[found.ID]
+		c.mu.Unlock()
+	}
+	if app.TenantID != tenant || !app.DeletedAt.IsZero() {
+		return nil, store.NotFound("app")
+	}
+	return app, nil
+}
+
 // KnowsSource reports whether Source would be answered without asking the store.
 func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 	c.mu.RLock()
@@ -383,8 +441,8 @@ func (c *Cache) tell(ctx context.Context) error {
 	return nil
 }
 
-// Settle returns when every live node works by the changes of what is matched (endpoints and
-// sources) that were made before the call, and this node by all changes: an event that comes in
+// Settle returns when every live node works by the changes of what is matched (endpoints,
+// sources and apps) that were made before the call, and this node by all changes: an event that comes in
 // anywhere afterwards is matched by them. It returns after SettleTime at the latest: a node that
 // has said nothing by then is slow, cut off from the store, or dead with its lease not yet over.
 // If this node cannot read the changes, Settle returns at once, and Run follows.

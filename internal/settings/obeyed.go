@@ -97,6 +97,29 @@ func (o Obeyed) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kap
 	return nil
 }
 
+// UpdateApp implements store.Directory.
+func (o Obeyed) UpdateApp(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID, change func(*kapsel.App) error) (kapsel.App, error) {
+	app, err := o.Store.UpdateApp(ctx, tenant, id, change)
+	if err == nil {
+		o.cache.Apply(store.Settings{Apps: []kapsel.App{app}})
+	}
+	return app, err
+}
+
+// DeleteApp implements store.Directory.
+func (o Obeyed) DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID, now time.Time) error {
+	app, err := o.Store.App(ctx, tenant, id)
+	if err != nil {
+		return err
+	}
+	if err := o.Store.DeleteApp(ctx, tenant, id, now); err != nil {
+		return err
+	}
+	app.DeletedAt, app.UpdatedAt, app.Revision = now, now, last
+	o.cache.Apply(store.Settings{Apps: []kapsel.App{app}})
+	return nil
+}
+
 // UpdateTenant implements store.Directory.
 func (o Obeyed) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error) {
 	t, err := o.Store.UpdateTenant(ctx, id, change)

@@ -22,6 +22,19 @@ type changes struct {
 
 func (c *changes) Settings(context.Context, int64) (store.Settings, error) { return c.next, nil }
 
+func (*changes) App(context.Context, kapsel.TenantID, kapsel.AppID) (kapsel.App, error) {
+	return kapsel.App{}, store.NotFound("app")
+}
+
+func (c *changes) AppByUID(_ context.Context, tenant kapsel.TenantID, uid string) (kapsel.App, error) {
+	for _, a := range c.next.Apps {
+		if a.TenantID == tenant && a.UID == uid && a.DeletedAt.IsZero() {
+			return a, nil
+		}
+	}
+	return kapsel.App{}, store.NotFound("app")
+}
+
 func (*changes) Source(context.Context, kapsel.TenantID, kapsel.SourceID) (kapsel.Source, error) {
 	return kapsel.Source{}, store.NotFound("source")
 }
@@ -32,7 +45,8 @@ func TestRoutes(t *testing.T) {
 	now := time.Now()
 	tenant, source, endpoint := kapsel.NewTenantID(now), kapsel.NewSourceID(now), kapsel.NewEndpointID(now)
 	texts := []string{kapsel.Publish, source.String(), endpoint.String()}
-	origins := []kapsel.OriginID{kapsel.OriginID(tenant), kapsel.OriginID(source), kapsel.OriginID(endpoint), {1}}
+	app := kapsel.NewAppID(now)
+	origins := []kapsel.OriginID{kapsel.OriginID(tenant), kapsel.OriginID(source), kapsel.OriginID(endpoint), kapsel.OriginID(app), {1}}
 	types := []string{"", "a", "a.b", "b.c"}
 	rapid.Check(t, func(t *rapid.T) {
 		dir := &changes{}
@@ -40,6 +54,9 @@ func TestRoutes(t *testing.T) {
 		endpoints := make([]kapsel.Endpoint, 4)
 		for i := range endpoints {
 			endpoints[i] = kapsel.Endpoint{ID: kapsel.EndpointID{byte(i + 1)}, TenantID: tenant}
+			if i%2 == 1 {
+				endpoints[i].AppID = app
+			}
 		}
 		for range rapid.IntRange(1, 20).Draw(t, "changes") {
 			e := &endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "which")]
@@ -108,4 +125,53 @@ func TestCache_Source(t *testing.T) {
 	if _, err := c.Source(t.Context(), src.ID); kapsel.CodeOf(err) != kapsel.NotFound || !c.KnowsSource(src.ID) {
 		t.Fatalf("after it is deleted: %v", err)
 	}
+}
+
+// TestCache_App: an app is found by its id and by the uid that it has now, by its tenant alone; its
+// former uid and a deleted app are asked for, so that another with the uid is found.
+func TestCache_App(t *testing.T) {
+	now := time.Now()
+	tenant := kapsel.NewTenantID(now)
+	a, next := kapsel.App{ID: kapsel.NewAppID(now), TenantID: tenant, UID: "acme"}, kapsel.App{ID: kapsel.NewAppID(now), TenantID: tenant, UID: "acme"}
+	dir := &changes{}
+	c := settings.NewCache(dir)
+	find := func(want *kapsel.App, ref string) {
+		t.Helper()
+		got, err := c.App(t.Context(), tenant, ref)
+		switch {
+		case want == nil && kapsel.CodeOf(err) != kapsel.NotFound:
+			t.Errorf("%s: %+v, %v, want none", ref, got, err)
+		case want != nil && (err != nil || got.ID != want.ID):
+			t.Errorf("%s: %+v, %v, want %v", ref, got, err, want.ID)
+		}
+	}
+	load := func(apps ...kapsel.App) {
+		t.Helper()
+		dir.next.Revision++
+		for i := range apps {
+			apps[i].Revision = dir.next.Revision
+		}
+		dir.next.Apps = apps
+		if err := c.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find(nil, "acme")
+	load(a)
+	find(&a, "acme")
+	find(&a, a.ID.String())
+	if _, err := c.App(t.Context(), kapsel.NewTenantID(now), a.ID.String()); kapsel.CodeOf(err) != kapsel.NotFound {
+		t.Errorf("another tenant's: %v", err)
+	}
+	a.UID = "former"
+	load(a, next) // in one reading, whatever their order
+	find(&next, "acme")
+	find(&a, "former")
+	next.DeletedAt = now
+	load(next)
+	find(nil, "acme")
+	find(nil, next.ID.String())
+	again := kapsel.App{ID: kapsel.NewAppID(now), TenantID: tenant, UID: "acme"}
+	dir.next.Apps = []kapsel.App{again} // made on another node, and not loaded yet
+	find(&again, "acme")
 }

@@ -13,12 +13,12 @@ type LimitKind byte
 
 // The limits that nodes share.
 const (
-	IngestRate   LimitKind = 1 // requests a second of a tenant
+	IngestRate   LimitKind = 1 // events a second of a tenant or to an app
 	DeliveryRate LimitKind = 2 // exchanges a second of an endpoint
 	Concurrency  LimitKind = 3 // exchanges at once of an endpoint
 )
 
-// Limit names a limit that nodes share: its kind, and the tenant or endpoint whose it is.
+// Limit names a limit that nodes share: its kind, and the tenant, app or endpoint whose it is.
 type Limit struct {
 	Kind LimitKind
 	Of   [16]byte

@@ -209,7 +209,7 @@ type Completion struct {
 	Delivery kapsel.Delivery
 }
 
-// Directory is what people set: tenants, keys, endpoints and sources. Every change adds one to the
+// Directory is what people set: tenants, keys, endpoints, sources and apps. Every change adds one to the
 // settings counter and stamps the changed row with it, in one transaction. Creating what has
 // an id that is there already is a Conflict, before any limit is looked at, and changes
 // nothing; a caller that repeats a create learns by it that the first one was written.
@@ -219,7 +219,7 @@ type Directory interface {
 	// Revision passes it next time.
 	Settings(ctx context.Context, since int64) (Settings, error)
 
-	// Follow tells the other nodes that a node works by all changes of endpoints and sources up to
+	// Follow tells the other nodes that a node works by all changes of what is matched up to
 	// a revision. Nothing is told for a node that is dead.
 	Follow(ctx context.Context, node kapsel.NodeID, revision int64) error
 	// Behind returns how many nodes alive at now, the node itself aside, have not told that they
@@ -238,7 +238,7 @@ type Directory interface {
 	// UpdateTenant changes a tenant by a function of its current row, in one transaction.
 	// An error of the function is returned as it is and nothing changes.
 	UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error)
-	// DeleteTenant is a Conflict while the tenant has endpoints or sources. Its keys are revoked.
+	// DeleteTenant is a Conflict while the tenant has endpoints, sources or apps. Its keys are revoked.
 	DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error
 	ListTenants(ctx context.Context, p Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
 
@@ -254,8 +254,8 @@ type Directory interface {
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
 
 	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit), and
-	// InvalidRequest when it subscribes to what it cannot; so is UpdateEndpoint. See
-	// rules.Subscribe. Both set Shared on the endpoints that others subscribe to.
+	// InvalidRequest when its app is not there, or when it subscribes to what it cannot; so is
+	// UpdateEndpoint. See rules.Subscribe. Both set Shared on the endpoints that others subscribe to.
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
 	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
@@ -271,7 +271,8 @@ type Directory interface {
 	// and nothing changes. It is a Conflict while a node of a release that knows no such sources is
 	// alive.
 	KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time, change func(*kapsel.Source) error) (kapsel.Source, error)
-	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
+	// ListEndpoints lists the endpoints of an app, or those of every app and of none if app is zero.
+	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 
 	// CreateSource is a Conflict while a node of a release that knows no sources is alive; so is
 	// every new subscription to a source or to published events.
@@ -283,6 +284,27 @@ type Directory interface {
 	// DeleteSource hides the source. It is a Conflict while endpoints subscribe to it.
 	DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, now time.Time) error
 	ListSources(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.SourceID]) ([]kapsel.Source, error)
+
+	// CreateApp is a Conflict when another app of the tenant has the uid; so is UpdateApp. It is a
+	// Conflict, too, while a node of a release that knows no apps is alive.
+	CreateApp(ctx context.Context, a kapsel.App) error
+	// App reads an app that is not deleted, of any tenant when tenant is zero.
+	App(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID) (kapsel.App, error)
+	// AppByUID reads the app of a tenant that has a uid and is not deleted.
+	AppByUID(ctx context.Context, tenant kapsel.TenantID, uid string) (kapsel.App, error)
+	// UpdateApp changes an app as UpdateTenant does a tenant.
+	UpdateApp(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID, change func(*kapsel.App) error) (kapsel.App, error)
+	// DeleteApp hides the app and frees its uid. It is a Conflict while endpoints belong to the app.
+	DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID, now time.Time) error
+	ListApps(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.AppID]) ([]kapsel.App, error)
+}
+
+// FindApp reads an app by its ID or by its uid. For a uid the tenant must not be zero.
+func FindApp(ctx context.Context, d Directory, tenant kapsel.TenantID, ref string) (kapsel.App, error) {
+	if id, err := kapsel.ParseAppID(ref); err == nil {
+		return d.App(ctx, tenant, id)
+	}
+	return d.AppByUID(ctx, tenant, ref)
 }
 
 // Settings are changed rows of the directory; Revision is the counter when they were read.
@@ -292,6 +314,7 @@ type Settings struct {
 	Keys      []kapsel.Key
 	Endpoints []kapsel.Endpoint
 	Sources   []kapsel.Source
+	Apps      []kapsel.App
 	Circuits  []kapsel.Circuit
 }
 
@@ -299,6 +322,7 @@ type Settings struct {
 type Deleted struct {
 	Endpoints []kapsel.EndpointID
 	Sources   []kapsel.SourceID
+	Apps      []kapsel.AppID
 	Tenants   []kapsel.TenantID
 }
 
@@ -312,6 +336,11 @@ func (s *Settings) Deleted() (d Deleted) {
 	for i := range s.Sources {
 		if src := &s.Sources[i]; !src.DeletedAt.IsZero() {
 			d.Sources = append(d.Sources, src.ID)
+		}
+	}
+	for i := range s.Apps {
+		if a := &s.Apps[i]; !a.DeletedAt.IsZero() {
+			d.Apps = append(d.Apps, a.ID)
 		}
 	}
 	for i := range s.Tenants {
@@ -351,7 +380,7 @@ type Archive interface {
 	Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error)
 	// Deliver makes the first delivery of an event to an endpoint, pending and due now. Conflict:
 	// the event has a delivery to it. NotFound: there is no such event, or the event's tenant
-	// has no such endpoint.
+	// has no such endpoint. InvalidRequest: the endpoint belongs to another app than the event.
 	Deliver(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error)
 	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)
 	// ListAttempts lists a delivery's attempts by number.
@@ -422,6 +451,7 @@ func (r *EventRecord) To(endpoint kapsel.EndpointID) bool {
 type EventFilter struct {
 	EndpointID kapsel.EndpointID // events that have a delivery to it
 	SourceID   kapsel.SourceID   // events that came in at it
+	AppID      kapsel.AppID      // events that were published to it
 	// Shared says that other endpoints get events of EndpointID's ingest, so that a status may
 	// come from their deliveries; a list of a status then looks at all events of the ingest.
 	Shared         bool

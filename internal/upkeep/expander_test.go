@@ -40,7 +40,7 @@ func (w *expansions) publish() kapsel.EventID {
 	w.Helper()
 	now := time.Now().UTC()
 	p := kapsel.Publication{Type: "a"}
-	e := p.Event(w.Endpoint.TenantID, now)
+	e := p.Event(w.Endpoint.TenantID, kapsel.AppID{}, now)
 	_, err := w.Store.Accept(w.Context(), store.Acceptance{Event: e, ExpandAfter: kapsel.EndpointID{15: 1}})
 	w.Must(err)
 	return e.ID

@@ -165,7 +165,8 @@ func (op operation) answer() (kind string, s *schema) {
 	return kind, nil
 }
 
-// answers are the schemas that a request is answered with when it succeeds, by their status.
+// answers are the schemas that a request is answered with when it succeeds, by their status. What
+// several statuses have in common comes once.
 func (op operation) answers() (found []*schema) {
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
 		if strings.HasPrefix(status, "2") {
@@ -174,7 +175,7 @@ func (op operation) answers() (found []*schema) {
 			}
 		}
 	}
-	return found
+	return slices.CompactFunc(found, func(a, b *schema) bool { return a.Ref != "" && a.Ref == b.Ref })
 }
 
 // previewed reports whether an operation can be tried with dry_run, which is answered 200
@@ -562,7 +563,7 @@ func lower(name string) string {
 }
 
 // initialisms are written in capitals in Go.
-var initialisms = []string{"ID", "URL"}
+var initialisms = []string{"ID", "UID", "URL"}
 
 // camel turns list-events and tenant_id into ListEvents and TenantID.
 func camel(name string) string {

@@ -98,7 +98,7 @@ func inState(state kapsel.DeliveryStatus) string {
 	}
 }
 
-// selection is what a list asks for. Its parameters are a tenant $1 and an endpoint $2, each null
+// selection is what a list asks for. Its parameters are a tenant $1 and an endpoint or an app $2, each null
 // for all, the least id $3, the id before which the page starts $4, and the page's length $5.
 type selection struct {
 	// source selects part and id of the rows of one endpoint, scope.id.
@@ -107,7 +107,7 @@ type selection struct {
 	ordered bool
 	// endpoint: the list is of one endpoint.
 	endpoint bool
-	// over is the table of the scope, endpoints or origins; "" is endpoints.
+	// over is the table of the scope, such as apps or origins; "" is endpoints.
 	over string
 	// atSource: the scope is the source $9.
 	atSource bool
@@ -181,6 +181,10 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 			to = end
 		}
 	}
+	one := id(f.EndpointID)
+	if ofApp(f) {
+		one = id(f.AppID)
+	}
 	var records []store.EventRecord
 	err := s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		expanding := false
@@ -192,8 +196,8 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		var events []kapsel.Event
 		for _, sql := range eventQueries(f, expanding) {
-			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), id(f.EndpointID), from, to, p.Limit,
-				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID))
+			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), one, from, to, p.Limit,
+				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID), id(f.AppID))
 			if err != nil {
 				return err
 			}
@@ -217,10 +221,13 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	return records, err
 }
 
+// ofApp reports whether a list is of all events of an app, which an index of the app has.
+func ofApp(f store.EventFilter) bool { return !f.AppID.IsZero() && f.EndpointID.IsZero() }
+
 // eventQueries returns the queries of which each finds some of a page of events, newest first; none
 // if the filter lets no event through. expanding says that there are open expansions. Parameters are
-// those of selection, the times $6 and $7 between which an event was received, its key $8, and the
-// source $9 that it came in at.
+// those of selection, the times $6 and $7 between which an event was received, its key $8, the source
+// $9 that it came in at, and the app $10 that it was published to.
 func eventQueries(f store.EventFilter, expanding bool) []string {
 	var conditions string
 	if !f.Since.IsZero() {
@@ -235,27 +242,41 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	if !f.SourceID.IsZero() {
 		conditions += " AND e.endpoint_id = $9 AND " + atSource
 	}
+	if !f.AppID.IsZero() {
+		conditions += " AND e.app_id = $10"
+	}
+	ofApp := ofApp(f)
 	// A query names each parameter, so that all have a type whatever the conditions.
 	const named = `
-		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid)
+		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid, $10::uuid)
 		SELECT ` + shortEventColumns
 	// An event whose expansion is open is delivering or received, whatever states its deliveries have.
 	var queries []string
 	switch {
 	case !expanding || f.Status == kapsel.EventReceived:
 	case f.Status == kapsel.EventStatus(kapsel.Delivering.String()):
+		to := `($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
+					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id))`
+		if ofApp {
+			to = "e.app_id = $2"
+		}
 		queries = append(queries, named+`
 			FROM expansions x JOIN events e ON e.part = x.part AND e.id = x.event_id
 			WHERE ($1::uuid IS NULL OR x.tenant_id = $1) AND e.id >= $3 AND e.id < $4`+conditions+`
-				AND ($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
-					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id))
+				AND `+to+`
 				AND EXISTS (SELECT 1 FROM `+ofEvent("e.id")+` o WHERE o.replayed_as IS NULL AND `+tried+`)
 			ORDER BY e.id DESC LIMIT $5`)
 	default:
 		conditions += " AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id" + fence + ")"
 	}
-	own := "FROM events e WHERE e.endpoint_id = scope.id AND e.id >= $3 AND e.id < $4" + conditions
-	if !f.EndpointID.IsZero() {
+	eventsBy := func(column string) string {
+		return "FROM events e WHERE e." + column + " = scope.id AND e.id >= $3 AND e.id < $4" + conditions
+	}
+	own := eventsBy("endpoint_id")
+	switch {
+	case ofApp:
+		own = eventsBy("app_id")
+	case !f.EndpointID.IsZero():
 		own += " AND NOT " + atSource
 	}
 	sources := []string{own}
@@ -263,8 +284,11 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		sources = append(sources, `FROM deliveries f JOIN events e ON e.part = f.part AND e.id = f.first_of
 			WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4`+conditions)
 	}
-	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero()}
-	if f.EndpointID.IsZero() {
+	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero() || ofApp}
+	switch {
+	case ofApp:
+		events.over = "apps"
+	case f.EndpointID.IsZero():
 		events.over = origins
 	}
 	switch state, ok := newest[f.Status]; {
@@ -274,12 +298,15 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		if !f.EndpointID.IsZero() { // an event that goes to an endpoint is not unmatched
 			return nil
 		}
-		events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
-		events.source = "SELECT e.part, e.id FROM events e WHERE e.tenant_id = scope.id AND e.unmatched AND e.id >= $3 AND e.id < $4" + conditions +
+		if !ofApp {
+			events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
+			own = eventsBy("tenant_id")
+		}
+		events.source = "SELECT e.part, e.id " + own + " AND e.unmatched" +
 			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.id") + " d)"
 	case !ok:
 		return nil
-	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil: // a key has few events
+	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil, ofApp: // a key has few events
 		for i := range sources {
 			sources[i] += withState(state)
 		}
@@ -459,10 +486,11 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 		if err != nil {
 			return err
 		}
-		if _, err := endpoint(ctx, tx, e.TenantID, to, " FOR SHARE"); err != nil {
+		target, err := endpoint(ctx, tx, e.TenantID, to, " FOR SHARE")
+		if err != nil {
 			return err
 		}
-		if d, err = rules.NewDelivery(&e, all, to, now); err != nil {
+		if d, err = rules.NewDelivery(&e, all, &target, now); err != nil {
 			return err
 		}
 		batch := &pgx.Batch{}

@@ -51,6 +51,10 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 			"SELECT "+sourceColumns+" FROM sources WHERE revision > $1"+live, since); err != nil {
 			return err
 		}
+		if out.Apps, err = collect(ctx, q, scanApp,
+			"SELECT "+appColumns+" FROM apps WHERE revision > $1"+live, since); err != nil {
+			return err
+		}
 		out.Circuits, err = collect(ctx, q, scanCircuit,
 			"SELECT "+circuitColumns+" FROM circuits c WHERE c.revision > $1", since)
 		return err
@@ -185,20 +189,21 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 	return t, nil
 }
 
-// DeleteTenant hides a tenant without endpoints and sources; see store.Directory.
+// DeleteTenant hides a tenant without endpoints, sources and apps; see store.Directory.
 func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now time.Time) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		var endpoints, sources int
+		var endpoints, sources, apps int
 		err := tx.QueryRow(ctx, `
 			SELECT (SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL),
-				(SELECT count(*) FROM sources WHERE tenant_id = $1 AND deleted_at IS NULL)`, id(tenantID)).Scan(&endpoints, &sources)
+				(SELECT count(*) FROM sources WHERE tenant_id = $1 AND deleted_at IS NULL),
+				(SELECT count(*) FROM apps WHERE tenant_id = $1 AND deleted_at IS NULL)`, id(tenantID)).Scan(&endpoints, &sources, &apps)
 		if err != nil {
 			return err
 		}
-		if err := rules.TenantUnused(endpoints, sources); err != nil {
+		if err := rules.TenantUnused(endpoints, sources, apps); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "SELECT FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
@@ -332,7 +337,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan"
+const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id"
 
 func scanEndpoint(r *row) kapsel.Endpoint {
 	e := kapsel.Endpoint{
@@ -340,7 +345,7 @@ func scanEndpoint(r *row) kapsel.Endpoint {
 	}
 	scanJSON(r, &e.EndpointConfig)
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = r.time(), r.time(), r.time(), r.int8()
-	e.Destination, e.Replan = r.int4(), r.int8()
+	e.Destination, e.Replan, e.AppID = r.int4(), r.int8(), r.id()
 	return e
 }
 
@@ -368,7 +373,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 				return err
 			}
 		}
-		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.UpdatedAt}, &e, nil); err != nil {
+		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.AppID, e.UpdatedAt}, &e, nil); err != nil {
 			return err
 		}
 		revision, err := nextRevision(ctx, tx)
@@ -380,9 +385,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 			return err
 		}
 		return created(tx.Exec(ctx, `
-			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING`,
-			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination))
+			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination, app_id)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
+			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination, id(e.AppID)))
 	})
 }
 
@@ -392,7 +397,17 @@ type subscribing struct {
 	ctx    context.Context
 	tx     pgx.Tx
 	tenant kapsel.TenantID
+	app    kapsel.AppID // whose endpoints may be the subscribers; zero: those without an app
 	now    time.Time
+}
+
+// published returns the Publisher of the endpoints that may be the subscribers.
+func (s subscribing) published() kapsel.OriginID {
+	return (&kapsel.Endpoint{TenantID: s.tenant, EndpointConfig: kapsel.EndpointConfig{AppID: s.app}}).Publisher()
+}
+
+func (s subscribing) App(id kapsel.AppID) (kapsel.App, error) {
+	return app(s.ctx, s.tx, s.tenant, id, " FOR SHARE")
 }
 
 func (s subscribing) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
@@ -407,7 +422,8 @@ func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	// The text finds the endpoints that subscribe, and few others.
 	found, err := collect(s.ctx, s.tx, scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
-		WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0`, id(s.tenant), rules.SubscriptionText(s.tenant, origin))
+		WHERE tenant_id = $1 AND app_id IS NOT DISTINCT FROM $3 AND deleted_at IS NULL AND strpos(config, $2) > 0`,
+		id(s.tenant), rules.SubscriptionText(s.published(), origin), id(s.app))
 	for i := range found {
 		if found[i].Subscribes(origin) {
 			n++
@@ -417,8 +433,10 @@ func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 }
 
 func (s subscribing) Mentions(origin kapsel.OriginID) (n int, err error) {
-	err = s.tx.QueryRow(s.ctx, "SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(config, $2) > 0",
-		id(s.tenant), rules.SubscriptionText(s.tenant, origin)).Scan(&n)
+	err = s.tx.QueryRow(s.ctx, `
+		SELECT count(*) FROM endpoints
+		WHERE tenant_id = $1 AND app_id IS NOT DISTINCT FROM $3 AND deleted_at IS NULL AND strpos(config, $2) > 0`,
+		id(s.tenant), rules.SubscriptionText(s.published(), origin), id(s.app)).Scan(&n)
 	return n, err
 }
 
@@ -433,6 +451,7 @@ func (s subscribing) Current() error { return current(s.ctx, s.tx, s.now, source
 const (
 	sourcesSchema = 8  // sources, subscriptions to them and published events
 	keptSchema    = 12 // sources that go on with an endpoint's ingest, and replays of what is missing or waits
+	appsSchema    = 14 // apps
 )
 
 // current fails with a Conflict while a node is alive that knows only schemas older than one.
@@ -495,7 +514,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err := change(&e); err != nil {
 			return callerError{err}
 		}
-		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.UpdatedAt}, &e, &from); err != nil {
+		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.AppID, e.UpdatedAt}, &e, &from); err != nil {
 			return err
 		}
 		return saveEndpoint(ctx, tx, &e, &from)
@@ -513,7 +532,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err != nil {
 			return err
 		}
-		if err := rules.EndpointUnused(subscribing{ctx, tx, e.TenantID, now}, e.ID); err != nil {
+		if err := rules.EndpointUnused(subscribing{ctx: ctx, tx: tx, tenant: e.TenantID, now: now}, e.ID); err != nil {
 			return err
 		}
 		from := e
@@ -560,11 +579,11 @@ func (s *Store) KeepIngest(ctx context.Context, tenantID kapsel.TenantID, endpoi
 	return src, nil
 }
 
-// ListEndpoints returns a tenant's endpoints, those of all tenants for the zero one; see
+// ListEndpoints returns the endpoints of a tenant and of an app, those of all for a zero ID; see
 // store.Directory.
-func (s *Store) ListEndpoints(ctx context.Context, tenantID kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
+func (s *Store) ListEndpoints(ctx context.Context, tenantID kapsel.TenantID, appID kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
 	return list(ctx, s, viewOf(tenantID), scanEndpoint, `
 		SELECT `+endpointColumns+` FROM endpoints
-		WHERE deleted_at IS NULL AND ($1::uuid IS NULL OR tenant_id = $1) AND id < $2
-		ORDER BY id DESC LIMIT $3`, id(tenantID), before(p.Before), p.Limit)
+		WHERE deleted_at IS NULL AND ($1::uuid IS NULL OR tenant_id = $1) AND ($4::uuid IS NULL OR app_id = $4) AND id < $2
+		ORDER BY id DESC LIMIT $3`, id(tenantID), before(p.Before), p.Limit, id(appID))
 }

@@ -41,8 +41,8 @@ func (s *Store) Expand(ctx context.Context, eventID kapsel.EventID, now time.Tim
 		// The text finds the endpoints that subscribe, and few others.
 		candidates, err := collect(ctx, tx, scanEndpoint, `
 			SELECT `+endpointColumns+` FROM endpoints
-			WHERE tenant_id = $1 AND deleted_at IS NULL AND id > $2 AND strpos(config, $3) > 0
-			ORDER BY id LIMIT $4`, id(e.TenantID), [16]byte(after), rules.SubscriptionText(e.TenantID, e.Origin()), limit)
+			WHERE tenant_id = $1 AND app_id IS NOT DISTINCT FROM $5 AND deleted_at IS NULL AND id > $2 AND strpos(config, $3) > 0
+			ORDER BY id LIMIT $4`, id(e.TenantID), [16]byte(after), rules.SubscriptionText(kapsel.OriginID(e.TenantID), e.Origin()), limit, id(e.AppID))
 		if err != nil {
 			return err
 		}

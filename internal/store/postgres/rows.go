@@ -38,7 +38,7 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 // These are the columns of an event e, as scanEvent reads them: all, or all but the long ones.
 const (
 	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
-		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra`
+		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra, e.app_id`
 	eventColumns      = eventHead + `, e.header, e.query, e.body`
 	shortEventColumns = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea`
 )
@@ -51,6 +51,7 @@ func scanEvent(r *row) kapsel.Event {
 	if err := e.SetExtra(origin, r.next(-1)); err != nil && r.err == nil {
 		r.err = err
 	}
+	e.AppID = r.id()
 	e.Header, e.Query, e.Body = r.header(), r.text(), r.bytes()
 	return e
 }

@@ -87,7 +87,7 @@ func (s *Store) UpdateSource(ctx context.Context, tenantID kapsel.TenantID, sour
 func (s *Store) DeleteSource(ctx context.Context, tenantID kapsel.TenantID, sourceID kapsel.SourceID, now time.Time) error {
 	_, err := s.changeSource(ctx, tenantID, sourceID, func(ctx context.Context, tx pgx.Tx, src *kapsel.Source) error {
 		src.DeletedAt, src.UpdatedAt = now, now
-		return rules.SourceUnused(subscribing{ctx, tx, src.TenantID, now}, src.ID)
+		return rules.SourceUnused(subscribing{ctx: ctx, tx: tx, tenant: src.TenantID, now: now}, src.ID)
 	})
 	return err
 }

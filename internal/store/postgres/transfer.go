@@ -95,6 +95,7 @@ var layouts = map[string]layout{
 	"keys":      {key: []string{"id"}, into: someTime("created_at")},
 	"endpoints": {key: []string{"id"}, into: someTime("created_at", "updated_at")},
 	"sources":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"apps":      {key: []string{"id"}, into: someTime("created_at", "updated_at")},
 	"circuits":  {key: []string{"part", "endpoint_id"}, part: partOfEndpoint},
 	"events": {key: []string{"position", "id"}, part: partOfID,
 		export: map[string]string{

@@ -55,14 +55,20 @@ func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 
 // NewDelivery returns the first delivery of an event to the endpoint to, pending and due now.
 // deliveries must be all of the event's. If one of them goes to the endpoint, NewDelivery returns
-// a Conflict.
-func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error) {
+// a Conflict; if the event was not published to the endpoint's app, an InvalidRequest.
+func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to *kapsel.Endpoint, now time.Time) (kapsel.Delivery, error) {
 	for _, d := range deliveries {
-		if d.EndpointID == to {
+		if d.EndpointID == to.ID {
 			return kapsel.Delivery{}, kapsel.Errorf(kapsel.Conflict, "the event has the delivery %s to this endpoint", d.ID)
 		}
 	}
-	return newFirst(e, to, now, now), nil
+	if e.AppID != to.AppID {
+		return kapsel.Delivery{}, &kapsel.Error{
+			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity, Detail: "the event is not of the endpoint's app",
+			Fields: []kapsel.FieldError{{Field: "endpoint_id", Detail: "is of another app: an app's endpoints get what is published to the app and nothing else, and no other endpoint gets that"}},
+		}
+	}
+	return newFirst(e, to.ID, now, now), nil
 }
 
 // newFirst returns a first delivery of an event.
@@ -116,10 +122,11 @@ func NewMissing(lacking *kapsel.Delivery, now time.Time) kapsel.Delivery {
 	return d
 }
 
-// OriginsOf returns what an endpoint subscribes to, each origin once.
+// OriginsOf returns the origins of the events that an endpoint subscribes to, each once. That of
+// what is published to an app is the tenant.
 func OriginsOf(e *kapsel.Endpoint) (origins []kapsel.OriginID) {
 	for i := range e.Subscriptions {
-		if o := e.Subscriptions[i].Origin(e.TenantID); !slices.Contains(origins, o) {
+		if o := e.Subscriptions[i].Origin(kapsel.OriginID(e.TenantID)); !slices.Contains(origins, o) {
 			origins = append(origins, o)
 		}
 	}

@@ -33,15 +33,31 @@ func MetaMissing() error { return kapsel.Errorf(kapsel.Conflict, "the value is n
 // read.
 func MetaChanged() error { return kapsel.Errorf(kapsel.Conflict, "the value was changed by another") }
 
-// TenantUnused returns a Conflict if a tenant has endpoints or sources, and so cannot be deleted.
-func TenantUnused(endpoints, sources int) error {
+// TenantUnused returns a Conflict if a tenant has endpoints, sources or apps, and so cannot be
+// deleted.
+func TenantUnused(endpoints, sources, apps int) error {
 	switch {
 	case endpoints > 0:
 		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", endpoints)
 	case sources > 0:
 		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d sources; delete them first", sources)
+	case apps > 0:
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d apps; delete them first", apps)
 	}
 	return nil
+}
+
+// AppUnused returns a Conflict if an app has endpoints, and so cannot be deleted.
+func AppUnused(endpoints int) error {
+	if endpoints > 0 {
+		return kapsel.Errorf(kapsel.Conflict, "the app has %d endpoints; delete them first", endpoints)
+	}
+	return nil
+}
+
+// UIDTaken returns the error for giving an app the uid of another one.
+func UIDTaken() error {
+	return kapsel.Errorf(kapsel.Conflict, "another app of the tenant has the uid; choose another, or change that app")
 }
 
 // EndpointRoom returns QuotaExceeded if a tenant with this many endpoints may have no more. A

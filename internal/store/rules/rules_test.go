@@ -237,6 +237,7 @@ func (o origins) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	e.Shared = true
 	return e, nil
 }
+func (o origins) App(id kapsel.AppID) (kapsel.App, error)          { return kapsel.App{ID: id}, nil }
 func (o origins) Source(id kapsel.SourceID) (kapsel.Source, error) { return kapsel.Source{ID: id}, nil }
 func (o origins) Subscribers(kapsel.OriginID) (int, error)         { return o.subscribers, nil }
 func (o origins) Mentions(kapsel.OriginID) (int, error)            { return o.mentions, nil }

@@ -12,10 +12,12 @@ import (
 // Origins reads the origins to which a tenant's endpoints subscribe, and marks endpoints as
 // shared, within the transaction that changes an endpoint.
 type Origins interface {
-	// Endpoint and Source return NotFound if the ID does not exist or is deleted.
+	// Endpoint, Source and App return NotFound if the ID does not exist or is deleted.
 	Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error)
 	Source(id kapsel.SourceID) (kapsel.Source, error)
-	// Subscribers returns how many endpoints, deleted ones aside, subscribe to an origin.
+	App(id kapsel.AppID) (kapsel.App, error)
+	// Subscribers returns how many endpoints, deleted ones aside, subscribe to an origin: endpoints
+	// of the app that is the origin, else endpoints without an app.
 	Subscribers(origin kapsel.OriginID) (int, error)
 	// Mentions returns at least as many as Subscribers, and seldom more, in much less time.
 	Mentions(origin kapsel.OriginID) (int, error)
@@ -34,7 +36,7 @@ func OlderNodes(nodes int) error {
 	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which would not carry this out, are alive; stop or replace them first", nodes)
 }
 
-// Subscribe checks the subscriptions that a change of an endpoint adds, and marks the endpoints
+// Subscribe checks the app of a new endpoint and the subscriptions that a change of an endpoint adds, and marks the endpoints
 // among their origins as shared. from is the endpoint before the change; nil for a new one. If any
 // subscription is not allowed, Subscribe marks nothing and returns an InvalidRequest with status
 // 422 that names all wrong ones. An origin of another tenant gets the same answer as one that does
@@ -43,9 +45,17 @@ func Subscribe(o Origins, e, from *kapsel.Endpoint) error {
 	var wrong []kapsel.FieldError
 	var unshared []kapsel.Endpoint
 	known := map[string]bool{}
-	if from != nil {
+	switch {
+	case from != nil:
 		for i := range from.Subscriptions {
 			known[from.Subscriptions[i].Source] = true
+		}
+	case !e.AppID.IsZero():
+		_, err := o.App(e.AppID)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			wrong = append(wrong, kapsel.NoApp("app").Fields...)
+		} else if err != nil {
+			return err
 		}
 	}
 	for i := range e.Subscriptions {
@@ -82,7 +92,7 @@ func Subscribe(o Origins, e, from *kapsel.Endpoint) error {
 // subscribe to it; "" if it can. from is the endpoint whose ingest the origin is; nil for a source
 // and for published events.
 func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *kapsel.Endpoint, problem string, err error) {
-	origin := s.Origin(e.TenantID)
+	origin := s.Origin(e.Publisher())
 	if origin == kapsel.OriginID(e.ID) {
 		return nil, "is the endpoint itself, which gets the events of its own ingest anyway", nil
 	}
@@ -133,9 +143,10 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 }
 
 // SubscriptionText returns a text that the stored configuration of every endpoint contains that
-// subscribes to a tenant's origin. Few other configurations contain it.
-func SubscriptionText(tenant kapsel.TenantID, origin kapsel.OriginID) string {
-	if origin == kapsel.OriginID(tenant) {
+// subscribes to an origin. Few other configurations contain it. published is the Publisher of these
+// endpoints.
+func SubscriptionText(published, origin kapsel.OriginID) string {
+	if origin == published {
 		return `"` + kapsel.Publish + `"`
 	}
 	// The IDs of a source and an endpoint with the same UUID differ in the prefix only.

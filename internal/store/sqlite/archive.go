@@ -96,6 +96,7 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 	e := &r.Event
 	return (f.EndpointID.IsZero() || r.To(f.EndpointID)) &&
 		(f.SourceID.IsZero() || e.SourceID == f.SourceID) &&
+		(f.AppID.IsZero() || e.AppID == f.AppID) &&
 		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
 		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
@@ -104,6 +105,9 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 
 // eventSource returns a source of all events that a filter may let through, and perhaps of others.
 func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
+	if !f.AppID.IsZero() && f.EndpointID.IsZero() && f.IdempotencyKey == nil {
+		return ordered(`SELECT id FROM events WHERE app_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, f.AppID), nil
+	}
 	if all := tenant.IsZero() && f.EndpointID.IsZero() && f.SourceID.IsZero(); all && f.IdempotencyKey == nil && (f.Status == "" || f.Status == delivered) {
 		return ordered(`SELECT id FROM events WHERE id < ? AND id > ? ORDER BY id DESC LIMIT ?`), nil
 	}
@@ -411,7 +415,7 @@ func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapse
 		if err != nil {
 			return err
 		}
-		if d, err = rules.NewDelivery(&r.Event, r.Deliveries, e.ID, now); err != nil {
+		if d, err = rules.NewDelivery(&r.Event, r.Deliveries, &e, now); err != nil {
 			return err
 		}
 		own, err := liveEndpoint(c, r.Event.TenantID, r.Event.EndpointID)

@@ -51,6 +51,9 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 	if out.Sources, err = changed(ctx, s, "sources", "id", sourceColumns, live, since, out.Revision, scanSource); err != nil {
 		return out, err
 	}
+	if out.Apps, err = changed(ctx, s, "apps", "id", appColumns, live, since, out.Revision, scanApp); err != nil {
+		return out, err
+	}
 	out.Circuits, err = changed(ctx, s, "circuits", "endpoint_id", circuitColumns, "", since, out.Revision,
 		func(s *stmt) (kapsel.Circuit, error) { return scanCircuit(s), nil })
 	return out, err
@@ -203,20 +206,8 @@ func (s *Store) Tenant(ctx context.Context, id kapsel.TenantID) (t kapsel.Tenant
 }
 
 // UpdateTenant implements store.Directory.
-func (s *Store) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (t kapsel.Tenant, err error) {
-	err = s.writer.cold(ctx, func(c *conn) (err error) {
-		if t, err = liveTenant(c, id); err != nil {
-			return err
-		}
-		if err := change(&t); err != nil {
-			return err
-		}
-		return saveTenant(c, &t)
-	})
-	if err != nil {
-		return kapsel.Tenant{}, err
-	}
-	return t, nil
+func (s *Store) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error) {
+	return update(s, ctx, func(c *conn) (kapsel.Tenant, error) { return liveTenant(c, id) }, change, saveTenant)
 }
 
 // DeleteTenant implements store.Directory.
@@ -234,7 +225,11 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 		if err != nil {
 			return err
 		}
-		if err := rules.TenantUnused(endpoints, sources); err != nil {
+		apps, err := countLive(c, "apps", id)
+		if err != nil {
+			return err
+		}
+		if err := rules.TenantUnused(endpoints, sources, apps); err != nil {
 			return err
 		}
 		t.DeletedAt, t.UpdatedAt = now, now
@@ -366,7 +361,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan`
+const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id`
 
 func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 	e = kapsel.Endpoint{
@@ -377,7 +372,7 @@ func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 		return e, fmt.Errorf("read the endpoint's configuration: %w", err)
 	}
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = s.colTime(), s.colTime(), s.colTime(), s.colInt()
-	e.Destination, e.Replan = int(s.colInt()), s.colInt()
+	e.Destination, e.Replan, e.AppID = int(s.colInt()), s.colInt(), s.colID()
 	return e, nil
 }
 
@@ -404,9 +399,9 @@ func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 	if from != nil {
 		e.Follow(from)
 	}
-	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.ID, e.TenantID, int(e.Part), string(e.State), e.DisabledReason, config,
-		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan)
+		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan, e.AppID)
 }
 
 // countLive returns how many of a tenant's rows in a table are not deleted.
@@ -414,6 +409,24 @@ func countLive(c *conn, table string, tenant kapsel.TenantID) (n int, err error)
 	_, err = c.query(`SELECT count(*) FROM `+table+` WHERE tenant_id = ? AND deleted_at IS NULL`, tenant).
 		one(func(s *stmt) { n = int(s.colInt()) })
 	return n, err
+}
+
+// update changes a row that get reads by a function of it, and saves it, in one transaction. If
+// anything fails, it changes nothing and returns a zero row.
+func update[T any](s *Store, ctx context.Context, get func(*conn) (T, error), change func(*T) error, save func(*conn, *T) error) (row T, err error) {
+	err = s.writer.cold(ctx, func(c *conn) (err error) {
+		if row, err = get(c); err != nil {
+			return err
+		}
+		if err := change(&row); err != nil {
+			return err
+		}
+		return save(c, &row)
+	})
+	if err != nil {
+		return *new(T), err
+	}
+	return row, nil
 }
 
 // CreateEndpoint implements store.Directory.
@@ -434,7 +447,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 				return err
 			}
 		}
-		if err := rules.Subscribe(subscribing{c, e.TenantID}, &e, nil); err != nil {
+		if err := rules.Subscribe(subscribing{c, e.TenantID, e.AppID}, &e, nil); err != nil {
 			return err
 		}
 		return saveEndpoint(c, &e, nil)
@@ -445,7 +458,15 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 type subscribing struct {
 	c      *conn
 	tenant kapsel.TenantID
+	app    kapsel.AppID // whose endpoints may be the subscribers; zero: those without an app
 }
+
+// published returns the Publisher of the endpoints that may be the subscribers.
+func (s subscribing) published() kapsel.OriginID {
+	return (&kapsel.Endpoint{TenantID: s.tenant, EndpointConfig: kapsel.EndpointConfig{AppID: s.app}}).Publisher()
+}
+
+func (s subscribing) App(id kapsel.AppID) (kapsel.App, error) { return liveApp(s.c, s.tenant, id) }
 
 func (s subscribing) Endpoint(id kapsel.EndpointID) (kapsel.Endpoint, error) {
 	return liveEndpoint(s.c, s.tenant, id)
@@ -458,7 +479,8 @@ func (s subscribing) Source(id kapsel.SourceID) (kapsel.Source, error) {
 func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 	// The text finds the endpoints that subscribe, and few others.
 	rows := s.c.query(`SELECT `+endpointColumns+` FROM endpoints
-		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, rules.SubscriptionText(s.tenant, origin))
+		WHERE tenant_id = ? AND app_id IS ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`,
+		s.tenant, s.app, rules.SubscriptionText(s.published(), origin))
 	for rows.next() {
 		e, err := scanEndpoint(rows)
 		if err != nil {
@@ -473,7 +495,8 @@ func (s subscribing) Subscribers(origin kapsel.OriginID) (n int, err error) {
 
 func (s subscribing) Mentions(origin kapsel.OriginID) (n int, err error) {
 	_, err = s.c.query(`SELECT count(*) FROM endpoints
-		WHERE tenant_id = ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`, s.tenant, rules.SubscriptionText(s.tenant, origin)).
+		WHERE tenant_id = ? AND app_id IS ? AND deleted_at IS NULL AND instr(CAST(config AS TEXT), ?) > 0`,
+		s.tenant, s.app, rules.SubscriptionText(s.published(), origin)).
 		one(func(q *stmt) { n = int(q.colInt()) })
 	return n, err
 }
@@ -506,7 +529,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err := change(&e); err != nil {
 			return err
 		}
-		if err := rules.Subscribe(subscribing{c, e.TenantID}, &e, &from); err != nil {
+		if err := rules.Subscribe(subscribing{c, e.TenantID, e.AppID}, &e, &from); err != nil {
 			return err
 		}
 		return saveEndpoint(c, &e, &from)
@@ -524,7 +547,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err != nil {
 			return err
 		}
-		if err := rules.EndpointUnused(subscribing{c, e.TenantID}, e.ID); err != nil {
+		if err := rules.EndpointUnused(subscribing{c: c, tenant: e.TenantID}, e.ID); err != nil {
 			return err
 		}
 		from := e
@@ -563,10 +586,13 @@ func (s *Store) KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapse
 }
 
 // ListEndpoints implements store.Directory.
-func (s *Store) ListEndpoints(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
-	const rows = `SELECT ` + endpointColumns + ` FROM endpoints WHERE deleted_at IS NULL AND id < ?`
-	if tenant.IsZero() {
-		return list(s, ctx, p.Limit, scanEndpoint, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
+func (s *Store) ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
+	rows, args := `SELECT `+endpointColumns+` FROM endpoints WHERE deleted_at IS NULL AND id < ?`, []any{before(p.Before)}
+	if !tenant.IsZero() {
+		rows, args = rows+` AND tenant_id = ?`, append(args, tenant)
 	}
-	return list(s, ctx, p.Limit, scanEndpoint, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+	if !app.IsZero() {
+		rows, args = rows+` AND app_id = ?`, append(args, app)
+	}
+	return list(s, ctx, p.Limit, scanEndpoint, rows+` ORDER BY id DESC LIMIT ?`, args...)
 }

@@ -108,8 +108,8 @@ type candidate struct {
 // more.
 func candidates(c *conn, ev *kapsel.Event, after kapsel.EndpointID) (list []candidate, more bool, err error) {
 	q := c.query(`SELECT id, instr(CAST(config AS TEXT), ?) > 0 FROM endpoints
-		WHERE tenant_id = ? AND id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?`,
-		rules.SubscriptionText(ev.TenantID, ev.Origin()), ev.TenantID, after, expandLook)
+		WHERE tenant_id = ? AND app_id IS ? AND id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?`,
+		rules.SubscriptionText(kapsel.OriginID(ev.TenantID), ev.Origin()), ev.TenantID, ev.AppID, after, expandLook)
 	for q.next() {
 		list = append(list, candidate{q.colID(), q.colBool()})
 	}

@@ -131,7 +131,7 @@ func (s *stmt) due(d *kapsel.Delivery) *stmt {
 const (
 	// eventColumns are the columns that lists show, eventContent the others.
 	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
-		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id`
+		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id, app_id`
 	eventContent = `query, header, body`
 )
 
@@ -146,7 +146,7 @@ func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID, err 
 	e.IdempotencyKey, e.TraceParent, e.ContentType, e.Size = s.colBlob(), s.colText(), s.colText(), int(s.colInt())
 	e.Type = s.colText()
 	err = e.SetExtra(origin, s.view())
-	first = s.colID()
+	first, e.AppID = s.colID(), s.colID()
 	if all {
 		e.Query, e.Header, e.Body = s.colText(), s.colHeader(), s.colBlob()
 	}

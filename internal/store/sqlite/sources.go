@@ -68,20 +68,8 @@ func (s *Store) Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.So
 }
 
 // UpdateSource implements store.Directory.
-func (s *Store) UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (src kapsel.Source, err error) {
-	err = s.writer.cold(ctx, func(c *conn) (err error) {
-		if src, err = liveSource(c, tenant, id); err != nil {
-			return err
-		}
-		if err := change(&src); err != nil {
-			return err
-		}
-		return saveSource(c, &src)
-	})
-	if err != nil {
-		return kapsel.Source{}, err
-	}
-	return src, nil
+func (s *Store) UpdateSource(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID, change func(*kapsel.Source) error) (kapsel.Source, error) {
+	return update(s, ctx, func(c *conn) (kapsel.Source, error) { return liveSource(c, tenant, id) }, change, saveSource)
 }
 
 // DeleteSource implements store.Directory.
@@ -91,7 +79,7 @@ func (s *Store) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kap
 		if err != nil {
 			return err
 		}
-		if err := rules.SourceUnused(subscribing{c, src.TenantID}, src.ID); err != nil {
+		if err := rules.SourceUnused(subscribing{c: c, tenant: src.TenantID}, src.ID); err != nil {
 			return err
 		}
 		src.DeletedAt, src.UpdatedAt = now, now

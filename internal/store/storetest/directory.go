@@ -158,7 +158,7 @@ var directing = []promise{
 		w.refused(w.store.DeleteEndpoint(w.ctx, other.ID, w.endpoint.ID, w.now), kapsel.NotFound, "DeleteEndpoint")
 		keys, err := w.store.ListKeys(w.ctx, other.ID, store.Page[kapsel.KeyID]{Limit: 10})
 		w.must(err)
-		endpoints, err := w.store.ListEndpoints(w.ctx, other.ID, store.Page[kapsel.EndpointID]{Limit: 10})
+		endpoints, err := w.store.ListEndpoints(w.ctx, other.ID, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 10})
 		w.must(err)
 		w.same("listed", 0, len(keys)+len(endpoints))
 		w.same("settings", before, w.settings(0))
@@ -293,7 +293,7 @@ var directing = []promise{
 			made.Add(1)
 			return err
 		})
-		list, err := w.store.ListEndpoints(w.ctx, w.tenant.ID, store.Page[kapsel.EndpointID]{Limit: 100})
+		list, err := w.store.ListEndpoints(w.ctx, w.tenant.ID, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 100})
 		w.must(err)
 		if made.Load() != 4 || len(list) != 5 {
 			w.t.Errorf("%d made beside one, %d listed; the limit is 5", made.Load(), len(list))
@@ -308,7 +308,7 @@ var directing = []promise{
 		_, err = w.store.UpdateEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, func(*kapsel.Endpoint) error { return nil })
 		w.refused(err, kapsel.NotFound, "UpdateEndpoint")
 		w.refused(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.endpoint.ID, w.now), kapsel.NotFound, "DeleteEndpoint")
-		list, err := w.store.ListEndpoints(w.ctx, kapsel.TenantID{}, store.Page[kapsel.EndpointID]{Limit: 100})
+		list, err := w.store.ListEndpoints(w.ctx, kapsel.TenantID{}, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 100})
 		w.must(err)
 		w.same("listed", 0, len(list))
 		w.same("its event", in.Event, w.event(in.Event.ID).Event)
@@ -316,7 +316,7 @@ var directing = []promise{
 
 	{"a tenant with endpoints is not deleted; without, its keys go with it", func(w *world) {
 		k, other := w.newKey(w.tenant), w.newKey(w.newTenant())
-		w.refusedAs(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), rules.TenantUnused(1, 0), "with an endpoint")
+		w.refusedAs(w.store.DeleteTenant(w.ctx, w.tenant.ID, w.now), rules.TenantUnused(1, 0, 0), "with an endpoint")
 		got, err := w.store.Key(w.ctx, w.tenant.ID, k.ID)
 		w.must(err)
 		w.same("its key", true, got.RevokedAt.IsZero())
@@ -413,13 +413,13 @@ var directing = []promise{
 			return ids(list, func(k kapsel.Key) kapsel.KeyID { return k.ID }), err
 		}))
 		w.same("endpoints", endpoints, pages(w, 3, len(endpoints), func(p store.Page[kapsel.EndpointID]) ([]kapsel.EndpointID, error) {
-			list, err := w.store.ListEndpoints(w.ctx, t.ID, p)
+			list, err := w.store.ListEndpoints(w.ctx, t.ID, kapsel.AppID{}, p)
 			return ids(list, func(e kapsel.Endpoint) kapsel.EndpointID { return e.ID }), err
 		}))
-		all, err := w.store.ListEndpoints(w.ctx, kapsel.TenantID{}, store.Page[kapsel.EndpointID]{Limit: 100})
+		all, err := w.store.ListEndpoints(w.ctx, kapsel.TenantID{}, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 100})
 		w.must(err)
 		w.same("of every tenant", len(endpoints)+2, len(all))
-		one, err := w.store.ListEndpoints(w.ctx, t.ID, store.Page[kapsel.EndpointID]{Limit: 1})
+		one, err := w.store.ListEndpoints(w.ctx, t.ID, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 1})
 		w.must(err)
 		stored, err := w.store.Endpoint(w.ctx, t.ID, one[0].ID)
 		w.must(err)

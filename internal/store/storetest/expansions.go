@@ -361,4 +361,5 @@ func (subscribers) Current() error                             { return nil }
 func (subscribers) Endpoint(kapsel.EndpointID) (kapsel.Endpoint, error) {
 	return kapsel.Endpoint{}, nil
 }
+func (subscribers) App(kapsel.AppID) (kapsel.App, error)          { return kapsel.App{}, nil }
 func (subscribers) Source(kapsel.SourceID) (kapsel.Source, error) { return kapsel.Source{}, nil }

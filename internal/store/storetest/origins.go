@@ -161,7 +161,7 @@ var originating = []promise{
 		tenant := w.newTenant()
 		s := w.sourceOf(tenant)
 		w.must(w.store.CreateSource(w.ctx, s))
-		w.refusedAs(w.store.DeleteTenant(w.ctx, tenant.ID, w.now), rules.TenantUnused(0, 1), "with a source")
+		w.refusedAs(w.store.DeleteTenant(w.ctx, tenant.ID, w.now), rules.TenantUnused(0, 1, 0), "with a source")
 		w.must(w.store.DeleteSource(w.ctx, tenant.ID, s.ID, w.now))
 		w.must(w.store.DeleteTenant(w.ctx, tenant.ID, w.now))
 	}},
@@ -389,7 +389,7 @@ var originating = []promise{
 		}
 		d, err := deliver(others[1])
 		w.must(err)
-		want, err := rules.NewDelivery(&in.Event, nil, others[1].ID, w.now)
+		want, err := rules.NewDelivery(&in.Event, nil, &others[1], w.now)
 		w.must(err)
 		want.ID = d.ID
 		w.same("delivery", want, d)

@@ -24,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Origins", originating},
 		{"Scheduled", scheduling},
 		{"Expansions", expansions},
+		{"Apps", grouping},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},

@@ -208,6 +208,15 @@ func (w *world) oneOfEverything() {
 	w.arrived(src, key("k"))
 	w.arrived(published, key("ordered"), typed("a.b", "x", "y"), ordering("o"))
 
+	// What belongs to apps.
+	app := w.appOf(w.tenant, "käufer")
+	app.AppConfig = kapsel.AppConfig{Name: "Käufer 🛒", Metadata: map[string]string{"plan": "gold"}, RateLimit: &kapsel.RateLimit{PerSecond: 2.5, Burst: 7}}
+	w.must(w.store.CreateApp(w.ctx, app))
+	w.must(w.store.DeleteApp(w.ctx, w.tenant.ID, w.newApp("").ID, w.now))
+	customers := w.ofApp(app)
+	w.must(w.store.CreateEndpoint(w.ctx, customers, 0))
+	w.arrived(published, publishedTo(app), key("the app's"), ordering("o"), to(customers))
+
 	// What was given up is delivered again by a duplicate, and by replays.
 	given := w.finished(other, useless)
 	_, err = w.store.Redeliver(w.ctx, given.Delivery.EventID, w.now)

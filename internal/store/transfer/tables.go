@@ -69,10 +69,14 @@ var Tables = []Table{
 	}},
 	{"endpoints", []Column{
 		{"id", ID}, {"tenant_id", ID}, {"part", Int}, {"state", Text}, {"disabled_reason", Text}, {"config", Text},
-		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int}, {"destination", Int}, {"replan", Int},
+		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int}, {"destination", Int}, {"replan", Int}, {"app_id", ID},
 	}},
 	{"sources", []Column{
 		{"id", ID}, {"tenant_id", ID}, {"state", Text}, {"config", Text},
+		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
+	}},
+	{"apps", []Column{
+		{"id", ID}, {"tenant_id", ID}, {"uid", Text}, {"config", Text},
 		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
 	}},
 	{"circuits", []Column{
@@ -84,7 +88,7 @@ var Tables = []Table{
 	{"events", []Column{
 		{"position", Int}, {"id", ID}, {"tenant_id", ID}, {"endpoint_id", ID}, {"delivery_id", ID}, {"received_at", Time},
 		{"signature", Text}, {"idempotency_key", Bytes}, {"traceparent", Bytes}, {"content_type", Bytes},
-		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool},
+		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool}, {"app_id", ID},
 	}},
 	// Those that are remembered, one of each key.
 	{"idempotency_keys", []Column{
