@@ -20,7 +20,7 @@ type sentBy map[string]string
 
 // flagOf are the flags of the fields and query parameters that many commands send.
 var flagOf = map[string]string{
-	"tenant_id": "--tenant", "endpoint_id": "--endpoint", "since": "--since", "until": "--until", "status": "--status", "statuses": "--status",
+	"tenant_id": "--tenant", "endpoint_id": "--endpoint", "app_id": "--app", "since": "--since", "until": "--until", "status": "--status", "statuses": "--status",
 	"state": "--state", "replayed": "--replayed", "idempotency_key": "--idempotency-key", "after": "--after", "interval": "--interval",
 	"name": "--name", "url": "--url", "plan": "--plan", "scope": "--scope", "expires_at": "--expires-in", "overlap": "--overlap", "rate": "--rate",
 	"limits.ingest_per_second": "--ingest-per-second", "limits.ingest_burst": "--ingest-burst", "limits.endpoints": "--endpoints",

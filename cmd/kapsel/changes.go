@@ -15,7 +15,7 @@ import (
 var shownAbove = []string{
 	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
-	"signing.secrets", "signing_secret", "throttled_until", "subscriptions", "type.from", "type.value",
+	"signing.secrets", "signing_secret", "throttled_until", "app", "subscriptions", "type.from", "type.value",
 }
 
 // changedCard prints the settings of an endpoint or a source that differ from the defaults.

@@ -48,6 +48,7 @@ func (c endpointID) id(ctx context.Context, s *session) (string, error) {
 
 type endpointsList struct {
 	ofTenant
+	App   string   `complete:"app" placeholder:"APP" help:"Only those of this app; its id, uid or name."`
 	State []string `enum:"active,paused,disabled" placeholder:"STATE" help:"Only those in any of these states: active, paused, disabled."`
 	listing
 }
@@ -57,6 +58,7 @@ func (endpointsList) Help() string {
 	return `Examples:
   kapsel endpoints list
   kapsel endpoints list --state paused,disabled
+  kapsel endpoints list --app customer-17
   kapsel endpoints list --tenant acme --json`
 }
 
@@ -65,7 +67,11 @@ func (c endpointsList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	all := raws(s, s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}))
+	app, err := s.appNamed(ctx, c.App, tenant)
+	if err != nil {
+		return err
+	}
+	all := raws(s, s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant, AppID: app}))
 	if c.State != nil {
 		all = only(all, func(e client.Endpoint) bool { return slices.Contains(c.State, e.State) })
 	}
@@ -134,7 +140,7 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	facts := []fact{
 		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
 		{"circuit", circuitText(e.Circuit)}, {"circuit opens", circuitRule(e.Circuit)},
-		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verified(e.Verification)}, {"signing", signing}, {"rate limit", rate},
+		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"app", there(e.App)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verified(e.Verification)}, {"signing", signing}, {"rate limit", rate},
 		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
 	for _, warning := range e.Warnings {
@@ -231,6 +237,45 @@ type requestBody struct {
 	by   sentBy
 }
 
+// settingsOf returns what --file asks of an object, with the flags of the fields that the file does
+// not have. A field may be wrong beside one that was given, so a flag is known also where it was not.
+func settingsOf(file string, flags ...map[string]string) (s requestBody, err error) {
+	s.by = sentBy{}
+	if s.body, err = readObject(file); err != nil {
+		return s, err
+	}
+	if file != "" {
+		s.by["(file)"] = "--file"
+	}
+	for _, of := range flags {
+		for path, flag := range of {
+			top, _, _ := strings.Cut(path, ".")
+			if _, there := s.body[top]; !there {
+				s.by[path] = flag
+			}
+		}
+	}
+	return s, nil
+}
+
+// setRate asks for the rate limit that --rate-limit and --rate-burst name.
+func (s requestBody) setRate(limit *string, burst *int64) error {
+	switch {
+	case limit != nil && *limit == "none" && burst != nil:
+		return settingError("--rate-burst: does not go with --rate-limit none")
+	case limit != nil && *limit == "none":
+		set(s, "--rate-limit", "rate_limit", new(any))
+	case limit != nil:
+		perSecond, err := strconv.ParseFloat(*limit, 64)
+		if err != nil {
+			return settingError("--rate-limit: %q is neither a number nor none", *limit)
+		}
+		set(s, "--rate-limit", "rate_limit.per_second", &perSecond)
+	}
+	set(s, "--rate-burst", "rate_limit.burst", burst)
+	return nil
+}
+
 // set puts what v points to at a path of objects; nil changes nothing.
 func set[T any](s requestBody, flag, path string, v *T) {
 	if v == nil {
@@ -253,10 +298,9 @@ func set[T any](s requestBody, flag, path string, v *T) {
 	}
 }
 
-// endpointFlagOf are the flags of an endpoint's fields, beside intakeFlagOf. A field may be wrong beside one that was
-// given, so a flag is known also where it was not.
+// endpointFlagOf are the flags of an endpoint's fields, beside intakeFlagOf.
 var endpointFlagOf = map[string]string{
-	"name": "--name", "url": "--url", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
+	"name": "--name", "url": "--url", "app": "--app", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
 	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
 	"circuit.ratio": "--circuit-ratio", "circuit.window": "--circuit-window", "circuit.minimum": "--circuit-minimum",
@@ -275,19 +319,9 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	set(s, "--forward-query", "forward_query", f.ForwardQuery)
 	set(s, "--timeout", "timeout", text(f.Timeout))
 	set(s, "--concurrency", "concurrency", f.Concurrency)
-	switch {
-	case f.RateLimit != nil && *f.RateLimit == "none" && f.RateBurst != nil:
-		return s, settingError("--rate-burst: does not go with --rate-limit none")
-	case f.RateLimit != nil && *f.RateLimit == "none":
-		set(s, "--rate-limit", "rate_limit", new(any))
-	case f.RateLimit != nil:
-		perSecond, err := strconv.ParseFloat(*f.RateLimit, 64)
-		if err != nil {
-			return s, settingError("--rate-limit: %q is neither a number nor none", *f.RateLimit)
-		}
-		set(s, "--rate-limit", "rate_limit.per_second", &perSecond)
+	if err := s.setRate(f.RateLimit, f.RateBurst); err != nil {
+		return s, err
 	}
-	set(s, "--rate-burst", "rate_limit.burst", f.RateBurst)
 	set(s, "--retry-strategy", "retry.strategy", f.RetryStrategy)
 	set(s, "--retry-base", "retry.base", text(f.RetryBase))
 	set(s, "--retry-max", "retry.max", text(f.RetryMax))
@@ -434,6 +468,7 @@ type endpointsCreate struct {
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"The tenant that it belongs to, by id or name; needed with the admin key where there are several."`
 	Name   string `help:"What people call it; needed, here or in --file."`
 	URL    string `name:"url" placeholder:"URL" help:"Where the webhooks go; needed, here or in --file."`
+	App    string `complete:"app" placeholder:"APP" help:"The app that it belongs to, by id, uid or name: it gets what is published to the app, of the types that --subscribe names, or all."`
 	endpointFlags
 }
 
@@ -446,6 +481,7 @@ func (endpointsCreate) Help() string {
   kapsel endpoints create --name warehouse --url https://stock.example/hooks --subscribe orders
   kapsel endpoints create --name billing --url https://billing.example/hooks --subscribe 'stripe:invoice.*'
   kapsel endpoints create --name customer --url https://customer.example/hooks --subscribe publish:invoice.paid,order.*
+  kapsel endpoints create --app customer-17 --name acme --url https://acme.example/hooks
   ENDPOINT=$(kapsel endpoints create --name orders --url https://shop.example/hooks -q)
 
 With --quiet the signing secret is not shown; kapsel endpoints rotate makes another.`
@@ -460,6 +496,16 @@ func (c endpointsCreate) do(ctx context.Context, s *session) error {
 	tenant, err := s.newOwner(ctx, c.Tenant)
 	if err != nil {
 		return err
+	}
+	if c.App != "" {
+		app, err := s.appNamed(ctx, c.App, tenant)
+		if err != nil {
+			return err
+		}
+		set(in, "--app", "app", &app)
+		if _, there := in.body["subscriptions"]; !there && c.Subscribe == nil {
+			c.Subscribe = []string{kapsel.Publish}
+		}
 	}
 	if err := c.subscribe(ctx, s, in, tenant); err != nil {
 		return err

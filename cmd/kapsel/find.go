@@ -212,6 +212,17 @@ func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, err
 	})
 }
 
+// values is the list of objects that are there.
+func values[T any](all []T) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, v := range all {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
 // named finds the one object of a list that has a name.
 func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id, name string)) (string, error) {
 	var ids choices

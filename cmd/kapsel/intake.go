@@ -42,21 +42,9 @@ func (f intakeFlags) settings(file string, flags map[string]string, secretFiles 
 	if standard > 1 {
 		return requestBody{}, settingError("only one of the files can be standard input")
 	}
-	s := requestBody{by: sentBy{}}
-	var err error
-	if s.body, err = readObject(file); err != nil {
+	s, err := settingsOf(file, intakeFlagOf, flags)
+	if err != nil {
 		return s, err
-	}
-	if file != "" {
-		s.by["(file)"] = "--file"
-	}
-	for _, of := range []map[string]string{intakeFlagOf, flags} {
-		for path, flag := range of {
-			top, _, _ := strings.Cut(path, ".")
-			if _, there := s.body[top]; !there {
-				s.by[path] = flag
-			}
-		}
 	}
 	return s, f.set(s)
 }

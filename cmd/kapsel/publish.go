@@ -21,8 +21,9 @@ type publishCmd struct {
 	Data        string        `placeholder:"FILE" help:"A file with the JSON that is delivered; - is standard input. What begins with { or [ is the JSON itself."`
 	ContentType string        `placeholder:"TYPE" help:"Of a file that is not JSON, such as text/csv."`
 	ID          string        `placeholder:"KEY" help:"What the event is known by: published again with it within 24 hours, nothing is made, and the first event is shown."`
+	App         string        `complete:"app" placeholder:"APP" help:"The app that it is published to, by id, uid or name: it goes to the app's endpoints alone. Without it it goes to endpoints that belong to no app."`
 	Channel     []string      `placeholder:"CHANNEL" help:"A channel of the event; may be repeated. Endpoints that subscribe to channels get it if it has one of theirs."`
-	OrderingKey string        `placeholder:"KEY" help:"What the event is about. A --id counts among the events with the same one."`
+	OrderingKey string        `placeholder:"KEY" help:"What the event is about. A --id counts among the events of the same app with the same one."`
 	At          instant       `placeholder:"TIME" help:"Deliver it at this time or date, at most 30 days ahead; in the past: at once."`
 	In          time.Duration `placeholder:"DURATION" help:"Deliver it after so long, such as 10m or 2d."`
 	DryRun      bool          `help:"Store nothing; say how many endpoints would get it."`
@@ -39,6 +40,7 @@ Examples:
   kapsel publish --type invoice.paid --data '{"invoice":1042}'
   kapsel publish --type invoice.paid --data invoice.json --id invoice-1042-paid --wait 10s
   kapsel publish --type trial.ends --data '{"customer":17}' --in 2d
+  kapsel publish --app customer-17 --type invoice.paid --data '{"invoice":1042}'
   kapsel publish --type report.ready --content-type text/csv --data - <report.csv
   kapsel publish --type invoice.paid --data '{}' --channel eu --dry-run`
 }
@@ -46,7 +48,7 @@ Examples:
 // publishFlags are the flags of the fields of a publication.
 var publishFlags = sentBy{
 	"type": "--type", "data": "--data", "body_base64": "--data", "content_type": "--content-type", "id": "--id", "channels": "--channel", "ordering_key": "--ordering-key",
-	"deliver_at": "--at",
+	"deliver_at": "--at", "app": "--app",
 }
 
 func (c publishCmd) do(ctx context.Context, s *session) error {
@@ -85,6 +87,11 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	app, err := s.appNamed(ctx, c.App, tenant)
+	if err != nil {
+		return err
+	}
+	in.App = nonEmpty(app)
 	s.named = named
 	e, err := s.Publish(ctx, tenant, in)
 	switch {
@@ -102,7 +109,11 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 		}
 		fmt.Fprintf(w, "%s  %s  %s  to %s%s\n", e.ID, clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint"), when)
 		if e.Deliveries == 0 {
-			fmt.Fprintf(s.err, "no endpoint subscribes to it: kapsel endpoints create --subscribe publish:%s makes one\n", clean(c.Type))
+			of := ""
+			if c.App != "" {
+				of = " --app " + clean(c.App)
+			}
+			fmt.Fprintf(s.err, "no endpoint subscribes to it: kapsel endpoints create%s --subscribe publish:%s makes one\n", of, clean(c.Type))
 		}
 	})
 }

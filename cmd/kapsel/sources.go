@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +21,9 @@ type sourcesCmd struct {
 	Update ask[sourcesUpdate] `cmd:"" help:"Change a source, or disable it."`
 	Delete ask[sourcesDelete] `cmd:"" help:"Delete a source to which no endpoint subscribes."`
 }
+
+// sources are the sources of the API.
+var sources = objects[client.Source]{"/v1/sources", func(v client.Source) string { return v.ID }, sourceCard}
 
 // sourceID is the argument of commands that are about one source.
 type sourceID struct {
@@ -53,7 +55,7 @@ func (c sourcesList) do(ctx context.Context, s *session) error {
 	}
 	all := raws(s, s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}))
 	return list(s, all, c.listing, true, func(v client.Source) time.Time { return v.CreatedAt },
-		column[client.Source]{"ID", func(v client.Source) string { return v.ID }},
+		column[client.Source]{"ID", sources.id},
 		column[client.Source]{"NAME", func(v client.Source) string { return v.Name }},
 		column[client.Source]{"STATE", func(v client.Source) string { return v.State }},
 		column[client.Source]{"VERIFICATION", func(v client.Source) string { return v.Verification.Provider }},
@@ -76,15 +78,7 @@ func (c sourcesGet) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.showSource(s.GetSource(ctx, id))
-}
-
-// showSource prints the source that a call answered, or returns the call's error.
-func (s *session) showSource(v client.Source, err error) error {
-	if err != nil {
-		return err
-	}
-	return s.show(v.ID, func(w io.Writer) { sourceCard(w, v, s.raw) })
+	return sources.get(ctx, s, "", id)
 }
 
 // sourceCard prints a source for people: its identity, and then its settings that are not the
@@ -231,9 +225,7 @@ func (c sourcesUpdate) do(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	var v client.Source
-	err = s.Do(ctx, http.MethodPatch, "/v1/sources/"+url.PathEscape(id), in.body, &v)
-	return s.showSource(v, err)
+	return sources.update(ctx, s, "", id, in.body)
 }
 
 type sourcesDelete struct{ sourceID }
@@ -253,13 +245,10 @@ func (c sourcesDelete) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteSource(ctx, id); err != nil {
-		return s.whoSubscribes(ctx, id, err)
-	}
-	return s.removed(id, "deleted")
+	return s.whoSubscribes(ctx, id, sources.remove(ctx, s, "", id))
 }
 
-// whoSubscribes returns the error of deleting a source or an endpoint. To a refusal because of
+// whoSubscribes returns err, the error of deleting a source or an endpoint. To a refusal because of
 // subscriptions it adds the endpoints that have them.
 func (s *session) whoSubscribes(ctx context.Context, id string, err error) error {
 	if kapselCode(err) != string(kapsel.Conflict) {
