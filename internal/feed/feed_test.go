@@ -225,7 +225,7 @@ func TestFeed_Expanding(t *testing.T) {
 		publish := func(eventType string, after kapsel.EndpointID) kapsel.EventID {
 			w.Pass(time.Millisecond)
 			p := kapsel.Publication{Type: eventType}
-			e := p.Event(ep.TenantID, time.Now().UTC())
+			e := p.Event(ep.TenantID, kapsel.AppID{}, time.Now().UTC())
 			_, err := w.Store.Accept(w.Context(), store.Acceptance{Event: e, ExpandAfter: after})
 			w.Must(err)
 			return e.ID
