@@ -116,6 +116,22 @@ var missing = []promise{
 		w.same("ended", len(want), got.Delivered+got.Failed)
 	}},
 
+	{"an app's endpoints lack what was published to the app, and others what was published to none", func(w *world) {
+		app, other := w.newApp("acme"), w.newApp("other")
+		want := map[kapsel.EndpointID]kapsel.EventID{}
+		of, none := w.ofApp(app), w.named(kapsel.Publish)
+		want[of.ID] = w.arrived(published, publishedTo(app)).Event.ID
+		want[none.ID] = w.arrived(published).Event.ID
+		w.arrived(published, publishedTo(other))
+		w.must(w.store.CreateEndpoint(w.ctx, of, 0))
+		w.must(w.store.CreateEndpoint(w.ctx, none, 0))
+		w.pass(time.Second)
+		w.same("made", 2, w.walkOut(w.newReplay(ofMissing(kapsel.Endpoint{})).ID, 10))
+		for _, e := range []kapsel.Endpoint{of, none} {
+			w.same("listed", []kapsel.EventID{want[e.ID]}, w.listed(store.EventFilter{EndpointID: e.ID}, 10))
+		}
+	}},
+
 	{"a walk goes on over many events that were delivered, whatever the size of the steps", func(w *world) {
 		s := w.newSource()
 		late := w.named(s.ID.String())
