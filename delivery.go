@@ -69,10 +69,10 @@ func ParseDeliveryStatus(name string) (DeliveryStatus, error) {
 func (s DeliveryStatus) Terminal() bool { return s >= Delivered }
 
 // Scheduled reports whether the delivery waits for the time that its event was published for
-// (Event.DeliverAt), and was not due before now. What was never tried is due in the future for no
-// other reason. A person's retry makes it due, and nothing else moves it.
+// (Event.DeliverAt), and was not due before now. What no node has taken yet is due in the future for
+// no other reason. A person's retry makes it due, and nothing else moves it.
 func (d *Delivery) Scheduled(now time.Time) bool {
-	return d.Status == Pending && d.Attempts == 0 && d.DueAt.After(now)
+	return d.Status == Pending && d.Claims == 0 && d.DueAt.After(now)
 }
 
 // MaxTakeovers is how many nodes in a row may die with a delivery before it is a dead

@@ -35,7 +35,7 @@ func TestEvents(t *testing.T) {
 	listed := object{
 		"id": ev.ID.String(), "endpoint_id": h.endpoint, "tenant_id": h.tenant, "status": "received", "received_at": "2026-03-01T12:00:00.000Z", "delivered_at": nil,
 		"content_type": "text/html", "size": float64(len(body)), "idempotency_key": "order-1",
-		"source_id": nil, "app_id": nil, "deliver_at": nil, "type": nil, "channels": []any{}, "ordering_key": nil,
+		"source_id": nil, "app_id": nil, "deliver_at": nil, "expanding": false, "type": nil, "channels": []any{}, "ordering_key": nil,
 		"signature": map[string]any{"scheme": "stripe", "valid": true, "key_id": "sec_1", "skew": "1.5s"},
 	}
 	if diff := cmp.Diff([]object{listed}, w.want(200, "GET", "/v1/events", h.read, nil).list("data")); diff != "" {

@@ -72,7 +72,7 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 		return ""
 	}
 	now := e.Clock.Now()
-	if d.Scheduled(now) && d.Claims == 0 { // one that was claimed has been due, and went back unsent
+	if d.Scheduled(now) {
 		return "scheduled"
 	}
 	switch ep.State {

@@ -187,7 +187,7 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 }
 
 // waiting counts the pending deliveries of endpoints open, each at most $2: due are those that are
-// due at $1, and later those that were tried and are due later. The rest are scheduled. Each has
+// due at $1, and later those that a node took before and are due later. The rest are scheduled. Each has
 // the due time of its oldest one.
 const waiting = `(
 			SELECT count(*) AS n, min(due_at) AS oldest FROM (
@@ -198,7 +198,7 @@ const waiting = `(
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS n, min(due_at) AS oldest FROM (
 				SELECT due_at FROM deliveries
-				WHERE status = 0 AND attempts > 0 AND endpoint_id = open.endpoint_id AND due_at > $1::timestamptz ORDER BY due_at LIMIT $2
+				WHERE status = 0 AND claims > 0 AND endpoint_id = open.endpoint_id AND due_at > $1::timestamptz ORDER BY due_at LIMIT $2
 			) p
 		) later`
 

@@ -96,7 +96,7 @@ func (w replayWalk) waiting(at rules.Cursor, n, most int) (out rules.Read, err e
 		SELECT `+deliveryColumns+`, e.received_at, a.started_at, a.duration
 		FROM (
 			SELECT * FROM deliveries
-			WHERE endpoint_id = $1 AND status = 0 AND attempts > 0 AND due_at > $2 AND due_at < coalesce($3::timestamptz, 'infinity')
+			WHERE endpoint_id = $1 AND status = 0 AND claims > 0 AND attempts > 0 AND due_at > $2 AND due_at < coalesce($3::timestamptz, 'infinity')
 			ORDER BY due_at DESC FETCH FIRST $4 ROWS WITH TIES
 		) d
 		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id

@@ -278,7 +278,7 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 }
 
 // countWaiting returns how many of an endpoint's pending deliveries are due at now, and how many of
-// those that were tried are due later, together at most atMost. The rest are scheduled.
+// those that a node took before are due later, together at most atMost. The rest are scheduled.
 func countWaiting(c *conn, endpoint kapsel.EndpointID, now time.Time, atMost int) (due, later int, err error) {
 	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries
 		WHERE status = 0 AND endpoint_id = ? AND due_at <= ? LIMIT ?)`, endpoint, now, atMost).
@@ -286,8 +286,8 @@ func countWaiting(c *conn, endpoint kapsel.EndpointID, now time.Time, atMost int
 	if err != nil || due == atMost {
 		return due, 0, err
 	}
-	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_retried
-		WHERE status = 0 AND attempts > 0 AND endpoint_id = ? AND due_at > ? LIMIT ?)`, endpoint, now, atMost-due).
+	_, err = c.query(`SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_taken
+		WHERE status = 0 AND claims > 0 AND endpoint_id = ? AND due_at > ? LIMIT ?)`, endpoint, now, atMost-due).
 		one(func(s *stmt) { later = int(s.colInt()) })
 	return due, later, err
 }
@@ -303,8 +303,8 @@ func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now t
 			oldest, err = oldestDue(c, endpoint)
 			return err
 		}
-		_, err = c.query(`SELECT due_at FROM deliveries INDEXED BY deliveries_retried
-			WHERE status = 0 AND attempts > 0 AND endpoint_id = ? ORDER BY due_at LIMIT 1`, endpoint).
+		_, err = c.query(`SELECT due_at FROM deliveries INDEXED BY deliveries_taken
+			WHERE status = 0 AND claims > 0 AND endpoint_id = ? ORDER BY due_at LIMIT 1`, endpoint).
 			one(func(s *stmt) { oldest = s.colTime() })
 		return err
 	})

@@ -90,6 +90,22 @@ var scheduling = []promise{
 		}
 	}},
 
+	{"what a node took and gives back to wait is not scheduled", func(w *world) {
+		held := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
+		held.DueAt = w.now.Add(time.Second)
+		w.must(w.store.GiveBack(w.ctx, []kapsel.Delivery{held}))
+		d := w.delivery(held.ID)
+		w.same("scheduled", false, d.Scheduled(w.now))
+		count, first, err := w.store.BacklogOf(w.ctx, w.endpoint.ID, w.now, 10)
+		w.must(err)
+		if count != 1 || !first.Equal(held.DueAt) {
+			w.t.Errorf("%d since %v", count, first)
+		}
+		depth, err := w.store.QueueDepth(w.ctx, w.now, 10)
+		w.must(err)
+		w.same("depth", store.QueueDepth{Pending: 1}, depth)
+	}},
+
 	{"counting what was tried and is due later stops, too", func(w *world) {
 		w.accept(w.endpoint, publishedFor(w.now.Add(time.Second)))
 		for range 3 {
