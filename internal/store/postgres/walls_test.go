@@ -48,7 +48,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.Join(ctx, node, now, time.Hour))
 	e := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now, IdempotencyKey: []byte(rand.Text())}
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
-	_, err := s.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute})
+	_, err := s.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute, ExpandAfter: ep.ID})
 	must(err)
 	held, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
 	must(err)
