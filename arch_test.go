@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/ratelimit": {"."},
 	"internal/secret":    {"."},
 	"internal/signature": {"."},
+	"internal/schema":    {"."},
 	"internal/telemetry": {"."},
 
 	// The store's contract, its suite and its implementations.
@@ -63,11 +64,11 @@ var mayImport = map[string][]string{
 	"internal/delivery": {".", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 	"internal/ingest": {".", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
-		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
+		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// What people and programs outside meet.
 	"internal/api": {".", "internal/clock", "internal/feed", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
-		"internal/problem", "internal/ratelimit", "internal/secret", "internal/signature"},
+		"internal/problem", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature"},
 	"internal/bench": {},
 	"scripts":        {}, // programs that look at the code, run by go run
 
@@ -95,6 +96,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/v5":                 {"internal/bench", "internal/store/pgtest", "internal/store/postgres"},
 	"github.com/pressly/goose/v3":             {"internal/store/postgres", "internal/store/sqlite"},
 	"github.com/prometheus/client_golang":     anywhere,
+	"github.com/santhosh-tekuri/jsonschema":   {"internal/schema"},
 	"github.com/tink-crypto/tink-go/v2":       {"internal/secret"},
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},

@@ -25,6 +25,8 @@ const (
 	Conflict            Code = "E1010"
 	QuotaExceeded       Code = "E1011"
 	DestinationBlocked  Code = "E1012"
+	UnknownEventType    Code = "E1013"
+	SchemaMismatch      Code = "E1014"
 	ConnectionRefused   Code = "E2001"
 	ConnectionTimeout   Code = "E2002"
 	HTTPClientError     Code = "E2003"
@@ -61,6 +63,8 @@ var codes = map[Code]struct {
 	Conflict:            {"CONFLICT", 409, false},
 	QuotaExceeded:       {"QUOTA_EXCEEDED", 429, true},
 	DestinationBlocked:  {"DESTINATION_BLOCKED", 422, false},
+	UnknownEventType:    {"UNKNOWN_EVENT_TYPE", 422, false},
+	SchemaMismatch:      {"SCHEMA_MISMATCH", 422, false},
 	ConnectionRefused:   {"CONNECTION_REFUSED", 0, true},
 	ConnectionTimeout:   {"CONNECTION_TIMEOUT", 0, true},
 	HTTPClientError:     {"HTTP_CLIENT_ERROR", 0, false},

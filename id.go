@@ -27,6 +27,7 @@ type (
 	endpointKind struct{}
 	sourceKind   struct{}
 	appKind      struct{}
+	typeKind     struct{}
 	eventKind    struct{}
 	deliveryKind struct{}
 	attemptKind  struct{}
@@ -40,6 +41,7 @@ func (keyKind) prefix() string      { return "key" }
 func (endpointKind) prefix() string { return "ep" }
 func (sourceKind) prefix() string   { return "src" }
 func (appKind) prefix() string      { return "app" }
+func (typeKind) prefix() string     { return "type" }
 func (eventKind) prefix() string    { return "evt" }
 func (deliveryKind) prefix() string { return "dlv" }
 func (attemptKind) prefix() string  { return "att" }
@@ -49,17 +51,18 @@ func (replayKind) prefix() string   { return "rpl" }
 
 // The kinds of ids.
 type (
-	TenantID   = ID[tenantKind]
-	KeyID      = ID[keyKind]
-	EndpointID = ID[endpointKind]
-	SourceID   = ID[sourceKind]
-	AppID      = ID[appKind]
-	EventID    = ID[eventKind]
-	DeliveryID = ID[deliveryKind]
-	AttemptID  = ID[attemptKind]
-	SecretID   = ID[secretKind]
-	NodeID     = ID[nodeKind]
-	ReplayID   = ID[replayKind]
+	TenantID    = ID[tenantKind]
+	KeyID       = ID[keyKind]
+	EndpointID  = ID[endpointKind]
+	SourceID    = ID[sourceKind]
+	AppID       = ID[appKind]
+	EventTypeID = ID[typeKind]
+	EventID     = ID[eventKind]
+	DeliveryID  = ID[deliveryKind]
+	AttemptID   = ID[attemptKind]
+	SecretID    = ID[secretKind]
+	NodeID      = ID[nodeKind]
+	ReplayID    = ID[replayKind]
 )
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
@@ -89,16 +92,17 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 	return id
 }
 
-// NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewSecretID, NewNodeID and
-// NewReplayID return a new ID with the millisecond of now.
-func NewTenantID(now time.Time) TenantID     { return newID[tenantKind](now) }
-func NewKeyID(now time.Time) KeyID           { return newID[keyKind](now) }
-func NewEndpointID(now time.Time) EndpointID { return newID[endpointKind](now) }
-func NewSourceID(now time.Time) SourceID     { return newID[sourceKind](now) }
-func NewAppID(now time.Time) AppID           { return newID[appKind](now) }
-func NewSecretID(now time.Time) SecretID     { return newID[secretKind](now) }
-func NewNodeID(now time.Time) NodeID         { return newID[nodeKind](now) }
-func NewReplayID(now time.Time) ReplayID     { return newID[replayKind](now) }
+// NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewEventTypeID, NewSecretID,
+// NewNodeID and NewReplayID return a new ID with the millisecond of now.
+func NewTenantID(now time.Time) TenantID       { return newID[tenantKind](now) }
+func NewKeyID(now time.Time) KeyID             { return newID[keyKind](now) }
+func NewEndpointID(now time.Time) EndpointID   { return newID[endpointKind](now) }
+func NewSourceID(now time.Time) SourceID       { return newID[sourceKind](now) }
+func NewAppID(now time.Time) AppID             { return newID[appKind](now) }
+func NewEventTypeID(now time.Time) EventTypeID { return newID[typeKind](now) }
+func NewSecretID(now time.Time) SecretID       { return newID[secretKind](now) }
+func NewNodeID(now time.Time) NodeID           { return newID[nodeKind](now) }
+func NewReplayID(now time.Time) ReplayID       { return newID[replayKind](now) }
 
 // NewEventID, NewDeliveryID and NewAttemptID return a new ID with the millisecond of now and a
 // part. The part of an event that came in at an endpoint or a source is that one's PartOf;

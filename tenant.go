@@ -25,6 +25,7 @@ type Limits struct {
 	Endpoints       *int           `json:"endpoints,omitempty"`
 	EventsPerMonth  *int64         `json:"events_per_month,omitempty"`
 	Retention       *time.Duration `json:"retention,omitempty"`
+	ClosedCatalogue bool           `json:"closed_catalogue,omitempty"` // only types in the tenant's catalogue are published
 }
 
 // DefaultRetention is how long ended events are kept if neither the tenant nor its plan sets a

@@ -221,6 +221,61 @@ func (c *Client) TestEndpoint(ctx context.Context, id string) (answer Event, err
 	return answer, err
 }
 
+// ListEventTypesFilter chooses what ListEventTypes shows; a zero field is left out.
+type ListEventTypesFilter struct {
+	TenantID string // With the admin key: the tenant that is meant
+}
+
+func (f ListEventTypesFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListEventTypes is GET /v1/event-types: List event types.
+func (c *Client) ListEventTypes(ctx context.Context, filter ListEventTypesFilter) iter.Seq2[EventType, error] {
+	return pages[EventType](ctx, c, "/v1/event-types", filter.values())
+}
+
+// CreateEventType is POST /v1/event-types: Create an event type: an entry of the catalogue of what is published.
+func (c *Client) CreateEventType(ctx context.Context, tenantID string, body EventTypeInput) (answer EventType, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/event-types", query, body, &answer)
+	return answer, err
+}
+
+// DeleteEventType is DELETE /v1/event-types/{name}: Delete an event type.
+func (c *Client) DeleteEventType(ctx context.Context, tenantID string, name string) error {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	return c.do(ctx, http.MethodDelete, "/v1/event-types/"+url.PathEscape(name), query, nil, nil)
+}
+
+// GetEventType is GET /v1/event-types/{name}: Get an event type.
+func (c *Client) GetEventType(ctx context.Context, tenantID string, name string) (answer EventType, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodGet, "/v1/event-types/"+url.PathEscape(name), query, nil, &answer)
+	return answer, err
+}
+
+// UpdateEventType is PATCH /v1/event-types/{name}: Change an event type.
+func (c *Client) UpdateEventType(ctx context.Context, tenantID string, name string, body EventTypePatch) (answer EventType, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPatch, "/v1/event-types/"+url.PathEscape(name), query, body, &answer)
+	return answer, err
+}
+
+// PutEventType is PUT /v1/event-types/{name}: Create an event type, or replace what was set on it.
+func (c *Client) PutEventType(ctx context.Context, tenantID string, name string, body EventTypePut) (answer EventType, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPut, "/v1/event-types/"+url.PathEscape(name), query, body, &answer)
+	return answer, err
+}
+
 // ListEventsFilter chooses what ListEvents shows; a zero field is left out.
 type ListEventsFilter struct {
 	TenantID       string    // With the admin key: the tenant that is meant
@@ -750,6 +805,52 @@ type EventDetail struct {
 	Deliveries []Delivery `json:"deliveries"` // Oldest first
 }
 
+// EventType is in answers.
+type EventType struct {
+	TenantID    string                     `json:"tenant_id"`   // The tenant that it belongs to
+	Name        string                     `json:"name"`        // The type
+	Description string                     `json:"description"` // For people
+	Group       string                     `json:"group"`       // Under which the catalogue shows it
+	Schemas     map[string]json.RawMessage `json:"schemas"`     // JSON Schemas of the body, by version
+	Validate    string                     `json:"validate"`    // What becomes of an event that fits none of the schemas; off, warn, refuse
+	Archived    bool                       `json:"archived"`    // A closed catalogue refuses it
+	Deprecated  bool                       `json:"deprecated"`  // Who publishes it is warned
+	CreatedAt   time.Time                  `json:"created_at"`  // When it was made
+	UpdatedAt   time.Time                  `json:"updated_at"`  // When it was last changed
+}
+
+// EventTypeInput is in requests.
+type EventTypeInput struct {
+	Name        string                     `json:"name"`                 // The type
+	Archived    *bool                      `json:"archived,omitzero"`    // A closed catalogue (limits.closed_catalogue) refuses it
+	Deprecated  *bool                      `json:"deprecated,omitzero"`  // Who publishes it is warned
+	Description *string                    `json:"description,omitzero"` // For people
+	Group       *string                    `json:"group,omitzero"`       // Under which the catalogue shows it
+	Schemas     map[string]json.RawMessage `json:"schemas,omitzero"`     // JSON Schemas of the body by version, at most 10, of 32 KiB each; a body may fit any of them. A schema refers to nothing outside of itself
+	Validate    *string                    `json:"validate,omitzero"`    // What becomes of an event that fits none of the schemas: refuse answers 422, warn publishes it and says so; off, warn, refuse
+}
+
+// EventTypePatch is in requests.
+type EventTypePatch struct {
+	Archived    Optional[bool]                       `json:"archived,omitzero"`    // A closed catalogue (limits.closed_catalogue) refuses it
+	Deprecated  Optional[bool]                       `json:"deprecated,omitzero"`  // Who publishes it is warned
+	Description Optional[string]                     `json:"description,omitzero"` // For people
+	Group       Optional[string]                     `json:"group,omitzero"`       // Under which the catalogue shows it
+	Schemas     Optional[map[string]json.RawMessage] `json:"schemas,omitzero"`     // JSON Schemas of the body by version, at most 10, of 32 KiB each; a body may fit any of them. A schema refers to nothing outside of itself
+	Validate    Optional[string]                     `json:"validate,omitzero"`    // What becomes of an event that fits none of the schemas: refuse answers 422, warn publishes it and says so; off, warn, refuse
+}
+
+// EventTypePut is in requests.
+type EventTypePut struct {
+	Archived    *bool                      `json:"archived,omitzero"`    // A closed catalogue (limits.closed_catalogue) refuses it
+	Deprecated  *bool                      `json:"deprecated,omitzero"`  // Who publishes it is warned
+	Description *string                    `json:"description,omitzero"` // For people
+	Group       *string                    `json:"group,omitzero"`       // Under which the catalogue shows it
+	Name        *string                    `json:"name,omitzero"`        // That in the path
+	Schemas     map[string]json.RawMessage `json:"schemas,omitzero"`     // JSON Schemas of the body by version, at most 10, of 32 KiB each; a body may fit any of them. A schema refers to nothing outside of itself
+	Validate    *string                    `json:"validate,omitzero"`    // What becomes of an event that fits none of the schemas: refuse answers 422, warn publishes it and says so; off, warn, refuse
+}
+
 // Headers is in answers.
 type Headers struct {
 	Set  map[string]Secret `json:"set"`  // Headers that deliveries carry, in place of those that came in; the values do not read back
@@ -807,6 +908,7 @@ type Latency struct {
 
 // Limits is in requests and answers.
 type Limits struct {
+	ClosedCatalogue *bool              `json:"closed_catalogue,omitzero"`  // Only types in the tenant's catalogue, and not archived ones, may be published
 	Endpoints       Optional[int64]    `json:"endpoints,omitzero"`         // How many it may have; null: no limit
 	EventsPerMonth  Optional[int64]    `json:"events_per_month,omitzero"`  // Events accepted in a calendar month; null: no limit
 	IngestBurst     Optional[int64]    `json:"ingest_burst,omitzero"`      // Events accepted at once after a pause; null: no limit
@@ -829,7 +931,8 @@ type NewEndpoint struct {
 // NewEvent is in answers.
 type NewEvent struct {
 	Event
-	Deliveries int64 `json:"deliveries"` // To how many endpoints it goes
+	Deliveries int64        `json:"deliveries"`        // To how many endpoints it goes
+	Warnings   []FieldError `json:"warnings,omitzero"` // What is wrong with it by its type's entry in the catalogue, whose validate is warn; or its type is deprecated
 }
 
 // NewKey is in answers.

@@ -24,7 +24,7 @@ var flagOf = map[string]string{
 	"state": "--state", "replayed": "--replayed", "idempotency_key": "--idempotency-key", "after": "--after", "interval": "--interval",
 	"name": "--name", "url": "--url", "plan": "--plan", "scope": "--scope", "expires_at": "--expires-in", "overlap": "--overlap", "rate": "--rate",
 	"limits.ingest_per_second": "--ingest-per-second", "limits.ingest_burst": "--ingest-burst", "limits.endpoints": "--endpoints",
-	"limits.events_per_month": "--events-per-month", "limits.retention": "--retention",
+	"limits.events_per_month": "--events-per-month", "limits.retention": "--retention", "limits.closed_catalogue": "--closed-catalogue",
 	"source_id": "--source", "missing": "--missing", "keep_ingest": "--keep-ingest",
 }
 

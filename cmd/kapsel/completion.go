@@ -168,7 +168,7 @@ func listed(v *kong.Value, last string, s said, ask func(kind string, s said) []
 		}
 	}
 	switch kind := v.Tag.Get("complete"); {
-	case slices.Contains([]string{"endpoint", "source", "app", "origin", "tenant", "key", "provider", "sample"}, kind):
+	case slices.Contains([]string{"endpoint", "source", "app", "event-type", "origin", "tenant", "key", "provider", "sample"}, kind):
 		values = ask(kind, s)
 	case kind != "":
 		values = strings.Split(kind, ",")
@@ -250,6 +250,12 @@ func askNames(ctx context.Context, kind string, said said) (names []string) {
 	case "app":
 		for v, err := range s.ListApps(ctx, client.ListAppsFilter{TenantID: tenant}) {
 			if !add(v.ID, cmp.Or(there(v.UID), v.Name), err) {
+				break
+			}
+		}
+	case "event-type":
+		for v, err := range s.ListEventTypes(ctx, client.ListEventTypesFilter{TenantID: tenant}) {
+			if !add(v.Name, v.Name, err) {
 				break
 			}
 		}

@@ -33,6 +33,7 @@ type cli struct {
 	Keys       keysCmd           `cmd:"" help:"API keys of a tenant."`
 	Publish    ask[publishCmd]   `cmd:"" help:"Publish an event to the endpoints that subscribe to it."`
 	Apps       appsCmd           `cmd:"" help:"Apps: customers of yours, to whose endpoints you publish."`
+	EventTypes eventTypesCmd     `cmd:"" help:"Event types: the catalogue of what you publish."`
 	Sources    sourcesCmd        `cmd:"" help:"Sources: ingest URLs to which endpoints subscribe."`
 	Endpoints  endpointsCmd      `cmd:"" help:"Endpoints: where webhooks come in and go to."`
 	Events     eventsCmd         `cmd:"" help:"Events: what was received."`

@@ -107,6 +107,9 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 		if e.DeliverAt != nil && e.DeliverAt.After(e.ReceivedAt) {
 			when = "  at " + at(*e.DeliverAt)
 		}
+		for _, warning := range e.Warnings {
+			fmt.Fprintf(s.err, "warning: %s %s\n", clean(warning.Field), clean(warning.Detail))
+		}
 		fmt.Fprintf(w, "%s  %s  %s  to %s%s\n", e.ID, clean(c.Type), size(e.Size), plural(e.Deliveries, "endpoint"), when)
 		if e.Deliveries == 0 {
 			of := ""

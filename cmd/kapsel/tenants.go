@@ -69,10 +69,13 @@ func (c tenantsGet) do(ctx context.Context, s *session) error {
 
 func (s *session) showTenant(t client.Tenant) error {
 	return s.show(t.ID, func(w io.Writer) {
-		l := t.Limits
+		l, catalogue := t.Limits, ""
+		if l.ClosedCatalogue != nil && *l.ClosedCatalogue {
+			catalogue = "closed: only its event types are published"
+		}
 		card(w, fact{"id", t.ID}, fact{"name", t.Name}, fact{"plan", t.Plan}, fact{"created", at(t.CreatedAt)},
 			fact{"ingest per second", limit(l.IngestPerSecond)}, fact{"ingest burst", limit(l.IngestBurst)},
-			fact{"endpoints", limit(l.Endpoints)}, fact{"events per month", limit(l.EventsPerMonth)}, fact{"retention", limit(l.Retention)})
+			fact{"endpoints", limit(l.Endpoints)}, fact{"events per month", limit(l.EventsPerMonth)}, fact{"retention", limit(l.Retention)}, fact{"catalogue", catalogue})
 	})
 }
 
@@ -91,6 +94,7 @@ type limitFlags struct {
 	Endpoints       string `placeholder:"N" help:"Have at most N endpoints; none: unlimited."`
 	EventsPerMonth  string `placeholder:"N" help:"Accept at most N events a month; none: unlimited."`
 	Retention       string `placeholder:"DURATION" help:"Keep finished events this long, such as 30d."`
+	ClosedCatalogue *bool  `help:"Publish only event types that are in the catalogue; --closed-catalogue=false ends it."`
 }
 
 // limits are the limits that flags set, nil for none.
@@ -106,6 +110,7 @@ func (f limitFlags) limits() (*client.Limits, error) {
 		d, err := parseDuration(s)
 		return client.Duration(d), err
 	}, &err)
+	l.ClosedCatalogue = f.ClosedCatalogue
 	if err != nil || f == (limitFlags{}) {
 		return nil, err
 	}

@@ -156,6 +156,7 @@ func New(cfg Config) http.Handler {
 	a.endpoints()
 	a.sources()
 	a.apps()
+	a.eventTypes()
 	a.events()
 	a.publishing()
 	a.why()

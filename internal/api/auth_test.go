@@ -134,53 +134,60 @@ type row struct {
 	body   string
 	status int  // when it succeeds
 	tenant bool // the admin key needs tenant_id
+	makes  bool // what is missing is made
 }
 
 var matrix = map[string]row{
-	"create-tenant":   {body: `{"name":"new"}`, status: 201},
-	"list-tenants":    {status: 200},
-	"get-tenant":      {status: 200},
-	"update-tenant":   {body: `{"name":"new"}`, status: 200},
-	"delete-tenant":   {status: 409}, // it has an endpoint
-	"create-key":      {body: `{"name":"new","scope":"read"}`, status: 201},
-	"list-keys":       {status: 200},
-	"revoke-key":      {status: 204},
-	"create-endpoint": {body: `{"name":"new","url":"https://example.com"}`, status: 201, tenant: true},
-	"list-endpoints":  {status: 200},
-	"publish":         {body: `{"type":"invoice.paid","data":{}}`, status: 201, tenant: true},
-	"get-endpoint":    {status: 200},
-	"update-endpoint": {body: `{"name":"new"}`, status: 200},
-	"delete-endpoint": {status: 204},
-	"pause-endpoint":  {status: 200},
-	"resume-endpoint": {status: 200},
-	"test-endpoint":   {status: 200},
-	"reset-circuit":   {status: 200},
-	"rotate-secret":   {status: 200},
-	"create-source":   {body: `{"name":"new"}`, status: 201, tenant: true},
-	"list-sources":    {status: 200},
-	"get-source":      {status: 200},
-	"update-source":   {body: `{"name":"new"}`, status: 200},
-	"delete-source":   {status: 204},
-	"create-app":      {body: `{"name":"new"}`, status: 201, tenant: true},
-	"list-apps":       {status: 200},
-	"get-app":         {status: 200},
-	"put-app":         {body: `{"name":"new"}`, status: 200},
-	"update-app":      {body: `{"name":"new"}`, status: 200},
-	"delete-app":      {status: 204},
-	"list-events":     {status: 200},
-	"stream-events":   {status: 200},
-	"get-event":       {status: 200},
-	"get-payload":     {status: 200},
-	"replay-event":    {status: 200},
-	"cancel-event":    {status: 200},
-	"get-why":         {status: 200},
-	"list-deliveries": {status: 200},
-	"get-delivery":    {status: 200},
-	"list-attempts":   {status: 200},
-	"cancel-delivery": {status: 200},
-	"retry-delivery":  {status: 200},
-	"get-attempt":     {status: 200},
-	"list-providers":  {status: 200},
+	"create-tenant":     {body: `{"name":"new"}`, status: 201},
+	"list-tenants":      {status: 200},
+	"get-tenant":        {status: 200},
+	"update-tenant":     {body: `{"name":"new"}`, status: 200},
+	"delete-tenant":     {status: 409}, // it has an endpoint
+	"create-key":        {body: `{"name":"new","scope":"read"}`, status: 201},
+	"list-keys":         {status: 200},
+	"revoke-key":        {status: 204},
+	"create-endpoint":   {body: `{"name":"new","url":"https://example.com"}`, status: 201, tenant: true},
+	"list-endpoints":    {status: 200},
+	"publish":           {body: `{"type":"invoice.paid","data":{}}`, status: 201, tenant: true},
+	"get-endpoint":      {status: 200},
+	"update-endpoint":   {body: `{"name":"new"}`, status: 200},
+	"delete-endpoint":   {status: 204},
+	"pause-endpoint":    {status: 200},
+	"resume-endpoint":   {status: 200},
+	"test-endpoint":     {status: 200},
+	"reset-circuit":     {status: 200},
+	"rotate-secret":     {status: 200},
+	"create-source":     {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-sources":      {status: 200},
+	"get-source":        {status: 200},
+	"update-source":     {body: `{"name":"new"}`, status: 200},
+	"delete-source":     {status: 204},
+	"create-app":        {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-apps":         {status: 200},
+	"get-app":           {status: 200},
+	"put-app":           {body: `{"name":"new"}`, status: 200},
+	"update-app":        {body: `{"name":"new"}`, status: 200},
+	"delete-app":        {status: 204},
+	"create-event-type": {body: `{"name":"new.#"}`, status: 201, tenant: true},
+	"list-event-types":  {status: 200},
+	"get-event-type":    {status: 200, tenant: true},
+	"put-event-type":    {body: `{}`, status: 200, tenant: true, makes: true},
+	"update-event-type": {body: `{"group":"new"}`, status: 200, tenant: true},
+	"delete-event-type": {status: 204, tenant: true},
+	"list-events":       {status: 200},
+	"stream-events":     {status: 200},
+	"get-event":         {status: 200},
+	"get-payload":       {status: 200},
+	"replay-event":      {status: 200},
+	"cancel-event":      {status: 200},
+	"get-why":           {status: 200},
+	"list-deliveries":   {status: 200},
+	"get-delivery":      {status: 200},
+	"list-attempts":     {status: 200},
+	"cancel-delivery":   {status: 200},
+	"retry-delivery":    {status: 200},
+	"get-attempt":       {status: 200},
+	"list-providers":    {status: 200},
 
 	"create-replay": {body: `{"since":"2026-01-01T00:00:00Z"}`, status: 202, tenant: true},
 	"list-replays":  {status: 200},
@@ -200,7 +207,7 @@ var matrix = map[string]row{
 type estate struct {
 	house
 	key, event, delivery, attempt, replay string
-	source, app                           string
+	source, app, eventType                string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
 
@@ -215,6 +222,8 @@ func (w *world) newEstate(name string) estate {
 	e.event, e.delivery = ev.ID.String(), d.ID.String()
 	e.source = w.want(201, "POST", "/v1/sources", e.write, `{"name":"shop"}`).text("id")
 	e.app = w.want(201, "POST", "/v1/apps", e.write, `{"name":"customer"}`).text("id")
+	e.eventType = name + ".made"
+	w.want(201, "POST", "/v1/event-types", e.write, `{"name":"`+e.eventType+`"}`)
 	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
 	return e
 }
@@ -225,7 +234,7 @@ func (e estate) path(op, template string) string {
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
-	return strings.NewReplacer("{id}", ids[strings.Split(template, "/")[2]], "{key_id}", e.key).Replace(template)
+	return strings.NewReplacer("{id}", ids[strings.Split(template, "/")[2]], "{key_id}", e.key, "{name}", e.eventType).Replace(template)
 }
 
 // otherIDs are what a path may have in place of ids that exist.
@@ -233,7 +242,7 @@ func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
 		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "apps": kapsel.NewAppID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
 		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
-	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String()).Replace(template)
+	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String(), "{name}", "no.such.type").Replace(template)
 	if !malformed {
 		return []string{random}
 	}
@@ -241,7 +250,10 @@ func otherIDs(w *world, template string, malformed bool) (paths []string) {
 		if strings.HasPrefix(template, "/v1/apps/") && kapsel.ValidUID(bad) {
 			continue // a uid may stand there
 		}
-		paths = append(paths, strings.NewReplacer("{id}", bad, "{key_id}", bad).Replace(template))
+		if strings.HasPrefix(template, "/v1/event-types/") && kapsel.ValidEventType(bad) {
+			continue
+		}
+		paths = append(paths, strings.NewReplacer("{id}", bad, "{key_id}", bad, "{name}", bad).Replace(template))
 	}
 	return paths
 }
@@ -282,9 +294,14 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 			if r.body != "" {
 				body = r.body
 			}
+			owner, made := mine.tenant, 0
 			call := func(path, key string) answered {
 				if r.tenant && key == adminKey {
-					path += "?tenant_id=" + mine.tenant
+					path += "?tenant_id=" + owner
+				}
+				if text, ok := body.(string); ok { // a name that is one's only in a tenant
+					made++
+					return w.do(strings.ToUpper(method), path, key, strings.ReplaceAll(text, "#", fmt.Sprint(made)))
 				}
 				return w.do(strings.ToUpper(method), path, key, body)
 			}
@@ -311,7 +328,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						a := call(template, caller.key)
 						expect("no id", r.status, a)
 						if name == "tenant" || name == "read-only" {
-							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app} {
+							for _, foreign := range []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app, theirs.eventType} {
 								if bytes.Contains(a.body, []byte(foreign)) {
 									t.Errorf("the answer shows %s of another tenant", foreign)
 								}
@@ -319,12 +336,17 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						}
 						return
 					}
+					if r.makes && name == "stranger" {
+						return
+					}
 					random := call(otherIDs(w, template, false)[0], caller.key)
-					expect("random", 404, random)
+					if !r.makes {
+						expect("random", 404, random)
+					}
 					for _, path := range otherIDs(w, template, true) {
 						expect("malformed "+path, 404, call(path, caller.key))
 					}
-					if caller.access != admins {
+					if caller.access != admins && !r.makes {
 						a := call(theirs.path(op.OperationID, template), caller.key)
 						expect("other's", 404, a)
 						if diff := cmp.Diff(anonymous(random), anonymous(a)); diff != "" {
@@ -342,6 +364,8 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 					if refused == 0 && name != "stranger" && method != "get" {
 						own = w.newEstate("own") // what changes an object gets one of its own
 						key := map[string]string{"tenant": own.write, "read-only": own.read, "admin": adminKey}[name]
+						owner = own.tenant
+						defer func() { owner = mine.tenant }()
 						expect("own", r.status, call(own.path(op.OperationID, template), key))
 						return
 					}
@@ -404,7 +428,7 @@ func TestIsolation_B77_B78_ForeignAndReadOnlyFields(t *testing.T) {
 func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 	w := newWorld(t)
 	mine, theirs := w.newEstate("mine"), w.newEstate("theirs-and-only-theirs")
-	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app, theirs.tried.event, "theirs-and-only-theirs"}
+	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app, theirs.eventType, theirs.tried.event, "theirs-and-only-theirs"}
 	for template, operations := range w.doc.Paths {
 		op := operations["get"]
 		if op == nil || op.Access == "admin" {

@@ -160,6 +160,9 @@ func (s *shape) value(field string, t reflect.Type, depth int) error {
 	if depth > maxDepth {
 		return errTooDeep
 	}
+	if t == reflect.TypeFor[anySchema]() {
+		return s.schema()
+	}
 	token, err := s.dec.Token()
 	if err != nil {
 		return err
@@ -198,6 +201,21 @@ func (s *shape) value(field string, t reflect.Type, depth int) error {
 		if t != nil && !fits(string(token), kind) {
 			s.refuse(field, mustBe(t))
 		}
+	}
+	return nil
+}
+
+// maxSchemaDepth is how deep a JSON Schema may be nested.
+const maxSchemaDepth = 100
+
+// schema passes over a JSON Schema, which is its author's.
+func (s *shape) schema() error {
+	var text json.RawMessage
+	if err := s.dec.Decode(&text); err != nil {
+		return err
+	}
+	if nesting(text) > maxSchemaDepth {
+		return errTooDeep
 	}
 	return nil
 }

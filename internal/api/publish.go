@@ -33,7 +33,7 @@ func (a *api) publishing() {
 	}
 	event := reflect.TypeFor[NewEvent]()
 	op.Responses = map[string]*huma.Response{"201": {Description: "The event, which is stored", Content: media(schema(event))}}
-	op = fails(op, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict}, failure{413, kapsel.PayloadTooLarge}, failure{429, kapsel.QuotaExceeded},
+	op = fails(op, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict}, failure{413, kapsel.PayloadTooLarge}, failure{422, kapsel.UnknownEventType}, failure{422, kapsel.SchemaMismatch}, failure{429, kapsel.QuotaExceeded},
 		failure{503, kapsel.QueueFull}, failure{503, kapsel.ShuttingDown})
 	add(a, writers, with(takes[PublishInput](op), "keyed", true), a.publish)
 	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
@@ -72,7 +72,8 @@ func (anyJSON) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Addition
 // NewEvent is an event in the answer to its publication. That of a dry run has no id.
 type NewEvent struct {
 	Event
-	Deliveries int `json:"deliveries" doc:"To how many endpoints it goes"`
+	Deliveries int                 `json:"deliveries" doc:"To how many endpoints it goes"`
+	Warnings   []kapsel.FieldError `json:"warnings,omitempty" doc:"What is wrong with it by its type's entry in the catalogue, whose validate is warn; or its type is deprecated"`
 }
 
 // PublishedBatch says what became of the events of a batch, in their order.
@@ -159,7 +160,7 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 		d := problem.New(ctx, err)
 		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
 	}
-	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest()) + p.Others}}, nil
+	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest()) + p.Others, p.Warnings}}, nil
 }
 
 // others returns to how many endpoints deliveries of an event that is being expanded are still made.

@@ -137,6 +137,7 @@ type Limits struct {
 	Endpoints       *int      `json:"endpoints" required:"false" nullable:"true"`
 	EventsPerMonth  *int64    `json:"events_per_month" required:"false" nullable:"true"`
 	Retention       *duration `json:"retention" required:"false" nullable:"true" doc:"How long finished events are kept; null is 2160h"`
+	ClosedCatalogue bool      `json:"closed_catalogue" required:"false" doc:"Only types in the tenant's catalogue, and not archived ones, may be published"`
 }
 
 // changeTenant applies a merge patch to a tenant. Limits that the patch sets are the
@@ -158,7 +159,7 @@ func changeTenant(t *kapsel.Tenant, patch map[string]any) error {
 		t.Limits = kapsel.Limits{}
 	} else if there {
 		l := next.Limits
-		t.Limits = kapsel.Limits{Own: true, IngestPerSecond: l.IngestPerSecond, IngestBurst: l.IngestBurst, Endpoints: l.Endpoints, EventsPerMonth: l.EventsPerMonth}
+		t.Limits = kapsel.Limits{Own: true, IngestPerSecond: l.IngestPerSecond, IngestBurst: l.IngestBurst, Endpoints: l.Endpoints, EventsPerMonth: l.EventsPerMonth, ClosedCatalogue: l.ClosedCatalogue}
 		if l.Retention != nil {
 			t.Limits.Retention = (*time.Duration)(l.Retention)
 		}
@@ -184,5 +185,5 @@ func viewTenant(t *kapsel.Tenant) Tenant {
 
 func viewLimits(t *kapsel.Tenant) Limits {
 	l, retention := t.Effective(), duration(t.Retention())
-	return Limits{l.IngestPerSecond, l.IngestBurst, l.Endpoints, l.EventsPerMonth, &retention}
+	return Limits{l.IngestPerSecond, l.IngestBurst, l.Endpoints, l.EventsPerMonth, &retention, l.ClosedCatalogue}
 }

@@ -12,7 +12,7 @@ import (
 
 func TestTenants(t *testing.T) {
 	w := newWorld(t)
-	unlimited := map[string]any{"ingest_per_second": nil, "ingest_burst": nil, "endpoints": nil, "events_per_month": nil, "retention": "2160h"}
+	unlimited := map[string]any{"closed_catalogue": false, "ingest_per_second": nil, "ingest_burst": nil, "endpoints": nil, "events_per_month": nil, "retention": "2160h"}
 	made := w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"acme"}`)
 	want := object{"id": made["id"], "name": "acme", "plan": "unlimited", "limits": unlimited, "created_at": "2026-03-01T12:00:00.000Z"}
 	if diff := cmp.Diff(want, made); diff != "" {
@@ -30,11 +30,11 @@ func TestTenants(t *testing.T) {
 		t.Helper()
 		return w.want(200, "PATCH", path, adminKey, patch).object("limits")
 	}
-	free := object{"ingest_per_second": 10., "ingest_burst": 50., "endpoints": 10., "events_per_month": 100000., "retention": "168h"}
+	free := object{"closed_catalogue": false, "ingest_per_second": 10., "ingest_burst": 50., "endpoints": 10., "events_per_month": 100000., "retention": "168h"}
 	if diff := cmp.Diff(free, limits(`{"plan":"free"}`)); diff != "" {
 		t.Errorf("plan free (-want +got):\n%s", diff)
 	}
-	own := object{"ingest_per_second": 10., "ingest_burst": 50., "endpoints": nil, "events_per_month": 5., "retention": "24h"}
+	own := object{"closed_catalogue": false, "ingest_per_second": 10., "ingest_burst": 50., "endpoints": nil, "events_per_month": 5., "retention": "24h"}
 	if diff := cmp.Diff(own, limits(`{"limits":{"endpoints":null,"events_per_month":5,"retention":"24h"}}`)); diff != "" {
 		t.Errorf("own limits (-want +got):\n%s", diff)
 	}
@@ -47,7 +47,7 @@ func TestTenants(t *testing.T) {
 	if got := w.want(200, "PATCH", path, adminKey, `{"name":"Acme Ltd"}`).text("name"); got != "Acme Ltd" {
 		t.Errorf("name %q", got)
 	}
-	if diff := cmp.Diff(object{"ingest_per_second": 10., "ingest_burst": 50., "endpoints": 3., "events_per_month": 100000., "retention": "168h"},
+	if diff := cmp.Diff(object{"closed_catalogue": false, "ingest_per_second": 10., "ingest_burst": 50., "endpoints": 3., "events_per_month": 100000., "retention": "168h"},
 		w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"b","plan":"free","limits":{"endpoints":3}}`).object("limits")); diff != "" {
 		t.Errorf("POST with limits (-want +got):\n%s", diff)
 	}

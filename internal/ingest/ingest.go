@@ -86,6 +86,7 @@ type Handler struct {
 	metrics   *metrics
 	limits    *ratelimit.Limiter[kapsel.OriginID] // of tenants and of apps
 	quotas    quotas
+	checkers  checkers
 	prepared  *settings.Prepared[*prepared]
 	strangers strangers
 	refusals  refusals
@@ -113,6 +114,7 @@ func (h *Handler) settingsChanged(s store.Settings) {
 	deleted := s.Deleted()
 	h.refusals.drop(deleted.Endpoints)
 	h.quotas.drop(deleted.Tenants)
+	h.checkers.drop(s.Types)
 }
 
 // Stop makes the handler accept nothing more: webhooks and publications that pass the checks

@@ -22,11 +22,12 @@ func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
 
 // Published is the outcome of a publication.
 type Published struct {
-	Event      kapsel.Event      // of a duplicate only the id of the first event; of a dry run without an id
-	Deliveries []kapsel.Delivery // in the order of their endpoints' ids; the first of them if there are Others
-	Others     int               // to how many further endpoints an expansion makes deliveries
-	Duplicate  bool              // the key stands for an event that was published before
-	Err        error             // nothing is known to be stored
+	Event      kapsel.Event        // of a duplicate only the id of the first event; of a dry run without an id
+	Deliveries []kapsel.Delivery   // in the order of their endpoints' ids; the first of them if there are Others
+	Others     int                 // to how many further endpoints an expansion makes deliveries
+	Duplicate  bool                // the key stands for an event that was published before
+	Warnings   []kapsel.FieldError // what is wrong with it by the tenant's catalogue, which did not refuse it
+	Err        error               // nothing is known to be stored
 }
 
 // ReadPublications reads the publications, at least one, in the body of a request. It calls
@@ -35,7 +36,8 @@ type ReadPublications func(body []byte, reserve func(n int) error) ([]kapsel.Pub
 
 // Publish stores the events that a tenant publishes with one request, each with its deliveries
 // to the endpoints that subscribe to it. The steps are those of ingest: stopping → Content-Length →
-// room → body → rate (a token for each event) → quota → key → store. The events share a group
+// room → body → rate (a token for each event) → app →
+// catalogue → quota → key → store. The events share a group
 // commit, but each succeeds or fails by itself. If Publish returns an error, nothing was stored.
 func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ReadPublications) ([]Published, error) {
 	// A client that hangs up early changes nothing.
@@ -76,12 +78,12 @@ func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.
 	if err := rate.take(w, len(publications)); err != nil {
 		return nil, err
 	}
-	return h.publishAll(ctx, t.ID, limits, publications, r.Header.Get("Traceparent")), nil
+	return h.publishAll(ctx, t.ID, limits, publications, room.more, r.Header.Get("Traceparent")), nil
 }
 
 // publishAll publishes events at the same time, so that one commit can hold them. Of those with
 // one key the first is published, and the others are duplicates of it.
-func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, trace string) []Published {
+func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, reserve func(n int) error, trace string) []Published {
 	type key struct {
 		scope kapsel.OriginID
 		id    string
@@ -104,14 +106,24 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 			continue
 		}
 		ev := p.Event(tenant, app, now)
-		if k := (key{ev.KeyScope(), p.ID}); p.ID != "" && !p.DryRun {
-			if original, known := first[k]; known {
-				repeats[i] = original
-				continue
-			}
+		k := key{ev.KeyScope(), p.ID}
+		if original, known := first[k]; known && !p.DryRun {
+			repeats[i] = original
+			continue
+		}
+		warnings, err := h.catalogue(&ev, limits.ClosedCatalogue, reserve)
+		if err != nil {
+			results[i] = h.refusedOr(ctx, &ev, err)
+			continue
+		}
+		if p.ID != "" && !p.DryRun {
 			first[k] = i
 		}
-		publish := func() { results[i] = h.publish(ctx, ev, limits.EventsPerMonth, p.DryRun, trace) }
+		publish := func() {
+			if results[i] = h.publish(ctx, ev, limits.EventsPerMonth, p.DryRun, trace); results[i].Err == nil && !results[i].Duplicate {
+				results[i].Warnings = warnings
+			}
+		}
 		if len(publications) == 1 {
 			publish()
 		} else {

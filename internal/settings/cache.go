@@ -43,7 +43,7 @@ type Cache struct {
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
-	matched   int64         // all changes of endpoints, sources and apps up to it are known here
+	matched   int64         // all changes of endpoints, sources, apps and event types up to it are known here
 	settled   int64         // the matched that Settle has last waited for
 	told      int64         // the matched that the other nodes were last told of; -1: none
 	node      kapsel.NodeID // who told them; zero until Joined
@@ -52,6 +52,7 @@ type Cache struct {
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	apps      map[kapsel.AppID]*kapsel.App           // the same
 	uids      map[uid]kapsel.AppID                   // of apps that are not deleted
+	types     map[typeName]*kapsel.EventType         // those that are not deleted
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
 	routes    map[kapsel.OriginID]route
@@ -69,6 +70,12 @@ type route struct {
 type uid struct {
 	tenant kapsel.TenantID
 	uid    string
+}
+
+// typeName names an event type of a tenant.
+type typeName struct {
+	tenant kapsel.TenantID
+	name   string
 }
 
 // deletedKept is for how long a deleted endpoint, source, app or tenant stays in the cache: longer than an
@@ -93,6 +100,7 @@ func NewCache(dir store.Directory) *Cache {
 		sources:   map[kapsel.SourceID]*kapsel.Source{},
 		apps:      map[kapsel.AppID]*kapsel.App{},
 		uids:      map[uid]kapsel.AppID{},
+		types:     map[typeName]*kapsel.EventType{},
 		tenants:   map[kapsel.TenantID]*kapsel.Tenant{},
 		circuits:  map[kapsel.EndpointID]kapsel.Circuit{},
 		routes:    map[kapsel.OriginID]route{},
@@ -144,6 +152,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 	c.reroute(changed)
 	s.Sources = slices.DeleteFunc(s.Sources, func(src kapsel.Source) bool { return !c.keepSource(&src) })
 	s.Apps = slices.DeleteFunc(s.Apps, func(app kapsel.App) bool { return !c.keepApp(&app) })
+	s.Types = slices.DeleteFunc(s.Types, func(t kapsel.EventType) bool { return !c.keepType(&t) })
 	for _, b := range s.Circuits {
 		// Every endpoint that is not deleted is known here; one made while this was read comes
 		// with the next reading, with its circuit.
@@ -164,7 +173,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 }
 
 // matched returns the revision up to which who knows the changes up to since, and reads these,
-// knows all changes of endpoints, sources and apps. It is below Revision where only other rows changed:
+// knows all changes of endpoints, sources, apps and event types. It is below Revision where only other rows changed:
 // circuits do not count. It is not above it: rows that changed while they were read are not all here.
 func matched(s *store.Settings, since int64) (last int64) {
 	if since == 0 {
@@ -178,6 +187,9 @@ func matched(s *store.Settings, since int64) (last int64) {
 	}
 	for i := range s.Apps {
 		last = max(last, s.Apps[i].Revision)
+	}
+	for i := range s.Types {
+		last = max(last, s.Types[i].Revision)
 	}
 	return min(last, s.Revision)
 }
@@ -363,6 +375,29 @@ func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*k
 	return app, nil
 }
 
+// keepType is keep for an event type. Of a deleted one nothing stays, so another of its name must
+// come after it: the stores give rows in the order of their revisions.
+func (c *Cache) keepType(t *kapsel.EventType) bool {
+	name := typeName{t.TenantID, t.Name}
+	old := c.types[name]
+	if old != nil && old.Revision > t.Revision {
+		return false
+	}
+	c.types[name] = t
+	if !t.DeletedAt.IsZero() {
+		delete(c.types, name)
+	}
+	return true
+}
+
+// EventType returns an event type of a tenant, nil if the tenant has none of the name. Like a
+// subscription, one that is not known here is not asked for. The result is shared: do not change it.
+func (c *Cache) EventType(tenant kapsel.TenantID, name string) *kapsel.EventType {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.types[typeName{tenant, name}]
+}
+
 // KnowsSource reports whether Source would be answered without asking the store.
 func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 	c.mu.RLock()
@@ -442,7 +477,7 @@ func (c *Cache) tell(ctx context.Context) error {
 }
 
 // Settle returns when every live node works by the changes of what is matched (endpoints,
-// sources and apps) that were made before the call, and this node by all changes: an event that comes in
+// sources, apps and event types) that were made before the call, and this node by all changes: an event that comes in
 // anywhere afterwards is matched by them. It returns after SettleTime at the latest: a node that
 // has said nothing by then is slow, cut off from the store, or dead with its lease not yet over.
 // If this node cannot read the changes, Settle returns at once, and Run follows.

@@ -120,6 +120,38 @@ func (o Obeyed) DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel
 	return nil
 }
 
+// CreateEventType implements store.Directory.
+func (o Obeyed) CreateEventType(ctx context.Context, t kapsel.EventType) error {
+	err := o.Store.CreateEventType(ctx, t)
+	if err == nil { // the cache does not look for an event type that it does not know
+		o.cache.Apply(store.Settings{Types: []kapsel.EventType{t}})
+	}
+	return err
+}
+
+// UpdateEventType implements store.Directory.
+func (o Obeyed) UpdateEventType(ctx context.Context, tenant kapsel.TenantID, name string, change func(*kapsel.EventType) error) (kapsel.EventType, error) {
+	t, err := o.Store.UpdateEventType(ctx, tenant, name, change)
+	if err == nil {
+		o.cache.Apply(store.Settings{Types: []kapsel.EventType{t}})
+	}
+	return t, err
+}
+
+// DeleteEventType implements store.Directory.
+func (o Obeyed) DeleteEventType(ctx context.Context, tenant kapsel.TenantID, name string, now time.Time) error {
+	t, err := o.Store.EventType(ctx, tenant, name)
+	if err != nil {
+		return err
+	}
+	if err := o.Store.DeleteEventType(ctx, tenant, name, now); err != nil {
+		return err
+	}
+	t.DeletedAt, t.UpdatedAt, t.Revision = now, now, last
+	o.cache.Apply(store.Settings{Types: []kapsel.EventType{t}})
+	return nil
+}
+
 // UpdateTenant implements store.Directory.
 func (o Obeyed) UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error) {
 	t, err := o.Store.UpdateTenant(ctx, id, change)

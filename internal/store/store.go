@@ -70,6 +70,9 @@ type Inbox interface {
 	// The commit continues if ctx ends. If Accept returns DatabaseUnavailable, the event may be
 	// stored. A row that violates a constraint fails only its own call.
 	Accept(ctx context.Context, in Acceptance) (Accepted, error)
+	// Remembered returns the event that an event's key stands for, if it is remembered in its scope
+	// and its window is not over. It changes nothing.
+	Remembered(ctx context.Context, e *kapsel.Event) (first kapsel.EventID, ok bool, err error)
 	// Current returns a Conflict while a node is alive whose release knows only the events of
 	// endpoints' ingests; see rules.OlderNodes. Once Current has returned nil it never returns a
 	// Conflict again, because such a release does not start on this release's schema.
@@ -209,7 +212,7 @@ type Completion struct {
 	Delivery kapsel.Delivery
 }
 
-// Directory is what people set: tenants, keys, endpoints, sources and apps. Every change adds one to the
+// Directory is what people set: tenants, keys, endpoints, sources, apps and event types. Every change adds one to the
 // settings counter and stamps the changed row with it, in one transaction. Creating what has
 // an id that is there already is a Conflict, before any limit is looked at, and changes
 // nothing; a caller that repeats a create learns by it that the first one was written.
@@ -297,6 +300,18 @@ type Directory interface {
 	// DeleteApp hides the app and frees its uid. It is a Conflict while endpoints belong to the app.
 	DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID, now time.Time) error
 	ListApps(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.AppID]) ([]kapsel.App, error)
+
+	// CreateEventType is a Conflict when the tenant has a type of the name, and while a node of a
+	// release that knows no event types is alive, and QuotaExceeded when the tenant has
+	// kapsel.MaxEventTypes.
+	CreateEventType(ctx context.Context, t kapsel.EventType) error
+	// EventType reads a tenant's event type that is not deleted.
+	EventType(ctx context.Context, tenant kapsel.TenantID, name string) (kapsel.EventType, error)
+	// UpdateEventType changes an event type as UpdateTenant does a tenant. Its name stays.
+	UpdateEventType(ctx context.Context, tenant kapsel.TenantID, name string, change func(*kapsel.EventType) error) (kapsel.EventType, error)
+	// DeleteEventType hides the event type and frees its name.
+	DeleteEventType(ctx context.Context, tenant kapsel.TenantID, name string, now time.Time) error
+	ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EventTypeID]) ([]kapsel.EventType, error)
 }
 
 // FindApp reads an app by its ID or by its uid. For a uid the tenant must not be zero.
@@ -315,6 +330,7 @@ type Settings struct {
 	Endpoints []kapsel.Endpoint
 	Sources   []kapsel.Source
 	Apps      []kapsel.App
+	Types     []kapsel.EventType
 	Circuits  []kapsel.Circuit
 }
 

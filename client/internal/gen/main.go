@@ -188,9 +188,16 @@ func (g *generator) previewed(op operation) bool {
 // name is what a reference names, in Go.
 func (s *schema) name() string { return s.Ref[strings.LastIndexByte(s.Ref, '/')+1:] }
 
-// problem reports whether a schema is that of a problem document, whose type, Error, is not
-// generated.
-func (s *schema) problem() bool { return s.Ref != "" && s.name() == "Problem" }
+// written holds the schemas whose types are written by hand, with their names in Go.
+var written = map[string]string{"Problem": "Error", "FieldError": "FieldError"}
+
+// written returns the type of a schema's values if it is written by hand, else "".
+func (s *schema) written() string {
+	if s.Ref == "" {
+		return ""
+	}
+	return written[s.name()]
+}
 
 // nullable reports whether null is a value, and returns the schema of the others.
 func (s *schema) nullable() (*schema, bool) {
@@ -222,7 +229,7 @@ func (g *generator) printf(format string, args ...any) { fmt.Fprintf(&g.text, fo
 
 // reach adds the schemas that a schema refers to.
 func (g *generator) reach(s *schema, to map[string]bool) {
-	if s == nil || s.problem() {
+	if s == nil || s.written() != "" {
 		return
 	}
 	if s.Ref != "" {
@@ -504,8 +511,8 @@ func (g *generator) field(p *schema, required, request bool) string {
 func (g *generator) typeOf(s *schema, request bool) string {
 	s, _ = s.nullable()
 	switch {
-	case s.problem():
-		return "Error"
+	case s.written() != "":
+		return s.written()
 	case s.Ref != "":
 		g.reach(s, g.used)
 		return s.name()

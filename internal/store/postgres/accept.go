@@ -29,6 +29,17 @@ func (s *Store) Accept(_ context.Context, in store.Acceptance) (store.Accepted, 
 	return a.accepted, nil
 }
 
+// Remembered looks for an event's key; see store.Inbox.
+func (s *Store) Remembered(ctx context.Context, e *kapsel.Event) (original kapsel.EventID, ok bool, err error) {
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		original, ok, err = first(ctx, q, func(r *row) kapsel.EventID { return r.id() }, `
+			SELECT event_id FROM idempotency_keys WHERE part = $1 AND endpoint_id = $2 AND key = $3 AND expires_at > $4`,
+			part(e.ID), [16]byte(e.KeyScope()), e.IdempotencyKey, e.ReceivedAt)
+		return err
+	})
+	return original, ok, err
+}
+
 // Current implements store.Inbox.
 func (s *Store) Current(ctx context.Context, now time.Time) error {
 	return s.read(ctx, engine, func(ctx context.Context, q querier) error { return current(ctx, q, now, sourcesSchema) })

@@ -55,6 +55,10 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 			"SELECT "+appColumns+" FROM apps WHERE revision > $1"+live, since); err != nil {
 			return err
 		}
+		if out.Types, err = collect(ctx, q, scanType,
+			"SELECT "+typeColumns+" FROM event_types WHERE revision > $1"+live+" ORDER BY revision", since); err != nil {
+			return err
+		}
 		out.Circuits, err = collect(ctx, q, scanCircuit,
 			"SELECT "+circuitColumns+" FROM circuits c WHERE c.revision > $1", since)
 		return err
@@ -452,6 +456,7 @@ const (
 	sourcesSchema = 8  // sources, subscriptions to them and published events
 	keptSchema    = 12 // sources that go on with an endpoint's ingest, and replays of what is missing or waits
 	appsSchema    = 14 // apps
+	typesSchema   = 17 // event types
 )
 
 // current fails with a Conflict while a node is alive that knows only schemas older than one.

@@ -21,8 +21,8 @@ var migrations embed.FS
 // binary that may still run on it: migrations only expand, so that nodes can be replaced one by
 // one.
 const (
-	schemaVersion = 16
-	readableBy    = 15
+	schemaVersion = 17
+	readableBy    = 17
 )
 
 // prepare checks the server and what is between it and Kapsel, and brings the schema to

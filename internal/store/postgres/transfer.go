@@ -91,12 +91,13 @@ func someTime(columns ...string) map[string]string {
 }
 
 var layouts = map[string]layout{
-	"tenants":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
-	"keys":      {key: []string{"id"}, into: someTime("created_at")},
-	"endpoints": {key: []string{"id"}, into: someTime("created_at", "updated_at")},
-	"sources":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
-	"apps":      {key: []string{"id"}, into: someTime("created_at", "updated_at")},
-	"circuits":  {key: []string{"part", "endpoint_id"}, part: partOfEndpoint},
+	"tenants":     {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"keys":        {key: []string{"id"}, into: someTime("created_at")},
+	"endpoints":   {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"sources":     {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"apps":        {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"event_types": {key: []string{"id"}, into: someTime("created_at", "updated_at")},
+	"circuits":    {key: []string{"part", "endpoint_id"}, part: partOfEndpoint},
 	"events": {key: []string{"position", "id"}, part: partOfID,
 		export: map[string]string{
 			"position":    `seq`,

@@ -43,6 +43,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.CreateEndpoint(ctx, ep, 10))
 	must(s.CreateSource(ctx, kapsel.Source{ID: kapsel.NewSourceID(now), TenantID: tenant.ID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now}))
 	must(s.CreateApp(ctx, kapsel.App{ID: kapsel.NewAppID(now), TenantID: tenant.ID, CreatedAt: now, UpdatedAt: now}))
+	must(s.CreateEventType(ctx, kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: tenant.ID, Name: "a", CreatedAt: now, UpdatedAt: now}))
 	must(s.CreateKey(ctx, kapsel.Key{ID: kapsel.NewKeyID(now), TenantID: tenant.ID, Scope: kapsel.ScopeRead, Hash: sha256.Sum256(tenant.ID[:]), CreatedAt: now}))
 	part, node := kapsel.PartOf(ep.ID), kapsel.NewNodeID(now)
 	must(s.Join(ctx, node, now, time.Hour))

@@ -69,6 +69,19 @@ func EndpointRoom(endpoints, limit int) error {
 	return nil
 }
 
+// EventTypeRoom returns QuotaExceeded if a tenant with this many event types may have no more.
+func EventTypeRoom(types int) error {
+	if types >= kapsel.MaxEventTypes {
+		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d event types, which is the most that it may have; delete one", types)
+	}
+	return nil
+}
+
+// NameTaken returns the error for creating an event type under the name of another.
+func NameTaken() error {
+	return kapsel.Errorf(kapsel.Conflict, "the tenant has an event type of this name; change that one")
+}
+
 // OlderInUse returns the error for migrating a database that should be empty but is not.
 func OlderInUse(version int) error {
 	return fmt.Errorf("it holds something else already, of the older schema %d, and was left as it is; name a new, empty database", version)

@@ -307,6 +307,8 @@ func (s *stmt) bind(args ...any) *stmt {
 			s.id(v)
 		case kapsel.AppID:
 			s.id(v)
+		case kapsel.EventTypeID:
+			s.id(v)
 		case kapsel.SourceID:
 			s.id(v)
 		case kapsel.EventID:

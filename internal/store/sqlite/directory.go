@@ -54,6 +54,9 @@ func (s *Store) Settings(ctx context.Context, since int64) (out store.Settings, 
 	if out.Apps, err = changed(ctx, s, "apps", "id", appColumns, live, since, out.Revision, scanApp); err != nil {
 		return out, err
 	}
+	if out.Types, err = changed(ctx, s, "event_types", "id", typeColumns, live, since, out.Revision, scanType); err != nil {
+		return out, err
+	}
 	out.Circuits, err = changed(ctx, s, "circuits", "endpoint_id", circuitColumns, "", since, out.Revision,
 		func(s *stmt) (kapsel.Circuit, error) { return scanCircuit(s), nil })
 	return out, err

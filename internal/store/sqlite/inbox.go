@@ -148,9 +148,7 @@ func (s *Store) rehearse(c *conn) error {
 // first.
 func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.EventID, err error) {
 	scope := e.KeyScope()
-	found, err := c.stmt(`SELECT event_id FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND expires_at > ?`).
-		id(scope).blob(e.IdempotencyKey).at(e.ReceivedAt).
-		one(func(s *stmt) { first = s.colID() })
+	first, found, err := remembered(c, e)
 	if found || err != nil {
 		return first, err
 	}
@@ -161,6 +159,23 @@ func rememberKey(c *conn, e *kapsel.Event, window time.Duration) (first kapsel.E
 		err = c.stmt(insert).id(origin).blob(e.IdempotencyKey).id(e.ID).null().exec()
 	}
 	return e.ID, err
+}
+
+// remembered returns the event that an event's key stands for, if it is remembered.
+func remembered(c *conn, e *kapsel.Event) (first kapsel.EventID, found bool, err error) {
+	found, err = c.stmt(`SELECT event_id FROM idempotency_keys WHERE endpoint_id = ? AND key = ? AND expires_at > ?`).
+		id(e.KeyScope()).blob(e.IdempotencyKey).at(e.ReceivedAt).
+		one(func(s *stmt) { first = s.colID() })
+	return first, found, err
+}
+
+// Remembered implements store.Inbox.
+func (s *Store) Remembered(ctx context.Context, e *kapsel.Event) (first kapsel.EventID, ok bool, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		first, ok, err = remembered(c, e)
+		return err
+	})
+	return first, ok, err
 }
 
 // skew is an upper bound of how many milliseconds two times of one event were ever apart. It only

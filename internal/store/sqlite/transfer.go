@@ -54,6 +54,8 @@ var layouts = map[string]layout{
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
 	"apps": {key: []string{"id"},
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
+	"event_types": {key: []string{"id"},
+		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
 	"circuits": {key: []string{"endpoint_id"}, into: map[string]string{"successes": `0`}}, // column is no longer used
 	"events": {key: []string{"position", "id"},
 		export: map[string]string{

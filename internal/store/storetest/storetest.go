@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Scheduled", scheduling},
 		{"Expansions", expansions},
 		{"Apps", grouping},
+		{"EventTypes", cataloguing},
 		{"Claim", claiming},
 		{"Complete", completing},
 		{"GiveBack", givingBack},

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -213,6 +214,11 @@ func (w *world) oneOfEverything() {
 	app.AppConfig = kapsel.AppConfig{Name: "Käufer 🛒", Metadata: map[string]string{"plan": "gold"}, RateLimit: &kapsel.RateLimit{PerSecond: 2.5, Burst: 7}}
 	w.must(w.store.CreateApp(w.ctx, app))
 	w.must(w.store.DeleteApp(w.ctx, w.tenant.ID, w.newApp("").ID, w.now))
+	invoice := w.typeOf(w.tenant, "invoice.paid")
+	invoice.Schemas = map[string]json.RawMessage{"1": json.RawMessage(`{"const":"✓"}`)}
+	w.must(w.store.CreateEventType(w.ctx, invoice))
+	w.newType("gone")
+	w.must(w.store.DeleteEventType(w.ctx, w.tenant.ID, "gone", w.now))
 	customers := w.ofApp(app)
 	w.must(w.store.CreateEndpoint(w.ctx, customers, 0))
 	w.arrived(published, publishedTo(app), key("the app's"), ordering("o"), to(customers))

@@ -79,6 +79,10 @@ var Tables = []Table{
 		{"id", ID}, {"tenant_id", ID}, {"uid", Text}, {"config", Text},
 		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
 	}},
+	{"event_types", []Column{
+		{"id", ID}, {"tenant_id", ID}, {"name", Text}, {"config", Text},
+		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
+	}},
 	{"circuits", []Column{
 		{"endpoint_id", ID}, {"destination", Int}, {"state", Text}, {"changed_at", Time}, {"retry_at", Time},
 		{"probe", ID}, {"hold_until", Time}, {"version", Int}, {"revision", Int},

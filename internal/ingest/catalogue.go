@@ -1,0 +1,96 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/schema"
+)
+
+// catalogue checks an event that is published against its type's entry in the tenant's catalogue. It
+// calls reserve for the memory of the check. If the event may be published although something is
+// wrong with it, warnings says what.
+func (h *Handler) catalogue(ev *kapsel.Event, closed bool, reserve func(n int) error) (warnings []kapsel.FieldError, err error) {
+	t := h.Settings.EventType(ev.TenantID, ev.Type)
+	switch {
+	case closed && t == nil:
+		return nil, refusedType(kapsel.UnknownEventType, "is not in the tenant's catalogue, which is closed; use one of its types, or add this one with POST /v1/event-types")
+	case closed && t.Archived:
+		return nil, refusedType(kapsel.UnknownEventType, "is archived in the tenant's catalogue, which is closed; use another type, or set archived to false with PATCH /v1/event-types/"+t.Name)
+	case t == nil:
+		return nil, nil
+	case t.Deprecated:
+		warnings = append(warnings, kapsel.FieldError{Field: "type", Detail: "is deprecated"})
+	}
+	if t.Validate == kapsel.ValidateOff || len(t.Schemas) == 0 {
+		return warnings, nil
+	}
+	if err := reserve(schema.Memory(ev.Size)); err != nil {
+		return nil, err
+	}
+	faults := h.checkers.of(t).Check(ev.Body)
+	if faults != nil && t.Validate == kapsel.ValidateRefuse {
+		return nil, &kapsel.Error{Code: kapsel.SchemaMismatch, Detail: "the body does not fit the schema of its type; errors lists what is wrong, by JSON pointers", Fields: faults}
+	}
+	return append(warnings, faults...), nil
+}
+
+// refusedType returns the error for an event whose type may not be published.
+func refusedType(code kapsel.Code, detail string) error {
+	return &kapsel.Error{Code: code, Detail: "the type " + detail, Fields: []kapsel.FieldError{{Field: "type", Detail: detail}}}
+}
+
+// refusedOr returns the outcome of a publication that is refused, unless its key stands for an event
+// that was published before: that was not, and a repeat is answered as such whatever its body.
+func (h *Handler) refusedOr(ctx context.Context, ev *kapsel.Event, refusal error) Published {
+	if ev.IdempotencyKey == nil {
+		return Published{Err: refusal}
+	}
+	original, ok, err := h.Store.Remembered(ctx, ev)
+	switch {
+	case err != nil:
+		return Published{Err: err}
+	case ok:
+		return duplicate(original)
+	}
+	return Published{Err: refusal}
+}
+
+// checkers holds the compiled schemas of event types, each as long as the type does not change.
+type checkers struct {
+	mu     sync.Mutex
+	byType map[kapsel.EventTypeID]compiled // guarded by mu
+}
+
+type compiled struct {
+	*schema.Checker
+	revision int64
+}
+
+// of returns the checker of an event type. It compiles the type's schemas where no call has yet.
+func (c *checkers) of(t *kapsel.EventType) *schema.Checker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := c.byType[t.ID]
+	if known.Checker == nil || known.revision < t.Revision {
+		known.Checker, _ = schema.New(&t.EventTypeConfig) // what does not compile any more checks nothing
+		known.revision = t.Revision
+		if c.byType == nil {
+			c.byType = map[kapsel.EventTypeID]compiled{}
+		}
+		c.byType[t.ID] = known
+	}
+	return known.Checker
+}
+
+// drop removes what is held of deleted event types.
+func (c *checkers) drop(changed []kapsel.EventType) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range changed {
+		if !changed[i].DeletedAt.IsZero() {
+			delete(c.byType, changed[i].ID)
+		}
+	}
+}
