@@ -48,7 +48,7 @@ func TestScheduled(t *testing.T) {
 		w.Pass(10 * time.Minute)
 		p.Kill()
 		p = w.Start()
-		w.Pass(at.Sub(time.Now()) - time.Second)
+		w.Pass(time.Until(at) - time.Second)
 		if shop.Count() != 1 || flaky.Count() != 2 {
 			t.Fatalf("%d and %d requests before it is due", shop.Count(), flaky.Count())
 		}
