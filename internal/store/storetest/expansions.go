@@ -118,7 +118,7 @@ var expansions = []promise{
 		other.Subscriptions = []kapsel.Subscription{{Source: kapsel.Publish}}
 		w.must(w.store.CreateEndpoint(w.ctx, other, 0))
 		in := w.accept(w.endpoint, expanding(w.endpoint), func(in *store.Acceptance) {
-			in.Event.Type, in.Deliveries, in.ExpandAfter = "a", nil, kapsel.EndpointID{1}
+			in.Event.Type, in.Deliveries, in.ExpandAfter = "a", nil, kapsel.EndpointID{15: 1}
 		})
 		w.pass(time.Second)
 		late := w.subscribersTo(kapsel.Publish, 1)[0]
@@ -150,6 +150,23 @@ var expansions = []promise{
 				w.duplicate(in.Event.ID, w.acceptance(w.endpoint, kind, to(all[0]), func(in *store.Acceptance) { in.ExpandAfter = all[0].ID }))
 				w.opened()
 			}
+		}
+	}},
+
+	{"an expansion keeps apps apart", func(w *world) {
+		mine, other := w.newApp("mine"), w.newApp("other")
+		of := func(a kapsel.App) func(*kapsel.Endpoint) { return func(e *kapsel.Endpoint) { e.AppID = a.ID } }
+		own, others, none := w.subscribersTo(kapsel.Publish, 3, of(mine)), w.subscribersTo(kapsel.Publish, 2, of(other)), w.subscribersTo(kapsel.Publish, 2)
+		for _, tt := range []struct {
+			app  kapsel.App
+			want []kapsel.Endpoint
+		}{{mine, own}, {other, others}, {kapsel.App{}, none}} {
+			w.pass(time.Second)
+			in := w.accept(w.endpoint, expanding(w.endpoint), publishedTo(tt.app), func(in *store.Acceptance) {
+				in.Deliveries, in.ExpandAfter = nil, kapsel.EndpointID{15: 1}
+			})
+			w.expand(in.Event.ID, 10, len(tt.want), false)
+			w.same("to", idsOf(tt.want...), w.destinationsOf(in.Event.ID))
 		}
 	}},
 
