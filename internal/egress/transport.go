@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// Limits of idle connections.
+// Limits of idle connections. There is none for one host: many endpoints may share it, and each may
+// have up to 1,000 exchanges at once.
 const (
-	maxIdlePerHost = 256
-	maxIdle        = 1024
-	idleTimeout    = 90 * time.Second
+	maxIdle     = 1024
+	idleTimeout = 90 * time.Second
 	// maxAge is the age from which a connection takes no new request, so that Kapsel follows a
 	// destination that moved to another address. An exchange under way is not affected.
 	maxAge = 2 * time.Minute
@@ -155,11 +155,12 @@ func (t *transport) take(to destination) *conn {
 	}
 }
 
-// put keeps a connection for another request, or closes it if there are too many.
+// put keeps a connection for another request. If too many wait already, put closes the one that
+// waits longest.
 func (t *transport) put(to destination, c *conn) {
 	t.mu.Lock()
 	switch {
-	case t.closing || len(t.idle[to]) >= maxIdlePerHost:
+	case t.closing:
 		t.mu.Unlock()
 		c.http.Close()
 		return

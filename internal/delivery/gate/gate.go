@@ -16,6 +16,10 @@ const (
 	aheadBytes = 4 << 20
 )
 
+// nodeAhead limits what the whole node may hold ahead of its exchanges, if that is more than its
+// workers.
+const nodeAhead = 2048
+
 // firstEarned is how many exchanges at once a destination that has not answered yet may have.
 const firstEarned = 2
 
@@ -57,9 +61,7 @@ type Gate struct {
 	used       time.Time // when the endpoint last had work, by the monotonic clock
 	lastStart  time.Time // of the newest exchange
 	unanswered bool      // the latest exchange ended without an answer
-	slot       int64     // the tenth of a second that done counts
-	done       int       // exchanges ended in slot …
-	doneBefore int       // … and in the one before
+	pace       pace      // of exchanges with the present destination
 }
 
 // ID returns the endpoint's ID.
@@ -132,23 +134,29 @@ func (k *Keeper) full(g *Gate, at Time) bool {
 	return used >= n
 }
 
-// tick counts n ended exchanges for ahead.
-func (g *Gate) tick(at Time, n int) {
-	switch slot := at.Store.UnixMilli() / 100; slot - g.slot {
+// pace counts the exchanges that end in a tenth of a second.
+type pace struct {
+	slot         int64 // the tenth of a second that done counts
+	done, before int   // exchanges ended in slot, and in the one before
+}
+
+// tick counts n ended exchanges.
+func (p *pace) tick(at Time, n int) {
+	switch slot := at.Store.UnixMilli() / 100; slot - p.slot {
 	case 0:
 	case 1:
-		g.slot, g.doneBefore, g.done = slot, g.done, 0
+		p.slot, p.before, p.done = slot, p.done, 0
 	default:
-		g.slot, g.doneBefore, g.done = slot, 0, 0
+		p.slot, p.before, p.done = slot, 0, 0
 	}
-	g.done += n
+	p.done += n
 }
 
 // ahead returns how many deliveries may be held beyond those running: as many as exchanges ended
-// in this tenth of a second or in the one before, whichever is more, up to aheadCount.
-func (g *Gate) ahead(at Time) int {
-	g.tick(at, 0)
-	return min(max(g.done, g.doneBefore), aheadCount)
+// in this tenth of a second or in the one before, whichever is more, up to most.
+func (p *pace) ahead(at Time, most int) int {
+	p.tick(at, 0)
+	return min(max(p.done, p.before), most)
 }
 
 // room returns how many more deliveries may be held for the endpoint, and of how many in all.
@@ -158,7 +166,7 @@ func (k *Keeper) room(g *Gate, at Time) (n, of int) {
 		return 0, 0 // other nodes or older exchanges have all of the endpoint's concurrency, or a shortage leaves none
 	}
 	if !k.probing(g) {
-		of += g.ahead(at)
+		of += g.pace.ahead(at, aheadCount)
 	}
 	if g.readyBytes >= aheadBytes {
 		return 0, of

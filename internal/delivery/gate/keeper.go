@@ -58,6 +58,7 @@ type Keeper struct {
 	metered map[*Gate]struct{}
 	slow    slow
 	squeeze squeeze // the node's part in a shortage
+	pace    pace    // of all exchanges
 
 	busy      int       // workers in use
 	waiting   int       // deliveries and permits held without a worker
@@ -133,7 +134,7 @@ func (k *Keeper) SetEndpoint(g *Gate, ep *kapsel.Endpoint, at Time) {
 		// one, which has earned nothing and is not to blame for how they end.
 		g.former += g.running
 		g.running, g.earned, g.unanswered = 0, firstEarned, false
-		g.done, g.doneBefore = 0, 0
+		g.pace = pace{}
 		g.lack = lack{}
 		if len(g.ready) > 0 {
 			k.turns.add(g)
@@ -260,8 +261,9 @@ func (k *Keeper) End(g *Gate, j *Job, r Result, at Time) (due time.Time) {
 		}
 	}
 	if present && !r.Unsent {
-		g.tick(at, 1)
+		g.pace.tick(at, 1)
 	}
+	k.pace.tick(at, 1)
 	if j.epoch == g.epoch { // then it was with the present destination, too
 		k.judge(g, verdict, r.Code, at)
 	}
@@ -356,8 +358,13 @@ func (k *Keeper) GiveBackAll(at Time) {
 // Busy returns how many workers are in use.
 func (k *Keeper) Busy() int { return k.busy }
 
-// free returns how many more deliveries the node may hold.
-func (k *Keeper) free(at Time) int { return 2*k.Workers(at) - k.waiting - k.busy - k.wanted }
+// free returns how many more deliveries the node may hold. Beyond those with a worker it may hold as
+// many as it has workers, or as many as its exchanges that ended in a tenth of a second: an event to
+// many endpoints brings many deliveries at once.
+func (k *Keeper) free(at Time) int {
+	workers := k.Workers(at)
+	return workers + max(workers, k.pace.ahead(at, nodeAhead)) - k.waiting - k.busy - k.wanted
+}
 
 // older reports whether older work waits: claimed deliveries that have no worker, a claim under
 // way, or due work in line for room.
