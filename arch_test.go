@@ -330,7 +330,7 @@ var comparisons = map[string]string{
 	"internal/api/stream.go: strconv.FormatUint(seq, 10) == text":                       "a position",
 	"internal/api/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":               "a reason",
 	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
-	"internal/ingest/ingest.go: code == kapsel.InvalidSignature":                        "an error's code",
+	"internal/ingest/answer.go: code == kapsel.InvalidSignature":                        "an error's code",
 	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",
 	"internal/secret/keyring.go: check[0] != checkVersion":                              "the format's version",
 	"internal/signature/checker.go: c.version == versionToken":                          "the format's version",

@@ -31,7 +31,7 @@ const module = "github.com/kapsel-hq/kapsel"
 // where they may be in this and in earlier versions. Stores add their own.
 var path = []string{
 	"internal/ingest/ingest.go", "internal/ingest/request.go", "internal/ingest/rate.go", "internal/ingest/quota.go",
-	"internal/ingest/key.go", "internal/ingest/answer.go", "internal/ingest/accept.go",
+	"internal/ingest/key.go", "internal/ingest/answer.go", "internal/ingest/accept.go", "internal/ingest/handshake.go",
 	"internal/ingest/verifiers.go", "internal/ingest/prepared.go", "internal/ingest/origin.go", "internal/ingest/strangers.go",
 	"internal/route/route.go",
 	"internal/store/cache.go", "internal/settings/cache.go", "internal/settings/prepared.go",
