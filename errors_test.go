@@ -28,6 +28,8 @@ func TestCodes(t *testing.T) {
 		{"E1010", "CONFLICT", 409, false},
 		{"E1011", "QUOTA_EXCEEDED", 429, true},
 		{"E1012", "DESTINATION_BLOCKED", 422, false},
+		{"E1013", "UNKNOWN_EVENT_TYPE", 422, false},
+		{"E1014", "SCHEMA_MISMATCH", 422, false},
 		{"E2001", "CONNECTION_REFUSED", 0, true},
 		{"E2002", "CONNECTION_TIMEOUT", 0, true},
 		{"E2003", "HTTP_CLIENT_ERROR", 0, false},
@@ -56,7 +58,7 @@ func TestCodes(t *testing.T) {
 	for c, name := range map[Code]string{
 		InvalidSignature: "E1001", PayloadTooLarge: "E1002", InvalidEndpoint: "E1003", RateLimited: "E1004", DuplicateEvent: "E1005",
 		InvalidRequest: "E1006", Unauthorized: "E1007", Forbidden: "E1008", NotFound: "E1009", Conflict: "E1010", QuotaExceeded: "E1011",
-		DestinationBlocked: "E1012", ConnectionRefused: "E2001", ConnectionTimeout: "E2002", HTTPClientError: "E2003", HTTPServerError: "E2004",
+		DestinationBlocked: "E1012", UnknownEventType: "E1013", SchemaMismatch: "E1014", ConnectionRefused: "E2001", ConnectionTimeout: "E2002", HTTPClientError: "E2003", HTTPServerError: "E2004",
 		CircuitOpen: "E2005", TLSError: "E2006", DNSError: "E2007", BadResponse: "E2008", DialBlocked: "E2009", OutcomeUnknown: "E2010",
 		DatabaseUnavailable: "E3001", LedgerUnavailable: "E3002", QueueFull: "E3003", WorkersExhausted: "E3004", ShuttingDown: "E3005",
 	} {
