@@ -31,10 +31,13 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 		if !ok {
 			return store.NotFound("event")
 		}
-		if rec.Deliveries, err = deliveriesOf(ctx, q, eventID, ""); err != nil {
+		// In this order: what is expanding now may have all deliveries in a moment, and not the other way
+		// round.
+		if err := addExpansions(ctx, q, [][16]byte{eventID}, func(kapsel.EventID) *store.EventRecord { return &rec }); err != nil {
 			return err
 		}
-		return addExpansions(ctx, q, [][16]byte{eventID}, func(kapsel.EventID) { rec.Expanding = true })
+		rec.Deliveries, err = deliveriesOf(ctx, q, eventID, "")
+		return err
 	})
 	if err != nil {
 		return store.EventRecord{}, err
@@ -212,11 +215,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		for i, e := range events {
 			records[i].Event, index[e.ID], ids[i] = e, i, e.ID
 		}
-		err := addDeliveries(ctx, q, ids, func(id kapsel.EventID) *store.EventRecord { return &records[index[id]] })
-		if err != nil {
-			return err
-		}
-		return addExpansions(ctx, q, ids, func(id kapsel.EventID) { records[index[id]].Expanding = true })
+		return addDeliveries(ctx, q, ids, func(id kapsel.EventID) *store.EventRecord { return &records[index[id]] })
 	})
 	return records, err
 }
@@ -340,9 +339,12 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		ORDER BY e.id DESC`)
 }
 
-// addDeliveries adds to the records of events their deliveries, oldest first, or the digests of
-// these. record returns nil for an event that is not meant.
+// addDeliveries adds to the records of events whether they are expanding, and then their deliveries,
+// oldest first, or the digests of these. record returns nil for an event that is not meant.
 func addDeliveries(ctx context.Context, q querier, events [][16]byte, record func(kapsel.EventID) *store.EventRecord) error {
+	if err := addExpansions(ctx, q, events, record); err != nil {
+		return err
+	}
 	scan := func(row *row) (none struct{}) { // rows are not gathered: there may be 10,000 of each event
 		d := scanDelivery(row)
 		if r := record(d.EventID); r != nil {

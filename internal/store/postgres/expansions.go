@@ -91,8 +91,9 @@ func insertFirsts(ctx context.Context, tx pgx.Tx, all []kapsel.Delivery) (made i
 	return int(tag.RowsAffected()), err
 }
 
-// addExpansions calls add with those of the events whose expansion is open.
-func addExpansions(ctx context.Context, q querier, events [][16]byte, add func(kapsel.EventID)) error {
+// addExpansions sets Expanding in the records of events whose expansion is open. Callers must read
+// the events' deliveries afterwards. record returns nil for an event that is not meant.
+func addExpansions(ctx context.Context, q querier, events [][16]byte, record func(kapsel.EventID) *store.EventRecord) error {
 	parts := make([]int16, len(events))
 	for i, e := range events {
 		parts[i] = int16(kapsel.EventID(e).Part())
@@ -101,7 +102,9 @@ func addExpansions(ctx context.Context, q querier, events [][16]byte, add func(k
 		SELECT x.event_id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
 		JOIN expansions x ON x.part = u.part AND x.event_id = u.event_id`, parts, events)
 	for _, e := range open {
-		add(e)
+		if r := record(e); r != nil {
+			r.Expanding = true
+		}
 	}
 	return err
 }

@@ -137,14 +137,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			}
 			return nil // the event was deleted meanwhile
 		}
-		if err := addDeliveries(ctx, q, ids, record); err != nil {
-			return err
-		}
-		return addExpansions(ctx, q, ids, func(id kapsel.EventID) {
-			if r := record(id); r != nil {
-				r.Expanding = true
-			}
-		})
+		return addDeliveries(ctx, q, ids, record)
 	})
 	if err != nil {
 		return nil, store.Position{}, false, err

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -202,6 +203,39 @@ var expansions = []promise{
 			return nil
 		})
 		w.same("to", idsOf(all...), w.destinationsOf(in.Event.ID))
+	}},
+
+	{"whoever reads an event sees all of its deliveries, or that others are being made", func(w *world) {
+		all := w.subscribersTo(kapsel.Publish, 8)
+		for range 10 {
+			in := w.accept(w.endpoint, expanding(all[0]))
+			w.together(2, func(i int) error {
+				for more := true; more; {
+					if i == 0 {
+						var err error
+						if _, more, err = w.store.Expand(w.ctx, in.Event.ID, w.now, 4); err != nil {
+							return err
+						}
+						continue
+					}
+					r, err := w.store.Event(w.ctx, kapsel.TenantID{}, in.Event.ID)
+					if err != nil {
+						return err
+					}
+					list, err := w.store.ListEvents(w.ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
+					if err != nil {
+						return err
+					}
+					for _, seen := range append(list, r) {
+						if more = seen.Expanding; !more && len(seen.Deliveries) != len(all) {
+							return fmt.Errorf("it has %d of %d deliveries and makes no more", len(seen.Deliveries), len(all))
+						}
+					}
+				}
+				return nil
+			})
+			w.pass(time.Millisecond) // the next one is the newest
+		}
 	}},
 
 	{"what an expansion makes of a scheduled event is due when the event is", func(w *world) {
