@@ -141,7 +141,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 
 // publishedItem returns the answer to one publication, and its error.
 func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) (PublishedItem, error) {
-	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries, Expanding: p.Others > 0}, http.StatusCreated, p.Err
+	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries, Expanding: p.Others > 0 && !p.Event.ID.IsZero()}, http.StatusCreated, p.Err
 	switch {
 	case err != nil:
 	case p.Duplicate:

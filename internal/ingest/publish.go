@@ -168,7 +168,8 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 	to := h.Settings.Subscribers(ev.Audience(), ev.Type, ev.Channels)
 	if dryRun {
 		ev.ID = kapsel.EventID{}
-		return Published{Event: ev, Deliveries: firstDeliveries(&ev, to)}
+		some := to[:min(len(to), kapsel.MaxInline)]
+		return Published{Event: ev, Deliveries: firstDeliveries(&ev, some), Others: len(to) - len(some)}
 	}
 	place, err := h.quotas.take(ctx, ev.TenantID, limit)
 	if err != nil {
