@@ -52,7 +52,7 @@ type Cache struct {
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	apps      map[kapsel.AppID]*kapsel.App           // the same
 	uids      map[uid]kapsel.AppID                   // of apps that are not deleted
-	types     map[typeName]*kapsel.EventType         // those that are not deleted
+	types     map[typeName]*kapsel.EventType         // those deleted in the last deletedKept included
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
 	routes    map[kapsel.OriginID]route
@@ -160,7 +160,7 @@ func (c *Cache) apply(s store.Settings, read bool) {
 			c.circuits[b.EndpointID] = b
 		}
 	}
-	if d := s.Deleted(); len(d.Endpoints)+len(d.Sources)+len(d.Apps)+len(d.Tenants) > 0 {
+	if d := s.Deleted(); len(d.Endpoints)+len(d.Sources)+len(d.Apps)+len(d.Types)+len(d.Tenants) > 0 {
 		for _, id := range d.Endpoints {
 			delete(c.circuits, id)
 		}
@@ -207,6 +207,12 @@ func (c *Cache) forget() {
 		}
 		for _, id := range c.deleted[0].Apps {
 			delete(c.apps, id)
+		}
+		for i := range c.deleted[0].Types {
+			t := &c.deleted[0].Types[i]
+			if name := (typeName{t.TenantID, t.Name}); c.types[name] != nil && c.types[name].ID == t.ID {
+				delete(c.types, name)
+			}
 		}
 		for _, id := range c.deleted[0].Tenants {
 			delete(c.tenants, id)
@@ -375,18 +381,18 @@ func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*k
 	return app, nil
 }
 
-// keepType is keep for an event type. Of a deleted one nothing stays, so another of its name must
-// come after it: the stores give rows in the order of their revisions.
+// keepType is keep for an event type. Of two with one name, of which one is deleted, the one that was
+// made later counts.
 func (c *Cache) keepType(t *kapsel.EventType) bool {
 	name := typeName{t.TenantID, t.Name}
-	old := c.types[name]
-	if old != nil && old.Revision > t.Revision {
-		return false
+	if old := c.types[name]; old != nil {
+		made := old.CreatedAt.Compare(t.CreatedAt)
+		switch {
+		case old.ID == t.ID && old.Revision > t.Revision, old.ID != t.ID && (made > 0 || made == 0 && !t.DeletedAt.IsZero()):
+			return false
+		}
 	}
 	c.types[name] = t
-	if !t.DeletedAt.IsZero() {
-		delete(c.types, name)
-	}
 	return true
 }
 
@@ -395,7 +401,10 @@ func (c *Cache) keepType(t *kapsel.EventType) bool {
 func (c *Cache) EventType(tenant kapsel.TenantID, name string) *kapsel.EventType {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.types[typeName{tenant, name}]
+	if t := c.types[typeName{tenant, name}]; t != nil && t.DeletedAt.IsZero() {
+		return t
+	}
+	return nil
 }
 
 // KnowsSource reports whether Source would be answered without asking the store.

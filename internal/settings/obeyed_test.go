@@ -50,6 +50,15 @@ func TestObeyedUnread(t *testing.T) {
 			return k
 		}
 		revoked, other, orphan := made(1, w.Endpoint.TenantID), made(2, w.Endpoint.TenantID), made(3, tenant.ID)
+		renamed := kapsel.App{ID: kapsel.NewAppID(now), TenantID: w.Endpoint.TenantID, UID: "former", CreatedAt: now, UpdatedAt: now}
+		closed := kapsel.App{ID: kapsel.NewAppID(now), TenantID: w.Endpoint.TenantID, UID: "closed", CreatedAt: now, UpdatedAt: now}
+		w.Must(w.Store.CreateApp(ctx, renamed))
+		w.Must(w.Store.CreateApp(ctx, closed))
+		typeOf := func(name string) kapsel.EventType {
+			return kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: w.Endpoint.TenantID, Name: name, CreatedAt: now, UpdatedAt: now}
+		}
+		w.Must(w.Store.CreateEventType(ctx, typeOf("changed")))
+		w.Must(w.Store.CreateEventType(ctx, typeOf("ended")))
 		w.Must(cache.Load(ctx))
 		early, err := w.Store.Settings(ctx, 0) // another reading that has not come in yet
 		w.Must(err)
@@ -77,8 +86,15 @@ func TestObeyedUnread(t *testing.T) {
 		subscriber.ID, subscriber.NoIngest = kapsel.NewEndpointID(now), true
 		subscriber.Subscriptions = []kapsel.Subscription{{Source: source.ID.String()}}
 		w.Must(s.CreateEndpoint(ctx, subscriber, 0))
-		if len(told) != 10 { // one by Load
-			t.Errorf("%d changes were told of, want 10", len(told))
+		_, err = s.UpdateApp(ctx, renamed.TenantID, renamed.ID, func(a *kapsel.App) error { a.UID = "new"; return nil })
+		w.Must(err)
+		w.Must(s.DeleteApp(ctx, closed.TenantID, closed.ID, now))
+		w.Must(s.CreateEventType(ctx, typeOf("made")))
+		_, err = s.UpdateEventType(ctx, renamed.TenantID, "changed", func(t *kapsel.EventType) error { t.Group = "new"; return nil })
+		w.Must(err)
+		w.Must(s.DeleteEventType(ctx, renamed.TenantID, "ended", now))
+		if len(told) != 15 { // one by Load
+			t.Errorf("%d changes were told of, want 15", len(told))
 		}
 
 		check := func(when string) {
@@ -116,6 +132,18 @@ func TestObeyedUnread(t *testing.T) {
 			}
 			if got := cache.Subscribers(kapsel.OriginID(source.ID), "", nil); len(got) != 1 || got[0].ID != subscriber.ID {
 				t.Errorf("%s: the source's subscribers are %v", when, got)
+			}
+			if got, err := cache.App(ctx, renamed.TenantID, "new"); err != nil || got.ID != renamed.ID {
+				t.Errorf("%s: an app with a new uid is %+v, %v", when, got, err)
+			}
+			if got, err := cache.App(ctx, closed.TenantID, closed.ID.String()); kapsel.CodeOf(err) != kapsel.NotFound {
+				t.Errorf("%s: a deleted app is %+v, %v", when, got, err)
+			}
+			if cache.EventType(renamed.TenantID, "made") == nil || cache.EventType(renamed.TenantID, "ended") != nil {
+				t.Errorf("%s: of two event types the deleted one is there", when)
+			}
+			if got := cache.EventType(renamed.TenantID, "changed"); got == nil || got.Group != "new" {
+				t.Errorf("%s: a changed event type is %+v", when, got)
 			}
 		}
 		check("unread")

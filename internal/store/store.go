@@ -339,6 +339,7 @@ type Deleted struct {
 	Endpoints []kapsel.EndpointID
 	Sources   []kapsel.SourceID
 	Apps      []kapsel.AppID
+	Types     []kapsel.EventType
 	Tenants   []kapsel.TenantID
 }
 
@@ -357,6 +358,11 @@ func (s *Settings) Deleted() (d Deleted) {
 	for i := range s.Apps {
 		if a := &s.Apps[i]; !a.DeletedAt.IsZero() {
 			d.Apps = append(d.Apps, a.ID)
+		}
+	}
+	for i := range s.Types {
+		if t := &s.Types[i]; !t.DeletedAt.IsZero() {
+			d.Types = append(d.Types, *t)
 		}
 	}
 	for i := range s.Tenants {

@@ -83,4 +83,27 @@ func TestSources_OlderNodes(t *testing.T) {
 	must(replay(true))
 	must(replay(false, kapsel.Pending))
 	must(keep())
+
+	// Binaries that know no apps, and no event types.
+	app := func() error {
+		return s.CreateApp(ctx, kapsel.App{ID: kapsel.NewAppID(now), TenantID: tenant.ID, CreatedAt: now, UpdatedAt: now})
+	}
+	eventType := func() error {
+		id := kapsel.NewEventTypeID(now)
+		return s.CreateEventType(ctx, kapsel.EventType{ID: id, TenantID: tenant.ID, Name: id.String(), CreatedAt: now, UpdatedAt: now})
+	}
+	for schema, appToo := range map[int]bool{appsSchema - 1: true, typesSchema - 1: false} {
+		node := kapsel.NewNodeID(now)
+		_, err = s.engine.Exec(ctx, "INSERT INTO nodes (id, lease_until, schema) VALUES ($1, $2, $3)", id(node), now.Add(time.Hour), schema)
+		must(err)
+		refused("an event type", eventType())
+		if appToo {
+			refused("an app", app())
+		} else {
+			must(app())
+		}
+		must(s.Leave(ctx, node))
+	}
+	must(app())
+	must(eventType())
 }
