@@ -23,11 +23,11 @@ func (h *Handler) destinations(ev *kapsel.Event, own *kapsel.Endpoint) []*kapsel
 }
 
 // accept stores an event with one delivery to each of the endpoints to, and returns the
-// deliveries. If there are more than MaxInline, it stores and returns the first of them, and leaves
-// the others to an expansion. Callers must pass in without deliveries. If the engine has a permit for a delivery,
-// this node holds the delivery from the start and sends it as soon as it is committed; the other
-// deliveries wait in the store, as all deliveries of a scheduled event do. If the event is a
-// duplicate, accept returns no deliveries.
+// deliveries. If there are more than MaxInline, accept stores and returns the first of them, and
+// leaves the others to an expansion. Callers must pass in without deliveries. If the engine has a
+// permit for a delivery, this node holds the delivery from the start and sends it as soon as it is
+// committed; the other deliveries wait in the store, as all deliveries of a scheduled event do. If
+// the event is a duplicate, accept returns no deliveries.
 func (h *Handler) accept(ctx context.Context, in store.Acceptance, to []*kapsel.Endpoint) (store.Accepted, []kapsel.Delivery, error) {
 	ev := &in.Event
 	if len(to) > kapsel.MaxInline {
