@@ -256,11 +256,15 @@ func split(line string) (words []string, err error) {
 // TestExamplesParse holds the examples of each command's help to the command line that there
 // is. Those of the pages are run, by TestPages.
 func TestExamplesParse(t *testing.T) {
-	var c cli
-	parser, err := kong.New(&c, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard), kong.Vars{"version": ""}, durations)
-	if err != nil {
-		t.Fatal(err)
+	// A parser of its own for each line: kong remembers of earlier ones which flags were set.
+	newParser := func() *kong.Kong {
+		parser, err := kong.New(&cli{}, kong.Exit(func(int) {}), kong.Writers(io.Discard, io.Discard), kong.Vars{"version": ""}, durations)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parser
 	}
+	parser := newParser()
 	var examples []string
 	for _, leaf := range parser.Model.Leaves(true) {
 		if leaf.Parent == parser.Model.Node && leaf.Name != "completion" {
@@ -288,7 +292,7 @@ func TestExamplesParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := parser.Parse(words); err != nil {
+		if _, err := newParser().Parse(words); err != nil {
 			t.Errorf("the example %q: %v", example, err)
 		}
 	}

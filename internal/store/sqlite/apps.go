@@ -120,9 +120,5 @@ func (s *Store) DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel
 
 // ListApps implements store.Directory.
 func (s *Store) ListApps(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.AppID]) ([]kapsel.App, error) {
-	const rows = `SELECT ` + appColumns + ` FROM apps WHERE deleted_at IS NULL AND id < ?`
-	if tenant.IsZero() {
-		return list(s, ctx, p.Limit, scanApp, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
-	}
-	return list(s, ctx, p.Limit, scanApp, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+	return listOf(s, ctx, "apps", appColumns, scanApp, tenant, p)
 }

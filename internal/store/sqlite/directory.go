@@ -268,6 +268,16 @@ func list[T any](s *Store, ctx context.Context, limit int, scan func(*stmt) (T, 
 	return rows, err
 }
 
+// listOf returns the rows of a table that are not deleted, newest first: those of a tenant, or all for
+// the zero tenant.
+func listOf[T any, ID ~[16]byte](s *Store, ctx context.Context, table, columns string, scan func(*stmt) (T, error), tenant kapsel.TenantID, p store.Page[ID]) ([]T, error) {
+	query, args := `SELECT `+columns+` FROM `+table+` WHERE deleted_at IS NULL AND id < ?`, []any{before(p.Before)}
+	if !tenant.IsZero() {
+		query, args = query+` AND tenant_id = ?`, append(args, tenant)
+	}
+	return list(s, ctx, p.Limit, scan, query+` ORDER BY id DESC LIMIT ?`, args...)
+}
+
 const keyColumns = `id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision`
 
 func scanKey(s *stmt) (k kapsel.Key, _ error) {

@@ -91,9 +91,5 @@ func (s *Store) DeleteEventType(ctx context.Context, tenant kapsel.TenantID, nam
 
 // ListEventTypes implements store.Directory.
 func (s *Store) ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error) {
-	const rows = `SELECT ` + typeColumns + ` FROM event_types WHERE deleted_at IS NULL AND id < ?`
-	if tenant.IsZero() {
-		return list(s, ctx, p.Limit, scanType, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
-	}
-	return list(s, ctx, p.Limit, scanType, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+	return listOf(s, ctx, "event_types", typeColumns, scanType, tenant, p)
 }

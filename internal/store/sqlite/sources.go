@@ -89,9 +89,5 @@ func (s *Store) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kap
 
 // ListSources implements store.Directory.
 func (s *Store) ListSources(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.SourceID]) ([]kapsel.Source, error) {
-	const rows = `SELECT ` + sourceColumns + ` FROM sources WHERE deleted_at IS NULL AND id < ?`
-	if tenant.IsZero() {
-		return list(s, ctx, p.Limit, scanSource, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
-	}
-	return list(s, ctx, p.Limit, scanSource, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+	return listOf(s, ctx, "sources", sourceColumns, scanSource, tenant, p)
 }
