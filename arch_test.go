@@ -60,8 +60,9 @@ var mayImport = map[string][]string{
 	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
 
 	// Engines.
+	"internal/cluster":       {".", "internal/ratelimit", "internal/store"},
 	"internal/delivery/gate": {".", "internal/breaker", "internal/budget", "internal/ratelimit"},
-	"internal/delivery": {".", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
+	"internal/delivery": {".", "internal/cluster", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 	"internal/ingest": {".", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},

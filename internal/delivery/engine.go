@@ -235,7 +235,7 @@ func (e *Engine) renew(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.renewed, e.renewedAt = asked, now
-	alone := e.shares.alone()
+	alone := e.shares.Alone()
 	e.mu.Unlock()
 	if alone {
 		err = e.share(ctx)
