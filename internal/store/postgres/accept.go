@@ -109,8 +109,8 @@ const (
 	deliveryNames = `part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims, size, created_at, first_of`
 	// stored says of a delivery that its event is there: no other event stands for the event's key or
 	// guard.
-	stored = `EXISTS (SELECT FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
-	winner = `EXISTS (SELECT FROM idempotency_keys k
+	stored = `EXISTS (SELECT 1 FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
+	winner = `EXISTS (SELECT 1 FROM idempotency_keys k
 		WHERE k.part = u.part AND k.endpoint_id = coalesce(u.scope, u.endpoint_id) AND k.key = u.key AND k.event_id = u.event_id)`
 )
 

@@ -47,7 +47,7 @@ func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kap
 
 // deliveriesOf returns an event's deliveries, oldest first. lock must be "" or a locking clause.
 func deliveriesOf(ctx context.Context, q querier, eventID kapsel.EventID, lock string) ([]kapsel.Delivery, error) {
-	all, err := collect(ctx, q, scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries d WHERE d.event_id = $1"+lock, id(eventID))
+	all, err := collect(ctx, q, scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries d WHERE d.part = $1 AND d.event_id = $2"+lock, part(eventID), id(eventID))
 	slices.SortFunc(all, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
 	return all, err
 }
@@ -76,14 +76,15 @@ const tried = "(o.status >= 2 OR o.attempts > 0)"
 // quick on a small table, and on a large one takes longer than a statement may.
 const fence = " OFFSET 0"
 
-// ofEvent returns a table of the deliveries of an event, found by the event.
-func ofEvent(event string) string {
-	return "(SELECT * FROM deliveries WHERE event_id = " + event + fence + ")"
+// ofEvent returns a table of the deliveries of an event, found by the event. part and event are
+// expressions of the event's part and id.
+func ofEvent(part, event string) string {
+	return "(SELECT * FROM deliveries WHERE part = " + part + " AND event_id = " + event + fence + ")"
 }
 
 // another returns the condition that the event of d has another newest delivery o with a property.
 func another(property string) string {
-	return "EXISTS (SELECT 1 FROM " + ofEvent("d.event_id") + " o WHERE o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
+	return "EXISTS (SELECT 1 FROM " + ofEvent("d.part", "d.event_id") + " o WHERE o.id <> d.id AND o.replayed_as IS NULL AND " + property + ")"
 }
 
 // inState returns the condition that deliveries d are in a state, in the words of the index that
@@ -152,7 +153,7 @@ func (s selection) page() string {
 // withState returns the condition that one of the newest deliveries of events e gives them a
 // status; see newest.
 func withState(state string) string {
-	return ` AND EXISTS (SELECT 1 FROM ` + ofEvent("e.id") + ` d WHERE d.replayed_as IS NULL AND ` + state + `)`
+	return ` AND EXISTS (SELECT 1 FROM ` + ofEvent("e.part", "e.id") + ` d WHERE d.replayed_as IS NULL AND ` + state + `)`
 }
 
 // newestOf returns the query of columns of the events e that the newest rows of any source have.
@@ -263,7 +264,7 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 			FROM expansions x JOIN events e ON e.part = x.part AND e.id = x.event_id
 			WHERE ($1::uuid IS NULL OR x.tenant_id = $1) AND e.id >= $3 AND e.id < $4`+conditions+`
 				AND `+to+`
-				AND EXISTS (SELECT 1 FROM `+ofEvent("e.id")+` o WHERE o.replayed_as IS NULL AND `+tried+`)
+				AND EXISTS (SELECT 1 FROM `+ofEvent("e.part", "e.id")+` o WHERE o.replayed_as IS NULL AND `+tried+`)
 			ORDER BY e.id DESC LIMIT $5`)
 	default:
 		conditions += " AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id" + fence + ")"
@@ -302,7 +303,7 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 			own = eventsBy("tenant_id")
 		}
 		events.source = "SELECT e.part, e.id " + own + " AND e.unmatched" +
-			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.id") + " d)"
+			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.part", "e.id") + " d)"
 	case !ok:
 		return nil
 	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil, ofApp: // a key has few events
@@ -355,8 +356,8 @@ func addDeliveries(ctx context.Context, q querier, events [][16]byte, record fun
 		return none
 	}
 	_, err := collect(ctx, q, scan, `
-		SELECT `+deliveryColumns+` FROM unnest($1::uuid[]) AS u (event_id)
-		JOIN deliveries d ON d.event_id = u.event_id ORDER BY d.id`, events)
+		SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
+		JOIN deliveries d ON d.part = u.part AND d.event_id = u.event_id ORDER BY d.id`, partsOf(events), events)
 	for _, id := range events {
 		if r := record(id); r != nil {
 			r.Digest()
@@ -522,7 +523,7 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, eventID kapsel.EventID) ([]kapsel.Delivery, error) {
 	var found bool
 	err := tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM events
+		SELECT EXISTS (SELECT 1 FROM events
 		WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE)`,
 		part(eventID), id(eventID), id(tenantID)).Scan(&found)
 	if err != nil {
@@ -615,6 +616,6 @@ func (s *Store) Attempt(ctx context.Context, tenantID kapsel.TenantID, attemptID
 func (s *Store) ListAttempts(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
 	return list(ctx, s, viewOf(tenantID), scanAttempt, `
 		SELECT `+attemptColumns+` FROM attempts a
-		WHERE a.delivery_id = $1 AND ($2::uuid IS NULL OR a.tenant_id = $2) AND a.number > $3
-		ORDER BY a.number LIMIT $4`, id(deliveryID), id(tenantID), after, limit)
+		WHERE a.part = $1 AND a.delivery_id = $2 AND ($3::uuid IS NULL OR a.tenant_id = $3) AND a.number > $4
+		ORDER BY a.number LIMIT $5`, part(deliveryID), id(deliveryID), id(tenantID), after, limit)
 }

@@ -65,9 +65,9 @@ func (s *Store) Circuit(ctx context.Context, endpoint kapsel.EndpointID) (kapsel
 
 // freeProbes takes probes back from dead nodes, so that their circuits can probe again.
 func freeProbes(ctx context.Context, tx pgx.Tx) error {
-	const lost = "probe IS NOT NULL AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = probe AND NOT n.dead)"
+	const lost = "probe IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = probe AND NOT n.dead)"
 	var some bool
-	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM circuits WHERE "+lost+")").Scan(&some); err != nil || !some {
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM circuits WHERE "+lost+")").Scan(&some); err != nil || !some {
 		return err
 	}
 	revision, err := nextRevision(ctx, tx)

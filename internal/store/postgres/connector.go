@@ -249,7 +249,7 @@ func (c *connector) checkServer(ctx context.Context, conn *pgconn.PgConn, st sta
 // AlloyDB has no sign that AlloyDB Omni, which is an ordinary server, does not have.
 var services = []struct{ name, query string }{
 	{"Neon", `SELECT coalesce(current_setting('neon.timeline_id', true), '') <> '' AND NOT EXISTS (
-		SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS s WHERE lower(s) LIKE 'neon.timeline\_id=%')`},
+		SELECT 1 FROM pg_catalog.pg_db_role_setting, unnest(setconfig) AS s WHERE lower(s) LIKE 'neon.timeline\_id=%')`},
 	{"Amazon Aurora", `SELECT pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL`},
 }
 

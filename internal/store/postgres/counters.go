@@ -196,7 +196,7 @@ func (s *Store) EndpointStats(ctx context.Context, tenantID kapsel.TenantID, end
 	return list(ctx, s, viewOf(tenantID), scan, `
 		SELECT hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
 		WHERE part = $1 AND endpoint_id = $2 AND hour >= $3 AND hour < $4
-			AND ($5::uuid IS NULL OR EXISTS (SELECT FROM endpoints WHERE id = $2 AND tenant_id = $5))
+			AND ($5::uuid IS NULL OR EXISTS (SELECT 1 FROM endpoints WHERE id = $2 AND tenant_id = $5))
 		GROUP BY hour ORDER BY hour`,
 		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until, id(tenantID))
 }

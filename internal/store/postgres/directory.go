@@ -210,7 +210,7 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 		if err := rules.TenantUnused(endpoints, sources, apps); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "SELECT FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT 1 FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
 			return err
 		}
 		revision, err := nextRevision(ctx, tx)
@@ -333,7 +333,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SET LOCAL synchronous_commit = off")
-		batch.Queue("SELECT FROM keys WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
+		batch.Queue("SELECT 1 FROM keys WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
 		batch.Queue(`
 			UPDATE keys SET last_used_at = greatest(last_used_at, u.at)
 			FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) WHERE keys.id = u.id`, ids, times)
@@ -364,7 +364,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 			var others int
 			var taken bool
 			err := tx.QueryRow(ctx, `
-				SELECT count(*), EXISTS (SELECT FROM endpoints WHERE id = $2)
+				SELECT count(*), EXISTS (SELECT 1 FROM endpoints WHERE id = $2)
 				FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL`,
 				id(e.TenantID), id(e.ID)).Scan(&others, &taken)
 			if err != nil {

@@ -49,7 +49,7 @@ func (s *Store) CreateEventType(ctx context.Context, t kapsel.EventType) error {
 		var taken, named bool
 		var others int
 		err := tx.QueryRow(ctx, `
-			SELECT EXISTS (SELECT FROM event_types WHERE id = $2), coalesce(bool_or(name = $3), false), count(*)
+			SELECT EXISTS (SELECT 1 FROM event_types WHERE id = $2), coalesce(bool_or(name = $3), false), count(*)
 			FROM event_types WHERE tenant_id = $1 AND deleted_at IS NULL`, id(t.TenantID), id(t.ID), t.Name).Scan(&taken, &named, &others)
 		switch {
 		case err != nil:

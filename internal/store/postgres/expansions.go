@@ -94,13 +94,9 @@ func insertFirsts(ctx context.Context, tx pgx.Tx, all []kapsel.Delivery) (made i
 // addExpansions sets Expanding in the records of events whose expansion is open. Callers must read
 // the events' deliveries afterwards. record returns nil for an event that is not meant.
 func addExpansions(ctx context.Context, q querier, events [][16]byte, record func(kapsel.EventID) *store.EventRecord) error {
-	parts := make([]int16, len(events))
-	for i, e := range events {
-		parts[i] = int16(kapsel.EventID(e).Part())
-	}
 	open, err := collect(ctx, q, func(r *row) kapsel.EventID { return r.id() }, `
 		SELECT x.event_id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, event_id)
-		JOIN expansions x ON x.part = u.part AND x.event_id = u.event_id`, parts, events)
+		JOIN expansions x ON x.part = u.part AND x.event_id = u.event_id`, partsOf(events), events)
 	for _, e := range open {
 		if r := record(e); r != nil {
 			r.Expanding = true

@@ -182,7 +182,7 @@ func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	if lost != 0 {
 		t.Errorf("%d acknowledged events are lost", lost)
 	}
-	if n := count(t, url, "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.part = e.part AND d.event_id = e.id)"); n != 0 {
+	if n := count(t, url, "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.event_id = e.id)"); n != 0 {
 		t.Errorf("%d events have no delivery", n)
 	}
 	noMistakes(t, server)

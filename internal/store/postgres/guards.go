@@ -50,7 +50,7 @@ const (
 	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $20::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
-	guardWinner  = `EXISTS (SELECT FROM guards g
+	guardWinner  = `EXISTS (SELECT 1 FROM guards g
 		WHERE g.part = u.part AND g.endpoint_id = u.endpoint_id AND g.guard = u.guard AND g.event_id = u.event_id)`
 
 	guardWinnersStatement = `

@@ -48,7 +48,7 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 	return list(ctx, s, engine, scanTenant, `
 		SELECT `+tenantColumns+` FROM tenants t
 		WHERE deleted_at IS NOT NULL AND id > $1 AND EXISTS (
-			SELECT FROM `+origins+` CROSS JOIN LATERAL (SELECT FROM events WHERE endpoint_id = origins.id LIMIT 1) one
+			SELECT 1 FROM `+origins+` CROSS JOIN LATERAL (SELECT 1 FROM events WHERE endpoint_id = origins.id LIMIT 1) one
 			WHERE origins.tenant_id = t.id)
 		ORDER BY id LIMIT $2`, [16]byte(after), limit)
 }
@@ -84,8 +84,8 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			SELECT e.part, e.id, e.size FROM `+origins+` CROSS JOIN LATERAL (
 				SELECT part, id, octet_length(body) AS size FROM events
 				WHERE endpoint_id = origins.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
-					SELECT FROM `+ofEvent("events.id")+` d WHERE d.status <= 1)
-					AND NOT EXISTS (SELECT FROM expansions x WHERE x.part = events.part AND x.event_id = events.id)
+					SELECT 1 FROM `+ofEvent("events.part", "events.id")+` d WHERE d.status <= 1)
+					AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = events.part AND x.event_id = events.id)
 				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
 			) e
 			WHERE origins.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
@@ -96,26 +96,26 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 		err = tx.QueryRow(ctx, `
 			WITH ended AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-				WHERE NOT EXISTS (SELECT FROM `+ofEvent("u.id")+` d WHERE d.status <= 1)
-					AND NOT EXISTS (SELECT FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)
+				WHERE NOT EXISTS (SELECT 1 FROM `+ofEvent("u.part", "u.id")+` d WHERE d.status <= 1)
+					AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)
 			), made AS MATERIALIZED (
-				SELECT ended.id AS event_id, d.replay_id FROM ended CROSS JOIN LATERAL `+ofEvent("ended.id")+` d WHERE d.replay_id IS NOT NULL
+				SELECT ended.id AS event_id, d.replay_id FROM ended CROSS JOIN LATERAL `+ofEvent("ended.part", "ended.id")+` d WHERE d.replay_id IS NOT NULL
 			), counted AS MATERIALIZED (
 				SELECT id FROM replays WHERE id = ANY (ARRAY(SELECT replay_id FROM made)) AND status <> 'done' FOR UPDATE SKIP LOCKED
 			), busy AS MATERIALIZED (
 				SELECT id FROM replays WHERE id = ANY (ARRAY(SELECT replay_id FROM made)) AND status <> 'done' AND id <> ALL (ARRAY(SELECT id FROM counted))
 			), gone AS MATERIALIZED (
 				SELECT part, id FROM ended
-				WHERE NOT EXISTS (SELECT FROM made WHERE made.event_id = ended.id AND made.replay_id = ANY (ARRAY(SELECT id FROM busy)))
+				WHERE NOT EXISTS (SELECT 1 FROM made WHERE made.event_id = ended.id AND made.replay_id = ANY (ARRAY(SELECT id FROM busy)))
 			), gone_deliveries AS (
-				DELETE FROM deliveries d USING gone WHERE d.event_id = gone.id RETURNING d.id, d.status, d.replay_id
+				DELETE FROM deliveries d USING gone WHERE d.part = gone.part AND d.event_id = gone.id RETURNING d.part, d.id, d.status, d.replay_id
 			), gone_replayed AS (
 				UPDATE replays r SET
 					delivered = delivered + (SELECT count(*) FROM gone_deliveries d WHERE d.replay_id = r.id AND d.status = 2),
 					failed = failed + (SELECT count(*) FROM gone_deliveries d WHERE d.replay_id = r.id AND d.status > 2)
 				WHERE id = ANY (ARRAY(SELECT id FROM counted))
 			), gone_attempts AS (
-				DELETE FROM attempts a USING gone_deliveries d WHERE a.delivery_id = d.id
+				DELETE FROM attempts a USING gone_deliveries d WHERE a.part = d.part AND a.delivery_id = d.id
 			), gone_events AS (
 				DELETE FROM events e USING gone WHERE e.part = gone.part AND e.id = gone.id RETURNING 1
 			)
@@ -171,7 +171,7 @@ func (s *Store) QueueDepth(ctx context.Context, now time.Time, atMost int) (dept
 		CROSS JOIN LATERAL `+waiting+`
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS n FROM (
-				SELECT FROM deliveries
+				SELECT 1 FROM deliveries
 				WHERE status <= 1 AND endpoint_id = open.endpoint_id AND due_at IS NULL LIMIT $2
 			) h
 		) held`, now, atMost)

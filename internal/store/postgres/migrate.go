@@ -50,7 +50,7 @@ func (c *connector) prepare(ctx context.Context, opts Options) error {
 	}
 	if opts.OnlyEmpty && version > 0 {
 		var holds bool
-		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM tenants) OR EXISTS (SELECT FROM meta WHERE name <> $1)", streamBaseName).Scan(&holds)
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM tenants) OR EXISTS (SELECT 1 FROM meta WHERE name <> $1)", streamBaseName).Scan(&holds)
 		if err != nil {
 			return fmt.Errorf("look into the database: %w", err)
 		}

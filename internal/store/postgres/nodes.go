@@ -110,7 +110,7 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 			FROM open CROSS JOIN LATERAL (
 				SELECT * FROM deliveries
 				WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL
-					AND NOT EXISTS (SELECT FROM nodes n WHERE n.id = node AND NOT n.dead)
+					AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = node AND NOT n.dead)
 				LIMIT $1 FOR UPDATE SKIP LOCKED
 			) d
 			LIMIT $1`, limit)

@@ -309,6 +309,15 @@ func id[T ~[16]byte](v T) any {
 // part returns the part of an id as an argument of the pool's queries.
 func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }
 
+// partsOf returns the parts of events as an argument.
+func partsOf(events [][16]byte) []int16 {
+	parts := make([]int16, len(events))
+	for i, e := range events {
+		parts[i] = part(kapsel.EventID(e))
+	}
+	return parts
+}
+
 // before returns the id below which a page starts: v, or for the zero id one above every id.
 func before[T ~[16]byte](v T) [16]byte {
 	if v == (T{}) {

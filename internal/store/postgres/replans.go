@@ -46,7 +46,7 @@ func (s *Store) Replan(ctx context.Context, endpointID kapsel.EndpointID, now ti
 					AND due_at >= $3 AND (due_at, id) > ($3, $4) -- the index has due_at only
 				ORDER BY due_at, id LIMIT $5 FOR UPDATE SKIP LOCKED
 			) d
-			LEFT JOIN attempts a ON a.delivery_id = d.id AND a.number = d.attempts
+			LEFT JOIN attempts a ON a.part = d.part AND a.delivery_id = d.id AND a.number = d.attempts
 			ORDER BY d.due_at, d.id`, id(endpointID), now, after.At, [16]byte(after.ID), limit)
 		if err != nil || len(all) == 0 {
 			return err

@@ -100,7 +100,7 @@ func (w replayWalk) waiting(at rules.Cursor, n, most int) (out rules.Read, err e
 			ORDER BY due_at DESC FETCH FIRST $4 ROWS WITH TIES
 		) d
 		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id
-		LEFT JOIN attempts a ON a.delivery_id = d.id AND a.number = d.attempts
+		LEFT JOIN attempts a ON a.part = d.part AND a.delivery_id = d.id AND a.number = d.attempts
 		ORDER BY d.due_at DESC`, [16]byte(at.Endpoint), w.now, below, n)
 	if err != nil {
 		return out, err
@@ -156,8 +156,8 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
 	_, err = collect(w.ctx, w.q, func(r *row) bool { had[r.id()] = true; return true }, `
 		SELECT u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-		WHERE EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = $3 AND d.first_of = u.id AND d.part = u.part)
-			OR EXISTS (SELECT FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)`, parts, ids, [16]byte(e.ID))
+		WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = $3 AND d.first_of = u.id AND d.part = u.part)
+			OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)`, parts, ids, [16]byte(e.ID))
 	if err != nil {
 		return out, err
 	}
@@ -486,7 +486,7 @@ func lockEndpoints(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (live 
 // replay's set must have been walked.
 func finishReplay(ctx context.Context, tx pgx.Tx, r *kapsel.Replay, now time.Time) error {
 	var open bool
-	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM deliveries WHERE replay_id = $1 AND status < 2)", id(r.ID)).Scan(&open)
+	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM deliveries WHERE replay_id = $1 AND status < 2)", id(r.ID)).Scan(&open)
 	if err != nil || open {
 		return err
 	}

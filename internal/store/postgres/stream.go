@@ -80,8 +80,8 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			WITH horizon AS MATERIALIZED (`+streamHorizon+`)
 			SELECT horizon.seq, horizon.top, coalesce(e.seq, 0), coalesce(e.part, CAST(0 AS smallint)), e.id,
 				coalesce((cardinality($7::uuid[]) = 0 OR e.tenant_id = ANY ($7)) AND ($8::uuid IS NULL OR e.endpoint_id = $8 AND NOT `+atSource+`
-					OR EXISTS (SELECT FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $8)
-					OR EXISTS (SELECT FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $8))
+					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $8)
+					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $8))
 					AND ($9::uuid IS NULL OR e.endpoint_id = $9 AND `+atSource+`), false)
 			FROM horizon LEFT JOIN LATERAL (
 				SELECT seq, part, id, tenant_id, endpoint_id, extra FROM events

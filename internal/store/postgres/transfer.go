@@ -101,16 +101,16 @@ var layouts = map[string]layout{
 	"events": {key: []string{"position", "id"}, part: partOfID,
 		export: map[string]string{
 			"position":    `seq`,
-			"delivery_id": `(SELECT d.id FROM deliveries d WHERE d.event_id = t.id AND d.replay_of IS NULL AND d.first_of IS NULL LIMIT 1)`,
+			"delivery_id": `(SELECT d.id FROM deliveries d WHERE d.part = t.part AND d.event_id = t.id AND d.replay_of IS NULL AND d.first_of IS NULL LIMIT 1)`,
 		},
 		into: map[string]string{"seq": `u.position`}, lacks: []string{"position", "delivery_id"}},
 	"idempotency_keys": {key: []string{"part", "endpoint_id", "key"}, part: partOfEvent},
 	"guards":           {key: []string{"part", "endpoint_id", "guard"}, part: partOfEvent},
 	"deliveries": {key: []string{"endpoint_id", "id"}, part: partOfID, lacks: []string{"last_attempt"},
-		export: map[string]string{"last_attempt": `(SELECT a.id FROM attempts a WHERE a.delivery_id = t.id ORDER BY a.number DESC LIMIT 1)`}},
+		export: map[string]string{"last_attempt": `(SELECT a.id FROM attempts a WHERE a.part = t.part AND a.delivery_id = t.id ORDER BY a.number DESC LIMIT 1)`}},
 	"expansions": {key: []string{"part", "event_id"}, part: partOfEvent},
 	"attempts": {key: []string{"delivery_id", "number"}, part: partOfID, lacks: []string{"previous"},
-		export: map[string]string{"previous": `(SELECT a.id FROM attempts a WHERE a.delivery_id = t.delivery_id AND a.number < t.number ORDER BY a.number DESC LIMIT 1)`}},
+		export: map[string]string{"previous": `(SELECT a.id FROM attempts a WHERE a.part = t.part AND a.delivery_id = t.delivery_id AND a.number < t.number ORDER BY a.number DESC LIMIT 1)`}},
 	"replays": {key: []string{"id"}, into: map[string]string{"at_delivery": `CAST('00000000-0000-0000-0000-000000000000' AS uuid)`}},
 	"endpoint_stats": {key: []string{"part", "endpoint_id", "hour"}, part: partOfEndpoint, group: true, lacks: []string{"counters"},
 		export: map[string]string{"counters": `ARRAY[` + eachOf(statsColumns, func(_ int, c string) string { return "CAST(sum(" + c + ") AS bigint)" }) + `]`},
@@ -203,7 +203,7 @@ func (t *Transfer) Survey(ctx context.Context) (v transfer.Survey, err error) {
 			where = " WHERE " + layouts["meta"].where
 		}
 		var some bool
-		if err := t.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table.Name+where+")").Scan(&some); err != nil {
+		if err := t.conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM "+table.Name+where+")").Scan(&some); err != nil {
 			return v, err
 		}
 		if some {
