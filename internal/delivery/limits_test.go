@@ -390,3 +390,19 @@ func TestLargeBodies(t *testing.T) {
 		balanced(t, p)
 	})
 }
+
+// TestWhy_NoRate: what may start now does not wait for a rate, however long the answer takes. It
+// runs by the machine's clock: in a bubble no time passes between two readings.
+func TestWhy_NoRate(t *testing.T) {
+	w := sim.New(t, sim.Options{})
+	ep := w.NewEndpoint(w.Net.Destination("shop.example", ends(100*time.Millisecond)), nil)
+	p := w.Start()
+	p.Event(ep, "x")
+	due := kapsel.Delivery{EndpointID: ep.ID, Status: kapsel.Pending, DueAt: time.Now().Add(-time.Minute)}
+	for range 100 {
+		if why := p.Engine.Why(ep, due); why != "" {
+			t.Fatalf("it waits for %q", why)
+		}
+	}
+	p.Stop()
+}

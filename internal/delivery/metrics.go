@@ -71,7 +71,10 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	if d.Status != kapsel.Pending {
 		return ""
 	}
-	now := e.Clock.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at := e.now()
+	now := at.Store // one reading for all: by a later one, what may start now would seem to start later
 	if d.Scheduled(now) {
 		return "scheduled"
 	}
@@ -81,9 +84,6 @@ func (e *Engine) Why(ep *kapsel.Endpoint, d kapsel.Delivery) string {
 	case kapsel.EndpointDisabled:
 		return "disabled"
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	at := e.now()
 	standing := gate.Standing{Circuit: e.Settings.Circuit(ep.ID), Full: true}
 	g := e.gates.Gate(ep.ID)
 	if g != nil {
