@@ -193,7 +193,11 @@ func reason(err error) error {
 	case errors.As(err, &invalid):
 		var all []string
 		for _, f := range describe(invalid) {
-			all = append(all, "at "+strings.TrimPrefix(f.Field, dataField)+" "+f.Detail)
+			at := strings.TrimPrefix(f.Field, dataField)
+			if at == "" {
+				at = "the top"
+			}
+			all = append(all, "at "+at+" "+f.Detail)
 		}
 		return fmt.Errorf("is not a JSON Schema: %s", strings.Join(all[:min(len(all), 5)], ", "))
 	}

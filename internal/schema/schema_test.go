@@ -80,7 +80,7 @@ func TestNew_BadSchemas(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"type":"strin"}`:                        "is not a JSON Schema: at /type",
 		`{"properties":[]}`:                       "is not a JSON Schema: at /properties",
-		`7`:                                       "is not a JSON Schema",
+		`7`:                                       "is not a JSON Schema: at the top got number",
 		`{"pattern":"("}`:                         "is not a JSON Schema",
 		`{"$ref":"https://example.com/s.json"}`:   "refers to https://example.com/s.json; nothing is loaded",
 		`{"$ref":"file:///etc/passwd"}`:           "refers to file:///etc/passwd; nothing is loaded",
