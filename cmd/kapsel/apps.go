@@ -67,6 +67,9 @@ func (s *session) appNamed(ctx context.Context, ref, tenant string) (string, err
 	if len(uids) > 1 {
 		return "", settingError("%d apps have the uid %q; use --tenant or an id: %s", len(uids), ref, uids)
 	}
+	if byName == nil {
+		return "", fmt.Errorf("no app has the id, uid or name %q", ref)
+	}
 	return named(ref, "app", values(byName), func(v client.App) (id, name string) { return v.ID, v.Name })
 }
 

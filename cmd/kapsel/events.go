@@ -32,7 +32,7 @@ type eventsList struct {
 	Endpoint       string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
 	Source         string   `complete:"source" placeholder:"SOURCE" help:"Only what came in at this source; its id or name."`
 	App            string   `complete:"app" placeholder:"APP" help:"Only of those that were published to this app; its id, uid or name."`
-	Status         []string `complete:"received,pending,delivering,delivered,failed,dead_letter,canceled" placeholder:"STATUS" help:"Only those with any of these statuses: received, pending, delivering, delivered, failed, dead_letter, canceled."`
+	Status         []string `complete:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched" placeholder:"STATUS" help:"Only those with any of these statuses: received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched."`
 	IdempotencyKey string   `placeholder:"KEY" help:"Only the one with this key."`
 	listing
 }
