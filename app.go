@@ -34,7 +34,7 @@ type AppConfig struct {
 func NoApp(field string) *Error {
 	return &Error{
 		Code: InvalidRequest, Status: 422, Detail: "the tenant has no such app",
-		Fields: []FieldError{{Field: field, Detail: "there is no app of this id or uid"}},
+		Fields: []FieldError{{Field: field, Detail: "is no app of the tenant; give the id or the uid of one"}},
 	}
 }
 

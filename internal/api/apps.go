@@ -113,8 +113,12 @@ func (a *api) putApp(ctx context.Context, in *AppPath) (*upserted[App], error) {
 		return nil, err
 	}
 	_, notID := kapsel.ParseAppID(in.ID)
-	if notID != nil && body.UID != nil && *body.UID != in.ID {
+	switch {
+	case notID != nil && body.UID != nil && *body.UID != in.ID:
 		return nil, refused(field("uid", "must be the one in the path, or left out"))
+	case notID != nil && !kapsel.ValidUID(in.ID): // nothing that could be created
+		body.UID = &in.ID
+		return nil, body.configure(&kapsel.App{}, a.Clock())
 	}
 	for range 3 {
 		now := a.Clock()
@@ -128,7 +132,7 @@ func (a *api) putApp(ctx context.Context, in *AppPath) (*upserted[App], error) {
 				}
 				return body.configure(app, now)
 			})
-		case missing(err) && notID != nil && kapsel.ValidUID(in.ID):
+		case missing(err) && notID != nil:
 			var t kapsel.Tenant
 			if t, err = a.owner(ctx, in.TenantQuery); err != nil {
 				return nil, err

@@ -57,6 +57,9 @@ func TestApps(t *testing.T) {
 	w.want(404, "PUT", "/v1/apps/"+kapsel.NewAppID(time.Now()).String(), h.write, `{"name":"Two"}`)
 	w.refused(kapsel.InvalidRequest, 422, []string{"uid"}, "PUT", "/v1/apps/shop-3", h.write, `{"uid":"shop-4","name":"a"}`)
 	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "PUT", "/v1/apps/shop-3", adminKey, `{"name":"a"}`)
+	for _, uid := range []string{"shop%203", "a%2Fb", kapsel.NewTenantID(time.Now()).String()} {
+		w.refused(kapsel.InvalidRequest, 422, []string{"uid"}, "PUT", "/v1/apps/"+uid, h.write, `{"name":"a"}`)
+	}
 	if list := w.want(200, "GET", "/v1/apps", h.read, nil).list("data"); len(list) != 2 {
 		t.Errorf("listed: %v", list)
 	}
@@ -111,6 +114,10 @@ func TestApps_Endpoints(t *testing.T) {
 		w.refused(kapsel.InvalidRequest, 422, []string{"app"}, "PATCH", path, h.write, body)
 	}
 	w.refused(kapsel.InvalidRequest, 422, []string{"app"}, "PATCH", "/v1/endpoints/"+plain.text("id"), h.write, `{"app":"shop"}`)
+	refusal := w.want(422, "POST", "/v1/endpoints", h.write, `{"name":"a","url":"https://a.example/","app":"missing","subscriptions":[]}`)
+	if !strings.HasPrefix(refusal.text("detail"), "app is no app of the tenant; ") {
+		t.Errorf("refused: %v", refusal)
+	}
 	for _, body := range []string{`{"app":"shop","name":"b"}`, `{"app":"` + app + `"}`, `{"name":"c"}`} {
 		if e := w.want(200, "PATCH", path, h.write, body); e["app"] != app {
 			t.Errorf("after %s: %v", body, e)

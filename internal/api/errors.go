@@ -78,8 +78,13 @@ func parameters(errs []error) error {
 			continue
 		}
 		message := strings.TrimPrefix(detail.Message, "invalid value: ")
-		if strings.HasPrefix(detail.Location, "path.") {
+		switch {
+		case strings.HasPrefix(detail.Location, "path."):
 			return kapsel.Errorf(kapsel.NotFound, "%s", message)
+		case message == "invalid boolean":
+			message = "must be true or false"
+		case strings.HasPrefix(message, "not "):
+			message = "is " + message
 		}
 		fields = append(fields, kapsel.FieldError{Field: strings.TrimPrefix(detail.Location, "query."), Detail: message})
 	}

@@ -108,15 +108,16 @@ func (a *api) putEventType(ctx context.Context, in *EventTypePath) (*upserted[Ev
 	if body.Name != nil && *body.Name != in.Name {
 		return nil, refused(field("name", "must be the one in the path, or left out"))
 	}
+	now := a.Clock()
+	made := kapsel.EventType{ID: kapsel.NewEventTypeID(now), Name: in.Name, CreatedAt: now}
+	if err := body.configure(&made, now); err != nil { // outside of the store's transaction; a wrong name is found here, too
+		return nil, err
+	}
 	tenant, err := a.typed(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	now := a.Clock()
-	made := kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: tenant, Name: in.Name, CreatedAt: now}
-	if err := body.configure(&made, now); err != nil { // outside of the store's transaction
-		return nil, err
-	}
+	made.TenantID = tenant
 	for range 3 {
 		t, err := a.Store.UpdateEventType(ctx, tenant, in.Name, func(t *kapsel.EventType) error {
 			t.EventTypeConfig, t.UpdatedAt = made.EventTypeConfig, now

@@ -51,6 +51,7 @@ func TestEventTypes(t *testing.T) {
 	}
 	w.want(201, "PUT", "/v1/event-types/order.made", h.write, `{}`)
 	w.refused(kapsel.InvalidRequest, 422, []string{"name"}, "PUT", "/v1/event-types/a", h.write, `{"name":"b"}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"name"}, "PUT", "/v1/event-types/a%20b", h.write, `{}`)
 	if list := w.want(200, "GET", "/v1/event-types", h.read, nil).list("data"); len(list) != 2 {
 		t.Errorf("listed: %v", list)
 	}

@@ -152,7 +152,7 @@ func (a *api) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.Event
 	}
 	// The store would say no more than that something is missing.
 	if _, err := a.Store.Endpoint(ctx, r.Event.TenantID, *endpoint); missing(err) {
-		return kapsel.Delivery{}, refused(field("endpoint_id", "there is no endpoint of this id"))
+		return kapsel.Delivery{}, refused(field("endpoint_id", "is no endpoint of the tenant"))
 	} else if err != nil {
 		return kapsel.Delivery{}, err
 	}

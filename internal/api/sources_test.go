@@ -70,7 +70,9 @@ func TestSources_Kept(t *testing.T) {
 	}
 	deaf := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"deaf","url":"https://example.com","subscriptions":[]}`).text("id")
 	w.refused(kapsel.InvalidRequest, 422, []string{"keep_ingest"}, "DELETE", "/v1/endpoints/"+deaf+"?keep_ingest=true", h.write, nil)
-	w.refused(kapsel.InvalidRequest, 400, []string{"keep_ingest"}, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=perhaps", h.write, nil)
+	if refusal := w.want(400, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=perhaps", h.write, nil); refusal.text("detail") != "keep_ingest must be true or false" {
+		t.Errorf("refused: %v", refusal)
+	}
 	w.refused(kapsel.NotFound, 404, nil, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=true", w.newHouse("other").write, nil)
 	w.want(409, "DELETE", "/v1/endpoints/"+id+"?keep_ingest=false", h.write, nil)
 

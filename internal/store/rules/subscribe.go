@@ -111,7 +111,7 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 			ingests = kept.Kept
 		}
 		if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && !ingests {
-			return nil, "there is no endpoint with an ingest of this id", nil
+			return nil, "is no endpoint with an ingest of the tenant", nil
 		}
 		if err != nil {
 			return nil, "", err
@@ -119,7 +119,7 @@ func subscribable(o Origins, e *kapsel.Endpoint, s *kapsel.Subscription) (from *
 	} else if s.Source != kapsel.Publish {
 		_, err := o.Source(kapsel.SourceID(origin))
 		if kapsel.CodeOf(err) == kapsel.NotFound {
-			return nil, "there is no source of this id", nil
+			return nil, "is no source of the tenant", nil
 		}
 		if err != nil {
 			return nil, "", err
