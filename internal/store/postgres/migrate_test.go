@@ -122,3 +122,55 @@ func TestMigrate_Destinations(t *testing.T) {
 		}
 	}
 }
+
+// TestMigrate_ReplayOnce checks that the index of replays gets the part from wherever a crash has
+// left its migration, and that it is there in the end under its name.
+func TestMigrate_ReplayOnce(t *testing.T) {
+	const made = "CREATE UNIQUE INDEX deliveries_replay_once_new ON deliveries (replay_id, replay_of, part) WHERE replay_id IS NOT NULL"
+	for name, state := range map[string]struct {
+		crashed []string // what was done before the crash
+		fails   string   // what failed in it
+	}{
+		"before it":                        {},
+		"while the index was made":         {fails: "CREATE UNIQUE INDEX CONCURRENTLY deliveries_replay_once_new ON deliveries (event_id)"},
+		"before the former one is dropped": {crashed: []string{made}},
+		"after the former one is dropped":  {crashed: []string{made, "DROP INDEX deliveries_replay_once"}},
+		"before the end is recorded": {crashed: []string{
+			made, "DROP INDEX deliveries_replay_once", "ALTER INDEX deliveries_replay_once_new RENAME TO deliveries_replay_once",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, conn := oldDatabase(t, 17)
+			for _, sql := range append([]string{`
+				INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted, takeovers,
+					last_status_code, last_error_code, size, created_at)
+				SELECT 7, gen_random_uuid(), '00000000-0000-0000-0000-000000000001', gen_random_uuid(), gen_random_uuid(), 0, now(), 0, 0, 0, 0, 0, '', 0, now()
+				FROM generate_series(1, 2)`}, state.crashed...) {
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+			}
+			if state.fails != "" {
+				if _, err := conn.Exec(t.Context(), state.fails); sqlState(err) != "23505" {
+					t.Fatalf("%s: %v, want a unique violation, which leaves the index half-made", state.fails, err)
+				}
+			}
+			s, err := Open(t.Context(), url, Options{Migrate: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			var whole, left bool
+			var columns string
+			err = conn.QueryRow(t.Context(), `
+				SELECT indisvalid AND indisunique, substring(pg_get_indexdef(indexrelid) FROM '\(.*'), to_regclass('deliveries_replay_once_new') IS NOT NULL
+				FROM pg_index WHERE indexrelid = to_regclass('deliveries_replay_once')`).Scan(&whole, &columns, &left)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := "(replay_id, replay_of, part) WHERE (replay_id IS NOT NULL)"; !whole || left || columns != want {
+				t.Errorf("the index is of %s, want %s; whole %t, another one left %t", columns, want, whole, left)
+			}
+		})
+	}
+}

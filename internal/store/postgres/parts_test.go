@@ -10,6 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // hot are the tables of the hot path, whose keys all begin with the part.
@@ -273,5 +277,38 @@ func TestParts_Shapes(t *testing.T) {
 		if !found[holder] {
 			t.Errorf("%s is on the list, but inserts no rows that it selects", holder)
 		}
+	}
+}
+
+// TestParts_InUniqueIndexes checks that the part is in each unique index of a hot table, so that no
+// insert must look in another part.
+func TestParts_InUniqueIndexes(t *testing.T) {
+	url := pgtest.New(t)
+	s, err := Open(t.Context(), url, Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rows, err := s.engine.Query(t.Context(), `
+		SELECT i.indexrelid::regclass::text, EXISTS (
+			SELECT 1 FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attname = 'part' AND a.attnum = ANY (i.indkey))
+		FROM pg_index i WHERE i.indisunique AND i.indrelid = ANY ($1::text[]::regclass[])`, hot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	var has bool
+	n := 0
+	if _, err := pgx.ForEachRow(rows, []any{&name, &has}, func() error {
+		n++
+		if !has {
+			t.Errorf("the unique index %s does not have the part", name)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if n < len(hot) {
+		t.Errorf("found %d unique indexes of %d tables", n, len(hot))
 	}
 }
