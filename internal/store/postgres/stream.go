@@ -56,15 +56,16 @@ func (s *Store) reached(horizon int64) store.Position {
 	}
 }
 
-// StreamEvents returns the next events; see store.Stream. It reads the horizon and the page before
-// it in one snapshot. The page is of all tenants, so that it ends however few of its events are
-// meant; StreamEvents then reads the meant events in the tenant's view.
+// StreamEvents returns the next events; see store.Stream. It reads the horizon, and then the page
+// before it: what the horizon's snapshot has below the horizon, each later snapshot has too. The page
+// is of all tenants, so that it ends however few of its events are meant; StreamEvents then reads the
+// meant events in the tenant's view.
 func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, now time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
 	type entry struct {
-		horizon, top, seq int64
-		part              int16
-		id                [16]byte // zero: there is none
-		meant             bool
+		seq   int64
+		part  int16
+		id    [16]byte
+		meant bool
 	}
 	tenants := make([][16]byte, len(f.Tenants))
 	for i, t := range f.Tenants {
@@ -74,32 +75,33 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	var parts []int16
 	at := map[kapsel.EventID]store.Position{}
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
-		page, err := collect(ctx, q, func(r *row) entry {
-			return entry{r.int8(), r.int8(), r.int8(), int16(r.int2()), r.id(), r.bool()}
-		}, `
-			WITH horizon AS MATERIALIZED (`+streamHorizon+`)
-			SELECT horizon.seq, horizon.top, coalesce(e.seq, 0), coalesce(e.part, CAST(0 AS smallint)), e.id,
-				coalesce((cardinality($7::uuid[]) = 0 OR e.tenant_id = ANY ($7)) AND ($8::uuid IS NULL OR e.endpoint_id = $8 AND NOT `+atSource+`
-					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $8)
-					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $8))
-					AND ($9::uuid IS NULL OR e.endpoint_id = $9 AND `+atSource+`), false)
-			FROM horizon LEFT JOIN LATERAL (
-				SELECT seq, part, id, tenant_id, endpoint_id, extra FROM events
-				WHERE seq >= $4 AND (seq > $4 OR id > $5) AND seq < horizon.seq
-				ORDER BY seq, id LIMIT $6
-			) e ON true
-			ORDER BY e.seq, e.id`,
-			append(s.streamArgs(now), after.Seq, [16]byte(after.ID), limit, tenants, id(f.EndpointID), id(f.SourceID))...)
+		type reach struct{ horizon, top int64 }
+		found, _, err := first(ctx, q, func(r *row) reach { return reach{r.int8(), r.int8()} }, streamHorizon, s.streamArgs(now)...)
 		if err != nil {
 			return err
 		}
-		if after.Seq > page[0].top {
+		if after.Seq > found.top {
 			return rules.StreamAhead()
 		}
-		next, more = after.Later(s.reached(page[0].horizon)), false
-		if page[0].id == ([16]byte{}) {
-			return nil
+		page, err := collect(ctx, q, func(r *row) entry {
+			return entry{r.int8(), int16(r.int2()), r.id(), r.bool()}
+		}, `
+			SELECT e.seq, e.part, e.id,
+				coalesce((cardinality($5::uuid[]) = 0 OR e.tenant_id = ANY ($5)) AND ($6::uuid IS NULL OR e.endpoint_id = $6 AND NOT `+atSource+`
+					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $6)
+					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $6))
+					AND ($7::uuid IS NULL OR e.endpoint_id = $7 AND `+atSource+`), false)
+			FROM (
+				SELECT seq, part, id, tenant_id, endpoint_id, extra FROM events
+				WHERE seq >= $1 AND (seq > $1 OR id > $2) AND seq < $3
+				ORDER BY seq, id LIMIT $4
+			) e
+			ORDER BY e.seq, e.id`,
+			after.Seq, [16]byte(after.ID), found.horizon, limit, tenants, id(f.EndpointID), id(f.SourceID))
+		if err != nil {
+			return err
 		}
+		next, more = after.Later(s.reached(found.horizon)), false
 		if len(page) >= limit {
 			last := page[len(page)-1]
 			next, more = store.Position{Seq: last.seq, ID: last.id}, true
