@@ -36,7 +36,8 @@ type Directory interface {
 	// UpdateTenant changes a tenant by a function of its current row, in one transaction.
 	// An error of the function is returned as it is and nothing changes.
 	UpdateTenant(ctx context.Context, id kapsel.TenantID, change func(*kapsel.Tenant) error) (kapsel.Tenant, error)
-	// DeleteTenant is a Conflict while the tenant has endpoints, sources or apps. Its keys are revoked.
+	// DeleteTenant is a Conflict while the tenant has endpoints, sources or apps. Its keys are revoked,
+	// its event types deleted.
 	DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.Time) error
 	ListTenants(ctx context.Context, p Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
 

@@ -213,8 +213,15 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 		if _, err := tx.Exec(ctx, "SELECT 1 FROM keys WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(ctx, "SELECT 1 FROM event_types WHERE tenant_id = $1 ORDER BY id FOR UPDATE", id(tenantID)); err != nil {
+			return err
+		}
 		revision, err := nextRevision(ctx, tx)
 		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "UPDATE event_types SET deleted_at = $2, updated_at = $2, revision = $3 WHERE tenant_id = $1 AND deleted_at IS NULL",
+			id(tenantID), now, revision); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "UPDATE keys SET revoked_at = $2, revision = $3 WHERE tenant_id = $1 AND revoked_at IS NULL",

@@ -239,6 +239,11 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 		if err := saveTenant(c, &t); err != nil {
 			return err
 		}
+		err = c.exec(`UPDATE event_types SET deleted_at = ?, updated_at = ?, revision = ? WHERE tenant_id = ? AND deleted_at IS NULL`,
+			now, now, t.Revision, id)
+		if err != nil {
+			return err
+		}
 		return c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE tenant_id = ? AND revoked_at IS NULL`,
 			now, t.Revision, id)
 	})

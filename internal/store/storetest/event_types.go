@@ -118,7 +118,16 @@ var cataloguing = []promise{
 		w.refusedAs(w.store.CreateEventType(w.ctx, w.typeOf(tenant, "more")), rules.EventTypeRoom(kapsel.MaxEventTypes), "one more")
 		w.must(w.store.DeleteEventType(w.ctx, tenant.ID, "t7", w.now))
 		w.must(w.store.CreateEventType(w.ctx, w.typeOf(tenant, "more")))
+		before := w.settings(0).Revision
 		w.must(w.store.DeleteTenant(w.ctx, tenant.ID, w.now))
+		_, err := w.store.EventType(w.ctx, tenant.ID, "more")
+		w.refused(err, kapsel.NotFound, "reading one of a tenant that is deleted")
+		_, err = w.store.UpdateEventType(w.ctx, tenant.ID, "more", func(*kapsel.EventType) error { return nil })
+		w.refused(err, kapsel.NotFound, "changing one of a tenant that is deleted")
+		listed, err := w.store.ListEventTypes(w.ctx, tenant.ID, store.Page[kapsel.EventTypeID]{Limit: 1})
+		w.must(err)
+		w.same("listed", 0, len(listed))
+		w.same("changed settings", kapsel.MaxEventTypes, len(w.settings(before).Types))
 	}},
 
 	{"the event that a key stands for is found without another", func(w *world) {
