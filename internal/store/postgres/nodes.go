@@ -89,11 +89,12 @@ func (s *Store) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, r
 	return behind, err
 }
 
-// TakeOver frees what dead nodes hold; see store.Queue. It passes over a delivery on which a dead
-// node's last statement still works; the next call finds that delivery.
+// TakeOver frees what dead nodes hold; see store.Queue. It looks for such deliveries in all parts, and
+// then moves those that it has found, by their keys. It passes over a delivery on which a dead node's
+// last statement still works; the next call finds that delivery. If it fails, it returns how many
+// deliveries it has moved before.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
-		moved = 0
 		// Nodes that are long dead hold nothing. What they might hold all the same is found without their
 		// rows: a node that is not known to be alive is dead.
 		if _, err := tx.Exec(ctx, "DELETE FROM nodes WHERE dead AND lease_until < $1", now.Add(-24*time.Hour)); err != nil {
@@ -102,18 +103,44 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved i
 		if _, err := tx.Exec(ctx, "UPDATE nodes SET dead = true WHERE NOT dead AND lease_until < $1", now); err != nil {
 			return err
 		}
-		if err := freeProbes(ctx, tx); err != nil {
-			return err
-		}
-		lost, err := collect(ctx, tx, scanDelivery, openEndpoints+`
-			SELECT `+deliveryColumns+`
+		return freeProbes(ctx, tx)
+	})
+	if err != nil {
+		return 0, err
+	}
+	seen := [][16]byte{} // what was found before, and was moved or passed over
+	for more := true; more && moved < limit; {
+		found, err := list(ctx, s, engine, (*row).id, openEndpoints+`
+			SELECT d.id
 			FROM open CROSS JOIN LATERAL (
-				SELECT * FROM deliveries
-				WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL
+				SELECT id FROM deliveries
+				WHERE endpoint_id = open.endpoint_id AND status = 1 AND due_at IS NULL AND id <> ALL ($2::uuid[])
 					AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = node AND NOT n.dead)
-				LIMIT $1 FOR UPDATE SKIP LOCKED
+				LIMIT $1
 			) d
-			LIMIT $1`, limit)
+			LIMIT $1`, limit-moved, seen)
+		if err != nil || len(found) == 0 {
+			return moved, err
+		}
+		more = len(found) == limit-moved
+		n, err := s.takeOver(ctx, found, now)
+		if err != nil {
+			return moved, err
+		}
+		moved, seen = moved+n, append(seen, found...)
+	}
+	return moved, nil
+}
+
+// takeOver frees those of some deliveries that dead nodes hold and that no transaction has locked.
+func (s *Store) takeOver(ctx context.Context, found [][16]byte, now time.Time) (moved int, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		moved = 0
+		lost, err := collect(ctx, tx, scanDelivery, `
+			SELECT `+deliveryColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+			JOIN deliveries d ON d.part = u.part AND d.id = u.id
+			WHERE d.status = 1 AND d.due_at IS NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = d.node AND NOT n.dead)
+			FOR UPDATE OF d SKIP LOCKED`, partsOf(found), found)
 		if err != nil || len(lost) == 0 {
 			return err
 		}

@@ -309,11 +309,12 @@ func id[T ~[16]byte](v T) any {
 // part returns the part of an id as an argument of the pool's queries.
 func part[T interface{ Part() uint8 }](id T) int16 { return int16(id.Part()) }
 
-// partsOf returns the parts of events as an argument.
-func partsOf(events [][16]byte) []int16 {
-	parts := make([]int16, len(events))
-	for i, e := range events {
-		parts[i] = part(kapsel.EventID(e))
+// partsOf returns the parts of ids as an argument: ids of events, deliveries or attempts, which all
+// have it at the same place.
+func partsOf(ids [][16]byte) []int16 {
+	parts := make([]int16, len(ids))
+	for i, v := range ids {
+		parts[i] = part(kapsel.EventID(v))
 	}
 	return parts
 }
