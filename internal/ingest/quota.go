@@ -116,7 +116,7 @@ func (q *quotas) refresh(ctx context.Context, id kapsel.TenantID, u *quota, now 
 		return
 	}
 	defer u.reading.Unlock()
-	if u.reads != reads { // another request has read them meanwhile
+	if u.reads != reads || u.known && !known { // another request has read them meanwhile
 		return
 	}
 	u.reads++
