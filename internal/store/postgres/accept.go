@@ -96,7 +96,7 @@ const (
 			$13::text[], $14::text[], $15::boolean[], $16::uuid[], $17::uuid[]`
 	eventValues = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
 			key, signature, traceparent, type, extra, unmatched, app_id`
-	// scope is the key's scope, null if that is the event's origin, which is in endpoint_id.
+	// scope is what the key belongs to, which for a published event is not its origin.
 	eventNames       = eventValues + `, scope`
 	insertDeliveries = `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, node, token, claims,
@@ -110,8 +110,12 @@ const (
 	// stored says of a delivery that its event is there: no other event stands for the event's key or
 	// guard.
 	stored = `EXISTS (SELECT 1 FROM events e WHERE e.part = u.part AND e.id = u.event_id)`
-	winner = `EXISTS (SELECT 1 FROM idempotency_keys k
-		WHERE k.part = u.part AND k.endpoint_id = coalesce(u.scope, u.endpoint_id) AND k.key = u.key AND k.event_id = u.event_id)`
+	// winner says of an event that it stands for its key. It is not EXISTS, which the planner may
+	// answer, beside an OR, by reading the table whole into a hash table. It compares columns and
+	// nothing else: behind row-level security, PostgreSQL looks up no expression such as
+	// coalesce in an index, as the expression might tell what a hidden row holds.
+	winner = `u.event_id = (SELECT k.event_id FROM idempotency_keys k
+		WHERE k.part = u.part AND k.endpoint_id = u.scope AND k.key = u.key)`
 )
 
 // deliveryRow is a delivery to write. own says that its event came in at the ingest of the
@@ -302,12 +306,8 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	}
 	t.int2(int(e.ID.Part()))
 	t.id(e.ID)
-	origin, scope := e.Origin(), e.KeyScope()
-	if scope == origin {
-		scope = kapsel.OriginID{}
-	}
 	t.id(e.TenantID)
-	t.id(origin)
+	t.id(e.Origin())
 	t.time(e.ReceivedAt)
 	t.text(e.ContentType)
 	t.header(e.Header)
@@ -320,7 +320,7 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	t.optional(e.Extra())
 	t.trueOrNull(len(in.Deliveries) == 0 && in.ExpandAfter.IsZero())
 	t.id(e.AppID)
-	t.id(scope)
+	t.id(e.KeyScope())
 	return nil
 }
 

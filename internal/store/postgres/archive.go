@@ -73,7 +73,9 @@ const tried = "(o.status >= 2 OR o.attempts > 0)"
 // is not in the order of ids: without the fence the planner may walk an index of all deliveries in
 // that order, until it has met a page of open ones. It may also turn a look at an event's few
 // deliveries into a join, or into a walk of an index that it thinks nearly empty. Either plan is
-// quick on a small table, and on a large one takes longer than a statement may.
+// quick on a small table, and on a large one takes longer than a statement may. EXISTS beside an OR
+// needs a fence, too: without it the planner may read all rows that the subquery could find into a
+// hash table.
 const fence = " OFFSET 0"
 
 // ofEvent returns a table of the deliveries of an event, found by the event. part and event are
@@ -256,7 +258,7 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	case !expanding || f.Status == kapsel.EventReceived:
 	case f.Status == kapsel.EventStatus(kapsel.Delivering.String()):
 		to := `($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
-					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id))`
+					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id` + fence + `))`
 		if ofApp {
 			to = "e.app_id = $2"
 		}

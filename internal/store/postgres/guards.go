@@ -39,19 +39,22 @@ const (
 		WHERE u.guard IS NULL OR ` + guardWinner + `
 		ORDER BY part, endpoint_id, key, n` + takeKey
 	settledGuardsStatement = `
-		UPDATE guards g SET event_id = k.event_id
-		FROM unnest(` + guardedKeyArrays + `) AS u (part, endpoint_id, key, event_id, created_at, expires_at, guard)
-		JOIN idempotency_keys k ON k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key
-		WHERE g.part = u.part AND g.endpoint_id = u.endpoint_id AND g.guard = u.guard AND g.event_id = u.event_id
-			AND k.event_id <> u.event_id`
+		UPDATE guards g SET event_id = known.event_id
+		FROM (
+			SELECT u.part, u.endpoint_id, u.guard, u.event_id AS own, k.event_id
+			FROM unnest(` + guardedKeyArrays + `) AS u (part, endpoint_id, key, event_id, created_at, expires_at, guard)
+			JOIN idempotency_keys k ON k.part = u.part AND k.endpoint_id = u.endpoint_id AND k.key = u.key
+			WHERE k.event_id <> u.event_id` + fence + `
+		) known
+		WHERE g.part = known.part AND g.endpoint_id = known.endpoint_id AND g.guard = known.guard AND g.event_id = known.own`
 	guardedKeyArrays = `$1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::bytea[]`
 
 	// The guards are the last parameter, after the parameters of batches without guards.
 	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $20::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
-	guardWinner  = `EXISTS (SELECT 1 FROM guards g
-		WHERE g.part = u.part AND g.endpoint_id = u.endpoint_id AND g.guard = u.guard AND g.event_id = u.event_id)`
+	guardWinner  = `u.event_id = (SELECT g.event_id FROM guards g
+		WHERE g.part = u.part AND g.endpoint_id = u.endpoint_id AND g.guard = u.guard)`
 
 	guardWinnersStatement = `
 		SELECT u.n, coalesce(g.event_id, k.event_id)

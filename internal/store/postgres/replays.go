@@ -156,8 +156,8 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
 	_, err = collect(w.ctx, w.q, func(r *row) bool { had[r.id()] = true; return true }, `
 		SELECT u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
-		WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = $3 AND d.first_of = u.id AND d.part = u.part)
-			OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = u.part AND x.event_id = u.id)`, parts, ids, [16]byte(e.ID))
+		WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = $3 AND d.first_of = u.id AND d.part = u.part`+fence+`)
+			OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = u.part AND x.event_id = u.id`+fence+`)`, parts, ids, [16]byte(e.ID))
 	if err != nil {
 		return out, err
 	}

@@ -88,8 +88,8 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 		}, `
 			SELECT e.seq, e.part, e.id,
 				coalesce((cardinality($5::uuid[]) = 0 OR e.tenant_id = ANY ($5)) AND ($6::uuid IS NULL OR e.endpoint_id = $6 AND NOT `+atSource+`
-					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $6)
-					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $6))
+					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $6`+fence+`)
+					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $6`+fence+`))
 					AND ($7::uuid IS NULL OR e.endpoint_id = $7 AND `+atSource+`), false)
 			FROM (
 				SELECT seq, part, id, tenant_id, endpoint_id, extra FROM events
