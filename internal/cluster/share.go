@@ -1,4 +1,5 @@
-// Package cluster computes what is this node's of the limits that all nodes share.
+// Package cluster makes a process one node among others. A Node joins, renews its lease, and takes over
+// the deliveries of dead nodes; Shares computes this node's part of the limits that all nodes share.
 //
 // Nodes share limits by demand. Once a second every node publishes, through the store, what it
 // could use of the limits that are in use, reads what the other nodes published, and computes its

@@ -6,12 +6,12 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Books are the engine's books that are not balanced. When no exchange runs, no delivery is
-// held and none is due, there are none.
+// Books returns the counts of the engine that are not 0. All are 0 when no exchange runs, no delivery is held
+// and none is due.
 func (e *Engine) Books() (off []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if n := len(e.held); n != 0 {
+	if n := len(e.holds.tokens); n != 0 {
 		off = append(off, fmt.Sprintf("held tokens are %d", n))
 	}
 	if n := e.Budget.Used(); n != 0 {
@@ -20,14 +20,14 @@ func (e *Engine) Books() (off []string) {
 	return append(off, e.gates.Unbalanced(e.stopping)...)
 }
 
-// Earned is what the endpoint's destination has earned on this node.
+// Earned returns how many exchanges at once the endpoint's destination has earned, and how many run.
 func (e *Engine) Earned(name string) (earned, running int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.gates.Earned(name)
 }
 
-// Busy is how many workers are in use.
+// Busy returns how many workers are in use.
 func (e *Engine) Busy() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -36,17 +36,12 @@ func (e *Engine) Busy() int {
 
 // Leased reports whether the node's lease is certain.
 func (e *Engine) Leased() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.leased()
+	_, certain := e.node.Certain()
+	return certain
 }
 
-// Node is the node's id at the moment.
-func (e *Engine) Node() kapsel.NodeID {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.node
-}
+// Node returns the node's present ID.
+func (e *Engine) Node() kapsel.NodeID { return e.node.ID() }
 
 // Kept counts the gates and recipients in memory.
 func (e *Engine) Kept() (gates, recipients int) {

@@ -71,12 +71,12 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	e.mu.Lock()
 	at := gate.Time{Store: now, Mono: time.Now()}
 	next = now.Add(max(0, listEvery-at.Mono.Sub(e.listed)))
-	if !e.mayStart() { // the lease's renewal wakes the loop
+	node, certain := e.node.Certain()
+	if e.stopping || !certain { // the lease's renewal wakes the loop
 		e.mu.Unlock()
 		return next, nil
 	}
 	claims := e.gates.Collect(at)
-	node := e.node
 	if look := e.gates.NextLook(); !look.IsZero() && look.Before(next) {
 		next = look
 	}
@@ -104,7 +104,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	}
 	jobs, size := e.jobs(claimed)
 	done()
-	valid := !e.stopping && node == e.node // another node ID: this node was declared dead meanwhile
+	valid := !e.stopping && node == e.node.ID() // another node ID: this node was declared dead meanwhile
 	if e.gates.Claimed(claims, jobs, 2*size > int(bytes), valid, gate.Time{Store: now, Mono: time.Now()}) {
 		next = now
 	}
@@ -138,21 +138,18 @@ func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, c
 	for i, c := range claims {
 		wants[i] = store.Want{EndpointID: c.Gate.ID(), Limit: c.Limit}
 	}
-	ms := now.UnixMilli()
 	e.mu.Lock()
-	e.claims[ms]++
+	e.holds.claiming(now)
 	e.mu.Unlock()
 	claimed, err := e.Store.Claim(ctx, node, now, wants, bytes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.claims[ms]--; e.claims[ms] == 0 {
-		delete(e.claims, ms)
-	}
 	for i := range claimed {
-		e.held[claimed[i].Delivery.Token] = struct{}{}
+		e.holds.add(claimed[i].Delivery.Token)
 	}
+	e.holds.claimed(now)
 	if err != nil {
-		e.doubt(node) // the claim may have been written
+		e.holds.doubt(node) // the claim may have been written
 	}
 	return claimed, err
 }
@@ -207,4 +204,38 @@ func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID)
 	e.mu.Lock()
 	e.canceling = false
 	e.mu.Unlock()
+}
+
+// reconcile gives back deliveries that this node holds according to the store but does not know of.
+// It fails if the store does.
+func (e *Engine) reconcile(ctx context.Context) error {
+	e.mu.Lock()
+	ids := e.holds.toLookAt(e.node.ID())
+	e.mu.Unlock()
+	for node, until := range ids {
+		held, err := e.Store.Held(ctx, node)
+		if err != nil {
+			return err
+		}
+		now := e.Clock.Now()
+		lost := held[:0]
+		e.mu.Lock()
+		for _, d := range held {
+			if !e.holds.knows(d.Token) {
+				d.DueAt = now
+				lost = append(lost, d)
+			}
+		}
+		e.mu.Unlock()
+		if len(lost) > 0 {
+			if err := e.Store.GiveBack(ctx, lost); err != nil {
+				return err
+			}
+			e.lookAgain()
+		}
+		e.mu.Lock()
+		e.holds.settle(node, until)
+		e.mu.Unlock()
+	}
+	return nil
 }

@@ -6,17 +6,17 @@
 // another, until the delivery is terminal. A crash loses no delivery: the store knows which
 // deliveries the engine holds, and another node takes them over when the node's lease ends.
 //
-// Reading order: engine.go (life of a node), permit.go (ingest asks to send at once), claim.go (what
+// Reading order: engine.go (start and stop), permit.go (ingest asks to send at once), claim.go (what
 // waits in the store), package gate (what may start), host.go (what the gates decide is done),
 // compose.go (an event as a request), exchange.go (the request is made), record.go (its outcome),
-// circuit.go (circuits in the store), shares.go (what of the limits is this node's).
+// circuit.go (circuits in the store), shares.go (what of the limits is this node's), holdings.go (what
+// the node holds by its own account). Package cluster keeps the node's lease.
 package delivery
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -24,6 +24,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/cluster"
 	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
@@ -58,6 +59,7 @@ type Config struct {
 type Engine struct {
 	Config
 	metrics    *metrics
+	node       *cluster.Node
 	recipients *settings.Prepared[*Recipient] // of the endpoints with gates
 
 	wake    chan struct{} // the claim loop has something to do
@@ -65,19 +67,11 @@ type Engine struct {
 
 	mu        sync.Mutex // guards all that follows
 	gates     *gate.Keeper
-	node      kapsel.NodeID
-	renewed   time.Time // when the last renewal that succeeded was sent, by the monotonic clock
-	renewedAt time.Time // … and by the store's clock
-	judging   bool      // a take-over is under way
-	judgeFrom time.Time // when this node may judge leases again, by the monotonic clock
 	shares    shares
 	stopping  bool
-	listed    time.Time                     // when the backlog was last listed, by the monotonic clock
-	canceling bool                          // what waits for a deleted endpoint is being canceled
-	held      map[kapsel.AttemptID]struct{} // claim tokens that this node knows it holds
-	doubts    map[kapsel.NodeID]time.Time   // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
-	looked    time.Time                     // when reconcile last looked at the node's own ID without a doubt
-	claims    map[int64]int                 // claims under way, by the millisecond in which their tokens are made
+	listed    time.Time // when the backlog was last listed, by the monotonic clock
+	canceling bool      // what waits for a deleted endpoint is being canceled
+	holds     holdings
 	short     shortage
 	exhausted time.Time // when it was last logged that all workers are busy
 
@@ -94,10 +88,9 @@ func New(cfg Config) *Engine {
 		Config:  cfg,
 		wake:    make(chan struct{}, 1),
 		recount: make(chan struct{}, 1),
-		held:    map[kapsel.AttemptID]struct{}{},
-		doubts:  map[kapsel.NodeID]time.Time{},
-		claims:  map[int64]int{},
+		holds:   newHoldings(),
 	}
+	e.node = cluster.NewNode(cluster.NodeConfig{Store: cfg.Store, Now: cfg.Clock.Now, Lease: cfg.Lease, Host: life{e}, Log: cfg.Log})
 	e.gates = gate.New(host{e}, cfg.Workers)
 	e.cut, e.cutNow = context.WithCancel(context.Background())
 	e.last, e.giveUp = context.WithCancel(context.Background())
@@ -109,19 +102,7 @@ func New(cfg Config) *Engine {
 
 // Join makes the node known to the store under a new ID. Callers must call Join once, before
 // ingest asks for permits. It fails if the store cannot be written or read.
-func (e *Engine) Join(ctx context.Context) error {
-	now, asked := e.Clock.Now(), time.Now()
-	node := kapsel.NewNodeID(now)
-	if err := e.Store.Join(ctx, node, now, e.Lease); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	e.node, e.renewed, e.renewedAt = node, asked, now
-	e.gates.SetNode(node)
-	e.mu.Unlock()
-	e.Settings.Joined(node, e.Clock)
-	return e.share(ctx)
-}
+func (e *Engine) Join(ctx context.Context) error { return e.node.Join(ctx) }
 
 // Run works until ctx ends, and then stops: nothing starts any more, deliveries that are held
 // unsent go back to the store, and running exchanges may go on for grace. Run then cuts them; they
@@ -133,9 +114,9 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) {
 	alive, died := context.WithCancel(context.WithoutCancel(ctx))
 	defer died()
 	var lease, loops sync.WaitGroup
-	lease.Go(func() { e.leaseLoop(alive) })
+	lease.Go(func() { e.node.KeepAlive(alive) })
 	loops.Go(func() { e.claimLoop(ctx) })
-	loops.Go(func() { e.takeOverLoop(ctx) })
+	loops.Go(func() { e.node.TakeOver(ctx) })
 	loops.Go(func() { e.shareLoop(ctx) })
 	<-ctx.Done()
 
@@ -176,10 +157,9 @@ func (e *Engine) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
 	defer cancel()
 	e.mu.Lock()
-	node := e.node
-	e.looked = time.Time{}
+	e.holds.looked = time.Time{}
 	e.mu.Unlock()
-	if err := errors.Join(e.reconcile(ctx), e.Store.Leave(ctx, node)); err != nil {
+	if err := errors.Join(e.reconcile(ctx), e.node.Leave(ctx)); err != nil {
 		e.Log.Warn("the node could not sign off; its lease will run out", "error", err)
 	}
 }
@@ -190,54 +170,27 @@ const leaveGrace = time.Second
 // recordGrace is how long the records of exchanges that were cut may take.
 const recordGrace = time.Second
 
-// leaseLoop renews the node's lease every fifth of it.
-func (e *Engine) leaseLoop(ctx context.Context) {
-	tick := time.NewTicker(e.Lease / 5)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if err := e.renew(ctx); err != nil && ctx.Err() == nil {
-			e.Log.Warn("the node's lease could not be renewed", "error", err)
-		}
-	}
+// life is the engine as the host of its node.
+type life struct{ e *Engine }
+
+// Joined implements cluster.Host.
+func (l life) Joined(id kapsel.NodeID) {
+	e := l.e
+	e.mu.Lock()
+	e.gates.SetNode(id)
+	e.mu.Unlock()
+	e.Settings.Joined(id, e.Clock)
 }
 
-// renew renews the node's lease, or has the node rejoin if it was declared dead.
-// After a jump of the store's clock renew leaves the lease as it is while a take-over is under way.
-// It fails if the store does.
-func (e *Engine) renew(ctx context.Context) error {
-	now, asked := e.Clock.Now(), time.Now()
-	e.mu.Lock()
-	node := e.node
-	wait := false
-	if jump := now.Sub(e.storeTime(asked)).Abs(); jump > e.Lease/5 {
-		// A lease written by the store's clock before the jump is wrong by the clock after it, and the
-		// other way round. All nodes notice the jump within clockSync and renew their leases.
-		e.judgeFrom = asked.Add(clockSync + e.Lease)
-		wait = e.judging
+// Renewed implements cluster.Host: what could not start while the lease was not certain starts now.
+// A node that has just joined, or is alone, looks for others to share its limits with.
+func (l life) Renewed(ctx context.Context, joined bool) error {
+	e := l.e
+	if joined {
+		return e.share(ctx)
 	}
-	e.mu.Unlock()
-	if wait {
-		return nil // the lease leaves time for the next tick
-	}
-	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
-	defer cancel()
-	err := e.Store.Renew(ctx, node, now, e.Lease)
-	switch {
-	case kapsel.CodeOf(err) == kapsel.Conflict:
-		return e.rejoin(ctx)
-	case err != nil:
-		return err
-	}
-	e.mu.Lock()
-	e.renewed, e.renewedAt = asked, now
-	alone := e.shares.Alone()
-	e.mu.Unlock()
-	if alone {
+	var err error
+	if e.shares.Alone() {
 		err = e.share(ctx)
 	}
 	e.mu.Lock()
@@ -247,132 +200,27 @@ func (e *Engine) renew(ctx context.Context) error {
 	return err
 }
 
-// rejoin starts again under a new ID after this node was declared dead. It gives back the unsent
-// deliveries that no other node has taken over yet. Exchanges that still run will find their
-// records refused. Nothing starts until the node has joined.
-func (e *Engine) rejoin(ctx context.Context) error {
-	e.Log.Error("the node was silent past its lease and declared dead; it starts again under a new id")
+// Lost implements cluster.Host.
+func (l life) Lost() {
+	e := l.e
 	e.mu.Lock()
-	e.renewed = time.Time{}
+	defer e.mu.Unlock()
 	e.gates.GiveBackAll(e.now())
-	e.mu.Unlock()
-	return e.Join(ctx)
 }
 
-// leased reports whether the node's lease certainly holds: whether less than 70 % of the lease has
-// passed since the last successful renewal was sent, by the monotonic clock. Callers must hold mu.
-func (e *Engine) leased() bool { return time.Since(e.renewed) < e.Lease*7/10 }
-
-// clockSync is the longest time between two readings of the store's clock, including the time for
-// the answer.
-const clockSync = 15 * time.Second
-
-// storeTime returns the store's time at now, counted from the last renewal. By this time a lease
-// that is certain has not ended. Callers must hold mu.
-func (e *Engine) storeTime(now time.Time) time.Time { return e.renewedAt.Add(now.Sub(e.renewed)) }
-
-// takeOverLoop takes over the deliveries of dead nodes, at once and then every fifth of the lease.
-// It also drops gates that are of no use, and gives back deliveries that unconfirmed writes left under this
-// node's ID.
-func (e *Engine) takeOverLoop(ctx context.Context) {
-	tick := time.NewTicker(e.Lease / 5)
-	defer tick.Stop()
-	for {
-		// A node that was frozen must renew its own lease before it judges other leases. If this loop ran
-		// before leaseLoop, the node could take over its own deliveries.
-		e.mu.Lock()
-		now := e.storeTime(time.Now())
-		e.judging = e.leased() && time.Now().After(e.judgeFrom)
-		may := e.judging
-		for _, id := range e.gates.Forget(e.now()) {
-			e.recipients.Drop(kapsel.OriginID(id))
-		}
-		e.mu.Unlock()
-		moved, err := 0, error(nil)
-		if may {
-			moved, err = e.Store.TakeOver(ctx, now, takeOverBatch)
-			e.mu.Lock()
-			e.judging = false
-			e.mu.Unlock()
-		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			e.Log.Warn("work of dead nodes could not be taken over", "error", err)
-		case moved > 0:
-			e.Log.Info("took over deliveries of a dead node; their outcomes are unknown", "deliveries", moved)
-			e.lookAgain()
-		}
-		if err == nil {
-			err = e.reconcile(ctx)
-		}
-		if moved == takeOverBatch && err == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// TookOver implements cluster.Host. It also gives back what unconfirmed writes left under this
+// node's ID, and drops gates that are of no use.
+func (l life) TookOver(ctx context.Context, moved int) {
+	e := l.e
+	if moved > 0 {
+		e.lookAgain()
 	}
-}
-
-const takeOverBatch = 500
-
-// doubtFor is how long reconcile looks for what an unconfirmed write left. If the store was held
-// up, a commit may become visible even later, so reconcile looks at the node's own ID every
-// lookEvery, with or without a doubt.
-const (
-	doubtFor  = time.Minute
-	lookEvery = 15 * time.Second
-)
-
-// doubt notes that a write under this node's ID was not confirmed: the store may hold deliveries
-// for the node that nobody would send. Callers must hold mu.
-func (e *Engine) doubt(node kapsel.NodeID) { e.doubts[node] = time.Now().Add(doubtFor) }
-
-// reconcile gives back deliveries that this node holds according to the store but does not know. A
-// permit's token is known from before its acceptance is written until after its record. A claim's
-// tokens are known from the end of the claim, and until then by the millisecond of the claim. So a
-// delivery that the store lists, and whose token is unknown after that, is nobody's. reconcile
-// fails if the store does.
-func (e *Engine) reconcile(ctx context.Context) error {
+	e.reconcile(ctx) // after an error the next call tries again
 	e.mu.Lock()
-	doubts := maps.Clone(e.doubts)
-	if _, doubted := doubts[e.node]; !doubted && time.Since(e.looked) >= lookEvery {
-		doubts[e.node] = time.Time{}
-		e.looked = time.Now()
+	defer e.mu.Unlock()
+	for _, id := range e.gates.Forget(e.now()) {
+		e.recipients.Drop(kapsel.OriginID(id))
 	}
-	e.mu.Unlock()
-	for node, until := range doubts {
-		held, err := e.Store.Held(ctx, node)
-		if err != nil {
-			return err
-		}
-		now := e.Clock.Now()
-		lost := held[:0]
-		e.mu.Lock()
-		for _, d := range held {
-			if _, known := e.held[d.Token]; !known && e.claims[d.Token.Time().UnixMilli()] == 0 {
-				d.DueAt = now
-				lost = append(lost, d)
-			}
-		}
-		e.mu.Unlock()
-		if len(lost) > 0 {
-			if err := e.Store.GiveBack(ctx, lost); err != nil {
-				return err
-			}
-			e.lookAgain()
-		}
-		e.mu.Lock()
-		if e.doubts[node].Equal(until) && time.Now().After(until) {
-			delete(e.doubts, node)
-		}
-		e.mu.Unlock()
-	}
-	return nil
 }
 
 // settingsChanged takes over changed settings. The cache calls it.

@@ -81,10 +81,7 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 	o.sent = to.recorded(header)
 
 	// A process that was frozen may have lost its lease since the delivery was dispatched.
-	e.mu.Lock()
-	leased := e.leased() && j.Delivery.Node == e.node
-	e.mu.Unlock()
-	if !leased {
+	if node, certain := e.node.Certain(); !certain || j.Delivery.Node != node {
 		o.unsent = errNotLeased
 		return o
 	}

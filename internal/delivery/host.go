@@ -11,11 +11,11 @@ import (
 // host does what the gates decide. The gates call its methods while Engine.mu is held.
 type host struct{ e *Engine }
 
-// mayStart reports whether exchanges may start at all. Callers must hold mu.
-func (e *Engine) mayStart() bool { return !e.stopping && e.leased() }
-
 // MayStart implements gate.Host.
-func (h host) MayStart() bool { return h.e.mayStart() }
+func (h host) MayStart() bool {
+	_, certain := h.e.node.Certain()
+	return certain && !h.e.stopping
+}
 
 // Start implements gate.Host.
 func (h host) Start(g *gate.Gate, j *gate.Job) { h.e.background(func() { h.e.deliver(g, j) }) }
@@ -65,7 +65,7 @@ func (e *Engine) giveBack(jobs []*gate.Job) {
 		}
 		e.mu.Lock()
 		for _, d := range back {
-			delete(e.held, d.Token)
+			e.holds.drop(d.Token)
 		}
 		e.mu.Unlock()
 	})

@@ -27,7 +27,8 @@ func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit 
 	permits := make([]*Permit, len(to))
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.mayStart() {
+	node, certain := e.node.Certain()
+	if e.stopping || !certain {
 		return permits
 	}
 	at := e.now()
@@ -43,8 +44,8 @@ func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit 
 			break
 		}
 		e.gates.Reserve(g)
-		p := &Permit{Node: e.node, Token: kapsel.NewAttemptID(at.Store, part), gate: g, body: body}
-		e.held[p.Token] = struct{}{}
+		p := &Permit{Node: node, Token: kapsel.NewAttemptID(at.Store, part), gate: g, body: body}
+		e.holds.add(p.Token)
 		e.work.Add(1) // a stop waits until the acceptance is confirmed or has failed
 		permits[i] = p
 	}
@@ -59,9 +60,9 @@ func (e *Engine) Return(p *Permit, confirmed bool) {
 	defer e.mu.Unlock()
 	defer e.work.Done()
 	p.body.Release()
-	delete(e.held, p.Token)
+	e.holds.drop(p.Token)
 	if !confirmed {
-		e.doubt(p.Node)
+		e.holds.doubt(p.Node)
 	}
 	e.gates.Cancel(p.gate, e.now())
 }
@@ -74,7 +75,7 @@ func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	defer e.work.Done() // runs last: a give-back must be counted in e.work before
 	// A node that was declared dead gives the delivery back as well, because no other node may have
 	// taken it over yet.
-	valid := p.Node == e.node && !e.stopping
+	valid := p.Node == e.node.ID() && !e.stopping
 	e.gates.Redeem(p.gate, &gate.Job{Delivery: d, Event: ev, Body: p.body, Due: ev.ReceivedAt, Fresh: true}, valid, e.now())
 }
 

@@ -112,7 +112,7 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 	}
 	e.mu.Lock()
 	if err == nil || kapsel.CodeOf(err) == kapsel.Conflict { // Conflict: superseded
-		delete(e.held, attempt.ID)
+		e.holds.drop(attempt.ID)
 	}
 	if err == nil && after.Status == kapsel.Pending {
 		e.gates.DueAt(g, after.DueAt)

@@ -18,7 +18,7 @@ const late = 50 * time.Millisecond
 // never is a circuit that does not open, for tests of what else decides when an attempt starts.
 var never = kapsel.CircuitPolicy{Failures: 1000, Ratio: 1, Window: 1000, Minimum: 1000, OpenFor: time.Second, Successes: 1}
 
-// gaps are the times between a destination's requests.
+// gaps returns the times between a destination's requests.
 func gaps(d *sim.Destination) (all []time.Duration) {
 	requests := d.Requests()
 	for i := 1; i < len(requests); i++ {

@@ -98,7 +98,7 @@ func (e *Engine) share(ctx context.Context) error {
 		}
 	}
 	e.mu.Lock()
-	node, own := e.node, e.demands(now)
+	node, own := e.node.ID(), e.demands(now)
 	e.mu.Unlock()
 	all, err := e.Store.Demands(ctx, node, now, own)
 	if err != nil {
@@ -106,7 +106,7 @@ func (e *Engine) share(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if node == e.node && e.shares.Read(all, node, own, now, demandStale) {
+	if node == e.node.ID() && e.shares.Read(all, node, own, now, demandStale) {
 		e.gates.SetAlone(e.shares.Alone())
 		e.gates.Reshare(e.affected(), e.now())
 	}

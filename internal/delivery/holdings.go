@@ -1,0 +1,78 @@
+package delivery
+
+import (
+	"maps"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+)
+
+// doubtFor is how long reconcile looks for what an unconfirmed write left. If the store was held
+// up, a commit may become visible even later, so reconcile looks at the node's own ID every
+// lookEvery, with or without a doubt.
+const (
+	doubtFor  = time.Minute
+	lookEvery = 15 * time.Second
+)
+
+// holdings is what this node holds by its own account. A permit's token is in tokens from before its
+// acceptance is written until after its record. A claim's tokens are in tokens from the end of the
+// claim, and until then known by the millisecond of the claim. So a delivery that the store lists as
+// held by the node, and whose token is unknown after that, is nobody's. Engine.mu guards it.
+type holdings struct {
+	tokens map[kapsel.AttemptID]struct{}
+	claims map[int64]int               // claims under way, by the millisecond in which their tokens are made
+	doubts map[kapsel.NodeID]time.Time // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
+	looked time.Time                   // when reconcile last looked at the node's own ID without a doubt
+}
+
+func newHoldings() holdings {
+	return holdings{tokens: map[kapsel.AttemptID]struct{}{}, claims: map[int64]int{}, doubts: map[kapsel.NodeID]time.Time{}}
+}
+
+// add notes that the node holds the delivery with a token, or soon will.
+func (h *holdings) add(token kapsel.AttemptID) { h.tokens[token] = struct{}{} }
+
+// drop notes that the node no longer holds the delivery with a token.
+func (h *holdings) drop(token kapsel.AttemptID) { delete(h.tokens, token) }
+
+// claiming notes that a claim whose tokens are made at a time is under way.
+func (h *holdings) claiming(at time.Time) { h.claims[at.UnixMilli()]++ }
+
+// claimed notes that a claim of which claiming was told has ended. Callers must have added its
+// tokens.
+func (h *holdings) claimed(at time.Time) {
+	ms := at.UnixMilli()
+	if h.claims[ms]--; h.claims[ms] == 0 {
+		delete(h.claims, ms)
+	}
+}
+
+// knows reports whether the node knows of the delivery with a token, or a claim under way may have
+// made the token.
+func (h *holdings) knows(token kapsel.AttemptID) bool {
+	_, known := h.tokens[token]
+	return known || h.claims[token.Time().UnixMilli()] > 0
+}
+
+// doubt notes that a write under an ID of this node was not confirmed: the store may hold deliveries
+// for the ID that nobody would send.
+func (h *holdings) doubt(node kapsel.NodeID) { h.doubts[node] = time.Now().Add(doubtFor) }
+
+// toLookAt returns the IDs of this node, which is now called node, for which the store may hold
+// deliveries that the node does not know of, each with the end of its doubt.
+func (h *holdings) toLookAt(node kapsel.NodeID) map[kapsel.NodeID]time.Time {
+	ids := maps.Clone(h.doubts)
+	if _, doubted := ids[node]; !doubted && time.Since(h.looked) >= lookEvery {
+		ids[node] = time.Time{}
+		h.looked = time.Now()
+	}
+	return ids
+}
+
+// settle ends the doubt about an ID if its time is over and no later write renewed it.
+func (h *holdings) settle(node kapsel.NodeID, until time.Time) {
+	if h.doubts[node].Equal(until) && time.Now().After(until) {
+		delete(h.doubts, node)
+	}
+}
