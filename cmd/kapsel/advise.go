@@ -14,11 +14,11 @@ import (
 	"github.com/kapsel-hq/kapsel/client"
 )
 
-// sentBy says which flag a field of a request came from, by the field's path. What the
-// commands have in common is in flagOf.
+// sentBy holds the flag that each field of a request came from, by the field's path. Flags that many
+// commands have in common are in flagOf instead.
 type sentBy map[string]string
 
-// flagOf are the flags of the fields and query parameters that many commands send.
+// flagOf holds the flags of the fields and query parameters that many commands send.
 var flagOf = map[string]string{
 	"tenant_id": "--tenant", "endpoint_id": "--endpoint", "app_id": "--app", "since": "--since", "until": "--until", "status": "--status", "statuses": "--status",
 	"state": "--state", "replayed": "--replayed", "idempotency_key": "--idempotency-key", "after": "--after", "interval": "--interval",
@@ -28,7 +28,8 @@ var flagOf = map[string]string{
 	"source_id": "--source", "missing": "--missing", "keep_ingest": "--keep-ingest",
 }
 
-// flag is what a person wrote for a field: the flag that it came from, or --file and the field.
+// flag returns the words for a field on the command line: the flag that the field came from, or --file
+// and the field.
 func (n sentBy) flag(field string) string {
 	for at := field; at != ""; {
 		if flag := n[at]; flag != "" {
@@ -48,10 +49,10 @@ func (n sentBy) flag(field string) string {
 	return field
 }
 
-// otherTime matches the name of the other field in what is wrong with since or until.
+// otherTime matches the name of a time's field in the text of an error about since or until.
 var otherTime = regexp.MustCompile(`\b(since|until)\b`)
 
-// inFlags is what a server says of fields in the words of the command line.
+// inFlags returns the text of an error about fields, with flags in place of the fields.
 func (n sentBy) inFlags(e *client.Error) string {
 	var all []string
 	for _, f := range e.Fields {
@@ -67,7 +68,7 @@ func (n sentBy) inFlags(e *client.Error) string {
 	return strings.Join(all, "; ") + " (" + text + ")"
 }
 
-// inFlags is an error of the server that speaks of flags.
+// inFlags is an error of the server whose text names flags instead of fields.
 type inFlags struct {
 	text string
 	err  error
@@ -76,7 +77,7 @@ type inFlags struct {
 func (e inFlags) Error() string { return e.text }
 func (e inFlags) Unwrap() error { return e.err }
 
-// advise adds to an error what its reader can do, and says it in the words of the command line.
+// advise returns an error that names flags instead of fields and says what the user can do about it.
 func (s *session) advise(err error) error {
 	var refused *client.Error
 	var unreached *url.Error

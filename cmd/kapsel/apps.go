@@ -20,8 +20,19 @@ type appsCmd struct {
 	Delete ask[appsDelete] `cmd:"" help:"Delete an app that has no endpoints."`
 }
 
-// apps are the apps of the API.
-var apps = objects[client.App]{"/v1/apps", func(v client.App) string { return v.ID }, appCard}
+// apps describes the apps of the API.
+var apps = objects[client.App]{
+	path:    "/v1/apps",
+	id:      func(v client.App) string { return v.ID },
+	card:    appCard,
+	created: func(v client.App) time.Time { return v.CreatedAt },
+	columns: []column[client.App]{
+		{"ID", func(v client.App) string { return v.ID }},
+		{"UID", func(v client.App) string { return or(v.UID) }},
+		{"NAME", func(v client.App) string { return v.Name }},
+		{"CREATED", func(v client.App) string { return ago(v.CreatedAt) }},
+	},
+}
 
 // appID is the argument of commands that are about one app.
 type appID struct {
@@ -29,13 +40,13 @@ type appID struct {
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose app has the uid or the name."`
 }
 
-// id returns the app's id.
-func (c appID) id(ctx context.Context, s *session) (string, error) {
-	return s.appNamed(ctx, c.App, c.Tenant)
+// find implements reference.
+func (c appID) find(ctx context.Context, s *session) (target, error) {
+	return byID(s.appNamed(ctx, c.App, c.Tenant))
 }
 
-// appNamed returns the id of the app with an id, a uid or a name, of one tenant or of all. "" stays
-// "", which is none.
+// appNamed returns the ID of the app that ref names by ID, uid or name, of one tenant or, if tenant is "",
+// of all. It returns "" for "". It fails if no app or several apps have the name.
 func (s *session) appNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseAppID(ref); err == nil || ref == "" {
 		return ref, nil
@@ -44,7 +55,7 @@ func (s *session) appNamed(ctx context.Context, ref, tenant string) (string, err
 	if err != nil {
 		return "", err
 	}
-	if tenant != "" || !s.isAdmin() { // a uid is found without reading all apps
+	if tenant != "" || !s.isAdmin() { // a uid can be looked up without listing all apps
 		if v, err := s.GetApp(ctx, tenant, ref); err == nil || kapselCode(err) != string(kapsel.NotFound) {
 			return v.ID, err
 		}
@@ -90,12 +101,7 @@ func (c appsList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	all := raws(s, s.ListApps(ctx, client.ListAppsFilter{TenantID: tenant}))
-	return list(s, all, c.listing, true, func(v client.App) time.Time { return v.CreatedAt },
-		column[client.App]{"ID", apps.id},
-		column[client.App]{"UID", func(v client.App) string { return or(v.UID) }},
-		column[client.App]{"NAME", func(v client.App) string { return v.Name }},
-		column[client.App]{"CREATED", func(v client.App) string { return ago(v.CreatedAt) }})
+	return apps.list(s, c.listing, raws(s, s.ListApps(ctx, client.ListAppsFilter{TenantID: tenant})))
 }
 
 type appsGet struct{ appID }
@@ -108,13 +114,7 @@ func (appsGet) Help() string {
   kapsel events list --app customer-17`
 }
 
-func (c appsGet) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
-	}
-	return apps.get(ctx, s, "", id)
-}
+func (c appsGet) do(ctx context.Context, s *session) error { return apps.get(ctx, s, c) }
 
 // appCard prints an app for people.
 func appCard(w io.Writer, v client.App, _ []byte) {
@@ -131,7 +131,7 @@ func appCard(w io.Writer, v client.App, _ []byte) {
 	card(w, facts...)
 }
 
-// appFlags are the settings of an app that have a flag; File has all.
+// appFlags holds the settings of an app that have a flag of their own. File can have any setting.
 type appFlags struct {
 	UID       *string `name:"uid" placeholder:"UID" help:"Your own id of it, such as customer-17; it stands wherever the app's id does."`
 	Metadata  pairs   `placeholder:"NAME=VALUE" help:"A text of your own; NAME= takes it away; may be repeated."`
@@ -140,7 +140,7 @@ type appFlags struct {
 	File      string  `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// appFlagOf are the flags of an app's fields.
+// appFlagOf holds the flags of an app's fields.
 var appFlagOf = map[string]string{
 	"name": "--name", "uid": "--uid", "metadata": "--metadata", "rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst",
 }
@@ -194,12 +194,7 @@ func (c appsCreate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.named = in.by
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	return apps.create(ctx, s, tenant, in.body)
+	return apps.create(ctx, s, c.Tenant, in)
 }
 
 type appsUpdate struct {
@@ -222,12 +217,7 @@ func (c appsUpdate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.named = in.by
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
-	}
-	return apps.update(ctx, s, "", id, in.body)
+	return apps.update(ctx, s, c, in)
 }
 
 type appsDelete struct{ appID }
@@ -242,16 +232,16 @@ Example:
 }
 
 func (c appsDelete) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
+	app, err := c.find(ctx, s)
 	if err != nil {
 		return err
 	}
-	err = apps.remove(ctx, s, "", id)
+	err = apps.remove(ctx, s, app)
 	if kapselCode(err) != string(kapsel.Conflict) {
 		return err
 	}
 	var names []string
-	for e, listed := range s.ListEndpoints(ctx, client.ListEndpointsFilter{AppID: id}) {
+	for e, listed := range s.ListEndpoints(ctx, client.ListEndpointsFilter{AppID: app.ref}) {
 		if listed != nil || len(names) > maxChoices {
 			break
 		}

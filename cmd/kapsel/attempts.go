@@ -37,12 +37,12 @@ func (c attemptsList) do(ctx context.Context, s *session) error {
 		column[client.Attempt]{"ERROR", func(a client.Attempt) string { return or(a.Error) }})
 }
 
-// took is how long an attempt took, rounded for people.
+// took returns how long an attempt took, rounded for people.
 func took(a client.Attempt) time.Duration {
 	return time.Duration(a.DurationMs * float64(time.Millisecond)).Round(100 * time.Microsecond)
 }
 
-// attemptText is how an attempt ended, in a few words.
+// attemptText returns how an attempt ended, in a few words.
 func attemptText(a client.Attempt) string {
 	text := "no answer"
 	if a.StatusCode != nil {
@@ -57,7 +57,7 @@ func attemptText(a client.Attempt) string {
 	return text + " in " + took(a).String()
 }
 
-// answerBody is the kept part of what the destination answered.
+// answerBody returns the part of the destination's answer that was kept.
 func answerBody(a client.Attempt) string {
 	switch {
 	case a.ResponseBody != nil:

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -44,7 +45,7 @@ type benchCmd struct {
 	JSON    bool `name:"json" help:"Write the report as JSON."`
 	Verbose bool `short:"v" help:"Write a line a second to standard error, also where it is no terminal."`
 
-	// The relay is a process of its own, like what it is compared with.
+	// The relay runs in a process of its own, as Kapsel does, so that the two can be compared.
 	ServeRelay string `hidden:"" placeholder:"ADDRESS"`
 	Dest       string `hidden:"" placeholder:"URL"`
 }
@@ -98,6 +99,16 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 		return bench.Plan{}, settingError("--rate, --duration, --drain and --sink-delay cannot be negative")
 	case c.Size < bench.MinSize:
 		return bench.Plan{}, settingError("--size is at least %d, for the marker in each event", bench.MinSize)
+	}
+	for _, e := range c.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return bench.Plan{}, settingError("--env: %q is not NAME=VALUE", e)
+		}
+	}
+	for _, h := range c.Header {
+		if name, _, ok := strings.Cut(h, ":"); !ok || name == "" {
+			return bench.Plan{}, settingError("--header: %q is not 'NAME: VALUE'", h)
+		}
 	}
 	events := c.Events
 	switch {

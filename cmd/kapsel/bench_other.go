@@ -2,7 +2,7 @@
 
 package main
 
-// benchCmd stands in for `kapsel bench`, which stops and measures processes as only Unix can.
+// benchCmd replaces `kapsel bench`, which needs Unix to stop and measure processes.
 type benchCmd struct{}
 
 // Run returns an error that says where the command runs.

@@ -51,7 +51,7 @@ func TestBench_Plan(t *testing.T) {
 func TestBench_WrongCommandLine(t *testing.T) {
 	for _, args := range []string{
 		"--size 10", "--runs 0", "--rate=-1", "--sink dead", "--connections 0",
-		"--url http://127.0.0.1:1/ --endpoints 2", "--url http://127.0.0.1:1/ --env A=b",
+		"--url http://127.0.0.1:1/ --endpoints 2", "--url http://127.0.0.1:1/ --env A=b", "--env A", "--header A",
 	} {
 		var out, errOut bytes.Buffer
 		if code := run(append([]string{"bench"}, strings.Fields(args)...), streams{&out, &errOut}); code != 2 {

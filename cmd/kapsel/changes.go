@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// shownAbove holds the fields of an endpoint or a source that its card shows in words of its own.
+// shownAbove holds the fields that the cards of endpoints and sources show in their own words.
 var shownAbove = []string{
 	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
@@ -32,8 +32,8 @@ func changedCard(w io.Writer, object []byte, defaults any) {
 	card(w, changed...)
 }
 
-// changes returns the settings of an object that differ from the defaults, by the paths of their
-// fields. Fields that this program does not know are among them, so that none is hidden.
+// changes returns the settings of an object that differ from the defaults, by the paths of their fields.
+// They include fields that this version of the program does not know.
 func changes(object []byte, defaults any) (facts []fact) {
 	b, err := json.Marshal(defaults)
 	if err != nil {
@@ -50,8 +50,8 @@ func changes(object []byte, defaults any) (facts []fact) {
 	return facts
 }
 
-// flat is a JSON object as paths and what people read there. A path whose value is null or
-// empty is left out.
+// flat returns the values of a JSON object by their paths, in the form in which people read them. It leaves
+// out values that are null or empty.
 func flat(object []byte) map[string]string {
 	var root any
 	d := json.NewDecoder(bytes.NewReader(object))

@@ -21,7 +21,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/secret"
 )
 
-// clientSettings are shared by the commands that ask a running service.
+// clientSettings holds the settings of the commands that call a running service.
 type clientSettings struct {
 	Server      string      `name:"kapsel-url" env:"KAPSEL_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Where Kapsel is (${env}, default ${default})."`
 	APIKey      secret.Text `name:"api-key" env:"KAPSEL_API_KEY" placeholder:"KEY" help:"A tenant's key or the admin key (${env}; default, where Kapsel is on this machine: KAPSEL_ADMIN_KEY, or admin.key beside the SQLite database)."`
@@ -31,22 +31,22 @@ type clientSettings struct {
 	Quiet       bool        `name:"quiet" short:"q" xor:"output" help:"Print ids only, one a line."`
 }
 
-// action is what a command asks of the service.
+// action is a command's own part: its flags and arguments, and what it does with the service.
 type action interface {
 	Help() string // examples
 	do(ctx context.Context, s *session) error
 }
 
-// ask is a command that asks a running service.
+// ask is a command that calls a running service.
 type ask[A action] struct {
 	clientSettings
 	Action A `embed:""`
 }
 
-// Help is shown below the command's help.
+// Help returns text that kong shows below the command's help.
 func (c ask[A]) Help() string { return c.Action.Help() }
 
-// Run asks, and says what to do when that fails.
+// Run runs the action. Its error says what the user can do.
 func (c *ask[A]) Run(ctx context.Context, io streams) error {
 	s, err := c.connect(io)
 	if err != nil {
@@ -56,14 +56,14 @@ func (c *ask[A]) Run(ctx context.Context, io streams) error {
 	return s.advise(c.Action.do(ctx, s))
 }
 
-// session is a client, and where and how its answers are printed.
+// session is one run of a command: a client of the service, and where and how answers are printed.
 type session struct {
 	*client.Client
 	streams
 	clientSettings
-	key     string // that is used …
-	keyFrom string // … and what holds it
-	raw     []byte // the latest answer, or the latest object of a list, as it was answered
+	key     string // the API key in use …
+	keyFrom string // … and the setting or file that it comes from
+	raw     []byte // the latest answer, or the latest object of a list, byte for byte
 	named   sentBy
 }
 
@@ -79,9 +79,9 @@ func (c clientSettings) connect(io streams) (*session, error) {
 	return &session{Client: api, streams: io, clientSettings: c, key: key, keyFrom: from, named: sentBy{}}, nil
 }
 
-// keyInForce is the key that is set, else the admin key of this machine's service: the one in
-// its environment, which with PostgreSQL is the only one, or the one in its file. That key is
-// not sent to another machine than the one that holds it.
+// keyInForce returns the API key that is set. If none is set, it returns the admin key of the service on
+// this machine: from KAPSEL_ADMIN_KEY or, with SQLite, from the file admin.key. It never returns an admin
+// key that is not set as API key for a server on another machine. from says where the key comes from.
 func (c clientSettings) keyInForce() (key, from string, err error) {
 	if !c.APIKey.IsZero() {
 		return c.APIKey.Reveal(), "KAPSEL_API_KEY (--api-key)", nil
@@ -118,7 +118,7 @@ func (c clientSettings) keyInForce() (key, from string, err error) {
 	return key, from, nil
 }
 
-// local reports whether a URL's host is this machine's loopback.
+// local reports whether a URL's host is a loopback address or localhost.
 func local(server string) bool {
 	u, err := url.Parse(server)
 	if err != nil {
@@ -128,7 +128,7 @@ func local(server string) bool {
 	return err == nil && ip.IsLoopback() || u.Hostname() == "localhost"
 }
 
-// printed is an error of writing to standard output.
+// printed returns the error of a write to standard output.
 func printed(_ int, err error) error {
 	if err != nil {
 		return fmt.Errorf("print the answer: %w", err)
@@ -136,7 +136,7 @@ func printed(_ int, err error) error {
 	return nil
 }
 
-// show prints one object: as it was answered, its id, or what human prints of it.
+// show prints one object: with --json as it was answered, with --quiet its id, otherwise by calling human.
 func (s *session) show(id string, human func(io.Writer)) error {
 	switch {
 	case s.JSON:
@@ -157,14 +157,14 @@ func (s *session) answered(raw []byte) error {
 	return printed(s.out.Write(raw))
 }
 
-// own prints an object that this program has made, not the API.
+// own prints an object that this program made, in JSON.
 func (s *session) own(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
 	return printed(0, e.Encode(v))
 }
 
-// removed tells what was done to an object that is gone: the API answers nothing.
+// removed prints what was done to an object that no longer exists, as the API answers with no object.
 func (s *session) removed(id, done string) error {
 	switch {
 	case s.JSON:
@@ -175,7 +175,7 @@ func (s *session) removed(id, done string) error {
 	return printed(fmt.Fprintf(s.out, "%s is %s\n", clean(id), done))
 }
 
-// table prints rows with their cells below each other.
+// table prints rows of cells in aligned columns.
 func table(w io.Writer, rows [][]string) {
 	var text bytes.Buffer
 	aligned := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -189,16 +189,16 @@ func table(w io.Writer, rows [][]string) {
 		io.WriteString(aligned, "\n")
 	}
 	aligned.Flush()
-	// Trailing blanks of the last column's padding help no one.
+	// Remove the padding of the last column.
 	for line := range bytes.Lines(text.Bytes()) {
 		fmt.Fprintf(w, "%s\n", bytes.TrimRight(line, " \n"))
 	}
 }
 
-// fact is a line of a card: a name and what there is to say, "" for nothing.
+// fact is a line of a card. If the value is "", card leaves the line out.
 type fact struct{ name, value string }
 
-// card prints facts below each other.
+// card prints facts one a line, with aligned values.
 func card(w io.Writer, facts ...fact) {
 	width := 0
 	for _, f := range facts {
@@ -213,7 +213,7 @@ func card(w io.Writer, facts ...fact) {
 	}
 }
 
-// clean is text of others, fit for a terminal: what is not printable is escaped.
+// clean returns text from outside in a form that is safe for a terminal: it escapes what is not printable.
 func clean(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -229,7 +229,7 @@ func clean(text string) string {
 	return b.String()
 }
 
-// or is what a pointer points to, "-" for nil.
+// or returns the text of what p points to, "-" for nil.
 func or[T any](p *T) string {
 	if p == nil {
 		return "-"
@@ -237,7 +237,7 @@ func or[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
-// there is what a pointer points to, "" for nil: no fact.
+// there returns the text of what p points to, "" for nil.
 func there[T any](p *T) string {
 	if p == nil {
 		return ""
@@ -245,7 +245,7 @@ func there[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
-// ago is a time as people say it, seen from now.
+// ago returns a time as people say it: how long ago it was, or in how long it will be.
 func ago(t time.Time) string {
 	d := time.Since(t)
 	if d < 0 {
@@ -254,6 +254,7 @@ func ago(t time.Time) string {
 	return roughly(d) + " ago"
 }
 
+// agoOr is ago for a time that may be missing.
 func agoOr(t *time.Time) string {
 	if t == nil {
 		return "-"
@@ -261,7 +262,7 @@ func agoOr(t *time.Time) string {
 	return ago(*t)
 }
 
-// roughly is a duration in its largest unit.
+// roughly returns a duration in its largest unit.
 func roughly(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -276,11 +277,12 @@ func roughly(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// at is a time, exact and as people say it.
+// at returns a time, exactly and as people say it.
 func at(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05.000 MST") + " (" + ago(t) + ")"
 }
 
+// atOr is at for a time that may be missing: then it returns "".
 func atOr(t *time.Time) string {
 	if t == nil {
 		return ""

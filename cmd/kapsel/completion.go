@@ -57,15 +57,15 @@ func (c completionCmd) Run(ctx context.Context, k *kong.Context, to streams) err
 	return printed(fmt.Fprintln(to.out, strings.TrimRight(text, "\n")))
 }
 
-// said is what the words of a command line before the last one say.
+// said holds the words of a command line before the last one, as far as completion needs them.
 type said struct {
 	arguments []string // those that are no command's name
 	tenant    string   // the value of --tenant
 }
 
-// candidates returns what may stand where the last word is: commands, after a dash flags, and
-// values of flags and arguments that have a list of them. ask returns the values of a kind that
-// depend on other words or that only the service knows.
+// candidates returns what may stand in place of the last word: commands, flags after a dash, or the values
+// of a flag or an argument, if they can be listed. ask returns the values of a kind that depend on other
+// words or that only the service knows.
 func candidates(node *kong.Node, words []string, ask func(kind string, s said) []string) []string {
 	if len(words) > 1 && words[0] == "help" {
 		words = words[1:]
@@ -75,7 +75,7 @@ func candidates(node *kong.Node, words []string, ask func(kind string, s said) [
 		last = words[len(words)-1]
 		words = words[:len(words)-1]
 	}
-	// bash makes words of a flag, = and a value.
+	// bash splits --flag=value into three words.
 	if last == "=" {
 		last = ""
 	} else if len(words) > 0 && words[len(words)-1] == "=" {
@@ -147,7 +147,7 @@ func candidates(node *kong.Node, words []string, ask func(kind string, s said) [
 	return slices.Compact(found)
 }
 
-// takesValue is the flag that a word names, if a value follows it.
+// takesValue returns the flag that a word names if a value must follow it, otherwise nil.
 func takesValue(node *kong.Node, word string) *kong.Flag {
 	for _, flags := range node.AllFlags(false) {
 		for _, f := range flags {
@@ -159,8 +159,8 @@ func takesValue(node *kong.Node, word string) *kong.Flag {
 	return nil
 }
 
-// listed are the values that a flag or an argument may have, as far as there is a list of them.
-// Of a comma list only the part behind the last comma is completed.
+// listed returns the values that a flag or an argument may have, none if they cannot be listed. In a list
+// with commas only the last value is completed: prefix is what precedes it, rest the value so far.
 func listed(v *kong.Value, last string, s said, ask func(kind string, s said) []string) (prefix, rest string, values []string) {
 	if v.IsCumulative() {
 		if i := strings.LastIndexByte(last, ','); i >= 0 {
@@ -178,11 +178,11 @@ func listed(v *kong.Value, last string, s said, ask func(kind string, s said) []
 	return prefix, last, values
 }
 
-// askWait is how long who presses a key waits for the service's names.
+// askWait is how long completion waits for the service at most.
 const askWait = time.Second
 
-// askNames returns the names of the objects of a kind that a shell takes as one word, and the ids
-// of those with another name; none when the service does not answer.
+// askNames returns the names of the objects of a kind, and the ID in place of a name that a shell does not
+// take as one word. It returns none if the service does not answer.
 func askNames(ctx context.Context, kind string, said said) (names []string) {
 	switch kind {
 	case "provider":
@@ -270,7 +270,7 @@ func askNames(ctx context.Context, kind string, said said) (names []string) {
 	return names
 }
 
-// oneWord reports whether every shell takes a name as one word as it stands.
+// oneWord reports whether every shell takes a name as one word without quotes.
 func oneWord(name string) bool {
 	return !strings.ContainsFunc(name, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./", r)

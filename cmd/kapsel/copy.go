@@ -37,7 +37,7 @@ A copy that was interrupted goes on when the same command is run again. Until it
 to its end, kapsel serve refuses the target. The source is left as it is.`
 }
 
-// Run copies.
+// Run copies one database to the other.
 func (c *copyCmd) Run(ctx context.Context, io streams) error {
 	from := databaseSettings{flag: "--from", DatabaseURL: c.From, Migrate: "off", Durability: c.Durability, LogLevel: "warn", LogFormat: "text"}
 	to := databaseSettings{flag: "--to", DatabaseURL: c.To, Migrate: migrateEmpty, Durability: c.Durability}
@@ -84,8 +84,8 @@ func (c *copyCmd) Run(ctx context.Context, io streams) error {
 	return c.write(io.out, result, time.Since(began))
 }
 
-// openTransfer opens a database to copy it, or to copy to it. judge, which may be nil, is asked
-// about the value by which the database remembers its encryption key.
+// openTransfer opens a database that is copied, or copied to. judge, if not nil, is called with the value
+// by which the database remembers its encryption key, and its error is returned.
 func (s *databaseSettings) openTransfer(ctx context.Context, log *slog.Logger, judge func(check []byte) error) (_ transfer.Store, end func() error, err error) {
 	db, err := s.open(ctx, nil, log, &patience{log: log})
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *databaseSettings) openTransfer(ctx context.Context, log *slog.Logger, j
 	return t, closeAll, err
 }
 
-// wholeCopy refuses a database to which a copy has not come to its end.
+// wholeCopy returns an error if the database is the target of a copy that has not ended.
 func wholeCopy(ctx context.Context, db store.Directory) error {
 	progress, err := db.Meta(ctx, transfer.MetaName)
 	switch {
@@ -147,7 +147,7 @@ func wholeCopy(ctx context.Context, db store.Directory) error {
 	return nil
 }
 
-// write says what was copied.
+// write prints what was copied.
 func (c *copyCmd) write(w io.Writer, result transfer.Result, took time.Duration) error {
 	if c.JSON {
 		return json.NewEncoder(w).Encode(struct {
@@ -168,7 +168,7 @@ func (c *copyCmd) write(w io.Writer, result transfer.Result, took time.Duration)
 	return nil
 }
 
-// copyProgress shows on a terminal what is copied.
+// copyProgress shows on a terminal what is being copied.
 type copyProgress struct {
 	w    io.Writer // nil: it is no terminal
 	last time.Time
@@ -189,7 +189,7 @@ func (p *copyProgress) report(table string, rows int64) {
 	fmt.Fprintf(p.w, "\r\x1b[K%s: %d", table, rows)
 }
 
-// end takes the line away.
+// end removes the line.
 func (p *copyProgress) end() {
 	if p.w != nil && !p.last.IsZero() {
 		fmt.Fprint(p.w, "\r\x1b[K")

@@ -13,12 +13,12 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// migrateEmpty is a value of Migrate for databases that are to be empty: an older schema in which
-// something is stays as it is.
+// migrateEmpty is a value of Migrate: the schema is brought up to date, but a database that has an older schema
+// and holds data is refused.
 const migrateEmpty = "empty"
 
-// open opens the database that the settings name. One that is not there yet is waited for; what
-// no waiting mends is a wrong setting.
+// open opens the database that the settings name. It waits for a database that cannot be reached yet. An
+// error that does not pass by itself is a settingError.
 func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserver, log *slog.Logger, wait *patience) (db store.Store, err error) {
 	external, onlyEmpty := s.Durability == "external", s.Migrate == migrateEmpty
 	if external && s.sqlitePath() == "" {
@@ -43,18 +43,18 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 	return nil, settingError("%s: %v", s.urlName(), err)
 }
 
-// databaseWait is how long a start waits for a database that is not there yet, as when both
-// start after a reboot.
+// databaseWait is how long a start waits for a database that cannot be reached yet, for instance because
+// both start after a reboot.
 const databaseWait = 30 * time.Second
 
-// patience is the wait of one start, which all its steps share.
+// patience limits how long one start waits for the database. All steps of the start share it.
 type patience struct {
 	log   *slog.Logger
-	since time.Time // zero: nothing had to be waited for
+	since time.Time // when the first wait began; zero: no step had to wait
 }
 
-// try runs a step of the start, again while it fails for a reason that may pass. Its error is
-// the last one.
+// try runs a step of the start, and repeats it for databaseWait while it fails for a reason that may pass. It
+// returns the last error.
 func (p *patience) try(ctx context.Context, step func() error) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		began := time.Now()
@@ -76,8 +76,8 @@ func (p *patience) try(ctx context.Context, step func() error) error {
 	}
 }
 
-// mustExist refuses a SQLite database that is not there, for commands that work on one and
-// must not make a new one beside it because they run in the wrong directory.
+// mustExist returns an error if the settings name a SQLite database that does not exist. Commands that work
+// on a database call it, because they must not make a new one when they run in the wrong directory.
 func (s *databaseSettings) mustExist() error {
 	path := s.sqlitePath()
 	if path == "" {

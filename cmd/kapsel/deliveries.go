@@ -91,7 +91,8 @@ func (c deliveriesList) do(ctx context.Context, s *session) error {
 		column[client.Delivery]{"EVENT", func(d client.Delivery) string { return d.EventID }})
 }
 
-// knownStatuses refuses a status that no delivery has, where the server is not asked for it.
+// knownStatuses returns an error if --status has a status that no delivery has. It is for the case in which
+// the server does not check the statuses.
 func (c deliveriesList) knownStatuses() error {
 	for _, status := range c.Status {
 		if _, err := kapsel.ParseDeliveryStatus(status); err != nil {
@@ -101,7 +102,7 @@ func (c deliveriesList) knownStatuses() error {
 	return nil
 }
 
-// attemptsOf is how many attempts were made of how many there may be.
+// attemptsOf returns how many attempts were made and, if known, how many there may be.
 func attemptsOf(d client.Delivery) string {
 	if d.MaxAttempts == nil {
 		return fmt.Sprint(d.Attempts)
@@ -109,7 +110,7 @@ func attemptsOf(d client.Delivery) string {
 	return fmt.Sprintf("%d/%d", d.Attempts, *d.MaxAttempts)
 }
 
-// lastAnswer is how the last attempt ended.
+// lastAnswer returns the status and the error code of the last attempt, "-" if there are none.
 func lastAnswer(d client.Delivery) string {
 	text := strings.TrimSpace(there(d.LastStatusCode) + " " + there(d.LastErrorCode))
 	if text == "" {
@@ -118,7 +119,7 @@ func lastAnswer(d client.Delivery) string {
 	return text
 }
 
-// deliveryText is a delivery in a few words.
+// deliveryText describes a delivery in a few words.
 func deliveryText(d client.Delivery) string {
 	text := d.Status + " after " + plural(d.Attempts, "attempt")
 	if d.NextAttemptAt != nil {
@@ -207,11 +208,11 @@ type waiting struct {
 	Wait time.Duration `placeholder:"DURATION" help:"Wait so long for the delivery to end; exit 1 unless it is delivered."`
 }
 
-// pollEvery is how often what is waited for is looked at.
+// pollEvery is how often await calls its function.
 const pollEvery = 200 * time.Millisecond
 
-// await calls look again and again until it reports true or fails, or the time is over; then look
-// is called once more.
+// await calls look every pollEvery until it reports true or fails. When atMost is over, await calls look once
+// more and returns its error.
 func await(ctx context.Context, atMost time.Duration, look func() (done bool, err error)) error {
 	deadline := time.After(atMost)
 	tick := time.NewTicker(pollEvery)
@@ -230,7 +231,7 @@ func await(ctx context.Context, atMost time.Duration, look func() (done bool, er
 	}
 }
 
-// deliver prints a delivery, at once or, when asked to wait, once it has ended.
+// deliver prints a delivery, with --wait after it has ended. It then fails unless the delivery was delivered.
 func (c waiting) deliver(ctx context.Context, s *session, d client.Delivery) error {
 	if c.Wait <= 0 {
 		return s.showDelivery(d, nil)

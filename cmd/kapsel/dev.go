@@ -17,20 +17,20 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// inboxPath is the built-in destination of --dev, the one path of Kapsel's own listener that
-// deliveries may reach.
+// inboxPath is the path of the built-in destination of --dev. Deliveries may reach no other path of
+// Kapsel's own listener.
 const inboxPath = "/dev/inbox"
 
-// inboxKeeps is how many requests the inbox shows.
+// inboxKeeps is how many requests the inbox keeps.
 const inboxKeeps = 100
 
-// inbox shows what was delivered to it last.
+// inbox is a destination that shows the latest requests delivered to it.
 type inbox struct {
 	mu   sync.Mutex
 	last []string // newest last
 }
 
-// ServeHTTP keeps what is posted and shows it to who reads.
+// ServeHTTP keeps a POST request, and answers other requests with a page of those that are kept.
 func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 10<<20))
@@ -62,8 +62,8 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // inboxShows is how many bytes of a body the inbox shows.
 const inboxShows = 16 << 10
 
-// inboxBody returns a body as people read it: text as it is, but for control characters that
-// a page cannot show, and the size of what is not text.
+// inboxBody returns a body for the inbox's page: text with its control characters escaped, or the size of a
+// body that is not text.
 func inboxBody(body []byte) string {
 	if !utf8.Valid(body) {
 		return fmt.Sprintf("(%s that are not text)", size(int64(len(body))))
@@ -85,7 +85,7 @@ func inboxBody(body []byte) string {
 
 func (s *server) inboxURL() string { return "http://" + dialable(s.ln.Addr().String()) + inboxPath }
 
-// develop makes the tenant dev and the endpoint demo, once, and prepares the line to paste.
+// develop makes the tenant dev and the endpoint demo if they do not exist, and sets the greeting.
 func (s *server) develop(ctx context.Context, vault *secret.Vault, keyring *secret.Keyring) error {
 	now := s.clock.Now()
 	var tenant *kapsel.Tenant
@@ -115,7 +115,7 @@ func (s *server) develop(ctx context.Context, vault *secret.Vault, keyring *secr
 	return nil
 }
 
-// demo finds or makes the endpoint demo. Its destination follows the listen address.
+// demo finds or makes the endpoint demo, and sets its destination to the inbox at the present listen address.
 func (s *server) demo(ctx context.Context, tenant *kapsel.Tenant, vault *secret.Vault, now time.Time) (id kapsel.EndpointID, err error) {
 	list, err := s.db.ListEndpoints(ctx, tenant.ID, kapsel.AppID{}, store.Page[kapsel.EndpointID]{Limit: 200})
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *server) demo(ctx context.Context, tenant *kapsel.Tenant, vault *secret.
 	return e.ID, s.db.CreateEndpoint(ctx, e, 0)
 }
 
-// wait reports an event's status once its deliveries have ended or ctx has.
+// wait blocks until an event's deliveries have ended or ctx has, and returns the event's status.
 func (s *server) wait(ctx context.Context, id kapsel.EventID) string {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

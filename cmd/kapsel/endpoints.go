@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -35,16 +33,45 @@ type endpointsCmd struct {
 	ResetCircuit ask[endpointsResetCircuit] `cmd:"" help:"Close the circuit now instead of waiting for probes."`
 }
 
+// endpoints describes the endpoints of the API.
+var endpoints = objects[client.Endpoint]{
+	path:    "/v1/endpoints",
+	id:      func(e client.Endpoint) string { return e.ID },
+	card:    endpointCard,
+	created: func(e client.Endpoint) time.Time { return e.CreatedAt },
+	columns: []column[client.Endpoint]{
+		{"ID", func(e client.Endpoint) string { return e.ID }},
+		{"NAME", func(e client.Endpoint) string { return e.Name }},
+		{"STATE", func(e client.Endpoint) string { return e.State }},
+		{"CIRCUIT", func(e client.Endpoint) string { return e.Circuit.State }},
+		{"BACKLOG", func(e client.Endpoint) string { return or(e.Backlog) }},
+		{"URL", func(e client.Endpoint) string { return e.URL }},
+	},
+}
+
+// newEndpoints describes endpoints in answers that have the signing secret, which is shown once.
+var newEndpoints = objects[client.NewEndpoint]{
+	path: endpoints.path,
+	id:   func(e client.NewEndpoint) string { return e.ID },
+	card: func(w io.Writer, e client.NewEndpoint, raw []byte) {
+		endpointCard(w, e.Endpoint, raw)
+		fmt.Fprintf(w, "\nThe signing secret, shown once; the destination checks deliveries with it:\n  %s\n", clean(e.SigningSecret))
+	},
+}
+
 // endpointID is the argument of commands that are about one endpoint.
 type endpointID struct {
 	Endpoint string `arg:"" name:"endpoint" complete:"endpoint" help:"The endpoint's id, ep_…, or its name."`
 	Tenant   string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
 }
 
-// id is the endpoint's id.
+// id returns the endpoint's id.
 func (c endpointID) id(ctx context.Context, s *session) (string, error) {
 	return s.endpointNamed(ctx, c.Endpoint, c.Tenant)
 }
+
+// find implements reference.
+func (c endpointID) find(ctx context.Context, s *session) (target, error) { return byID(c.id(ctx, s)) }
 
 type endpointsList struct {
 	ofTenant
@@ -75,13 +102,7 @@ func (c endpointsList) do(ctx context.Context, s *session) error {
 	if c.State != nil {
 		all = only(all, func(e client.Endpoint) bool { return slices.Contains(c.State, e.State) })
 	}
-	return list(s, all, c.listing, true, func(e client.Endpoint) time.Time { return e.CreatedAt },
-		column[client.Endpoint]{"ID", func(e client.Endpoint) string { return e.ID }},
-		column[client.Endpoint]{"NAME", func(e client.Endpoint) string { return e.Name }},
-		column[client.Endpoint]{"STATE", func(e client.Endpoint) string { return e.State }},
-		column[client.Endpoint]{"CIRCUIT", func(e client.Endpoint) string { return e.Circuit.State }},
-		column[client.Endpoint]{"BACKLOG", func(e client.Endpoint) string { return or(e.Backlog) }},
-		column[client.Endpoint]{"URL", func(e client.Endpoint) string { return e.URL }})
+	return endpoints.list(s, c.listing, all)
 }
 
 type endpointsGet struct{ endpointID }
@@ -95,35 +116,10 @@ Examples:
   kapsel endpoints get ep_01m84yz4zqfgjtcypmsesbpznb --json`
 }
 
-func (c endpointsGet) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
-	}
-	return s.showEndpoint(s.GetEndpoint(ctx, id))
-}
+func (c endpointsGet) do(ctx context.Context, s *session) error { return endpoints.get(ctx, s, c) }
 
-// showEndpoint prints the endpoint that a call answered, or returns the call's error.
-func (s *session) showEndpoint(e client.Endpoint, err error) error {
-	if err != nil {
-		return err
-	}
-	return s.show(e.ID, func(w io.Writer) { endpointCard(w, e, s.raw) })
-}
-
-// showNewEndpoint is showEndpoint with the signing secret that is shown once.
-func (s *session) showNewEndpoint(e client.NewEndpoint, err error) error {
-	if err != nil {
-		return err
-	}
-	return s.show(e.ID, func(w io.Writer) {
-		endpointCard(w, e.Endpoint, s.raw)
-		fmt.Fprintf(w, "\nThe signing secret, shown once; the destination checks deliveries with it:\n  %s\n", clean(e.SigningSecret))
-	})
-}
-
-// endpointCard prints an endpoint for people: what it is and how it is doing, and then what was
-// set on it. raw is the endpoint as it was answered.
+// endpointCard prints an endpoint for people: its identity and state, and then its settings that are not the
+// defaults. raw is the endpoint as the API answered it.
 func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 	state := e.State
 	if e.DisabledReason != nil {
@@ -159,7 +155,7 @@ func verified(v client.Verification) string {
 	return text
 }
 
-// subscribed lists whose events an endpoint gets beside those of its own ingest.
+// subscribed lists an endpoint's subscriptions.
 func subscribed(e client.Endpoint) string {
 	var all []string
 	for _, sub := range e.Subscriptions {
@@ -195,7 +191,7 @@ func circuitText(c client.Circuit) string {
 	return text
 }
 
-// circuitRule says when the circuit opens and closes; "" when it never opens.
+// circuitRule says when the circuit opens and closes. It returns "" if the circuit never opens.
 func circuitRule(c client.Circuit) string {
 	if c.Enabled == nil || !*c.Enabled || c.Failures == nil || c.Ratio == nil {
 		return ""
@@ -204,7 +200,7 @@ func circuitRule(c client.Circuit) string {
 		*c.Failures, 2**c.Failures, or(c.Minimum), or(c.Window), *c.Ratio*100, or(c.OpenFor), or(c.Successes))
 }
 
-// endpointFlags are the settings of an endpoint that have a flag; File has all.
+// endpointFlags holds the settings of an endpoint that have a flag of their own. File can have any setting.
 type endpointFlags struct {
 	Description *string `help:"For people."`
 	intakeFlags
@@ -229,16 +225,16 @@ type endpointFlags struct {
 	File             string         `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// requestBody is the JSON of a request about an endpoint, and which flag each field came from. It is
-// no type of the client's, so that the file's nulls are kept: in a patch they stand for the
-// defaults.
+// requestBody is the JSON object of a request, and the flag that each field came from. It is not a type of
+// package client, because those lose the nulls of --file, which stand for the defaults in a patch.
 type requestBody struct {
 	body map[string]any
 	by   sentBy
 }
 
-// settingsOf returns what --file asks of an object, with the flags of the fields that the file does
-// not have. A field may be wrong beside one that was given, so a flag is known also where it was not.
+// settingsOf returns the request body that --file asks for. flags are the flags by field. The body also knows
+// the flags of fields that are not given, unless the file has the field: an error may be about a field
+// that is missing or was set by default.
 func settingsOf(file string, flags ...map[string]string) (s requestBody, err error) {
 	s.by = sentBy{}
 	if s.body, err = readObject(file); err != nil {
@@ -258,7 +254,7 @@ func settingsOf(file string, flags ...map[string]string) (s requestBody, err err
 	return s, nil
 }
 
-// setRate asks for the rate limit that --rate-limit and --rate-burst name.
+// setRate sets the rate limit that --rate-limit and --rate-burst name.
 func (s requestBody) setRate(limit *string, burst *int64) error {
 	switch {
 	case limit != nil && *limit == "none" && burst != nil:
@@ -276,7 +272,7 @@ func (s requestBody) setRate(limit *string, burst *int64) error {
 	return nil
 }
 
-// set puts what v points to at a path of objects; nil changes nothing.
+// set sets the field at a path of nested objects to what v points to. It does nothing if v is nil.
 func set[T any](s requestBody, flag, path string, v *T) {
 	if v == nil {
 		return
@@ -298,7 +294,7 @@ func set[T any](s requestBody, flag, path string, v *T) {
 	}
 }
 
-// endpointFlagOf are the flags of an endpoint's fields, beside intakeFlagOf.
+// endpointFlagOf holds the flags of an endpoint's fields, without those in intakeFlagOf.
 var endpointFlagOf = map[string]string{
 	"name": "--name", "url": "--url", "app": "--app", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
@@ -307,7 +303,7 @@ var endpointFlagOf = map[string]string{
 	"circuit.open_for": "--circuit-open-for", "circuit.successes": "--circuit-successes",
 }
 
-// settings are what the file and the flags ask for.
+// settings returns the settings that the file and the flags ask for.
 func (f endpointFlags) settings(name, destination string, secretFiles ...string) (requestBody, error) {
 	s, err := f.intakeFlags.settings(f.File, endpointFlagOf, secretFiles...)
 	if err != nil {
@@ -344,7 +340,8 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	return s, nil
 }
 
-// subscribe asks for the subscriptions that --subscribe names.
+// subscribe sets the subscriptions that --subscribe names. It asks the service for sources that are given by
+// name.
 func (f endpointFlags) subscribe(ctx context.Context, s *session, in requestBody, tenant string) error {
 	if f.Subscribe == nil {
 		return nil
@@ -381,6 +378,7 @@ func (f endpointFlags) subscribe(ctx context.Context, s *session, in requestBody
 	return nil
 }
 
+// nonEmpty returns a pointer to s, nil if s is empty.
 func nonEmpty(s string) *string {
 	if s == "" {
 		return nil
@@ -388,6 +386,7 @@ func nonEmpty(s string) *string {
 	return &s
 }
 
+// text returns a duration in the API's form, nil for nil.
 func text(d *time.Duration) *string {
 	if d == nil {
 		return nil
@@ -395,7 +394,7 @@ func text(d *time.Duration) *string {
 	return new(d.String())
 }
 
-// open is a file that a flag names, or standard input for "-".
+// open opens the file that a flag names; "-" is standard input.
 func open(flag, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(os.Stdin), nil
@@ -407,7 +406,7 @@ func open(flag, name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// readObject reads a JSON object from a file, an empty one without a name.
+// readObject reads a JSON object from a file. It returns an empty object if name is "".
 func readObject(name string) (map[string]any, error) {
 	body := map[string]any{}
 	if name == "" {
@@ -510,9 +509,7 @@ func (c endpointsCreate) do(ctx context.Context, s *session) error {
 	if err := c.subscribe(ctx, s, in, tenant); err != nil {
 		return err
 	}
-	var e client.NewEndpoint
-	err = s.Do(ctx, http.MethodPost, ownedBy(tenant, "/v1/endpoints"), in.body, &e)
-	return s.showNewEndpoint(e, err)
+	return newEndpoints.create(ctx, s, tenant, in)
 }
 
 type endpointsUpdate struct {
@@ -569,9 +566,7 @@ func (c endpointsUpdate) do(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	var e client.Endpoint
-	err = s.Do(ctx, http.MethodPatch, "/v1/endpoints/"+url.PathEscape(id), in.body, &e)
-	return s.showEndpoint(e, err)
+	return endpoints.update(ctx, s, target{ref: id}, in)
 }
 
 type endpointsDelete struct {
@@ -616,13 +611,17 @@ func (c endpointsPause) do(ctx context.Context, s *session) error {
 	return c.act(ctx, s, s.PauseEndpoint)
 }
 
-// act does something to the endpoint and shows it.
+// act makes a request about the endpoint and shows the endpoint that is answered.
 func (c endpointID) act(ctx context.Context, s *session, do func(ctx context.Context, id string) (client.Endpoint, error)) error {
 	id, err := c.id(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.showEndpoint(do(ctx, id))
+	e, err := do(ctx, id)
+	if err != nil {
+		return err
+	}
+	return endpoints.show(s, e)
 }
 
 type endpointsResume struct{ endpointID }
@@ -686,7 +685,10 @@ func (c endpointsRotate) do(ctx context.Context, s *session) error {
 		return err
 	}
 	e, err := s.RotateSecret(ctx, id, client.RotateInput{Overlap: (*client.Duration)(c.Overlap)})
-	return s.showNewEndpoint(e, err)
+	if err != nil {
+		return err
+	}
+	return newEndpoints.show(s, e)
 }
 
 type endpointsResetCircuit struct{ endpointID }

@@ -13,11 +13,11 @@ import (
 // (kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 var serviceLinks = regexp.MustCompile(`^KAPSEL_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// typo is how many edits make a name a mistyped one rather than somebody else's.
+// typo is how many edits away from a setting's name a name still counts as mistyped.
 const typo = 2
 
-// checkEnvironment refuses a variable whose name is nearly that of a setting: the setting
-// would silently keep its default. Other unknown names are returned.
+// checkEnvironment returns an error for a variable whose name is nearly that of a setting, because the
+// setting would silently keep its default. It returns the other unknown names that begin with KAPSEL_.
 func checkEnvironment(model *kong.Node, environment []string) (unknown []string, err error) {
 	known := settingNames(model)
 	for _, variable := range environment {
@@ -40,7 +40,7 @@ func checkEnvironment(model *kong.Node, environment []string) (unknown []string,
 	return unknown, nil
 }
 
-// settingNames are the variables that any command reads.
+// settingNames returns the variables that any command reads, sorted.
 func settingNames(node *kong.Node) (names []string) {
 	for _, f := range node.Flags {
 		names = append(names, f.Envs...)
@@ -52,7 +52,7 @@ func settingNames(node *kong.Node) (names []string) {
 	return slices.Compact(names)
 }
 
-// distance is how many letters must be put in, taken out or replaced to make a of b.
+// distance returns how many letters must be inserted, removed or replaced to turn b into a.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -20,13 +20,32 @@ type eventTypesCmd struct {
 	Delete ask[eventTypesDelete] `cmd:"" help:"Delete an event type; what is published is not checked against it any more."`
 }
 
-// eventTypes are the event types of the API.
-var eventTypes = objects[client.EventType]{"/v1/event-types", func(v client.EventType) string { return v.Name }, eventTypeCard}
+// eventTypes describes the event types of the API.
+var eventTypes = objects[client.EventType]{
+	path:    "/v1/event-types",
+	id:      func(v client.EventType) string { return v.Name },
+	card:    eventTypeCard,
+	created: func(v client.EventType) time.Time { return v.CreatedAt },
+	columns: []column[client.EventType]{
+		{"NAME", func(v client.EventType) string { return v.Name }},
+		{"GROUP", func(v client.EventType) string { return v.Group }},
+		{"VALIDATE", func(v client.EventType) string { return v.Validate }},
+		{"SCHEMAS", versionsOf},
+		{"STATE", eventTypeState},
+		{"DESCRIPTION", func(v client.EventType) string { return v.Description }},
+	},
+}
 
 // eventTypeName is the argument of commands that are about one event type.
 type eventTypeName struct {
 	Type   string `arg:"" name:"type" complete:"event-type" help:"The event type's name, such as invoice.paid."`
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"The tenant whose event type it is, by id or name; needed with the admin key where there are several."`
+}
+
+// find implements reference.
+func (c eventTypeName) find(ctx context.Context, s *session) (target, error) {
+	tenant, err := s.newOwner(ctx, c.Tenant)
+	return target{tenant: tenant, ref: c.Type}, err
 }
 
 type eventTypesList struct {
@@ -46,17 +65,10 @@ func (c eventTypesList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	all := raws(s, s.ListEventTypes(ctx, client.ListEventTypesFilter{TenantID: tenant}))
-	return list(s, all, c.listing, true, func(v client.EventType) time.Time { return v.CreatedAt },
-		column[client.EventType]{"NAME", eventTypes.id},
-		column[client.EventType]{"GROUP", func(v client.EventType) string { return v.Group }},
-		column[client.EventType]{"VALIDATE", func(v client.EventType) string { return v.Validate }},
-		column[client.EventType]{"SCHEMAS", versionsOf},
-		column[client.EventType]{"STATE", eventTypeState},
-		column[client.EventType]{"DESCRIPTION", func(v client.EventType) string { return v.Description }})
+	return eventTypes.list(s, c.listing, raws(s, s.ListEventTypes(ctx, client.ListEventTypesFilter{TenantID: tenant})))
 }
 
-// versionsOf lists the versions of an event type's schemas, "-" for none.
+// versionsOf returns the versions of an event type's schemas, "-" if there are none.
 func versionsOf(v client.EventType) string {
 	if len(v.Schemas) == 0 {
 		return "-"
@@ -64,7 +76,7 @@ func versionsOf(v client.EventType) string {
 	return strings.Join(slices.Sorted(maps.Keys(v.Schemas)), ", ")
 }
 
-// eventTypeState says whether an event type is still used.
+// eventTypeState returns archived, deprecated or active.
 func eventTypeState(v client.EventType) string {
 	switch {
 	case v.Archived:
@@ -83,13 +95,7 @@ func (eventTypesGet) Help() string {
   kapsel event-types get invoice.paid`
 }
 
-func (c eventTypesGet) do(ctx context.Context, s *session) error {
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	return eventTypes.get(ctx, s, tenant, c.Type)
-}
+func (c eventTypesGet) do(ctx context.Context, s *session) error { return eventTypes.get(ctx, s, c) }
 
 // eventTypeCard prints an event type for people.
 func eventTypeCard(w io.Writer, v client.EventType, _ []byte) {
@@ -103,7 +109,7 @@ func eventTypeCard(w io.Writer, v client.EventType, _ []byte) {
 	card(w, facts...)
 }
 
-// eventTypeFlags are the settings of an event type that have a flag; File has all.
+// eventTypeFlags holds the settings of an event type that have a flag of their own. File can have any setting.
 type eventTypeFlags struct {
 	Description *string `help:"For people."`
 	Group       *string `placeholder:"NAME" help:"Under which the catalogue shows it."`
@@ -114,7 +120,7 @@ type eventTypeFlags struct {
 	File        string  `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// eventTypeFlagOf are the flags of an event type's fields.
+// eventTypeFlagOf holds the flags of an event type's fields.
 var eventTypeFlagOf = map[string]string{
 	"name": "--name", "description": "--description", "group": "--group", "schemas": "--schema", "validate": "--validate", "archived": "--archived", "deprecated": "--deprecated",
 }
@@ -176,12 +182,7 @@ func (c eventTypesCreate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.named = in.by
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	return eventTypes.create(ctx, s, tenant, in.body)
+	return eventTypes.create(ctx, s, c.Tenant, in)
 }
 
 type eventTypesUpdate struct {
@@ -204,12 +205,7 @@ func (c eventTypesUpdate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.named = in.by
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	return eventTypes.update(ctx, s, tenant, c.Type, in.body)
+	return eventTypes.update(ctx, s, c, in)
 }
 
 type eventTypesDelete struct{ eventTypeName }
@@ -223,9 +219,5 @@ Example:
 }
 
 func (c eventTypesDelete) do(ctx context.Context, s *session) error {
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	return eventTypes.remove(ctx, s, tenant, c.Type)
+	return eventTypes.remove(ctx, s, c)
 }

@@ -69,7 +69,7 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 		filter.Status = status
 		return s.ListEvents(ctx, filter)
 	})
-	// The server has chosen by time already: by the store's, of which ids tell no more than the millisecond.
+	// The server has already chosen by time, by the store's clock. IDs hold no more than the millisecond.
 	return list(s, events, listing{Limit: c.Limit}, true, func(e client.Event) time.Time { return e.ReceivedAt },
 		column[client.Event]{"ID", func(e client.Event) string { return e.ID }},
 		column[client.Event]{"STATUS", func(e client.Event) string { return e.Status }},
@@ -130,7 +130,7 @@ func (c eventsTail) do(ctx context.Context, s *session) error {
 	return nil
 }
 
-// eventLine is an event on a line: when, which, what.
+// eventLine describes an event on one line: time, ID, content type and size.
 func eventLine(e client.Event) string {
 	kind := e.ContentType
 	if kind == "" {
@@ -139,12 +139,12 @@ func eventLine(e client.Event) string {
 	return fmt.Sprintf("%s  %s  %s  %s", e.ReceivedAt.Local().Format("15:04:05.000"), clean(e.ID), clean(kind), size(e.Size))
 }
 
-// lost tells that a stream's connection was lost.
+// lost prints that a stream's connection was lost, and when it is made again.
 func (s *session) lost(err error, again time.Duration) {
 	fmt.Fprintf(s.err, "kapsel: %v; connecting again in %s\n", s.advise(err), again)
 }
 
-// size is a number of bytes as people read it.
+// size returns a number of bytes as people read it.
 func size(n int64) string {
 	switch {
 	case n < 1<<10:
@@ -168,7 +168,7 @@ Examples:
   kapsel events show evt_01m84z2d7vf9zws4jxr1p6y3kb --json`
 }
 
-// story is all that is known of an event, but its body.
+// story holds everything about an event but its body.
 type story struct {
 	client.EventDetail
 	deliveries []deliveryStory
@@ -225,7 +225,7 @@ func (t story) tell(w io.Writer, body []byte) {
 	}
 }
 
-// cameInAt is where an event came in.
+// cameInAt returns the ID of the endpoint or the source whose ingest URL an event came in at.
 func cameInAt(e client.Event) string {
 	switch {
 	case e.EndpointID != nil:
@@ -246,7 +246,7 @@ func eventCard(w io.Writer, e client.Event) {
 		fact{"content", strings.TrimSpace(e.ContentType + "  " + size(e.Size))})
 }
 
-// verdict is what the check of the signature found.
+// verdict describes the result of the check of a signature.
 func verdict(v client.Verdict) string {
 	if v.Scheme == "none" {
 		return "not checked"
@@ -261,7 +261,7 @@ func verdict(v client.Verdict) string {
 	return text
 }
 
-// headers prints header fields as they are on the wire.
+// headers prints header fields, one a line.
 func headers(w io.Writer, fields [][]string) {
 	for _, f := range fields {
 		if len(f) == 2 {
@@ -270,7 +270,7 @@ func headers(w io.Writer, fields [][]string) {
 	}
 }
 
-// excerptMost is how much of a body people are shown.
+// excerptMost is how many bytes of a body excerpt prints.
 const excerptMost = 2000
 
 // excerpt prints the beginning of a body.
@@ -289,7 +289,8 @@ func excerpt(w io.Writer, title string, body []byte) {
 	}
 }
 
-// shortened is the beginning of a text, and how much there is more.
+// shortened returns a text of at most most bytes as it is, and of a longer one the beginning and how much
+// follows.
 func shortened(text string, most int) string {
 	if len(text) <= most {
 		return text

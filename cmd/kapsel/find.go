@@ -14,18 +14,19 @@ import (
 	"github.com/kapsel-hq/kapsel/client"
 )
 
-// People know objects by their names, so a name stands wherever an id does. Ids come first: a
-// name that has the form of one is not looked for.
+// Every argument and flag that takes an ID also takes a name. A text that has the form of an ID is never
+// looked up as a name.
 
 // isAdmin reports whether the key is the admin key, which has no tenant.
 func (s *session) isAdmin() bool { return !strings.HasPrefix(s.key, "kap_") }
 
-// ofTenant narrows what the admin key sees.
+// ofTenant is the flag by which a command with the admin key shows only one tenant's objects.
 type ofTenant struct {
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: only this tenant's; its id or name."`
 }
 
-// tenantNamed is the id of the tenant with an id or a name. "" stays "", which is all.
+// tenantNamed returns the ID of the tenant that ref names by ID or name. It returns "", for all tenants, for
+// "". It fails if no tenant or several tenants have the name.
 func (s *session) tenantNamed(ctx context.Context, ref string) (string, error) {
 	if _, err := kapsel.ParseTenantID(ref); err == nil || ref == "" {
 		return ref, nil
@@ -43,8 +44,9 @@ func (s *session) tenantNamed(ctx context.Context, ref string) (string, error) {
 	return named(ref, "tenant", s.ListTenants(ctx), func(t client.Tenant) (id, name string) { return t.ID, t.Name })
 }
 
-// theTenant is the id of the tenant that a command is about: the one that is named, the one
-// that the key belongs to, or the only one that there is.
+// theTenant returns the ID of the tenant that a command is about: the one that ref names, the one that the
+// key belongs to, or the only tenant. It fails if ref is "", the key is the admin key and there is no tenant
+// or more than one.
 func (s *session) theTenant(ctx context.Context, ref string) (string, error) {
 	if ref != "" {
 		return s.tenantNamed(ctx, ref)
@@ -73,8 +75,8 @@ func (s *session) theTenant(ctx context.Context, ref string) (string, error) {
 	return "", settingError("--tenant: is needed, as there is more than one: %s", names)
 }
 
-// newOwner is the tenant_id to send with a request that makes something: none with a tenant's
-// key, which says whose it is.
+// newOwner returns the tenant_id to send with a request that makes an object: "" with a tenant's key and no
+// --tenant, because the key says whose the object is, and otherwise that of theTenant.
 func (s *session) newOwner(ctx context.Context, ref string) (string, error) {
 	if ref == "" && !s.isAdmin() {
 		return "", nil
@@ -82,8 +84,7 @@ func (s *session) newOwner(ctx context.Context, ref string) (string, error) {
 	return s.theTenant(ctx, ref)
 }
 
-// ownedBy returns the path of a request that makes something for a tenant; "" is the tenant of
-// the key.
+// ownedBy returns the path of a request about an object of a tenant; "" stands for the tenant of the key.
 func ownedBy(tenant, path string) string {
 	if tenant == "" {
 		return path
@@ -91,9 +92,9 @@ func ownedBy(tenant, path string) string {
 	return path + "?tenant_id=" + url.QueryEscape(tenant)
 }
 
-// ownTenant is the tenant that a tenant's key belongs to.
+// ownTenant returns the tenant that a tenant's key belongs to.
 func (s *session) ownTenant(ctx context.Context) (client.Tenant, error) {
-	usage, err := s.GetUsage(ctx, client.GetUsageFilter{}) // the one route that says so
+	usage, err := s.GetUsage(ctx, client.GetUsageFilter{}) // the only route that tells a key's tenant
 	if err != nil {
 		return client.Tenant{}, err
 	}
@@ -103,8 +104,8 @@ func (s *session) ownTenant(ctx context.Context) (client.Tenant, error) {
 	return s.GetTenant(ctx, *usage.TenantID)
 }
 
-// endpointNamed is the id of the endpoint with an id or a name, of one tenant or of all. "" stays
-// "", which is all.
+// endpointNamed returns the ID of the endpoint that ref names by ID or name, of one tenant or, if tenant is
+// "", of all. It returns "" for "". It fails if no endpoint or several endpoints have the name.
 func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseEndpointID(ref); err == nil || ref == "" {
 		return ref, nil
@@ -117,7 +118,7 @@ func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string
 		func(e client.Endpoint) (id, name string) { return e.ID, e.Name })
 }
 
-// sourceNamed returns the id of the source with an id or a name, of one tenant or of all.
+// sourceNamed is endpointNamed for a source.
 func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseSourceID(ref); err == nil || ref == "" {
 		return ref, nil
@@ -130,13 +131,14 @@ func (s *session) sourceNamed(ctx context.Context, ref, tenant string) (string, 
 		func(v client.Source) (id, name string) { return v.ID, v.Name })
 }
 
-// plainName reports whether a source's name can stand in --subscribe as it is.
+// plainName reports whether a source can be named in --subscribe by its name, without quotes.
 func plainName(name string) bool {
 	return oneWord(name) && name != "none" && name != kapsel.Publish
 }
 
-// originNamed returns the source of a subscription: the id of a source or of an endpoint with an
-// ingest URL, found by its id or name, or publish. It does not look up an id.
+// originNamed returns the source of a subscription: kapsel.Publish, or the ID of the source or of the endpoint
+// with an ingest URL that ref names. It does not check that an ID exists. It fails if no object or several
+// ones have the name.
 func (s *session) originNamed(ctx context.Context, ref, tenant string) (string, error) {
 	_, noSource := kapsel.ParseSourceID(ref)
 	_, noEndpoint := kapsel.ParseEndpointID(ref)
@@ -166,10 +168,11 @@ func (s *session) originNamed(ctx context.Context, ref, tenant string) (string, 
 	return "", settingError("--subscribe: %d sources and endpoints have the name %q; use an id: %s", len(ids), ref, ids)
 }
 
-// origin is what endpoints may subscribe to: a source, or an endpoint with an ingest URL.
+// origin is a source or an endpoint with an ingest URL, to which endpoints can subscribe.
 type origin struct{ id, name string }
 
-// origins lists the sources and then the endpoints with an ingest URL, of one tenant or of all.
+// origins lists the sources and then the endpoints with an ingest URL, of one tenant or, if tenant is "", of
+// all.
 func (s *session) origins(ctx context.Context, tenant string) iter.Seq2[origin, error] {
 	return func(yield func(origin, error) bool) {
 		for v, err := range s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}) {
@@ -185,10 +188,10 @@ func (s *session) origins(ctx context.Context, tenant string) iter.Seq2[origin, 
 	}
 }
 
-// choices are ids or names to choose from, in an error.
+// choices is a list of IDs or names in an error, from which the user can choose.
 type choices []string
 
-// maxChoices is the most choices that an error shows.
+// maxChoices is how many choices an error shows.
 const maxChoices = 10
 
 // String lists the first maxChoices choices.
@@ -199,7 +202,8 @@ func (c choices) String() string {
 	return clean(strings.Join(c, ", "))
 }
 
-// keyNamed is the id of a tenant's key with an id or a name. A revoked key has given up its name.
+// keyNamed returns the ID of the tenant's key that ref names by ID or name. A revoked key is found by its ID
+// only.
 func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseKeyID(ref); err == nil {
 		return ref, nil
@@ -212,7 +216,7 @@ func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, err
 	})
 }
 
-// values is the list of objects that are there.
+// values returns a sequence of the objects of a slice.
 func values[T any](all []T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for _, v := range all {
@@ -223,7 +227,7 @@ func values[T any](all []T) iter.Seq2[T, error] {
 	}
 }
 
-// named finds the one object of a list that has a name.
+// named returns the ID of the object with a name. It fails if no object or several ones have the name.
 func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id, name string)) (string, error) {
 	var ids choices
 	for v, err := range objects {
@@ -243,8 +247,9 @@ func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id
 	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, ids)
 }
 
-// devEndpoint is the endpoint with a name on a development server, made or changed to have some
-// settings; what is delivered to it goes to the inbox.
+// devEndpoint returns the endpoint with a name on a development server. It makes the endpoint, with the inbox
+// as its destination, if there is none; otherwise it changes the given settings, if any. It fails if the
+// server does not run with --dev.
 func (s *session) devEndpoint(ctx context.Context, tenant, name string, settings map[string]any) (client.Endpoint, error) {
 	var none client.Endpoint
 	var page []byte
@@ -283,8 +288,8 @@ func (s *session) devEndpoint(ctx context.Context, tenant, name string, settings
 	return none, err
 }
 
-// devTenant is the tenant of a development server in which something is made: the one that is
-// named, or with the admin key dev.
+// devTenant returns the ID of the tenant in which devEndpoint makes endpoints: the one that ref names, the
+// one of the key or, with the admin key, the tenant dev.
 func (s *session) devTenant(ctx context.Context, ref string) (string, error) {
 	if ref != "" || !s.isAdmin() {
 		return s.newOwner(ctx, ref)

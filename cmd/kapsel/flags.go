@@ -12,7 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// durations lets every flag that is a duration take days.
+// durations lets every flag of type time.Duration take days.
 var durations = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := c.Scan.PopValueInto("duration", &text); err != nil {
@@ -26,11 +26,10 @@ var durations = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFun
 	return nil
 }))
 
-// dayed is a duration whose first unit is days.
+// dayed matches a duration whose first unit is days.
 var dayed = regexp.MustCompile(`^([-+]?)(\d+(?:\.\d+)?)d(.*)$`)
 
-// parseDuration reads a duration as people write it: as Go does, and with days of 24 hours
-// before the other units, such as 30d or 1d12h.
+// parseDuration parses a duration in Go's form, which may begin with days of 24 hours, such as 30d or 1d12h.
 func parseDuration(text string) (time.Duration, error) {
 	errFormat := fmt.Errorf("%q is not a duration such as 500ms, 30s, 5m, 2h or 30d", text)
 	m := dayed.FindStringSubmatch(text)
@@ -62,13 +61,13 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// moment is a time on the command line: a time or a date, or how long ago it was.
+// moment is a time on the command line: a time, a date, or a duration before now.
 type moment struct{ time.Time }
 
-// layouts are the forms of a moment that has no zone of its own: it is a local one.
+// layouts holds the forms of a time without a zone. Such a time is local.
 var layouts = []string{time.DateOnly, "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"}
 
-// UnmarshalText reads a moment.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (m *moment) UnmarshalText(text []byte) error {
 	if d, err := parseDuration(string(text)); err == nil {
 		m.Time = time.Now().Add(-d)
@@ -84,13 +83,13 @@ func (m *moment) UnmarshalText(text []byte) error {
 // instant is a time or a date on the command line.
 type instant struct{ time.Time }
 
-// UnmarshalText reads an instant.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (i *instant) UnmarshalText(text []byte) (err error) {
 	i.Time, err = parseTime(string(text))
 	return err
 }
 
-// parseTime reads a time or a date.
+// parseTime parses a time or a date.
 func parseTime(text string) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return t, nil
@@ -103,8 +102,8 @@ func parseTime(text string) (time.Time, error) {
 	return time.Time{}, errors.New("must be a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z")
 }
 
-// repeated returns the first flag that a command line has more than once although it takes
-// one value, "" for none: one of the values would be lost.
+// repeated returns the first flag that a command line has more than once although it takes only one value, ""
+// if there is none. Without this check one of the values would be lost.
 func repeated(path []*kong.Path) string {
 	seen := map[*kong.Flag]bool{}
 	for _, step := range path {
@@ -119,18 +118,20 @@ func repeated(path []*kong.Path) string {
 	return ""
 }
 
-// pairs are FIELD=VALUE pairs by field. A field that is given twice is an error.
+// pairs are values by name, each given in the form that the flag's placeholder shows, such as
+// NAME=VALUE. A name that is given twice is an error.
 type pairs map[string]string
 
 // Decode implements kong.MapperValue.
 func (p *pairs) Decode(c *kong.DecodeContext) error {
+	form := c.Value.Tag.PlaceHolder
 	var text string
-	if err := c.Scan.PopValueInto("FIELD=VALUE", &text); err != nil {
+	if err := c.Scan.PopValueInto(form, &text); err != nil {
 		return err
 	}
 	name, value, ok := strings.Cut(text, "=")
 	if !ok || name == "" {
-		return fmt.Errorf("%q is not FIELD=VALUE", text)
+		return fmt.Errorf("%q is not %s", text, form)
 	}
 	if _, twice := (*p)[name]; twice {
 		return fmt.Errorf("%s is given twice", name)

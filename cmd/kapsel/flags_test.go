@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +51,32 @@ func TestMoments(t *testing.T) {
 		var m moment
 		if err := m.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q is %v", text, m)
+		}
+	}
+}
+
+// TestUnreadFlags checks that an error about a flag's value names the flag and the form that its help
+// shows, not what the parser calls its types.
+func TestUnreadFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"event-types create --name x --schema 1", `--schema: "1" is not VERSION=FILE`},
+		{"event-types update x --schema =invoice.json", `--schema: "=invoice.json" is not VERSION=FILE`},
+		{"apps create --metadata plan", `--metadata: "plan" is not NAME=VALUE`},
+		{"apps create --metadata a=1 --metadata a=2", `--metadata: a is given twice`},
+		{"sources create --idempotency content", `--idempotency: "content" is not FIELD=VALUE`},
+		{"endpoints create --concurrency many", `--concurrency: "many" is not a whole number`},
+		{"endpoints create --retry-on 404,x", `--retry-on: "x" is not a whole number`},
+		{"endpoints create --circuit-ratio half", `--circuit-ratio: "half" is not a number`},
+		{"endpoints create --forward-query=maybe", `--forward-query: "maybe" is neither true nor false`},
+		{"endpoints create --timeout soon", `--timeout: "soon" is not a duration such as`},
+		{"endpoints list --limit=-1 --api-key kap_x", `--limit: must not be negative; 0 shows all`},
+		{"deliveries list --replayed maybe", `--replayed must be one of "true","false" but got "maybe"`},
+		{"publish --type", `--type: needs a value`},
+	} {
+		var out, errOut bytes.Buffer
+		code := run(strings.Fields(c.args), streams{&out, &errOut})
+		if code != 2 || !slices.ContainsFunc(strings.Split(errOut.String(), "\n"), func(line string) bool { return strings.HasPrefix(line, "kapsel: "+c.want) }) {
+			t.Errorf("kapsel %s: exit code %d, %s; want %s", c.args, code, errOut.String(), c.want)
 		}
 	}
 }

@@ -49,8 +49,8 @@ func (c *healthCmd) Run(ctx context.Context, io streams) error {
 	return nil
 }
 
-// ownName is how to check that a server has the certificate of a file, whatever the address
-// under which it is asked: trust the certificate itself, and expect a name that it has.
+// ownName returns a pool with only the certificate in a file, and a name that the certificate has. With both a
+// TLS client accepts only a server with that certificate, whatever the server's address is.
 func ownName(file string) (*x509.CertPool, string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/kapsel-hq/kapsel/client"
 )
 
-// intakeFlags are the settings of an ingest URL that have a flag, an endpoint's or a source's.
+// intakeFlags holds the settings of an endpoint's or a source's ingest URL that have a flag.
 type intakeFlags struct {
 	Provider        *string `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
 	SecretFile      string  `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
@@ -21,17 +21,18 @@ type intakeFlags struct {
 	Probe           *bool   `help:"Answer GET and HEAD with 200, for the providers none, hmac and token; --probe=false ends it."`
 }
 
-// intakeFlagOf are the flags of an intake's fields that have one of their own.
+// intakeFlagOf holds the flags of an intake's fields that have a flag of their own.
 var intakeFlagOf = map[string]string{
 	"verification.provider": "--provider", "verification.secrets": "--secret-file", "verification.verify_token": "--verify-token-file", "probe": "--probe",
 }
 
-// intakeFields are the objects of an intake whose members are set by a FIELD=VALUE flag with the
-// object's name.
+// intakeFields holds the objects of an intake whose members are set by a FIELD=VALUE flag with the object's
+// name.
 var intakeFields = []string{"verification", "response", "idempotency", "challenge"}
 
-// settings returns what --file and the flags ask of an object with an ingest URL. flags are the flags of the
-// object's fields beside those of its intake, secretFiles the other files that are read.
+// settings returns the request body that --file and the flags ask for. flags holds the flags of the fields that
+// are not in intakeFlagOf, and secretFiles the files that the caller reads itself. It fails if more than
+// one of the files is standard input.
 func (f intakeFlags) settings(file string, flags map[string]string, secretFiles ...string) (requestBody, error) {
 	standard := 0 // inputs that are standard input
 	for _, name := range append(secretFiles, file, f.SecretFile, f.VerifyTokenFile) {
@@ -49,7 +50,7 @@ func (f intakeFlags) settings(file string, flags map[string]string, secretFiles 
 	return s, f.set(s)
 }
 
-// set adds what the flags ask for.
+// set adds the settings that the flags ask for.
 func (f intakeFlags) set(s requestBody) error {
 	set(s, "--provider", "verification.provider", f.Provider)
 	if f.SecretFile != "" {
@@ -83,7 +84,7 @@ func (f intakeFlags) set(s requestBody) error {
 	return nil
 }
 
-// intakeField returns a member of one of intakeFields in JSON, from its text on the command line.
+// intakeField returns the JSON value for a member of one of intakeFields, from its text on the command line.
 func intakeField(object, name, text string) (any, error) {
 	switch object + "." + name {
 	case "verification.secrets", "verification.verify_token":
@@ -112,7 +113,7 @@ func intakeField(object, name, text string) (any, error) {
 	return text, nil
 }
 
-// addSecrets asks for the secrets of --add-secret-file behind those that are there.
+// addSecrets sets the provider's secrets to the former ones and those of --add-secret-file.
 func (f intakeFlags) addSecrets(file string, former []client.Secret, in requestBody) error {
 	if f.SecretFile != "" {
 		return settingError("--add-secret-file: adds to the secrets that --secret-file replaces; use one of them")

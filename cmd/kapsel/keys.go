@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"io"
+	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/kapsel-hq/kapsel/client"
@@ -13,6 +15,38 @@ type keysCmd struct {
 	Create ask[keysCreate] `cmd:"" help:"Create an API key; its secret is shown once."`
 	Revoke ask[keysRevoke] `cmd:"" aliases:"delete" help:"Revoke an API key."`
 }
+
+// keys describes the API keys of a tenant.
+func keys(tenant string) objects[client.Key] {
+	return objects[client.Key]{
+		path:    keysPath(tenant),
+		id:      func(k client.Key) string { return k.ID },
+		created: func(k client.Key) time.Time { return k.CreatedAt },
+		columns: []column[client.Key]{
+			{"ID", func(k client.Key) string { return k.ID }},
+			{"NAME", func(k client.Key) string { return k.Name }},
+			{"SCOPE", func(k client.Key) string { return k.Scope }},
+			{"PREFIX", func(k client.Key) string { return k.Prefix }},
+			{"STATE", keyState},
+			{"LAST USED", func(k client.Key) string { return agoOr(k.LastUsedAt) }},
+			{"EXPIRES", func(k client.Key) string { return agoOr(k.ExpiresAt) }},
+		},
+		removed: "revoked",
+	}
+}
+
+// newKeys describes keys in the answer that makes them, which has their secret. With --quiet the secret is
+// printed, not the id.
+var newKeys = objects[client.NewKey]{
+	id: func(k client.NewKey) string { return k.Secret },
+	card: func(w io.Writer, k client.NewKey, _ []byte) {
+		card(w, fact{"id", k.ID}, fact{"name", k.Name}, fact{"scope", k.Scope}, fact{"expires", atOr(k.ExpiresAt)},
+			fact{"secret", k.Secret}, fact{"", "(shown once: keep it now)"})
+	},
+}
+
+// keysPath returns the path of the API's list of a tenant's keys.
+func keysPath(tenant string) string { return "/v1/tenants/" + url.PathEscape(tenant) + "/keys" }
 
 // keysOf names the tenant whose keys a command is about.
 type keysOf struct {
@@ -35,14 +69,7 @@ func (c keysList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return list(s, raws(s, s.ListKeys(ctx, tenant)), c.listing, true, func(k client.Key) time.Time { return k.CreatedAt },
-		column[client.Key]{"ID", func(k client.Key) string { return k.ID }},
-		column[client.Key]{"NAME", func(k client.Key) string { return k.Name }},
-		column[client.Key]{"SCOPE", func(k client.Key) string { return k.Scope }},
-		column[client.Key]{"PREFIX", func(k client.Key) string { return k.Prefix }},
-		column[client.Key]{"STATE", keyState},
-		column[client.Key]{"LAST USED", func(k client.Key) string { return agoOr(k.LastUsedAt) }},
-		column[client.Key]{"EXPIRES", func(k client.Key) string { return agoOr(k.ExpiresAt) }})
+	return keys(tenant).list(s, c.listing, raws(s, s.ListKeys(ctx, tenant)))
 }
 
 func keyState(k client.Key) string {
@@ -81,14 +108,7 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	k, err := s.CreateKey(ctx, tenant, in)
-	if err != nil {
-		return err
-	}
-	return s.show(k.Secret, func(w io.Writer) {
-		card(w, fact{"id", k.ID}, fact{"name", k.Name}, fact{"scope", k.Scope}, fact{"expires", atOr(k.ExpiresAt)},
-			fact{"secret", k.Secret}, fact{"", "(shown once: keep it now)"})
-	})
+	return newKeys.ask(ctx, s, http.MethodPost, keysPath(tenant), in)
 }
 
 type keysRevoke struct {
@@ -111,8 +131,5 @@ func (c keysRevoke) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.RevokeKey(ctx, tenant, id); err != nil {
-		return err
-	}
-	return s.removed(id, "revoked")
+	return keys(tenant).remove(ctx, s, target{ref: id})
 }

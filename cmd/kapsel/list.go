@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// listing is what every list can be told.
+// listing holds the flags of every command that lists.
 type listing struct {
 	Limit int    `default:"50" placeholder:"N" help:"Show at most this many, 0: all (default ${default})."`
 	Since moment `placeholder:"TIME" help:"From this time or date on, or how long ago, such as 1h or 30d."`
 	Until moment `placeholder:"TIME" help:"Before this time."`
 }
 
-// column is a column of a table. The first one is the id.
+// column is a column of a table. The first column of a table holds what --quiet prints.
 type column[T any] struct {
 	title string
 	cell  func(T) string
 }
 
-// found is an object, and as it was answered.
+// found is an object, and its JSON as the API answered it.
 type found[T any] struct {
 	object T
 	raw    []byte
 }
 
-// raws keeps beside each object of a list how it was answered.
+// raws adds to each object of a list its JSON as the API answered it.
 func raws[T any](s *session, objects iter.Seq2[T, error]) iter.Seq2[found[T], error] {
 	return func(yield func(found[T], error) bool) {
 		for v, err := range objects {
@@ -40,7 +40,8 @@ func raws[T any](s *session, objects iter.Seq2[T, error]) iter.Seq2[found[T], er
 	}
 }
 
-// newestFirst merges lists of which each is in falling order of ids, as those of the API are.
+// newestFirst merges lists into one in falling order of IDs. Each list must be in that order, as those of the
+// API are.
 func newestFirst[T any](lists []iter.Seq2[found[T], error], id func(T) string) iter.Seq2[found[T], error] {
 	if len(lists) == 1 {
 		return lists[0]
@@ -79,7 +80,7 @@ func newestFirst[T any](lists []iter.Seq2[found[T], error], id func(T) string) i
 			}
 			h := heads[newest]
 			heads = slices.Delete(heads, newest, newest+1)
-			// One whose status changed meanwhile may be in two of the lists.
+			// An object whose status has changed meanwhile may be in two of the lists.
 			if this := id(h.v.object); this != last && !yield(h.v, nil) {
 				return
 			} else {
@@ -92,7 +93,7 @@ func newestFirst[T any](lists []iter.Seq2[found[T], error], id func(T) string) i
 	}
 }
 
-// byStatus is a list of the objects that have any of some statuses; without one, of all.
+// byStatus lists the objects with any of the statuses, or all objects if there are no statuses.
 func byStatus[T any](s *session, statuses []string, id func(T) string, of func(status string) iter.Seq2[T, error]) iter.Seq2[found[T], error] {
 	if len(statuses) == 0 {
 		statuses = []string{""}
@@ -104,9 +105,13 @@ func byStatus[T any](s *session, statuses []string, id func(T) string, of func(s
 	return newestFirst(lists, id)
 }
 
-// list prints objects as a table, as they were answered, or their ids. when is the time that
-// --since and --until mean, nil for none; a list that is in its falling order ends at --since.
+// list prints objects: with --json as they were answered, with --quiet their IDs, otherwise as a table. when
+// returns the time to which --since and --until apply; nil: they do not apply. falling says that the
+// objects are in falling order of that time, so that the list ends at --since.
 func list[T any](s *session, objects iter.Seq2[found[T], error], l listing, falling bool, when func(T) time.Time, columns ...column[T]) error {
+	if l.Limit < 0 {
+		return settingError("--limit: must not be negative; 0 shows all")
+	}
 	row := func(cell func(column[T]) string) (cells []string) {
 		for _, c := range columns {
 			cells = append(cells, cell(c))
@@ -155,7 +160,7 @@ func list[T any](s *session, objects iter.Seq2[found[T], error], l listing, fall
 	return printed(s.out.Write(text.Bytes()))
 }
 
-// only are the objects of a list that a condition holds for.
+// only lists the objects for which holds returns true.
 func only[T any](objects iter.Seq2[found[T], error], holds func(T) bool) iter.Seq2[found[T], error] {
 	return func(yield func(found[T], error) bool) {
 		for v, err := range objects {
@@ -166,7 +171,7 @@ func only[T any](objects iter.Seq2[found[T], error], holds func(T) bool) iter.Se
 	}
 }
 
-// membersOf are the objects in an array that is a member of an answer.
+// membersOf returns the objects in the array that is a member of an answer.
 func membersOf[T any](answer []byte, name string) ([]found[T], error) {
 	var object map[string]json.RawMessage
 	var array []json.RawMessage
@@ -185,7 +190,7 @@ func membersOf[T any](answer []byte, name string) ([]found[T], error) {
 	return all, nil
 }
 
-// each is a list of objects that are there.
+// each returns a sequence of the objects of a slice.
 func each[T any](all []found[T]) iter.Seq2[found[T], error] {
 	return func(yield func(found[T], error) bool) {
 		for _, v := range all {

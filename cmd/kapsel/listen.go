@@ -27,8 +27,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// listenCmd brings events to a program on the developer's machine. It only looks: deliveries
-// are made as ever, and know nothing of it.
+// listenCmd posts copies of events to a program on the developer's machine. It does not affect the events'
+// deliveries.
 type listenCmd struct {
 	Source   string        `arg:"" optional:"" complete:"source" help:"The source whose events to post; its id, src_…, or its name."`
 	Tenant   string        `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose source or endpoint it is."`
@@ -152,7 +152,7 @@ func (c listenCmd) from(ctx context.Context, s *session) (listened, error) {
 	}, err
 }
 
-// endpoint is the endpoint that is named, or the one that is made on a development server.
+// endpoint returns the endpoint that --endpoint names or, without it, one that devEndpoint makes.
 func (c listenCmd) endpoint(ctx context.Context, s *session) (client.Endpoint, error) {
 	if c.Endpoint == "" {
 		return s.devEndpoint(ctx, c.Tenant, "listen", nil)
@@ -164,12 +164,12 @@ func (c listenCmd) endpoint(ctx context.Context, s *session) (client.Endpoint, e
 	return s.GetEndpoint(ctx, id)
 }
 
-// anywhere lets requests go where the developer says: nothing is kept from their own program.
+// anywhere allows requests to all addresses: the program to which they go is the developer's own.
 var anywhere = egress.Config{Allow: []egress.AllowRule{
 	{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
 }}
 
-// kapselCode is the code of an error of the server, "" without one.
+// kapselCode returns the code of an error that the server answered, "" for another error.
 func kapselCode(err error) string {
 	var refused *client.Error
 	if errors.As(err, &refused) {
@@ -178,7 +178,7 @@ func kapselCode(err error) string {
 	return ""
 }
 
-// localURL is where to post, from what a person writes: a port is enough.
+// localURL returns the URL that --to names. The text may be a URL, a host with a port, or a port.
 func localURL(text string) (*url.URL, error) {
 	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
 		text = "localhost:" + text
@@ -197,17 +197,17 @@ func localURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// listener posts events, one after the other.
+// listener posts events to the developer's program, one after the other.
 type listener struct {
 	*session
 	to        delivery.Recipient
 	transport http.RoundTripper
 	kept      place
-	placed         // what the place holds
-	unkept    bool // it was said that the place cannot be kept
+	placed         // the content of kept
+	unkept    bool // it was printed that kept cannot be written
 }
 
-// sign makes the listener sign with the secret that is kept, or a new one, and returns it.
+// sign has the listener sign with the kept secret, or with a new one if none is kept, and returns the secret.
 func (l *listener) sign() (text string) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(l.SigningSecret, "whsec_"))
 	if err != nil || len(key) == 0 {
@@ -219,7 +219,7 @@ func (l *listener) sign() (text string) {
 	return l.SigningSecret
 }
 
-// brought is what became of an event.
+// brought is the outcome of posting an event.
 type brought struct {
 	EventID     string    `json:"event_id"`
 	ReceivedAt  time.Time `json:"received_at"`
@@ -227,18 +227,18 @@ type brought struct {
 	Size        int64     `json:"size"`
 	Tries       int       `json:"tries"`
 	Status      int       `json:"status,omitzero"` // of the answer
-	Error       string    `json:"error,omitzero"`  // why there is none
+	Error       string    `json:"error,omitzero"`  // why there is no answer
 	Millis      float64   `json:"ms"`              // of the last try
 }
 
-// Tries of one event while nothing accepts connections.
+// How often an event is posted while nothing accepts connections.
 const (
 	localTries = 5
 	localDelay = 500 * time.Millisecond // doubled after each
 )
 
-// bring posts an event and prints what was answered. Its error is Kapsel's, not the local
-// program's.
+// bring posts an event and prints the outcome. It fails if Kapsel cannot be asked or ctx ends, but not because
+// of the local program.
 func (l *listener) bring(ctx context.Context, e client.Event) error {
 	var detail client.EventDetail
 	var body []byte
@@ -277,7 +277,7 @@ func (l *listener) bring(ctx context.Context, e client.Event) error {
 	return printed(fmt.Fprintf(l.out, "%s  %s  %.0f ms\n", eventLine(e), strings.TrimSpace(answer), b.Millis))
 }
 
-// patiently asks Kapsel until it answers.
+// patiently repeats a request to Kapsel until it succeeds, is refused for good, or ctx ends.
 func (l *listener) patiently(ctx context.Context, request func() error) error {
 	for delay := localDelay; ; delay = min(2*delay, 10*time.Second) {
 		err := request()
@@ -288,7 +288,7 @@ func (l *listener) patiently(ctx context.Context, request func() error) error {
 	}
 }
 
-// pause waits, and reports whether the context has not ended.
+// pause waits for d and returns true, or returns false as soon as ctx ends.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -298,7 +298,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// post brings an event to the local program.
+// post posts an event to the local program, again if nothing accepts connections, and sets the outcome.
 func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, b *brought) {
 	for delay := localDelay; ; delay *= 2 {
 		b.Tries++
@@ -312,7 +312,7 @@ func (l *listener) post(ctx context.Context, e client.EventDetail, body []byte, 
 	}
 }
 
-// exchange posts once. text says why there is no status.
+// exchange posts an event once. If there is no answer, status is 0 and text says why.
 func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []byte, try int) (status int, code kapsel.Code, text string) {
 	ctx, cancel := context.WithTimeout(ctx, l.to.Timeout)
 	defer cancel()
@@ -344,7 +344,7 @@ func received(e client.EventDetail, body []byte) (ev kapsel.Event, err error) {
 	return ev, nil
 }
 
-// keep remembers how far it came. A place that cannot be kept is no reason to stop.
+// keep writes how far the listener has come. If that fails, it prints a warning once and goes on.
 func (l *listener) keep(position string) {
 	l.After = position
 	if err := l.kept.write(l.placed); err != nil && !l.unkept {
@@ -353,10 +353,10 @@ func (l *listener) keep(position string) {
 	}
 }
 
-// place is the path of the file that holds the position of the last event posted; "" is none.
+// place is the path of the file that holds the position of the last event posted; "" stands for no file.
 type place string
 
-// placeOf returns the file for the endpoint or the source of a server with an id.
+// placeOf returns the file for an endpoint or a source, by its ID, of a server.
 func placeOf(server, id string) (place, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -366,13 +366,13 @@ func placeOf(server, id string) (place, error) {
 	return place(filepath.Join(cache, "kapsel", "listen", hex.EncodeToString(sum[:16])+".json")), nil
 }
 
-// placed is what the file holds, in JSON.
+// placed is the content of the file, in JSON.
 type placed struct {
 	After         string `json:"after"`          // the position
-	SigningSecret string `json:"signing_secret"` // what is posted is signed with
+	SigningSecret string `json:"signing_secret"` // signs what is posted
 }
 
-// read is what is kept, zero where nothing is. A file that cannot be read counts as nothing.
+// read returns the content of the file, the zero value if the file cannot be read.
 func (p place) read() (kept placed) {
 	if text, err := os.ReadFile(string(p)); err == nil {
 		_ = json.Unmarshal(text, &kept)
@@ -380,8 +380,9 @@ func (p place) read() (kept placed) {
 	return kept
 }
 
-// write keeps a position and the secret. Whenever the process dies, the file has this one or the one before;
-// after a crash of the machine it may have an older one, and some events are posted again.
+// write writes a position and the secret to the file. Whenever the process dies, the file has either this
+// position or the one before. After a crash of the machine it may have an older one; some events are then
+// posted again.
 func (p place) write(kept placed) error {
 	if p == "" {
 		return nil

@@ -1,5 +1,5 @@
-// Command kapsel is the webhook reliability service: `kapsel serve` runs everything in one
-// process, the other commands look after it.
+// Command kapsel is the webhook reliability service. `kapsel serve` runs the whole service in one process; the
+// other commands manage it.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -66,20 +67,21 @@ func buildVersion() string {
 	return "devel"
 }
 
-// streams is where a command writes.
+// streams holds the outputs of a command.
 type streams struct{ out, err io.Writer }
 
-// badSetting is a setting that is wrong: exit code 2. Its text names the setting and never
-// has a secret's value.
+// badSetting is the error for a wrong setting. The exit code is 2. The text names the setting and never holds
+// a secret's value.
 type badSetting struct{ text string }
 
 func (b badSetting) Error() string { return b.text }
 
+// settingError returns a badSetting.
 func settingError(format string, args ...any) error { return badSetting{fmt.Sprintf(format, args...)} }
 
-// unusable is the error for a setting that cannot be used: a wrong setting, unless that may
-// pass by itself, as a shortage does, or an address that another process still has or that the
-// machine does not have yet. Then the exit code is 1, and a service manager tries again.
+// unusable returns the error for a setting that cannot be used because of err. It is a badSetting, unless err
+// may pass by itself: a shortage, or an address that another process still has or that the machine does
+// not have yet. Then the exit code is 1, so that a service manager tries again.
 func unusable(setting string, err error) error {
 	if store.MayPass(err) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return fmt.Errorf("%s: %w", setting, err)
@@ -152,10 +154,10 @@ func run(args []string, io streams) (code int) {
 	return 0
 }
 
-// lastWords says why the process ends. It ends also when nobody reads that.
+// lastWords prints why the process ends. It does not wait for a reader.
 func lastWords(w io.Writer, text string) { telemetry.LastWords(w, "kapsel: "+text+"\n") }
 
-// commandOf is the command that a command line asks for, as far as it could be read.
+// commandOf returns the command that a command line names, as far as it could be parsed.
 func commandOf(err error) string {
 	name := "kapsel"
 	var unread *kong.ParseError
@@ -169,10 +171,13 @@ func commandOf(err error) string {
 	return name
 }
 
-// unreadText says why a command line could not be read. What it says of a flag names the
-// flag's variable too, as settingError's texts do: the value may have come from there.
+// unreadText returns why a command line could not be parsed. Where the text names a flag, it also names the
+// flag's variable, because the value may have come from there.
 func unreadText(err error) string {
 	text, _, _ := strings.Cut(err.Error(), " (from envar ")
+	for _, words := range plainer {
+		text = words.of.ReplaceAllString(text, words.say)
+	}
 	var unread *kong.ParseError
 	if !errors.As(err, &unread) {
 		return text
@@ -186,8 +191,19 @@ func unreadText(err error) string {
 	return text
 }
 
-// brief is a text whose middle is left out where it is long, so that a value that it
-// repeats does not fill the screen.
+// plainer holds what the parser's errors say in the terms of the program, and what unreadText says instead.
+var plainer = []struct {
+	of  *regexp.Regexp
+	say string
+}{
+	{regexp.MustCompile(`expected \S+ value but got "EOL" \(<EOL>\)$`), `needs a value`},
+	{regexp.MustCompile(`expected a valid \d+ bit u?int but got (".*")$`), `$1 is not a whole number`},
+	{regexp.MustCompile(`expected a float but got (".*") \(string\)$`), `$1 is not a number`},
+	{regexp.MustCompile(`bool value must be true, 1, yes, false, 0 or no but got (".*")$`), `$1 is neither true nor false`},
+	{regexp.MustCompile(`must be one of "",`), `must be one of `}, // left out is not a choice
+}
+
+// brief leaves out the middle of a long text, so that a long value in an error does not fill the screen.
 func brief(text string) string {
 	const start, end = 300, 200
 	r := []rune(text)
@@ -197,12 +213,12 @@ func brief(text string) string {
 	return string(r[:start]) + "…" + string(r[len(r)-end:])
 }
 
-// helpCmd is in the list of commands; run turns it into --help.
+// helpCmd puts help into the list of commands. run turns it into --help.
 type helpCmd struct {
 	Command []string `arg:"" optional:"" help:"The command."`
 }
 
-// Run is not reached.
+// Run is never called.
 func (helpCmd) Run() error { return nil }
 
 type versionCmd struct{}

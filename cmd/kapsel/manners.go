@@ -11,9 +11,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
 
-// hardened sets the headers that keep browsers from doing more with an answer than to show
-// it. Pages that need more set their own policy over it. Senders of webhooks are no browsers:
-// ingest sets the few headers that its answers need.
+// hardened sets headers that keep browsers from doing more with an answer than showing it. A page that needs
+// more replaces the policy. The senders of webhooks are no browsers, so ingest sets only the few headers
+// that its answers need.
 func hardened(next http.Handler, https bool) http.Handler {
 	policy := map[string][]string{
 		"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
@@ -42,12 +42,11 @@ func hardened(next http.Handler, https bool) http.Handler {
 	})
 }
 
-// maxConnections is how many connections one client may have open.
+// maxConnections is how many connections one client may have open at once.
 const maxConnections = 256
 
-// cappedListener bounds the connections of one client: an IPv4 address, or a /64 of IPv6,
-// which one client has to itself. Loopback and trusted proxies, which stand for many, are
-// not bounded.
+// cappedListener limits the connections of one client: of an IPv4 address, or of an IPv6 /64, which usually
+// belongs to one client. It does not limit loopback and trusted proxies, which act for many clients.
 type cappedListener struct {
 	net.Listener
 	most    int
@@ -61,7 +60,7 @@ func newCappedListener(l net.Listener, most int, proxies []netip.Prefix) *capped
 	return &cappedListener{Listener: l, most: most, proxies: proxies, open: map[netip.Addr]int{}}
 }
 
-// Accept closes connections that are too many and returns the next that is not.
+// Accept returns the next connection that is within its client's limit. It closes those above the limit.
 func (l *cappedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -82,7 +81,8 @@ func (l *cappedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// client is what a connection counts for.
+// client returns the address, or the beginning of the /64, for which a connection counts. bounded is false if
+// the connection is not limited.
 func (l *cappedListener) client(remote net.Addr) (client netip.Addr, bounded bool) {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {
@@ -116,7 +116,7 @@ func (l *cappedListener) leave(client netip.Addr) {
 	}
 }
 
-// cappedConn is a connection that counts until it is closed.
+// cappedConn is a connection that counts toward its client's limit until it is closed.
 type cappedConn struct {
 	net.Conn
 	leave func()

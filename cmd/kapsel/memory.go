@@ -8,8 +8,8 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// memoryLimit returns how many bytes of memory the process may use: the limit of its cgroup
-// (a container, a systemd unit) or the machine's memory, whichever is less. 0: not known.
+// memoryLimit returns how many bytes of memory the process may use: the limit of its cgroup (a container, a
+// systemd unit) or the machine's memory, whichever is less. It returns 0 if neither is known.
 func memoryLimit() int64 {
 	var least int64
 	for _, from := range []func() (uint64, error){memlimit.FromCgroup, memlimit.FromSystem} {
@@ -20,9 +20,9 @@ func memoryLimit() int64 {
 	return least
 }
 
-// useMemory keeps the process within the memory that the settings give it. It sets Go's
-// collector where the environment does not: its work is a good part of the CPU at high rates,
-// and the heap is small but for bodies, which are bounded.
+// useMemory limits the process to the memory that the settings give it. It also has Go's garbage collector
+// run less often, unless the environment sets GOGC: at high rates the collector takes much of the CPU, and
+// the heap is small except for bodies, which have a limit of their own.
 func (s *serveSettings) useMemory(log *slog.Logger) {
 	s.caches = s.memory.Caches
 	if os.Getenv("GOGC") == "" {

@@ -8,16 +8,14 @@ import (
 	"syscall"
 )
 
-// hangup and quit are the signals that a terminal or a service manager sends beside those
-// that stop the process.
+// hangup and quit are signals of a terminal or a service manager that do not stop the process gracefully.
 var (
 	hangup os.Signal = syscall.SIGHUP
 	quit   os.Signal = syscall.SIGQUIT
 )
 
-// noCoreDumps keeps the memory of the process, which holds keys in the clear, out of core
-// files, whatever the service manager or GOTRACEBACK asks for. Where the system has no such
-// limit there is nothing to keep.
+// noCoreDumps keeps the process from writing core files, whatever the service manager or GOTRACEBACK asks for,
+// because its memory holds keys in the clear. It does nothing on a system without such a limit.
 func noCoreDumps(log *slog.Logger) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		log.Warn("core dumps cannot be turned off", "error", err)

@@ -10,18 +10,18 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// drainTime is how long the readers of the output have to read what is left at the end.
+// drainTime is how long the process waits at its end for the readers of its output.
 const drainTime = time.Second
 
-// output is how a command that opens the database itself speaks: its log on standard error,
-// and what it tells people on standard output. Neither waits for a reader.
+// output is the output of a command that opens the database itself: a log on standard error, and text for
+// people on standard output. Writing to either does not wait for a reader.
 type output struct {
 	log     *slog.Logger
 	console *telemetry.Queue // standard output
 	end     func()           // must be called when nothing is logged any more
 }
 
-// output starts the process's output and makes it that of its libraries.
+// output starts the process's output. Libraries then log to it, too.
 func (s *databaseSettings) output(streams streams) *output {
 	stderr, restore := guarded(streams.err)
 	lines, console := telemetry.NewQueue(stderr), telemetry.NewQueue(streams.out)
@@ -37,8 +37,8 @@ func (s *databaseSettings) output(streams streams) *output {
 	}}
 }
 
-// guarded is a writer to the process's standard error from which a panic does not wait for a
-// reader; any other writer as it is.
+// guarded returns a writer to the process's standard error that a panic does not block; it returns any other
+// writer as it is.
 func guarded(w io.Writer) (_ io.Writer, restore func()) {
 	if w == io.Writer(os.Stderr) {
 		if stderr, restore, err := telemetry.Stderr(); err == nil {

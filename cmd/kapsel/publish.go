@@ -45,7 +45,7 @@ Examples:
   kapsel publish --type invoice.paid --data '{}' --channel eu --dry-run`
 }
 
-// publishFlags are the flags of the fields of a publication.
+// publishFlags holds the flags of the fields of a publication.
 var publishFlags = sentBy{
 	"type": "--type", "data": "--data", "body_base64": "--data", "content_type": "--content-type", "id": "--id", "channels": "--channel", "ordering_key": "--ordering-key",
 	"deliver_at": "--at", "app": "--app",
@@ -121,7 +121,7 @@ func (c publishCmd) do(ctx context.Context, s *session) error {
 	})
 }
 
-// read reads what is delivered.
+// read returns the data that --data names.
 func (c publishCmd) read() ([]byte, error) {
 	switch {
 	case c.Data == "":
@@ -132,7 +132,7 @@ func (c publishCmd) read() ([]byte, error) {
 	return readAll("--data", c.Data)
 }
 
-// finish waits for an event's deliveries to end, and shows how.
+// finish waits until an event's deliveries have ended, and shows them. It fails unless all were delivered.
 func (c publishCmd) finish(ctx context.Context, s *session, e client.NewEvent) error {
 	var detail client.EventDetail
 	err := await(ctx, c.Wait, func() (ended bool, err error) {

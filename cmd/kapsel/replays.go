@@ -84,7 +84,7 @@ func (s *session) showReplay(r client.Replay, err error) error {
 	})
 }
 
-// setOf says what a replay is of.
+// setOf describes the deliveries that a replay repeats.
 func setOf(r client.Replay) string {
 	if r.Missing {
 		return "missing"
@@ -155,7 +155,7 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 	return s.watchReplay(ctx, r)
 }
 
-// showPreview prints what a dry run found.
+// showPreview prints the result of a dry run.
 func (s *session) showPreview(missing bool, found client.ReplayPreview, err error) error {
 	switch {
 	case err != nil:
@@ -185,7 +185,7 @@ func (s *session) showPreview(missing bool, found client.ReplayPreview, err erro
 	return printed(io.WriteString(s.out, text))
 }
 
-// watchReplay shows a replay's progress until it goes on no more, and then the replay.
+// watchReplay shows a replay's progress until it has ended or is paused, and then the replay.
 func (s *session) watchReplay(ctx context.Context, r client.Replay) error {
 	draw := isTerminal(s.err)
 	tick := time.NewTicker(pollEvery)
@@ -223,10 +223,10 @@ func (s *session) watchReplay(ctx context.Context, r client.Replay) error {
 	return nil
 }
 
-// hastens reports whether a replay moves what waits, and makes nothing that could end.
+// hastens reports whether a replay makes waiting deliveries due, instead of making new deliveries.
 func hastens(r client.Replay) bool { return slices.Equal(r.Statuses, []string{"pending"}) }
 
-// progressOf is a bar of what has ended of a replay's deliveries, with the counts.
+// progressOf returns a bar and the counts of a replay's deliveries that have ended.
 func progressOf(r client.Replay) string {
 	const width = 30
 	filled := width
@@ -244,7 +244,7 @@ func progressOf(r client.Replay) string {
 	return fmt.Sprintf("[%s] %d of %d sent again, %d delivered, %d failed ", bar, r.Created, r.Total, r.Delivered, r.Failed)
 }
 
-// isTerminal reports whether someone watches what is written.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -32,9 +32,9 @@ With PostgreSQL, restart every node with the list "new,old" first: nodes may run
 meanwhile. With SQLite, stop the service first.`
 }
 
-// Run wraps the data keys and then makes the database remember the new key. A crash in
-// between leaves data keys wrapped with either key and the old check value: `serve` starts
-// with both keys, and this command goes on where it was.
+// Run wraps the data keys with the new key and then has the database remember the new key. A crash in between
+// leaves some data keys wrapped with the old key, and the old check value: `serve` then starts with both
+// keys, and running this command again completes the work.
 func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 		if n, total, err = rewrapAll(ctx, db, keyring); err != nil {
 			return err
 		}
-		if rewrapped += n; n == 0 { // nor did a node make a tenant with the old key meanwhile
+		if rewrapped += n; n == 0 { // no node has made a tenant with the old key meanwhile
 			break
 		}
 	}
@@ -83,8 +83,8 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	return db.Close()
 }
 
-// keyring is made of the keys that are given, or that encryption.key holds beside a SQLite
-// database.
+// keyring returns a keyring of the given keys or, if none is given, of the key in encryption.key beside a
+// SQLite database. It fails if there is none.
 func (s *databaseSettings) keyring(keys secret.Text) (*secret.Keyring, error) {
 	text := keys.Reveal()
 	if text == "" {
@@ -105,7 +105,7 @@ func (s *databaseSettings) keyring(keys secret.Text) (*secret.Keyring, error) {
 	return newKeyring(text)
 }
 
-// newKeyring makes a keyring of the text of a setting.
+// newKeyring returns a keyring of the keys in the text of a setting.
 func newKeyring(text string) (*secret.Keyring, error) {
 	list, err := secret.ParseKeys(text)
 	if err != nil {
@@ -118,7 +118,8 @@ func newKeyring(text string) (*secret.Keyring, error) {
 	return keyring, nil
 }
 
-// rewrapAll wraps the data keys of all tenants that another key wraps.
+// rewrapAll wraps the data keys that are not wrapped with the first key of keyring. It returns how many it
+// wrapped, and how many tenants there are.
 func rewrapAll(ctx context.Context, db store.Directory, keyring *secret.Keyring) (rewrapped, total int, err error) {
 	page := store.Page[kapsel.TenantID]{Limit: 200}
 	for {

@@ -15,15 +15,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// router sends a request to the package that answers it. Until those are there it answers
-// questions about the process's health only. It is no ServeMux, which would redirect a POST with
-// an unclean path instead of refusing it.
+// router passes a request to the package that answers it. Until the process has started, it answers only the
+// requests for its health. It does not use http.ServeMux, which redirects a POST with an unclean path
+// instead of refusing it.
 type router struct {
 	health *telemetry.Health
 	rest   atomic.Pointer[services] // nil: the process is starting
 }
 
-// services are what answers requests once the process has started.
+// services holds the handlers of requests once the process has started.
 type services struct {
 	ingest http.Handler
 	api    http.Handler
@@ -54,17 +54,17 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse answers a request that no package is for.
+// refuse answers a request that goes to no package with err.
 func refuse(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Write(w, r.WithContext(problem.WithRequestID(r.Context(), problem.NewRequestID())), err)
 }
 
-// encodeKey is a key's text in its file and in the environment.
+// encodeKey returns a key in the form in which its file and the environment hold it.
 func encodeKey(key []byte) []byte {
 	return append([]byte(base64.StdEncoding.EncodeToString(key)), '\n')
 }
 
-// newAdminKey makes an admin key of 256 random bits.
+// newAdminKey returns a new admin key of 256 random bits.
 func newAdminKey() []byte {
 	var b [32]byte
 	rand.Read(b[:])

@@ -87,7 +87,7 @@ func newScript(t *testing.T, bin string) *script {
 	return s
 }
 
-// freePort is an address that nothing listens on.
+// freePort returns an address that nothing listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -222,7 +222,7 @@ func (s *script) serve(args []string) error {
 	return errors.New("the service did not start")
 }
 
-// split is a line's words. Quotes hold words together, and a comment ends the line.
+// split returns a line's words. Quotes hold words together, and a comment ends the line.
 func split(line string) (words []string, err error) {
 	word, quote, in := "", rune(0), false
 	for _, r := range strings.TrimSpace(line) {

@@ -33,8 +33,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
-// The rhythm of a stop, which is over within 25 s of the signal: running exchanges have until
-// exchangeGrace after it.
+// A stop takes less than 25 s from the signal. Exchanges that run at the signal have exchangeGrace to end.
 const (
 	exchangeGrace = 20 * time.Second
 	closeGrace    = 1500 * time.Millisecond // of a store that does not answer
@@ -42,7 +41,8 @@ const (
 
 type serveCmd struct{ serveSettings }
 
-// Run serves until ctx ends, then stops in two steps: first taking, then finishing.
+// Run serves until ctx ends. It then stops in two steps: first it takes no new work, then it finishes the
+// work that it has.
 func (c *serveCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 	c.useMemory(out.log)
 	s, err := c.start(ctx, io, out)
 	if err != nil {
-		if ctx.Err() != nil { // a stop, while it waited for the database
+		if ctx.Err() != nil { // stopped while it waited for the database
 			return nil
 		}
 		return err
@@ -63,7 +63,7 @@ func (c *serveCmd) Run(ctx context.Context, io streams) error {
 	return s.run(ctx)
 }
 
-// server is a running process: what run and stop need of it.
+// server holds the parts of a running process that run and close need.
 type server struct {
 	*serveSettings
 	log       *slog.Logger
@@ -81,17 +81,17 @@ type server struct {
 	feed      *feed.Feed
 	public    *http.Server
 	metrics   *http.Server
-	failed    chan error // has what ended a listener
+	failed    chan error // receives the error that ended a listener
 	trace     func(context.Context) error
 	ln, mln   net.Listener
 	cert      *certificate // nil: plain HTTP
 	hangups   <-chan os.Signal
 	greeting  func() // what --dev prints once it serves
 
-	background sync.WaitGroup // what uses the store beside requests and the engine
+	background sync.WaitGroup // goroutines that use the store, without those of requests and the engine
 }
 
-// start opens and wires everything. After an error nothing is left open.
+// start opens and connects all parts of the process. If it fails, it leaves nothing open.
 func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *server, err error) {
 	s := &server{serveSettings: &c.serveSettings, log: out.log, console: out.console, failed: make(chan error, 2)}
 	defer func() {
@@ -123,7 +123,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		}
 		c.PublicURL = scheme + dialable(s.ln.Addr().String())
 	}
-	// Who asks after its health is answered from here on, while it waits for the database.
+	// Requests for the health are answered from here on, also while start waits for the database.
 	s.health = telemetry.NewHealth(s.log)
 	routes := &router{health: s.health}
 	s.public = newServer(hardened(routes, strings.HasPrefix(c.PublicURL, "https:")), s.log)
@@ -162,7 +162,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.settings.OnChange(s.feed.Changed)
 	keys := settings.NewKeys(s.db)
 	s.settings.OnChange(keys.Changed)
-	duties := kapsel.NewNodeID(s.clock.Now()) // who holds the lease of a duty
+	duties := kapsel.NewNodeID(s.clock.Now()) // under which this process holds leases of duties
 	s.replanner = upkeep.NewReplanner(s.db, s.clock, duties, s.log)
 	s.settings.OnChange(s.replanner.Changed)
 	var shown traffic // what --dev prints
@@ -187,7 +187,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
-	for _, t := range s.settings.Tenants() { // the check value names one key; tenants may have more
+	for _, t := range s.settings.Tenants() { // the check value proves one key; tenants' data keys may need others
 		if err = keyring.CanUnwrap(t.DataKey); err != nil {
 			return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): tenant %s: %v", t.ID, err)
 		}
@@ -195,7 +195,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if err = wait.try(ctx, func() error { return s.engine.Join(ctx) }); err != nil {
 		return nil, fmt.Errorf("join the other nodes: %w", err)
 	}
-	// The other nodes did not wait for this one with changes made before it joined.
+	// Load the changes made before this node joined: their requests did not wait for this node.
 	if err = wait.try(ctx, func() error { return s.settings.Load(ctx) }); err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
@@ -262,7 +262,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	return s, nil
 }
 
-// serve answers on a listener until the server is shut down.
+// serve serves a listener until the server is shut down. Another error goes to s.failed.
 func (s *server) serve(srv *http.Server, ln net.Listener) {
 	run := srv.Serve
 	if srv.TLSConfig != nil {
@@ -273,7 +273,7 @@ func (s *server) serve(srv *http.Server, ln net.Listener) {
 	}
 }
 
-// newServer makes an HTTP server with bounds on everything that a client could drag out.
+// newServer returns an HTTP server with limits on everything that a slow client could prolong.
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -323,15 +323,15 @@ func (s *server) run(ctx context.Context) error {
 	case err = <-s.failed:
 		s.log.Error("a listener failed; stopping", "error", err)
 	}
-	// First, no more taking: readiness fails at once, ingest goes on while load balancers notice.
+	// First take no new work: readiness fails at once, and ingest goes on until load balancers have noticed.
 	s.health.SetStopping()
 	stopTaking()
 	if err == nil {
 		time.Sleep(s.DrainDelay)
 	}
 	s.ingest.Stop()
-	s.feed.Stop() // all that was accepted so far can be read from another node, or later
-	// Then finishing: exchanges are recorded, requests answered, the store closed.
+	s.feed.Stop() // followers can read what was accepted so far from another node, or later
+	// Then finish: exchanges are recorded, requests answered, and the store is closed.
 	engine.Wait()
 	answers, cancel := context.WithTimeout(work, 2*time.Second)
 	defer cancel()
@@ -371,12 +371,12 @@ func (s *server) close() {
 		if err != nil {
 			s.log.Error("the store could not be closed cleanly", "error", err)
 		}
-	case <-time.After(closeGrace): // nothing is lost: what is not committed was not acknowledged
+	case <-time.After(closeGrace): // nothing is lost: no event was acknowledged before its commit
 		s.log.Error("the store does not answer; leaving without it")
 	}
 }
 
-// instanceOf reads the instance's id from its database, which gets one when it has none.
+// instanceOf returns the instance's ID, which the database holds. It makes one if there is none.
 func instanceOf(ctx context.Context, db store.Directory) (id kapsel.InstanceID, err error) {
 	const name = "instance_id"
 	value, err := db.Meta(ctx, name)
@@ -388,9 +388,9 @@ func instanceOf(ctx context.Context, db store.Directory) (id kapsel.InstanceID, 
 	return id, err
 }
 
-// keys loads or makes the encryption keys, and the admin key where none is given. With a
-// database that remembers a key, a missing or other key is an error: a new one could not
-// open what the database holds.
+// keys loads or makes the encryption keys, and the admin key if none is given. If the database remembers an
+// encryption key and that key is not among the keys, keys fails, because no other key can open the secrets
+// in the database.
 func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams, log *slog.Logger) (*secret.Keyring, error) {
 	check, err := db.Meta(ctx, keyCheck)
 	if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
@@ -441,8 +441,8 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 	return keyring, nil
 }
 
-// guard says where deliveries may go: to public addresses, to what KAPSEL_EGRESS_ALLOW lists,
-// with --dev to private ones, and never to this process's own listeners.
+// guard returns where deliveries may go: to public addresses, to those in KAPSEL_EGRESS_ALLOW and, with --dev,
+// to private ones; but never to this process's own listeners, except the inbox of --dev.
 func (s *serveSettings) guard(listeners []net.Addr) egress.Config {
 	cfg := egress.Config{Allow: s.allow, AllowAllPrivate: s.Dev, Self: egress.Listeners(listeners...), SelfURL: s.PublicURL + ingest.Path}
 	if s.Dev {
@@ -451,7 +451,7 @@ func (s *serveSettings) guard(listeners []net.Addr) egress.Config {
 	return cfg
 }
 
-// clockSane fails when this machine's clock and the store's time are too far apart.
+// clockSane fails if this machine's clock and the store's time differ by more than clock.MaxSkew.
 func (s *server) clockSane(context.Context) error {
 	if skew := s.clock.Skew(); skew > clock.MaxSkew || skew < -clock.MaxSkew {
 		return kapsel.Errorf(kapsel.DatabaseUnavailable, "the machine's clock and the store's time differ by %v", skew.Round(time.Second))
@@ -459,7 +459,7 @@ func (s *server) clockSane(context.Context) error {
 	return nil
 }
 
-// addresses are those of this process's listeners, which deliveries may not reach.
+// addresses returns the addresses of this process's listeners, which deliveries may not reach.
 func (s *server) addresses() (own []net.Addr) {
 	for _, ln := range []net.Listener{s.ln, s.mln} {
 		if ln != nil {
@@ -469,7 +469,7 @@ func (s *server) addresses() (own []net.Addr) {
 	return own
 }
 
-// dialable is an address at which a listener can be reached from this machine.
+// dialable returns an address at which a listener can be reached from this machine.
 func dialable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// databaseSettings are shared by the commands that open the database themselves.
+// databaseSettings holds the settings of the commands that open the database themselves.
 type databaseSettings struct {
 	DatabaseURL string `name:"database-url" env:"DATABASE_URL" default:"sqlite:kapsel-data/kapsel.db" placeholder:"URL" help:"sqlite:PATH or postgres://… (${env}, default ${default})."`
 	Migrate     string `name:"migrate" env:"KAPSEL_MIGRATE" default:"on" enum:"on,off" help:"off: refuse an old schema instead of changing it (${env}, default ${default})."`
@@ -30,7 +30,7 @@ type databaseSettings struct {
 	flag    string // what the user calls DatabaseURL, "" for its usual name
 }
 
-// urlName is what messages call the database's URL.
+// urlName returns the name of the setting of the database's URL, for errors.
 func (s *databaseSettings) urlName() string {
 	if s.flag != "" {
 		return s.flag
@@ -38,7 +38,7 @@ func (s *databaseSettings) urlName() string {
 	return "DATABASE_URL (--database-url)"
 }
 
-// serveSettings are all settings of the service.
+// serveSettings holds all settings of the service.
 type serveSettings struct {
 	databaseSettings `embed:""`
 
@@ -62,17 +62,17 @@ type serveSettings struct {
 
 	unknown []string // variables that look like settings and are none; see checkEnvironment
 
-	// What the texts above parse to; see check.
+	// The values of the texts above; set by check.
 	memory  budget.Memory
 	allow   []egress.AllowRule
 	proxies []netip.Prefix
 }
 
-// devDatabase is where --dev keeps its data.
+// devDatabase is the database of --dev.
 const devDatabase = "sqlite:kapsel-dev/kapsel.db"
 
-// check validates the settings and parses their texts. Errors name the setting, never a
-// secret's value.
+// check validates the settings and parses their texts. Its errors name the setting and never hold a secret's
+// value.
 func (s *serveSettings) check() error {
 	if s.Dev {
 		if s.DatabaseURL == "sqlite:kapsel-data/kapsel.db" {
@@ -195,7 +195,7 @@ func (s *databaseSettings) check() error {
 	return nil
 }
 
-// sqlitePath is the path of the SQLite file, "" for PostgreSQL.
+// sqlitePath returns the path of the SQLite file, "" for PostgreSQL.
 func (s *databaseSettings) sqlitePath() string {
 	path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:")
 	if !ok || path == "" {
@@ -204,7 +204,7 @@ func (s *databaseSettings) sqlitePath() string {
 	return filepath.Clean(path)
 }
 
-// sizeText is a size as parseBytes reads it.
+// sizeText returns a size in a form that parseBytes parses.
 func sizeText(n int64) string {
 	switch {
 	case n > 0 && n%(1<<20) == 0:
@@ -215,7 +215,7 @@ func sizeText(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// parseBytes reads a size such as 1048576, 512KiB, 256MiB or 2GiB.
+// parseBytes parses a size such as 1048576, 512KiB, 256MiB or 2GiB.
 func parseBytes(text string) (int64, error) {
 	unit := int64(1)
 	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {

@@ -10,9 +10,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// hangups returns a channel that gets SIGHUP, which from now on does not end the process: not
-// when its terminal closes, and not as process 1 either. One that was ignored at the start
-// (nohup) stays ignored. The channel holds one signal: many mean the same.
+// hangups returns a channel that receives SIGHUP. From now on SIGHUP does not end the process, not even when
+// its terminal closes. If SIGHUP was ignored at the start (nohup), it stays ignored. The channel holds one
+// signal, because several have the same effect as one.
 func hangups() <-chan os.Signal {
 	c := make(chan os.Signal, 1)
 	if hangup != nil && !signal.Ignored(hangup) {
@@ -21,8 +21,8 @@ func hangups() <-chan os.Signal {
 	return c
 }
 
-// reload obeys hangups until ctx ends: it reads the certificate again, the one setting that
-// changes while the process runs.
+// reload reads the certificate again at each SIGHUP, until ctx ends. No other setting can change while the
+// process runs.
 func (s *server) reload(ctx context.Context) {
 	for {
 		select {
@@ -38,8 +38,8 @@ func (s *server) reload(ctx context.Context) {
 	}
 }
 
-// stackOnQuit lets SIGQUIT print all goroutines and end the process as Go's runtime does it,
-// but without waiting for a reader. A second SIGQUIT is the runtime's.
+// stackOnQuit has SIGQUIT print all goroutines and end the process as Go's runtime does, but without waiting
+// for a reader. A second SIGQUIT goes to the runtime.
 func stackOnQuit(w io.Writer) {
 	if quit == nil || signal.Ignored(quit) {
 		return

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -22,8 +21,20 @@ type sourcesCmd struct {
 	Delete ask[sourcesDelete] `cmd:"" help:"Delete a source to which no endpoint subscribes."`
 }
 
-// sources are the sources of the API.
-var sources = objects[client.Source]{"/v1/sources", func(v client.Source) string { return v.ID }, sourceCard}
+// sources describes the sources of the API.
+var sources = objects[client.Source]{
+	path:    "/v1/sources",
+	id:      func(v client.Source) string { return v.ID },
+	card:    sourceCard,
+	created: func(v client.Source) time.Time { return v.CreatedAt },
+	columns: []column[client.Source]{
+		{"ID", func(v client.Source) string { return v.ID }},
+		{"NAME", func(v client.Source) string { return v.Name }},
+		{"STATE", func(v client.Source) string { return v.State }},
+		{"VERIFICATION", func(v client.Source) string { return v.Verification.Provider }},
+		{"INGEST URL", func(v client.Source) string { return v.IngestURL }},
+	},
+}
 
 // sourceID is the argument of commands that are about one source.
 type sourceID struct {
@@ -31,9 +42,9 @@ type sourceID struct {
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose source has the name."`
 }
 
-// id returns the source's id.
-func (c sourceID) id(ctx context.Context, s *session) (string, error) {
-	return s.sourceNamed(ctx, c.Source, c.Tenant)
+// find implements reference.
+func (c sourceID) find(ctx context.Context, s *session) (target, error) {
+	return byID(s.sourceNamed(ctx, c.Source, c.Tenant))
 }
 
 type sourcesList struct {
@@ -53,13 +64,7 @@ func (c sourcesList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	all := raws(s, s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant}))
-	return list(s, all, c.listing, true, func(v client.Source) time.Time { return v.CreatedAt },
-		column[client.Source]{"ID", sources.id},
-		column[client.Source]{"NAME", func(v client.Source) string { return v.Name }},
-		column[client.Source]{"STATE", func(v client.Source) string { return v.State }},
-		column[client.Source]{"VERIFICATION", func(v client.Source) string { return v.Verification.Provider }},
-		column[client.Source]{"INGEST URL", func(v client.Source) string { return v.IngestURL }})
+	return sources.list(s, c.listing, raws(s, s.ListSources(ctx, client.ListSourcesFilter{TenantID: tenant})))
 }
 
 type sourcesGet struct{ sourceID }
@@ -73,13 +78,7 @@ Examples:
   kapsel sources get src_01m84yz4zqfgjtcypmsesbpznb --json`
 }
 
-func (c sourcesGet) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
-	}
-	return sources.get(ctx, s, "", id)
-}
+func (c sourcesGet) do(ctx context.Context, s *session) error { return sources.get(ctx, s, c) }
 
 // sourceCard prints a source for people: its identity, and then its settings that are not the
 // defaults. raw is the source as the API answered it.
@@ -95,7 +94,7 @@ func sourceCard(w io.Writer, v client.Source, raw []byte) {
 	changedCard(w, raw, api.SourceDefaults(v.Verification.Provider))
 }
 
-// typeText returns a source's rule of types in the form that --type takes; "" if it has none.
+// typeText returns a source's type rule in the form of --type, "" if there is no rule.
 func typeText(r *client.TypeRule) string {
 	switch {
 	case r == nil:
@@ -106,14 +105,14 @@ func typeText(r *client.TypeRule) string {
 	return r.From
 }
 
-// sourceFlags are the settings of a source that have a flag; File has all.
+// sourceFlags holds the settings of a source that have a flag of their own. File can have any setting.
 type sourceFlags struct {
 	Type *string `placeholder:"FROM" help:"Where the type of an event is, by which endpoints choose: header:NAME, path:$.type (in a JSON body), or const:TYPE, the same for all. none: they have no type."`
 	intakeFlags
 	File string `placeholder:"FILE" help:"A JSON object with any of the API's fields; - is standard input. Flags come on top."`
 }
 
-// sourceFlagOf are the flags of a source's fields, beside intakeFlagOf.
+// sourceFlagOf holds the flags of a source's fields, without those in intakeFlagOf.
 var sourceFlagOf = map[string]string{"name": "--name", "type": "--type", "state": "--state"}
 
 // settings returns the settings that the file and the flags ask for.
@@ -164,26 +163,19 @@ func (c sourcesCreate) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.named = in.by
-	tenant, err := s.newOwner(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	var v client.Source
-	if err := s.Do(ctx, http.MethodPost, ownedBy(tenant, "/v1/sources"), in.body, &v); err != nil {
-		return err
-	}
-	return s.show(v.ID, func(w io.Writer) {
-		sourceCard(w, v, s.raw)
+	created := sources
+	created.card = func(w io.Writer, v client.Source, raw []byte) {
+		sourceCard(w, v, raw)
 		ref, of := v.Name, ""
 		if !plainName(ref) {
 			ref = v.ID
 		}
 		if c.Tenant != "" {
-			of = " --tenant " + tenant
+			of = " --tenant " + v.TenantID
 		}
 		fmt.Fprintf(w, "\nLet senders post to the ingest URL, and subscribe endpoints to what comes in there:\n  kapsel endpoints create%s --name NAME --url URL --subscribe %s\n", of, ref)
-	})
+	}
+	return created.create(ctx, s, c.Tenant, in)
 }
 
 type sourcesUpdate struct {
@@ -212,12 +204,12 @@ func (c sourcesUpdate) do(ctx context.Context, s *session) error {
 	}
 	set(in, "--state", "state", c.State)
 	s.named = in.by
-	id, err := c.id(ctx, s)
+	source, err := c.find(ctx, s)
 	if err != nil {
 		return err
 	}
 	if c.AddSecretFile != "" {
-		former, err := s.GetSource(ctx, id)
+		former, err := s.GetSource(ctx, source.ref)
 		if err != nil {
 			return err
 		}
@@ -225,7 +217,7 @@ func (c sourcesUpdate) do(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	return sources.update(ctx, s, "", id, in.body)
+	return sources.update(ctx, s, source, in)
 }
 
 type sourcesDelete struct{ sourceID }
@@ -241,20 +233,20 @@ Example:
 }
 
 func (c sourcesDelete) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
+	source, err := c.find(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.whoSubscribes(ctx, id, sources.remove(ctx, s, "", id))
+	return s.whoSubscribes(ctx, source.ref, sources.remove(ctx, s, source))
 }
 
-// whoSubscribes returns err, the error of deleting a source or an endpoint. To a refusal because of
-// subscriptions it adds the endpoints that have them.
+// whoSubscribes adds to the error of deleting a source or an endpoint the endpoints that subscribe to it, if
+// the deletion was refused because of their subscriptions. It returns any other error as it is.
 func (s *session) whoSubscribes(ctx context.Context, id string, err error) error {
 	if kapselCode(err) != string(kapsel.Conflict) {
 		return err
 	}
-	_, origin, _ := strings.Cut(id, "_") // a source that was an endpoint's ingest is named by either id
+	_, origin, _ := strings.Cut(id, "_") // a subscription to a kept ingest URL may name the endpoint's ID or the source's
 	var names choices
 	for e, listed := range s.ListEndpoints(ctx, client.ListEndpointsFilter{}) {
 		if listed != nil || len(names) > maxChoices {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -18,14 +19,28 @@ type tenantsCmd struct {
 	Delete ask[tenantsDelete] `cmd:"" help:"Delete a tenant that has no endpoints."`
 }
 
+// tenants describes the tenants of the API.
+var tenants = objects[client.Tenant]{
+	path:    "/v1/tenants",
+	id:      func(t client.Tenant) string { return t.ID },
+	card:    tenantCard,
+	created: func(t client.Tenant) time.Time { return t.CreatedAt },
+	columns: []column[client.Tenant]{
+		{"ID", func(t client.Tenant) string { return t.ID }},
+		{"NAME", func(t client.Tenant) string { return t.Name }},
+		{"PLAN", func(t client.Tenant) string { return t.Plan }},
+		{"CREATED", func(t client.Tenant) string { return ago(t.CreatedAt) }},
+	},
+}
+
 // tenantID is the argument of commands that are about one tenant.
 type tenantID struct {
 	Tenant string `arg:"" name:"tenant" complete:"tenant" help:"The tenant's id, ten_…, or its name."`
 }
 
-// id is the tenant's id.
-func (c tenantID) id(ctx context.Context, s *session) (string, error) {
-	return s.tenantNamed(ctx, c.Tenant)
+// find implements reference.
+func (c tenantID) find(ctx context.Context, s *session) (target, error) {
+	return byID(s.tenantNamed(ctx, c.Tenant))
 }
 
 type tenantsList struct{ listing }
@@ -40,11 +55,7 @@ Examples:
 }
 
 func (c tenantsList) do(ctx context.Context, s *session) error {
-	return list(s, raws(s, s.ListTenants(ctx)), c.listing, true, func(t client.Tenant) time.Time { return t.CreatedAt },
-		column[client.Tenant]{"ID", func(t client.Tenant) string { return t.ID }},
-		column[client.Tenant]{"NAME", func(t client.Tenant) string { return t.Name }},
-		column[client.Tenant]{"PLAN", func(t client.Tenant) string { return t.Plan }},
-		column[client.Tenant]{"CREATED", func(t client.Tenant) string { return ago(t.CreatedAt) }})
+	return tenants.list(s, c.listing, raws(s, s.ListTenants(ctx)))
 }
 
 type tenantsGet struct{ tenantID }
@@ -55,31 +66,20 @@ func (tenantsGet) Help() string {
   kapsel tenants get acme`
 }
 
-func (c tenantsGet) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
+func (c tenantsGet) do(ctx context.Context, s *session) error { return tenants.get(ctx, s, c) }
+
+// tenantCard prints a tenant for people.
+func tenantCard(w io.Writer, t client.Tenant, _ []byte) {
+	l, catalogue := t.Limits, ""
+	if l.ClosedCatalogue != nil && *l.ClosedCatalogue {
+		catalogue = "closed: only its event types are published"
 	}
-	t, err := s.GetTenant(ctx, id)
-	if err != nil {
-		return err
-	}
-	return s.showTenant(t)
+	card(w, fact{"id", t.ID}, fact{"name", t.Name}, fact{"plan", t.Plan}, fact{"created", at(t.CreatedAt)},
+		fact{"ingest per second", limit(l.IngestPerSecond)}, fact{"ingest burst", limit(l.IngestBurst)},
+		fact{"endpoints", limit(l.Endpoints)}, fact{"events per month", limit(l.EventsPerMonth)}, fact{"retention", limit(l.Retention)}, fact{"catalogue", catalogue})
 }
 
-func (s *session) showTenant(t client.Tenant) error {
-	return s.show(t.ID, func(w io.Writer) {
-		l, catalogue := t.Limits, ""
-		if l.ClosedCatalogue != nil && *l.ClosedCatalogue {
-			catalogue = "closed: only its event types are published"
-		}
-		card(w, fact{"id", t.ID}, fact{"name", t.Name}, fact{"plan", t.Plan}, fact{"created", at(t.CreatedAt)},
-			fact{"ingest per second", limit(l.IngestPerSecond)}, fact{"ingest burst", limit(l.IngestBurst)},
-			fact{"endpoints", limit(l.Endpoints)}, fact{"events per month", limit(l.EventsPerMonth)}, fact{"retention", limit(l.Retention)}, fact{"catalogue", catalogue})
-	})
-}
-
-// limit is a limit as people read it.
+// limit returns a limit as people read it.
 func limit[T any](l client.Optional[T]) string {
 	if l.Value == nil {
 		return "unlimited"
@@ -87,7 +87,7 @@ func limit[T any](l client.Optional[T]) string {
 	return fmt.Sprint(*l.Value)
 }
 
-// limitFlags are a tenant's own limits.
+// limitFlags holds the flags of a tenant's own limits.
 type limitFlags struct {
 	IngestPerSecond string `placeholder:"N" help:"Accept at most N requests a second; none: unlimited."`
 	IngestBurst     string `placeholder:"N" help:"Accept N requests at once; none: unlimited."`
@@ -97,7 +97,7 @@ type limitFlags struct {
 	ClosedCatalogue *bool  `help:"Publish only event types that are in the catalogue; --closed-catalogue=false ends it."`
 }
 
-// limits are the limits that flags set, nil for none.
+// limits returns the limits that the flags set, nil if they set none.
 func (f limitFlags) limits() (*client.Limits, error) {
 	var l client.Limits
 	var err error
@@ -117,7 +117,8 @@ func (f limitFlags) limits() (*client.Limits, error) {
 	return &l, nil
 }
 
-// parseLimit reads a limit: a value of a kind, or none for null.
+// parseLimit sets *to to the value in text, to null if text is none, and leaves it if text is "". If text is
+// not valid, it sets *failed.
 func parseLimit[T any](to *client.Optional[T], flag, text, kind string, parse func(string) (T, error), failed *error) {
 	switch text {
 	case "":
@@ -158,11 +159,7 @@ func (c tenantsCreate) do(ctx context.Context, s *session) error {
 	if c.Plan != "" {
 		in.Plan = &c.Plan
 	}
-	t, err := s.CreateTenant(ctx, in)
-	if err != nil {
-		return err
-	}
-	return s.showTenant(t)
+	return tenants.ask(ctx, s, http.MethodPost, tenants.path, in)
 }
 
 type tenantsUpdate struct {
@@ -203,15 +200,11 @@ func (c tenantsUpdate) do(ctx context.Context, s *session) error {
 	case limits != nil:
 		patch.Limits = client.Some(*limits)
 	}
-	id, err := c.id(ctx, s)
+	tenant, err := c.find(ctx, s)
 	if err != nil {
 		return err
 	}
-	t, err := s.UpdateTenant(ctx, id, patch)
-	if err != nil {
-		return err
-	}
-	return s.showTenant(t)
+	return tenants.ask(ctx, s, http.MethodPatch, tenants.one(tenant), patch)
 }
 
 type tenantsDelete struct{ tenantID }
@@ -225,12 +218,5 @@ Example:
 }
 
 func (c tenantsDelete) do(ctx context.Context, s *session) error {
-	id, err := c.id(ctx, s)
-	if err != nil {
-		return err
-	}
-	if err := s.DeleteTenant(ctx, id); err != nil {
-		return err
-	}
-	return s.removed(id, "deleted")
+	return tenants.remove(ctx, s, c)
 }

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// certificate is a TLS certificate in two files. It is read again at SIGHUP, and when either
-// has changed, at most once a second and when a client connects. Files that do not go together, as in the
-// moment between writing one and the other, leave the certificate in use as it is.
+// certificate is a TLS certificate in two files. It is read again at SIGHUP, and when a client connects after
+// one of the files has changed, at most once a second. If the files do not match, as between the writing of
+// one and the other, the former certificate stays in use.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
 
-	mu      sync.Mutex // of what follows
+	mu      sync.Mutex // guards what follows
 	current *tls.Certificate
-	stamps  [2]stamp // of the files when they were last read
-	looked  time.Time
+	stamps  [2]stamp  // of the files when they were last read
+	looked  time.Time // when the stamps were last checked
 }
 
-// stamp tells one state of a file from another.
+// stamp identifies a state of a file.
 type stamp struct {
 	modified time.Time
 	size     int64
@@ -51,7 +51,7 @@ func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, 
 	return c, nil
 }
 
-// look returns the present state of the files; that of a file that cannot be seen is zero.
+// look returns the present stamps of the files, and zero and an error for a file that cannot be examined.
 func (c *certificate) look() (s [2]stamp, err error) {
 	c.looked = time.Now()
 	var errs [2]error
@@ -60,8 +60,7 @@ func (c *certificate) look() (s [2]stamp, err error) {
 	return s, errors.Join(errs[:]...)
 }
 
-// load reads both files and remembers which state of them it read, so that a bad state is
-// reported once.
+// load reads both files and remembers their stamps, so that files that cannot be used are reported once.
 func (c *certificate) load(stamps [2]stamp) error {
 	c.stamps = stamps
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
@@ -72,7 +71,7 @@ func (c *certificate) load(stamps [2]stamp) error {
 	return nil
 }
 
-// get is the certificate for a connection.
+// get returns the certificate for a connection.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +83,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current, nil
 }
 
-// reload reads the files, whether they changed or not.
+// reload reads the files whether they have changed or not.
 func (c *certificate) reload() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +91,7 @@ func (c *certificate) reload() {
 	c.again(stamps, err, slog.LevelError)
 }
 
-// again reads the files once more and logs how that went, a failure at the given level.
+// again reads the files and logs the result, a failure at the given level.
 func (c *certificate) again(stamps [2]stamp, err error, level slog.Level) {
 	c.stamps = stamps
 	if err == nil {
@@ -105,7 +104,7 @@ func (c *certificate) again(stamps [2]stamp, err error, level slog.Level) {
 	c.log.Info("the certificate was read again", "file", c.certFile)
 }
 
-// config is the TLS of the service: 1.2 or later.
+// config returns the service's TLS configuration.
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 }

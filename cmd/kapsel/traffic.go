@@ -21,8 +21,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// traffic prints what --dev shows of what goes on: a line for each webhook that comes in and
-// for each delivery that goes out, and one when a circuit opens or closes.
+// traffic prints the lines of --dev: one for each webhook that comes in, one for each attempt, and one when a
+// circuit opens or closes.
 //
 //	20:15:32.120  in   orders                 18 B  200    3 ms
 //	20:15:32.131  out  orders                 18 B  503    8 ms  E2004, attempt 1 of 20, the next in 1s
@@ -35,7 +35,7 @@ type traffic struct {
 	circuits map[kapsel.EndpointID]kapsel.CircuitState // as last told; guarded by mu
 }
 
-// line prints a line: when, which way, the name of the endpoint or the source, and the rest.
+// line prints a line: the time, the direction, the name of the endpoint or the source, and the rest.
 func (t *traffic) line(way, name string, size int64, status int, took time.Duration, notes ...string) {
 	answer := "-"
 	if status != 0 {
@@ -48,12 +48,12 @@ func (t *traffic) line(way, name string, size int64, status int, took time.Durat
 	fmt.Fprintf(t.out, "%s  %-3s  %s  %9s  %3s  %6s%s\n", time.Now().Format("15:04:05.000"), way, padded(clean(name), 16), sizeOr(size), answer, millis(took), clean(note))
 }
 
-// padded is a text with blanks up to a width; what is longer stays whole.
+// padded returns a text followed by blanks up to a width. It does not shorten a longer text.
 func padded(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 }
 
-// sizeOr is a size, "-" where it is not known.
+// sizeOr returns a size as people read it, "-" if it is not known.
 func sizeOr(n int64) string {
 	if n < 0 {
 		return "-"
@@ -61,12 +61,12 @@ func sizeOr(n int64) string {
 	return size(n)
 }
 
-// millis is a duration in whole milliseconds.
+// millis returns a duration in whole milliseconds.
 func millis(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
 }
 
-// endpoint is the name of an endpoint that is known, else its id.
+// endpoint returns the name of an endpoint, or its ID if the name is not known.
 func (t *traffic) endpoint(id kapsel.EndpointID) string {
 	if t.settings.Knows(id) {
 		if e, err := t.settings.AnyEndpoint(context.Background(), id); err == nil {
@@ -76,8 +76,8 @@ func (t *traffic) endpoint(id kapsel.EndpointID) string {
 	return id.String()
 }
 
-// ingest returns the name of the endpoint or the source whose ingest a request asked for, by its
-// id as it was sent. One that exists was looked up to answer the request, so it is known.
+// ingest returns the name of the endpoint or the source to whose ingest URL a request was sent, by the ID in
+// the URL. If it exists, it is in the cache, because answering the request looked it up.
 func (t *traffic) ingest(id string) string {
 	if endpoint, err := kapsel.ParseEndpointID(id); err == nil {
 		return t.endpoint(endpoint)
@@ -90,7 +90,7 @@ func (t *traffic) ingest(id string) string {
 	return id
 }
 
-// went is for delivery.Config.Recorded.
+// went prints an attempt. It is for delivery.Config.Recorded.
 func (t *traffic) went(a *kapsel.Attempt, d *kapsel.Delivery) {
 	var notes []string
 	if a.ErrorCode != "" {
@@ -116,7 +116,7 @@ func (t *traffic) went(a *kapsel.Attempt, d *kapsel.Delivery) {
 	t.line("out", t.endpoint(a.EndpointID), int64(d.Size), a.StatusCode, a.Duration, notes...)
 }
 
-// changed is for settings.Cache.OnChange: it tells of circuits.
+// changed prints that circuits have opened or closed. It is for settings.Cache.OnChange.
 func (t *traffic) changed(s store.Settings) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +141,7 @@ func (t *traffic) changed(s store.Settings) {
 	}
 }
 
-// watch has a line printed for each webhook that a handler answers.
+// watch returns a handler that calls next and prints a line for each webhook that it answers.
 func (t *traffic) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := &arrival{traffic: t, ResponseWriter: w, start: time.Now(), size: r.ContentLength}
@@ -158,7 +158,7 @@ func (t *traffic) watch(next http.Handler) http.Handler {
 	})
 }
 
-// watchPublished is watch for requests to publish; of others to the API nothing is told.
+// watchPublished is watch for the API. It prints lines only for requests to publish.
 func (t *traffic) watchPublished(api http.Handler) http.Handler {
 	watched := t.watch(api)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -170,7 +170,8 @@ func (t *traffic) watchPublished(api http.Handler) http.Handler {
 	})
 }
 
-// stored tells of the webhook of a request as soon as it is stored, where its answer waits.
+// stored prints the line of a webhook that is stored but not yet answered, because its answer waits for the
+// delivery.
 func stored(ctx context.Context) {
 	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
 		a.tell(http.StatusOK)
@@ -191,14 +192,14 @@ type arrival struct {
 	notes  []string
 }
 
-// tell prints the line, once.
+// tell prints the line. Calls after the first do nothing.
 func (a *arrival) tell(status int) {
 	a.once.Do(func() {
 		a.line("in", a.ingest(a.id), a.size, status, time.Since(a.start), a.notes...)
 	})
 }
 
-// WriteHeader tells of an answer without a body of ours.
+// WriteHeader implements http.ResponseWriter. It prints the line of an answer that is not a problem document.
 func (a *arrival) WriteHeader(status int) {
 	a.status = status
 	a.ResponseWriter.WriteHeader(status)
@@ -210,7 +211,7 @@ func (a *arrival) WriteHeader(status int) {
 	}
 }
 
-// Write tells of a refusal why.
+// Write implements http.ResponseWriter. It prints the line of a refusal, with the reason in the body.
 func (a *arrival) Write(b []byte) (int, error) {
 	if a.Header().Get("Content-Type") == problem.ContentType {
 		a.notes = append(a.notes, detailOf(b))
@@ -224,10 +225,10 @@ func (a *arrival) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the underlying writer, for http.ResponseController.
 func (a *arrival) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// counted counts what is read of a body.
+// counted counts the bytes that are read of a body.
 type counted struct {
 	io.ReadCloser
 	n *int64
@@ -239,7 +240,7 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// told keeps out of the log what traffic prints.
+// told is a log handler that drops the records of what traffic prints.
 type told struct{ slog.Handler }
 
 func (h told) Handle(ctx context.Context, r slog.Record) error {

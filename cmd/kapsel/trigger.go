@@ -19,7 +19,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// triggerCmd sends a sample of what a provider sends, signed as the provider signs.
+// triggerCmd sends a sample event of a provider, signed as the provider signs.
 type triggerCmd struct {
 	Provider   string `arg:"" optional:"" complete:"provider" help:"Whose event it is: stripe, github, …"`
 	Event      string `arg:"" optional:"" complete:"sample" help:"Which event, as the provider calls it; the usual one without it."`
@@ -46,7 +46,7 @@ Examples:
   kapsel trigger stripe invoice.paid --endpoint orders --secret-file stripe.secret`
 }
 
-// triggerTime bounds the request.
+// triggerTime is how long the request may take.
 const triggerTime = 30 * time.Second
 
 func (c triggerCmd) do(ctx context.Context, s *session) error {
@@ -94,7 +94,7 @@ func (c triggerCmd) do(ctx context.Context, s *session) error {
 	return c.send(ctx, s, ep, sample.Event, r)
 }
 
-// list shows whose events there are samples of.
+// list prints the providers and events of which there are samples.
 func (c triggerCmd) list(s *session) error {
 	type row struct{ provider, events string }
 	var rows []found[row]
@@ -121,7 +121,7 @@ func (c triggerCmd) list(s *session) error {
 		column[row]{"EVENTS", func(r row) string { return r.events }})
 }
 
-// endpoint is the endpoint to send to, and what signs for it.
+// endpoint returns the endpoint to send to, and a sampler that signs for it.
 func (c triggerCmd) endpoint(ctx context.Context, s *session, secret []byte) (ep client.Endpoint, sampler *signature.Sampler, err error) {
 	settings := signature.SampleSettings(c.Provider)
 	if c.Endpoint == "" {
@@ -166,11 +166,11 @@ func (c triggerCmd) endpoint(ctx context.Context, s *session, secret []byte) (ep
 	return ep, sampler, err
 }
 
-// send posts the request to the server and tells what was answered.
+// send posts the request to the server and prints the answer. It fails if the webhook was not accepted.
 func (c triggerCmd) send(ctx context.Context, s *session, ep client.Endpoint, event string, r signature.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, triggerTime+c.Wait)
 	defer cancel()
-	// What is signed names the public URL; the server is reached where the API is.
+	// The signature is for the public URL, but the request goes to the server's API address.
 	to, err := url.Parse(strings.TrimRight(s.Server, "/") + ingest.Path + ep.ID)
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func (c triggerCmd) send(ctx context.Context, s *session, ep client.Endpoint, ev
 	return printed(fmt.Fprintf(s.out, "%s  %s %s  %s  %d %s  %s\n", id, c.Provider, event, size(int64(len(r.Body))), resp.StatusCode, http.StatusText(resp.StatusCode), millis(took)))
 }
 
-// detailOf is what a problem document says, in a line.
+// detailOf returns the code and the detail of a problem document.
 func detailOf(document []byte) string {
 	var d problem.Document
 	if json.Unmarshal(document, &d) != nil {

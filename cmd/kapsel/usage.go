@@ -49,7 +49,7 @@ func (c endpointsStats) do(ctx context.Context, s *session) error {
 	})
 }
 
-// begins is when an interval begins: an hour in local time, a day, which is one of UTC, by name.
+// begins returns when an interval begins: an hour in local time, a day, which is a day of UTC, as its date.
 func begins(t time.Time, interval string) string {
 	if interval == "day" {
 		return t.UTC().Format(time.DateOnly)
