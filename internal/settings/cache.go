@@ -1,5 +1,6 @@
-// Package settings holds what a node knows of tenants, endpoints, sources and API keys: copies of
-// the store's rows, followed by the settings counter, and who subscribes to what.
+// Package settings caches the tenants, endpoints, sources, apps, event types and API keys of the store
+// on a node, and knows which endpoints subscribe to what. A node reads the store's settings counter
+// and loads the rows that have changed since it last did.
 package settings
 
 import (
@@ -16,43 +17,45 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Refresh is how often a node reads the settings counter: a change made on another node is
-// obeyed after at most this long.
+// Refresh is how often a node reads the settings counter. A node obeys a change that another node
+// made after this time at the latest.
 const Refresh = 500 * time.Millisecond
 
-// SettleTime is how long Settle waits for other nodes at most. It leaves them Refresh, and as long
-// again to read the change and to say so.
+// SettleTime is how long Settle waits for other nodes at most: Refresh for them to notice the change,
+// and as long again to load it and to tell the store so.
 const SettleTime = 2 * Refresh
 
-// While changes of what is matched come in from other nodes, a node reads the counter every
-// brisk, until none has come for briskFor: who makes many changes waits for each of them.
+// After a change of matched settings (see Settle) on another node, a node reads the counter every
+// brisk, until no such change has come for briskFor. A client that makes many changes waits for each
+// of them, so the next one usually follows soon.
 const (
 	brisk    = Refresh / 20
 	briskFor = 2 * time.Second
 )
 
-// Cache is a node's copy of the settings. Presence is cached, absence is not: what is not
-// here is asked for, so an endpoint made a moment ago on another node is found.
+// Cache is a node's copy of the settings. It does not cache that something is absent: methods that
+// look up an object ask the store for one that is not cached. So they find an endpoint that another
+// node made a moment ago. Methods say where they do not.
 type Cache struct {
 	dir     store.Directory
 	changed chan struct{}
 
-	reading  chan struct{} // full while one reads the counter
-	settling chan struct{} // full while one waits for the other nodes
-	applying sync.Mutex    // held while rows are taken over and told of, which keeps both in one order
+	reading  chan struct{} // full while a call of Load reads the counter
+	settling chan struct{} // full while a call of Settle waits for the other nodes
+	applying sync.Mutex    // held while rows are cached and passed to notify, so that both happen in one order
 
 	mu        sync.RWMutex // guards what follows
 	revision  int64
-	matched   int64         // all changes of endpoints, sources, apps and event types up to it are known here
-	settled   int64         // the matched that Settle has last waited for
-	told      int64         // the matched that the other nodes were last told of; -1: none
-	node      kapsel.NodeID // who told them; zero until Joined
+	matched   int64         // the cache has all changes of endpoints, sources, apps and event types up to this revision
+	settled   int64         // the value of matched that Settle last waited for
+	told      int64         // the value of matched that this node last wrote to the store; -1: none
+	node      kapsel.NodeID // zero until Joined is called
 	clock     *clock.Clock
-	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // those deleted in the last deletedKept included
+	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // with those deleted in the last deletedKept
 	sources   map[kapsel.SourceID]*kapsel.Source     // the same
 	apps      map[kapsel.AppID]*kapsel.App           // the same
 	uids      map[uid]kapsel.AppID                   // of apps that are not deleted
-	types     map[typeName]*kapsel.EventType         // those deleted in the last deletedKept included
+	types     map[typeName]*kapsel.EventType         // with those deleted in the last deletedKept
 	tenants   map[kapsel.TenantID]*kapsel.Tenant     // the same
 	circuits  map[kapsel.EndpointID]kapsel.Circuit   // of endpoints that are not deleted
 	routes    map[kapsel.OriginID]route
@@ -60,10 +63,11 @@ type Cache struct {
 	notify    []func(store.Settings)
 }
 
-// route is who subscribes to an origin. Its list does not change: a change makes a new one.
+// route holds the endpoints that subscribe to an origin. The list is never changed, but replaced, so
+// that callers may keep it.
 type route struct {
-	subscribers []*kapsel.Endpoint // in the order of their ids
-	choosy      bool               // one of them wants only some of the events
+	subscribers []*kapsel.Endpoint // in the order of their IDs
+	choosy      bool               // at least one of them wants only some of the origin's events
 }
 
 // uid names an app of a tenant.
@@ -78,18 +82,18 @@ type typeName struct {
 	name   string
 }
 
-// deletedKept is for how long a deleted endpoint, source, app or tenant stays in the cache: longer than an
-// exchange, or a request, that found it before it was deleted can last. In that time a late
-// answer of the store, which has it undeleted, does not bring it back.
+// deletedKept is how long a deleted object stays in the cache. It is longer than any exchange or request
+// that found the object before it was deleted. Until then the cached object keeps a late answer of
+// the store, which still has the object, from bringing it back.
 const deletedKept = 10 * time.Minute
 
-// deleted is what goes from the cache some time after it was deleted.
+// deleted holds objects that leave the cache deletedKept after they were deleted.
 type deleted struct {
-	at time.Time // when the cache learned of it, by the monotonic clock
+	at time.Time // when the cache learned that they were deleted, by the monotonic clock
 	store.Deleted
 }
 
-// NewCache makes an empty cache; the first Load fills it.
+// NewCache returns an empty cache, which the first Load fills.
 func NewCache(dir store.Directory) *Cache {
 	return &Cache{
 		dir:       dir,
@@ -107,12 +111,13 @@ func NewCache(dir store.Directory) *Cache {
 	}
 }
 
-// OnChange adds a function that is told of every change after it is in the cache. It is
-// called by one goroutine at a time and must not block. Call it before the Load whose changes
-// it is to be told of, and before Run.
+// OnChange adds a function that is called with changed rows after the cache has them. The function is
+// called by one goroutine at a time and must not block. Callers must call OnChange before Run, and
+// before the first Load whose rows the function needs.
 func (c *Cache) OnChange(f func(store.Settings)) { c.notify = append(c.notify, f) }
 
-// Load reads what is newer than the cache.
+// Load reads the rows that are newer than the cache. It fails if the store cannot be read; the cache
+// then stays as it is.
 func (c *Cache) Load(ctx context.Context) error {
 	select {
 	case c.reading <- struct{}{}:
@@ -132,17 +137,17 @@ func (c *Cache) Load(ctx context.Context) error {
 	return nil
 }
 
-// Apply takes over rows that this node has just written, so that it obeys them even if it cannot
-// read them now. They do not count as read: the next Load reads them again.
+// Apply caches rows that this node has just written, so that the node obeys them even if it cannot read
+// the store now. The next Load reads them again.
 func (c *Cache) Apply(s store.Settings) { c.apply(s, false) }
 
-// apply takes over rows, and tells of those that are not older than what is known. read says that
-// they are all that changed up to s.Revision.
+// apply caches those rows that are not older than the cached ones, and passes them to the functions of
+// OnChange. read says that s holds all rows that changed up to s.Revision.
 func (c *Cache) apply(s store.Settings, read bool) {
 	c.applying.Lock()
 	defer c.applying.Unlock()
 	c.mu.Lock()
-	if read { // in one step with the rows: other nodes are told that this one works by them
+	if read { // in one step with the rows, because tell reports that this node works by them
 		c.matched = max(c.matched, matched(&s, c.revision))
 		c.revision = s.Revision
 	}
@@ -154,8 +159,8 @@ func (c *Cache) apply(s store.Settings, read bool) {
 	s.Apps = slices.DeleteFunc(s.Apps, func(app kapsel.App) bool { return !c.keepApp(&app) })
 	s.Types = slices.DeleteFunc(s.Types, func(t kapsel.EventType) bool { return !c.keepType(&t) })
 	for _, b := range s.Circuits {
-		// Every endpoint that is not deleted is known here; one made while this was read comes
-		// with the next reading, with its circuit.
+		// The cache has every endpoint that is not deleted, except one that was made while the rows were
+		// read. That one comes with the next Load, together with its circuit.
 		if e := c.endpoints[b.EndpointID]; e != nil && e.DeletedAt.IsZero() && b.Version >= c.circuits[b.EndpointID].Version {
 			c.circuits[b.EndpointID] = b
 		}
@@ -172,12 +177,13 @@ func (c *Cache) apply(s store.Settings, read bool) {
 	}
 }
 
-// matched returns the revision up to which who knows the changes up to since, and reads these,
-// knows all changes of endpoints, sources, apps and event types. It is below Revision where only other rows changed:
-// circuits do not count. It is not above it: rows that changed while they were read are not all here.
+// matched returns the revision up to which a cache has all changes of endpoints, sources, apps and
+// event types, if it had those up to since and has now read s. The result is less than s.Revision if
+// the latest changes are of other rows, such as circuits. It is never more than s.Revision, because
+// of the rows that changed while they were read s need not have all.
 func matched(s *store.Settings, since int64) (last int64) {
 	if since == 0 {
-		return s.Revision // rows that are deleted are left out
+		return s.Revision // a first reading leaves out deleted rows, which may have the highest revision
 	}
 	for i := range s.Endpoints {
 		last = max(last, s.Endpoints[i].Revision)
@@ -194,7 +200,7 @@ func matched(s *store.Settings, since int64) (last int64) {
 	return min(last, s.Revision)
 }
 
-// forget lets go what was deleted deletedKept ago.
+// forget removes the objects that were deleted deletedKept ago.
 func (c *Cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,11 +227,12 @@ func (c *Cache) forget() {
 	}
 }
 
-// rerouting has the endpoints that begin or end to subscribe to an origin, or do so otherwise.
+// rerouting holds, by origin, the endpoints whose subscription to it may have begun, ended or changed.
 type rerouting map[kapsel.OriginID]map[kapsel.EndpointID]bool
 
-// keep takes over a version of an endpoint unless a newer one is known, and reports whether it did.
-// It adds to changed what reroute has to do after it. The caller must hold mu.
+// keep caches a version of an endpoint unless the cache has a newer one, and reports whether it did.
+// It adds the origins of the endpoint's subscriptions to changed, which callers must then pass to
+// reroute. Callers must hold mu.
 func (c *Cache) keep(e *kapsel.Endpoint, changed rerouting) bool {
 	old := c.endpoints[e.ID]
 	if old != nil && old.Revision > e.Revision {
@@ -244,8 +251,8 @@ func (c *Cache) keep(e *kapsel.Endpoint, changed rerouting) bool {
 	return true
 }
 
-// reroute makes the routes of origins anew, each once however many endpoints have changed: thousands
-// may subscribe to one. The caller must hold mu.
+// reroute replaces the routes of the origins in changed. It makes each route once, however many of its
+// endpoints have changed, because thousands may subscribe to one origin. Callers must hold mu.
 func (c *Cache) reroute(changed rerouting) {
 	for origin, endpoints := range changed {
 		list := slices.DeleteFunc(slices.Clone(c.routes[origin].subscribers), func(o *kapsel.Endpoint) bool { return endpoints[o.ID] })
@@ -263,7 +270,7 @@ func (c *Cache) reroute(changed rerouting) {
 	}
 }
 
-// subscriptions are those that count: of an endpoint that is there and not deleted.
+// subscriptions returns an endpoint's subscriptions; none if e is nil or deleted.
 func subscriptions(e *kapsel.Endpoint) []kapsel.Subscription {
 	if e == nil || !e.DeletedAt.IsZero() {
 		return nil
@@ -271,10 +278,10 @@ func subscriptions(e *kapsel.Endpoint) []kapsel.Subscription {
 	return e.Subscriptions
 }
 
-// Subscribers returns the endpoints that get an event of an origin by their subscriptions, in the
-// order of their ids: all but the one whose own ingest the origin is. Unlike an endpoint that is
-// not known here, a subscription that is not known is not asked for: who makes one waits until all
-// nodes know it; see Settle. The result is shared: do not change it.
+// Subscribers returns the endpoints whose subscriptions match an event of an origin, in the order of
+// their IDs. An endpoint is not among the subscribers of its own ingest URL. Subscribers never asks
+// the store: a request that adds a subscription is answered after all nodes have cached it; see
+// Settle. Callers must not change the result.
 func (c *Cache) Subscribers(origin kapsel.OriginID, eventType string, channels []string) []*kapsel.Endpoint {
 	c.mu.RLock()
 	r := c.routes[origin]
@@ -309,7 +316,7 @@ func (c *Cache) keepTenant(t *kapsel.Tenant) bool {
 	return true
 }
 
-// Source returns a source that is not deleted, as Endpoint does an endpoint.
+// Source is Endpoint for a source.
 func (c *Cache) Source(ctx context.Context, id kapsel.SourceID) (*kapsel.Source, error) {
 	c.mu.RLock()
 	src := c.sources[id]
@@ -330,7 +337,7 @@ func (c *Cache) Source(ctx context.Context, id kapsel.SourceID) (*kapsel.Source,
 	return src, nil
 }
 
-// LatestSource returns the newest known version of a source.
+// LatestSource is Latest for a source.
 func (c *Cache) LatestSource(src *kapsel.Source) *kapsel.Source {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -346,7 +353,7 @@ func (c *Cache) keepApp(app *kapsel.App) bool {
 	if old != nil && old.Revision > app.Revision {
 		return false
 	}
-	if old != nil && c.uids[uid{old.TenantID, old.UID}] == old.ID { // another may have it by now
+	if old != nil && c.uids[uid{old.TenantID, old.UID}] == old.ID { // another app may have the uid by now
 		delete(c.uids, uid{old.TenantID, old.UID})
 	}
 	c.apps[app.ID] = app
@@ -356,7 +363,7 @@ func (c *Cache) keepApp(app *kapsel.App) bool {
 	return true
 }
 
-// App returns an app of a tenant by its ID or its uid, as Endpoint does an endpoint by its ID.
+// App is Endpoint for an app of a tenant, named by its ID or its uid.
 func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*kapsel.App, error) {
 	id, notID := kapsel.ParseAppID(ref)
 	c.mu.RLock()
@@ -381,8 +388,8 @@ func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*k
 	return app, nil
 }
 
-// keepType is keep for an event type. Of two with one name, of which one is deleted, the one that was
-// made later counts.
+// keepType is keep for an event type. A name may have had several event types, of which all but one are
+// deleted; the cache keeps the one that was created last.
 func (c *Cache) keepType(t *kapsel.EventType) bool {
 	name := typeName{t.TenantID, t.Name}
 	if old := c.types[name]; old != nil {
@@ -396,8 +403,8 @@ func (c *Cache) keepType(t *kapsel.EventType) bool {
 	return true
 }
 
-// EventType returns an event type of a tenant, nil if the tenant has none of the name. Like a
-// subscription, one that is not known here is not asked for. The result is shared: do not change it.
+// EventType returns a tenant's event type, nil if the tenant has none of the name. Like Subscribers, it
+// never asks the store. Callers must not change the result.
 func (c *Cache) EventType(tenant kapsel.TenantID, name string) *kapsel.EventType {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -407,14 +414,15 @@ func (c *Cache) EventType(tenant kapsel.TenantID, name string) *kapsel.EventType
 	return nil
 }
 
-// KnowsSource reports whether Source would be answered without asking the store.
+// KnowsSource reports whether Source would return without asking the store.
 func (c *Cache) KnowsSource(id kapsel.SourceID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.sources[id] != nil
 }
 
-// Run follows the settings until ctx ends. Trouble is logged once until it is over.
+// Run keeps the cache up to date until ctx ends. It logs that the store cannot be read once, and again
+// only after a reading has succeeded.
 func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(Refresh)
 	defer tick.Stop()
@@ -437,7 +445,7 @@ func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 		}
 		failing = err != nil
 
-		// What this node changed itself was loaded by Settle and does not count here.
+		// This node's own changes do not count, because Settle has loaded them.
 		if after, _, _ := c.standing(); after > before {
 			changedAt = time.Now()
 		}
@@ -452,7 +460,7 @@ func (c *Cache) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Joined sets the id under which this node tells the others by which revision it works.
+// Joined sets the ID under which this node tells the others which changes it has; see tell.
 func (c *Cache) Joined(node kapsel.NodeID, clock *clock.Clock) {
 	c.mu.Lock()
 	c.node, c.clock, c.told = node, clock, -1
@@ -460,15 +468,15 @@ func (c *Cache) Joined(node kapsel.NodeID, clock *clock.Clock) {
 	c.Changed()
 }
 
-// standing returns up to which revision this node knows what is matched, which one the other nodes
-// were last told of, and the node's id.
+// standing returns matched, told and the node's ID at one moment.
 func (c *Cache) standing() (matched, told int64, node kapsel.NodeID) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.matched, c.told, c.node
 }
 
-// tell tells the other nodes by which revision this node works, unless they know.
+// tell writes to the store up to which revision this node has the changes of matched settings, unless
+// the store has that already. It fails if the store does.
 func (c *Cache) tell(ctx context.Context) error {
 	matched, told, node := c.standing()
 	if node.IsZero() || matched == told {
@@ -485,11 +493,12 @@ func (c *Cache) tell(ctx context.Context) error {
 	return nil
 }
 
-// Settle returns when every live node works by the changes of what is matched (endpoints,
-// sources, apps and event types) that were made before the call, and this node by all changes: an event that comes in
-// anywhere afterwards is matched by them. It returns after SettleTime at the latest: a node that
-// has said nothing by then is slow, cut off from the store, or dead with its lease not yet over.
-// If this node cannot read the changes, Settle returns at once, and Run follows.
+// Settle blocks until this node obeys all changes that were made before the call, and every other live
+// node those of matched settings: endpoints, sources, apps and event types, by which events are matched
+// with their deliveries. An event that comes in afterwards, at any node, is then matched by them.
+// Settle blocks for SettleTime at most: a node that has not answered by then is slow, cut off from the
+// store, or dead with a lease that has not ended. If this node cannot read the changes, Settle returns
+// at once and has Run read them.
 func (c *Cache) Settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), SettleTime)
 	defer cancel()
@@ -497,7 +506,8 @@ func (c *Cache) Settle() {
 		c.Changed()
 		return
 	}
-	// One call waits for all changes known by then; later calls find theirs settled.
+	// One call at a time waits, for all changes that the cache has by then. The calls behind it usually
+	// find that their own changes are among them.
 	select {
 	case c.settling <- struct{}{}:
 		defer func() { <-c.settling }()
@@ -522,13 +532,13 @@ func (c *Cache) Settle() {
 		case <-ctx.Done():
 		}
 	}
-	// Also when the time is over: the next change of something else does not wait for it again.
+	// This also holds if the time is over: the next call must not wait for the same change again.
 	c.mu.Lock()
 	c.settled = matched
 	c.mu.Unlock()
 }
 
-// Changed makes Run read the counter at once.
+// Changed has Run read the settings counter at once.
 func (c *Cache) Changed() {
 	select {
 	case c.changed <- struct{}{}:
@@ -536,8 +546,8 @@ func (c *Cache) Changed() {
 	}
 }
 
-// Obey returns when this node obeys what changed before the call, so that who made the change
-// finds it done. While the store is slow it returns after Refresh, and Run follows.
+// Obey blocks until this node obeys all changes that were made before the call. It blocks for Refresh at
+// most: if the store is slow or fails, Obey has Run read the changes.
 func (c *Cache) Obey() {
 	ctx, cancel := context.WithTimeout(context.Background(), Refresh)
 	defer cancel()
@@ -546,8 +556,9 @@ func (c *Cache) Obey() {
 	}
 }
 
-// Endpoint is an endpoint that is not deleted; NotFound, or DatabaseUnavailable when it is
-// not known here and the store cannot say. The result is shared: do not change it.
+// Endpoint returns an endpoint. The error is NotFound if there is none or it is deleted, and
+// DatabaseUnavailable if it is not cached and the store cannot be read. Callers must not change the
+// result.
 func (c *Cache) Endpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.Endpoint, error) {
 	e, err := c.AnyEndpoint(ctx, id)
 	if err == nil && !e.DeletedAt.IsZero() {
@@ -556,15 +567,14 @@ func (c *Cache) Endpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.End
 	return e, err
 }
 
-// Knows reports whether Endpoint would be answered without asking the store.
+// Knows reports whether Endpoint would return without asking the store.
 func (c *Cache) Knows(id kapsel.EndpointID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.endpoints[id] != nil
 }
 
-// AnyEndpoint is an endpoint, deleted ones included while the cache remembers them; after that
-// they are NotFound.
+// AnyEndpoint is Endpoint that also returns an endpoint that was deleted less than deletedKept ago.
 func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.Endpoint, error) {
 	c.mu.RLock()
 	e := c.endpoints[id]
@@ -584,7 +594,7 @@ func (c *Cache) AnyEndpoint(ctx context.Context, id kapsel.EndpointID) (*kapsel.
 	return c.endpoints[id], nil
 }
 
-// Latest is the newest known version of an endpoint that the caller may have held for long.
+// Latest returns the newest cached version of an endpoint, or e if the cache has no newer one.
 func (c *Cache) Latest(e *kapsel.Endpoint) *kapsel.Endpoint {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -594,7 +604,7 @@ func (c *Cache) Latest(e *kapsel.Endpoint) *kapsel.Endpoint {
 	return e
 }
 
-// Tenant is a tenant, as Endpoint finds endpoints.
+// Tenant is AnyEndpoint for a tenant.
 func (c *Cache) Tenant(ctx context.Context, id kapsel.TenantID) (*kapsel.Tenant, error) {
 	c.mu.RLock()
 	t := c.tenants[id]
@@ -612,7 +622,7 @@ func (c *Cache) Tenant(ctx context.Context, id kapsel.TenantID) (*kapsel.Tenant,
 	return c.tenants[id], nil
 }
 
-// Tenants are the tenants that are not deleted.
+// Tenants returns the cached tenants that are not deleted, in no order.
 func (c *Cache) Tenants() (all []*kapsel.Tenant) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -624,7 +634,8 @@ func (c *Cache) Tenants() (all []*kapsel.Tenant) {
 	return all
 }
 
-// Circuit is the circuit of an endpoint as last read.
+// Circuit returns an endpoint's circuit as it was last read; if there is none, a zero Circuit with the
+// endpoint's ID.
 func (c *Cache) Circuit(id kapsel.EndpointID) kapsel.Circuit {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -633,7 +644,7 @@ func (c *Cache) Circuit(id kapsel.EndpointID) kapsel.Circuit {
 	return b
 }
 
-// Count counts endpoints by state and circuits by theirs, for metrics.
+// Count counts the endpoints that are not deleted by their state, and by the state of their circuit.
 func (c *Cache) Count() (endpoints map[kapsel.EndpointState]int, circuits map[kapsel.CircuitState]int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

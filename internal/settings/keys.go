@@ -10,9 +10,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Keys is a node's copy of the API keys that are not revoked. A key that is not in the copy is
-// looked for in the store, so a key made a moment ago on another node is found; a key revoked
-// there is obeyed when the node's Cache has read the change.
+// Keys is a node's copy of the API keys that are not revoked. KeyByHash looks in the store for a key
+// that is not in the copy, so it finds one that another node made a moment ago. A key that another
+// node revoked is valid here until this node's Cache has read the change.
 type Keys struct {
 	dir store.Directory
 
@@ -20,13 +20,13 @@ type Keys struct {
 	byHash map[[32]byte]kapsel.Key
 	hashes map[kapsel.KeyID][32]byte
 
-	// What ended in the last deletedKept, and when this node learned of it, by the monotonic clock.
-	// An answer of the store that was read before does not bring a key back.
+	// The keys and tenants that ended in the last deletedKept, and when this node learned of it, by the
+	// monotonic clock. They keep an older answer of the store from bringing a key back.
 	revoked map[kapsel.KeyID]time.Time
 	deleted map[kapsel.TenantID]time.Time
 }
 
-// NewKeys makes a copy that has no keys. Changed must be told of every change of settings.
+// NewKeys returns an empty copy. Callers must pass Changed to Cache.OnChange.
 func NewKeys(dir store.Directory) *Keys {
 	return &Keys{
 		dir: dir, byHash: map[[32]byte]kapsel.Key{}, hashes: map[kapsel.KeyID][32]byte{},
@@ -34,8 +34,8 @@ func NewKeys(dir store.Directory) *Keys {
 	}
 }
 
-// Changed takes over what changed; it is for Cache.OnChange. Of a revoked key the ID and RevokedAt
-// are enough. The keys of a deleted tenant are revoked with it.
+// Changed removes the keys that were revoked, and those of tenants that were deleted. A revoked key in s
+// needs no fields but ID and RevokedAt.
 func (k *Keys) Changed(s store.Settings) {
 	gone := s.Deleted().Tenants
 	if len(s.Keys)+len(gone) == 0 {
@@ -65,8 +65,8 @@ func (k *Keys) Changed(s store.Settings) {
 	}
 }
 
-// keep puts a key that the store has as valid into the copy, unless it has ended since, and reports
-// whether it did. The caller must hold mu.
+// keep puts a key that the store returned as valid into the copy, unless the key has ended since, and
+// reports whether it did. Callers must hold mu.
 func (k *Keys) keep(key kapsel.Key) bool {
 	if _, revoked := k.revoked[key.ID]; revoked {
 		return false
@@ -78,14 +78,14 @@ func (k *Keys) keep(key kapsel.Key) bool {
 	return true
 }
 
-// drop takes a key out of the copy. The caller must hold mu.
+// drop removes a key from the copy. Callers must hold mu.
 func (k *Keys) drop(id kapsel.KeyID) {
 	delete(k.byHash, k.hashes[id])
 	delete(k.hashes, id)
 }
 
-// KeyByHash finds a key as Directory.KeyByHash does. A key that ends while the store is asked is
-// returned as revoked.
+// KeyByHash implements Directory.KeyByHash. It returns a key that ends while the store is asked as
+// revoked.
 func (k *Keys) KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error) {
 	k.mu.RLock()
 	key, ok := k.byHash[hash]
@@ -105,7 +105,7 @@ func (k *Keys) KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)
 	return key, nil
 }
 
-// TouchKeys records when keys were used as Directory.TouchKeys does.
+// TouchKeys implements Directory.TouchKeys.
 func (k *Keys) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error {
 	if err := k.dir.TouchKeys(ctx, used); err != nil {
 		return err

@@ -9,15 +9,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Obeyed is a store through which a node changes settings. The node obeys such a change as soon as
-// the call returns, even if its Cache cannot read the change then: a revoked key opens nothing, what
-// was deleted or disabled takes nothing in, and a former secret verifies nothing.
+// Obeyed is a store through which a node changes settings. The node obeys such a change as soon as the
+// call returns, even if its Cache cannot read the change then: a revoked key is refused, a deleted or
+// disabled endpoint or source accepts nothing, and a former secret verifies nothing.
 type Obeyed struct {
 	store.Store
 	cache *Cache
 }
 
-// NewObeyed returns a store whose changes of settings are put into a node's cache.
+// NewObeyed returns a store that puts the changes made through it into a node's cache.
 func NewObeyed(s store.Store, cache *Cache) Obeyed { return Obeyed{s, cache} }
 
 // last is the revision of a row that was deleted, until the cache has read which one it is. No
@@ -27,7 +27,7 @@ const last = math.MaxInt64
 // CreateEndpoint implements store.Directory.
 func (o Obeyed) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error {
 	err := o.Store.CreateEndpoint(ctx, e, max)
-	if err == nil { // the cache looks for an endpoint that it does not know, but not for a subscription
+	if err == nil { // the cache asks the store for an endpoint that it does not have, but not for a subscription
 		o.cache.Apply(store.Settings{Endpoints: []kapsel.Endpoint{e}})
 	}
 	return err
@@ -123,7 +123,7 @@ func (o Obeyed) DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel
 // CreateEventType implements store.Directory.
 func (o Obeyed) CreateEventType(ctx context.Context, t kapsel.EventType) error {
 	err := o.Store.CreateEventType(ctx, t)
-	if err == nil { // the cache does not look for an event type that it does not know
+	if err == nil { // the cache does not ask the store for an event type that it does not have
 		o.cache.Apply(store.Settings{Types: []kapsel.EventType{t}})
 	}
 	return err

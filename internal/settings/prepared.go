@@ -8,16 +8,16 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Prepared holds what was made of the settings of endpoints and sources in use: verifiers, signers,
-// parsed URLs and paths. Such values may hold secrets in clear. So Prepared drops a value as soon as
-// its endpoint or source has changed or is deleted.
+// Prepared holds values that were made from the settings of endpoints and sources in use: verifiers,
+// signers, parsed URLs and paths. Such values may hold secrets in the clear, so Prepared drops a value
+// as soon as its endpoint or source has changed or is deleted.
 type Prepared[V any] struct {
 	cache *Cache
 	mu    sync.RWMutex
 	byID  map[kapsel.OriginID]prepared[V]
 }
 
-// prepared is a value that was made of the settings of one revision.
+// prepared is a value that was made from the settings of one revision.
 type prepared[V any] struct {
 	revision int64
 	until    time.Time // when the value is no longer right; zero: never
@@ -32,7 +32,7 @@ func NewPrepared[V any](cache *Cache) *Prepared[V] {
 	return p
 }
 
-// Get returns the value that was made of a revision of an endpoint's or a source's settings. ok is
+// Get returns the value that was made from a revision of an endpoint's or a source's settings. ok is
 // false if there is none, or if it is no longer right at now.
 func (p *Prepared[V]) Get(id kapsel.OriginID, revision int64, now time.Time) (value V, ok bool) {
 	p.mu.RLock()
@@ -44,7 +44,7 @@ func (p *Prepared[V]) Get(id kapsel.OriginID, revision int64, now time.Time) (va
 	return got.value, true
 }
 
-// Keep holds a value that was made of a revision of an endpoint's or a source's settings and that is
+// Keep holds a value that was made from a revision of an endpoint's or a source's settings and that is
 // right until a time; zero means for ever. If the cache knows newer settings, or the endpoint or
 // source is deleted, Keep does nothing: nothing would drop the value.
 func (p *Prepared[V]) Keep(id kapsel.OriginID, revision int64, until time.Time, value V) {
@@ -69,7 +69,7 @@ func (p *Prepared[V]) Len() int {
 	return len(p.byID)
 }
 
-// changed drops the values that were made of older settings than these.
+// changed drops the values that were made from older settings than s.
 func (p *Prepared[V]) changed(s store.Settings) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
