@@ -1,6 +1,6 @@
 package ingest
 
-// Waiting is how many requests hold a place. When none is under way it is 0.
+// Waiting returns how many requests hold a place. When none is under way it is 0.
 func (h *Handler) Waiting() int64 { return h.waiting.Load() }
 
 // Kept counts what is kept of endpoints and tenants: prepared settings, the quotas of tenants, and

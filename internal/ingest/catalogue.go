@@ -8,9 +8,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/schema"
 )
 
-// catalogue checks an event that is published against its type's entry in the tenant's catalogue. It
-// calls reserve for the memory of the check. If the event may be published although something is
-// wrong with it, warnings says what.
+// catalogue checks a published event against its type in the tenant's catalogue. It returns an error if
+// the event must be refused, and warnings if the event does not fit its type but may be published. It
+// calls reserve for the memory of the check, and returns reserve's error.
 func (h *Handler) catalogue(ev *kapsel.Event, closed bool, reserve func(n int) error) (warnings []kapsel.FieldError, err error) {
 	t := h.Settings.EventType(ev.TenantID, ev.Type)
 	switch {
@@ -36,13 +36,14 @@ func (h *Handler) catalogue(ev *kapsel.Event, closed bool, reserve func(n int) e
 	return append(warnings, faults...), nil
 }
 
-// refusedType returns the error for an event whose type may not be published.
+// refusedType returns the error for an event of a type that may not be published.
 func refusedType(code kapsel.Code, detail string) error {
 	return &kapsel.Error{Code: code, Detail: "the type " + detail, Fields: []kapsel.FieldError{{Field: "type", Detail: detail}}}
 }
 
-// refusedOr returns the outcome of a publication that is refused, unless its key stands for an event
-// that was published before: that was not, and a repeat is answered as such whatever its body.
+// refusedOr returns the outcome of a publication that the catalogue refuses with refusal. If an event with the
+// same key was published before, the outcome is a duplicate instead: a repeated request gets the same
+// answer whatever its body and the catalogue have become.
 func (h *Handler) refusedOr(ctx context.Context, ev *kapsel.Event, refusal error) Published {
 	if ev.IdempotencyKey == nil {
 		return Published{Err: refusal}
@@ -57,7 +58,7 @@ func (h *Handler) refusedOr(ctx context.Context, ev *kapsel.Event, refusal error
 	return Published{Err: refusal}
 }
 
-// checkers holds the compiled schemas of event types, each as long as the type does not change.
+// checkers caches the compiled schemas of event types.
 type checkers struct {
 	mu     sync.Mutex
 	byType map[kapsel.EventTypeID]compiled // guarded by mu
@@ -68,13 +69,14 @@ type compiled struct {
 	revision int64
 }
 
-// of returns the checker of an event type. It compiles the type's schemas where no call has yet.
+// of returns the checker of an event type. It compiles the type's schemas if the cache has none of the
+// type's present revision.
 func (c *checkers) of(t *kapsel.EventType) *schema.Checker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.byType[t.ID]
 	if known.Checker == nil || known.revision < t.Revision {
-		known.Checker, _ = schema.New(&t.EventTypeConfig) // what does not compile any more checks nothing
+		known.Checker, _ = schema.New(&t.EventTypeConfig) // a schema that no longer compiles checks nothing
 		known.revision = t.Revision
 		if c.byType == nil {
 			c.byType = map[kapsel.EventTypeID]compiled{}
@@ -84,7 +86,7 @@ func (c *checkers) of(t *kapsel.EventType) *schema.Checker {
 	return known.Checker
 }
 
-// drop removes what is held of deleted event types.
+// drop removes the checkers of deleted event types.
 func (c *checkers) drop(changed []kapsel.EventType) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

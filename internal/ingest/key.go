@@ -12,10 +12,11 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// keyOf returns the idempotency key that the intake's strategy gives an event, or nil if the event
-// has none. path is where the body has it, if the strategy says so. missing reports whether there is no key although NamesKeys reports true. query is the
-// raw query without its secrets. keyOf returns InvalidRequest if a header's key is not valid. It
-// calls reserve before it copies a part of the body, and returns reserve's error.
+// keyOf returns the idempotency key that the intake's strategy gives an event, or nil if the event has
+// none. path is the parsed path to the key in the body, for the strategies that use it. query is the raw
+// query without its secrets. missing reports whether there is no key although NamesKeys reports true.
+// keyOf returns InvalidRequest if a header's key is not valid. It calls reserve before it copies a part
+// of the body, and returns reserve's error.
 func keyOf(in *kapsel.Intake, path kapsel.Path, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
 	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone:

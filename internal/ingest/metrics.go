@@ -19,7 +19,7 @@ func newMetrics() *metrics {
 	}
 }
 
-// Collectors are the handler's metrics, to be registered.
+// Collectors returns the handler's metrics. Callers must register them.
 func (h *Handler) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{h.metrics.requests, h.metrics.duration}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// origin is what a webhook comes in at: an endpoint with an ingest, or a source.
+// origin is the endpoint or the source to whose ingest URL a webhook is posted.
 type origin struct {
 	*kapsel.Intake
 	id       kapsel.OriginID
@@ -23,8 +23,9 @@ func originOf(ep *kapsel.Endpoint) origin {
 	return origin{Intake: &ep.Intake, id: kapsel.OriginID(ep.ID), tenant: ep.TenantID, endpoint: ep}
 }
 
-// origin finds the endpoint or the source that the path names. A source that is disabled takes
-// nothing in.
+// origin returns the endpoint or the source that the path names. It returns InvalidEndpoint if there is
+// none, the source is disabled or the endpoint has no ingest URL; QueueFull as strangers.enter does; and
+// the store's error if the store cannot be read.
 func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 	text := strings.TrimPrefix(r.URL.Path, Path)
 	if strings.HasPrefix(text, "src_") {
@@ -38,7 +39,7 @@ func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 	if err != nil {
 		return origin{}, noEndpoint()
 	}
-	// A source may go on with the ingest of an endpoint that was deleted.
+	// A source may have kept the ingest URL of a deleted endpoint.
 	known, kept := h.Settings.Knows(id), kapsel.SourceID(id)
 	if !known && h.Settings.KnowsSource(kept) {
 		return h.source(ctx, kept, true)
@@ -62,7 +63,7 @@ func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
 	return originOf(ep), nil
 }
 
-// knownSource is source for a caller that has not entered among the strangers.
+// knownSource is source for a caller that has not called strangers.enter.
 func (h *Handler) knownSource(ctx context.Context, id kapsel.SourceID, kept bool) (origin, error) {
 	leave, err := h.strangers.enter(h.Settings.KnowsSource(id))
 	if err != nil {
@@ -72,8 +73,8 @@ func (h *Handler) knownSource(ctx context.Context, id kapsel.SourceID, kept bool
 	return h.source(ctx, id, kept)
 }
 
-// source finds a source that takes something in. kept says that it must go on with the ingest of an
-// endpoint.
+// source returns a source that is not disabled. kept says that the URL names an endpoint whose ingest URL
+// the source must have kept.
 func (h *Handler) source(ctx context.Context, id kapsel.SourceID, kept bool) (origin, error) {
 	src, err := h.Settings.Source(ctx, id)
 	if kapsel.CodeOf(err) == kapsel.NotFound || err == nil && (src.State != kapsel.SourceActive || kept && !src.Kept) {
@@ -89,7 +90,7 @@ func noEndpoint() error {
 	return kapsel.Errorf(kapsel.InvalidEndpoint, "no such endpoint; check the ingest URL")
 }
 
-// text returns the origin's id in the form that people see. The origin's secrets are sealed for it.
+// text returns the origin's ID in its text form, to which the origin's secrets are sealed.
 func (o origin) text() string {
 	if o.source != nil {
 		return o.source.ID.String()
@@ -97,7 +98,7 @@ func (o origin) text() string {
 	return o.endpoint.ID.String()
 }
 
-// attr returns the origin's id for the log and for traces.
+// attr returns the origin's ID as an attribute for the log and for traces.
 func (o origin) attr() slog.Attr {
 	if o.source != nil {
 		return slog.Any("source_id", o.source.ID)
@@ -113,8 +114,8 @@ func (o origin) revision() int64 {
 	return o.endpoint.Revision
 }
 
-// keeps reports whether the value of a header that carries credentials is stored. An endpoint
-// stores those that it has sent along; a source sends nothing, so it stores none.
+// keeps reports whether the value of a header that carries credentials is stored. Only those headers are
+// stored that an endpoint forwards to its destination; a source forwards nothing.
 func (o origin) keeps(name string) bool {
 	if o.endpoint == nil {
 		return false
@@ -138,8 +139,8 @@ func (o origin) event(now time.Time) kapsel.Event {
 	return e
 }
 
-// typePath returns the path by which a source finds the type of an event in the body; "" if it does
-// not look there.
+// typePath returns the path to an event's type in the body, "" if the origin's type rule does not use the
+// body.
 func (o origin) typePath() string {
 	if o.source == nil {
 		return ""
@@ -148,9 +149,8 @@ func (o origin) typePath() string {
 	return path
 }
 
-// eventType returns the type of an event by a source's rule, "" without one. path is where the body
-// has it, if the rule says so. eventType calls reserve for the memory of a body's copy before it
-// makes the copy, and returns its error.
+// eventType returns the type of an event by the origin's type rule, "" if there is no rule. path is the
+// parsed typePath. eventType calls reserve before it copies the body, and returns reserve's error.
 func (o origin) eventType(path kapsel.Path, header http.Header, body []byte, reserve func(n int) error) (string, error) {
 	if o.source == nil {
 		return "", nil
@@ -166,7 +166,7 @@ func (o origin) eventType(path kapsel.Path, header http.Header, body []byte, res
 	return rule.Value, nil
 }
 
-// update changes the intake of the origin by a function of its current row.
+// update applies change to the intake settings of the origin's current row, and stores the row.
 func (h *Handler) update(ctx context.Context, o origin, now time.Time, change func(*kapsel.Intake) error) (err error) {
 	if o.source != nil {
 		_, err = h.Sources.UpdateSource(ctx, o.tenant, o.source.ID, func(s *kapsel.Source) error {

@@ -189,8 +189,8 @@ func newSender(t *testing.T, provider string) sender {
 	}
 }
 
-// newSNS is Amazon SNS with a certificate of the test's own, which it publishes where Amazon
-// has its certificates. It signs a message once, and sends it again as it is.
+// newSNS returns an imitation of Amazon SNS with a certificate of the test's own, which it publishes where
+// Amazon publishes its certificates. It signs a message once, and sends it again as it is.
 func newSNS(t *testing.T) sender {
 	const (
 		topic = "arn:aws:sns:eu-west-1:123456789012:orders"

@@ -13,34 +13,33 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// publishSlack is how many bytes a request to publish may have beside the bodies in it.
+// publishSlack is how many bytes a request to publish may have beside the bodies of its events.
 const publishSlack = 64 << 10
 
-// MaxPublish returns how many bytes a request to publish may have: those of the longest body in
-// base64, and 64 KiB.
+// MaxPublish returns how many bytes a request to publish may have: enough for the longest body in
+// base64, and publishSlack.
 func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
 
 // Published is the outcome of a publication.
 type Published struct {
-	Event      kapsel.Event        // of a duplicate only the id of the first event; of a dry run without an id
-	Deliveries []kapsel.Delivery   // in the order of their endpoints' ids; the first of them if there are Others
-	Others     int                 // to how many further endpoints an expansion makes deliveries
-	Duplicate  bool                // the key stands for an event that was published before
-	Warnings   []kapsel.FieldError // what is wrong with it by the tenant's catalogue, which did not refuse it
-	Err        error               // nothing is known to be stored
+	Event      kapsel.Event        // if Duplicate, it has only the ID of the first event; a dry run's has no ID
+	Deliveries []kapsel.Delivery   // in the order of their endpoints' IDs
+	Others     int                 // how many further endpoints get deliveries, which an expansion makes later
+	Duplicate  bool                // an event with the same key was published before
+	Warnings   []kapsel.FieldError // how the event differs from the tenant's catalogue, which did not refuse it
+	Err        error               // if not nil, the event was refused, or it is not known whether it was stored
 }
 
-// ReadPublications reads the publications, at least one, in the body of a request. It calls
-// reserve for the memory of what it copies before it does, and returns its error.
+// ReadPublications returns the publications in the body of a request, at least one. Before it copies n
+// bytes it calls reserve(n), and returns the error of reserve. It fails if the body is not valid.
 type ReadPublications func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)
 
-// Publish stores the events that a tenant publishes with one request, each with its deliveries
-// to the endpoints that subscribe to it. The steps are those of ingest: stopping → Content-Length →
-// room → body → rate (a token for each event) → app →
-// catalogue → quota → key → store. The events share a group
+// Publish stores the events that a tenant publishes with one request, each with its deliveries to the
+// endpoints that subscribe to it. The checks come in ingest's order: stopping → Content-Length → room →
+// body → rate (a token for each event) → app → catalogue → quota → key → store. The events share a group
 // commit, but each succeeds or fails by itself. If Publish returns an error, nothing was stored.
 func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ReadPublications) ([]Published, error) {
-	// A client that hangs up early changes nothing.
+	// The events are stored even if the client hangs up.
 	ctx := context.WithoutCancel(r.Context())
 	t, err := h.Settings.Tenant(ctx, tenant)
 	if err != nil {
@@ -81,21 +80,21 @@ func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.
 	return h.publishAll(ctx, t.ID, limits, publications, room.more, r.Header.Get("Traceparent")), nil
 }
 
-// publishAll publishes events at the same time, so that one commit can hold them. Of those with
-// one key the first is published, and the others are duplicates of it.
+// publishAll publishes events at the same time, so that they can share a commit. If several have the
+// same key, it publishes the first, and returns the others as its duplicates.
 func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, reserve func(n int) error, trace string) []Published {
 	type key struct {
 		scope kapsel.OriginID
 		id    string
 	}
 	first := make(map[key]int, len(publications))
-	repeats := make(map[int]int) // publications by which earlier one they repeat
+	repeats := make(map[int]int) // publication → the earlier one with the same key
 	results := make([]Published, len(publications))
 	now := h.Clock.Now()
 	var running sync.WaitGroup
 	for i := range publications {
 		p := &publications[i]
-		// What is refused stands for no other: its key does not count.
+		// The key of a publication that is refused does not count: a later one with it is no duplicate.
 		if int64(len(p.Body)) > h.MaxBody {
 			results[i] = Published{Err: tooLarge(h.MaxBody)}
 			continue
@@ -139,8 +138,8 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 	return results
 }
 
-// app returns the app that an event is published to, zero for none, and takes an event from the
-// app's rate.
+// app returns the app that an event is published to, zero for none, and takes a token of the app's rate.
+// It fails if the tenant has no such app, the app's rate is used up, or the store cannot be read.
 func (h *Handler) app(ctx context.Context, tenant kapsel.TenantID, ref string) (kapsel.AppID, error) {
 	if ref == "" {
 		return kapsel.AppID{}, nil
@@ -158,7 +157,7 @@ func (h *Handler) app(ctx context.Context, tenant kapsel.TenantID, ref string) (
 	return app.ID, err
 }
 
-// publish publishes one event. A panic is its own error, and hits no other event.
+// publish publishes one event. A panic becomes the event's error, so that it affects no other event.
 func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dryRun bool, trace string) (p Published) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -190,13 +189,13 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 	return Published{Event: ev, Deliveries: deliveries, Others: len(to) - len(deliveries)}
 }
 
-// duplicate returns the outcome of a publication whose key stands for an earlier event.
+// duplicate returns the outcome of a publication with the key of an earlier event.
 func duplicate(id kapsel.EventID) Published {
 	return Published{Event: kapsel.Event{ID: id}, Duplicate: true}
 }
 
-// seat takes places for all of the events that a request brings. A request that waits alone
-// always has them.
+// seat takes places for all events of a request. It fails if too many requests wait for the store. A
+// request always gets its places while no other one waits.
 func (m *room) seat(events int) error {
 	more := int64(events) - m.places
 	if n := m.h.waiting.Add(more); n > int64(m.h.Capacity) && n > int64(events) {

@@ -26,7 +26,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-// limited is an endpoint of a new tenant with so many events a month.
+// limited returns an endpoint of a new tenant with so many events a month.
 func (w *world) limited(events int64, change func(*kapsel.Endpoint)) *kapsel.Endpoint {
 	tenant := w.newTenant(kapsel.Limits{Own: true, EventsPerMonth: &events})
 	return w.endpoint(func(ep *kapsel.Endpoint) {

@@ -13,7 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-// stranger is an endpoint that nobody has made.
+// stranger returns an endpoint that nobody has made.
 func stranger() *kapsel.Endpoint { return &kapsel.Endpoint{ID: kapsel.NewEndpointID(time.Now())} }
 
 // TestStrangers: ids that nobody has cost the store a bounded number of look-ups a second.

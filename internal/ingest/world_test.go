@@ -191,7 +191,7 @@ func (w *world) fault(plan func(method string) storetest.Fault) {
 	w.plan.Store(&plan)
 }
 
-// failing is a plan by which every call of some methods fails in one way.
+// failing returns a plan by which every call of some methods fails in one way.
 func failing(fault storetest.Fault, methods ...string) func(string) storetest.Fault {
 	return func(method string) storetest.Fault {
 		for _, m := range methods {
@@ -253,7 +253,7 @@ func keyed(strategy, header, path string) func(*kapsel.Endpoint) {
 	}
 }
 
-// sign is the value of X-Webhook-Signature for a body.
+// sign returns the value of X-Webhook-Signature for a body.
 func sign(plain, body string) string {
 	mac := hmac.New(sha256.New, []byte(plain))
 	mac.Write([]byte(body))
@@ -273,7 +273,7 @@ func (a answer) code() string {
 	return problem.Code
 }
 
-// event is the id of the accepted event.
+// event returns the id of the accepted event.
 func (a answer) event() kapsel.EventID {
 	id, _ := kapsel.ParseEventID(a.header.Get("X-Kapsel-Event-Id"))
 	return id
@@ -334,13 +334,13 @@ func (w *world) raw(text string) answer {
 	return a
 }
 
-// request is the text of a request with a body of known length.
+// request returns the text of a request with a body of known length.
 func request(method, target, body string, header ...string) string {
 	return method + " " + target + " HTTP/1.1\r\nHost: in.example\r\n" + lines(header) +
 		fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body)) + body
 }
 
-// chunked is the text of a request whose body is sent as it is, chunk sizes included.
+// chunked returns the text of a request whose body is sent as it is, chunk sizes included.
 func chunked(target, chunks string, header ...string) string {
 	return "POST " + target + " HTTP/1.1\r\nHost: in.example\r\n" + lines(header) + "Transfer-Encoding: chunked\r\n\r\n" + chunks
 }
@@ -372,7 +372,7 @@ func (w *world) post(ep *kapsel.Endpoint, body string, header ...string) answer 
 	return w.raw(request("POST", path(ep), body, header...))
 }
 
-// accepted is post for what must be answered 200; it returns the stored event.
+// accepted posts a webhook that must be answered 200, and returns the stored event.
 func (w *world) accepted(ep *kapsel.Endpoint, body string, header ...string) store.EventRecord {
 	w.t.Helper()
 	a := w.post(ep, body, header...)
@@ -382,7 +382,7 @@ func (w *world) accepted(ep *kapsel.Endpoint, body string, header ...string) sto
 	return w.event(a.event())
 }
 
-// refused is post for what must be answered with a status and a code. Nothing is stored.
+// refused posts a webhook that must be answered with a status and a code, and checks that nothing is stored.
 func (w *world) refused(status int, code kapsel.Code, ep *kapsel.Endpoint, body string, header ...string) answer {
 	w.t.Helper()
 	before := w.stored()
@@ -422,7 +422,7 @@ func (w *world) event(id kapsel.EventID) store.EventRecord {
 	return e
 }
 
-// stored is how many events are stored.
+// stored returns how many events are stored.
 func (w *world) stored() int {
 	w.t.Helper()
 	w.handled()
