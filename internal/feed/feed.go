@@ -1,4 +1,4 @@
-// Package feed hands the stream of events to all who follow it on this node.
+// Package feed passes the stream of events to its followers on this node.
 package feed
 
 import (
@@ -17,35 +17,35 @@ import (
 const (
 	// feedEvery is how often the stream is read while somebody follows it.
 	feedEvery = 250 * time.Millisecond
-	feedPage  = 500  // events looked at by one reading
-	feedKept  = 1000 // events that are kept for followers
-	// feedReaders is how many followers read for themselves at a time.
+	feedPage  = 500  // how many events one reading examines at most
+	feedKept  = 1000 // how many events are kept for followers
+	// feedReaders is how many followers may read the store themselves at a time.
 	feedReaders = 2
-	// MaxFollowers is how many follow on a node for one owner.
+	// MaxFollowers is how many followers one owner may have on a node.
 	MaxFollowers = 100
 )
 
-// Feed hands the stream of events to all who follow it on this node. The store is read once
-// for all that have caught up, and not at all while nobody follows: the feed keeps the events
-// read last, and each follower takes from them what is behind its position. A follower that is
-// further behind reads for itself, few of them at a time, until it has caught up.
+// Feed passes the stream of events to its followers on this node. It reads the store once for all
+// followers that have caught up, and not at all while there are none: it keeps the newest events, and
+// each follower takes those behind its position. A follower whose position is older than the kept
+// events reads the store itself until it has caught up; feedReaders limits how many do so at a time.
 type Feed struct {
 	store   store.Stream
 	clock   *clock.Clock
 	log     *slog.Logger
-	reading chan struct{} // holds a token for each follower that reads for itself
-	wake    chan struct{} // there is a first follower, or one that has not joined
+	reading chan struct{} // holds a token for each follower that reads the store itself
+	wake    chan struct{} // a follower was added
 
 	mu        sync.Mutex // guards what follows
 	followers map[*Follower]struct{}
 	owners    map[kapsel.TenantID]int // followers by owner
-	kept      []store.Streamed        // the events between from and end, of the tenants followed
+	kept      []store.Streamed        // the events between from and end, of the followers' tenants
 	from, end store.Position
-	moved     chan struct{} // closed, and replaced, when kept or who has joined changes
+	moved     chan struct{} // closed and replaced when kept has changed or followers have joined
 	stopped   bool
 }
 
-// NewFeed makes a feed; Run reads for it.
+// New returns a Feed that reads nothing until Run is called.
 func New(s store.Stream, clock *clock.Clock, log *slog.Logger) *Feed {
 	return &Feed{
 		store: s, clock: clock, log: log, reading: make(chan struct{}, feedReaders), wake: make(chan struct{}, 1),
@@ -53,28 +53,28 @@ func New(s store.Stream, clock *clock.Clock, log *slog.Logger) *Feed {
 	}
 }
 
-// Follower follows the stream. Next is for one goroutine.
+// Follower follows the stream. Only one goroutine at a time may call Next.
 type Follower struct {
 	feed   *Feed
 	owner  kapsel.TenantID
 	key    kapsel.KeyID
-	tenant kapsel.TenantID // whose events; zero: everybody's
+	tenant kapsel.TenantID // whose events it gets; zero: all tenants'
 	filter store.StreamFilter
-	ctx    context.Context // ends when it must end
+	ctx    context.Context // ends when the follower must end
 	end    context.CancelFunc
 
 	// What follows is guarded by feed.mu.
-	joined   bool             // the feed reads this tenant's events …
+	joined   bool             // the feed reads the follower's events …
 	from     store.Position   // … behind this position
-	endpoint *kapsel.Endpoint // the filter's endpoint as it is known; nil: it is not, or it is deleted
+	endpoint *kapsel.Endpoint // the newest known version of the filter's endpoint; nil: none is known
 }
 
-// Follow adds a follower: of the events of a tenant that a filter lets through, of all tenants if
-// tenant is zero. The filter's own tenants mean nothing. endpoint is the filter's, nil if there is
-// none: it says whether the follower gets an event whose delivery to it is still to be made. It counts
-// for owner, and ends when the key, unless zero, is revoked, when the tenant is deleted, and
-// when the feed stops. RateLimited: its owner has MaxFollowers already. ShuttingDown: the feed
-// has stopped. Leave must be called.
+// Follow adds a follower, which gets the events of a tenant, or of all tenants if tenant is zero, that
+// match a filter; filter.Tenants is ignored. If the filter names an endpoint, endpoint is that
+// endpoint: its subscriptions tell whether an event will go to it while the event's deliveries are
+// still being made. The follower counts toward owner's MaxFollowers. It ends when the key is revoked,
+// unless key is zero, when the tenant is deleted, and when the feed stops. The error is RateLimited if
+// owner has MaxFollowers already, and ShuttingDown if the feed has stopped. Callers must call Leave.
 func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter, endpoint *kapsel.Endpoint) (*Follower, error) {
 	filter.Tenants = nil
 	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: filter, endpoint: endpoint}
@@ -103,7 +103,7 @@ func (f *Feed) poke() {
 	}
 }
 
-// Leave ends a follower.
+// Leave removes the follower from the feed. Calls after the first do nothing.
 func (l *Follower) Leave() {
 	l.end()
 	f := l.feed
@@ -118,11 +118,11 @@ func (l *Follower) Leave() {
 	}
 }
 
-// Context is the one that Follow was given, and ends when the follower must end.
+// Context returns a context that ends with the one passed to Follow, or when the follower must end.
 func (l *Follower) Context() context.Context { return l.ctx }
 
-// Changed ends the followers whose keys were revoked or whose tenants were deleted, and takes over
-// changes of their endpoints. It is told of every change of settings; see Cache.OnChange.
+// Changed ends the followers whose keys were revoked or whose tenants were deleted, and updates the
+// followers' endpoints. Callers must pass it to settings.Cache.OnChange.
 func (f *Feed) Changed(s store.Settings) {
 	revoked := map[kapsel.KeyID]bool{}
 	for _, k := range s.Keys {
@@ -150,7 +150,7 @@ func (f *Feed) Changed(s store.Settings) {
 	}
 }
 
-// Stop ends all followers and lets none begin.
+// Stop ends all followers. Later calls of Follow fail.
 func (f *Feed) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -160,9 +160,10 @@ func (f *Feed) Stop() {
 	}
 }
 
-// Next waits until there are events behind a position, or the context ends. It returns some
-// of them and the position to go on from; none only with an error: the context's, or the
-// store's for a follower that reads for itself. The position is worth keeping then, too.
+// Next blocks until the stream has events for the follower behind a position, and returns some of them
+// and the position of the last event that it examined, for the next call. It returns no event only with
+// an error: that of ctx, or that of the store. The position is then valid, too, and may be later than
+// after.
 func (l *Follower) Next(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, error) {
 	for {
 		events, next, caughtUp, wait := l.feed.take(l, after)
@@ -189,8 +190,9 @@ func (l *Follower) Next(ctx context.Context, after store.Position) ([]store.Stre
 	}
 }
 
-// take gives what the feed keeps for a follower behind a position, if it has caught up. wait is
-// closed when that may have changed; nil: there is something now.
+// take returns the kept events for a follower behind a position, and the position behind them. caughtUp
+// is false if the follower has not joined or the feed no longer keeps all events behind the position.
+// If there are no events, wait is closed when there may be some.
 func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed, next store.Position, caughtUp bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,14 +219,15 @@ func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed,
 	return events, after.Later(f.end), true, wait
 }
 
-// wants reports whether the follower gets an event. The caller must hold feed.mu.
+// wants reports whether the follower gets an event. Callers must hold feed.mu.
 func (l *Follower) wants(r *store.EventRecord) bool {
 	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) &&
 		(l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID) || r.Expanding && l.endpoint != nil && l.endpoint.Gets(&r.Event)) &&
 		(l.filter.SourceID.IsZero() || r.Event.SourceID == l.filter.SourceID)
 }
 
-// read reads for one follower.
+// read reads the store for one follower, when fewer than feedReaders others do so. more reports whether
+// the stream goes on behind the returned position. It fails if ctx ends or the store cannot be read.
 func (l *Follower) read(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, bool, error) {
 	f := l.feed
 	select {
@@ -240,11 +243,11 @@ func (l *Follower) read(ctx context.Context, after store.Position) ([]store.Stre
 	return events, next, more, err
 }
 
-// Run reads the stream until ctx ends. When the store does not answer, followers wait.
+// Run reads the stream until ctx ends. While the store does not answer, followers wait.
 func (f *Feed) Run(ctx context.Context) {
 	tick := time.NewTicker(feedEvery)
 	defer tick.Stop()
-	failing, reading := false, false // reading: end is where somebody's reading left off
+	failing, reading := false, false // reading: f.end continues an earlier reading
 	for {
 		f.mu.Lock()
 		idle := len(f.followers) == 0
@@ -271,7 +274,8 @@ func (f *Feed) Run(ctx context.Context) {
 	}
 }
 
-// advance reads what is new, from where it left off or, at first, from the end.
+// advance reads the new events behind f.end. If goOn is false, it first sets f.end to the end of the
+// stream and drops the kept events. It fails if the store cannot be read.
 func (f *Feed) advance(ctx context.Context, goOn bool) error {
 	if !goOn {
 		end, err := f.store.StreamEnd(ctx, f.clock.Now())
@@ -304,7 +308,8 @@ func (f *Feed) advance(ctx context.Context, goOn bool) error {
 	return nil
 }
 
-// join lets new followers in and returns whose events to read, and from where.
+// join has the new followers join at f.end, and returns a filter for the tenants of all followers and the
+// position to read from.
 func (f *Feed) join() (filter store.StreamFilter, after store.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -330,7 +335,7 @@ func (f *Feed) join() (filter store.StreamFilter, after store.Position) {
 	return filter, f.end
 }
 
-// tell wakes all who wait. It holds mu.
+// tell wakes all followers that wait. Callers must hold mu.
 func (f *Feed) tell() {
 	close(f.moved)
 	f.moved = make(chan struct{})

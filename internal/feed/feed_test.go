@@ -51,7 +51,7 @@ func feeding(t *testing.T, test func(w *following, db *counted, f *feed.Feed)) {
 	})
 }
 
-// stored are all events in the order of the stream.
+// stored returns all events in the order of the stream.
 func (w *following) stored() (ids []kapsel.EventID) {
 	w.Helper()
 	var at store.Position

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// expandEvery is how often an Expander looks for expansions that nobody told it of.
+	// expandEvery is how often an Expander looks for expansions, beside those that Opened reports.
 	expandEvery = time.Second
-	// expandTurn is how long a turn lasts at most. The next one asks for the lease again, which
-	// is short: after a crash nobody else leads until it ends.
+	// expandTurn is how long a turn lasts at most. The lease is asked for once a turn. It is short,
+	// because after a crash no other node leads until it has ended.
 	expandTurn = time.Second
-	// expansionsAtOnce is how many expansions take turns; others wait for their end.
+	// expansionsAtOnce is how many expansions take turns. Further ones wait until one has ended.
 	expansionsAtOnce = 100
 )
 
-// ExpansionStore is what an Expander needs of the store.
+// ExpansionStore holds the methods of the store that an Expander uses.
 type ExpansionStore interface {
 	store.Expansions
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 }
 
-// Expander makes the deliveries of events that go to more endpoints than are stored with the event.
-// Of all nodes one does it at a time, by a lease row. The store keeps how far each expansion has
+// Expander makes the deliveries of events that go to more endpoints than are stored with the event. A
+// lease row makes sure that one node does it at a time. The store keeps how far each expansion has
 // come: after a crash, this node or another goes on from there.
 type Expander struct {
 	store ExpansionStore
@@ -40,13 +40,13 @@ type Expander struct {
 	wake  chan struct{}
 }
 
-// NewExpander makes an expander for a node; Run does its work. made is called after deliveries were
-// made, which may be due at once.
+// NewExpander returns an Expander for a node. Run does its work. made is called after deliveries were
+// made; they may be due at once.
 func NewExpander(s ExpansionStore, clock *clock.Clock, node kapsel.NodeID, log *slog.Logger, made func()) *Expander {
 	return &Expander{store: s, clock: clock, node: node, log: log, made: made, wake: make(chan struct{}, 1)}
 }
 
-// Opened tells the expander that there is a new expansion.
+// Opened tells the expander that the store has a new expansion.
 func (x *Expander) Opened() {
 	select {
 	case x.wake <- struct{}{}:
@@ -54,7 +54,7 @@ func (x *Expander) Opened() {
 	}
 }
 
-// Run works until ctx ends.
+// Run makes deliveries until ctx ends.
 func (x *Expander) Run(ctx context.Context) {
 	tick := time.NewTicker(expandEvery)
 	defer tick.Stop()
@@ -71,8 +71,8 @@ func (x *Expander) Run(ctx context.Context) {
 	}
 }
 
-// turn goes on with the open expansions, if this node leads the duty. Each makes one step after the
-// other has, so that none waits for another's end.
+// turn goes on with the open expansions, if this node leads the duty. They make one step each in turn,
+// so that none waits until another has ended. It fails if the store does.
 func (x *Expander) turn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, expandTurn)
 	defer cancel()
@@ -100,6 +100,6 @@ func (x *Expander) turn(ctx context.Context) error {
 			return failed
 		}
 	}
-	x.Opened() // the rest
+	x.Opened() // the time is over: the next turn does the rest
 	return nil
 }

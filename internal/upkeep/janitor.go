@@ -1,6 +1,6 @@
-// Package upkeep does what one node of all does beside receiving and delivering: it deletes what
-// has expired, makes the deliveries of replays, and reschedules what waits after a change of a
-// retry plan.
+// Package upkeep does the background work that one node does for all: it deletes expired rows, makes the
+// deliveries of replays and of events with many destinations, and reschedules waiting deliveries after
+// a change of a retry policy. Each kind of work is a duty, for which nodes hold a lease in the store.
 package upkeep
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Limits of one step of a deletion, so that it never holds up the hot path for long.
+// janitorBatch is how many rows one step deletes, so that a step never holds up the hot path for long.
 const janitorBatch = 500
 
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers,
@@ -28,7 +28,8 @@ type Janitor struct {
 	Log      *slog.Logger
 }
 
-// Run works every so often until ctx ends.
+// Run deletes what has expired every j.Every until ctx ends. It logs a failure, and tries again the next
+// time.
 func (j *Janitor) Run(ctx context.Context) {
 	tick := time.NewTicker(j.Every)
 	defer tick.Stop()
@@ -44,7 +45,7 @@ func (j *Janitor) Run(ctx context.Context) {
 	}
 }
 
-// sweep deletes all that is due for it, if this node leads the duty.
+// sweep deletes everything that has expired, if this node leads the duty. It fails if the store does.
 func (j *Janitor) sweep(ctx context.Context) error {
 	now := j.Clock.Now()
 	leads, err := j.Store.Lead(ctx, "retention", j.Node, now, 2*j.Every)
@@ -63,7 +64,7 @@ func (j *Janitor) sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	// The events of a deleted tenant stay as long as it had them kept.
+	// A tenant's retention still holds for its events after the tenant was deleted.
 	for after := (kapsel.TenantID{}); ; {
 		deleted, err := j.Store.DeletedTenants(ctx, after, janitorBatch)
 		if err != nil {
@@ -81,12 +82,13 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	}
 }
 
-// retain deletes what a tenant's retention has let go.
+// retain deletes the finished events of a tenant whose retention has ended.
 func (j *Janitor) retain(ctx context.Context, t *kapsel.Tenant, now time.Time) error {
 	before := now.Add(-t.Retention())
 	return inBatches(ctx, func() (int, error) { return j.Store.DeleteFinished(ctx, t.ID, before, janitorBatch) })
 }
 
+// inBatches repeats a step until it does less than a whole batch, fails, or ctx ends.
 func inBatches(ctx context.Context, step func() (int, error)) error {
 	for {
 		n, err := step()

@@ -96,9 +96,9 @@ func (r *Replanner) Run(ctx context.Context) {
 	}
 }
 
-// turn goes on with all marked endpoints, if this node has the lease, and reports whether there are
-// any. After three seconds a turn ends where it is. The next one asks for the lease again and goes
-// on.
+// turn goes on with all marked endpoints, if this node leads the duty, and reports whether there are
+// any. A turn ends after three seconds; the next one asks for the lease again and goes on. It fails if
+// the store does.
 func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 	marked, err := r.store.Replanning(ctx, replansAtOnce)
 	if err != nil || len(marked) == 0 {
@@ -128,8 +128,8 @@ func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 	return true, failed
 }
 
-// pass goes over the deliveries that wait for an endpoint: at once, and again after replanAgain. The
-// second time it takes the mark away.
+// pass reschedules the deliveries that wait for an endpoint: at once, and again after replanAgain. After
+// the second time it removes the mark. It fails if the store does or ctx ends.
 func (r *Replanner) pass(ctx context.Context, id kapsel.EndpointID, p *replanning) error {
 	last := time.Since(p.since) >= replanAgain
 	if p.done && !last {

@@ -14,17 +14,19 @@ import (
 )
 
 const (
-	// replayBatch bounds one step of a replay, so that it never holds up the hot path for long.
+	// replayBatch is how many deliveries one step makes, so that a step never holds up the hot path for
+	// long.
 	replayBatch = 100
-	// replaysAtOnce is how many replays go on at the same time; others wait for their end.
+	// replaysAtOnce is how many replays run at the same time. Further ones wait until one has ended.
 	replaysAtOnce = 100
-	// replayEvery is a replay's rhythm: as many deliveries as its rate says, every second.
+	// replayEvery is the time between turns. In each turn a replay makes as many deliveries as its rate
+	// allows a second.
 	replayEvery = time.Second
 )
 
-// Replayer makes the deliveries of running replays. Of all nodes one does it at a time, by a
-// lease row, so that a replay's rate is that of all nodes together. All that it knows is in
-// the store: after a crash, this node or another goes on where the last step ended.
+// Replayer makes the deliveries of running replays. A lease row makes sure that one node does it at a
+// time, so that a replay's rate holds for all nodes together. The store keeps how far each replay has
+// come: after a crash, this node or another goes on where the last step ended.
 type Replayer struct {
 	Store interface {
 		store.Replays
@@ -33,18 +35,17 @@ type Replayer struct {
 	Clock *clock.Clock
 	Node  kapsel.NodeID
 	Log   *slog.Logger
-	// Wake, when something is sent to it, begins the replays that have not begun. It may be
-	// nil: they begin with the next second.
+	// Wake is received from to begin new replays at once. If it is nil, they begin with the next turn.
 	Wake <-chan struct{}
-	// Made is called after deliveries were made, which are due at once. It may be nil.
+	// Made, if not nil, is called after deliveries were made. They are due at once.
 	Made func()
 
-	// begun holds the replays that had their turn since the last tick, and whether it was a
-	// woken one: such a replay passes over the next tick, so that it never exceeds its rate.
+	// begun holds the replays that have made deliveries since the last tick. The value is true if they
+	// did so because of Wake: such a replay skips the next tick, so that it never exceeds its rate.
 	begun map[kapsel.ReplayID]bool
 }
 
-// Run works every second, and when it is woken, until ctx ends.
+// Run makes deliveries every replayEvery, and when Wake receives, until ctx ends.
 func (r *Replayer) Run(ctx context.Context) {
 	tick := time.NewTicker(replayEvery)
 	defer tick.Stop()
@@ -64,8 +65,9 @@ func (r *Replayer) Run(ctx context.Context) {
 	}
 }
 
-// turn makes what a second allows of each running replay, if this node leads the duty. Woken,
-// it does so only for those that had no turn in this second.
+// turn makes as many deliveries of each running replay as its rate allows a second, if this node leads
+// the duty. If woken is true, it does so only for replays that have had no turn since the last tick. It
+// fails if the store does.
 func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	running, err := r.Store.RunningReplays(ctx, replaysAtOnce)
 	if err != nil {
@@ -93,8 +95,8 @@ func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	if err != nil || !leads {
 		return err
 	}
-	// One step of each after the other, so that none waits for another's end. A turn that takes
-	// long ends with what it has made: the next one asks for the lease again.
+	// The replays make one step each in turn, so that none waits until another has ended. The time of a
+	// turn is limited, because the lease is asked for once a turn.
 	ctx, cancel := context.WithTimeout(ctx, 3*replayEvery)
 	defer cancel()
 	var failed error
@@ -108,7 +110,7 @@ func (r *Replayer) turn(ctx context.Context, woken bool) error {
 				continue
 			}
 			any = any || made > 0
-			if replay.Rate -= made; more && replay.Rate > 0 { // what is left of this second's
+			if replay.Rate -= made; more && replay.Rate > 0 { // the rate allows more
 				rest = append(rest, replay)
 			}
 		}
