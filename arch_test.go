@@ -213,7 +213,7 @@ func nested(dir string) bool {
 	return err == nil
 }
 
-// imports are the file's imports by the name that the file calls them.
+// imports returns the file's imports by the names that the file gives them.
 func (s source) imports(t *testing.T) map[string]string {
 	t.Helper()
 	names := make(map[string]string)
@@ -242,7 +242,7 @@ func permits(list []string, pkg string) bool {
 	return slices.Contains(list, pkg) || slices.Contains(list, anywhere[0])
 }
 
-// ours is an import path as mayImport names it; false for a package of others.
+// ours returns an import path in the form of mayImport; false for a package of another module.
 func ours(imported string) (string, bool) {
 	if imported == module {
 		return ".", true
@@ -250,7 +250,7 @@ func ours(imported string) (string, bool) {
 	return strings.CutPrefix(imported, module+"/")
 }
 
-// library is the longest row of libraries that an import path belongs to, "" without one.
+// library returns the longest row of libraries that an import path belongs to, "" if there is none.
 func library(imported string) string {
 	best := ""
 	for lib := range libraries {
@@ -382,7 +382,7 @@ func TestArchitecture_B72_S8_Compares(t *testing.T) {
 	}
 }
 
-// called is the name of the function that a call calls, without its package.
+// called returns the name of the function that a call calls, without its package.
 func called(c *ast.CallExpr) string {
 	switch f := c.Fun.(type) {
 	case *ast.Ident:
@@ -526,8 +526,8 @@ func TestDocumentedSettings(t *testing.T) {
 	}
 }
 
-// settings are the variables that the command's settings read, with their defaults, "" where
-// a default is not a fixed text.
+// settings returns the variables that the command's settings read, with their defaults, "" if a default is
+// not a fixed text.
 func settings(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)

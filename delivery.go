@@ -132,8 +132,9 @@ func (Retry) happening()    {}
 func (Replan) happening()   {}
 func (Cancel) happening()   {}
 
-// After is the delivery after something happened at now: the one place that decides how
-// deliveries move. A happening that the state does not allow is a Conflict and changes nothing.
+// After returns the delivery after something happened to it at now. No other code decides how deliveries
+// change their state. After returns a Conflict, and the delivery as it is, if the state does not allow
+// what happened.
 //
 //	pending ── Claim ──► delivering ── Answer 2xx ───────────► delivered
 //	   ▲ │                   │ ├────── Answer, not retried ──► failed

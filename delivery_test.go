@@ -17,7 +17,7 @@ var (
 	tokenA = kapsel.NewAttemptID(noon, 7)
 )
 
-// in is a delivery in a state, with two attempts behind it.
+// in returns a delivery in a state, with two attempts behind it.
 func in(status kapsel.DeliveryStatus) kapsel.Delivery {
 	d := kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(noon, 7), EventID: kapsel.NewEventID(noon, 7), EndpointID: kapsel.NewEndpointID(noon), TenantID: kapsel.NewTenantID(noon),

@@ -113,7 +113,7 @@ type Intake struct {
 	Idempotency  Idempotency  `json:"idempotency"`
 }
 
-// DefaultIntake is the intake of an ingest URL on which nothing is set.
+// DefaultIntake returns the intake of an ingest URL on which nothing is set.
 func DefaultIntake() Intake {
 	return Intake{Idempotency: Idempotency{Strategy: KeyFromHeader, Window: 24 * time.Hour}}
 }
@@ -213,7 +213,7 @@ type Signing struct {
 	Secrets []Secret `json:"secrets,omitempty"`
 }
 
-// DefaultEndpoint is the policy of an endpoint that sets nothing.
+// DefaultEndpoint returns the policy of an endpoint that sets nothing.
 func DefaultEndpoint() EndpointConfig {
 	return EndpointConfig{
 		Intake:      DefaultIntake(),

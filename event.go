@@ -165,7 +165,7 @@ func (h Header) Size() (n int) {
 // Size returns the bytes of the field as a line of HTTP/1.1.
 func (f HeaderField) Size() int { return len(f.Name) + len(": ") + len(f.Value) + len("\r\n") }
 
-// Get is the first value of a name, whatever its case; "" without one.
+// Get returns the first value of a field, "" if there is none. It ignores the case of the name.
 func (h Header) Get(name string) string {
 	for _, f := range h {
 		if strings.EqualFold(f.Name, name) {
@@ -175,16 +175,16 @@ func (h Header) Get(name string) string {
 	return ""
 }
 
-// HopsHeader tells the next Kapsel how many have passed an event on. It is sent only with an
-// event that came from one: of its own deliveries each is the first hop.
+// HopsHeader tells the next Kapsel how many Kapsels an event has passed. A Kapsel sends it only with
+// events that it got from another Kapsel; its other deliveries count as the first hop.
 const HopsHeader = "X-Kapsel-Hops"
 
-// MaxHops is how many Kapsels an event may have passed: endpoints that send to each other
-// end there.
+// MaxHops is how many Kapsels an event may have passed. It ends a loop of endpoints that send to each
+// other.
 const MaxHops = 5
 
-// Hops is how many Kapsels passed on what was received with this header, at most MaxHops,
-// also where the number cannot be read; 0: its sender was none.
+// Hops returns how many Kapsels have passed on the request with this header, at most MaxHops. It returns
+// MaxHops if the number is not valid, and 0 if the sender is not a Kapsel.
 func (h Header) Hops() int {
 	if text := h.Get(HopsHeader); text != "" {
 		if n, err := strconv.Atoi(text); err == nil && 0 < n && n < MaxHops {

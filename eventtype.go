@@ -31,7 +31,7 @@ type EventTypeConfig struct {
 	Deprecated  bool                       `json:"deprecated,omitempty"` // to be shown only
 }
 
-// Validation says what becomes of an event that fits none of its type's schemas.
+// Validation says what happens to an event that matches none of its type's schemas.
 type Validation string
 
 // The values of Validation.

@@ -32,7 +32,7 @@ const (
 	maxContentType = 255 // bytes
 )
 
-// keyForm is what ValidKey asks for.
+// keyForm is the form that ValidKey requires.
 var keyForm = fmt.Sprintf("1 to %d bytes of UTF-8 without control characters", MaxKey)
 
 // Validate checks what a publication says at now, but for its body, and returns all that is wrong
@@ -62,8 +62,8 @@ func (p *Publication) Validate(now time.Time) []FieldError {
 	return f
 }
 
-// key checks a text by which events are told apart, if there is one. U+FFFD is what JSON decoders
-// make of what is no character, so different texts may have become one.
+// key checks a text by which events are told apart, if there is one. It refuses U+FFFD, by which JSON
+// decoders replace invalid characters: different texts may have become the same one.
 func (f *fields) key(field, s string) {
 	if s != "" && (!validKey(s) || strings.ContainsRune(s, utf8.RuneError)) {
 		f.add(field, "must be %s", keyForm)
@@ -92,7 +92,7 @@ func (p *Publication) Event(tenant TenantID, app AppID, now time.Time) Event {
 }
 
 // publishedPart returns the part of a published event: that of its ordering key, else of its
-// idempotency key, else any, so that events with one key meet in one part. Stored ids carry the
+// idempotency key, else any part, so that events with the same key have the same part. Stored IDs carry the
 // result, so the first two can never change.
 func (e *Event) publishedPart() uint8 {
 	scope := e.KeyScope()

@@ -82,8 +82,8 @@ func (r *Replay) Validate() []FieldError {
 // Waiting reports whether the replay moves deliveries that wait, and makes none.
 func (r *Replay) Waiting() bool { return len(r.Statuses) == 1 && r.Statuses[0] == Pending }
 
-// Move is the replay in another state. To the state that it has, nothing happens; one that
-// is canceled or done is a Conflict.
+// Move returns the replay in another state. It returns the replay as it is if it is in that state, and a
+// Conflict if it is canceled or done.
 //
 //	running ◄─► paused
 //	running ──► done

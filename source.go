@@ -58,7 +58,7 @@ func (r TypeRule) Header() (name string, ok bool) { return strings.CutPrefix(r.F
 // Path returns the path that leads to the type in a JSON body, as text.
 func (r TypeRule) Path() (path string, ok bool) { return strings.CutPrefix(r.From, TypeFromPath) }
 
-// DefaultSource is the configuration of a source on which nothing is set.
+// DefaultSource returns the configuration of a source on which nothing is set.
 func DefaultSource() SourceConfig { return SourceConfig{Intake: DefaultIntake()} }
 
 // Validate checks everything that a source says by itself, and returns all that is wrong with
@@ -111,10 +111,10 @@ func (f *fields) typeRule(r TypeRule) {
 // maxType is the most bytes of an event's type.
 const maxType = 255
 
-// typeForm is what TypeText asks for.
+// typeForm is the form of a type that TypeText accepts.
 var typeForm = fmt.Sprintf("a type of 1 to %d printable ASCII characters without a space", maxType)
 
-// TypeText returns a text that a sender gave as an event's type, "" where it cannot be one. A
+// TypeText returns a text that a sender gave as an event's type, "" if the text is not a valid type. A
 // type is 1 to 255 printable ASCII characters without a space: providers have names such as
 // orders/create.
 func TypeText(s string) string {
@@ -124,11 +124,11 @@ func TypeText(s string) string {
 	return s
 }
 
-// maxEventName is the most bytes of what a tenant names itself: a published event's type or a
+// maxEventName is the greatest length, in bytes, of a name that a tenant chooses: a published event's type or a
 // channel.
 const maxEventName = 128
 
-// nameForm is what ValidEventType and ValidChannel ask for.
+// nameForm is the form that ValidEventType and ValidChannel require.
 var nameForm = fmt.Sprintf("1 to %d letters, digits, dots, underscores and hyphens", maxEventName)
 
 // ValidEventType reports whether a text can be the type of a published event.

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Bounds of what endpoints subscribe to.
+// Limits of an endpoint's subscriptions.
 const (
 	MaxSubscriptions = 50     // of an endpoint
 	MaxDestinations  = 10_000 // endpoints that may get the events of one origin, an ingest's own included
@@ -16,7 +16,7 @@ const (
 	maxChannels = 10  // of a subscription or an event
 )
 
-// Publish is what a subscription to published events names in place of a source.
+// Publish stands for published events in place of a subscription's source.
 const Publish = "publish"
 
 // Subscription says which events an endpoint gets beside those of its own ingest. Empty lists
@@ -67,8 +67,8 @@ func matchesType(pattern, eventType string) bool {
 	return pattern == eventType
 }
 
-// Ingests reports whether webhooks may be posted to the endpoint. One that was made with
-// subscriptions, an empty list included, has no ingest; PATCH does not change that.
+// Ingests reports whether the endpoint has an ingest URL. An endpoint that was created with subscriptions,
+// even an empty list, has none. PATCH does not change that.
 func (c *EndpointConfig) Ingests() bool { return !c.NoIngest }
 
 // Publisher returns the origin of the published events that the endpoint may get: its app, and of
@@ -153,7 +153,7 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 	}
 }
 
-// each checks the entries of a list of texts, which must be what form says.
+// each checks that the entries of a list of texts have the form that form describes.
 func (f *fields) each(field string, list []string, most int, valid func(string) bool, form string) {
 	if len(list) > most {
 		f.add(field, "must have at most %d entries", most)
@@ -172,5 +172,5 @@ func validPattern(s string) bool {
 	return TypeText(s) != "" && !strings.Contains(s, "*")
 }
 
-// SubscriptionField is the path in the API of the source of an endpoint's subscription.
+// SubscriptionField returns the path in the API of the source of an endpoint's subscription.
 func SubscriptionField(i int) string { return fmt.Sprintf("subscriptions[%d].source", i) }

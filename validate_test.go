@@ -11,14 +11,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// valid is an endpoint's configuration that nothing is wrong with.
+// valid returns an endpoint's configuration that nothing is wrong with.
 func valid() EndpointConfig {
 	c := DefaultEndpoint()
 	c.Name, c.URL = "orders", "https://example.com/hook?a=1"
 	return c
 }
 
-// fieldsOf are the fields that errors name, in order.
+// fieldsOf returns the fields that errors name, in order.
 func fieldsOf(errs []FieldError) []string {
 	var names []string
 	for _, e := range errs {

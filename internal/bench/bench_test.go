@@ -140,7 +140,7 @@ func readAll(r *http.Request) string {
 	}
 }
 
-// newTestSink is a sink on a free port that ends with the test.
+// newTestSink returns a sink on a free port that ends with the test.
 func newTestSink(t *testing.T, mode Mode) *Sink {
 	t.Helper()
 	s, err := NewSink("127.0.0.1:0", mode)

@@ -32,7 +32,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// example is a report of two targets and two rounds.
+// example returns a report of two targets and two rounds.
 func example() *Report {
 	run := func(rate float64, lost int) Result {
 		ms := func(f float64) Latency {
@@ -154,7 +154,7 @@ func TestProgress(t *testing.T) {
 	none.end()
 }
 
-// plan is a small comparison with the stand-in, which has the fault.
+// plan returns a small comparison with the stand-in, which has the fault.
 func plan(t *testing.T, fault string) Plan {
 	return Plan{
 		Load:      LoadConfig{Events: 300, Connections: 4, Size: 256, Drain: 500 * time.Millisecond},

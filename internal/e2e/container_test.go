@@ -228,7 +228,7 @@ func newUser(t *testing.T, root string) user {
 	return u
 }
 
-// command is /kapsel with arguments, run by the user in a root directory.
+// command returns a command that runs /kapsel with arguments as the user in a root directory.
 func (u user) command(root string, env map[string]string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/kapsel", args...)
 	cmd.Dir = "/"
@@ -275,7 +275,7 @@ func readDockerfile(t *testing.T) dockerfile {
 	return d
 }
 
-// env is the image's environment.
+// env returns the image's environment.
 func (d dockerfile) env(t *testing.T) map[string]string {
 	t.Helper()
 	env := map[string]string{}

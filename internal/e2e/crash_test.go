@@ -108,7 +108,7 @@ type inFlight struct {
 	events map[string]string
 }
 
-// track has the destination keep what is in flight.
+// track has the destination note the events in flight.
 func track(sink *bench.Sink) *inFlight {
 	f := &inFlight{events: map[string]string{}}
 	sink.Watch(func(m bench.Moment, r bench.SinkRequest) {
@@ -124,7 +124,7 @@ func track(sink *bench.Sink) *inFlight {
 	return f
 }
 
-// take is the events in flight, which count no more.
+// take returns the events in flight, and forgets them.
 func (f *inFlight) take() map[string]bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

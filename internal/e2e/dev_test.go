@@ -94,7 +94,7 @@ func (d *devServer) printed(n int, pattern string) (found []string) {
 	}
 }
 
-// kapsel is a command beside the server, which finds its key by itself.
+// kapsel runs a command in the server's directory, where the command finds the key by itself.
 func (d *devServer) kapsel(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(d.ctx, program(d.t), args...)
 	cmd.Dir = d.dir

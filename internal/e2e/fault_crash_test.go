@@ -50,7 +50,7 @@ func start(w *world, node *bench.Process) {
 	}
 }
 
-// eventsOf are the ids of the events that have a key.
+// eventsOf returns the ids of the events that have a key.
 func eventsOf(w *world, key string) (ids []string) {
 	w.t.Helper()
 	for _, e := range list[struct {

@@ -20,7 +20,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// files is how many files a node has open.
+// files returns how many files a node has open.
 func files(t *testing.T, node *bench.Process) int {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", node.PID()))
@@ -30,7 +30,7 @@ func files(t *testing.T, node *bench.Process) int {
 	return len(entries)
 }
 
-// cpu is how long a node has computed.
+// cpu returns how much CPU time a node has used.
 func cpu(t *testing.T, node *bench.Process) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", node.PID()))

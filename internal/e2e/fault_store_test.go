@@ -60,7 +60,7 @@ func probe(w *world, ep bench.Endpoint) (status int, took time.Duration) {
 	return resp.StatusCode, time.Since(start)
 }
 
-// health is what a node's health check answers; 0: nothing.
+// health returns the status of a node's health check, 0 if the node does not answer.
 func health(node *bench.Process, check string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), within(10*time.Second))
 	defer cancel()
@@ -76,7 +76,7 @@ func health(node *bench.Process, check string) int {
 	return resp.StatusCode
 }
 
-// goroutines is how many a node has.
+// goroutines returns how many goroutines a node has.
 func goroutines(t *testing.T, node *bench.Process) int {
 	t.Helper()
 	resp, err := http.Get(node.Metrics + "/debug/pprof/goroutine?debug=1")
@@ -95,7 +95,7 @@ func goroutines(t *testing.T, node *bench.Process) int {
 	return n
 }
 
-// unstored is an endpoint for probes, which nobody counts: its events may or may not be stored.
+// unstored returns an endpoint for probes, which nobody counts: its events may or may not be stored.
 func (w *world) unstored() bench.Endpoint {
 	return w.endpoint("probes", map[string]any{"idempotency": map[string]any{"strategy": "none"}})
 }

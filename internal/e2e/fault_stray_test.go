@@ -68,7 +68,7 @@ func newStraying(t *testing.T, answer, stray string) *straying {
 	return d
 }
 
-// seen is how many requests there were, how many strays, and how many connections.
+// seen returns how many requests there were, how many strays, and how many connections.
 func (d *straying) seen() (requests, strays, conns int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

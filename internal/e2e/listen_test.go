@@ -62,7 +62,7 @@ func (l *local) signed(t *testing.T, event, secret string) {
 	}
 }
 
-// secretOf is the secret that kapsel listen keeps in a folder.
+// secretOf returns the secret that kapsel listen keeps in a folder.
 func secretOf(t *testing.T, folder string) string {
 	t.Helper()
 	files, err := filepath.Glob(folder + "/kapsel/listen/*.json")
@@ -159,7 +159,7 @@ func begun(t *testing.T, folder string) {
 	}
 }
 
-// next is the next event that it prints.
+// next returns the next event that kapsel listen prints.
 func (l *listening) next() heard {
 	l.t.Helper()
 	select {

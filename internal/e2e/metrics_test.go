@@ -31,7 +31,7 @@ func metric(t *testing.T, node *bench.Process, name, labels string) (sum float64
 	return sum
 }
 
-// delivered is how many deliveries a node has delivered since it started.
+// delivered returns how many deliveries a node has delivered since it started.
 func delivered(t *testing.T, node *bench.Process) int {
 	return int(metric(t, node, "kapsel_deliveries_total", `outcome="delivered"`))
 }

@@ -115,7 +115,7 @@ type block struct {
 	line       int // of its first line of text
 }
 
-// blocksOf are a page's blocks with a language, and its directives.
+// blocksOf returns a page's blocks with a language, and its directives.
 func blocksOf(page string) (all []block) {
 	var b *block
 	for i, line := range strings.Split(page, "\n") {
@@ -195,7 +195,7 @@ func newPage(t *testing.T, postgres bool) *follower {
 	return p
 }
 
-// pagePostgres is the URL of a cluster's database, as its superuser, and the cluster's port.
+// pagePostgres returns the URL of a cluster's database, as its superuser, and the cluster's port.
 func pagePostgres(t *testing.T) (url, port string) {
 	t.Helper()
 	s := pgtest.Start(t)
@@ -209,7 +209,7 @@ func pagePostgres(t *testing.T) (url, port string) {
 	return s.URL("postgres"), port
 }
 
-// repo is the directory of the module.
+// repo returns the directory of the module.
 func repo(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("../..")

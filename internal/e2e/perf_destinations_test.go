@@ -116,7 +116,7 @@ func publishing(t *testing.T, store, database string) {
 	check(t, lost == 0, store+", published: lost or refused", fmt.Sprint(lost), "0")
 }
 
-// written is how much the store has written so far, in bytes: PostgreSQL's log, or what the
+// written returns how much the store has written so far, in bytes: PostgreSQL's log, or what the
 // process that has SQLite in it handed to the disk.
 func (w *world) written(database string) int64 {
 	w.t.Helper()

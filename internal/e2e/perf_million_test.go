@@ -292,7 +292,7 @@ func hourOf(f filled, path string) string {
 	return path + "&since=" + from.Format(time.RFC3339) + "&until=" + from.Add(time.Hour).Format(time.RFC3339)
 }
 
-// p99 is the value that one in a hundred is above.
+// p99 returns the value that one in a hundred is above.
 func p99(took []time.Duration) time.Duration {
 	slices.Sort(took)
 	return took[len(took)*99/100]

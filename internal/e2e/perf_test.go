@@ -154,7 +154,7 @@ func sinkOf(t *testing.T, mode bench.Mode) *bench.Sink {
 	return s
 }
 
-// perfWorld is a world with default settings that reaches every loopback port.
+// perfWorld returns a world with default settings that reaches every loopback port.
 func perfWorld(t *testing.T, database string) *world {
 	return newWorld(t, database, "KAPSEL_EGRESS_ALLOW=127.0.0.0/8", "KAPSEL_NODE_LEASE=10s")
 }

@@ -279,7 +279,7 @@ func (n *names) move(label string, to ...netip.Addr) {
 	n.records[label] = to
 }
 
-// asked is how often a name that changes was asked for.
+// asked returns how often a name that changes was asked for.
 func (n *names) asked(label string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -43,7 +43,7 @@ type webhook struct {
 	Time     int64             `json:"time"` // to sign, in Unix seconds
 }
 
-// webhookOf is a request to a URL, as libraries are given it.
+// webhookOf returns a request to a URL, as libraries are given it.
 func webhookOf(provider, url, secret string, r request) webhook {
 	w := webhook{Provider: provider, URL: url, Header: map[string]string{}, Body: r.body, Secret: secret}
 	for name, value := range r.header {
@@ -247,7 +247,7 @@ func (l libraries) of(provider string) string {
 	return strings.Join(slices.Sorted(maps.Keys(l[provider])), ", ")
 }
 
-// tampered is the request with one byte changed: of the body, or where the body is not covered
+// tampered returns the request with one byte changed: of the body, or where the body is not covered
 // of each place of the secret.
 func (s scheme) tampered(r request) request {
 	if !s.bodyFree {

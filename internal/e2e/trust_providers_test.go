@@ -51,7 +51,7 @@ func run(t *testing.T, input []byte, args ...string) []byte {
 	return out
 }
 
-// schemes are those of all providers, with a secret or with fresh key pairs. Bodies hold
+// schemes returns the schemes of all providers, with a secret or with fresh key pairs. Bodies hold
 // "100" once, to be changed.
 func schemes(t *testing.T, key string) map[string]scheme {
 	t.Helper()
@@ -305,7 +305,7 @@ func schemes(t *testing.T, key string) map[string]scheme {
 	return all
 }
 
-// providerOf is the provider of a scheme, which may have several: what comes before the colon.
+// providerOf returns the provider of a scheme, which may have several: what comes before the colon.
 func providerOf(name string) string {
 	provider, _, _ := strings.Cut(name, ":")
 	return provider
@@ -322,7 +322,7 @@ func (w *world) verifying(name string, s scheme) bench.Endpoint {
 // unread are headers that no check needs: what they say changes nothing.
 var unread = []string{"Content-Type", "Paypal-Cert-Url", "X-Twilio-Webhooks-Signature-Settings"}
 
-// changes are what an attacker on the way would change: each must be refused.
+// changes returns the changes that an attacker on the way could make. Each must be refused.
 func (s scheme) changes(r request) map[string]request {
 	list := map[string]request{}
 	if !s.bodyFree {
@@ -354,7 +354,7 @@ func (s scheme) changes(r request) map[string]request {
 	return list
 }
 
-// many is a signature header with 20 wrong signatures before the right one, in the form that
+// many returns a signature header with 20 wrong signatures before the right one, in the form that
 // the provider has for several, or as lines of their own.
 func many(value string) string {
 	wrong := flipped(value, len(value)*2/3)

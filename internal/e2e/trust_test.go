@@ -427,7 +427,7 @@ func TestTrust_S6_NothingInClear(t *testing.T) {
 	})
 }
 
-// dump is all that the database holds; PostgreSQL writes bytes in hex.
+// dump returns everything that the database holds as text. PostgreSQL writes bytes in hex.
 func (w *world) dump() []byte {
 	w.t.Helper()
 	database := w.nodes[0].Env("DATABASE_URL")

@@ -1,8 +1,8 @@
 // Package e2e tests what ships: the real binary, real processes that are really killed, a
 // real PostgreSQL, and destinations that misbehave on the wire. It only holds tests.
 //
-// By default the counts are small, for every change. KAPSEL_CHAOS=full makes them those that
-// the project's promises are stated with.
+// By default the counts are small, so that the tests can run for every change. With KAPSEL_CHAOS=full
+// they are the counts for which the project's promises are stated.
 package e2e
 
 import (
@@ -31,15 +31,15 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// full reports whether the full counts are asked for.
+// full reports whether KAPSEL_CHAOS asks for the full counts.
 func full() bool { return os.Getenv("KAPSEL_CHAOS") == "full" }
 
-// patience is how long a test waits for what must happen. It bounds a hang, not a speed: no
-// test may fail because the machine is slow or busy.
+// patience is how long a test waits for an event that must happen. It ends a test that hangs. It does not
+// check a speed: no test may fail because the machine is slow or busy.
 const patience = 5 * time.Minute
 
-// within is how long something may take: what is promised with the full counts, on a quiet
-// machine, and patience otherwise.
+// within returns how long something may take: the promised time with the full counts, which run on a quiet
+// machine, otherwise patience.
 func within(promised time.Duration) time.Duration {
 	if full() {
 		return promised
@@ -47,7 +47,7 @@ func within(promised time.Duration) time.Duration {
 	return patience
 }
 
-// eventually waits until a condition holds, and fails the test when it does not in time.
+// eventually waits until a condition holds, and ends the test if the time is over before it does.
 func eventually(t testing.TB, what string, atMost time.Duration, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(atMost); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -57,7 +57,7 @@ func eventually(t testing.TB, what string, atMost time.Duration, ok func() bool)
 	}
 }
 
-// count is how often something is done: few times for every change, all times in full.
+// count returns how often a test repeats something: few times by default, all with the full counts.
 func count(few, all int) int {
 	if full() {
 		return all
@@ -85,8 +85,7 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	// What is started from here has the usual handling of SIGHUP, also where these tests run
-	// under nohup.
+	// Give child processes the usual handling of SIGHUP, even if these tests run under nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code := m.Run()
 	if built != "" {
@@ -114,7 +113,7 @@ func onBoth(t *testing.T, f func(t *testing.T, w *world)) {
 type world struct {
 	t      *testing.T
 	ctx    context.Context
-	bin    string // what runs as a node
+	bin    string // the program that nodes run
 	sink   *bench.Sink
 	env    []string
 	nodes  []*bench.Process
@@ -122,7 +121,7 @@ type world struct {
 	sqlite bool
 }
 
-// newWorld starts one node on a database (none: SQLite) and makes a tenant.
+// newWorld starts one node on a database, on SQLite if there is none, and makes a tenant.
 func newWorld(t *testing.T, database string, env ...string) *world {
 	t.Helper()
 	return newWorldOf(t, program(t), database, env...)
@@ -157,7 +156,7 @@ func newWorldOf(t *testing.T, bin, database string, env ...string) *world {
 func (w *world) node() *bench.Process {
 	w.t.Helper()
 	env := w.env
-	if len(w.nodes) > 0 { // nodes share their keys
+	if len(w.nodes) > 0 { // all nodes need the same keys
 		env = append(slices.Clone(env), "KAPSEL_ADMIN_KEY="+w.nodes[0].AdminKey, "KAPSEL_ENCRYPTION_KEY="+w.nodes[0].Env("KAPSEL_ENCRYPTION_KEY"))
 	}
 	p, err := bench.StartKapsel(w.ctx, w.t.TempDir(), w.bin, env...)
@@ -182,8 +181,8 @@ func (w *world) node() *bench.Process {
 	return p
 }
 
-// takeOverAfter is after which time a dead node's work is taken over at the latest: its lease,
-// or at once on SQLite, where the file has one process.
+// takeOverAfter returns how long a dead node's work may wait until it is taken over: the node's lease, and no
+// time on SQLite, because the file has only one process.
 func (w *world) takeOverAfter() time.Duration {
 	if w.sqlite {
 		return 0
@@ -191,7 +190,7 @@ func (w *world) takeOverAfter() time.Duration {
 	return 3 * time.Second
 }
 
-// endpoint makes an endpoint whose destination is the sink, with fields added to it.
+// endpoint makes an endpoint with the sink as its destination and the given fields.
 func (w *world) endpoint(name string, fields map[string]any) bench.Endpoint {
 	w.t.Helper()
 	all := map[string]any{"name": name, "url": w.sink.URL(len(name)), "retry": fastRetry}
@@ -203,7 +202,7 @@ func (w *world) endpoint(name string, fields map[string]any) bench.Endpoint {
 	return ep
 }
 
-// fastRetry is the policy of tests that wait for retries.
+// fastRetry is a retry policy for tests that wait for retries.
 var fastRetry = map[string]any{"strategy": "fixed", "base": "200ms", "max_attempts": 60}
 
 // get reads an object of the API.
@@ -251,9 +250,9 @@ type attempt struct {
 	Code   string `json:"error_code"`
 }
 
-// quiet waits until nothing is pending or delivering, as long as there is progress. Between
-// the two questions a delivery may go from one to the other, as when it is taken over, so
-// nothing must be found three times in a row.
+// quiet waits until no delivery is pending or delivering, as long as there is progress. A delivery may go
+// from one state to the other between the two requests, for instance when it is taken over. So quiet
+// returns only after it has found none three times in a row.
 func (w *world) quiet() {
 	w.t.Helper()
 	deadline := time.Now().Add(within(2 * time.Minute))
@@ -272,8 +271,8 @@ func (w *world) quiet() {
 	}
 }
 
-// sender posts events until it is stopped. A post that is not answered 200 is repeated with
-// the same key, as a provider would, so in the end each key has an event id.
+// sender posts events until it is stopped. Like a provider, it repeats a post that is not answered 200 with
+// the same key, so that each key has an event ID in the end.
 type sender struct {
 	w    *world
 	urls []string
@@ -281,13 +280,13 @@ type sender struct {
 	wg   sync.WaitGroup
 
 	mu     sync.Mutex
-	events map[string]string // key → event id, of those answered 200
-	other  []string          // what should not happen
+	events map[string]string // key → event ID, for the posts answered 200
+	other  []string          // answers that must not happen
 }
 
 var client = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
-// send starts n goroutines that post to the endpoint at the given nodes in turn.
+// send starts n goroutines that post to the endpoint, at the given nodes in turn.
 func (w *world) send(n int, ep bench.Endpoint, pause time.Duration) *sender {
 	ctx, cancel := context.WithCancel(w.ctx)
 	s := &sender{w: w, stop: cancel, events: map[string]string{}}
@@ -306,13 +305,13 @@ func (w *world) send(n int, ep bench.Endpoint, pause time.Duration) *sender {
 	return s
 }
 
-// end stops posting and waits for posts under way.
+// end stops the sender and waits for the posts under way.
 func (s *sender) end() {
 	s.stop()
 	s.wg.Wait()
 }
 
-// post sends one event until it is answered 200. What was begun is finished after end, so
+// post sends one event until it is answered 200. It does not stop before that, even after end was called, so
 // that every key is known to be stored.
 func (s *sender) post(ctx context.Context, key string) {
 	for try := 0; try < 600; try++ {
@@ -356,15 +355,15 @@ func (s *sender) post(ctx context.Context, key string) {
 	s.other = append(s.other, "key "+key+" was never answered 200")
 }
 
-// acked is how many events were answered 200 so far.
+// acked returns how many events were answered 200 so far.
 func (s *sender) acked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.events)
 }
 
-// judge is the set arithmetic at the end: what was acknowledged against what arrived and
-// what Kapsel says that it did. It returns how many deliveries were duplicates.
+// judge compares the acknowledged events with the requests that arrived and with Kapsel's own account. It
+// returns how many deliveries were duplicates.
 func (s *sender) judge(ep bench.Endpoint) (duplicates int) {
 	t, w := s.w.t, s.w
 	t.Helper()
@@ -417,7 +416,7 @@ func (s *sender) judge(ep bench.Endpoint) (duplicates int) {
 		if d.Attempts == 1 && len(got) == 1 {
 			continue
 		}
-		// More than the usual happened: the rows and the requests must agree.
+		// More than one attempt was made: the rows and the requests must agree.
 		rows := list[attempt](w, "/v1/deliveries/"+d.ID+"/attempts", url.Values{})
 		byAttempt, unknown := map[string]attempt{}, 0
 		for _, a := range rows {
@@ -440,7 +439,7 @@ func (s *sender) judge(ep bench.Endpoint) (duplicates int) {
 	return duplicates
 }
 
-// freeAddr is a loopback address with a port that was free a moment ago.
+// freeAddr returns a loopback address whose port was free a moment ago.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -51,7 +51,7 @@ func TestBadInput_B80_AddressRule(t *testing.T) {
 	}
 }
 
-// embeddings are the ways to write an IPv4 address in IPv6; low is what a form leaves free.
+// embeddings returns the ways to write an IPv4 address in IPv6; low is what a form leaves free.
 func embeddings(v4 [4]byte, low uint64) map[string]netip.Addr {
 	embed := func(prefix string, at int) [16]byte {
 		b := netip.MustParseAddr(prefix).As16()
@@ -111,7 +111,7 @@ func TestBadInput_B80_EmbeddedAddresses(t *testing.T) {
 	})
 }
 
-// inside is an address of a prefix: its host bits are those of a and b.
+// inside returns an address of a prefix: its host bits are those of a and b.
 func inside(p netip.Prefix, a, b uint64) netip.Addr {
 	raw := p.Addr().As16()
 	var random [16]byte

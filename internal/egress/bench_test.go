@@ -61,7 +61,7 @@ func answerLeanly(_ int, conn net.Conn, r *bufio.Reader) {
 	}
 }
 
-// cpuTime is the CPU time that this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime(b *testing.B) int64 {
 	b.Helper()
 	var used syscall.Rusage

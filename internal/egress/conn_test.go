@@ -348,7 +348,7 @@ func TestEarlyAnswerIsNotReused(t *testing.T) {
 	}
 }
 
-// pipes is a transport over pipes that answers each request after a time.
+// pipes returns a transport over pipes that answers each request after a time.
 func pipes(t *testing.T, takes func() time.Duration) (rt http.RoundTripper, dials *atomic.Int64) {
 	dials = new(atomic.Int64)
 	rt = pipeTo(t, func(conn net.Conn, r *bufio.Reader) {
@@ -395,7 +395,7 @@ func TestAge(t *testing.T) {
 	})
 }
 
-// waits is how many connections wait for another request.
+// waits returns how many connections wait for another request.
 func (t *transport) waits() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

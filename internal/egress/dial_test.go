@@ -25,7 +25,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// refusing is an error of connect(2).
+// refusing returns an error of connect(2).
 func refusing(no syscall.Errno) error {
 	return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", no)}
 }

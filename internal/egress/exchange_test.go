@@ -89,7 +89,7 @@ func (s *sink) read(r *bufio.Reader) bool {
 	return true
 }
 
-// seen are the requests so far.
+// seen returns the requests so far.
 func (s *sink) seen() []seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *sink) seen() []seen {
 
 func (s *sink) count() int { return len(s.seen()) }
 
-// answers is a sink that answers every request on a connection with the same bytes, and
+// answers returns a sink that answers every request on a connection with the same bytes, and
 // then closes it if they say so.
 func answers(t testing.TB, raw string) *sink {
 	return newSink(t, func(s *sink, conn *net.TCPConn, r *bufio.Reader) {
@@ -172,7 +172,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	}
 }
 
-// idempotencyHeaders are the headers that make net/http repeat a POST.
+// idempotencyHeaders returns the headers that make net/http repeat a POST.
 func idempotencyHeaders(id string) http.Header {
 	return http.Header{"Idempotency-Key": {id}, "X-Idempotency-Key": {id}, "User-Agent": {"test"}}
 }
@@ -482,7 +482,7 @@ func TestDestination_F_D18(t *testing.T) {
 	})
 }
 
-// pipeTo is a transport whose connections are pipes that serve answers, for tests in
+// pipeTo returns a transport whose connections are pipes that serve answers, for tests in
 // bubbles: there, time passes when everything waits.
 func pipeTo(t *testing.T, serve func(conn net.Conn, r *bufio.Reader)) http.RoundTripper {
 	var serving sync.WaitGroup

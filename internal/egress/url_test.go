@@ -143,7 +143,7 @@ func TestCheckURL_B93_OfAllowed(t *testing.T) {
 	}
 }
 
-// dialled is what a transport dials for a URL that url.Parse accepts, "" for nothing.
+// dialled returns what a transport dials for a URL that url.Parse accepts, "" for nothing.
 func dialled(raw string) (address string) {
 	u, err := url.Parse(raw)
 	if err != nil {

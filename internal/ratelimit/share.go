@@ -28,7 +28,7 @@ func Part(limit float64, demands []float64, i int) float64 {
 	return spare/n + (limit-spare)*(demands[i]/all)
 }
 
-// Places is Part for whole numbers, such as exchanges at a time. Where the limit does not divide
+// Places is Part for whole numbers, such as exchanges at a time. If the limit does not divide
 // evenly, turn decides which nodes get the remainder; different turns, such as those of different
 // endpoints, favour different nodes. held is what each node uses already, which may exceed its
 // part if that has shrunk. A node never gets a place that another node still holds.

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// demands are those of 1 to 12 nodes: none, small ones and far too large ones.
+// demands returns the demands of 1 to 12 nodes: none, small ones and far too large ones.
 func demands(t *rapid.T) []float64 {
 	one := rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(0, 10), rapid.Float64Range(0, 1e6))
 	return rapid.SliceOfN(one, 1, 12).Draw(t, "demands")
@@ -157,7 +157,7 @@ func TestMeter(t *testing.T) {
 	}
 }
 
-// poisson is how many come in a second of those that come at random.
+// poisson returns how many random arrivals come in a second.
 func poisson(r *rand.Rand, mean float64) (n float64) {
 	for at := r.ExpFloat64(); at < mean; at += r.ExpFloat64() {
 		n++

@@ -93,7 +93,7 @@ func (c *Checker) Check(body []byte) (faults []kapsel.FieldError) {
 // dataField is the JSON pointer of a published event's body.
 const dataField = "/data"
 
-// fault is what is wrong with a body as a whole.
+// fault returns the error for a body that is wrong as a whole.
 func fault(detail string) []kapsel.FieldError {
 	return []kapsel.FieldError{{Field: dataField, Detail: detail}}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// typeOf is an event type with schemas 1, 2, ….
+// typeOf returns an event type with schemas 1, 2, ….
 func typeOf(schemas ...string) *kapsel.EventTypeConfig {
 	t := &kapsel.EventTypeConfig{Schemas: map[string]json.RawMessage{}}
 	for i, s := range schemas {

@@ -191,7 +191,7 @@ A POST is a challenge only if it has no body (from query or header), or a JSON o
 
 `
 
-// orNothing is a body in code, or that there is none.
+// orNothing returns a body in code, or that there is none.
 func orNothing(body string) string {
 	if body == "" {
 		return "and nothing"

@@ -183,7 +183,7 @@ func sameForm(v vector, body []byte) bool {
 	return errA == nil && errB == nil && maps.EqualFunc(a, b, slices.Equal)
 }
 
-// otherSecret is a secret of the same form as the vector's.
+// otherSecret returns a secret of the same form as the vector's.
 func otherSecret(t *testing.T, v vector) string {
 	t.Helper()
 	decode := func(text string) []byte {

@@ -25,7 +25,7 @@ var hostile = []string{
 	strings.Repeat("ü", 1<<20),
 }
 
-// logged is what a logger wrote in f.
+// logged returns what a logger wrote in f.
 func logged(level, format string, f func(*slog.Logger)) string {
 	var out bytes.Buffer
 	logTo(&out, level, format, f)

@@ -75,7 +75,7 @@ func BenchmarkContinue(b *testing.B) {
 	}
 }
 
-// collector is an OTLP destination that keeps what it was sent.
+// collector returns an OTLP destination that keeps the requests that it receives.
 func collector(t *testing.T) (url string, got chan []byte) {
 	got = make(chan []byte, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
