@@ -70,8 +70,9 @@ var mayImport = map[string][]string{
 	// What people and programs outside meet.
 	"internal/api": {".", "internal/clock", "internal/feed", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
 		"internal/problem", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature"},
-	"internal/bench": {},
-	"scripts":        {}, // programs that look at the code, run by go run
+	"internal/bench":   {"internal/harness"},
+	"internal/harness": {},
+	"scripts":          {}, // programs that look at the code, run by go run
 
 	// The client is for other programs too, so it is alone.
 	"client":              {},
@@ -86,7 +87,7 @@ var mayImport = map[string][]string{
 // that knows them, so that leaving one is a change in one place. What only tests need is not
 // in the list.
 var libraries = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"internal/bench"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"internal/harness"},
 	"github.com/KimMachineGun/automemlimit":   {"cmd/kapsel"},
 	"github.com/alecthomas/kong":              {"cmd/kapsel"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
@@ -102,7 +103,7 @@ var libraries = map[string][]string{
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
 	"golang.org/x/sync":                       anywhere,
-	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry"},
+	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry"},
 	"golang.org/x/time":                       {"internal/ratelimit"},
 	"modernc.org/libc":                        {"internal/store/sqlite"},
 	"modernc.org/sqlite":                      {"internal/store/sqlite"},
@@ -116,7 +117,7 @@ var narrow = map[string][]string{
 	"log":            {"internal/telemetry", "scripts"}, // for libraries that log with it
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
-	"os/exec":        {"scripts", "internal/bench", "internal/store/pgtest"},
+	"os/exec":        {"scripts", "internal/harness", "internal/store/pgtest"},
 	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/schematest", "internal/store/storetest"},
 	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
 }
@@ -126,11 +127,11 @@ var narrow = map[string][]string{
 // their users name, and the store its database. Engines wait for events, not by
 // the clock. Nothing but the command ends the process or prints.
 var narrowNames = map[string][]string{
-	"bytes.Equal":                 {"internal/bench", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"}, // see TestArchitecture_B72_S8_Compares
+	"bytes.Equal":                 {"internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"}, // see TestArchitecture_B72_S8_Compares
 	"bytes.Compare":               {"internal/settings", "internal/store", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"reflect.DeepEqual":           {},
-	"net/http.Client":             {"client", "internal/egress", "internal/bench"},
-	"net/http.Transport":          {"internal/egress", "internal/bench"},
+	"net/http.Client":             {"client", "internal/egress", "internal/bench", "internal/harness"},
+	"net/http.Transport":          {"internal/egress", "internal/bench", "internal/harness"},
 	"net/http.DefaultClient":      {},
 	"net/http.DefaultTransport":   {},
 	"net/http.DefaultServeMux":    {},
@@ -147,7 +148,7 @@ var narrowNames = map[string][]string{
 	"net.DialUDP":                 {},
 	"net.DialIP":                  {},
 	"net.DialUnix":                {},
-	"net.Dialer":                  {"internal/egress", "internal/bench", "internal/store/postgres"},
+	"net.Dialer":                  {"internal/egress", "internal/harness", "internal/store/postgres"},
 	"net.Resolver":                {"internal/egress"},
 	"net.DefaultResolver":         {"internal/egress"},
 	"net.LookupHost":              {},
@@ -155,7 +156,7 @@ var narrowNames = map[string][]string{
 	"crypto/tls.Dial":             {},
 	"crypto/tls.DialWithDialer":   {},
 	"crypto/tls.Dialer":           {},
-	"time.Sleep":                  {"cmd/kapsel", "internal/bench", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
+	"time.Sleep":                  {"cmd/kapsel", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
 	"os.Exit":                     {"cmd/kapsel"},
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},
@@ -434,7 +435,7 @@ func isSecret(e ast.Expr) bool {
 func TestArchitecture_S14_TLS(t *testing.T) {
 	made := 0
 	for _, s := range sources(t) {
-		if s.pkg == "internal/bench" { // talks to what its user names
+		if s.pkg == "internal/harness" { // talks to what its user names
 			continue
 		}
 		imports := s.imports(t)

@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // benchCmd is `kapsel bench`.
@@ -97,8 +98,8 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 		return bench.Plan{}, settingError("--events, --connections, --runs and --endpoints are at least 1")
 	case c.Rate < 0, c.Duration < 0, c.Drain <= 0, c.SinkDelay < 0:
 		return bench.Plan{}, settingError("--rate, --duration, --drain and --sink-delay cannot be negative")
-	case c.Size < bench.MinSize:
-		return bench.Plan{}, settingError("--size is at least %d, for the marker in each event", bench.MinSize)
+	case c.Size < harness.MinSize:
+		return bench.Plan{}, settingError("--size is at least %d, for the marker in each event", harness.MinSize)
 	}
 	for _, e := range c.Env {
 		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
@@ -118,7 +119,7 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 	default:
 		events = 60_000
 	}
-	relay := len(c.URL) == 0 && c.Sink == string(bench.OK)
+	relay := len(c.URL) == 0 && c.Sink == string(harness.OK)
 	if c.Ceiling != nil {
 		relay = *c.Ceiling
 	}
@@ -131,7 +132,7 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 		listen = "127.0.0.1:0"
 	}
 	return bench.Plan{
-		Load: bench.LoadConfig{
+		Load: harness.LoadConfig{
 			URLs:        c.URL,
 			Events:      events,
 			Duration:    c.Duration,
@@ -150,7 +151,7 @@ func (c *benchCmd) plan() (bench.Plan, error) {
 		Env:       c.Env,
 		Endpoints: c.Endpoints,
 		SinkAddr:  listen,
-		SinkMode:  bench.Mode(c.Sink),
+		SinkMode:  harness.Mode(c.Sink),
 		SinkDelay: c.SinkDelay,
 	}, nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 func TestBench_Plan(t *testing.T) {
@@ -61,7 +61,7 @@ func TestBench_WrongCommandLine(t *testing.T) {
 }
 
 func TestBench_NothingToMeasure(t *testing.T) {
-	sink, err := bench.NewSink("127.0.0.1:0", bench.Refuse)
+	sink, err := harness.NewSink("127.0.0.1:0", harness.Refuse)
 	if err != nil {
 		t.Fatal(err)
 	}

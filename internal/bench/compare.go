@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // Names of targets.
@@ -20,7 +22,7 @@ const (
 type Plan struct {
 	// Load is the load of each run. Its URLs are those of a gateway that runs already; if there are
 	// none, Compare starts Kapsel. Compare sets Sink and OnProgress itself.
-	Load LoadConfig
+	Load harness.LoadConfig
 	// Relay says to measure the relay before each run of the gateway.
 	Relay     bool
 	Runs      int
@@ -31,7 +33,7 @@ type Plan struct {
 	Endpoints int      // how many to create
 
 	SinkAddr  string
-	SinkMode  Mode
+	SinkMode  harness.Mode
 	SinkDelay time.Duration
 	Meter     *Meter // shows progress; nil: no progress
 }
@@ -39,7 +41,7 @@ type Plan struct {
 // Compare runs the plan. Each run has a new process with new data; the sink is the same for all.
 // Even with an error, the report has everything measured until then.
 func Compare(ctx context.Context, plan Plan) (Report, error) {
-	sink, err := NewSink(plan.SinkAddr, plan.SinkMode)
+	sink, err := harness.NewSink(plan.SinkAddr, plan.SinkMode)
 	if err != nil {
 		return Report{}, err
 	}
@@ -68,7 +70,7 @@ func Compare(ctx context.Context, plan Plan) (Report, error) {
 type comparison struct {
 	Plan
 	dir    string
-	sink   *Sink
+	sink   *harness.Sink
 	report Report
 }
 
@@ -108,7 +110,7 @@ func (c *comparison) run(ctx context.Context) error {
 // started is a gateway that is ready to be measured.
 type started struct {
 	urls    []string
-	process *Process // nil: not started here
+	process *harness.Process // nil: not started here
 	cleanup func() error
 }
 
@@ -126,7 +128,7 @@ func (c *comparison) measure(ctx context.Context, name string, round int, start 
 	}
 	load := c.Load
 	load.URLs = target.urls
-	result, err := Load(ctx, load)
+	result, err := harness.Load(ctx, load)
 	if err != nil {
 		err = fmt.Errorf("load %s: %w", name, err)
 	}
@@ -150,21 +152,21 @@ func (c *comparison) measure(ctx context.Context, name string, round int, start 
 }
 
 // stop records the memory of a measured process and stops it.
-func (c *comparison) stop(p *Process, result *Result) error {
+func (c *comparison) stop(p *harness.Process, result *harness.Result) error {
 	select {
 	case <-p.Done():
-		return fmt.Errorf("the process ended during the run: %w; its output is in %s", p.ended(), p.Output)
+		return fmt.Errorf("the process ended during the run: %w; its output is in %s", p.Ended(), p.Output)
 	default:
 	}
 	if rss, err := p.PeakRSS(); err == nil { // unknown on some systems
 		result.PeakRSSMiB = float64(rss) / (1 << 20)
 	}
-	if c.SinkMode != Hang {
+	if c.SinkMode != harness.Hang {
 		return p.Term()
 	}
 	// End the hanging exchanges, for which a graceful stop would wait.
-	err := c.sink.SetMode(Refuse)
-	return errors.Join(err, p.Term(), c.sink.SetMode(Hang))
+	err := c.sink.SetMode(harness.Refuse)
+	return errors.Join(err, p.Term(), c.sink.SetMode(harness.Hang))
 }
 
 func (c *comparison) useGateway(context.Context, string) (started, error) {
@@ -172,7 +174,7 @@ func (c *comparison) useGateway(context.Context, string) (started, error) {
 }
 
 func (c *comparison) startRelay(ctx context.Context, dir string) (started, error) {
-	p, err := StartRelay(ctx, dir, c.Bin, c.sink.URL(0))
+	p, err := startRelay(ctx, dir, c.Bin, c.sink.URL(0))
 	if err != nil {
 		return started{}, err
 	}
@@ -184,7 +186,7 @@ func (c *comparison) startRelay(ctx context.Context, dir string) (started, error
 }
 
 func (c *comparison) startKapsel(ctx context.Context, dir string) (started, error) {
-	env := []string{"KAPSEL_EGRESS_ALLOW=" + c.sink.network()}
+	env := []string{"KAPSEL_EGRESS_ALLOW=" + c.sink.Network()}
 	cleanup := func() error { return nil }
 	if c.Database != "" {
 		database, drop, err := freshDatabase(ctx, c.Database)
@@ -198,7 +200,7 @@ func (c *comparison) startKapsel(ctx context.Context, dir string) (started, erro
 			return drop(ctx)
 		}
 	}
-	p, err := StartKapsel(ctx, dir, c.Bin, append(env, c.Env...)...)
+	p, err := harness.StartKapsel(ctx, dir, c.Bin, append(env, c.Env...)...)
 	if err != nil {
 		return started{}, errors.Join(err, cleanup())
 	}
@@ -210,7 +212,7 @@ func (c *comparison) startKapsel(ctx context.Context, dir string) (started, erro
 }
 
 // endpoints creates a tenant with the endpoints and returns their ingest URLs.
-func (c *comparison) endpoints(ctx context.Context, p *Process) ([]string, error) {
+func (c *comparison) endpoints(ctx context.Context, p *harness.Process) ([]string, error) {
 	tenant, err := p.CreateTenant(ctx, "bench")
 	if err != nil {
 		return nil, err

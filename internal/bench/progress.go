@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // Meter shows the progress of a measurement: as a bar that redraws itself on a terminal, else as
@@ -14,7 +16,7 @@ type Meter struct {
 	w     io.Writer
 	bar   bool
 	name  string // name of the current run
-	last  Progress
+	last  harness.Progress
 	drawn bool
 }
 
@@ -40,12 +42,12 @@ func isTerminal(w io.Writer) bool {
 // begin starts a run.
 func (m *Meter) begin(name string) {
 	if m != nil {
-		m.name, m.last = name, Progress{}
+		m.name, m.last = name, harness.Progress{}
 	}
 }
 
 // show is called by Load as OnProgress.
-func (m *Meter) show(p Progress) {
+func (m *Meter) show(p harness.Progress) {
 	if m == nil {
 		return
 	}
@@ -72,7 +74,7 @@ func (m *Meter) end() {
 }
 
 // progressLine formats the progress p and the rates since last.
-func progressLine(name string, last, p Progress) string {
+func progressLine(name string, last, p harness.Progress) string {
 	const width = 24
 	// Acknowledgements fill one half of the bar and deliveries the other. So the bar stops in the
 	// middle if the sink does not answer.

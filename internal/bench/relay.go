@@ -13,10 +13,21 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // relayWorkers is how many requests to the destination a relay has in flight.
 const relayWorkers = 64
+
+// startRelay runs ServeRelay as `bin bench --serve-relay`, with its file in dir.
+func startRelay(ctx context.Context, dir, bin, dest string) (*harness.Process, error) {
+	free, err := harness.FreeAddrs(1)
+	if err != nil {
+		return nil, err
+	}
+	return harness.StartServer(ctx, dir, "relay", bin, free[0], "bench", "--serve-relay", free[0], "--dest", dest, "--dir", dir)
+}
 
 // ServeRelay runs the smallest possible durable gateway in Go until ctx ends. It accepts POST
 // /ingest/{anything} with net/http, appends the body to the file at path, answers once that is

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // Report is the result of a whole measurement. Its JSON names are stable.
@@ -28,51 +30,51 @@ type Report struct {
 
 // Settings describes the load.
 type Settings struct {
-	Events      int     `json:"events"` // per run
-	Size        int     `json:"size"`   // bytes
-	Connections int     `json:"connections"`
-	Rate        float64 `json:"rate"` // events per second; 0: a closed loop
-	Keys        bool    `json:"keys"`
-	Endpoints   int     `json:"endpoints"`
-	Runs        int     `json:"runs"`
-	Sink        Mode    `json:"sink"`
-	Database    string  `json:"database"` // sqlite, postgres, or "" for a gateway that runs elsewhere
+	Events      int          `json:"events"` // per run
+	Size        int          `json:"size"`   // bytes
+	Connections int          `json:"connections"`
+	Rate        float64      `json:"rate"` // events per second; 0: a closed loop
+	Keys        bool         `json:"keys"`
+	Endpoints   int          `json:"endpoints"`
+	Runs        int          `json:"runs"`
+	Sink        harness.Mode `json:"sink"`
+	Database    string       `json:"database"` // sqlite, postgres, or "" for a gateway that runs elsewhere
 }
 
 // Target is a gateway and its runs.
 type Target struct {
-	Name string   `json:"name"` // "relay", "kapsel" or "gateway"
-	Runs []Result `json:"runs"`
+	Name string           `json:"name"` // "relay", "kapsel" or "gateway"
+	Runs []harness.Result `json:"runs"`
 	// Lost, Duplicates and Errors are sums over all runs.
 	Lost       int `json:"lost"`
 	Duplicates int `json:"duplicates"`
 	Errors     int `json:"errors"`
 	// Each rate and percentile is the median over the runs, the lower one of two. PeakRSSMiB is the
 	// largest of all runs.
-	AckPerS       float64 `json:"ack_per_s"`
-	DeliveredPerS float64 `json:"delivered_per_s"`
-	AckMS         Latency `json:"ack_ms"`
-	E2EMS         Latency `json:"e2e_ms"`
-	AfterAckMS    Latency `json:"after_ack_ms"`
-	PeakRSSMiB    float64 `json:"peak_rss_mib,omitempty"`
+	AckPerS       float64         `json:"ack_per_s"`
+	DeliveredPerS float64         `json:"delivered_per_s"`
+	AckMS         harness.Latency `json:"ack_ms"`
+	E2EMS         harness.Latency `json:"e2e_ms"`
+	AfterAckMS    harness.Latency `json:"after_ack_ms"`
+	PeakRSSMiB    float64         `json:"peak_rss_mib,omitempty"`
 }
 
 // summarize computes the target's figures from its runs.
 func (t *Target) summarize() {
-	middle := func(value func(Result) float64) float64 {
+	middle := func(value func(harness.Result) float64) float64 {
 		values := make([]float64, len(t.Runs))
 		for i, r := range t.Runs {
 			values[i] = value(r)
 		}
 		return median(values)
 	}
-	latency := func(of func(Result) Latency) Latency {
-		return Latency{
-			P50:  middle(func(r Result) float64 { return of(r).P50 }),
-			P90:  middle(func(r Result) float64 { return of(r).P90 }),
-			P99:  middle(func(r Result) float64 { return of(r).P99 }),
-			P999: middle(func(r Result) float64 { return of(r).P999 }),
-			Max:  middle(func(r Result) float64 { return of(r).Max }),
+	latency := func(of func(harness.Result) harness.Latency) harness.Latency {
+		return harness.Latency{
+			P50:  middle(func(r harness.Result) float64 { return of(r).P50 }),
+			P90:  middle(func(r harness.Result) float64 { return of(r).P90 }),
+			P99:  middle(func(r harness.Result) float64 { return of(r).P99 }),
+			P999: middle(func(r harness.Result) float64 { return of(r).P999 }),
+			Max:  middle(func(r harness.Result) float64 { return of(r).Max }),
 		}
 	}
 	t.Lost, t.Duplicates, t.Errors, t.PeakRSSMiB = 0, 0, 0, 0
@@ -82,11 +84,11 @@ func (t *Target) summarize() {
 		t.Errors += r.Errors
 		t.PeakRSSMiB = max(t.PeakRSSMiB, r.PeakRSSMiB)
 	}
-	t.AckPerS = middle(func(r Result) float64 { return r.AckPerS })
-	t.DeliveredPerS = middle(func(r Result) float64 { return r.DeliveredPerS })
-	t.AckMS = latency(func(r Result) Latency { return r.AckMS })
-	t.E2EMS = latency(func(r Result) Latency { return r.E2EMS })
-	t.AfterAckMS = latency(func(r Result) Latency { return r.AfterAckMS })
+	t.AckPerS = middle(func(r harness.Result) float64 { return r.AckPerS })
+	t.DeliveredPerS = middle(func(r harness.Result) float64 { return r.DeliveredPerS })
+	t.AckMS = latency(func(r harness.Result) harness.Latency { return r.AckMS })
+	t.E2EMS = latency(func(r harness.Result) harness.Latency { return r.E2EMS })
+	t.AfterAckMS = latency(func(r harness.Result) harness.Latency { return r.AfterAckMS })
 }
 
 // target returns the target with a name, which it adds if necessary.
@@ -204,7 +206,7 @@ func (s Settings) String() string {
 	if s.Keys {
 		parts = append(parts, "a key each")
 	}
-	if s.Sink != OK {
+	if s.Sink != harness.OK {
 		parts = append(parts, "sink: "+string(s.Sink))
 	}
 	if s.Database != "" {
@@ -231,13 +233,13 @@ func (r *Report) writeTable(w io.Writer) {
 	count := func(name string, value func(Target) int) {
 		row(name, func(t Target) string { return grouped(value(t)) })
 	}
-	sum := func(t Target, of func(Result) int) (n int) {
+	sum := func(t Target, of func(harness.Result) int) (n int) {
 		for _, run := range t.Runs {
 			n += of(run)
 		}
 		return n
 	}
-	latency := func(name string, of func(Target) Latency) {
+	latency := func(name string, of func(Target) harness.Latency) {
 		row(name+" p50 ms", func(t Target) string { return millis(of(t).P50) })
 		row("  p90", func(t Target) string { return millis(of(t).P90) })
 		row("  p99", func(t Target) string { return millis(of(t).P99) })
@@ -246,21 +248,21 @@ func (r *Report) writeTable(w io.Writer) {
 	}
 	row("", func(t Target) string { return t.Name })
 	count("acknowledged/s", func(t Target) int { return int(t.AckPerS + 0.5) })
-	if r.Settings.Sink == OK {
+	if r.Settings.Sink == harness.OK {
 		count("delivered/s", func(t Target) int { return int(t.DeliveredPerS + 0.5) })
 	}
-	count("sent", func(t Target) int { return sum(t, func(r Result) int { return r.Sent }) })
-	count("acknowledged", func(t Target) int { return sum(t, func(r Result) int { return r.Acked }) })
+	count("sent", func(t Target) int { return sum(t, func(r harness.Result) int { return r.Sent }) })
+	count("acknowledged", func(t Target) int { return sum(t, func(r harness.Result) int { return r.Acked }) })
 	count("errors", func(t Target) int { return t.Errors })
-	if r.Settings.Sink == OK {
-		count("delivered", func(t Target) int { return sum(t, func(r Result) int { return r.Delivered }) })
+	if r.Settings.Sink == harness.OK {
+		count("delivered", func(t Target) int { return sum(t, func(r harness.Result) int { return r.Delivered }) })
 		count("lost", func(t Target) int { return t.Lost })
 		count("duplicates", func(t Target) int { return t.Duplicates })
 	}
-	latency("ack", func(t Target) Latency { return t.AckMS })
-	if r.Settings.Sink == OK {
-		latency("end to end", func(t Target) Latency { return t.E2EMS })
-		latency("ack to sink", func(t Target) Latency { return t.AfterAckMS })
+	latency("ack", func(t Target) harness.Latency { return t.AckMS })
+	if r.Settings.Sink == harness.OK {
+		latency("end to end", func(t Target) harness.Latency { return t.E2EMS })
+		latency("ack to sink", func(t Target) harness.Latency { return t.AfterAckMS })
 	}
 	row("peak memory MiB", func(t Target) string {
 		if t.PeakRSSMiB == 0 {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -34,11 +36,11 @@ func golden(t *testing.T, name string, got []byte) {
 
 // example returns a report of two targets and two rounds.
 func example() *Report {
-	run := func(rate float64, lost int) Result {
-		ms := func(f float64) Latency {
-			return Latency{P50: f, P90: 2 * f, P99: 5 * f, P999: 20 * f, Max: 1000 * f}
+	run := func(rate float64, lost int) harness.Result {
+		ms := func(f float64) harness.Latency {
+			return harness.Latency{P50: f, P90: 2 * f, P99: 5 * f, P999: 20 * f, Max: 1000 * f}
 		}
-		return Result{
+		return harness.Result{
 			Sent: 60_000, Acked: 60_000, Status: map[int]int{200: 60_000}, Seconds: 60_000 / rate, AckPerS: rate + 100,
 			Delivered: 60_000 - lost, DeliveredPerS: rate, Lost: lost, Requests: 60_000 - lost,
 			AckMS: ms(3.25), E2EMS: ms(7.5), AfterAckMS: ms(4.25), PeakRSSMiB: rate / 100,
@@ -47,10 +49,10 @@ func example() *Report {
 	return &Report{
 		Command:  "kapsel bench --runs 2",
 		Machine:  Machine{CPU: "Example 9000", Cores: 2, Kernel: "Linux 6.18.0 x86_64", Filesystem: "ext4", Go: "go1.26.0", Kapsel: "v1.2.3"},
-		Settings: Settings{Events: 60_000, Size: 1024, Connections: 128, Endpoints: 1, Runs: 2, Sink: OK, Database: "sqlite"},
+		Settings: Settings{Events: 60_000, Size: 1024, Connections: 128, Endpoints: 1, Runs: 2, Sink: harness.OK, Database: "sqlite"},
 		Targets: []Target{
-			{Name: relayName, Runs: []Result{run(20_000, 0), run(21_000, 0)}},
-			{Name: kapselName, Runs: []Result{run(13_000, 0), run(12_600, 0)}},
+			{Name: relayName, Runs: []harness.Result{run(20_000, 0), run(21_000, 0)}},
+			{Name: kapselName, Runs: []harness.Result{run(13_000, 0), run(12_600, 0)}},
 		},
 	}
 }
@@ -71,7 +73,7 @@ func TestReport_Golden(t *testing.T) {
 
 func TestReport_GoldenDeadSink(t *testing.T) {
 	r := example()
-	r.Settings.Sink, r.Settings.Rate, r.Settings.Keys = Hang, 500, true
+	r.Settings.Sink, r.Settings.Rate, r.Settings.Keys = harness.Hang, 500, true
 	r.Machine.Filesystem = "tmpfs"
 	r.Targets = r.Targets[1:]
 	r.Targets[0].Runs[1].Output = "/tmp/kapsel.log"
@@ -127,8 +129,8 @@ func TestCommandLine_HasNoSecrets(t *testing.T) {
 }
 
 func TestProgress(t *testing.T) {
-	last := Progress{Elapsed: time.Second, Events: 1000, Acked: 100, Delivered: 100}
-	p := Progress{Elapsed: 3 * time.Second, Events: 1000, Sent: 800, Acked: 700, Delivered: 200, Errors: 3}
+	last := harness.Progress{Elapsed: time.Second, Events: 1000, Acked: 100, Delivered: 100}
+	p := harness.Progress{Elapsed: 3 * time.Second, Events: 1000, Sent: 800, Acked: 700, Delivered: 200, Errors: 3}
 	got := progressLine("kapsel 1/3", last, p)
 	want := "kapsel 1/3   [############............]  50%     3.0s  acked 300/s  delivered 50/s  waiting 500  errors 3"
 	if got != want {
@@ -142,7 +144,7 @@ func TestProgress(t *testing.T) {
 	m := NewMeter(&out, true)
 	m.begin("x")
 	for i := range 9 {
-		m.show(Progress{Elapsed: time.Duration(i) * time.Second / 4, Events: 10})
+		m.show(harness.Progress{Elapsed: time.Duration(i) * time.Second / 4, Events: 10})
 	}
 	m.end()
 	if n := strings.Count(out.String(), "\n"); n != 2 {
@@ -157,7 +159,7 @@ func TestProgress(t *testing.T) {
 // plan returns a small comparison with the stand-in, which has the fault.
 func plan(t *testing.T, fault string) Plan {
 	return Plan{
-		Load:      LoadConfig{Events: 300, Connections: 4, Size: 256, Drain: 500 * time.Millisecond},
+		Load:      harness.LoadConfig{Events: 300, Connections: 4, Size: 256, Drain: 500 * time.Millisecond},
 		Relay:     true,
 		Runs:      2,
 		Bin:       testBin(t),
@@ -165,7 +167,7 @@ func plan(t *testing.T, fault string) Plan {
 		Env:       []string{"STANDIN_FAULT=" + fault},
 		Endpoints: 3,
 		SinkAddr:  "127.0.0.1:0",
-		SinkMode:  OK,
+		SinkMode:  harness.OK,
 	}
 }
 
@@ -248,7 +250,7 @@ func TestCompare_GatewayThatCrashesOrWillNotStart(t *testing.T) {
 }
 
 func TestCompare_DeadSinks(t *testing.T) {
-	for _, mode := range []Mode{Refuse, Fail, Hang} {
+	for _, mode := range []harness.Mode{harness.Refuse, harness.Fail, harness.Hang} {
 		p := plan(t, "")
 		p.Relay, p.Runs, p.SinkMode = false, 1, mode
 		r, err := Compare(t.Context(), p)
@@ -263,12 +265,12 @@ func TestCompare_DeadSinks(t *testing.T) {
 }
 
 func TestCompare_RunningGateway(t *testing.T) {
-	sink := newTestSink(t, OK) // only to find a free port
+	sink := newTestSink(t, harness.OK) // only to find a free port
 	addr := sink.Addr().String()
 	if err := sink.Close(); err != nil {
 		t.Fatal(err)
 	}
-	relay, err := StartRelay(t.Context(), t.TempDir(), testBin(t), "http://"+addr+"/hook")
+	relay, err := startRelay(t.Context(), t.TempDir(), testBin(t), "http://"+addr+"/hook")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // child is `kapsel serve` as a service manager or a shell starts it: with an output, signals,
 // namespaces or limits that a test chooses. Process is for calling its API only.
 type child struct {
-	*bench.Process
+	*harness.Process
 	t     *testing.T
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended
@@ -31,7 +31,7 @@ func startChild(t *testing.T, cmd *exec.Cmd, env ...string) *child {
 	t.Helper()
 	c := &child{t: t, cmd: cmd, ended: make(chan struct{})}
 	listen, metrics := freeAddr(t), freeAddr(t)
-	c.Process = &bench.Process{URL: "http://" + listen, Metrics: "http://" + metrics, AdminKey: strings.Repeat("admin-key-", 4)}
+	c.Process = &harness.Process{URL: "http://" + listen, Metrics: "http://" + metrics, AdminKey: strings.Repeat("admin-key-", 4)}
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),
@@ -116,7 +116,7 @@ func (c *child) exit() int {
 }
 
 // endpoint makes an endpoint of a new tenant with a URL and more fields.
-func (c *child) endpoint(url string, fields map[string]any) bench.Endpoint {
+func (c *child) endpoint(url string, fields map[string]any) harness.Endpoint {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()

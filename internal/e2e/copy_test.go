@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -71,7 +71,7 @@ func TestCopy(t *testing.T) {
 				t.Fatalf("copy: %v\n%s", err, out)
 			}
 
-			moved, err := bench.StartKapsel(w.ctx, t.TempDir(), w.bin, append(slices.Clone(w.env), "DATABASE_URL="+target,
+			moved, err := harness.StartKapsel(w.ctx, t.TempDir(), w.bin, append(slices.Clone(w.env), "DATABASE_URL="+target,
 				"KAPSEL_ADMIN_KEY="+node.AdminKey, "KAPSEL_ENCRYPTION_KEY="+node.Env("KAPSEL_ENCRYPTION_KEY"),
 				"KAPSEL_LISTEN="+node.Env("KAPSEL_LISTEN"))...)
 			if err != nil {
@@ -110,7 +110,7 @@ func TestCopy(t *testing.T) {
 }
 
 // signedWith reports whether a request has the signature of Standard Webhooks by a secret.
-func signedWith(t *testing.T, secret string, r bench.SinkRequest) bool {
+func signedWith(t *testing.T, secret string, r harness.SinkRequest) bool {
 	t.Helper()
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil || len(key) == 0 {
@@ -122,7 +122,7 @@ func signedWith(t *testing.T, secret string, r bench.SinkRequest) bool {
 }
 
 // postMany posts n events to an endpoint.
-func postMany(w *world, ep bench.Endpoint, n int) {
+func postMany(w *world, ep harness.Endpoint, n int) {
 	w.t.Helper()
 	var wg sync.WaitGroup
 	for i := range 8 {

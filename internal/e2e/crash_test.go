@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -17,8 +17,8 @@ import (
 // any moment some exchanges are in flight. A 425 is retried and says nothing of the
 // destination's health: 5xx would halve what the endpoint has earned again and again, and the
 // backlog of a test would grow with the slowness of the machine.
-func flaky(r bench.SinkRequest) bench.Answer {
-	a := bench.Answer{Delay: time.Duration(rand.IntN(60)) * time.Millisecond}
+func flaky(r harness.SinkRequest) harness.Answer {
+	a := harness.Answer{Delay: time.Duration(rand.IntN(60)) * time.Millisecond}
 	if r.Attempt == 1 && rand.IntN(5) == 0 {
 		a.Status = http.StatusTooEarly
 	}
@@ -75,7 +75,7 @@ func TestCrash_FA10_KillUnderLoad(t *testing.T) {
 }
 
 // refuse posts webhooks with a wrong signature until the function that it returns is called.
-func refuse(w *world, ep bench.Endpoint) (stop func()) {
+func refuse(w *world, ep harness.Endpoint) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -109,15 +109,15 @@ type inFlight struct {
 }
 
 // track has the destination note the events in flight.
-func track(sink *bench.Sink) *inFlight {
+func track(sink *harness.Sink) *inFlight {
 	f := &inFlight{events: map[string]string{}}
-	sink.Watch(func(m bench.Moment, r bench.SinkRequest) {
+	sink.Watch(func(m harness.Moment, r harness.SinkRequest) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		switch m {
-		case bench.BodyRead:
+		case harness.BodyRead:
 			f.events[r.AttemptID] = r.EventID
-		case bench.AnswerOut:
+		case harness.AnswerOut:
 			delete(f.events, r.AttemptID)
 		}
 	})

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // TestDestination_Change: what a destination asked for with Retry-After keeps retries and tests
@@ -19,14 +19,14 @@ func TestDestination_Change(t *testing.T) {
 		w.sink.Record(true)
 		asks := strings.TrimSuffix(strings.TrimPrefix(w.sink.URL(1), "http://"), "/hook")
 		fails := strings.TrimSuffix(strings.TrimPrefix(w.sink.URL(2), "http://"), "/hook")
-		w.sink.Script(func(r bench.SinkRequest) bench.Answer {
+		w.sink.Script(func(r harness.SinkRequest) harness.Answer {
 			switch r.To.String() {
 			case asks:
-				return bench.Answer{Status: 429, Header: []string{"Retry-After: 3600"}}
+				return harness.Answer{Status: 429, Header: []string{"Retry-After: 3600"}}
 			case fails:
-				return bench.Answer{Status: 500}
+				return harness.Answer{Status: 500}
 			}
-			return bench.Answer{}
+			return harness.Answer{}
 		})
 		ep := w.endpoint("changes", map[string]any{"url": w.sink.URL(1)})
 		if !w.sqlite {

@@ -10,13 +10,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // manyTo makes n endpoints that get what comes in at the ingest of the first. All are paused: what
 // counts is which deliveries are made.
-func manyTo(w *world, n int) (source bench.Endpoint) {
+func manyTo(w *world, n int) (source harness.Endpoint) {
 	w.t.Helper()
 	source = w.endpoint("source", nil)
 	all := append(fan(w, source, n-1), source)

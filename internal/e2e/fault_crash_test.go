@@ -19,12 +19,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // dial opens a connection to a node, on which a test writes its own bytes.
-func dial(t *testing.T, node *bench.Process) net.Conn {
+func dial(t *testing.T, node *harness.Process) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(node.URL, "http://"))
 	if err != nil {
@@ -35,7 +35,7 @@ func dial(t *testing.T, node *bench.Process) net.Conn {
 }
 
 // restart kills a node and starts it again.
-func restart(w *world, node *bench.Process) {
+func restart(w *world, node *harness.Process) {
 	w.t.Helper()
 	if err := node.Kill(); err != nil {
 		w.t.Fatal(err)
@@ -43,7 +43,7 @@ func restart(w *world, node *bench.Process) {
 	start(w, node)
 }
 
-func start(w *world, node *bench.Process) {
+func start(w *world, node *harness.Process) {
 	w.t.Helper()
 	if err := node.Start(w.ctx); err != nil {
 		w.t.Fatal(err)
@@ -155,11 +155,11 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 				w := newWorld(t, p.URL)
 				node := w.nodes[0]
 				w.sink.Record(true)
-				w.sink.Script(func(r bench.SinkRequest) bench.Answer {
+				w.sink.Script(func(r harness.SinkRequest) harness.Answer {
 					if r.Attempt == 1 && strings.Contains(string(r.Body), "twice") {
-						return bench.Answer{Status: 503}
+						return harness.Answer{Status: 503}
 					}
-					return bench.Answer{}
+					return harness.Answer{}
 				})
 				ep := w.endpoint("target", gentle)
 				s := w.send(0, ep, 0)
@@ -260,7 +260,7 @@ func postUntil(s *sender, key, body string) {
 }
 
 // freeze stops a node and returns when each of its threads has stopped.
-func freeze(t *testing.T, node *bench.Process) {
+func freeze(t *testing.T, node *harness.Process) {
 	t.Helper()
 	if err := node.Freeze(); err != nil {
 		t.Error(err)
@@ -281,7 +281,7 @@ func freeze(t *testing.T, node *bench.Process) {
 
 // watch is the moment at which a node is killed, once.
 type watch struct {
-	moment bench.Moment
+	moment harness.Moment
 	died   chan struct{}
 }
 
@@ -297,12 +297,12 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 		var posted sync.WaitGroup
 		// A connection keeps the watcher that it began to wait with, so there is one for all.
 		var watched atomic.Pointer[watch]
-		w.sink.Watch(func(m bench.Moment, r bench.SinkRequest) {
+		w.sink.Watch(func(m harness.Moment, r harness.SinkRequest) {
 			now := watched.Load()
 			if now == nil || r.Attempt != 1 {
 				return
 			}
-			if now.moment == bench.AnswerOut && m == bench.BodyRead {
+			if now.moment == harness.AnswerOut && m == harness.BodyRead {
 				// The node sees nothing of the answer.
 				freeze(t, node)
 			}
@@ -314,7 +314,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 				close(now.died)
 			}
 		})
-		for _, moment := range []bench.Moment{bench.HeadRead, bench.HalfRead, bench.BodyRead, bench.AnswerOut} {
+		for _, moment := range []harness.Moment{harness.HeadRead, harness.HalfRead, harness.BodyRead, harness.AnswerOut} {
 			again := 0
 			rounds := count(1, 25)
 			if !w.sqlite {
@@ -325,7 +325,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 				died := make(chan struct{})
 				watched.Store(&watch{moment, died})
 				body := `{"key":"` + key + `"}`
-				if moment == bench.HeadRead || moment == bench.HalfRead {
+				if moment == harness.HeadRead || moment == harness.HalfRead {
 					body += strings.Repeat(" ", 8<<20) // more than is under way at once
 				}
 				posted.Go(func() { postUntil(s, key, body) })
@@ -350,7 +350,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 				w.quiet() // nothing is under way at the next kill: after five deaths in a row a delivery is a dead letter
 			}
 			t.Logf("killed at %q %d times: %d labelled duplicates", moment, rounds, again)
-			if moment == bench.AnswerOut && again != rounds {
+			if moment == harness.AnswerOut && again != rounds {
 				t.Errorf("of %d answers that the node never saw, %d led to a second request", rounds, again)
 			}
 		}
@@ -427,7 +427,7 @@ func TestCrash_FA11_StartAndStop(t *testing.T) {
 }
 
 // empty makes the database of a node that does not run as if nobody had ever used it.
-func empty(t *testing.T, node *bench.Process) {
+func empty(t *testing.T, node *harness.Process) {
 	t.Helper()
 	database := node.Env("DATABASE_URL")
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -267,13 +267,13 @@ func TestDatabase_LateAtStart(t *testing.T) {
 			started := make(chan error, 1)
 			dir, bin := t.TempDir(), program(t)
 			go func() {
-				p, err := bench.StartKapsel(t.Context(), dir, bin, "DATABASE_URL="+url, "KAPSEL_LISTEN="+listen)
+				p, err := harness.StartKapsel(t.Context(), dir, bin, "DATABASE_URL="+url, "KAPSEL_LISTEN="+listen)
 				if err == nil {
 					err = p.Term()
 				}
 				started <- err
 			}()
-			node := &bench.Process{URL: "http://" + listen}
+			node := &harness.Process{URL: "http://" + listen}
 			eventually(t, "it lives", patience, func() bool {
 				select {
 				case err := <-started:
@@ -341,7 +341,7 @@ func TestDatabase_StopWhileItWaits(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	node := &bench.Process{URL: "http://" + listen}
+	node := &harness.Process{URL: "http://" + listen}
 	eventually(t, "it lives", patience, func() bool { return health(node, "live") == http.StatusOK })
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

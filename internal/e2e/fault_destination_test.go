@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -26,9 +26,9 @@ import (
 func TestDestination_FD19_KeepAliveRace(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
-	w.sink.Script(func(bench.SinkRequest) bench.Answer { return bench.Answer{Close: true} })
-	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
-		if m == bench.AnswerOut {
+	w.sink.Script(func(harness.SinkRequest) harness.Answer { return harness.Answer{Close: true} })
+	w.sink.Watch(func(m harness.Moment, _ harness.SinkRequest) {
+		if m == harness.AnswerOut {
 			time.Sleep(rand.N(2 * time.Millisecond))
 		}
 	})

@@ -16,12 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // files returns how many files a node has open.
-func files(t *testing.T, node *bench.Process) int {
+func files(t *testing.T, node *harness.Process) int {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", node.PID()))
 	if err != nil {
@@ -31,7 +31,7 @@ func files(t *testing.T, node *bench.Process) int {
 }
 
 // cpu returns how much CPU time a node has used.
-func cpu(t *testing.T, node *bench.Process) time.Duration {
+func cpu(t *testing.T, node *harness.Process) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", node.PID()))
 	if err != nil {
@@ -54,9 +54,9 @@ func cpu(t *testing.T, node *bench.Process) time.Duration {
 func TestDestination_FD23_OneHost(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
-	w.sink.Script(func(bench.SinkRequest) bench.Answer { return bench.Answer{Delay: 300 * time.Millisecond} })
+	w.sink.Script(func(harness.SinkRequest) harness.Answer { return harness.Answer{Delay: 300 * time.Millisecond} })
 	n := count(60, 500)
-	var endpoints []bench.Endpoint
+	var endpoints []harness.Endpoint
 	for i := range n {
 		endpoints = append(endpoints, w.endpoint("one host", map[string]any{"url": fmt.Sprintf("%s/%d", w.sink.URL(0), i)}))
 	}
@@ -109,8 +109,8 @@ func fewFiles(t *testing.T, w *world) {
 	const endpoints, each = 120, 2
 	takes := time.Duration(count(2, 6)) * time.Second
 	w.sink.Record(true)
-	w.sink.Script(func(bench.SinkRequest) bench.Answer { return bench.Answer{Delay: takes} })
-	var targets []bench.Endpoint
+	w.sink.Script(func(harness.SinkRequest) harness.Answer { return harness.Answer{Delay: takes} })
+	var targets []harness.Endpoint
 	for i := range endpoints {
 		targets = append(targets, w.endpoint(fmt.Sprint("target ", i), map[string]any{"url": w.sink.URL(i)}))
 	}

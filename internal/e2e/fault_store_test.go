@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -43,7 +43,7 @@ const slowAnswer = 9 * time.Second
 
 // probe posts one event without a second try and returns the status answered and the time that
 // it took; 0 when there was no answer.
-func probe(w *world, ep bench.Endpoint) (status int, took time.Duration) {
+func probe(w *world, ep harness.Endpoint) (status int, took time.Duration) {
 	w.t.Helper()
 	start := time.Now()
 	resp, err := client.Post(ep.IngestURL, "", strings.NewReader("probe"))
@@ -61,7 +61,7 @@ func probe(w *world, ep bench.Endpoint) (status int, took time.Duration) {
 }
 
 // health returns the status of a node's health check, 0 if the node does not answer.
-func health(node *bench.Process, check string) int {
+func health(node *harness.Process, check string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), within(10*time.Second))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, node.URL+"/health/"+check, nil)
@@ -77,7 +77,7 @@ func health(node *bench.Process, check string) int {
 }
 
 // goroutines returns how many goroutines a node has.
-func goroutines(t *testing.T, node *bench.Process) int {
+func goroutines(t *testing.T, node *harness.Process) int {
 	t.Helper()
 	resp, err := http.Get(node.Metrics + "/debug/pprof/goroutine?debug=1")
 	if err != nil {
@@ -96,7 +96,7 @@ func goroutines(t *testing.T, node *bench.Process) int {
 }
 
 // unstored returns an endpoint for probes, which nobody counts: its events may or may not be stored.
-func (w *world) unstored() bench.Endpoint {
+func (w *world) unstored() harness.Endpoint {
 	return w.endpoint("probes", map[string]any{"idempotency": map[string]any{"strategy": "none"}})
 }
 

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -48,12 +48,12 @@ func post(t *testing.T, url string, header map[string]string, body io.Reader) (s
 }
 
 // arrived waits until the sink has had a request of an event.
-func (w *world) arrived(event string) bench.SinkRequest {
+func (w *world) arrived(event string) harness.SinkRequest {
 	w.t.Helper()
-	var got bench.SinkRequest
+	var got harness.SinkRequest
 	eventually(w.t, "event "+event+" arrives", patience, func() bool {
 		all := w.sink.Requests()
-		i := slices.IndexFunc(all, func(r bench.SinkRequest) bool { return r.EventID == event })
+		i := slices.IndexFunc(all, func(r harness.SinkRequest) bool { return r.EventID == event })
 		if i >= 0 {
 			got = all[i]
 		}
@@ -165,11 +165,11 @@ func TestBody_LargestSetting(t *testing.T) {
 func TestDestination_FD19_ClosesAfterReading(t *testing.T) {
 	w := newWorld(t, "")
 	w.sink.Record(true)
-	w.sink.Script(func(r bench.SinkRequest) bench.Answer {
+	w.sink.Script(func(r harness.SinkRequest) harness.Answer {
 		if r.Attempt%3 == 0 {
-			return bench.Answer{}
+			return harness.Answer{}
 		}
-		return bench.Answer{Reset: r.Attempt%3 == 1, Raw: " ", Close: true}
+		return harness.Answer{Reset: r.Attempt%3 == 1, Raw: " ", Close: true}
 	})
 	ep := w.endpoint("closing", gentle)
 	for _, size := range []int{0, 1, 10_000} {

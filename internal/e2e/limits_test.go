@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // limitedTenant makes a tenant with a rate, and an endpoint of it.
-func (w *world) limitedTenant(name string, perSecond float64, burst int) bench.Endpoint {
+func (w *world) limitedTenant(name string, perSecond float64, burst int) harness.Endpoint {
 	w.t.Helper()
 	var tenant struct {
 		ID string `json:"id"`
@@ -34,7 +34,7 @@ func (w *world) limitedTenant(name string, perSecond float64, burst int) bench.E
 }
 
 // event posts one event to a node and is the answer's status and header.
-func (w *world) event(node *bench.Process, ep bench.Endpoint) (int, http.Header) {
+func (w *world) event(node *harness.Process, ep harness.Endpoint) (int, http.Header) {
 	w.t.Helper()
 	resp, err := client.Post(node.URL+"/ingest/"+ep.ID, "application/json", strings.NewReader("{}"))
 	if err != nil {
@@ -106,7 +106,7 @@ func TestLimits_FE4_FloodIsTheTenantsOwn(t *testing.T) {
 			w.node()
 		}
 		flooded := w.limitedTenant("flood", 10, 10)
-		var others []bench.Endpoint
+		var others []harness.Endpoint
 		for i := range 3 {
 			others = append(others, w.limitedTenant(fmt.Sprint("other ", i), 1000, 1000))
 		}

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -101,7 +101,7 @@ type listening struct {
 
 // listen starts kapsel listen for an endpoint and waits until it follows the stream. The
 // folder keeps how far it comes.
-func (w *world) listen(ep bench.Endpoint, to, folder string, args ...string) *listening {
+func (w *world) listen(ep harness.Endpoint, to, folder string, args ...string) *listening {
 	w.t.Helper()
 	return w.listenTo(folder, append([]string{"--endpoint", ep.ID, "--to", to}, args...)...)
 }

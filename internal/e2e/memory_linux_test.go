@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
 	"github.com/kapsel-hq/kapsel/internal/budget"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -89,7 +89,7 @@ func surviveLargeBodies(t *testing.T, env ...string) {
 	}
 	posting.Wait()
 	c.until("all bodies are delivered", func() bool { return received.Load() >= clients })
-	if peak, err := bench.PeakRSS(cmd.Process.Pid); err != nil || peak > smallMemory {
+	if peak, err := harness.PeakRSS(cmd.Process.Pid); err != nil || peak > smallMemory {
 		t.Errorf("%d MiB of memory were in use, more than %d (%v)", peak>>20, smallMemory>>20, err)
 	} else {
 		t.Logf("%d MiB of memory were in use", peak>>20)

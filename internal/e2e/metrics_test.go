@@ -6,11 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // metric sums a metric of a node over the series whose labels contain a text.
-func metric(t *testing.T, node *bench.Process, name, labels string) (sum float64) {
+func metric(t *testing.T, node *harness.Process, name, labels string) (sum float64) {
 	t.Helper()
 	resp, err := client.Get(node.Metrics + "/metrics")
 	if err != nil {
@@ -32,6 +32,6 @@ func metric(t *testing.T, node *bench.Process, name, labels string) (sum float64
 }
 
 // delivered returns how many deliveries a node has delivered since it started.
-func delivered(t *testing.T, node *bench.Process) int {
+func delivered(t *testing.T, node *harness.Process) int {
 	return int(metric(t, node, "kapsel_deliveries_total", `outcome="delivered"`))
 }

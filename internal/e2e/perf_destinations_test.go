@@ -18,7 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -26,7 +26,7 @@ import (
 // bytes written, and what an event to as many as there may be does to others.
 func manyDestinations(t *testing.T, store, database string) {
 	w := perfWorld(t, database)
-	made := func(name string, fields map[string]any) bench.Endpoint {
+	made := func(name string, fields map[string]any) harness.Endpoint {
 		fields["name"], fields["url"] = name, w.sink.URL(0)
 		ep, err := w.nodes[0].CreateEndpoint(w.ctx, w.tenant, fields)
 		if err != nil {
@@ -34,7 +34,7 @@ func manyDestinations(t *testing.T, store, database string) {
 		}
 		return ep
 	}
-	to := func(destinations int) bench.Endpoint {
+	to := func(destinations int) harness.Endpoint {
 		source := made(fmt.Sprint("to ", destinations), map[string]any{})
 		for i := range destinations - 1 {
 			made(fmt.Sprintf("%d of %d", i+2, destinations), map[string]any{"subscriptions": []any{map[string]any{"source": source.ID}}})
@@ -43,10 +43,10 @@ func manyDestinations(t *testing.T, store, database string) {
 	}
 	one, ten, most := to(1), to(10), to(256)
 	requests := w.countRequests()
-	rate := func(ep bench.Endpoint, events, destinations int) float64 {
+	rate := func(ep harness.Endpoint, events, destinations int) float64 {
 		requests.Store(0)
 		begin := time.Now()
-		w.load(bench.LoadConfig{URLs: []string{ep.IngestURL}, Events: events, Connections: 128})
+		w.load(harness.LoadConfig{URLs: []string{ep.IngestURL}, Events: events, Connections: 128})
 		requests.await(t, int64(events*destinations))
 		return float64(events*destinations) / time.Since(begin).Seconds()
 	}
@@ -55,7 +55,7 @@ func manyDestinations(t *testing.T, store, database string) {
 	toOne, toTen := rate(one, 40_000, 1), rate(ten, 8_000, 10)
 	check(t, toTen >= 0.8*toOne, store+", one event to 10 endpoints: deliveries/s", fmt.Sprintf("%.0f/s (to one %.0f/s)", toTen, toOne), ">= 0.8 x to one")
 
-	bytesOf := func(ep bench.Endpoint, destinations int) int64 {
+	bytesOf := func(ep harness.Endpoint, destinations int) int64 {
 		const events = 2_000
 		before := w.written(database)
 		requests.Store(0)
@@ -68,7 +68,7 @@ func manyDestinations(t *testing.T, store, database string) {
 	check(t, float64(writtenTen) <= 4*float64(writtenOne), store+", one event of 10 KiB to 10 endpoints: written",
 		fmt.Sprintf("%.1f KiB (to one %.1f KiB)", float64(writtenTen)/1024, float64(writtenOne)/1024), "<= 4 x to one")
 
-	steady := bench.LoadConfig{URLs: []string{one.IngestURL}, Rate: 200, Events: 3_000, Connections: 16, Sink: w.sink}
+	steady := harness.LoadConfig{URLs: []string{one.IngestURL}, Rate: 200, Events: 3_000, Connections: 16, Sink: w.sink}
 	alone := w.load(steady)
 	ctx, stop := context.WithTimeout(w.ctx, 7*time.Second)
 	defer stop()
@@ -100,7 +100,7 @@ func publishing(t *testing.T, store, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ingest := bench.LoadConfig{URLs: []string{came.IngestURL}, Events: 40_000, Connections: 128, Sink: w.sink}
+	ingest := harness.LoadConfig{URLs: []string{came.IngestURL}, Events: 40_000, Connections: 128, Sink: w.sink}
 	publish := ingest
 	publish.URLs, publish.Publish, publish.Header = []string{node.URL + "/v1/events"}, true, []string{"Authorization: Bearer " + key.Secret}
 	var in, out []float64
@@ -145,7 +145,7 @@ func (w *world) written(database string) int64 {
 }
 
 // postRandom posts n events with bodies that do not compress.
-func postRandom(w *world, ep bench.Endpoint, n, size int) {
+func postRandom(w *world, ep harness.Endpoint, n, size int) {
 	var left atomic.Int64
 	left.Store(int64(n))
 	var wg sync.WaitGroup

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
@@ -34,7 +34,7 @@ const millionSpan = 30 * 24 * time.Hour
 // filled is where the million events are.
 type filled struct {
 	tenants   []string
-	endpoints []bench.Endpoint // ten of each tenant in turn
+	endpoints []harness.Endpoint // ten of each tenant in turn
 	from      time.Time
 }
 
@@ -260,7 +260,7 @@ func bulkReads(t *testing.T, name, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	steady := bench.LoadConfig{URLs: []string{ep.IngestURL}, Rate: 500, Events: 10_000, Connections: 64, Sink: w.sink}
+	steady := harness.LoadConfig{URLs: []string{ep.IngestURL}, Rate: 500, Events: 10_000, Connections: 64, Sink: w.sink}
 	alone := w.load(steady)
 	ctx, cancel := context.WithCancel(w.ctx)
 	var readers errgroup.Group

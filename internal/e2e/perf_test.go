@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -98,7 +99,7 @@ func printTable() {
 
 func compare(t *testing.T, plan bench.Plan) (bench.Report, bench.Target) {
 	t.Helper()
-	plan.Bin, plan.Dir, plan.SinkAddr, plan.SinkMode = program(t), t.TempDir(), "127.0.0.1:0", bench.OK
+	plan.Bin, plan.Dir, plan.SinkAddr, plan.SinkMode = program(t), t.TempDir(), "127.0.0.1:0", harness.OK
 	plan.Load.Size, plan.Load.Drain = 1024, 30*time.Second
 	report, err := bench.Compare(t.Context(), plan)
 	if err != nil {
@@ -110,7 +111,7 @@ func compare(t *testing.T, plan bench.Plan) (bench.Report, bench.Target) {
 // closedLoop measures what Kapsel can do beside the relay, as the median of three rounds.
 func closedLoop(t *testing.T, store, database string, connections, endpoints int, keys bool) {
 	report, kapsel := compare(t, bench.Plan{
-		Load:  bench.LoadConfig{Events: 60_000, Connections: connections, Keys: keys},
+		Load:  harness.LoadConfig{Events: 60_000, Connections: connections, Keys: keys},
 		Relay: true, Runs: 3, Database: database, Endpoints: endpoints,
 	})
 	name, limit := fmt.Sprintf("%s, closed loop by %d, %d endpoints", store, connections, endpoints), 0.5
@@ -131,7 +132,7 @@ func closedLoop(t *testing.T, store, database string, connections, endpoints int
 // openLoop measures latency at 5,000 events a second for a minute.
 func openLoop(t *testing.T, store, database string) {
 	_, kapsel := compare(t, bench.Plan{
-		Load: bench.LoadConfig{Events: 300_000, Rate: 5000, Connections: 256},
+		Load: harness.LoadConfig{Events: 300_000, Rate: 5000, Connections: 256},
 		Runs: 1, Database: database, Endpoints: 1,
 	})
 	r := kapsel.Runs[0]
@@ -144,9 +145,9 @@ func openLoop(t *testing.T, store, database string) {
 }
 
 // sinkOf opens one more destination that the world's nodes may reach.
-func sinkOf(t *testing.T, mode bench.Mode) *bench.Sink {
+func sinkOf(t *testing.T, mode harness.Mode) *harness.Sink {
 	t.Helper()
-	s, err := bench.NewSink("127.0.0.1:0", mode)
+	s, err := harness.NewSink("127.0.0.1:0", mode)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,10 +161,10 @@ func perfWorld(t *testing.T, database string) *world {
 }
 
 // load runs a load against endpoints of the world.
-func (w *world) load(cfg bench.LoadConfig) bench.Result {
+func (w *world) load(cfg harness.LoadConfig) harness.Result {
 	w.t.Helper()
 	cfg.Size = max(cfg.Size, 1024)
-	r, err := bench.Load(w.ctx, cfg)
+	r, err := harness.Load(w.ctx, cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -178,11 +179,11 @@ func deadEndpoints(t *testing.T, store, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	steady := bench.LoadConfig{URLs: []string{healthy.IngestURL}, Rate: 50, Events: 1500, Connections: 16, Sink: w.sink}
+	steady := harness.LoadConfig{URLs: []string{healthy.IngestURL}, Rate: 50, Events: 1500, Connections: 16, Sink: w.sink}
 	alone := w.load(steady)
 
 	var urls []string
-	sinks := []*bench.Sink{sinkOf(t, bench.Refuse), sinkOf(t, bench.Hang), sinkOf(t, bench.Fail)}
+	sinks := []*harness.Sink{sinkOf(t, harness.Refuse), sinkOf(t, harness.Hang), sinkOf(t, harness.Fail)}
 	for i := range 1000 {
 		ep, err := w.nodes[0].CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": fmt.Sprint("dead ", i), "url": sinks[i%3].URL(i)})
 		if err != nil {
@@ -190,7 +191,7 @@ func deadEndpoints(t *testing.T, store, database string) {
 		}
 		urls = append(urls, ep.IngestURL)
 	}
-	w.load(bench.LoadConfig{URLs: urls, Events: 10_000, Connections: 32})
+	w.load(harness.LoadConfig{URLs: urls, Events: 10_000, Connections: 32})
 	steady.Events = 3000
 	beside := w.load(steady)
 	limit := max(2*alone.E2EMS.P99, 1000)
@@ -199,7 +200,7 @@ func deadEndpoints(t *testing.T, store, database string) {
 }
 
 // waiting makes an endpoint with n deliveries that wait because it is paused.
-func (w *world) waiting(tenant string, n, endpoints int) (eps []bench.Endpoint) {
+func (w *world) waiting(tenant string, n, endpoints int) (eps []harness.Endpoint) {
 	w.t.Helper()
 	var urls []string
 	for i := range endpoints {
@@ -212,13 +213,13 @@ func (w *world) waiting(tenant string, n, endpoints int) (eps []bench.Endpoint) 
 		urls = append(urls, ep.IngestURL)
 	}
 	time.Sleep(time.Second) // all nodes obey after at most this long
-	if r := w.load(bench.LoadConfig{URLs: urls, Events: n, Connections: 128}); r.Acked != n {
+	if r := w.load(harness.LoadConfig{URLs: urls, Events: n, Connections: 128}); r.Acked != n {
 		w.t.Fatalf("%d of %d were acknowledged: %s", r.Acked, n, r.FirstError)
 	}
 	return eps
 }
 
-func (w *world) act(ep bench.Endpoint, action string) {
+func (w *world) act(ep harness.Endpoint, action string) {
 	w.t.Helper()
 	if err := w.nodes[0].API(w.ctx, http.MethodPost, "/v1/endpoints/"+ep.ID+"/"+action, nil, nil); err != nil {
 		w.t.Fatal(err)
@@ -231,7 +232,7 @@ func hugeTenant(t *testing.T, store, database string) {
 	w := perfWorld(t, database)
 	w.sink.Delay(20 * time.Millisecond)
 	eps := w.waiting(w.tenant, 100_000, 20)
-	small := sinkOf(t, bench.OK)
+	small := sinkOf(t, harness.OK)
 	var urls []string
 	for i := range 5 {
 		tenant, err := w.nodes[0].CreateTenant(w.ctx, fmt.Sprint("small ", i))
@@ -247,7 +248,7 @@ func hugeTenant(t *testing.T, store, database string) {
 	for _, ep := range eps {
 		w.act(ep, "resume")
 	}
-	r := w.load(bench.LoadConfig{URLs: urls, Rate: 50, Events: 750, Connections: 16, Sink: small})
+	r := w.load(harness.LoadConfig{URLs: urls, Rate: 50, Events: 750, Connections: 16, Sink: small})
 	check(t, r.E2EMS.P99 < 2000 && r.Lost == 0, store+", five small tenants beside 100,000 waiting: end to end p99", fmt.Sprintf("%.1f ms", r.E2EMS.P99), "< 2000 ms")
 }
 
@@ -258,7 +259,7 @@ func backlogRestart(t *testing.T, store, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := w.load(bench.LoadConfig{URLs: []string{ep.IngestURL}, Events: 60_000, Connections: 128, Sink: w.sink})
+	closed := w.load(harness.LoadConfig{URLs: []string{ep.IngestURL}, Events: 60_000, Connections: 128, Sink: w.sink})
 	eps := w.waiting(w.tenant, 100_000, 10)
 	for _, ep := range eps {
 		w.act(ep, "resume")
@@ -294,8 +295,8 @@ type requestCount struct{ atomic.Int64 }
 // countRequests counts the requests from now on.
 func (w *world) countRequests() *requestCount {
 	c := &requestCount{}
-	w.sink.Watch(func(m bench.Moment, _ bench.SinkRequest) {
-		if m == bench.BodyRead {
+	w.sink.Watch(func(m harness.Moment, _ harness.SinkRequest) {
+		if m == harness.BodyRead {
 			c.Add(1)
 		}
 	})
@@ -369,7 +370,7 @@ func flood(t *testing.T, store, database string) {
 	for i := range 5 {
 		urls = append(urls, w.limitedTenant(fmt.Sprint("other ", i), 1000, 1000).IngestURL)
 	}
-	steady := bench.LoadConfig{URLs: urls, Rate: 200, Events: 3000, Connections: 16, Sink: w.sink}
+	steady := harness.LoadConfig{URLs: urls, Rate: 200, Events: 3000, Connections: 16, Sink: w.sink}
 	alone := w.load(steady)
 	ep := w.limitedTenant("flood", 100, 100)
 	stop := make(chan struct{})

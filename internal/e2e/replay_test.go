@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // replayed is a delivery with what it repeats and what repeats it.
@@ -37,11 +37,11 @@ func TestReplay_FA10_KilledOnTheWay(t *testing.T) {
 		node := w.nodes[0]
 		w.sink.Record(true)
 		var healed atomic.Bool
-		w.sink.Script(func(bench.SinkRequest) bench.Answer {
+		w.sink.Script(func(harness.SinkRequest) harness.Answer {
 			if healed.Load() {
-				return bench.Answer{Delay: 20 * time.Millisecond}
+				return harness.Answer{Delay: 20 * time.Millisecond}
 			}
-			return bench.Answer{Status: http.StatusTooManyRequests} // it opens no circuit
+			return harness.Answer{Status: http.StatusTooManyRequests} // it opens no circuit
 		})
 		ep := w.endpoint("target", map[string]any{"retry": map[string]any{"max_attempts": 1}})
 		began := time.Now().Add(-time.Minute)
@@ -119,7 +119,7 @@ func TestReplay_FA10_KilledOnTheWay(t *testing.T) {
 }
 
 // post sends n events to an endpoint.
-func (w *world) post(ep bench.Endpoint, n int) {
+func (w *world) post(ep harness.Endpoint, n int) {
 	w.t.Helper()
 	s := &sender{w: w, urls: []string{w.nodes[0].URL + "/ingest/" + ep.ID}, events: map[string]string{}}
 	var wg sync.WaitGroup

@@ -28,7 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
@@ -363,7 +363,7 @@ func everythingIsBlocked(t *testing.T) {
 	served := serveNames(t, records, map[string]string{"alias": "inner"})
 	c := listenEverywhere(t)
 	dir := t.TempDir()
-	p, err := bench.StartKapsel(t.Context(), dir, os.Getenv(insideNamespace),
+	p, err := harness.StartKapsel(t.Context(), dir, os.Getenv(insideNamespace),
 		"HTTP_PROXY=http://10.9.9.9:3128", "HTTPS_PROXY=http://10.9.9.9:3128", "ALL_PROXY=http://10.9.9.9:3128", "http_proxy=http://10.9.9.9:3128", "NO_PROXY=")
 	if err != nil {
 		t.Fatal(err)
@@ -454,7 +454,7 @@ func everythingIsBlocked(t *testing.T) {
 		if status, code, _ := post(t, moving.IngestURL, nil, strings.NewReader("{}")); status != 200 {
 			t.Fatalf("ingest answered %d %s", status, code)
 		}
-		n.settled([]bench.Endpoint{moving})
+		n.settled([]harness.Endpoint{moving})
 		if i == 0 {
 			served.move("moves", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"))
 		}
@@ -486,7 +486,7 @@ func everythingIsBlocked(t *testing.T) {
 
 	// B-81, B-82, B-85, B-89, B-90: odd spellings are refused, and where they come into the
 	// store all the same (a bug, another version), they lead nowhere.
-	var planted []bench.Endpoint
+	var planted []harness.Endpoint
 	var readable []string
 	for _, raw := range spellings {
 		n.refused(raw)
@@ -511,7 +511,7 @@ func everythingIsBlocked(t *testing.T) {
 // namespace is a Kapsel in the namespace and its canaries.
 type namespace struct {
 	t          *testing.T
-	p          *bench.Process
+	p          *harness.Process
 	c          *canaries
 	tenant     string
 	deliveries int
@@ -523,13 +523,13 @@ var one = map[string]any{
 	"circuit": map[string]any{"failures": 1000, "minimum": 1000, "window": 1000},
 }
 
-func (n *namespace) try(raw string) (bench.Endpoint, error) {
+func (n *namespace) try(raw string) (harness.Endpoint, error) {
 	fields := map[string]any{"name": "e", "url": raw}
 	maps.Copy(fields, one)
 	return n.p.CreateEndpoint(n.t.Context(), n.tenant, fields)
 }
 
-func (n *namespace) endpoint(raw string) bench.Endpoint {
+func (n *namespace) endpoint(raw string) harness.Endpoint {
 	n.t.Helper()
 	ep, err := n.try(raw)
 	if err != nil {
@@ -565,7 +565,7 @@ func (n *namespace) deliver(what, raw string, events int, states ...string) []de
 			n.t.Fatalf("%s: ingest answered %d %s", what, status, code)
 		}
 	}
-	list := n.settled([]bench.Endpoint{ep})
+	list := n.settled([]harness.Endpoint{ep})
 	for _, d := range list {
 		if !slices.Contains(states, d.Status) {
 			n.t.Errorf("%s: %s: a delivery ended as %s %s", what, raw, d.Status, d.Code)
@@ -575,9 +575,9 @@ func (n *namespace) deliver(what, raw string, events int, states ...string) []de
 }
 
 // settled waits until the endpoints have no delivery under way, or only such that wait.
-func (n *namespace) settled(endpoints []bench.Endpoint) (all []delivery) {
+func (n *namespace) settled(endpoints []harness.Endpoint) (all []delivery) {
 	n.t.Helper()
-	w := &world{t: n.t, ctx: n.t.Context(), nodes: []*bench.Process{n.p}}
+	w := &world{t: n.t, ctx: n.t.Context(), nodes: []*harness.Process{n.p}}
 	for _, ep := range endpoints {
 		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			found := list[delivery](w, "/v1/deliveries", url.Values{"endpoint_id": {ep.ID}})
@@ -598,7 +598,7 @@ func (n *namespace) settled(endpoints []bench.Endpoint) (all []delivery) {
 // oracle wants the attempts at blocked targets to read alike.
 func (n *namespace) oracle(urls ...string) {
 	n.t.Helper()
-	w := &world{t: n.t, ctx: n.t.Context(), nodes: []*bench.Process{n.p}}
+	w := &world{t: n.t, ctx: n.t.Context(), nodes: []*harness.Process{n.p}}
 	seen := map[string]bool{}
 	for _, raw := range urls {
 		for _, d := range n.deliver("B-98", raw, 1, "failed") {
@@ -616,7 +616,7 @@ func (n *namespace) oracle(urls ...string) {
 }
 
 // plant puts the spellings into endpoints in the store, past every check.
-func (n *namespace) plant(path string, endpoints []bench.Endpoint, urls []string) {
+func (n *namespace) plant(path string, endpoints []harness.Endpoint, urls []string) {
 	n.t.Helper()
 	if err := n.p.Term(); err != nil {
 		n.t.Fatal(err)

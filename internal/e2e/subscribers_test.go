@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // fan makes n endpoints that subscribe to the ingest of another.
-func fan(w *world, source bench.Endpoint, n int) (all []bench.Endpoint) {
+func fan(w *world, source harness.Endpoint, n int) (all []harness.Endpoint) {
 	for i := range n {
 		fields := map[string]any{"url": w.sink.URL(1000 + i), "subscriptions": []any{map[string]any{"source": source.ID}}}
 		for name, value := range gentle {
@@ -106,19 +106,19 @@ func TestSubscribers_Loop(t *testing.T) {
 	}
 	first := w.endpoint("first", map[string]any{"url": proxy.URL})
 	second := w.endpoint("second", map[string]any{"url": proxy.URL})
-	patch := func(ep bench.Endpoint, fields map[string]any) {
+	patch := func(ep harness.Endpoint, fields map[string]any) {
 		t.Helper()
 		if err := w.nodes[0].API(w.ctx, http.MethodPatch, "/v1/endpoints/"+ep.ID, fields, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	back := func(ep bench.Endpoint) string { return proxy.URL + "/ingest/" + ep.ID }
+	back := func(ep harness.Endpoint) string { return proxy.URL + "/ingest/" + ep.ID }
 	patch(first, map[string]any{"url": back(second)})
 	patch(second, map[string]any{"url": back(first)})
-	for i, source := range []bench.Endpoint{first, second} {
+	for i, source := range []harness.Endpoint{first, second} {
 		for n := range 9 {
 			w.endpoint(fmt.Sprintf("loop %d %d", i, n), map[string]any{
-				"url": back([]bench.Endpoint{second, first}[i]), "subscriptions": []any{map[string]any{"source": source.ID}},
+				"url": back([]harness.Endpoint{second, first}[i]), "subscriptions": []any{map[string]any{"source": source.ID}},
 			})
 		}
 	}

@@ -28,7 +28,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -130,7 +130,7 @@ func TestInterop_B68_Rotation(t *testing.T) {
 		return made.Secret
 	}
 	body := `{"name":"Grüße","n":1.10e1}`
-	send := func() bench.SinkRequest {
+	send := func() harness.SinkRequest {
 		t.Helper()
 		status, code, event := post(t, made.URL, map[string]string{"Content-Type": "application/json"}, strings.NewReader(body))
 		if status != 200 {
@@ -148,7 +148,7 @@ func TestInterop_B68_Rotation(t *testing.T) {
 	var webhooks []webhook
 	var want []bool
 	for _, c := range []struct {
-		r    bench.SinkRequest
+		r    harness.SinkRequest
 		good [3]bool // with the keys of each generation
 	}{{before, [3]bool{true, false, false}}, {during, [3]bool{true, true, false}}, {after, [3]bool{false, false, true}}} {
 		r := request{map[string]string{}, string(c.r.Body)}

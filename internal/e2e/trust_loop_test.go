@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // TestTrust_B93_Loop checks that an event that two Kapsels send to each other ends where it
@@ -15,7 +15,7 @@ func TestTrust_B93_Loop(t *testing.T) {
 	for i := range worlds {
 		worlds[i] = newWorld(t, "", "KAPSEL_EGRESS_ALLOW=127.0.0.0/8")
 	}
-	endpoint := func(i int, to string) (bench.Endpoint, error) {
+	endpoint := func(i int, to string) (harness.Endpoint, error) {
 		node := worlds[i].nodes[0]
 		return node.CreateEndpoint(t.Context(), worlds[i].tenant, map[string]any{"name": "loop", "url": to, "retry": fastRetry})
 	}

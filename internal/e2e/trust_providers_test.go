@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -312,7 +312,7 @@ func providerOf(name string) string {
 }
 
 // verifying makes an endpoint that verifies a scheme, and no event of which is a repetition.
-func (w *world) verifying(name string, s scheme) bench.Endpoint {
+func (w *world) verifying(name string, s scheme) harness.Endpoint {
 	w.t.Helper()
 	verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
 	maps.Copy(verification, s.settings)
@@ -404,7 +404,7 @@ func TestTrust_B71_EveryProvider(t *testing.T) {
 		t.Fatalf("schemes of %v, providers are %v", got, want)
 	}
 	w := newWorld(t, "")
-	endpoints := map[string]bench.Endpoint{}
+	endpoints := map[string]harness.Endpoint{}
 	for name, s := range all {
 		endpoints[name] = w.verifying(name, s)
 	}

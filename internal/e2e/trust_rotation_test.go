@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
 // TestTrust_FG8_S6_RotationUnderLoad checks that whatever arrives verifies with keys that are
@@ -36,7 +36,7 @@ func TestTrust_FG8_S6_RotationUnderLoad(t *testing.T) {
 			node = w.node()
 		}
 		var ep struct {
-			bench.Endpoint
+			harness.Endpoint
 			Secret string `json:"signing_secret"`
 		}
 		api := func(method, path string, in, out any) {
@@ -61,13 +61,13 @@ func TestTrust_FG8_S6_RotationUnderLoad(t *testing.T) {
 		keys := []pair{{ep.Secret, public()}} // by how many rotations had been answered
 		var answered atomic.Int64
 		type arrival struct {
-			r    bench.SinkRequest
+			r    harness.SinkRequest
 			most int64 // rotations answered when it arrived
 		}
 		var mu sync.Mutex
 		var arrivals []arrival
-		w.sink.Watch(func(m bench.Moment, r bench.SinkRequest) {
-			if m == bench.BodyRead {
+		w.sink.Watch(func(m harness.Moment, r harness.SinkRequest) {
+			if m == harness.BodyRead {
 				mu.Lock()
 				defer mu.Unlock()
 				arrivals = append(arrivals, arrival{r, answered.Load()})

@@ -21,7 +21,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -142,7 +142,7 @@ func TestTrust_Handshakes(t *testing.T) {
 }
 
 // signed verifies a delivery with one secret or public key; nil if it is good.
-func signed(r bench.SinkRequest, secret string) error {
+func signed(r harness.SinkRequest, secret string) error {
 	header := http.Header{}
 	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature"} {
 		header.Set(name, r.Get(name))
@@ -158,7 +158,7 @@ func signed(r bench.SinkRequest, secret string) error {
 }
 
 // signedV1a verifies as the specification says; the reference library in Go knows v1 only.
-func signedV1a(r bench.SinkRequest, public string) error {
+func signedV1a(r harness.SinkRequest, public string) error {
 	key, err := base64.StdEncoding.DecodeString(public)
 	if err != nil || len(key) != ed25519.PublicKeySize {
 		return fmt.Errorf("public key %q", public)

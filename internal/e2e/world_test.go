@@ -27,7 +27,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/bench"
+	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
@@ -114,9 +114,9 @@ type world struct {
 	t      *testing.T
 	ctx    context.Context
 	bin    string // the program that nodes run
-	sink   *bench.Sink
+	sink   *harness.Sink
 	env    []string
-	nodes  []*bench.Process
+	nodes  []*harness.Process
 	tenant string
 	sqlite bool
 }
@@ -130,7 +130,7 @@ func newWorld(t *testing.T, database string, env ...string) *world {
 // newWorldOf is newWorld with nodes that run bin.
 func newWorldOf(t *testing.T, bin, database string, env ...string) *world {
 	t.Helper()
-	sink, err := bench.NewSink("0.0.0.0:0", bench.OK)
+	sink, err := harness.NewSink("0.0.0.0:0", harness.OK)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,13 +153,13 @@ func newWorldOf(t *testing.T, bin, database string, env ...string) *world {
 }
 
 // node starts one more process on the database.
-func (w *world) node() *bench.Process {
+func (w *world) node() *harness.Process {
 	w.t.Helper()
 	env := w.env
 	if len(w.nodes) > 0 { // all nodes need the same keys
 		env = append(slices.Clone(env), "KAPSEL_ADMIN_KEY="+w.nodes[0].AdminKey, "KAPSEL_ENCRYPTION_KEY="+w.nodes[0].Env("KAPSEL_ENCRYPTION_KEY"))
 	}
-	p, err := bench.StartKapsel(w.ctx, w.t.TempDir(), w.bin, env...)
+	p, err := harness.StartKapsel(w.ctx, w.t.TempDir(), w.bin, env...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func (w *world) takeOverAfter() time.Duration {
 }
 
 // endpoint makes an endpoint with the sink as its destination and the given fields.
-func (w *world) endpoint(name string, fields map[string]any) bench.Endpoint {
+func (w *world) endpoint(name string, fields map[string]any) harness.Endpoint {
 	w.t.Helper()
 	all := map[string]any{"name": name, "url": w.sink.URL(len(name)), "retry": fastRetry}
 	maps.Copy(all, fields)
@@ -287,7 +287,7 @@ type sender struct {
 var client = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // send starts n goroutines that post to the endpoint, at the given nodes in turn.
-func (w *world) send(n int, ep bench.Endpoint, pause time.Duration) *sender {
+func (w *world) send(n int, ep harness.Endpoint, pause time.Duration) *sender {
 	ctx, cancel := context.WithCancel(w.ctx)
 	s := &sender{w: w, stop: cancel, events: map[string]string{}}
 	for _, node := range w.nodes {
@@ -364,13 +364,13 @@ func (s *sender) acked() int {
 
 // judge compares the acknowledged events with the requests that arrived and with Kapsel's own account. It
 // returns how many deliveries were duplicates.
-func (s *sender) judge(ep bench.Endpoint) (duplicates int) {
+func (s *sender) judge(ep harness.Endpoint) (duplicates int) {
 	t, w := s.w.t, s.w
 	t.Helper()
 	for _, o := range s.other {
 		t.Error(o)
 	}
-	requests := map[string][]bench.SinkRequest{} // by event
+	requests := map[string][]harness.SinkRequest{} // by event
 	attemptIDs := map[string]int{}
 	for _, r := range w.sink.Requests() {
 		requests[r.EventID] = append(requests[r.EventID], r)
@@ -390,7 +390,7 @@ func (s *sender) judge(ep bench.Endpoint) (duplicates int) {
 	}
 	lost := 0
 	for id, key := range byID {
-		if !slices.ContainsFunc(requests[id], func(r bench.SinkRequest) bool { return r.Answered/100 == 2 }) {
+		if !slices.ContainsFunc(requests[id], func(r harness.SinkRequest) bool { return r.Answered/100 == 2 }) {
 			lost++
 			if lost < 10 {
 				t.Errorf("event %s (key %s) was acknowledged and never delivered", id, key)

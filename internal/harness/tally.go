@@ -1,4 +1,4 @@
-package bench
+package harness
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-package bench
+package harness
 
 import (
 	"bufio"
@@ -49,7 +49,7 @@ type Process struct {
 // and uses the default of every other setting. It inherits no settings of this process; those in
 // env ("NAME=value") take precedence over all. When ctx ends, the child gets SIGTERM.
 func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process, error) {
-	free, err := freeAddrs(2)
+	free, err := FreeAddrs(2)
 	if err != nil {
 		return nil, err
 	}
@@ -69,14 +69,12 @@ func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process,
 	return p, p.Start(ctx)
 }
 
-// StartRelay runs ServeRelay as `bin bench --serve-relay`, with its file in dir.
-func StartRelay(ctx context.Context, dir, bin, dest string) (*Process, error) {
-	free, err := freeAddrs(1)
-	if err != nil {
-		return nil, err
-	}
-	p := newProcess(dir, "relay", bin, "bench", "--serve-relay", free[0], "--dest", dest, "--dir", dir)
-	p.URL = "http://" + free[0]
+// StartServer runs a program that answers on addr, with its output in the file name.log in dir, and waits
+// until it is ready: until /health/ready answers 200. The program inherits no settings of this process.
+// When ctx ends, it gets SIGTERM.
+func StartServer(ctx context.Context, dir, name, bin, addr string, args ...string) (*Process, error) {
+	p := newProcess(dir, name, bin, args...)
+	p.URL = "http://" + addr
 	return p, p.Start(ctx)
 }
 
@@ -90,7 +88,7 @@ func newProcess(dir, name, bin string, args ...string) *Process {
 	return p
 }
 
-// isSetting reports whether an environment entry would change how Kapsel runs. Above all, a
+// isSetting reports whether an environment entry would change how Kapsel runs. Above all, a test or a
 // benchmark must not load the database that a shell happens to name.
 func isSetting(entry string) bool {
 	name, _, _ := strings.Cut(entry, "=")
@@ -126,9 +124,9 @@ func randomKey() string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// freeAddrs returns n free loopback ports below the range of outgoing connections, so that they
+// FreeAddrs returns n free loopback ports below the range of outgoing connections, so that they
 // are still free when a killed child starts again.
-func freeAddrs(n int) ([]string, error) {
+func FreeAddrs(n int) ([]string, error) {
 	var addrs []string
 	for range 100 {
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20_000+mathrand.IntN(12_000)))
@@ -187,7 +185,7 @@ func (p *Process) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s ended before it was ready (%w); its output is in %s: %s", p.name(), p.ended(), p.Output, p.why())
+			return fmt.Errorf("%s ended before it was ready (%w); its output is in %s: %s", p.name(), p.Ended(), p.Output, p.why())
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w; its output is in %s", p.name(), ctx.Err(), p.Output)
 		case <-time.After(20 * time.Millisecond):
@@ -236,8 +234,8 @@ func (p *Process) Done() <-chan struct{} {
 	return p.done
 }
 
-// ended returns how the child ended, as an error that is never nil.
-func (p *Process) ended() error {
+// Ended returns how the child ended, as an error that is never nil.
+func (p *Process) Ended() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil {

@@ -1,4 +1,4 @@
-package bench
+package harness
 
 import (
 	"errors"
@@ -81,8 +81,8 @@ func (s *Sink) URL(i int) string {
 	return "http://" + host.String() + "/hook"
 }
 
-// network returns the sink as an entry of KAPSEL_EGRESS_ALLOW: CIDR and port.
-func (s *Sink) network() string {
+// Network returns the sink as an entry of KAPSEL_EGRESS_ALLOW: CIDR and port.
+func (s *Sink) Network() string {
 	switch a := s.addr.Addr(); {
 	case a.IsUnspecified():
 		return fmt.Sprintf("127.0.0.0/8:%d", s.addr.Port())

@@ -1,11 +1,9 @@
-package bench
+package harness
 
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,54 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
-
-func TestRelay_DeliversWhatItSynced(t *testing.T) {
-	sink := newTestSink(t, OK)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "journal")
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- ServeRelay(ctx, l, sink.URL(0), path) }()
-
-	const events, size = 2000, 512
-	r, err := Load(t.Context(), LoadConfig{
-		URLs: []string{"http://" + l.Addr().String() + "/ingest/1"}, Events: events, Connections: 16, Size: size, Sink: sink,
-	})
-	stop()
-	if err := errors.Join(err, <-ended); err != nil {
-		t.Fatal(err)
-	}
-	got := []int{r.Acked, r.Delivered, r.Lost, r.Duplicates, r.Errors}
-	if d := cmp.Diff([]int{events, events, 0, 0, 0}, got); d != "" {
-		t.Error(d)
-	}
-	journal, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[uint32]bool{}
-	for len(journal) > 0 {
-		n := binary.LittleEndian.Uint32(journal)
-		if n != size {
-			t.Fatalf("a record of %d bytes, want %d", n, size)
-		}
-		m, ok := findMarker(journal[4 : 4+n])
-		if !ok {
-			t.Fatal("a record without marker")
-		}
-		seen[m.seq] = true
-		journal = journal[4+n:]
-	}
-	if len(seen) != events {
-		t.Errorf("the file has %d events, want %d", len(seen), events)
-	}
-}
 
 func testBin(t *testing.T) string {
 	t.Helper()
@@ -142,7 +93,7 @@ func procStatus(t *testing.T, p *Process) []byte {
 }
 
 func TestProcess_SaysWhyItDidNotStart(t *testing.T) {
-	_, err := StartKapsel(t.Context(), t.TempDir(), testBin(t), "STANDIN_FAULT=refuse to start")
+	_, err := StartKapsel(t.Context(), t.TempDir(), testBin(t), "CHILD_FAULT=KAPSEL_EGRESS_ALLOW: wrong")
 	if err == nil || !strings.Contains(err.Error(), "KAPSEL_EGRESS_ALLOW: wrong") {
 		t.Errorf("error %v, want what it wrote", err)
 	}

@@ -1,4 +1,4 @@
-package bench
+package harness
 
 import (
 	"bytes"
@@ -210,7 +210,7 @@ func TestSink_StandsForManyHosts(t *testing.T) {
 	if d := cmp.Diff([]string{"127.1.0.0", "127.1.1.44"}, got); d != "" {
 		t.Error(d)
 	}
-	if want := fmt.Sprintf("127.0.0.0/8:%d", sink.Addr().Port()); sink.network() != want {
-		t.Errorf("network %s, want %s", sink.network(), want)
+	if want := fmt.Sprintf("127.0.0.0/8:%d", sink.Addr().Port()); sink.Network() != want {
+		t.Errorf("network %s, want %s", sink.Network(), want)
 	}
 }
