@@ -23,7 +23,7 @@ build: ## build bin/kapsel
 # The packages in which goroutines of ours meet are tested under the race detector. It would
 # slow SQLite's own code, which is translated from C and single-threaded to us, by ten times,
 # so that code is compiled without it.
-RACED := client internal/budget internal/clock internal/delivery internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store internal/telemetry internal/upkeep
+RACED := client internal/budget internal/clock internal/cluster internal/delivery internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store internal/telemetry internal/upkeep
 RACE  := -race '-gcflags=modernc.org/...=-race=false'
 space := $(subst ,, )
 

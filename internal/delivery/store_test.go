@@ -96,7 +96,10 @@ func life(t *testing.T, plan func(string) storetest.Fault) {
 		paused := at("paused", ends(time.Second))
 
 		p, err := w.TryStart()
-		for err != nil {
+		for try := 0; err != nil; try++ {
+			if try == 60 {
+				t.Fatalf("no process has started in a minute: %v", err)
+			}
 			w.Pass(time.Second)
 			p, err = w.TryStart()
 		}

@@ -243,9 +243,7 @@ func TestListen_EveryEventOnce(t *testing.T) {
 		s, noise := w.send(4, ep, 5*time.Millisecond), w.send(1, other, 5*time.Millisecond)
 		shown := []heard{first}
 		for kill := range count(2, 10) {
-			for s.acked() < (kill+1)*100 {
-				time.Sleep(5 * time.Millisecond)
-			}
+			eventually(t, "more events are accepted", patience, func() bool { return s.acked() >= (kill+1)*100 })
 			if err := w.nodes[0].Kill(); err != nil {
 				t.Fatal(err)
 			}

@@ -78,7 +78,11 @@ func surviveLargeBodies(t *testing.T, env ...string) {
 				}
 				return resp.StatusCode == 200
 			}
-			for !accepted() {
+			for deadline := time.Now().Add(patience); !accepted(); {
+				if time.Now().After(deadline) {
+					t.Errorf("body %d was not accepted", i)
+					return
+				}
 				select {
 				case <-c.ended:
 					return

@@ -174,6 +174,9 @@ func TestFeedCatchesUp(t *testing.T) {
 		var got []kapsel.EventID
 		var at store.Position
 		for round := 0; len(got) < 2800; round++ {
+			if round == 1000 {
+				w.Fatalf("after %d rounds there are %d events", round, len(got))
+			}
 			if (round%2 == 0 || len(got) == accepted) && accepted < 2800 {
 				w.Accept(500)
 				accepted += 500

@@ -72,8 +72,10 @@ func TestProcess_Life(t *testing.T) {
 	if err := p.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	for !bytes.Contains(procStatus(t, p), []byte("State:\tT")) {
-		time.Sleep(time.Millisecond) // the kernel stops it soon
+	for deadline := time.Now().Add(time.Minute); !bytes.Contains(procStatus(t, p), []byte("State:\tT")); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the kernel has not stopped a frozen process")
+		}
 	}
 	if err := p.Thaw(); err != nil {
 		t.Fatal(err)

@@ -229,11 +229,14 @@ func (s skewed) Time(context.Context) (time.Time, error) {
 }
 
 func (w *world) start() {
-	for {
+	for try := 0; ; try++ {
 		p, err := w.TryStart()
 		if err == nil {
 			w.p = p
 			return
+		}
+		if try == 1000 {
+			w.Fatalf("no process has started: %v", err)
 		}
 		w.Pass(500 * time.Millisecond)
 	}

@@ -22,7 +22,7 @@ func panicUnread() {
 		panic(err)
 	}
 	wait := func(away bool) {
-		for {
+		for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			s := w.(*stderr)
 			s.mu.Lock()
 			now := s.away
@@ -30,7 +30,10 @@ func panicUnread() {
 			if now == away {
 				return
 			}
-			time.Sleep(10 * time.Millisecond)
+			if time.Now().After(deadline) {
+				fmt.Println("waited in vain")
+				os.Exit(9)
+			}
 		}
 	}
 	log := NewLogger(NewQueue(w), "info", "json")

@@ -164,10 +164,10 @@ func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 				}
 			})
 		}
-		atLeast(&total, int64(1000*(round+1)))
+		atLeast(t, &total, int64(1000*(round+1)))
 		server.Kill9(t)
 		server.Restart(t)
-		atLeast(&total, total.Load()+100) // it goes on alone
+		atLeast(t, &total, total.Load()+100) // it goes on alone
 		stop()
 		callers.Wait()
 	}
@@ -189,9 +189,18 @@ func TestAccept_F_B1_WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 }
 
 // atLeast waits until a counter has reached n.
-func atLeast(counter *atomic.Int64, n int64) {
-	for counter.Load() < n {
-		time.Sleep(time.Millisecond)
+func atLeast(t *testing.T, counter *atomic.Int64, n int64) {
+	t.Helper()
+	until(t, fmt.Sprintf("the counter is at %d", n), func() bool { return counter.Load() >= n })
+}
+
+// until waits until a condition holds, and ends the test if it does not within five minutes.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within five minutes", what)
+		}
 	}
 }
 
@@ -232,7 +241,7 @@ func TestAccept_F_B13_SessionsThatAreTerminated(t *testing.T) {
 		})
 	}
 	for range 10 {
-		atLeast(&completed, completed.Load()+50)
+		atLeast(t, &completed, completed.Load()+50)
 		pgtest.Exec(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kapsel' AND datname = current_database()")
 	}
 	stop()
@@ -312,23 +321,18 @@ func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {
 		pgtest.Exec(t, server.URL("postgres")+"&default_transaction_read_only=off",
 			"ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 	}
-	until := func(done func() bool) { // the sessions read the setting when they next can
-		for !done() {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	set("on")
-	until(func() bool { return accept() != nil })
+	set("on") // the sessions read the setting when they next can
+	until(t, "accept fails", func() bool { return accept() != nil })
 	if err := accept(); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
 		t.Errorf("accept: %v", err)
 	}
-	until(func() bool { return s.Ping(t.Context()) != nil })
+	until(t, "ping fails", func() bool { return s.Ping(t.Context()) != nil })
 	if err := s.Ping(t.Context()); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
 		t.Errorf("ping: %v", err)
 	}
 	set("off")
-	until(func() bool { return accept() == nil })
-	until(func() bool { return s.Ping(t.Context()) == nil })
+	until(t, "accept succeeds", func() bool { return accept() == nil })
+	until(t, "ping succeeds", func() bool { return s.Ping(t.Context()) == nil })
 }
 
 // TestAccept_B63_TwoNodesRaceForTheSameKeys checks that several nodes that get the same keys
