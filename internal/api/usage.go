@@ -312,5 +312,9 @@ func unkeyedWarning(e *kapsel.Endpoint, n int64) string {
 			where = append(where, "where "+e.Verification.Provider+" has it")
 		}
 	}
-	return fmt.Sprintf("unkeyed: %d webhooks of the last 24 hours had no idempotency key %s; a repetition of one is a new event", n, strings.Join(where, " or "))
+	webhooks := "1 webhook"
+	if n != 1 {
+		webhooks = fmt.Sprintf("%d webhooks", n)
+	}
+	return fmt.Sprintf("unkeyed: %s of the last 24 hours had no idempotency key %s; a repetition of one is a new event", webhooks, strings.Join(where, " or "))
 }

@@ -175,8 +175,9 @@ func TestUnkeyedWarning(t *testing.T) {
 		stored   int64 // more of them
 		want     string
 	}{
-		{object{}, 1, 5, ""},
-		{object{"idempotency": object{"strategy": "source_id", "path": "$.id"}}, 0, 0, "unkeyed: 5 webhooks of the last 24 hours had no idempotency key at idempotency.path $.id; a repetition of one is a new event"},
+		{object{}, 0, 1, ""},
+		{object{"idempotency": object{"strategy": "source_id", "path": "$.id"}}, 0, 0, "unkeyed: 1 webhook of the last 24 hours had no idempotency key at idempotency.path $.id; a repetition of one is a new event"},
+		{object{"idempotency": object{"strategy": "source_id", "path": "$.id"}}, 0, 4, "unkeyed: 5 webhooks of the last 24 hours had no idempotency key at idempotency.path $.id; a repetition of one is a new event"},
 		{object{"idempotency": object{"strategy": "header", "header": "X-My-Id"}}, 2, 3, "unkeyed: 10 webhooks of the last 24 hours had no idempotency key in the header X-My-Id; a repetition of one is a new event"},
 		{object{"verification": object{"provider": "github", "secrets": []string{"a secret of github"}}}, 0, 0, "unkeyed: 8 webhooks of the last 24 hours had no idempotency key in the header X-My-Id or where github has it; a repetition of one is a new event"},
 		{object{"idempotency": object{"strategy": "content"}}, 1, 0, ""},

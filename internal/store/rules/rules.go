@@ -38,11 +38,11 @@ func MetaChanged() error { return kapsel.Errorf(kapsel.Conflict, "the value was 
 func TenantUnused(endpoints, sources, apps int) error {
 	switch {
 	case endpoints > 0:
-		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d endpoints; delete them first", endpoints)
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %s", inTheWay(endpoints, "endpoint"))
 	case sources > 0:
-		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d sources; delete them first", sources)
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %s", inTheWay(sources, "source"))
 	case apps > 0:
-		return kapsel.Errorf(kapsel.Conflict, "the tenant has %d apps; delete them first", apps)
+		return kapsel.Errorf(kapsel.Conflict, "the tenant has %s", inTheWay(apps, "app"))
 	}
 	return nil
 }
@@ -50,9 +50,25 @@ func TenantUnused(endpoints, sources, apps int) error {
 // AppUnused returns a Conflict if an app has endpoints, and so cannot be deleted.
 func AppUnused(endpoints int) error {
 	if endpoints > 0 {
-		return kapsel.Errorf(kapsel.Conflict, "the app has %d endpoints; delete them first", endpoints)
+		return kapsel.Errorf(kapsel.Conflict, "the app has %s", inTheWay(endpoints, "endpoint"))
 	}
 	return nil
+}
+
+// inTheWay says how many things there are that must be deleted first.
+func inTheWay(n int, noun string) string {
+	if n == 1 {
+		return counted(n, noun) + "; delete it first"
+	}
+	return counted(n, noun) + "; delete them first"
+}
+
+// counted returns a number and the noun in its number: "1 endpoint", "2 endpoints".
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // UIDTaken returns the error for giving an app the uid of another one.
@@ -64,7 +80,7 @@ func UIDTaken() error {
 // limit of 0 means no limit.
 func EndpointRoom(endpoints, limit int) error {
 	if limit > 0 && endpoints >= limit {
-		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d endpoints, which is its limit; delete one or ask for more", endpoints)
+		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %s, which is its limit; delete one or ask for more", counted(endpoints, "endpoint"))
 	}
 	return nil
 }

@@ -308,3 +308,25 @@ func TestExpanded(t *testing.T) {
 		}
 	}
 }
+
+// TestCounted checks that number and noun agree in what stands in the way.
+func TestCounted(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{rules.AppUnused(1), "the app has 1 endpoint; delete it first"},
+		{rules.AppUnused(2), "the app has 2 endpoints; delete them first"},
+		{rules.TenantUnused(0, 1, 3), "the tenant has 1 source; delete it first"},
+		{rules.TenantUnused(0, 0, 3), "the tenant has 3 apps; delete them first"},
+		{rules.EndpointRoom(1, 1), "the tenant has 1 endpoint, which is its limit; delete one or ask for more"},
+		{rules.EndpointRoom(2, 2), "the tenant has 2 endpoints, which is its limit; delete one or ask for more"},
+		{rules.OlderNodes(1), "1 node of an older release, which would not carry this out, is alive; stop or replace it first"},
+		{rules.OlderNodes(2), "2 nodes of an older release, which would not carry this out, are alive; stop or replace them first"},
+	} {
+		var refused *kapsel.Error
+		if !errors.As(tt.err, &refused) || refused.Detail != tt.want {
+			t.Errorf("%v, want %q", tt.err, tt.want)
+		}
+	}
+}

@@ -33,6 +33,9 @@ func OlderNodes(nodes int) error {
 	if nodes == 0 {
 		return nil
 	}
+	if nodes == 1 {
+		return kapsel.Errorf(kapsel.Conflict, "1 node of an older release, which would not carry this out, is alive; stop or replace it first")
+	}
 	return kapsel.Errorf(kapsel.Conflict, "%d nodes of an older release, which would not carry this out, are alive; stop or replace them first", nodes)
 }
 
