@@ -154,8 +154,8 @@ func (a *api) touch(ctx context.Context, k *kapsel.Key, now time.Time) {
 	}
 }
 
-// checkQuery refuses what huma would overlook: parameters that an operation does not have or
-// that are there twice, and tenant_id from a key, which has a tenant of its own.
+// checkQuery refuses what huma would overlook: parameters that an operation does not have, that are
+// there twice or are empty, and tenant_id from a key, which has a tenant of its own.
 func checkQuery(op *huma.Operation, u *url.URL, c caller) error {
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -168,6 +168,8 @@ func checkQuery(op *huma.Operation, u *url.URL, c caller) error {
 			wrong = append(wrong, kapsel.FieldError{Field: clip(name), Detail: "is not a parameter of this route"})
 		} else if len(query[name]) > 1 {
 			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "is there more than once"})
+		} else if query.Get(name) == "" { // a filter that a script left empty must not list everything
+			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "is empty; give it a value or leave it out"})
 		}
 	}
 	if wrong != nil {

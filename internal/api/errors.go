@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,7 +42,7 @@ func (*Problem) ContentType(string) string { return problem.ContentType }
 // with parameters.
 func problemOf(ctx huma.Context, errs []error) *Problem {
 	r, w := humago.Unwrap(ctx)
-	err := parameters(errs)
+	err := parameters(ctx.Operation(), errs)
 	if err == nil && len(errs) > 0 {
 		err = errs[0]
 	}
@@ -68,9 +70,9 @@ func (a *api) log(r *http.Request, d problem.Document, err error) {
 	}
 }
 
-// parameters is the error for path and query parameters that huma refused, nil when there
-// are none. An id in the path that is malformed stands for nothing, so it comes first.
-func parameters(errs []error) error {
+// parameters returns the error for path and query parameters of an operation that huma refused, nil
+// if there are none. An ID in the path that is malformed stands for nothing, so it comes first.
+func parameters(op *huma.Operation, errs []error) error {
 	var fields []kapsel.FieldError
 	for _, err := range errs {
 		var detail *huma.ErrorDetail
@@ -78,20 +80,38 @@ func parameters(errs []error) error {
 			continue
 		}
 		message := strings.TrimPrefix(detail.Message, "invalid value: ")
+		name := strings.TrimPrefix(detail.Location, "query.")
 		switch {
 		case strings.HasPrefix(detail.Location, "path."):
 			return kapsel.Errorf(kapsel.NotFound, "%s", message)
 		case message == "invalid boolean":
 			message = "must be true or false"
+		case strings.HasPrefix(message, "expected "), message == "invalid integer":
+			message = bounds(op, name)
 		case strings.HasPrefix(message, "not "):
 			message = "is " + message
 		}
-		fields = append(fields, kapsel.FieldError{Field: strings.TrimPrefix(detail.Location, "query."), Detail: message})
+		fields = append(fields, kapsel.FieldError{Field: name, Detail: message})
 	}
 	if fields == nil {
 		return nil
 	}
 	return unreadable(fields)
+}
+
+// bounds says what a parameter of an operation must be, by its schema.
+func bounds(op *huma.Operation, name string) string {
+	i := slices.IndexFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == name })
+	if i < 0 {
+		return "is not valid"
+	}
+	switch s := op.Parameters[i].Schema; {
+	case s.Minimum != nil && s.Maximum != nil:
+		return fmt.Sprintf("must be a whole number from %v to %v", *s.Minimum, *s.Maximum)
+	case s.MaxLength != nil:
+		return fmt.Sprintf("must have at most %d characters", *s.MaxLength)
+	}
+	return "is not valid"
 }
 
 // unreadable refuses a request that cannot be read: 400.

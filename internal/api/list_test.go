@@ -18,6 +18,17 @@ func TestBadInput_B43_Limits(t *testing.T) {
 	for _, limit := range []string{"-1", "0", "201", "1e9", "1000000000", "99999999999999999999", "abc", "1.5", "0x10", "+5", "%205", "１"} {
 		w.refused(kapsel.InvalidRequest, 400, []string{"limit"}, "GET", "/v1/tenants?limit="+limit, adminKey, nil)
 	}
+	for path, detail := range map[string]string{
+		"/v1/tenants?limit=300": "must be a whole number from 1 to 200",
+		"/v1/tenants?limit=0":   "must be a whole number from 1 to 200",
+		"/v1/tenants?limit=x":   "must be a whole number from 1 to 200",
+		"/v1/events?idempotency_key=" + strings.Repeat("k", 256): "must have at most 255 characters",
+		"/v1/events?until=2150-01-01T00:00:00Z":                  "must be a time of the years 2000 to 2099",
+	} {
+		if p := w.want(400, "GET", path, adminKey, nil); p.list("errors")[0]["detail"] != detail {
+			t.Errorf("%s: %v, want %q", path, p["errors"], detail)
+		}
+	}
 	for _, limit := range []string{"1", "200"} {
 		w.want(200, "GET", "/v1/tenants?limit="+limit, adminKey, nil)
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -46,12 +47,23 @@ func (t timestamp) MarshalText() ([]byte, error) {
 	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00"), nil
 }
 
-// UnmarshalText reads an RFC 3339 time of any offset. It fails if the year in UTC is not 2000 to
-// 2099: databases and other programs can hold these years too.
+// The years of times, in UTC, that other programs and all databases can hold, too.
+const firstYear, lastYear = 2000, 2099
+
+var (
+	errTime = errors.New("must be a time such as 2026-01-31T12:00:00Z")
+	errYear = fmt.Errorf("must be a time of the years %d to %d", firstYear, lastYear)
+)
+
+// UnmarshalText reads an RFC 3339 time of any offset. It fails if the year in UTC is not firstYear
+// to lastYear.
 func (t *timestamp) UnmarshalText(b []byte) error {
 	v, err := time.Parse(time.RFC3339Nano, string(b))
-	if v = v.UTC(); err != nil || v.Year() < 2000 || v.Year() >= 2100 {
-		return errors.New("must be a time such as 2026-01-31T12:00:00Z")
+	if err != nil {
+		return errTime
+	}
+	if v = v.UTC(); v.Year() < firstYear || v.Year() > lastYear {
+		return errYear
 	}
 	*t = timestamp(v)
 	return nil
