@@ -133,6 +133,8 @@ func standing(d Delivery, e *kapsel.Endpoint) string {
 		return "the endpoint is deleted, and the delivery will be canceled"
 	case d.Status == kapsel.Delivering.String():
 		return "an attempt is under way"
+	case e == nil && d.Status == kapsel.Canceled.String():
+		return "its endpoint is deleted, which cancels what waits"
 	case d.FinishedAt != nil:
 		return endings[d.Status]
 	case d.WaitingFor == nil:
@@ -152,7 +154,7 @@ var (
 		"delivered":   "the destination answered 2xx",
 		"failed":      "the destination refused it; a replay delivers it again",
 		"dead_letter": "its attempts are used up; a replay delivers it again",
-		"canceled":    "a person canceled it, or its endpoint is deleted",
+		"canceled":    "a person canceled it; POST /replay with its id delivers the event again",
 	}
 	waits = map[string]string{
 		"scheduled":   "the event was published with deliver_at, and is due at",

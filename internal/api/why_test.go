@@ -78,6 +78,33 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+// TestWhy_CanceledNamesOneCause checks that why tells what a person canceled from what ended with its endpoint.
+func TestWhy_CanceledNamesOneCause(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("acme")
+	reason := func(ev string) any {
+		return w.want(200, "GET", "/v1/events/"+ev+"/why", h.read, nil).list("data")[0]["reason"]
+	}
+	ev, d := w.receive(h.endpoint, nil)
+	w.want(200, "POST", "/v1/deliveries/"+d.ID.String()+"/cancel", h.write, nil)
+	if got := reason(ev.ID.String()); got != "a person canceled it; POST /replay with its id delivers the event again" {
+		t.Errorf("canceled by hand: %v", got)
+	}
+	gone := w.subscriber(h, object{})
+	published := w.want(201, "POST", "/v1/events", h.write, `{"type":"a","data":1}`).text("id")
+	w.want(204, "DELETE", "/v1/endpoints/"+gone, h.write, nil)
+	id, err := kapsel.ParseEventID(published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.store.CancelEvent(t.Context(), kapsel.TenantID{}, id, kapsel.EndpointID{}, w.now); err != nil { // as the janitor does
+		t.Fatal(err)
+	}
+	if got := reason(published); got != "its endpoint is deleted, which cancels what waits" {
+		t.Errorf("canceled with its endpoint: %v", got)
+	}
+}
+
 // TestCancelEvent cancels what waits of an event, all of it or that to one endpoint.
 func TestCancelEvent(t *testing.T) {
 	w := newWorld(t)
