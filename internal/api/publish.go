@@ -69,8 +69,9 @@ type anyJSON struct{}
 // Schema says what the type is in the OpenAPI document.
 func (anyJSON) Schema(huma.Registry) *huma.Schema { return &huma.Schema{AdditionalProperties: true} }
 
-// NewEvent is an event in the answer to its publication. That of a dry run has no id.
+// NewEvent is an event in the answer to its publication. Its ID takes the place of Event's.
 type NewEvent struct {
+	ID *kapsel.EventID `json:"id" nullable:"true" doc:"null: a dry run, which stores nothing"`
 	Event
 	Deliveries int                 `json:"deliveries" doc:"To how many endpoints it goes"`
 	Warnings   []kapsel.FieldError `json:"warnings,omitempty" doc:"What is wrong with it by its type's entry in the catalogue, whose validate is warn; or its type is deprecated"`
@@ -160,7 +161,7 @@ func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p inges
 		d := problem.New(ctx, err)
 		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
 	}
-	return PublishedItem{Status: status, Event: &NewEvent{viewEvent(&record), len(record.Newest()) + p.Others, p.Warnings}}, nil
+	return PublishedItem{Status: status, Event: &NewEvent{orNull(record.Event.ID), viewEvent(&record), len(record.Newest()) + p.Others, p.Warnings}}, nil
 }
 
 // others returns to how many endpoints deliveries of an event that is being expanded are still made.

@@ -195,7 +195,7 @@ func TestPublish_Batch(t *testing.T) {
 			want = 200
 		}
 		e := item.object("event")
-		if item["status"] != want || e["deliveries"] != 1.0 || item["error"] != nil || (e["id"] == "") != (i == 11) {
+		if item["status"] != want || e["deliveries"] != 1.0 || item["error"] != nil || (e["id"] == nil) != (i == 11) {
 			t.Errorf("%d: %v", i, item)
 			continue
 		}
@@ -225,7 +225,7 @@ func TestPublish_DryRun(t *testing.T) {
 	h := w.newHouse("acme")
 	w.subscriber(h, object{"channels": []string{"eu"}})
 	o := w.want(200, "POST", "/v1/events", h.write, `{"type":"a","data":1,"id":"k","channels":["eu"],"dry_run":true}`)
-	if o["deliveries"] != 1.0 || o["id"] != "" {
+	if o["deliveries"] != 1.0 || o["id"] != nil {
 		t.Errorf("%v", o)
 	}
 	if o := w.want(200, "POST", "/v1/events", h.write, `{"type":"a","data":1,"id":"k","dry_run":true}`); o["deliveries"] != 0.0 || o["status"] != "unmatched" {

@@ -138,7 +138,7 @@ var words = map[string]word{
 	"Endpoint.id":               {"Its id", "ep_" + exampleID},
 	"NewEndpoint.id":            {"Its id", "ep_" + exampleID},
 	"Event.id":                  {"Its id", "evt_" + exampleID},
-	"NewEvent.id":               {"Its id; empty for a dry run", "evt_" + exampleID},
+	"NewEvent.id":               {"", "evt_" + exampleID},
 	"Reason.status":             {"", "pending"},
 	"settings_changed":          {"", false},
 	"reason":                    {"", "the endpoint is paused; /resume makes it active"},
