@@ -282,15 +282,23 @@ func (r *publications) text(field string, value []byte) string {
 	return s
 }
 
-// time reads a time.
+// time reads the time at which deliveries are due. It passes times after lastYear on, of which
+// kapsel.Publication.Validate says how far ahead a time may be.
 func (r *publications) time(field string, value []byte) time.Time {
-	var t timestamp
-	if text := r.text(field, value); text != "" {
-		if err := t.UnmarshalText([]byte(text)); err != nil {
-			r.refuse(field, err.Error())
-		}
+	text := r.text(field, value)
+	if text == "" {
+		return time.Time{}
 	}
-	return time.Time(t)
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		r.refuse(field, errTime.Error())
+		return time.Time{}
+	}
+	if t = t.UTC(); t.Year() < firstYear {
+		r.refuse(field, fmt.Sprintf("must be in the year %d or later; without it the event is delivered at once", firstYear))
+		return time.Time{}
+	}
+	return t
 }
 
 // texts reads an array of strings.

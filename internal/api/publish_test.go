@@ -110,7 +110,15 @@ func TestPublish_DeliverAt(t *testing.T) {
 	if e := w.want(200, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": at, "dry_run": true}); e.text("deliver_at") != at {
 		t.Errorf("dry run: %v", e)
 	}
-	w.refused(kapsel.InvalidRequest, 422, []string{"deliver_at"}, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": "2099-01-01T00:00:00Z"})
+	for at, detail := range map[string]string{
+		"2099-01-01T00:00:00Z": "at most 30 days ahead", "2100-01-01T00:00:00Z": "at most 30 days ahead", "9999-12-31T23:59:59-12:00": "at most 30 days ahead",
+		"1999-12-31T23:59:59Z": "2000 or later", "0001-01-01T00:00:00Z": "2000 or later", "tomorrow": "must be a time such as",
+	} {
+		p := w.want(422, "POST", "/v1/events", h.write, object{"type": "a", "data": 1, "deliver_at": at})
+		if text, _ := p.list("errors")[0]["detail"].(string); p.list("errors")[0]["field"] != "deliver_at" || !strings.Contains(text, detail) {
+			t.Errorf("%s: %v, want %q", at, p["errors"], detail)
+		}
+	}
 }
 
 // TestPublish_Key: the header is the key of one event without an id. It is not a key of stored
