@@ -1,5 +1,5 @@
 // Package cluster makes a process one node among others. A Node joins, renews its lease, and takes over
-// the deliveries of dead nodes; Shares computes this node's part of the limits that all nodes share.
+// the deliveries of dead nodes; Shares computes this node's share of the limits that all nodes share.
 //
 // Nodes share limits by demand. Once a second every node publishes, through the store, what it
 // could use of the limits that are in use, reads what the other nodes published, and computes its
@@ -34,13 +34,13 @@ type Shares struct {
 // Alone reports whether this node shares its limits with no other.
 func (s *Shares) Alone() bool { return s.views.Load() == nil }
 
-// Part returns this node's part of a limit, 0 to 1.
-func (s *Shares) Part(l store.Limit, limit float64) float64 {
+// Fraction returns this node's share of a limit as a fraction of the limit, 0 to 1.
+func (s *Shares) Fraction(l store.Limit, limit float64) float64 {
 	views := s.views.Load()
 	if views == nil {
 		return 1
 	}
-	return min(views[0].part(l, limit), views[1].part(l, limit), views[2].part(l, limit))
+	return min(views[0].fraction(l, limit), views[1].fraction(l, limit), views[2].fraction(l, limit))
 }
 
 // Places returns how many of limit places are this node's. turn decides which nodes get the
@@ -127,14 +127,13 @@ func newView(all []store.NodeDemands, node kapsel.NodeID, own []store.Demand, no
 	return v
 }
 
-// part returns this node's part of a limit, 0 to 1. If no node has published a demand, all parts
-// are equal.
-func (v *view) part(l store.Limit, limit float64) float64 {
+// fraction is Shares.Fraction by one view. If no node has published a demand, all shares are equal.
+func (v *view) fraction(l store.Limit, limit float64) float64 {
 	amounts := v.amounts[l]
 	if amounts == nil || !(limit > 0) {
 		return 1 / float64(v.nodes)
 	}
-	return ratelimit.Part(limit, amounts, v.me) / limit
+	return ratelimit.Share(limit, amounts, v.me) / limit
 }
 
 // places returns how many of limit places are this node's. turn decides which nodes get the

@@ -33,8 +33,8 @@ func read(s *cluster.Shares, all []store.NodeDemands, n int, own []store.Demand,
 // TestShares_Alone checks that a node that is alone has all of every limit.
 func TestShares_Alone(t *testing.T) {
 	var s cluster.Shares
-	if !s.Alone() || s.Part(limit, 7) != 1 || s.Places(limit, 7, 0) != 7 {
-		t.Errorf("the zero Shares have %v of a limit, and %d of 7 places", s.Part(limit, 7), s.Places(limit, 7, 0))
+	if !s.Alone() || s.Fraction(limit, 7) != 1 || s.Places(limit, 7, 0) != 7 {
+		t.Errorf("the zero Shares have %v of a limit, and %d of 7 places", s.Fraction(limit, 7), s.Places(limit, 7, 0))
 	}
 	now := time.Unix(1_000_000, 0)
 	all := make([]store.NodeDemands, 1)
@@ -97,7 +97,7 @@ func TestShares_NeverMore(t *testing.T) {
 					continue // a node that has just joined knows no earlier demands
 				}
 				places := shares[0].Places(limit, most, turn) + shares[1].Places(limit, most, turn)
-				part := shares[0].Part(limit, float64(most)) + shares[1].Part(limit, float64(most))
+				part := shares[0].Fraction(limit, float64(most)) + shares[1].Fraction(limit, float64(most))
 				if places > most || part > 1.000001 {
 					t.Fatalf("in round %d the nodes have %d of %d places together, and %v of a rate", round, places, most, part)
 				}

@@ -47,5 +47,5 @@ func (e *Engine) Node() kapsel.NodeID { return e.node.ID() }
 func (e *Engine) Kept() (gates, recipients int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.gates.Len(), e.recipients.Len()
+	return len(e.gates.Gates()), e.recipients.Len()
 }

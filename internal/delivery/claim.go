@@ -21,8 +21,8 @@ const (
 	cancelBatch = 500
 )
 
-// lookAgain makes the claim loop list the backlog at once. Callers must not hold mu.
-func (e *Engine) lookAgain() {
+// relist makes the claim loop list the backlog at once. Callers must not hold mu.
+func (e *Engine) relist() {
 	e.mu.Lock()
 	e.listed = time.Time{}
 	e.mu.Unlock()
@@ -55,7 +55,7 @@ func (e *Engine) claimLoop(ctx context.Context) {
 }
 
 // claimRound lists the backlog if listEvery has passed, looks at the gates whose time has come,
-// and claims deliveries for those with room. It returns the time of the next round, or an error if
+// and claims deliveries for those with free capacity. It returns the time of the next round, or an error if
 // the store could not be read or did not confirm the claim.
 func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 	now := e.Clock.Now()
@@ -210,7 +210,7 @@ func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID)
 // It fails if the store does.
 func (e *Engine) reconcile(ctx context.Context) error {
 	e.mu.Lock()
-	ids := e.holds.toLookAt(e.node.ID())
+	ids := e.holds.toCheck(e.node.ID())
 	e.mu.Unlock()
 	for node, until := range ids {
 		held, err := e.Store.Held(ctx, node)
@@ -231,7 +231,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 			if err := e.Store.GiveBack(ctx, lost); err != nil {
 				return err
 			}
-			e.lookAgain()
+			e.relist()
 		}
 		e.mu.Lock()
 		e.holds.settle(node, until)

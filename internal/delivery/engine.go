@@ -157,7 +157,7 @@ func (e *Engine) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
 	defer cancel()
 	e.mu.Lock()
-	e.holds.looked = time.Time{}
+	e.holds.checked = time.Time{}
 	e.mu.Unlock()
 	if err := errors.Join(e.reconcile(ctx), e.node.Leave(ctx)); err != nil {
 		e.Log.Warn("the node could not sign off; its lease will run out", "error", err)
@@ -213,7 +213,7 @@ func (l life) Lost() {
 func (l life) TookOver(ctx context.Context, moved int) {
 	e := l.e
 	if moved > 0 {
-		e.lookAgain()
+		e.relist()
 	}
 	e.reconcile(ctx) // after an error the next call tries again
 	e.mu.Lock()

@@ -20,10 +20,10 @@ const (
 // claim, and until then known by the millisecond of the claim. So a delivery that the store lists as
 // held by the node, and whose token is unknown after that, is nobody's. Engine.mu guards it.
 type holdings struct {
-	tokens map[kapsel.AttemptID]struct{}
-	claims map[int64]int               // claims under way, by the millisecond in which their tokens are made
-	doubts map[kapsel.NodeID]time.Time // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
-	looked time.Time                   // when reconcile last looked at the node's own ID without a doubt
+	tokens  map[kapsel.AttemptID]struct{}
+	claims  map[int64]int               // claims under way, by the millisecond in which their tokens are made
+	doubts  map[kapsel.NodeID]time.Time // IDs of this node with unconfirmed writes, and until when reconcile looks for what they left
+	checked time.Time                   // when reconcile last looked at the node's own ID without a doubt
 }
 
 func newHoldings() holdings {
@@ -59,13 +59,13 @@ func (h *holdings) knows(token kapsel.AttemptID) bool {
 // for the ID that nobody would send.
 func (h *holdings) doubt(node kapsel.NodeID) { h.doubts[node] = time.Now().Add(doubtFor) }
 
-// toLookAt returns the IDs of this node, which is now called node, for which the store may hold
+// toCheck returns the IDs of this node, which is now called node, for which the store may hold
 // deliveries that the node does not know of, each with the end of its doubt.
-func (h *holdings) toLookAt(node kapsel.NodeID) map[kapsel.NodeID]time.Time {
+func (h *holdings) toCheck(node kapsel.NodeID) map[kapsel.NodeID]time.Time {
 	ids := maps.Clone(h.doubts)
-	if _, doubted := ids[node]; !doubted && time.Since(h.looked) >= lookEvery {
+	if _, doubted := ids[node]; !doubted && time.Since(h.checked) >= lookEvery {
 		ids[node] = time.Time{}
-		h.looked = time.Now()
+		h.checked = time.Now()
 	}
 	return ids
 }

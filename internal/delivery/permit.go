@@ -76,7 +76,7 @@ func (e *Engine) HandOver(p *Permit, d kapsel.Delivery, ev kapsel.Event) {
 	// A node that was declared dead gives the delivery back as well, because no other node may have
 	// taken it over yet.
 	valid := p.Node == e.node.ID() && !e.stopping
-	e.gates.Redeem(p.gate, &gate.Job{Delivery: d, Event: ev, Body: p.body, Due: ev.ReceivedAt, Fresh: true}, valid, e.now())
+	e.gates.Redeem(p.gate, &gate.Job{Delivery: d, Event: ev, Body: p.body, Due: ev.ReceivedAt, Permitted: true}, valid, e.now())
 }
 
 // Due tells the engine that the caller has made or moved a delivery, so that the delivery can
@@ -92,7 +92,7 @@ func (e *Engine) Due(d kapsel.Delivery) {
 
 // DueAnywhere is Due for deliveries that the caller cannot name: it makes the engine list the
 // backlog.
-func (e *Engine) DueAnywhere() { e.lookAgain() }
+func (e *Engine) DueAnywhere() { e.relist() }
 
 // Waiting tells the engine that a delivery to the endpoint was stored as pending and is due at the
 // given time.

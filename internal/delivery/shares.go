@@ -36,27 +36,27 @@ type shares struct {
 // node's share when some were last asked for.
 type rateDemand struct {
 	meter ratelimit.Meter
-	part  float64
+	share float64
 }
 
-// RatePart returns this node's part of the rate at which a tenant may send events, or at which they
-// may be published to an app, 0 to 1.
-func (e *Engine) RatePart(id kapsel.OriginID, perSecond float64) float64 {
-	return e.shares.Part(store.Limit{Kind: store.IngestRate, Of: id}, perSecond)
+// RateFraction returns this node's fraction, 0 to 1, of the rate at which a tenant may send events, or at which they
+// may be published to an app.
+func (e *Engine) RateFraction(id kapsel.OriginID, perSecond float64) float64 {
+	return e.shares.Fraction(store.Limit{Kind: store.IngestRate, Of: id}, perSecond)
 }
 
-// ShareRates makes the nodes share the rates of RatePart. asked returns what was asked of this node
+// ShareRates makes the nodes share the rates of RateFraction. asked returns what was asked of this node
 // since the last call of asked. Callers must call ShareRates before Run.
 func (e *Engine) ShareRates(asked func() map[kapsel.OriginID]ratelimit.Asked) {
 	e.shares.asked = asked
 }
 
-// of returns this node's share of an endpoint's concurrency, and its part, 0 to 1, of the endpoint's
+// of returns this node's share of an endpoint's concurrency, and its fraction, 0 to 1, of the endpoint's
 // rate.
 func (s *shares) of(ep *kapsel.Endpoint) (places int, rate float64) {
 	places = s.Places(store.Limit{Kind: store.Concurrency, Of: ep.ID}, max(1, ep.Concurrency), int(ep.Part))
 	if r := ep.RateLimit; r != nil {
-		return places, s.Part(store.Limit{Kind: store.DeliveryRate, Of: ep.ID}, r.PerSecond)
+		return places, s.Fraction(store.Limit{Kind: store.DeliveryRate, Of: ep.ID}, r.PerSecond)
 	}
 	return places, 1
 }
@@ -86,7 +86,7 @@ func (e *Engine) shareLoop(ctx context.Context) {
 }
 
 // share runs one round: it publishes what this node demands, reads the other nodes' demands, and
-// computes this node's shares. A node that is alone first looks whether it still is, and does
+// computes this node's shares. A node that is alone first checks whether it still is, and does
 // nothing more if so. share fails if the store does; the shares then stay as they are.
 func (e *Engine) share(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.Lease/2)
@@ -143,9 +143,9 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 		fill float64
 	}
 	var all []demand
-	add := func(l store.Limit, amount, part float64, held int) {
-		if amount*4 >= part || held > 0 && float64(held)*4 >= part {
-			all = append(all, demand{store.Demand{Limit: l, Amount: amount, Held: held}, amount / max(part, demandLeast)})
+	add := func(l store.Limit, amount, share float64, held int) {
+		if amount*4 >= share || held > 0 && float64(held)*4 >= share {
+			all = append(all, demand{store.Demand{Limit: l, Amount: amount, Held: held}, amount / max(share, demandLeast)})
 		}
 	}
 	for _, d := range e.gates.Demands(seconds, 2*listEvery, gate.Time{Store: now, Mono: e.shares.told}) {
@@ -166,7 +166,7 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 			if e.shares.rates[id] == nil {
 				e.shares.rates[id] = &rateDemand{}
 			}
-			e.shares.rates[id].part = a.PerSecond
+			e.shares.rates[id].share = a.PerSecond
 		}
 		for id, d := range e.shares.rates {
 			amount := d.meter.Note(float64(asked[id].Tokens) / seconds)
@@ -174,7 +174,7 @@ func (e *Engine) demands(now time.Time) []store.Demand {
 				delete(e.shares.rates, id)
 				continue
 			}
-			add(store.Limit{Kind: store.IngestRate, Of: id}, amount, d.part, 0)
+			add(store.Limit{Kind: store.IngestRate, Of: id}, amount, d.share, 0)
 		}
 	}
 	slices.SortFunc(all, func(a, b demand) int { return cmp.Compare(b.fill, a.fill) })

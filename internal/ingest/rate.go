@@ -14,8 +14,8 @@ import (
 type rate struct {
 	h         *Handler
 	of        kapsel.OriginID // the tenant or the app
-	perSecond float64         // this node's part of the rate
-	burst     int             // this node's part of the burst
+	perSecond float64         // this node's share of the rate
+	burst     int             // this node's share of the burst
 	limit     int             // burst of all nodes together
 	exceeded  string          // what the caller is told
 }
@@ -32,8 +32,8 @@ func (h *Handler) rate(tenant kapsel.TenantID, limits kapsel.Limits) *rate {
 }
 
 func (h *Handler) rateOf(of kapsel.OriginID, perSecond float64, burst int, exceeded string) *rate {
-	part := h.Engine.RatePart(of, perSecond)
-	return &rate{h, of, perSecond * part, ratelimit.BurstPart(burst, part), burst, exceeded}
+	fraction := h.Engine.RateFraction(of, perSecond)
+	return &rate{h, of, perSecond * fraction, ratelimit.BurstShare(burst, fraction), burst, exceeded}
 }
 
 // tell writes to the answer's header what is left of the rate, whatever the answer will be.

@@ -10,12 +10,12 @@ import (
 // a node whose traffic has just begun has something to start with.
 const reserve = 0.05
 
-// Part returns what the node at index i may use of a limit that several nodes share, given each
+// Share returns what the node at index i may use of a limit that several nodes share, given each
 // node's demand. If the demands fit, each node gets what it demands and an equal part of what is
 // left over. If not, the limit is divided in proportion to the demands, except for reserve, which
-// is divided evenly. The parts of all nodes add up to the limit. Demands must not be negative; if
-// all are zero, the parts are equal.
-func Part(limit float64, demands []float64, i int) float64 {
+// is divided evenly. The shares of all nodes add up to the limit. Demands must not be negative; if
+// all are zero, the shares are equal.
+func Share(limit float64, demands []float64, i int) float64 {
 	all := 0.0
 	for _, d := range demands {
 		all += d
@@ -28,10 +28,10 @@ func Part(limit float64, demands []float64, i int) float64 {
 	return spare/n + (limit-spare)*(demands[i]/all)
 }
 
-// Places is Part for whole numbers, such as exchanges at a time. If the limit does not divide
+// Places is Share for whole numbers, such as exchanges at a time. If the limit does not divide
 // evenly, turn decides which nodes get the remainder; different turns, such as those of different
 // endpoints, favour different nodes. held is what each node uses already, which may exceed its
-// part if that has shrunk. A node never gets a place that another node still holds.
+// share if that has shrunk. A node never gets a place that another node still holds.
 func Places(limit int, demands []float64, held []int, i, turn int) int {
 	n := len(demands)
 	if n <= 1 {
@@ -41,9 +41,9 @@ func Places(limit int, demands []float64, held []int, i, turn int) int {
 	order := make([]int, n)
 	left, others := limit, 0
 	for j := range n {
-		part := Part(float64(limit), demands, j)
-		whole[j] = int(part)
-		rest[j] = math.Round((part-float64(whole[j]))*1e6) / 1e6 // rounded, so that equal demands compare as equal
+		share := Share(float64(limit), demands, j)
+		whole[j] = int(share)
+		rest[j] = math.Round((share-float64(whole[j]))*1e6) / 1e6 // rounded, so that equal demands compare as equal
 		left -= whole[j]
 		order[j] = j
 		if j != i {
@@ -59,11 +59,13 @@ func Places(limit int, demands []float64, held []int, i, turn int) int {
 	return max(0, min(whole[i], limit-others))
 }
 
-// BurstPart returns a fraction (0 to 1) of a burst, rounded, but at least 1.
-func BurstPart(burst int, part float64) int { return max(1, int(math.Round(float64(burst)*part))) }
+// BurstShare returns a fraction (0 to 1) of a burst, rounded, but at least 1.
+func BurstShare(burst int, fraction float64) int {
+	return max(1, int(math.Round(float64(burst)*fraction)))
+}
 
 // Meter turns counts that vary by chance into a steady demand. Without it, nodes would publish new
-// demands all the time and their parts would never add up. The zero Meter has seen nothing.
+// demands all the time and their shares would never add up. The zero Meter has seen nothing.
 type Meter struct{ mean, told float64 }
 
 // Note adds a count and returns the demand. A change too large for chance takes effect at once: in

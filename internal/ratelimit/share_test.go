@@ -30,7 +30,7 @@ func TestPart(t *testing.T) {
 		limit := rapid.Float64Range(0.01, 1e5).Draw(t, "limit")
 		all, granted, sum := total(d), 0.0, 0.0
 		for i := range d {
-			p := Part(limit, d, i)
+			p := Share(limit, d, i)
 			if p < 0 {
 				t.Fatalf("node %d gets %v", i, p)
 			}
@@ -65,7 +65,7 @@ func TestPart_Newcomer(t *testing.T) {
 	} {
 		var got []float64
 		for i := range tt.demands {
-			got = append(got, Part(tt.limit, tt.demands, i))
+			got = append(got, Share(tt.limit, tt.demands, i))
 		}
 		if !slices.EqualFunc(got, tt.want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }) {
 			t.Errorf("Part(%v, %v) = %v, want %v", tt.limit, tt.demands, got, tt.want)
@@ -86,8 +86,8 @@ func TestPlaces(t *testing.T) {
 			if p < 0 {
 				t.Fatalf("node %d gets %d", i, p)
 			}
-			if off := math.Abs(float64(p) - Part(float64(limit), d, i)); off > 1 {
-				t.Fatalf("node %d gets %d, its part is %v", i, p, Part(float64(limit), d, i))
+			if off := math.Abs(float64(p) - Share(float64(limit), d, i)); off > 1 {
+				t.Fatalf("node %d gets %d, its part is %v", i, p, Share(float64(limit), d, i))
 			}
 			sum += p
 		}
@@ -185,9 +185,9 @@ func TestSharedLimit(t *testing.T) {
 				mixed := slices.Clone(told)
 				told[i] = meters[i].Note(poisson(random, tt.loads[i]))
 				now := slices.Clone(told)
-				parts[i] = min(Part(tt.limit, now, i), Part(tt.limit, mixed, i))
+				parts[i] = min(Share(tt.limit, now, i), Share(tt.limit, mixed, i))
 				if before[i] != nil {
-					parts[i] = min(parts[i], Part(tt.limit, before[i], i))
+					parts[i] = min(parts[i], Share(tt.limit, before[i], i))
 				}
 				before[i] = now
 				if all := total(parts); turn > 10 && all > 1.1*tt.limit {

@@ -10,14 +10,14 @@ import (
 const (
 	// MaxClaim is the most deliveries of one Collect.
 	MaxClaim = 512
-	// claimWait is how long a gate with little room waits for more before it claims.
+	// claimWait is how long a gate with little free capacity waits for more before it claims.
 	claimWait = 10 * time.Millisecond
 	// slowWait is how long a slow gate waits while slow endpoints hold their half of the workers.
 	slowWait = 100 * time.Millisecond
 )
 
-// agenda is a heap of gates, ordered by the time of their next look. A gate outside of the agenda
-// has no known work, or is in line for the node's room, or waits for something that puts the gate
+// agenda is a heap of gates, ordered by the time at which Collect looks at them next. A gate outside of the agenda
+// has no known work, or is in line for the node's capacity, or waits for something that puts the gate
 // back: the end of an exchange, a change of settings, or the next list of the backlog.
 type agenda []*Gate
 
@@ -96,7 +96,7 @@ type Claim struct {
 }
 
 // Collect takes the gates whose time has come off the agenda, puts those with due work in line,
-// and hands out the node's room to the gates in line, one delivery a turn. It returns what to
+// and hands out the node's free capacity to the gates in line, one delivery a turn. It returns what to
 // claim; callers must end the claims with Claimed or Unclaimed. A gate whose work is due later, or
 // whose circuit lets nothing start, goes back into the agenda.
 func (k *Keeper) Collect(at Time) (claims []Claim) {
@@ -116,14 +116,14 @@ func (k *Keeper) Collect(at Time) (claims []Claim) {
 			k.line.add(g)
 		}
 	}
-	if k.roomy(at) {
+	if k.worthClaim(at) {
 		claims = k.serve(min(k.free(at), MaxClaim), at)
 	}
 	k.Dispatch(at)
 	return claims
 }
 
-// serve hands out room for up to left deliveries to the gates in line and returns what to claim.
+// serve hands out capacity for up to left deliveries to the gates in line and returns what to claim.
 func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 	var served []*Gate
 	for left > 0 {
@@ -131,14 +131,14 @@ func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 		if g == nil {
 			break
 		}
-		room, of := k.room(g, at)
+		free, of := k.capacity(g, at)
 		switch {
-		case g.want > 0 && room <= g.want: // the gate has all that it can take
+		case g.want > 0 && free <= g.want: // the gate has all that it can take
 		case g.nextDue.IsZero() || !g.admits(): // the gate changed while it was in line
 		case !k.sends(g, at):
 			k.lookAtCircuit(g, at)
 		case of == 0: // no places: the next list of the backlog looks again
-		case room <= 0:
+		case free <= 0:
 			g.starving = true
 		case g.slowNow(at) && k.slowFull(at):
 			k.lookAt(g, at.Store.Add(slowWait))
@@ -187,7 +187,7 @@ func (k *Keeper) Claimed(claims []Claim, jobs []*Job, bounded, valid bool, at Ti
 	got := map[*Gate]int{}
 	for _, j := range jobs {
 		g := k.gates[j.Delivery.EndpointID]
-		k.hold(g, j)
+		k.enqueue(g, j)
 		got[g]++
 	}
 	for _, c := range claims {
@@ -214,28 +214,28 @@ func (k *Keeper) unwant(claims []Claim) {
 	}
 }
 
-// feed wakes the claim loop when there is room worth a claim: for the starving gate g, now or
-// soon, and for gates in line for the node's room. Every release of a held delivery must be followed
-// by feed. A gate without room always holds at least one delivery, so no starving gate is
+// refill wakes the claim loop when there is enough free capacity for a claim: for the starving gate g,
+// now or soon, and for gates in line for the node's capacity. Every release of a held delivery must be
+// followed by refill. A gate without capacity always holds at least one delivery, so no starving gate is
 // forgotten.
-func (k *Keeper) feed(g *Gate, at Time) {
+func (k *Keeper) refill(g *Gate, at Time) {
 	if g.starving {
-		switch n, of := k.room(g, at); {
+		switch n, of := k.capacity(g, at); {
 		case n <= 0:
 		case 2*n >= of:
 			k.lookAt(g, at.Store)
 		default:
-			k.lookAt(g, at.Store.Add(claimWait)) // no more room may come for a long time
+			k.lookAt(g, at.Store.Add(claimWait)) // no more capacity may become free for a long time
 		}
 	}
-	if k.line.any() && k.roomy(at) {
+	if k.line.any() && k.worthClaim(at) {
 		k.host.Wake()
 	}
 }
 
-// roomy reports whether the node has room worth a claim. If it has not, the node holds many
+// worthClaim reports whether the node has enough free capacity for a claim. If not, it holds many
 // deliveries, and the end of one of them asks again.
-func (k *Keeper) roomy(at Time) bool {
+func (k *Keeper) worthClaim(at Time) bool {
 	return 4*min(k.free(at), MaxClaim) >= min(k.Workers(at), MaxClaim)
 }
 

@@ -12,20 +12,20 @@ func (k *Keeper) Unbalanced(stopping bool) (off []string) {
 	}
 	zero("busy", k.busy)
 	zero("waiting", k.waiting)
-	zero("fresh", k.fresh)
+	zero("permitted", k.permitted)
 	zero("claimed", k.claimed)
 	zero("wanted", k.wanted)
 	zero("running gates", len(k.slow.running))
 	if !stopping {
 		zero("gates in turns", len(k.turns.in))
 	}
-	zero("gates in line for room", len(k.line.in))
+	zero("gates in line for capacity", len(k.line.in))
 	zero("parked gates", len(k.slow.parked))
 	for _, g := range k.gates {
 		name := "gate " + g.ep.Name + ": "
 		zero(name+"running", g.running)
 		zero(name+"reserved", g.reserved)
-		zero(name+"fresh", g.fresh)
+		zero(name+"permitted", g.permitted)
 		zero(name+"unrecorded", g.unrecorded)
 		zero(name+"claiming", g.claiming)
 		zero(name+"ready", len(g.ready))
@@ -56,6 +56,3 @@ func (k *Keeper) Earned(name string) (earned, running int) {
 	}
 	return 0, 0
 }
-
-// Len returns how many gates there are.
-func (k *Keeper) Len() int { return len(k.gates) }

@@ -37,7 +37,7 @@ type Gate struct {
 	winning bool           // the right to probe is being asked for
 	bucket  ratelimit.Bucket
 	share   share // of the endpoint's limits
-	lack    lack  // the endpoint's part in a shortage
+	lack    lack  // what a shortage leaves to the endpoint
 
 	earned     int    // exchanges at once that the destination has earned
 	running    int    // exchanges with the present destination
@@ -45,7 +45,7 @@ type Gate struct {
 	former     int    // exchanges with former destinations
 	unrecorded int    // workers in use: those running, and those whose record is being written
 	reserved   int    // permits whose acceptance is being committed
-	fresh      int    // deliveries by a permit that are reserved, ready or running
+	permitted  int    // deliveries by a permit that are reserved, ready or running
 	ready      []*Job // held, in the order in which they start
 	readyBytes int
 
@@ -53,7 +53,7 @@ type Gate struct {
 	notes    int       // counts the calls of dueAt
 	look     time.Time // when Collect looks at the gate; see agenda
 	index    int       // in the agenda, -1 outside
-	starving bool      // has due work in the store and no room for it; see feed
+	starving bool      // has due work in the store and no capacity for it; see refill
 	want     int       // how many deliveries are about to be claimed for it
 	claiming int       // how many are being claimed
 	parked   bool      // is in slow.parked
@@ -75,11 +75,11 @@ func (g *Gate) Circuit() kapsel.Circuit { return g.circuit }
 
 // Job is a delivery that this node holds.
 type Job struct {
-	Delivery kapsel.Delivery
-	Event    kapsel.Event
-	Body     *budget.Body // the memory of Event.Body
-	Due      time.Time    // when the delivery was due, and is due again if it goes back unsent
-	Fresh    bool         // came by a permit, not by a claim
+	Delivery  kapsel.Delivery
+	Event     kapsel.Event
+	Body      *budget.Body // the memory of Event.Body
+	Due       time.Time    // when the delivery was due, and is due again if it goes back unsent
+	Permitted bool         // came by a permit, not by a claim
 
 	Endpoint *kapsel.Endpoint // as it was when the exchange started
 	epoch    int              // the gate's epoch at that time
@@ -122,7 +122,7 @@ func (k *Keeper) places(g *Gate, at Time) (n, used int) {
 	} else {
 		n, used = min(g.earned, g.share.places), g.running
 	}
-	if g.lack.holds(at) {
+	if g.lack.applies(at) {
 		n = min(n, g.lack.places)
 	}
 	return n, used
@@ -159,8 +159,8 @@ func (p *pace) ahead(at Time, most int) int {
 	return min(max(p.done, p.before), most)
 }
 
-// room returns how many more deliveries may be held for the endpoint, and of how many in all.
-func (k *Keeper) room(g *Gate, at Time) (n, of int) {
+// capacity returns how many more deliveries may be held for the endpoint, and of how many in all.
+func (k *Keeper) capacity(g *Gate, at Time) (n, of int) {
 	of, used := k.places(g, at)
 	if of <= 0 {
 		return 0, 0 // other nodes or older exchanges have all of the endpoint's concurrency, or a shortage leaves none

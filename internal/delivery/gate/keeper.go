@@ -32,7 +32,7 @@ type Host interface {
 	GiveBack(jobs []*Job)
 	// Wake has Collect called soon.
 	Wake()
-	// Share returns this node's share of an endpoint's concurrency, and its part, 0 to 1, of the
+	// Share returns this node's share of an endpoint's concurrency, and its fraction, 0 to 1, of the
 	// endpoint's rate.
 	Share(ep *kapsel.Endpoint) (places int, rate float64)
 	// Probe asks the store for the right to probe, which want claims, and calls Won.
@@ -54,17 +54,17 @@ type Keeper struct {
 	gates   map[kapsel.EndpointID]*Gate
 	turns   turns  // gates with something ready, for the next free worker
 	agenda  agenda // gates with work in the store, by when to look at them
-	line    turns  // gates with due work in the store and room for it, waiting for the node's
+	line    turns  // gates with due work in the store and capacity for it, in line for the node's capacity
 	metered map[*Gate]struct{}
 	slow    slow
-	squeeze squeeze // the node's part in a shortage
+	squeeze squeeze // what a shortage leaves to the node
 	pace    pace    // of all exchanges
 
 	busy      int       // workers in use
 	waiting   int       // deliveries and permits held without a worker
 	claimed   int       // of them, those that were claimed
 	wanted    int       // deliveries being claimed
-	fresh     int       // in use or waiting, those that came by a permit
+	permitted int       // in use or waiting, those that came by a permit
 	exhausted bool      // all workers were busy at the last start
 	forgot    time.Time // when gates were last looked through, by the monotonic clock
 }
@@ -163,13 +163,13 @@ func (k *Keeper) Dispatch(at Time) {
 		g.ready[0] = nil
 		g.ready = g.ready[1:]
 		g.readyBytes -= j.Delivery.Size
-		k.release(j)
+		k.dequeue(j)
 		k.start(g, j, at)
 		if len(g.ready) > 0 {
 			k.turns.add(g)
 		}
 		if g.ep.RateLimit != nil {
-			k.feed(g, at) // a start makes room, because a rate limits the deliveries that wait to start
+			k.refill(g, at) // a start frees capacity, because a rate limits the deliveries that wait to start
 		}
 	}
 	if k.busy >= k.most && !k.exhausted && k.turns.any() {
@@ -179,8 +179,8 @@ func (k *Keeper) Dispatch(at Time) {
 }
 
 // mayStart reports whether the gate's first ready delivery may start now. If so, it has taken a
-// token of the endpoint's rate. If not, it sees to it that the gate is looked at again when that
-// may have changed.
+// token of the endpoint's rate. If not, it has the gate looked at again when that may have
+// changed.
 func (k *Keeper) mayStart(g *Gate, at Time) bool {
 	places, used := k.places(g, at)
 	switch {
@@ -238,12 +238,12 @@ type Result struct {
 // End takes an ended exchange off the gate's books and applies its result to the endpoint: to what
 // the destination has earned, to the circuit, and to the time until which the destination wants no
 // requests. An exchange with a former destination changes none of these. An exchange that was made
-// ends the endpoint's part in a shortage. End returns when the delivery is due again if nothing was
+// ends a shortage for the endpoint. End returns when the delivery is due again if nothing was
 // sent.
 func (k *Keeper) End(g *Gate, j *Job, r Result, at Time) (due time.Time) {
 	k.ended(g, j)
-	if j.Fresh {
-		g.fresh--
+	if j.Permitted {
+		g.permitted--
 	}
 	present := j.Endpoint.Destination == g.ep.Destination
 	due = j.Due
@@ -274,7 +274,7 @@ func (k *Keeper) End(g *Gate, j *Job, r Result, at Time) (due time.Time) {
 	if len(g.ready) > 0 {
 		k.turns.add(g)
 	}
-	k.feed(g, at)
+	k.refill(g, at)
 	k.Dispatch(at)
 	return due
 }
@@ -299,28 +299,28 @@ func (k *Keeper) ended(g *Gate, j *Job) {
 func (k *Keeper) Recorded(g *Gate, j *Job, at Time) {
 	k.busy--
 	g.unrecorded--
-	if j.Fresh {
-		k.fresh--
+	if j.Permitted {
+		k.permitted--
 	}
-	k.feed(g, at)
+	k.refill(g, at)
 	k.Dispatch(at)
 }
 
-// hold adds a delivery to those ready to start.
-func (k *Keeper) hold(g *Gate, j *Job) {
+// enqueue adds a delivery to those ready to start.
+func (k *Keeper) enqueue(g *Gate, j *Job) {
 	g.ready = append(g.ready, j)
 	g.readyBytes += j.Delivery.Size
 	k.waiting++
-	if !j.Fresh {
+	if !j.Permitted {
 		k.claimed++
 	}
 	k.turns.add(g)
 }
 
-// release takes a delivery off the count of those that wait.
-func (k *Keeper) release(j *Job) {
+// dequeue takes a delivery off the count of those that wait.
+func (k *Keeper) dequeue(j *Job) {
 	k.waiting--
-	if !j.Fresh {
+	if !j.Permitted {
 		k.claimed--
 	}
 }
@@ -335,17 +335,17 @@ func (k *Keeper) giveBackReady(g *Gate, at Time) {
 		if g.nextDue.IsZero() || j.Due.Before(g.nextDue) {
 			g.nextDue = j.Due
 		}
-		k.release(j)
-		if j.Fresh {
-			g.fresh--
-			k.fresh--
+		k.dequeue(j)
+		if j.Permitted {
+			g.permitted--
+			k.permitted--
 		}
 		j.Release()
 	}
 	back := g.ready
 	g.ready, g.readyBytes = nil, 0
 	k.host.GiveBack(back)
-	k.feed(g, at)
+	k.refill(g, at)
 }
 
 // GiveBackAll gives back all deliveries that are held and have not started.
@@ -367,7 +367,7 @@ func (k *Keeper) free(at Time) int {
 }
 
 // older reports whether older work waits: claimed deliveries that have no worker, a claim under
-// way, or due work in line for room.
+// way, or due work in line for the node's capacity.
 func (k *Keeper) older() bool { return k.claimed > 0 || k.wanted > 0 || k.line.any() }
 
 // Standing is what may keep a delivery of an endpoint from starting.
@@ -382,7 +382,7 @@ type Standing struct {
 // Standing returns what may keep a delivery of the gate's endpoint from starting.
 func (k *Keeper) Standing(g *Gate, at Time) Standing {
 	s := Standing{Circuit: g.circuit, Probing: k.probing(g), Full: k.full(g, at), Rated: g.rated(at)}
-	if g.lack.holds(at) {
+	if g.lack.applies(at) {
 		s.Short = g.lack.wait
 	}
 	return s

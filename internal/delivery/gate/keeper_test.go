@@ -260,7 +260,7 @@ func TestKeeper_Books(t *testing.T) {
 					return
 				}
 				j := w.job(g)
-				j.Fresh = true
+				j.Permitted = true
 				w.k.Redeem(g, j, rapid.Bool().Draw(t, "valid"), w.at)
 			},
 			"end": func(t *rapid.T) {

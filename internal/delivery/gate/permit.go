@@ -4,16 +4,16 @@ package gate
 // the endpoint is active, its circuit lets exchanges start, and its rate, its concurrency and the
 // workers are not used up. While older deliveries of the endpoint are due in the store, new ones get
 // at most three quarters of what may be held for the endpoint. While any older delivery waits for
-// room or for a worker, new ones get at most three quarters of the workers.
+// capacity or for a worker, new ones get at most three quarters of the workers.
 func (k *Keeper) Admits(g *Gate, at Time) bool {
-	room, of := k.room(g, at)
+	free, of := k.capacity(g, at)
 	switch {
 	case !g.open(at),
-		room <= 0 && k.refused(g),
-		g.fresh >= of*3/4 && g.backlog(at),
+		free <= 0 && k.refused(g),
+		g.permitted >= of*3/4 && g.backlog(at),
 		g.rated(at).After(at.Store) && k.refused(g),
 		k.free(at) <= 0,
-		k.fresh >= max(1, k.Workers(at)*3/4) && k.older():
+		k.permitted >= max(1, k.Workers(at)*3/4) && k.older():
 		return false
 	}
 	return true
@@ -22,23 +22,23 @@ func (k *Keeper) Admits(g *Gate, at Time) bool {
 // Reserve takes a place for a new delivery. Callers must end it with Cancel or Redeem.
 func (k *Keeper) Reserve(g *Gate) {
 	g.reserved++
-	g.fresh++
+	g.permitted++
 	k.waiting++
-	k.fresh++
+	k.permitted++
 }
 
 // Cancel gives back a place that Reserve took.
 func (k *Keeper) Cancel(g *Gate, at Time) {
 	k.unreserve(g)
-	g.fresh--
-	k.fresh--
-	k.feed(g, at)
+	g.permitted--
+	k.permitted--
+	k.refill(g, at)
 }
 
 // Redeem holds a delivery in the place that Reserve took, and starts it when its turn comes. If
 // valid is false, or the gate is no longer open, Redeem gives the delivery back.
 func (k *Keeper) Redeem(g *Gate, j *Job, valid bool, at Time) {
-	k.hold(g, j)
+	k.enqueue(g, j)
 	if valid && g.open(at) {
 		k.Dispatch(at)
 	} else {

@@ -14,7 +14,7 @@ const least = 0.01
 // last called.
 type share struct {
 	places int     // exchanges at once
-	rate   float64 // this node's part of the endpoint's rate, 0 to 1
+	rate   float64 // this node's fraction of the endpoint's rate, 0 to 1
 
 	started int       // exchanges that started
 	most    int       // exchanges that ran at once, at most
@@ -38,7 +38,7 @@ func (k *Keeper) SetAlone(alone bool) {
 func (k *Keeper) divide(g *Gate, at Time) {
 	g.share.places, g.share.rate = k.host.Share(g.ep)
 	if r := g.ep.RateLimit; r != nil {
-		g.bucket.Set(r.PerSecond*g.share.rate, ratelimit.BurstPart(r.Burst, g.share.rate), at.Mono)
+		g.bucket.Set(r.PerSecond*g.share.rate, ratelimit.BurstShare(r.Burst, g.share.rate), at.Mono)
 	} else {
 		g.bucket = ratelimit.Bucket{} // no limit
 	}
@@ -97,9 +97,9 @@ type Demand struct {
 }
 
 // Demands returns what this node demands of the endpoints' limits, counted over the time since
-// Demands was last called. An endpoint whose deliveries wait in the store, seen in the last fresh,
+// Demands was last called. An endpoint whose deliveries wait in the store, seen in the last recent,
 // demands all that there is.
-func (k *Keeper) Demands(seconds float64, fresh time.Duration, at Time) (all []Demand) {
+func (k *Keeper) Demands(seconds float64, recent time.Duration, at Time) (all []Demand) {
 	for g := range k.metered {
 		s := &g.share
 		concurrency := float64(max(1, g.ep.Concurrency))
@@ -108,7 +108,7 @@ func (k *Keeper) Demands(seconds float64, fresh time.Duration, at Time) (all []D
 		if g.ep.RateLimit != nil {
 			perSecond = g.ep.RateLimit.PerSecond
 		}
-		if at.Mono.Sub(s.backlog) < fresh && g.open(at) {
+		if at.Mono.Sub(s.backlog) < recent && g.open(at) {
 			places, rate = concurrency, perSecond
 		}
 		// A node can use no more places than the destination has earned, or will soon have earned.

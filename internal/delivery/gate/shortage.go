@@ -30,8 +30,8 @@ type lack struct {
 	wait   time.Duration // how long the limit lasts; 0: no shortage since the last exchange that was made
 }
 
-// holds reports whether the endpoint may have no more than l.places exchanges running.
-func (l *lack) holds(at Time) bool { return l.wait > 0 && at.Mono.Before(l.until) }
+// applies reports whether the endpoint may have no more than l.places exchanges running.
+func (l *lack) applies(at Time) bool { return l.wait > 0 && at.Mono.Before(l.until) }
 
 // squeeze is what a shortage leaves to the node.
 type squeeze struct {
@@ -64,7 +64,7 @@ func (k *Keeper) short(g *Gate, ports, present bool, at Time) (due time.Time) {
 	wait := shortWait
 	if s := &g.lack; present {
 		_, used := k.places(g, at)
-		if !s.holds(at) { // if it holds, this exchange began before the shortage was known
+		if !s.applies(at) { // if it does, this exchange began before the shortage was known
 			s.wait = min(max(shortWait, 2*s.wait), shortMost)
 			s.until, s.places = at.Mono.Add(s.wait), used
 		}

@@ -30,13 +30,13 @@ func (t *turns) add(g *Gate) {
 		t.in, t.tenants = map[*Gate]struct{}{}, map[kapsel.TenantID]*turn{}
 	}
 	t.in[g] = struct{}{}
-	part := t.tenants[g.ep.TenantID]
-	if part == nil {
-		part = &turn{tenant: g.ep.TenantID}
-		t.tenants[g.ep.TenantID] = part
-		t.order = append(t.order, part)
+	own := t.tenants[g.ep.TenantID]
+	if own == nil {
+		own = &turn{tenant: g.ep.TenantID}
+		t.tenants[g.ep.TenantID] = own
+		t.order = append(t.order, own)
 	}
-	part.gates = append(part.gates, g)
+	own.gates = append(own.gates, g)
 }
 
 // next removes the gate whose turn it is from the line and returns it. It returns nil if the
@@ -45,15 +45,15 @@ func (t *turns) next() *Gate {
 	if len(t.order) == 0 {
 		return nil
 	}
-	part := t.order[0]
+	first := t.order[0]
 	t.order = t.order[1:]
-	g := part.gates[0]
-	part.gates = part.gates[1:]
+	g := first.gates[0]
+	first.gates = first.gates[1:]
 	delete(t.in, g)
-	if len(part.gates) > 0 {
-		t.order = append(t.order, part)
+	if len(first.gates) > 0 {
+		t.order = append(t.order, first)
 	} else {
-		delete(t.tenants, part.tenant)
+		delete(t.tenants, first.tenant)
 	}
 	return g
 }
@@ -69,15 +69,15 @@ func (t *turns) remove(g *Gate) {
 		return
 	}
 	delete(t.in, g)
-	part := t.tenants[g.ep.TenantID]
-	for i := len(part.gates) - 1; i >= 0; i-- {
-		if part.gates[i] == g {
-			part.gates = slices.Delete(part.gates, i, i+1)
+	own := t.tenants[g.ep.TenantID]
+	for i := len(own.gates) - 1; i >= 0; i-- {
+		if own.gates[i] == g {
+			own.gates = slices.Delete(own.gates, i, i+1)
 			break
 		}
 	}
-	if len(part.gates) == 0 {
-		delete(t.tenants, part.tenant)
-		t.order = slices.DeleteFunc(t.order, func(o *turn) bool { return o == part })
+	if len(own.gates) == 0 {
+		delete(t.tenants, own.tenant)
+		t.order = slices.DeleteFunc(t.order, func(o *turn) bool { return o == own })
 	}
 }
