@@ -47,7 +47,7 @@ chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full cou
 	$(MAKE) fuzz
 
 fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)
-	scripts/fuzz $(or $(FUZZTIME),5m) ./internal/signature ./internal/egress
+	scripts/fuzz $(or $(FUZZTIME),5m) ./internal/signature ./internal/egress ./receipt
 
 interop: ## verify and sign with the providers' libraries (needs Node, npm and Python), and try the API with requests made from its document
 	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' || { echo 'make interop needs Python 3.10 or newer with venv (apt-get install python3-venv)' >&2; exit 1; }
