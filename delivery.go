@@ -79,10 +79,10 @@ func (d *Delivery) Scheduled(now time.Time) bool {
 // letter: a delivery that kills its process would otherwise come back for ever.
 const MaxTakeovers = 5
 
-// Happening is something that moves a delivery; Delivery.After says where to.
-type Happening interface{ happening() }
+// Transition is something that happens to a delivery. Delivery.After says which state follows.
+type Transition interface{ transition() }
 
-// The happenings.
+// The transitions.
 type (
 	// Claim: a node takes a pending delivery for the attempt named Token.
 	Claim struct {
@@ -124,13 +124,13 @@ type (
 	Cancel struct{}
 )
 
-func (Claim) happening()    {}
-func (GiveBack) happening() {}
-func (Answer) happening()   {}
-func (Lost) happening()     {}
-func (Retry) happening()    {}
-func (Replan) happening()   {}
-func (Cancel) happening()   {}
+func (Claim) transition()    {}
+func (GiveBack) transition() {}
+func (Answer) transition()   {}
+func (Lost) transition()     {}
+func (Retry) transition()    {}
+func (Replan) transition()   {}
+func (Cancel) transition()   {}
 
 // After returns the delivery after something happened to it at now. No other code decides how deliveries
 // change their state. After returns a Conflict, and the delivery as it is, if the state does not allow
@@ -142,16 +142,16 @@ func (Cancel) happening()   {}
 //	   └── GiveBack, Lost, Answer to retry ◄──┘
 //
 // Retry and Replan move only DueAt.
-func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
+func (d Delivery) After(t Transition, now time.Time) (Delivery, error) {
 	need := Delivering
-	switch h.(type) {
+	switch t.(type) {
 	case Claim, Retry, Replan, Cancel:
 		need = Pending
 	}
 	if d.Status != need {
 		return d, Errorf(Conflict, "the delivery is %s, not %s", d.Status, need)
 	}
-	switch h := h.(type) {
+	switch h := t.(type) {
 	case Claim:
 		d.Status, d.DueAt, d.PutOffBy, d.Node, d.Token = Delivering, time.Time{}, 0, h.Node, h.Token
 		d.Claims++
@@ -204,7 +204,7 @@ func (d Delivery) After(h Happening, now time.Time) (Delivery, error) {
 			d = d.wait(now)
 		}
 	default:
-		return d, fmt.Errorf("unknown happening %T", h)
+		return d, fmt.Errorf("unknown transition %T", h)
 	}
 	return d, nil
 }

@@ -35,7 +35,7 @@ func in(status kapsel.DeliveryStatus) kapsel.Delivery {
 	return d
 }
 
-// Every state against every happening: what changes of the delivery, or that it is a Conflict.
+// Every state against every transition: what changes of the delivery, or that it is a Conflict.
 func TestDeliveryAfter(t *testing.T) {
 	now := noon.Add(time.Hour)
 	answer := kapsel.Answer{Status: 503, Code: kapsel.HTTPServerError, Retry: true, Delay: 10 * time.Second, MaxAttempts: 20}
@@ -56,7 +56,7 @@ func TestDeliveryAfter(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		from kapsel.DeliveryStatus // in every other state it is a Conflict
-		h    kapsel.Happening
+		h    kapsel.Transition
 		want func(*kapsel.Delivery)
 	}{
 		{"claimed", kapsel.Pending, kapsel.Claim{Node: nodeA, Token: tokenA}, func(d *kapsel.Delivery) {
@@ -196,7 +196,7 @@ func TestDeliveryAfterNothingKnown(t *testing.T) {
 // row during an attempt becomes a dead letter, and any answer in between restarts the count.
 func TestDelivery_FF4_FiveTakeoversInARow(t *testing.T) {
 	d := kapsel.Delivery{DueAt: noon}
-	happen := func(h kapsel.Happening) {
+	happen := func(h kapsel.Transition) {
 		t.Helper()
 		var err error
 		if d, err = d.After(kapsel.Claim{Node: nodeA, Token: tokenA}, noon); err != nil {
@@ -230,7 +230,7 @@ func TestDeliveryInvariants(t *testing.T) {
 		now := noon
 		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(noon, 1), DueAt: noon, CreatedAt: noon, Size: 3}
 		var claims, answers, losses int
-		happen := func(t *rapid.T, h kapsel.Happening) bool {
+		happen := func(t *rapid.T, h kapsel.Transition) bool {
 			now = now.Add(time.Duration(rapid.Int64Range(0, 1e12).Draw(t, "ns")))
 			before := d
 			next, err := d.After(h, now)

@@ -95,7 +95,7 @@ func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Deliver
 	return a.move(ctx, in, kapsel.Retry{})
 }
 
-func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Happening) (*out[Delivery], error) {
+func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Transition) (*out[Delivery], error) {
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}

@@ -267,7 +267,7 @@ func TestRetryAndCancel(t *testing.T) {
 		p := w.Start()
 		id := p.Event(ep, "x")
 		w.Pass(10 * time.Second)
-		move := func(h kapsel.Happening) error {
+		move := func(h kapsel.Transition) error {
 			_, err := w.Store().MoveDelivery(context.Background(), kapsel.TenantID{}, w.Delivery(id).ID, h, p.Clock.Now())
 			return err
 		}

@@ -83,7 +83,7 @@ func (e *Engine) lacks(what *egress.Shortage, at gate.Time) {
 func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 	now := e.Clock.Now()
 	ep := e.Settings.Latest(j.Endpoint) // the endpoint may have been changed or deleted during the exchange
-	after, err := j.Delivery.After(o.happening(j, ep), now)
+	after, err := j.Delivery.After(o.transition(j, ep), now)
 	if err != nil {
 		e.Log.Error("a delivery cannot be moved", "error", err, "delivery_id", j.Delivery.ID.String())
 		return
@@ -143,9 +143,9 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 	}
 }
 
-// happening returns what the outcome means for the delivery, by the endpoint's settings as they
+// transition returns the delivery's transition after the outcome, by the endpoint's settings as they
 // are now. What a former destination asked for does not count.
-func (o *outcome) happening(j *gate.Job, ep *kapsel.Endpoint) kapsel.Happening {
+func (o *outcome) transition(j *gate.Job, ep *kapsel.Endpoint) kapsel.Transition {
 	if o.lost {
 		// A delivery whose exchange panics would be tried again at once for ever. So a panic counts like
 		// an exchange that kills its process.

@@ -314,7 +314,7 @@ func (w *world) step() (what string) {
 		what = "cancel and retry"
 		for _, d := range w.Deliveries(ep) {
 			if d.Status == kapsel.Pending && w.in(200) {
-				_, err := w.Store().MoveDelivery(ctx, kapsel.TenantID{}, d.ID, pick[kapsel.Happening](w.dice, kapsel.Cancel{}, kapsel.Retry{}), now)
+				_, err := w.Store().MoveDelivery(ctx, kapsel.TenantID{}, d.ID, pick[kapsel.Transition](w.dice, kapsel.Cancel{}, kapsel.Retry{}), now)
 				if err != nil && kapsel.CodeOf(err) != kapsel.Conflict {
 					w.Fatal(err)
 				}

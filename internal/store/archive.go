@@ -24,8 +24,8 @@ type Archive interface {
 	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) ([]EventRecord, error)
 	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
 	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f DeliveryFilter, p Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
-	// MoveDelivery changes a delivery by Delivery.After(h, now), for Retry and Cancel.
-	MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (kapsel.Delivery, error)
+	// MoveDelivery changes a delivery by Delivery.After(t, now), for Retry and Cancel.
+	MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, t kapsel.Transition, now time.Time) (kapsel.Delivery, error)
 	// CancelEvent cancels an event's pending deliveries, only those to one endpoint unless that is
 	// zero, as MoveDelivery does, and returns how many. For the zero endpoint it first ends the
 	// event's expansion; ended says that there was one. It takes several transactions, and a

@@ -419,12 +419,12 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 }
 
 // MoveDelivery changes a delivery as the domain says; see store.Archive.
-func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, h kapsel.Happening, now time.Time) (d kapsel.Delivery, err error) {
+func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deliveryID kapsel.DeliveryID, t kapsel.Transition, now time.Time) (d kapsel.Delivery, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		if d, err = delivery(ctx, tx, tenantID, deliveryID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		if d, err = d.After(h, now); err != nil {
+		if d, err = d.After(t, now); err != nil {
 			return err
 		}
 		batch := &pgx.Batch{}

@@ -300,13 +300,13 @@ func (s *Store) deliverySource(ctx context.Context, tenant kapsel.TenantID, f st
 }
 
 // MoveDelivery implements store.Archive.
-func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, h kapsel.Happening, now time.Time) (d kapsel.Delivery, err error) {
+func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, t kapsel.Transition, now time.Time) (d kapsel.Delivery, err error) {
 	err = s.writer.cold(ctx, func(c *conn) error {
 		was, err := deliveryOf(c, tenant, id)
 		if err != nil {
 			return err
 		}
-		if d, err = was.After(h, now); err != nil {
+		if d, err = was.After(t, now); err != nil {
 			return err
 		}
 		_, err = c.moveDelivery(was.Status, was.Token, &d, now)

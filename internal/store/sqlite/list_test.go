@@ -144,7 +144,7 @@ func TestLists(t *testing.T) {
 // outcome is a pending delivery in any state.
 func outcome(t *rapid.T, d kapsel.Delivery, now time.Time) kapsel.Delivery {
 	claim := kapsel.Claim{Node: testNode, Token: kapsel.NewAttemptID(now, 0)}
-	for _, h := range rapid.SampledFrom([][]kapsel.Happening{
+	for _, h := range rapid.SampledFrom([][]kapsel.Transition{
 		nil, {claim}, {kapsel.Cancel{}},
 		{claim, kapsel.Answer{Status: 200}},
 		{claim, kapsel.Answer{Status: 400, Code: kapsel.HTTPClientError}},

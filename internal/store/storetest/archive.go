@@ -220,7 +220,7 @@ var archiving = []promise{
 	{"a person's retry makes a waiting delivery due, a cancel ends it", func(w *world) {
 		waiting := w.complete(w.accept(w.endpoint, heldBy(w.node)).Deliveries[0], again).Delivery
 		w.pass(time.Second)
-		for _, h := range []kapsel.Happening{kapsel.Retry{}, kapsel.Cancel{}} {
+		for _, h := range []kapsel.Transition{kapsel.Retry{}, kapsel.Cancel{}} {
 			want, err := waiting.After(h, w.now)
 			w.must(err)
 			got, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, waiting.ID, h, w.now)
@@ -242,7 +242,7 @@ var archiving = []promise{
 			ended = append(ended, w.finished(w.endpoint, a).Delivery)
 		}
 		for _, d := range ended {
-			for _, h := range []kapsel.Happening{kapsel.Retry{}, kapsel.Cancel{}} {
+			for _, h := range []kapsel.Transition{kapsel.Retry{}, kapsel.Cancel{}} {
 				_, err := w.store.MoveDelivery(w.ctx, w.tenant.ID, d.ID, h, w.now)
 				w.refused(err, kapsel.Conflict, fmt.Sprintf("%T while %s", h, d.Status))
 				w.same("delivery", d, w.delivery(d.ID))

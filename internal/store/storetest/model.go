@@ -256,7 +256,7 @@ func (m *queue) nodeDies(*rapid.T) {
 
 func (m *queue) personMoves(t *rapid.T) {
 	e := m.pick(t, func(*entry) bool { return true })
-	var h kapsel.Happening = kapsel.Retry{}
+	var h kapsel.Transition = kapsel.Retry{}
 	if rapid.IntRange(0, 4).Draw(t, "cancel") == 0 {
 		h = kapsel.Cancel{}
 	}
