@@ -50,7 +50,7 @@ type leafVector struct {
 type packageVector struct {
 	Name      string   `json:"name"`
 	Text      string   `json:"text"`      // JSON, or a C2SP tlog-proof
-	Valid     bool     `json:"valid"`     // with log_key
+	Valid     bool     `json:"valid"`     // with log_key and witness_key
 	Witnessed []string `json:"witnessed"` // the times of cosignatures by witness_key
 	Payload   *string  `json:"payload"`   // that fits; null: the package has no salt or is not valid
 }

@@ -21,6 +21,9 @@ const (
 // Parts are all parts.
 var Parts = []Part{Payload, URL, Request, Response}
 
+// MaxResponse is how many bytes of a response's body a leaf has a commitment to, at most.
+const MaxResponse = 64 << 10
+
 // Proven is what a package proves.
 type Proven struct {
 	Leaf   Leaf
@@ -66,7 +69,8 @@ var (
 )
 
 // Compare returns nil if the leaf has a commitment to a value as a part of its exchange. The error is
-// ErrNoSalt, ErrNoCommitment or ErrDiffers. A wrong salt in a package makes every value differ.
+// ErrNoSalt, ErrNoCommitment or ErrDiffers. A wrong salt in a package makes every value differ. Of a
+// Response only the first MaxResponse bytes count.
 func (p *Proven) Compare(part Part, value []byte) error {
 	want, label := p.commitment(part)
 	switch {
@@ -74,6 +78,9 @@ func (p *Proven) Compare(part Part, value []byte) error {
 		return ErrNoCommitment
 	case p.salt == nil:
 		return ErrNoSalt
+	}
+	if part == Response {
+		value = value[:min(len(value), MaxResponse)]
 	}
 	if sum := Commitment(p.salt[:], label, value); !hmac.Equal(sum[:], want) {
 		return ErrDiffers
