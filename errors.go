@@ -114,6 +114,19 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
+// MaxFields is how many wrong fields an error names at most.
+const MaxFields = 50
+
+// Invalid returns the error for wrong fields of a request, of which there is at least one. status is 400
+// for a request that cannot be read, and 422 for one that was read.
+func Invalid(status int, wrong ...FieldError) error {
+	detail := wrong[0].Field + " " + wrong[0].Detail
+	if len(wrong) > 1 {
+		detail = "several fields are wrong; errors lists them"
+	}
+	return &Error{Code: InvalidRequest, Status: status, Detail: detail, Fields: wrong[:min(len(wrong), MaxFields)]}
+}
+
 func (e *Error) Error() string {
 	if e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
 		return fmt.Sprintf("%s %s: %s: %v", e.Code, e.Code.Name(), e.Detail, e.Err)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
@@ -228,7 +229,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Store: directory, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Settle,
-		Client:  func(r *http.Request) netip.Addr { return ingest.ClientOf(r, c.proxies) },
+		Client:  func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 		Answers: s.db, Why: s.engine.Why, RateAllows: s.engine.RateAllows, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
 		Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
 		Replaying: func() {

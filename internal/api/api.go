@@ -27,8 +27,10 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -47,16 +49,10 @@ type Store interface {
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
-// Keys finds the keys of those who call, and records that they were used. A Store does both.
-type Keys interface {
-	KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)
-	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
-}
-
 // Config is what the API works with. Fields without "may be nil" are needed.
 type Config struct {
 	Store     Store
-	Keys      Keys            // nil: Store
+	Keys      access.Keys     // nil: Store
 	Vault     *secret.Vault   // seals endpoints' secrets
 	Keyring   *secret.Keyring // makes new tenants' data keys
 	AdminKey  secret.Text     // opens everything; also the key of the cursors' signatures
@@ -106,10 +102,10 @@ type Config struct {
 type api struct {
 	Config
 	huma     huma.API
-	admin    [32]byte // SHA-256 of the admin key
-	cursors  []byte   // key of the cursors' signatures
+	guard    *access.Guard
+	manage   *manage.Manager
+	cursors  []byte // key of the cursors' signatures
 	backlogs backlogs
-	guesses  guesses
 }
 
 // New is the API's handler. It answers every path, those that it does not know with E1009.
@@ -146,7 +142,9 @@ func New(cfg Config) http.Handler {
 	}
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))
-	a := &api{Config: cfg, admin: sha256.Sum256([]byte(cfg.AdminKey.Reveal())), cursors: mac.Sum(nil)}
+	a := &api{Config: cfg, cursors: mac.Sum(nil)}
+	a.guard = access.New(access.Config{Keys: cfg.Keys, AdminKey: cfg.AdminKey, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log})
+	a.manage = manage.New(manage.Config{Store: cfg.Store, Keyring: cfg.Keyring, Clock: cfg.Clock, Changed: cfg.Changed})
 	a.backlogs.of = cfg.Store.BacklogOf
 
 	mux := http.NewServeMux()
@@ -233,6 +231,25 @@ type out[T any] struct{ Body T }
 
 func answer[T any](v T) *out[T] { return &out[T]{v} }
 
+// shownAs answers with the view of what a use case returned, or with its error.
+func shownAs[V, T any](view func(*T) V, v T, err error) (*out[V], error) {
+	if err != nil {
+		return nil, err
+	}
+	return answer(view(&v)), nil
+}
+
+// putAs does what shownAs does, for a PUT.
+func putAs[V, T any](view func(*T) V, v T, made bool, err error) (*upserted[V], error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case made:
+		return &upserted[V]{http.StatusCreated, view(&v)}, nil
+	}
+	return &upserted[V]{http.StatusOK, view(&v)}, nil
+}
+
 // upserted is an answer to a PUT: 201 with what it made, 200 with what it replaced.
 type upserted[T any] struct {
 	Status int
@@ -241,15 +258,15 @@ type upserted[T any] struct {
 
 // addPut registers a PUT that makes or replaces what its path names.
 func addPut[I, T any](a *api, op huma.Operation, handle func(context.Context, *I) (*upserted[T], error)) {
-	add(a, writers, op, handle)
+	add(a, access.Write, op, handle)
 	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
 	doc.Responses["201"] = &huma.Response{Description: "Created", Content: doc.Responses["200"].Content}
 }
 
 // add registers an operation that callers with some access may call.
-func add[I, O any](a *api, who access, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+func add[I, O any](a *api, who access.Right, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	op.Middlewares = append(op.Middlewares, a.gate(who))
-	if who != anyone {
+	if who != access.Anyone {
 		op.Security = []map[string][]string{{"key": {}}}
 	}
 	op.Extensions = map[string]any{"x-access": string(who)}

@@ -3,11 +3,12 @@ package api
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -18,14 +19,14 @@ func (a *api) apps() {
 	taken := failure{409, kapsel.Conflict}
 	create := op("create-app", http.MethodPost, "/v1/apps", "Create an app: a customer, whose endpoints get what is published to it")
 	create.DefaultStatus = http.StatusCreated
-	add(a, writers, takes[AppInput](fails(create, failure{404, kapsel.NotFound}, taken)), a.createApp)
-	add(a, readers, op("list-apps", http.MethodGet, "/v1/apps", "List apps"), a.listApps)
-	add(a, readers, op("get-app", http.MethodGet, "/v1/apps/{id}", "Get an app"), a.getApp)
+	add(a, access.Write, takes[AppInput](fails(create, failure{404, kapsel.NotFound}, taken)), a.createApp)
+	add(a, access.Read, op("list-apps", http.MethodGet, "/v1/apps", "List apps"), a.listApps)
+	add(a, access.Read, op("get-app", http.MethodGet, "/v1/apps/{id}", "Get an app"), a.getApp)
 	put := op("put-app", http.MethodPut, "/v1/apps/{id}", "Create the app of a uid, or replace what was set on it")
 	addPut(a, takes[AppInput](fails(put, taken)), a.putApp)
-	add(a, writers, takes[AppPatch](fails(op("update-app", http.MethodPatch, "/v1/apps/{id}", "Change an app"), taken)), a.updateApp)
+	add(a, access.Write, takes[AppPatch](fails(op("update-app", http.MethodPatch, "/v1/apps/{id}", "Change an app"), taken)), a.updateApp)
 	remove := op("delete-app", http.MethodDelete, "/v1/apps/{id}", "Delete an app. Refused while it has endpoints")
-	add(a, writers, fails(remove, taken), a.deleteApp)
+	add(a, access.Write, fails(remove, taken), a.deleteApp)
 }
 
 // AppPath is a route below one app.
@@ -34,52 +35,16 @@ type AppPath struct {
 	ID string `path:"id" doc:"The app's id or uid. A uid needs tenant_id with the admin key"`
 }
 
-// app finds the app that an id or a uid names. A uid is of one tenant, which the admin key names.
-func (a *api) app(ctx context.Context, q TenantQuery, ref string) (kapsel.App, error) {
-	tenant := q.of(callerOf(ctx))
-	if _, err := kapsel.ParseAppID(ref); err != nil {
-		switch {
-		case !kapsel.ValidUID(ref):
-			return kapsel.App{}, store.NotFound("app")
-		case tenant.IsZero():
-			return kapsel.App{}, refused(field("tenant_id", "is needed with the admin key and a uid"))
-		}
-	}
-	return store.FindApp(ctx, a.Store, tenant, ref)
-}
-
-// filteredApp returns the app that the parameter app_id of a list names; zero: none. An id need not
-// be that of an app: then nothing is listed.
-func (a *api) filteredApp(ctx context.Context, q TenantQuery, ref string) (kapsel.AppID, error) {
-	if id, err := kapsel.ParseAppID(ref); err == nil || ref == "" {
-		return id, nil
-	}
-	found, err := a.app(ctx, q, ref)
-	if missing(err) {
-		err = kapsel.NoApp("app_id")
-	}
-	return found.ID, err
-}
+// ref is the app that the path names.
+func (in *AppPath) ref() manage.AppRef { return manage.AppRef{Tenant: in.TenantID, Ref: in.ID} }
 
 func (a *api) createApp(ctx context.Context, in *TenantQuery) (*out[App], error) {
 	var body AppInput
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	t, err := a.owner(ctx, *in)
-	if err != nil {
-		return nil, err
-	}
-	now := a.Clock()
-	app := kapsel.App{ID: fresh(ctx, kapsel.NewAppID(now)), TenantID: t.ID, CreatedAt: now}
-	if err := body.configure(&app, now); err != nil {
-		return nil, err
-	}
-	if err := a.Store.CreateApp(ctx, app); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(viewApp(&app)), nil
+	app, err := a.manage.CreateApp(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.AppID](ctx), body.settings())
+	return shownAs(viewApp, app, err)
 }
 
 // AppsList is the list of apps.
@@ -91,70 +56,24 @@ type AppsList struct {
 func (a *api) listApps(ctx context.Context, in *AppsList) (*out[list[App]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.AppID]) ([]kapsel.App, error) {
-			return a.Store.ListApps(ctx, in.of(callerOf(ctx)), p)
+			return a.manage.ListApps(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(app kapsel.App) kapsel.AppID { return app.ID },
 		func(app kapsel.App) (App, error) { return viewApp(&app), nil })
 }
 
 func (a *api) getApp(ctx context.Context, in *AppPath) (*out[App], error) {
-	app, err := a.app(ctx, in.TenantQuery, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return answer(viewApp(&app)), nil
+	app, err := a.manage.App(ctx, callerOf(ctx), in.ref())
+	return shownAs(viewApp, app, err)
 }
 
-// putApp creates an app or replaces what was set on it, but for the uid, which stays where the body
-// has none. Of two calls that create one app at the same time, the later replaces.
 func (a *api) putApp(ctx context.Context, in *AppPath) (*upserted[App], error) {
 	var body AppInput
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	_, notID := kapsel.ParseAppID(in.ID)
-	switch {
-	case notID != nil && body.UID != nil && *body.UID != in.ID:
-		return nil, refused(field("uid", "must be the one in the path, or left out"))
-	case notID != nil && !kapsel.ValidUID(in.ID): // nothing that could be created
-		body.UID = &in.ID
-		return nil, body.configure(&kapsel.App{}, a.Clock())
-	}
-	for range 3 {
-		now := a.Clock()
-		app, err := a.app(ctx, in.TenantQuery, in.ID)
-		status := http.StatusOK
-		switch {
-		case err == nil:
-			app, err = a.Store.UpdateApp(ctx, app.TenantID, app.ID, func(app *kapsel.App) error {
-				if body.UID == nil {
-					body.UID = orNull(app.UID)
-				}
-				return body.configure(app, now)
-			})
-		case missing(err) && notID != nil:
-			var t kapsel.Tenant
-			if t, err = a.owner(ctx, in.TenantQuery); err != nil {
-				return nil, err
-			}
-			status, body.UID = http.StatusCreated, &in.ID
-			app = kapsel.App{ID: kapsel.NewAppID(now), TenantID: t.ID, CreatedAt: now}
-			if err = body.configure(&app, now); err == nil {
-				err = a.Store.CreateApp(ctx, app)
-			}
-			if kapsel.CodeOf(err) == kapsel.Conflict { // another made it meanwhile, or an older node is alive
-				if _, again := a.app(ctx, in.TenantQuery, in.ID); again == nil {
-					continue
-				}
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		a.Changed()
-		return &upserted[App]{status, viewApp(&app)}, nil
-	}
-	return nil, errBusy
+	app, made, err := a.manage.PutApp(ctx, callerOf(ctx), in.ref(), body.settings())
+	return putAs(viewApp, app, made, err)
 }
 
 func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
@@ -162,35 +81,19 @@ func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
 	if err != nil {
 		return nil, err
 	}
-	app, err := a.app(ctx, in.TenantQuery, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	now := a.Clock()
-	app, err = a.Store.UpdateApp(ctx, app.TenantID, app.ID, func(app *kapsel.App) error {
+	app, err := a.manage.UpdateApp(ctx, callerOf(ctx), in.ref(), func(s *manage.AppSettings) error {
 		var next AppInput
-		if err := patched(appInputOf(app), patch, &next); err != nil {
+		if err := patched(appInputOf(s), patch, &next); err != nil {
 			return err
 		}
-		return next.configure(app, now)
+		*s = next.settings()
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(viewApp(&app)), nil
+	return shownAs(viewApp, app, err)
 }
 
 func (a *api) deleteApp(ctx context.Context, in *AppPath) (*struct{}, error) {
-	app, err := a.app(ctx, in.TenantQuery, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.Store.DeleteApp(ctx, app.TenantID, app.ID, a.Clock()); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return nil, nil
+	return nil, a.manage.DeleteApp(ctx, callerOf(ctx), in.ref())
 }
 
 // AppInput is what people set on an app.
@@ -210,39 +113,28 @@ func (AppInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(s, "rate_limit")
 }
 
-// appInputOf is an app as its owner would set it.
-func appInputOf(app *kapsel.App) AppInput {
-	in := AppInput{orNull(app.UID), app.Name, make(map[string]*string, len(app.Metadata)), (*RateLimit)(app.RateLimit)}
-	for name, text := range app.Metadata {
+// appInputOf returns an app's settings as its owner would write them.
+func appInputOf(s *manage.AppSettings) AppInput {
+	in := AppInput{s.UID, s.Name, make(map[string]*string, len(s.Metadata)), (*RateLimit)(s.RateLimit)}
+	for name, text := range s.Metadata {
 		in.Metadata[name] = &text
 	}
 	return in
 }
 
-// configure sets on an app what the input says.
-func (in *AppInput) configure(app *kapsel.App, now time.Time) error {
-	app.UID, app.UpdatedAt = "", now
-	if in.UID != nil {
-		app.UID = *in.UID
-	}
-	app.AppConfig = kapsel.AppConfig{Name: in.Name, RateLimit: (*kapsel.RateLimit)(in.RateLimit)}
+// settings returns what the input says.
+func (in *AppInput) settings() manage.AppSettings {
+	s := manage.AppSettings{UID: in.UID, AppConfig: kapsel.AppConfig{Name: in.Name, RateLimit: (*kapsel.RateLimit)(in.RateLimit)}}
 	for name, text := range in.Metadata {
 		if text == nil {
 			continue
 		}
-		if app.Metadata == nil {
-			app.Metadata = map[string]string{}
+		if s.Metadata == nil {
+			s.Metadata = map[string]string{}
 		}
-		app.Metadata[name] = *text
+		s.Metadata[name] = *text
 	}
-	wrong := app.Validate()
-	if in.UID != nil && *in.UID == "" {
-		wrong = append(wrong, field("uid", "must not be empty; null is none")...)
-	}
-	if wrong != nil {
-		return refused(wrong[:min(len(wrong), maxErrors)])
-	}
-	return nil
+	return s
 }
 
 // App is an app as the API shows it.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 )
 
 // anonymous takes out of an answer what differs from one to the next.
@@ -272,15 +273,15 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 	deleted := map[string]estate{"tenants": closed, "endpoints": gone, "sources": gone, "apps": gone} // what else is deleted goes with retention
 	callers := map[string]struct {
 		key    string
-		access access // what it may do at most
+		access access.Right // what it may do at most
 	}{
 		"no key":    {"", ""},
-		"tenant":    {mine.write, writers},
-		"stranger":  {gone.write, writers},
-		"read-only": {mine.read, readers},
-		"admin":     {adminKey, admins},
+		"tenant":    {mine.write, access.Write},
+		"stranger":  {gone.write, access.Write},
+		"read-only": {mine.read, access.Read},
+		"admin":     {adminKey, access.Operate},
 	}
-	level := map[access]int{"": 0, anyone: 0, readers: 1, writers: 2, admins: 3}
+	level := map[access.Right]int{"": 0, access.Anyone: 0, access.Read: 1, access.Write: 2, access.Operate: 3}
 	seen := map[string]bool{}
 	for template, operations := range w.doc.Paths {
 		for method, op := range operations {
@@ -309,10 +310,10 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 				t.Run(op.OperationID+"/"+name, func(t *testing.T) {
 					w.t = t
 					refused := 0
-					if level[caller.access] < level[access(op.Access)] {
+					if level[caller.access] < level[access.Right(op.Access)] {
 						refused = 403
 					}
-					if caller.key == "" && op.Access != string(anyone) {
+					if caller.key == "" && op.Access != string(access.Anyone) {
 						refused = 401
 					}
 					expect := func(kind string, want int, a answered) {
@@ -350,7 +351,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 					for _, path := range otherIDs(w, template, true) {
 						expect("malformed "+path, malformed, call(path, caller.key))
 					}
-					if caller.access != admins && !r.makes {
+					if caller.access != access.Operate && !r.makes {
 						a := call(theirs.path(op.OperationID, template), caller.key)
 						expect("other's", 404, a)
 						if diff := cmp.Diff(anonymous(random), anonymous(a)); diff != "" {

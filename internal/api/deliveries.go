@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -18,12 +19,12 @@ func (a *api) deliveries() {
 	op := func(id, method, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Deliveries"}}
 	}
-	add(a, readers, op("list-deliveries", http.MethodGet, "/v1/deliveries", "List deliveries; the open dead letters are status=dead_letter&replayed=false"), a.listDeliveries)
-	add(a, readers, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), a.getDelivery)
-	add(a, readers, op("list-attempts", http.MethodGet, "/v1/deliveries/{id}/attempts", "List a delivery's attempts by number"), a.listAttempts)
-	add(a, writers, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
-	add(a, writers, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing")), a.retryDelivery)
-	add(a, readers, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), a.getAttempt)
+	add(a, access.Read, op("list-deliveries", http.MethodGet, "/v1/deliveries", "List deliveries; the open dead letters are status=dead_letter&replayed=false"), a.listDeliveries)
+	add(a, access.Read, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), a.getDelivery)
+	add(a, access.Read, op("list-attempts", http.MethodGet, "/v1/deliveries/{id}/attempts", "List a delivery's attempts by number"), a.listAttempts)
+	add(a, access.Write, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
+	add(a, access.Write, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing")), a.retryDelivery)
+	add(a, access.Read, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), a.getAttempt)
 }
 
 // DeliveryPath is a route below one delivery.
@@ -63,7 +64,7 @@ func (a *api) listDeliveries(ctx context.Context, in *DeliveriesList) (*out[list
 }
 
 func (a *api) getDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.Store.Delivery(ctx, callerOf(ctx).tenant, in.ID)
+	d, err := a.Store.Delivery(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func (a *api) cancelDelivery(ctx context.Context, in *DeliveryPath) (*out[Delive
 
 // retryDelivery makes a delivery due now. It is refused where that would send nothing.
 func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.Store.Delivery(ctx, callerOf(ctx).tenant, in.ID)
+	d, err := a.Store.Delivery(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Transition) (
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	d, err := a.Store.MoveDelivery(ctx, callerOf(ctx).tenant, in.ID, h, a.Clock())
+	d, err := a.Store.MoveDelivery(ctx, callerOf(ctx).Tenant, in.ID, h, a.Clock())
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +127,10 @@ func (a *api) listAttempts(ctx context.Context, in *AttemptsList) (*out[list[Att
 		}
 		after = int(binary.BigEndian.Uint64(last[8:]))
 	}
-	if _, err := a.Store.Delivery(ctx, c.caller.tenant, in.ID); err != nil {
+	if _, err := a.Store.Delivery(ctx, c.caller.Tenant, in.ID); err != nil {
 		return nil, err
 	}
-	rows, err := a.Store.ListAttempts(ctx, c.caller.tenant, in.ID, after, in.Limit+1)
+	rows, err := a.Store.ListAttempts(ctx, c.caller.Tenant, in.ID, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ type AttemptPath struct {
 }
 
 func (a *api) getAttempt(ctx context.Context, in *AttemptPath) (*out[Attempt], error) {
-	t, err := a.Store.Attempt(ctx, callerOf(ctx).tenant, in.ID)
+	t, err := a.Store.Attempt(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}

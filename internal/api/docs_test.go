@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kapsel-hq/kapsel/internal/access"
 )
 
 // document31 is as much of an OpenAPI document as the tests read.
@@ -228,7 +230,7 @@ func TestDocument(t *testing.T) {
 			if len(op.Tags) != 1 || !slices.ContainsFunc(w.doc.Tags, func(tag struct{ Name string }) bool { return tag.Name == op.Tags[0] }) {
 				t.Errorf("%s: tags %v", what, op.Tags)
 			}
-			if (op.Access != string(anyone)) != (len(op.Security) == 1) {
+			if (op.Access != string(access.Anyone)) != (len(op.Security) == 1) {
 				t.Errorf("%s: access %q with security %v", what, op.Access, op.Security)
 			}
 			if op.Summary == "" || op.Description == "" {

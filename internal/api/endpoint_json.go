@@ -274,7 +274,7 @@ func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput,
 	config.Signing.Secrets = e.Signing.Secrets
 	wrong = append(wrong, config.Validate(a.Dev)...)
 	if wrong != nil {
-		return refused(wrong[:min(len(wrong), maxErrors)])
+		return refused(wrong)
 	}
 	e.EndpointConfig = config
 	return nil

@@ -10,7 +10,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/breaker"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -26,18 +28,18 @@ func (a *api) endpoints() {
 	create := post("create-endpoint", "/v1/endpoints", "Create an endpoint; its signing secret is in this answer only")
 	create.DefaultStatus = http.StatusCreated
 	create = fails(create, failure{404, kapsel.NotFound}, failure{403, kapsel.QuotaExceeded}, failure{422, kapsel.DestinationBlocked})
-	add(a, writers, takes[EndpointInput](create), a.createEndpoint)
-	add(a, readers, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
-	add(a, readers, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
+	add(a, access.Write, takes[EndpointInput](create), a.createEndpoint)
+	add(a, access.Read, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
+	add(a, access.Read, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
 	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
-	add(a, writers, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
+	add(a, access.Write, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
 	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept")
-	add(a, writers, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
-	add(a, writers, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
-	add(a, writers, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
-	add(a, writers, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
-	add(a, writers, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), a.resetCircuit)
-	add(a, writers, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
+	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
+	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), a.pauseEndpoint)
+	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), a.resumeEndpoint)
+	add(a, access.Write, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
+	add(a, access.Write, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), a.resetCircuit)
+	add(a, access.Write, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
 
 // EndpointPath is a route below one endpoint.
@@ -59,7 +61,7 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 	e.Part, e.NoIngest = kapsel.PartOf(e.ID), body.Subscriptions != nil
 	var wrong []kapsel.FieldError
 	if body.App != nil {
-		app, err := a.app(ctx, TenantQuery{t.ID}, *body.App)
+		app, err := a.manage.App(ctx, callerOf(ctx), manage.AppRef{Tenant: t.ID, Ref: *body.App})
 		if missing(err) {
 			wrong = kapsel.NoApp("app").Fields
 		} else if err != nil {
@@ -100,7 +102,7 @@ type EndpointsList struct {
 }
 
 func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[Endpoint]], error) {
-	app, err := a.filteredApp(ctx, in.TenantQuery, in.AppID)
+	app, err := a.manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[E
 }
 
 func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -134,12 +136,12 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 		return nil, err
 	}
 	c := callerOf(ctx)
-	if _, there := said(patch, "state"); there && !c.admin {
+	if _, there := said(patch, "state"); there && !c.IsAdmin() {
 		return nil, kapsel.Errorf(kapsel.Forbidden, "only the admin key may set state; use /pause and /resume")
 	}
 	// Once on a copy, so that the URL is checked and most mistakes are found outside of the
 	// store's transaction; then on the row as it is inside of it.
-	e, err := a.Store.Endpoint(ctx, c.tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, c.Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +150,7 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 		return nil, err
 	}
 	if ref, ok := patch["app"].(string); ok {
-		app, err := a.app(ctx, TenantQuery{t.ID}, ref)
+		app, err := a.manage.App(ctx, callerOf(ctx), manage.AppRef{Tenant: t.ID, Ref: ref})
 		if err != nil && !missing(err) {
 			return nil, err
 		}
@@ -165,7 +167,7 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 			return nil, err
 		}
 	}
-	e, err = a.Store.UpdateEndpoint(ctx, c.tenant, in.ID, func(e *kapsel.Endpoint) error { return a.change(e, &t, patch, now) })
+	e, err = a.Store.UpdateEndpoint(ctx, c.Tenant, in.ID, func(e *kapsel.Endpoint) error { return a.change(e, &t, patch, now) })
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +184,9 @@ type EndpointDeletion struct {
 func (a *api) deleteEndpoint(ctx context.Context, in *EndpointDeletion) (*struct{}, error) {
 	var err error
 	if in.KeepIngest {
-		err = a.keepIngest(ctx, callerOf(ctx).tenant, in.ID)
+		err = a.keepIngest(ctx, callerOf(ctx).Tenant, in.ID)
 	} else {
-		err = a.Store.DeleteEndpoint(ctx, callerOf(ctx).tenant, in.ID, a.Clock())
+		err = a.Store.DeleteEndpoint(ctx, callerOf(ctx).Tenant, in.ID, a.Clock())
 	}
 	if err != nil {
 		return nil, err
@@ -234,7 +236,7 @@ func (a *api) pauseEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoin
 }
 
 func (a *api) resumeEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	admin := callerOf(ctx).admin
+	admin := callerOf(ctx).IsAdmin()
 	return a.act(ctx, in, func(e *kapsel.Endpoint) error {
 		if e.State == kapsel.EndpointDisabled && e.DisabledReason == kapsel.DisabledAdmin && !admin {
 			return kapsel.Errorf(kapsel.Forbidden, "the operator disabled the endpoint; only the admin key resumes it")
@@ -250,7 +252,7 @@ func (a *api) act(ctx context.Context, in *EndpointPath, change func(*kapsel.End
 		return nil, err
 	}
 	now := a.Clock()
-	e, err := a.Store.UpdateEndpoint(ctx, callerOf(ctx).tenant, in.ID, func(e *kapsel.Endpoint) error {
+	e, err := a.Store.UpdateEndpoint(ctx, callerOf(ctx).Tenant, in.ID, func(e *kapsel.Endpoint) error {
 		e.UpdatedAt = now
 		return change(e)
 	})
@@ -267,7 +269,7 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +299,7 @@ func (a *api) resetCircuit(ctx context.Context, in *EndpointPath) (*out[Endpoint
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +331,7 @@ func (a *api) rotateSecret(ctx context.Context, in *EndpointPath) (*out[NewEndpo
 	if overlap < 0 || overlap > maxOverlap {
 		return nil, refused(field("overlap", "must be 0s to 168h"))
 	}
-	tenant := callerOf(ctx).tenant
+	tenant := callerOf(ctx).Tenant
 	e, err := a.Store.Endpoint(ctx, tenant, in.ID)
 	if err != nil {
 		return nil, err

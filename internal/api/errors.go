@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 )
 
@@ -115,19 +116,13 @@ func bounds(op *huma.Operation, name string) string {
 }
 
 // unreadable refuses a request that cannot be read: 400.
-func unreadable(fields []kapsel.FieldError) error { return refuse(http.StatusBadRequest, fields) }
+func unreadable(fields []kapsel.FieldError) error {
+	return kapsel.Invalid(http.StatusBadRequest, fields...)
+}
 
 // refused refuses values of a request that was read: 422.
 func refused(fields []kapsel.FieldError) error {
-	return refuse(http.StatusUnprocessableEntity, fields)
-}
-
-func refuse(status int, fields []kapsel.FieldError) error {
-	detail := fields[0].Field + " " + fields[0].Detail
-	if len(fields) > 1 {
-		detail = "several fields are wrong; errors lists them"
-	}
-	return &kapsel.Error{Code: kapsel.InvalidRequest, Status: status, Detail: detail, Fields: fields}
+	return kapsel.Invalid(http.StatusUnprocessableEntity, fields...)
 }
 
 // field is what is wrong with one field.
@@ -148,7 +143,7 @@ type call struct {
 	api    *api
 	r      *http.Request
 	w      http.ResponseWriter
-	caller caller
+	caller access.Caller
 
 	// For a request with an Idempotency-Key: the id that it reserved. See fresh.
 	seed [16]byte

@@ -15,6 +15,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -27,12 +29,12 @@ func (a *api) events() {
 		Description: "The body",
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}}
-	add(a, readers, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
-	add(a, readers, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
-	add(a, readers, payload, a.getPayload)
-	add(a, writers, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
+	add(a, access.Read, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
+	add(a, access.Read, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
+	add(a, access.Read, payload, a.getPayload)
+	add(a, access.Write, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 	cancel := op("cancel-event", http.MethodPost, "/v1/events/{id}/cancel", "Cancel the event's deliveries that are pending; the answer is the event")
-	add(a, writers, mayTake[CancelEventInput](cancel), a.cancelEvent)
+	add(a, access.Write, mayTake[CancelEventInput](cancel), a.cancelEvent)
 }
 
 // EventPath is a route below one event.
@@ -54,7 +56,7 @@ type EventsList struct {
 }
 
 func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]], error) {
-	app, err := a.filteredApp(ctx, in.TenantQuery, in.AppID)
+	app, err := a.manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 }
 
 func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
-	r, err := a.Store.Event(ctx, callerOf(ctx).tenant, in.ID)
+	r, err := a.Store.Event(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +109,7 @@ type payload struct {
 }
 
 func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
-	r, err := a.Store.Event(ctx, callerOf(ctx).tenant, in.ID)
+	r, err := a.Store.Event(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +130,7 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	d, err := a.again(ctx, callerOf(ctx).tenant, in.ID, body.EndpointID)
+	d, err := a.again(ctx, callerOf(ctx).Tenant, in.ID, body.EndpointID)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,7 @@ func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail]
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	tenant := callerOf(ctx).tenant
+	tenant := callerOf(ctx).Tenant
 	var to kapsel.EndpointID
 	if body.EndpointID != nil {
 		to = *body.EndpointID

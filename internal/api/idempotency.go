@@ -45,7 +45,7 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 
 	now := a.Clock()
 	mine := store.Reservation{
-		Owner: c.caller.tenant, Key: values[0], Request: fingerprint(c.r, body), Seed: kapsel.NewSecretID(now), CreatedAt: now, ExpiresAt: now.Add(keyWindow),
+		Owner: c.caller.Tenant, Key: values[0], Request: fingerprint(c.r, body), Seed: kapsel.NewSecretID(now), CreatedAt: now, ExpiresAt: now.Add(keyWindow),
 	}
 	r, err := a.Answers.Reserve(ctx.Context(), mine, now)
 	switch {
@@ -182,6 +182,20 @@ func fresh[ID interface {
 	}
 	c.made = made.String()
 	return made
+}
+
+// reserved returns the ID that the request's Idempotency-Key reserved for what the request makes; zero
+// without one.
+func reserved[ID interface {
+	~[16]byte
+	String() string
+}](ctx context.Context) ID {
+	c := callOf(ctx)
+	id := ID(c.seed)
+	if c.seed != ([16]byte{}) {
+		c.made = id.String()
+	}
+	return id
 }
 
 // recorder holds an answer back until it is settled. Headers go straight to the answer.

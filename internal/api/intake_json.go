@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -144,7 +145,7 @@ func storedSecret(v kapsel.Verification, field, header string) []kapsel.FieldErr
 // brought returns the secret that a provider brought with a handshake, as long as it may be shown,
 // else "". Only callers of scope write see it.
 func (a *api) brought(ctx context.Context, tenant kapsel.TenantID, id string, v kapsel.Verification) (string, error) {
-	if !callerOf(ctx).may(writers) || !a.Clock().Before(v.ShownUntil) || len(v.Secrets) != 1 {
+	if !callerOf(ctx).May(access.Write) || !a.Clock().Before(v.ShownUntil) || len(v.Secrets) != 1 {
 		return "", nil
 	}
 	t, err := a.Store.Tenant(ctx, tenant)

@@ -21,7 +21,6 @@ import (
 
 const (
 	maxBody    = 64 << 10 // bytes of a request's body
-	maxErrors  = 50       // fields that one answer lists
 	mergePatch = "application/merge-patch+json"
 )
 
@@ -81,7 +80,7 @@ func unsupported(detail string) error {
 
 // decode reads a JSON object into v, a pointer to a struct. It is stricter than encoding/json: it
 // refuses fields that v does not have, fields that occur twice or are written in another case,
-// values of another type, and anything after the object. The error names at most maxErrors wrong
+// values of another type, and anything after the object. The error names at most kapsel.MaxFields wrong
 // fields. decode takes null as if the field were missing.
 func decode(body []byte, v any) error {
 	if err := checkShape(body, reflect.TypeOf(v).Elem()); err != nil {
@@ -141,7 +140,7 @@ type shape struct {
 }
 
 func (s *shape) refuse(field, detail string) {
-	if len(s.wrong) < maxErrors {
+	if len(s.wrong) < kapsel.MaxFields {
 		if field == "" {
 			field = "(body)"
 		}

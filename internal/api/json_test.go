@@ -184,7 +184,7 @@ func TestDecodeListsAtMostSomeErrors(t *testing.T) {
 	}
 	err := decode([]byte("{"+b.String()[1:]+"}"), &sample{})
 	var e *kapsel.Error
-	if !errors.As(err, &e) || len(e.Fields) != maxErrors {
+	if !errors.As(err, &e) || len(e.Fields) != kapsel.MaxFields {
 		t.Fatalf("%v", err)
 	}
 	for _, f := range e.Fields {

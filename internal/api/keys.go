@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -18,9 +19,9 @@ func (a *api) keys() {
 	}
 	create := op("create-key", http.MethodPost, "/v1/tenants/{id}/keys", "Create a key; its secret is in this answer only")
 	create.DefaultStatus = http.StatusCreated
-	add(a, writers, takes[KeyInput](create), a.createKey)
-	add(a, readers, op("list-keys", http.MethodGet, "/v1/tenants/{id}/keys", "List keys, revoked ones included"), a.listKeys)
-	add(a, writers, op("revoke-key", http.MethodDelete, "/v1/tenants/{id}/keys/{key_id}", "Revoke a key"), a.revokeKey)
+	add(a, access.Write, takes[KeyInput](create), a.createKey)
+	add(a, access.Read, op("list-keys", http.MethodGet, "/v1/tenants/{id}/keys", "List keys, revoked ones included"), a.listKeys)
+	add(a, access.Write, op("revoke-key", http.MethodDelete, "/v1/tenants/{id}/keys/{key_id}", "Revoke a key"), a.revokeKey)
 }
 
 func (a *api) createKey(ctx context.Context, in *TenantPath) (*out[NewKey], error) {

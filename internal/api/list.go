@@ -86,7 +86,7 @@ func (a *api) signCursor(c *call, last [16]byte) []byte {
 	filter.Del("limit")
 	mac := hmac.New(sha256.New, a.cursors)
 	mac.Write(last[:])
-	mac.Write(c.caller.tenant[:])
+	mac.Write(c.caller.Tenant[:])
 	mac.Write([]byte(c.r.URL.Path))
 	mac.Write([]byte{0}) // a path holds no NUL, so the parts cannot run into each other
 	mac.Write([]byte(filter.Encode()))

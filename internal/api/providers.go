@@ -9,14 +9,15 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 func (a *api) providers() {
-	add(a, anyone, huma.Operation{
+	add(a, access.Anyone, huma.Operation{
 		OperationID: "list-providers", Method: http.MethodGet, Path: "/v1/providers", Summary: "List the providers whose signatures can be checked", Tags: []string{"Endpoints"},
 	}, a.listProviders)
-	add(a, anyone, fails(huma.Operation{
+	add(a, access.Anyone, fails(huma.Operation{
 		OperationID: "list-signing-keys", Method: http.MethodGet, Path: "/v1/signing-keys", Summary: "List the public keys that verify an endpoint's deliveries (v1a)", Tags: []string{"Endpoints"},
 	}, failure{404, kapsel.NotFound}, failure{422, kapsel.InvalidRequest}), a.listSigningKeys)
 }

@@ -75,17 +75,17 @@ func (r *publications) refuse(field, detail string) {
 	r.add(field, detail)
 }
 
-// add records a fault. Only the first fault of a field counts, and at most maxErrors do.
+// add records a fault. Only the first fault of a field counts, and at most kapsel.MaxFields do.
 func (r *publications) add(field, detail string) {
 	known := slices.ContainsFunc(r.wrong, func(w kapsel.FieldError) bool { return w.Field == field })
-	if !known && len(r.wrong) < maxErrors {
+	if !known && len(r.wrong) < kapsel.MaxFields {
 		r.wrong = append(r.wrong, kapsel.FieldError{Field: field, Detail: detail})
 	}
 }
 
 func (r *publications) err() error {
 	if r.wrong != nil {
-		return refuse(r.status, r.wrong)
+		return kapsel.Invalid(r.status, r.wrong...)
 	}
 	return r.full
 }
@@ -95,7 +95,7 @@ func (r *publications) batch(object []byte) (list []kapsel.Publication) {
 	seen := false
 	for name, value := range members(object) {
 		switch {
-		case len(r.wrong) == maxErrors:
+		case len(r.wrong) == kapsel.MaxFields:
 			return list
 		case name != "events" && publishMembers[name] != nil:
 			r.misread(name, "belongs in each of the events")
@@ -113,7 +113,7 @@ func (r *publications) batch(object []byte) (list []kapsel.Publication) {
 			continue
 		}
 		for element := range elements(value) {
-			if len(r.wrong) == maxErrors {
+			if len(r.wrong) == kapsel.MaxFields {
 				break
 			}
 			at := fmt.Sprintf("events[%d]", len(list))
@@ -150,7 +150,7 @@ func (r *publications) publication(at string, object []byte) (p kapsel.Publicati
 	seen := map[string]bool{}
 	var data, encoded []byte
 	for name, value := range members(object) {
-		if len(r.wrong) == maxErrors { // no more are named
+		if len(r.wrong) == kapsel.MaxFields { // no more are named
 			return p
 		}
 		field := at + clip(name)
@@ -309,7 +309,7 @@ func (r *publications) texts(field string, value []byte) (list []string) {
 	}
 	for element := range elements(value) {
 		at := fmt.Sprintf("%s[%d]", field, len(list))
-		if len(list) == maxErrors { // more than any list may have
+		if len(list) == kapsel.MaxFields { // more than any list may have
 			break
 		}
 		list = append(list, r.text(at, element))

@@ -176,7 +176,7 @@ func TestReadPublications_Faults(t *testing.T) {
 	for _, body := range []string{`{` + many.String() + `"type":"a"}`, `{` + many.String() + `"events":[]}`, `{"events":[{` + many.String() + `"type":"a"},7]}`} {
 		_, _, err := readPublications([]byte(body), nil, march, free)
 		var refused *kapsel.Error
-		if !errors.As(err, &refused) || len(refused.Fields) != maxErrors {
+		if !errors.As(err, &refused) || len(refused.Fields) != kapsel.MaxFields {
 			t.Errorf("%.50s: %v", body, err)
 		}
 	}

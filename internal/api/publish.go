@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -35,7 +36,7 @@ func (a *api) publishing() {
 	op.Responses = map[string]*huma.Response{"201": {Description: "The event, which is stored", Content: media(schema(event))}}
 	op = fails(op, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict}, failure{413, kapsel.PayloadTooLarge}, failure{422, kapsel.UnknownEventType}, failure{422, kapsel.SchemaMismatch}, failure{429, kapsel.QuotaExceeded},
 		failure{503, kapsel.QueueFull}, failure{503, kapsel.ShuttingDown})
-	add(a, writers, with(takes[PublishInput](op), "keyed", true), a.publish)
+	add(a, access.Write, with(takes[PublishInput](op), "keyed", true), a.publish)
 	doc := registered(a.huma.OpenAPI(), op.Method, op.Path)
 	doc.RequestBody.Content = either(reflect.TypeFor[PublishInput](), reflect.TypeFor[PublishBatchInput]())
 	doc.Responses["200"] = &huma.Response{
@@ -102,8 +103,8 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 	if err := checkJSONType(c); err != nil {
 		return nil, err
 	}
-	tenant := c.caller.tenant
-	if c.caller.admin {
+	tenant := c.caller.Tenant
+	if c.caller.IsAdmin() {
 		t, err := a.owner(ctx, *in)
 		if err != nil {
 			return nil, err

@@ -7,18 +7,19 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
 
 func (a *api) refusals() {
-	add(a, readers, huma.Operation{
+	add(a, access.Read, huma.Operation{
 		OperationID: "get-refusals", Method: http.MethodGet, Path: "/v1/endpoints/{id}/refusals", Tags: []string{"Endpoints"},
 		Summary: "See why webhooks were refused",
 	}, a.getRefusals)
 }
 
 func (a *api) getRefusals(ctx context.Context, in *EndpointPath) (*out[Refusals], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}

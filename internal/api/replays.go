@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -26,15 +27,15 @@ func (a *api) replays() {
 		return map[string]*huma.MediaType{"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(body, true, "")}}
 	}
 	create.Responses = map[string]*huma.Response{"202": {Description: "The replay, which goes on by itself", Content: schema(reflect.TypeFor[Replay]())}}
-	add(a, writers, takes[ReplayInput](fails(create, failure{404, kapsel.NotFound})), a.createReplay)
+	add(a, access.Write, takes[ReplayInput](fails(create, failure{404, kapsel.NotFound})), a.createReplay)
 	registered(a.huma.OpenAPI(), create.Method, create.Path).Responses["200"] = &huma.Response{
 		Description: "What a dry run found", Content: schema(reflect.TypeFor[ReplayPreview]()),
 	}
-	add(a, readers, op("list-replays", http.MethodGet, "/v1/replays", "List replays"), a.listReplays)
-	add(a, readers, op("get-replay", http.MethodGet, "/v1/replays/{id}", "Get a replay"), a.getReplay)
-	add(a, writers, mayTake[Nothing](op("pause-replay", http.MethodPost, "/v1/replays/{id}/pause", "Make no more deliveries for now; those made go on")), a.moveReplay(kapsel.ReplayPaused))
-	add(a, writers, mayTake[Nothing](op("resume-replay", http.MethodPost, "/v1/replays/{id}/resume", "Go on with a paused replay")), a.moveReplay(kapsel.ReplayRunning))
-	add(a, writers, mayTake[Nothing](op("cancel-replay", http.MethodPost, "/v1/replays/{id}/cancel", "Make no more deliveries; those made go on")), a.moveReplay(kapsel.ReplayCanceled))
+	add(a, access.Read, op("list-replays", http.MethodGet, "/v1/replays", "List replays"), a.listReplays)
+	add(a, access.Read, op("get-replay", http.MethodGet, "/v1/replays/{id}", "Get a replay"), a.getReplay)
+	add(a, access.Write, mayTake[Nothing](op("pause-replay", http.MethodPost, "/v1/replays/{id}/pause", "Make no more deliveries for now; those made go on")), a.moveReplay(kapsel.ReplayPaused))
+	add(a, access.Write, mayTake[Nothing](op("resume-replay", http.MethodPost, "/v1/replays/{id}/resume", "Go on with a paused replay")), a.moveReplay(kapsel.ReplayRunning))
+	add(a, access.Write, mayTake[Nothing](op("cancel-replay", http.MethodPost, "/v1/replays/{id}/cancel", "Make no more deliveries; those made go on")), a.moveReplay(kapsel.ReplayCanceled))
 }
 
 // ReplayPath is a route below one replay.
@@ -165,7 +166,7 @@ func (a *api) listReplays(ctx context.Context, in *ReplaysList) (*out[list[Repla
 }
 
 func (a *api) getReplay(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
-	r, err := a.Store.ReadReplay(ctx, callerOf(ctx).tenant, in.ID)
+	r, err := a.Store.ReadReplay(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPa
 		if err := readOptional(ctx, &Nothing{}); err != nil {
 			return nil, err
 		}
-		r, err := a.Store.MoveReplay(ctx, callerOf(ctx).tenant, in.ID, to, a.Clock())
+		r, err := a.Store.MoveReplay(ctx, callerOf(ctx).Tenant, in.ID, to, a.Clock())
 		if err != nil {
 			return nil, err
 		}

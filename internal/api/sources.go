@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -18,12 +19,12 @@ func (a *api) sources() {
 	}
 	create := op("create-source", http.MethodPost, "/v1/sources", "Create a source: an ingest URL to which endpoints subscribe")
 	create.DefaultStatus = http.StatusCreated
-	add(a, writers, takes[SourceInput](fails(create, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict})), a.createSource)
-	add(a, readers, op("list-sources", http.MethodGet, "/v1/sources", "List sources"), a.listSources)
-	add(a, readers, op("get-source", http.MethodGet, "/v1/sources/{id}", "Get a source"), a.getSource)
-	add(a, writers, takes[SourcePatch](op("update-source", http.MethodPatch, "/v1/sources/{id}", "Change a source, or disable it")), a.updateSource)
+	add(a, access.Write, takes[SourceInput](fails(create, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict})), a.createSource)
+	add(a, access.Read, op("list-sources", http.MethodGet, "/v1/sources", "List sources"), a.listSources)
+	add(a, access.Read, op("get-source", http.MethodGet, "/v1/sources/{id}", "Get a source"), a.getSource)
+	add(a, access.Write, takes[SourcePatch](op("update-source", http.MethodPatch, "/v1/sources/{id}", "Change a source, or disable it")), a.updateSource)
 	remove := op("delete-source", http.MethodDelete, "/v1/sources/{id}", "Delete a source. Refused while endpoints subscribe to it")
-	add(a, writers, fails(remove, failure{409, kapsel.Conflict}), a.deleteSource)
+	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}), a.deleteSource)
 }
 
 // SourcePath is a route below one source.
@@ -68,7 +69,7 @@ func (a *api) listSources(ctx context.Context, in *SourcesList) (*out[list[Sourc
 }
 
 func (a *api) getSource(ctx context.Context, in *SourcePath) (*out[Source], error) {
-	s, err := a.Store.Source(ctx, callerOf(ctx).tenant, in.ID)
+	s, err := a.Store.Source(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 	if err != nil {
 		return nil, err
 	}
-	tenant := callerOf(ctx).tenant
+	tenant := callerOf(ctx).Tenant
 	// Once on a copy, so that most mistakes are found outside of the store's transaction.
 	s, err := a.Store.Source(ctx, tenant, in.ID)
 	if err != nil {
@@ -108,7 +109,7 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 }
 
 func (a *api) deleteSource(ctx context.Context, in *SourcePath) (*struct{}, error) {
-	if err := a.Store.DeleteSource(ctx, callerOf(ctx).tenant, in.ID, a.Clock()); err != nil {
+	if err := a.Store.DeleteSource(ctx, callerOf(ctx).Tenant, in.ID, a.Clock()); err != nil {
 		return nil, err
 	}
 	a.Changed()
@@ -148,7 +149,7 @@ func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInpu
 		wrong = append(wrong, storedSecret(s.Verification, "type.from", header)...)
 	}
 	if wrong = append(wrong, s.Validate()...); wrong != nil {
-		return refused(wrong[:min(len(wrong), maxErrors)])
+		return refused(wrong)
 	}
 	return nil
 }

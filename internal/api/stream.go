@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -37,7 +38,7 @@ func (a *api) stream() {
 			}},
 		}},
 	}
-	add(a, readers, fails(op, failure{409, kapsel.Conflict}), a.streamEvents)
+	add(a, access.Read, fails(op, failure{409, kapsel.Conflict}), a.streamEvents)
 }
 
 // StreamQuery is what a stream is of, and where it begins.
@@ -66,19 +67,19 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 			return nil, err
 		}
 	}
-	follower, err := a.Feed.Follow(ctx, c.caller.tenant, c.caller.key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID}, endpoint)
+	follower, err := a.Feed.Follow(ctx, c.caller.Tenant, c.caller.Key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID}, endpoint)
 	if err != nil {
 		return nil, err
 	}
 	// From here on the feed tells of a revocation. One that came before shows now.
-	if _, err := a.authenticate(c.r); err != nil {
+	if _, err := a.guard.Caller(c.r); err != nil {
 		follower.Leave()
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(huma.Context) {
 		defer follower.Leave()
 		ctx := follower.Context()
-		if until := c.caller.until; !until.IsZero() {
+		if until := c.caller.Until; !until.IsZero() {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, until.Sub(a.Clock()))
 			defer cancel()

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -18,11 +19,11 @@ func (a *api) tenants() {
 	}
 	create := op("create-tenant", http.MethodPost, "/v1/tenants", "Create a tenant")
 	create.DefaultStatus = http.StatusCreated
-	add(a, admins, takes[TenantInput](create), a.createTenant)
-	add(a, admins, op("list-tenants", http.MethodGet, "/v1/tenants", "List tenants"), a.listTenants)
-	add(a, readers, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), a.getTenant)
-	add(a, admins, takes[TenantPatch](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
-	add(a, admins, fails(op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), failure{409, kapsel.Conflict}), a.deleteTenant)
+	add(a, access.Operate, takes[TenantInput](create), a.createTenant)
+	add(a, access.Operate, op("list-tenants", http.MethodGet, "/v1/tenants", "List tenants"), a.listTenants)
+	add(a, access.Read, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), a.getTenant)
+	add(a, access.Operate, takes[TenantPatch](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
+	add(a, access.Operate, fails(op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), failure{409, kapsel.Conflict}), a.deleteTenant)
 }
 
 // TenantPath is a route below one tenant.
@@ -36,12 +37,7 @@ type TenantQuery struct {
 }
 
 // of is the tenant whose objects a list shows; zero: every tenant's.
-func (q TenantQuery) of(c caller) kapsel.TenantID {
-	if c.admin {
-		return q.TenantID
-	}
-	return c.tenant
-}
+func (q TenantQuery) of(c access.Caller) kapsel.TenantID { return c.TenantOr(q.TenantID) }
 
 // owner is the tenant that a new object belongs to.
 func (a *api) owner(ctx context.Context, q TenantQuery) (kapsel.Tenant, error) {
@@ -54,7 +50,7 @@ func (a *api) owner(ctx context.Context, q TenantQuery) (kapsel.Tenant, error) {
 
 // visibleTenant is a tenant that the caller may see: for a tenant's key its own.
 func (a *api) visibleTenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error) {
-	if c := callerOf(ctx); !c.admin && c.tenant != id {
+	if c := callerOf(ctx); !c.IsAdmin() && c.Tenant != id {
 		return kapsel.Tenant{}, store.NotFound("tenant")
 	}
 	return a.Store.Tenant(ctx, id)

@@ -11,16 +11,17 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 func (a *api) usage() {
-	add(a, readers, huma.Operation{
+	add(a, access.Read, huma.Operation{
 		OperationID: "get-endpoint-stats", Method: http.MethodGet, Path: "/v1/endpoints/{id}/stats", Tags: []string{"Endpoints"},
 		Summary: "Count an endpoint's attempts and deliveries",
 	}, a.getEndpointStats)
-	add(a, readers, fails(huma.Operation{
+	add(a, access.Read, fails(huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/usage", Tags: []string{"Tenants"},
 		Summary: "Count what a tenant used",
 	}, failure{404, kapsel.NotFound}), a.getUsage)
@@ -42,7 +43,7 @@ type StatsQuery struct {
 }
 
 func (a *api) getEndpointStats(ctx context.Context, in *StatsQuery) (*out[EndpointStats], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).tenant, in.ID)
+	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (a *api) getEndpointStats(ctx context.Context, in *StatsQuery) (*out[Endpoi
 	if err != nil {
 		return nil, err
 	}
-	hours, err := a.Store.EndpointStats(ctx, callerOf(ctx).tenant, e.ID, since, until)
+	hours, err := a.Store.EndpointStats(ctx, callerOf(ctx).Tenant, e.ID, since, until)
 	if err != nil {
 		return nil, err
 	}

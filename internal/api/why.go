@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -17,7 +18,7 @@ func (a *api) why() {
 		OperationID: "get-why", Method: http.MethodGet, Path: "/v1/events/{id}/why", Tags: []string{"Events"},
 		Summary: "Say of each endpoint that an event concerns what its delivery waits for, or why it has none",
 	}
-	add(a, readers, op, a.getWhy)
+	add(a, access.Read, op, a.getWhy)
 }
 
 // EventReasons is the list of why an event is where it is.
@@ -44,7 +45,7 @@ type concerned struct {
 }
 
 func (a *api) getWhy(ctx context.Context, in *EventReasons) (*out[list[Reason]], error) {
-	r, err := a.Store.Event(ctx, callerOf(ctx).tenant, in.ID)
+	r, err := a.Store.Event(ctx, callerOf(ctx).Tenant, in.ID)
 	if err != nil {
 		return nil, err
 	}

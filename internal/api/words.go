@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 )
 
@@ -477,13 +478,13 @@ type failure struct {
 }
 
 // failuresOf are how an operation can fail, those included that it says itself.
-func failuresOf(op *huma.Operation, who access, body bool) []failure {
+func failuresOf(op *huma.Operation, who access.Right, body bool) []failure {
 	own, _ := op.Metadata["fails"].([]failure)
 	all := append([]failure{{400, kapsel.InvalidRequest}, {500, ""}, {503, kapsel.DatabaseUnavailable}}, own...)
-	if who != anyone {
+	if who != access.Anyone {
 		all = append(all, failure{401, kapsel.Unauthorized}, failure{429, kapsel.RateLimited})
 	}
-	if who == writers || who == admins {
+	if who == access.Write || who == access.Operate {
 		all = append(all, failure{403, kapsel.Forbidden})
 	}
 	if strings.Contains(op.Path, "{") {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -95,6 +96,6 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case code == kapsel.DatabaseUnavailable || code == kapsel.InvalidSignature:
 		level = slog.LevelInfo
 	}
-	h.Log.Log(r.Context(), level, RefusedMessage, "request_id", id, "error", err, "path", r.URL.Path, "client", ClientOf(r, h.Proxies))
+	h.Log.Log(r.Context(), level, RefusedMessage, "request_id", id, "error", err, "path", r.URL.Path, "client", access.ClientOf(r, h.Proxies))
 	problem.Write(w, r, err)
 }

@@ -1,4 +1,4 @@
-package api
+package access
 
 import (
 	"context"
@@ -53,12 +53,12 @@ func (g *guesses) may(ctx context.Context, log *slog.Logger, client netip.Addr, 
 	return g.refuse(ctx, log, client, reset, now)
 }
 
-// count counts a wrong key and returns the error to answer: errUnauthorized, or a RateLimited error
+// count counts a wrong key and returns the error to answer: ErrUnauthorized, or a RateLimited error
 // if the client has sent too many.
 func (g *guesses) count(ctx context.Context, log *slog.Logger, client netip.Addr, now time.Time) error {
 	ok, _, reset := g.wrong.Allow(site(client), wrongPerSecond, wrongBurst, now)
 	if ok {
-		return errUnauthorized
+		return ErrUnauthorized
 	}
 	return g.refuse(ctx, log, client, reset, now)
 }
@@ -68,7 +68,7 @@ func (g *guesses) refuse(ctx context.Context, log *slog.Logger, client netip.Add
 	g.mu.Lock()
 	g.refused++
 	if now.Sub(g.told) >= tellEvery || now.Before(g.told) {
-		log.WarnContext(ctx, "api: too many wrong keys from one address; answering 429", "client", client, "refused", g.refused)
+		log.WarnContext(ctx, "access: too many wrong keys from one address; answering 429", "client", client, "refused", g.refused)
 		g.told, g.refused = now, 0
 	}
 	g.mu.Unlock()

@@ -1,0 +1,118 @@
+package access_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// TestCaller checks what each kind of caller may do, and whose objects it sees.
+func TestCaller(t *testing.T) {
+	own, other := kapsel.NewTenantID(noon), kapsel.NewTenantID(noon)
+	rights := []access.Right{access.Anyone, access.Read, access.Write, access.Operate}
+	for _, tt := range []struct {
+		name   string
+		caller access.Caller
+		may    int // how many of rights
+		code   kapsel.Code
+		sees   kapsel.TenantID // of other
+	}{
+		{"nobody", access.Caller{}, 1, kapsel.Unauthorized, kapsel.TenantID{}},
+		{"a right without a tenant", access.Caller{Right: access.Write}, 1, kapsel.Unauthorized, kapsel.TenantID{}},
+		{"no such right", access.Caller{Right: "root", Tenant: own}, 1, kapsel.Unauthorized, own},
+		{"reader", access.Caller{Right: access.Read, Tenant: own}, 2, kapsel.Forbidden, own},
+		{"writer", access.Caller{Right: access.Write, Tenant: own}, 3, kapsel.Forbidden, own},
+		{"admin", access.Caller{Right: access.Operate}, 4, "", other},
+	} {
+		for i, right := range rights {
+			err := tt.caller.Check(right)
+			if may := tt.caller.May(right); may != (i < tt.may) || may != (err == nil) || err != nil && kapsel.CodeOf(err) != tt.code {
+				t.Errorf("%s, %s: may %t, %v", tt.name, right, may, err)
+			}
+		}
+		if tt.caller.May("everything") {
+			t.Errorf("%s has a right that there is not", tt.name)
+		}
+		if got := tt.caller.TenantOr(other); got != tt.sees {
+			t.Errorf("%s sees %s", tt.name, got)
+		}
+	}
+}
+
+// shelf holds one key.
+type shelf struct {
+	key  kapsel.Key
+	err  error
+	used int
+}
+
+func (s *shelf) KeyByHash(_ context.Context, hash [32]byte) (kapsel.Key, error) {
+	if s.err != nil || hash == s.key.Hash {
+		return s.key, s.err
+	}
+	return kapsel.Key{}, kapsel.Errorf(kapsel.NotFound, "no such key")
+}
+
+func (s *shelf) TouchKeys(context.Context, map[kapsel.KeyID]time.Time) error {
+	s.used++
+	return nil
+}
+
+// TestGuard checks who is found by which Authorization headers.
+func TestGuard(t *testing.T) {
+	const admin = "an admin key of thirty-two characters or more"
+	key, hash, _ := secret.NewAPIKey()
+	tenant, id := kapsel.NewTenantID(noon), kapsel.NewKeyID(noon)
+	s := &shelf{key: kapsel.Key{ID: id, TenantID: tenant, Scope: kapsel.ScopeWrite, Hash: hash, ExpiresAt: noon.Add(time.Hour), LastUsedAt: noon.Add(-time.Minute)}}
+	now := noon
+	g := access.New(access.Config{
+		Keys: s, AdminKey: secret.NewText(admin), Clock: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
+		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, nil) },
+	})
+	writer := access.Caller{Right: access.Write, Tenant: tenant, Key: id, Until: noon.Add(time.Hour)}
+	for _, tt := range []struct {
+		name   string
+		values []string
+		want   access.Caller
+	}{
+		{"a key", []string{"Bearer " + key.Reveal()}, writer},
+		{"another case", []string{"bearer " + key.Reveal()}, writer},
+		{"the admin key", []string{"Bearer " + admin}, access.Caller{Right: access.Operate}},
+		{"nothing", nil, access.Caller{}},
+		{"two", []string{"Bearer " + admin, "Bearer " + admin}, access.Caller{}},
+		{"another scheme", []string{"Basic " + admin}, access.Caller{}},
+		{"no scheme", []string{admin}, access.Caller{}},
+		{"a wrong key", []string{"Bearer " + admin + "x"}, access.Caller{}},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["Authorization"] = tt.values
+		c, err := g.Caller(r)
+		if c != tt.want || (err == nil) != (tt.want != access.Caller{}) || err != nil && !errors.Is(err, access.ErrUnauthorized) {
+			t.Errorf("%s: %+v, %v", tt.name, c, err)
+		}
+	}
+	if s.used != 2 {
+		t.Errorf("the use of the key was recorded %d times, want 2", s.used)
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("Authorization", "Bearer "+key.Reveal())
+	now = noon.Add(time.Hour)
+	if c, err := g.Caller(r); c != (access.Caller{}) || !errors.Is(err, access.ErrUnauthorized) {
+		t.Errorf("expired: %+v, %v", c, err)
+	}
+	s.err = errors.New("the store is away")
+	if c, err := g.Caller(r); c != (access.Caller{}) || !errors.Is(err, s.err) {
+		t.Errorf("store trouble: %+v, %v", c, err)
+	}
+}

@@ -1,0 +1,108 @@
+// Package manage holds the use cases of Kapsel's management: what people and programs do with tenants,
+// keys, apps, event types, sources, endpoints, events, deliveries and replays, whatever face they do it
+// through.
+//
+// Each use case takes a context, the access.Caller and plain values. It checks what the caller may do
+// and whose objects the caller sees, works against the store's contract, waits until the nodes obey
+// where a change must be obeyed, and returns values of the domain or a *kapsel.Error. An object of
+// another tenant is NotFound, as one that does not exist. Wrong values are InvalidRequest with all wrong
+// fields, named as in the API's JSON. Faces translate: they parse, call and show.
+package manage
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Store is what the use cases need of the store.
+type Store interface {
+	store.Directory
+}
+
+// Config is what a Manager works with. Fields without "may be nil" are needed.
+type Config struct {
+	Store   Store
+	Keyring *secret.Keyring // makes new tenants' data keys
+	Clock   func() time.Time
+
+	// Changed is called after every change of settings, before the use case returns. It returns when
+	// the change holds. It may be nil.
+	Changed func()
+}
+
+// Manager runs the use cases. It is safe for concurrent use.
+type Manager struct {
+	Config
+}
+
+// New returns a manager.
+func New(cfg Config) *Manager {
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	return &Manager{Config: cfg}
+}
+
+// owner returns the tenant that a new object belongs to: the caller's own, or the one that the admin
+// names.
+func (m *Manager) owner(ctx context.Context, c access.Caller, named kapsel.TenantID) (kapsel.Tenant, error) {
+	id := c.TenantOr(named)
+	if id.IsZero() {
+		return kapsel.Tenant{}, refused("tenant_id", "is needed with the admin key")
+	}
+	return m.Store.Tenant(ctx, id)
+}
+
+// settled waits for a change of settings to hold, unless the change failed. It returns what the change
+// returned.
+func settled[T any](m *Manager, changed T, err error) (T, error) {
+	if err != nil {
+		var none T
+		return none, err
+	}
+	m.Changed()
+	return changed, nil
+}
+
+// upsert changes a thing, or makes it if change says NotFound. It reports whether the thing was made. If
+// another makes the thing at the same time, upsert changes that one, so that the later call wins. find
+// tells such a Conflict of create from others.
+func upsert[T any](change, create func() (T, error), find func() error) (v T, made bool, err error) {
+	for range 3 {
+		if v, err = change(); !missing(err) {
+			return v, false, err
+		}
+		v, err = create()
+		if kapsel.CodeOf(err) != kapsel.Conflict || find() != nil {
+			return v, err == nil, err
+		}
+	}
+	return v, false, errBusy
+}
+
+// errBusy is returned for a change that lost against others several times in a row.
+var errBusy = kapsel.Errorf(kapsel.Conflict, "others change it at the same time; try again")
+
+// missing reports whether an error says that something does not exist.
+func missing(err error) bool { return kapsel.CodeOf(err) == kapsel.NotFound }
+
+// unprocessable is the HTTP status of a request that was read and has wrong values.
+const unprocessable = 422
+
+// refused returns the error for a value that one field cannot have.
+func refused(field, detail string) error {
+	return kapsel.Invalid(unprocessable, kapsel.FieldError{Field: field, Detail: detail})
+}
+
+// check returns the error for wrong fields, nil if there are none.
+func check(wrong []kapsel.FieldError) error {
+	if wrong == nil {
+		return nil
+	}
+	return kapsel.Invalid(unprocessable, wrong...)
+}
