@@ -15,8 +15,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
-// child is `kapsel serve` as a service manager or a shell starts it: with an output, signals,
-// namespaces or limits that a test chooses. Process is for calling its API only.
+// child is `kapsel serve` started as by a service manager or a shell: with outputs, signals, namespaces or
+// limits that a test chooses. Its Process serves only to call the API.
 type child struct {
 	*harness.Process
 	t     *testing.T
@@ -25,8 +25,8 @@ type child struct {
 	err   error         // how it ended
 }
 
-// startChild runs cmd, which must end up as `kapsel serve`, on a new SQLite database with settings
-// in its environment, and kills it at the test's end.
+// startChild runs cmd, which must become `kapsel serve`, on a new SQLite database with settings in its
+// environment, and kills it when the test ends.
 func startChild(t *testing.T, cmd *exec.Cmd, env ...string) *child {
 	t.Helper()
 	c := &child{t: t, cmd: cmd, ended: make(chan struct{})}
@@ -68,7 +68,7 @@ func (c *child) ready() {
 	})
 }
 
-// until waits until something is so, while the child runs.
+// until waits until a condition holds, and ends the test if the child ends before.
 func (c *child) until(what string, so func() bool) {
 	c.t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !so(); {
@@ -91,7 +91,7 @@ func (c *child) signal(sig os.Signal) {
 	}
 }
 
-// term asks the child to stop, which must end with exit code 0.
+// term asks the child to stop, and ends the test unless the exit code is 0.
 func (c *child) term() {
 	c.t.Helper()
 	c.signal(syscall.SIGTERM)
@@ -100,7 +100,7 @@ func (c *child) term() {
 	}
 }
 
-// exit waits for the child's end and returns its exit code; -1: a signal ended it.
+// exit waits until the child has ended and returns its exit code, -1 if a signal ended it.
 func (c *child) exit() int {
 	c.t.Helper()
 	select {

@@ -23,9 +23,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// There may be no container engine where tests run. So these read the Dockerfile and
-// compose.yaml, and start the binary as they say: in an empty root that it cannot write, as
-// a user that no file knows.
+// These tests must run without a container engine. So they read the Dockerfile and compose.yaml, and start
+// the binary as these files say: in an empty root directory that the binary cannot write, as a user that
+// is in no file.
 
 // TestContainer_S25_Image checks that the image has the binary and certificates and nothing
 // else, runs as an unprivileged user and asks the binary for its health.
@@ -128,8 +128,8 @@ func TestContainer_S25_Runs(t *testing.T) {
 	})
 }
 
-// runContainer runs the binary as a container with an environment would, until it is
-// healthy, and stops it. The listeners are moved to free ports of loopback.
+// runContainer runs the binary as a container with an environment would, and stops it when it is healthy. The
+// binary listens on free loopback ports instead of its usual ones.
 func runContainer(t *testing.T, binary string, env map[string]string) {
 	root := t.TempDir()
 	if err := os.Link(binary, filepath.Join(root, "kapsel")); err != nil {
@@ -203,7 +203,7 @@ func runContainer(t *testing.T, binary string, env map[string]string) {
 	}
 }
 
-// user is a user id that owns nothing but the data directory.
+// user is a user ID that owns only the data directory.
 type user struct {
 	id         uint32
 	namespaced bool // the id exists only in a user namespace: the test is not root
@@ -306,7 +306,7 @@ func substitute(t *testing.T, text string, env map[string]string) string {
 	})
 }
 
-// readYAML reads the little of YAML that our files use: maps and lists by indentation,
+// readYAML reads the small part of YAML that our files use: maps and lists by indentation,
 // scalars plain or quoted, lists in brackets, comments on lines of their own. Scalars are
 // strings.
 func readYAML(t *testing.T, name string) map[string]any {
@@ -328,7 +328,7 @@ func readYAML(t *testing.T, name string) map[string]any {
 	return v.(map[string]any)
 }
 
-// yamlLines are the lines not read yet.
+// yamlLines holds the lines that are not read yet.
 type yamlLines []string
 
 func indentOf(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }

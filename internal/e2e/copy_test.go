@@ -143,7 +143,7 @@ func postMany(w *world, ep harness.Endpoint, n int) {
 	wg.Wait()
 }
 
-// answers returns what the API says of the tenant, all pages of it.
+// answers returns all pages of the API's answers about the tenant.
 func answers(w *world) map[string]any {
 	all := map[string]any{}
 	for _, path := range []string{"/v1/endpoints", "/v1/events", "/v1/deliveries", "/v1/replays"} {

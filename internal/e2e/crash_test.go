@@ -13,10 +13,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// flaky answers 425 to a fifth of the first attempts and takes a while for all, so that at
-// any moment some exchanges are in flight. A 425 is retried and says nothing of the
-// destination's health: 5xx would halve what the endpoint has earned again and again, and the
-// backlog of a test would grow with the slowness of the machine.
+// flaky answers 425 to a fifth of the first attempts, and delays all answers, so that at any moment some
+// exchanges are in flight. A 425 is retried but does not count against the destination: 5xx would halve
+// the exchanges that the endpoint has earned again and again, and on a slow machine the backlog would grow.
 func flaky(r harness.SinkRequest) harness.Answer {
 	a := harness.Answer{Delay: time.Duration(rand.IntN(60)) * time.Millisecond}
 	if r.Attempt == 1 && rand.IntN(5) == 0 {
@@ -25,7 +24,7 @@ func flaky(r harness.SinkRequest) harness.Answer {
 	return a
 }
 
-// gentle keeps the circuit closed while destinations fail as tests want it.
+// gentle is a circuit policy that keeps the circuit closed while destinations fail on purpose.
 var gentle = map[string]any{"circuit": map[string]any{"failures": 1000, "minimum": 1000, "window": 1000}}
 
 // TestCrash_FA10_KillUnderLoad checks that nothing acknowledged is lost when the process is
@@ -102,7 +101,7 @@ func refuse(w *world, ep harness.Endpoint) (stop func()) {
 	return func() { close(done); wg.Wait() }
 }
 
-// inFlight are the exchanges that the destination has read and not answered, by attempt.
+// inFlight holds the requests that the destination has read and not answered, by attempt.
 type inFlight struct {
 	mu     sync.Mutex
 	events map[string]string
@@ -136,8 +135,8 @@ func (f *inFlight) take() map[string]bool {
 	return open
 }
 
-// firstAgain waits until one of the events is sent again and returns how long after the
-// kill that was; 0 when none was in flight.
+// firstAgain waits until one of the events is sent again, and returns how long after the kill that was. It
+// returns 0 if no event was in flight.
 func firstAgain(w *world, open map[string]bool, killed time.Time) time.Duration {
 	w.t.Helper()
 	if len(open) == 0 {

@@ -14,8 +14,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// manyTo makes n endpoints that get what comes in at the ingest of the first. All are paused: what
-// counts is which deliveries are made.
+// manyTo makes n endpoints, of which all but the first subscribe to the ingest URL of the first. All are
+// paused, because the tests check which deliveries are made.
 func manyTo(w *world, n int) (source harness.Endpoint) {
 	w.t.Helper()
 	source = w.endpoint("source", nil)
@@ -34,8 +34,8 @@ type expanded struct {
 	Deliveries []delivery `json:"deliveries"`
 }
 
-// whole reports whether an event has one delivery to each of n endpoints and makes no more. It fails
-// the test where an event has fewer than are made together with it.
+// whole reports whether an event has one delivery to each of n endpoints and no expansion under way. It fails
+// the test if the event has fewer deliveries than are stored together with an event.
 func (e expanded) whole(w *world, id string, n int) bool {
 	w.t.Helper()
 	to := map[string]bool{}

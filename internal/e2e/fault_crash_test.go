@@ -23,7 +23,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// dial opens a connection to a node, on which a test writes its own bytes.
+// dial opens a connection to a node, to which the test writes bytes itself.
 func dial(t *testing.T, node *harness.Process) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(node.URL, "http://"))
@@ -212,7 +212,7 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 	}
 }
 
-// deliveredAll waits until the sink has answered 200 to all that was acknowledged.
+// deliveredAll waits until the sink has answered 200 for each acknowledged event.
 func deliveredAll(s *sender) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		ok := map[string]bool{}
@@ -279,7 +279,7 @@ func freeze(t *testing.T, node *harness.Process) {
 	}
 }
 
-// watch is the moment at which a node is killed, once.
+// watch holds the moment at which a node is killed. It acts once.
 type watch struct {
 	moment harness.Moment
 	died   chan struct{}
@@ -295,7 +295,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 		ep := w.endpoint("target", gentle)
 		s := w.send(0, ep, 0)
 		var posted sync.WaitGroup
-		// A connection keeps the watcher that it began to wait with, so there is one for all.
+		// A connection keeps the watcher with which it began to wait, so all use the same one.
 		var watched atomic.Pointer[watch]
 		w.sink.Watch(func(m harness.Moment, r harness.SinkRequest) {
 			now := watched.Load()
@@ -303,7 +303,7 @@ func TestCrash_FA6_FA7_InTheExchange(t *testing.T) {
 				return
 			}
 			if now.moment == harness.AnswerOut && m == harness.BodyRead {
-				// The node sees nothing of the answer.
+				// The node does not see any of the answer.
 				freeze(t, node)
 			}
 			if m == now.moment {
@@ -376,7 +376,7 @@ func TestCrash_FA11_StartAndStop(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- node.Start(w.ctx) }()
 			time.Sleep(rand.N(150 * time.Millisecond))
-			// Before the process is there, this finds the one before; then nothing is killed.
+			// Before the new process exists, this finds the former one, and kills nothing.
 			if err := node.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -426,7 +426,7 @@ func TestCrash_FA11_StartAndStop(t *testing.T) {
 	})
 }
 
-// empty makes the database of a node that does not run as if nobody had ever used it.
+// empty makes the database of a stopped node new and unused again.
 func empty(t *testing.T, node *harness.Process) {
 	t.Helper()
 	database := node.Env("DATABASE_URL")

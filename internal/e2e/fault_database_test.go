@@ -15,8 +15,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// dropped is a line of pgbouncer.ini by which it lets a client ask for any of these settings, and
-// gives it none.
+// dropped is a line of pgbouncer.ini with which PgBouncer accepts these settings from a client, and ignores
+// them.
 const dropped = "ignore_startup_parameters = extra_float_digits,synchronous_commit,statement_timeout,lock_timeout," +
 	"idle_in_transaction_session_timeout,tcp_user_timeout,default_transaction_isolation,kapsel.tenant,jit,work_mem," +
 	"enable_seqscan,enable_bitmapscan,enable_hashjoin,enable_mergejoin,enable_material,plan_cache_mode"
@@ -120,8 +120,8 @@ func TestDatabase_PgBouncerChangesItsMode(t *testing.T) {
 	}
 }
 
-// ends runs a command of the program to its end with a database, and returns its exit code and
-// what it said.
+// ends runs a command of the program with a database until the command ends, and returns the exit code and
+// the output.
 func ends(t *testing.T, database, command string, env ...string) (code int, output string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -303,7 +303,7 @@ func TestDatabase_LateAtStart(t *testing.T) {
 	}
 }
 
-// TestDatabase_NeverThere: a database that does not come is no wrong setting.
+// TestDatabase_NeverThere checks that a database that never appears does not count as a wrong setting.
 func TestDatabase_NeverThere(t *testing.T) {
 	for name, url := range map[string]string{
 		"refused":       "postgres://kapsel@" + freeAddr(t) + "/kapsel?sslmode=disable",
@@ -320,7 +320,7 @@ func TestDatabase_NeverThere(t *testing.T) {
 	}
 }
 
-// TestDatabase_StopWhileItWaits: a stop is a stop, also of a process that has not started yet.
+// TestDatabase_StopWhileItWaits checks that a process that waits for its database stops when asked to.
 func TestDatabase_StopWhileItWaits(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(program(t), "serve")

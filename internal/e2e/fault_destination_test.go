@@ -55,7 +55,7 @@ func TestDestination_FD19_KeepAliveRace(t *testing.T) {
 	t.Logf("%d events, %d requests, %d attempts whose connection was closed just then", s.acked(), arrived(), lost)
 }
 
-// host is a destination that does as its paths say, on the bare connection.
+// host is a destination that behaves as the path of each request says, on the bare connection.
 type host struct {
 	addr     string
 	mu       sync.Mutex
@@ -63,7 +63,7 @@ type host struct {
 	unasked  atomic.Int64        // requests that no delivery leads to
 }
 
-// behaviour is what a host does with a connection after it has read the header of a request.
+// behaviour handles a connection after the host has read the header of a request.
 type behaviour func(c *net.TCPConn, r *http.Request)
 
 func newHost(t *testing.T, paths map[string]behaviour) *host {
@@ -112,7 +112,7 @@ func newHost(t *testing.T, paths map[string]behaviour) *host {
 	return h
 }
 
-// says answers a request, once it is read, with bytes.
+// says reads a request to its end and answers it with bytes.
 func says(raw string) behaviour {
 	return func(c *net.TCPConn, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -120,7 +120,7 @@ func says(raw string) behaviour {
 	}
 }
 
-// drips answers with bytes, and then with some more again and again, until nobody listens.
+// drips answers with bytes, and then sends more again and again, until the peer closes the connection.
 func drips(raw, more string, every time.Duration) behaviour {
 	return func(c *net.TCPConn, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -132,7 +132,7 @@ func drips(raw, more string, every time.Duration) behaviour {
 	}
 }
 
-// misbehaviour is what a destination does, and what is to come of it.
+// misbehaviour is what a destination does, and the outcome that the attempt must have.
 type misbehaviour struct {
 	do     behaviour
 	status string // of the delivery
@@ -152,8 +152,8 @@ func TestDestination_FD_Misbehaves(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Each closes its connection after one answer. Where the answer alone would let it be used
-	// again it says so: what comes of the race otherwise is TestDestination_FD19_KeepAliveRace's.
+	// Each destination closes its connection after one answer, and announces that if the answer alone would let
+	// the connection be used again. TestDestination_FD19_KeepAliveRace has the race without announcement.
 	const ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 	location := func(status int, to string) behaviour {
 		return says(fmt.Sprintf("HTTP/1.1 %d Elsewhere\r\nConnection: close\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n", status, to))

@@ -17,8 +17,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// mayMount says, in the environment of a test that has started itself again, that it did so
-// to be allowed to mount.
+// mayMount is a variable in the environment of a test that has started itself again in order to be allowed to
+// mount.
 const mayMount = "KAPSEL_E2E_MOUNT"
 
 // TestStore_FB5_DiskFull checks that ingest answers 503 while the disk under the database is
@@ -102,7 +102,7 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// fill takes all space that a disk has.
+// fill fills a disk.
 func fill(t *testing.T, name string) {
 	t.Helper()
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)

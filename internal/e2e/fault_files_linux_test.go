@@ -116,7 +116,7 @@ func fewFiles(t *testing.T, w *world) {
 	}
 	probe := w.endpoint("probe", nil)
 
-	// Somebody who connects anew for each event is answered all the time.
+	// A sender that opens a connection for each event is answered all the time.
 	done := make(chan struct{})
 	var probing sync.WaitGroup
 	probes := 0

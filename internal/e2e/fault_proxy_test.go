@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// proxy stands between nodes and PostgreSQL. It can be slow, hold everything back, reset all
-// connections, and cut a connection at a boundary of the wire protocol.
+// proxy connects nodes to PostgreSQL. It can delay answers, hold messages back, reset all connections, and cut a
+// connection at a boundary of the wire protocol.
 type proxy struct {
 	URL    string // the database, through the proxy
 	server string
@@ -73,7 +73,7 @@ func newProxy(t testing.TB, database string) *proxy {
 	return p
 }
 
-// set changes what the proxy does.
+// set changes the proxy's settings.
 func (p *proxy) set(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,14 +81,14 @@ func (p *proxy) set(change func()) {
 	p.changed.Broadcast()
 }
 
-// Slow makes every answer of the server late.
+// Slow delays every answer of the server.
 func (p *proxy) Slow(d time.Duration) { p.set(func() { p.delay = d }) }
 
-// Hold holds back what clients say, what the server says, or both: connections stay open,
-// and what was said arrives when it is let go.
+// Hold holds back the messages of clients, of the server, or of both. Connections stay open, and the messages
+// arrive when Hold is undone.
 func (p *proxy) Hold(up, down bool) { p.set(func() { p.holdUp, p.holdDown = up, down }) }
 
-// Refuse resets all connections, and every new one until it is told otherwise.
+// Refuse resets all connections, and every new one until Refuse is undone.
 func (p *proxy) Refuse(on bool) {
 	p.set(func() { p.refuse = on })
 	if on {
@@ -105,23 +105,22 @@ func (p *proxy) reset() {
 	p.changed.Broadcast()
 }
 
-// CutAt cuts the connection that comes to the n-th boundary from now on, all connections
-// counted, after it has called then. fired is closed when it is done.
+// CutAt cuts the connection that comes to the n-th boundary from now on, counted over all connections. It calls
+// then before. fired is closed after the cut.
 func (p *proxy) CutAt(n int, at side, then func()) (fired <-chan struct{}) {
 	c := &cut{at: at, n: n, then: then, fired: make(chan struct{})}
 	p.set(func() { p.armed = c })
 	return c.fired
 }
 
-// Disarm takes the plan back, and reports whether it was still to come.
+// Disarm cancels the planned cut, and reports whether it had not happened yet.
 func (p *proxy) Disarm() (unused bool) {
 	p.set(func() { unused, p.armed = p.armed != nil, nil })
 	return unused
 }
 
-// CutDuring runs a scenario, cuts the connection that comes to its n-th boundary as CutAt does, then
-// heals what is broken while the scenario goes on, and reports whether the scenario had such a
-// boundary.
+// CutDuring runs a scenario and cuts the connection that comes to its n-th boundary, as CutAt does. It then calls
+// heal while the scenario goes on. It reports whether the scenario had such a boundary.
 func (p *proxy) CutDuring(scenario func(fired <-chan struct{}), n int, at side, then, heal func()) (reached bool) {
 	fired, done := p.CutAt(n, at, then), make(chan struct{})
 	go func() {
@@ -141,7 +140,7 @@ func (p *proxy) CutDuring(scenario func(fired <-chan struct{}), n int, at side, 
 	return true
 }
 
-// boundary counts one and cuts where that is planned.
+// boundary counts a boundary, and cuts the connection if a cut is planned there.
 func (p *proxy) boundary(at side) (cutHere bool) {
 	p.mu.Lock()
 	c := p.armed
@@ -200,13 +199,13 @@ func (l *link) reset() {
 	}
 }
 
-// late is what arrives at a time.
+// late is a message and when it arrives.
 type late struct {
 	at   time.Time
 	data []byte
 }
 
-// forward copies messages until one side is gone, and then ends both.
+// forward copies messages until one side has closed, and then closes both.
 func (p *proxy) forward(l *link, to, from *net.TCPConn, at side) {
 	defer from.Close()
 	defer to.Close()
@@ -247,7 +246,7 @@ func (p *proxy) forward(l *link, to, from *net.TCPConn, at side) {
 	}
 }
 
-// held waits while a direction is held back and the link is there.
+// held waits while a direction is held back and the link is open.
 func (p *proxy) held(l *link, at side) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -259,7 +258,7 @@ func (p *proxy) held(l *link, at side) {
 	}
 }
 
-// message reads one message. The first of a client has no type.
+// message reads one message. The first message of a client has no type.
 func message(r *bufio.Reader, untyped bool) (m []byte, kind byte, err error) {
 	n := 5
 	if untyped {

@@ -20,8 +20,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// progress waits until something more is acknowledged, which is promised within a time, and
-// returns how long that took.
+// progress waits until another event is acknowledged, which must happen within a promised time, and returns how
+// long that took.
 func (s *sender) progress(promised time.Duration) time.Duration {
 	s.w.t.Helper()
 	start, before := time.Now(), s.acked()
@@ -29,7 +29,7 @@ func (s *sender) progress(promised time.Duration) time.Duration {
 	return time.Since(start)
 }
 
-// load waits until a few hundred more are acknowledged, so that any moment finds work under way.
+// load waits until a few hundred more events are acknowledged, so that work is under way at any moment.
 func (s *sender) load() {
 	s.w.t.Helper()
 	const more = 200
@@ -37,12 +37,12 @@ func (s *sender) load() {
 	eventually(s.w.t, "a few hundred more are acknowledged", patience, func() bool { return s.acked() >= before+more })
 }
 
-// slowAnswer is how long an answer of ingest may take whatever the store does: a call's own
-// limit, behind another one.
+// slowAnswer is how long an answer of ingest may take whatever the store does: a call may take its own limit
+// after it has waited for another call.
 const slowAnswer = 9 * time.Second
 
-// probe posts one event without a second try and returns the status answered and the time that
-// it took; 0 when there was no answer.
+// probe posts one event, without a second try, and returns the status, 0 if there was no answer, and how long it
+// took.
 func probe(w *world, ep harness.Endpoint) (status int, took time.Duration) {
 	w.t.Helper()
 	start := time.Now()
@@ -269,7 +269,7 @@ func TestStore_FB11_NoConnections(t *testing.T) {
 	defer admin.Close(context.Background())
 	for range count(1, 10) {
 		var taken []*pgx.Conn
-		// One that ends leaves its place to whoever is first.
+		// A connection that ends frees a place for any other client.
 		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 			conn, err := pgx.Connect(ctx, server.URL("postgres"))
 			var pg *pgconn.PgError
@@ -330,7 +330,7 @@ func TestStore_FB13_Terminated(t *testing.T) {
 	}
 	s.progress(10 * time.Second)
 	s.end()
-	// Who uses a session first that was ended while it was idle finds that out, with a 503.
+	// The first request that uses a session terminated while idle notices that, and gets a 503.
 	eventually(t, "the API answers from new sessions", patience, func() bool {
 		for range 20 {
 			if w.nodes[0].API(w.ctx, http.MethodGet, "/v1/deliveries?limit=1", nil, nil) != nil {

@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// straying is a destination that keeps connections, answers each request with bytes and sends
-// more of them 5 ms later.
+// straying is a destination that keeps connections open, answers each request, and sends stray bytes 5 ms later.
 type straying struct {
 	addr string
 

@@ -14,7 +14,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// limitedTenant makes a tenant with a rate, and an endpoint of it.
+// limitedTenant makes a tenant with a rate, and an endpoint of the tenant.
 func (w *world) limitedTenant(name string, perSecond float64, burst int) harness.Endpoint {
 	w.t.Helper()
 	var tenant struct {
@@ -33,7 +33,7 @@ func (w *world) limitedTenant(name string, perSecond float64, burst int) harness
 	return ep
 }
 
-// event posts one event to a node and is the answer's status and header.
+// event posts one event to a node and returns the answer's status and header.
 func (w *world) event(node *harness.Process, ep harness.Endpoint) (int, http.Header) {
 	w.t.Helper()
 	resp, err := client.Post(node.URL+"/ingest/"+ep.ID, "application/json", strings.NewReader("{}"))
@@ -75,7 +75,7 @@ func TestLimits_MoveBetweenNodes(t *testing.T) {
 			}
 			time.Sleep(15 * time.Millisecond)
 		}
-		// Now as fast as it goes, at both.
+		// Now post to both nodes as fast as possible.
 		for range 3 * limit {
 			w.event(w.nodes[0], ep)
 			w.event(w.nodes[1], ep)

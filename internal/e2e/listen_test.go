@@ -20,7 +20,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// local is a program on the developer's machine, and what it got.
+// local is a program on the developer's machine, and the requests that it got.
 type local struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -42,7 +42,7 @@ func newLocal(t *testing.T) *local {
 	return l
 }
 
-// signed checks that what the program got of an event is signed with a secret, and with no other.
+// signed checks that the program's request for an event is signed with a secret, and with no other.
 func (l *local) signed(t *testing.T, event, secret string) {
 	t.Helper()
 	l.mu.Lock()
@@ -82,7 +82,7 @@ func secretOf(t *testing.T, folder string) string {
 	return kept.SigningSecret
 }
 
-// heard is what kapsel listen prints of an event.
+// heard is what kapsel listen prints for an event.
 type heard struct {
 	EventID     string `json:"event_id"`
 	ContentType string `json:"content_type"`
@@ -91,7 +91,7 @@ type heard struct {
 	Error       string `json:"error"`
 }
 
-// listening is kapsel listen while it runs.
+// listening is a running kapsel listen.
 type listening struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -99,8 +99,8 @@ type listening struct {
 	said  *bytes.Buffer
 }
 
-// listen starts kapsel listen for an endpoint and waits until it follows the stream. The
-// folder keeps how far it comes.
+// listen starts kapsel listen for an endpoint and waits until it follows the stream. It keeps its position in the
+// folder.
 func (w *world) listen(ep harness.Endpoint, to, folder string, args ...string) *listening {
 	w.t.Helper()
 	return w.listenTo(folder, append([]string{"--endpoint", ep.ID, "--to", to}, args...)...)
@@ -140,7 +140,7 @@ func (w *world) listenTo(folder string, args ...string) *listening {
 	return l
 }
 
-// begun waits until the place that is kept in a folder is there: the stream has begun.
+// begun waits until the folder has a position: the stream has begun.
 func begun(t *testing.T, folder string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -174,7 +174,7 @@ func (l *listening) next() heard {
 	return heard{}
 }
 
-// interrupt ends it as Ctrl-C does, and returns what it still prints.
+// interrupt ends kapsel listen as Ctrl-C does, and returns what it still prints.
 func (l *listening) interrupt() (rest []heard) {
 	l.t.Helper()
 	if err := l.cmd.Process.Signal(os.Interrupt); err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// smallMemory is a container's limit that the defaults must do with.
+// smallMemory is a container's memory limit with which the default settings must work.
 const smallMemory = 256 << 20
 
 // TestMemory_Small: with 256 MiB of memory and default settings the process survives 40
@@ -48,8 +48,8 @@ func surviveLargeBodies(t *testing.T, env ...string) {
 	if group := limitedGroup(t, smallMemory); group != "" {
 		cmd = exec.Command("sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$1" serve`, group, program(t))
 	} else {
-		// What the process does by itself in such a group. Page caches follow only the group;
-		// what they take here is taken from the heap.
+		// The process sets these itself in such a group. The page caches follow only the group's limit; here
+		// their memory is taken from the heap's.
 		figures, all := budget.Divide(smallMemory, 0), budget.Divide(0, 0)
 		env = append(env, fmt.Sprint("KAPSEL_BODY_MEMORY=", figures.Bodies), fmt.Sprint("GOMEMLIMIT=", figures.Heap+figures.Caches-all.Caches))
 	}

@@ -18,8 +18,7 @@ import (
 	"time"
 )
 
-// unreadPipe is the writing end of a pipe whose reader never reads, and which is full already
-// if it is asked for.
+// unreadPipe returns the writing end of a pipe that nobody reads. If full is true, the pipe is full already.
 func unreadPipe(t *testing.T, full bool) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()

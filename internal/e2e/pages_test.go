@@ -103,7 +103,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// notRun are the blocks that are not run, by their page and text, and why.
+// notRun holds why blocks are not run, by their page and text.
 var notRun = map[string]string{
 	"README.md: make test": "it is what runs this",
 	"docs/operating.md: kapsel copy --from sqlite:kapsel-data/kapsel.db --to postgres://kapsel@db.internal/kapsel": "TestCopy runs it with databases that are there",
@@ -135,14 +135,14 @@ func blocksOf(page string) (all []block) {
 	return all
 }
 
-// follower follows a page.
+// follower runs the blocks of a page.
 type follower struct {
 	t     *testing.T
 	dir   string
 	env   []string
 	ports *strings.Replacer
 	url   string
-	// Where the pages' own service listens.
+	// The address of the pages' own service.
 	service string
 	profile string // what a new shell runs first
 	shell   *shell
@@ -219,7 +219,7 @@ func repo(t *testing.T) string {
 	return dir
 }
 
-// standIns are the programs that stand in for others, as bash; see TestPages.
+// standIns holds bash functions that replace programs; see TestPages.
 var standIns = map[string]string{
 	"git": `[[ $* == "clone https://github.com/kapsel-hq/kapsel" ]] || { echo "git $*: not here" >&2; exit 1; }
 mkdir kapsel
@@ -341,8 +341,8 @@ func (r *running) kill() {
 	<-r.done
 }
 
-// background starts a command where the page's shell is, with its variables, and waits until
-// Kapsel answers, where it is started so.
+// background starts a command in the directory of the page's shell, with the shell's variables. If the command
+// starts Kapsel, background waits until Kapsel answers.
 func (p *follower) background(text string) {
 	p.t.Helper()
 	cwd := strings.TrimSpace(p.sh("pwd", "the shell"))
@@ -386,7 +386,7 @@ func (p *follower) background(text string) {
 	}
 }
 
-// stop ends what runs in the background as Ctrl-C does.
+// stop ends the background commands as Ctrl-C does.
 func (p *follower) stop(where string) {
 	p.t.Helper()
 	for _, r := range p.running {
@@ -438,8 +438,8 @@ func (p *follower) newShell() {
 	p.sh(p.profile, "the profile")
 }
 
-// run runs a block and returns what it prints on both outputs. A command that fails is an error,
-// but not the shell's end.
+// run runs a block and returns what it prints on both outputs. It returns an error if a command fails; the shell
+// goes on.
 func (s *shell) run(text string) (string, error) {
 	s.n++
 	mark := fmt.Sprintf("=== end of block %d: ", s.n)

@@ -25,10 +25,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
 
-// million is how many events are there when lists and searches are measured.
+// million is how many events the store holds while lists and searches are measured.
 const million = 1_000_000
 
-// millionSpan is how far back they were received, evenly.
+// millionSpan is the time over which the events were received, evenly.
 const millionSpan = 30 * 24 * time.Hour
 
 // filled is where the million events are.
@@ -167,7 +167,7 @@ func (w *world) fill() filled {
 	return f
 }
 
-// listed is an answer of a list.
+// listed is one page of a list.
 type listed struct {
 	Data []struct {
 		ID string `json:"id"`
@@ -292,13 +292,13 @@ func hourOf(f filled, path string) string {
 	return path + "&since=" + from.Format(time.RFC3339) + "&until=" + from.Add(time.Hour).Format(time.RFC3339)
 }
 
-// p99 returns the value that one in a hundred is above.
+// p99 returns the 99th percentile.
 func p99(took []time.Duration) time.Duration {
 	slices.Sort(took)
 	return took[len(took)*99/100]
 }
 
-// read gets a path of the management API and throws the answer away.
+// read gets a path of the management API and discards the answer.
 func (w *world) read(path string) error {
 	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, w.nodes[0].URL+path, nil)
 	if err != nil {

@@ -26,7 +26,7 @@ func fan(w *world, source harness.Endpoint, n int) (all []harness.Endpoint) {
 	return all
 }
 
-// killAgain kills the first node so many times, a moment after it has started.
+// killAgain kills the first node several times, each time a moment after it has started.
 func (w *world) killAgain(times int) {
 	w.t.Helper()
 	for range times {

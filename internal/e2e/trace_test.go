@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// span is what a collector of traces was sent of one.
+// span is a span as the collector of traces received it.
 type span struct{ name, id, parent, trace string }
 
 // TestTrace_FromSenderToDestination: a sender's trace goes on through ingest, its commit and

@@ -32,7 +32,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
-// webhook is what a provider's library is asked to verify, or to sign.
+// webhook is a webhook that a provider's library must verify or sign.
 type webhook struct {
 	Provider string            `json:"provider"`
 	URL      string            `json:"url"`
@@ -43,7 +43,7 @@ type webhook struct {
 	Time     int64             `json:"time"` // to sign, in Unix seconds
 }
 
-// webhookOf returns a request to a URL, as libraries are given it.
+// webhookOf returns a request to a URL in the form that libraries take.
 func webhookOf(provider, url, secret string, r request) webhook {
 	w := webhook{Provider: provider, URL: url, Header: map[string]string{}, Body: r.body, Secret: secret}
 	for name, value := range r.header {
@@ -52,7 +52,7 @@ func webhookOf(provider, url, secret string, r request) webhook {
 	return w
 }
 
-// parts are what a library makes to sign a webhook: headers, and the body where it signs there.
+// parts holds what a library makes to sign a webhook: headers, and the body if the signature is in it.
 type parts struct {
 	Header map[string]string `json:"header"`
 	Body   string            `json:"body"`
@@ -218,7 +218,7 @@ var notCovered = map[string]string{
 // remote are the providers whose keys Kapsel fetches: TestInterop_B71_PublishedKeys.
 var remote = []string{"aws-sns", "google-oidc"}
 
-// libraries are the names of those that have been asked, by provider.
+// libraries holds the names of the libraries that have been asked, by provider.
 type libraries map[string]map[string]bool
 
 func (l libraries) add(provider, library string) {
@@ -228,8 +228,8 @@ func (l libraries) add(provider, library string) {
 	l[provider][library] = true
 }
 
-// complete fails the test unless the libraries of each provider have been asked, but of those in
-// notCovered and those that are tried elsewhere.
+// complete fails the test unless the libraries of each provider have been asked. It leaves out the providers in
+// notCovered and those that other tests try.
 func (l libraries) complete(t *testing.T, elsewhere ...string) {
 	t.Helper()
 	for _, provider := range signature.Providers() {
@@ -247,8 +247,8 @@ func (l libraries) of(provider string) string {
 	return strings.Join(slices.Sorted(maps.Keys(l[provider])), ", ")
 }
 
-// tampered returns the request with one byte changed: of the body, or where the body is not covered
-// of each place of the secret.
+// tampered returns the request with one byte changed: a byte of the body or, if the signature does not cover the
+// body, one in each place that holds the secret.
 func (s scheme) tampered(r request) request {
 	if !s.bodyFree {
 		return request{r.header, strings.Replace(r.body, "100", "101", 1)}
@@ -260,8 +260,8 @@ func (s scheme) tampered(r request) request {
 	return out
 }
 
-// answered posts a webhook and fails the test unless Kapsel accepts it, or refuses it with 401
-// E1001, as it must.
+// answered posts a webhook and fails the test unless Kapsel accepts it or, if it must be refused, answers 401
+// E1001.
 func answered(t *testing.T, what, url string, r request, accepted bool) {
 	t.Helper()
 	status, body, event := r.send(t, url)

@@ -29,8 +29,8 @@ type request struct {
 	body   string
 }
 
-// scheme is how a provider signs, told independently of Kapsel's own description: with
-// OpenSSL, from the provider's documentation.
+// scheme signs as a provider does. It is written from the provider's documentation, with OpenSSL, independently
+// of Kapsel's own code.
 type scheme struct {
 	secret    string
 	tolerance time.Duration // into the past, 5 minutes at most into the future; 0: no time is signed
@@ -311,7 +311,7 @@ func providerOf(name string) string {
 	return provider
 }
 
-// verifying makes an endpoint that verifies a scheme, and no event of which is a repetition.
+// verifying makes an endpoint that verifies a scheme and takes no event for a duplicate.
 func (w *world) verifying(name string, s scheme) harness.Endpoint {
 	w.t.Helper()
 	verification := map[string]any{"provider": providerOf(name), "secrets": []string{s.secret}}
@@ -319,7 +319,7 @@ func (w *world) verifying(name string, s scheme) harness.Endpoint {
 	return w.endpoint(name, map[string]any{"verification": verification, "idempotency": map[string]any{"strategy": "none"}})
 }
 
-// unread are headers that no check needs: what they say changes nothing.
+// unread holds headers that no check reads.
 var unread = []string{"Content-Type", "Paypal-Cert-Url", "X-Twilio-Webhooks-Signature-Settings"}
 
 // changes returns the changes that an attacker on the way could make. Each must be refused.

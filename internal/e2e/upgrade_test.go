@@ -27,7 +27,7 @@ const (
 	waitingEvents        = 5 + 5 + 2 + 3
 )
 
-// unpacked returns what a file of testdata holds.
+// unpacked returns the content of a compressed file in testdata.
 func unpacked(t *testing.T, name string) []byte {
 	t.Helper()
 	f, err := os.Open(filepath.Join("testdata", name))
@@ -64,7 +64,7 @@ func TestUpgrade_WaitingDeliveries(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Where the endpoints led nobody listens any more, which is no blocked destination.
+			// Nobody listens at the endpoints' destinations any more. That does not make them blocked destinations.
 			w := newWorld(t, restore(t), "KAPSEL_EGRESS_ALLOW=127.0.0.0/8", "KAPSEL_ADMIN_KEY="+waitingAdminKey, "KAPSEL_ENCRYPTION_KEY="+waitingEncryptionKey)
 			w.sink.Record(true)
 			node := w.nodes[0]
