@@ -30,6 +30,7 @@ space := $(subst ,, )
 test: tools check ## everything that must hold before a change is merged (at most 10 minutes of CPU)
 	$(GO) test $(RACE) -vet=off -timeout 60m $(RACED:%=./%/...)
 	$(GO) test -vet=off -timeout 60m $$($(GO) list ./... | grep -vE '/kapsel/($(subst $(space),|,$(RACED)))(/|$$)')
+	cd receipt/independent && $(GO) test -vet=off -timeout 60m ./...
 
 tools:
 	@scripts/tools
