@@ -89,8 +89,8 @@ func (n *Node) Certain() (id kapsel.NodeID, ok bool) {
 	return l.node, l.certain(n.cfg.Lease)
 }
 
-// Join makes the node known to the store under a new ID. Callers must call it once, before KeepAlive
-// and TakeOver. It fails if the store cannot be written or Host.Renewed fails.
+// Join makes the node known to the store under a new ID. Callers must call it before KeepAlive and
+// TakeOver, again if it fails. It fails if the store cannot be written or Host.Renewed fails.
 func (n *Node) Join(ctx context.Context) error {
 	now, asked := n.cfg.Now(), time.Now()
 	id := kapsel.NewNodeID(now)

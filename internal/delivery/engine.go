@@ -100,8 +100,8 @@ func New(cfg Config) *Engine {
 	return e
 }
 
-// Join makes the node known to the store under a new ID. Callers must call Join once, before
-// ingest asks for permits. It fails if the store cannot be written or read.
+// Join makes the node known to the store under a new ID. Callers must call Join, again if it fails, before
+// Run and before ingest asks for permits. It fails if the store cannot be written or read.
 func (e *Engine) Join(ctx context.Context) error { return e.node.Join(ctx) }
 
 // Run works until ctx ends, and then stops: nothing starts any more, deliveries that are held
