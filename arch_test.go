@@ -71,7 +71,7 @@ var mayImport = map[string][]string{
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// The use cases.
-	"internal/manage": {".", "internal/access", "internal/schema", "internal/secret", "internal/store"},
+	"internal/manage": {".", "internal/access", "internal/breaker", "internal/ingest", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
 	"internal/api": {".", "internal/access", "internal/manage", "internal/clock", "internal/feed", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
@@ -340,7 +340,7 @@ var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash
 // none, each with why.
 var comparisons = map[string]string{
 	"internal/api/stream.go: strconv.FormatUint(seq, 10) == text":                       "a position",
-	"internal/api/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":               "a reason",
+	"internal/manage/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":            "a reason",
 	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
 	"internal/ingest/answer.go: code == kapsel.InvalidSignature":                        "an error's code",
 	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",

@@ -38,15 +38,8 @@ import (
 
 // Store is what the API needs of the store.
 type Store interface {
-	store.Directory
-	store.Archive
+	manage.Store
 	store.Stream
-	store.Replays
-	store.Counters
-	store.Inbox // for test events
-	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
-	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
-	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
 // Config is what the API works with. Fields without "may be nil" are needed.
@@ -101,18 +94,14 @@ type Config struct {
 // api is the state that all handlers share.
 type api struct {
 	Config
-	huma     huma.API
-	guard    *access.Guard
-	manage   *manage.Manager
-	cursors  []byte // key of the cursors' signatures
-	backlogs backlogs
+	huma    huma.API
+	guard   *access.Guard
+	manage  *manage.Manager
+	cursors []byte // key of the cursors' signatures
 }
 
 // New is the API's handler. It answers every path, those that it does not know with E1009.
 func New(cfg Config) http.Handler {
-	if cfg.Changed == nil {
-		cfg.Changed = func() {}
-	}
 	if cfg.Keys == nil {
 		cfg.Keys = cfg.Store
 	}
@@ -122,30 +111,15 @@ func New(cfg Config) http.Handler {
 			return peer.Addr()
 		}
 	}
-	if cfg.Why == nil {
-		cfg.Why = func(*kapsel.Endpoint, kapsel.Delivery) string { return "" }
-	}
-	if cfg.Due == nil {
-		cfg.Due = func(kapsel.Delivery) {}
-	}
-	if cfg.Arrivals == nil {
-		cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{} }
-	}
-	if cfg.Refused == nil {
-		cfg.Refused = func(kapsel.EndpointID) ingest.Refused { return ingest.Refused{} }
-	}
-	if cfg.Replaying == nil {
-		cfg.Replaying = func() {}
-	}
-	if cfg.RateAllows == nil {
-		cfg.RateAllows = func(*kapsel.Endpoint) time.Time { return time.Time{} }
-	}
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))
 	a := &api{Config: cfg, cursors: mac.Sum(nil)}
 	a.guard = access.New(access.Config{Keys: cfg.Keys, AdminKey: cfg.AdminKey, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log})
-	a.manage = manage.New(manage.Config{Store: cfg.Store, Keyring: cfg.Keyring, Clock: cfg.Clock, Changed: cfg.Changed})
-	a.backlogs.of = cfg.Store.BacklogOf
+	a.manage = manage.New(manage.Config{
+		Store: cfg.Store, Vault: cfg.Vault, Keyring: cfg.Keyring, PublicURL: cfg.PublicURL, Dev: cfg.Dev, Clock: cfg.Clock,
+		CheckURL: cfg.CheckURL, CheckVerification: cfg.CheckVerification, Changed: cfg.Changed, WaitsFor: cfg.Why, Due: cfg.Due,
+		Refused: cfg.Refused, Arrivals: cfg.Arrivals, Replaying: cfg.Replaying, RateAllows: cfg.RateAllows,
+	})
 
 	mux := http.NewServeMux()
 	a.huma = humago.New(mux, document(cfg))

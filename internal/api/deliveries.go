@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -54,60 +55,33 @@ func (a *api) listDeliveries(ctx context.Context, in *DeliveriesList) (*out[list
 		replayed := in.Replayed == "true"
 		f.Replayed = &replayed
 	}
-	viewer := a.deliveryViewer(ctx)
 	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error) {
-			return a.Store.ListDeliveries(ctx, in.of(callerOf(ctx)), f, p)
+		func(p store.Page[kapsel.DeliveryID]) ([]manage.Delivery, error) {
+			return a.manage.ListDeliveries(ctx, callerOf(ctx), in.TenantID, f, p)
 		},
-		func(d kapsel.Delivery) kapsel.DeliveryID { return d.ID },
-		viewer.view)
+		func(d manage.Delivery) kapsel.DeliveryID { return d.ID },
+		func(d manage.Delivery) (Delivery, error) { return viewDelivery(&d), nil })
 }
 
 func (a *api) getDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.Store.Delivery(ctx, callerOf(ctx).Tenant, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return a.answerDelivery(ctx, d)
+	d, err := a.manage.Delivery(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewDelivery, d, err)
 }
 
 func (a *api) cancelDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	return a.move(ctx, in, kapsel.Cancel{})
-}
-
-// retryDelivery makes a delivery due now. It is refused where that would send nothing.
-func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.Store.Delivery(ctx, callerOf(ctx).Tenant, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if d.Status == kapsel.Pending {
-		switch e, err := a.Store.Endpoint(ctx, d.TenantID, d.EndpointID); {
-		case missing(err):
-			return nil, kapsel.Errorf(kapsel.Conflict, "the delivery's endpoint is deleted, and the delivery will be canceled")
-		case err != nil:
-			return nil, err
-		default:
-			if err := a.sendsNow(ctx, &e); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return a.move(ctx, in, kapsel.Retry{})
-}
-
-func (a *api) move(ctx context.Context, in *DeliveryPath, h kapsel.Transition) (*out[Delivery], error) {
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	d, err := a.Store.MoveDelivery(ctx, callerOf(ctx).Tenant, in.ID, h, a.Clock())
-	if err != nil {
+	d, err := a.manage.CancelDelivery(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewDelivery, d, err)
+}
+
+func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
+	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	if d.Status == kapsel.Pending {
-		a.Due(d)
-	}
-	return a.answerDelivery(ctx, d)
+	d, err := a.manage.RetryDelivery(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewDelivery, d, err)
 }
 
 // AttemptsList is the list of a delivery's attempts.
@@ -127,10 +101,7 @@ func (a *api) listAttempts(ctx context.Context, in *AttemptsList) (*out[list[Att
 		}
 		after = int(binary.BigEndian.Uint64(last[8:]))
 	}
-	if _, err := a.Store.Delivery(ctx, c.caller.Tenant, in.ID); err != nil {
-		return nil, err
-	}
-	rows, err := a.Store.ListAttempts(ctx, c.caller.Tenant, in.ID, after, in.Limit+1)
+	rows, err := a.manage.ListAttempts(ctx, c.caller, in.ID, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +123,7 @@ type AttemptPath struct {
 }
 
 func (a *api) getAttempt(ctx context.Context, in *AttemptPath) (*out[Attempt], error) {
-	t, err := a.Store.Attempt(ctx, callerOf(ctx).Tenant, in.ID)
+	t, err := a.manage.Attempt(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -177,75 +148,20 @@ type Delivery struct {
 	FinishedAt     *timestamp         `json:"finished_at" nullable:"true"`
 }
 
-// deliveryViewer shows deliveries of one answer; it reads each endpoint once.
-type deliveryViewer struct {
-	a         *api
-	ctx       context.Context
-	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // nil: deleted
-}
-
-func (a *api) deliveryViewer(ctx context.Context) deliveryViewer {
-	return deliveryViewer{a, ctx, map[kapsel.EndpointID]*kapsel.Endpoint{}}
-}
-
-// preload reads the endpoints of many deliveries of a tenant at once, in place of one after the
-// other. For a few it does nothing.
-func (v deliveryViewer) preload(tenant kapsel.TenantID, deliveries []kapsel.Delivery) error {
-	const few, page = 50, 200
-	if len(deliveries) <= few {
-		return nil
-	}
-	for _, d := range deliveries {
-		v.endpoints[d.EndpointID] = nil // deleted, unless it is found
-	}
-	for p := (store.Page[kapsel.EndpointID]{Limit: page}); ; {
-		endpoints, err := v.a.Store.ListEndpoints(v.ctx, tenant, kapsel.AppID{}, p)
-		if err != nil {
-			return err
-		}
-		for i := range endpoints {
-			if _, meant := v.endpoints[endpoints[i].ID]; meant {
-				v.endpoints[endpoints[i].ID] = &endpoints[i]
-			}
-		}
-		if len(endpoints) < page {
-			return nil
-		}
-		p.Before = endpoints[len(endpoints)-1].ID
-	}
-}
-
-func (a *api) answerDelivery(ctx context.Context, d kapsel.Delivery) (*out[Delivery], error) {
-	v, err := a.deliveryViewer(ctx).view(d)
-	if err != nil {
-		return nil, err
-	}
-	return answer(v), nil
-}
-
-func (v deliveryViewer) view(d kapsel.Delivery) (Delivery, error) {
-	e, known := v.endpoints[d.EndpointID]
-	if !known {
-		switch found, err := v.a.Store.Endpoint(v.ctx, d.TenantID, d.EndpointID); {
-		case err == nil:
-			e = &found
-		case !missing(err):
-			return Delivery{}, err
-		}
-		v.endpoints[d.EndpointID] = e
-	}
+func viewDelivery(d *manage.Delivery) Delivery {
 	view := Delivery{
 		ID: d.ID, EventID: d.EventID, EndpointID: d.EndpointID, Status: d.Status.String(), Attempts: d.Attempts,
-		NextAttemptAt: timeOrNull(d.DueAt), LastStatusCode: orNull(d.LastStatusCode), LastErrorCode: orNull(d.LastErrorCode),
+		NextAttemptAt: timeOrNull(d.DueAt), WaitingFor: orNull(d.WaitingFor), LastStatusCode: orNull(d.LastStatusCode), LastErrorCode: orNull(d.LastErrorCode),
 		ReplayOf: orNull(d.ReplayOf), ReplayedAs: orNull(d.ReplayedAs), CreatedAt: timestamp(d.CreatedAt), FinishedAt: timeOrNull(d.FinishedAt),
 	}
-	if e != nil {
-		view.MaxAttempts = &e.Retry.MaxAttempts
-		if d.Status == kapsel.Pending {
-			view.WaitingFor = orNull(v.a.Why(e, d))
-		}
+	if d.Endpoint != nil {
+		view.MaxAttempts = &d.Endpoint.Retry.MaxAttempts
 	}
-	return view, nil
+	return view
+}
+
+func viewDeliveries(list []manage.Delivery) []Delivery {
+	return mapped(list, func(d manage.Delivery) Delivery { return viewDelivery(&d) })
 }
 
 // Attempt is an attempt as the API shows it.

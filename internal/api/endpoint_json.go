@@ -1,19 +1,13 @@
 package api
 
 import (
-	"context"
-	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
@@ -155,8 +149,9 @@ type RotateInput struct {
 	Overlap duration `json:"overlap" required:"false" doc:"How long deliveries carry the former signature too, 0s to 168h; 24h by default"`
 }
 
-// inputOf is a configuration as its owner would set it, without the secrets.
-func inputOf(c kapsel.EndpointConfig) EndpointInput {
+// inputOf returns an endpoint's settings as its owner would write them, without the secrets.
+func inputOf(s manage.EndpointSettings) EndpointInput {
+	c := s.Config
 	r := c.Retry
 	in := EndpointInput{
 		Name: c.Name, URL: c.URL, Description: c.Description,
@@ -169,9 +164,7 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 		Circuit:     circuitOf(c.Circuit),
 		Headers:     HeadersInput{Drop: orEmpty(c.Headers.Drop), Keep: orEmpty(c.Headers.Keep)},
 		Signing:     SigningInput{c.Signing.Enabled, c.Signing.V1a},
-	}
-	if !c.AppID.IsZero() {
-		in.App = new(c.AppID.String())
+		App:         s.App,
 	}
 	if len(c.Subscriptions) > 0 { // a list that is there makes an endpoint without an ingest
 		in.Subscriptions = mapped(c.Subscriptions, func(s kapsel.Subscription) Subscription { return Subscription(s) })
@@ -179,14 +172,27 @@ func inputOf(c kapsel.EndpointConfig) EndpointInput {
 	return in
 }
 
+// settings returns what the input says; patch is the one that led to it, nil without one.
+func (in *EndpointInput) settings(patch map[string]any) manage.EndpointSettings {
+	s := manage.EndpointSettings{Config: in.config(), App: in.App, Secrets: in.secrets(patch), Headers: manage.HeaderValues{Set: in.Headers.Set}}
+	if set, there := said(patch, "headers", "set"); there {
+		names, isObject := set.(map[string]any)
+		s.Headers = manage.HeaderValues{Clear: !isObject, Set: map[string]*secret.Text{}}
+		for name := range names {
+			s.Headers.Set[name] = in.Headers.Set[name] // nil: taken away
+		}
+	}
+	return s
+}
+
 func circuitOf(p kapsel.CircuitPolicy) CircuitPolicy {
 	return CircuitPolicy{!p.Disabled, p.Failures, p.Ratio, p.Window, p.Minimum, duration(p.OpenFor), p.Successes}
 }
 
-// config is the input as the domain has it, without the secrets.
+// config returns the input in the domain's form, without the secrets.
 func (in *EndpointInput) config() kapsel.EndpointConfig {
 	r, c := in.Retry, in.Circuit
-	return kapsel.EndpointConfig{
+	config := kapsel.EndpointConfig{
 		Name: in.Name, URL: in.URL, Description: in.Description,
 		Intake:       in.IntakeInput.config(),
 		ForwardQuery: in.ForwardQuery,
@@ -203,99 +209,11 @@ func (in *EndpointInput) config() kapsel.EndpointConfig {
 		},
 		Headers: kapsel.HeaderPolicy{Drop: in.Headers.Drop, Keep: in.Headers.Keep},
 		Signing: kapsel.Signing{Enabled: in.Signing.Enabled, V1a: in.Signing.V1a},
-
-		Subscriptions: mapped(in.Subscriptions, func(s Subscription) kapsel.Subscription { return kapsel.Subscription(s) }),
 	}
-}
-
-// change applies a merge patch to an endpoint.
-func (a *api) change(e *kapsel.Endpoint, t *kapsel.Tenant, patch map[string]any, now time.Time) error {
-	current := EndpointPatch{inputOf(e.EndpointConfig), e.State}
-	forgetProvider(&e.Intake, &current.IntakeInput, patch)
-	next := EndpointPatch{inputOf(kapsel.DefaultEndpoint()), kapsel.EndpointActive}
-	if err := patched(current, patch, &next); err != nil {
-		return err
+	if in.Subscriptions != nil {
+		config.Subscriptions = mapped(in.Subscriptions, func(s Subscription) kapsel.Subscription { return kapsel.Subscription(s) })
 	}
-	var wrong []kapsel.FieldError
-	if was, is := current.App, next.App; (was == nil) != (is == nil) || was != nil && *was != *is {
-		wrong = field("app", "is fixed when the endpoint is made; make another endpoint")
-	}
-	if err := a.configure(e, t, &next.EndpointInput, patch, now, wrong...); err != nil {
-		return err
-	}
-	if _, there := said(patch, "state"); there {
-		e.State, e.DisabledReason = next.State, ""
-		switch next.State {
-		case kapsel.EndpointActive, kapsel.EndpointPaused:
-		case kapsel.EndpointDisabled:
-			e.DisabledReason = kapsel.DisabledAdmin
-		default:
-			return refused(field("state", "must be one of active, paused, disabled"))
-		}
-	}
-	e.UpdatedAt = now
-	return nil
-}
-
-// configure gives an endpoint the configuration of an input, sealing what is secret. Secrets
-// cannot be read back, so those stay that the patch, which led to the input, says nothing of;
-// a nil patch says nothing at all. known is what is known to be wrong.
-func (a *api) configure(e *kapsel.Endpoint, t *kapsel.Tenant, in *EndpointInput, patch map[string]any, now time.Time, known ...kapsel.FieldError) error {
-	config := in.config()
-	config.NoIngest, config.Shared, config.AppID = e.NoIngest, e.Shared, e.AppID
-	intake, wrong, err := a.intake(&e.Intake, t, e.ID.String(), &in.IntakeInput, patch, now)
-	if err != nil {
-		return err
-	}
-	config.Intake = intake
-	wrong = append(known, wrong...)
-
-	config.Headers.Set = maps.Clone(e.Headers.Set)
-	if set, there := said(patch, "headers", "set"); there {
-		names, isObject := set.(map[string]any)
-		maps.DeleteFunc(config.Headers.Set, func(name string, _ kapsel.Secret) bool { return !isObject || has(names, name) })
-	}
-	for _, name := range slices.Sorted(maps.Keys(in.Headers.Set)) {
-		text := in.Headers.Set[name]
-		if text == nil {
-			continue
-		}
-		wrong = append(wrong, kapsel.ValidateHeaderValue(name, text.Reveal())...)
-		s, err := a.Vault.Seal(t, e.ID.String(), []byte(text.Reveal()), now)
-		if err != nil {
-			return err
-		}
-		if config.Headers.Set == nil {
-			config.Headers.Set = map[string]kapsel.Secret{}
-		}
-		config.Headers.Set[name] = s
-	}
-
-	config.Signing.Secrets = e.Signing.Secrets
-	wrong = append(wrong, config.Validate(a.Dev)...)
-	if wrong != nil {
-		return refused(wrong)
-	}
-	e.EndpointConfig = config
-	return nil
-}
-
-const maxSecret = 8 << 10 // bytes; a public key in PEM fits
-
-// checkSecret is what is wrong with a secret of a verification whose other settings are right.
-func checkSecret(v kapsel.Verification, at, text string) []kapsel.FieldError {
-	if text == "" || len(text) > maxSecret {
-		return field(at, fmt.Sprintf("must have 1 to %d bytes", maxSecret))
-	}
-	if err := signature.CheckSecret(v, []byte(text)); err != nil {
-		return field(at, err.Error())
-	}
-	return nil
-}
-
-func has(m map[string]any, name string) bool {
-	_, ok := m[name]
-	return ok
+	return config
 }
 
 // Endpoint is an endpoint as the API shows it.
@@ -391,34 +309,8 @@ type Signing struct {
 	Secrets []Secret `json:"secrets"`
 }
 
-func (a *api) answerEndpoint(ctx context.Context, e *kapsel.Endpoint) (*out[Endpoint], error) {
-	view, err := a.viewEndpoint(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	return answer(view), nil
-}
-
-func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, error) {
-	circuit, err := a.Store.Circuit(ctx, e.ID)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	now := a.Clock()
-	view := endpointAt(e, e.CircuitNow(circuit), now)
-	if e.Ingests() {
-		view.IngestURL = new(a.PublicURL + ingest.Path + e.ID.String())
-	}
-	backlog, oldest := a.backlogs.get(ctx, e.ID, now)
-	view.Backlog, view.OldestWaitingAt = backlog, timeOrNull(oldest)
-	unkeyed, err := a.unkeyed(ctx, e, now)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	if unkeyed > 0 {
-		view.Warnings = append(view.Warnings, unkeyedWarning(e, unkeyed))
-	}
-	return view, nil
+func viewNewEndpoint(e *manage.Endpoint) NewEndpoint {
+	return NewEndpoint{viewEndpoint(e), e.SigningSecret.Reveal()}
 }
 
 // Defaults is what the API shows of an endpoint on which nothing was set but the provider of its
@@ -426,32 +318,29 @@ func (a *api) viewEndpoint(ctx context.Context, e *kapsel.Endpoint) (Endpoint, e
 func Defaults(provider string) Endpoint {
 	e := kapsel.Endpoint{State: kapsel.EndpointActive, EndpointConfig: kapsel.DefaultEndpoint()}
 	e.Verification.Provider = provider
-	return endpointAt(&e, kapsel.Circuit{State: kapsel.CircuitClosed}, time.Time{})
+	view := manage.EndpointAt(&e, kapsel.Circuit{State: kapsel.CircuitClosed}, time.Time{})
+	return viewEndpoint(&view)
 }
 
-// endpointAt is what its own row and its circuit say of an endpoint.
-func endpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpoint {
-	var throttled time.Time
-	if circuit.HoldUntil.After(now) {
-		throttled = circuit.HoldUntil
-	}
-	in := inputOf(e.EndpointConfig)
+func viewEndpoint(e *manage.Endpoint) Endpoint {
+	in, circuit := inputOf(manage.EndpointSettings{Config: e.EndpointConfig}), e.Breaker
 	set := make(map[string]Secret, len(e.Headers.Set))
 	for name, s := range e.Headers.Set {
 		set[name] = viewSecret(s)
 	}
-	unexpired := slices.DeleteFunc(slices.Clone(e.Signing.Secrets), func(s kapsel.Secret) bool { return !s.ExpiresAt.IsZero() && !s.ExpiresAt.After(now) })
-	return Endpoint{
-		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description,
+	view := Endpoint{
+		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description, IngestURL: orNull(e.IngestURL),
 		State: e.State, DisabledReason: orNull(e.DisabledReason),
-		Verification: viewVerification(e.Verification, now), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
+		Verification: viewVerification(e.Verification, e.At), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
 		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
-		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(unexpired)}, ForwardQuery: in.ForwardQuery, App: orNull(e.AppID), Subscriptions: orEmpty(in.Subscriptions),
-		ThrottledUntil: timeOrNull(throttled), Warnings: warnings(e),
+		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(e.Signing.Secrets)}, ForwardQuery: in.ForwardQuery, App: orNull(e.AppID), Subscriptions: orEmpty(in.Subscriptions),
+		Backlog: e.Backlog, OldestWaitingAt: timeOrNull(e.OldestWaitingAt), ThrottledUntil: timeOrNull(e.ThrottledUntil), Warnings: e.Warnings,
 		CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt),
 	}
+	view.Verification.HandshakeSecret = e.HandshakeSecret
+	return view
 }
 
 // viewVerification is a verification as it is in force, defaults included.
@@ -476,21 +365,6 @@ func viewVerification(v kapsel.Verification, now time.Time) Verification {
 	return view
 }
 
-// warnings are what an endpoint's owner should know of it.
-func warnings(e *kapsel.Endpoint) []string {
-	list := []string{}
-	if e.Ingests() {
-		list = intakeWarnings(&e.Intake)
-	}
-	if strings.HasPrefix(strings.ToLower(e.URL), "http:") {
-		list = append(list, "unencrypted: anyone on the way to the destination can read the events")
-	}
-	if !e.Signing.Enabled {
-		list = append(list, "unsigned: the destination cannot tell who sent a delivery")
-	}
-	return list
-}
-
 // mapped is a new list of f of each element; never nil.
 func mapped[T, U any](list []T, f func(T) U) []U {
 	made := make([]U, len(list))
@@ -506,71 +380,4 @@ func orEmpty[T any](list []T) []T {
 		return []T{}
 	}
 	return list
-}
-
-// Bounds of reading backlogs: counting rows is work for the store. Up to backlogExact they are
-// counted at each read, so that a person who waits for the last few sees them go. A larger
-// number is only one to look at, and may be backlogAge old.
-const (
-	backlogExact = 100
-	backlogMost  = 10_000
-	backlogAge   = 15 * time.Second
-	backlogTime  = 250 * time.Millisecond
-)
-
-// backlogs counts what waits for endpoints, and remembers long backlogs for a while.
-type backlogs struct {
-	of func(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
-
-	mu   sync.Mutex
-	last map[kapsel.EndpointID]backlog // guarded by mu; long ones
-}
-
-type backlog struct {
-	count  int
-	oldest time.Time
-	known  bool // false: the store did not answer in time
-	at     time.Time
-}
-
-// get returns an endpoint's backlog and when its oldest delivery is due; nil when it is not
-// known.
-func (b *backlogs) get(ctx context.Context, id kapsel.EndpointID, now time.Time) (*int, time.Time) {
-	b.mu.Lock()
-	l, ok := b.last[id]
-	b.mu.Unlock()
-	ok = ok && now.Sub(l.at) < backlogAge
-	if !ok || l.known {
-		switch short := b.count(ctx, id, backlogExact, now); {
-		case !short.known && !ok: // the store is in trouble: leave it alone for a while
-			l = b.remember(id, short)
-		case short.known && short.count < backlogExact:
-			return &short.count, short.oldest
-		case !ok:
-			l = b.remember(id, b.count(ctx, id, backlogMost, now))
-		}
-	}
-	if !l.known {
-		return nil, time.Time{}
-	}
-	return &l.count, l.oldest
-}
-
-// count asks the store.
-func (b *backlogs) count(ctx context.Context, id kapsel.EndpointID, atMost int, now time.Time) backlog {
-	ctx, cancel := context.WithTimeout(ctx, backlogTime)
-	defer cancel()
-	count, oldest, err := b.of(ctx, id, now, atMost)
-	return backlog{count, oldest, err == nil, now}
-}
-
-// remember keeps what get is to answer for backlogAge, and returns it.
-func (b *backlogs) remember(id kapsel.EndpointID, l backlog) backlog {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.last == nil || len(b.last) >= backlogMost {
-		b.last = map[kapsel.EndpointID]backlog{} // it only spares work
-	}
-	b.last[id] = l
-	return l
 }

@@ -130,9 +130,6 @@ func field(name, detail string) []kapsel.FieldError {
 	return []kapsel.FieldError{{Field: name, Detail: detail}}
 }
 
-// errBusy is what a change answers that lost against others several times in a row.
-var errBusy = kapsel.Errorf(kapsel.Conflict, "others change it at the same time; try again")
-
 // missing reports whether an error says that something does not exist.
 func missing(err error) bool { return kapsel.CodeOf(err) == kapsel.NotFound }
 
@@ -145,7 +142,7 @@ type call struct {
 	w      http.ResponseWriter
 	caller access.Caller
 
-	// For a request with an Idempotency-Key: the id that it reserved. See fresh.
+	// For a request with an Idempotency-Key: the id that it reserved. See reserved.
 	seed [16]byte
 	made string // the id of what the request makes
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -66,39 +65,17 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)
 	}
-	if f.Status != "" && !f.EndpointID.IsZero() {
-		e, err := a.Store.Endpoint(ctx, in.of(callerOf(ctx)), f.EndpointID)
-		if err != nil && !missing(err) {
-			return nil, err
-		}
-		f.Shared = err != nil || e.Shared // of a deleted endpoint it is not known any more
-	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
-			return a.Store.ListEvents(ctx, in.of(callerOf(ctx)), f, p)
+			return a.manage.ListEvents(ctx, callerOf(ctx), in.TenantID, f, p)
 		},
 		func(r store.EventRecord) kapsel.EventID { return r.Event.ID },
 		func(r store.EventRecord) (Event, error) { return viewEvent(&r), nil })
 }
 
 func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
-	r, err := a.Store.Event(ctx, callerOf(ctx).Tenant, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	detail := EventDetail{Event: viewEvent(&r), Headers: linesOf(r.Event.Header), Query: r.Event.Query, Deliveries: []Delivery{}}
-	viewer := a.deliveryViewer(ctx)
-	if err := viewer.preload(r.Event.TenantID, r.Deliveries); err != nil {
-		return nil, err
-	}
-	for _, d := range r.Deliveries {
-		v, err := viewer.view(d)
-		if err != nil {
-			return nil, err
-		}
-		detail.Deliveries = append(detail.Deliveries, v)
-	}
-	return answer(detail), nil
+	e, err := a.manage.Event(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewEventDetail, e, err)
 }
 
 // payload is an answer with a customer's bytes: for a browser a file to keep, never a page.
@@ -109,15 +86,15 @@ type payload struct {
 }
 
 func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
-	r, err := a.Store.Event(ctx, callerOf(ctx).Tenant, in.ID)
+	e, err := a.manage.Payload(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if more := store.BodyTime(int64(r.Event.Size)); more > 0 {
+	if more := store.BodyTime(int64(e.Size)); more > 0 {
 		// As long as such a body may take to arrive; where deadlines cannot be set the server's holds.
 		_ = http.NewResponseController(callOf(ctx).w).SetWriteDeadline(time.Now().Add(time.Minute + 3*more))
 	}
-	return &payload{"application/octet-stream", `attachment; filename="` + in.ID.String() + `"`, r.Event.Body}, nil
+	return &payload{"application/octet-stream", `attachment; filename="` + in.ID.String() + `"`, e.Body}, nil
 }
 
 // ReplayEventInput says to whom an event is delivered again.
@@ -130,35 +107,8 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	d, err := a.again(ctx, callerOf(ctx).Tenant, in.ID, body.EndpointID)
-	if err != nil {
-		return nil, err
-	}
-	a.Due(d)
-	return a.answerDelivery(ctx, d)
-}
-
-// again delivers an event again: to where its newest delivery went, or to one endpoint, which
-// need not have had it.
-func (a *api) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
-	if endpoint == nil {
-		return a.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, a.Clock())
-	}
-	r, err := a.Store.Event(ctx, tenant, id)
-	if err != nil {
-		return kapsel.Delivery{}, err
-	}
-	newest := r.Newest()
-	if i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *endpoint }); i >= 0 {
-		return a.Store.Replay(ctx, tenant, id, newest[i].ID, a.Clock())
-	}
-	// The store would say no more than that something is missing.
-	if _, err := a.Store.Endpoint(ctx, r.Event.TenantID, *endpoint); missing(err) {
-		return kapsel.Delivery{}, refused(field("endpoint_id", "is no endpoint of the tenant"))
-	} else if err != nil {
-		return kapsel.Delivery{}, err
-	}
-	return a.Store.Deliver(ctx, tenant, id, *endpoint, a.Clock())
+	d, err := a.manage.ReplayEvent(ctx, callerOf(ctx), in.ID, body.EndpointID)
+	return shownAs(viewDelivery, d, err)
 }
 
 // CancelEventInput says which of an event's deliveries are canceled.
@@ -166,26 +116,17 @@ type CancelEventInput struct {
 	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"Only the delivery to this endpoint; null: all"`
 }
 
-// cancelEvent cancels an event's pending deliveries, and those that are not made yet. One that
-// starts meanwhile goes on.
 func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
 	var body CancelEventInput
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	tenant := callerOf(ctx).Tenant
 	var to kapsel.EndpointID
 	if body.EndpointID != nil {
 		to = *body.EndpointID
 	}
-	canceled, ended, err := a.Store.CancelEvent(ctx, tenant, in.ID, to, a.Clock())
-	if err != nil {
-		return nil, err
-	}
-	if canceled == 0 && !ended {
-		return nil, kapsel.Errorf(kapsel.Conflict, "the event has no delivery that is pending; only such a one can be canceled")
-	}
-	return a.getEvent(ctx, in)
+	e, err := a.manage.CancelEvent(ctx, callerOf(ctx), in.ID, to)
+	return shownAs(viewEventDetail, e, err)
 }
 
 // Event is an event as the API lists it.
@@ -223,6 +164,10 @@ type Verdict struct {
 	Valid  bool      `json:"valid"`
 	KeyID  *string   `json:"key_id" nullable:"true" doc:"Which secret"`
 	Skew   *duration `json:"skew" nullable:"true" doc:"Our time less the signed one"`
+}
+
+func viewEventDetail(e *manage.EventDetail) EventDetail {
+	return EventDetail{viewEvent(&e.EventRecord), linesOf(e.Event.Header), e.Event.Query, viewDeliveries(e.Described)}
 }
 
 func viewEvent(r *store.EventRecord) Event {

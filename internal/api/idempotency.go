@@ -171,19 +171,6 @@ func fingerprint(r *http.Request, body []byte) (sum [32]byte) {
 	return sum
 }
 
-// fresh is the id of what a request makes: made, or the one that its Idempotency-Key reserved.
-func fresh[ID interface {
-	~[16]byte
-	String() string
-}](ctx context.Context, made ID) ID {
-	c := callOf(ctx)
-	if c.seed != ([16]byte{}) {
-		made = ID(c.seed)
-	}
-	c.made = made.String()
-	return made
-}
-
 // reserved returns the ID that the request's Idempotency-Key reserved for what the request makes; zero
 // without one.
 func reserved[ID interface {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -29,25 +29,14 @@ func (a *api) createKey(ctx context.Context, in *TenantPath) (*out[NewKey], erro
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	t, err := a.visibleTenant(ctx, in.ID)
+	s := manage.KeySettings{Name: body.Name, Scope: body.Scope}
+	if body.ExpiresAt != nil {
+		s.ExpiresAt = time.Time(*body.ExpiresAt)
+	}
+	k, text, err := a.manage.CreateKey(ctx, callerOf(ctx), in.ID, reserved[kapsel.KeyID](ctx), s)
 	if err != nil {
 		return nil, err
 	}
-	// Only keys of scope write get here, and no scope is above theirs.
-	now := a.Clock()
-	k := kapsel.Key{ID: fresh(ctx, kapsel.NewKeyID(now)), TenantID: t.ID, Name: body.Name, Scope: body.Scope, CreatedAt: now}
-	if body.ExpiresAt != nil {
-		k.ExpiresAt = time.Time(*body.ExpiresAt)
-	}
-	if wrong := k.Validate(now); wrong != nil {
-		return nil, refused(wrong)
-	}
-	text, hash, prefix := secret.NewAPIKey()
-	k.Hash, k.Prefix = hash, prefix
-	if err := a.Store.CreateKey(ctx, k); err != nil {
-		return nil, err
-	}
-	a.Changed()
 	return answer(NewKey{viewKey(k), text.Reveal()}), nil
 }
 
@@ -58,12 +47,10 @@ type KeysList struct {
 }
 
 func (a *api) listKeys(ctx context.Context, in *KeysList) (*out[list[Key]], error) {
-	t, err := a.visibleTenant(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
 	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) { return a.Store.ListKeys(ctx, t.ID, p) },
+		func(p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+			return a.manage.ListKeys(ctx, callerOf(ctx), in.ID, p)
+		},
 		func(k kapsel.Key) kapsel.KeyID { return k.ID },
 		func(k kapsel.Key) (Key, error) { return viewKey(k), nil })
 }
@@ -75,15 +62,7 @@ type KeyPath struct {
 }
 
 func (a *api) revokeKey(ctx context.Context, in *KeyPath) (*struct{}, error) {
-	t, err := a.visibleTenant(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.Store.RevokeKey(ctx, t.ID, in.KeyID, a.Clock()); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return nil, nil
+	return nil, a.manage.RevokeKey(ctx, callerOf(ctx), in.ID, in.KeyID)
 }
 
 // KeyInput is what people set on a key.

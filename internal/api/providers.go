@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -71,36 +72,18 @@ type SigningKeysQuery struct {
 	EndpointID kapsel.EndpointID `query:"endpoint_id" doc:"Needed: each endpoint has keys of its own"`
 }
 
-// listSigningKeys needs no API key: what it lists is public, and who knows the id of an
-// endpoint learns as much from its ingest URL.
+// listSigningKeys needs no API key: what it lists is public.
 func (a *api) listSigningKeys(ctx context.Context, in *SigningKeysQuery) (*out[SigningKeys], error) {
-	if in.EndpointID == (kapsel.EndpointID{}) {
-		return nil, refused(field("endpoint_id", "is needed: each endpoint has keys of its own"))
-	}
-	e, err := a.Store.Endpoint(ctx, kapsel.TenantID{}, in.EndpointID)
+	keys, err := a.manage.SigningKeys(ctx, in.EndpointID)
 	if err != nil {
 		return nil, err
 	}
-	t, err := a.Store.Tenant(ctx, e.TenantID)
-	if err != nil {
-		return nil, err
-	}
-	list := SigningKeys{Data: []SigningKey{}}
-	now := a.Clock()
-	for _, s := range e.Signing.Secrets {
-		if !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt) {
-			continue
+	return answer(SigningKeys{mapped(keys, func(k manage.SigningKey) SigningKey {
+		return SigningKey{
+			ID: k.Secret.ID, EndpointID: in.EndpointID, Scheme: "v1a", PublicKey: k.Public,
+			CreatedAt: timestamp(k.Secret.CreatedAt), ExpiresAt: timeOrNull(k.Secret.ExpiresAt),
 		}
-		private, err := a.Vault.SigningKey(&t, e.ID.String(), s.ID)
-		if err != nil {
-			return nil, err
-		}
-		list.Data = append(list.Data, SigningKey{
-			ID: s.ID, EndpointID: e.ID, Scheme: "v1a", PublicKey: signature.PublicKey(private),
-			CreatedAt: timestamp(s.CreatedAt), ExpiresAt: timeOrNull(s.ExpiresAt),
-		})
-	}
-	return answer(list), nil
+	})}), nil
 }
 
 // SigningKeys are the public keys of an endpoint, the newest first: a delivery carries a

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"math"
 	"net/http"
 	"reflect"
 
@@ -11,8 +10,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/problem"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Publisher stores what a tenant publishes; see ingest.Handler.Publish.
@@ -103,35 +102,32 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 	if err := checkJSONType(c); err != nil {
 		return nil, err
 	}
-	tenant := c.caller.Tenant
-	if c.caller.IsAdmin() {
-		t, err := a.owner(ctx, *in)
-		if err != nil {
-			return nil, err
-		}
-		tenant = t.ID
-	}
 	batch := false
-	results, err := a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
-		list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], a.Clock(), reserve)
-		return list, err
+	results, err := a.manage.Publish(ctx, c.caller, in.TenantID, func(tenant kapsel.TenantID) ([]ingest.Published, error) {
+		return a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
+			list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], a.Clock(), reserve)
+			return list, err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
+	if !batch {
+		p := &results[0]
+		if p.Duplicate && p.Err == nil {
+			c.w.Header().Set("Idempotent-Replayed", "true")
+		}
+		item := viewPublished(ctx, p)
+		return &publication{item.Status, item.Event}, p.Err
+	}
 	items := make([]PublishedItem, len(results))
 	unavailable := 0
-	for i, p := range results {
-		if items[i], err = a.publishedItem(ctx, tenant, p); !batch {
-			if p.Duplicate && err == nil {
-				c.w.Header().Set("Idempotent-Replayed", "true")
-			}
-			return &publication{items[i].Status, items[i].Event}, err
-		}
+	for i := range results {
+		items[i] = viewPublished(ctx, &results[i])
 		if items[i].Status == http.StatusServiceUnavailable {
 			unavailable++
 		}
-		if err != nil {
+		if err = results[i].Err; err != nil {
 			a.log(c.r, items[i].Error.Document, err)
 		}
 	}
@@ -141,37 +137,15 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 	return &publication{http.StatusOK, PublishedBatch{items}}, nil
 }
 
-// publishedItem returns the answer to one publication, and its error.
-func (a *api) publishedItem(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) (PublishedItem, error) {
-	record, status, err := store.EventRecord{Event: p.Event, Deliveries: p.Deliveries, Expanding: p.Others > 0 && !p.Event.ID.IsZero()}, http.StatusCreated, p.Err
-	switch {
-	case err != nil:
-	case p.Duplicate:
-		status = http.StatusOK
-		record, err = a.Store.Event(ctx, tenant, p.Event.ID)
-		if missing(err) { // retention was shorter than the key is remembered
-			record, err = store.EventRecord{Event: kapsel.Event{ID: p.Event.ID, TenantID: tenant, ReceivedAt: p.Event.ID.Time()}}, nil
-		}
-		if err == nil && record.Expanding {
-			p.Others, err = a.others(ctx, &record)
-		}
-	case p.Event.ID.IsZero():
+// viewPublished returns the answer to one publication.
+func viewPublished(ctx context.Context, p *manage.Published) PublishedItem {
+	if p.Err != nil {
+		d := problem.New(ctx, p.Err)
+		return PublishedItem{Status: d.Status, Error: &Problem{d}}
+	}
+	status := http.StatusCreated
+	if p.Duplicate || p.DryRun {
 		status = http.StatusOK
 	}
-	if err != nil {
-		d := problem.New(ctx, err)
-		return PublishedItem{Status: d.Status, Error: &Problem{d}}, err
-	}
-	return PublishedItem{Status: status, Event: &NewEvent{orNull(record.Event.ID), viewEvent(&record), len(record.Newest()) + p.Others, p.Warnings}}, nil
-}
-
-// others returns to how many endpoints deliveries of an event that is being expanded are still made.
-func (a *api) others(ctx context.Context, r *store.EventRecord) (n int, err error) {
-	all, err := a.concerned(ctx, r, store.Page[kapsel.EndpointID]{Limit: math.MaxInt})
-	for _, c := range all {
-		if c.delivery == nil && c.endpoint.Gets(&r.Event) {
-			n++
-		}
-	}
-	return n, err
+	return PublishedItem{Status: status, Event: &NewEvent{orNull(p.Event.ID), viewEvent(&p.EventRecord), p.Destinations, p.Warnings}}
 }

@@ -19,12 +19,11 @@ func (a *api) refusals() {
 }
 
 func (a *api) getRefusals(ctx context.Context, in *EndpointPath) (*out[Refusals], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
+	found, err := a.manage.Refusals(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
-	found := a.Refused(e.ID)
-	view := Refusals{EndpointID: e.ID, Since: timestamp(found.Since), Counts: map[string]int64{}}
+	view := Refusals{EndpointID: in.ID, Since: timestamp(found.Since), Counts: map[string]int64{}}
 	for code, n := range found.Counts {
 		view.Total += n
 		if code == "" {

@@ -4,18 +4,15 @@ import (
 	"context"
 	"net/http"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
-
-// replaySample is how many deliveries a dry run shows.
-const replaySample = 10
 
 func (a *api) replays() {
 	op := func(id, method, path, summary string) huma.Operation {
@@ -54,11 +51,9 @@ type ReplayInput struct {
 	DryRun     bool               `json:"dry_run,omitempty" doc:"Make nothing; say what would be made"`
 }
 
-// replay is the running replay that an input asks for.
-func (in *ReplayInput) replay(tenant kapsel.TenantID, now time.Time) (kapsel.Replay, error) {
-	r := kapsel.Replay{
-		TenantID: tenant, Statuses: kapsel.DefaultReplayStatuses(), Missing: in.Missing, Rate: kapsel.DefaultReplayRate, Status: kapsel.ReplayRunning, CreatedAt: now,
-	}
+// request returns what the input says.
+func (in *ReplayInput) request() manage.ReplayRequest {
+	r := manage.ReplayRequest{Missing: in.Missing, Rate: in.Rate}
 	if in.EndpointID != nil {
 		r.EndpointID = *in.EndpointID
 	}
@@ -68,28 +63,16 @@ func (in *ReplayInput) replay(tenant kapsel.TenantID, now time.Time) (kapsel.Rep
 	if in.Until != nil {
 		r.Until = time.Time(*in.Until)
 	}
-	if in.Rate != nil {
-		r.Rate = *in.Rate
-	}
-	if in.Missing {
-		r.Statuses = nil
-	}
 	if in.Statuses != nil {
-		r.Statuses = nil
-		for _, name := range in.Statuses {
+		r.Statuses = mapped(in.Statuses, func(name string) kapsel.DeliveryStatus {
 			status, err := kapsel.ParseDeliveryStatus(name)
 			if err != nil {
-				status = kapsel.Delivering // none that can be replayed either
+				return kapsel.Delivering // none that can be replayed either
 			}
-			r.Statuses = append(r.Statuses, status)
-		}
-		slices.Sort(r.Statuses)
-		r.Statuses = slices.Compact(r.Statuses)
+			return status
+		})
 	}
-	if wrong := r.Validate(); wrong != nil {
-		return r, refused(wrong)
-	}
-	return r, nil
+	return r
 }
 
 // replayed is the answer to a POST: a replay, or what a dry run found.
@@ -103,50 +86,21 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	t, err := a.owner(ctx, *in)
-	if err != nil {
-		return nil, err
-	}
-	now := a.Clock()
-	r, err := body.replay(t.ID, now)
-	if err != nil {
-		return nil, err
-	}
-	if !r.EndpointID.IsZero() {
-		if _, err := a.Store.Endpoint(ctx, t.ID, r.EndpointID); missing(err) {
-			return nil, refused(field("endpoint_id", "is no endpoint of the tenant"))
-		} else if err != nil {
+	if body.DryRun {
+		p, err := a.manage.PreviewReplay(ctx, callerOf(ctx), in.TenantID, body.request())
+		if err != nil {
 			return nil, err
 		}
+		view := ReplayPreview{Count: p.Count, Sample: viewDeliveries(p.Sample)}
+		for _, d := range p.Missing {
+			view.Missing = append(view.Missing, MissingDelivery{d.EventID, d.EndpointID})
+		}
+		return &replayed{http.StatusOK, view}, nil
 	}
-	count, some, err := a.Store.CountReplay(ctx, r, kapsel.MaxReplay+1, replaySample)
+	r, err := a.manage.CreateReplay(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.ReplayID](ctx), body.request())
 	if err != nil {
 		return nil, err
 	}
-	if body.DryRun {
-		preview := ReplayPreview{Count: count, Sample: []Delivery{}}
-		viewer := a.deliveryViewer(ctx)
-		for _, d := range some {
-			if r.Missing {
-				preview.Missing = append(preview.Missing, MissingDelivery{d.EventID, d.EndpointID})
-				continue
-			}
-			v, err := viewer.view(d)
-			if err != nil {
-				return nil, err
-			}
-			preview.Sample = append(preview.Sample, v)
-		}
-		return &replayed{http.StatusOK, preview}, nil
-	}
-	if count > kapsel.MaxReplay {
-		return nil, refused(field("since", "leads to more than 1,000,000 deliveries; make several replays of shorter spans"))
-	}
-	r.ID, r.Total = fresh(ctx, kapsel.NewReplayID(now)), count
-	if err := a.Store.CreateReplay(ctx, r); err != nil {
-		return nil, err
-	}
-	a.Replaying()
 	return &replayed{http.StatusAccepted, viewReplay(r)}, nil
 }
 
@@ -159,14 +113,14 @@ type ReplaysList struct {
 func (a *api) listReplays(ctx context.Context, in *ReplaysList) (*out[list[Replay]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error) {
-			return a.Store.ListReplays(ctx, in.of(callerOf(ctx)), p)
+			return a.manage.ListReplays(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(r kapsel.Replay) kapsel.ReplayID { return r.ID },
 		func(r kapsel.Replay) (Replay, error) { return viewReplay(r), nil })
 }
 
 func (a *api) getReplay(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
-	r, err := a.Store.ReadReplay(ctx, callerOf(ctx).Tenant, in.ID)
+	r, err := a.manage.Replay(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -179,11 +133,10 @@ func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPa
 		if err := readOptional(ctx, &Nothing{}); err != nil {
 			return nil, err
 		}
-		r, err := a.Store.MoveReplay(ctx, callerOf(ctx).Tenant, in.ID, to, a.Clock())
+		r, err := a.manage.MoveReplay(ctx, callerOf(ctx), in.ID, to)
 		if err != nil {
 			return nil, err
 		}
-		a.Replaying()
 		return answer(viewReplay(r)), nil
 	}
 }

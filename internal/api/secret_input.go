@@ -3,11 +3,11 @@ package api
 import (
 	"encoding/json"
 	"reflect"
-	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 )
 
@@ -56,21 +56,7 @@ func (SecretInput) Schema(r huma.Registry) *huma.Schema {
 	}}
 }
 
-// kept returns the secret of has that the input names by ID. It returns false if the input is a
-// text, and a problem if the ID is missing, is not in has, or is named in before, which holds the
-// inputs that come before this one.
-func (s SecretInput) kept(has []kapsel.Secret, before []SecretInput) (found kapsel.Secret, kept bool, problem string) {
-	if !s.keeps {
-		return found, false, ""
-	}
-	i := slices.IndexFunc(has, func(h kapsel.Secret) bool { return h.ID == s.ID })
-	switch {
-	case s.ID.IsZero():
-		return found, true, "is needed in an object; a new secret is a string"
-	case i < 0:
-		return found, true, "is no secret that the endpoint has for this provider; GET lists those it has"
-	case slices.ContainsFunc(before, func(b SecretInput) bool { return b.keeps && b.ID == s.ID }):
-		return found, true, "is there twice"
-	}
-	return has[i], true, ""
+// setting returns what the input says.
+func (s SecretInput) setting() manage.SecretSetting {
+	return manage.SecretSetting{Keep: s.keeps, ID: s.ID, Text: s.text}
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -33,24 +33,12 @@ type SourcePath struct {
 }
 
 func (a *api) createSource(ctx context.Context, in *TenantQuery) (*out[Source], error) {
-	body := sourceInputOf(kapsel.DefaultSource())
+	body := sourceInputOf(manage.DefaultSource())
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	t, err := a.owner(ctx, *in)
-	if err != nil {
-		return nil, err
-	}
-	now := a.Clock()
-	s := kapsel.Source{ID: fresh(ctx, kapsel.NewSourceID(now)), TenantID: t.ID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now}
-	if err := a.configureSource(&s, &t, &body, nil, now); err != nil {
-		return nil, err
-	}
-	if err := a.Store.CreateSource(ctx, s); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(a.viewSource(&s)), nil
+	s, err := a.manage.CreateSource(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.SourceID](ctx), body.settings(nil))
+	return shownAs(viewSource, s, err)
 }
 
 // SourcesList is the list of sources.
@@ -61,24 +49,16 @@ type SourcesList struct {
 
 func (a *api) listSources(ctx context.Context, in *SourcesList) (*out[list[Source]], error) {
 	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.SourceID]) ([]kapsel.Source, error) {
-			return a.Store.ListSources(ctx, in.of(callerOf(ctx)), p)
+		func(p store.Page[kapsel.SourceID]) ([]manage.Source, error) {
+			return a.manage.ListSources(ctx, callerOf(ctx), in.TenantID, p)
 		},
-		func(s kapsel.Source) kapsel.SourceID { return s.ID },
-		func(s kapsel.Source) (Source, error) { return a.viewSource(&s), nil })
+		func(s manage.Source) kapsel.SourceID { return s.ID },
+		func(s manage.Source) (Source, error) { return viewSource(&s), nil })
 }
 
 func (a *api) getSource(ctx context.Context, in *SourcePath) (*out[Source], error) {
-	s, err := a.Store.Source(ctx, callerOf(ctx).Tenant, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	view := a.viewSource(&s)
-	view.Verification.HandshakeSecret, err = a.brought(ctx, s.TenantID, s.ID.String(), s.Verification)
-	if err != nil {
-		return nil, err
-	}
-	return answer(view), nil
+	s, err := a.manage.Source(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewSource, s, err)
 }
 
 func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], error) {
@@ -86,72 +66,25 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 	if err != nil {
 		return nil, err
 	}
-	tenant := callerOf(ctx).Tenant
-	// Once on a copy, so that most mistakes are found outside of the store's transaction.
-	s, err := a.Store.Source(ctx, tenant, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	t, err := a.Store.Tenant(ctx, s.TenantID)
-	if err != nil {
-		return nil, err
-	}
-	now := a.Clock()
-	if err := a.changeSource(&s, &t, patch, now); err != nil {
-		return nil, err
-	}
-	s, err = a.Store.UpdateSource(ctx, tenant, in.ID, func(s *kapsel.Source) error { return a.changeSource(s, &t, patch, now) })
-	if err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(a.viewSource(&s)), nil
+	s, err := a.manage.UpdateSource(ctx, callerOf(ctx), in.ID, func(s *manage.SourceSettings) error {
+		current := SourcePatch{sourceInputOf(*s), s.State}
+		current.forgetProvider(patch)
+		if from, there := said(patch, "type", "from"); there && current.Type != nil && from != current.Type.From {
+			current.Type.Value = "" // belongs to what was there
+		}
+		next := SourcePatch{sourceInputOf(manage.DefaultSource()), kapsel.SourceActive}
+		if err := patched(current, patch, &next); err != nil {
+			return err
+		}
+		*s = next.settings(patch)
+		s.State = next.State
+		return nil
+	})
+	return shownAs(viewSource, s, err)
 }
 
 func (a *api) deleteSource(ctx context.Context, in *SourcePath) (*struct{}, error) {
-	if err := a.Store.DeleteSource(ctx, callerOf(ctx).Tenant, in.ID, a.Clock()); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return nil, nil
-}
-
-// changeSource applies a merge patch to a source.
-func (a *api) changeSource(s *kapsel.Source, t *kapsel.Tenant, patch map[string]any, now time.Time) error {
-	current := SourcePatch{sourceInputOf(s.SourceConfig), s.State}
-	forgetProvider(&s.Intake, &current.IntakeInput, patch)
-	if from, there := said(patch, "type", "from"); there && current.Type != nil && from != current.Type.From {
-		current.Type.Value = "" // belongs to what was there
-	}
-	next := SourcePatch{sourceInputOf(kapsel.DefaultSource()), kapsel.SourceActive}
-	if err := patched(current, patch, &next); err != nil {
-		return err
-	}
-	s.State, s.UpdatedAt = next.State, now
-	return a.configureSource(s, t, &next.SourceInput, patch, now)
-}
-
-// configureSource gives a source the configuration of an input; see api.intake.
-func (a *api) configureSource(s *kapsel.Source, t *kapsel.Tenant, in *SourceInput, patch map[string]any, now time.Time) error {
-	intake, wrong, err := a.intake(&s.Intake, t, s.ID.String(), &in.IntakeInput, patch, now)
-	if err != nil {
-		return err
-	}
-	s.SourceConfig = kapsel.SourceConfig{Name: in.Name, Intake: intake, Kept: s.Kept}
-	if in.Type != nil {
-		s.Type = kapsel.TypeRule(*in.Type)
-		if s.Type.From == "" {
-			wrong = append(wrong, kapsel.FieldError{Field: "type.from", Detail: "is needed: header:NAME, path:$.… or const"})
-			s.Type = kapsel.TypeRule{}
-		}
-	}
-	if header, ok := s.Type.Header(); ok {
-		wrong = append(wrong, storedSecret(s.Verification, "type.from", header)...)
-	}
-	if wrong = append(wrong, s.Validate()...); wrong != nil {
-		return refused(wrong)
-	}
-	return nil
+	return nil, a.manage.DeleteSource(ctx, callerOf(ctx), in.ID)
 }
 
 // SourceInput is what people set on a source.
@@ -178,13 +111,14 @@ func (SourceInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema
 	return mayBeNull(mayBeNull(mayBeNull(s, "type"), "challenge"), "response")
 }
 
-// sourceInputOf is a configuration as its owner would set it, without the secrets.
-func sourceInputOf(c kapsel.SourceConfig) SourceInput {
-	in := SourceInput{Name: c.Name, IntakeInput: intakeOf(c.Intake)}
-	if c.Type != (kapsel.TypeRule{}) {
-		in.Type = (*TypeRule)(&c.Type)
-	}
-	return in
+// sourceInputOf returns a source's settings as its owner would write them, without the secrets.
+func sourceInputOf(s manage.SourceSettings) SourceInput {
+	return SourceInput{Name: s.Name, Type: (*TypeRule)(s.Type), IntakeInput: intakeOf(s.Intake)}
+}
+
+// settings returns what the input says; patch is the one that led to it, nil without one.
+func (in *SourceInput) settings(patch map[string]any) manage.SourceSettings {
+	return manage.SourceSettings{Name: in.Name, Type: (*kapsel.TypeRule)(in.Type), Intake: in.config(), Secrets: in.secrets(patch)}
 }
 
 // Source is a source as the API shows it.
@@ -210,22 +144,22 @@ func (Source) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(mayBeNull(mayBeNull(s, "type"), "challenge"), "response")
 }
 
-func (a *api) viewSource(s *kapsel.Source) Source { return sourceAt(s, a.PublicURL, a.Clock()) }
-
 // SourceDefaults returns what the API shows of a source on which nothing was set but the provider
 // of its verification.
 func SourceDefaults(provider string) Source {
 	s := kapsel.Source{State: kapsel.SourceActive, SourceConfig: kapsel.DefaultSource()}
 	s.Verification.Provider = provider
-	return sourceAt(&s, "", time.Time{})
+	view := manage.SourceAt(&s, "", time.Time{})
+	return viewSource(&view)
 }
 
-// sourceAt returns a source as it is shown at a time, by a service with a public URL.
-func sourceAt(s *kapsel.Source, publicURL string, now time.Time) Source {
-	in := sourceInputOf(s.SourceConfig)
-	return Source{
-		ID: s.ID, TenantID: s.TenantID, Name: s.Name, State: s.State, IngestURL: publicURL + ingest.Path + s.ID.String(), Type: in.Type,
-		Verification: viewVerification(s.Verification, now), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
-		Idempotency: in.Idempotency, Warnings: intakeWarnings(&s.Intake), CreatedAt: timestamp(s.CreatedAt), UpdatedAt: timestamp(s.UpdatedAt),
+func viewSource(s *manage.Source) Source {
+	in := intakeOf(s.Intake)
+	view := Source{
+		ID: s.ID, TenantID: s.TenantID, Name: s.Name, State: s.State, IngestURL: s.IngestURL, Type: (*TypeRule)(orNull(s.Type)),
+		Verification: viewVerification(s.Verification, s.At), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
+		Idempotency: in.Idempotency, Warnings: s.Warnings, CreatedAt: timestamp(s.CreatedAt), UpdatedAt: timestamp(s.UpdatedAt),
 	}
+	view.Verification.HandshakeSecret = s.HandshakeSecret
+	return view
 }

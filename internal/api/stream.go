@@ -53,7 +53,7 @@ type StreamQuery struct {
 // streamEvents opens a stream. What can be refused is refused here, before it begins.
 func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamResponse, error) {
 	c := callOf(ctx)
-	tenant := in.of(c.caller)
+	tenant := c.caller.TenantOr(in.TenantID)
 	at, err := a.streamFrom(ctx, in, tenant)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -36,59 +37,27 @@ type TenantQuery struct {
 	TenantID kapsel.TenantID `query:"tenant_id" doc:"With the admin key: the tenant that is meant"`
 }
 
-// of is the tenant whose objects a list shows; zero: every tenant's.
-func (q TenantQuery) of(c access.Caller) kapsel.TenantID { return c.TenantOr(q.TenantID) }
-
-// owner is the tenant that a new object belongs to.
-func (a *api) owner(ctx context.Context, q TenantQuery) (kapsel.Tenant, error) {
-	id := q.of(callerOf(ctx))
-	if id.IsZero() {
-		return kapsel.Tenant{}, refused(field("tenant_id", "is needed with the admin key"))
-	}
-	return a.Store.Tenant(ctx, id)
-}
-
-// visibleTenant is a tenant that the caller may see: for a tenant's key its own.
-func (a *api) visibleTenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error) {
-	if c := callerOf(ctx); !c.IsAdmin() && c.Tenant != id {
-		return kapsel.Tenant{}, store.NotFound("tenant")
-	}
-	return a.Store.Tenant(ctx, id)
-}
-
 func (a *api) createTenant(ctx context.Context, _ *struct{}) (*out[Tenant], error) {
 	patch, err := readPatch[TenantInput](ctx) // all of a tenant's fields have defaults, so making one changes the default
 	if err != nil {
 		return nil, err
 	}
-	now := a.Clock()
-	t := kapsel.Tenant{ID: fresh(ctx, kapsel.NewTenantID(now)), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
-	if err := changeTenant(&t, patch); err != nil {
-		return nil, err
-	}
-	if t.DataKey, err = a.Keyring.NewDataKey(t.ID); err != nil {
-		return nil, err
-	}
-	if err := a.Store.CreateTenant(ctx, t); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(viewTenant(&t)), nil
+	t, err := a.manage.CreateTenant(ctx, callerOf(ctx), reserved[kapsel.TenantID](ctx), patchTenant(patch))
+	return shownAs(viewTenant, t, err)
 }
 
 func (a *api) listTenants(ctx context.Context, in *PageQuery) (*out[list[Tenant]], error) {
 	return paginate(ctx, *in,
-		func(p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) { return a.Store.ListTenants(ctx, p) },
+		func(p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) {
+			return a.manage.ListTenants(ctx, callerOf(ctx), p)
+		},
 		func(t kapsel.Tenant) kapsel.TenantID { return t.ID },
 		func(t kapsel.Tenant) (Tenant, error) { return viewTenant(&t), nil })
 }
 
 func (a *api) getTenant(ctx context.Context, in *TenantPath) (*out[Tenant], error) {
-	t, err := a.visibleTenant(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return answer(viewTenant(&t)), nil
+	t, err := a.manage.Tenant(ctx, callerOf(ctx), in.ID)
+	return shownAs(viewTenant, t, err)
 }
 
 func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], error) {
@@ -96,24 +65,12 @@ func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], e
 	if err != nil {
 		return nil, err
 	}
-	now := a.Clock()
-	t, err := a.Store.UpdateTenant(ctx, in.ID, func(t *kapsel.Tenant) error {
-		t.UpdatedAt = now
-		return changeTenant(t, patch)
-	})
-	if err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return answer(viewTenant(&t)), nil
+	t, err := a.manage.UpdateTenant(ctx, callerOf(ctx), in.ID, patchTenant(patch))
+	return shownAs(viewTenant, t, err)
 }
 
 func (a *api) deleteTenant(ctx context.Context, in *TenantPath) (*struct{}, error) {
-	if err := a.Store.DeleteTenant(ctx, in.ID, a.Clock()); err != nil {
-		return nil, err
-	}
-	a.Changed()
-	return nil, nil
+	return nil, a.manage.DeleteTenant(ctx, callerOf(ctx), in.ID)
 }
 
 // TenantInput is what people set on a tenant.
@@ -136,34 +93,33 @@ type Limits struct {
 	ClosedCatalogue bool      `json:"closed_catalogue" required:"false" doc:"Only types in the tenant's catalogue, and not archived ones, may be published"`
 }
 
-// changeTenant applies a merge patch to a tenant. Limits that the patch sets are the
-// tenant's own from then on, all of them: those it does not name keep the value in force.
-func changeTenant(t *kapsel.Tenant, patch map[string]any) error {
-	limits := viewLimits(t)
-	now := TenantInput{Name: t.Name, Plan: t.Plan, Limits: &limits}
-	next := TenantInput{Plan: kapsel.DefaultPlan}
-	// A new plan brings its limits along, unless the tenant has its own.
-	if plan, there := patch["plan"]; there && !t.Limits.Own {
-		name, _ := plan.(string)
-		limits = viewLimits(&kapsel.Tenant{Plan: cmp.Or(name, kapsel.DefaultPlan)})
-	}
-	if err := patched(now, patch, &next); err != nil {
-		return err
-	}
-	t.Name, t.Plan = next.Name, next.Plan
-	if set, there := patch["limits"]; there && set == nil {
-		t.Limits = kapsel.Limits{}
-	} else if there {
-		l := next.Limits
-		t.Limits = kapsel.Limits{Own: true, IngestPerSecond: l.IngestPerSecond, IngestBurst: l.IngestBurst, Endpoints: l.Endpoints, EventsPerMonth: l.EventsPerMonth, ClosedCatalogue: l.ClosedCatalogue}
-		if l.Retention != nil {
-			t.Limits.Retention = (*time.Duration)(l.Retention)
+// patchTenant returns the edit of a tenant's settings that a merge patch says. Limits that the patch sets
+// are the tenant's own from then on, all of them: those it does not name keep the value in force.
+func patchTenant(patch map[string]any) func(*manage.TenantSettings) error {
+	return func(s *manage.TenantSettings) error {
+		limits := viewLimits(&kapsel.Tenant{Plan: s.Plan, Limits: s.Limits})
+		now := TenantInput{Name: s.Name, Plan: s.Plan, Limits: &limits}
+		next := TenantInput{Plan: kapsel.DefaultPlan}
+		// A new plan brings its limits along, unless the tenant has its own.
+		if plan, there := patch["plan"]; there && !s.Limits.Own {
+			name, _ := plan.(string)
+			limits = viewLimits(&kapsel.Tenant{Plan: cmp.Or(name, kapsel.DefaultPlan)})
 		}
+		if err := patched(now, patch, &next); err != nil {
+			return err
+		}
+		s.Name, s.Plan = next.Name, next.Plan
+		if set, there := patch["limits"]; there && set == nil {
+			s.Limits = kapsel.Limits{}
+		} else if there {
+			l := next.Limits
+			s.Limits = kapsel.Limits{Own: true, IngestPerSecond: l.IngestPerSecond, IngestBurst: l.IngestBurst, Endpoints: l.Endpoints, EventsPerMonth: l.EventsPerMonth, ClosedCatalogue: l.ClosedCatalogue}
+			if l.Retention != nil {
+				s.Limits.Retention = (*time.Duration)(l.Retention)
+			}
+		}
+		return nil
 	}
-	if wrong := t.Validate(); wrong != nil {
-		return refused(wrong)
-	}
-	return nil
 }
 
 // Tenant is a tenant as the API shows it.

@@ -2,18 +2,14 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
-	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 func (a *api) usage() {
@@ -27,13 +23,6 @@ func (a *api) usage() {
 	}, failure{404, kapsel.NotFound}), a.getUsage)
 }
 
-// Limits of one answer.
-const (
-	maxStatsHours = 31 * 24
-	maxStatsDays  = 92
-	maxUsageDays  = 400
-)
-
 // StatsQuery is which stats are asked for.
 type StatsQuery struct {
 	EndpointPath
@@ -43,57 +32,18 @@ type StatsQuery struct {
 }
 
 func (a *api) getEndpointStats(ctx context.Context, in *StatsQuery) (*out[EndpointStats], error) {
-	e, err := a.Store.Endpoint(ctx, callerOf(ctx).Tenant, in.ID)
+	s, err := a.manage.EndpointStats(ctx, callerOf(ctx), in.ID, time.Time(in.Since), time.Time(in.Until), in.Interval == "day")
 	if err != nil {
 		return nil, err
-	}
-	step, usual, most := time.Hour, 24*time.Hour, maxStatsHours
-	if in.Interval == "day" {
-		step, usual, most = 24*time.Hour, 30*24*time.Hour, maxStatsDays
-	}
-	until := timeOr(in.Until, a.Clock())
-	since, until, err := span(timeOr(in.Since, until.Add(-usual)), until, step, most)
-	if err != nil {
-		return nil, err
-	}
-	hours, err := a.Store.EndpointStats(ctx, callerOf(ctx).Tenant, e.ID, since, until)
-	if err != nil {
-		return nil, err
-	}
-	var total kapsel.Stats
-	intervals := make([]kapsel.Stats, until.Sub(since)/step)
-	for _, h := range hours {
-		total.Add(&h.Stats)
-		intervals[h.Hour.Sub(since)/step].Add(&h.Stats)
 	}
 	view := EndpointStats{
-		EndpointID: e.ID, Interval: in.Interval, Since: timestamp(since), Until: timestamp(until),
-		Total: viewStats(&total), Intervals: make([]StatsInterval, len(intervals)),
+		EndpointID: s.EndpointID, Interval: in.Interval, Since: timestamp(s.Since), Until: timestamp(s.Until),
+		Total: viewStats(&s.Total), Intervals: make([]StatsInterval, len(s.Intervals)),
 	}
-	for i := range intervals {
-		view.Intervals[i] = StatsInterval{timestamp(since.Add(time.Duration(i) * step)), viewStats(&intervals[i])}
+	for i := range s.Intervals {
+		view.Intervals[i] = StatsInterval{timestamp(s.Since.Add(time.Duration(i) * s.Step)), viewStats(&s.Intervals[i])}
 	}
 	return answer(view), nil
-}
-
-// timeOr is the time that a query names, or another where it names none.
-func timeOr(t timestamp, other time.Time) time.Time {
-	if time.Time(t).IsZero() {
-		return other
-	}
-	return time.Time(t)
-}
-
-// span is a range of times of whole intervals of UTC, of which there may be so many.
-func span(since, until time.Time, step time.Duration, most int) (first, end time.Time, err error) {
-	if !since.Before(until) {
-		return since, until, unreadable(field("since", "must be before until, which is now where it is not given"))
-	}
-	first, end = since.UTC().Truncate(step), until.UTC().Add(step-1).Truncate(step)
-	if end.Sub(first) > time.Duration(most)*step {
-		return since, until, unreadable(field("since", "is too long before until for one answer; ask for a part, or for longer intervals"))
-	}
-	return first, end, nil
 }
 
 // UsageQuery is which usage is asked for.
@@ -104,56 +54,18 @@ type UsageQuery struct {
 }
 
 func (a *api) getUsage(ctx context.Context, in *UsageQuery) (*out[UsageReport], error) {
-	now := a.Clock()
-	until := timeOr(in.Until, now)
-	month, _ := kapsel.UsageMonth(until.Add(-1))
-	since, until, err := span(timeOr(in.Since, month), until, 24*time.Hour, maxUsageDays)
+	u, err := a.manage.Usage(ctx, callerOf(ctx), in.TenantID, time.Time(in.Since), time.Time(in.Until))
 	if err != nil {
 		return nil, err
 	}
-	id := in.of(callerOf(ctx))
-	view := UsageReport{TenantID: orNull(id), Since: timestamp(since), Until: timestamp(until)}
-	if !id.IsZero() {
-		if view.Limits, err = a.usageLimits(ctx, id, now); err != nil {
-			return nil, err
-		}
+	view := UsageReport{TenantID: orNull(u.Tenant), Since: timestamp(u.Since), Until: timestamp(u.Until), Total: viewUsage(u.Total), Days: make([]UsageDay, len(u.Days))}
+	for i := range u.Days {
+		view.Days[i] = UsageDay{u.Since.AddDate(0, 0, i).Format(time.DateOnly), viewUsage(u.Days[i])}
 	}
-	days, err := a.Store.Usage(ctx, id, since, until)
-	if err != nil {
-		return nil, err
+	if q := u.Events; q != nil {
+		view.Limits = &UsageLimits{EventsPerMonth: Quota{q.Limit, q.Used, q.Remaining(), timestamp(q.ResetsAt)}}
 	}
-	var total kapsel.Usage
-	view.Days = make([]UsageDay, until.Sub(since)/(24*time.Hour))
-	for i := range view.Days {
-		view.Days[i].Day = since.AddDate(0, 0, i).Format(time.DateOnly)
-	}
-	for _, d := range days {
-		total.Add(d.Usage)
-		view.Days[d.Day.Sub(since)/(24*time.Hour)].Usage = viewUsage(d.Usage)
-	}
-	view.Total = viewUsage(total)
 	return answer(view), nil
-}
-
-// usageLimits are what a tenant has used of its limits.
-func (a *api) usageLimits(ctx context.Context, id kapsel.TenantID, now time.Time) (*UsageLimits, error) {
-	t, err := a.Store.Tenant(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	month, next := kapsel.UsageMonth(now)
-	days, err := a.Store.Usage(ctx, id, month, next)
-	if err != nil {
-		return nil, err
-	}
-	quota := Quota{Limit: t.Effective().EventsPerMonth, ResetsAt: timestamp(next)}
-	for _, d := range days {
-		quota.Used += d.Events
-	}
-	if quota.Limit != nil {
-		quota.Remaining = ptr(max(0, *quota.Limit-quota.Used))
-	}
-	return &UsageLimits{EventsPerMonth: quota}, nil
 }
 
 // EndpointStats are an endpoint's stats, in total and by interval.
@@ -280,42 +192,4 @@ type Quota struct {
 	Used      int64     `json:"used" example:"1200"`
 	Remaining *int64    `json:"remaining" nullable:"true" example:"98800"`
 	ResetsAt  timestamp `json:"resets_at" doc:"When it begins anew"`
-}
-
-// unkeyed counts the webhooks of the last 24 hours and of the hour before them that an endpoint
-// accepted without an idempotency key, although it says where they have one.
-func (a *api) unkeyed(ctx context.Context, e *kapsel.Endpoint, now time.Time) (int64, error) {
-	if !ingest.NamesKeys(&e.Intake) {
-		return 0, nil
-	}
-	until := kapsel.StatsHour(now).Add(time.Hour)
-	hours, err := a.Store.EndpointStats(ctx, e.TenantID, e.ID, until.Add(-25*time.Hour), until)
-	if err != nil {
-		return 0, err
-	}
-	n := a.Arrivals(e.ID).Unkeyed
-	for i := range hours {
-		n += hours[i].Stats.Unkeyed
-	}
-	return n, nil
-}
-
-// unkeyedWarning says where n webhooks of an endpoint had no idempotency key, and what follows.
-func unkeyedWarning(e *kapsel.Endpoint, n int64) string {
-	var where []string
-	if e.Idempotency.Strategy == kapsel.KeyFromSourceID {
-		where = append(where, "at idempotency.path "+e.Idempotency.Path)
-	} else {
-		if e.Idempotency.Header != "" {
-			where = append(where, "in the header "+e.Idempotency.Header)
-		}
-		if signature.NamesDeliveries(e.Verification.Provider) {
-			where = append(where, "where "+e.Verification.Provider+" has it")
-		}
-	}
-	webhooks := "1 webhook"
-	if n != 1 {
-		webhooks = fmt.Sprintf("%d webhooks", n)
-	}
-	return fmt.Sprintf("unkeyed: %s of the last 24 hours had no idempotency key %s; a repetition of one is a new event", webhooks, strings.Join(where, " or "))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -22,22 +23,53 @@ import (
 // Store is what the use cases need of the store.
 type Store interface {
 	store.Directory
+	store.Archive
+	store.Replays
+	store.Counters
+	store.Inbox // for test events
+	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
+	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
+	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
 // Config is what a Manager works with. Fields without "may be nil" are needed.
 type Config struct {
-	Store   Store
-	Keyring *secret.Keyring // makes new tenants' data keys
-	Clock   func() time.Time
+	Store     Store
+	Vault     *secret.Vault   // seals the secrets of endpoints and sources
+	Keyring   *secret.Keyring // makes new tenants' data keys
+	PublicURL string          // base of ingest URLs, without a slash at the end
+	Dev       bool            // allows the shorter delays of a development instance
+	Clock     func() time.Time
+
+	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
+	CheckURL func(string) error
+	// CheckVerification says what is wrong with a verification, by field.
+	CheckVerification func(kapsel.Verification) []kapsel.FieldError
 
 	// Changed is called after every change of settings, before the use case returns. It returns when
 	// the change holds. It may be nil.
 	Changed func()
+	// WaitsFor says why a pending delivery waits, "" when it does not. It may be nil.
+	WaitsFor func(*kapsel.Endpoint, kapsel.Delivery) string
+	// Due is told of every delivery that a use case made or moved so that it is due now. It may be nil:
+	// the delivery starts when a node looks for work.
+	Due func(kapsel.Delivery)
+	// Refused returns what this node remembers of the webhooks that an endpoint refused. It may be nil:
+	// nothing.
+	Refused func(kapsel.EndpointID) ingest.Refused
+	// Arrivals returns what this node has counted of an endpoint's webhooks and not stored yet. It may be
+	// nil: nothing.
+	Arrivals func(kapsel.EndpointID) store.Arrivals
+	// Replaying is told that a replay was made or goes on. It may be nil.
+	Replaying func()
+	// RateAllows is when an endpoint's rate_limit lets its next exchange start. It may be nil.
+	RateAllows func(*kapsel.Endpoint) time.Time
 }
 
 // Manager runs the use cases. It is safe for concurrent use.
 type Manager struct {
 	Config
+	backlogs backlogs
 }
 
 // New returns a manager.
@@ -45,7 +77,25 @@ func New(cfg Config) *Manager {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
-	return &Manager{Config: cfg}
+	if cfg.WaitsFor == nil {
+		cfg.WaitsFor = func(*kapsel.Endpoint, kapsel.Delivery) string { return "" }
+	}
+	if cfg.Due == nil {
+		cfg.Due = func(kapsel.Delivery) {}
+	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(kapsel.EndpointID) ingest.Refused { return ingest.Refused{} }
+	}
+	if cfg.Arrivals == nil {
+		cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{} }
+	}
+	if cfg.Replaying == nil {
+		cfg.Replaying = func() {}
+	}
+	if cfg.RateAllows == nil {
+		cfg.RateAllows = func(*kapsel.Endpoint) time.Time { return time.Time{} }
+	}
+	return &Manager{Config: cfg, backlogs: backlogs{of: cfg.Store.BacklogOf}}
 }
 
 // owner returns the tenant that a new object belongs to: the caller's own, or the one that the admin

@@ -1,0 +1,172 @@
+package manage
+
+import (
+	"context"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// Delivery is a delivery with what is known of it now.
+type Delivery struct {
+	kapsel.Delivery
+	Endpoint   *kapsel.Endpoint // nil: deleted
+	WaitingFor string           // while pending, what keeps the next attempt from starting; "": nothing
+}
+
+// ListDeliveries returns a page of the deliveries that pass a filter, newest first: of one tenant, or of
+// all for an admin who names none.
+func (m *Manager) ListDeliveries(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]Delivery, error) {
+	if err := c.Check(access.Read); err != nil {
+		return nil, err
+	}
+	rows, err := m.Store.ListDeliveries(ctx, c.TenantOr(tenant), f, p)
+	if err != nil {
+		return nil, err
+	}
+	return m.viewer(ctx).all(rows)
+}
+
+// Delivery returns a delivery.
+func (m *Manager) Delivery(ctx context.Context, c access.Caller, id kapsel.DeliveryID) (Delivery, error) {
+	if err := c.Check(access.Read); err != nil {
+		return Delivery{}, err
+	}
+	d, err := m.Store.Delivery(ctx, c.Tenant, id)
+	if err != nil {
+		return Delivery{}, err
+	}
+	return m.viewer(ctx).view(d)
+}
+
+// CancelDelivery ends a delivery that is pending.
+func (m *Manager) CancelDelivery(ctx context.Context, c access.Caller, id kapsel.DeliveryID) (Delivery, error) {
+	if err := c.Check(access.Write); err != nil {
+		return Delivery{}, err
+	}
+	return m.move(ctx, c, id, kapsel.Cancel{})
+}
+
+// RetryDelivery makes a delivery that is pending due now. It returns Conflict where that would send
+// nothing, with what the delivery would wait for.
+func (m *Manager) RetryDelivery(ctx context.Context, c access.Caller, id kapsel.DeliveryID) (Delivery, error) {
+	if err := c.Check(access.Write); err != nil {
+		return Delivery{}, err
+	}
+	d, err := m.Store.Delivery(ctx, c.Tenant, id)
+	if err != nil {
+		return Delivery{}, err
+	}
+	if d.Status == kapsel.Pending {
+		switch e, err := m.Store.Endpoint(ctx, d.TenantID, d.EndpointID); {
+		case missing(err):
+			return Delivery{}, kapsel.Errorf(kapsel.Conflict, "the delivery's endpoint is deleted, and the delivery will be canceled")
+		case err != nil:
+			return Delivery{}, err
+		default:
+			if err := m.sendsNow(ctx, &e); err != nil {
+				return Delivery{}, err
+			}
+		}
+	}
+	return m.move(ctx, c, id, kapsel.Retry{})
+}
+
+func (m *Manager) move(ctx context.Context, c access.Caller, id kapsel.DeliveryID, t kapsel.Transition) (Delivery, error) {
+	d, err := m.Store.MoveDelivery(ctx, c.Tenant, id, t, m.Clock())
+	if err != nil {
+		return Delivery{}, err
+	}
+	if d.Status == kapsel.Pending {
+		m.Due(d)
+	}
+	return m.viewer(ctx).view(d)
+}
+
+// ListAttempts returns up to limit attempts of a delivery with numbers above after, in ascending order.
+func (m *Manager) ListAttempts(ctx context.Context, c access.Caller, id kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
+	if err := c.Check(access.Read); err != nil {
+		return nil, err
+	}
+	if _, err := m.Store.Delivery(ctx, c.Tenant, id); err != nil {
+		return nil, err
+	}
+	return m.Store.ListAttempts(ctx, c.Tenant, id, after, limit)
+}
+
+// Attempt returns an attempt.
+func (m *Manager) Attempt(ctx context.Context, c access.Caller, id kapsel.AttemptID) (kapsel.Attempt, error) {
+	if err := c.Check(access.Read); err != nil {
+		return kapsel.Attempt{}, err
+	}
+	return m.Store.Attempt(ctx, c.Tenant, id)
+}
+
+// viewer describes the deliveries of one answer. It reads each endpoint once.
+type viewer struct {
+	m         *Manager
+	ctx       context.Context
+	endpoints map[kapsel.EndpointID]*kapsel.Endpoint // nil: deleted
+}
+
+func (m *Manager) viewer(ctx context.Context) viewer {
+	return viewer{m, ctx, map[kapsel.EndpointID]*kapsel.Endpoint{}}
+}
+
+// preload reads the endpoints of many deliveries of a tenant at once, in place of one after the
+// other. For a few it does nothing.
+func (v viewer) preload(tenant kapsel.TenantID, deliveries []kapsel.Delivery) error {
+	const few, page = 50, 200
+	if len(deliveries) <= few {
+		return nil
+	}
+	for _, d := range deliveries {
+		v.endpoints[d.EndpointID] = nil // deleted, unless it is found
+	}
+	for p := (store.Page[kapsel.EndpointID]{Limit: page}); ; {
+		endpoints, err := v.m.Store.ListEndpoints(v.ctx, tenant, kapsel.AppID{}, p)
+		if err != nil {
+			return err
+		}
+		for i := range endpoints {
+			if _, meant := v.endpoints[endpoints[i].ID]; meant {
+				v.endpoints[endpoints[i].ID] = &endpoints[i]
+			}
+		}
+		if len(endpoints) < page {
+			return nil
+		}
+		p.Before = endpoints[len(endpoints)-1].ID
+	}
+}
+
+func (v viewer) view(d kapsel.Delivery) (Delivery, error) {
+	e, known := v.endpoints[d.EndpointID]
+	if !known {
+		switch found, err := v.m.Store.Endpoint(v.ctx, d.TenantID, d.EndpointID); {
+		case err == nil:
+			e = &found
+		case !missing(err):
+			return Delivery{}, err
+		}
+		v.endpoints[d.EndpointID] = e
+	}
+	view := Delivery{Delivery: d, Endpoint: e}
+	if e != nil && d.Status == kapsel.Pending {
+		view.WaitingFor = v.m.WaitsFor(e, d)
+	}
+	return view, nil
+}
+
+func (v viewer) all(rows []kapsel.Delivery) ([]Delivery, error) {
+	list := make([]Delivery, 0, len(rows))
+	for _, d := range rows {
+		view, err := v.view(d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, view)
+	}
+	return list, nil
+}

@@ -1,0 +1,149 @@
+package manage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/signature"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// EventDetail is an event with its deliveries, oldest first.
+type EventDetail struct {
+	store.EventRecord
+	Described []Delivery
+}
+
+// ListEvents returns a page of the events that pass a filter, newest first: of one tenant, or of all for
+// an admin who names none. f.Shared is found here.
+func (m *Manager) ListEvents(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+	if err := c.Check(access.Read); err != nil {
+		return nil, err
+	}
+	if f.Status != "" && !f.EndpointID.IsZero() {
+		e, err := m.Store.Endpoint(ctx, c.TenantOr(tenant), f.EndpointID)
+		if err != nil && !missing(err) {
+			return nil, err
+		}
+		f.Shared = err != nil || e.Shared // of a deleted endpoint it is not known any more
+	}
+	return m.Store.ListEvents(ctx, c.TenantOr(tenant), f, p)
+}
+
+// Event returns an event with its deliveries.
+func (m *Manager) Event(ctx context.Context, c access.Caller, id kapsel.EventID) (EventDetail, error) {
+	r, err := m.event(ctx, c, id)
+	if err != nil {
+		return EventDetail{}, err
+	}
+	v := m.viewer(ctx)
+	if err := v.preload(r.Event.TenantID, r.Deliveries); err != nil {
+		return EventDetail{}, err
+	}
+	described, err := v.all(r.Deliveries)
+	return EventDetail{r, described}, err
+}
+
+// Payload returns an event with its body.
+func (m *Manager) Payload(ctx context.Context, c access.Caller, id kapsel.EventID) (kapsel.Event, error) {
+	r, err := m.event(ctx, c, id)
+	return r.Event, err
+}
+
+// event returns the record of an event that the caller sees.
+func (m *Manager) event(ctx context.Context, c access.Caller, id kapsel.EventID) (store.EventRecord, error) {
+	if err := c.Check(access.Read); err != nil {
+		return store.EventRecord{}, err
+	}
+	return m.Store.Event(ctx, c.Tenant, id)
+}
+
+// ReplayEvent delivers an event again: to where its newest delivery went, or to one endpoint, which need
+// not have had it.
+func (m *Manager) ReplayEvent(ctx context.Context, c access.Caller, id kapsel.EventID, endpoint *kapsel.EndpointID) (Delivery, error) {
+	if err := c.Check(access.Write); err != nil {
+		return Delivery{}, err
+	}
+	d, err := m.again(ctx, c.Tenant, id, endpoint)
+	if err != nil {
+		return Delivery{}, err
+	}
+	m.Due(d)
+	return m.viewer(ctx).view(d)
+}
+
+func (m *Manager) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
+	if endpoint == nil {
+		return m.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, m.Clock())
+	}
+	r, err := m.Store.Event(ctx, tenant, id)
+	if err != nil {
+		return kapsel.Delivery{}, err
+	}
+	newest := r.Newest()
+	if i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *endpoint }); i >= 0 {
+		return m.Store.Replay(ctx, tenant, id, newest[i].ID, m.Clock())
+	}
+	if err := m.owns(ctx, r.Event.TenantID, *endpoint); err != nil { // the store would say no more than that something is missing
+		return kapsel.Delivery{}, err
+	}
+	return m.Store.Deliver(ctx, tenant, id, *endpoint, m.Clock())
+}
+
+// owns refuses a request that names an endpoint which the tenant does not have.
+func (m *Manager) owns(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) error {
+	_, err := m.Store.Endpoint(ctx, tenant, id)
+	if missing(err) {
+		return refused("endpoint_id", "is no endpoint of the tenant")
+	}
+	return err
+}
+
+// CancelEvent cancels an event's pending deliveries, and those that are not made yet; only that to one
+// endpoint, unless to is zero. One that starts meanwhile goes on. It returns Conflict if there is none.
+func (m *Manager) CancelEvent(ctx context.Context, c access.Caller, id kapsel.EventID, to kapsel.EndpointID) (EventDetail, error) {
+	if err := c.Check(access.Write); err != nil {
+		return EventDetail{}, err
+	}
+	canceled, ended, err := m.Store.CancelEvent(ctx, c.Tenant, id, to, m.Clock())
+	if err != nil {
+		return EventDetail{}, err
+	}
+	if canceled == 0 && !ended {
+		return EventDetail{}, kapsel.Errorf(kapsel.Conflict, "the event has no delivery that is pending; only such a one can be canceled")
+	}
+	return m.Event(ctx, c, id)
+}
+
+// TestEndpoint makes an event of our own for an endpoint. It goes the way of every other event that has to
+// wait: it is stored, and a node claims its delivery, this one at once if it can. TestEndpoint returns
+// Conflict while the endpoint sends nothing, with what the event would wait for.
+func (m *Manager) TestEndpoint(ctx context.Context, c access.Caller, id kapsel.EndpointID) (store.EventRecord, error) {
+	e, err := m.endpoint(ctx, c, access.Write, id)
+	if err != nil {
+		return store.EventRecord{}, err
+	}
+	if err := m.sendsNow(ctx, &e); err != nil {
+		return store.EventRecord{}, err
+	}
+	now := m.Clock()
+	made := kapsel.NewEventID(now, e.Part)
+	body := fmt.Appendf(nil, `{"type":"kapsel.test","id":%q,"endpoint_id":%q,"sent_at":%q}`, made, e.ID, now.UTC().Format(milliseconds))
+	event := kapsel.Event{
+		ID: made, TenantID: e.TenantID, EndpointID: e.ID, ReceivedAt: now, ContentType: "application/json",
+		Header: kapsel.Header{{Name: "Content-Type", Value: "application/json"}}, Body: body, Size: len(body),
+		Signature: kapsel.SignatureVerdict{Scheme: signature.None},
+	}
+	delivery := kapsel.Delivery{
+		ID: kapsel.NewDeliveryID(now, e.Part), EventID: made, EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending, DueAt: now, Size: len(body), CreatedAt: now,
+	}
+	record := store.EventRecord{Event: event, Deliveries: []kapsel.Delivery{delivery}}
+	if _, err := m.Store.Accept(ctx, store.Acceptance{Event: event, Deliveries: record.Deliveries}); err != nil {
+		return store.EventRecord{}, err
+	}
+	m.Due(delivery)
+	return record, nil
+}
