@@ -20,6 +20,7 @@
 // and, with a witness, since when the log cannot have been changed. It does not show what the receiver
 // did.
 //
+// The formats are described to the byte in docs/audit.md.
 // The file testdata/vectors.json has examples for other implementations. The page page/verify.html
 // verifies a package in a browser.
 package receipt
