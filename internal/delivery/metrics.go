@@ -22,7 +22,7 @@ type metrics struct {
 
 func newMetrics(e *Engine) *metrics {
 	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
-	return &metrics{
+	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kapsel_deliveries_total", Help: "Recorded attempts by what became of the delivery: delivered, retry, failed, dead_letter or canceled.",
 		}, []string{"outcome"}),
@@ -45,6 +45,11 @@ func newMetrics(e *Engine) *metrics {
 			Name: "kapsel_body_memory_bytes", Help: "Bytes of event bodies held in memory.",
 		}, func() float64 { return float64(e.Budget.Used()) }),
 	}
+	// A series that begins with its first event shows no increase, so an alert would miss that event.
+	for _, outcome := range []string{"retry", kapsel.Delivered.String(), kapsel.Failed.String(), kapsel.DeadLetter.String(), kapsel.Canceled.String()} {
+		m.outcomes.WithLabelValues(outcome)
+	}
+	return m
 }
 
 // Collectors returns the engine's metrics. Callers must register them.

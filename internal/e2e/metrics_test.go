@@ -2,6 +2,15 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,4 +43,80 @@ func metric(t *testing.T, node *harness.Process, name, labels string) (sum float
 // delivered returns how many deliveries a node has delivered since it started.
 func delivered(t *testing.T, node *harness.Process) int {
 	return int(metric(t, node, "kapsel_deliveries_total", `outcome="delivered"`))
+}
+
+// TestMetrics_AlertsAndDashboard checks that Prometheus accepts the alerts and the dashboard's
+// expressions of deploy/, that each alert fires when it must, and that a node exports each metric that
+// they name from its start, before anything has come in.
+func TestMetrics_AlertsAndDashboard(t *testing.T) {
+	rules := filepath.Join("..", "..", "deploy", "prometheus")
+	promtool := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("promtool", args...)
+		cmd.Dir = rules
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s (Debian's package prometheus): %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	promtool("check", "rules", "kapsel.rules.yml")
+	promtool("test", "rules", "kapsel_test.yml")
+
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grafana", "kapsel.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	type rule struct {
+		Record string `json:"record"`
+		Expr   string `json:"expr"`
+	}
+	var exprs []rule
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			expr := strings.NewReplacer("$job", "kapsel", "$__rate_interval", "5m").Replace(target.Expr)
+			exprs = append(exprs, rule{fmt.Sprintf("panel:%d", len(exprs)), expr})
+		}
+	}
+	if len(exprs) == 0 {
+		t.Fatal("the dashboard shows nothing")
+	}
+	asRules, err := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": exprs}}}) // JSON is YAML
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "dashboard.rules.yml")
+	if err := os.WriteFile(file, asRules, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool("check", "rules", file)
+
+	alerts, err := os.ReadFile(filepath.Join(rules, "kapsel.rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, "")
+	resp, err := client.Get(w.nodes[0].Metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	exported, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`\b(kapsel|process)_[a-z_]+(\{[a-z]+="[A-Za-z0-9_]+"\})?`)
+	texts := strings.NewReplacer(`{job="kapsel"}`, "", `job="kapsel",`, "").Replace(string(alerts) + strings.ReplaceAll(string(asRules), `\"`, `"`))
+	for _, m := range slices.Compact(slices.Sorted(slices.Values(named.FindAllString(texts, -1)))) {
+		if !bytes.Contains(exported, []byte("\n"+m)) {
+			t.Errorf("no metric begins with %s", m)
+		}
+	}
 }
