@@ -162,8 +162,8 @@ func TestHeader_B93_Hops(t *testing.T) {
 	}
 }
 
-// TestHeader_Via: what a sender wrote before does not push out the marks of ingests that an event
-// has passed, so that a loop is found.
+// TestHeader_Via checks that marks that a sender wrote itself do not push out the marks of ingest
+// URLs that an event has passed, so that a loop is found.
 func TestHeader_Via(t *testing.T) {
 	passed := []string{"aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"}
 	theirs := strings.Repeat("0123456789abcdef,", 20)

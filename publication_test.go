@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestPublication_Part: events of one ordering key, and without one those of one key, are of one
-// part, for ever: stored ids carry it.
+// TestPublication_Part checks that events with the same ordering key, and without one those with
+// the same key, have the same part, for ever, because stored IDs carry it.
 func TestPublication_Part(t *testing.T) {
 	tenant := TenantID{0x01, 0x9b, 0x6a, 15: 0x07}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -48,7 +48,8 @@ func TestPublication_Event(t *testing.T) {
 	}
 }
 
-// TestPublication_DeliverAt: an event may be delivered up to 30 days ahead, and in the past at once.
+// TestPublication_DeliverAt checks that an event may be scheduled up to 30 days ahead, and that a
+// time in the past means at once.
 func TestPublication_DeliverAt(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {

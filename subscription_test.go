@@ -161,7 +161,8 @@ func TestSource_Validate(t *testing.T) {
 	}
 }
 
-// TestEvent_Extra: what the stores keep of an event in two columns leads back to the event.
+// TestEvent_Extra checks that an event survives the two columns in which stores keep some of its
+// fields.
 func TestEvent_Extra(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Now()
@@ -206,8 +207,8 @@ func TestEvent_Extra(t *testing.T) {
 	}
 }
 
-// TestEvent_KeyScope: the scope of a key is what stored rows and ids of events hold, so it never
-// changes; an app makes another one.
+// TestEvent_KeyScope checks that the scope of a key never changes, because stored rows and IDs hold
+// it, and that an app has a scope of its own.
 func TestEvent_KeyScope(t *testing.T) {
 	tenant, app := kapsel.TenantID{0x01, 0x9b, 0x6a, 15: 0x07}, kapsel.AppID{0x01, 0x9b, 0x6b, 15: 0x08}
 	for _, tt := range []struct {

@@ -236,7 +236,8 @@ func TestKeyValidate(t *testing.T) {
 	}
 }
 
-// TestValidateRetryIsSafe: no policy that passes makes a delay that is negative or above 1.25 max.
+// TestValidateRetryIsSafe checks that no valid policy makes a delay that is negative or above 1.25
+// max.
 func TestValidateRetryIsSafe(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := valid()

@@ -79,7 +79,7 @@ func TestJSONIsWhatWasAnswered(t *testing.T) {
 	}
 }
 
-// TestOneTenant: where there is one tenant, nobody has to name it.
+// TestOneTenant checks that nobody has to name the tenant if there is only one.
 func TestOneTenant(t *testing.T) {
 	const ten = "ten_01m84yz4zqfgjtcypmsesbpznb"
 	usage := map[string]string{"GET /v1/usage": `{"tenant_id":"` + ten + `"}`, "GET /v1/tenants/" + ten: `{"id":"` + ten + `","name":"acme"}`}
@@ -124,7 +124,8 @@ func TestOneTenant(t *testing.T) {
 	}
 }
 
-// TestRepeatedFlags: a flag of one value that is given twice would lose one of them.
+// TestRepeatedFlags checks that a flag that takes one value is refused if it is given twice,
+// because one value would be lost.
 func TestRepeatedFlags(t *testing.T) {
 	answers := map[string]string{"GET /v1/events": `{"data":[],"next_cursor":null}`}
 	for _, tt := range []struct {

@@ -57,9 +57,9 @@ func TestCopy_WrongKey(t *testing.T) {
 	}
 }
 
-// TestCopy_OlderTarget: a target of an older schema that holds something is refused as it is. One
-// that holds nothing is brought to the newest: a copy that was killed while it made the schema
-// leaves such a one.
+// TestCopy_OlderTarget checks that a target with an older schema is refused unchanged if it holds
+// data. An empty one is brought to the newest schema, because a copy that is killed while it makes
+// the schema leaves such a target.
 func TestCopy_OlderTarget(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kapsel.db")
 	server := pgtest.New(t)

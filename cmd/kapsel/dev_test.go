@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestInbox: a body is shown as text, nothing in it is a page's markup or a terminal's escape,
-// and the page follows what comes in.
+// TestInbox checks that the inbox shows a body as text, that nothing in a body acts as markup of
+// the page or as a terminal's escape, and that the page shows new requests.
 func TestInbox(t *testing.T) {
 	var box inbox
 	for body, want := range map[string]string{

@@ -52,8 +52,8 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-// TestMistypedVariables: every command that does something refuses them; those that only say
-// something do not.
+// TestMistypedVariables checks that every command that does something refuses mistyped variables,
+// and that commands that only print something do not.
 func TestMistypedVariables(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("KAPSEL_LISTN", "127.0.0.1:0")

@@ -17,8 +17,9 @@ type closes struct {
 
 func (c closes) Close() error { close(c.closed); return nil }
 
-// TestClose_BackgroundHangs: a duty whose call of the store does not come back keeps the
-// process no longer than a store that does not close. The store stays open under the call.
+// TestClose_BackgroundHangs checks that a duty whose call of the store hangs delays the end of the
+// process no longer than a store that does not close, and that the store stays open during the
+// call.
 func TestClose_BackgroundHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{log: slog.New(slog.DiscardHandler), db: closes{closed: make(chan struct{})}}

@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// TestWrongSettings: a wrong setting is exit code 2 and one line that names its variable and
-// its flag, wherever the value came from; a value that is long or secret does not fill it.
+// TestWrongSettings checks that a wrong setting ends the process with exit code 2 and one line that
+// names its variable and its flag, wherever the value came from, and that a long or secret value
+// does not fill the line.
 func TestWrongSettings(t *testing.T) {
 	const secret = "hunter2-hunter2"
 	long := secret + strings.Repeat("x", 100_000)
@@ -103,7 +104,8 @@ func TestDatabaseInMemory(t *testing.T) {
 	}
 }
 
-// TestUnusable: what another start may not meet is no wrong setting.
+// TestUnusable checks that a fault that another start may not meet does not count as a wrong
+// setting.
 func TestUnusable(t *testing.T) {
 	t.Chdir(t.TempDir())
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

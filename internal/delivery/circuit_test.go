@@ -147,8 +147,8 @@ func TestCircuit_Counts(t *testing.T) {
 	}
 }
 
-// TestCircuit_NotEnabled: a circuit that is turned off never opens, and one that is open lets
-// everything through at once.
+// TestCircuit_NotEnabled checks that a circuit that is turned off never opens, and that turning off
+// an open circuit lets everything through at once.
 func TestCircuit_NotEnabled(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
@@ -197,7 +197,8 @@ func TestCircuit_Minute(t *testing.T) {
 	})
 }
 
-// TestCircuit_OldExchanges: those begun before a change of state do not count after it.
+// TestCircuit_OldExchanges checks that exchanges begun before a change of the circuit's state do
+// not count after it.
 func TestCircuit_OldExchanges(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
@@ -242,7 +243,8 @@ func TestCircuit_OldExchanges(t *testing.T) {
 	})
 }
 
-// TestCircuit_ProbeNeutral: a probe whose outcome counts as nothing only makes room for the next.
+// TestCircuit_ProbeNeutral checks that a probe whose outcome does not count only makes way for the
+// next probe.
 func TestCircuit_ProbeNeutral(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
@@ -267,7 +269,7 @@ func TestCircuit_ProbeNeutral(t *testing.T) {
 	})
 }
 
-// TestCircuit_Restart: an open circuit, and a probe under way, survive the process.
+// TestCircuit_Restart checks that an open circuit, and the right to probe, survive the process.
 func TestCircuit_Restart(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -311,7 +313,7 @@ func TestCircuit_Restart(t *testing.T) {
 	}
 }
 
-// TestCircuit_Reset: a person closes it, and the backlog goes out at once.
+// TestCircuit_Reset checks that the backlog goes out at once after a person has closed the circuit.
 func TestCircuit_Reset(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
@@ -397,8 +399,8 @@ func TestCircuit_ManyProbes(t *testing.T) {
 	})
 }
 
-// TestCircuit_ProbeAnswer_StoreFails: what a probe found is written although the circuit was
-// changed meanwhile and the store fails when it is asked for the change.
+// TestCircuit_ProbeAnswer_StoreFails checks that the result of a probe is written although the
+// circuit was changed meanwhile and the store fails when the changed circuit is read.
 func TestCircuit_ProbeAnswer_StoreFails(t *testing.T) {
 	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
 		var deaf, failed atomic.Bool
@@ -433,8 +435,8 @@ func TestCircuit_ProbeAnswer_StoreFails(t *testing.T) {
 	})
 }
 
-// TestCircuit_StoreWentBack: when the store has forgotten a circuit's change that it had
-// written, as after a fail-over to a standby that lagged, what the store says holds.
+// TestCircuit_StoreWentBack checks that the stored circuit counts if the store has lost a change
+// that it had confirmed, as after a fail-over to a standby that lagged.
 func TestCircuit_StoreWentBack(t *testing.T) {
 	for lost := 1; lost <= 4; lost++ { // it opens, probes, and one of the answers
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {

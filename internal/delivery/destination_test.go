@@ -28,8 +28,9 @@ func allDelivered(t *testing.T, w *sim.World, ep *kapsel.Endpoint) {
 	}
 }
 
-// TestDestination_Hold: what a destination asked for with Retry-After ends with it, for the
-// endpoint and for the delivery that it put off.
+// TestDestination_Hold checks that a time that a destination asked for with Retry-After no longer
+// holds once the endpoint has another destination, neither for the endpoint nor for the delivery
+// that it put off.
 func TestDestination_Hold(t *testing.T) {
 	for _, status := range []int{429, 503} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -62,7 +63,8 @@ func TestDestination_Hold(t *testing.T) {
 	}
 }
 
-// TestDestination_SameWithAnotherQuery: the query is not the destination.
+// TestDestination_SameWithAnotherQuery checks that a URL with another query is the same
+// destination.
 func TestDestination_SameWithAnotherQuery(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ask(429, seconds(600)))
@@ -81,8 +83,8 @@ func TestDestination_SameWithAnotherQuery(t *testing.T) {
 	})
 }
 
-// TestDestination_Circuit: a circuit ends with the destination that opened it, and the next one
-// begins with what every new destination has earned.
+// TestDestination_Circuit checks that a new destination does not inherit the circuit of the former
+// one, and begins with the exchanges at once that every new destination has earned.
 func TestDestination_Circuit(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		former := w.Net.Destination("former.example", byBody)
@@ -117,8 +119,8 @@ func TestDestination_Circuit(t *testing.T) {
 	})
 }
 
-// TestDestination_ExchangesUnderWay: exchanges with a former destination, however they end, do
-// not touch what is known of the present one, and do not hold its places.
+// TestDestination_ExchangesUnderWay checks that exchanges with a former destination, however they
+// end, change nothing that is known of the present one and do not take its places.
 func TestDestination_ExchangesUnderWay(t *testing.T) {
 	for name, answer := range map[string]sim.Answer{
 		"no answer":   {Hang: true},
@@ -174,8 +176,8 @@ func TestDestination_ExchangesUnderWay(t *testing.T) {
 	}
 }
 
-// TestDestination_Back: a destination that comes back begins anew, too: exchanges begun before
-// do not count.
+// TestDestination_Back checks that an endpoint that returns to a former destination begins anew,
+// and that exchanges begun earlier do not count.
 func TestDestination_Back(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", byBody)
@@ -205,8 +207,9 @@ func TestDestination_Back(t *testing.T) {
 	})
 }
 
-// TestDestination_StaleNode: a node that has not read the change yet goes on with the former
-// destination. What it writes of it means nothing for the present one.
+// TestDestination_StaleNode checks that a node that has not read the change yet goes on with the
+// former destination, and that what it writes about that destination does not affect the present
+// one.
 func TestDestination_StaleNode(t *testing.T) {
 	for _, bodies := range [][]string{
 		{"500", "500", "500", "500", "500"}, // a circuit
@@ -285,8 +288,8 @@ func TestDestination_Gone(t *testing.T) {
 	})
 }
 
-// TestPatch_RetryPlan: a shorter plan takes what waits along, a longer one does not put it off,
-// also across a crash just after the change.
+// TestPatch_RetryPlan checks that a shorter retry policy brings waiting deliveries forward and a
+// longer one does not put them off, even if the process crashes right after the change.
 func TestPatch_RetryPlan(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprint("killed=", killed), func(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/sim"
 )
 
-// TestFlaky: a destination that fails half of the time, each answer independent of the others,
-// is not starved. Each endpoint of the world has a destination with dice of its own. What is
-// wanted holds for 200 of them, with KAPSEL_CHAOS=full; fewer are less sure of their average.
+// TestFlaky checks that a destination that fails half of the time, at random, is not starved. Each
+// endpoint of the world has a destination with dice of its own. The limits hold for 200
+// destinations, with KAPSEL_CHAOS=full; the average of fewer is less certain.
 func TestFlaky(t *testing.T) {
 	const events, within = 60, 120 * time.Second
 	seeds, wantMean, wantEnough := 60, 56.0, 0.85
@@ -65,8 +65,8 @@ func TestFlaky(t *testing.T) {
 	})
 }
 
-// TestOverloaded: a destination that can do five requests at once and refuses what is above is
-// used as well as it can be, and not flooded.
+// TestOverloaded checks that a destination that can handle five requests at once and refuses more
+// is used as well as possible and not flooded.
 func TestOverloaded(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var mu sync.Mutex
@@ -103,8 +103,8 @@ func TestOverloaded(t *testing.T) {
 	})
 }
 
-// TestDead: once the circuit of a destination that is down is open, all nodes together send it
-// a request every 30 s, and the waiting uses up no attempts.
+// TestDead checks that all nodes together send one request every 30 s to a destination that is down
+// once its circuit is open, and that waiting uses up no attempts.
 func TestDead(t *testing.T) {
 	for name, answer := range map[string]sim.Answer{
 		"5xx":   {Status: 503},
@@ -146,8 +146,8 @@ func TestDead(t *testing.T) {
 	}
 }
 
-// TestHalfOpen_OneNode: while one node probes, first with one exchange and then with two, the
-// others wait. When it dies, another begins again with one.
+// TestHalfOpen_OneNode checks that the other nodes wait while one node probes, first with one
+// exchange and then with two, and that another node begins again with one when the first dies.
 func TestHalfOpen_OneNode(t *testing.T) {
 	together(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World, f *fleet) {
 		d := w.Net.Destination("shop.example", sim.Always(500))

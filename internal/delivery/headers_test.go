@@ -156,7 +156,7 @@ func TestHeadersOut_B52(t *testing.T) {
 	}
 }
 
-// TestHeadersOut_Limit: at most 100 headers and 16 KiB go out, ours first.
+// TestHeadersOut_Limit checks that at most 100 headers and 16 KiB are sent, Kapsel's own first.
 func TestHeadersOut_Limit(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(200))
@@ -186,8 +186,8 @@ func TestHeadersOut_Limit(t *testing.T) {
 	})
 }
 
-// TestSigned: deliveries verify with the reference library, under each of two secrets while
-// a rotation's overlap lasts, and under the new one alone after it.
+// TestSigned checks that the reference library verifies deliveries with each of two secrets while a
+// rotation's overlap lasts, and only with the new one after it.
 func TestSigned(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
@@ -245,7 +245,8 @@ func TestSigned(t *testing.T) {
 	})
 }
 
-// TestAnswerHeader: of an answer's header 8 KiB are kept: fields that do not fit are left out.
+// TestAnswerHeader checks that an attempt keeps 8 KiB of the answer's header and leaves out fields
+// that do not fit.
 func TestAnswerHeader(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(*sim.Request) sim.Answer {

@@ -31,7 +31,8 @@ func backlog(w *sim.World, p *sim.Process, n int, endpoints ...*kapsel.Endpoint)
 	}
 }
 
-// TestRate: exchanges start no faster than the endpoint's rate, and a backlog as fast.
+// TestRate checks that exchanges start no faster than the endpoint's rate, and that a backlog is
+// worked off at that rate.
 func TestRate(t *testing.T) {
 	for _, test := range []struct {
 		rate  float64
@@ -74,8 +75,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestEarned: concurrency starts with 2, each answer adds one, no answer halves it, and the
-// endpoint's own limit is the most.
+// TestEarned checks that concurrency starts with 2, that each answer adds one, up to the endpoint's
+// own limit, and that no answer halves it.
 func TestEarned(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(time.Second))
@@ -121,8 +122,8 @@ func slowlyOnly(e *kapsel.Endpoint) {
 	e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 100, Base: 20 * time.Minute, Max: 20 * time.Minute}
 }
 
-// TestHalfHangs: exchanges that hang do not keep what else waits for the endpoint from the
-// places that are free.
+// TestHalfHangs checks that exchanges that hang do not keep the endpoint's other deliveries from
+// the free places.
 func TestHalfHangs(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
@@ -237,8 +238,9 @@ func TestTurns_FE3(t *testing.T) {
 	})
 }
 
-// TestOlderWork: what waits in the store gets its turns while new events would take all of the
-// workers: here a quarter of them, as of 40 endpoints that have work 10 have nothing new.
+// TestOlderWork checks that deliveries that wait in the store get their turns while new events
+// would take all workers. Here they get a quarter of the workers, because 10 of 40 endpoints with
+// work have no new events.
 func TestOlderWork(t *testing.T) {
 	in(t, sim.Options{Workers: 12}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(200*time.Millisecond))
@@ -268,8 +270,8 @@ func TestOlderWork(t *testing.T) {
 	})
 }
 
-// TestOlderWork_SameEndpoint: what waits for an endpoint gets at least a quarter of what it
-// takes while its new events would take all of it.
+// TestOlderWork_SameEndpoint checks that an endpoint's waiting deliveries get at least a quarter of
+// its capacity while its new events would take all of it.
 func TestOlderWork_SameEndpoint(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		const places = 8
@@ -298,8 +300,8 @@ func TestOlderWork_SameEndpoint(t *testing.T) {
 	})
 }
 
-// TestManyEndpoints: far more endpoints with work than the node has room for; all is sent,
-// also where some turn out to have nothing any more.
+// TestManyEndpoints checks that everything is sent although far more endpoints have work than the
+// node has capacity, even if some of them turn out to have none any more.
 func TestManyEndpoints(t *testing.T) {
 	in(t, sim.Options{Workers: 2}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(time.Millisecond))
@@ -363,8 +365,8 @@ func TestMemory_FE7(t *testing.T) {
 	}
 }
 
-// TestLargeBodies: a claim that ends because its bodies are large is followed by the next at
-// once, also for endpoints that it did not come to.
+// TestLargeBodies checks that a claim that ends early because its bodies are large is followed by
+// the next claim at once, also for endpoints that the first did not reach.
 func TestLargeBodies(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(time.Millisecond))
@@ -391,8 +393,9 @@ func TestLargeBodies(t *testing.T) {
 	})
 }
 
-// TestWhy_NoRate: what may start now does not wait for a rate, however long the answer takes. It
-// runs by the machine's clock: in a bubble no time passes between two readings.
+// TestWhy_NoRate checks that a delivery that may start now does not wait for a rate, however long
+// the answer takes. The test runs by the machine's clock, because no time passes in a bubble
+// between two readings.
 func TestWhy_NoRate(t *testing.T) {
 	w := sim.New(t, sim.Options{})
 	ep := w.NewEndpoint(w.Net.Destination("shop.example", ends(100*time.Millisecond)), nil)

@@ -231,8 +231,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestStop: nothing starts after the signal; running exchanges end, unsent deliveries go back
-// without an attempt and with their due time.
+// TestStop checks that nothing starts after the signal, that running exchanges end, and that unsent
+// deliveries go back without an attempt and with their due time.
 func TestStop(t *testing.T) {
 	in(t, sim.Options{Workers: 4}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(10*time.Second))
@@ -411,7 +411,7 @@ func TestFrozen_FF1a(t *testing.T) {
 	})
 }
 
-// TestStop_Claim: what is claimed when the signal comes goes back without an attempt, also
+// TestStop_Claim checks that deliveries claimed around the signal go back without an attempt, also
 // with a store whose calls end with their context.
 func TestStop_Claim(t *testing.T) {
 	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
@@ -450,8 +450,8 @@ func (s *slowClaims) Claim(ctx context.Context, node kapsel.NodeID, now time.Tim
 	}
 }
 
-// TestStop_Doubt: what an acceptance that was not confirmed has left in the store is given
-// back before the node leaves, and not taken over as if it had been sent.
+// TestStop_Doubt checks that a delivery that an unconfirmed acceptance left in the store is given
+// back before the node leaves, and is not taken over as if it had been sent.
 func TestStop_Doubt(t *testing.T) {
 	in(t, sim.Options{Level: 12}, func(t *testing.T, w *sim.World) {
 		w.Wrap = func(_ *sim.Process, db store.Store) store.Store {
@@ -472,7 +472,7 @@ func TestStop_Doubt(t *testing.T) {
 	})
 }
 
-// TestStop_StoreHangs: stopping ends in time also when calls of the store do not come back.
+// TestStop_StoreHangs checks that stopping ends in time even if calls of the store do not return.
 func TestStop_StoreHangs(t *testing.T) {
 	for _, hung := range [][]string{{"Renew"}, {"Complete"}, {"Claim"}, {"TakeOver"}, {"Leave"}, calls} {
 		t.Run(hung[len(hung)-1], func(t *testing.T) {

@@ -52,8 +52,8 @@ func among(t *testing.T, test func(t *testing.T, w *sim.World, come func(others 
 	})
 }
 
-// TestShare_Concurrency: nodes share an endpoint's concurrency, what does not divide included,
-// and take over each other's share when they come and go.
+// TestShare_Concurrency checks that nodes share an endpoint's concurrency, including the remainder
+// that does not divide evenly, and take over each other's shares when nodes come and go.
 func TestShare_Concurrency(t *testing.T) {
 	among(t, func(t *testing.T, w *sim.World, come func(...kapsel.NodeID)) {
 		d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
@@ -87,8 +87,9 @@ func TestShare_Concurrency(t *testing.T) {
 	})
 }
 
-// TestShare_None: a concurrency below the number of nodes leaves some without a share. What
-// they hold goes back, and returns with the share.
+// TestShare_None checks that a concurrency below the number of nodes leaves some nodes without a
+// share, that these give back what they hold, and that they take deliveries again with the next
+// share.
 func TestShare_None(t *testing.T) {
 	for _, other := range []kapsel.NodeID{first, last} {
 		among(t, func(t *testing.T, w *sim.World, come func(...kapsel.NodeID)) {
@@ -116,7 +117,7 @@ func TestShare_None(t *testing.T) {
 	}
 }
 
-// TestShare_Rate: the rates of the nodes follow their number.
+// TestShare_Rate checks that a node's share of a rate follows the number of nodes.
 func TestShare_Rate(t *testing.T) {
 	among(t, func(t *testing.T, w *sim.World, come func(...kapsel.NodeID)) {
 		d := w.Net.Destination("shop.example", ends(10*time.Millisecond))

@@ -48,8 +48,8 @@ func TestGone_FD20(t *testing.T) {
 	})
 }
 
-// TestPause: nothing starts later than a second after, what waits and what comes in goes out
-// after resuming, and a running exchange ends as it would.
+// TestPause checks that nothing starts later than a second after a pause, that everything goes out
+// after resuming, and that a running exchange ends as usual.
 func TestPause(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(3*time.Second))
@@ -86,8 +86,8 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// TestPause_StaleSettings: a request that began before a change of its endpoint, and is the
-// first of it, does not bring the old settings back.
+// TestPause_StaleSettings checks that the first request to an endpoint does not bring back its old
+// settings if the request began before they were changed.
 func TestPause_StaleSettings(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(200))
@@ -112,7 +112,8 @@ func TestPause_StaleSettings(t *testing.T) {
 	})
 }
 
-// TestDelete: what waits is canceled; what runs is recorded, and canceled instead of retried.
+// TestDelete checks that waiting deliveries of a deleted endpoint are canceled, and that a running
+// exchange is recorded and then canceled instead of retried.
 func TestDelete(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", func(r *sim.Request) sim.Answer {
@@ -157,7 +158,8 @@ func TestDelete(t *testing.T) {
 	})
 }
 
-// TestDelete_Restart: what waits for an endpoint that was deleted while no process ran.
+// TestDelete_Restart checks that deliveries to an endpoint that was deleted while no process ran
+// are canceled.
 func TestDelete_Restart(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(200))
@@ -177,7 +179,7 @@ func TestDelete_Restart(t *testing.T) {
 	})
 }
 
-// TestPatch: changed settings hold for deliveries that wait already.
+// TestPatch checks that changed settings apply to deliveries that wait already.
 func TestPatch(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		before := w.Net.Destination("before.example", sim.Always(500))
@@ -208,7 +210,7 @@ func TestPatch(t *testing.T) {
 	})
 }
 
-// TestPatch_Concurrency: lowering and raising the limit holds for a backlog under way.
+// TestPatch_Concurrency checks that a changed concurrency applies to a backlog under way.
 func TestPatch_Concurrency(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(300*time.Millisecond))
@@ -237,7 +239,7 @@ func TestPatch_Concurrency(t *testing.T) {
 	})
 }
 
-// TestPatch_Rate: a rate limit that comes, changes and goes.
+// TestPatch_Rate checks that a rate limit can be set, changed and removed.
 func TestPatch_Rate(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(100*time.Millisecond))
@@ -259,7 +261,8 @@ func TestPatch_Rate(t *testing.T) {
 	})
 }
 
-// TestRetryAndCancel: a person's retry starts the next attempt now, a cancel ends it.
+// TestRetryAndCancel checks that a person's retry starts the next attempt now and a cancel ends the
+// delivery.
 func TestRetryAndCancel(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(500))
@@ -295,7 +298,7 @@ func TestRetryAndCancel(t *testing.T) {
 	})
 }
 
-// TestReplay: a new delivery beside the old one.
+// TestReplay checks that a replay makes a new delivery beside the old one.
 func TestReplay(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(404))
@@ -322,7 +325,8 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestDue: what a person made or moved starts at once, not with the next list of the backlog.
+// TestDue checks that a delivery that a person made or moved starts at once, before the next list
+// of the backlog.
 func TestDue(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(500))
@@ -430,7 +434,8 @@ func (s skewed) Time(context.Context) (time.Time, error) {
 	return time.Now().Add(time.Duration(s.offset.Load())), nil
 }
 
-// TestDelete_Backlog: canceling a long backlog of a deleted endpoint holds up nobody else.
+// TestDelete_Backlog checks that canceling a long backlog of a deleted endpoint does not hold up
+// other endpoints.
 func TestDelete_Backlog(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		hold := make(chan struct{})
@@ -459,8 +464,8 @@ func TestDelete_Backlog(t *testing.T) {
 	})
 }
 
-// TestGone_FormerURL: a 410 of the URL that an endpoint had when the request was sent does
-// not disable it under its new one.
+// TestGone_FormerURL checks that a 410 from the URL that an endpoint had when the request was sent
+// does not disable the endpoint under its new URL.
 func TestGone_FormerURL(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		former := w.Net.Destination("former.example", func(*sim.Request) sim.Answer { return sim.Answer{Status: 410, After: 5 * time.Second} })
@@ -486,8 +491,8 @@ func TestGone_FormerURL(t *testing.T) {
 	})
 }
 
-// TestForget: what is kept of endpoints in memory goes once they are deleted, or idle for
-// long, and nothing of theirs is running or waiting; what waits goes on as ever.
+// TestForget checks that the node drops an endpoint from memory once it is deleted or idle for
+// long, and nothing of it runs or waits, and that waiting deliveries go on.
 func TestForget(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(200))

@@ -27,7 +27,7 @@ func permits(p *sim.Process, size int, endpoints ...*kapsel.Endpoint) (n int) {
 	return len(all)
 }
 
-// TestPermit: what a delivery must find free to be sent without waiting in the store.
+// TestPermit checks what a delivery needs to be sent without waiting in the store.
 func TestPermit(t *testing.T) {
 	for _, test := range []struct {
 		name   string

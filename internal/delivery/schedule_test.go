@@ -165,8 +165,8 @@ func TestRetryAfter_FD15(t *testing.T) {
 	}
 }
 
-// TestRetryAfter_HoldsEndpoint: 429 with Retry-After keeps the whole endpoint quiet, at most
-// an hour, and uses up no attempts of what waits.
+// TestRetryAfter_HoldsEndpoint checks that 429 with Retry-After keeps the whole endpoint quiet, for
+// an hour at most, and uses up no attempts of waiting deliveries.
 func TestRetryAfter_HoldsEndpoint(t *testing.T) {
 	for _, test := range []struct {
 		status, ask int
@@ -209,7 +209,7 @@ func TestRetryAfter_HoldsEndpoint(t *testing.T) {
 	}
 }
 
-// TestRetried: which outcomes are tried again, and how the others end.
+// TestRetried checks which outcomes are retried and how the other deliveries end.
 func TestRetried(t *testing.T) {
 	for _, test := range []struct {
 		status int
@@ -372,8 +372,8 @@ func TestStaleConnection_FD19(t *testing.T) {
 	})
 }
 
-// TestRetryAfter_SlowAnswer: the time that Retry-After asks for begins with the answer,
-// however long the exchange took until then.
+// TestRetryAfter_SlowAnswer checks that the time that Retry-After asks for begins with the answer,
+// however long the exchange took.
 func TestRetryAfter_SlowAnswer(t *testing.T) {
 	for _, status := range []int{429, 503} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {

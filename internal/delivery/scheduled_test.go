@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/sim"
 )
 
-// TestScheduled: what is published for later starts when it is due, at each endpoint, whatever
-// happens to the endpoint and to the process meanwhile.
+// TestScheduled checks that a scheduled event's deliveries start when they are due, at each
+// endpoint, whatever happens to the endpoint and to the process meanwhile.
 func TestScheduled(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		published := func(e *kapsel.Endpoint) {
@@ -67,8 +67,8 @@ func TestScheduled(t *testing.T) {
 	})
 }
 
-// TestScheduled_WaitsFor: until it is due the first time, a delivery waits for that and nothing
-// else.
+// TestScheduled_WaitsFor checks that a delivery waits only for its schedule until it is due the
+// first time.
 func TestScheduled_WaitsFor(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(503))

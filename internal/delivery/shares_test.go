@@ -147,8 +147,8 @@ func (f *fleet) isDead(p *sim.Process) bool {
 	return f.dead[p]
 }
 
-// TestShare_Ingest: a tenant that sends twice what it may is granted its limit of all nodes
-// together, however its requests are spread over them, and while nodes join and die.
+// TestShare_Ingest checks that a tenant that sends at twice its limit is granted the limit by all
+// nodes together, however its requests are spread over them, and while nodes join and die.
 func TestShare_Ingest(t *testing.T) {
 	together(t, sim.Options{}, func(t *testing.T, w *sim.World, f *fleet) {
 		const limit = 20.0
@@ -220,8 +220,9 @@ func TestShare_Ingest(t *testing.T) {
 	})
 }
 
-// TestShare_Newcomer: a node that has just started grants what the others leave over at once:
-// a tenant far below its limit is refused nothing when a load balancer moves it.
+// TestShare_Newcomer checks that a node that has just started grants what the others leave over at
+// once: a tenant far below its limit is refused nothing when a load balancer moves it to another
+// node.
 func TestShare_Newcomer(t *testing.T) {
 	together(t, sim.Options{}, func(t *testing.T, w *sim.World, _ *fleet) {
 		tenant := w.NewTenant("limited", func(t *kapsel.Tenant) {
@@ -239,8 +240,8 @@ func TestShare_Newcomer(t *testing.T) {
 	})
 }
 
-// TestShare_Delivery: the exchanges of all nodes together keep to an endpoint's rate and
-// concurrency, and use them, when all of its events come to one node.
+// TestShare_Delivery checks that the exchanges of all nodes together keep to an endpoint's rate and
+// concurrency, and use them up, even if all of its events come to one node.
 func TestShare_Delivery(t *testing.T) {
 	for name, change := range map[string]func(*kapsel.Endpoint){
 		"rate":          func(e *kapsel.Endpoint) { e.RateLimit = &kapsel.RateLimit{PerSecond: 10, Burst: 1} },

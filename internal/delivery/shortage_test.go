@@ -8,8 +8,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/sim"
 )
 
-// TestShortage: for want of something on this machine a delivery goes back and waits 1 s, 2 s
-// and so on up to 30 s, with no attempt, and nothing is learned about its destination.
+// TestShortage checks that a delivery goes back without an attempt if this machine is short of
+// something, that it waits 1 s, 2 s and so on up to 30 s, and that nothing is learned about its
+// destination.
 func TestShortage(t *testing.T) {
 	for name, fault := range map[string]sim.DialFault{"files": sim.NoFiles, "ports": sim.NoPorts} {
 		t.Run(name, func(t *testing.T) {
@@ -68,8 +69,8 @@ func TestShortage(t *testing.T) {
 	}
 }
 
-// TestShortage_FewFiles: many endpoints share few files: all is delivered at the first attempt,
-// no circuit moves, and the node does not try what it has no files for again and again.
+// TestShortage_FewFiles checks that many endpoints can share few files: everything is delivered at
+// the first attempt, no circuit moves, and the node does not keep trying without files.
 func TestShortage_FewFiles(t *testing.T) {
 	in(t, sim.Options{Level: shortagesToo}, func(t *testing.T, w *sim.World) {
 		const endpoints, each, files = 60, 4, 10
@@ -117,8 +118,8 @@ func TestShortage_FewFiles(t *testing.T) {
 	})
 }
 
-// TestShortage_OthersGoOn: a destination for which there is no port keeps no other from its
-// deliveries, and its backlog is not tried again and again.
+// TestShortage_OthersGoOn checks that a destination for which there is no port holds up no other
+// destination, and that its backlog is not tried again and again.
 func TestShortage_OthersGoOn(t *testing.T) {
 	in(t, sim.Options{Workers: 20, Level: shortagesToo}, func(t *testing.T, w *sim.World) {
 		lacking := w.Net.Destination("lacking.example", sim.Always(200))
@@ -157,8 +158,8 @@ func TestShortage_OthersGoOn(t *testing.T) {
 	})
 }
 
-// TestShortage_OneDestination: what only one destination meets counts as E2001 after ten
-// minutes, and then moves its circuit.
+// TestShortage_OneDestination checks that a shortage that only one destination meets counts as
+// E2001 after ten minutes, and then moves its circuit.
 func TestShortage_OneDestination(t *testing.T) {
 	in(t, sim.Options{Level: shortagesToo}, func(t *testing.T, w *sim.World) {
 		lacking := w.Net.Destination("lacking.example", sim.Always(200))
@@ -188,7 +189,7 @@ func TestShortage_OneDestination(t *testing.T) {
 	})
 }
 
-// TestShortage_Probe: a probe for which there is no file moves the circuit nowhere.
+// TestShortage_Probe checks that a probe for which there is no file does not move the circuit.
 func TestShortage_Probe(t *testing.T) {
 	in(t, sim.Options{Level: shortagesToo}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", sim.Always(500))
@@ -222,7 +223,7 @@ func TestShortage_Probe(t *testing.T) {
 	})
 }
 
-// TestShortage_Stops: a node that is short of files stops like any other.
+// TestShortage_Stops checks that a node that is short of files stops like any other node.
 func TestShortage_Stops(t *testing.T) {
 	in(t, sim.Options{Level: shortagesToo}, func(t *testing.T, w *sim.World) {
 		d := w.Net.Destination("shop.example", ends(time.Second))

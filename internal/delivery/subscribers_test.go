@@ -9,8 +9,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/sim"
 )
 
-// TestSubscribers: an event goes to the endpoint of its ingest and to all that subscribe to it,
-// each with retries, a circuit and a pause of its own, and to the one that left no more.
+// TestSubscribers checks that an event goes to the endpoint of its ingest URL and to all endpoints
+// that subscribe to it, each with retries, a circuit and a pause of its own, and no longer to an
+// endpoint that has unsubscribed.
 func TestSubscribers(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		own := w.Net.Destination("own.example", sim.Always(200))
@@ -56,7 +57,8 @@ func TestSubscribers(t *testing.T) {
 	})
 }
 
-// TestSubscribers_Die: a process that ends with exchanges under way loses no delivery of an event.
+// TestSubscribers_Die checks that no delivery of an event is lost if the process ends with
+// exchanges under way.
 func TestSubscribers_Die(t *testing.T) {
 	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
 		var all []*sim.Destination

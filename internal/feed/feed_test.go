@@ -75,8 +75,8 @@ func (w *following) follow(f *feed.Feed) *feed.Follower {
 	return l
 }
 
-// TestFeedReadsOnceForAll: followers that have caught up cost no reading of their own, and
-// where nobody follows nothing is read.
+// TestFeedReadsOnceForAll checks that followers that have caught up cause no reading of their own,
+// and that nothing is read while there are no followers.
 func TestFeedReadsOnceForAll(t *testing.T) {
 	feeding(t, func(w *following, db *counted, f *feed.Feed) {
 		time.Sleep(time.Minute)
@@ -163,8 +163,8 @@ func TestFeedFilters(t *testing.T) {
 	})
 }
 
-// TestFeedCatchesUp: a follower that is far behind, more than the feed keeps, misses nothing
-// and gets nothing twice, also while more comes and while the store fails.
+// TestFeedCatchesUp checks that a follower that is further behind than the feed keeps misses
+// nothing and gets nothing twice, also while more events come and while the store fails.
 func TestFeedCatchesUp(t *testing.T) {
 	feeding(t, func(w *following, db *counted, f *feed.Feed) {
 		w.Accept(1300)
@@ -215,8 +215,8 @@ func TestFeedCatchesUp(t *testing.T) {
 	})
 }
 
-// TestFeed_Expanding: a follower of an endpoint gets the events whose deliveries to the endpoint are
-// still to be made, and none that the endpoint will not get.
+// TestFeed_Expanding checks that a follower of an endpoint gets the events whose deliveries to the
+// endpoint are still to be made, and no event that the endpoint will not get.
 func TestFeed_Expanding(t *testing.T) {
 	feeding(t, func(w *following, db *counted, f *feed.Feed) {
 		ep := kapsel.Endpoint{

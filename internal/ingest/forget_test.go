@@ -8,8 +8,9 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestForgets: what is kept of endpoints and tenants, secrets in clear among it, goes when they
-// are deleted; a changed endpoint's verifier goes at once, not with its next webhook.
+// TestForgets checks that everything kept of endpoints and tenants, secrets in the clear included,
+// is dropped when they are deleted, and a changed endpoint's verifier at once instead of with its
+// next webhook.
 func TestForgets(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()

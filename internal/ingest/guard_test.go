@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestGuard: where a request may be sent again hours after it was signed, the same content is
-// the same event under any unsigned id, and takes no key from others.
+// TestGuard checks that the same signed content is the same event under any unsigned ID if a
+// request may be sent again hours after it was signed, and that it takes no key from other events.
 func TestGuard(t *testing.T) {
 	w := newWorld(t)
 	n := 0

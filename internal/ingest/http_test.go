@@ -303,7 +303,8 @@ func TestTrailers_B17(t *testing.T) {
 	}
 }
 
-// TestKeepAlive: one connection carries one request after the other, refused ones included.
+// TestKeepAlive checks that one connection carries one request after the other, also after refused
+// ones.
 func TestKeepAlive(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)

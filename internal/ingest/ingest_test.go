@@ -22,8 +22,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 )
 
-// TestAccepted: the answer is a constant but for the id, and everything of the webhook is
-// stored by the time that it is read.
+// TestAccepted checks that the answer is constant but for the ID, and that everything of the
+// webhook is stored before the answer.
 func TestAccepted(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -58,8 +58,8 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
-// TestStates: events are accepted in every state of an endpoint, and only an active one
-// sends them.
+// TestStates checks that events are accepted in every state of an endpoint, and that only an active
+// endpoint is sent events.
 func TestStates(t *testing.T) {
 	w := newWorld(t)
 	for _, state := range []kapsel.EndpointState{kapsel.EndpointPaused, kapsel.EndpointDisabled} {
@@ -249,8 +249,8 @@ func TestUnsignedLearnsNothing_B70(t *testing.T) {
 	}
 }
 
-// TestStore_FailsBefore: a store that fails is 503, nothing is stored, and the sender's retry
-// is accepted.
+// TestStore_FailsBefore checks that the answer is 503 and nothing is stored if the store fails, and
+// that the sender's retry is accepted.
 func TestStore_FailsBefore(t *testing.T) {
 	w := newWorld(t)
 	for _, ep := range []*kapsel.Endpoint{w.endpoint(nil), w.endpoint(active)} {
@@ -304,8 +304,8 @@ func TestStore_FA3_FailsAfter(t *testing.T) {
 	}
 }
 
-// TestStore_CannotSay: a store that cannot say whether an endpoint exists, or what its
-// tenant may, is 503 and never 404.
+// TestStore_CannotSay checks that the answer is 503 and never 404 if the store cannot say whether
+// an endpoint exists or what its tenant may do.
 func TestStore_CannotSay(t *testing.T) {
 	w := newWorld(t)
 	for _, method := range []string{"Endpoint", "Tenant"} {
@@ -392,8 +392,8 @@ func TestDuplicate_B63_AtOnce(t *testing.T) {
 	}
 }
 
-// TestHangsUp: a client that hangs up before the commit changes nothing: the event is stored
-// and delivered.
+// TestHangsUp checks that an event is stored and delivered even if its client hangs up before the
+// commit.
 func TestHangsUp(t *testing.T) {
 	w := newWorld(t)
 	for _, reset := range []bool{false, true} {
@@ -424,7 +424,7 @@ func TestHangsUp(t *testing.T) {
 	}
 }
 
-// TestHangsUp_UnknownHere: so does one whose endpoint this node must ask the store for.
+// TestHangsUp_UnknownHere is TestHangsUp for an endpoint that this node must ask the store for.
 func TestHangsUp_UnknownHere(t *testing.T) {
 	w := newWorld(t)
 	for _, method := range []string{"Endpoint", "Tenant"} {
@@ -449,7 +449,7 @@ func TestHangsUp_UnknownHere(t *testing.T) {
 	}
 }
 
-// TestVerdict: what the check of the signature found is stored with the event.
+// TestVerdict checks that the result of the signature's check is stored with the event.
 func TestVerdict(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(w.signedBy("github", "a secret"))
@@ -474,8 +474,9 @@ func TestVerdict(t *testing.T) {
 	w.accepted(ep, "{}", "X-Hub-Signature-256: sha256="+sign("a newer secret", "{}"))
 }
 
-// TestHandshake: a challenge is answered and stored nowhere; other requests of the same
-// endpoint are events. A provider that demands another answer gets it, with the id beside.
+// TestHandshake checks that a challenge is answered and not stored, that other requests of the same
+// endpoint are events, and that a provider that demands a certain answer gets it, with the ID in a
+// header.
 func TestHandshake(t *testing.T) {
 	w := newWorld(t)
 	x := w.endpoint(w.signedBy("x", "a secret"))
@@ -506,8 +507,9 @@ func TestHandshake(t *testing.T) {
 	w.event(a.event())
 }
 
-// TestChallenge: what an endpoint's settings call a challenge is answered and stored nowhere,
-// signed ones only with the right signature, and every other request is an event.
+// TestChallenge checks that a request that an endpoint's settings describe as a challenge is
+// answered and not stored, a signed one only with the right signature, and that every other request
+// is an event.
 func TestChallenge(t *testing.T) {
 	w := newWorld(t)
 	settings := func(more func(*kapsel.Endpoint)) *kapsel.Endpoint {
@@ -544,8 +546,8 @@ func TestChallenge(t *testing.T) {
 	w.accepted(signed, event, "X-Webhook-Signature: "+sign("a secret", event))
 }
 
-// TestRemoteKeys: where the keys that a provider publishes cannot be had, a request that may be
-// right is 503, one that cannot be right is 401, and neither is stored.
+// TestRemoteKeys checks that, while a provider's keys cannot be fetched, a request that may be
+// right gets 503 and one that cannot be right gets 401, and that neither is stored.
 func TestRemoteKeys(t *testing.T) {
 	w := newWorld(t)
 	var asked atomic.Int32
@@ -583,7 +585,8 @@ func (down) UpdateEndpoint(context.Context, kapsel.TenantID, kapsel.EndpointID, 
 	return kapsel.Endpoint{}, kapsel.Errorf(kapsel.DatabaseUnavailable, "the database does not answer")
 }
 
-// TestHandshakeThatBringsTheSecret: it counts once, while a person awaits it.
+// TestHandshakeThatBringsTheSecret checks that such a handshake counts once, while a person awaits
+// it.
 func TestHandshakeThatBringsTheSecret(t *testing.T) {
 	w := newWorld(t)
 	asana := func(until time.Time) *kapsel.Endpoint {

@@ -118,7 +118,7 @@ func TestKey_B41(t *testing.T) {
 	}
 }
 
-// TestKey_FormsStayApart: keys that only look alike are different keys.
+// TestKey_FormsStayApart checks that keys that only look alike are different keys.
 func TestKey_FormsStayApart(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(keyed("source_id", "", "$.id"))
@@ -167,8 +167,8 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// TestContentKey_Query: the content of an event is its body and its query, as they were written
-// and without what is secret or for Kapsel in the query.
+// TestContentKey_Query checks that the content of an event is its body and its query as they were
+// written, without secrets and without the query's parameters for Kapsel.
 func TestContentKey_Query(t *testing.T) {
 	w := newWorld(t)
 	sum := func(parts ...string) string {
@@ -215,8 +215,8 @@ func TestContentKey_Query(t *testing.T) {
 	}
 }
 
-// TestUnkeyed: accepted events without a key are counted where the endpoint says where they
-// have one.
+// TestUnkeyed checks that accepted events without a key are counted if the endpoint says where its
+// events have one.
 func TestUnkeyed(t *testing.T) {
 	w := newWorld(t)
 	signed := []string{"X-Hub-Signature-256: sha256=" + sign("s", "{}")}

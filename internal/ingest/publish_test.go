@@ -72,8 +72,8 @@ func (w *world) app(uid string, rate *kapsel.RateLimit) kapsel.App {
 	return a
 }
 
-// TestPublish_Matches: an event goes to the endpoints of its tenant that subscribe to its type
-// and channels, and is kept also where there is none.
+// TestPublish_Matches checks that an event goes to the endpoints of its tenant that subscribe to
+// its type and channels, and is kept even if there is none.
 func TestPublish_Matches(t *testing.T) {
 	w := newWorld(t)
 	names := map[kapsel.EndpointID]string{}
@@ -138,8 +138,8 @@ func TestPublish_Matches(t *testing.T) {
 	}
 }
 
-// TestPublish_App: what is published to an app goes to its endpoints and to no others, and its key is
-// the app's; an app that is not the tenant's is missing.
+// TestPublish_App checks that an event published to an app goes only to the app's endpoints, that
+// keys are unique within the app, and that another tenant's app counts as missing.
 func TestPublish_App(t *testing.T) {
 	w := newWorld(t)
 	shop, other := w.app("shop", nil), w.app("other", nil)
@@ -180,7 +180,7 @@ func TestPublish_App(t *testing.T) {
 	}
 }
 
-// TestPublish_AppRate: an app's rate bounds what is published to it, event by event.
+// TestPublish_AppRate checks that an app's rate limits the events published to it.
 func TestPublish_AppRate(t *testing.T) {
 	w := newWorld(t)
 	w.app("slow", &kapsel.RateLimit{PerSecond: 0.001, Burst: 2})
@@ -326,7 +326,8 @@ func TestPublish_Limits(t *testing.T) {
 	}
 }
 
-// TestPublish_Room: what is too long, or finds no memory, is not read or not stored.
+// TestPublish_Room checks that a body that is too long, or for which there is no memory, is not
+// read or not stored.
 func TestPublish_Room(t *testing.T) {
 	w := newWorld(t)
 	unread := func([]byte, func(int) error) ([]kapsel.Publication, error) {
@@ -411,7 +412,8 @@ func TestPublish_Together(t *testing.T) {
 	}
 }
 
-// TestPublish_Trouble: trouble of the store, or a panic, is the error of the events that it hits.
+// TestPublish_Trouble checks that an error of the store, or a panic, becomes the error of the
+// affected events only.
 func TestPublish_Trouble(t *testing.T) {
 	w := newWorld(t)
 	w.subscribed("all", nil, nil, active)
@@ -452,8 +454,8 @@ func TestPublish_Trouble(t *testing.T) {
 	w.fault(nil)
 }
 
-// TestPublish_Many: of an event for more endpoints than are stored with it the first deliveries are
-// stored, and an expansion is opened that makes the others.
+// TestPublish_Many checks that an event for more endpoints than are stored with it gets its first
+// deliveries, and an expansion that makes the others.
 func TestPublish_Many(t *testing.T) {
 	w := newWorld(t)
 	const n = kapsel.MaxInline + 44
@@ -487,8 +489,8 @@ func TestPublish_Many(t *testing.T) {
 	}
 }
 
-// TestPublish_DeletedMeanwhile: an endpoint that is deleted after an event was matched and before it
-// is stored is no error to the sender, gets nothing, and its delivery is canceled.
+// TestPublish_DeletedMeanwhile checks that an endpoint that is deleted between the match and the
+// commit is no error to the sender, that it gets nothing, and that its delivery is canceled.
 func TestPublish_DeletedMeanwhile(t *testing.T) {
 	w := newWorld(t)
 	gone, kept := w.subscribed("gone", nil, nil), w.subscribed("kept", nil, nil, active)

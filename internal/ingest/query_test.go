@@ -6,8 +6,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestForwardQuery: where the endpoint says so, the query goes along as it was written, behind
-// the destination's own and without what is secret in it.
+// TestForwardQuery checks that the query is forwarded as it was written, behind the destination's
+// own and without secrets, if the endpoint asks for it.
 func TestForwardQuery(t *testing.T) {
 	w := newWorld(t)
 	for _, tt := range []struct {

@@ -37,7 +37,7 @@ func (w *world) limited(events int64, change func(*kapsel.Endpoint)) *kapsel.End
 	})
 }
 
-// TestQuota: what becomes an event counts, and nothing else does.
+// TestQuota checks that everything that becomes an event counts, and nothing else does.
 func TestQuota(t *testing.T) {
 	w := newWorld(t)
 	const text = "the secret of the quota"
@@ -75,8 +75,8 @@ func TestQuota(t *testing.T) {
 	w.refused(429, kapsel.QuotaExceeded, ep, "{}", signed)
 }
 
-// TestQuota_AtOnce: of requests at the same time no more become events than may, and the
-// counters are read once.
+// TestQuota_AtOnce checks that no more simultaneous requests become events than the quota allows,
+// and that they read the counters once.
 func TestQuota_AtOnce(t *testing.T) {
 	w := newWorld(t)
 	ep := w.limited(10, nil)
@@ -115,8 +115,8 @@ func TestQuota_AtOnce(t *testing.T) {
 	}
 }
 
-// TestQuota_Unreadable: a store that cannot say how much was used is 503, and nothing is
-// counted of it.
+// TestQuota_Unreadable checks that ingest answers 503 and counts nothing if the store cannot say
+// how much was used.
 func TestQuota_Unreadable(t *testing.T) {
 	w := newWorld(t)
 	ep := w.limited(1, nil)
@@ -189,7 +189,8 @@ func inMonths(t *testing.T, nodes int, events int64, plan func(string) storetest
 	})
 }
 
-// TestQuota_Month: the quota is of the calendar month of UTC, and begins anew with it.
+// TestQuota_Month checks that the quota is for the calendar month of UTC and begins anew with each
+// month.
 func TestQuota_Month(t *testing.T) {
 	down := false
 	plan := func(method string) storetest.Fault {
@@ -240,8 +241,8 @@ func TestQuota_Month(t *testing.T) {
 	})
 }
 
-// TestQuota_Nodes: several nodes exceed the limit at most by what they accept between two
-// readings of the counters.
+// TestQuota_Nodes checks that several nodes exceed the limit at most by what they accept between
+// two readings of the counters.
 func TestQuota_Nodes(t *testing.T) {
 	inMonths(t, 2, 10, storetest.Nth("", 0, storetest.NoFault), func(nodes []node, ep *kapsel.Endpoint) {
 		a, b := nodes[0], nodes[1]

@@ -23,8 +23,8 @@ func (w *world) ended(id kapsel.EventID, status kapsel.DeliveryStatus) int {
 	}
 }
 
-// TestRedelivery: a duplicate of what was given up has it delivered again, with the answer of
-// any duplicate.
+// TestRedelivery checks that a duplicate of an event whose delivery was given up has the event
+// delivered again, and is answered like any duplicate.
 func TestRedelivery(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(func(ep *kapsel.Endpoint) {
@@ -68,7 +68,7 @@ func TestRedelivery(t *testing.T) {
 	}
 }
 
-// TestRedelivery_Waits: to a paused endpoint the new delivery waits.
+// TestRedelivery_Waits checks that the new delivery waits while the endpoint is paused.
 func TestRedelivery_Waits(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(active)

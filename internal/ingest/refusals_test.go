@@ -97,8 +97,8 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreBounded: beyond 1,000 endpoints the least recent one is forgotten, and what is
-// said of a forgotten one does not claim to be all.
+// TestRefusalsAreBounded checks that beyond 1,000 endpoints the one refused least recently is
+// forgotten, and that the counts of a forgotten endpoint do not claim to be complete.
 func TestRefusalsAreBounded(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	h := &Handler{}
@@ -136,8 +136,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreCounted: they reach the store together, at most every 10 s, also after it was
-// in trouble, and at the end.
+// TestRefusalsAreCounted checks that refusals reach the store together, at most every 10 s, also
+// after an error of the store, and at the end.
 func TestRefusalsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var db countersOf

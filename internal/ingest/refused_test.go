@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestRefusedWebhooks: every refusal of an endpoint that exists is remembered as its sender was
-// told, and nothing of what the sender sent.
+// TestRefusedWebhooks checks that every refusal of an existing endpoint is remembered as its sender
+// was told, without anything that the sender sent.
 func TestRefusedWebhooks(t *testing.T) {
 	w := newWorld(t)
 	ep, quiet := w.endpoint(w.signedBy("hmac", "the key")), w.endpoint(nil)

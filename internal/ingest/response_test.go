@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestResponse: an endpoint's own answer takes the place of the usual one and of a provider's,
-// for accepted webhooks and their duplicates, and of nothing else.
+// TestResponse checks that an endpoint's own answer replaces the usual one and a provider's, for
+// accepted webhooks and their duplicates and for nothing else.
 func TestResponse(t *testing.T) {
 	w := newWorld(t)
 	for _, tt := range []struct {

@@ -76,7 +76,8 @@ func TestTooLarge_B20(t *testing.T) {
 	}
 }
 
-// TestRoom_Memory: without memory for a body it is 503 before the body is read.
+// TestRoom_Memory checks that a request is answered 503 before its body is read if there is no
+// memory for the body.
 func TestRoom_Memory(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -91,8 +92,8 @@ func TestRoom_Memory(t *testing.T) {
 	w.atRest()
 }
 
-// TestRoom_Capacity: with as many requests as may wait for the store, more are 503 before
-// their body is read; the waiting ones are accepted.
+// TestRoom_Capacity checks that further requests are answered 503 before their body is read once as
+// many wait for the store as may, and that the waiting ones are accepted.
 func TestRoom_Capacity(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -133,8 +134,8 @@ func TestRoom_Capacity(t *testing.T) {
 	w.atRest()
 }
 
-// TestRoom_Grows: a body in chunks takes memory as it grows; where there is none left it is
-// 503, but one body always fits, however little memory there is.
+// TestRoom_Grows checks that a body in chunks takes memory as it grows, and that the answer is 503
+// if there is none left, but that one body always fits, however little memory there is.
 func TestRoom_Grows(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -165,7 +166,8 @@ func TestRoom_Grows(t *testing.T) {
 	w.atRest()
 }
 
-// TestStopping: after Stop everything is 503, before its body is read.
+// TestStopping checks that every request is answered 503, before its body is read, after Stop was
+// called.
 func TestStopping(t *testing.T) {
 	w := newWorld(t)
 	ep := w.endpoint(nil)
@@ -177,8 +179,8 @@ func TestStopping(t *testing.T) {
 	w.refusedUnread(503, kapsel.ShuttingDown, ep, inChunks)
 }
 
-// TestRate: a limited tenant is told of its limit with every answer, and refused above it;
-// other tenants are not.
+// TestRate checks that every answer tells a limited tenant its limit, that requests above it are
+// refused, and that other tenants are not affected.
 func TestRate(t *testing.T) {
 	w := newWorld(t)
 	perSecond, burst := 0.01, 3
@@ -248,7 +250,7 @@ func TestRate_Returns(t *testing.T) {
 	})
 }
 
-// TestRate_ClockJumps: tokens come back with time, whatever the store's clock does.
+// TestRate_ClockJumps checks that tokens come back with time, whatever the store's clock does.
 func TestRate_ClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
 		synctest.Test(t, func(t *testing.T) {

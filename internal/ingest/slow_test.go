@@ -20,8 +20,8 @@ type deadlines struct {
 func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
 func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
 
-// TestReadTime: a large body has more time to arrive, by its announced length or by what has
-// come of it; a usual one has the server's.
+// TestReadTime checks that a large body has more time to arrive, by its announced length or by how
+// much has arrived, and that a usual body has the server's time.
 func TestReadTime(t *testing.T) {
 	const mib = 1 << 20
 	if got := ingest.ReadTime(64 * mib); got != 30*time.Second+54*3*time.Second {

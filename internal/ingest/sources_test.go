@@ -48,8 +48,8 @@ func (w *world) send(src *kapsel.Source, body string, header ...string) answer {
 	return w.raw(request("POST", "/ingest/"+src.ID.String(), body, header...))
 }
 
-// TestSource: what comes in at a source is one event, with a delivery to each endpoint that
-// subscribes to it, and is known as the source's.
+// TestSource checks that a webhook posted to a source is one event of the source, with a delivery
+// to each endpoint that subscribes.
 func TestSource(t *testing.T) {
 	w := newWorld(t)
 	src, other := w.source(nil), w.source(nil)
@@ -76,8 +76,9 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// TestSource_Missing: a source that is not there, or is disabled, is as no endpoint, and nothing
-// is stored; a store that cannot say whether it is there is 503.
+// TestSource_Missing checks that a missing or disabled source is answered like a missing endpoint
+// and nothing is stored, and that the answer is 503 if the store cannot say whether the source
+// exists.
 func TestSource_Missing(t *testing.T) {
 	w := newWorld(t)
 	disabled := w.source(func(s *kapsel.Source) { s.State = kapsel.SourceDisabled })
@@ -111,7 +112,8 @@ func TestSource_Missing(t *testing.T) {
 	w.is(w.raw(request("GET", "/ingest/"+unknown.ID.String(), "")), 405, kapsel.InvalidRequest)
 }
 
-// TestSource_Unmatched: an event that nobody wants is stored and accepted as others.
+// TestSource_Unmatched checks that an event that no endpoint wants is accepted and stored like
+// others.
 func TestSource_Unmatched(t *testing.T) {
 	w := newWorld(t)
 	src := w.source(nil)
@@ -129,7 +131,8 @@ func TestSource_Unmatched(t *testing.T) {
 	}
 }
 
-// TestSource_Type: the type is where the source says, and chooses who gets the event.
+// TestSource_Type checks that the type is read where the source's settings say, and decides which
+// endpoints get the event.
 func TestSource_Type(t *testing.T) {
 	long := strings.Repeat("t", 255)
 	for name, tt := range map[string]struct {
@@ -201,8 +204,8 @@ func TestSource_Sent(t *testing.T) {
 	w.is(back, 422, kapsel.InvalidRequest)
 }
 
-// TestSource_Intake: verification, handshakes and answers are a source's as an endpoint's, each by
-// the settings of now.
+// TestSource_Intake checks that verification, handshakes and answers work for a source as for an
+// endpoint, by its present settings.
 func TestSource_Intake(t *testing.T) {
 	w := newWorld(t)
 	tenant, err := w.db.Tenant(context.Background(), w.tenant.ID)

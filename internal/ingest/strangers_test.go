@@ -16,8 +16,9 @@ import (
 // stranger returns an endpoint that nobody has made.
 func stranger() *kapsel.Endpoint { return &kapsel.Endpoint{ID: kapsel.NewEndpointID(time.Now())} }
 
-// TestStrangers: ids that nobody has cost the store a bounded number of look-ups a second.
-// What is 404 was asked for, what was not asked for is 503, and known endpoints are served.
+// TestStrangers checks that requests for IDs that nobody has cost the store a limited number of
+// look-ups a second, that the answer is 404 only if the store was asked and 503 otherwise, and that
+// known endpoints are served.
 func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
@@ -55,8 +56,8 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
-// TestStrangers_AtOnce: while the store is slow, few such look-ups wait for it; others are
-// soon 503, and known endpoints are served.
+// TestStrangers_AtOnce checks that few such look-ups wait for a slow store, that the others soon
+// get 503, and that known endpoints are served.
 func TestStrangers_AtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})

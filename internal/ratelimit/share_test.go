@@ -22,9 +22,10 @@ func total(of []float64) (sum float64) {
 	return sum
 }
 
-// TestPart: parts are never negative, together the limit, enough for each node while all
-// demand less than nine tenths of it, and little is kept from those who could use it.
-func TestPart(t *testing.T) {
+// TestShare checks that shares are never negative, add up to the limit, are enough for each node
+// while all together demand less than nine tenths of it, and leave little unused by those who need
+// it.
+func TestShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := demands(t)
 		limit := rapid.Float64Range(0.01, 1e5).Draw(t, "limit")
@@ -41,7 +42,7 @@ func TestPart(t *testing.T) {
 			granted += min(p, d[i])
 		}
 		if math.Abs(sum-limit) > limit*1e-9 {
-			t.Fatalf("the parts are %v together, the limit is %v", sum, limit)
+			t.Fatalf("the shares are %v together, the limit is %v", sum, limit)
 		}
 		if want := 0.9 * min(limit, all); granted < want {
 			t.Fatalf("of %v demanded and %v allowed, %v is granted", all, limit, granted)
@@ -49,8 +50,9 @@ func TestPart(t *testing.T) {
 	})
 }
 
-// TestPart_Newcomer: a node that has not said what it demands has its part of what is left.
-func TestPart_Newcomer(t *testing.T) {
+// TestShare_Newcomer checks that a node without a published demand gets its share of what is left
+// over.
+func TestShare_Newcomer(t *testing.T) {
 	for _, tt := range []struct {
 		limit   float64
 		demands []float64
@@ -73,7 +75,8 @@ func TestPart_Newcomer(t *testing.T) {
 	}
 }
 
-// TestPlaces: whole parts are together the limit, and never more than what others leave.
+// TestPlaces checks that places add up to the limit, and never exceed what the other nodes leave
+// free.
 func TestPlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := demands(t)
@@ -87,7 +90,7 @@ func TestPlaces(t *testing.T) {
 				t.Fatalf("node %d gets %d", i, p)
 			}
 			if off := math.Abs(float64(p) - Share(float64(limit), d, i)); off > 1 {
-				t.Fatalf("node %d gets %d, its part is %v", i, p, Share(float64(limit), d, i))
+				t.Fatalf("node %d gets %d, its share is %v", i, p, Share(float64(limit), d, i))
 			}
 			sum += p
 		}
@@ -107,7 +110,7 @@ func TestPlaces(t *testing.T) {
 	})
 }
 
-// TestPlaces_Turn: who gets what does not divide is another node for another turn.
+// TestPlaces_Turn checks that different turns give the remainder to different nodes.
 func TestPlaces_Turn(t *testing.T) {
 	for turn := range 6 {
 		got := []int{Places(1, make([]float64, 3), make([]int, 3), 0, turn), Places(1, make([]float64, 3), make([]int, 3), 1, turn), Places(1, make([]float64, 3), make([]int, 3), 2, turn)}
@@ -119,8 +122,8 @@ func TestPlaces_Turn(t *testing.T) {
 	}
 }
 
-// TestMeter: it follows a demand that comes and goes within seconds, and one that is random
-// around a mean it tells steadily, near that mean.
+// TestMeter checks that a Meter follows a demand that comes and goes within seconds, and stays near
+// the mean of one that varies at random.
 func TestMeter(t *testing.T) {
 	var m Meter
 	for i, tt := range []struct{ count, least, most float64 }{
@@ -165,8 +168,9 @@ func poisson(r *rand.Rand, mean float64) (n float64) {
 	return n
 }
 
-// TestSharedLimit: nodes that tell and read in turn, as the engine has them, grant together
-// nine tenths of the limit and not more than it, also of requests that come at random.
+// TestSharedLimit checks that nodes that publish and read in turn, as the engine has them do, grant
+// together at least nine tenths of the limit and never more than it, also if requests come at
+// random.
 func TestSharedLimit(t *testing.T) {
 	for _, tt := range []struct {
 		limit float64
@@ -179,24 +183,24 @@ func TestSharedLimit(t *testing.T) {
 		random := rand.New(rand.NewPCG(3, 4))
 		meters, told, before := make([]Meter, n), make([]float64, n), make([][]float64, n)
 		sum, turns := 0.0, 0
-		parts := make([]float64, n)
+		shares := make([]float64, n)
 		for turn := range 1000 {
 			for i := range n {
 				mixed := slices.Clone(told)
 				told[i] = meters[i].Note(poisson(random, tt.loads[i]))
 				now := slices.Clone(told)
-				parts[i] = min(Share(tt.limit, now, i), Share(tt.limit, mixed, i))
+				shares[i] = min(Share(tt.limit, now, i), Share(tt.limit, mixed, i))
 				if before[i] != nil {
-					parts[i] = min(parts[i], Share(tt.limit, before[i], i))
+					shares[i] = min(shares[i], Share(tt.limit, before[i], i))
 				}
 				before[i] = now
-				if all := total(parts); turn > 10 && all > 1.1*tt.limit {
-					t.Fatalf("limit %v, loads %v: in turn %d the parts are %v", tt.limit, tt.loads, turn, parts)
+				if all := total(shares); turn > 10 && all > 1.1*tt.limit {
+					t.Fatalf("limit %v, loads %v: in turn %d the shares are %v", tt.limit, tt.loads, turn, shares)
 				}
 			}
 			if turn > 10 {
 				turns++
-				for i, p := range parts {
+				for i, p := range shares {
 					sum += min(p, tt.loads[i])
 				}
 			}

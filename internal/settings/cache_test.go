@@ -66,8 +66,8 @@ func (d *directory) Settings(ctx context.Context, after int64) (store.Settings, 
 	return s, nil
 }
 
-// TestObey: a change is in the cache when Obey returns; with a store that does not answer it
-// returns all the same, and the change is in the cache soon after the store is back.
+// TestObey checks that a change is in the cache when Obey returns, that Obey returns even if the
+// store does not answer, and that the change is then cached soon after the store is back.
 func TestObey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &directory{endpoint: kapsel.Endpoint{ID: kapsel.NewEndpointID(time.Now()), Revision: 1}}
@@ -109,8 +109,8 @@ func TestObey(t *testing.T) {
 	})
 }
 
-// TestSettle: a change of what is matched is answered when all other nodes have told that they work
-// by it, once; by one that says nothing it is held up for SettleTime, and no other change is.
+// TestSettle checks that Settle waits until all other nodes have told that they have the change,
+// once, and that a node that does not answer delays this change by SettleTime and no other change.
 func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
@@ -181,8 +181,8 @@ func (s slow) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.En
 	return e, err
 }
 
-// TestCacheForgets: deleted endpoints and tenants are known as deleted for some minutes, so that
-// an old answer of the store does not bring them back, and then they are let go.
+// TestCacheForgets checks that the cache knows deleted endpoints and tenants as deleted for some
+// minutes, so that an old answer of the store does not bring them back, and then drops them.
 func TestCacheForgets(t *testing.T) {
 	schematest.InBubble(t, func(w *schematest.World) {
 		ctx := w.Context()

@@ -39,8 +39,8 @@ func (*changes) Source(context.Context, kapsel.TenantID, kapsel.SourceID) (kapse
 	return kapsel.Source{}, store.NotFound("source")
 }
 
-// TestRoutes: however endpoints change, an event goes to those that want it now, each once and in
-// the order of their ids.
+// TestRoutes checks that an event goes to the endpoints that want it now, each once and in the
+// order of their IDs, however endpoints have changed.
 func TestRoutes(t *testing.T) {
 	now := time.Now()
 	tenant, source, endpoint := kapsel.NewTenantID(now), kapsel.NewSourceID(now), kapsel.NewEndpointID(now)
@@ -99,7 +99,8 @@ func TestRoutes(t *testing.T) {
 	})
 }
 
-// TestCache_Source: a source is what its newest version says, and a deleted one is missing.
+// TestCache_Source checks that the cache returns the newest version of a source, and no deleted
+// one.
 func TestCache_Source(t *testing.T) {
 	src := kapsel.Source{ID: kapsel.NewSourceID(time.Now()), State: kapsel.SourceActive}
 	dir := &changes{}
@@ -127,8 +128,8 @@ func TestCache_Source(t *testing.T) {
 	}
 }
 
-// TestCache_App: an app is found by its id and by the uid that it has now, by its tenant alone; its
-// former uid and a deleted app are asked for, so that another with the uid is found.
+// TestCache_App checks that only an app's own tenant finds it, by its ID and its present uid. The
+// store is asked for a former uid and for a deleted app, so that another app with the uid is found.
 func TestCache_App(t *testing.T) {
 	now := time.Now()
 	tenant := kapsel.NewTenantID(now)

@@ -68,8 +68,8 @@ func (w *expansions) start(s store.Store) (x *upkeep.Expander, stop func()) {
 	return x, stop
 }
 
-// TestExpander: an expansion is done at once where the expander is told of it, and within a second
-// otherwise, in steps that end with the last endpoint.
+// TestExpander checks that an expansion is done in steps up to the last endpoint, at once if the
+// expander is told of it, and within a second otherwise.
 func TestExpander(t *testing.T) {
 	publishing(t, 2*kapsel.MaxInline+1, func(w *expansions) {
 		x, _ := w.start(w.Store)
@@ -88,7 +88,8 @@ func TestExpander(t *testing.T) {
 	})
 }
 
-// TestExpander_OneNode: one node does it at a time, and another goes on when that one has ended.
+// TestExpander_OneNode checks that one node does the work at a time, and that another goes on after
+// it has ended.
 func TestExpander_OneNode(t *testing.T) {
 	publishing(t, 3, func(w *expansions) {
 		var calls [2]atomic.Int64
@@ -118,8 +119,8 @@ func TestExpander_OneNode(t *testing.T) {
 	})
 }
 
-// TestExpander_Trouble: what the store refuses is tried again, and a step whose commit was not
-// confirmed repeats nothing.
+// TestExpander_Trouble checks that a step that the store refuses is tried again, and that a step
+// whose commit was not confirmed repeats nothing.
 func TestExpander_Trouble(t *testing.T) {
 	publishing(t, 3, func(w *expansions) {
 		var n atomic.Int64

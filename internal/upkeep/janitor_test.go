@@ -17,8 +17,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
-// TestJanitorDeletesTheEventsOfDeletedTenants: a janitor that starts after a tenant was
-// deleted, and so does not know of it, deletes its events when its own retention says so.
+// TestJanitorDeletesTheEventsOfDeletedTenants checks that a janitor that starts after a tenant was
+// deleted, so that its cache never had the tenant, deletes the tenant's events when the tenant's
+// retention ends.
 func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 	ctx := t.Context()
 	postgresStore, err := postgres.Open(ctx, schematest.Postgres(t), postgres.Options{})
@@ -81,7 +82,7 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 	}
 }
 
-// TestJanitorRuns: what expires is deleted without anybody asking.
+// TestJanitorRuns checks that expired rows are deleted without a request.
 func TestJanitorRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})

@@ -69,8 +69,8 @@ func (w *replays) late() (n int, marked bool) {
 	return n, len(all) > 0
 }
 
-// TestReplanner: what waits follows a change at once, and what a node records by the former
-// plan a moment later follows, too.
+// TestReplanner checks that waiting deliveries follow a change at once, and that a delivery that a
+// node records by the former policy a moment later follows, too.
 func TestReplanner(t *testing.T) {
 	inBubble(t, 0, func(w *replays) {
 		w.Accept(1200)
@@ -98,8 +98,9 @@ func TestReplanner(t *testing.T) {
 	})
 }
 
-// TestReplanner_FaultsAndRestarts: steps fail before and after they are written, and the process
-// is replaced. All that waits is rescheduled all the same, and then the mark goes.
+// TestReplanner_FaultsAndRestarts checks that all waiting deliveries are rescheduled, and the mark
+// is then removed, although steps fail before and after they are written and the process is
+// replaced.
 func TestReplanner_FaultsAndRestarts(t *testing.T) {
 	inBubble(t, 0, func(w *replays) {
 		w.Accept(1000)

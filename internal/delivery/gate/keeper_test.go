@@ -137,8 +137,8 @@ func TestKeeper_Slow(t *testing.T) {
 	}
 }
 
-// TestKeeper_Shortage: what this machine lacks is not the endpoint's fault, and the node asks for
-// less until it is over.
+// TestKeeper_Shortage checks that a shortage on this machine does not count against the endpoint,
+// and that the node asks for less until it ends.
 func TestKeeper_Shortage(t *testing.T) {
 	w := newWorld(8)
 	g := w.use(w.endpoint(kapsel.NewTenantID(w.at.Store), "e"))
@@ -164,8 +164,8 @@ func TestKeeper_Shortage(t *testing.T) {
 	}
 }
 
-// TestKeeper_Circuit: failures open the circuit; after its time one node asks for the right to
-// probe, and only its probe starts.
+// TestKeeper_Circuit checks that failures open the circuit, and that after its time one node asks
+// for the right to probe and starts only its probe.
 func TestKeeper_Circuit(t *testing.T) {
 	w := newWorld(8)
 	g := w.use(w.endpoint(kapsel.NewTenantID(w.at.Store), "e"))
