@@ -34,6 +34,7 @@ type outcome struct {
 	panicked   bool      // … because the exchange panicked
 	unsent     error     // why nothing was sent; then no attempt is recorded
 	due        time.Time // when an unsent delivery is due again
+	trace      string    // the traceparent that was sent
 }
 
 // err returns the outcome as an error, or nil if the event was delivered.
@@ -70,13 +71,14 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 	}
 	ctx, cancel := context.WithTimeout(e.cut, to.Timeout)
 	defer cancel()
-	trace, endSpan := telemetry.Span(j.Event.TraceParent, "attempt")
+	var endSpan func(error, ...slog.Attr)
+	o.trace, endSpan = telemetry.Span(j.Event.TraceParent, "attempt")
 	defer func() {
 		endSpan(o.err(), slog.Any("attempt_id", j.Delivery.Token), slog.Any("event_id", j.Delivery.EventID), slog.Int("status_code", o.status))
 	}()
 	target, header := to.Compose(&Sending{
 		Event: &j.Event, Attempt: j.Delivery.Attempts + 1, AttemptID: j.Delivery.Token.String(),
-		Mark: e.Instance.Mark(j.Event.Origin()), TraceParent: trace, Version: e.Version, At: now,
+		Mark: e.Instance.Mark(j.Event.Origin()), TraceParent: o.trace, Version: e.Version, At: now,
 	})
 	o.sent = to.recorded(header)
 

@@ -13,6 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
 // deliver makes one attempt: it makes the exchange, applies the outcome to the endpoint, and
@@ -55,7 +56,7 @@ func (e *Engine) finish(g *gate.Gate, j *gate.Job, o *outcome) {
 			"delivery_id", j.Delivery.ID.String(), "endpoint_id", g.ID().String())
 		o.due = at.Store.Add(unsentWait)
 	case o.unsent == nil && !o.lost:
-		e.metrics.attempts.Observe(o.duration.Seconds())
+		telemetry.Observe(e.metrics.attempts, o.duration.Seconds(), o.trace)
 	}
 }
 
@@ -132,7 +133,7 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 	}
 	if after.Attempts == 1 {
 		due := j.Event.FirstDue(j.Event.ReceivedAt) // a person may have retried it before
-		e.metrics.firstDelay.Observe(max(0, o.started.Sub(due).Seconds()))
+		telemetry.Observe(e.metrics.firstDelay, max(0, o.started.Sub(due).Seconds()), o.trace)
 	}
 	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.Endpoint.URL { // not a former destination
 		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, j.Endpoint.Destination, now) })

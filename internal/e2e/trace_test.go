@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +56,26 @@ func TestTrace_FromSenderToDestination(t *testing.T) {
 	}
 	out := <-sent
 	w.quiet()
+	// A slow bucket of a histogram leads to a trace.
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, w.nodes[0].Metrics+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kapsel_ingest_duration_seconds", "kapsel_delivery_attempt_duration_seconds", "kapsel_delivery_first_attempt_delay_seconds"} {
+		if exemplar := regexp.MustCompile(name + `_bucket\{.*# \{trace_id="` + trace + `"\}`); !exemplar.Match(metrics) {
+			t.Errorf("%s has no exemplar of the trace", name)
+		}
+	}
 	if err := w.nodes[0].Term(); err != nil { // sends what it has not exported yet
 		t.Fatal(err)
 	}

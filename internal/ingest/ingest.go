@@ -122,7 +122,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header["X-Content-Type-Options"] = nosniff
 	header["Content-Security-Policy"] = sandboxed
-	err := h.safely(w, r)
+	var trace string
+	err := h.safely(w, r, &trace)
 	code := "ok"
 	if err != nil {
 		if code = string(kapsel.CodeOf(err)); code == "" {
@@ -131,7 +132,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, err)
 	}
 	h.metrics.requests.WithLabelValues(code).Inc()
-	h.metrics.duration.Observe(time.Since(start).Seconds())
+	telemetry.Observe(h.metrics.duration, time.Since(start).Seconds(), trace)
 }
 
 // Headers of all answers. Nothing may write to these slices.
@@ -142,16 +143,18 @@ var (
 
 // safely calls serve and returns a panic as an error. A bug that one request triggers is answered,
 // logged and counted, and affects no other request.
-func (h *Handler) safely(w http.ResponseWriter, r *http.Request) (err error) {
+func (h *Handler) safely(w http.ResponseWriter, r *http.Request, trace *string) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return h.serve(w, r)
+	return h.serve(w, r, trace)
 }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
+// serve accepts a webhook, or returns the error that the sender is answered with. It sets trace to the
+// event's traceparent once there is an event.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, trace *string) (err error) {
 	// A client that hangs up early changes nothing, even if the store must be asked first.
 	ctx := context.WithoutCancel(r.Context())
 	o, err := h.origin(ctx, r)
@@ -247,6 +250,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (err error) {
 	ev.Body, ev.Size, ev.IdempotencyKey, ev.Signature = body, len(body), key, verdict
 	var endSpan func(error, ...slog.Attr)
 	ev.TraceParent, endSpan = telemetry.Span(r.Header.Get("Traceparent"), "ingest")
+	*trace = ev.TraceParent
 	accepted, _, err := h.accept(ctx, store.Acceptance{
 		Event: ev, Window: o.Idempotency.Window, Guard: p.guard(signed), GuardWindow: signature.GuardKept,
 	}, h.destinations(&ev, o.endpoint))

@@ -83,6 +83,11 @@ func validTraceparent(s string) bool {
 		strings.Trim(id, "0") != "" && strings.Trim(span, "0") != ""
 }
 
+// sampled reports whether a traceparent that Span has returned belongs to a trace that is recorded.
+func sampled(traceparent string) bool {
+	return len(traceparent) >= traceparentLen && unhex(traceparent[flagsAt+1])&1 == 1
+}
+
 func isHex(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
