@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/feed"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
@@ -52,10 +54,14 @@ func startKapsel() *server {
 
 	http := httptest.NewUnstartedServer(nil)
 	s.url = "http://" + http.Listener.Addr().String()
+	vault, adminKey, log := secret.NewVault(keyring), secret.NewText(strings.Repeat("a", 32)), slog.New(slog.DiscardHandler)
 	http.Config.Handler = api.New(api.Config{
-		Store: db, Vault: secret.NewVault(keyring), Keyring: keyring, AdminKey: secret.NewText(strings.Repeat("a", 32)), PublicURL: s.url,
-		Clock: clock.Now, Log: slog.New(slog.DiscardHandler), Feed: feed, CheckURL: func(string) error { return nil }, CheckVerification: signature.Check,
-		Changed: func() { check(settings.Load(ctx)) },
+		Manage: manage.New(manage.Config{
+			Store: db, Vault: vault, Keyring: keyring, PublicURL: s.url, Clock: clock.Now,
+			CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, Changed: func() { check(settings.Load(ctx)) },
+		}),
+		Guard: access.New(access.Config{Keys: db, AdminKey: adminKey, Clock: clock.Now, Log: log}),
+		Store: db, Vault: vault, AdminKey: adminKey, PublicURL: s.url, Clock: clock.Now, Log: log, Feed: feed,
 	})
 	http.Start()
 	s.stop = func() {

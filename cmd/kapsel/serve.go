@@ -26,6 +26,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
@@ -225,19 +226,25 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("store", s.db.Ping)
 	s.health.Add("clock", s.clockSane)
 
-	management := api.New(api.Config{
-		Store: directory, Keys: keys, Publisher: s.ingest, Vault: vault, Keyring: keyring, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+	manager := manage.New(manage.Config{
+		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
-		CheckVerification: signature.Check, Clock: s.clock.Now, Changed: s.settings.Settle,
-		Client:  func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
-		Answers: s.db, Why: s.engine.Why, RateAllows: s.engine.RateAllows, Dev: c.Dev, Version: buildVersion(), Log: s.log, Feed: s.feed,
-		Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
+		CheckVerification: signature.Check, Changed: s.settings.Settle,
+		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
 		Replaying: func() {
 			select {
 			case replaying <- struct{}{}:
 			default:
 			}
 		},
+	})
+	callers := access.New(access.Config{
+		Keys: keys, AdminKey: c.AdminKey, Clock: s.clock.Now, Log: s.log,
+		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
+	})
+	management := api.New(api.Config{
+		Manage: manager, Guard: callers, Store: directory, Publisher: s.ingest, Vault: vault, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
+		Clock: s.clock.Now, Answers: s.db, Version: buildVersion(), Log: s.log, Feed: s.feed,
 	})
 	rest := &services{ingest: s.ingest, api: management}
 	if c.Dev {

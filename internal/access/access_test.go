@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -78,7 +76,6 @@ func TestGuard(t *testing.T) {
 	now := noon
 	g := access.New(access.Config{
 		Keys: s, AdminKey: secret.NewText(admin), Clock: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
-		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, nil) },
 	})
 	writer := access.Caller{Right: access.Write, Tenant: tenant, Key: id, Until: noon.Add(time.Hour)}
 	for _, tt := range []struct {

@@ -22,11 +22,11 @@ type Keys interface {
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
 }
 
-// Config is what a Guard works with. All fields are needed.
+// Config is what a Guard works with. Fields without "may be nil" are needed.
 type Config struct {
 	Keys     Keys
 	AdminKey secret.Text
-	Client   func(*http.Request) netip.Addr // the address that a request came from; see ClientOf
+	Client   func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
 	Clock    func() time.Time
 	Log      *slog.Logger
 }
@@ -40,6 +40,9 @@ type Guard struct {
 
 // New returns a guard.
 func New(cfg Config) *Guard {
+	if cfg.Client == nil {
+		cfg.Client = func(r *http.Request) netip.Addr { return ClientOf(r, nil) }
+	}
 	return &Guard{Config: cfg, admin: sha256.Sum256([]byte(cfg.AdminKey.Reveal()))}
 }
 

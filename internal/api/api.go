@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"net/netip"
 	"path"
 	"reflect"
 	"runtime/debug"
@@ -29,37 +28,32 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/feed"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Store is what the API needs of the store.
+// Store is what the API itself needs of the store. The use cases have theirs.
 type Store interface {
-	manage.Store
 	store.Stream
+	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
+	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 }
 
-// Config is what the API works with. Fields without "may be nil" are needed.
+// Config is what the API works with. Fields without "may be nil" are needed; for the OpenAPI document
+// alone only Log is.
 type Config struct {
+	Manage    *manage.Manager // does what is asked
+	Guard     *access.Guard   // says who asks
 	Store     Store
-	Keys      access.Keys     // nil: Store
-	Vault     *secret.Vault   // seals endpoints' secrets
-	Keyring   *secret.Keyring // makes new tenants' data keys
-	AdminKey  secret.Text     // opens everything; also the key of the cursors' signatures
-	PublicURL string          // base of ingest_url, without a slash at the end
-	Version   string          // of Kapsel, for the OpenAPI document
-	Dev       bool            // allows the shorter delays of a development instance
+	Vault     *secret.Vault // seals answers with secrets that Answers keeps
+	AdminKey  secret.Text   // key of the cursors' signatures
+	PublicURL string        // of the OpenAPI document's server
+	Version   string        // of Kapsel, for the OpenAPI document
 	Clock     func() time.Time
 	Log       *slog.Logger
 	Feed      *feed.Feed // of /v1/events/stream
-
-	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
-	CheckURL func(string) error
-	// CheckVerification says what is wrong with a verification, by field.
-	CheckVerification func(kapsel.Verification) []kapsel.FieldError
 
 	// Publisher stores what is published. It may be nil for who only wants the document.
 	Publisher Publisher
@@ -67,60 +61,20 @@ type Config struct {
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
 	// header means nothing then.
 	Answers store.Answers
-
-	// Changed is called after every change of settings, before the answer. It returns when the
-	// change holds. It may be nil.
-	Changed func()
-	// Client is the address that a request came from. Nil: the peer's.
-	Client func(*http.Request) netip.Addr
-	// Why says why a pending delivery waits ("waiting_for" of the contract), "" when it does
-	// not. It may be nil.
-	Why func(*kapsel.Endpoint, kapsel.Delivery) string
-	// Due is told of every delivery that the API made or moved so that it is due now. It may
-	// be nil: the delivery starts when a node looks for work.
-	Due func(kapsel.Delivery)
-	// Refused returns what this node remembers of the webhooks that an endpoint refused. It may
-	// be nil: nothing.
-	Refused func(kapsel.EndpointID) ingest.Refused
-	// Arrivals returns what this node has counted of an endpoint's webhooks and not stored yet.
-	// It may be nil: nothing.
-	Arrivals func(kapsel.EndpointID) store.Arrivals
-	// Replaying is told that a replay was made or goes on. It may be nil.
-	Replaying func()
-	// RateAllows is when an endpoint's rate_limit lets its next exchange start. It may be nil.
-	RateAllows func(*kapsel.Endpoint) time.Time
 }
 
 // api is the state that all handlers share.
 type api struct {
 	Config
 	huma    huma.API
-	guard   *access.Guard
-	manage  *manage.Manager
 	cursors []byte // key of the cursors' signatures
 }
 
 // New is the API's handler. It answers every path, those that it does not know with E1009.
 func New(cfg Config) http.Handler {
-	if cfg.Keys == nil {
-		cfg.Keys = cfg.Store
-	}
-	if cfg.Client == nil {
-		cfg.Client = func(r *http.Request) netip.Addr {
-			peer, _ := netip.ParseAddrPort(r.RemoteAddr)
-			return peer.Addr()
-		}
-	}
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))
 	a := &api{Config: cfg, cursors: mac.Sum(nil)}
-	a.guard = access.New(access.Config{Keys: cfg.Keys, AdminKey: cfg.AdminKey, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log})
-	a.manage = manage.New(manage.Config{
-		Store: cfg.Store, Vault: cfg.Vault, Keyring: cfg.Keyring, PublicURL: cfg.PublicURL, Dev: cfg.Dev, Clock: cfg.Clock,
-		CheckURL: cfg.CheckURL, CheckVerification: cfg.CheckVerification, Changed: cfg.Changed, WaitsFor: cfg.Why, Due: cfg.Due,
-		Refused: cfg.Refused, Arrivals: cfg.Arrivals, Replaying: cfg.Replaying, RateAllows: cfg.RateAllows,
-	})
-
 	mux := http.NewServeMux()
 	a.huma = humago.New(mux, document(cfg))
 	a.tenants()

@@ -19,12 +19,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/signature"
@@ -37,8 +39,8 @@ const adminKey = "an admin key of thirty-two characters or more"
 
 // world is the API over a store of its own. Its clock stands still until a test moves it.
 type world struct {
-	why     string    // what Config.Why says
-	rate    time.Time // what Config.RateAllows says
+	why     string    // what manage.Config.WaitsFor says
+	rate    time.Time // what manage.Config.RateAllows says
 	t       *testing.T
 	store   store.Store
 	vault   *secret.Vault
@@ -50,6 +52,8 @@ type world struct {
 	due     []kapsel.DeliveryID // what the API said is due now
 	woken   int                 // how often it said that a replay is to go on
 	cfg     Config
+	uses    manage.Config
+	guard   access.Config
 	cache   *settings.Cache
 }
 
@@ -78,11 +82,9 @@ func newWorld(t *testing.T) *world {
 	var running sync.WaitGroup
 	running.Go(func() { feed.Run(following) })
 	t.Cleanup(func() { stop(); running.Wait() })
-	w.cfg = Config{
-		Feed: feed, Store: s, Keys: keys, Vault: w.vault, Keyring: ring, AdminKey: secret.NewText(adminKey),
-		PublicURL: "https://kapsel.example", Version: "1.2.3",
-		Clock: func() time.Time { return w.now },
-		Log:   slog.New(slog.NewJSONHandler(&w.log, nil)),
+	log, now := slog.New(slog.NewJSONHandler(&w.log, nil)), func() time.Time { return w.now }
+	w.uses = manage.Config{
+		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now,
 		CheckURL: func(u string) error {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) (bool, error) { return false, nil }})
 		},
@@ -93,16 +95,26 @@ func newWorld(t *testing.T) *world {
 				t.Error(err)
 			}
 		},
-		Answers:    s,
-		Why:        func(*kapsel.Endpoint, kapsel.Delivery) string { return w.why },
+		WaitsFor:   func(*kapsel.Endpoint, kapsel.Delivery) string { return w.why },
 		Due:        func(d kapsel.Delivery) { w.due = append(w.due, d.ID) },
 		Replaying:  func() { w.woken++ },
 		RateAllows: func(*kapsel.Endpoint) time.Time { return w.rate },
 	}
+	w.guard = access.Config{Keys: keys, AdminKey: secret.NewText(adminKey), Clock: now, Log: log}
+	w.cfg = Config{
+		Feed: feed, Store: s, Vault: w.vault, AdminKey: secret.NewText(adminKey), PublicURL: "https://kapsel.example", Version: "1.2.3",
+		Clock: now, Log: log, Answers: s,
+	}
 	w.cfg.Publisher = w.publisher(clock)
-	w.handler = New(w.cfg)
+	w.handler = w.build()
 	w.doc = readDocument(t, w.handler)
 	return w
+}
+
+// build returns the API over the use cases, as they are configured now.
+func (w *world) build() http.Handler {
+	w.cfg.Manage, w.cfg.Guard = manage.New(w.uses), access.New(w.guard)
+	return New(w.cfg)
 }
 
 // publisher is ingest with an engine that never runs: what is accepted waits in the store.
@@ -368,8 +380,8 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 
 func TestPanicIsA500(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.CheckURL = func(string) error { panic("secret detail") }
-	h := New(w.cfg)
+	w.uses.CheckURL = func(string) error { panic("secret detail") }
+	h := w.build()
 	tenant := w.want(201, "POST", "/v1/tenants", adminKey, object{"name": "a"}).text("id")
 	r := httptest.NewRequest("POST", "/v1/endpoints?tenant_id="+tenant, strings.NewReader(`{"name":"a","url":"https://example.com"}`))
 	r.Header.Set("Authorization", "Bearer "+adminKey)

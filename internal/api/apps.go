@@ -43,7 +43,7 @@ func (a *api) createApp(ctx context.Context, in *TenantQuery) (*out[App], error)
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	app, err := a.manage.CreateApp(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.AppID](ctx), body.settings())
+	app, err := a.Manage.CreateApp(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.AppID](ctx), body.settings())
 	return shownAs(viewApp, app, err)
 }
 
@@ -56,14 +56,14 @@ type AppsList struct {
 func (a *api) listApps(ctx context.Context, in *AppsList) (*out[list[App]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.AppID]) ([]kapsel.App, error) {
-			return a.manage.ListApps(ctx, callerOf(ctx), in.TenantID, p)
+			return a.Manage.ListApps(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(app kapsel.App) kapsel.AppID { return app.ID },
 		func(app kapsel.App) (App, error) { return viewApp(&app), nil })
 }
 
 func (a *api) getApp(ctx context.Context, in *AppPath) (*out[App], error) {
-	app, err := a.manage.App(ctx, callerOf(ctx), in.ref())
+	app, err := a.Manage.App(ctx, callerOf(ctx), in.ref())
 	return shownAs(viewApp, app, err)
 }
 
@@ -72,7 +72,7 @@ func (a *api) putApp(ctx context.Context, in *AppPath) (*upserted[App], error) {
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	app, made, err := a.manage.PutApp(ctx, callerOf(ctx), in.ref(), body.settings())
+	app, made, err := a.Manage.PutApp(ctx, callerOf(ctx), in.ref(), body.settings())
 	return putAs(viewApp, app, made, err)
 }
 
@@ -81,7 +81,7 @@ func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
 	if err != nil {
 		return nil, err
 	}
-	app, err := a.manage.UpdateApp(ctx, callerOf(ctx), in.ref(), func(s *manage.AppSettings) error {
+	app, err := a.Manage.UpdateApp(ctx, callerOf(ctx), in.ref(), func(s *manage.AppSettings) error {
 		var next AppInput
 		if err := patched(appInputOf(s), patch, &next); err != nil {
 			return err
@@ -93,7 +93,7 @@ func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
 }
 
 func (a *api) deleteApp(ctx context.Context, in *AppPath) (*struct{}, error) {
-	return nil, a.manage.DeleteApp(ctx, callerOf(ctx), in.ref())
+	return nil, a.Manage.DeleteApp(ctx, callerOf(ctx), in.ref())
 }
 
 // AppInput is what people set on an app.

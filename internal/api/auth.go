@@ -27,7 +27,7 @@ func (a *api) gate(who access.Right) func(huma.Context, func(huma.Context)) {
 		c := &call{api: a, r: r, w: w}
 		var err error
 		if who != access.Anyone {
-			c.caller, err = a.guard.Caller(r)
+			c.caller, err = a.Guard.Caller(r)
 		}
 		if err == nil {
 			err = c.caller.Check(who)

@@ -57,14 +57,14 @@ func (a *api) listDeliveries(ctx context.Context, in *DeliveriesList) (*out[list
 	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.DeliveryID]) ([]manage.Delivery, error) {
-			return a.manage.ListDeliveries(ctx, callerOf(ctx), in.TenantID, f, p)
+			return a.Manage.ListDeliveries(ctx, callerOf(ctx), in.TenantID, f, p)
 		},
 		func(d manage.Delivery) kapsel.DeliveryID { return d.ID },
 		func(d manage.Delivery) (Delivery, error) { return viewDelivery(&d), nil })
 }
 
 func (a *api) getDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.manage.Delivery(ctx, callerOf(ctx), in.ID)
+	d, err := a.Manage.Delivery(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewDelivery, d, err)
 }
 
@@ -72,7 +72,7 @@ func (a *api) cancelDelivery(ctx context.Context, in *DeliveryPath) (*out[Delive
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	d, err := a.manage.CancelDelivery(ctx, callerOf(ctx), in.ID)
+	d, err := a.Manage.CancelDelivery(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewDelivery, d, err)
 }
 
@@ -80,7 +80,7 @@ func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Deliver
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	d, err := a.manage.RetryDelivery(ctx, callerOf(ctx), in.ID)
+	d, err := a.Manage.RetryDelivery(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewDelivery, d, err)
 }
 
@@ -101,7 +101,7 @@ func (a *api) listAttempts(ctx context.Context, in *AttemptsList) (*out[list[Att
 		}
 		after = int(binary.BigEndian.Uint64(last[8:]))
 	}
-	rows, err := a.manage.ListAttempts(ctx, c.caller, in.ID, after, in.Limit+1)
+	rows, err := a.Manage.ListAttempts(ctx, c.caller, in.ID, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ type AttemptPath struct {
 }
 
 func (a *api) getAttempt(ctx context.Context, in *AttemptPath) (*out[Attempt], error) {
-	t, err := a.manage.Attempt(ctx, callerOf(ctx), in.ID)
+	t, err := a.Manage.Attempt(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}

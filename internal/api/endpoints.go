@@ -30,10 +30,10 @@ func (a *api) endpoints() {
 	add(a, access.Write, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
 	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept")
 	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
-	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), actOn(a.manage.PauseEndpoint))
-	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), actOn(a.manage.ResumeEndpoint))
+	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), actOn(a.Manage.PauseEndpoint))
+	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), actOn(a.Manage.ResumeEndpoint))
 	add(a, access.Write, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
-	add(a, access.Write, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), actOn(a.manage.ResetCircuit))
+	add(a, access.Write, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), actOn(a.Manage.ResetCircuit))
 	add(a, access.Write, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
 
@@ -47,7 +47,7 @@ func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndp
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	e, err := a.manage.CreateEndpoint(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.EndpointID](ctx), body.settings(nil))
+	e, err := a.Manage.CreateEndpoint(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.EndpointID](ctx), body.settings(nil))
 	return shownAs(viewNewEndpoint, e, err)
 }
 
@@ -59,23 +59,23 @@ type EndpointsList struct {
 }
 
 func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[Endpoint]], error) {
-	app, err := a.manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
+	app, err := a.Manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
 	if err != nil {
 		return nil, err
 	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error) {
-			return a.manage.ListEndpoints(ctx, callerOf(ctx), in.TenantID, app, p)
+			return a.Manage.ListEndpoints(ctx, callerOf(ctx), in.TenantID, app, p)
 		},
 		func(e kapsel.Endpoint) kapsel.EndpointID { return e.ID },
 		func(e kapsel.Endpoint) (Endpoint, error) {
-			described, err := a.manage.Describe(ctx, e)
+			described, err := a.Manage.Describe(ctx, e)
 			return viewEndpoint(&described), err
 		})
 }
 
 func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	e, err := a.manage.Endpoint(ctx, callerOf(ctx), in.ID)
+	e, err := a.Manage.Endpoint(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewEndpoint, e, err)
 }
 
@@ -101,7 +101,7 @@ func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoi
 			*change.State = kapsel.EndpointState(name)
 		}
 	}
-	e, err := a.manage.UpdateEndpoint(ctx, callerOf(ctx), in.ID, change)
+	e, err := a.Manage.UpdateEndpoint(ctx, callerOf(ctx), in.ID, change)
 	return shownAs(viewEndpoint, e, err)
 }
 
@@ -112,7 +112,7 @@ type EndpointDeletion struct {
 }
 
 func (a *api) deleteEndpoint(ctx context.Context, in *EndpointDeletion) (*struct{}, error) {
-	return nil, a.manage.DeleteEndpoint(ctx, callerOf(ctx), in.ID, in.KeepIngest)
+	return nil, a.Manage.DeleteEndpoint(ctx, callerOf(ctx), in.ID, in.KeepIngest)
 }
 
 // actOn returns the handler of a POST without a body to an endpoint.
@@ -130,7 +130,7 @@ func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], 
 	if err := readOptional(ctx, &Nothing{}); err != nil {
 		return nil, err
 	}
-	r, err := a.manage.TestEndpoint(ctx, callerOf(ctx), in.ID)
+	r, err := a.Manage.TestEndpoint(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewEvent, r, err)
 }
 
@@ -139,6 +139,6 @@ func (a *api) rotateSecret(ctx context.Context, in *EndpointPath) (*out[NewEndpo
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	e, err := a.manage.RotateSecret(ctx, callerOf(ctx), in.ID, time.Duration(body.Overlap))
+	e, err := a.Manage.RotateSecret(ctx, callerOf(ctx), in.ID, time.Duration(body.Overlap))
 	return shownAs(viewNewEndpoint, e, err)
 }

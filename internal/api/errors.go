@@ -67,7 +67,7 @@ func (a *api) log(r *http.Request, d problem.Document, err error) {
 	case d.Status >= 500 && r.Context().Err() == nil:
 		a.Log.ErrorContext(r.Context(), "api: request failed", "method", r.Method, "path", r.URL.Path, "status", d.Status, "error", err, "request_id", d.RequestID)
 	case d.Code == kapsel.Unauthorized, d.Code == kapsel.Forbidden, d.Code == kapsel.DestinationBlocked:
-		a.Log.InfoContext(r.Context(), "api: request refused", "method", r.Method, "path", r.URL.Path, "code", d.Code, "client", a.Client(r), "request_id", d.RequestID)
+		a.Log.InfoContext(r.Context(), "api: request refused", "method", r.Method, "path", r.URL.Path, "code", d.Code, "client", a.Guard.Client(r), "request_id", d.RequestID)
 	}
 }
 

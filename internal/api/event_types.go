@@ -47,7 +47,7 @@ func (a *api) createEventType(ctx context.Context, in *TenantQuery) (*out[EventT
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	t, err := a.manage.CreateEventType(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.EventTypeID](ctx), body.Name, body.config())
+	t, err := a.Manage.CreateEventType(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.EventTypeID](ctx), body.Name, body.config())
 	return shownAs(viewEventType, t, err)
 }
 
@@ -60,14 +60,14 @@ type EventTypesList struct {
 func (a *api) listEventTypes(ctx context.Context, in *EventTypesList) (*out[list[EventType]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error) {
-			return a.manage.ListEventTypes(ctx, callerOf(ctx), in.TenantID, p)
+			return a.Manage.ListEventTypes(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(t kapsel.EventType) kapsel.EventTypeID { return t.ID },
 		func(t kapsel.EventType) (EventType, error) { return viewEventType(&t), nil })
 }
 
 func (a *api) getEventType(ctx context.Context, in *EventTypePath) (*out[EventType], error) {
-	t, err := a.manage.EventType(ctx, callerOf(ctx), in.ref())
+	t, err := a.Manage.EventType(ctx, callerOf(ctx), in.ref())
 	return shownAs(viewEventType, t, err)
 }
 
@@ -79,7 +79,7 @@ func (a *api) putEventType(ctx context.Context, in *EventTypePath) (*upserted[Ev
 	if body.Name != nil && *body.Name != in.Name {
 		return nil, refused(field("name", "must be the one in the path, or left out"))
 	}
-	t, made, err := a.manage.PutEventType(ctx, callerOf(ctx), in.ref(), body.config())
+	t, made, err := a.Manage.PutEventType(ctx, callerOf(ctx), in.ref(), body.config())
 	return putAs(viewEventType, t, made, err)
 }
 
@@ -99,7 +99,7 @@ func (a *api) updateEventType(ctx context.Context, in *EventTypePath) (*out[Even
 	}
 	schemas, of := patch["schemas"]
 	delete(patch, "schemas")
-	t, err := a.manage.UpdateEventType(ctx, callerOf(ctx), in.ref(), func(c *kapsel.EventTypeConfig) error {
+	t, err := a.Manage.UpdateEventType(ctx, callerOf(ctx), in.ref(), func(c *kapsel.EventTypeConfig) error {
 		next := EventTypeSettings{}
 		if err := patched(settingsOfType(c), patch, &next); err != nil {
 			return err
@@ -116,7 +116,7 @@ func (a *api) updateEventType(ctx context.Context, in *EventTypePath) (*out[Even
 }
 
 func (a *api) deleteEventType(ctx context.Context, in *EventTypePath) (*struct{}, error) {
-	return nil, a.manage.DeleteEventType(ctx, callerOf(ctx), in.ref())
+	return nil, a.Manage.DeleteEventType(ctx, callerOf(ctx), in.ref())
 }
 
 // EventTypeSettings is what people set on an event type.

@@ -55,7 +55,7 @@ type EventsList struct {
 }
 
 func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]], error) {
-	app, err := a.manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
+	app, err := a.Manage.AppFilter(ctx, callerOf(ctx), manage.AppRef{Tenant: in.TenantID, Ref: in.AppID})
 	if err != nil {
 		return nil, err
 	}
@@ -67,14 +67,14 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 	}
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
-			return a.manage.ListEvents(ctx, callerOf(ctx), in.TenantID, f, p)
+			return a.Manage.ListEvents(ctx, callerOf(ctx), in.TenantID, f, p)
 		},
 		func(r store.EventRecord) kapsel.EventID { return r.Event.ID },
 		func(r store.EventRecord) (Event, error) { return viewEvent(&r), nil })
 }
 
 func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
-	e, err := a.manage.Event(ctx, callerOf(ctx), in.ID)
+	e, err := a.Manage.Event(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewEventDetail, e, err)
 }
 
@@ -86,7 +86,7 @@ type payload struct {
 }
 
 func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
-	e, err := a.manage.Payload(ctx, callerOf(ctx), in.ID)
+	e, err := a.Manage.Payload(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], e
 	if err := readOptional(ctx, &body); err != nil {
 		return nil, err
 	}
-	d, err := a.manage.ReplayEvent(ctx, callerOf(ctx), in.ID, body.EndpointID)
+	d, err := a.Manage.ReplayEvent(ctx, callerOf(ctx), in.ID, body.EndpointID)
 	return shownAs(viewDelivery, d, err)
 }
 
@@ -125,7 +125,7 @@ func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail]
 	if body.EndpointID != nil {
 		to = *body.EndpointID
 	}
-	e, err := a.manage.CancelEvent(ctx, callerOf(ctx), in.ID, to)
+	e, err := a.Manage.CancelEvent(ctx, callerOf(ctx), in.ID, to)
 	return shownAs(viewEventDetail, e, err)
 }
 

@@ -30,7 +30,7 @@ func TestExpanding(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.cfg.Changed()
+	w.uses.Changed()
 	w.now = time.Now()
 
 	const body = `{"type":"a","data":1,"id":"once"}`

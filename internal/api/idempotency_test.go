@@ -53,7 +53,7 @@ func (m *memory) Forget(_ context.Context, r store.Reservation) error {
 func newWorldWithAnswers(t *testing.T) (*world, *memory) {
 	w, m := newWorld(t), &memory{rows: map[string]store.Reservation{}}
 	w.cfg.Answers = m
-	w.handler = New(w.cfg)
+	w.handler = w.build()
 	return w, m
 }
 

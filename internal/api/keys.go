@@ -33,7 +33,7 @@ func (a *api) createKey(ctx context.Context, in *TenantPath) (*out[NewKey], erro
 	if body.ExpiresAt != nil {
 		s.ExpiresAt = time.Time(*body.ExpiresAt)
 	}
-	k, text, err := a.manage.CreateKey(ctx, callerOf(ctx), in.ID, reserved[kapsel.KeyID](ctx), s)
+	k, text, err := a.Manage.CreateKey(ctx, callerOf(ctx), in.ID, reserved[kapsel.KeyID](ctx), s)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ type KeysList struct {
 func (a *api) listKeys(ctx context.Context, in *KeysList) (*out[list[Key]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
-			return a.manage.ListKeys(ctx, callerOf(ctx), in.ID, p)
+			return a.Manage.ListKeys(ctx, callerOf(ctx), in.ID, p)
 		},
 		func(k kapsel.Key) kapsel.KeyID { return k.ID },
 		func(k kapsel.Key) (Key, error) { return viewKey(k), nil })
@@ -62,7 +62,7 @@ type KeyPath struct {
 }
 
 func (a *api) revokeKey(ctx context.Context, in *KeyPath) (*struct{}, error) {
-	return nil, a.manage.RevokeKey(ctx, callerOf(ctx), in.ID, in.KeyID)
+	return nil, a.Manage.RevokeKey(ctx, callerOf(ctx), in.ID, in.KeyID)
 }
 
 // KeyInput is what people set on a key.

@@ -74,7 +74,7 @@ type SigningKeysQuery struct {
 
 // listSigningKeys needs no API key: what it lists is public.
 func (a *api) listSigningKeys(ctx context.Context, in *SigningKeysQuery) (*out[SigningKeys], error) {
-	keys, err := a.manage.SigningKeys(ctx, in.EndpointID)
+	keys, err := a.Manage.SigningKeys(ctx, in.EndpointID)
 	if err != nil {
 		return nil, err
 	}

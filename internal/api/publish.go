@@ -103,7 +103,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 		return nil, err
 	}
 	batch := false
-	results, err := a.manage.Publish(ctx, c.caller, in.TenantID, func(tenant kapsel.TenantID) ([]ingest.Published, error) {
+	results, err := a.Manage.Publish(ctx, c.caller, in.TenantID, func(tenant kapsel.TenantID) ([]ingest.Published, error) {
 		return a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
 			list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], a.Clock(), reserve)
 			return list, err

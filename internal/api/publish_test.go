@@ -295,7 +295,7 @@ func TestPublish_Trouble(t *testing.T) {
 		{scripted{down, stored, over, bug}, 200, []int{503, 201, 429, 500}},
 	} {
 		w.cfg.Publisher = tt.results
-		handler := New(w.cfg)
+		handler := w.build()
 		r, _ := http.NewRequest("POST", "/v1/events", strings.NewReader("{}"))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", "Bearer "+h.write)

@@ -19,7 +19,7 @@ func (a *api) refusals() {
 }
 
 func (a *api) getRefusals(ctx context.Context, in *EndpointPath) (*out[Refusals], error) {
-	found, err := a.manage.Refusals(ctx, callerOf(ctx), in.ID)
+	found, err := a.Manage.Refusals(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
 	path := "/v1/endpoints/" + h.endpoint + "/refusals"
-	w.cfg.Refused = func(id kapsel.EndpointID) ingest.Refused {
+	w.uses.Refused = func(id kapsel.EndpointID) ingest.Refused {
 		if id.String() != h.endpoint {
 			t.Errorf("asked for %v", id)
 		}
@@ -22,7 +22,7 @@ func TestRefusals(t *testing.T) {
 			Last: []ingest.Refusal{{At: w.now, Status: 401, Code: kapsel.InvalidSignature, Detail: "no signature"}, {At: w.now, Status: 500, Detail: "a bug"}},
 		}
 	}
-	w.handler = New(w.cfg)
+	w.handler = w.build()
 	at := "2026-03-01T12:00:00.000Z"
 	want := object{
 		"endpoint_id": h.endpoint, "since": at, "total": 8., "counts": map[string]any{"E1001": 7., "internal": 1.},

@@ -87,7 +87,7 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 		return nil, err
 	}
 	if body.DryRun {
-		p, err := a.manage.PreviewReplay(ctx, callerOf(ctx), in.TenantID, body.request())
+		p, err := a.Manage.PreviewReplay(ctx, callerOf(ctx), in.TenantID, body.request())
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 		}
 		return &replayed{http.StatusOK, view}, nil
 	}
-	r, err := a.manage.CreateReplay(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.ReplayID](ctx), body.request())
+	r, err := a.Manage.CreateReplay(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.ReplayID](ctx), body.request())
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +113,14 @@ type ReplaysList struct {
 func (a *api) listReplays(ctx context.Context, in *ReplaysList) (*out[list[Replay]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error) {
-			return a.manage.ListReplays(ctx, callerOf(ctx), in.TenantID, p)
+			return a.Manage.ListReplays(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(r kapsel.Replay) kapsel.ReplayID { return r.ID },
 		func(r kapsel.Replay) (Replay, error) { return viewReplay(r), nil })
 }
 
 func (a *api) getReplay(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
-	r, err := a.manage.Replay(ctx, callerOf(ctx), in.ID)
+	r, err := a.Manage.Replay(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPa
 		if err := readOptional(ctx, &Nothing{}); err != nil {
 			return nil, err
 		}
-		r, err := a.manage.MoveReplay(ctx, callerOf(ctx), in.ID, to)
+		r, err := a.Manage.MoveReplay(ctx, callerOf(ctx), in.ID, to)
 		if err != nil {
 			return nil, err
 		}

@@ -37,7 +37,7 @@ func (a *api) createSource(ctx context.Context, in *TenantQuery) (*out[Source], 
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
-	s, err := a.manage.CreateSource(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.SourceID](ctx), body.settings(nil))
+	s, err := a.Manage.CreateSource(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.SourceID](ctx), body.settings(nil))
 	return shownAs(viewSource, s, err)
 }
 
@@ -50,14 +50,14 @@ type SourcesList struct {
 func (a *api) listSources(ctx context.Context, in *SourcesList) (*out[list[Source]], error) {
 	return paginate(ctx, in.PageQuery,
 		func(p store.Page[kapsel.SourceID]) ([]manage.Source, error) {
-			return a.manage.ListSources(ctx, callerOf(ctx), in.TenantID, p)
+			return a.Manage.ListSources(ctx, callerOf(ctx), in.TenantID, p)
 		},
 		func(s manage.Source) kapsel.SourceID { return s.ID },
 		func(s manage.Source) (Source, error) { return viewSource(&s), nil })
 }
 
 func (a *api) getSource(ctx context.Context, in *SourcePath) (*out[Source], error) {
-	s, err := a.manage.Source(ctx, callerOf(ctx), in.ID)
+	s, err := a.Manage.Source(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewSource, s, err)
 }
 
@@ -66,7 +66,7 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.manage.UpdateSource(ctx, callerOf(ctx), in.ID, func(s *manage.SourceSettings) error {
+	s, err := a.Manage.UpdateSource(ctx, callerOf(ctx), in.ID, func(s *manage.SourceSettings) error {
 		current := SourcePatch{sourceInputOf(*s), s.State}
 		current.forgetProvider(patch)
 		if from, there := said(patch, "type", "from"); there && current.Type != nil && from != current.Type.From {
@@ -84,7 +84,7 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 }
 
 func (a *api) deleteSource(ctx context.Context, in *SourcePath) (*struct{}, error) {
-	return nil, a.manage.DeleteSource(ctx, callerOf(ctx), in.ID)
+	return nil, a.Manage.DeleteSource(ctx, callerOf(ctx), in.ID)
 }
 
 // SourceInput is what people set on a source.

@@ -72,7 +72,7 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 		return nil, err
 	}
 	// From here on the feed tells of a revocation. One that came before shows now.
-	if _, err := a.guard.Caller(c.r); err != nil {
+	if _, err := a.Guard.Caller(c.r); err != nil {
 		follower.Leave()
 		return nil, err
 	}

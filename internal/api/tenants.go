@@ -42,21 +42,21 @@ func (a *api) createTenant(ctx context.Context, _ *struct{}) (*out[Tenant], erro
 	if err != nil {
 		return nil, err
 	}
-	t, err := a.manage.CreateTenant(ctx, callerOf(ctx), reserved[kapsel.TenantID](ctx), patchTenant(patch))
+	t, err := a.Manage.CreateTenant(ctx, callerOf(ctx), reserved[kapsel.TenantID](ctx), patchTenant(patch))
 	return shownAs(viewTenant, t, err)
 }
 
 func (a *api) listTenants(ctx context.Context, in *PageQuery) (*out[list[Tenant]], error) {
 	return paginate(ctx, *in,
 		func(p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error) {
-			return a.manage.ListTenants(ctx, callerOf(ctx), p)
+			return a.Manage.ListTenants(ctx, callerOf(ctx), p)
 		},
 		func(t kapsel.Tenant) kapsel.TenantID { return t.ID },
 		func(t kapsel.Tenant) (Tenant, error) { return viewTenant(&t), nil })
 }
 
 func (a *api) getTenant(ctx context.Context, in *TenantPath) (*out[Tenant], error) {
-	t, err := a.manage.Tenant(ctx, callerOf(ctx), in.ID)
+	t, err := a.Manage.Tenant(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewTenant, t, err)
 }
 
@@ -65,12 +65,12 @@ func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], e
 	if err != nil {
 		return nil, err
 	}
-	t, err := a.manage.UpdateTenant(ctx, callerOf(ctx), in.ID, patchTenant(patch))
+	t, err := a.Manage.UpdateTenant(ctx, callerOf(ctx), in.ID, patchTenant(patch))
 	return shownAs(viewTenant, t, err)
 }
 
 func (a *api) deleteTenant(ctx context.Context, in *TenantPath) (*struct{}, error) {
-	return nil, a.manage.DeleteTenant(ctx, callerOf(ctx), in.ID)
+	return nil, a.Manage.DeleteTenant(ctx, callerOf(ctx), in.ID)
 }
 
 // TenantInput is what people set on a tenant.

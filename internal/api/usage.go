@@ -32,7 +32,7 @@ type StatsQuery struct {
 }
 
 func (a *api) getEndpointStats(ctx context.Context, in *StatsQuery) (*out[EndpointStats], error) {
-	s, err := a.manage.EndpointStats(ctx, callerOf(ctx), in.ID, time.Time(in.Since), time.Time(in.Until), in.Interval == "day")
+	s, err := a.Manage.EndpointStats(ctx, callerOf(ctx), in.ID, time.Time(in.Since), time.Time(in.Until), in.Interval == "day")
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ type UsageQuery struct {
 }
 
 func (a *api) getUsage(ctx context.Context, in *UsageQuery) (*out[UsageReport], error) {
-	u, err := a.manage.Usage(ctx, callerOf(ctx), in.TenantID, time.Time(in.Since), time.Time(in.Until))
+	u, err := a.Manage.Usage(ctx, callerOf(ctx), in.TenantID, time.Time(in.Since), time.Time(in.Until))
 	if err != nil {
 		return nil, err
 	}

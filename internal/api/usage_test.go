@@ -167,8 +167,8 @@ func TestUnkeyedWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	var waiting int64
-	w.cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{Unkeyed: waiting} }
-	w.handler = New(w.cfg)
+	w.uses.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{Unkeyed: waiting} }
+	w.handler = w.build()
 	for _, tt := range []struct {
 		settings object
 		waiting  int64 // to be written

@@ -36,7 +36,7 @@ type Reason struct {
 }
 
 func (a *api) getWhy(ctx context.Context, in *EventReasons) (*out[list[Reason]], error) {
-	reasons, err := a.manage.Why(ctx, callerOf(ctx), in.ID)
+	reasons, err := a.Manage.Why(ctx, callerOf(ctx), in.ID)
 	if err != nil {
 		return nil, err
 	}
