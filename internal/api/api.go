@@ -191,6 +191,13 @@ func addPut[I, T any](a *api, op huma.Operation, handle func(context.Context, *I
 	doc.Responses["201"] = &huma.Response{Description: "Created", Content: doc.Responses["200"].Content}
 }
 
+// tagged returns what makes the operations of a resource.
+func tagged(tag string) func(id, method, path, summary string) huma.Operation {
+	return func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag}}
+	}
+}
+
 // add registers an operation that callers with some access may call.
 func add[I, O any](a *api, who access.Right, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	op.Middlewares = append(op.Middlewares, a.gate(who))

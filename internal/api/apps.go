@@ -9,24 +9,21 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func (a *api) apps() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Apps"}}
-	}
+	op := tagged("Apps")
 	taken := failure{409, kapsel.Conflict}
 	create := op("create-app", http.MethodPost, "/v1/apps", "Create an app: a customer, whose endpoints get what is published to it")
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Write, takes[AppInput](fails(create, failure{404, kapsel.NotFound}, taken)), a.createApp)
-	add(a, access.Read, op("list-apps", http.MethodGet, "/v1/apps", "List apps"), a.listApps)
-	add(a, access.Read, op("get-app", http.MethodGet, "/v1/apps/{id}", "Get an app"), a.getApp)
+	add(a, access.Read, op("list-apps", http.MethodGet, "/v1/apps", "List apps"), listed(a.Manage.ListApps, func(app kapsel.App) kapsel.AppID { return app.ID }, viewApp))
+	add(a, access.Read, op("get-app", http.MethodGet, "/v1/apps/{id}", "Get an app"), got(a.Manage.App, (*AppPath).ref, viewApp))
 	put := op("put-app", http.MethodPut, "/v1/apps/{id}", "Create the app of a uid, or replace what was set on it")
 	addPut(a, takes[AppInput](fails(put, taken)), a.putApp)
 	add(a, access.Write, takes[AppPatch](fails(op("update-app", http.MethodPatch, "/v1/apps/{id}", "Change an app"), taken)), a.updateApp)
 	remove := op("delete-app", http.MethodDelete, "/v1/apps/{id}", "Delete an app. Refused while it has endpoints")
-	add(a, access.Write, fails(remove, taken), a.deleteApp)
+	add(a, access.Write, fails(remove, taken), removed(a.Manage.DeleteApp, (*AppPath).ref))
 }
 
 // AppPath is a route below one app.
@@ -44,26 +41,6 @@ func (a *api) createApp(ctx context.Context, in *TenantQuery) (*out[App], error)
 		return nil, err
 	}
 	app, err := a.Manage.CreateApp(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.AppID](ctx), body.settings())
-	return shownAs(viewApp, app, err)
-}
-
-// AppsList is the list of apps.
-type AppsList struct {
-	TenantQuery
-	PageQuery
-}
-
-func (a *api) listApps(ctx context.Context, in *AppsList) (*out[list[App]], error) {
-	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.AppID]) ([]kapsel.App, error) {
-			return a.Manage.ListApps(ctx, callerOf(ctx), in.TenantID, p)
-		},
-		func(app kapsel.App) kapsel.AppID { return app.ID },
-		func(app kapsel.App) (App, error) { return viewApp(&app), nil })
-}
-
-func (a *api) getApp(ctx context.Context, in *AppPath) (*out[App], error) {
-	app, err := a.Manage.App(ctx, callerOf(ctx), in.ref())
 	return shownAs(viewApp, app, err)
 }
 
@@ -90,10 +67,6 @@ func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
 		return nil
 	})
 	return shownAs(viewApp, app, err)
-}
-
-func (a *api) deleteApp(ctx context.Context, in *AppPath) (*struct{}, error) {
-	return nil, a.Manage.DeleteApp(ctx, callerOf(ctx), in.ref())
 }
 
 // AppInput is what people set on an app.

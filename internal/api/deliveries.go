@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
@@ -17,21 +15,21 @@ import (
 )
 
 func (a *api) deliveries() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Deliveries"}}
-	}
+	op := tagged("Deliveries")
 	add(a, access.Read, op("list-deliveries", http.MethodGet, "/v1/deliveries", "List deliveries; the open dead letters are status=dead_letter&replayed=false"), a.listDeliveries)
-	add(a, access.Read, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), a.getDelivery)
+	add(a, access.Read, op("get-delivery", http.MethodGet, "/v1/deliveries/{id}", "Get a delivery"), got(a.Manage.Delivery, (*DeliveryPath).ref, viewDelivery))
 	add(a, access.Read, op("list-attempts", http.MethodGet, "/v1/deliveries/{id}/attempts", "List a delivery's attempts by number"), a.listAttempts)
-	add(a, access.Write, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), a.cancelDelivery)
-	add(a, access.Write, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing")), a.retryDelivery)
-	add(a, access.Read, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), a.getAttempt)
+	add(a, access.Write, mayTake[Nothing](op("cancel-delivery", http.MethodPost, "/v1/deliveries/{id}/cancel", "End a pending delivery")), acted(a.Manage.CancelDelivery, (*DeliveryPath).ref, viewDelivery))
+	add(a, access.Write, mayTake[Nothing](op("retry-delivery", http.MethodPost, "/v1/deliveries/{id}/retry", "Make a pending delivery due now; refused with what it waits for while its endpoint sends nothing")), acted(a.Manage.RetryDelivery, (*DeliveryPath).ref, viewDelivery))
+	add(a, access.Read, op("get-attempt", http.MethodGet, "/v1/attempts/{id}", "Get an attempt"), got(a.Manage.Attempt, (*AttemptPath).ref, viewAttempt))
 }
 
 // DeliveryPath is a route below one delivery.
 type DeliveryPath struct {
 	ID kapsel.DeliveryID `path:"id"`
 }
+
+func (in *DeliveryPath) ref() kapsel.DeliveryID { return in.ID }
 
 // DeliveriesList is the list of deliveries.
 type DeliveriesList struct {
@@ -63,27 +61,6 @@ func (a *api) listDeliveries(ctx context.Context, in *DeliveriesList) (*out[list
 		func(d manage.Delivery) (Delivery, error) { return viewDelivery(&d), nil })
 }
 
-func (a *api) getDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	d, err := a.Manage.Delivery(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewDelivery, d, err)
-}
-
-func (a *api) cancelDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	if err := readOptional(ctx, &Nothing{}); err != nil {
-		return nil, err
-	}
-	d, err := a.Manage.CancelDelivery(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewDelivery, d, err)
-}
-
-func (a *api) retryDelivery(ctx context.Context, in *DeliveryPath) (*out[Delivery], error) {
-	if err := readOptional(ctx, &Nothing{}); err != nil {
-		return nil, err
-	}
-	d, err := a.Manage.RetryDelivery(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewDelivery, d, err)
-}
-
 // AttemptsList is the list of a delivery's attempts.
 type AttemptsList struct {
 	DeliveryPath
@@ -113,7 +90,7 @@ func (a *api) listAttempts(ctx context.Context, in *AttemptsList) (*out[list[Att
 		next := a.cursor(c, last)
 		page.NextCursor = &next
 	}
-	page.Data = mapped(rows, viewAttempt)
+	page.Data = mapped(rows, func(t kapsel.Attempt) Attempt { return viewAttempt(&t) })
 	return answer(page), nil
 }
 
@@ -122,13 +99,7 @@ type AttemptPath struct {
 	ID kapsel.AttemptID `path:"id"`
 }
 
-func (a *api) getAttempt(ctx context.Context, in *AttemptPath) (*out[Attempt], error) {
-	t, err := a.Manage.Attempt(ctx, callerOf(ctx), in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return answer(viewAttempt(t)), nil
-}
+func (in *AttemptPath) ref() kapsel.AttemptID { return in.ID }
 
 // Delivery is a delivery as the API shows it.
 type Delivery struct {
@@ -183,7 +154,7 @@ type Attempt struct {
 	LeafIndex          *int64            `json:"leaf_index" nullable:"true" doc:"In the audit log; null until it is there"`
 }
 
-func viewAttempt(t kapsel.Attempt) Attempt {
+func viewAttempt(t *kapsel.Attempt) Attempt {
 	v := Attempt{
 		ID: t.ID, DeliveryID: t.DeliveryID, EventID: t.EventID, EndpointID: t.EndpointID, Number: t.Number, StartedAt: timestamp(t.StartedAt),
 		DurationMS: float64(t.Duration.Round(time.Microsecond)) / float64(time.Millisecond),

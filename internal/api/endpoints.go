@@ -14,9 +14,7 @@ import (
 )
 
 func (a *api) endpoints() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Endpoints"}}
-	}
+	op := tagged("Endpoints")
 	post := func(id, path, summary string) huma.Operation {
 		return op(id, http.MethodPost, path, summary)
 	}
@@ -25,15 +23,15 @@ func (a *api) endpoints() {
 	create = fails(create, failure{404, kapsel.NotFound}, failure{403, kapsel.QuotaExceeded}, failure{422, kapsel.DestinationBlocked})
 	add(a, access.Write, takes[EndpointInput](create), a.createEndpoint)
 	add(a, access.Read, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
-	add(a, access.Read, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), a.getEndpoint)
+	add(a, access.Read, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), got(a.Manage.Endpoint, (*EndpointPath).ref, viewEndpoint))
 	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
 	add(a, access.Write, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
 	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept")
 	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
-	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), actOn(a.Manage.PauseEndpoint))
-	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), actOn(a.Manage.ResumeEndpoint))
-	add(a, access.Write, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), a.testEndpoint)
-	add(a, access.Write, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), actOn(a.Manage.ResetCircuit))
+	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), acted(a.Manage.PauseEndpoint, (*EndpointPath).ref, viewEndpoint))
+	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), acted(a.Manage.ResumeEndpoint, (*EndpointPath).ref, viewEndpoint))
+	add(a, access.Write, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), acted(a.Manage.TestEndpoint, (*EndpointPath).ref, viewEvent))
+	add(a, access.Write, mayTake[Nothing](post("reset-circuit", "/v1/endpoints/{id}/circuit/reset", "Close the circuit now, and end what the destination asked for with Retry-After")), acted(a.Manage.ResetCircuit, (*EndpointPath).ref, viewEndpoint))
 	add(a, access.Write, mayTake[RotateInput](post("rotate-secret", "/v1/endpoints/{id}/secrets/rotate", "Make a new signing secret; it is in this answer only")), a.rotateSecret)
 }
 
@@ -41,6 +39,8 @@ func (a *api) endpoints() {
 type EndpointPath struct {
 	ID kapsel.EndpointID `path:"id"`
 }
+
+func (in *EndpointPath) ref() kapsel.EndpointID { return in.ID }
 
 func (a *api) createEndpoint(ctx context.Context, in *TenantQuery) (*out[NewEndpoint], error) {
 	body := inputOf(manage.DefaultEndpoint())
@@ -72,11 +72,6 @@ func (a *api) listEndpoints(ctx context.Context, in *EndpointsList) (*out[list[E
 			described, err := a.Manage.Describe(ctx, e)
 			return viewEndpoint(&described), err
 		})
-}
-
-func (a *api) getEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-	e, err := a.Manage.Endpoint(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewEndpoint, e, err)
 }
 
 func (a *api) updateEndpoint(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
@@ -113,25 +108,6 @@ type EndpointDeletion struct {
 
 func (a *api) deleteEndpoint(ctx context.Context, in *EndpointDeletion) (*struct{}, error) {
 	return nil, a.Manage.DeleteEndpoint(ctx, callerOf(ctx), in.ID, in.KeepIngest)
-}
-
-// actOn returns the handler of a POST without a body to an endpoint.
-func actOn(act func(context.Context, access.Caller, kapsel.EndpointID) (manage.Endpoint, error)) func(context.Context, *EndpointPath) (*out[Endpoint], error) {
-	return func(ctx context.Context, in *EndpointPath) (*out[Endpoint], error) {
-		if err := readOptional(ctx, &Nothing{}); err != nil {
-			return nil, err
-		}
-		e, err := act(ctx, callerOf(ctx), in.ID)
-		return shownAs(viewEndpoint, e, err)
-	}
-}
-
-func (a *api) testEndpoint(ctx context.Context, in *EndpointPath) (*out[Event], error) {
-	if err := readOptional(ctx, &Nothing{}); err != nil {
-		return nil, err
-	}
-	r, err := a.Manage.TestEndpoint(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewEvent, r, err)
 }
 
 func (a *api) rotateSecret(ctx context.Context, in *EndpointPath) (*out[NewEndpoint], error) {

@@ -12,23 +12,20 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func (a *api) eventTypes() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Event types"}}
-	}
+	op := tagged("Event types")
 	taken, full := failure{409, kapsel.Conflict}, failure{403, kapsel.QuotaExceeded}
 	create := op("create-event-type", http.MethodPost, "/v1/event-types", "Create an event type: an entry of the catalogue of what is published")
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Write, takes[EventTypeInput](fails(create, failure{404, kapsel.NotFound}, taken, full)), a.createEventType)
-	add(a, access.Read, op("list-event-types", http.MethodGet, "/v1/event-types", "List event types"), a.listEventTypes)
-	add(a, access.Read, op("get-event-type", http.MethodGet, "/v1/event-types/{name}", "Get an event type"), a.getEventType)
+	add(a, access.Read, op("list-event-types", http.MethodGet, "/v1/event-types", "List event types"), listed(a.Manage.ListEventTypes, func(t kapsel.EventType) kapsel.EventTypeID { return t.ID }, viewEventType))
+	add(a, access.Read, op("get-event-type", http.MethodGet, "/v1/event-types/{name}", "Get an event type"), got(a.Manage.EventType, (*EventTypePath).ref, viewEventType))
 	put := op("put-event-type", http.MethodPut, "/v1/event-types/{name}", "Create an event type, or replace what was set on it")
 	addPut(a, takes[EventTypePut](fails(put, taken, full)), a.putEventType)
 	add(a, access.Write, takes[EventTypePatch](op("update-event-type", http.MethodPatch, "/v1/event-types/{name}", "Change an event type")), a.updateEventType)
-	add(a, access.Write, op("delete-event-type", http.MethodDelete, "/v1/event-types/{name}", "Delete an event type"), a.deleteEventType)
+	add(a, access.Write, op("delete-event-type", http.MethodDelete, "/v1/event-types/{name}", "Delete an event type"), removed(a.Manage.DeleteEventType, (*EventTypePath).ref))
 }
 
 // EventTypePath is a route below one event type.
@@ -48,26 +45,6 @@ func (a *api) createEventType(ctx context.Context, in *TenantQuery) (*out[EventT
 		return nil, err
 	}
 	t, err := a.Manage.CreateEventType(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.EventTypeID](ctx), body.Name, body.config())
-	return shownAs(viewEventType, t, err)
-}
-
-// EventTypesList is the list of event types.
-type EventTypesList struct {
-	TenantQuery
-	PageQuery
-}
-
-func (a *api) listEventTypes(ctx context.Context, in *EventTypesList) (*out[list[EventType]], error) {
-	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error) {
-			return a.Manage.ListEventTypes(ctx, callerOf(ctx), in.TenantID, p)
-		},
-		func(t kapsel.EventType) kapsel.EventTypeID { return t.ID },
-		func(t kapsel.EventType) (EventType, error) { return viewEventType(&t), nil })
-}
-
-func (a *api) getEventType(ctx context.Context, in *EventTypePath) (*out[EventType], error) {
-	t, err := a.Manage.EventType(ctx, callerOf(ctx), in.ref())
 	return shownAs(viewEventType, t, err)
 }
 
@@ -113,10 +90,6 @@ func (a *api) updateEventType(ctx context.Context, in *EventTypePath) (*out[Even
 		return nil
 	})
 	return shownAs(viewEventType, t, err)
-}
-
-func (a *api) deleteEventType(ctx context.Context, in *EventTypePath) (*struct{}, error) {
-	return nil, a.Manage.DeleteEventType(ctx, callerOf(ctx), in.ref())
 }
 
 // EventTypeSettings is what people set on an event type.

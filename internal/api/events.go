@@ -20,16 +20,14 @@ import (
 )
 
 func (a *api) events() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Events"}}
-	}
+	op := tagged("Events")
 	payload := op("get-payload", http.MethodGet, "/v1/events/{id}/payload", "Get an event's body, byte for byte")
 	payload.Responses = map[string]*huma.Response{"200": {
 		Description: "The body",
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}}
 	add(a, access.Read, op("list-events", http.MethodGet, "/v1/events", "List events"), a.listEvents)
-	add(a, access.Read, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), a.getEvent)
+	add(a, access.Read, op("get-event", http.MethodGet, "/v1/events/{id}", "Get an event with its headers and deliveries"), got(a.Manage.Event, (*EventPath).ref, viewEventDetail))
 	add(a, access.Read, payload, a.getPayload)
 	add(a, access.Write, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 	cancel := op("cancel-event", http.MethodPost, "/v1/events/{id}/cancel", "Cancel the event's deliveries that are pending; the answer is the event")
@@ -40,6 +38,8 @@ func (a *api) events() {
 type EventPath struct {
 	ID kapsel.EventID `path:"id"`
 }
+
+func (in *EventPath) ref() kapsel.EventID { return in.ID }
 
 // EventsList is the list of events.
 type EventsList struct {
@@ -71,11 +71,6 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 		},
 		func(r store.EventRecord) kapsel.EventID { return r.Event.ID },
 		func(r store.EventRecord) (Event, error) { return viewEvent(&r), nil })
-}
-
-func (a *api) getEvent(ctx context.Context, in *EventPath) (*out[EventDetail], error) {
-	e, err := a.Manage.Event(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewEventDetail, e, err)
 }
 
 // payload is an answer with a customer's bytes: for a browser a file to keep, never a page.

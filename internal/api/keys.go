@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
@@ -14,9 +12,7 @@ import (
 )
 
 func (a *api) keys() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Keys"}}
-	}
+	op := tagged("Keys")
 	create := op("create-key", http.MethodPost, "/v1/tenants/{id}/keys", "Create a key; its secret is in this answer only")
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Write, takes[KeyInput](create), a.createKey)

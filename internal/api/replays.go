@@ -11,13 +11,10 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func (a *api) replays() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Replays"}}
-	}
+	op := tagged("Replays")
 	create := op("create-replay", http.MethodPost, "/v1/replays", "Deliver again, at a rate, what has ended, or deliver what is missing or waits; a dry run only counts it")
 	create.DefaultStatus = http.StatusAccepted
 	schema := func(body reflect.Type) map[string]*huma.MediaType {
@@ -28,8 +25,8 @@ func (a *api) replays() {
 	registered(a.huma.OpenAPI(), create.Method, create.Path).Responses["200"] = &huma.Response{
 		Description: "What a dry run found", Content: schema(reflect.TypeFor[ReplayPreview]()),
 	}
-	add(a, access.Read, op("list-replays", http.MethodGet, "/v1/replays", "List replays"), a.listReplays)
-	add(a, access.Read, op("get-replay", http.MethodGet, "/v1/replays/{id}", "Get a replay"), a.getReplay)
+	add(a, access.Read, op("list-replays", http.MethodGet, "/v1/replays", "List replays"), listed(a.Manage.ListReplays, func(r kapsel.Replay) kapsel.ReplayID { return r.ID }, viewReplay))
+	add(a, access.Read, op("get-replay", http.MethodGet, "/v1/replays/{id}", "Get a replay"), got(a.Manage.Replay, (*ReplayPath).ref, viewReplay))
 	add(a, access.Write, mayTake[Nothing](op("pause-replay", http.MethodPost, "/v1/replays/{id}/pause", "Make no more deliveries for now; those made go on")), a.moveReplay(kapsel.ReplayPaused))
 	add(a, access.Write, mayTake[Nothing](op("resume-replay", http.MethodPost, "/v1/replays/{id}/resume", "Go on with a paused replay")), a.moveReplay(kapsel.ReplayRunning))
 	add(a, access.Write, mayTake[Nothing](op("cancel-replay", http.MethodPost, "/v1/replays/{id}/cancel", "Make no more deliveries; those made go on")), a.moveReplay(kapsel.ReplayCanceled))
@@ -39,6 +36,8 @@ func (a *api) replays() {
 type ReplayPath struct {
 	ID kapsel.ReplayID `path:"id"`
 }
+
+func (in *ReplayPath) ref() kapsel.ReplayID { return in.ID }
 
 // ReplayInput is what a replay is made of.
 type ReplayInput struct {
@@ -101,44 +100,14 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 	if err != nil {
 		return nil, err
 	}
-	return &replayed{http.StatusAccepted, viewReplay(r)}, nil
+	return &replayed{http.StatusAccepted, viewReplay(&r)}, nil
 }
 
-// ReplaysList is the list of replays.
-type ReplaysList struct {
-	TenantQuery
-	PageQuery
-}
-
-func (a *api) listReplays(ctx context.Context, in *ReplaysList) (*out[list[Replay]], error) {
-	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error) {
-			return a.Manage.ListReplays(ctx, callerOf(ctx), in.TenantID, p)
-		},
-		func(r kapsel.Replay) kapsel.ReplayID { return r.ID },
-		func(r kapsel.Replay) (Replay, error) { return viewReplay(r), nil })
-}
-
-func (a *api) getReplay(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
-	r, err := a.Manage.Replay(ctx, callerOf(ctx), in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return answer(viewReplay(r)), nil
-}
-
-// moveReplay is the handler that brings a replay to a state.
+// moveReplay returns the handler that brings a replay to a state.
 func (a *api) moveReplay(to kapsel.ReplayStatus) func(context.Context, *ReplayPath) (*out[Replay], error) {
-	return func(ctx context.Context, in *ReplayPath) (*out[Replay], error) {
-		if err := readOptional(ctx, &Nothing{}); err != nil {
-			return nil, err
-		}
-		r, err := a.Manage.MoveReplay(ctx, callerOf(ctx), in.ID, to)
-		if err != nil {
-			return nil, err
-		}
-		return answer(viewReplay(r)), nil
-	}
+	return acted(func(ctx context.Context, c access.Caller, id kapsel.ReplayID) (kapsel.Replay, error) {
+		return a.Manage.MoveReplay(ctx, c, id, to)
+	}, (*ReplayPath).ref, viewReplay)
 }
 
 // Replay is a bulk replay as the API shows it.
@@ -174,7 +143,7 @@ type MissingDelivery struct {
 	EndpointID kapsel.EndpointID `json:"endpoint_id"`
 }
 
-func viewReplay(r kapsel.Replay) Replay {
+func viewReplay(r *kapsel.Replay) Replay {
 	v := Replay{
 		ID: r.ID, TenantID: r.TenantID, EndpointID: orNull(r.EndpointID), Since: timestamp(r.Since), Until: timeOrNull(r.Until), Statuses: []string{}, Missing: r.Missing,
 		Rate: r.Rate, Status: r.Status, Total: r.Total, Created: r.Created, Delivered: r.Delivered, Failed: r.Failed,

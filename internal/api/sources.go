@@ -10,21 +10,18 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 func (a *api) sources() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Sources"}}
-	}
+	op := tagged("Sources")
 	create := op("create-source", http.MethodPost, "/v1/sources", "Create a source: an ingest URL to which endpoints subscribe")
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Write, takes[SourceInput](fails(create, failure{404, kapsel.NotFound}, failure{409, kapsel.Conflict})), a.createSource)
-	add(a, access.Read, op("list-sources", http.MethodGet, "/v1/sources", "List sources"), a.listSources)
-	add(a, access.Read, op("get-source", http.MethodGet, "/v1/sources/{id}", "Get a source"), a.getSource)
+	add(a, access.Read, op("list-sources", http.MethodGet, "/v1/sources", "List sources"), listed(a.Manage.ListSources, func(s manage.Source) kapsel.SourceID { return s.ID }, viewSource))
+	add(a, access.Read, op("get-source", http.MethodGet, "/v1/sources/{id}", "Get a source"), got(a.Manage.Source, (*SourcePath).ref, viewSource))
 	add(a, access.Write, takes[SourcePatch](op("update-source", http.MethodPatch, "/v1/sources/{id}", "Change a source, or disable it")), a.updateSource)
 	remove := op("delete-source", http.MethodDelete, "/v1/sources/{id}", "Delete a source. Refused while endpoints subscribe to it")
-	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}), a.deleteSource)
+	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}), removed(a.Manage.DeleteSource, (*SourcePath).ref))
 }
 
 // SourcePath is a route below one source.
@@ -32,32 +29,14 @@ type SourcePath struct {
 	ID kapsel.SourceID `path:"id"`
 }
 
+func (in *SourcePath) ref() kapsel.SourceID { return in.ID }
+
 func (a *api) createSource(ctx context.Context, in *TenantQuery) (*out[Source], error) {
 	body := sourceInputOf(manage.DefaultSource())
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
 	s, err := a.Manage.CreateSource(ctx, callerOf(ctx), in.TenantID, reserved[kapsel.SourceID](ctx), body.settings(nil))
-	return shownAs(viewSource, s, err)
-}
-
-// SourcesList is the list of sources.
-type SourcesList struct {
-	TenantQuery
-	PageQuery
-}
-
-func (a *api) listSources(ctx context.Context, in *SourcesList) (*out[list[Source]], error) {
-	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.SourceID]) ([]manage.Source, error) {
-			return a.Manage.ListSources(ctx, callerOf(ctx), in.TenantID, p)
-		},
-		func(s manage.Source) kapsel.SourceID { return s.ID },
-		func(s manage.Source) (Source, error) { return viewSource(&s), nil })
-}
-
-func (a *api) getSource(ctx context.Context, in *SourcePath) (*out[Source], error) {
-	s, err := a.Manage.Source(ctx, callerOf(ctx), in.ID)
 	return shownAs(viewSource, s, err)
 }
 
@@ -81,10 +60,6 @@ func (a *api) updateSource(ctx context.Context, in *SourcePath) (*out[Source], e
 		return nil
 	})
 	return shownAs(viewSource, s, err)
-}
-
-func (a *api) deleteSource(ctx context.Context, in *SourcePath) (*struct{}, error) {
-	return nil, a.Manage.DeleteSource(ctx, callerOf(ctx), in.ID)
 }
 
 // SourceInput is what people set on a source.

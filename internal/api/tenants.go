@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
@@ -15,22 +13,22 @@ import (
 )
 
 func (a *api) tenants() {
-	op := func(id, method, path, summary string) huma.Operation {
-		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Tenants"}}
-	}
+	op := tagged("Tenants")
 	create := op("create-tenant", http.MethodPost, "/v1/tenants", "Create a tenant")
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Operate, takes[TenantInput](create), a.createTenant)
 	add(a, access.Operate, op("list-tenants", http.MethodGet, "/v1/tenants", "List tenants"), a.listTenants)
-	add(a, access.Read, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), a.getTenant)
+	add(a, access.Read, op("get-tenant", http.MethodGet, "/v1/tenants/{id}", "Get a tenant"), got(a.Manage.Tenant, (*TenantPath).ref, viewTenant))
 	add(a, access.Operate, takes[TenantPatch](op("update-tenant", http.MethodPatch, "/v1/tenants/{id}", "Change a tenant")), a.updateTenant)
-	add(a, access.Operate, fails(op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), failure{409, kapsel.Conflict}), a.deleteTenant)
+	add(a, access.Operate, fails(op("delete-tenant", http.MethodDelete, "/v1/tenants/{id}", "Delete a tenant that has no endpoints"), failure{409, kapsel.Conflict}), removed(a.Manage.DeleteTenant, (*TenantPath).ref))
 }
 
 // TenantPath is a route below one tenant.
 type TenantPath struct {
 	ID kapsel.TenantID `path:"id"`
 }
+
+func (in *TenantPath) ref() kapsel.TenantID { return in.ID }
 
 // TenantQuery narrows what the admin key sees. A tenant's key sees its tenant anyway.
 type TenantQuery struct {
@@ -55,11 +53,6 @@ func (a *api) listTenants(ctx context.Context, in *PageQuery) (*out[list[Tenant]
 		func(t kapsel.Tenant) (Tenant, error) { return viewTenant(&t), nil })
 }
 
-func (a *api) getTenant(ctx context.Context, in *TenantPath) (*out[Tenant], error) {
-	t, err := a.Manage.Tenant(ctx, callerOf(ctx), in.ID)
-	return shownAs(viewTenant, t, err)
-}
-
 func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], error) {
 	patch, err := readPatch[TenantInput](ctx)
 	if err != nil {
@@ -67,10 +60,6 @@ func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], e
 	}
 	t, err := a.Manage.UpdateTenant(ctx, callerOf(ctx), in.ID, patchTenant(patch))
 	return shownAs(viewTenant, t, err)
-}
-
-func (a *api) deleteTenant(ctx context.Context, in *TenantPath) (*struct{}, error) {
-	return nil, a.Manage.DeleteTenant(ctx, callerOf(ctx), in.ID)
 }
 
 // TenantInput is what people set on a tenant.
