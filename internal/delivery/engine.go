@@ -6,11 +6,12 @@
 // another, until the delivery is terminal. A crash loses no delivery: the store knows which
 // deliveries the engine holds, and another node takes them over when the node's lease ends.
 //
-// Reading order: engine.go (start and stop), permit.go (ingest asks to send at once), claim.go (what
-// waits in the store), package gate (what may start), host.go (what the gates decide is done),
-// compose.go (an event as a request), exchange.go (the request is made), record.go (its outcome),
-// circuit.go (circuits in the store), shares.go (what of the limits is this node's), holdings.go (what
-// the node holds by its own account). Package cluster keeps the node's lease.
+// Reading order: engine.go (start and stop), permit.go (ingest asks to send at once), claim.go
+// (what waits in the store), package gate (what may start), host.go (what the gates decide is
+// done), exchange.go (the request is made), recipient.go (to whom), compose.go (an event as a
+// request), record.go (its outcome), circuit.go (circuits in the store), shares.go (what of the
+// limits is this node's), holdings.go (what the node holds by its own account). Package cluster
+// keeps the node's lease.
 package delivery
 
 import (
