@@ -33,6 +33,7 @@ type Event struct {
 	IdempotencyKey []byte // nil: none
 	Signature      SignatureVerdict
 	TraceParent    string // W3C traceparent to continue; "" without one
+	Salt           []byte // of its commitments in the audit log; nil: it is older than the log, or Body is not loaded
 }
 
 // Origin returns where the event came in: its endpoint or its source, or for a published event

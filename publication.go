@@ -88,6 +88,7 @@ func (p *Publication) Event(tenant TenantID, app AppID, now time.Time) Event {
 		e.IdempotencyKey = []byte(p.ID)
 	}
 	e.ID = NewEventID(now, e.publishedPart())
+	e.Salt = NewSalt()
 	return e
 }
 

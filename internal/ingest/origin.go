@@ -130,7 +130,7 @@ func (o origin) keeps(name string) bool {
 
 // event returns an event that came in at the origin at now, without anything from the request.
 func (o origin) event(now time.Time) kapsel.Event {
-	e := kapsel.Event{ID: kapsel.NewEventID(now, kapsel.PartOf(o.id)), TenantID: o.tenant, ReceivedAt: now}
+	e := kapsel.Event{ID: kapsel.NewEventID(now, kapsel.PartOf(o.id)), TenantID: o.tenant, ReceivedAt: now, Salt: kapsel.NewSalt()}
 	if o.source != nil {
 		e.SourceID = o.source.ID
 	} else {

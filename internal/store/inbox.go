@@ -64,7 +64,7 @@ func Rehearsal() Acceptance {
 	part := kapsel.PartOf(endpoint)
 	e := kapsel.Event{
 		ID: kapsel.NewEventID(now, part), TenantID: kapsel.NewTenantID(now), EndpointID: endpoint,
-		ReceivedAt: now, IdempotencyKey: []byte("rehearsal"),
+		ReceivedAt: now, IdempotencyKey: []byte("rehearsal"), Salt: kapsel.NewSalt(),
 	}
 	d := kapsel.Delivery{
 		ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: endpoint, TenantID: e.TenantID,

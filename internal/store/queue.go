@@ -85,8 +85,9 @@ type Claimed struct {
 }
 
 // Completion is the end of an attempt: the attempt's row, and the delivery as it is after the
-// attempt.
+// attempt. The store keeps the commitments for the audit log only.
 type Completion struct {
-	Attempt  kapsel.Attempt
-	Delivery kapsel.Delivery
+	Attempt     kapsel.Attempt
+	Delivery    kapsel.Delivery
+	Commitments kapsel.Commitments
 }

@@ -30,6 +30,7 @@ type Store interface {
 	Replans
 	Counters
 	Answers
+	Journal
 	Housekeeping
 
 	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.

@@ -87,15 +87,15 @@ const (
 		WHERE x.expires_at <= excluded.created_at`
 	insertEvents = `
 		INSERT INTO events (part, id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			idempotency_key, signature, traceparent, type, extra, unmatched, app_id, seq)
-		SELECT ` + eventValues + `, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $18::bigint)`
-	eventSlot   = "$19::smallint"
+			idempotency_key, signature, traceparent, type, extra, unmatched, app_id, salt, seq)
+		SELECT ` + eventValues + `, (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $19::bigint)`
+	eventSlot   = "$20::smallint"
 	fromEvents  = ` FROM unnest(` + eventArrays + `) AS u (` + eventNames + `)`
 	eventArrays = `$1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::bytea[],
 			$7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[],
-			$13::text[], $14::text[], $15::boolean[], $16::uuid[], $17::uuid[]`
+			$13::text[], $14::text[], $15::boolean[], $16::uuid[], $17::bytea[], $18::uuid[]`
 	eventValues = `part, event_id, tenant_id, endpoint_id, received_at, content_type, header, query, body,
-			key, signature, traceparent, type, extra, unmatched, app_id`
+			key, signature, traceparent, type, extra, unmatched, app_id, salt`
 	// scope is what the key belongs to, which for a published event is not its origin.
 	eventNames       = eventValues + `, scope`
 	insertDeliveries = `
@@ -143,7 +143,7 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 		keys:    newTable(int2Type, uuidType, bytesType, uuidType, timeType, timeType),
 		events: newTable(int2Type, uuidType, uuidType, uuidType, timeType, bytesType,
 			bytesType, bytesType, bytesType, bytesType, textType, bytesType,
-			textType, textType, boolType, uuidType, uuidType),
+			textType, textType, boolType, uuidType, bytesType, uuidType),
 		deliveries: newTable(int2Type, uuidType, uuidType, uuidType, uuidType, int2Type,
 			timeType, uuidType, uuidType, int4Type, int4Type, timeType, uuidType),
 		winners:    newTable(int2Type, uuidType, bytesType),
@@ -320,6 +320,7 @@ func (a *acceptor) addEvent(in *store.Acceptance) error {
 	t.optional(e.Extra())
 	t.trueOrNull(len(in.Deliveries) == 0 && in.ExpandAfter.IsZero())
 	t.id(e.AppID)
+	t.optional(e.Salt)
 	t.id(e.KeyScope())
 	return nil
 }

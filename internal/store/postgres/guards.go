@@ -50,7 +50,7 @@ const (
 	guardedKeyArrays = `$1::smallint[], $2::uuid[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::bytea[]`
 
 	// The guards are the last parameter, after the parameters of batches without guards.
-	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $20::bytea[]) AS u (` + eventNames + `, guard)
+	guardedEvents = insertEvents + ` FROM unnest(` + eventArrays + `, $21::bytea[]) AS u (` + eventNames + `, guard)
 		WHERE ` + guardedAlive
 	guardedAlive = `(u.guard IS NULL OR ` + guardWinner + `) AND (u.key IS NULL OR ` + winner + `)`
 	guardWinner  = `u.event_id = (SELECT g.event_id FROM guards g

@@ -21,8 +21,8 @@ var migrations embed.FS
 // binary that may still run on it: migrations only expand, so that nodes can be replaced one by
 // one.
 const (
-	schemaVersion = 18
-	readableBy    = 17
+	schemaVersion = 19
+	readableBy    = 19
 )
 
 // prepare checks the server and what is between it and Kapsel, and brings the schema to

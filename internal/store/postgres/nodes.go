@@ -155,10 +155,12 @@ func (s *Store) takeOver(ctx context.Context, found [][16]byte, now time.Time) (
 			queueDelivery(batch, free)
 			batch.Queue(`
 				INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
-					status_code, error_code, error, request_headers, response_headers, response_body)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '')`,
+					status_code, error_code, error, request_headers, response_headers, response_body, logged)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9, $10, '', '', '', true)`,
 				part(free.ID), id(attempt.ID), id(free.ID), id(free.EventID), id(free.EndpointID), id(free.TenantID),
 				attempt.Number, attempt.StartedAt, string(attempt.ErrorCode), []byte(attempt.Error))
+			batch.Queue("INSERT INTO audit_outbox (part, id, entry) VALUES ($1, $2, $3)",
+				part(attempt.ID), id(attempt.ID), store.AppendEntry(nil, &attempt, &kapsel.Commitments{}))
 			tally.Attempt(&attempt, &free)
 		}
 		moved = len(lost)

@@ -17,7 +17,7 @@ import (
 )
 
 // hot are the tables of the hot path, whose keys all begin with the part.
-var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guards", "expansions"}
+var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guards", "expansions", "audit_outbox"}
 
 // fanOuts are the statements that look for rows of a hot table in all parts, by the function or
 // variable that holds the statement and the table, each with the reason why no id gives the part.
@@ -45,6 +45,7 @@ var fanOuts = map[string]string{
 	"deleteSome: events":                   "looks for a tenant's old events",
 	"DeleteExpiredKeys: idempotency_keys":  "looks for old keys",
 	"DeleteExpiredGuards: guards":          "looks for old guards",
+	"Entries: audit_outbox":                "reads what is in the outbox, which is little",
 	"StreamEvents: events":                 "the stream has the events of all parts",
 	"streamBase: events":                   "looks for the stream's end",
 	"Survey: events":                       "looks for the stream's end",

@@ -39,8 +39,8 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 const (
 	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
 		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra, e.app_id`
-	eventColumns      = eventHead + `, e.header, e.query, e.body`
-	shortEventColumns = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea`
+	eventColumns      = eventHead + `, e.header, e.query, e.body, e.salt`
+	shortEventColumns = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea`
 )
 
 func scanEvent(r *row) kapsel.Event {
@@ -52,7 +52,7 @@ func scanEvent(r *row) kapsel.Event {
 		r.err = err
 	}
 	e.AppID = r.id()
-	e.Header, e.Query, e.Body = r.header(), r.text(), r.bytes()
+	e.Header, e.Query, e.Body, e.Salt = r.header(), r.text(), r.bytes(), r.bytes()
 	return e
 }
 

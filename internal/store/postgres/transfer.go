@@ -118,7 +118,12 @@ var layouts = map[string]layout{
 	"tenant_usage": {key: []string{"part", "tenant_id", "day"}, part: partOfTenant, group: true,
 		export: sums(usageColumns),
 		into:   slotted(usageColumns, func(_ int, c string) string { return "u." + c })},
-	"answers": {key: []string{"owner", "key"}},
+	"answers":      {key: []string{"owner", "key"}},
+	"audit_outbox": {key: []string{"part", "id"}, part: partOfID},
+	"audit_logs":   {key: []string{"log"}},
+	"audit_leaves": {key: []string{"log", "n"}},
+	"audit_tiles":  {key: []string{"log", "level", "n"}},
+	"audit_heads":  {key: []string{"log", "size"}},
 	// stream_base is about this database's own transactions; see Finish.
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + streamBaseName + `')`},
 }

@@ -64,6 +64,15 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.CreateReplay(ctx, kapsel.Replay{ID: kapsel.NewReplayID(now), TenantID: tenant.ID, Since: now, Rate: 1, Status: kapsel.ReplayRunning, CreatedAt: now}))
 	_, err = s.Reserve(ctx, store.Reservation{Owner: tenant.ID, Key: "k", Seed: [16]byte{1}, CreatedAt: now, ExpiresAt: now}, now)
 	must(err)
+	logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
+	must(err)
+	log := logs[0]
+	_, err = s.Append(ctx, []store.Growth{{
+		Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Text: []byte("text")}}, Tiles: []store.Tile{{Hashes: []byte("hashes")}},
+	}})
+	must(err)
+	_, err = s.Publish(ctx, []store.SignedHead{{Log: log.ID, Epoch: log.Epoch, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}})
+	must(err)
 	return tenant.ID
 }
 
@@ -142,7 +151,8 @@ func TestWall_S20_Tables(t *testing.T) {
 				t.Errorf("%s: the admin sees %d rows of %d", table, n, there)
 			}
 		})
-		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id"}
+		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
+			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": ""}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"

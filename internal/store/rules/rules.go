@@ -6,6 +6,7 @@ package rules
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -194,4 +195,12 @@ func Rescheduled(was *kapsel.Delivery, e *kapsel.Endpoint, ended, now time.Time)
 		return *was, nil
 	}
 	return was.After(kapsel.Replan{Ended: ended, Policy: e.Retry, Destination: e.Destination, Random: rand.Float64()}, now)
+}
+
+// EmptyRoot is the root of an audit log without leaves: SHA-256 of nothing (RFC 6962).
+var EmptyRoot = sha256.Sum256(nil)
+
+// EntryTaken is the error of an append whose entry is no longer in the outbox, or whose leaf exists.
+func EntryTaken() error {
+	return kapsel.Errorf(kapsel.Conflict, "an attempt is a leaf already, or is not in the audit log's outbox")
 }

@@ -55,8 +55,8 @@ func (a *acceptCall) write(c *conn) error {
 		}
 	}
 	s := c.stmt(`INSERT INTO events (n, id, tenant_id, endpoint_id, delivery_id, received_at,
-			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body, type, extra, unmatched, app_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+			scheme, valid, secret, skew, idempotency_key, trace_parent, content_type, query, header, body, type, extra, unmatched, app_id, salt)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
 	s.int(a.s.lastN.Add(1)).id(e.ID).id(e.TenantID).id(origin).orNone(own).at(e.ReceivedAt)
 	s.text(e.Signature.Scheme).bool(e.Signature.Valid).text(e.Signature.KeyID).int(int64(e.Signature.Skew))
 	if e.IdempotencyKey == nil {
@@ -71,7 +71,12 @@ func (a *acceptCall) write(c *conn) error {
 	} else {
 		s.bool(true)
 	}
-	if err := s.id(e.AppID).exec(); err != nil {
+	if s.id(e.AppID); e.Salt == nil {
+		s.null()
+	} else {
+		s.blob(e.Salt)
+	}
+	if err := s.exec(); err != nil {
 		return err
 	}
 	if c.changes() == 0 {

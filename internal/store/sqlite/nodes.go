@@ -107,7 +107,7 @@ func (s *Store) takeOver(c *conn, now time.Time, limit int) (moved int, err erro
 		if err != nil {
 			return 0, err
 		}
-		if _, err := c.endAttempt(&attempt, &d); err != nil {
+		if _, err := c.endAttempt(&attempt, &d, &kapsel.Commitments{}); err != nil {
 			return 0, err
 		}
 	}

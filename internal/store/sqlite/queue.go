@@ -134,7 +134,7 @@ type completeCall struct{ store.Completion }
 
 func (call *completeCall) write(c *conn) error {
 	a, d := &call.Attempt, &call.Delivery
-	ended, err := c.endAttempt(a, d)
+	ended, err := c.endAttempt(a, d, &call.Commitments)
 	if err != nil || ended {
 		return err
 	}

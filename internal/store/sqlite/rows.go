@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // This file says what rows hold and how they become the domain's types. Callers must bind times of
@@ -73,9 +74,9 @@ func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d
 }
 
 // endAttempt writes the attempt a, under whose id a delivery was held, and d, the delivery after
-// that attempt. It writes nothing and returns false if the delivery is no longer held under that
+// that attempt, and an entry of the audit log's outbox. It writes nothing and returns false if the delivery is no longer held under that
 // id.
-func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
+func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Commitments) (bool, error) {
 	var previous kapsel.AttemptID
 	if d.Attempts > 1 {
 		_, err := c.stmt(`SELECT last_attempt FROM deliveries WHERE id = ?`).id(d.ID).
@@ -96,12 +97,16 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery) (bool, error) {
 		return false, err
 	}
 	s = c.stmt(`INSERT INTO attempts (id, delivery_id, number, previous, started_at, duration, status_code,
-			error_code, error, request_headers, response_headers, response_body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+			error_code, error, request_headers, response_headers, response_body, logged)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`)
 	s.id(a.ID).id(a.DeliveryID).int(int64(a.Number)).id(previous).at(a.StartedAt).int(int64(a.Duration))
 	s.int(int64(a.StatusCode)).text(string(a.ErrorCode)).bytes(a.Error)
 	s.header(a.RequestHeaders).header(a.ResponseHeaders).blob(a.ResponseBody)
 	if err := s.exec(); err != nil {
+		return true, err
+	}
+	c.scratch = store.AppendEntry(c.scratch[:0], a, sums)
+	if err := c.stmt(`INSERT INTO audit_outbox (id, entry) VALUES (?, ?)`).id(a.ID).blob(c.scratch).exec(); err != nil {
 		return true, err
 	}
 	c.tally.Attempt(a, d)
@@ -132,7 +137,7 @@ const (
 	// eventColumns are the columns that lists show, eventContent the others.
 	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
 		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id, app_id`
-	eventContent = `query, header, body`
+	eventContent = `query, header, body, salt`
 )
 
 // scanEvent reads eventColumns and, if all is set, eventContent. first is the id of the first
@@ -148,7 +153,7 @@ func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID, err 
 	err = e.SetExtra(origin, s.view())
 	first, e.AppID = s.colID(), s.colID()
 	if all {
-		e.Query, e.Header, e.Body = s.colText(), s.colHeader(), s.colBlob()
+		e.Query, e.Header, e.Body, e.Salt = s.colText(), s.colHeader(), s.colBlob(), s.colBlob()
 	}
 	return e, first, err
 }

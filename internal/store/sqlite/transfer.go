@@ -88,6 +88,11 @@ var layouts = map[string]layout{
 	"endpoint_stats": {key: []string{"endpoint_id", "hour"}},
 	"tenant_usage":   {key: []string{"tenant_id", "day"}},
 	"answers":        {key: []string{"owner", "key"}},
+	"audit_outbox":   {key: []string{"id"}},
+	"audit_logs":     {key: []string{"log"}},
+	"audit_leaves":   {key: []string{"log", "n"}},
+	"audit_tiles":    {key: []string{"log", "level", "n"}},
+	"audit_heads":    {key: []string{"log", "size"}},
 	// stream_base is about the other database's own numbers; see Finish of package postgres.
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', 'stream_base')`},
 }

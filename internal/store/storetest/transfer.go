@@ -94,6 +94,7 @@ type rest struct {
 	Reserved  []store.Reservation
 	ByKey     []kapsel.EventID
 	Replanned []kapsel.EndpointID
+	Audit     []audited
 }
 
 func (w *world) answers() (a answers) {
@@ -141,6 +142,7 @@ func (w *world) answers() (a answers) {
 			}
 		}
 	}
+	a.rest.Audit = w.audit()
 	a.stream, a.end = w.follow(store.StreamFilter{}, store.Position{}, 5)
 	for _, e := range a.stream {
 		if e.Event.ContentType == "guarded" {
@@ -190,8 +192,10 @@ func (w *world) oneOfEverything() {
 		in.Event.Signature = kapsel.SignatureVerdict{Scheme: "stripe", Valid: true, KeyID: "sec_1", Skew: -1500 * time.Millisecond}
 		in.Event.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		in.Event.Body = []byte("\x00\xff'\"\\")
+		in.Event.Salt = kapsel.NewSalt()
 	})
 	w.accept(w.endpoint, guard("guard"), content("guarded"))
+	w.logSome()
 	w.accept(w.endpoint, nowhere)
 	w.accept(w.endpoint, to(probing, other), func(in *store.Acceptance) { in.Event.ReceivedAt = w.now.Add(-time.Minute) })
 	w.accept(w.endpoint, func(in *store.Acceptance) { in.Deliveries = nil; to(other)(in) })

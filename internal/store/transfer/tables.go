@@ -92,7 +92,7 @@ var Tables = []Table{
 	{"events", []Column{
 		{"position", Int}, {"id", ID}, {"tenant_id", ID}, {"endpoint_id", ID}, {"delivery_id", ID}, {"received_at", Time},
 		{"signature", Text}, {"idempotency_key", Bytes}, {"traceparent", Bytes}, {"content_type", Bytes},
-		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool}, {"app_id", ID},
+		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool}, {"app_id", ID}, {"salt", Bytes},
 	}},
 	// Those that are remembered, one of each key.
 	{"idempotency_keys", []Column{
@@ -112,8 +112,16 @@ var Tables = []Table{
 	{"attempts", []Column{
 		{"id", ID}, {"delivery_id", ID}, {"event_id", ID}, {"endpoint_id", ID}, {"tenant_id", ID}, {"number", Int}, {"previous", ID},
 		{"started_at", Time}, {"duration", Int}, {"status_code", Int}, {"error_code", Text}, {"error", Bytes},
-		{"request_headers", Bytes}, {"response_headers", Bytes}, {"response_body", Bytes},
+		{"request_headers", Bytes}, {"response_headers", Bytes}, {"response_body", Bytes}, {"logged", Bool},
 	}},
+	{"audit_outbox", []Column{{"id", ID}, {"entry", Bytes}}},
+	{"audit_logs", []Column{
+		{"log", ID}, {"tenant_id", ID}, {"created_at", Time}, {"closed_at", Time}, {"epoch", Int}, {"size", Int},
+		{"root", Bytes}, {"edge", Bytes}, {"fault", Text},
+	}},
+	{"audit_leaves", []Column{{"log", ID}, {"n", Int}, {"attempt_id", ID}, {"hash", Bytes}, {"text", Bytes}}},
+	{"audit_tiles", []Column{{"log", ID}, {"level", Int}, {"n", Int}, {"hashes", Bytes}}},
+	{"audit_heads", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}}},
 	// Stores walk a replay's set in orders of their own, so of its cursor only the endpoint is
 	// copied, whose part of the set is walked again: what was made of it has left the set.
 	{"replays", []Column{

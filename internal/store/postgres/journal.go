@@ -1,0 +1,349 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
+)
+
+// Entries returns entries of the outbox, by their parts; see store.Journal.
+func (s *Store) Entries(ctx context.Context, after kapsel.AttemptID, limit int) ([]store.Entry, error) {
+	return list(ctx, s, engine, func(r *row) store.Entry {
+		e, err := store.ReadEntry(r.id(), r.next(-1))
+		if err != nil && r.err == nil {
+			r.err = err
+		}
+		return e
+	}, `SELECT id, entry FROM audit_outbox WHERE (part, id) > ($1, $2) ORDER BY part, id LIMIT $3`, part(after), [16]byte(after), limit)
+}
+
+const logColumns = `l.log, l.tenant_id, l.created_at, l.closed_at, l.epoch, l.size, l.root, l.edge, l.fault`
+
+func scanLog(r *row) (l store.Log) {
+	l.ID, l.TenantID, l.CreatedAt, l.ClosedAt = r.id(), r.id(), r.time(), r.time()
+	l.Epoch, l.Size, l.Root, l.Edge, l.Fault = r.int8(), r.int8(), r.hash(), r.bytes(), r.text()
+	return l
+}
+
+// hash returns a hash of a log.
+func (r *row) hash() (h store.Hash) {
+	copy(h[:], r.next(store.HashSize))
+	return h
+}
+
+// TakeLogs makes the caller the only writer of some tenants' logs; see store.Journal.
+func (s *Store) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) (logs []store.Log, err error) {
+	all, fresh := make([][16]byte, len(tenants)), make([][16]byte, len(tenants))
+	for i, t := range tenants {
+		all[i], fresh[i] = t, kapsel.NewLogID()
+	}
+	slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO audit_logs (log, tenant_id, created_at, epoch, size, root, edge, fault)
+			SELECT u.log, u.tenant_id, $3, 0, 0, $4, '', '' FROM unnest($1::uuid[], $2::uuid[]) AS u (log, tenant_id)
+			ON CONFLICT DO NOTHING`, fresh, all, now, rules.EmptyRoot[:])
+		if err != nil {
+			return err
+		}
+		logs, err = collect(ctx, tx, scanLog, `
+			UPDATE audit_logs l SET epoch = l.epoch + 1 FROM unnest($1::uuid[]) AS u (tenant_id)
+			WHERE l.tenant_id = u.tenant_id AND l.closed_at IS NULL RETURNING `+logColumns, all)
+		return err
+	})
+	slices.SortFunc(logs, func(a, b store.Log) int {
+		return slices.Index(tenants, a.TenantID) - slices.Index(tenants, b.TenantID)
+	})
+	return logs, err
+}
+
+// Append makes leaves of entries; see store.Journal. The logs' rows are changed first, so that two
+// writers never wait for each other's leaves.
+func (s *Store) Append(ctx context.Context, grown []store.Growth) (stale []kapsel.LogID, err error) {
+	grown = slices.Clone(grown)
+	slices.SortFunc(grown, func(a, b store.Growth) int { return bytes.Compare(a.Log[:], b.Log[:]) })
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		stale = nil
+		var logs [][16]byte
+		var wasSize, epoch, size []int64
+		var wasRoot, root, edge [][]byte
+		for i := range grown {
+			g := &grown[i]
+			logs, wasSize, epoch, size = append(logs, g.Log), append(wasSize, g.Was.Size), append(epoch, g.Was.Epoch), append(size, g.Size)
+			wasRoot, root, edge = append(wasRoot, g.Was.Root[:]), append(root, g.Root[:]), append(edge, append([]byte{}, g.Edge...))
+		}
+		found, err := collect(ctx, tx, (*row).id, `
+			UPDATE audit_logs l SET size = u.size, root = u.root, edge = u.edge
+			FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[])
+				AS u (log, was_size, was_root, epoch, size, root, edge)
+			WHERE l.log = u.log AND l.size = u.was_size AND l.root = u.was_root AND l.epoch = u.epoch AND l.closed_at IS NULL
+			RETURNING l.log`, logs, wasSize, wasRoot, epoch, size, root, edge)
+		if err != nil {
+			return err
+		}
+		var a appended
+		for i := range grown {
+			if slices.Contains(found, [16]byte(grown[i].Log)) {
+				a.add(&grown[i])
+			} else {
+				stale = append(stale, grown[i].Log)
+			}
+		}
+		return a.write(ctx, tx)
+	})
+	return stale, err
+}
+
+// appended are the rows of an append, one array for each column.
+type appended struct {
+	taken []kapsel.AttemptID
+
+	leafLogs, attempts [][16]byte
+	leafNs             []int64
+	hashes, texts      [][]byte
+	tileLogs           [][16]byte
+	tileLevels, tileNs []int64
+	tileHashes         [][]byte
+}
+
+func (a *appended) add(g *store.Growth) {
+	a.taken = append(a.taken, g.Taken...)
+	for i := range g.Leaves {
+		l := &g.Leaves[i]
+		a.leafLogs, a.leafNs, a.attempts = append(a.leafLogs, g.Log), append(a.leafNs, l.Index), append(a.attempts, l.AttemptID)
+		a.hashes, a.texts = append(a.hashes, l.Hash[:]), append(a.texts, l.Text)
+	}
+	for _, t := range g.Tiles {
+		a.tileLogs, a.tileLevels, a.tileNs = append(a.tileLogs, g.Log), append(a.tileLevels, int64(t.Level)), append(a.tileNs, t.N)
+		a.tileHashes = append(a.tileHashes, t.Hashes)
+	}
+}
+
+func (a *appended) write(ctx context.Context, tx pgx.Tx) error {
+	taken, parts := make([][16]byte, len(a.taken)), make([]int16, len(a.taken))
+	for i, id := range a.taken {
+		taken[i], parts[i] = id, part(id)
+	}
+	tag, err := tx.Exec(ctx, `
+		DELETE FROM audit_outbox o USING unnest($1::smallint[], $2::uuid[]) AS u (part, id) WHERE o.part = u.part AND o.id = u.id`, parts, taken)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != int64(len(taken)) {
+		return callerError{rules.EntryTaken()}
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO audit_leaves (log, n, attempt_id, hash, text)
+		SELECT u.log, u.n, nullif(u.attempt_id, '00000000-0000-0000-0000-000000000000'), u.hash, u.text
+		FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bytea[], $5::bytea[]) AS u (log, n, attempt_id, hash, text)`,
+		a.leafLogs, a.leafNs, a.attempts, a.hashes, a.texts)
+	if sqlState(err) == "23505" {
+		return callerError{rules.EntryTaken()}
+	}
+	if err != nil || len(a.tileLogs) == 0 {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO audit_tiles (log, level, n, hashes)
+		SELECT * FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bytea[])
+		ON CONFLICT (log, level, n) DO UPDATE SET hashes = excluded.hashes`, a.tileLogs, a.tileLevels, a.tileNs, a.tileHashes)
+	return err
+}
+
+// Publish stores signed heads; see store.Journal. It locks the logs' rows, so that no writer with
+// another epoch begins meanwhile.
+func (s *Store) Publish(ctx context.Context, heads []store.SignedHead) (stale []kapsel.LogID, err error) {
+	heads = slices.Clone(heads)
+	slices.SortFunc(heads, func(a, b store.SignedHead) int { return bytes.Compare(a.Log[:], b.Log[:]) })
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		stale = nil
+		var logs [][16]byte
+		var epochs, sizes []int64
+		var roots, notes [][]byte
+		var times []time.Time
+		for i := range heads {
+			h := &heads[i]
+			logs, epochs, sizes = append(logs, h.Log), append(epochs, h.Epoch), append(sizes, h.Size)
+			roots, notes, times = append(roots, h.Root[:]), append(notes, h.Note), append(times, h.SignedAt)
+		}
+		found, err := collect(ctx, tx, (*row).id, `
+			SELECT l.log FROM audit_logs l JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[]) AS u (log, epoch, size, root)
+				ON l.log = u.log AND l.epoch = u.epoch AND l.size = u.size AND l.root = u.root
+			WHERE l.closed_at IS NULL AND l.fault = ''
+			ORDER BY l.log FOR SHARE OF l`, logs, epochs, sizes, roots)
+		if err != nil {
+			return err
+		}
+		for _, log := range logs {
+			if !slices.Contains(found, log) {
+				stale = append(stale, log)
+			}
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO audit_heads (log, size, root, signed_at, note)
+			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bytea[]) AS u (log, size, root, signed_at, note)
+			WHERE u.log = ANY ($6::uuid[]) ON CONFLICT DO NOTHING`, logs, sizes, roots, times, notes, found)
+		return err
+	})
+	return stale, err
+}
+
+// Unpublished returns logs that have grown since their last head; see store.Journal.
+func (s *Store) Unpublished(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error) {
+	return list(ctx, s, engine, scanLog, `
+		SELECT `+logColumns+` FROM audit_logs l
+		WHERE l.log > $1 AND l.size > 0 AND l.closed_at IS NULL AND l.fault = ''
+			AND l.size > coalesce((SELECT h.size FROM audit_heads h WHERE h.log = l.log ORDER BY h.size DESC LIMIT 1), 0)
+		ORDER BY l.log LIMIT $2`, [16]byte(after), limit)
+}
+
+// Fault sets why no head of a log is signed; see store.Journal.
+func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE audit_logs SET fault = $2 WHERE log = $1", [16]byte(log), reason)
+		return err
+	})
+}
+
+// CloseLog ends a log; see store.Journal.
+func (s *Store) CloseLog(ctx context.Context, log kapsel.LogID, now time.Time) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE audit_logs SET closed_at = $2 WHERE log = $1 AND closed_at IS NULL", [16]byte(log), now)
+		return err
+	})
+}
+
+// LogOf returns the open log of a tenant; see store.Journal.
+func (s *Store) LogOf(ctx context.Context, tenant kapsel.TenantID) (store.Log, error) {
+	return only("audit log", func() ([]store.Log, error) {
+		return list(ctx, s, viewOf(tenant), scanLog, "SELECT "+logColumns+" FROM audit_logs l WHERE l.tenant_id = $1 AND l.closed_at IS NULL", [16]byte(tenant))
+	})
+}
+
+// Log returns a log; see store.Journal.
+func (s *Store) Log(ctx context.Context, log kapsel.LogID) (store.Log, error) {
+	return only("audit log", func() ([]store.Log, error) {
+		return list(ctx, s, engine, scanLog, "SELECT "+logColumns+" FROM audit_logs l WHERE l.log = $1", [16]byte(log))
+	})
+}
+
+// only returns the only row of a list, NotFound if the list is empty.
+func only[T any](kind string, read func() ([]T, error)) (v T, err error) {
+	rows, err := read()
+	switch {
+	case err != nil:
+		return v, err
+	case len(rows) == 0:
+		return v, store.NotFound(kind)
+	}
+	return rows[0], nil
+}
+
+// Logs returns logs by their IDs; see store.Journal.
+func (s *Store) Logs(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error) {
+	return list(ctx, s, engine, scanLog, "SELECT "+logColumns+" FROM audit_logs l WHERE l.log > $1 ORDER BY l.log LIMIT $2", [16]byte(after), limit)
+}
+
+const headColumns = `h.log, h.size, h.root, h.signed_at, h.note`
+
+func scanHead(r *row) store.SignedHead {
+	return store.SignedHead{Log: r.id(), Size: r.int8(), Root: r.hash(), SignedAt: r.time(), Note: r.bytes()}
+}
+
+// Head returns the newest head of a log; see store.Journal.
+func (s *Store) Head(ctx context.Context, log kapsel.LogID) (store.SignedHead, error) {
+	return only("head of this audit log", func() ([]store.SignedHead, error) {
+		return list(ctx, s, engine, scanHead, "SELECT "+headColumns+" FROM audit_heads h WHERE h.log = $1 ORDER BY h.size DESC LIMIT 1", [16]byte(log))
+	})
+}
+
+// Heads returns heads of a log by size; see store.Journal.
+func (s *Store) Heads(ctx context.Context, log kapsel.LogID, after int64, limit int) ([]store.SignedHead, error) {
+	return list(ctx, s, engine, scanHead, "SELECT "+headColumns+" FROM audit_heads h WHERE h.log = $1 AND h.size > $2 ORDER BY h.size LIMIT $3", [16]byte(log), after, limit)
+}
+
+// Tile returns the hashes of a tile; see store.Journal.
+func (s *Store) Tile(ctx context.Context, log kapsel.LogID, level int, n int64) ([]byte, error) {
+	tiles, err := list(ctx, s, engine, (*row).bytes, "SELECT hashes FROM audit_tiles WHERE log = $1 AND level = $2 AND n = $3", [16]byte(log), level, n)
+	if err != nil || len(tiles) == 0 {
+		return nil, err
+	}
+	return tiles[0], nil
+}
+
+// Hashes returns hashes of leaves; see store.Journal.
+func (s *Store) Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]byte, error) {
+	all, err := list(ctx, s, engine, (*row).hash, "SELECT hash FROM audit_leaves WHERE log = $1 AND n >= $2 ORDER BY n LIMIT $3", [16]byte(log), n, limit)
+	hashes := make([]byte, 0, len(all)*store.HashSize)
+	for i := range all {
+		hashes = append(hashes, all[i][:]...)
+	}
+	return hashes, err
+}
+
+const leafColumns = `n, attempt_id, hash, text`
+
+func scanLeaf(r *row) store.Leaf {
+	return store.Leaf{Index: r.int8(), AttemptID: r.id(), Hash: r.hash(), Text: r.bytes()}
+}
+
+// Leaves returns leaves by their indexes; see store.Journal.
+func (s *Store) Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]store.Leaf, error) {
+	return list(ctx, s, engine, scanLeaf, "SELECT "+leafColumns+" FROM audit_leaves WHERE log = $1 AND n >= $2 ORDER BY n LIMIT $3", [16]byte(log), n, limit)
+}
+
+// LeafOf returns the leaf of an attempt; see store.Journal.
+func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (l store.Log, leaf store.Leaf, err error) {
+	if l, err = s.LogOf(ctx, tenant); err != nil {
+		return l, leaf, err
+	}
+	leaf, err = only("attempt", func() ([]store.Leaf, error) {
+		return list(ctx, s, engine, scanLeaf, "SELECT "+leafColumns+" FROM audit_leaves WHERE log = $1 AND attempt_id = $2", [16]byte(l.ID), [16]byte(attempt))
+	})
+	return l, leaf, err
+}
+
+// LeafIndexes returns the indexes of attempts' leaves; see store.Journal.
+func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]int64, error) {
+	indexes := make(map[kapsel.AttemptID]int64, len(attempts))
+	l, err := s.LogOf(ctx, tenant)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		return indexes, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ids := make([][16]byte, len(attempts))
+	for i, id := range attempts {
+		ids[i] = id
+	}
+	leaves, err := list(ctx, s, engine, func(r *row) store.Leaf { return store.Leaf{Index: r.int8(), AttemptID: r.id()} }, `
+		SELECT x.n, x.attempt_id FROM unnest($2::uuid[]) AS u (id) JOIN audit_leaves x ON x.log = $1 AND x.attempt_id = u.id`, [16]byte(l.ID), ids)
+	for _, leaf := range leaves {
+		indexes[leaf.AttemptID] = leaf.Index
+	}
+	return indexes, err
+}
+
+// Logged reports whether an attempt has a leaf or will have one; see store.Journal.
+func (s *Store) Logged(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (bool, error) {
+	return only("attempt", func() ([]bool, error) {
+		return list(ctx, s, viewOf(tenant), (*row).bool, `
+			SELECT logged IS NOT NULL FROM attempts WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3)`, part(attempt), id(attempt), id(tenant))
+	})
+}
+
+// Salt returns the salt of an event; see store.Journal.
+func (s *Store) Salt(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID) ([]byte, error) {
+	return only("event", func() ([][]byte, error) {
+		return list(ctx, s, viewOf(tenant), (*row).bytes, `
+			SELECT salt FROM events WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3)`, part(event), id(event), id(tenant))
+	})
+}

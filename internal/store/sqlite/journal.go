@@ -1,0 +1,340 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
+)
+
+// Entries implements store.Journal.
+func (s *Store) Entries(ctx context.Context, after kapsel.AttemptID, limit int) (entries []store.Entry, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.stmt(`SELECT id, entry FROM audit_outbox WHERE id > ? ORDER BY id LIMIT ?`).blob(after[:]).int(int64(limit))
+		var unreadable error
+		for unreadable == nil && q.next() {
+			var e store.Entry
+			if e, unreadable = store.ReadEntry(q.colID(), q.view()); unreadable == nil {
+				entries = append(entries, e)
+			}
+		}
+		if err := q.end(); err != nil {
+			return err
+		}
+		return unreadable
+	})
+	return entries, err
+}
+
+const logColumns = `log, tenant_id, created_at, closed_at, epoch, size, root, edge, fault`
+
+func scanLog(s *stmt) (l store.Log) {
+	l.ID, l.TenantID, l.CreatedAt, l.ClosedAt = s.colID(), s.colID(), s.colTime(), s.colTime()
+	l.Epoch, l.Size, l.Root, l.Edge, l.Fault = s.colInt(), s.colInt(), s.colHash(), s.colBlob(), s.colText()
+	return l
+}
+
+// colHash returns the hash in the next column.
+func (s *stmt) colHash() (h store.Hash) {
+	copy(h[:], s.view())
+	return h
+}
+
+// TakeLogs implements store.Journal.
+func (s *Store) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) (logs []store.Log, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		logs = make([]store.Log, 0, len(tenants))
+		for _, tenant := range tenants {
+			err := c.exec(`INSERT INTO audit_logs (log, tenant_id, created_at, epoch, size, root, edge, fault)
+				VALUES (?, ?, ?, 0, 0, ?, x'', '') ON CONFLICT DO NOTHING`, [16]byte(kapsel.NewLogID()), tenant, now, [32]byte(rules.EmptyRoot))
+			if err != nil {
+				return err
+			}
+			_, err = c.query(`UPDATE audit_logs SET epoch = epoch + 1 WHERE tenant_id = ? AND closed_at IS NULL RETURNING `+logColumns, tenant).
+				one(func(s *stmt) { logs = append(logs, scanLog(s)) })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return logs, err
+}
+
+// Append implements store.Journal.
+func (s *Store) Append(ctx context.Context, grown []store.Growth) (stale []kapsel.LogID, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		stale = nil
+		for i := range grown {
+			g := &grown[i]
+			err := c.stmt(`UPDATE audit_logs SET size = ?, root = ?, edge = ?
+				WHERE log = ? AND size = ? AND root = ? AND epoch = ? AND closed_at IS NULL`).
+				int(g.Size).blob(g.Root[:]).blob(g.Edge).id(g.Log).int(g.Was.Size).blob(g.Was.Root[:]).int(g.Was.Epoch).exec()
+			if err != nil {
+				return err
+			}
+			if c.changes() == 0 {
+				stale = append(stale, g.Log)
+				continue
+			}
+			if err := appendTo(c, g); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return stale, err
+}
+
+func appendTo(c *conn, g *store.Growth) error {
+	for _, id := range g.Taken {
+		if err := c.stmt(`DELETE FROM audit_outbox WHERE id = ?`).id(id).exec(); err != nil {
+			return err
+		}
+		if c.changes() == 0 {
+			return rules.EntryTaken()
+		}
+	}
+	for i := range g.Leaves {
+		l := &g.Leaves[i]
+		err := c.stmt(`INSERT INTO audit_leaves (log, n, attempt_id, hash, text) VALUES (?, ?, ?, ?, ?)`).
+			id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).blob(l.Text).exec()
+		if rowsFault(err) {
+			return rules.EntryTaken()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, t := range g.Tiles {
+		err := c.stmt(`INSERT INTO audit_tiles (log, level, n, hashes) VALUES (?, ?, ?, ?)
+			ON CONFLICT (log, level, n) DO UPDATE SET hashes = excluded.hashes`).
+			id(g.Log).int(int64(t.Level)).int(t.N).blob(t.Hashes).exec()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Publish implements store.Journal.
+func (s *Store) Publish(ctx context.Context, heads []store.SignedHead) (stale []kapsel.LogID, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		stale = nil
+		for i := range heads {
+			h := &heads[i]
+			found, err := c.stmt(`SELECT 1 FROM audit_logs
+				WHERE log = ? AND epoch = ? AND size = ? AND root = ? AND closed_at IS NULL AND fault = ''`).
+				id(h.Log).int(h.Epoch).int(h.Size).blob(h.Root[:]).one(func(*stmt) {})
+			if err != nil {
+				return err
+			}
+			if !found {
+				stale = append(stale, h.Log)
+				continue
+			}
+			err = c.stmt(`INSERT INTO audit_heads (log, size, root, signed_at, note) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`).
+				id(h.Log).int(h.Size).blob(h.Root[:]).at(h.SignedAt).blob(h.Note).exec()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return stale, err
+}
+
+// Unpublished implements store.Journal.
+func (s *Store) Unpublished(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error) {
+	return s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs l
+		WHERE log > ? AND size > 0 AND closed_at IS NULL AND fault = ''
+			AND size > coalesce((SELECT max(h.size) FROM audit_heads h WHERE h.log = l.log), 0)
+		ORDER BY log LIMIT ?`, after[:], limit)
+}
+
+// Logs implements store.Journal.
+func (s *Store) Logs(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error) {
+	return s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs WHERE log > ? ORDER BY log LIMIT ?`, after[:], limit)
+}
+
+// logs reads all rows of a query for logColumns.
+func (s *Store) logs(ctx context.Context, sql string, args ...any) (logs []store.Log, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(sql, args...)
+		for q.next() {
+			logs = append(logs, scanLog(q))
+		}
+		return q.end()
+	})
+	return logs, err
+}
+
+// Fault implements store.Journal.
+func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`UPDATE audit_logs SET fault = ? WHERE log = ?`, reason, [16]byte(log))
+	})
+}
+
+// CloseLog implements store.Journal.
+func (s *Store) CloseLog(ctx context.Context, log kapsel.LogID, now time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`UPDATE audit_logs SET closed_at = ? WHERE log = ? AND closed_at IS NULL`, now, [16]byte(log))
+	})
+}
+
+// LogOf implements store.Journal.
+func (s *Store) LogOf(ctx context.Context, tenant kapsel.TenantID) (store.Log, error) {
+	return one(s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs WHERE tenant_id = ? AND closed_at IS NULL`, tenant))
+}
+
+// Log implements store.Journal.
+func (s *Store) Log(ctx context.Context, id kapsel.LogID) (store.Log, error) {
+	return one(s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs WHERE log = ?`, [16]byte(id)))
+}
+
+// one returns the only log of a list, NotFound if the list is empty.
+func one(logs []store.Log, err error) (store.Log, error) {
+	switch {
+	case err != nil:
+		return store.Log{}, err
+	case len(logs) == 0:
+		return store.Log{}, store.NotFound("audit log")
+	}
+	return logs[0], nil
+}
+
+// Head implements store.Journal.
+func (s *Store) Head(ctx context.Context, log kapsel.LogID) (store.SignedHead, error) {
+	heads, err := s.heads(ctx, `SELECT log, size, root, signed_at, note FROM audit_heads WHERE log = ? ORDER BY size DESC LIMIT 1`, [16]byte(log))
+	if err == nil && len(heads) == 0 {
+		err = store.NotFound("head of this audit log")
+	}
+	if err != nil {
+		return store.SignedHead{}, err
+	}
+	return heads[0], nil
+}
+
+// Heads implements store.Journal.
+func (s *Store) Heads(ctx context.Context, log kapsel.LogID, after int64, limit int) ([]store.SignedHead, error) {
+	return s.heads(ctx, `SELECT log, size, root, signed_at, note FROM audit_heads WHERE log = ? AND size > ? ORDER BY size LIMIT ?`,
+		[16]byte(log), after, limit)
+}
+
+func (s *Store) heads(ctx context.Context, sql string, args ...any) (heads []store.SignedHead, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(sql, args...)
+		for q.next() {
+			heads = append(heads, store.SignedHead{Log: q.colID(), Size: q.colInt(), Root: q.colHash(), SignedAt: q.colTime(), Note: q.colBlob()})
+		}
+		return q.end()
+	})
+	return heads, err
+}
+
+// Tile implements store.Journal.
+func (s *Store) Tile(ctx context.Context, log kapsel.LogID, level int, n int64) (hashes []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.stmt(`SELECT hashes FROM audit_tiles WHERE log = ? AND level = ? AND n = ?`).id(log).int(int64(level)).int(n).
+			one(func(s *stmt) { hashes = s.colBlob() })
+		return err
+	})
+	return hashes, err
+}
+
+// Hashes implements store.Journal.
+func (s *Store) Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int) (hashes []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.stmt(`SELECT hash FROM audit_leaves WHERE log = ? AND n >= ? ORDER BY n LIMIT ?`).id(log).int(n).int(int64(limit))
+		for q.next() {
+			hashes = append(hashes, q.view()...)
+		}
+		return q.end()
+	})
+	return hashes, err
+}
+
+// Leaves implements store.Journal.
+func (s *Store) Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int) (leaves []store.Leaf, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.stmt(`SELECT n, attempt_id, hash, text FROM audit_leaves WHERE log = ? AND n >= ? ORDER BY n LIMIT ?`).id(log).int(n).int(int64(limit))
+		for q.next() {
+			leaves = append(leaves, scanLeaf(q))
+		}
+		return q.end()
+	})
+	return leaves, err
+}
+
+func scanLeaf(s *stmt) store.Leaf {
+	return store.Leaf{Index: s.colInt(), AttemptID: s.colID(), Hash: s.colHash(), Text: s.colBlob()}
+}
+
+// LeafOf implements store.Journal.
+func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (l store.Log, leaf store.Leaf, err error) {
+	if l, err = s.LogOf(ctx, tenant); err != nil {
+		return l, leaf, err
+	}
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.stmt(`SELECT n, attempt_id, hash, text FROM audit_leaves WHERE log = ? AND attempt_id = ?`).id(l.ID).id(attempt).
+			one(func(s *stmt) { leaf = scanLeaf(s) })
+		if err == nil && !found {
+			err = store.NotFound("attempt")
+		}
+		return err
+	})
+	return l, leaf, err
+}
+
+// LeafIndexes implements store.Journal.
+func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]int64, error) {
+	indexes := make(map[kapsel.AttemptID]int64, len(attempts))
+	l, err := s.LogOf(ctx, tenant)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		return indexes, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = s.read(ctx, func(c *conn) error {
+		for _, id := range attempts {
+			_, err := c.stmt(`SELECT n FROM audit_leaves WHERE log = ? AND attempt_id = ?`).id(l.ID).id(id).
+				one(func(s *stmt) { indexes[id] = s.colInt() })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return indexes, err
+}
+
+// Logged implements store.Journal.
+func (s *Store) Logged(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (logged bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.query(`SELECT a.logged IS NOT NULL FROM attempts a JOIN deliveries d ON d.id = a.delivery_id
+			WHERE a.id = ? AND (? IS NULL OR d.tenant_id = ?)`, attempt, tenant, tenant).
+			one(func(s *stmt) { logged = s.colBool() })
+		if err == nil && !found {
+			err = store.NotFound("attempt")
+		}
+		return err
+	})
+	return logged, err
+}
+
+// Salt implements store.Journal.
+func (s *Store) Salt(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID) (salt []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.query(`SELECT salt FROM events WHERE id = ? AND (? IS NULL OR tenant_id = ?)`, event, tenant, tenant).
+			one(func(s *stmt) { salt = s.colBlob() })
+		if err == nil && !found {
+			err = store.NotFound("event")
+		}
+		return err
+	})
+	return salt, err
+}

@@ -1,0 +1,347 @@
+package storetest
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
+)
+
+// journaling are the promises of Journal.
+var journaling = []promise{
+	{"an attempt that is recorded is an entry, with all that its leaf says", func(w *world) {
+		in := w.accept(w.endpoint, heldBy(w.node))
+		done := w.completion(in.Deliveries[0], again)
+		done.Commitments = kapsel.Commitments{
+			URL: bytes.Repeat([]byte{1}, 32), Payload: bytes.Repeat([]byte{2}, 32), Response: bytes.Repeat([]byte{4}, 32),
+		}
+		w.must(w.store.Complete(w.ctx, done))
+		w.must(w.store.Complete(w.ctx, done)) // a repeated call
+		a := done.Attempt
+		a.RequestHeaders = nil
+		w.same("entries", []store.Entry{{Attempt: a, Commitments: done.Commitments}}, w.entries())
+		w.same("logged", true, w.logged(a.ID))
+	}},
+
+	{"an attempt of a dead node is an entry without commitments", func(w *world) {
+		in := w.accept(w.endpoint, heldBy(w.node))
+		late := w.completion(in.Deliveries[0], ok)
+		w.must(w.store.Leave(w.ctx, w.node))
+		w.node = w.join(time.Hour)
+		_, err := w.store.TakeOver(w.ctx, w.now, 10)
+		w.must(err)
+		w.refused(w.store.Complete(w.ctx, late), kapsel.Conflict, "a late result")
+		a := w.attempts(in.Deliveries[0].ID)[0]
+		a.Error = ""
+		w.same("entries", []store.Entry{{Attempt: a}}, w.entries())
+	}},
+
+	{"entries come in an order, from behind one of them", func(w *world) {
+		var want []kapsel.AttemptID
+		for range 5 {
+			want = append(want, w.finished(w.newEndpoint(w.tenant), ok).Attempt.ID)
+		}
+		var got []kapsel.AttemptID
+		for after := (kapsel.AttemptID{}); ; after = got[len(got)-1] {
+			page, err := w.store.Entries(w.ctx, after, 2)
+			w.must(err)
+			if len(page) == 0 {
+				break
+			}
+			for _, e := range page {
+				got = append(got, e.Attempt.ID)
+			}
+		}
+		byID := func(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
+		slices.SortFunc(want, byID)
+		slices.SortFunc(got, byID)
+		w.same("entries", want, got)
+	}},
+
+	{"a tenant has one log, whose epoch each writer raises", func(w *world) {
+		other := w.newTenant()
+		logs := w.takeLogs(other.ID, w.tenant.ID)
+		w.same("tenants", []kapsel.TenantID{other.ID, w.tenant.ID}, []kapsel.TenantID{logs[0].TenantID, logs[1].TenantID})
+		w.same("a new log", store.Log{ID: logs[1].ID, TenantID: w.tenant.ID, CreatedAt: w.now, State: store.State{Epoch: 1, Root: rules.EmptyRoot}}, logs[1])
+		w.pass(time.Hour)
+		next := w.takeLogs(w.tenant.ID)[0]
+		logs[1].Epoch = 2
+		w.same("the log later", logs[1], next)
+		got, err := w.store.LogOf(w.ctx, w.tenant.ID)
+		w.must(err)
+		w.same("of the tenant", next, got)
+		got, err = w.store.Log(w.ctx, next.ID)
+		w.must(err)
+		w.same("by its id", next, got)
+		all, err := w.store.Logs(w.ctx, kapsel.LogID{}, 1)
+		w.must(err)
+		more, err := w.store.Logs(w.ctx, all[0].ID, 10)
+		w.must(err)
+		w.same("logs", 1, len(more))
+		_, err = w.store.LogOf(w.ctx, w.newTenant().ID)
+		w.refused(err, kapsel.NotFound, "a tenant without a log")
+		_, err = w.store.Log(w.ctx, kapsel.NewLogID())
+		w.refused(err, kapsel.NotFound, "no log")
+	}},
+
+	{"an append takes entries and makes leaves, of each log whole or not at all", func(w *world) {
+		mine, theirs := w.finished(w.endpoint, ok).Attempt, w.finished(w.newEndpoint(w.newTenant()), ok).Attempt
+		logs := w.takeLogs(mine.TenantID, theirs.TenantID)
+		first, second := growth(logs[0], mine.ID), growth(logs[1], theirs.ID)
+		for _, change := range []func(*store.State){
+			func(s *store.State) { s.Epoch-- }, func(s *store.State) { s.Size++ }, func(s *store.State) { s.Root[0]++ },
+		} {
+			stale := second
+			change(&stale.Was)
+			w.same("stale", []kapsel.LogID{logs[1].ID}, w.append(stale))
+		}
+		w.takeLogs(theirs.TenantID)
+		first.Tiles = []store.Tile{{Level: 1, N: 0, Hashes: bytes.Repeat([]byte{1}, 32)}, {Level: 0, N: 3, Hashes: bytes.Repeat([]byte{2}, 64)}}
+		w.same("stale beside another", []kapsel.LogID{logs[1].ID}, w.append(first, second))
+		w.same("left in the outbox", theirs.ID, w.entries()[0].Attempt.ID)
+		w.same("entries", 1, len(w.entries()))
+
+		l, leaf, err := w.store.LeafOf(w.ctx, mine.TenantID, mine.ID)
+		w.must(err)
+		w.same("leaf", first.Leaves[0], leaf)
+		logs[0].Size, logs[0].Root, logs[0].Edge = first.Size, first.Root, first.Edge
+		w.same("log", logs[0], l)
+		leaves, err := w.store.Leaves(w.ctx, l.ID, 0, 10)
+		w.must(err)
+		w.same("leaves", first.Leaves, leaves)
+		hashes, err := w.store.Hashes(w.ctx, l.ID, 0, 10)
+		w.must(err)
+		w.same("hashes", leaf.Hash[:], hashes)
+		tile, err := w.store.Tile(w.ctx, l.ID, 1, 0)
+		w.must(err)
+		w.same("tile", first.Tiles[0].Hashes, tile)
+		tile, err = w.store.Tile(w.ctx, l.ID, 1, 1)
+		w.must(err)
+		w.same("no tile", 0, len(tile))
+		indexes, err := w.store.LeafIndexes(w.ctx, mine.TenantID, []kapsel.AttemptID{mine.ID, theirs.ID})
+		w.must(err)
+		w.same("indexes", map[kapsel.AttemptID]int64{mine.ID: 0}, indexes)
+		indexes, err = w.store.LeafIndexes(w.ctx, w.newTenant().ID, []kapsel.AttemptID{mine.ID})
+		w.must(err)
+		w.same("indexes of a tenant without a log", 0, len(indexes))
+		_, _, err = w.store.LeafOf(w.ctx, theirs.TenantID, mine.ID)
+		w.refused(err, kapsel.NotFound, "another tenant's leaf")
+		w.same("logged", true, w.logged(mine.ID))
+		_, err = w.store.Logged(w.ctx, theirs.TenantID, mine.ID)
+		w.refused(err, kapsel.NotFound, "another tenant's attempt")
+	}},
+
+	{"a tile that goes on is replaced", func(w *world) {
+		l := w.takeLogs(w.tenant.ID)[0]
+		for n := 1; n <= 2; n++ {
+			g := growth(l)
+			g.Tiles = []store.Tile{{Level: 1, N: 0, Hashes: bytes.Repeat([]byte{1}, 32*n)}}
+			w.same("stale", 0, len(w.append(g)))
+		}
+		tile, err := w.store.Tile(w.ctx, l.ID, 1, 0)
+		w.must(err)
+		w.same("tile", 64, len(tile))
+	}},
+
+	{"no attempt becomes two leaves", func(w *world) {
+		a := w.finished(w.endpoint, ok).Attempt
+		l := w.takeLogs(w.tenant.ID)[0]
+		g := growth(l, a.ID)
+		w.same("stale", 0, len(w.append(g)))
+		l.State = store.State{Epoch: l.Epoch, Size: g.Size, Root: g.Root, Edge: g.Edge}
+		_, err := w.store.Append(w.ctx, []store.Growth{growth(l, a.ID)})
+		w.refused(err, kapsel.Conflict, "an entry that is gone")
+		twice := growth(l, a.ID)
+		twice.Taken = nil
+		_, err = w.store.Append(w.ctx, []store.Growth{twice})
+		w.refused(err, kapsel.Conflict, "a second leaf")
+		got, err := w.store.Log(w.ctx, l.ID)
+		w.must(err)
+		w.same("log", l, got)
+	}},
+
+	{"a head is published if the log is as it says", func(w *world) {
+		a := w.finished(w.endpoint, ok).Attempt
+		l := w.takeLogs(w.tenant.ID)[0]
+		_, err := w.store.Head(w.ctx, l.ID)
+		w.refused(err, kapsel.NotFound, "no head")
+		w.same("unpublished, empty", 0, len(w.unpublished()))
+		g := growth(l, a.ID)
+		w.append(g)
+		l.Size, l.Root, l.Edge = g.Size, g.Root, g.Edge
+		w.same("unpublished", []store.Log{l}, w.unpublished())
+		head := store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: l.Size, Root: l.Root, SignedAt: w.now, Note: []byte("note \xff")}
+		for _, change := range []func(*store.SignedHead){
+			func(h *store.SignedHead) { h.Epoch-- }, func(h *store.SignedHead) { h.Size++ }, func(h *store.SignedHead) { h.Root[0]++ },
+		} {
+			stale := head
+			change(&stale)
+			w.same("stale", []kapsel.LogID{l.ID}, w.publish(stale))
+		}
+		w.same("stale", 0, len(w.publish(head)))
+		again := head
+		again.Note = []byte("another")
+		w.same("stale", 0, len(w.publish(again)))
+		head.Epoch = 0
+		got, err := w.store.Head(w.ctx, l.ID)
+		w.must(err)
+		w.same("head", head, got)
+		heads, err := w.store.Heads(w.ctx, l.ID, 0, 10)
+		w.must(err)
+		w.same("heads", []store.SignedHead{head}, heads)
+		heads, err = w.store.Heads(w.ctx, l.ID, head.Size, 10)
+		w.must(err)
+		w.same("later heads", 0, len(heads))
+		w.same("unpublished", 0, len(w.unpublished()))
+	}},
+
+	{"nothing is published of a log with a fault", func(w *world) {
+		a := w.finished(w.endpoint, ok).Attempt
+		l := w.takeLogs(w.tenant.ID)[0]
+		g := growth(l, a.ID)
+		w.append(g)
+		w.must(w.store.Fault(w.ctx, l.ID, "leaf 0 was changed"))
+		w.same("unpublished", 0, len(w.unpublished()))
+		head := store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: g.Size, Root: g.Root, SignedAt: w.now, Note: []byte("note")}
+		w.same("stale", []kapsel.LogID{l.ID}, w.publish(head))
+		got, err := w.store.Log(w.ctx, l.ID)
+		w.must(err)
+		w.same("fault", "leaf 0 was changed", got.Fault)
+		w.must(w.store.Fault(w.ctx, l.ID, ""))
+		w.same("stale", 0, len(w.publish(head)))
+	}},
+
+	{"a log that is closed stays as it is, and another one goes on", func(w *world) {
+		a := w.finished(w.endpoint, ok).Attempt
+		old := w.takeLogs(w.tenant.ID)[0]
+		w.must(w.store.CloseLog(w.ctx, old.ID, w.now))
+		g := growth(old, a.ID)
+		w.same("stale", []kapsel.LogID{old.ID}, w.append(g))
+		w.same("stale", []kapsel.LogID{old.ID}, w.publish(store.SignedHead{Log: old.ID, Epoch: old.Epoch, Size: old.Size, Root: old.Root, SignedAt: w.now, Note: []byte("note")}))
+		next := w.takeLogs(w.tenant.ID)[0]
+		if next.ID == old.ID || next.Epoch != 1 {
+			w.t.Errorf("the next log is %+v", next)
+		}
+		got, err := w.store.Log(w.ctx, old.ID)
+		w.must(err)
+		w.same("closed", w.now, got.ClosedAt)
+	}},
+
+	{"the salt of an event is kept with its body", func(w *world) {
+		in := w.acceptance(w.endpoint)
+		in.Event.Salt = kapsel.NewSalt()
+		_, err := w.store.Accept(w.ctx, in)
+		w.must(err)
+		w.same("with the body", in.Event.Salt, w.event(in.Event.ID).Event.Salt)
+		w.same("claimed", in.Event.Salt, w.claim(w.endpoint)[0].Event.Salt)
+		salt, err := w.store.Salt(w.ctx, w.tenant.ID, in.Event.ID)
+		w.must(err)
+		w.same("alone", in.Event.Salt, salt)
+		_, err = w.store.Salt(w.ctx, w.newTenant().ID, in.Event.ID)
+		w.refused(err, kapsel.NotFound, "another tenant's event")
+		old := w.accept(w.endpoint)
+		salt, err = w.store.Salt(w.ctx, kapsel.TenantID{}, old.Event.ID)
+		w.must(err)
+		w.same("of an event without one", 0, len(salt))
+	}},
+}
+
+// logSome leaves an attempt in the outbox and makes a leaf of another, in a log that is open and beside
+// one that is closed.
+func (w *world) logSome() {
+	w.t.Helper()
+	w.must(w.store.CloseLog(w.ctx, w.takeLogs(w.tenant.ID)[0].ID, w.now))
+	l := w.takeLogs(w.tenant.ID)[0]
+	left, a := w.finished(w.endpoint, ok).Attempt, w.finished(w.endpoint, ok).Attempt
+	g := growth(l, a.ID)
+	g.Leaves = append(g.Leaves, store.Leaf{Index: 1, Text: []byte("of no attempt")})
+	g.Size, g.Tiles = 2, []store.Tile{{Level: 1, Hashes: []byte("\x00hashes")}}
+	w.same("stale", 0, len(w.append(g)))
+	w.same("stale", 0, len(w.publish(store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: 2, Root: g.Root, SignedAt: w.now, Note: []byte("note")})))
+	w.must(w.store.Fault(w.ctx, l.ID, "a fault"))
+	w.same("left in the outbox", true, w.logged(left.ID))
+}
+
+// audited is a log with all that is in it, or without an ID what is in the outbox.
+type audited struct {
+	Log     store.Log
+	Leaves  []store.Leaf
+	Heads   []store.SignedHead
+	Tile    []byte
+	Entries []store.Entry
+}
+
+func (w *world) audit() (all []audited) {
+	w.t.Helper()
+	logs, err := w.store.Logs(w.ctx, kapsel.LogID{}, 100)
+	w.must(err)
+	for _, l := range logs {
+		a := audited{Log: l}
+		a.Leaves, err = w.store.Leaves(w.ctx, l.ID, 0, 100)
+		w.must(err)
+		a.Heads, err = w.store.Heads(w.ctx, l.ID, 0, 100)
+		w.must(err)
+		a.Tile, err = w.store.Tile(w.ctx, l.ID, 1, 0)
+		w.must(err)
+		all = append(all, a)
+	}
+	entries := w.entries()
+	slices.SortFunc(entries, func(a, b store.Entry) int { return bytes.Compare(a.Attempt.ID[:], b.Attempt.ID[:]) })
+	return append(all, audited{Entries: entries})
+}
+
+// growth returns what makes leaves of attempts in a log. The hashes in it are made up.
+func growth(l store.Log, attempts ...kapsel.AttemptID) store.Growth {
+	g := store.Growth{Log: l.ID, Was: l.State, Size: l.Size + int64(len(attempts)), Root: l.Root, Edge: []byte("edge"), Taken: attempts}
+	for i, id := range attempts {
+		g.Root[1]++
+		g.Leaves = append(g.Leaves, store.Leaf{Index: l.Size + int64(i), AttemptID: id, Hash: store.Hash{3, byte(i)}, Text: []byte("text \xff")})
+	}
+	return g
+}
+
+func (w *world) entries() []store.Entry {
+	w.t.Helper()
+	all, err := w.store.Entries(w.ctx, kapsel.AttemptID{}, 1000)
+	w.must(err)
+	return all
+}
+
+func (w *world) takeLogs(tenants ...kapsel.TenantID) []store.Log {
+	w.t.Helper()
+	logs, err := w.store.TakeLogs(w.ctx, tenants, w.now)
+	w.must(err)
+	w.same("logs", len(tenants), len(logs))
+	return logs
+}
+
+func (w *world) append(grown ...store.Growth) []kapsel.LogID {
+	w.t.Helper()
+	stale, err := w.store.Append(w.ctx, grown)
+	w.must(err)
+	return stale
+}
+
+func (w *world) publish(heads ...store.SignedHead) []kapsel.LogID {
+	w.t.Helper()
+	stale, err := w.store.Publish(w.ctx, heads)
+	w.must(err)
+	return stale
+}
+
+func (w *world) unpublished() []store.Log {
+	w.t.Helper()
+	logs, err := w.store.Unpublished(w.ctx, kapsel.LogID{}, 10)
+	w.must(err)
+	return logs
+}
+
+func (w *world) logged(attempt kapsel.AttemptID) bool {
+	w.t.Helper()
+	logged, err := w.store.Logged(w.ctx, w.tenant.ID, attempt)
+	w.must(err)
+	return logged
+}
