@@ -57,6 +57,7 @@ var mayImport = map[string][]string{
 	"internal/clock":    {},
 	"internal/feed":     {".", "internal/clock", "internal/store"},
 	"internal/settings": {".", "internal/clock", "internal/store"},
+	"internal/audit":    {".", "internal/store", "receipt"},
 	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
 
 	// Who calls, and what they may do.
@@ -65,7 +66,7 @@ var mayImport = map[string][]string{
 	// Engines.
 	"internal/cluster":       {".", "internal/ratelimit", "internal/store"},
 	"internal/delivery/gate": {".", "internal/breaker", "internal/budget", "internal/ratelimit"},
-	"internal/delivery": {".", "internal/cluster", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
+	"internal/delivery": {".", "receipt", "internal/cluster", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 	"internal/ingest": {".", "internal/access", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
@@ -110,7 +111,7 @@ var libraries = map[string][]string{
 	"github.com/santhosh-tekuri/jsonschema":   {"internal/schema"},
 	"github.com/tink-crypto/tink-go/v2":       {"internal/secret"},
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
-	"golang.org/x/mod":                        {"receipt"},
+	"golang.org/x/mod":                        {"internal/audit", "receipt"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
 	"golang.org/x/sync":                       anywhere,
 	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry"},

@@ -56,6 +56,7 @@ var groups = []group{
 	{"FE", 1, "FE: load and fairness", "Some tenants, endpoints or clients take more than their share."},
 	{"FF", 1, "FF: several nodes", "Nodes share a database, and one of them freezes, dies or is cut off."},
 	{"FG", 1, "FG: operations", "The service is stopped, reconfigured or short of files, disk or readers of its log."},
+	{"FH", 1, "FH: the audit log", "A write of the log fails, its writer is replaced, or somebody changes it."},
 	{"B", 1, "B1 to B29: malformed HTTP", "A request to ingest is not quite HTTP, or is HTTP at its limits."},
 	{"B", 30, "B30 to B49: odd data", "Bodies, keys, cursors, numbers and names hold what breaks parsers and stores."},
 	{"B", 50, "B50 to B59: headers", "Headers are sent along that must not be, or must be unchanged."},

@@ -326,7 +326,7 @@ func (l *listener) exchange(ctx context.Context, e client.EventDetail, body []by
 		code, text = egress.Classify(err)
 		return 0, code, text
 	}
-	egress.ReadBody(resp, 0, egress.BodyRead)
+	egress.ReadBody(resp, 0, egress.BodyRead, nil)
 	return resp.StatusCode, "", ""
 }
 

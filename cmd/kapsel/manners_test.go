@@ -116,6 +116,7 @@ func TestHardening_S14_Switches(t *testing.T) {
 			}
 			return egress.CheckURL("http://127.0.0.1:3000/", s.guard(nil)) == nil
 		},
+		"AcceptRollback": func(on bool) bool { return on }, // the old logs end
 	}
 	settings := reflect.TypeFor[serveSettings]()
 	switches := 0

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -75,6 +76,9 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 		if rewrapped += n; n == 0 { // no node has made a tenant with the old key meanwhile
 			break
 		}
+	}
+	if err := (&audit.Keys{Store: db, Seal: keyring}).Reseal(ctx); err != nil {
+		return fmt.Errorf("seal the key of the audit log: %w", err)
 	}
 	if err := db.ReplaceMeta(ctx, keyCheck, check, keyring.Check()); err != nil {
 		return fmt.Errorf("remember the new key: %w", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/api"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
@@ -38,6 +39,7 @@ import (
 // A stop takes less than 25 s from the signal. Exchanges that run at the signal have exchangeGrace to end.
 const (
 	exchangeGrace = 20 * time.Second
+	auditGrace    = time.Second             // to publish the audit log
 	closeGrace    = 1500 * time.Millisecond // of a store that does not answer
 )
 
@@ -80,6 +82,7 @@ type server struct {
 	replayer  *upkeep.Replayer
 	expander  *upkeep.Expander
 	replanner *upkeep.Replanner
+	audit     *audit.Writer
 	feed      *feed.Feed
 	public    *http.Server
 	metrics   *http.Server
@@ -223,7 +226,11 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
+	if s.audit, err = c.auditWriter(s.db, s.clock.Now, duties, keyring, s.log); err != nil {
+		return nil, err
+	}
 	s.health.Add("store", s.db.Ping)
+	s.health.Add("audit", s.audit.Refused)
 	s.health.Add("clock", s.clockSane)
 
 	manager := manage.New(manage.Config{
@@ -259,6 +266,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		registry.MustRegister(commits.Collectors()...)
 		registry.MustRegister(s.engine.Collectors()...)
 		registry.MustRegister(s.ingest.Collectors()...)
+		registry.MustRegister(s.audit.Collectors()...)
 		if own, ok := s.db.(interface{ Collectors() []prometheus.Collector }); ok {
 			registry.MustRegister(own.Collectors()...)
 		}
@@ -303,7 +311,11 @@ func (s *server) run(ctx context.Context) error {
 	taking, stopTaking := context.WithCancel(work) // ends at the signal
 	defer stopTaking()
 
-	var engine sync.WaitGroup
+	auditing, stopAuditing := context.WithCancel(work) // ends when all attempts are recorded
+	defer stopAuditing()
+
+	var engine, auditor sync.WaitGroup
+	auditor.Go(func() { s.audit.Run(auditing) })
 	s.background.Go(func() { s.settings.Run(work, s.log) })
 	s.background.Go(func() { s.clock.Run(work) })
 	s.background.Go(func() { s.janitor.Run(work) })
@@ -341,6 +353,11 @@ func (s *server) run(ctx context.Context) error {
 	s.feed.Stop() // followers can read what was accepted so far from another node, or later
 	// Then finish: exchanges are recorded, requests answered, and the store is closed.
 	engine.Wait()
+	stopAuditing()
+	auditor.Wait()
+	last, cancelLast := context.WithTimeout(work, auditGrace)
+	defer cancelLast()
+	s.audit.Finish(last)
 	answers, cancel := context.WithTimeout(work, 2*time.Second)
 	defer cancel()
 	if e := s.public.Shutdown(answers); e != nil {

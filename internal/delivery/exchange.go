@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/delivery/gate"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
+	"github.com/kapsel-hq/kapsel/receipt"
 )
 
 // maxAnswerBytes is how many bytes of a response's headers an attempt keeps.
@@ -27,11 +29,13 @@ type outcome struct {
 	code       kapsel.Code // "": a 2xx
 	text       string      // for people, without addresses
 	sent       kapsel.Header
+	url        string // as dialled; "": the exchange did not come so far
 	header     kapsel.Header
 	body       []byte
 	retryAfter time.Time // the destination asked for no request before; zero: it did not
 	lost       bool      // not known whether the request was answered: E2010
 	panicked   bool      // … because the exchange panicked
+	sums       kapsel.Commitments
 	unsent     error     // why nothing was sent; then no attempt is recorded
 	due        time.Time // when an unsent delivery is due again
 	trace      string    // the traceparent that was sent
@@ -88,6 +92,7 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 		return o
 	}
 
+	o.url = target.String()
 	resp, err := e.Transport.RoundTrip(egress.NewRequest(ctx, target, header, j.Event.Body))
 	if err != nil {
 		if short, ok := errors.AsType[*egress.Shortage](err); ok {
@@ -109,7 +114,14 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 		}
 	}
 	o.header = answerHeader(resp.Header)
-	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead)
+	var read hash.Hash
+	if j.Event.Salt != nil {
+		read = receipt.NewCommitment(j.Event.Salt, receipt.ResponseLabel(j.Delivery.Token.String()))
+	}
+	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead, read)
+	if read != nil {
+		o.sums.Response = read.Sum(nil)
+	}
 	switch {
 	case o.status >= 200 && o.status < 300:
 	case o.status >= 500 && o.status < 600:
@@ -118,6 +130,24 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 		o.code, o.text = kapsel.HTTPClientError, "the destination answered "+strconv.Itoa(o.status)
 	}
 	return o
+}
+
+// commit computes what the audit log keeps of a request's contents: of all of them if the request may
+// have been sent, else of the URL and the payload. It needs the event's body.
+func (o *outcome) commit(j *gate.Job) {
+	salt, attempt := j.Event.Salt, j.Delivery.Token.String()
+	if salt == nil || o.url == "" {
+		return
+	}
+	url := receipt.Commitment(salt, receipt.URLLabel(attempt), []byte(o.url))
+	payload := receipt.Commitment(salt, receipt.PayloadLabel, j.Event.Body)
+	o.sums.URL, o.sums.Payload = url[:], payload[:]
+	switch o.code {
+	case kapsel.ConnectionRefused, kapsel.DNSError, kapsel.TLSError, kapsel.DialBlocked: // there was no connection to send it on
+	default:
+		request := receipt.Commitment(salt, receipt.RequestLabel(attempt), j.Event.Body)
+		o.sums.Request = request[:]
+	}
 }
 
 // answerHeader lists a response's header. A field that does not fit into what is kept is left out;

@@ -21,6 +21,9 @@ import (
 // node never has more unrecorded exchanges than workers.
 func (e *Engine) deliver(g *gate.Gate, j *gate.Job) {
 	o := e.exchange(j)
+	if o.unsent == nil {
+		o.commit(j)
+	}
 	e.finish(g, j, &o)
 	if o.unsent != nil {
 		j.Delivery.DueAt = o.due
@@ -97,7 +100,7 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 		RequestHeaders: o.sent, ResponseHeaders: o.header, ResponseBody: o.body,
 	}
 	err = e.insist(func(ctx context.Context) error {
-		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
+		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after, Commitments: o.sums})
 	})
 	if code := kapsel.CodeOf(err); err != nil && code != kapsel.Conflict && code != kapsel.DatabaseUnavailable {
 		// The store refuses this very row, which is a bug. Record an attempt that the store cannot refuse.
@@ -105,9 +108,10 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 		o.code, o.status = kapsel.OutcomeUnknown, 0
 		attempt.StatusCode, attempt.ErrorCode, attempt.Error = 0, kapsel.OutcomeUnknown, "the answer could not be recorded"
 		attempt.RequestHeaders, attempt.ResponseHeaders, attempt.ResponseBody = nil, nil, nil
+		o.sums.Response = nil
 		if after, err = j.Delivery.After(kapsel.Lost{Takeover: true}, now); err == nil {
 			err = e.insist(func(ctx context.Context) error {
-				return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after})
+				return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after, Commitments: o.sums})
 			})
 		}
 	}

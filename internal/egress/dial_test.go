@@ -573,7 +573,7 @@ func TestIdleGoesFirst(t *testing.T) {
 				u := &url.URL{Scheme: "http", Host: fmt.Sprintf("host-%d.example", i), Path: "/"}
 				resp, err := tr.RoundTrip(NewRequest(t.Context(), u, http.Header{"X-Id": {"1"}}, nil))
 				if err == nil {
-					ReadBody(resp, 0, 0)
+					ReadBody(resp, 0, 0, nil)
 				}
 				if ok := i < most || evicts; ok != (err == nil) {
 					t.Fatalf("%v: request %d: %v", no, i, err)

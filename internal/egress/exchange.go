@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -55,12 +56,12 @@ const (
 var discardBuffers = sync.Pool{New: func() any { return new([8 << 10]byte) }}
 
 // ReadBody reads up to `read` bytes of the response's body, closes it, and returns the first
-// `keep` bytes. If the body was read to its end, the connection can take another request;
+// `keep` bytes. It also writes what it reads to seen, if that is not nil. If the body was read to its end, the connection can take another request;
 // otherwise the connection is closed, as it always is after a 101, whose body has no end.
 //
 // A read error is ignored: the status is known, and the bytes read so far are returned. The
 // request's context bounds the time.
-func ReadBody(resp *http.Response, keep, read int) []byte {
+func ReadBody(resp *http.Response, keep, read int, seen hash.Hash) []byte {
 	defer resp.Body.Close()
 	if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || resp.ContentLength == 0 {
 		return nil
@@ -77,6 +78,9 @@ func ReadBody(resp *http.Response, keep, read int) []byte {
 	for total := 0; total < read; {
 		n, err := resp.Body.Read(buf[:min(len(buf), read-total)])
 		kept = append(kept, buf[:min(n, keep-len(kept))]...)
+		if seen != nil {
+			seen.Write(buf[:n])
+		}
 		total += n
 		if err != nil {
 			break

@@ -141,7 +141,7 @@ func exchange(ctx context.Context, rt http.RoundTripper, u *url.URL, h http.Head
 		code, text := Classify(err)
 		return result{code: code, text: text}
 	}
-	return result{status: resp.StatusCode, header: resp.Header, body: string(ReadBody(resp, BodyKept, BodyRead))}
+	return result{status: resp.StatusCode, header: resp.Header, body: string(ReadBody(resp, BodyKept, BodyRead, nil))}
 }
 
 func TestRequestOnTheWire(t *testing.T) {
@@ -560,7 +560,7 @@ func TestReadBodyKeepsAndReads(t *testing.T) {
 	} {
 		for _, said := range []int64{-1, int64(tt.size)} {
 			body := &tracked{Reader: strings.NewReader(strings.Repeat("x", tt.size))}
-			got := ReadBody(&http.Response{StatusCode: 200, ContentLength: said, Body: body}, tt.keep, tt.read)
+			got := ReadBody(&http.Response{StatusCode: 200, ContentLength: said, Body: body}, tt.keep, tt.read, nil)
 			if len(got) != tt.want || !body.closed || body.n > max(tt.read, 0) {
 				t.Errorf("%+v, said %d: kept %d, read %d, closed %v", tt, said, len(got), body.n, body.closed)
 			}

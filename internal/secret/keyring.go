@@ -196,3 +196,36 @@ func (r *Keyring) Verify(check []byte) error {
 	}
 	return nil
 }
+
+// valueAAD returns the additional data that binds a sealed value of the instance to its name.
+func valueAAD(name string) []byte {
+	return append(append([]byte("kapsel instance value"), wrapVersion), name...)
+}
+
+// SealValue seals a value of the instance with the first key, for a name.
+func (r *Keyring) SealValue(name string, plain []byte) ([]byte, error) {
+	first := &r.keys[0]
+	sealed, err := first.aead.Encrypt(plain, valueAAD(name))
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", name, err)
+	}
+	return append(header(wrapVersion, first.id), sealed...), nil
+}
+
+// OpenValue returns what SealValue sealed for a name. If the keyring lacks the key that sealed it, the
+// error wraps an UnknownKeyError.
+func (r *Keyring) OpenValue(name string, sealed []byte) ([]byte, error) {
+	if len(sealed) < headerSize || sealed[0] != wrapVersion {
+		return nil, fmt.Errorf("open %s: unknown format", name)
+	}
+	id := KeyID(sealed[1:headerSize])
+	key := r.find(id)
+	if key == nil {
+		return nil, fmt.Errorf("open %s: %w", name, &UnknownKeyError{id})
+	}
+	plain, err := key.aead.Decrypt(sealed[headerSize:], valueAAD(name))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return plain, nil
+}

@@ -1,0 +1,115 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// HighWater is a file that remembers the newest head of each log that this instance has signed. It
+// lies outside of the store, so that it is not restored with the store. Its methods may be called by
+// many goroutines at once.
+type HighWater struct {
+	path string
+
+	mu   sync.Mutex
+	seen map[string]Mark // by the log's ID; guarded by mu
+}
+
+// Mark is the size and the root of a head.
+type Mark struct {
+	Size int64     `json:"size"`
+	Root tlog.Hash `json:"root"`
+}
+
+// OpenHighWater reads the file at path. A file that does not exist is empty.
+func OpenHighWater(path string) (*HighWater, error) {
+	h := &HighWater{path: path, seen: map[string]Mark{}}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return h, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the file of the audit log's heads: %w", err)
+	}
+	if err := json.Unmarshal(b, &h.seen); err != nil {
+		return nil, fmt.Errorf("read the file of the audit log's heads, %s: %w", path, err)
+	}
+	return h, nil
+}
+
+// Marks returns what the file remembers, by the logs' IDs.
+func (h *HighWater) Marks() map[string]Mark {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.seen)
+}
+
+// Raise remembers heads. When it returns nil, they are synced.
+func (h *HighWater) Raise(heads []store.SignedHead) error {
+	return h.change(func(seen map[string]Mark) {
+		for i := range heads {
+			seen[heads[i].Log.String()] = Mark{heads[i].Size, tlog.Hash(heads[i].Root)}
+		}
+	})
+}
+
+// Forget forgets the heads of a log.
+func (h *HighWater) Forget(log kapsel.LogID) error {
+	return h.change(func(seen map[string]Mark) { delete(seen, log.String()) })
+}
+
+// change replaces the file by one in which change has changed what is remembered.
+func (h *HighWater) change(change func(map[string]Mark)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	seen := maps.Clone(h.seen)
+	change(seen)
+	b, err := json.MarshalIndent(seen, "", " ")
+	if err == nil {
+		err = replaceFile(h.path, b)
+	}
+	if err != nil {
+		return fmt.Errorf("write the file of the audit log's heads: %w", err)
+	}
+	h.seen = seen
+	return nil
+}
+
+// replaceFile writes a file in place of the one at path. After a crash the old or the new one is
+// there, whole.
+func replaceFile(path string, b []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	if runtime.GOOS == "windows" { // directories cannot be synced there
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

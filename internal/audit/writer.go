@@ -1,0 +1,572 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/receipt"
+)
+
+const (
+	// signEvery is how often a log that has grown gets a head.
+	signEvery = time.Second
+	// leadFor is the lease of the writer. After a crash, the next writer begins when it has ended.
+	leadFor = 6 * time.Second
+	// checkEvery is how often a store that was found to lack published leaves is looked at again.
+	checkEvery = 30 * time.Second
+	// headsAtOnce is how many heads are signed and stored together.
+	headsAtOnce = 250
+)
+
+// Store holds the methods of the store that a Writer uses.
+type Store interface {
+	store.Journal
+	Meta
+	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
+}
+
+// Config holds what a Writer needs. HighWater may be nil: then nothing outside of the store remembers
+// what was published.
+type Config struct {
+	Store     Store
+	Now       func() time.Time // the store's time
+	Node      kapsel.NodeID
+	Keys      *Keys
+	HighWater *HighWater
+	// AtOnce is how many leaves are made in one transaction.
+	AtOnce int
+	// AcceptRollback starts new logs in place of those that are behind what HighWater remembers.
+	AcceptRollback bool
+	Log            *slog.Logger
+}
+
+// Writer makes leaves of the outbox's entries and signs the heads of all logs, while its node leads
+// the duty. Run does its work.
+type Writer struct {
+	cfg  Config
+	held map[kapsel.TenantID]*holding // logs that this node writes, in the epoch that it has begun
+
+	leads   time.Time // when the lease was asked for last, by the local clock; zero: this node does not lead
+	checked bool      // what HighWater remembers was compared since this node leads
+	tried   time.Time // when it was compared last
+
+	refused atomic.Pointer[string] // why no head is signed
+	size    atomic.Int64           // of all logs together
+	oldest  atomic.Int64           // Unix nanoseconds; when the oldest attempt ended that no head has; 0: none
+	lag     atomic.Int64           // of the heads that were published last
+}
+
+// holding is a log as its writer knows it.
+type holding struct {
+	store.Log
+	signed ed25519.PublicKey // by which its newest head was signed; nil: it has none
+	head   int64             // the size of its newest head
+}
+
+// NewWriter returns a Writer.
+func NewWriter(cfg Config) *Writer {
+	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}}
+}
+
+// Collectors returns the metrics of the writer.
+func (w *Writer) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kapsel_audit_tree_size",
+			Help: "Leaves of all audit logs, on the node that writes them; 0 on the others.",
+		}, func() float64 { return float64(w.size.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kapsel_audit_lag_seconds",
+			Help: "How long ago the oldest attempt ended that no published head has yet; if there is none, how long the last one waited. 0 on nodes that do not write the logs.",
+		}, w.lagSeconds),
+	}
+}
+
+func (w *Writer) lagSeconds() float64 {
+	if oldest := w.oldest.Load(); oldest != 0 {
+		return max(0, w.cfg.Now().Sub(time.Unix(0, oldest)).Seconds())
+	}
+	return time.Duration(w.lag.Load()).Seconds()
+}
+
+// Refused returns why this node signs no heads, as an error for users. It returns nil if it may sign,
+// or does not write the logs.
+func (w *Writer) Refused(context.Context) error {
+	if text := w.refused.Load(); text != nil {
+		return kapsel.Errorf(kapsel.DatabaseUnavailable, "the audit log is degraded: %s", *text)
+	}
+	return nil
+}
+
+// Run works until ctx ends.
+func (w *Writer) Run(ctx context.Context) {
+	tick := time.NewTicker(signEvery)
+	defer tick.Stop()
+	warned := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := w.turn(ctx)
+		if err != nil && !warned && ctx.Err() == nil {
+			w.cfg.Log.Warn("the audit log could not be written; trying again", "error", err)
+		}
+		warned = err != nil
+	}
+}
+
+// Finish makes leaves of what is left and publishes the last heads. Callers must wait for the end of
+// Run before.
+func (w *Writer) Finish(ctx context.Context) {
+	if err := w.turn(ctx); err != nil {
+		w.cfg.Log.Warn("the audit log's last heads are published by the next start, or by another node", "error", err)
+	}
+}
+
+// turn makes leaves of all entries and publishes the heads of the logs that have grown, if this node
+// leads the duty.
+func (w *Writer) turn(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil { // whether something was written may be unknown: the logs are read again
+			clear(w.held)
+		}
+	}()
+	if leads, err := w.lead(ctx); err != nil || !leads {
+		return err
+	}
+	if !w.checked {
+		if w.refused.Load() != nil && time.Since(w.tried) < checkEvery {
+			return nil
+		}
+		w.tried = time.Now()
+		if err := w.check(ctx); err != nil {
+			return w.refuse(err)
+		}
+		w.checked = true
+	}
+	if err := w.sequence(ctx); err != nil {
+		return err
+	}
+	key, err := w.cfg.Keys.Current(ctx, w.cfg.Now())
+	if err != nil {
+		return w.refuse(err)
+	}
+	w.mayAgain()
+	complete, err := w.publish(ctx, key)
+	if err != nil {
+		return w.refuse(err)
+	}
+	if oldest := w.oldest.Load(); complete && oldest != 0 {
+		w.lag.Store(int64(w.cfg.Now().Sub(time.Unix(0, oldest))))
+		w.oldest.Store(0)
+	} else if oldest == 0 {
+		w.lag.Store(0)
+	}
+	return nil
+}
+
+// refuse remembers an error that is a Refusal and logs it once. It returns any other error.
+func (w *Writer) refuse(err error) error {
+	var refusal *Refusal
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	if old := w.refused.Swap(&refusal.text); old == nil || *old != refusal.text {
+		w.cfg.Log.Error("no head of an audit log is signed; events are accepted and delivered", "error", refusal)
+	}
+	return nil
+}
+
+// mayAgain forgets a refusal.
+func (w *Writer) mayAgain() {
+	if w.refused.Swap(nil) != nil {
+		w.cfg.Log.Info("heads of the audit log are signed again")
+	}
+}
+
+// lead reports whether this node is the writer.
+func (w *Writer) lead(ctx context.Context) (bool, error) {
+	if !w.leads.IsZero() && time.Since(w.leads) < leadFor/3 {
+		return true, nil
+	}
+	asked := time.Now()
+	leads, err := w.cfg.Store.Lead(ctx, "audit", w.cfg.Node, w.cfg.Now(), leadFor)
+	if err != nil {
+		return false, err
+	}
+	if !leads {
+		clear(w.held)
+		w.leads, w.checked = time.Time{}, false
+		w.size.Store(0)
+		w.oldest.Store(0)
+		w.lag.Store(0)
+		w.refused.Store(nil)
+		return false, nil
+	}
+	w.leads = asked
+	return true, nil
+}
+
+// check compares the logs with what HighWater remembers, and counts their leaves. The error is a
+// Refusal if the store lacks what was published.
+func (w *Writer) check(ctx context.Context) error {
+	size, after := int64(0), kapsel.LogID{}
+	for {
+		logs, err := w.cfg.Store.Logs(ctx, after, headsAtOnce)
+		if err != nil {
+			return err
+		}
+		for i := range logs {
+			size += logs[i].Size
+			after = logs[i].ID
+		}
+		if len(logs) < headsAtOnce {
+			break
+		}
+	}
+	w.size.Store(size)
+	if w.cfg.HighWater == nil {
+		return nil
+	}
+	for text, mark := range w.cfg.HighWater.Marks() {
+		id, err := kapsel.ParseLogID(text)
+		if err != nil {
+			return refuse("the file of the audit log's heads has a log %q, which is no log's id: restore the file", text)
+		}
+		err = w.compare(ctx, id, mark)
+		var refusal *Refusal
+		if errors.As(err, &refusal) && w.cfg.AcceptRollback {
+			w.cfg.Log.Warn("a new audit log begins in place of one that is behind what was published", "log", text, "reason", refusal.text)
+			if err := w.cfg.Store.CloseLog(ctx, id, w.cfg.Now()); err != nil {
+				return err
+			}
+			err = w.cfg.HighWater.Forget(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare fails with a Refusal unless the first leaves of a log are those under a head that was
+// published.
+func (w *Writer) compare(ctx context.Context, id kapsel.LogID, mark Mark) error {
+	const advice = "if that is what you want, start once with --accept-rollback: a new log begins, and the old one ends where proofs of it were given out; otherwise restore a database that is not older than its audit log"
+	l, err := w.cfg.Store.Log(ctx, id)
+	switch {
+	case kapsel.CodeOf(err) == kapsel.NotFound:
+		return refuse("a head of audit log %s over %d leaves was published, and the database does not have the log; %s", id, mark.Size, advice)
+	case err != nil:
+		return err
+	case !l.ClosedAt.IsZero():
+		return nil
+	case l.Size < mark.Size:
+		return refuse("a head of audit log %s over %d leaves was published, and the database has only %d; %s", id, mark.Size, l.Size, advice)
+	}
+	root, err := Tree{id, w.cfg.Store}.Root(ctx, mark.Size)
+	if store.Passes(err) {
+		return err
+	}
+	if err != nil || root != store.Hash(mark.Root) {
+		return refuse("the first %d leaves of audit log %s are not those of the head that was published; %s", mark.Size, id, advice)
+	}
+	return nil
+}
+
+// sequence makes leaves of all entries.
+func (w *Writer) sequence(ctx context.Context) error {
+	for after := (kapsel.AttemptID{}); ; {
+		entries, err := w.cfg.Store.Entries(ctx, after, w.cfg.AtOnce)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		if err := w.grow(ctx, entries); err != nil {
+			return err
+		}
+		if len(entries) < w.cfg.AtOnce {
+			return nil
+		}
+		after = entries[len(entries)-1].Attempt.ID
+		if leads, err := w.lead(ctx); err != nil || !leads {
+			return err
+		}
+	}
+}
+
+// grow makes leaves of some entries, in one transaction.
+func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
+	of := map[kapsel.TenantID][]*store.Entry{}
+	var tenants []kapsel.TenantID // in the order of their oldest entries
+	for i := range entries {
+		a := &entries[i].Attempt
+		if of[a.TenantID] == nil {
+			tenants = append(tenants, a.TenantID)
+		}
+		of[a.TenantID] = append(of[a.TenantID], &entries[i])
+		ended := a.StartedAt.Add(a.Duration).UnixNano()
+		if oldest := w.oldest.Load(); oldest == 0 || ended < oldest {
+			w.oldest.Store(ended)
+		}
+	}
+	if err := w.take(ctx, tenants); err != nil {
+		return err
+	}
+	var grown []store.Growth
+	for _, tenant := range tenants {
+		h := w.held[tenant]
+		if h == nil || h.Fault != "" {
+			continue // its entries wait
+		}
+		g := store.Growth{Log: h.ID, Was: h.State}
+		for i, e := range of[tenant] {
+			text := text(e)
+			g.Leaves = append(g.Leaves, store.Leaf{
+				Index: h.Size + int64(i), AttemptID: e.Attempt.ID, Hash: receipt.LeafHash(text), Text: text,
+			})
+			g.Taken = append(g.Taken, e.Attempt.ID)
+		}
+		grown = append(grown, g)
+	}
+	return w.append(ctx, grown)
+}
+
+// append adds leaves to logs that this node holds.
+func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
+	ready := grown[:0]
+	for i := range grown {
+		err := grow(ctx, w.cfg.Store, &grown[i])
+		if store.Passes(err) || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		if err != nil {
+			if err := w.fault(ctx, grown[i].Log, err); err != nil {
+				return err
+			}
+			continue
+		}
+		ready = append(ready, grown[i])
+	}
+	if len(ready) == 0 {
+		return nil
+	}
+	stale, err := w.cfg.Store.Append(ctx, ready)
+	if err != nil {
+		return err
+	}
+	byID := make(map[kapsel.LogID]*holding, len(w.held))
+	for _, h := range w.held {
+		byID[h.ID] = h
+	}
+	for i := range ready {
+		g := &ready[i]
+		h := byID[g.Log]
+		h.Size, h.Root, h.Edge = g.Size, g.Root, g.Edge
+		w.size.Add(int64(len(g.Leaves)))
+	}
+	w.drop(stale)
+	if len(stale) > 0 {
+		return fmt.Errorf("%d audit logs were written by another node meanwhile", len(stale))
+	}
+	return nil
+}
+
+// drop forgets logs that another writer holds.
+func (w *Writer) drop(stale []kapsel.LogID) {
+	for _, id := range stale {
+		for tenant, h := range w.held {
+			if h.ID == id {
+				delete(w.held, tenant)
+			}
+		}
+	}
+}
+
+// fault remembers that a log contradicts itself, so that nothing is signed of it.
+func (w *Writer) fault(ctx context.Context, id kapsel.LogID, reason error) error {
+	w.cfg.Log.Error("an audit log does not fit together; nothing is signed of it any more: run kapsel fsck", "log", id.String(), "error", reason)
+	for _, h := range w.held {
+		if h.ID == id {
+			h.Fault = reason.Error()
+		}
+	}
+	return w.cfg.Store.Fault(ctx, id, reason.Error())
+}
+
+// take begins to write the logs of those tenants whose logs this node does not hold.
+func (w *Writer) take(ctx context.Context, tenants []kapsel.TenantID) error {
+	var missing []kapsel.TenantID
+	for _, t := range tenants {
+		if w.held[t] == nil {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	logs, err := w.cfg.Store.TakeLogs(ctx, missing, w.cfg.Now())
+	if err != nil {
+		return err
+	}
+	for i := range logs {
+		h := &holding{Log: logs[i]}
+		w.held[h.TenantID] = h
+		if err := w.verify(ctx, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify reads the newest head of a log that this node begins to write, and marks the log as faulty if
+// its tiles do not have the log's root, or not the root of that head.
+func (w *Writer) verify(ctx context.Context, h *holding) error {
+	if h.Fault != "" || h.Size == 0 {
+		return nil
+	}
+	tree := Tree{h.ID, w.cfg.Store}
+	head, err := w.cfg.Store.Head(ctx, h.ID)
+	none := kapsel.CodeOf(err) == kapsel.NotFound
+	if err != nil && !none {
+		return err
+	}
+	root, err := tree.Root(ctx, h.Size)
+	switch {
+	case store.Passes(err):
+		return err
+	case err == nil && root != h.Root:
+		err = fmt.Errorf("the tiles do not have the root of the log's %d leaves", h.Size)
+	case err == nil && !none && head.Size > h.Size:
+		err = fmt.Errorf("a head over %d leaves was published, and the log has %d", head.Size, h.Size)
+	case err == nil && !none:
+		h.head, h.signed = head.Size, w.signedBy(ctx, &head)
+		if root, err = tree.Root(ctx, head.Size); err == nil && root != head.Root {
+			err = fmt.Errorf("the first %d leaves are not those of the head that was published", head.Size)
+		}
+	}
+	if store.Passes(err) {
+		return err
+	}
+	if err != nil {
+		return w.fault(ctx, h.ID, err)
+	}
+	return nil
+}
+
+// signedBy returns the key that signed a head; nil if none of the instance's keys did.
+func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) ed25519.PublicKey {
+	keys, err := w.cfg.Keys.All(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, key := range keys {
+		if strings.Contains(string(head.Note), "\n— "+head.Log.Origin()+" "+keyPrefix(head.Log, key.Public)) {
+			return key.Public
+		}
+	}
+	return nil
+}
+
+// keyPrefix returns the characters with which a signature by a key begins in a note: those that the
+// key's hash alone determines.
+func keyPrefix(log kapsel.LogID, public ed25519.PublicKey) string {
+	hash := KeyHash(log, public)
+	return base64.StdEncoding.EncodeToString([]byte{byte(hash >> 24), byte(hash >> 16), byte(hash >> 8), byte(hash)})[:5]
+}
+
+// publish signs and publishes the heads of all logs that have grown. complete says that none is left.
+func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete bool, err error) {
+	complete = true
+	for after := (kapsel.LogID{}); ; {
+		logs, err := w.cfg.Store.Unpublished(ctx, after, headsAtOnce)
+		if err != nil || len(logs) == 0 {
+			return complete && err == nil, err
+		}
+		tenants := make([]kapsel.TenantID, len(logs))
+		for i := range logs {
+			tenants[i] = logs[i].TenantID
+		}
+		if err := w.take(ctx, tenants); err != nil {
+			return false, err
+		}
+		if err := w.announce(ctx, tenants, key); err != nil {
+			return false, err
+		}
+		heads, err := w.sign(tenants, key)
+		if err != nil {
+			return false, err
+		}
+		if len(heads) > 0 {
+			if w.cfg.HighWater != nil {
+				if err := w.cfg.HighWater.Raise(heads); err != nil {
+					return false, err
+				}
+			}
+			stale, err := w.cfg.Store.Publish(ctx, heads)
+			if err != nil {
+				return false, err
+			}
+			for i := range heads {
+				for _, t := range tenants {
+					if h := w.held[t]; h != nil && h.ID == heads[i].Log {
+						h.head, h.signed = heads[i].Size, key.Public().(ed25519.PublicKey)
+					}
+				}
+			}
+			w.drop(stale)
+			complete = complete && len(stale) == 0
+		}
+		if len(logs) < headsAtOnce {
+			return complete, nil
+		}
+		after = logs[len(logs)-1].ID
+		if leads, err := w.lead(ctx); err != nil || !leads {
+			return false, err
+		}
+	}
+}
+
+// announce appends a leaf that says so to each log whose newest head was signed by another key.
+func (w *Writer) announce(ctx context.Context, tenants []kapsel.TenantID, key ed25519.PrivateKey) error {
+	public := key.Public().(ed25519.PublicKey)
+	var grown []store.Growth
+	for _, t := range tenants {
+		h := w.held[t]
+		if h == nil || h.Fault != "" || h.head == 0 || h.signed == nil || h.signed.Equal(public) {
+			continue
+		}
+		text := (&receipt.KeyChange{ChangedAtMS: w.cfg.Now().UnixMilli(), PublicKey: public, Former: h.signed}).Append(nil)
+		grown = append(grown, store.Growth{Log: h.ID, Was: h.State, Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Text: text}}})
+	}
+	return w.append(ctx, grown)
+}
+
+// sign signs the heads of some tenants' logs as this node holds them.
+func (w *Writer) sign(tenants []kapsel.TenantID, key ed25519.PrivateKey) (heads []store.SignedHead, err error) {
+	now := w.cfg.Now()
+	for _, t := range tenants {
+		h := w.held[t]
+		if h == nil || h.Fault != "" || h.Size <= h.head {
+			continue
+		}
+		head := store.SignedHead{Log: h.ID, Epoch: h.Epoch, Size: h.Size, Root: h.Root, SignedAt: now}
+		if head.Note, err = checkpoint(h.ID, h.Size, h.Root, key); err != nil {
+			return nil, err
+		}
+		heads = append(heads, head)
+	}
+	return heads, nil
+}

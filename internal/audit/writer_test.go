@@ -1,0 +1,526 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+	"github.com/kapsel-hq/kapsel/receipt"
+)
+
+// world is a store with tenants whose events are attempted.
+type world struct {
+	*testing.T
+	dir      string
+	db       *sqlite.Store
+	now      time.Time
+	node     kapsel.NodeID
+	tenants  []kapsel.TenantID
+	attempts map[kapsel.TenantID][]kapsel.AttemptID
+	marks    *HighWater
+	keyring  *secret.Keyring
+}
+
+func newWorld(t *testing.T, tenants int) *world {
+	w := &world{T: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), attempts: map[kapsel.TenantID][]kapsel.AttemptID{}}
+	w.open()
+	var err error
+	w.keyring, err = secret.NewKeyring(bytes.Repeat([]byte{7}, secret.KeySize))
+	w.must(err)
+	for range tenants {
+		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(w.now), Plan: kapsel.DefaultPlan, CreatedAt: w.now, UpdatedAt: w.now}
+		w.must(w.db.CreateTenant(t.Context(), tenant))
+		w.tenants = append(w.tenants, tenant.ID)
+	}
+	w.marks, err = OpenHighWater(filepath.Join(w.dir, "heads"))
+	w.must(err)
+	return w
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) open() {
+	w.Helper()
+	db, err := sqlite.Open(w.Context(), filepath.Join(w.dir, "db"), sqlite.Options{Migrate: true, Log: slog.New(slog.DiscardHandler)})
+	w.must(err)
+	w.db = db
+	w.Cleanup(func() { db.Close() })
+	w.node = kapsel.NewNodeID(w.now)
+	w.must(w.db.Join(w.Context(), w.node, w.now, time.Hour))
+}
+
+// attempt records n attempts of a tenant.
+func (w *world) attempt(tenant kapsel.TenantID, n int) {
+	w.Helper()
+	ep := kapsel.NewEndpointID(w.now)
+	part := kapsel.PartOf(ep)
+	for range n {
+		e := kapsel.Event{ID: kapsel.NewEventID(w.now, part), TenantID: tenant, EndpointID: ep, ReceivedAt: w.now, Salt: kapsel.NewSalt()}
+		d := kapsel.Delivery{
+			ID: kapsel.NewDeliveryID(w.now, part), EventID: e.ID, EndpointID: ep, TenantID: tenant, CreatedAt: w.now,
+			Status: kapsel.Delivering, Node: w.node, Token: kapsel.NewAttemptID(w.now, part), Claims: 1,
+		}
+		_, err := w.db.Accept(w.Context(), store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}})
+		w.must(err)
+		after, err := d.After(kapsel.Answer{Status: 200}, w.now)
+		w.must(err)
+		a := kapsel.Attempt{ID: d.Token, DeliveryID: d.ID, EventID: e.ID, EndpointID: ep, TenantID: tenant, Number: 1, StartedAt: w.now, StatusCode: 200}
+		w.must(w.db.Complete(w.Context(), store.Completion{Attempt: a, Delivery: after}))
+		w.attempts[tenant] = append(w.attempts[tenant], a.ID)
+	}
+}
+
+// writer returns a writer on a node of its own.
+func (w *world) writer(db Store) *Writer {
+	return NewWriter(Config{
+		Store: db, Now: func() time.Time { return w.now }, Node: kapsel.NewNodeID(w.now), HighWater: w.marks, AtOnce: 10,
+		Keys: &Keys{Store: db, Seal: w.keyring, FileName: "FILE"}, Log: slog.New(slog.DiscardHandler),
+	})
+}
+
+// pass lets leases end.
+func (w *world) pass() { w.now = w.now.Add(time.Minute) }
+
+// signed ends the test unless each log has each attempt of its tenant as exactly one leaf, a head over
+// all of its leaves, and only heads that its key signed and that are consistent.
+func (w *world) signed() {
+	w.Helper()
+	if left, err := w.db.Entries(w.Context(), kapsel.AttemptID{}, 1); err != nil || len(left) > 0 {
+		w.Fatalf("the outbox has %d entries left: %v", len(left), err)
+	}
+	for _, tenant := range w.tenants {
+		if len(w.attempts[tenant]) > 0 {
+			w.signedOf(tenant)
+		}
+	}
+}
+
+func (w *world) signedOf(tenant kapsel.TenantID) {
+	w.Helper()
+	ctx := w.Context()
+	l, err := w.db.LogOf(ctx, tenant)
+	w.must(err)
+	leaves, err := w.db.Leaves(ctx, l.ID, 0, 1<<20)
+	w.must(err)
+	count := map[kapsel.AttemptID]int{}
+	var hashes []store.Hash
+	for i, leaf := range leaves {
+		if leaf.Index != int64(i) || leaf.Hash != receipt.LeafHash(leaf.Text) {
+			w.Fatalf("leaf %d has index %d, hash %x and text %s", i, leaf.Index, leaf.Hash, leaf.Text)
+		}
+		if _, err := receipt.ParseLeaf(string(leaf.Text)); err != nil {
+			w.Fatal(err)
+		}
+		if !leaf.AttemptID.IsZero() {
+			count[leaf.AttemptID]++
+		}
+		hashes = append(hashes, leaf.Hash)
+	}
+	for _, id := range w.attempts[tenant] {
+		if count[id] != 1 {
+			w.Fatalf("attempt %s is %d leaves", id, count[id])
+		}
+	}
+	if len(count) != len(w.attempts[tenant]) {
+		w.Fatalf("%d attempts are leaves, want %d", len(count), len(w.attempts[tenant]))
+	}
+	heads, err := w.db.Heads(ctx, l.ID, 0, 1<<20)
+	w.must(err)
+	keys, err := (&Keys{Store: w.db}).All(ctx)
+	w.must(err)
+	var verifiers []note.Verifier
+	for _, key := range keys {
+		verifiers = append(verifiers, verifier{l.ID, key.Public})
+	}
+	for _, h := range heads {
+		if h.Root != mth(hashes[:h.Size]) {
+			w.Fatalf("the head over %d leaves has another root", h.Size)
+		}
+		n, err := note.Open(h.Note, note.VerifierList(verifiers...))
+		w.must(err)
+		if want := fmt.Sprintf("%s\n%d\n%s\n", l.ID.Origin(), h.Size, tlog.Hash(h.Root)); n.Text != want {
+			w.Fatalf("the head says %q, want %q", n.Text, want)
+		}
+	}
+	if len(heads) == 0 || heads[len(heads)-1].Size != int64(len(leaves)) {
+		w.Fatalf("%d heads, and the newest is not over all %d leaves", len(heads), len(leaves))
+	}
+	if mark := w.marks.Marks()[l.ID.String()]; mark.Size != l.Size || store.Hash(mark.Root) != l.Root {
+		w.Fatalf("the file remembers %+v of a log of %d leaves", mark, l.Size)
+	}
+}
+
+type verifier struct {
+	log    kapsel.LogID
+	public ed25519.PublicKey
+}
+
+func (v verifier) Name() string                 { return v.log.Origin() }
+func (v verifier) KeyHash() uint32              { return KeyHash(v.log, v.public) }
+func (v verifier) Verify(text, sig []byte) bool { return ed25519.Verify(v.public, text, sig) }
+
+// TestWriter checks that attempts of several tenants become leaves under signed heads, also after the
+// writer has changed.
+func TestWriter(t *testing.T) {
+	w := newWorld(t, 3)
+	one := w.writer(w.db)
+	for round := range 4 {
+		for i, tenant := range w.tenants {
+			w.attempt(tenant, 7*i+round)
+		}
+		w.must(one.turn(t.Context()))
+		w.signed()
+	}
+	if size := one.size.Load(); size != 4*(7+14)+3*(1+2+3) {
+		t.Errorf("the trees have %d leaves together", size)
+	}
+	if lag := one.lagSeconds(); lag != 0 {
+		t.Errorf("the lag is %v s, of heads that were published at once", lag)
+	}
+	two := w.writer(w.db)
+	w.attempt(w.tenants[0], 300)
+	w.must(two.turn(t.Context()))
+	if left, _ := w.db.Entries(t.Context(), kapsel.AttemptID{}, 1000); len(left) != 300 {
+		t.Errorf("a node that does not lead takes entries: %d are left", len(left))
+	}
+	w.pass()
+	w.must(two.turn(t.Context()))
+	w.signed()
+}
+
+// faulty is a store whose writes for the audit log fail at one call, before or after it was done.
+type faulty struct {
+	*sqlite.Store
+	calls   int
+	failAt  int
+	persist bool
+}
+
+var errFault = store.Unavailable(errors.New("made up"))
+
+func (f *faulty) do(write func() error) error {
+	f.calls++
+	if f.calls != f.failAt {
+		return write()
+	}
+	if f.persist {
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	return errFault
+}
+
+func (f *faulty) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) (logs []store.Log, err error) {
+	err = f.do(func() (err error) { logs, err = f.Store.TakeLogs(ctx, tenants, now); return err })
+	return logs, err
+}
+
+func (f *faulty) Append(ctx context.Context, grown []store.Growth) (stale []kapsel.LogID, err error) {
+	err = f.do(func() (err error) { stale, err = f.Store.Append(ctx, grown); return err })
+	return stale, err
+}
+
+func (f *faulty) Publish(ctx context.Context, heads []store.SignedHead) (stale []kapsel.LogID, err error) {
+	err = f.do(func() (err error) { stale, err = f.Store.Publish(ctx, heads); return err })
+	return stale, err
+}
+
+func (f *faulty) SetMeta(ctx context.Context, name string, value []byte) (was []byte, err error) {
+	err = f.do(func() (err error) { was, err = f.Store.SetMeta(ctx, name, value); return err })
+	return was, err
+}
+
+func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (leads bool, err error) {
+	err = f.do(func() (err error) { leads, err = f.Store.Lead(ctx, duty, node, now, lease); return err })
+	return leads, err
+}
+
+// TestWriter_FH1 checks that after any write of the writer has failed, done or not, the same writer and
+// one that takes its place go on with the same trees.
+func TestWriter_FH1(t *testing.T) {
+	for _, persist := range []bool{false, true} {
+		for _, another := range []bool{false, true} {
+			for failAt := 1; ; failAt++ {
+				w := newWorld(t, 2)
+				db := &faulty{Store: w.db, failAt: failAt, persist: persist}
+				one := w.writer(db)
+				failed := 0
+				for range 2 {
+					w.attempt(w.tenants[0], 13)
+					w.attempt(w.tenants[1], 1)
+					if err := one.turn(t.Context()); err != nil {
+						failed++
+						if another {
+							w.pass()
+							one = w.writer(db)
+						}
+					}
+				}
+				w.must(one.turn(t.Context()))
+				w.signed()
+				w.must(w.db.Close())
+				if failed == 0 {
+					if failAt < 8 {
+						t.Fatalf("only %d writes", failAt-1)
+					}
+					break
+				}
+			}
+		}
+	}
+}
+
+// TestWriter_FA9 checks that a writer that was frozen at any of its writes, and replaced, changes
+// nothing when it goes on.
+func TestWriter_FA9(t *testing.T) {
+	for frozenAt := 1; ; frozenAt++ {
+		w := newWorld(t, 2)
+		db := &freezing{faulty: &faulty{Store: w.db}, at: frozenAt}
+		old := w.writer(db)
+		w.attempt(w.tenants[0], 3)
+		w.must(old.turn(t.Context()))
+		w.attempt(w.tenants[0], 12)
+		w.attempt(w.tenants[1], 2)
+		db.calls = 0
+		db.thaw = func() {
+			w.pass()
+			next := w.writer(w.db)
+			w.attempt(w.tenants[1], 5)
+			w.must(next.turn(t.Context()))
+			w.signed()
+			old.leads = time.Now() // the clock of a frozen process may say that no time has passed
+		}
+		frozen := old.turn(t.Context())
+		w.signed()
+		w.pass()
+		w.attempt(w.tenants[0], 1)
+		last := w.writer(w.db)
+		w.must(last.turn(t.Context()))
+		w.signed()
+		w.must(w.db.Close())
+		if db.thaw != nil {
+			if frozenAt < 4 {
+				t.Fatalf("only %d writes", frozenAt-1)
+			}
+			break
+		}
+		_ = frozen // it may have noticed, or have had nothing left to do
+	}
+}
+
+// freezing is a store whose caller is frozen before one write.
+type freezing struct {
+	*faulty
+	at   int
+	thaw func() // what happens meanwhile; nil: it has happened
+}
+
+func (f *freezing) freeze() {
+	if f.calls++; f.calls == f.at && f.thaw != nil {
+		thaw := f.thaw
+		f.thaw = nil
+		thaw()
+	}
+}
+
+func (f *freezing) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) ([]store.Log, error) {
+	f.freeze()
+	return f.Store.TakeLogs(ctx, tenants, now)
+}
+
+func (f *freezing) Append(ctx context.Context, grown []store.Growth) ([]kapsel.LogID, error) {
+	f.freeze()
+	return f.Store.Append(ctx, grown)
+}
+
+func (f *freezing) Publish(ctx context.Context, heads []store.SignedHead) ([]kapsel.LogID, error) {
+	f.freeze()
+	return f.Store.Publish(ctx, heads)
+}
+
+// TestWriter_FB14 checks that nothing is signed of a store that was restored from before what was
+// published, that the refusal says what to do, and that a new log begins if that is accepted.
+func TestWriter_FB14(t *testing.T) {
+	w := newWorld(t, 2)
+	one := w.writer(w.db)
+	w.attempt(w.tenants[0], 5)
+	w.must(one.turn(t.Context()))
+	old, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	w.must(w.db.Close())
+	backup, err := os.ReadFile(filepath.Join(w.dir, "db"))
+	w.must(err)
+
+	w.open()
+	w.pass()
+	w.attempt(w.tenants[0], 3)
+	w.attempt(w.tenants[1], 1)
+	one = w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	w.signed()
+	w.must(w.db.Close())
+	w.must(os.WriteFile(filepath.Join(w.dir, "db"), backup, 0o600))
+
+	w.open()
+	w.pass()
+	clear(w.attempts)
+	w.attempt(w.tenants[0], 4) // other ones than before
+	one = w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	refused := one.Refused(t.Context())
+	if refused == nil || !strings.Contains(refused.Error(), "--accept-rollback") {
+		t.Fatalf("a store from before what was published: %v", refused)
+	}
+	if head, err := w.db.Head(t.Context(), old.ID); err != nil || head.Size != 5 {
+		t.Errorf("the head is over %d leaves, %v", head.Size, err)
+	}
+
+	w.pass()
+	one = w.writer(w.db)
+	one.cfg.AcceptRollback = true
+	w.must(one.turn(t.Context()))
+	w.must(one.Refused(t.Context()))
+	w.signed()
+	if l, err := w.db.LogOf(t.Context(), w.tenants[0]); err != nil || l.ID == old.ID {
+		t.Errorf("the log goes on: %+v, %v", l, err)
+	}
+	w.pass()
+	w.attempt(w.tenants[0], 1)
+	one = w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	w.signed()
+}
+
+// TestWriter_Changed checks that nothing is signed of a log whose rows were changed, and that other
+// logs go on.
+func TestWriter_Changed(t *testing.T) {
+	w := newWorld(t, 2)
+	one := w.writer(w.db)
+	w.attempt(w.tenants[0], 300)
+	w.attempt(w.tenants[1], 3)
+	w.must(one.turn(t.Context()))
+	l, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	taken, err := w.db.TakeLogs(t.Context(), []kapsel.TenantID{w.tenants[0]}, w.now)
+	w.must(err)
+	tile, err := w.db.Tile(t.Context(), l.ID, 1, 0)
+	w.must(err)
+	tile[0]++
+	_, err = w.db.Append(t.Context(), []store.Growth{{
+		Log: l.ID, Was: taken[0].State, Size: l.Size, Root: l.Root, Edge: l.Edge, Tiles: []store.Tile{{Level: 1, Hashes: tile}},
+	}})
+	w.must(err)
+
+	w.pass()
+	w.attempt(w.tenants[0], 1)
+	w.attempt(w.tenants[1], 1)
+	one = w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	if refused := one.Refused(t.Context()); refused == nil || !strings.Contains(refused.Error(), l.ID.String()) {
+		t.Errorf("a log that is not what was published: %v", refused)
+	}
+
+	// A node without the file of the heads compares with the head in the store.
+	w.pass()
+	one = w.writer(w.db)
+	one.cfg.HighWater = nil
+	w.must(one.turn(t.Context()))
+	if got, err := w.db.Log(t.Context(), l.ID); err != nil || got.Fault == "" || got.Size != l.Size {
+		t.Errorf("the changed log is %+v, %v", got, err)
+	}
+	other, err := w.db.LogOf(t.Context(), w.tenants[1])
+	w.must(err)
+	if head, err := w.db.Head(t.Context(), other.ID); err != nil || head.Size != 4 {
+		t.Errorf("the head of the other log is over %d leaves, %v", head.Size, err)
+	}
+}
+
+// TestKeys checks who may sign, that a rotation is a leaf, and that former keys stay listed.
+func TestKeys(t *testing.T) {
+	w := newWorld(t, 1)
+	one := w.writer(w.db)
+	w.attempt(w.tenants[0], 2)
+	w.must(one.turn(t.Context()))
+	w.signed()
+
+	// A node whose file has another key must not sign; nor may one with another encryption key.
+	_, other, err := ed25519.GenerateKey(nil)
+	w.must(err)
+	w.attempt(w.tenants[0], 1)
+	strange, err := secret.NewKeyring(bytes.Repeat([]byte{8}, secret.KeySize))
+	w.must(err)
+	for _, keys := range []*Keys{{Store: w.db, Seal: w.keyring, File: other, FileName: "FILE"}, {Store: w.db, Seal: strange, FileName: "FILE"}} {
+		w.pass()
+		two := w.writer(w.db)
+		two.cfg.Keys = keys
+		w.must(two.turn(t.Context()))
+		if err := two.Refused(t.Context()); err == nil || kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+			t.Errorf("a node with another key: %v", err)
+		}
+	}
+
+	w.pass()
+	keys := &Keys{Store: w.db, Seal: w.keyring, File: other, FileName: "FILE"}
+	if _, err := keys.Rotate(t.Context(), w.now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Rotate(t.Context(), w.now); err == nil {
+		t.Error("a key follows itself")
+	}
+	one = w.writer(w.db)
+	one.cfg.Keys = keys
+	w.must(one.turn(t.Context()))
+	w.must(one.Refused(t.Context()))
+	w.signed()
+	all, err := keys.All(t.Context())
+	if err != nil || len(all) != 2 || !all[0].RetiredAt.Equal(w.now) || all[0].Sealed != nil || !all[1].RetiredAt.IsZero() {
+		t.Errorf("keys are %+v, %v", all, err)
+	}
+	l, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	leaves, err := w.db.Leaves(t.Context(), l.ID, 3, 10)
+	w.must(err)
+	if len(leaves) != 1 || !leaves[0].AttemptID.IsZero() || !strings.Contains(string(leaves[0].Text), fmt.Sprintf(`"public_key":"%x","former_key":"%x"`, all[1].Public, all[0].Public)) {
+		t.Errorf("leaves after the attempts: %+v", leaves)
+	}
+	if _, err := (&Keys{Store: w.db, Seal: w.keyring, FileName: "FILE"}).Current(t.Context(), w.now); err == nil || !strings.Contains(err.Error(), "FILE") {
+		t.Errorf("a node without the file: %v", err)
+	}
+}
+
+// TestKeys_Reseal checks that a sealed key can be opened with the new key of the instance alone.
+func TestKeys_Reseal(t *testing.T) {
+	w := newWorld(t, 0)
+	before, err := (&Keys{Store: w.db, Seal: w.keyring}).Current(t.Context(), w.now)
+	w.must(err)
+	both, err := secret.NewKeyring(bytes.Repeat([]byte{9}, secret.KeySize), bytes.Repeat([]byte{7}, secret.KeySize))
+	w.must(err)
+	w.must((&Keys{Store: w.db, Seal: both}).Reseal(t.Context()))
+	alone, err := secret.NewKeyring(bytes.Repeat([]byte{9}, secret.KeySize))
+	w.must(err)
+	after, err := (&Keys{Store: w.db, Seal: alone}).Current(t.Context(), w.now)
+	if err != nil || !after.Equal(before) {
+		t.Errorf("another key, or %v", err)
+	}
+}
