@@ -11,9 +11,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
-// TestDestination_Change: what a destination asked for with Retry-After keeps retries and tests
-// from being sent, and says so; with another destination everything that waits goes out, at
-// another node, too. A shorter retry plan takes what waits along.
+// TestDestination_Change checks that a time that a destination asked for with Retry-After keeps
+// retries and tests from being sent, and that the API says so; that all waiting deliveries go out
+// once the endpoint has another destination, also at another node; and that a shorter retry policy
+// brings waiting deliveries forward.
 func TestDestination_Change(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.sink.Record(true)

@@ -159,8 +159,8 @@ func TestDev_FirstImpression(t *testing.T) {
 	}
 }
 
-// TestDev_TriggerEveryProvider: a sample of each provider is accepted by an endpoint that is
-// made for it, and delivered. None of them is left out but those that nobody else can sign for.
+// TestDev_TriggerEveryProvider checks that an endpoint made for a provider accepts its sample and
+// delivers it. It leaves out only the providers for which nobody else can sign.
 func TestDev_TriggerEveryProvider(t *testing.T) {
 	d := startDev(t)
 	d.printed(1, `^and see it arrive`)
@@ -214,8 +214,8 @@ func TestDev_TriggerEveryProvider(t *testing.T) {
 	}
 }
 
-// TestDev_ListenMakesItsEndpoint: a port is all that is needed. The endpoint is made once, and
-// what is posted is signed with the secret that is printed.
+// TestDev_ListenMakesItsEndpoint checks that kapsel listen needs only a port, that it makes its
+// endpoint once, and that it signs with the secret that it prints.
 func TestDev_ListenMakesItsEndpoint(t *testing.T) {
 	d := startDev(t)
 	d.printed(1, `^and see it arrive`)

@@ -48,8 +48,9 @@ func TestDatabase_PgBouncerDropsSettings(t *testing.T) {
 	soundStatements(t, server)
 }
 
-// TestDatabase_PgBouncerOpensTheWalls: behind the same PgBouncer a role that row-level security
-// binds sees what it has to see, so a right key is right and an event is accepted.
+// TestDatabase_PgBouncerOpensTheWalls checks that, behind the same PgBouncer, a role that row-level
+// security binds sees the rows that it needs, so that a right key is accepted and an event is
+// stored.
 func TestDatabase_PgBouncerOpensTheWalls(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -193,8 +194,8 @@ func TestDatabase_RefusedByName(t *testing.T) {
 	}
 }
 
-// TestDatabase_External: a server that says it does not keep its data is used where the operator
-// knows better, which is logged at each start.
+// TestDatabase_External checks that a server that says it does not keep its data is used if the
+// operator says so, and that each start logs it.
 func TestDatabase_External(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t, "fsync = off")

@@ -140,9 +140,9 @@ type misbehaviour struct {
 	answer int    // the attempts' status, 0 for none
 }
 
-// TestDestination_FD_Misbehaves: whatever a destination does, each request is one attempt,
-// its outcome has the right name, what is stored of its answer can be read, and it ends in
-// time without holding up a healthy one.
+// TestDestination_FD_Misbehaves checks that each request is one attempt whose outcome has the right
+// name, whatever a destination does, that the stored answer can be read, and that the attempt ends
+// in time without holding up a healthy destination.
 func TestDestination_FD_Misbehaves(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)

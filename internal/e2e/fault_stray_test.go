@@ -77,8 +77,8 @@ func (d *straying) seen() (requests, strays, conns int) {
 	return requests, d.strays, d.conns
 }
 
-// TestDestination_StrayBytes: what a destination sends after its answer is not the answer to the
-// next request: no event is sent twice.
+// TestDestination_StrayBytes checks that bytes that a destination sends after its answer are not
+// taken for the next answer, and that no event is sent twice.
 func TestDestination_StrayBytes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer, stray string

@@ -120,7 +120,8 @@ func TestBody_B48_AnyBytes(t *testing.T) {
 	})
 }
 
-// TestBody_LargestSetting: with KAPSEL_MAX_BODY at its most, 64 MiB arrive, and no byte more.
+// TestBody_LargestSetting checks that 64 MiB arrive with the largest KAPSEL_MAX_BODY, and not one
+// byte more.
 func TestBody_LargestSetting(t *testing.T) {
 	noise := make([]byte, 64<<20+1)
 	rand.Read(noise)

@@ -44,8 +44,9 @@ func (w *world) event(node *harness.Process, ep harness.Endpoint) (int, http.Hea
 	return resp.StatusCode, resp.Header
 }
 
-// TestLimits_MoveBetweenNodes: two nodes share a tenant's limit, and the larger share is where
-// its requests come in. However they move, 10 s hold no more events than the limit and a tenth.
+// TestLimits_MoveBetweenNodes checks that two nodes share a tenant's limit, with the larger share
+// where its requests come in, and that no 10 s have more events than the limit and a tenth, however
+// the requests move.
 func TestLimits_MoveBetweenNodes(t *testing.T) {
 	w := newWorld(t, pgtest.New(t))
 	const limit = 100

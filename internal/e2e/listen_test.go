@@ -189,9 +189,9 @@ func (l *listening) interrupt() (rest []heard) {
 	return rest
 }
 
-// TestListen_EveryEventOnce: webhooks show up with what the local program answered. The server
-// is killed and started again while more come, and kapsel listen is ended and started again;
-// nothing is missed, and nothing shown twice.
+// TestListen_EveryEventOnce checks that kapsel listen prints each webhook once, with the local
+// program's answer, and misses none, although the server is killed and kapsel listen is ended and
+// started again meanwhile.
 func TestListen_EveryEventOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		there, folder := newLocal(t), t.TempDir()
@@ -288,7 +288,7 @@ func TestListen_EveryEventOnce(t *testing.T) {
 	})
 }
 
-// TestListen_LocalProgramIsDown: it says so, and goes on with the next event.
+// TestListen_LocalProgramIsDown checks that kapsel listen says so and goes on with the next event.
 func TestListen_LocalProgramIsDown(t *testing.T) {
 	w := newWorld(t, "")
 	there, folder := newLocal(t), t.TempDir()

@@ -47,8 +47,8 @@ func unreadPipe(t *testing.T, full bool) *os.File {
 	return w
 }
 
-// TestOutput_NobodyReads: a process whose standard output and error are pipes that nobody
-// reads goes on with all that it does. What it logged is counted as lost.
+// TestOutput_NobodyReads checks that a process goes on if nobody reads the pipes of its standard
+// output and error, and counts the log lines that it lost.
 func TestOutput_NobodyReads(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -90,8 +90,8 @@ func TestOutput_NobodyReads(t *testing.T) {
 	}
 }
 
-// TestOutput_LastWords: what a process says at its end, and the key that it shows once, keep
-// neither its end nor its start from coming when nobody reads.
+// TestOutput_LastWords checks that the last words of a process, and a key that is shown once, delay
+// neither its end nor its start if nobody reads them.
 func TestOutput_LastWords(t *testing.T) {
 	t.Run("wrong setting", func(t *testing.T) {
 		cmd := exec.Command(program(t), "serve", "--node-lease=1s")
@@ -179,7 +179,8 @@ func TestOutput_LastWords(t *testing.T) {
 	})
 }
 
-// TestOutput_ReadAtTheEnd: on a normal stop all that was logged reaches a reader that reads.
+// TestOutput_ReadAtTheEnd checks that a reader gets everything that was logged before a normal
+// stop.
 func TestOutput_ReadAtTheEnd(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -202,8 +203,8 @@ func TestOutput_ReadAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestOutput_CollectorHangs: a collector of traces that takes connections and answers nothing
-// keeps nothing from being done, the stop neither.
+// TestOutput_CollectorHangs checks that a collector of traces that accepts connections and never
+// answers holds up nothing, not even the stop.
 func TestOutput_CollectorHangs(t *testing.T) {
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -227,7 +228,7 @@ func TestOutput_CollectorHangs(t *testing.T) {
 	c.term()
 }
 
-// TestOutput_DestinationsBytes: the log, at its most talkative, has none of the bytes that a
+// TestOutput_DestinationsBytes checks that even the most detailed log has none of the bytes that a
 // destination sends after its answer.
 func TestOutput_DestinationsBytes(t *testing.T) {
 	const foreign = "hunter2"

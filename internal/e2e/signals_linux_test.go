@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSignals_SIGHUP: SIGHUP does not end the process, however it was started, and cuts no
-// exchange: the destination that answers late sees its event once.
+// TestSignals_SIGHUP checks that SIGHUP does not end the process, however it was started, and cuts
+// no exchange, so that a destination that answers late sees its event once.
 func TestSignals_SIGHUP(t *testing.T) {
 	serve := func(t *testing.T) *exec.Cmd { return exec.Command(program(t), "serve") }
 	for _, tt := range []struct {
@@ -161,8 +161,8 @@ func TestSignals_SIGHUPAtStart(t *testing.T) {
 	second.term()
 }
 
-// TestSignals_SIGHUPReadsCertificate: SIGHUP reads the TLS pair again; one that is broken is
-// an ERROR and leaves the former in use.
+// TestSignals_SIGHUPReadsCertificate checks that SIGHUP reads the TLS pair again, and that a broken
+// pair is logged as an ERROR and leaves the former one in use.
 func TestSignals_SIGHUPReadsCertificate(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")

@@ -92,8 +92,8 @@ func TestSubscribers_KillUnderLoad(t *testing.T) {
 	})
 }
 
-// TestSubscribers_Loop: an event that comes back to an ingest which it has passed is refused
-// there, however many endpoints it goes through on the way: here ten on each side.
+// TestSubscribers_Loop checks that an event that returns to an ingest URL that it has passed is
+// refused there, however many endpoints it has passed: here ten on each side.
 func TestSubscribers_Loop(t *testing.T) {
 	// The way back leads over a proxy, as through a load balancer: a node's own address is blocked.
 	var node *url.URL

@@ -17,8 +17,8 @@ import (
 // span is a span as the collector of traces received it.
 type span struct{ name, id, parent, trace string }
 
-// TestTrace_FromSenderToDestination: a sender's trace goes on through ingest, its commit and
-// the attempt, each a span that the process exports, and out to the destination.
+// TestTrace_FromSenderToDestination checks that a sender's trace goes on through ingest, its commit
+// and the attempt, each a span that the process exports, and out to the destination.
 func TestTrace_FromSenderToDestination(t *testing.T) {
 	var mu sync.Mutex
 	spans := map[string]span{} // by name

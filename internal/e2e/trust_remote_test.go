@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// TestTrust_ForeignHosts: what is forged in the name of Amazon SNS or Google is refused by the
-// real binary before any host is asked that the request names, also where deliveries may go
-// there. Whom it asks for what looks right is tried in package signature: a test asks nobody
-// on the internet.
+// TestTrust_ForeignHosts checks that the real binary refuses forged requests in the name of Amazon
+// SNS or Google before it asks any host that the request names, even if deliveries may go there.
+// Package signature tests which hosts it asks otherwise, because a test asks nobody on the
+// internet.
 func TestTrust_ForeignHosts(t *testing.T) {
 	var asked atomic.Int32
 	canary := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))

@@ -25,8 +25,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// TestTrust_Handshakes: challenges of providers are answered over HTTP and not stored; those
-// that are signed only with a signature. What a provider wants to read for an event it gets.
+// TestTrust_Handshakes checks that challenges of providers are answered over HTTP and not stored,
+// signed ones only with a signature, and that a provider gets the answer that it wants for an
+// event.
 func TestTrust_Handshakes(t *testing.T) {
 	w := newWorld(t, "")
 	const secret = "a secret of this test"

@@ -51,7 +51,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheck_Versions: a body may fit any of a type's schemas; what is wrong is said by the newest.
+// TestCheck_Versions checks that a body may match any of a type's schemas, and that errors are
+// those of the newest schema.
 func TestCheck_Versions(t *testing.T) {
 	c, wrong := New(typeOf(`{"required":["a"]}`, `{"required":["b"]}`))
 	if wrong != nil {
@@ -67,8 +68,8 @@ func TestCheck_Versions(t *testing.T) {
 	}
 }
 
-// TestNew_BadSchemas: what is no schema, or is one that needs something from elsewhere or may take
-// too long, is refused with the reason.
+// TestNew_BadSchemas checks that a schema is refused with the reason if it is not valid, needs
+// another document or may take too long.
 func TestNew_BadSchemas(t *testing.T) {
 	doubling := strings.Builder{}
 	doubling.WriteString(`{"$ref":"#/$defs/a40","$defs":{"a0":{}`)
@@ -102,7 +103,7 @@ func TestNew_BadSchemas(t *testing.T) {
 	}
 }
 
-// TestNew_Recursive: a schema may refer to itself, as that of a tree does.
+// TestNew_Recursive checks that a schema may refer to itself, as the schema of a tree does.
 func TestNew_Recursive(t *testing.T) {
 	c, wrong := New(typeOf(`{"type":"object","properties":{"left":{"$ref":"#"},"right":{"$ref":"#"},"items":{"type":"array","items":{"$ref":"#"}}},"additionalProperties":{"type":"integer"}}`))
 	if wrong != nil {
@@ -113,8 +114,8 @@ func TestNew_Recursive(t *testing.T) {
 	}
 }
 
-// TestCheck_Bounds: a body that would take too long or too much memory is not checked, and is said to
-// be wrong.
+// TestCheck_Bounds checks that a body that would take too much time or memory is not checked but
+// refused.
 func TestCheck_Bounds(t *testing.T) {
 	c, wrong := New(typeOf(`{"items":{"anyOf":[` + strings.Repeat(`{"type":"string"},`, 400) + `{"type":"null"}]}}`))
 	if wrong != nil {

@@ -474,7 +474,8 @@ func TestHardening_S10_KeyFileRefused(t *testing.T) {
 	}
 }
 
-// TestKeyFileRace: of many processes that start at once, one makes the key and all use it.
+// TestKeyFileRace checks that one of many processes that start at once makes the key and all use
+// it.
 func TestKeyFileRace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "k")
 	var mu sync.Mutex

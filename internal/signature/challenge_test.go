@@ -70,7 +70,8 @@ func TestChallenge_Answer(t *testing.T) {
 	}
 }
 
-// TestClaims: a challenge that has a signature, or the secret, is answered only if that is right.
+// TestClaims checks that a challenge that has a signature or the secret is answered only if it is
+// right.
 func TestClaims(t *testing.T) {
 	for _, tt := range []struct {
 		v             kapsel.Verification

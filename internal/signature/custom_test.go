@@ -76,8 +76,8 @@ var customVectors = []vector{
 
 func init() { vectors = append(vectors, customVectors...) }
 
-// TestListOfSignatures: of several signatures in one header, as while a secret changes, one
-// that is right is enough.
+// TestListOfSignatures checks that one right signature among several in one header is enough, as
+// while a secret changes.
 func TestListOfSignatures(t *testing.T) {
 	const right = "78d89b9e545ad70e654a9291eee7ce4a611059475944b402f295855baaa68843" // by OpenSSL, as above
 	wrong := strings.Repeat("00", 32)
@@ -99,8 +99,8 @@ func TestListOfSignatures(t *testing.T) {
 	}
 }
 
-// TestDecompress: with decompress the body is signed as it is when decoded, and what it
-// decodes to is bounded.
+// TestDecompress checks that with decompress the signature is that of the decoded body, and that
+// the decoded size is limited.
 func TestDecompress(t *testing.T) {
 	const signature = "78d89b9e545ad70e654a9291eee7ce4a611059475944b402f295855baaa68843" // by OpenSSL
 	decode := func(text string) string {
@@ -193,7 +193,7 @@ func TestCheckHMACSettings(t *testing.T) {
 	}
 }
 
-// TestToken: the secret itself, wherever a sender puts it.
+// TestToken checks that the secret itself is accepted wherever a sender puts it.
 func TestToken(t *testing.T) {
 	for _, tt := range []struct {
 		in, secret, query string
@@ -264,8 +264,8 @@ func TestCleanQuery(t *testing.T) {
 	}
 }
 
-// TestSpaceAroundSecrets: white space around a secret is refused in words, but where people
-// choose the secret.
+// TestSpaceAroundSecrets checks that white space around a secret is refused with the reason, unless
+// people choose the secret.
 func TestSpaceAroundSecrets(t *testing.T) {
 	secrets := map[string]string{"discord": strings.Repeat("00", 32), "adyen": "00ff", "sendgrid": ""}
 	for _, v := range vectors {

@@ -8,7 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// TestVerify_XHandshakeIsNoOracle: what the handshake signs for anybody is no webhook.
+// TestVerify_XHandshakeIsNoOracle checks that a body that X's handshake would sign for anybody is
+// not accepted as a webhook.
 func TestVerify_XHandshakeIsNoOracle(t *testing.T) {
 	v, err := New(kapsel.Verification{Provider: "x"}, []Key{{Value: []byte("consumer-secret")}}, "", nil)
 	if err != nil {

@@ -230,7 +230,8 @@ func TestAdyenItems(t *testing.T) {
 	}
 }
 
-// TestGitLab: an endpoint takes what its secrets are for, and neither kind stands in for the other.
+// TestGitLab checks that a request needs the proof that the endpoint's secrets are for: a token does
+// not replace a signature, nor a signature a token.
 func TestGitLab(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	signing := "whsec_" + base64.StdEncoding.EncodeToString(key)
@@ -419,8 +420,8 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// TestUnsigned: challenges that nobody signs are answered before a signature is asked for, and
-// nothing that could be an event is one.
+// TestUnsigned checks that challenges that nobody signs are answered before a signature is
+// required, and that a request that could be an event is not taken for a challenge.
 func TestUnsigned(t *testing.T) {
 	for _, tt := range []struct {
 		provider, method, query, body string
@@ -460,7 +461,7 @@ func TestUnsigned(t *testing.T) {
 	}
 }
 
-// TestBrought: what counts as a handshake that brings the secret.
+// TestBrought checks which requests count as a handshake that brings the secret.
 func TestBrought(t *testing.T) {
 	for _, tt := range []struct {
 		provider, body string
@@ -505,7 +506,8 @@ func TestBrought(t *testing.T) {
 	}
 }
 
-// TestVerifyToken: the verify token verifies no signature, and without one no challenge is answered.
+// TestVerifyToken checks that the verify token verifies no signature, and that no challenge is
+// answered without one.
 func TestVerifyToken(t *testing.T) {
 	ver, err := New(kapsel.Verification{Provider: "meta"}, []Key{{Value: []byte("app secret")}}, "verify me", nil)
 	if err != nil {

@@ -90,8 +90,9 @@ func snsRequest(body string) Request {
 
 var snsNow = time.Now() // inside of the certificate's time, which is a hundred years
 
-// TestSNS: messages of the named topics are accepted, with either version of the signature;
-// nothing else is, and what is forged has no URL of its choice asked.
+// TestSNS checks that messages of the named topics are accepted with either version of the
+// signature, that nothing else is, and that a forged message does not cause a request to a URL of
+// its choice.
 func TestSNS(t *testing.T) {
 	all := published(t)
 	settings := kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{"arn:aws:sns:us-east-1:123456789012:other", testTopic}}
@@ -169,7 +170,8 @@ func TestSNS(t *testing.T) {
 	refused(t, "something else for a certificate", verdict, err)
 }
 
-// TestSNSStrangersWork: a long message of a topic that is not named is refused without a copy.
+// TestSNSStrangersWork checks that a long message of a topic that is not named is refused without a
+// copy.
 func TestSNSStrangersWork(t *testing.T) {
 	ver := remoteVerifier(t, kapsel.Verification{Provider: "aws-sns", TopicARNs: []string{testTopic}}, &web{})
 	for _, fill := range []string{"x", `\u0041`} {
@@ -186,8 +188,8 @@ func TestSNSStrangersWork(t *testing.T) {
 	}
 }
 
-// TestSNSConfirmation: a subscription to a named topic is confirmed after its signature; where
-// Amazon does not answer, it is to send the message again.
+// TestSNSConfirmation checks that a subscription to a named topic is confirmed after its signature
+// is verified, and that Amazon must send the message again if it does not answer.
 func TestSNSConfirmation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := published(t)
@@ -261,8 +263,8 @@ func bearer(token string) Request {
 	return Request{Method: "POST", Header: http.Header{"Authorization": {"Bearer " + token}}, Body: []byte(`{"message":{"messageId":"1"}}`)}
 }
 
-// TestOIDC: tokens of Google for the endpoint's audience and account are accepted, by RS256
-// with Google's keys alone.
+// TestOIDC checks that Google's tokens for the endpoint's audience and account are accepted, only
+// with RS256 and Google's keys.
 func TestOIDC(t *testing.T) {
 	all := published(t)
 	now := time.Unix(1_700_000_100, 0)
@@ -383,7 +385,8 @@ func TestOIDC(t *testing.T) {
 	}
 }
 
-// TestRemote: one fetch at a time, and one a minute for a URL, whatever is asked for.
+// TestRemote checks that Remote makes one fetch at a time, and one a minute for a URL, whatever
+// requests ask for.
 func TestRemote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &web{docs: map[string]string{"https://a": "1"}}

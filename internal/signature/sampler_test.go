@@ -20,8 +20,8 @@ var unsampled = map[string]string{
 // notBound are the providers whose signature does not cover the body.
 var notBound = []string{"okta", "telegram", "token", "postmark", "google-calendar", "cloudevents", "azure-event-grid", "microsoft-graph", "mailgun", "gitlab"}
 
-// TestSamples: every sample of every provider is accepted with the secret that it was made with
-// and no other, is an event and no handshake, and is not taken for a repetition of another.
+// TestSamples checks that every sample of every provider is accepted only with the secret that it
+// was made with, is an event and no handshake, and is not taken for a duplicate of another sample.
 func TestSamples(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const url = "http://127.0.0.1:8080/ingest/ep_01m84yz4zqfgjtcypmsesbpznb"
@@ -100,8 +100,8 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// TestSampleForms: samples have the header names that the sender uses, and secrets the form that
-// it gives out, where its own library takes no others.
+// TestSampleForms checks that samples have the sender's header names, and secrets the form that the
+// sender gives out, if its own library accepts no other.
 func TestSampleForms(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for provider, header := range map[string]string{
@@ -127,7 +127,7 @@ func TestSampleForms(t *testing.T) {
 	}
 }
 
-// TestSamplerOfSettings: a sampler signs as an endpoint's own settings say, with its secret.
+// TestSamplerOfSettings checks that a sampler signs by an endpoint's own settings, with its secret.
 func TestSamplerOfSettings(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for name, v := range map[string]struct {

@@ -78,8 +78,8 @@ func TestHardening_S9_SignPublishedVector(t *testing.T) {
 	}
 }
 
-// TestSignAgreesWithReference: what we sign the reference library verifies, what it signs
-// we verify, and both give the same text.
+// TestSignAgreesWithReference checks that the reference library verifies our signatures and we
+// verify its signatures, and that both are the same text.
 func TestSignAgreesWithReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		key := rapid.SliceOfN(rapid.Byte(), 1, 80).Draw(t, "key")

@@ -156,7 +156,8 @@ func TestStrangersWork(t *testing.T) {
 	}
 }
 
-// TestStrangersCounts: what is counted is bounded, and the bound is above what providers send.
+// TestStrangersCounts checks that counts of a request's parts are limited, and that the limits are
+// above what providers send.
 func TestStrangersCounts(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	const key = "12345"
@@ -220,8 +221,8 @@ func TestStrangersCounts(t *testing.T) {
 	refused(t, "adyen, the first item is forged", verdict, err)
 }
 
-// TestStrangersEd25519: each try hashes the whole message again, so only as many signatures are
-// tried as a sender has while it changes its key.
+// TestStrangersEd25519 checks that only as many signatures are tried as a sender has while it
+// changes its key, because each try hashes the whole message again.
 func TestStrangersEd25519(t *testing.T) {
 	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	ver := verifier(t, kapsel.Verification{Provider: "standard-webhooks"}, PublicKey(private))

@@ -449,7 +449,7 @@ func TestBadInput_B69_Timestamps(t *testing.T) {
 	}
 }
 
-// TestLongTolerance: a tolerance of more than five minutes holds for the past alone.
+// TestLongTolerance checks that a tolerance of more than five minutes applies to the past only.
 func TestLongTolerance(t *testing.T) {
 	ver := verifier(t, kapsel.Verification{Provider: "stripe", Tolerance: MaxTolerance}, "secret")
 	for offset, ok := range map[time.Duration]bool{
@@ -464,7 +464,7 @@ func TestLongTolerance(t *testing.T) {
 	}
 }
 
-// TestGuard: the guard of a request is that of what was signed, whatever goes with it unsigned.
+// TestGuard checks that a request's guard depends only on what was signed.
 func TestGuard(t *testing.T) {
 	linear := verifier(t, kapsel.Verification{Provider: "linear"}, "s")
 	stripe := verifier(t, kapsel.Verification{Provider: "stripe", Tolerance: time.Hour}, "s")

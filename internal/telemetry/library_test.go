@@ -20,8 +20,8 @@ import (
 // foreign stands for what others sent and the log must not show.
 const foreign = "hunter2"
 
-// TestLibraries_FixedPart: of what libraries log and print by themselves, the log gets what
-// the library's authors wrote, and nothing of what others sent.
+// TestLibraries_FixedPart checks that the log gets the fixed texts of what libraries log and print
+// by themselves, and nothing that came from outside.
 func TestLibraries_FixedPart(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -140,8 +140,8 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.Buffer.Write(p)
 }
 
-// TestQueue_NobodyReads: logging goes on at once while nobody reads, in bounded memory. Once
-// somebody does, the oldest lines come in their order, then the number of those lost.
+// TestQueue_NobodyReads checks that logging goes on at once, in limited memory, while nobody reads,
+// and that a later reader gets the oldest lines in their order and then the number of those lost.
 func TestQueue_NobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lines = 20_000
@@ -178,8 +178,8 @@ func TestQueue_NobodyReads(t *testing.T) {
 	})
 }
 
-// TestQueue_Close: the end waits for a reader no longer than it may, and what is logged later
-// is lost and counted.
+// TestQueue_Close checks that the end waits for a reader no longer than allowed, and that lines
+// logged later are lost and counted.
 func TestQueue_Close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{open: make(chan struct{})}

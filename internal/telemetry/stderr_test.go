@@ -52,8 +52,8 @@ func panicUnread() {
 	panic("the words of a panic")
 }
 
-// TestStderr_Panic: a process that panics ends, whether its standard error has a reader or
-// not, and if it has one the panic is said.
+// TestStderr_Panic checks that a process that panics ends whether its standard error has a reader
+// or not, and that a reader gets the panic.
 func TestStderr_Panic(t *testing.T) {
 	for _, tt := range []struct {
 		name string
