@@ -72,11 +72,10 @@ var mayImport = map[string][]string{
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// The use cases.
-	"internal/manage": {".", "internal/access", "internal/breaker", "internal/ingest", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
+	"internal/manage": {".", "internal/access", "internal/breaker", "internal/feed", "internal/ingest", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
-	"internal/api": {".", "internal/access", "internal/manage", "internal/clock", "internal/feed", "internal/store", "internal/breaker", "internal/delivery", "internal/egress", "internal/ingest",
-		"internal/problem", "internal/schema", "internal/secret", "internal/signature"},
+	"internal/api":     {".", "internal/access", "internal/feed", "internal/ingest", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
 	"internal/bench":   {"internal/harness"},
 	"internal/harness": {},
 	"scripts":          {}, // programs that look at the code, run by go run

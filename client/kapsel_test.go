@@ -57,11 +57,11 @@ func startKapsel() *server {
 	vault, adminKey, log := secret.NewVault(keyring), secret.NewText(strings.Repeat("a", 32)), slog.New(slog.DiscardHandler)
 	http.Config.Handler = api.New(api.Config{
 		Manage: manage.New(manage.Config{
-			Store: db, Vault: vault, Keyring: keyring, PublicURL: s.url, Clock: clock.Now,
+			Store: db, Vault: vault, Keyring: keyring, PublicURL: s.url, Clock: clock.Now, Feed: feed,
 			CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, Changed: func() { check(settings.Load(ctx)) },
 		}),
-		Guard: access.New(access.Config{Keys: db, AdminKey: adminKey, Clock: clock.Now, Log: log}),
-		Store: db, Vault: vault, AdminKey: adminKey, PublicURL: s.url, Clock: clock.Now, Log: log, Feed: feed,
+		Guard:    access.New(access.Config{Keys: db, AdminKey: adminKey, Clock: clock.Now, Log: log}),
+		AdminKey: adminKey, PublicURL: s.url, Clock: clock.Now, Log: log,
 	})
 	http.Start()
 	s.stop = func() {

@@ -234,7 +234,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	manager := manage.New(manage.Config{
-		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now,
+		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now, Feed: s.feed,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
@@ -250,8 +250,8 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
 	management := api.New(api.Config{
-		Manage: manager, Guard: callers, Store: directory, Publisher: s.ingest, Vault: vault, AdminKey: c.AdminKey, PublicURL: c.PublicURL,
-		Clock: s.clock.Now, Answers: s.db, Version: buildVersion(), Log: s.log, Feed: s.feed,
+		Manage: manager, Guard: callers, Publisher: s.ingest, Answers: s.db, Tenants: directory, Vault: vault,
+		AdminKey: c.AdminKey, PublicURL: c.PublicURL, Clock: s.clock.Now, Version: buildVersion(), Log: s.log,
 	})
 	rest := &services{ingest: s.ingest, api: management}
 	if c.Dev {

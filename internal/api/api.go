@@ -27,18 +27,15 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Store is what the API itself needs of the store. The use cases have theirs.
-type Store interface {
-	store.Stream
+// Tenants finds tenants.
+type Tenants interface {
 	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
-	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 }
 
 // Config is what the API works with. Fields without "may be nil" are needed; for the OpenAPI document
@@ -46,21 +43,20 @@ type Store interface {
 type Config struct {
 	Manage    *manage.Manager // does what is asked
 	Guard     *access.Guard   // says who asks
-	Store     Store
-	Vault     *secret.Vault // seals answers with secrets that Answers keeps
-	AdminKey  secret.Text   // key of the cursors' signatures
-	PublicURL string        // of the OpenAPI document's server
-	Version   string        // of Kapsel, for the OpenAPI document
+	AdminKey  secret.Text     // key of the cursors' signatures
+	PublicURL string          // of the OpenAPI document's server
+	Version   string          // of Kapsel, for the OpenAPI document
 	Clock     func() time.Time
 	Log       *slog.Logger
-	Feed      *feed.Feed // of /v1/events/stream
 
 	// Publisher stores what is published. It may be nil for who only wants the document.
 	Publisher Publisher
 
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
-	// header means nothing then.
+	// header means nothing then. Tenants and Vault seal answers that have secrets.
 	Answers store.Answers
+	Tenants Tenants
+	Vault   *secret.Vault
 }
 
 // api is the state that all handlers share.

@@ -84,7 +84,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { stop(); running.Wait() })
 	log, now := slog.New(slog.NewJSONHandler(&w.log, nil)), func() time.Time { return w.now }
 	w.uses = manage.Config{
-		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now,
+		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now, Feed: feed,
 		CheckURL: func(u string) error {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) (bool, error) { return false, nil }})
 		},
@@ -102,8 +102,8 @@ func newWorld(t *testing.T) *world {
 	}
 	w.guard = access.Config{Keys: keys, AdminKey: secret.NewText(adminKey), Clock: now, Log: log}
 	w.cfg = Config{
-		Feed: feed, Store: s, Vault: w.vault, AdminKey: secret.NewText(adminKey), PublicURL: "https://kapsel.example", Version: "1.2.3",
-		Clock: now, Log: log, Answers: s,
+		AdminKey: secret.NewText(adminKey), PublicURL: "https://kapsel.example", Version: "1.2.3", Clock: now, Log: log,
+		Answers: s, Tenants: s, Vault: w.vault,
 	}
 	w.cfg.Publisher = w.publisher(clock)
 	w.handler = w.build()

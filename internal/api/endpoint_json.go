@@ -343,9 +343,8 @@ func viewEndpoint(e *manage.Endpoint) Endpoint {
 	return view
 }
 
-// viewVerification is a verification as it is in force, defaults included.
+// viewVerification shows a verification that is in force.
 func viewVerification(v kapsel.Verification, now time.Time) Verification {
-	v = signature.InForce(v)
 	view := Verification{
 		Provider: v.Provider, Secrets: viewSecrets(v.Secrets), Tolerance: orNull(duration(v.Tolerance)),
 		Header: v.Header, Algorithm: v.Algorithm, Encoding: v.Encoding, Signed: v.Signed, Format: v.Format,

@@ -112,7 +112,7 @@ func (a *api) sealAnswer(ctx context.Context, r *store.Reservation, now time.Tim
 	if json.Unmarshal(r.Body, &shown) != nil || shown.Secret == "" && shown.SigningSecret == "" {
 		return nil
 	}
-	t, err := a.Store.Tenant(ctx, shown.TenantID)
+	t, err := a.Tenants.Tenant(ctx, shown.TenantID)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r store.Reserva
 		if err := json.Unmarshal(r.Body, &sealed); err != nil {
 			return err
 		}
-		t, err := a.Store.Tenant(ctx, sealed.Tenant)
+		t, err := a.Tenants.Tenant(ctx, sealed.Tenant)
 		if err != nil {
 			return err
 		}

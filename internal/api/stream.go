@@ -15,6 +15,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/feed"
+	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -53,21 +54,11 @@ type StreamQuery struct {
 // streamEvents opens a stream. What can be refused is refused here, before it begins.
 func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamResponse, error) {
 	c := callOf(ctx)
-	tenant := c.caller.TenantOr(in.TenantID)
-	at, err := a.streamFrom(ctx, in, tenant)
+	at, err := a.streamFrom(ctx, c.caller, in)
 	if err != nil {
 		return nil, err
 	}
-	var endpoint *kapsel.Endpoint
-	if !in.EndpointID.IsZero() {
-		switch e, err := a.Store.Endpoint(ctx, tenant, in.EndpointID); {
-		case err == nil:
-			endpoint = &e
-		case !missing(err):
-			return nil, err
-		}
-	}
-	follower, err := a.Feed.Follow(ctx, c.caller.Tenant, c.caller.Key, tenant, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID}, endpoint)
+	follower, err := a.Manage.Follow(ctx, c.caller, in.TenantID, store.StreamFilter{EndpointID: in.EndpointID, SourceID: in.SourceID})
 	if err != nil {
 		return nil, err
 	}
@@ -88,27 +79,24 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 	}}, nil
 }
 
-// streamFrom is the position that a stream begins behind.
-func (a *api) streamFrom(ctx context.Context, in *StreamQuery, tenant kapsel.TenantID) (at store.Position, err error) {
+// streamFrom returns the position that a stream begins behind.
+func (a *api) streamFrom(ctx context.Context, c access.Caller, in *StreamQuery) (store.Position, error) {
 	name, text := "after", in.After
 	if in.Last != "" { // of a client that connects again with the URL that it had at first
 		name, text = "Last-Event-ID", in.Last
 	}
-	if text == "" {
-		return a.Store.StreamEnd(ctx, a.Clock())
-	}
+	var from manage.StreamStart
 	if id, err := kapsel.ParseEventID(text); err == nil {
-		at, err := a.Store.StreamPosition(ctx, tenant, id)
-		if missing(err) {
-			err = unreadable(field(name, "names no event that is there: retention may have deleted it; use the id of a message, or 0 to begin with the oldest event"))
-		}
-		return at, err
-	}
-	at, ok := parsePosition(text)
-	if !ok {
+		from.Event = id
+	} else if at, ok := parsePosition(text); ok {
+		from.Position = &at
+	} else if text != "" {
 		return at, unreadable(field(name, "must be an event's id, the id of a message of the stream, or 0"))
 	}
-	_, _, _, err = a.Store.StreamEvents(ctx, store.StreamFilter{}, at, a.Clock(), 1) // is it one of this store?
+	at, err := a.Manage.StreamFrom(ctx, c, in.TenantID, from)
+	if missing(err) {
+		err = unreadable(field(name, "names no event that is there: retention may have deleted it; use the id of a message, or 0 to begin with the oldest event"))
+	}
 	return at, err
 }
 

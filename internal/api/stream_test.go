@@ -36,7 +36,7 @@ type reader struct {
 // streams serves the API for streams; open asks for one.
 func (w *world) streams() (open func(query, key string, options ...func(*http.Request)) *reader) {
 	server := httptest.NewServer(w.handler)
-	w.t.Cleanup(func() { w.cfg.Feed.Stop(); server.Close() })
+	w.t.Cleanup(func() { w.uses.Feed.Stop(); server.Close() })
 	return func(query, key string, options ...func(*http.Request)) *reader {
 		w.t.Helper()
 		r, err := http.NewRequestWithContext(w.t.Context(), "GET", server.URL+"/v1/events/stream"+query, nil)
@@ -227,7 +227,7 @@ func TestIsolation_B79_Stream(t *testing.T) {
 			w.same(name, ours, got)
 		}
 	}
-	w.cfg.Feed.Stop()
+	w.uses.Feed.Stop()
 	for name, r := range streams {
 		rest := r.end()
 		for _, mark := range append([]string{theirs.tenant, theirs.endpoint}, others...) {
@@ -261,7 +261,7 @@ func TestStreamEnds(t *testing.T) {
 	e, _ := w.receive(h.endpoint, nil) // the others go on
 	got, _ := stays.events(1)
 	w.same("the next event", []string{e.ID.String()}, got)
-	w.cfg.Feed.Stop()
+	w.uses.Feed.Stop()
 	stays.end()
 	if r := open("", h.read); r.resp.StatusCode != 503 || !strings.Contains(r.end(), string(kapsel.ShuttingDown)) {
 		t.Errorf("after the stop: %s", r.resp.Status)
@@ -346,7 +346,7 @@ func TestBadInput_B118_SlowReaders(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		e, _ := w.receive(h.endpoint, nil)
 		time.Sleep(time.Second)
-		w.cfg.Feed.Stop()
+		w.uses.Feed.Stop()
 		server.Close()
 		<-done
 		if want := int((5*time.Minute + 11*time.Second) / streamBeat); beats != want || !strings.Contains(read.String(), e.ID.String()) {

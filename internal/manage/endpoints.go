@@ -55,9 +55,10 @@ type EndpointChange struct {
 	SetsURL bool
 }
 
-// Endpoint is an endpoint with what is known of it now.
+// Endpoint is an endpoint with what is known of it now. Its verification is the one in force, defaults
+// included, and its signing secrets are those that have not expired.
 type Endpoint struct {
-	kapsel.Endpoint        // without signing secrets that have expired
+	kapsel.Endpoint
 	IngestURL       string // where the provider posts to; "": the endpoint has no ingest
 	Breaker         kapsel.Circuit
 	ThrottledUntil  time.Time   // nothing is sent before, because the destination asked for it; zero: it did not
@@ -72,7 +73,7 @@ type Endpoint struct {
 // EndpointAt returns what an endpoint's row and its circuit say of it at a time.
 func EndpointAt(e *kapsel.Endpoint, circuit kapsel.Circuit, now time.Time) Endpoint {
 	view := Endpoint{Endpoint: *e, Breaker: circuit, Warnings: endpointWarnings(e), At: now}
-	view.Signing.Secrets = slices.DeleteFunc(slices.Clone(e.Signing.Secrets), func(s kapsel.Secret) bool { return !s.ExpiresAt.IsZero() && !s.ExpiresAt.After(now) })
+	view.Verification, view.Signing.Secrets = signature.InForce(e.Verification), valid(e.Signing.Secrets, now)
 	if circuit.HoldUntil.After(now) {
 		view.ThrottledUntil = circuit.HoldUntil
 	}
@@ -181,6 +182,16 @@ func (m *Manager) endpoint(ctx context.Context, c access.Caller, need access.Rig
 	return m.Store.Endpoint(ctx, c.Tenant, id)
 }
 
+// withTenant returns the row of an endpoint, of a tenant or of all, and its tenant, whose key seals its
+// secrets.
+func (m *Manager) withTenant(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (e kapsel.Endpoint, t kapsel.Tenant, err error) {
+	if e, err = m.Store.Endpoint(ctx, tenant, id); err != nil {
+		return e, t, err
+	}
+	t, err = m.Store.Tenant(ctx, e.TenantID)
+	return e, t, err
+}
+
 // UpdateEndpoint changes an endpoint.
 func (m *Manager) UpdateEndpoint(ctx context.Context, c access.Caller, id kapsel.EndpointID, change EndpointChange) (Endpoint, error) {
 	if err := c.Check(access.Write); err != nil {
@@ -191,11 +202,7 @@ func (m *Manager) UpdateEndpoint(ctx context.Context, c access.Caller, id kapsel
 	}
 	// Once on a copy, so that the URL is checked, the app is found and most mistakes are noticed outside
 	// of the store's transaction; then on the row as it is inside of it.
-	e, err := m.Store.Endpoint(ctx, c.Tenant, id)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	t, err := m.Store.Tenant(ctx, e.TenantID)
+	e, t, err := m.withTenant(ctx, c.Tenant, id)
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -233,11 +240,7 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, c access.Caller, id kapsel
 
 // keepIngest deletes an endpoint but for its ingest, whose secrets it seals for the source.
 func (m *Manager) keepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) error {
-	e, err := m.Store.Endpoint(ctx, tenant, id)
-	if err != nil {
-		return err
-	}
-	t, err := m.Store.Tenant(ctx, e.TenantID)
+	_, t, err := m.withTenant(ctx, tenant, id)
 	if err != nil {
 		return err
 	}
@@ -320,70 +323,6 @@ func (m *Manager) ResetCircuit(ctx context.Context, c access.Caller, id kapsel.E
 		// A node moved the circuit in between: read it again.
 	}
 	return Endpoint{}, errBusy
-}
-
-// DefaultOverlap and maxOverlap are how long deliveries carry the signatures of two secrets after a
-// rotation, if nothing else is said, and at most.
-const (
-	DefaultOverlap = 24 * time.Hour
-	maxOverlap     = 168 * time.Hour
-)
-
-// RotateSecret makes a new signing secret and returns the endpoint with it. Deliveries carry the former
-// signature, too, for the overlap.
-func (m *Manager) RotateSecret(ctx context.Context, c access.Caller, id kapsel.EndpointID, overlap time.Duration) (Endpoint, error) {
-	if err := c.Check(access.Write); err != nil {
-		return Endpoint{}, err
-	}
-	if overlap < 0 || overlap > maxOverlap {
-		return Endpoint{}, refused("overlap", "must be 0s to 168h")
-	}
-	e, err := m.Store.Endpoint(ctx, c.Tenant, id)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	t, err := m.Store.Tenant(ctx, e.TenantID)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	now := m.Clock()
-	var text secret.Text
-	e, err = m.Store.UpdateEndpoint(ctx, c.Tenant, id, func(e *kapsel.Endpoint) (err error) {
-		e.UpdatedAt = now
-		e.Signing.Secrets = overlapping(e.Signing.Secrets, now, now.Add(overlap))
-		text, err = m.addSigningSecret(e, &t, now)
-		return err
-	})
-	e, err = settled(m, e, err)
-	view, err := m.shown(ctx, e, err)
-	view.SigningSecret = text
-	return view, err
-}
-
-// overlapping returns the former signing secrets that deliveries still carry after now, until end at
-// most; of many the newest.
-func overlapping(former []kapsel.Secret, now, end time.Time) []kapsel.Secret {
-	var kept []kapsel.Secret
-	for _, s := range former {
-		if s.ExpiresAt.IsZero() || s.ExpiresAt.After(end) {
-			s.ExpiresAt = end
-		}
-		if s.ExpiresAt.After(now) {
-			kept = append(kept, s)
-		}
-	}
-	return kept[:min(len(kept), kapsel.MaxSecrets-1)]
-}
-
-// addSigningSecret puts a new signing secret before the others, and returns its text.
-func (m *Manager) addSigningSecret(e *kapsel.Endpoint, t *kapsel.Tenant, now time.Time) (secret.Text, error) {
-	text, key := secret.NewSigningSecret()
-	s, err := m.Vault.Seal(t, e.ID.String(), key, now)
-	if err != nil {
-		return text, err
-	}
-	e.Signing.Secrets = append([]kapsel.Secret{s}, e.Signing.Secrets...)
-	return text, nil
 }
 
 // change applies a change to an endpoint. apps remembers, by what named them, the IDs of the apps that were
@@ -483,40 +422,6 @@ func endpointWarnings(e *kapsel.Endpoint) []string {
 		list = append(list, "unsigned: the destination cannot tell who sent a delivery")
 	}
 	return list
-}
-
-// SigningKey is a public key that verifies the v1a signatures of an endpoint's deliveries.
-type SigningKey struct {
-	Secret kapsel.Secret // the signing secret that it goes with
-	Public string        // whpk_ and base64
-}
-
-// SigningKeys returns the public keys of an endpoint, the newest first. It needs no caller: the keys are
-// public, and who knows the ID of an endpoint learns as much from its ingest URL.
-func (m *Manager) SigningKeys(ctx context.Context, id kapsel.EndpointID) ([]SigningKey, error) {
-	if id.IsZero() {
-		return nil, refused("endpoint_id", "is needed: each endpoint has keys of its own")
-	}
-	e, err := m.Store.Endpoint(ctx, kapsel.TenantID{}, id)
-	if err != nil {
-		return nil, err
-	}
-	t, err := m.Store.Tenant(ctx, e.TenantID)
-	if err != nil {
-		return nil, err
-	}
-	list, now := []SigningKey{}, m.Clock()
-	for _, s := range e.Signing.Secrets {
-		if !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt) {
-			continue
-		}
-		private, err := m.Vault.SigningKey(&t, e.ID.String(), s.ID)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, SigningKey{s, signature.PublicKey(private)})
-	}
-	return list, nil
 }
 
 // Refusals returns what this node remembers of the webhooks that an endpoint refused.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -24,6 +25,7 @@ import (
 type Store interface {
 	store.Directory
 	store.Archive
+	store.Stream
 	store.Replays
 	store.Counters
 	store.Inbox // for test events
@@ -40,6 +42,7 @@ type Config struct {
 	PublicURL string          // base of ingest URLs, without a slash at the end
 	Dev       bool            // allows the shorter delays of a development instance
 	Clock     func() time.Time
+	Feed      *feed.Feed // of streams of events
 
 	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
 	CheckURL func(string) error

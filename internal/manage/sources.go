@@ -7,6 +7,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -29,7 +30,7 @@ func sourceSettings(s *kapsel.Source) SourceSettings {
 	return SourceSettings{Name: s.Name, Type: orNil(s.Type), Intake: s.Intake, State: s.State}
 }
 
-// Source is a source with what is known of it now.
+// Source is a source with what is known of it now. Its verification is the one in force, defaults included.
 type Source struct {
 	kapsel.Source
 	IngestURL       string   // where the provider posts to
@@ -40,7 +41,9 @@ type Source struct {
 
 // SourceAt returns what a source's row says of it at a time. publicURL is where the service is reached.
 func SourceAt(s *kapsel.Source, publicURL string, now time.Time) Source {
-	return Source{Source: *s, IngestURL: publicURL + ingest.Path + s.ID.String(), Warnings: intakeWarnings(&s.Intake), At: now}
+	view := Source{Source: *s, IngestURL: publicURL + ingest.Path + s.ID.String(), Warnings: intakeWarnings(&s.Intake), At: now}
+	view.Verification = signature.InForce(s.Verification)
+	return view
 }
 
 func (m *Manager) shownSource(s kapsel.Source, err error) (Source, error) {
