@@ -81,7 +81,7 @@ func parameters(op *huma.Operation, errs []error) error {
 			continue
 		}
 		message := strings.TrimPrefix(detail.Message, "invalid value: ")
-		name := strings.TrimPrefix(detail.Location, "query.")
+		_, name, _ := strings.Cut(detail.Location, ".") // behind "path.", "query." or "header."
 		switch {
 		case strings.HasPrefix(detail.Location, "path."):
 			return kapsel.Errorf(kapsel.NotFound, "%s", message)

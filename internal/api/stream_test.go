@@ -172,6 +172,7 @@ func TestStreamRefuses(t *testing.T) {
 		w.refused(kapsel.InvalidRequest, 400, []string{"after"}, "GET", "/v1/events/stream?after="+bad, h.read, nil)
 	}
 	w.refused(kapsel.InvalidRequest, 400, []string{"Last-Event-ID"}, "GET", "/v1/events/stream?after=0", h.read, nil, lastID("x"))
+	w.refused(kapsel.InvalidRequest, 400, []string{"Last-Event-ID"}, "GET", "/v1/events/stream", h.read, nil, lastID(strings.Repeat("1", 101)))
 	w.refused(kapsel.Conflict, 409, nil, "GET", "/v1/events/stream?after=999999999", h.read, nil)
 	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "GET", "/v1/events/stream?tenant_id="+other.tenant, h.read, nil)
 	w.refused(kapsel.InvalidRequest, 400, []string{"limit"}, "GET", "/v1/events/stream?limit=1", h.read, nil)
