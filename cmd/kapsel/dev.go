@@ -53,7 +53,7 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fmt.Fprintf(w, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\"><title>Kapsel inbox</title><style>body{font-family:system-ui;margin:2rem;max-width:60rem}pre{background:#f4f4f4;padding:1rem;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}</style><h1>Inbox</h1><p>%d deliveries, newest first; the last %d are kept. The page reads them again every 2 seconds.</p>", len(b.last), inboxKeeps)
+	fmt.Fprintf(w, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\"><title>Kapsel inbox</title><style>body{font-family:system-ui;margin:2rem;max-width:60rem}pre{background:#f4f4f4;padding:1rem;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}</style><h1>Inbox</h1><p>Deliveries so far: %d, newest first; the last %d are kept. The page reads them again every 2 seconds.</p>", len(b.last), inboxKeeps)
 	for i := len(b.last) - 1; i >= 0; i-- {
 		fmt.Fprintf(w, "<pre>%s</pre>", html.EscapeString(b.last[i]))
 	}
