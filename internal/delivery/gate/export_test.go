@@ -45,14 +45,3 @@ func (k *Keeper) Unbalanced(stopping bool) (off []string) {
 	}
 	return off
 }
-
-// Earned returns how many exchanges at once the destination of the endpoint with a name has earned,
-// and how many of its exchanges run.
-func (k *Keeper) Earned(name string) (earned, running int) {
-	for _, g := range k.gates {
-		if g.ep.Name == name {
-			return g.earned, g.running
-		}
-	}
-	return 0, 0
-}
