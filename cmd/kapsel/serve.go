@@ -88,6 +88,7 @@ type server struct {
 	metrics   *http.Server
 	failed    chan error // receives the error that ended a listener
 	trace     func(context.Context) error
+	push      func(context.Context) error // exports the last metrics
 	ln, mln   net.Listener
 	cert      *certificate // nil: plain HTTP
 	hangups   <-chan os.Signal
@@ -261,16 +262,19 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			return nil, fmt.Errorf("make the demo endpoint: %w", err)
 		}
 	}
+	registry := telemetry.NewRegistry()
+	registry.MustRegister(commits.Collectors()...)
+	registry.MustRegister(s.engine.Collectors()...)
+	registry.MustRegister(s.ingest.Collectors()...)
+	registry.MustRegister(s.audit.Collectors()...)
+	if own, ok := s.db.(interface{ Collectors() []prometheus.Collector }); ok {
+		registry.MustRegister(own.Collectors()...)
+	}
+	registry.MustRegister(&delivery.Gauges{Store: s.db, Settings: s.settings, Clock: s.clock})
+	if s.push, err = telemetry.PushMetrics(ctx, buildVersion(), registry); err != nil {
+		return nil, settingError("OTEL_*: %v", err)
+	}
 	if s.mln != nil {
-		registry := telemetry.NewRegistry()
-		registry.MustRegister(commits.Collectors()...)
-		registry.MustRegister(s.engine.Collectors()...)
-		registry.MustRegister(s.ingest.Collectors()...)
-		registry.MustRegister(s.audit.Collectors()...)
-		if own, ok := s.db.(interface{ Collectors() []prometheus.Collector }); ok {
-			registry.MustRegister(own.Collectors()...)
-		}
-		registry.MustRegister(&delivery.Gauges{Store: s.db, Settings: s.settings, Clock: s.clock})
 		s.metrics = newServer(telemetry.Handler(registry), s.log)
 		s.metrics.WriteTimeout = 2 * time.Minute // profiles take a while
 	}
@@ -365,6 +369,9 @@ func (s *server) run(ctx context.Context) error {
 	}
 	if s.metrics != nil {
 		s.metrics.Close()
+	}
+	if e := s.push(answers); e != nil {
+		s.log.Warn("the last metrics could not be sent", "error", e)
 	}
 	if e := s.trace(answers); e != nil {
 		s.log.Warn("the last traces could not be sent", "error", e)

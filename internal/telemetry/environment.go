@@ -14,19 +14,21 @@ import (
 )
 
 // checks holds the check of each environment variable that OpenTelemetry's library reads for
-// traces (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables and
-// …/protocol/exporter). The library silently ignores a value that it cannot read, so traces would
+// traces and metrics (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables and
+// …/protocol/exporter). The library silently ignores a value that it cannot read, so they would
 // go nowhere, or elsewhere. The errors never repeat a value, which may hold credentials.
 var checks = func() map[string]func(value string) error {
 	all := map[string]func(string) error{
 		"OTEL_SDK_DISABLED":        checkSwitch,
 		"OTEL_TRACES_EXPORTER":     oneOf("otlp", "none"),
+		"OTEL_METRICS_EXPORTER":    oneOf("otlp", "none"),
 		"OTEL_RESOURCE_ATTRIBUTES": checkPairs(func(name string) bool { return name != "" }),
 		"OTEL_TRACES_SAMPLER": anyCase("always_on", "always_off", "traceidratio",
 			"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
 		"OTEL_TRACES_SAMPLER_ARG": checkRatio,
 	}
-	for _, name := range []string{"BSP_SCHEDULE_DELAY", "BSP_EXPORT_TIMEOUT", "BSP_MAX_QUEUE_SIZE", "BSP_MAX_EXPORT_BATCH_SIZE"} {
+	for _, name := range []string{"BSP_SCHEDULE_DELAY", "BSP_EXPORT_TIMEOUT", "BSP_MAX_QUEUE_SIZE", "BSP_MAX_EXPORT_BATCH_SIZE",
+		"METRIC_EXPORT_INTERVAL", "METRIC_EXPORT_TIMEOUT"} {
 		all["OTEL_"+name] = checkNumber(1)
 	}
 	for _, name := range []string{"ATTRIBUTE_VALUE_LENGTH", "ATTRIBUTE_COUNT", "SPAN_ATTRIBUTE_VALUE_LENGTH", "SPAN_ATTRIBUTE_COUNT",
@@ -44,10 +46,17 @@ var checks = func() map[string]func(value string) error {
 		"CLIENT_CERTIFICATE": checkFile,
 		"CLIENT_KEY":         checkFile,
 	} {
-		all["OTEL_EXPORTER_OTLP_"+name], all["OTEL_EXPORTER_OTLP_TRACES_"+name] = check, check
+		for _, of := range exporters {
+			all[of+name] = check
+		}
 	}
+	all["OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"] = anyCase("cumulative", "delta", "lowmemory")
+	all["OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"] = anyCase("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
 	return all
 }()
+
+// exporters holds what the variables of exporters begin with: of all, of traces and of metrics.
+var exporters = []string{"OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_"}
 
 // CheckEnvironment returns an error of one line that names everything wrong with OpenTelemetry's
 // variables; nil if nothing is. Empty variables count as not set. Variables that this program does
@@ -63,7 +72,7 @@ func CheckEnvironment() error {
 			wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	for _, of := range []string{"OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"} {
+	for _, of := range exporters {
 		certificate, key := os.Getenv(of+"CLIENT_CERTIFICATE"), os.Getenv(of+"CLIENT_KEY")
 		switch {
 		case (certificate == "") != (key == ""):

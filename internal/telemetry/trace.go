@@ -19,7 +19,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -121,13 +120,9 @@ func StartTracing(ctx context.Context, version string) (shutdown func(context.Co
 	if err != nil {
 		return nil, fmt.Errorf("make trace exporter: %w", err)
 	}
-	// Later sources win, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override ours.
-	about, err := resource.New(ctx,
-		resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", "kapsel"), attribute.String("service.version", version)),
-		resource.WithFromEnv())
+	about, err := describe(ctx, version)
 	if err != nil {
-		return nil, fmt.Errorf("describe trace resource: %w", err)
+		return nil, err
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		slog.Warn("cannot export traces", "error", exportFailure(err))
@@ -145,7 +140,7 @@ func StartTracing(ctx context.Context, version string) (shutdown func(context.Co
 }
 
 // refusal matches the status in the exporter's error, which continues with the collector's answer.
-var refusal = regexp.MustCompile(`failed to send to \S+: (\d{3}) `)
+var refusal = regexp.MustCompile(`failed to send (?:metrics )?to \S+: (\d{3}) `)
 
 // exportFailure returns why an export failed, without the collector's answer, which the exporter's
 // errors quote. The answer may repeat request headers, and they hold keys.
@@ -167,11 +162,14 @@ func exportFailure(err error) string {
 	return "the collector refuses, or answers what cannot be read"
 }
 
+// disabled reports whether the environment turns OpenTelemetry off.
+func disabled() bool {
+	off, err := strconv.ParseBool(strings.TrimSpace(os.Getenv("OTEL_SDK_DISABLED")))
+	return err == nil && off
+}
+
 func tracingWanted() bool {
-	if off, err := strconv.ParseBool(strings.TrimSpace(os.Getenv("OTEL_SDK_DISABLED"))); err == nil && off {
-		return false
-	}
-	if strings.TrimSpace(os.Getenv("OTEL_TRACES_EXPORTER")) == "none" {
+	if disabled() || strings.TrimSpace(os.Getenv("OTEL_TRACES_EXPORTER")) == "none" {
 		return false
 	}
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""

@@ -80,7 +80,7 @@ func collector(t *testing.T) (url string, got chan []byte) {
 	got = make(chan []byte, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil || r.URL.Path != "/v1/traces" {
+		if err != nil || r.URL.Path != "/v1/traces" && r.URL.Path != "/v1/metrics" {
 			t.Errorf("export to %s: %v", r.URL.Path, err)
 		}
 		got <- body
