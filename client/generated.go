@@ -11,6 +11,45 @@ import (
 	"time"
 )
 
+// GetConsistencyProofFilter chooses what GetConsistencyProof shows; a zero field is left out.
+type GetConsistencyProofFilter struct {
+	From string // The smaller size; 0 begins every log
+	To   string // At most that of the published head; without it that one
+}
+
+func (f GetConsistencyProofFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "from", f.From)
+	setString(query, "to", f.To)
+	return query
+}
+
+// GetConsistencyProof is GET /attestation/{log}/consistency: Prove that a log only grew.
+func (c *Client) GetConsistencyProof(ctx context.Context, log string, filter GetConsistencyProofFilter) (answer ConsistencyProof, err error) {
+	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/consistency", filter.values(), nil, &answer)
+	return answer, err
+}
+
+// ListLogKeys is GET /attestation/{log}/keys: List the public keys of a log.
+func (c *Client) ListLogKeys(ctx context.Context, log string) (answer LogKeys, err error) {
+	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/keys", nil, nil, &answer)
+	return answer, err
+}
+
+// GetInclusionProof is GET /attestation/{log}/proof/{index}: Prove that a leaf is in a log.
+func (c *Client) GetInclusionProof(ctx context.Context, log string, index string, treeSize string) (answer InclusionProof, err error) {
+	query := url.Values{}
+	setString(query, "tree_size", treeSize)
+	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/proof/"+url.PathEscape(index), query, nil, &answer)
+	return answer, err
+}
+
+// GetHead is GET /attestation/{log}/sth: Get the newest published head of a log.
+func (c *Client) GetHead(ctx context.Context, log string) (answer SignedTreeHead, err error) {
+	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/sth", nil, nil, &answer)
+	return answer, err
+}
+
 // ListAppsFilter chooses what ListApps shows; a zero field is left out.
 type ListAppsFilter struct {
 	TenantID string // With the admin key: the tenant that is meant
@@ -69,6 +108,20 @@ func (c *Client) PutApp(ctx context.Context, tenantID string, id string, body Ap
 // GetAttempt is GET /v1/attempts/{id}: Get an attempt.
 func (c *Client) GetAttempt(ctx context.Context, id string) (answer Attempt, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/attempts/"+url.PathEscape(id), nil, nil, &answer)
+	return answer, err
+}
+
+// GetProof is GET /v1/attempts/{id}/proof: Get the proof package of an attempt.
+func (c *Client) GetProof(ctx context.Context, id string) (answer Proof, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/attempts/"+url.PathEscape(id)+"/proof", nil, nil, &answer)
+	return answer, err
+}
+
+// GetAuditLog is GET /v1/attestation: Get the state of the tenant's audit log.
+func (c *Client) GetAuditLog(ctx context.Context, tenantID string) (answer AuditLog, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodGet, "/v1/attestation", query, nil, &answer)
 	return answer, err
 }
 
@@ -587,6 +640,16 @@ type AttemptCounts struct {
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
+// AuditLog is in answers.
+type AuditLog struct {
+	Log    *string         `json:"log"`    // The log's id; null: nothing was recorded yet
+	Origin *string         `json:"origin"` // The log's name in its checkpoints
+	Size   int64           `json:"size"`   // How many leaves it has
+	Head   *SignedTreeHead `json:"head"`   // The newest published head; null: none was published yet
+	Lag    Duration        `json:"lag"`    // How long the oldest leaf that is under no published head has waited
+	Fault  *string         `json:"fault"`  // Why no head is signed; null: there is no reason
+}
+
 // CancelEventInput is in requests.
 type CancelEventInput struct {
 	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // Only the delivery to this endpoint; null: all
@@ -628,6 +691,13 @@ type CircuitPolicy struct {
 	Ratio     *float64  `json:"ratio,omitzero"`     // Of failures that opens it: of the window's exchanges, or of the probes
 	Successes *int64    `json:"successes,omitzero"` // Of probes that close it, if fewer than ratio failed
 	Window    *int64    `json:"window,omitzero"`    // Exchanges looked back at, of the last 60 s
+}
+
+// ConsistencyProof is in answers.
+type ConsistencyProof struct {
+	From        int64    `json:"from"`         // The smaller size
+	To          int64    `json:"to"`           // The larger size
+	ProofHashes []string `json:"proof_hashes"` // RFC 6962, section 2.1.2
 }
 
 // Delivery is in answers.
@@ -873,6 +943,15 @@ type Idempotency struct {
 	Window   *Duration `json:"window,omitzero"`   // How long a key is remembered, 1m to 720h; 24h by default
 }
 
+// InclusionProof is in answers.
+type InclusionProof struct {
+	LeafHash    string   `json:"leaf_hash"`    // Base64 of 32 bytes
+	LeafIndex   int64    `json:"leaf_index"`   // The leaf's index in the log, from 0
+	TreeSize    int64    `json:"tree_size"`    // The size of the log, in leaves
+	ProofHashes []string `json:"proof_hashes"` // From the leaf's sibling on (RFC 6962, section 2.1.1)
+	RootHash    string   `json:"root_hash"`    // Base64 of 32 bytes
+}
+
 // Key is in answers.
 type Key struct {
 	ID         string     `json:"id"`           // Its id
@@ -916,6 +995,20 @@ type Limits struct {
 	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
 }
 
+// LogKey is in answers.
+type LogKey struct {
+	PublicKey  string     `json:"public_key"`  // Base64 of 32 bytes
+	KeyID      string     `json:"key_id"`      // By which signature lines name the key
+	Vkey       string     `json:"vkey"`        // The key with the log's name, as C2SP signed-note writes it
+	ValidFrom  time.Time  `json:"valid_from"`  // When it began to sign
+	ValidUntil *time.Time `json:"valid_until"` // When another key took its place; null: it signs now
+}
+
+// LogKeys is in answers.
+type LogKeys struct {
+	Data []LogKey `json:"data"` // The objects of this page
+}
+
 // MissingDelivery is in answers.
 type MissingDelivery struct {
 	EventID    string `json:"event_id"`    // The event that it belongs to
@@ -939,6 +1032,19 @@ type NewEvent struct {
 type NewKey struct {
 	Key
 	Secret string `json:"secret"` // Shown once; send it as Authorization: Bearer
+}
+
+// Opening is in answers.
+type Opening struct {
+	Salt *string `json:"salt"` // 64 hexadecimal digits; null: it was deleted, or the event is older than the log
+}
+
+// Proof is in answers.
+type Proof struct {
+	Leaf           string         `json:"leaf"`            // The exact text of the leaf
+	Opening        Opening        `json:"opening"`         // What opens the leaf's commitments
+	InclusionProof InclusionProof `json:"inclusion_proof"` // That the leaf is in the tree of the checkpoint
+	Checkpoint     string         `json:"checkpoint"`      // The signed head: a C2SP tlog-checkpoint
 }
 
 // Provider is in answers.
@@ -1112,6 +1218,17 @@ type RotateInput struct {
 type Secret struct {
 	ID        string    `json:"id"`         // Its id; what it is is not shown
 	CreatedAt time.Time `json:"created_at"` // When it was made
+}
+
+// SignedTreeHead is in answers.
+type SignedTreeHead struct {
+	TreeSize   int64     `json:"tree_size"`  // How many leaves it is of
+	RootHash   string    `json:"root_hash"`  // Base64 of 32 bytes
+	Timestamp  time.Time `json:"timestamp"`  // When it was signed
+	Checkpoint string    `json:"checkpoint"` // The signed head: a C2SP tlog-checkpoint. All else here is a view of it
+	PublicKey  string    `json:"public_key"` // That signed it: base64 of 32 bytes
+	KeyID      string    `json:"key_id"`     // By which signature lines name the key
+	Witnessed  bool      `json:"witnessed"`  // Whether witnesses have signed it, too
 }
 
 // Signing is in answers.

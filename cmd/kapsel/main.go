@@ -45,6 +45,7 @@ type cli struct {
 	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
 	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
 	Trigger    ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
+	Proof      ask[proofCmd]     `cmd:"" help:"Write the proof package of an attempt, which verify checks."`
 	Verify     verifyCmd         `cmd:"" help:"Check a proof package of the audit log, without a server."`
 	Completion completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 

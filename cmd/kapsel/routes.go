@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
@@ -47,7 +48,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rest.inbox.ServeHTTP(w, r)
 	case p == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		http.Redirect(w, r, "/docs", http.StatusFound)
-	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || p == "/openapi.json" || p == "/docs"):
+	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, api.AttestationPath) || p == "/openapi.json" || p == "/docs"):
 		rest.api.ServeHTTP(w, r)
 	default:
 		refuse(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))

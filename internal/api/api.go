@@ -88,6 +88,7 @@ func New(cfg Config) http.Handler {
 	a.usage()
 	a.refusals()
 	a.providers()
+	a.audit(mux)
 	explain(a.huma.OpenAPI())
 	a.documentation(mux)
 	return a.outer(mux)

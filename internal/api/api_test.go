@@ -20,6 +20,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
@@ -53,6 +54,7 @@ type world struct {
 	woken   int                 // how often it said that a replay is to go on
 	cfg     Config
 	uses    manage.Config
+	audit   *audit.Writer
 	guard   access.Config
 	cache   *settings.Cache
 }
@@ -69,6 +71,9 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: s, vault: secret.NewVault(ring), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), why: "worker"}
+	w.audit = audit.NewWriter(audit.Config{
+		Store: s, Now: func() time.Time { return w.now }, Node: kapsel.NewNodeID(w.now), Keys: &audit.Keys{Store: s, Seal: ring}, AtOnce: 100, Log: slog.New(slog.NewJSONHandler(&w.log, nil)),
+	})
 	clock, err := clock.New(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +120,15 @@ func newWorld(t *testing.T) *world {
 func (w *world) build() http.Handler {
 	w.cfg.Manage, w.cfg.Guard = manage.New(w.uses), access.New(w.guard)
 	return New(w.cfg)
+}
+
+// publishLogs makes leaves of all attempts and publishes the heads of their logs.
+func (w *world) publishLogs() {
+	w.t.Helper()
+	w.audit.Finish(w.t.Context())
+	if left, err := w.store.Entries(w.t.Context(), kapsel.AttemptID{}, 1); err != nil || len(left) > 0 {
+		w.t.Fatalf("the logs lack %d attempts: %v\n%s", len(left), err, w.log.String())
+	}
 }
 
 // publisher is ingest with an engine that never runs: what is accepted waits in the store.

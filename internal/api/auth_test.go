@@ -118,7 +118,7 @@ func TestAccessFollowsTheVerb(t *testing.T) {
 			switch {
 			case slices.Contains(admin, op.OperationID):
 				want = "admin"
-			case op.OperationID == "list-providers", op.OperationID == "list-signing-keys":
+			case op.OperationID == "list-providers", op.OperationID == "list-signing-keys", matrix[op.OperationID].public:
 				want = "anyone"
 			case method == "get":
 				want = "read"
@@ -136,59 +136,66 @@ type row struct {
 	status int  // when it succeeds
 	tenant bool // the admin key needs tenant_id
 	makes  bool // what is missing is made
+	public bool // who knows the id sees it, whoever's it is
 }
 
 var matrix = map[string]row{
-	"create-tenant":     {body: `{"name":"new"}`, status: 201},
-	"list-tenants":      {status: 200},
-	"get-tenant":        {status: 200},
-	"update-tenant":     {body: `{"name":"new"}`, status: 200},
-	"delete-tenant":     {status: 409}, // it has an endpoint
-	"create-key":        {body: `{"name":"new","scope":"read"}`, status: 201},
-	"list-keys":         {status: 200},
-	"revoke-key":        {status: 204},
-	"create-endpoint":   {body: `{"name":"new","url":"https://example.com"}`, status: 201, tenant: true},
-	"list-endpoints":    {status: 200},
-	"publish":           {body: `{"type":"invoice.paid","data":{}}`, status: 201, tenant: true},
-	"get-endpoint":      {status: 200},
-	"update-endpoint":   {body: `{"name":"new"}`, status: 200},
-	"delete-endpoint":   {status: 204},
-	"pause-endpoint":    {status: 200},
-	"resume-endpoint":   {status: 200},
-	"test-endpoint":     {status: 200},
-	"reset-circuit":     {status: 200},
-	"rotate-secret":     {status: 200},
-	"create-source":     {body: `{"name":"new"}`, status: 201, tenant: true},
-	"list-sources":      {status: 200},
-	"get-source":        {status: 200},
-	"update-source":     {body: `{"name":"new"}`, status: 200},
-	"delete-source":     {status: 204},
-	"create-app":        {body: `{"name":"new"}`, status: 201, tenant: true},
-	"list-apps":         {status: 200},
-	"get-app":           {status: 200},
-	"put-app":           {body: `{"name":"new"}`, status: 200},
-	"update-app":        {body: `{"name":"new"}`, status: 200},
-	"delete-app":        {status: 204},
-	"create-event-type": {body: `{"name":"new.#"}`, status: 201, tenant: true},
-	"list-event-types":  {status: 200},
-	"get-event-type":    {status: 200, tenant: true},
-	"put-event-type":    {body: `{}`, status: 200, tenant: true, makes: true},
-	"update-event-type": {body: `{"group":"new"}`, status: 200, tenant: true},
-	"delete-event-type": {status: 204, tenant: true},
-	"list-events":       {status: 200},
-	"stream-events":     {status: 200},
-	"get-event":         {status: 200},
-	"get-payload":       {status: 200},
-	"replay-event":      {status: 200},
-	"cancel-event":      {status: 200},
-	"get-why":           {status: 200},
-	"list-deliveries":   {status: 200},
-	"get-delivery":      {status: 200},
-	"list-attempts":     {status: 200},
-	"cancel-delivery":   {status: 200},
-	"retry-delivery":    {status: 200},
-	"get-attempt":       {status: 200},
-	"list-providers":    {status: 200},
+	"create-tenant":         {body: `{"name":"new"}`, status: 201},
+	"list-tenants":          {status: 200},
+	"get-tenant":            {status: 200},
+	"update-tenant":         {body: `{"name":"new"}`, status: 200},
+	"delete-tenant":         {status: 409}, // it has an endpoint
+	"create-key":            {body: `{"name":"new","scope":"read"}`, status: 201},
+	"list-keys":             {status: 200},
+	"revoke-key":            {status: 204},
+	"create-endpoint":       {body: `{"name":"new","url":"https://example.com"}`, status: 201, tenant: true},
+	"list-endpoints":        {status: 200},
+	"publish":               {body: `{"type":"invoice.paid","data":{}}`, status: 201, tenant: true},
+	"get-endpoint":          {status: 200},
+	"update-endpoint":       {body: `{"name":"new"}`, status: 200},
+	"delete-endpoint":       {status: 204},
+	"pause-endpoint":        {status: 200},
+	"resume-endpoint":       {status: 200},
+	"test-endpoint":         {status: 200},
+	"reset-circuit":         {status: 200},
+	"rotate-secret":         {status: 200},
+	"create-source":         {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-sources":          {status: 200},
+	"get-source":            {status: 200},
+	"update-source":         {body: `{"name":"new"}`, status: 200},
+	"delete-source":         {status: 204},
+	"create-app":            {body: `{"name":"new"}`, status: 201, tenant: true},
+	"list-apps":             {status: 200},
+	"get-app":               {status: 200},
+	"put-app":               {body: `{"name":"new"}`, status: 200},
+	"update-app":            {body: `{"name":"new"}`, status: 200},
+	"delete-app":            {status: 204},
+	"create-event-type":     {body: `{"name":"new.#"}`, status: 201, tenant: true},
+	"list-event-types":      {status: 200},
+	"get-event-type":        {status: 200, tenant: true},
+	"put-event-type":        {body: `{}`, status: 200, tenant: true, makes: true},
+	"update-event-type":     {body: `{"group":"new"}`, status: 200, tenant: true},
+	"delete-event-type":     {status: 204, tenant: true},
+	"list-events":           {status: 200},
+	"stream-events":         {status: 200},
+	"get-event":             {status: 200},
+	"get-payload":           {status: 200},
+	"replay-event":          {status: 200},
+	"cancel-event":          {status: 200},
+	"get-why":               {status: 200},
+	"list-deliveries":       {status: 200},
+	"get-delivery":          {status: 200},
+	"list-attempts":         {status: 200},
+	"cancel-delivery":       {status: 200},
+	"retry-delivery":        {status: 200},
+	"get-attempt":           {status: 200},
+	"get-proof":             {status: 200},
+	"get-audit-log":         {status: 200, tenant: true},
+	"get-head":              {status: 200, public: true},
+	"list-log-keys":         {status: 200, public: true},
+	"get-inclusion-proof":   {status: 200, public: true},
+	"get-consistency-proof": {status: 200, public: true},
+	"list-providers":        {status: 200},
 
 	"create-replay": {body: `{"since":"2026-01-01T00:00:00Z"}`, status: 202, tenant: true},
 	"list-replays":  {status: 200},
@@ -209,6 +216,7 @@ type estate struct {
 	house
 	key, event, delivery, attempt, replay string
 	source, app, eventType                string
+	log                                   string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
 
@@ -225,6 +233,8 @@ func (w *world) newEstate(name string) estate {
 	e.app = w.want(201, "POST", "/v1/apps", e.write, `{"name":"customer"}`).text("id")
 	e.eventType = name + ".made"
 	w.want(201, "POST", "/v1/event-types", e.write, `{"name":"`+e.eventType+`"}`)
+	w.publishLogs()
+	e.log = w.want(200, "GET", "/v1/attestation", e.read, nil).text("log")
 	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
 	return e
 }
@@ -235,7 +245,7 @@ func (e estate) path(op, template string) string {
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
-	return strings.NewReplacer("{id}", ids[strings.Split(template, "/")[2]], "{key_id}", e.key, "{name}", e.eventType).Replace(template)
+	return strings.NewReplacer("{id}", ids[strings.Split(template, "/")[2]], "{log}", e.log, "{index}", "0", "{key_id}", e.key, "{name}", e.eventType).Replace(template)
 }
 
 // otherIDs are what a path may have in place of ids that exist.
@@ -243,7 +253,7 @@ func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
 		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "apps": kapsel.NewAppID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
 		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
-	}[strings.Split(template, "/")[2]], "{key_id}", kapsel.NewKeyID(w.now).String(), "{name}", "no.such."+kapsel.NewAppID(w.now).String()).Replace(template)
+	}[strings.Split(template, "/")[2]], "{log}", kapsel.NewLogID().String(), "{index}", "0", "{key_id}", kapsel.NewKeyID(w.now).String(), "{name}", "no.such."+kapsel.NewAppID(w.now).String()).Replace(template)
 	if !malformed {
 		return []string{random}
 	}
@@ -254,7 +264,7 @@ func otherIDs(w *world, template string, malformed bool) (paths []string) {
 		if strings.HasPrefix(template, "/v1/event-types/") && kapsel.ValidEventType(bad) {
 			continue
 		}
-		paths = append(paths, strings.NewReplacer("{id}", bad, "{key_id}", bad, "{name}", bad).Replace(template))
+		paths = append(paths, strings.NewReplacer("{id}", bad, "{log}", bad, "{index}", "0", "{key_id}", bad, "{name}", bad).Replace(template))
 	}
 	return paths
 }
@@ -351,7 +361,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 					for _, path := range otherIDs(w, template, true) {
 						expect("malformed "+path, malformed, call(path, caller.key))
 					}
-					if caller.access != access.Operate && !r.makes {
+					if caller.access != access.Operate && !r.makes && !r.public {
 						a := call(theirs.path(op.OperationID, template), caller.key)
 						expect("other's", 404, a)
 						if diff := cmp.Diff(anonymous(random), anonymous(a)); diff != "" {
@@ -375,7 +385,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 						return
 					}
 					want := r.status
-					if name == "stranger" {
+					if name == "stranger" && !r.public {
 						want = 404
 					}
 					expect("own", want, call(own.path(op.OperationID, template), caller.key))

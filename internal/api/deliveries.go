@@ -90,7 +90,7 @@ func (a *api) listAttempts(ctx context.Context, in *AttemptsList) (*out[list[Att
 		next := a.cursor(c, last)
 		page.NextCursor = &next
 	}
-	page.Data = mapped(rows, func(t kapsel.Attempt) Attempt { return viewAttempt(&t) })
+	page.Data = mapped(rows, func(t manage.Attempt) Attempt { return viewAttempt(&t) })
 	return answer(page), nil
 }
 
@@ -154,12 +154,12 @@ type Attempt struct {
 	LeafIndex          *int64            `json:"leaf_index" nullable:"true" doc:"In the audit log; null until it is there"`
 }
 
-func viewAttempt(t *kapsel.Attempt) Attempt {
+func viewAttempt(t *manage.Attempt) Attempt {
 	v := Attempt{
 		ID: t.ID, DeliveryID: t.DeliveryID, EventID: t.EventID, EndpointID: t.EndpointID, Number: t.Number, StartedAt: timestamp(t.StartedAt),
 		DurationMS: float64(t.Duration.Round(time.Microsecond)) / float64(time.Millisecond),
 		StatusCode: orNull(t.StatusCode), ErrorCode: orNull(t.ErrorCode), Error: orNull(t.Error),
-		RequestHeaders: linesOf(t.RequestHeaders), ResponseHeaders: linesOf(t.ResponseHeaders),
+		RequestHeaders: linesOf(t.RequestHeaders), ResponseHeaders: linesOf(t.ResponseHeaders), LeafIndex: t.LeafIndex,
 	}
 	if body := string(t.ResponseBody); utf8.ValidString(body) {
 		v.ResponseBody = &body

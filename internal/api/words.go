@@ -82,15 +82,22 @@ var descriptions = map[string]string{
 	"list-attempts":      "One for each try, in order. An attempt is at most one request on the wire.",
 	"cancel-delivery":    "Only one that is pending; one in flight or ended is a conflict.",
 	"retry-delivery":     "It is due now instead of when its delay is over. Only one that is pending.",
-	"get-attempt":        "What was sent, what came back, or why nothing did.",
-	"list-providers":     "Names for `verification.provider`, with what to paste where. No key is needed.",
-	"list-signing-keys":  "Receivers verify the `v1a` signatures of deliveries with them. No key is needed: who knows the endpoint's id may know them.",
-	"create-replay":      "Which deliveries are repeated is fixed now; one that is replayed in another way meanwhile is passed over. It survives restarts. `missing` is for an endpoint that was made, or subscribed, too late: its subscriptions as they are when each delivery is made say what it lacks, and an event that has a delivery to it gets no other. `statuses` of `pending` alone ends the wait for the next attempt, as after an outage of the destination; what is scheduled for later stays. With the admin key `tenant_id` says whose it is.",
-	"list-replays":       "Newest first, with how far each is.",
-	"get-replay":         "How far it is, and how what it made has ended.",
-	"pause-replay":       "`/resume` goes on where it was.",
-	"resume-replay":      "It goes on where it was paused.",
-	"cancel-replay":      "What it has made already goes on and is counted.",
+	"get-proof": "All that is needed to verify, without asking anybody, that the attempt was recorded: `kapsel verify` takes it as it is. `Accept: text/plain` gets a C2SP tlog-proof. " +
+		"E1010: the attempt is under no published head, which takes 10 seconds at most, or is older than the log.",
+	"get-audit-log":         "Each tenant has a log of its attempts, in which nothing can be changed unseen. Its id opens the paths below `/attestation/` to anyone: they show heads and hashes, and nothing of a tenant. With the admin key `tenant_id` says whose log it is.",
+	"get-head":              "Needs no key. The same head as a signed note is at `/attestation/{log}/checkpoint`; all else is a view of it.",
+	"get-inclusion-proof":   "Needs no key. The proof leads from the hash of a leaf to the root of the log's first `tree_size` leaves (RFC 6962). A size above that of the published head is refused.",
+	"get-consistency-proof": "Needs no key. The proof leads from the root of the log's first `from` leaves to that of its first `to` leaves (RFC 6962). A size above that of the published head is refused.",
+	"list-log-keys":         "Needs no key. The keys that sign, or signed, the heads of the log; the current one is the last. Keep the one that you trust: a key that comes with what it verifies proves nothing.",
+	"get-attempt":           "What was sent, what came back, or why nothing did.",
+	"list-providers":        "Names for `verification.provider`, with what to paste where. No key is needed.",
+	"list-signing-keys":     "Receivers verify the `v1a` signatures of deliveries with them. No key is needed: who knows the endpoint's id may know them.",
+	"create-replay":         "Which deliveries are repeated is fixed now; one that is replayed in another way meanwhile is passed over. It survives restarts. `missing` is for an endpoint that was made, or subscribed, too late: its subscriptions as they are when each delivery is made say what it lacks, and an event that has a delivery to it gets no other. `statuses` of `pending` alone ends the wait for the next attempt, as after an outage of the destination; what is scheduled for later stays. With the admin key `tenant_id` says whose it is.",
+	"list-replays":          "Newest first, with how far each is.",
+	"get-replay":            "How far it is, and how what it made has ended.",
+	"pause-replay":          "`/resume` goes on where it was.",
+	"resume-replay":         "It goes on where it was paused.",
+	"cancel-replay":         "What it has made already goes on and is counted.",
 }
 
 // word is what a field means and an example of it.
@@ -305,7 +312,34 @@ var words = map[string]word{
 	"response_headers":          {"As they came, [[\"Name\",\"value\"],…]; those that carry credentials are redacted", [][]string{{"Content-Type", "text/plain"}}},
 	"response_body":             {"", "try again"},
 	"response_body_base64":      {"", "/w=="},
-	"leaf_index":                {"", 1001},
+	"leaf_index":                {"The leaf's index in the log, from 0", 1001},
+	"AuditLog.log":              {"", exampleLog},
+	"log":                       {"", exampleLog},
+	"AuditLog.origin":           {"", "kapsel/" + exampleLog},
+	"AuditLog.lag":              {"", "1.5s"},
+	"AuditLog.fault":            {"", "the log is behind what was published"},
+	"AuditLog.head":             {"", nil},
+	"tree_size":                 {"The size of the log, in leaves", 2000},
+	"root_hash":                 {"", exampleHash},
+	"leaf_hash":                 {"", exampleHash},
+	"proof_hashes":              {"", []string{exampleHash}},
+	"timestamp":                 {"", exampleTime},
+	"checkpoint":                {"", "kapsel/" + exampleLog + "\n2000\n" + exampleHash + "\n\n— kapsel/" + exampleLog + " …\n"},
+	"witnessed":                 {"", false},
+	"SignedTreeHead.public_key": {"", exampleHash},
+	"SignedTreeHead.key_id":     {"", "0e0c1564"},
+	"LogKey.public_key":         {"", exampleHash},
+	"LogKey.key_id":             {"", "0e0c1564"},
+	"vkey":                      {"", "kapsel/" + exampleLog + "+0e0c1564+…"},
+	"valid_from":                {"", exampleTime},
+	"valid_until":               {"", exampleTime},
+	"index":                     {"The leaf's index, from 0", 1001},
+	"from":                      {"", 1000},
+	"to":                        {"", 2000},
+	"leaf":                      {"", `{"v":1,"type":"attempt",…}`},
+	"opening":                   {"", nil},
+	"salt":                      {"", "…"},
+	"inclusion_proof":           {"", nil},
 	"plan":                      {"Where its limits come from that are not its own", "unlimited"},
 	"limits":                    {"What it may use", nil},
 	"ingest_per_second":         {"Events accepted a second; null: no limit", 100},
@@ -388,6 +422,11 @@ var words = map[string]word{
 	"FieldError.field":   {"Its path, such as retry.base or headers.set.X-Token", "retry.base"},
 	"FieldError.detail":  {"What is wrong with it", "must be 100ms to 1h"},
 }
+
+const (
+	exampleLog  = "000102030405060708090a0b0c0d0e0f"
+	exampleHash = "sFodV/vSp5O8n9a8QpW6PRY97tfOSW5bsc2Xl/EQi08="
+)
 
 const exampleTime = "2026-01-31T12:00:00.000Z"
 

@@ -84,23 +84,41 @@ func (m *Manager) move(ctx context.Context, c access.Caller, id kapsel.DeliveryI
 	return m.viewer(ctx).view(d)
 }
 
+// Attempt is an attempt with what the audit log has of it.
+type Attempt struct {
+	kapsel.Attempt
+	LeafIndex *int64 // of its leaf in the tenant's audit log; nil: no published head has the leaf
+}
+
 // ListAttempts returns up to limit attempts of a delivery with numbers above after, in ascending order.
-func (m *Manager) ListAttempts(ctx context.Context, c access.Caller, id kapsel.DeliveryID, after, limit int) ([]kapsel.Attempt, error) {
+func (m *Manager) ListAttempts(ctx context.Context, c access.Caller, id kapsel.DeliveryID, after, limit int) ([]Attempt, error) {
 	if err := c.Check(access.Read); err != nil {
 		return nil, err
 	}
 	if _, err := m.Store.Delivery(ctx, c.Tenant, id); err != nil {
 		return nil, err
 	}
-	return m.Store.ListAttempts(ctx, c.Tenant, id, after, limit)
+	attempts, err := m.Store.ListAttempts(ctx, c.Tenant, id, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return m.withLeaves(ctx, attempts)
 }
 
 // Attempt returns an attempt.
-func (m *Manager) Attempt(ctx context.Context, c access.Caller, id kapsel.AttemptID) (kapsel.Attempt, error) {
+func (m *Manager) Attempt(ctx context.Context, c access.Caller, id kapsel.AttemptID) (Attempt, error) {
 	if err := c.Check(access.Read); err != nil {
-		return kapsel.Attempt{}, err
+		return Attempt{}, err
 	}
-	return m.Store.Attempt(ctx, c.Tenant, id)
+	t, err := m.Store.Attempt(ctx, c.Tenant, id)
+	if err != nil {
+		return Attempt{}, err
+	}
+	all, err := m.withLeaves(ctx, []kapsel.Attempt{t})
+	if err != nil {
+		return Attempt{}, err
+	}
+	return all[0], nil
 }
 
 // viewer describes the deliveries of one answer. It reads each endpoint once.

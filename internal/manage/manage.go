@@ -29,6 +29,7 @@ type Store interface {
 	store.Replays
 	store.Counters
 	store.Inbox // for test events
+	store.Journal
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
@@ -73,6 +74,7 @@ type Config struct {
 type Manager struct {
 	Config
 	backlogs backlogs
+	logs     logs
 }
 
 // New returns a manager.

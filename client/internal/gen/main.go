@@ -156,7 +156,9 @@ func (op operation) answer() (kind string, s *schema) {
 			continue
 		}
 		for k := range response.Content {
-			kind = k
+			if kind != "application/json" {
+				kind = k
+			}
 		}
 	}
 	if all := op.answers(); len(all) == 1 {
@@ -166,11 +168,17 @@ func (op operation) answer() (kind string, s *schema) {
 }
 
 // answers are the schemas that a request is answered with when it succeeds, by their status. What
-// several statuses have in common comes once.
+// several statuses have in common comes once. Of several kinds of content JSON counts, for which the
+// client does not have to ask.
 func (op operation) answers() (found []*schema) {
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
 		if strings.HasPrefix(status, "2") {
-			for _, c := range op.Responses[status].Content {
+			all := op.Responses[status].Content
+			if c, ok := all["application/json"]; ok {
+				found = append(found, c.Schema)
+				continue
+			}
+			for _, c := range all {
 				found = append(found, c.Schema)
 			}
 		}

@@ -1,0 +1,198 @@
+package api
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/receipt"
+)
+
+// TestAuditLog follows attempts of an endpoint into the log, and verifies what the routes answer with
+// package receipt.
+func TestAuditLog(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("mine")
+	empty := w.want(200, "GET", "/v1/attestation", h.read, nil)
+	if empty["log"] != nil || empty["head"] != nil || empty.text("lag") != "0s" {
+		t.Errorf("before the first attempt the log is %v", empty)
+	}
+	var attempts []kapsel.Attempt
+	try := func(n int) {
+		for range n {
+			w.receive(h.endpoint, nil)
+			attempts = append(attempts, w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil))
+		}
+	}
+	try(1)
+	path := func(i int) string { return "/v1/attempts/" + attempts[i].ID.String() }
+	w.refused(kapsel.Conflict, 409, nil, "GET", path(0)+"/proof", h.read, nil)
+	if got := w.want(200, "GET", path(0), h.read, nil); got["leaf_index"] != nil {
+		t.Errorf("before it is published an attempt has the leaf %v", got["leaf_index"])
+	}
+	w.publishLogs()
+	first := w.want(200, "GET", "/v1/attestation", h.read, nil)
+	log := first.text("log")
+	firstSize := int64(first["size"].(float64))
+	try(300) // more than a tile
+	w.publishLogs()
+
+	keys := w.want(200, "GET", "/attestation/"+log+"/keys", "", nil).list("data")
+	if len(keys) != 1 {
+		t.Fatalf("the log has the keys %v", keys)
+	}
+	key, err := receipt.ParseKey(keys[0].text("vkey"))
+	if err != nil || key.Name != "kapsel/"+log || keys[0].text("key_id") != fmt.Sprintf("%08x", key.ID()) {
+		t.Fatalf("the key %v: %v", keys[0], err)
+	}
+	checkpoint := w.do("GET", "/attestation/"+log+"/checkpoint", "", nil)
+	head, err := receipt.OpenCheckpoint(string(checkpoint.body), key)
+	if err != nil || checkpoint.header.Get("Content-Type") != "text/plain; charset=utf-8" || head.Size < 301 {
+		t.Fatalf("the checkpoint %s: %v", checkpoint.body, err)
+	}
+	sth := w.want(200, "GET", "/attestation/"+log+"/sth", "", nil)
+	if sth.text("checkpoint") != string(checkpoint.body) || sth["tree_size"] != float64(head.Size) || sth.text("root_hash") != head.Root.String() ||
+		sth.text("public_key") != base64.StdEncoding.EncodeToString(key.Public) || sth.text("key_id") != fmt.Sprintf("%08x", key.ID()) || sth["witnessed"] != false {
+		t.Errorf("the head is %v", sth)
+	}
+	size := head.Size
+
+	// Each attempt has one leaf, and a package that verifies in both forms.
+	leaves := map[int64]string{}
+	for i := range attempts {
+		if i%50 != 0 && i != len(attempts)-1 {
+			continue
+		}
+		index := int64(w.want(200, "GET", path(i), h.read, nil)["leaf_index"].(float64))
+		a := w.do("GET", path(i)+"/proof", h.read, nil)
+		p, err := receipt.ParsePackage(a.body)
+		if err != nil || a.status != 200 || a.header.Get("Content-Type") != "application/json" {
+			t.Fatalf("%d %s: %v", a.status, a.body, err)
+		}
+		proven, err := p.Verify(key)
+		if err != nil || proven.Index != index {
+			t.Fatalf("leaf %d: %+v, %v", index, proven, err)
+		}
+		leaf, ok := proven.Leaf.(*receipt.Attempt)
+		if !ok || leaf.AttemptID != attempts[i].ID.String() || leaf.DeliveryID != attempts[i].DeliveryID.String() || leaf.StatusCode != 200 || leaves[index] != "" {
+			t.Errorf("leaf %d is %s", index, p.Leaf)
+		}
+		leaves[index] = p.Leaf
+		text := w.do("GET", path(i)+"/proof", h.read, nil, func(r *http.Request) { r.Header.Set("Accept", "text/plain, */*;q=0.1") })
+		if text.header.Get("Content-Type") != "text/plain; charset=utf-8" || string(text.body) != p.Text() {
+			t.Errorf("as text it is %s: %s", text.header.Get("Content-Type"), text.body)
+		}
+		for _, of := range []int64{index + 1, size} {
+			in := w.want(200, "GET", fmt.Sprintf("/attestation/%s/proof/%d?tree_size=%d", log, index, of), "", nil)
+			proof := receipt.InclusionProof{LeafIndex: int64(in["leaf_index"].(float64)), TreeSize: int64(in["tree_size"].(float64))}
+			readHash(t, &proof.LeafHash, in.text("leaf_hash"))
+			readHash(t, &proof.RootHash, in.text("root_hash"))
+			proof.ProofHashes = hashesOf(t, in["proof_hashes"])
+			if err := proof.Check(); err != nil || proof.LeafHash != receipt.LeafHash([]byte(p.Leaf)) || of == size && proof.RootHash != head.Root {
+				t.Errorf("leaf %d of %d: %v", index, of, err)
+			}
+		}
+	}
+	// In a list, too.
+	listed := w.want(200, "GET", "/v1/deliveries/"+attempts[0].DeliveryID.String()+"/attempts", h.read, nil).list("data")
+	if len(listed) != 1 || leaves[int64(listed[0]["leaf_index"].(float64))] == "" {
+		t.Errorf("listed it is %v", listed)
+	}
+
+	c := w.want(200, "GET", fmt.Sprintf("/attestation/%s/consistency?from=%d", log, firstSize), "", nil)
+	consistency := receipt.ConsistencyProof{From: firstSize, To: size, ProofHashes: hashesOf(t, c["proof_hashes"])}
+	var firstRoot receipt.Hash
+	readHash(t, &firstRoot, first["head"].(map[string]any)["root_hash"].(string))
+	if err := consistency.Check(firstRoot, head.Root); err != nil {
+		t.Errorf("from %d to %d: %v", firstSize, size, err)
+	}
+
+	tile := w.do("GET", "/attestation/"+log+"/tile/0/000", "", nil)
+	partial := w.do("GET", fmt.Sprintf("/attestation/%s/tile/0/001.p/%d", log, size-256), "", nil)
+	if len(tile.body) != 256*32 || len(partial.body) != int(size-256)*32 || tile.header.Get("Content-Type") != "application/octet-stream" {
+		t.Fatalf("the tiles have %d and %d bytes: %s", len(tile.body), len(partial.body), partial.body)
+	}
+	for index, leaf := range leaves {
+		all := append(tile.body[:len(tile.body):len(tile.body)], partial.body...)
+		if receipt.Hash(all[32*index:]) != receipt.LeafHash([]byte(leaf)) {
+			t.Errorf("the tiles do not have leaf %d", index)
+		}
+	}
+}
+
+func readHash(t *testing.T, h *receipt.Hash, text string) {
+	t.Helper()
+	if err := h.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hashesOf(t *testing.T, v any) []receipt.Hash {
+	t.Helper()
+	list := v.([]any)
+	all := make([]receipt.Hash, len(list))
+	for i := range list {
+		readHash(t, &all[i], list[i].(string))
+	}
+	return all
+}
+
+// TestAuditLog_Refused asks for what a log does not have.
+func TestAuditLog_Refused(t *testing.T) {
+	w := newWorld(t)
+	e := w.newEstate("mine")
+	size := int64(w.want(200, "GET", "/attestation/"+e.log+"/sth", "", nil)["tree_size"].(float64))
+	for path, field := range map[string]string{
+		fmt.Sprintf("/proof/%d", size):                   "index",
+		"/proof/-1":                                      "index",
+		"/proof/9223372036854775807":                     "index",
+		fmt.Sprintf("/proof/0?tree_size=%d", size+1):     "tree_size",
+		"/proof/0?tree_size=-1":                          "tree_size",
+		fmt.Sprintf("/consistency?from=%d", size+1):      "from",
+		"/consistency?from=-1":                           "from",
+		fmt.Sprintf("/consistency?from=0&to=%d", size+1): "to",
+		"/consistency?from=0&to=-1":                      "to",
+	} {
+		w.refused(kapsel.InvalidRequest, 422, []string{field}, "GET", "/attestation/"+e.log+path, "", nil)
+	}
+	for _, path := range []string{"/tile/0/000", "/tile/0/001", "/tile/0/000.p/0", "/tile/0/000.p/256", fmt.Sprintf("/tile/0/000.p/%d", size+1), "/tile/0/0", "/tile/0/x000/000", "/tile/64/000", "/tile/-1/000",
+		"/tile/00/000", "/tile/0/000.p/01", "/tile/0/x001", "/tile/0/x999/x999/x999/x999/x999/x999/999", "/tile/entries/000", "/tile/0/"} {
+		w.refused(kapsel.NotFound, 404, nil, "GET", "/attestation/"+e.log+path, "", nil)
+	}
+	for _, path := range []string{"/sth", "/checkpoint", "/keys", "/proof/0", "/consistency?from=0", "/tile/0/000"} {
+		for _, log := range []string{kapsel.NewLogID().String(), strings.ToUpper(e.log[:31]) + "A", e.log[:31], e.tenant} {
+			w.refused(kapsel.NotFound, 404, nil, "GET", "/attestation/"+log+path, "", nil)
+		}
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"tenant_id"}, "GET", "/v1/attestation", adminKey, nil)
+	w.refused(kapsel.NotFound, 404, nil, "GET", "/v1/attempts/"+kapsel.NewAttemptID(w.now, 1).String()+"/proof", e.read, nil)
+
+	// Who invents logs is held back, and not answered that there are none; a log that is known is served.
+	limited := 0
+	for range 1200 {
+		a := w.do("GET", "/attestation/"+kapsel.NewLogID().String()+"/checkpoint", "", nil)
+		if a.status == 429 && a.header.Get("Retry-After") != "" {
+			limited++
+		} else if a.status != 404 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	if limited == 0 {
+		t.Error("1,200 unknown logs were looked up at once")
+	}
+	w.want(200, "GET", "/attestation/"+e.log+"/sth", "", nil)
+}
+
+func TestWantsText(t *testing.T) {
+	for accept, want := range map[string]bool{
+		"": false, "*/*": false, "application/json": false, "text/plain": true, "Text/Plain; charset=utf-8": true,
+		"application/json, text/plain": false, "text/plain, */*": true, "text/html, text/plain;q=0.9": true, "text/html,*/*,text/plain": false,
+	} {
+		if got := wantsText([]string{accept}); got != want {
+			t.Errorf("%q: %v", accept, got)
+		}
+	}
+}

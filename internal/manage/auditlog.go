@@ -1,0 +1,365 @@
+package manage
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/audit"
+	"github.com/kapsel-hq/kapsel/internal/ratelimit"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/receipt"
+)
+
+// AuditLog is the state of a tenant's audit log.
+type AuditLog struct {
+	Log  *store.Log    // nil: nothing was recorded yet
+	Head *AuditedHead  // nil: nothing was published yet
+	Lag  time.Duration // how long the oldest leaf that is under no published head has waited; 0: there is none
+}
+
+// AuditedHead is a published head of a log, with the key that signed it.
+type AuditedHead struct {
+	store.SignedHead
+	Key receipt.Key
+}
+
+// AuditLog returns the state of the audit log of a tenant: the caller's own, or the one that the admin
+// names.
+func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.TenantID) (a AuditLog, err error) {
+	if err := c.Check(access.Read); err != nil {
+		return a, err
+	}
+	t, err := m.owner(ctx, c, named)
+	if err != nil {
+		return a, err
+	}
+	log, err := m.Store.LogOf(ctx, t.ID)
+	if missing(err) {
+		return a, nil
+	}
+	if err != nil {
+		return a, err
+	}
+	a.Log = &log
+	published := int64(0)
+	switch head, err := m.AuditHead(ctx, log.ID); {
+	case err == nil:
+		a.Head, published = &head, head.Size
+	case !missing(err):
+		return a, err
+	}
+	// The log may have grown since it was read, so its next leaf is what tells.
+	next, err := m.Store.Leaves(ctx, log.ID, published, 1)
+	if err != nil {
+		return a, err
+	}
+	for _, leaf := range next {
+		if made, ok := endOf(leaf); ok {
+			a.Lag = max(0, m.Clock().Sub(made))
+		}
+	}
+	return a, nil
+}
+
+// endOf returns when the attempt ended that a leaf is of.
+func endOf(leaf store.Leaf) (time.Time, bool) {
+	l, err := receipt.ParseLeaf(string(leaf.Text))
+	if err != nil {
+		return time.Time{}, false
+	}
+	a, ok := l.(*receipt.Attempt)
+	if !ok {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(a.EndedAtMS).UTC(), true
+}
+
+// withLeaves returns attempts of one tenant with the indexes of their leaves.
+func (m *Manager) withLeaves(ctx context.Context, attempts []kapsel.Attempt) ([]Attempt, error) {
+	all, ids := make([]Attempt, len(attempts)), make([]kapsel.AttemptID, len(attempts))
+	for i, t := range attempts {
+		all[i].Attempt, ids[i] = t, t.ID
+	}
+	if len(all) == 0 {
+		return all, nil
+	}
+	tenant := all[0].TenantID
+	log, err := m.Store.LogOf(ctx, tenant)
+	var head store.SignedHead
+	if err == nil {
+		head, err = m.Store.Head(ctx, log.ID)
+	}
+	if missing(err) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	indexes, err := m.Store.LeafIndexes(ctx, tenant, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if index, ok := indexes[all[i].ID]; ok && index < head.Size {
+			all[i].LeafIndex = &index
+		}
+	}
+	return all, nil
+}
+
+// Proof returns the proof package of an attempt, under the newest published head. Conflict: the attempt
+// is not under a published head, or its leaf's text was deleted.
+func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptID) (*receipt.Package, error) {
+	if err := c.Check(access.Read); err != nil {
+		return nil, err
+	}
+	tenant := c.Tenant
+	if tenant.IsZero() {
+		t, err := m.Store.Attempt(ctx, tenant, id)
+		if err != nil {
+			return nil, err
+		}
+		tenant = t.TenantID
+	}
+	log, leaf, err := m.Store.LeafOf(ctx, tenant, id)
+	if missing(err) {
+		return nil, m.unproven(ctx, tenant, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	head, err := m.Store.Head(ctx, log.ID)
+	switch {
+	case err != nil && !missing(err):
+		return nil, err
+	case err != nil || head.Size <= leaf.Index:
+		if log.Fault != "" {
+			return nil, kapsel.Errorf(kapsel.Conflict, "the attempt is in the audit log, and no head of the log is signed at the moment: the operator finds the reason at /health/ready")
+		}
+		return nil, errNotPublished
+	case leaf.Text == nil:
+		return nil, kapsel.Errorf(kapsel.Conflict, "the text of the attempt's leaf was deleted; only its hash is kept")
+	}
+	salt, err := m.saltOf(ctx, tenant, leaf)
+	if err != nil {
+		return nil, err
+	}
+	proof, err := m.inclusion(ctx, log.ID, leaf.Index, head.Size)
+	if err != nil {
+		return nil, err
+	}
+	return &receipt.Package{Leaf: string(leaf.Text), Opening: receipt.Opening{Salt: salt}, InclusionProof: proof, Checkpoint: string(head.Note)}, nil
+}
+
+// errNotPublished is returned for what is not under a published head yet.
+var errNotPublished = kapsel.Errorf(kapsel.Conflict, "the attempt is not under a published head of the audit log yet; try again in 10 seconds")
+
+// unproven returns why an attempt has no leaf.
+func (m *Manager) unproven(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) error {
+	switch logged, err := m.Store.Logged(ctx, tenant, id); {
+	case err != nil:
+		return err
+	case logged:
+		return errNotPublished
+	}
+	return kapsel.Errorf(kapsel.Conflict, "the attempt is older than the audit log, so there is no proof of it")
+}
+
+// saltOf returns the salt of the event that a leaf is about; nil if there is none any more.
+func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf store.Leaf) (*receipt.Salt, error) {
+	l, err := receipt.ParseLeaf(string(leaf.Text))
+	if err != nil {
+		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
+	}
+	a, ok := l.(*receipt.Attempt)
+	if !ok {
+		return nil, nil
+	}
+	event, err := kapsel.ParseEventID(a.EventID)
+	if err != nil {
+		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
+	}
+	salt, err := m.Store.Salt(ctx, tenant, event)
+	if missing(err) || err == nil && len(salt) != receipt.Size {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return new(receipt.Salt(salt)), nil
+}
+
+// AuditHead returns the newest published head of a log. It is public: who knows the log's ID may call it.
+// NotFound: there is no such log, or no head yet.
+func (m *Manager) AuditHead(ctx context.Context, id kapsel.LogID) (AuditedHead, error) {
+	head, err := m.head(ctx, id)
+	if err != nil {
+		return AuditedHead{}, err
+	}
+	keys, err := m.auditKeys(ctx, id)
+	if err != nil {
+		return AuditedHead{}, err
+	}
+	public := make([]receipt.Key, len(keys))
+	for i := range keys {
+		public[i] = keys[i].Key
+	}
+	signed, err := receipt.OpenCheckpoint(string(head.Note), public...)
+	if err != nil {
+		return AuditedHead{}, fmt.Errorf("open the head of an audit log: %w", err)
+	}
+	return AuditedHead{head, signed.Key}, nil
+}
+
+// AuditKey is a key that signs, or signed, the heads of a log.
+type AuditKey struct {
+	Key   receipt.Key
+	From  time.Time
+	Until time.Time // zero: it signs now
+}
+
+// AuditKeys returns the keys of a log, the current one last. It is public as AuditHead is.
+func (m *Manager) AuditKeys(ctx context.Context, id kapsel.LogID) ([]AuditKey, error) {
+	if _, err := m.head(ctx, id); err != nil {
+		return nil, err
+	}
+	return m.auditKeys(ctx, id)
+}
+
+func (m *Manager) auditKeys(ctx context.Context, id kapsel.LogID) ([]AuditKey, error) {
+	all, err := (&audit.Keys{Store: m.Store}).All(ctx)
+	keys := make([]AuditKey, len(all))
+	for i, k := range all {
+		keys[i] = AuditKey{receipt.Key{Name: id.Origin(), Public: k.Public}, k.CreatedAt, k.RetiredAt}
+	}
+	return keys, err
+}
+
+// AuditInclusion returns the proof that the leaf with an index is among the first size leaves of a log; 0
+// is the size of the newest published head. It is public as AuditHead is.
+func (m *Manager) AuditInclusion(ctx context.Context, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
+	head, err := m.head(ctx, id)
+	if err != nil {
+		return p, err
+	}
+	if size == 0 {
+		size = head.Size
+	}
+	switch {
+	case size < 0 || size > head.Size:
+		return p, refused("tree_size", fmt.Sprintf("must be from 1 to %d, the size of the published head", head.Size))
+	case index < 0 || index >= size:
+		return p, refused("index", fmt.Sprintf("must be from 0 to %d, below the tree's size", size-1))
+	}
+	return m.inclusion(ctx, id, index, size)
+}
+
+// AuditConsistency returns the proof that the first to leaves of a log begin with the first from leaves; a
+// to of 0 is the size of the newest published head. It is public as AuditHead is.
+func (m *Manager) AuditConsistency(ctx context.Context, id kapsel.LogID, from, to int64) (p receipt.ConsistencyProof, err error) {
+	head, err := m.head(ctx, id)
+	if err != nil {
+		return p, err
+	}
+	if to == 0 {
+		to = head.Size
+	}
+	switch {
+	case to < 0 || to > head.Size:
+		return p, refused("to", fmt.Sprintf("must be from 1 to %d, the size of the published head", head.Size))
+	case from < 0 || from > to:
+		return p, refused("from", fmt.Sprintf("must be from 0 to %d, the other size", to))
+	}
+	p = receipt.ConsistencyProof{From: from, To: to, ProofHashes: []receipt.Hash{}}
+	if from == 0 { // every log begins with the empty one
+		return p, nil
+	}
+	hashes, err := m.tree(id).Consistency(ctx, from, to)
+	p.ProofHashes = proofHashes(hashes)
+	return p, err
+}
+
+// AuditTile returns the first width hashes of a tile of a log. It is public as AuditHead is. NotFound: the
+// log does not have as many under its published head.
+func (m *Manager) AuditTile(ctx context.Context, id kapsel.LogID, level int, n int64, width int) ([]byte, error) {
+	head, err := m.head(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	b, ok, err := m.tree(id).Tile(ctx, level, n, width, head.Size)
+	if err == nil && !ok {
+		err = store.NotFound("tile")
+	}
+	return b, err
+}
+
+func (m *Manager) tree(id kapsel.LogID) audit.Tree { return audit.Tree{Log: id, Hashes: m.Store} }
+
+// inclusion returns the proof of a leaf that is among the first size leaves.
+func (m *Manager) inclusion(ctx context.Context, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
+	tree := m.tree(id)
+	leaf, err := tree.LeafHash(ctx, index, size)
+	if err != nil {
+		return p, err
+	}
+	root, err := tree.Root(ctx, size)
+	if err != nil {
+		return p, err
+	}
+	hashes, err := tree.Inclusion(ctx, index, size)
+	if err != nil {
+		return p, err
+	}
+	return receipt.InclusionProof{
+		LeafHash: receipt.Hash(leaf), LeafIndex: index, TreeSize: size, ProofHashes: proofHashes(hashes), RootHash: receipt.Hash(root),
+	}, nil
+}
+
+func proofHashes(hashes []store.Hash) []receipt.Hash {
+	all := make([]receipt.Hash, len(hashes))
+	for i := range hashes {
+		all[i] = receipt.Hash(hashes[i])
+	}
+	return all
+}
+
+// head returns the newest published head of a log. RateLimited: too many calls named logs that this node does
+// not know.
+func (m *Manager) head(ctx context.Context, id kapsel.LogID) (store.SignedHead, error) {
+	if !m.logs.may(id, m.Clock()) {
+		return store.SignedHead{}, &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many requests name audit logs that are not known here; try again", RetryAfter: time.Second}
+	}
+	head, err := m.Store.Head(ctx, id)
+	switch {
+	case err == nil:
+		m.logs.known.Store(id, true)
+	case missing(err):
+		return head, store.NotFound("audit log")
+	}
+	return head, err
+}
+
+// logs limits how often the store is asked for logs that may not exist, because who asks needs no key.
+type logs struct {
+	known sync.Map // of kapsel.LogID: logs that exist
+	asked ratelimit.Limiter[struct{}]
+}
+
+// Limits of logs, as of requests for unknown endpoints at ingest.
+const (
+	unknownLogsPerSecond = 200
+	unknownLogsBurst     = 1000
+)
+
+// may reports whether the store may be asked for a log.
+func (l *logs) may(id kapsel.LogID, now time.Time) bool {
+	if _, known := l.known.Load(id); known {
+		return true
+	}
+	ok, _, _ := l.asked.Allow(struct{}{}, unknownLogsPerSecond, unknownLogsBurst, now)
+	return ok
+}
