@@ -7,7 +7,8 @@
 // 415, 400, 422), and then the store. So no answer before the key tells anything, and an id
 // of another tenant is answered, byte for byte, as one that does not exist.
 //
-// Each resource has a file, which ends with the shapes that the resource has in JSON.
+// Each resource has a file: its operations first, then the shapes that it has in JSON. The use cases are
+// manage's.
 package api
 
 import (
@@ -66,7 +67,7 @@ type api struct {
 	cursors []byte // key of the cursors' signatures
 }
 
-// New is the API's handler. It answers every path, those that it does not know with E1009.
+// New returns the API's handler. It answers every path, unknown ones with E1009.
 func New(cfg Config) http.Handler {
 	mac := hmac.New(sha256.New, []byte(cfg.AdminKey.Reveal()))
 	mac.Write([]byte("kapsel cursor"))
@@ -94,8 +95,8 @@ func New(cfg Config) http.Handler {
 	return a.outer(mux)
 }
 
-// outer wraps the routes with what holds for every answer: a request id, the security
-// headers, problem documents for unknown paths and methods, and a 500 for a panic.
+// outer wraps the routes. It gives every answer a request ID and the security headers, answers unknown
+// paths and methods with problem documents, and turns a panic into a 500.
 func (a *api) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if problem.RequestID(r.Context()) == "" {
@@ -136,7 +137,7 @@ func unrouted(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	problem.Write(w, r, kapsel.Errorf(kapsel.NotFound, "no such path; /openapi.json lists those there are"))
 }
 
-// captured takes the mux's own answer of an unrouted request, for its status and Allow.
+// captured records the status and Allow header of the mux's own answer to an unrouted request.
 type captured struct {
 	header http.Header
 	status int
@@ -151,7 +152,7 @@ func (c *captured) Header() http.Header {
 func (c *captured) WriteHeader(status int)      { c.status = status }
 func (c *captured) Write(b []byte) (int, error) { return len(b), nil }
 
-// out is an answer with a JSON body.
+// out is the answer of an operation: a JSON body.
 type out[T any] struct{ Body T }
 
 func answer[T any](v T) *out[T] { return &out[T]{v} }
@@ -188,14 +189,14 @@ func addPut[I, T any](a *api, op huma.Operation, handle func(context.Context, *I
 	doc.Responses["201"] = &huma.Response{Description: "Created", Content: doc.Responses["200"].Content}
 }
 
-// tagged returns what makes the operations of a resource.
+// tagged returns a function that makes the operations of a resource.
 func tagged(tag string) func(id, method, path, summary string) huma.Operation {
 	return func(id, method, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag}}
 	}
 }
 
-// add registers an operation that callers with some access may call.
+// add registers an operation for callers who have a right.
 func add[I, O any](a *api, who access.Right, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	op.Middlewares = append(op.Middlewares, a.gate(who))
 	if who != access.Anyone {
@@ -215,7 +216,7 @@ func add[I, O any](a *api, who access.Right, op huma.Operation, handle func(cont
 	if body == nil {
 		return
 	}
-	// Only now, so that huma documents the body and leaves reading it to read.
+	// The body is documented after Register: so huma leaves reading it to read.
 	schemas := a.huma.OpenAPI().Components.Schemas
 	content := map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(body, true, "")}}
 	if op.Method == http.MethodPatch {
@@ -225,7 +226,7 @@ func add[I, O any](a *api, who access.Right, op huma.Operation, handle func(cont
 	doc.RequestBody = &huma.RequestBody{Required: op.Metadata["optional"] == nil, Content: content}
 }
 
-// idempotencyKey is the parameter of every POST that once runs; eventKey is that of the
+// idempotencyKey is the parameter of every POST that once handles; eventKey is the parameter of the
 // publication of an event.
 var (
 	idempotencyKey = keyParam("The request runs once; sent again within 24h it is answered the same")
@@ -244,17 +245,17 @@ func ptr[T any](v T) *T { return &v }
 // Nothing is the body of an action, which needs none.
 type Nothing struct{}
 
-// takes says that an operation's body is a T.
+// takes returns the operation with a body of type T.
 func takes[T any](op huma.Operation) huma.Operation {
 	return with(op, "body", reflect.TypeFor[T]())
 }
 
-// mayTake says that an operation's body, if there is one, is a T.
+// mayTake returns the operation with an optional body of type T.
 func mayTake[T any](op huma.Operation) huma.Operation {
 	return with(takes[T](op), "optional", true)
 }
 
-// with notes something of an operation for add.
+// with returns the operation with a value that add reads by its name.
 func with(op huma.Operation, name string, v any) huma.Operation {
 	op.Metadata = maps.Clone(op.Metadata)
 	if op.Metadata == nil {
@@ -264,8 +265,8 @@ func with(op huma.Operation, name string, v any) huma.Operation {
 	return op
 }
 
-// asPatch makes the schema of an object that of a merge patch to it: nothing is required, and
-// all may be null.
+// asPatch turns the schema of an object into the schema of a merge patch to it: nothing is required, and
+// everything may be null.
 func asPatch(s *huma.Schema) {
 	s.Required = nil
 	for name, p := range s.Properties {

@@ -11,7 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// document is where the OpenAPI document begins; the operations add themselves.
+// document returns the OpenAPI document without operations, which add themselves.
 func document(cfg Config) huma.Config {
 	return huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -38,8 +38,7 @@ func document(cfg Config) huma.Config {
 //go:embed docs.html
 var docsPage []byte
 
-// documentation serves the document and a page that shows it. The page asks for nothing but
-// the document.
+// documentation serves the document and a page that shows it. The page loads nothing but the document.
 func (a *api) documentation(mux *http.ServeMux) {
 	doc, err := json.Marshal(a.huma.OpenAPI())
 	if err != nil {
@@ -62,7 +61,7 @@ func (a *api) documentation(mux *http.ServeMux) {
 var docsPolicy = "default-src 'none'; script-src " + hashOf("script") + "; style-src " + hashOf("style") +
 	"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// hashOf names what stands in the page's one element of a kind, for the policy.
+// hashOf returns the policy's name for the text of the page's only element of a kind.
 func hashOf(element string) string {
 	_, rest, _ := bytes.Cut(docsPage, []byte("<"+element+">"))
 	text, _, _ := bytes.Cut(rest, []byte("</"+element+">"))

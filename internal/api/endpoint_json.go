@@ -51,7 +51,7 @@ type VerificationInput struct {
 	Tolerance *duration     `json:"tolerance" required:"false" doc:"How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default"`
 	// VerifyToken is of use where the provider has one. It answers challenges and verifies nothing.
 	VerifyToken *secret.Text `json:"verify_token" required:"false" doc:"For meta: what the provider asks for before the first event; it verifies no signature"`
-	// AwaitingHandshake opens a window, and closes it with false.
+	// AwaitingHandshake opens a window if true, and closes it if false.
 	AwaitingHandshake *bool    `json:"awaiting_handshake" required:"false" doc:"For asana and notion: for 10 minutes accept the handshake that brings the secret, if there is none"`
 	Header            string   `json:"header" required:"false" doc:"For hmac: X-Webhook-Signature by default"`
 	Algorithm         string   `json:"algorithm" required:"false" enum:"sha256,sha512,sha1" doc:"For hmac"`
@@ -89,7 +89,7 @@ func viewResponse(r *kapsel.Response) *Response {
 	return &Response{&r.Status, &r.ContentType, r.Body}
 }
 
-// config is the response as the domain has it, with its defaults.
+// config returns the response in the domain's form, with defaults filled in.
 func (r *Response) config() *kapsel.Response {
 	if r == nil {
 		return nil
@@ -313,7 +313,7 @@ func viewNewEndpoint(e *manage.Endpoint) NewEndpoint {
 	return NewEndpoint{viewEndpoint(e), e.SigningSecret.Reveal()}
 }
 
-// Defaults is what the API shows of an endpoint on which nothing was set but the provider of its
+// Defaults returns what the API shows of an endpoint on which nothing was set but the provider of its
 // verification.
 func Defaults(provider string) Endpoint {
 	e := kapsel.Endpoint{State: kapsel.EndpointActive, EndpointConfig: kapsel.DefaultEndpoint()}
@@ -343,7 +343,7 @@ func viewEndpoint(e *manage.Endpoint) Endpoint {
 	return view
 }
 
-// viewVerification shows a verification that is in force.
+// viewVerification returns how the API shows a verification that is in force at a time.
 func viewVerification(v kapsel.Verification, now time.Time) Verification {
 	view := Verification{
 		Provider: v.Provider, Secrets: viewSecrets(v.Secrets), Tolerance: orNull(duration(v.Tolerance)),
@@ -364,7 +364,7 @@ func viewVerification(v kapsel.Verification, now time.Time) Verification {
 	return view
 }
 
-// mapped is a new list of f of each element; never nil.
+// mapped returns a new list of f of each element. The list is never nil.
 func mapped[T, U any](list []T, f func(T) U) []U {
 	made := make([]U, len(list))
 	for i, v := range list {
@@ -373,7 +373,7 @@ func mapped[T, U any](list []T, f func(T) U) []U {
 	return made
 }
 
-// orEmpty is the list, in JSON [] and not null.
+// orEmpty returns the list, or an empty one for nil, which would be null in JSON.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}

@@ -19,8 +19,7 @@ import (
 
 var errPanic = errors.New("panic")
 
-// huma makes its errors with functions that are the process's; this package is the only one
-// that uses huma.
+// init replaces the functions by which huma makes errors. They are global; no other package uses huma.
 func init() {
 	huma.NewError = func(status int, _ string, _ ...error) huma.StatusError {
 		return &Problem{problem.Document{Status: status}} // for the document's schema only
@@ -39,8 +38,7 @@ func (p *Problem) Error() string           { return p.Detail }
 func (p *Problem) GetStatus() int          { return p.Status }
 func (*Problem) ContentType(string) string { return problem.ContentType }
 
-// problemOf turns what huma reports into an answer: the error of a handler, or what is wrong
-// with parameters.
+// problemOf returns the answer to what huma reports: the error of a handler, or wrong parameters.
 func problemOf(ctx huma.Context, errs []error) *Problem {
 	r, w := humago.Unwrap(ctx)
 	err := parameters(ctx.Operation(), errs)
@@ -59,9 +57,9 @@ func problemOf(ctx huma.Context, errs []error) *Problem {
 	return &Problem{d}
 }
 
-// log logs an answer that is our fault, with its cause, and one that an operator may look for
-// when something is wrong: no valid key, a key that may not, a destination that is blocked.
-// When the caller has gone away, what failed because of that is nobody's.
+// log logs server errors with their causes, and refusals that an operator may look for: a wrong key, a
+// missing right, a blocked destination. It logs no server error if the caller has gone away, because that
+// may be its only cause.
 func (a *api) log(r *http.Request, d problem.Document, err error) {
 	switch {
 	case d.Status >= 500 && r.Context().Err() == nil:
@@ -115,17 +113,17 @@ func bounds(op *huma.Operation, name string) string {
 	return "is not valid"
 }
 
-// unreadable refuses a request that cannot be read: 400.
+// unreadable returns the error for a request that cannot be read: 400.
 func unreadable(fields []kapsel.FieldError) error {
 	return kapsel.Invalid(http.StatusBadRequest, fields...)
 }
 
-// refused refuses values of a request that was read: 422.
+// refused returns the error for wrong values of a request that was read: 422.
 func refused(fields []kapsel.FieldError) error {
 	return kapsel.Invalid(http.StatusUnprocessableEntity, fields...)
 }
 
-// field is what is wrong with one field.
+// field returns what is wrong with one field.
 func field(name, detail string) []kapsel.FieldError {
 	return []kapsel.FieldError{{Field: name, Detail: detail}}
 }
@@ -142,9 +140,9 @@ type call struct {
 	w      http.ResponseWriter
 	caller access.Caller
 
-	// For a request with an Idempotency-Key: the id that it reserved. See reserved.
+	// The ID that the request's Idempotency-Key reserved; zero without a key. See reserved.
 	seed [16]byte
-	made string // the id of what the request makes
+	made string // the reserved ID, once a handler has asked for it
 }
 
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

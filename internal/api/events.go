@@ -73,7 +73,7 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 		func(r store.EventRecord) (Event, error) { return viewEvent(&r), nil })
 }
 
-// payload is an answer with a customer's bytes: for a browser a file to keep, never a page.
+// payload is an answer with a customer's bytes. A browser keeps it as a file and never shows it as a page.
 type payload struct {
 	ContentType string `header:"Content-Type"`
 	Disposition string `header:"Content-Disposition"`
@@ -185,8 +185,8 @@ func viewEvent(r *store.EventRecord) Event {
 	return v
 }
 
-// A key made of a body's content is its SHA-256, 32 bytes that are no text. It reads as
-// sha256: and hex, here and in the filter.
+// contentKey begins the text of a key that was made of a body's content. Such a key is a SHA-256, 32 bytes
+// that are no text; answers and filters have it as sha256: and hex.
 const contentKey = "sha256:"
 
 func shownKey(key []byte) *string {
@@ -200,7 +200,7 @@ func shownKey(key []byte) *string {
 	return &s
 }
 
-// storedKey is the key that shownKey shows as s.
+// storedKey returns the key that shownKey shows as s.
 func storedKey(s string) []byte {
 	if text, ok := strings.CutPrefix(s, contentKey); ok {
 		if sum, err := hex.DecodeString(text); err == nil && len(sum) == sha256.Size {

@@ -19,15 +19,15 @@ import (
 
 const (
 	keyWindow = 24 * time.Hour // how long a key is remembered
-	// stillRunning is longer than any request of this API runs. A reservation without an
-	// answer that is older belongs to a process that died.
+	// stillRunning is longer than any request of this API takes. An older reservation without an answer
+	// belongs to a process that died.
 	stillRunning = 2 * time.Minute
 )
 
-// once runs a POST with an Idempotency-Key once, and repeats its answer when it comes again.
+// once runs a POST with an Idempotency-Key once, and repeats the answer when the request comes again.
 //
-// What the request makes gets its id from the reservation, so running it again after a crash
-// makes nothing twice: the store refuses the id, and the answer says what is there.
+// The object that the request makes gets its ID from the reservation. So a request that runs again after a
+// crash makes nothing twice: the store refuses the ID, and the answer names the object that exists.
 func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	values := c.r.Header["Idempotency-Key"]
 	if a.Answers == nil || c.r.Method != http.MethodPost || len(values) == 0 || ownKeys(ctx.Operation()) {
@@ -76,11 +76,11 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	return nil
 }
 
-// ownKeys reports whether an operation heeds the Idempotency-Key itself.
+// ownKeys reports whether an operation handles the Idempotency-Key itself.
 func ownKeys(op *huma.Operation) bool { return op.Metadata["keyed"] != nil }
 
-// settle keeps an answer for repetition. When it cannot, the caller has the answer all the
-// same, and a repeated request finds what this one made.
+// settle stores an answer, so that it can be repeated. If that fails the caller still gets the answer, and
+// a repeated request finds the object that this one made.
 func (a *api) settle(ctx context.Context, r store.Reservation, rec *recorder, made string, now time.Time) {
 	ctx = context.WithoutCancel(ctx)
 	err := error(nil)
@@ -134,7 +134,7 @@ type sealedAnswer struct {
 // answerObject binds a sealed answer to its reservation.
 func answerObject(r *store.Reservation) string { return "answer " + r.Key }
 
-// repeat answers as the first request was answered.
+// repeat writes the stored answer to the first request.
 func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r store.Reservation, now time.Time) error {
 	body := r.Body
 	if r.Sealed {
@@ -160,7 +160,7 @@ func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r store.Reserva
 	return nil
 }
 
-// fingerprint tells requests apart.
+// fingerprint returns a hash of a request's path, query and body.
 func fingerprint(r *http.Request, body []byte) (sum [32]byte) {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(r.URL.Path), []byte(r.URL.RawQuery), body} {
@@ -185,7 +185,7 @@ func reserved[ID interface {
 	return id
 }
 
-// recorder holds an answer back until it is settled. Headers go straight to the answer.
+// recorder holds back the status and body of an answer until it is settled. Headers are not held back.
 type recorder struct {
 	header http.Header
 	status int

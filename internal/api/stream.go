@@ -19,10 +19,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// The rhythm of a stream.
+// How often a stream writes, and how long it waits for its reader.
 const (
-	streamBeat     = 15 * time.Second // something is written at least this often
-	streamPatience = 10 * time.Second // who does not read for this long is dropped
+	streamBeat     = 15 * time.Second // a stream writes at least this often
+	streamPatience = 10 * time.Second // a client that does not read for this long is dropped
 )
 
 func (a *api) stream() {
@@ -42,7 +42,7 @@ func (a *api) stream() {
 	add(a, access.Read, fails(op, failure{409, kapsel.Conflict}), a.streamEvents)
 }
 
-// StreamQuery is what a stream is of, and where it begins.
+// StreamQuery says which events a stream has, and where it begins.
 type StreamQuery struct {
 	TenantQuery
 	EndpointID kapsel.EndpointID `query:"endpoint_id"`
@@ -51,7 +51,7 @@ type StreamQuery struct {
 	Last       string            `header:"Last-Event-ID" maxLength:"100" doc:"What after means, of a client that connects again"`
 }
 
-// streamEvents opens a stream. What can be refused is refused here, before it begins.
+// streamEvents opens a stream. All refusals happen here, before the stream begins.
 func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamResponse, error) {
 	c := callOf(ctx)
 	at, err := a.streamFrom(ctx, c.caller, in)
@@ -62,7 +62,7 @@ func (a *api) streamEvents(ctx context.Context, in *StreamQuery) (*huma.StreamRe
 	if err != nil {
 		return nil, err
 	}
-	// From here on the feed tells of a revocation. One that came before shows now.
+	// From here on the feed ends the follower when the key is revoked. An earlier revocation shows now.
 	if _, err := a.Guard.Caller(c.r); err != nil {
 		follower.Leave()
 		return nil, err
@@ -106,8 +106,8 @@ func (a *api) runStream(ctx context.Context, c *call, follower *feed.Follower, a
 	h := c.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for proxies that would gather it
-	// The server's time-outs are for requests that end. Reading only waits for the client to
-	// go away.
+	// The server's time-outs are meant for requests that end. A stream reads only to notice that the client
+	// has gone away.
 	_ = out.control.SetReadDeadline(time.Time{})
 	var message bytes.Buffer
 	message.WriteString("retry: 1000\n")
@@ -141,7 +141,7 @@ func (a *api) runStream(ctx context.Context, c *call, follower *feed.Follower, a
 	}
 }
 
-// streamWriter writes what must go out at once to a client that must take it.
+// streamWriter writes to a client at once, and gives up on a client that does not read.
 type streamWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
@@ -157,7 +157,7 @@ func (w streamWriter) write(b []byte) bool {
 	return w.control.Flush() == nil
 }
 
-// writeMessage writes an event. JSON has no line ends of its own.
+// writeMessage writes an event as one line: encoded JSON holds no line ends.
 func writeMessage(b *bytes.Buffer, e *store.Streamed) error {
 	text, err := json.Marshal(viewEvent(&e.EventRecord))
 	if err != nil {
@@ -169,16 +169,16 @@ func writeMessage(b *bytes.Buffer, e *store.Streamed) error {
 	return nil
 }
 
-// writeID says how far the stream is. A position within events that belong together names one
-// of them, which may be another tenant's: then nothing is said.
+// writeID writes how far the stream is. It writes nothing for a position between events with the same
+// sequence number: such a position names an event, which may be another tenant's.
 func writeID(b *bytes.Buffer, at store.Position) {
 	if at.ID == store.EndOfSeq {
 		b.WriteString("id: " + positionText(at) + "\n")
 	}
 }
 
-// positionText is a position as clients keep it: "evt_….SEQ" behind an event, "SEQ" behind
-// all that have it.
+// positionText returns the form of a position that clients keep: "evt_….SEQ" behind an event, "SEQ" behind
+// all events with that sequence number.
 func positionText(p store.Position) string {
 	seq := strconv.FormatInt(p.Seq, 10)
 	if p.ID == store.EndOfSeq {

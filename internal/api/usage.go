@@ -138,7 +138,7 @@ func viewStats(s *kapsel.Stats) Stats {
 	return view
 }
 
-// quantile is in milliseconds, to a tenth.
+// quantile returns a quantile in milliseconds, rounded to a tenth; nil if there is none.
 func quantile(h *kapsel.Histogram, q float64) *float64 {
 	d, ok := h.Quantile(q)
 	if !ok {

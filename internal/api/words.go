@@ -15,11 +15,11 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/problem"
 )
 
-// What the OpenAPI document says beside what the types and tags say: what each operation does,
-// what the fields that many objects have mean, examples, and how an operation can fail. A test
-// fails for what has no words.
+// This file holds the texts of the OpenAPI document that types and tags do not: what each operation does,
+// what the fields that many objects share mean, examples, and how operations fail. A test fails for an
+// operation or a field without a text.
 
-// descriptions are what operations do, by their ids.
+// descriptions holds what each operation does, by its ID.
 var descriptions = map[string]string{
 	"create-tenant":   "A tenant owns endpoints, keys and all that is received, apart from every other. Without `plan` and `limits` it has no limits.",
 	"list-tenants":    "All tenants that are not deleted, newest first.",
@@ -100,7 +100,7 @@ var descriptions = map[string]string{
 	"cancel-replay":         "What it has made already goes on and is counted.",
 }
 
-// word is what a field means and an example of it.
+// word holds what a field means and an example of it.
 type word struct {
 	doc     string
 	example any
@@ -108,8 +108,8 @@ type word struct {
 
 const exampleID = "01jzsx7d5fexr8qjbdrn06a0q4"
 
-// words are of fields and parameters, by "Schema.name", "path.parameter" or by name alone. A
-// field's own tags win.
+// words holds the description and example of each field and parameter, keyed by "Schema.name",
+// "path.parameter" or the name alone. Struct tags take precedence.
 var words = map[string]word{
 	"id":                        {"Its id", nil},
 	"/v1/tenants.id":            {"The tenant's id", "ten_" + exampleID},
@@ -430,7 +430,7 @@ const (
 
 const exampleTime = "2026-01-31T12:00:00.000Z"
 
-// wordOf is the word of a name within something, or of the name alone.
+// wordOf returns the word of a name within a schema or a path; without one, that of the name alone.
 func wordOf(name string, within ...string) (w word) {
 	general := words[name]
 	for _, in := range within {
@@ -444,7 +444,7 @@ func wordOf(name string, within ...string) (w word) {
 	return general
 }
 
-// explain adds the words to a document where types and tags say nothing.
+// explain adds the words to a document wherever types and tags have no text.
 func explain(doc *huma.OpenAPI) {
 	for schema, s := range doc.Components.Schemas.Map() {
 		base := strings.TrimSuffix(strings.TrimSuffix(schema, "Input"), "Patch")
@@ -483,14 +483,13 @@ func explain(doc *huma.OpenAPI) {
 	}
 }
 
-// anyDuration and anyDurationExample are what the type of durations says where a field has no
-// words of its own.
+// anyDuration and anyDurationExample are the description and example of a duration whose field has none.
 const (
 	anyDuration        = "A Go duration"
 	anyDurationExample = "30s"
 )
 
-// meanings are how codes of callers' errors read in the document, by status.
+// meanings holds what the code of a caller's error means in the document, by status.
 var meanings = map[int]map[kapsel.Code]string{
 	400: {kapsel.InvalidRequest: "the request cannot be read: its syntax, an unknown or repeated field or parameter, a value of the wrong type, a cursor of another list"},
 	401: {kapsel.Unauthorized: "the key is missing, wrong, revoked or expired"},
@@ -510,13 +509,13 @@ var meanings = map[int]map[kapsel.Code]string{
 	},
 }
 
-// failure is a status with a code that an operation can be answered with.
+// failure is a status and a code with which an operation can fail.
 type failure struct {
 	status int
 	code   kapsel.Code
 }
 
-// failuresOf are how an operation can fail, those included that it says itself.
+// failuresOf returns how an operation can fail, including what it was given by fails.
 func failuresOf(op *huma.Operation, who access.Right, body bool) []failure {
 	own, _ := op.Metadata["fails"].([]failure)
 	all := append([]failure{{400, kapsel.InvalidRequest}, {500, ""}, {503, kapsel.DatabaseUnavailable}}, own...)
@@ -541,7 +540,7 @@ func failuresOf(op *huma.Operation, who access.Right, body bool) []failure {
 	return all
 }
 
-// fails says how an operation can fail beside what failuresOf knows.
+// fails returns the operation with more ways to fail than failuresOf finds by itself.
 func fails(op huma.Operation, all ...failure) huma.Operation {
 	return with(op, "fails", all)
 }
