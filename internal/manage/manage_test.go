@@ -14,8 +14,13 @@ import (
 
 // open holds the methods of Manager that need no caller, each with why.
 var open = map[string]string{
-	"SigningKeys": "what it returns is public",
-	"Describe":    "it describes what a use case has returned",
+	"SigningKeys":      "what it returns is public",
+	"Describe":         "it describes what a use case has returned",
+	"AuditHead":        "heads of logs are public",
+	"AuditKeys":        "the keys that verify them are public",
+	"AuditInclusion":   "proofs are public, and show hashes only",
+	"AuditConsistency": "proofs are public, and show hashes only",
+	"AuditTile":        "the hashes of a log are public",
 }
 
 // TestRights calls every use case as nobody and, if it changes something, as a caller who may only read.
