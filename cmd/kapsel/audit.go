@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -59,4 +62,179 @@ func auditKey(path string) (ed25519.PrivateKey, error) {
 		return nil, settingError("%s: the file does not hold %d bytes in standard base64", auditKeyName, ed25519.SeedSize)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// fsckCmd is `kapsel fsck`.
+type fsckCmd struct{ databaseSettings }
+
+// Help is shown by `kapsel fsck --help`.
+func (c *fsckCmd) Help() string {
+	return `Compares the audit logs with themselves and with the attempts in the database: that the
+tree and its signed heads are those of the leaves, that each leaf's text has the leaf's hash,
+that it says what the attempt's row says, and that no attempt lacks a leaf.
+
+The first leaf of a log that does not fit is printed, and the exit code is 1. No head of such
+a log is signed any more, until fsck finds nothing there.
+
+With PostgreSQL, the service may run meanwhile. With SQLite, stop it first.`
+}
+
+// Run checks the logs. It remembers which of them contradict themselves.
+func (c *fsckCmd) Run(ctx context.Context, io streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := c.mustExist(); err != nil {
+		return err
+	}
+	out := c.output(io)
+	defer out.end()
+	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := wholeCopy(ctx, db); err != nil {
+		return err
+	}
+	kept, err := retention(ctx, db)
+	if err != nil {
+		return err
+	}
+	findings, broken := 0, map[kapsel.LogID]string{}
+	checker := audit.Checker{Store: db, Keys: &audit.Keys{Store: db}, Kept: kept, Found: func(f audit.Finding) {
+		findings++
+		if f.Tree && broken[f.Log] == "" {
+			broken[f.Log] = f.String()
+		}
+		fmt.Fprintln(out.console, f)
+	}}
+	checked, err := checker.Check(ctx)
+	if err != nil {
+		return err
+	}
+	if err := rememberFaults(ctx, db, broken); err != nil {
+		return err
+	}
+	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, of these without a text: %d; attempts older than the log: %d\n",
+		checked.Logs, checked.Heads, checked.Leaves, checked.Deleted, checked.Older)
+	if findings > 0 {
+		return fmt.Errorf("what does not fit: %d", findings)
+	}
+	return db.Close()
+}
+
+// retention returns a function that reports whether an attempt of a tenant that ended at some time must
+// still be in the database.
+func retention(ctx context.Context, db store.Store) (func(kapsel.TenantID, time.Time) bool, error) {
+	now, err := db.Time(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept := map[kapsel.TenantID]time.Duration{}
+	for page := (store.Page[kapsel.TenantID]{Limit: 200}); ; {
+		tenants, err := db.ListTenants(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		if len(tenants) == 0 {
+			break
+		}
+		for i := range tenants {
+			kept[tenants[i].ID] = tenants[i].Retention()
+			page.Before = tenants[i].ID
+		}
+	}
+	// Events go by when they were received, which may be some attempts earlier. A tenant that is not
+	// listed is deleted.
+	return func(tenant kapsel.TenantID, ended time.Time) bool {
+		d, ok := kept[tenant]
+		return ok && ended.After(now.Add(-d/2))
+	}, nil
+}
+
+// rememberFaults keeps which logs contradict themselves, and forgets it of logs that fit.
+func rememberFaults(ctx context.Context, db store.Journal, broken map[kapsel.LogID]string) error {
+	for after := (kapsel.LogID{}); ; {
+		logs, err := db.Logs(ctx, after, 200)
+		if err != nil || len(logs) == 0 {
+			return err
+		}
+		for i := range logs {
+			if l := &logs[i]; l.Fault != broken[l.ID] {
+				if err := db.Fault(ctx, l.ID, broken[l.ID]); err != nil {
+					return err
+				}
+			}
+			after = logs[i].ID
+		}
+	}
+}
+
+// rotateAuditKeyCmd is `kapsel rotate-audit-key`.
+type rotateAuditKeyCmd struct {
+	databaseSettings
+	EncryptionKey secret.Text `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"The encryption key of the database (${env}, default with SQLite: what encryption.key holds)."`
+	AuditKeyFile  string      `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the new key, 32 bytes in base64; made if it is not there (${env}, default: a new key in the database, sealed)."`
+}
+
+// Help is shown by `kapsel rotate-audit-key --help`.
+func (c *rotateAuditKeyCmd) Help() string {
+	return `Makes another key the one that signs the audit logs. The former keys stay listed, and each
+log says in a leaf which key follows which.
+
+With PostgreSQL, nodes may run on: with the key in the database they sign with the new one
+within a second; with a key file, give each node the new file and restart it. With SQLite,
+stop the service first.`
+}
+
+// Run replaces the key.
+func (c *rotateAuditKeyCmd) Run(ctx context.Context, io streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := c.mustExist(); err != nil {
+		return err
+	}
+	keyring, err := c.keyring(c.EncryptionKey)
+	if err != nil {
+		return err
+	}
+	keys := &audit.Keys{Seal: keyring, FileName: auditKeyName}
+	if c.AuditKeyFile != "" {
+		if keys.File, err = auditKey(c.AuditKeyFile); err != nil {
+			return err
+		}
+	}
+	out := c.output(io)
+	defer out.end()
+	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := wholeCopy(ctx, db); err != nil {
+		return err
+	}
+	check, err := db.Meta(ctx, keyCheck)
+	if err == nil {
+		err = keyring.Verify(check)
+	}
+	if err != nil {
+		return settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	now, err := db.Time(ctx)
+	if err != nil {
+		return err
+	}
+	keys.Store = db
+	key, err := keys.Rotate(ctx, now)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		return errors.New("the audit log has no key yet: serve makes the first")
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out.console, "the audit logs are signed with the key %s from now on\n", base64.StdEncoding.EncodeToString(key.Public))
+	return db.Close()
 }

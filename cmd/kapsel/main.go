@@ -23,12 +23,14 @@ import (
 
 // cli is the command line. Each command is a struct with a Run method, in its own file.
 type cli struct {
-	Serve     serveCmd     `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
-	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date and exit."`
-	Backup    backupCmd    `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
-	Copy      copyCmd      `cmd:"" help:"Copy all that a SQLite database holds to PostgreSQL, or back, while no service uses either."`
-	RotateKey rotateKeyCmd `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
-	Bench     benchCmd     `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
+	Serve          serveCmd          `cmd:"" help:"Run the service: ingest, deliveries, API, in one process."`
+	Migrate        migrateCmd        `cmd:"" help:"Bring the database's schema up to date and exit."`
+	Backup         backupCmd         `cmd:"" help:"Copy a SQLite database to a file while the service runs."`
+	Copy           copyCmd           `cmd:"" help:"Copy all that a SQLite database holds to PostgreSQL, or back, while no service uses either."`
+	RotateKey      rotateKeyCmd      `cmd:"" help:"Wrap the secrets' data keys with a new encryption key."`
+	RotateAuditKey rotateAuditKeyCmd `cmd:"" help:"Sign the audit logs with another key."`
+	Fsck           fsckCmd           `cmd:"" help:"Compare the audit logs with themselves and with the attempts."`
+	Bench          benchCmd          `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
 
 	Tenants    tenantsCmd        `cmd:"" help:"Tenants of a running service."`
 	Keys       keysCmd           `cmd:"" help:"API keys of a tenant."`

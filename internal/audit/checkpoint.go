@@ -40,6 +40,10 @@ func (s signer) Sign(text []byte) ([]byte, error) { return ed25519.Sign(s.key, t
 
 // checkpoint returns the signed head of a log.
 func checkpoint(log kapsel.LogID, size int64, root store.Hash, key ed25519.PrivateKey) ([]byte, error) {
-	text := fmt.Sprintf("%s\n%d\n%s\n", log.Origin(), size, tlog.Hash(root))
-	return note.Sign(&note.Note{Text: text}, signer{log, key})
+	return note.Sign(&note.Note{Text: headText(log, size, root)}, signer{log, key})
+}
+
+// headText returns the text of a head, which is what is signed.
+func headText(log kapsel.LogID, size int64, root store.Hash) string {
+	return fmt.Sprintf("%s\n%d\n%s\n", log.Origin(), size, tlog.Hash(root))
 }

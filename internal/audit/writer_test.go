@@ -170,15 +170,6 @@ func (w *world) signedOf(tenant kapsel.TenantID) {
 	}
 }
 
-type verifier struct {
-	log    kapsel.LogID
-	public ed25519.PublicKey
-}
-
-func (v verifier) Name() string                 { return v.log.Origin() }
-func (v verifier) KeyHash() uint32              { return KeyHash(v.log, v.public) }
-func (v verifier) Verify(text, sig []byte) bool { return ed25519.Verify(v.public, text, sig) }
-
 // TestWriter checks that attempts of several tenants become leaves under signed heads, also after the
 // writer has changed.
 func TestWriter(t *testing.T) {

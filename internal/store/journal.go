@@ -67,6 +67,13 @@ type Journal interface {
 	// Logged reports whether an attempt is in the outbox or in a log; otherwise it is older than the
 	// log. NotFound: the tenant (zero: any) has no such attempt.
 	Logged(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (bool, error)
+	// Recorded returns those of some attempts that are stored, by their IDs, with the fields that their
+	// leaves have.
+	Recorded(ctx context.Context, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]kapsel.Attempt, error)
+	// Strays looks at up to limit attempts with IDs behind after, in the store's order, all at one
+	// moment. It returns those that must have a leaf and are neither in the outbox nor in a log, how
+	// many are older than the log, and the ID to go on behind (zero: there are no more).
+	Strays(ctx context.Context, after kapsel.AttemptID, limit int) (strays []kapsel.AttemptID, older int, next kapsel.AttemptID, err error)
 	// Salt returns the salt of an event; nil if the event is older than the log. NotFound: the tenant
 	// (zero: any) has no such event.
 	Salt(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID) ([]byte, error)

@@ -347,3 +347,51 @@ func (s *Store) Salt(ctx context.Context, tenant kapsel.TenantID, event kapsel.E
 			SELECT salt FROM events WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3)`, part(event), id(event), id(tenant))
 	})
 }
+
+// Recorded returns attempts that are stored; see store.Journal.
+func (s *Store) Recorded(ctx context.Context, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]kapsel.Attempt, error) {
+	ids := make([][16]byte, len(attempts))
+	for i, id := range attempts {
+		ids[i] = id
+	}
+	all, err := list(ctx, s, engine, func(r *row) kapsel.Attempt {
+		return kapsel.Attempt{
+			ID: r.id(), DeliveryID: r.id(), EventID: r.id(), EndpointID: r.id(), TenantID: r.id(),
+			Number: r.int4(), StartedAt: r.time(), Duration: r.duration(), StatusCode: r.int4(), ErrorCode: kapsel.Code(r.text()),
+		}
+	}, `
+		SELECT a.id, a.delivery_id, a.event_id, a.endpoint_id, a.tenant_id, a.number, a.started_at, a.duration, a.status_code, a.error_code
+		FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id) JOIN attempts a ON a.part = u.part AND a.id = u.id`, partsOf(ids), ids)
+	recorded := make(map[kapsel.AttemptID]kapsel.Attempt, len(all))
+	for _, a := range all {
+		recorded[a.ID] = a
+	}
+	return recorded, err
+}
+
+// Strays looks for attempts that lack a leaf; see store.Journal. It walks
+// through one part after the other.
+func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (strays []kapsel.AttemptID, older int, next kapsel.AttemptID, err error) {
+	type looked struct {
+		id            kapsel.AttemptID
+		logged, found bool
+	}
+	all, err := list(ctx, s, engine, func(r *row) looked { return looked{r.id(), r.bool(), r.bool()} }, `
+		SELECT a.id, a.logged IS NOT NULL,
+			EXISTS (SELECT 1 FROM audit_outbox o WHERE o.part = a.part AND o.id = a.id) OR EXISTS (SELECT 1
+				FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = a.id WHERE l.tenant_id = a.tenant_id)
+		FROM attempts a WHERE (a.part, a.id) > ($1, $2) ORDER BY a.part, a.id LIMIT $3`, part(after), [16]byte(after), limit)
+	for _, a := range all {
+		next = a.id
+		switch {
+		case !a.logged:
+			older++
+		case !a.found:
+			strays = append(strays, a.id)
+		}
+	}
+	if len(all) < limit {
+		next = kapsel.AttemptID{}
+	}
+	return strays, older, next, err
+}

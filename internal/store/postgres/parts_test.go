@@ -46,6 +46,7 @@ var fanOuts = map[string]string{
 	"DeleteExpiredKeys: idempotency_keys":  "looks for old keys",
 	"DeleteExpiredGuards: guards":          "looks for old guards",
 	"Entries: audit_outbox":                "reads what is in the outbox, which is little",
+	"Strays: attempts":                     "walks through all attempts",
 	"StreamEvents: events":                 "the stream has the events of all parts",
 	"streamBase: events":                   "looks for the stream's end",
 	"Survey: events":                       "looks for the stream's end",

@@ -338,3 +338,53 @@ func (s *Store) Salt(ctx context.Context, tenant kapsel.TenantID, event kapsel.E
 	})
 	return salt, err
 }
+
+// Recorded implements store.Journal.
+func (s *Store) Recorded(ctx context.Context, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]kapsel.Attempt, error) {
+	recorded := make(map[kapsel.AttemptID]kapsel.Attempt, len(attempts))
+	err := s.read(ctx, func(c *conn) error {
+		for _, id := range attempts {
+			_, err := c.stmt(`SELECT a.id, a.delivery_id, d.event_id, d.endpoint_id, d.tenant_id, a.number, a.started_at, a.duration, a.status_code, a.error_code
+				FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.id = ?`).id(id).
+				one(func(s *stmt) {
+					recorded[id] = kapsel.Attempt{
+						ID: s.colID(), DeliveryID: s.colID(), EventID: s.colID(), EndpointID: s.colID(), TenantID: s.colID(),
+						Number: int(s.colInt()), StartedAt: s.colTime(), Duration: time.Duration(s.colInt()),
+						StatusCode: int(s.colInt()), ErrorCode: kapsel.Code(s.colText()),
+					}
+				})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return recorded, err
+}
+
+// Strays implements store.Journal.
+func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (strays []kapsel.AttemptID, older int, next kapsel.AttemptID, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		seen := 0
+		q := c.stmt(`SELECT a.id, a.logged IS NOT NULL,
+				EXISTS (SELECT 1 FROM audit_outbox o WHERE o.id = a.id) OR EXISTS (SELECT 1
+					FROM deliveries d JOIN audit_logs l ON l.tenant_id = d.tenant_id JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = a.id
+					WHERE d.id = a.delivery_id)
+			FROM attempts a WHERE a.id > ? ORDER BY a.id LIMIT ?`).blob(after[:]).int(int64(limit))
+		for q.next() {
+			seen++
+			next = q.colID()
+			switch logged, found := q.colBool(), q.colBool(); {
+			case !logged:
+				older++
+			case !found:
+				strays = append(strays, next)
+			}
+		}
+		if seen < limit {
+			next = kapsel.AttemptID{}
+		}
+		return q.end()
+	})
+	return strays, older, next, err
+}

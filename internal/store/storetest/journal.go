@@ -230,6 +230,26 @@ var journaling = []promise{
 		w.same("closed", w.now, got.ClosedAt)
 	}},
 
+	{"attempts are found by their ids, and those that lack a leaf by a walk", func(w *world) {
+		leaf, entry := w.finished(w.endpoint, ok).Attempt, w.finished(w.newEndpoint(w.newTenant()), useless).Attempt
+		l := w.takeLogs(w.tenant.ID)[0]
+		w.same("stale", 0, len(w.append(growth(l, leaf.ID))))
+		recorded, err := w.store.Recorded(w.ctx, []kapsel.AttemptID{entry.ID, kapsel.NewAttemptID(w.now, 3), leaf.ID})
+		w.must(err)
+		leaf.RequestHeaders, entry.RequestHeaders = nil, nil
+		w.same("recorded", map[kapsel.AttemptID]kapsel.Attempt{leaf.ID: leaf, entry.ID: entry}, recorded)
+		w.same("strays", []kapsel.AttemptID(nil), w.strays())
+
+		// A closed log counts too. What was taken out of the outbox and is no leaf is a stray.
+		w.must(w.store.CloseLog(w.ctx, l.ID, w.now))
+		w.same("strays", []kapsel.AttemptID(nil), w.strays())
+		other := w.takeLogs(entry.TenantID)[0]
+		lost := growth(other, entry.ID)
+		lost.Leaves[0].AttemptID = kapsel.AttemptID{}
+		w.same("stale", 0, len(w.append(lost)))
+		w.same("strays", []kapsel.AttemptID{entry.ID}, w.strays())
+	}},
+
 	{"the salt of an event is kept with its body", func(w *world) {
 		in := w.acceptance(w.endpoint)
 		in.Event.Salt = kapsel.NewSalt()
@@ -337,6 +357,20 @@ func (w *world) unpublished() []store.Log {
 	logs, err := w.store.Unpublished(w.ctx, kapsel.LogID{}, 10)
 	w.must(err)
 	return logs
+}
+
+// strays are the attempts that lack a leaf, in pages of one.
+func (w *world) strays() (all []kapsel.AttemptID) {
+	w.t.Helper()
+	for after := (kapsel.AttemptID{}); ; {
+		some, older, next, err := w.store.Strays(w.ctx, after, 1)
+		w.must(err)
+		w.same("older", 0, older)
+		all = append(all, some...)
+		if after = next; after.IsZero() {
+			return all
+		}
+	}
 }
 
 func (w *world) logged(attempt kapsel.AttemptID) bool {
