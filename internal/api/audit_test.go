@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/receipt"
@@ -30,6 +31,10 @@ func TestAuditLog(t *testing.T) {
 	try(1)
 	path := func(i int) string { return "/v1/attempts/" + attempts[i].ID.String() }
 	w.refused(kapsel.Conflict, 409, nil, "GET", path(0)+"/proof", h.read, nil)
+	w.now = w.now.Add(2 * time.Minute)
+	if late := w.want(409, "GET", path(0)+"/proof", h.read, nil).text("detail"); !strings.Contains(late, "/health/ready") {
+		t.Errorf("when no heads are signed the answer is %q", late)
+	}
 	if got := w.want(200, "GET", path(0), h.read, nil); got["leaf_index"] != nil {
 		t.Errorf("before it is published an attempt has the leaf %v", got["leaf_index"])
 	}

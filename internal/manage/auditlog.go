@@ -158,15 +158,27 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 // errNotPublished is returned for what is not under a published head yet.
 var errNotPublished = kapsel.Errorf(kapsel.Conflict, "the attempt is not under a published head of the audit log yet; try again in 10 seconds")
 
+// lateAfter is how long after its end an attempt is told to wait for a head, which takes 10 seconds at most
+// while all is well.
+const lateAfter = time.Minute
+
 // unproven returns why an attempt has no leaf.
 func (m *Manager) unproven(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) error {
-	switch logged, err := m.Store.Logged(ctx, tenant, id); {
-	case err != nil:
+	logged, err := m.Store.Logged(ctx, tenant, id)
+	if err != nil {
 		return err
-	case logged:
-		return errNotPublished
 	}
-	return kapsel.Errorf(kapsel.Conflict, "the attempt is older than the audit log, so there is no proof of it")
+	if !logged {
+		return kapsel.Errorf(kapsel.Conflict, "the attempt is older than the audit log, so there is no proof of it")
+	}
+	t, err := m.Store.Attempt(ctx, tenant, id)
+	if err != nil {
+		return err
+	}
+	if m.Clock().Sub(t.StartedAt.Add(t.Duration)) > lateAfter {
+		return kapsel.Errorf(kapsel.Conflict, "the attempt is under no published head, although it ended more than a minute ago: it is of a log that was ended after the database was restored, or no heads are signed at the moment, for the reason at /health/ready")
+	}
+	return errNotPublished
 }
 
 // saltOf returns the salt of the event that a leaf is about; nil if there is none any more.
