@@ -184,7 +184,7 @@ func (c *rotateAuditKeyCmd) Help() string {
 log says in a leaf which key follows which.
 
 With PostgreSQL, nodes may run on: with the key in the database they sign with the new one
-within a second; with a key file, give each node the new file and restart it. With SQLite,
+within seconds; with a key file, give each node the new file and restart it. With SQLite,
 stop the service first.`
 }
 

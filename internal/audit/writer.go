@@ -20,7 +20,7 @@ import (
 
 const (
 	// signEvery is how often a log that has grown gets a head.
-	signEvery = time.Second
+	signEvery = 2 * time.Second
 	// leadFor is the lease of the writer. After a crash, the next writer begins when it has ended.
 	leadFor = 6 * time.Second
 	// checkEvery is how often a store that was found to lack published leaves is looked at again.

@@ -50,6 +50,10 @@ type Journal interface {
 	Head(ctx context.Context, log kapsel.LogID) (SignedHead, error)
 	// Heads returns up to limit heads of a log with sizes above after, the smallest first.
 	Heads(ctx context.Context, log kapsel.LogID, after int64, limit int) ([]SignedHead, error)
+	// DeleteOldHeads decides of up to limit heads signed before a time whether they stay: the last one
+	// of each hour of a log does, and its newest one; the others are deleted. It returns of how many it
+	// has decided.
+	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
 	// Tile returns the hashes of a tile: 32 bytes each, at most 256. It returns nil if there is no such
 	// tile. Of level 0 only complete tiles are stored; Hashes returns the rest of that level.
 	Tile(ctx context.Context, log kapsel.LogID, level int, n int64) ([]byte, error)

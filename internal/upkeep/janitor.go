@@ -17,10 +17,19 @@ import (
 // janitorBatch is how many rows one step deletes, so that a step never holds up the hot path for long.
 const janitorBatch = 500
 
-// Janitor deletes events whose retention is over, expired idempotency keys, guards and answers,
-// and old counters. A lease row makes sure that one node does it at a time.
+// JanitorStore holds the methods of the store that a Janitor uses.
+type JanitorStore interface {
+	store.Housekeeping
+	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
+}
+
+// headsKept is how long all heads of the audit logs stay; see store.Journal.
+const headsKept = 24 * time.Hour
+
+// Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
+// of the audit logs that are not the last of their hour, and old counters. A lease row makes sure that one node does it at a time.
 type Janitor struct {
-	Store    store.Housekeeping
+	Store    JanitorStore
 	Settings *settings.Cache
 	Clock    *clock.Clock
 	Node     kapsel.NodeID
@@ -58,6 +67,10 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		if err := inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) }); err != nil {
 			return err
 		}
+	}
+	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
+	if err != nil {
+		return err
 	}
 	for _, t := range j.Settings.Tenants() {
 		if err := j.retain(ctx, t, now); err != nil {

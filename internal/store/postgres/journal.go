@@ -395,3 +395,21 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 	}
 	return strays, older, next, err
 }
+
+// DeleteOldHeads decides which heads stay; see store.Journal.
+func (s *Store) DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			WITH old AS (
+				SELECT h.log, h.size, NOT EXISTS (SELECT 1 FROM audit_heads n
+					WHERE n.log = h.log AND n.size > h.size AND n.signed_at < date_trunc('hour', h.signed_at) + interval '1 hour') AS last
+				FROM audit_heads h WHERE h.kept IS NULL AND h.signed_at < $1 ORDER BY h.signed_at LIMIT $2
+			), stay AS (
+				UPDATE audit_heads h SET kept = true FROM old WHERE h.log = old.log AND h.size = old.size AND old.last
+			), gone AS (
+				DELETE FROM audit_heads h USING old WHERE h.log = old.log AND h.size = old.size AND NOT old.last
+			)
+			SELECT count(*) FROM old`, before, limit).Scan(&decided)
+	})
+	return decided, err
+}

@@ -388,3 +388,35 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 	})
 	return strays, older, next, err
 }
+
+// DeleteOldHeads implements store.Journal.
+func (s *Store) DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error) {
+	type head struct {
+		log  [16]byte
+		size int64
+		last bool
+	}
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		var heads []head
+		q := c.query(`SELECT log, size, NOT EXISTS (SELECT 1 FROM audit_heads n
+				WHERE n.log = h.log AND n.size > h.size AND n.signed_at < (h.signed_at / ? + 1) * ?)
+			FROM audit_heads h WHERE kept IS NULL AND signed_at < ? ORDER BY signed_at LIMIT ?`,
+			time.Hour.Microseconds(), time.Hour.Microseconds(), before, limit)
+		for q.next() {
+			heads = append(heads, head{q.colID(), q.colInt(), q.colBool()})
+		}
+		if err := q.end(); err != nil {
+			return 0, err
+		}
+		for _, h := range heads {
+			decision := `DELETE FROM audit_heads`
+			if h.last {
+				decision = `UPDATE audit_heads SET kept = 1`
+			}
+			if err := c.exec(decision+` WHERE log = ? AND size = ?`, h.log, h.size); err != nil {
+				return 0, err
+			}
+		}
+		return len(heads), nil
+	})
+}

@@ -198,6 +198,40 @@ var journaling = []promise{
 		w.same("unpublished", 0, len(w.unpublished()))
 	}},
 
+	{"of the heads before a time, the last of each hour and the newest stay", func(w *world) {
+		l := w.takeLogs(w.tenant.ID)[0]
+		for _, minutes := range []int{5, 10, 59, 60, 61, 200, 201} { // after noon
+			g := growth(l, w.finished(w.endpoint, ok).Attempt.ID)
+			w.same("stale", 0, len(w.append(g)))
+			l.Size, l.Root, l.Edge = g.Size, g.Root, g.Edge
+			at := noon.Add(time.Duration(minutes) * time.Minute)
+			w.same("stale", 0, len(w.publish(store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: l.Size, Root: l.Root, SignedAt: at, Note: []byte("note")})))
+		}
+		delete := func(before time.Time, limit, want int) {
+			w.t.Helper()
+			decided, err := w.store.DeleteOldHeads(w.ctx, before, limit)
+			w.must(err)
+			w.same("decided", want, decided)
+		}
+		sizes := func(want ...int64) {
+			w.t.Helper()
+			heads, err := w.store.Heads(w.ctx, l.ID, 0, 100)
+			w.must(err)
+			var got []int64
+			for _, h := range heads {
+				got = append(got, h.Size)
+			}
+			w.same("heads", want, got)
+		}
+		delete(noon.Add(200*time.Minute), 2, 2)
+		sizes(3, 4, 5, 6, 7)
+		delete(noon.Add(200*time.Minute), 100, 3)
+		sizes(3, 5, 6, 7)
+		delete(noon.Add(24*time.Hour), 100, 2)
+		sizes(3, 5, 7)
+		delete(noon.Add(24*time.Hour), 100, 0)
+	}},
+
 	{"nothing is published of a log with a fault", func(w *world) {
 		a := w.finished(w.endpoint, ok).Attempt
 		l := w.takeLogs(w.tenant.ID)[0]

@@ -121,7 +121,7 @@ var Tables = []Table{
 	}},
 	{"audit_leaves", []Column{{"log", ID}, {"n", Int}, {"attempt_id", ID}, {"hash", Bytes}, {"text", Bytes}}},
 	{"audit_tiles", []Column{{"log", ID}, {"level", Int}, {"n", Int}, {"hashes", Bytes}}},
-	{"audit_heads", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}}},
+	{"audit_heads", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}, {"kept", Bool}}},
 	// Stores walk a replay's set in orders of their own, so of its cursor only the endpoint is
 	// copied, whose part of the set is walked again: what was made of it has left the set.
 	{"replays", []Column{
