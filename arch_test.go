@@ -72,10 +72,10 @@ var mayImport = map[string][]string{
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// The use cases.
-	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ingest", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
+	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
-	"internal/api":     {".", "receipt", "internal/access", "internal/feed", "internal/ingest", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
+	"internal/api":     {".", "receipt", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
 	"internal/bench":   {"internal/harness"},
 	"internal/harness": {},
 	"scripts":          {}, // programs that look at the code, run by go run

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// IngestPath is the path below which webhooks are posted. The ID of an endpoint or a source follows it.
+const IngestPath = "/ingest/"
+
 // Endpoint is an ingest URL and the destination that its webhooks go to.
 type Endpoint struct {
 	ID             EndpointID

@@ -107,3 +107,13 @@ func (e *Event) publishedPart() uint8 {
 	rand.Read(part[:]) // never fails
 	return part[0]
 }
+
+// Published is the outcome of a publication.
+type Published struct {
+	Event      Event        // if Duplicate, it has only the ID of the first event; a dry run's has no ID
+	Deliveries []Delivery   // in the order of their endpoints' IDs
+	Others     int          // how many further endpoints get deliveries, which an expansion makes later
+	Duplicate  bool         // an event with the same key was published before
+	Warnings   []FieldError // how the event differs from the tenant's catalogue, which did not refuse it
+	Err        error        // if not nil, the event was refused, or it is not known whether it was stored
+}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel"
 )
 
 // hardened sets headers that keep browsers from doing more with an answer than showing it. A page that needs
@@ -31,7 +31,7 @@ func hardened(next http.Handler, https bool) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		set := policy
-		if strings.HasPrefix(r.URL.Path, ingest.Path) {
+		if strings.HasPrefix(r.URL.Path, kapsel.IngestPath) {
 			set = sender
 		}
 		header := w.Header()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/api"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -42,7 +41,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		t.health.Startup(w, r)
 	case rest == nil:
 		refuse(w, r, &kapsel.Error{Code: kapsel.DatabaseUnavailable, Detail: "the service is starting; try again", RetryAfter: time.Second})
-	case strings.HasPrefix(p, ingest.Path):
+	case strings.HasPrefix(p, kapsel.IngestPath):
 		rest.ingest.ServeHTTP(w, r)
 	case rest.inbox != nil && p == inboxPath:
 		rest.inbox.ServeHTTP(w, r)

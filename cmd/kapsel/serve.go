@@ -476,7 +476,7 @@ func (s *serveSettings) keys(ctx context.Context, db store.Directory, io streams
 // guard returns where deliveries may go: to public addresses, to those in KAPSEL_EGRESS_ALLOW and, with --dev,
 // to private ones; but never to this process's own listeners, except the inbox of --dev.
 func (s *serveSettings) guard(listeners []net.Addr) egress.Config {
-	cfg := egress.Config{Allow: s.allow, AllowAllPrivate: s.Dev, Self: egress.Listeners(listeners...), SelfURL: s.PublicURL + ingest.Path}
+	cfg := egress.Config{Allow: s.allow, AllowAllPrivate: s.Dev, Self: egress.Listeners(listeners...), SelfURL: s.PublicURL + kapsel.IngestPath}
 	if s.Dev {
 		cfg.SelfPath = inboxPath
 	}

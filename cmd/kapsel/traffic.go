@@ -146,7 +146,7 @@ func (t *traffic) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := &arrival{traffic: t, ResponseWriter: w, start: time.Now(), size: r.ContentLength}
 		var webhook bool
-		if a.id, webhook = strings.CutPrefix(r.URL.Path, ingest.Path); !webhook {
+		if a.id, webhook = strings.CutPrefix(r.URL.Path, kapsel.IngestPath); !webhook {
 			a.id = kapsel.Publish
 		}
 		if r.ContentLength < 0 {

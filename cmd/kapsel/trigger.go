@@ -14,7 +14,6 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/client"
 	"github.com/kapsel-hq/kapsel/internal/egress"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
@@ -171,7 +170,7 @@ func (c triggerCmd) send(ctx context.Context, s *session, ep client.Endpoint, ev
 	ctx, cancel := context.WithTimeout(ctx, triggerTime+c.Wait)
 	defer cancel()
 	// The signature is for the public URL, but the request goes to the server's API address.
-	to, err := url.Parse(strings.TrimRight(s.Server, "/") + ingest.Path + ep.ID)
+	to, err := url.Parse(strings.TrimRight(s.Server, "/") + kapsel.IngestPath + ep.ID)
 	if err != nil {
 		return err
 	}

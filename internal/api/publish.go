@@ -9,14 +9,13 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 )
 
 // Publisher stores what a tenant publishes; see ingest.Handler.Publish.
 type Publisher interface {
-	Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ingest.ReadPublications) ([]ingest.Published, error)
+	Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)) ([]kapsel.Published, error)
 }
 
 func (a *api) publishing() {
@@ -103,7 +102,7 @@ func (a *api) publish(ctx context.Context, in *TenantQuery) (*publication, error
 		return nil, err
 	}
 	batch := false
-	results, err := a.Manage.Publish(ctx, c.caller, in.TenantID, func(tenant kapsel.TenantID) ([]ingest.Published, error) {
+	results, err := a.Manage.Publish(ctx, c.caller, in.TenantID, func(tenant kapsel.TenantID) ([]kapsel.Published, error) {
 		return a.Publisher.Publish(c.w, c.r, tenant, func(body []byte, reserve func(int) error) (list []kapsel.Publication, err error) {
 			list, batch, err = readPublications(body, c.r.Header["Idempotency-Key"], a.Clock(), reserve)
 			return list, err

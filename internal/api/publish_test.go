@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
 
 // subscriber makes an endpoint of a house that subscribes to published events.
@@ -263,9 +262,9 @@ func TestPublish_Who(t *testing.T) {
 }
 
 // scripted publishes nothing, and answers what it is told.
-type scripted []ingest.Published
+type scripted []kapsel.Published
 
-func (s scripted) Publish(_ http.ResponseWriter, _ *http.Request, _ kapsel.TenantID, read ingest.ReadPublications) ([]ingest.Published, error) {
+func (s scripted) Publish(_ http.ResponseWriter, _ *http.Request, _ kapsel.TenantID, read func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)) ([]kapsel.Published, error) {
 	body := `{"events":[` + strings.TrimSuffix(strings.Repeat(`{"type":"a","data":1},`, len(s)), ",") + `]}`
 	if len(s) == 1 {
 		body = `{"type":"a","data":1}`
@@ -279,10 +278,10 @@ func (s scripted) Publish(_ http.ResponseWriter, _ *http.Request, _ kapsel.Tenan
 func TestPublish_Trouble(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("acme")
-	down := ingest.Published{Err: &kapsel.Error{Code: kapsel.DatabaseUnavailable, Detail: "try again"}}
-	over := ingest.Published{Err: &kapsel.Error{Code: kapsel.QuotaExceeded, Status: 429, Detail: "used up"}}
-	bug := ingest.Published{Err: errors.New("panic: secret detail")}
-	stored := ingest.Published{Event: kapsel.Event{ID: kapsel.NewEventID(w.now, 1)}}
+	down := kapsel.Published{Err: &kapsel.Error{Code: kapsel.DatabaseUnavailable, Detail: "try again"}}
+	over := kapsel.Published{Err: &kapsel.Error{Code: kapsel.QuotaExceeded, Status: 429, Detail: "used up"}}
+	bug := kapsel.Published{Err: errors.New("panic: secret detail")}
+	stored := kapsel.Published{Event: kapsel.Event{ID: kapsel.NewEventID(w.now, 1)}}
 	for _, tt := range []struct {
 		results scripted
 		want    int

@@ -8,7 +8,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
 
 func (a *api) refusals() {
@@ -53,6 +52,6 @@ type Refusal struct {
 	Detail string       `json:"detail" doc:"What the sender was told"`
 }
 
-func viewRefusal(r ingest.Refusal) Refusal {
+func viewRefusal(r kapsel.Refusal) Refusal {
 	return Refusal{timestamp(r.At), r.Status, orNull(r.Code), r.Detail}
 }

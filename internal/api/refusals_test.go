@@ -6,20 +6,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 )
 
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
 	path := "/v1/endpoints/" + h.endpoint + "/refusals"
-	w.uses.Refused = func(id kapsel.EndpointID) ingest.Refused {
+	w.uses.Refused = func(id kapsel.EndpointID) kapsel.Refused {
 		if id.String() != h.endpoint {
 			t.Errorf("asked for %v", id)
 		}
-		return ingest.Refused{
+		return kapsel.Refused{
 			Since: w.now, Counts: map[kapsel.Code]int64{kapsel.InvalidSignature: 7, "": 1},
-			Last: []ingest.Refusal{{At: w.now, Status: 401, Code: kapsel.InvalidSignature, Detail: "no signature"}, {At: w.now, Status: 500, Detail: "a bug"}},
+			Last: []kapsel.Refusal{{At: w.now, Status: 401, Code: kapsel.InvalidSignature, Detail: "no signature"}, {At: w.now, Status: 500, Detail: "a bug"}},
 		}
 	}
 	w.handler = w.build()

@@ -44,18 +44,18 @@ func refusedType(code kapsel.Code, detail string) error {
 // refusedOr returns the outcome of a publication that the catalogue refuses with refusal. If an event with the
 // same key was published before, the outcome is a duplicate instead: a repeated request gets the same
 // answer whatever its body and the catalogue have become.
-func (h *Handler) refusedOr(ctx context.Context, ev *kapsel.Event, refusal error) Published {
+func (h *Handler) refusedOr(ctx context.Context, ev *kapsel.Event, refusal error) kapsel.Published {
 	if ev.IdempotencyKey == nil {
-		return Published{Err: refusal}
+		return kapsel.Published{Err: refusal}
 	}
 	original, ok, err := h.Store.Remembered(ctx, ev)
 	switch {
 	case err != nil:
-		return Published{Err: err}
+		return kapsel.Published{Err: err}
 	case ok:
 		return duplicate(original)
 	}
-	return Published{Err: refusal}
+	return kapsel.Published{Err: refusal}
 }
 
 // checkers caches the compiled schemas of event types.

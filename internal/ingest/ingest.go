@@ -41,9 +41,6 @@ const (
 	maxContentType = 255
 )
 
-// Path is where webhooks are posted. The ID of an endpoint or a source follows it.
-const Path = "/ingest/"
-
 // Config holds what a handler needs. All fields but MaxBody, Proxies, Remote and Wait are
 // required.
 type Config struct {
@@ -73,7 +70,7 @@ type Config struct {
 	Wait func(ctx context.Context, id kapsel.EventID) (status string)
 }
 
-// Handler serves the requests below Path.
+// Handler serves the requests below kapsel.IngestPath.
 type Handler struct {
 	Config
 	metrics   *metrics

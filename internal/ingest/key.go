@@ -46,7 +46,7 @@ func keyOf(in *kapsel.Intake, path kapsel.Path, h http.Header, query string, bod
 	if id := signature.DeliveryID(in.Verification.Provider, h, body); kapsel.ValidHeaderKey(id) {
 		return []byte(id), false, nil
 	}
-	return nil, NamesKeys(in), nil
+	return nil, signature.NamesKeys(in), nil
 }
 
 // find returns the value at path in the JSON document that documentOf finds in the body, or "" if
@@ -61,19 +61,6 @@ func find(path kapsel.Path, h http.Header, body []byte, reserve func(n int) erro
 		return "", nil
 	}
 	return found, nil
-}
-
-// NamesKeys reports whether an intake says where its events have an idempotency key: by a path, by
-// a header of its own, or by a provider that gives each delivery an ID. An event of such an intake
-// without a key is unexpected.
-func NamesKeys(in *kapsel.Intake) bool {
-	switch in.Idempotency.Strategy {
-	case kapsel.KeyNone, kapsel.KeyFromContent:
-		return false
-	case kapsel.KeyFromSourceID:
-		return true
-	}
-	return in.Idempotency.Header != "" || signature.NamesDeliveries(in.Verification.Provider)
 }
 
 // contentKey returns the key of an event made from its content: the SHA-256 of the body or, if

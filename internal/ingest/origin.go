@@ -27,7 +27,7 @@ func originOf(ep *kapsel.Endpoint) origin {
 // none, the source is disabled or the endpoint has no ingest URL; QueueFull as strangers.enter does; and
 // the store's error if the store cannot be read.
 func (h *Handler) origin(ctx context.Context, r *http.Request) (origin, error) {
-	text := strings.TrimPrefix(r.URL.Path, Path)
+	text := strings.TrimPrefix(r.URL.Path, kapsel.IngestPath)
 	if strings.HasPrefix(text, "src_") {
 		id, err := kapsel.ParseSourceID(text)
 		if err != nil {

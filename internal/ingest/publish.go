@@ -20,25 +20,14 @@ const publishSlack = 64 << 10
 // base64, and publishSlack.
 func (h *Handler) MaxPublish() int64 { return (h.MaxBody*4+2)/3 + publishSlack }
 
-// Published is the outcome of a publication.
-type Published struct {
-	Event      kapsel.Event        // if Duplicate, it has only the ID of the first event; a dry run's has no ID
-	Deliveries []kapsel.Delivery   // in the order of their endpoints' IDs
-	Others     int                 // how many further endpoints get deliveries, which an expansion makes later
-	Duplicate  bool                // an event with the same key was published before
-	Warnings   []kapsel.FieldError // how the event differs from the tenant's catalogue, which did not refuse it
-	Err        error               // if not nil, the event was refused, or it is not known whether it was stored
-}
-
-// ReadPublications returns the publications in the body of a request, at least one. Before it copies n
-// bytes it calls reserve(n), and returns the error of reserve. It fails if the body is not valid.
-type ReadPublications func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)
-
 // Publish stores the events that a tenant publishes with one request, each with its deliveries to the
 // endpoints that subscribe to it. The checks come in ingest's order: stopping → Content-Length → room →
 // body → rate (a token for each event) → app → catalogue → quota → key → store. The events share a group
 // commit, but each succeeds or fails by itself. If Publish returns an error, nothing was stored.
-func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read ReadPublications) ([]Published, error) {
+//
+// read returns the publications in the body of the request, at least one. Before it copies n bytes it
+// calls reserve(n), and returns the error of reserve. It fails if the body is not valid.
+func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.TenantID, read func(body []byte, reserve func(n int) error) ([]kapsel.Publication, error)) ([]kapsel.Published, error) {
 	// The events are stored even if the client hangs up.
 	ctx := context.WithoutCancel(r.Context())
 	t, err := h.Settings.Tenant(ctx, tenant)
@@ -82,26 +71,26 @@ func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.
 
 // publishAll publishes events at the same time, so that they can share a commit. If several have the
 // same key, it publishes the first, and returns the others as its duplicates.
-func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, reserve func(n int) error, trace string) []Published {
+func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, reserve func(n int) error, trace string) []kapsel.Published {
 	type key struct {
 		scope kapsel.OriginID
 		id    string
 	}
 	first := make(map[key]int, len(publications))
 	repeats := make(map[int]int) // publication → the earlier one with the same key
-	results := make([]Published, len(publications))
+	results := make([]kapsel.Published, len(publications))
 	now := h.Clock.Now()
 	var running sync.WaitGroup
 	for i := range publications {
 		p := &publications[i]
 		// The key of a publication that is refused does not count: a later one with it is no duplicate.
 		if int64(len(p.Body)) > h.MaxBody {
-			results[i] = Published{Err: tooLarge(h.MaxBody)}
+			results[i] = kapsel.Published{Err: tooLarge(h.MaxBody)}
 			continue
 		}
 		app, err := h.app(ctx, tenant, p.App)
 		if err != nil {
-			results[i] = Published{Err: err}
+			results[i] = kapsel.Published{Err: err}
 			continue
 		}
 		ev := p.Event(tenant, app, now)
@@ -158,21 +147,21 @@ func (h *Handler) app(ctx context.Context, tenant kapsel.TenantID, ref string) (
 }
 
 // publish publishes one event. A panic becomes the event's error, so that it affects no other event.
-func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dryRun bool, trace string) (p Published) {
+func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dryRun bool, trace string) (p kapsel.Published) {
 	defer func() {
 		if r := recover(); r != nil {
-			p = Published{Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
+			p = kapsel.Published{Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
 		}
 	}()
 	to := h.Settings.Subscribers(ev.Audience(), ev.Type, ev.Channels)
 	if dryRun {
 		ev.ID = kapsel.EventID{}
 		some := to[:min(len(to), kapsel.MaxInline)]
-		return Published{Event: ev, Deliveries: firstDeliveries(&ev, some), Others: len(to) - len(some)}
+		return kapsel.Published{Event: ev, Deliveries: firstDeliveries(&ev, some), Others: len(to) - len(some)}
 	}
 	place, err := h.quotas.take(ctx, ev.TenantID, limit)
 	if err != nil {
-		return Published{Err: err}
+		return kapsel.Published{Err: err}
 	}
 	defer place.leave()
 	var endSpan func(error, ...slog.Attr)
@@ -184,14 +173,14 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 		return duplicate(accepted.EventID)
 	}
 	if err != nil {
-		return Published{Err: err}
+		return kapsel.Published{Err: err}
 	}
-	return Published{Event: ev, Deliveries: deliveries, Others: len(to) - len(deliveries)}
+	return kapsel.Published{Event: ev, Deliveries: deliveries, Others: len(to) - len(deliveries)}
 }
 
 // duplicate returns the outcome of a publication with the key of an earlier event.
-func duplicate(id kapsel.EventID) Published {
-	return Published{Event: kapsel.Event{ID: id}, Duplicate: true}
+func duplicate(id kapsel.EventID) kapsel.Published {
+	return kapsel.Published{Event: kapsel.Event{ID: id}, Duplicate: true}
 }
 
 // seat takes places for all events of a request. It fails if too many requests wait for the store. A

@@ -22,7 +22,7 @@ import (
 )
 
 // published publishes for a tenant. The request's body is as long as those of the events.
-func (w *world) published(tenant kapsel.TenantID, list ...kapsel.Publication) ([]ingest.Published, http.Header, error) {
+func (w *world) published(tenant kapsel.TenantID, list ...kapsel.Publication) ([]kapsel.Published, http.Header, error) {
 	w.t.Helper()
 	size := 0
 	for i := range list {
@@ -40,7 +40,7 @@ func (w *world) published(tenant kapsel.TenantID, list ...kapsel.Publication) ([
 }
 
 // one publishes an event that must be stored, or be a duplicate.
-func (w *world) one(p kapsel.Publication) ingest.Published {
+func (w *world) one(p kapsel.Publication) kapsel.Published {
 	w.t.Helper()
 	results, _, err := w.published(w.tenant.ID, p)
 	if err != nil || len(results) != 1 || results[0].Err != nil {

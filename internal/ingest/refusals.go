@@ -22,22 +22,6 @@ const (
 	refusalDetail     = 512  // bytes of a refusal's detail
 )
 
-// Refusal is a webhook that was answered with an error and not stored. It holds what the sender
-// was told.
-type Refusal struct {
-	At     time.Time
-	Status int
-	Code   kapsel.Code // "" for a bug
-	Detail string
-}
-
-// Refused holds what a node remembers of an endpoint's refused webhooks.
-type Refused struct {
-	Since  time.Time             // when the node began to remember; later if the endpoint may have been forgotten
-	Counts map[kapsel.Code]int64 // all refusals since Since, by code
-	Last   []Refusal             // the latest refusals, newest first
-}
-
 // refusals remembers the refused webhooks of the endpoints with the latest refusals.
 type refusals struct {
 	since time.Time // when the node began
@@ -52,8 +36,8 @@ type refused struct {
 	endpoint kapsel.EndpointID
 	since    time.Time
 	counts   map[kapsel.Code]int64
-	last     []Refusal // a ring of up to refusalsKept refusals
-	next     int       // index in last of the oldest refusal, once the ring is full
+	last     []kapsel.Refusal // a ring of up to refusalsKept refusals
+	next     int              // index in last of the oldest refusal, once the ring is full
 }
 
 // noteRefusal remembers and counts that a webhook was refused with err. It does nothing if err is
@@ -77,7 +61,7 @@ func (m *refusals) note(id kapsel.EndpointID, err error, now time.Time) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.of(id, now).add(Refusal{now, d.Status, d.Code, d.Detail})
+	m.of(id, now).add(kapsel.Refusal{At: now, Status: d.Status, Code: d.Code, Detail: d.Detail})
 }
 
 // of returns an endpoint's entry and moves it to the front. If the endpoint has no entry, of makes
@@ -116,7 +100,7 @@ func (m *refusals) drop(deleted []kapsel.EndpointID) {
 	}
 }
 
-func (r *refused) add(one Refusal) {
+func (r *refused) add(one kapsel.Refusal) {
 	r.counts[one.Code]++
 	if len(r.last) < refusalsKept {
 		r.last = append(r.last, one)
@@ -128,7 +112,7 @@ func (r *refused) add(one Refusal) {
 
 // Refusals returns what this node remembers of an endpoint's refused webhooks. Each node remembers
 // only the webhooks that it refused itself.
-func (h *Handler) Refusals(id kapsel.EndpointID) Refused {
+func (h *Handler) Refusals(id kapsel.EndpointID) kapsel.Refused {
 	m := &h.refusals
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -138,10 +122,10 @@ func (h *Handler) Refusals(id kapsel.EndpointID) Refused {
 		if m.forgot.After(since) {
 			since = m.forgot
 		}
-		return Refused{Since: since, Counts: map[kapsel.Code]int64{}}
+		return kapsel.Refused{Since: since, Counts: map[kapsel.Code]int64{}}
 	}
 	r := at.Value.(*refused)
 	last := append(slices.Clone(r.last[r.next:]), r.last[:r.next]...)
 	slices.Reverse(last)
-	return Refused{r.since, maps.Clone(r.counts), last}
+	return kapsel.Refused{Since: r.since, Counts: maps.Clone(r.counts), Last: last}
 }

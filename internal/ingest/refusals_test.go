@@ -80,7 +80,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	if len(got.Last) != refusalsKept || got.Counts[kapsel.InvalidSignature] != 120 || got.Counts[kapsel.InvalidRequest] != 1 {
 		t.Fatalf("%d are kept, counts %v", len(got.Last), got.Counts)
 	}
-	if diff := cmp.Diff(Refusal{now, 405, kapsel.InvalidRequest, "use POST; X-Key is too long"}, got.Last[0]); diff != "" {
+	if diff := cmp.Diff(kapsel.Refusal{At: now, Status: 405, Code: kapsel.InvalidRequest, Detail: "use POST; X-Key is too long"}, got.Last[0]); diff != "" {
 		t.Error(diff)
 	}
 	for i, r := range got.Last[1:] {

@@ -18,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/sim"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/storetest"
@@ -363,7 +362,7 @@ func TestMetrics(t *testing.T) {
 	w.accepted(ep, "{}")
 	w.accepted(ep, "{}")
 	w.refused(400, kapsel.InvalidRequest, ep, "{}", "Idempotency-Key: \xff")
-	w.raw(request("POST", ingest.Path+"no", ""))
+	w.raw(request("POST", kapsel.IngestPath+"no", ""))
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(w.handler.Collectors()...)
 	rec := httptest.NewRecorder()

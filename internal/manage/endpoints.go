@@ -10,7 +10,6 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/breaker"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -92,7 +91,7 @@ func (m *Manager) shown(ctx context.Context, e kapsel.Endpoint, err error) (Endp
 	now := m.Clock()
 	view := EndpointAt(&e, e.CircuitNow(circuit), now)
 	if e.Ingests() {
-		view.IngestURL = m.PublicURL + ingest.Path + e.ID.String()
+		view.IngestURL = m.PublicURL + kapsel.IngestPath + e.ID.String()
 	}
 	view.Backlog, view.OldestWaitingAt = m.backlogs.get(ctx, e.ID, now)
 	unkeyed, err := m.unkeyed(ctx, &e, now)
@@ -425,10 +424,10 @@ func endpointWarnings(e *kapsel.Endpoint) []string {
 }
 
 // Refusals returns what this node remembers of the webhooks that an endpoint refused.
-func (m *Manager) Refusals(ctx context.Context, c access.Caller, id kapsel.EndpointID) (ingest.Refused, error) {
+func (m *Manager) Refusals(ctx context.Context, c access.Caller, id kapsel.EndpointID) (kapsel.Refused, error) {
 	e, err := m.endpoint(ctx, c, access.Read, id)
 	if err != nil {
-		return ingest.Refused{}, err
+		return kapsel.Refused{}, err
 	}
 	return m.Refused(e.ID), nil
 }

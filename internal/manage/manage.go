@@ -16,7 +16,6 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/feed"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -60,7 +59,7 @@ type Config struct {
 	Due func(kapsel.Delivery)
 	// Refused returns what this node remembers of the webhooks that an endpoint refused. It may be nil:
 	// nothing.
-	Refused func(kapsel.EndpointID) ingest.Refused
+	Refused func(kapsel.EndpointID) kapsel.Refused
 	// Arrivals returns what this node has counted of an endpoint's webhooks and not stored yet. It may be
 	// nil: nothing.
 	Arrivals func(kapsel.EndpointID) store.Arrivals
@@ -89,7 +88,7 @@ func New(cfg Config) *Manager {
 		cfg.Due = func(kapsel.Delivery) {}
 	}
 	if cfg.Refused == nil {
-		cfg.Refused = func(kapsel.EndpointID) ingest.Refused { return ingest.Refused{} }
+		cfg.Refused = func(kapsel.EndpointID) kapsel.Refused { return kapsel.Refused{} }
 	}
 	if cfg.Arrivals == nil {
 		cfg.Arrivals = func(kapsel.EndpointID) store.Arrivals { return store.Arrivals{} }

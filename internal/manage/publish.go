@@ -6,7 +6,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -23,7 +22,7 @@ type Published struct {
 // Publish publishes events of a tenant. store gets the tenant that publishes and stores the events; it is
 // ingest's Publish with the request of the face, whose body is read only when there is room for it. If
 // Publish returns an error, nothing was stored.
-func (m *Manager) Publish(ctx context.Context, c access.Caller, tenant kapsel.TenantID, store func(kapsel.TenantID) ([]ingest.Published, error)) ([]Published, error) {
+func (m *Manager) Publish(ctx context.Context, c access.Caller, tenant kapsel.TenantID, store func(kapsel.TenantID) ([]kapsel.Published, error)) ([]Published, error) {
 	if err := c.Check(access.Write); err != nil {
 		return nil, err
 	}
@@ -47,7 +46,7 @@ func (m *Manager) Publish(ctx context.Context, c access.Caller, tenant kapsel.Te
 }
 
 // published returns what became of one event.
-func (m *Manager) published(ctx context.Context, tenant kapsel.TenantID, p ingest.Published) Published {
+func (m *Manager) published(ctx context.Context, tenant kapsel.TenantID, p kapsel.Published) Published {
 	dry := p.Err == nil && p.Event.ID.IsZero()
 	made := Published{
 		EventRecord: store.EventRecord{Event: p.Event, Deliveries: p.Deliveries, Expanding: p.Others > 0 && !dry},

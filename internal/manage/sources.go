@@ -6,7 +6,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -41,7 +40,7 @@ type Source struct {
 
 // SourceAt returns what a source's row says of it at a time. publicURL is where the service is reached.
 func SourceAt(s *kapsel.Source, publicURL string, now time.Time) Source {
-	view := Source{Source: *s, IngestURL: publicURL + ingest.Path + s.ID.String(), Warnings: intakeWarnings(&s.Intake), At: now}
+	view := Source{Source: *s, IngestURL: publicURL + kapsel.IngestPath + s.ID.String(), Warnings: intakeWarnings(&s.Intake), At: now}
 	view.Verification = signature.InForce(s.Verification)
 	return view
 }

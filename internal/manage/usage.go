@@ -8,7 +8,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
-	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -155,7 +154,7 @@ func span(since, until time.Time, step time.Duration, most int) (first, end time
 // unkeyed counts the webhooks of the last 24 hours and of the hour before them that an endpoint
 // accepted without an idempotency key, although it says where they have one.
 func (m *Manager) unkeyed(ctx context.Context, e *kapsel.Endpoint, now time.Time) (int64, error) {
-	if !ingest.NamesKeys(&e.Intake) {
+	if !signature.NamesKeys(&e.Intake) {
 		return 0, nil
 	}
 	until := kapsel.StatsHour(now).Add(time.Hour)

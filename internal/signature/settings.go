@@ -112,6 +112,19 @@ func NamesDeliveries(provider string) bool {
 	return p != nil && (len(p.delivery) > 0 || p.deliveryIn.text != "")
 }
 
+// NamesKeys reports whether an intake says where its events have an idempotency key: by a path, by
+// a header of its own, or by a provider that gives each delivery an ID. An event of such an intake
+// without a key is unexpected.
+func NamesKeys(in *kapsel.Intake) bool {
+	switch in.Idempotency.Strategy {
+	case kapsel.KeyNone, kapsel.KeyFromContent:
+		return false
+	case kapsel.KeyFromSourceID:
+		return true
+	}
+	return in.Idempotency.Header != "" || NamesDeliveries(in.Verification.Provider)
+}
+
 // inBody is the place of a delivery's ID in a body: a path and its text; zero: none.
 type inBody struct {
 	kapsel.Path

@@ -377,7 +377,7 @@ func (w *World) Reopen() {
 // Post sends a webhook to the process and returns the answer's status and event ID. It records
 // acknowledged events for Acked.
 func (p *Process) Post(ep *kapsel.Endpoint, body string, header ...string) (status int, id kapsel.EventID) {
-	r := httptest.NewRequest(http.MethodPost, ingest.Path+ep.ID.String(), strings.NewReader(body))
+	r := httptest.NewRequest(http.MethodPost, kapsel.IngestPath+ep.ID.String(), strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
