@@ -109,7 +109,11 @@ func (t *traffic) went(a *kapsel.Attempt, d *kapsel.Delivery) {
 	}
 	switch {
 	case d.Status == kapsel.Pending:
-		notes = append(notes, "the next "+ago(d.DueAt))
+		next := "the next at once"
+		if wait := time.Until(d.DueAt); wait > 0 {
+			next = "the next in " + roughly(wait)
+		}
+		notes = append(notes, next)
 	case a.ErrorCode != "":
 		notes = append(notes, d.Status.String())
 	}
