@@ -89,14 +89,11 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	}
 	out := c.output(io)
 	defer out.end()
-	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
+	db, err := c.openWhole(ctx, out.log)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := wholeCopy(ctx, db); err != nil {
-		return err
-	}
 	kept, err := retention(ctx, db)
 	if err != nil {
 		return err
@@ -208,14 +205,11 @@ func (c *rotateAuditKeyCmd) Run(ctx context.Context, io streams) error {
 	}
 	out := c.output(io)
 	defer out.end()
-	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
+	db, err := c.openWhole(ctx, out.log)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := wholeCopy(ctx, db); err != nil {
-		return err
-	}
 	check, err := db.Meta(ctx, keyCheck)
 	if err == nil {
 		err = keyring.Verify(check)

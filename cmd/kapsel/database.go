@@ -89,6 +89,19 @@ func (s *databaseSettings) mustExist() error {
 	return nil
 }
 
+// openWhole opens the database for a command that works on it without a service. It refuses one that a
+// copy has not filled.
+func (s *databaseSettings) openWhole(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	db, err := s.open(ctx, nil, log, &patience{log: log})
+	if err != nil {
+		return nil, err
+	}
+	if err := wholeCopy(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
 type migrateCmd struct{ databaseSettings }
 
 // Run brings the schema up to date.

@@ -49,14 +49,11 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	}
 	out := c.output(io)
 	defer out.end()
-	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})
+	db, err := c.openWhole(ctx, out.log)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := wholeCopy(ctx, db); err != nil {
-		return err
-	}
 	check, err := db.Meta(ctx, keyCheck)
 	switch {
 	case kapsel.CodeOf(err) == kapsel.NotFound:

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/audit"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+)
+
+// TestAuditCommands checks that rotate-audit-key replaces the key, in the database and by a file, and
+// that fsck fails, and keeps a log from being signed, as long as the log contradicts itself.
+func TestAuditCommands(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const url = "--database-url=sqlite:k.db"
+	secretKey := bytes.Repeat([]byte{5}, secret.KeySize)
+	keyring, err := secret.NewKeyring(secretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	with := func(f func(ctx context.Context, db *sqlite.Store) error) {
+		t.Helper()
+		db, err := sqlite.Open(t.Context(), "k.db", sqlite.Options{Migrate: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := f(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := func(want int, text string, args ...string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if code := run(args, streams{&out, &errs}); code != want || !strings.Contains(out.String()+errs.String(), text) {
+			t.Fatalf("%v: exit code %d, want %d and %q\n%s%s", args, code, want, text, out.String(), errs.String())
+		}
+	}
+	encryption := "--encryption-key=" + strings.TrimSpace(string(encodeKey(secretKey)))
+
+	with(func(ctx context.Context, db *sqlite.Store) error {
+		_, err := db.SetMeta(ctx, keyCheck, keyring.Check())
+		return err
+	})
+	command(1, "serve makes the first", "rotate-audit-key", url, encryption)
+	with(func(ctx context.Context, db *sqlite.Store) error {
+		_, err := (&audit.Keys{Store: db, Seal: keyring}).Current(ctx, now)
+		return err
+	})
+	command(0, "from now on", "rotate-audit-key", url, encryption)
+	command(0, "from now on", "rotate-audit-key", url, encryption, "--audit-key-file=audit.key")
+	command(1, "already", "rotate-audit-key", url, encryption, "--audit-key-file=audit.key")
+	var log store.Log
+	with(func(ctx context.Context, db *sqlite.Store) error {
+		key, err := auditKey("audit.key")
+		if err != nil {
+			return err
+		}
+		keys := &audit.Keys{Store: db, Seal: keyring, File: key}
+		if all, err := keys.All(ctx); err != nil || len(all) != 3 {
+			t.Errorf("%d keys, %v", len(all), err)
+		}
+		if _, err = keys.Current(ctx, now); err != nil {
+			return err
+		}
+		logs, err := db.TakeLogs(ctx, []kapsel.TenantID{kapsel.NewTenantID(now)}, now)
+		log = logs[0]
+		return err
+	})
+
+	command(0, "logs: 1, heads: 0, leaves: 0", "fsck", url)
+	with(func(ctx context.Context, db *sqlite.Store) error {
+		_, err := db.Append(ctx, []store.Growth{{Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Text: []byte("made up")}}}})
+		return err
+	})
+	command(1, "log "+log.ID.String()+", leaf 0: the text was changed", "fsck", url)
+	with(func(ctx context.Context, db *sqlite.Store) error {
+		if l, err := db.Log(ctx, log.ID); err != nil || l.Fault == "" {
+			t.Errorf("after fsck has found something the log has the fault %q, %v", l.Fault, err)
+		}
+		return nil
+	})
+}
