@@ -358,10 +358,18 @@ func (s *server) run(ctx context.Context) error {
 	// Then finish: exchanges are recorded, requests answered, and the store is closed.
 	engine.Wait()
 	stopAuditing()
-	auditor.Wait()
 	last, cancelLast := context.WithTimeout(work, auditGrace)
 	defer cancelLast()
-	s.audit.Finish(last)
+	published := make(chan struct{})
+	s.background.Go(func() {
+		defer close(published)
+		auditor.Wait()
+		s.audit.Finish(last)
+	})
+	select {
+	case <-published:
+	case <-last.Done(): // the store does not answer; the next start publishes the rest
+	}
 	answers, cancel := context.WithTimeout(work, 2*time.Second)
 	defer cancel()
 	if e := s.public.Shutdown(answers); e != nil {
