@@ -29,13 +29,18 @@ const (
 	TileWidth  = 1 << TileHeight
 )
 
-// text returns the text of the leaf of an attempt.
+// text returns the text of the leaf of an attempt. A status that no leaf can have is null: an attempt of
+// an earlier version may have one, and a leaf that nobody can read must not be signed.
 func text(e *store.Entry) []byte {
 	a, c := &e.Attempt, &e.Commitments
+	status := a.StatusCode
+	if status < 100 || status > 999 {
+		status = 0
+	}
 	return (&receipt.Attempt{
 		AttemptID: a.ID.String(), DeliveryID: a.DeliveryID.String(), EventID: a.EventID.String(), EndpointID: a.EndpointID.String(),
 		Number: a.Number, AttemptedAtMS: a.StartedAt.UnixMilli(), EndedAtMS: a.StartedAt.Add(a.Duration).UnixMilli(),
-		StatusCode: a.StatusCode, ErrorCode: string(a.ErrorCode),
+		StatusCode: status, ErrorCode: string(a.ErrorCode),
 		URL: c.URL, Payload: c.Payload, Request: c.Request, Response: c.Response,
 	}).Append(make([]byte, 0, 768))
 }

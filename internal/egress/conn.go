@@ -165,8 +165,8 @@ func (c *conn) wrote() bool { return c.out && c.wire.sent.Load() > c.before }
 // closed; then done receives the connection, unless it had to be closed.
 func (c *conn) roundTrip(r *http.Request, done func(*conn)) (*http.Response, error) {
 	resp, err := c.http.RoundTrip(r)
-	if err == nil && resp.StatusCode == 0 {
-		err = errors.New("the response's status is 000") // net/http accepts it, but a status of 0 means "no answer" here
+	if err == nil && resp.StatusCode < 100 {
+		err = errors.New("the response's status is below 100") // net/http accepts 000, 099 and even +99; no status is below 100 (RFC 9110, 15)
 	}
 	if err != nil {
 		err = c.explain(err)
