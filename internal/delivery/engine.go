@@ -187,11 +187,8 @@ func (l life) Joined(id kapsel.NodeID) {
 // A node that has just joined, or is alone, looks for others to share its limits with.
 func (l life) Renewed(ctx context.Context, joined bool) error {
 	e := l.e
-	if joined {
-		return e.share(ctx)
-	}
 	var err error
-	if e.shares.Alone() {
+	if joined || e.shares.Alone() {
 		err = e.share(ctx)
 	}
 	e.mu.Lock()
@@ -216,12 +213,12 @@ func (l life) TookOver(ctx context.Context, moved int) {
 	if moved > 0 {
 		e.relist()
 	}
-	e.reconcile(ctx) // after an error the next call tries again
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, id := range e.gates.Forget(e.now()) {
 		e.recipients.Drop(kapsel.OriginID(id))
 	}
+	e.mu.Unlock()
+	e.reconcile(ctx) // after an error the next call tries again
 }
 
 // settingsChanged takes over changed settings. The cache calls it.
