@@ -263,7 +263,7 @@ func (k *logCheck) inTile(l *store.Leaf) (bool, error) {
 func (k *logCheck) grow(leaves []store.Leaf) (fits bool, err error) {
 	g := store.Growth{Log: k.log.ID, Was: k.was, Leaves: leaves}
 	if err := grow(k.ctx, earlier{k.Store, k.was.Size}, &g); err != nil {
-		if store.Passes(err) {
+		if unread(err) {
 			return false, err
 		}
 		k.broken(k.was.Size, err.Error())

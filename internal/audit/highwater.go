@@ -56,26 +56,48 @@ func (h *HighWater) Marks() map[string]Mark {
 	return maps.Clone(h.seen)
 }
 
-// Raise remembers heads. When it returns nil, they are synced.
+// Mark returns what the file remembers of a log.
+func (h *HighWater) Mark(log kapsel.LogID) (m Mark, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, ok = h.seen[log.String()]
+	return m, ok
+}
+
+// Raise remembers heads. When it returns nil, they are synced. The error is a Refusal, and nothing is
+// remembered, if one of them is smaller than the head that is remembered of its log, or has as many leaves
+// and another root.
 func (h *HighWater) Raise(heads []store.SignedHead) error {
-	return h.change(func(seen map[string]Mark) {
+	return h.change(func(seen map[string]Mark) error {
 		for i := range heads {
-			seen[heads[i].Log.String()] = Mark{heads[i].Size, tlog.Hash(heads[i].Root)}
+			head := &heads[i]
+			log, root := head.Log.String(), tlog.Hash(head.Root)
+			if was := seen[log]; head.Size < was.Size || head.Size == was.Size && root != was.Root {
+				return refuse("a head of audit log %s over %d leaves was published, and the database has another log of %d; %s", log, was.Size, head.Size, advice)
+			}
+			seen[log] = Mark{head.Size, root}
 		}
+		return nil
 	})
 }
 
 // Forget forgets the heads of a log.
 func (h *HighWater) Forget(log kapsel.LogID) error {
-	return h.change(func(seen map[string]Mark) { delete(seen, log.String()) })
+	return h.change(func(seen map[string]Mark) error {
+		delete(seen, log.String())
+		return nil
+	})
 }
 
-// change replaces the file by one in which change has changed what is remembered.
-func (h *HighWater) change(change func(map[string]Mark)) error {
+// change replaces the file by one in which change has changed what is remembered. If change fails, the
+// file stays as it is.
+func (h *HighWater) change(change func(map[string]Mark) error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	seen := maps.Clone(h.seen)
-	change(seen)
+	if err := change(seen); err != nil {
+		return err
+	}
 	b, err := json.MarshalIndent(seen, "", " ")
 	if err == nil {
 		err = replaceFile(h.path, b)

@@ -158,17 +158,20 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 		w.checked = true
 	}
 	if err := w.sequence(ctx); err != nil {
-		return err
+		return w.refuse(err)
 	}
 	key, err := w.cfg.Keys.Current(ctx, w.cfg.Now())
 	if err != nil {
 		return w.refuse(err)
 	}
-	w.mayAgain()
 	complete, err := w.publish(ctx, key)
 	if err != nil {
 		return w.refuse(err)
 	}
+	if !w.checked { // something was stale
+		return nil
+	}
+	w.mayAgain()
 	if oldest := w.oldest.Load(); complete && oldest != 0 {
 		w.lag.Store(int64(w.cfg.Now().Sub(time.Unix(0, oldest))))
 		w.oldest.Store(0)
@@ -178,12 +181,15 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 	return nil
 }
 
-// refuse remembers an error that is a Refusal and logs it once. It returns any other error.
+// refuse remembers an error that is a Refusal and logs it once; the next turns look again whether the
+// reason is gone. It returns any other error.
 func (w *Writer) refuse(err error) error {
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
 		return err
 	}
+	clear(w.held)
+	w.checked = false
 	if old := w.refused.Swap(&refusal.text); old == nil || *old != refusal.text {
 		w.cfg.Log.Error("no head of an audit log is signed; events are accepted and delivered", "error", refusal)
 	}
@@ -262,27 +268,36 @@ func (w *Writer) check(ctx context.Context) error {
 	return nil
 }
 
-// compare fails with a Refusal unless the first leaves of a log are those under a head that was
-// published.
+// advice tells users what to do when the store lacks what was published.
+const advice = "if that is what you want, start once with --accept-rollback: a new log begins, and the old one ends where proofs of it were given out; otherwise restore a database that is not older than its audit log"
+
+// compare fails with a Refusal unless the store has a log whose first leaves are those under a head that
+// was published.
 func (w *Writer) compare(ctx context.Context, id kapsel.LogID, mark Mark) error {
-	const advice = "if that is what you want, start once with --accept-rollback: a new log begins, and the old one ends where proofs of it were given out; otherwise restore a database that is not older than its audit log"
 	l, err := w.cfg.Store.Log(ctx, id)
-	switch {
-	case kapsel.CodeOf(err) == kapsel.NotFound:
+	if kapsel.CodeOf(err) == kapsel.NotFound {
 		return refuse("a head of audit log %s over %d leaves was published, and the database does not have the log; %s", id, mark.Size, advice)
-	case err != nil:
-		return err
-	case !l.ClosedAt.IsZero():
-		return nil
-	case l.Size < mark.Size:
-		return refuse("a head of audit log %s over %d leaves was published, and the database has only %d; %s", id, mark.Size, l.Size, advice)
 	}
-	root, err := Tree{id, w.cfg.Store}.Root(ctx, mark.Size)
-	if store.Passes(err) {
+	if err != nil {
 		return err
+	}
+	return w.extends(ctx, &l, mark)
+}
+
+// extends fails with a Refusal unless the first leaves of a log are those under a head that was published.
+func (w *Writer) extends(ctx context.Context, l *store.Log, mark Mark) error {
+	if !l.ClosedAt.IsZero() {
+		return nil
+	}
+	if l.Size < mark.Size {
+		return refuse("a head of audit log %s over %d leaves was published, and the database has only %d; %s", l.ID, mark.Size, l.Size, advice)
+	}
+	root, err := Tree{l.ID, w.cfg.Store}.Root(ctx, mark.Size)
+	if unread(err) || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
 	}
 	if err != nil || root != store.Hash(mark.Root) {
-		return refuse("the first %d leaves of audit log %s are not those of the head that was published; %s", mark.Size, id, advice)
+		return refuse("the first %d leaves of audit log %s are not those of the head that was published; %s", mark.Size, l.ID, advice)
 	}
 	return nil
 }
@@ -349,7 +364,7 @@ func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
 	ready := grown[:0]
 	for i := range grown {
 		err := grow(ctx, w.cfg.Store, &grown[i])
-		if store.Passes(err) || ctx.Err() != nil {
+		if unread(err) || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
 		if err != nil {
@@ -384,8 +399,12 @@ func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
 	return nil
 }
 
-// drop forgets logs that another writer holds.
+// drop forgets logs that are not in the store as this node knows them: another writer holds them, or the
+// database was replaced. So what was published is compared again.
 func (w *Writer) drop(stale []kapsel.LogID) {
+	if len(stale) > 0 {
+		w.checked = false
+	}
 	for _, id := range stale {
 		for tenant, h := range w.held {
 			if h.ID == id {
@@ -433,8 +452,21 @@ func (w *Writer) take(ctx context.Context, tenants []kapsel.TenantID) error {
 
 // verify reads the newest head of a log that this node begins to write, and marks the log as faulty if
 // its tiles do not have the log's root, or not the root of that head.
+//
+// The database may have been replaced by an older one since check: verify fails with a Refusal if the log
+// is behind what HighWater remembers.
 func (w *Writer) verify(ctx context.Context, h *holding) error {
-	if h.Fault != "" || h.Size == 0 {
+	if h.Fault != "" {
+		return nil
+	}
+	if w.cfg.HighWater != nil {
+		if mark, ok := w.cfg.HighWater.Mark(h.ID); ok {
+			if err := w.extends(ctx, &h.Log, mark); err != nil {
+				return err
+			}
+		}
+	}
+	if h.Size == 0 {
 		return nil
 	}
 	tree := Tree{h.ID, w.cfg.Store}
@@ -445,7 +477,7 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 	}
 	root, err := tree.Root(ctx, h.Size)
 	switch {
-	case store.Passes(err):
+	case unread(err):
 		return err
 	case err == nil && root != h.Root:
 		err = fmt.Errorf("the tiles do not have the root of the log's %d leaves", h.Size)
@@ -457,14 +489,18 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 			err = fmt.Errorf("the first %d leaves are not those of the head that was published", head.Size)
 		}
 	}
-	if store.Passes(err) {
-		return err
+	if unread(err) || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
 	}
 	if err != nil {
 		return w.fault(ctx, h.ID, err)
 	}
 	return nil
 }
+
+// unread reports whether an error is trouble of the store, whether that may pass or lasts. It tells nothing
+// about the log that was to be read.
+func unread(err error) bool { return kapsel.CodeOf(err) == kapsel.DatabaseUnavailable }
 
 // signedBy returns the key that signed a head; nil if none of the instance's keys did.
 func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) ed25519.PublicKey {

@@ -403,6 +403,115 @@ func TestWriter_FB14(t *testing.T) {
 	w.signed()
 }
 
+// replace lets a test change the database's file, as a restore does, under a writer that goes on.
+func (w *world) replace(one *Writer, change func(path string)) {
+	w.Helper()
+	w.must(w.db.Close())
+	change(filepath.Join(w.dir, "db"))
+	w.open()
+	one.cfg.Store, one.cfg.Keys.Store = w.db, w.db
+}
+
+// TestWriter_Replaced checks that a writer whose database is replaced by an older one, while it leads,
+// signs no head that contradicts those it has published.
+func TestWriter_Replaced(t *testing.T) {
+	for _, grown := range []int{1, 2, 7} { // fewer leaves than were published, as many, and more
+		w := newWorld(t, 1)
+		one := w.writer(w.db)
+		w.attempt(w.tenants[0], 3)
+		w.must(one.turn(t.Context()))
+		var backup []byte
+		w.replace(one, func(path string) {
+			var err error
+			backup, err = os.ReadFile(path)
+			w.must(err)
+		})
+		w.attempt(w.tenants[0], 2)
+		w.must(one.turn(t.Context()))
+		w.signed()
+		w.replace(one, func(path string) { w.must(os.WriteFile(path, backup, 0o600)) })
+		w.attempt(w.tenants[0], grown)
+		for range 3 {
+			_ = one.turn(t.Context()) // the first may fail, because the log is not as the writer knows it
+			one.tried = time.Time{}
+		}
+		if err := one.Refused(t.Context()); err == nil || !strings.Contains(err.Error(), "--accept-rollback") {
+			t.Errorf("with %d other leaves: %v", grown, err)
+		}
+		l, err := w.db.LogOf(t.Context(), w.tenants[0])
+		w.must(err)
+		if head, err := w.db.Head(t.Context(), l.ID); err != nil || head.Size != 3 {
+			t.Errorf("with %d other leaves the head is over %d, %v", grown, head.Size, err)
+		}
+	}
+}
+
+// TestHighWater checks that a head is remembered unless it contradicts the one that is remembered.
+func TestHighWater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "heads")
+	marks, err := OpenHighWater(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := kapsel.NewLogID()
+	for _, c := range []struct {
+		size int64
+		root store.Hash
+		ok   bool
+	}{{2, store.Hash{1}, true}, {2, store.Hash{1}, true}, {2, store.Hash{2}, false}, {1, store.Hash{1}, false}, {3, store.Hash{3}, true}} {
+		err := marks.Raise([]store.SignedHead{{Log: log, Size: c.size, Root: c.root}})
+		var refusal *Refusal
+		if c.ok && err != nil || !c.ok && !errors.As(err, &refusal) {
+			t.Errorf("%d leaves with the root %x: %v", c.size, c.root, err)
+		}
+	}
+	if marks, err = OpenHighWater(path); err != nil {
+		t.Fatal(err)
+	}
+	if m, ok := marks.Mark(log); !ok || m.Size != 3 || m.Root != (tlog.Hash{3}) {
+		t.Errorf("the file remembers %+v, %v", m, ok)
+	}
+}
+
+// lasting is a store whose leaves cannot be read while on is set.
+type lasting struct {
+	*sqlite.Store
+	on bool
+}
+
+func (l *lasting) Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]byte, error) {
+	if l.on {
+		return nil, store.Lasting("the role may not read the leaves", errors.New("made up"))
+	}
+	return l.Store.Hashes(ctx, log, n, limit)
+}
+
+// TestWriter_Lasting checks that a store that refuses reads for long is not taken for one that was
+// changed, neither when leaves are made nor when what was published is compared.
+func TestWriter_Lasting(t *testing.T) {
+	w := newWorld(t, 1)
+	db := &lasting{Store: w.db}
+	one := w.writer(db)
+	one.cfg.AtOnce = 300
+	w.attempt(w.tenants[0], 250)
+	w.must(one.turn(t.Context()))
+	db.on = true
+	w.attempt(w.tenants[0], 10)
+	if err := one.turn(t.Context()); !store.Lasts(err) {
+		t.Errorf("leaves that cannot be read: %v", err)
+	}
+	w.pass()
+	two := w.writer(db)
+	two.cfg.AcceptRollback = true
+	if err := two.turn(t.Context()); !store.Lasts(err) {
+		t.Errorf("leaves that cannot be compared: %v", err)
+	}
+	db.on = false
+	w.must(two.turn(t.Context()))
+	w.must(two.Refused(t.Context()))
+	w.signed()
+}
+
 // TestWriter_Changed checks that nothing is signed of a log whose rows were changed, and that other
 // logs go on.
 func TestWriter_Changed(t *testing.T) {
