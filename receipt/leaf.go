@@ -42,8 +42,9 @@ type Attempt struct {
 	StatusCode    int    // 100 to 999; 0 if there was no status line
 	ErrorCode     string // E and four digits; "" if the attempt delivered
 
-	// The commitments are Size bytes each, or nil: no request was sent, nothing was read, or the event is
-	// older than the log. An empty value is not nil.
+	// The commitments are Size bytes each, or nil: no byte of the request was sent, no response was read, or
+	// nothing is known, because the event is older than the log or because the node that made the attempt
+	// did not live to record it (E2010). An empty value is not nil.
 	URL      []byte // the URL that was called: URLLabel
 	Payload  []byte // the event's body: PayloadLabel
 	Request  []byte // the body as it was sent: RequestLabel

@@ -36,6 +36,7 @@ type outcome struct {
 	lost       bool      // not known whether the request was answered: E2010
 	panicked   bool      // … because the exchange panicked
 	sums       kapsel.Commitments
+	untouched  bool      // no byte of the request was sent
 	unsent     error     // why nothing was sent; then no attempt is recorded
 	due        time.Time // when an unsent delivery is due again
 	trace      string    // the traceparent that was sent
@@ -99,6 +100,7 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 			o.unsent = short
 			return o
 		}
+		o.untouched = egress.IsUnsent(err)
 		if e.cut.Err() != nil {
 			o.lost, o.code, o.text = true, kapsel.OutcomeUnknown, "the process stopped during the exchange"
 			return o
@@ -142,9 +144,7 @@ func (o *outcome) commit(j *gate.Job) {
 	url := receipt.Commitment(salt, receipt.URLLabel(attempt), []byte(o.url))
 	payload := receipt.Commitment(salt, receipt.PayloadLabel, j.Event.Body)
 	o.sums.URL, o.sums.Payload = url[:], payload[:]
-	switch o.code {
-	case kapsel.ConnectionRefused, kapsel.DNSError, kapsel.TLSError, kapsel.DialBlocked: // there was no connection to send it on
-	default:
+	if !o.untouched {
 		request := receipt.Commitment(salt, receipt.RequestLabel(attempt), j.Event.Body)
 		o.sums.Request = request[:]
 	}

@@ -293,3 +293,45 @@ func TestAnswer_FD7(t *testing.T) {
 		}
 	})
 }
+
+// TestCommitments checks that the audit log's entry of an attempt commits to the request exactly if the
+// request may have been sent.
+func TestCommitments(t *testing.T) {
+	dials := func(f sim.DialFault) func(*sim.Destination) {
+		return func(d *sim.Destination) { d.Dial(func() sim.DialFault { return f }) }
+	}
+	answers := func(a sim.Answer) func(*sim.Destination) {
+		return func(d *sim.Destination) { d.Script(func(*sim.Request) sim.Answer { return a }) }
+	}
+	for name, tt := range map[string]struct {
+		fails func(*sim.Destination)
+		code  kapsel.Code
+		sent  bool
+	}{
+		"refused":          {dials(sim.Refuses), kapsel.ConnectionRefused, false},
+		"no such name":     {dials(sim.Unknown), kapsel.DNSError, false},
+		"dialled in vain":  {dials(sim.Swallows), kapsel.ConnectionTimeout, false},
+		"no answer":        {answers(sim.Answer{Hang: true}), kapsel.ConnectionTimeout, true},
+		"closed":           {answers(sim.Answer{}), kapsel.BadResponse, true},
+		"answered":         {answers(sim.Answer{Status: 200}), "", true},
+		"refused by a 500": {answers(sim.Answer{Status: 500}), kapsel.HTTPServerError, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+				d := w.Net.Destination("shop.example", sim.Always(200))
+				tt.fails(d)
+				ep := w.NewEndpoint(d, func(e *kapsel.Endpoint) { e.Retry.MaxAttempts = 1 })
+				p := w.Start()
+				p.Event(ep, "{}")
+				w.UntilDone(time.Minute)
+				entries, err := w.Store().Entries(t.Context(), kapsel.AttemptID{}, 10)
+				if err != nil || len(entries) != 1 {
+					t.Fatalf("%d entries, %v", len(entries), err)
+				}
+				if e := entries[0]; e.Attempt.ErrorCode != tt.code || (e.Commitments.Request != nil) != tt.sent || e.Commitments.URL == nil || e.Commitments.Payload == nil {
+					t.Errorf("%s, with commitments %+v", e.Attempt.ErrorCode, e.Commitments)
+				}
+			})
+		})
+	}
+}

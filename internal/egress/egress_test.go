@@ -156,34 +156,44 @@ func TestClassifyOfDials(t *testing.T) {
 	}
 }
 
+// TestClassify checks which code an exchange that failed gets, that the text names no address, and whether
+// the request may have been sent.
 func TestClassify(t *testing.T) {
 	addr := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 8080}
 	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: err} }
 	read := func(err error) error { return &net.OpError{Op: "read", Net: "tcp", Addr: addr, Err: err} }
 	for _, tt := range []struct {
-		err  error
-		want kapsel.Code
+		err    error
+		want   kapsel.Code
+		unsent bool // the request was not sent
 	}{
-		{dial(&BlockedError{}), kapsel.DialBlocked},
-		{&url.Error{Op: "Post", URL: "http://10.0.0.7/", Err: dial(&BlockedError{})}, kapsel.DialBlocked},
-		{dial(&net.DNSError{Err: "no such host", Name: "a.example", Server: "10.0.0.7:53", IsNotFound: true}), kapsel.DNSError},
-		{dial(&net.DNSError{Err: "server misbehaving", Name: "a.example", Server: "10.0.0.7:53", IsTemporary: true}), kapsel.DNSError},
-		{dial(&net.DNSError{Err: "i/o timeout", Name: "a.example", Server: "10.0.0.7:53", IsTimeout: true}), kapsel.DNSError},
-		{dial(context.DeadlineExceeded), kapsel.ConnectionTimeout},
-		{&handshakeError{err: context.DeadlineExceeded}, kapsel.ConnectionTimeout},
-		{context.DeadlineExceeded, kapsel.ConnectionTimeout},
-		{context.Canceled, kapsel.OutcomeUnknown},
-		{read(errors.New("connection reset by peer")), kapsel.BadResponse},
-		{io.EOF, kapsel.BadResponse},
-		{errors.New("net/http: malformed HTTP response from 10.0.0.7"), kapsel.BadResponse},
-		{dial(errors.New("network is unreachable")), kapsel.ConnectionRefused},
-		{&handshakeError{err: io.EOF}, kapsel.TLSError},
-		{&handshakeError{err: errors.New("tls: whatever 10.0.0.7")}, kapsel.TLSError},
-		{&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, kapsel.TLSError},
+		{dial(&BlockedError{}), kapsel.DialBlocked, true},
+		{&url.Error{Op: "Post", URL: "http://10.0.0.7/", Err: dial(&BlockedError{})}, kapsel.DialBlocked, true},
+		{dial(&net.DNSError{Err: "no such host", Name: "a.example", Server: "10.0.0.7:53", IsNotFound: true}), kapsel.DNSError, true},
+		{dial(&net.DNSError{Err: "server misbehaving", Name: "a.example", Server: "10.0.0.7:53", IsTemporary: true}), kapsel.DNSError, true},
+		{dial(&net.DNSError{Err: "i/o timeout", Name: "a.example", Server: "10.0.0.7:53", IsTimeout: true}), kapsel.DNSError, true},
+		{dial(context.DeadlineExceeded), kapsel.ConnectionTimeout, true},
+		{&handshakeError{err: context.DeadlineExceeded}, kapsel.ConnectionTimeout, true},
+		{context.DeadlineExceeded, kapsel.ConnectionTimeout, false},
+		{context.Canceled, kapsel.OutcomeUnknown, false},
+		{read(errors.New("connection reset by peer")), kapsel.BadResponse, false},
+		{io.EOF, kapsel.BadResponse, false},
+		{errStray, kapsel.BadResponse, true},
+		{errHungUp, kapsel.BadResponse, true},
+		{&starvedError{}, kapsel.ConnectionRefused, true},
+		{&certificateError{io.EOF}, kapsel.TLSError, false},
+		{errors.New("net/http: malformed HTTP response from 10.0.0.7"), kapsel.BadResponse, false},
+		{dial(errors.New("network is unreachable")), kapsel.ConnectionRefused, true},
+		{&handshakeError{err: io.EOF}, kapsel.TLSError, true},
+		{&handshakeError{err: errors.New("tls: whatever 10.0.0.7")}, kapsel.TLSError, true},
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, kapsel.TLSError, false},
 	} {
 		code, text := Classify(tt.err)
 		if code != tt.want || text == "" {
 			t.Errorf("Classify(%v) = %s, %q; want %s", tt.err, code, text, tt.want)
+		}
+		if IsUnsent(tt.err) != tt.unsent {
+			t.Errorf("IsUnsent(%v) = %v", tt.err, !tt.unsent)
 		}
 		if strings.Contains(text, "10.0.0.7") || strings.Contains(text, "a.example") {
 			t.Errorf("Classify(%v) names an address: %q", tt.err, text)

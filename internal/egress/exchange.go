@@ -188,6 +188,20 @@ func Classify(err error) (kapsel.Code, string) {
 	return kapsel.BadResponse, "the response is not valid HTTP"
 }
 
+// IsUnsent reports whether err, of an exchange that ended without a response, is from before the first
+// byte of the request was sent: there was no connection, or none that could take a request. Of every
+// other error the request may have been sent.
+func IsUnsent(err error) bool {
+	var (
+		op      *net.OpError
+		hand    *handshakeError
+		short   *Shortage
+		starved *starvedError
+	)
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &hand) || errors.As(err, &short) || errors.As(err, &starved) ||
+		errors.Is(err, errStray) || errors.Is(err, errHungUp)
+}
+
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
