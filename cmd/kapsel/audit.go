@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -26,29 +28,38 @@ const (
 
 // auditWriter returns the writer of the audit logs. What was published is remembered in a file beside
 // the key file, else beside a SQLite database; with neither nothing outside of the database does.
-func (s *serveSettings) auditWriter(db store.Store, now func() time.Time, node kapsel.NodeID, keyring *secret.Keyring, log *slog.Logger) (*audit.Writer, error) {
+func (s *serveSettings) auditWriter(db store.Store, instance kapsel.InstanceID, now func() time.Time, node kapsel.NodeID, keyring *secret.Keyring, log *slog.Logger) (*audit.Writer, error) {
 	cfg := audit.Config{
 		Store: db, Now: now, Node: node, AtOnce: leavesAtOncePostgres, AcceptRollback: s.AcceptRollback, Log: log,
 		Keys: &audit.Keys{Store: db, Seal: keyring, FileName: auditKeyName},
 	}
-	heads, path := "", s.sqlitePath()
-	if path != "" {
-		cfg.AtOnce, heads = leavesAtOnceSQLite, filepath.Join(filepath.Dir(path), "audit.heads")
+	beside := s.AuditKeyFile
+	if path := s.sqlitePath(); path != "" {
+		cfg.AtOnce = leavesAtOnceSQLite
+		beside = cmp.Or(beside, path)
 	}
 	if s.AuditKeyFile != "" {
 		key, err := auditKey(s.AuditKeyFile)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Keys.File, heads = key, s.AuditKeyFile+".heads"
+		cfg.Keys.File = key
 	}
-	if heads != "" {
+	if beside != "" {
 		var err error
-		if cfg.HighWater, err = audit.OpenHighWater(heads); err != nil {
+		if cfg.HighWater, err = audit.OpenHighWater(filepath.Join(filepath.Dir(beside), headsName(instance))); err != nil {
 			return nil, err
 		}
 	}
 	return audit.NewWriter(cfg), nil
+}
+
+// headsName returns the name of the file in which an instance remembers what it has published. A database
+// that is restored finds the file again, and another instance in the same directory has another file. The
+// name does not tell the instance's ID.
+func headsName(instance kapsel.InstanceID) string {
+	sum := sha256.Sum256(append([]byte("kapsel audit heads\n"), instance[:]...))
+	return fmt.Sprintf("audit-%x.heads", sum[:8])
 }
 
 // auditKey returns the key in a file, which it makes if it is not there.

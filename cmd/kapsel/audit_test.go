@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,40 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 )
+
+// TestAuditWriter_Heads checks that databases in one directory remember their published heads in files of
+// their own, and that a key file takes the file into its directory.
+func TestAuditWriter_Heads(t *testing.T) {
+	dir := t.TempDir()
+	keyring, err := secret.NewKeyring(bytes.Repeat([]byte{5}, secret.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := kapsel.NewInstanceID(), kapsel.NewInstanceID()
+	if err := os.WriteFile(filepath.Join(dir, headsName(one)), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(instance kapsel.InstanceID, keyFile string) error {
+		s := serveSettings{AuditKeyFile: keyFile}
+		s.DatabaseURL = "sqlite:" + filepath.Join(dir, "k.db")
+		_, err := s.auditWriter(nil, instance, time.Now, kapsel.NewNodeID(time.Now()), keyring, slog.New(slog.DiscardHandler))
+		return err
+	}
+	if err := open(one, ""); err == nil || !strings.Contains(err.Error(), headsName(one)) {
+		t.Errorf("the database's own file, damaged: %v", err)
+	}
+	if err := open(two, ""); err != nil {
+		t.Errorf("the file of another database in the directory: %v", err)
+	}
+	if err := open(one, filepath.Join(t.TempDir(), "audit.key")); err != nil {
+		t.Errorf("a key file in another directory: %v", err)
+	}
+	for _, name := range []string{"a.key", "b.key"} {
+		if err := open(one, filepath.Join(dir, name)); err == nil {
+			t.Errorf("with the key file %s beside the file of heads that file is not read", name)
+		}
+	}
+}
 
 // TestAuditCommands checks that rotate-audit-key replaces the key, in the database and by a file, and
 // that fsck fails, and keeps a log from being signed, as long as the log contradicts itself.

@@ -227,7 +227,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
-	if s.audit, err = c.auditWriter(s.db, s.clock.Now, duties, keyring, s.log); err != nil {
+	if s.audit, err = c.auditWriter(s.db, instance, s.clock.Now, duties, keyring, s.log); err != nil {
 		return nil, err
 	}
 	s.health.Add("store", s.db.Ping)

@@ -65,7 +65,7 @@ func (h *HighWater) Mark(log kapsel.LogID) (m Mark, ok bool) {
 }
 
 // Raise remembers heads. When it returns nil, they are synced. The error is a Refusal, and nothing is
-// remembered, if one of them is smaller than the head that is remembered of its log, or has as many leaves
+// remembered, if the file cannot be written, or if one of them is smaller than the head that is remembered of its log, or has as many leaves
 // and another root.
 func (h *HighWater) Raise(heads []store.SignedHead) error {
 	return h.change(func(seen map[string]Mark) error {
@@ -99,11 +99,11 @@ func (h *HighWater) change(change func(map[string]Mark) error) error {
 		return err
 	}
 	b, err := json.MarshalIndent(seen, "", " ")
-	if err == nil {
-		err = replaceFile(h.path, b)
-	}
 	if err != nil {
-		return fmt.Errorf("write the file of the audit log's heads: %w", err)
+		return err
+	}
+	if err := replaceFile(h.path, b); err != nil {
+		return refuse("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
 	}
 	h.seen = seen
 	return nil

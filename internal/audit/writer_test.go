@@ -473,6 +473,26 @@ func TestHighWater(t *testing.T) {
 	}
 }
 
+// TestWriter_HighWaterReadOnly checks that nothing is signed that cannot be remembered, that the refusal
+// says what to do, and that heads are signed once the file can be written.
+func TestWriter_HighWaterReadOnly(t *testing.T) {
+	w := newWorld(t, 1)
+	one := w.writer(w.db)
+	w.marks.path = filepath.Join(w.dir, "missing", "heads")
+	w.attempt(w.tenants[0], 3)
+	for range 2 {
+		w.must(one.turn(t.Context()))
+		if err := one.Refused(t.Context()); err == nil || !strings.Contains(err.Error(), w.marks.path) || !strings.Contains(err.Error(), "writable") {
+			t.Fatalf("a file that cannot be written: %v", err)
+		}
+		one.tried = time.Time{}
+	}
+	w.marks.path = filepath.Join(w.dir, "heads")
+	w.must(one.turn(t.Context()))
+	w.must(one.Refused(t.Context()))
+	w.signed()
+}
+
 // lasting is a store whose leaves cannot be read while on is set.
 type lasting struct {
 	*sqlite.Store
