@@ -176,19 +176,32 @@ func TestAuditLog_Refused(t *testing.T) {
 	w.refused(kapsel.NotFound, 404, nil, "GET", "/v1/attempts/"+kapsel.NewAttemptID(w.now, 1).String()+"/proof", e.read, nil)
 
 	// Who invents logs is held back, and not answered that there are none; a log that is known is served.
-	limited := 0
-	for range 1200 {
-		a := w.do("GET", "/attestation/"+kapsel.NewLogID().String()+"/checkpoint", "", nil)
-		if a.status == 429 && a.header.Get("Retry-After") != "" {
-			limited++
-		} else if a.status != 404 {
-			t.Fatalf("%d %s", a.status, a.body)
+	limited := func(otherwise int, path func() string) (n int) {
+		t.Helper()
+		for range 1200 {
+			a := w.do("GET", path(), "", nil)
+			if a.status == 429 && a.header.Get("Retry-After") != "" {
+				n++
+			} else if a.status != otherwise {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
 		}
+		return n
 	}
-	if limited == 0 {
+	if limited(404, func() string { return "/attestation/" + kapsel.NewLogID().String() + "/checkpoint" }) == 0 {
 		t.Error("1,200 unknown logs were looked up at once")
 	}
 	w.want(200, "GET", "/attestation/"+e.log+"/sth", "", nil)
+
+	// So is who reads one log without end. Who has a key is served.
+	if n := limited(200, func() string { return "/attestation/" + e.log + "/tile/0/000.p/1" }); n == 0 || n > 300 {
+		t.Errorf("of 1,200 reads of a log at once %d were refused", n)
+	}
+	for _, path := range []string{"/sth", "/checkpoint", "/keys", "/proof/0", "/consistency?from=0", "/tile/0/000.p/1"} {
+		w.refused(kapsel.RateLimited, 429, nil, "GET", "/attestation/"+e.log+path, "", nil)
+	}
+	w.want(200, "GET", "/v1/attestation", e.read, nil)
+	w.want(200, "GET", "/v1/attempts/"+e.attempt+"/proof", e.read, nil)
 }
 
 func TestWantsText(t *testing.T) {

@@ -144,12 +144,30 @@ func (t Tree) Root(ctx context.Context, size int64) (store.Hash, error) {
 	return store.Hash(root), err
 }
 
-// Inclusion returns the proof that the leaf with an index is among the first size leaves: the hashes
-// that the leaf's hash is combined with, beside the leaf first (RFC 6962, 2.1.1). index must be
-// below size.
-func (t Tree) Inclusion(ctx context.Context, index, size int64) ([]store.Hash, error) {
-	proof, err := tlog.ProveRecord(size, index, t.reader(ctx, size))
-	return hashes(proof), err
+// Inclusion holds the hashes of a leaf and of a tree, and those that prove that the leaf is in the tree:
+// what the leaf's hash is combined with, beside the leaf first (RFC 6962, 2.1.1).
+type Inclusion struct {
+	Leaf, Root store.Hash
+	Proof      []store.Hash
+}
+
+// Inclusion returns the proof that the leaf with an index is among the first size leaves. index must be
+// below size. It reads each tile once.
+func (t Tree) Inclusion(ctx context.Context, index, size int64) (in Inclusion, err error) {
+	r := t.reader(ctx, size)
+	proof, err := tlog.ProveRecord(size, index, r)
+	if err != nil {
+		return in, err
+	}
+	root, err := tlog.TreeHash(size, r)
+	if err != nil {
+		return in, err
+	}
+	leaf, err := r.ReadHashes([]int64{tlog.StoredHashIndex(0, index)})
+	if err != nil {
+		return in, err
+	}
+	return Inclusion{store.Hash(leaf[0]), store.Hash(root), hashes(proof)}, nil
 }
 
 // Consistency returns the proof that the first to leaves begin with the first from leaves (RFC 6962,
@@ -157,15 +175,6 @@ func (t Tree) Inclusion(ctx context.Context, index, size int64) ([]store.Hash, e
 func (t Tree) Consistency(ctx context.Context, from, to int64) ([]store.Hash, error) {
 	proof, err := tlog.ProveTree(to, from, t.reader(ctx, to))
 	return hashes(proof), err
-}
-
-// LeafHash returns the hash of the leaf with an index, which must be below size.
-func (t Tree) LeafHash(ctx context.Context, index, size int64) (store.Hash, error) {
-	found, err := t.reader(ctx, size).ReadHashes([]int64{tlog.StoredHashIndex(0, index)})
-	if err != nil {
-		return store.Hash{}, err
-	}
-	return store.Hash(found[0]), nil
 }
 
 // Tile returns the first width hashes of a tile, of a log that has size leaves. ok is false if the

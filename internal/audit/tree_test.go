@@ -118,10 +118,11 @@ func TestTree_FH2(t *testing.T) {
 			t.Fatalf("root of %d: %x, %v", size, root, err)
 		}
 		for i := range size {
-			proof, err := tree.Inclusion(t.Context(), int64(i), int64(size))
-			if err != nil {
-				t.Fatal(err)
+			in, err := tree.Inclusion(t.Context(), int64(i), int64(size))
+			if err != nil || in.Leaf != k.leaves[i] || in.Root != root {
+				t.Fatalf("proof of %d in %d: %+v, %v", i, size, in, err)
 			}
+			proof := in.Proof
 			if size%16 == 0 || size < 20 { // the definitions are slow
 				if want := path(i, k.leaves[:size]); !slices.Equal(proof, want) {
 					t.Fatalf("proof of %d in %d: %x, want %x", i, size, proof, want)
@@ -178,11 +179,11 @@ func TestTree_FH2_Large(t *testing.T) {
 		roots[size] = root
 		for range 20 {
 			i := rand.Int64N(size)
-			proof, err := tree.Inclusion(t.Context(), i, size)
-			if err != nil {
-				t.Fatal(err)
+			in, err := tree.Inclusion(t.Context(), i, size)
+			if err != nil || in.Leaf != k.leaves[i] || in.Root != root {
+				t.Fatalf("proof of %d in %d: %+v, %v", i, size, in, err)
 			}
-			if err := tlog.CheckRecord(hashesOf(proof), size, tlog.Hash(root), i, tlog.Hash(k.leaves[i])); err != nil {
+			if err := tlog.CheckRecord(hashesOf(in.Proof), size, tlog.Hash(root), i, tlog.Hash(k.leaves[i])); err != nil {
 				t.Fatalf("proof of %d in %d: %v", i, size, err)
 			}
 		}

@@ -46,7 +46,7 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 	}
 	a.Log = &log
 	published := int64(0)
-	switch head, err := m.AuditHead(ctx, log.ID); {
+	switch head, err := m.signedHead(ctx, log.ID, m.Store.Head); {
 	case err == nil:
 		a.Head, published = &head, head.Size
 	case !missing(err):
@@ -206,9 +206,14 @@ func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf store
 }
 
 // AuditHead returns the newest published head of a log. It is public: who knows the log's ID may call it.
-// NotFound: there is no such log, or no head yet.
+// NotFound: there is no such log, or no head yet. RateLimited: see head.
 func (m *Manager) AuditHead(ctx context.Context, id kapsel.LogID) (AuditedHead, error) {
-	head, err := m.head(ctx, id)
+	return m.signedHead(ctx, id, m.head)
+}
+
+// signedHead returns the head that read returns, with the key that signed it.
+func (m *Manager) signedHead(ctx context.Context, id kapsel.LogID, read func(context.Context, kapsel.LogID) (store.SignedHead, error)) (AuditedHead, error) {
+	head, err := read(ctx, id)
 	if err != nil {
 		return AuditedHead{}, err
 	}
@@ -313,21 +318,12 @@ func (m *Manager) tree(id kapsel.LogID) audit.Tree { return audit.Tree{Log: id, 
 
 // inclusion returns the proof of a leaf that is among the first size leaves.
 func (m *Manager) inclusion(ctx context.Context, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
-	tree := m.tree(id)
-	leaf, err := tree.LeafHash(ctx, index, size)
-	if err != nil {
-		return p, err
-	}
-	root, err := tree.Root(ctx, size)
-	if err != nil {
-		return p, err
-	}
-	hashes, err := tree.Inclusion(ctx, index, size)
+	in, err := m.tree(id).Inclusion(ctx, index, size)
 	if err != nil {
 		return p, err
 	}
 	return receipt.InclusionProof{
-		LeafHash: receipt.Hash(leaf), LeafIndex: index, TreeSize: size, ProofHashes: proofHashes(hashes), RootHash: receipt.Hash(root),
+		LeafHash: receipt.Hash(in.Leaf), LeafIndex: index, TreeSize: size, ProofHashes: proofHashes(in.Proof), RootHash: receipt.Hash(in.Root),
 	}, nil
 }
 
@@ -339,11 +335,11 @@ func proofHashes(hashes []store.Hash) []receipt.Hash {
 	return all
 }
 
-// head returns the newest published head of a log. RateLimited: too many calls named logs that this node does
-// not know.
+// head returns the newest published head of a log to a caller without a key. RateLimited: too many calls
+// name this log, or logs that this node does not know.
 func (m *Manager) head(ctx context.Context, id kapsel.LogID) (store.SignedHead, error) {
-	if !m.logs.may(id, m.Clock()) {
-		return store.SignedHead{}, &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many requests name audit logs that are not known here; try again", RetryAfter: time.Second}
+	if err := m.logs.may(id, m.Clock()); err != nil {
+		return store.SignedHead{}, err
 	}
 	head, err := m.Store.Head(ctx, id)
 	switch {
@@ -355,23 +351,34 @@ func (m *Manager) head(ctx context.Context, id kapsel.LogID) (store.SignedHead, 
 	return head, err
 }
 
-// logs limits how often the store is asked for logs that may not exist, because who asks needs no key.
+// logs limits how often logs are read, because who reads them needs no key.
 type logs struct {
-	known sync.Map // of kapsel.LogID: logs that exist
-	asked ratelimit.Limiter[struct{}]
+	known   sync.Map // of kapsel.LogID: logs that exist
+	read    ratelimit.Limiter[kapsel.LogID]
+	unknown ratelimit.Limiter[struct{}] // of logs that may not exist
 }
 
-// Limits of logs, as of requests for unknown endpoints at ingest.
+// Limits of logs. A log's is far above what witnesses and monitors need: who follows a log asks a few
+// times a minute, and a burst reads the tiles of 250,000 leaves. That of unknown logs is the one of unknown
+// endpoints at ingest.
 const (
+	readsPerSecond       = 100
+	readsBurst           = 1000
 	unknownLogsPerSecond = 200
 	unknownLogsBurst     = 1000
 )
 
-// may reports whether the store may be asked for a log.
-func (l *logs) may(id kapsel.LogID, now time.Time) bool {
+// may returns nil if the store may be asked for a log, and a RateLimited error if not.
+func (l *logs) may(id kapsel.LogID, now time.Time) error {
+	ok, reset, detail := false, time.Duration(0), "too many requests for this audit log; try again"
 	if _, known := l.known.Load(id); known {
-		return true
+		ok, _, reset = l.read.Allow(id, readsPerSecond, readsBurst, now)
+	} else {
+		ok, _, reset = l.unknown.Allow(struct{}{}, unknownLogsPerSecond, unknownLogsBurst, now)
+		detail = "too many requests name audit logs that are not known here; try again"
 	}
-	ok, _, _ := l.asked.Allow(struct{}{}, unknownLogsPerSecond, unknownLogsBurst, now)
-	return ok
+	if ok {
+		return nil
+	}
+	return &kapsel.Error{Code: kapsel.RateLimited, Detail: detail, RetryAfter: max(reset, time.Second)}
 }
