@@ -475,6 +475,12 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 	if err != nil && !none {
 		return err
 	}
+	if !none {
+		h.head = head.Size
+		if h.signed, err = w.signedBy(ctx, &head); err != nil {
+			return err
+		}
+	}
 	root, err := tree.Root(ctx, h.Size)
 	switch {
 	case unread(err):
@@ -484,7 +490,6 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 	case err == nil && !none && head.Size > h.Size:
 		err = fmt.Errorf("a head over %d leaves was published, and the log has %d", head.Size, h.Size)
 	case err == nil && !none:
-		h.head, h.signed = head.Size, w.signedBy(ctx, &head)
 		if root, err = tree.Root(ctx, head.Size); err == nil && root != head.Root {
 			err = fmt.Errorf("the first %d leaves are not those of the head that was published", head.Size)
 		}
@@ -503,17 +508,17 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 func unread(err error) bool { return kapsel.CodeOf(err) == kapsel.DatabaseUnavailable }
 
 // signedBy returns the key that signed a head; nil if none of the instance's keys did.
-func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) ed25519.PublicKey {
+func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) (ed25519.PublicKey, error) {
 	keys, err := w.cfg.Keys.All(ctx)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	for _, key := range keys {
 		if strings.Contains(string(head.Note), "\n— "+head.Log.Origin()+" "+keyPrefix(head.Log, key.Public)) {
-			return key.Public
+			return key.Public, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // keyPrefix returns the characters with which a signature by a key begins in a note: those that the
@@ -584,10 +589,38 @@ func (w *Writer) announce(ctx context.Context, tenants []kapsel.TenantID, key ed
 		if h == nil || h.Fault != "" || h.head == 0 || h.signed == nil || h.signed.Equal(public) {
 			continue
 		}
+		if err := w.announced(ctx, h); err != nil {
+			return err
+		}
+		if h.signed.Equal(public) {
+			continue
+		}
 		text := (&receipt.KeyChange{ChangedAtMS: w.cfg.Now().UnixMilli(), PublicKey: public, Former: h.signed}).Append(nil)
 		grown = append(grown, store.Growth{Log: h.ID, Was: h.State, Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Text: text}}})
 	}
 	return w.append(ctx, grown)
+}
+
+// announced changes h.signed to the key that the leaves behind the newest head announce, if there is one:
+// such a leaf may have been appended, and its head not published, by this node or another.
+func (w *Writer) announced(ctx context.Context, h *holding) error {
+	for n := h.head; n < h.Size; {
+		leaves, err := w.cfg.Store.Leaves(ctx, h.ID, n, int(min(pageOfLeaves, h.Size-n)))
+		if err != nil || len(leaves) == 0 {
+			return err
+		}
+		for i := range leaves {
+			if !leaves[i].AttemptID.IsZero() {
+				continue
+			}
+			leaf, err := receipt.ParseLeaf(string(leaves[i].Text))
+			if change, ok := leaf.(*receipt.KeyChange); ok && err == nil {
+				h.signed = change.PublicKey
+			}
+		}
+		n = leaves[len(leaves)-1].Index + 1
+	}
+	return nil
 }
 
 // sign signs the heads of some tenants' logs as this node holds them.

@@ -629,6 +629,36 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// TestKeys_Announced checks that a key is announced by one leaf, however often the head over that leaf
+// cannot be published, and although attempts become leaves meanwhile.
+func TestKeys_Announced(t *testing.T) {
+	w := newWorld(t, 1)
+	one := w.writer(w.db)
+	w.attempt(w.tenants[0], 2)
+	w.must(one.turn(t.Context()))
+	keys := &Keys{Store: w.db, Seal: w.keyring, FileName: "FILE"}
+	_, err := keys.Rotate(t.Context(), w.now)
+	w.must(err)
+	w.marks.path = filepath.Join(w.dir, "missing", "heads")
+	for range 3 {
+		w.attempt(w.tenants[0], 1)
+		w.pass()
+		one = w.writer(w.db)
+		w.must(one.turn(t.Context()))
+	}
+	_, err = keys.Rotate(t.Context(), w.now)
+	w.must(err)
+	w.marks.path = filepath.Join(w.dir, "heads")
+	w.pass()
+	w.must(w.writer(w.db).turn(t.Context()))
+	w.signed()
+	l, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	if l.Size != 2+3+2 {
+		t.Errorf("of 5 attempts and 2 new keys there are %d leaves", l.Size)
+	}
+}
+
 // TestKeys_Reseal checks that a sealed key can be opened with the new key of the instance alone.
 func TestKeys_Reseal(t *testing.T) {
 	w := newWorld(t, 0)
