@@ -103,7 +103,7 @@ func (h *HighWater) change(change func(map[string]Mark) error) error {
 		return err
 	}
 	if err := replaceFile(h.path, b); err != nil {
-		return refuse("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
+		return refuseHere("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
 	}
 	h.seen = seen
 	return nil

@@ -48,11 +48,19 @@ type Keys struct {
 }
 
 // Refusal is why this node signs no heads before somebody changes something. Its text says what.
-type Refusal struct{ text string }
+type Refusal struct {
+	text string
+	own  bool // another node may be able to sign
+}
 
 func (r *Refusal) Error() string { return r.text }
 
-func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+func refuse(format string, args ...any) error { return &Refusal{text: fmt.Sprintf(format, args...)} }
+
+// refuseHere returns a Refusal for a reason that concerns this node alone.
+func refuseHere(format string, args ...any) error {
+	return &Refusal{text: fmt.Sprintf(format, args...), own: true}
+}
 
 // All returns the keys, the current one last. There are none before the first node has signed.
 func (k *Keys) All(ctx context.Context) ([]Key, error) {
@@ -100,15 +108,15 @@ func (k *Keys) Current(ctx context.Context, now time.Time) (ed25519.PrivateKey, 
 	last := all[len(all)-1]
 	switch {
 	case k.File != nil && !last.Public.Equal(k.File.Public()):
-		return nil, refuse("the audit log is signed with the key %x, and %s has the key %x: give this node the key that the others have", []byte(last.Public), k.FileName, []byte(k.File.Public().(ed25519.PublicKey)))
+		return nil, refuseHere("the audit log is signed with the key %x, and %s has the key %x: give this node the key that the others have", []byte(last.Public), k.FileName, []byte(k.File.Public().(ed25519.PublicKey)))
 	case k.File != nil:
 		return k.File, nil
 	case last.Sealed == nil:
-		return nil, refuse("the audit log is signed with the key %x, which is in a file: set %s on this node as on the others", []byte(last.Public), k.FileName)
+		return nil, refuseHere("the audit log is signed with the key %x, which is in a file: set %s on this node as on the others", []byte(last.Public), k.FileName)
 	}
 	seed, err := k.Seal.OpenValue(keysName, last.Sealed)
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, refuse("the key %x of the audit log cannot be opened: this node has another KAPSEL_ENCRYPTION_KEY than the node that made it (%v)", []byte(last.Public), err)
+		return nil, refuseHere("the key %x of the audit log cannot be opened: this node has another KAPSEL_ENCRYPTION_KEY than the node that made it (%v)", []byte(last.Public), err)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
 	if !last.Public.Equal(key.Public()) {

@@ -23,6 +23,9 @@ const (
 	signEvery = 2 * time.Second
 	// leadFor is the lease of the writer. After a crash, the next writer begins when it has ended.
 	leadFor = 6 * time.Second
+	// restFor is how long a node that cannot sign does not ask for the lease: until its own lease has
+	// ended and others have asked.
+	restFor = leadFor + 2*signEvery
 	// checkEvery is how often a store that was found to lack published leaves is looked at again.
 	checkEvery = 30 * time.Second
 	// headsAtOnce is how many heads are signed and stored together.
@@ -60,6 +63,7 @@ type Writer struct {
 	leads   time.Time // when the lease was asked for last, by the local clock; zero: this node does not lead
 	checked bool      // what HighWater remembers was compared since this node leads
 	tried   time.Time // when it was compared last
+	rests   time.Time // until when this node does not ask for the lease, by the local clock
 
 	refused atomic.Pointer[string] // why no head is signed
 	size    atomic.Int64           // of all logs together
@@ -144,6 +148,9 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 			clear(w.held)
 		}
 	}()
+	if time.Now().Before(w.rests) {
+		return nil
+	}
 	if leads, err := w.lead(ctx); err != nil || !leads {
 		return err
 	}
@@ -182,7 +189,8 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 }
 
 // refuse remembers an error that is a Refusal and logs it once; the next turns look again whether the
-// reason is gone. It returns any other error.
+// reason is gone. If the reason concerns this node alone, the node lets others have the lease. refuse
+// returns any other error.
 func (w *Writer) refuse(err error) error {
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
@@ -190,6 +198,9 @@ func (w *Writer) refuse(err error) error {
 	}
 	clear(w.held)
 	w.checked = false
+	if refusal.own {
+		w.leads, w.tried, w.rests = time.Time{}, time.Time{}, time.Now().Add(restFor)
+	}
 	if old := w.refused.Swap(&refusal.text); old == nil || *old != refusal.text {
 		w.cfg.Log.Error("no head of an audit log is signed; events are accepted and delivered", "error", refusal)
 	}

@@ -485,7 +485,7 @@ func TestWriter_HighWaterReadOnly(t *testing.T) {
 		if err := one.Refused(t.Context()); err == nil || !strings.Contains(err.Error(), w.marks.path) || !strings.Contains(err.Error(), "writable") {
 			t.Fatalf("a file that cannot be written: %v", err)
 		}
-		one.tried = time.Time{}
+		one.rests = time.Time{}
 	}
 	w.marks.path = filepath.Join(w.dir, "heads")
 	w.must(one.turn(t.Context()))
@@ -627,6 +627,38 @@ func TestKeys(t *testing.T) {
 	if _, err := (&Keys{Store: w.db, Seal: w.keyring, FileName: "FILE"}).Current(t.Context(), w.now); err == nil || !strings.Contains(err.Error(), "FILE") {
 		t.Errorf("a node without the file: %v", err)
 	}
+}
+
+// TestKeys_LeaseGivenBack checks that a node with a wrong key does not keep the lease from one with the
+// right key, and that it signs once it has the right key.
+func TestKeys_LeaseGivenBack(t *testing.T) {
+	w := newWorld(t, 1)
+	w.attempt(w.tenants[0], 1)
+	w.must(w.writer(w.db).turn(t.Context()))
+	_, other, err := ed25519.GenerateKey(nil)
+	w.must(err)
+	w.pass()
+	bad := w.writer(w.db)
+	bad.cfg.Keys = &Keys{Store: w.db, Seal: w.keyring, File: other, FileName: "FILE"}
+	w.must(bad.turn(t.Context()))
+	w.pass()
+	bad.leads = time.Now().Add(-leadFor) // so that it renews the lease, if it may
+	w.must(bad.turn(t.Context()))
+	if bad.Refused(t.Context()) == nil {
+		t.Error("a node with another key is not refused while it rests")
+	}
+	w.attempt(w.tenants[0], 1)
+	good := w.writer(w.db)
+	w.must(good.turn(t.Context()))
+	w.signed()
+	bad.rests = time.Time{}
+	w.must(bad.turn(t.Context()))
+	w.must(bad.Refused(t.Context())) // the other node signs
+	w.pass()
+	bad.cfg.Keys = good.cfg.Keys
+	w.attempt(w.tenants[0], 1)
+	w.must(bad.turn(t.Context()))
+	w.signed()
 }
 
 // TestKeys_Announced checks that a key is announced by one leaf, however often the head over that leaf
