@@ -165,6 +165,7 @@ func (c *copyCmd) write(w io.Writer, result transfer.Result, took time.Duration)
 		return nil
 	}
 	fmt.Fprintf(w, "copied in %v; start kapsel serve with the target and the same KAPSEL_ENCRYPTION_KEY and KAPSEL_ADMIN_KEY\n", took.Round(100*time.Millisecond))
+	fmt.Fprintln(w, "once the target was served, start kapsel serve with the source only with --accept-rollback: the audit logs go on in the target")
 	return nil
 }
 

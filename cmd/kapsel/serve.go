@@ -230,6 +230,11 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	if s.audit, err = c.auditWriter(s.db, instance, s.clock.Now, duties, keyring, s.log); err != nil {
 		return nil, err
 	}
+	if c.AcceptRollback {
+		if err = wait.try(ctx, func() error { return audit.EndLogs(ctx, s.db, s.clock.Now(), s.log) }); err != nil {
+			return nil, err
+		}
+	}
 	s.health.Add("store", s.db.Ping)
 	s.health.Add("audit", s.audit.Refused)
 	s.health.Add("clock", s.clockSane)

@@ -58,7 +58,7 @@ type serveSettings struct {
 	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
-	AcceptRollback bool          `help:"After the database was restored from a backup: begin new audit logs in place of those that are behind what was published."`
+	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
 	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
 	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
 
