@@ -192,6 +192,8 @@ func TestAuditLog_Refused(t *testing.T) {
 		t.Error("1,200 unknown logs were looked up at once")
 	}
 	w.want(200, "GET", "/attestation/"+e.log+"/sth", "", nil)
+	other := w.newEstate("other") // whose tenant has asked for its log with a key
+	w.want(200, "GET", "/attestation/"+other.log+"/sth", "", nil)
 
 	// So is who reads one log without end. Who has a key is served.
 	if n := limited(200, func() string { return "/attestation/" + e.log + "/tile/0/000.p/1" }); n == 0 || n > 300 {

@@ -45,6 +45,7 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 		return a, err
 	}
 	a.Log = &log
+	m.logs.known.Store(log.ID, true) // so that no flood of invented IDs can hide the log
 	published := int64(0)
 	switch head, err := m.signedHead(ctx, log.ID, m.Store.Head); {
 	case err == nil:
