@@ -18,6 +18,7 @@ package audit
 import (
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/receipt"
 )
@@ -29,20 +30,24 @@ const (
 	TileWidth  = 1 << TileHeight
 )
 
-// text returns the text of the leaf of an attempt. A status that no leaf can have is null: an attempt of
-// an earlier version may have one, and a leaf that nobody can read must not be signed.
+// text returns the text of the leaf of an attempt.
 func text(e *store.Entry) []byte {
 	a, c := &e.Attempt, &e.Commitments
-	status := a.StatusCode
-	if status < 100 || status > 999 {
-		status = 0
-	}
 	return (&receipt.Attempt{
 		AttemptID: a.ID.String(), DeliveryID: a.DeliveryID.String(), EventID: a.EventID.String(), EndpointID: a.EndpointID.String(),
 		Number: a.Number, AttemptedAtMS: a.StartedAt.UnixMilli(), EndedAtMS: a.StartedAt.Add(a.Duration).UnixMilli(),
-		StatusCode: status, ErrorCode: string(a.ErrorCode),
+		StatusCode: statusOf(a), ErrorCode: string(a.ErrorCode),
 		URL: c.URL, Payload: c.Payload, Request: c.Request, Response: c.Response,
 	}).Append(make([]byte, 0, 768))
+}
+
+// statusOf returns the status of an attempt in its leaf. One that no leaf can have is 0: an attempt of an
+// earlier version may have such a status, and a leaf that nobody can read must not be signed.
+func statusOf(a *kapsel.Attempt) int {
+	if a.StatusCode < 100 || a.StatusCode > 999 {
+		return 0
+	}
+	return a.StatusCode
 }
 
 // node returns the hash of a node of the tree that has two children.

@@ -24,8 +24,12 @@ func TestText(t *testing.T) {
 			t.Errorf("status %d: %v", tt.status, err)
 			continue
 		}
-		if got := l.(*receipt.Attempt).StatusCode; got != tt.want {
-			t.Errorf("status %d is %d in the leaf, want %d", tt.status, got, tt.want)
+		a := l.(*receipt.Attempt)
+		if a.StatusCode != tt.want {
+			t.Errorf("status %d is %d in the leaf, want %d", tt.status, a.StatusCode, tt.want)
+		}
+		if !says(a, &e.Attempt) {
+			t.Errorf("status %d: the leaf is taken for changed", tt.status)
 		}
 	}
 }

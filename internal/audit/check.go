@@ -361,7 +361,7 @@ func (k *logCheck) records(leaves []store.Leaf) error {
 func says(l *receipt.Attempt, a *kapsel.Attempt) bool {
 	return l.DeliveryID == a.DeliveryID.String() && l.EventID == a.EventID.String() && l.EndpointID == a.EndpointID.String() &&
 		l.Number == a.Number && l.AttemptedAtMS == a.StartedAt.UnixMilli() && l.EndedAtMS == a.StartedAt.Add(a.Duration).UnixMilli() &&
-		l.StatusCode == a.StatusCode && l.ErrorCode == string(a.ErrorCode)
+		l.StatusCode == statusOf(a) && l.ErrorCode == string(a.ErrorCode)
 }
 
 // verifier is a note.Verifier of a log.
