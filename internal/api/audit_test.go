@@ -42,7 +42,25 @@ func TestAuditLog(t *testing.T) {
 	first := w.want(200, "GET", "/v1/attestation", h.read, nil)
 	log := first.text("log")
 	firstSize := int64(first["size"].(float64))
-	try(300) // more than a tile
+	id, err := kapsel.ParseLogID(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault := func(reason string) {
+		if err := w.store.Fault(t.Context(), id, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fault("made up")
+	try(1)
+	if told := w.want(409, "GET", path(1)+"/proof", h.read, nil).text("detail"); !strings.Contains(told, "kapsel fsck") {
+		t.Errorf("when the log does not fit together the answer is %q", told)
+	}
+	if got := w.want(200, "GET", "/v1/attestation", h.read, nil); got.text("fault") != "made up" {
+		t.Errorf("the log with a fault is %v", got)
+	}
+	fault("")
+	try(299) // more than a tile
 	w.publishLogs()
 
 	keys := w.want(200, "GET", "/attestation/"+log+"/keys", "", nil).list("data")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,13 @@ type Writer struct {
 	tried   time.Time // when it was compared last
 	rests   time.Time // until when this node does not ask for the lease, by the local clock
 
+	faulty map[kapsel.LogID]bool // logs of which nothing is signed, because of a fault
+	passed time.Time             // when the logs with faults were read last, by the local clock
+	waits  int64                 // Unix nanoseconds; when the oldest attempt ended that such a log lacks; 0: none
+	pause  time.Time             // until when the outbox is not read, by the local clock
+
 	refused atomic.Pointer[string] // why no head is signed
+	faults  atomic.Int64           // the number of logs with a fault
 	size    atomic.Int64           // of all logs together
 	oldest  atomic.Int64           // Unix nanoseconds; when the oldest attempt ended that no head has; 0: none
 	lag     atomic.Int64           // of the heads that were published last
@@ -80,7 +87,7 @@ type holding struct {
 
 // NewWriter returns a Writer.
 func NewWriter(cfg Config) *Writer {
-	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}}
+	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}, faulty: map[kapsel.LogID]bool{}}
 }
 
 // Collectors returns the metrics of the writer.
@@ -90,6 +97,10 @@ func (w *Writer) Collectors() []prometheus.Collector {
 			Name: "kapsel_audit_tree_size",
 			Help: "Leaves of all audit logs, on the node that writes them; 0 on the others.",
 		}, func() float64 { return float64(w.size.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kapsel_audit_faulty_logs",
+			Help: "Audit logs that do not fit together, so that no head of them is signed, as far as the node knows that writes the logs; 0 on the others.",
+		}, func() float64 { return float64(w.faults.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kapsel_audit_lag_seconds",
 			Help: "How long ago the oldest attempt ended that no published head has yet; if there is none, how long the last one waited. 0 on nodes that do not write the logs.",
@@ -181,7 +192,7 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 	w.mayAgain()
 	if oldest := w.oldest.Load(); complete && oldest != 0 {
 		w.lag.Store(int64(w.cfg.Now().Sub(time.Unix(0, oldest))))
-		w.oldest.Store(0)
+		w.oldest.Store(w.waits)
 	} else if oldest == 0 {
 		w.lag.Store(0)
 	}
@@ -227,6 +238,8 @@ func (w *Writer) lead(ctx context.Context) (bool, error) {
 	if !leads {
 		clear(w.held)
 		w.leads, w.checked = time.Time{}, false
+		clear(w.faulty)
+		w.faults.Store(0)
 		w.size.Store(0)
 		w.oldest.Store(0)
 		w.lag.Store(0)
@@ -248,6 +261,7 @@ func (w *Writer) check(ctx context.Context) error {
 		}
 		for i := range logs {
 			size += logs[i].Size
+			w.tell(&logs[i])
 			after = logs[i].ID
 		}
 		if len(logs) < headsAtOnce {
@@ -313,17 +327,43 @@ func (w *Writer) extends(ctx context.Context, l *store.Log, mark Mark) error {
 	return nil
 }
 
-// sequence makes leaves of all entries.
+// tell logs that a log has a fault, once, and counts it. It forgets a fault that fsck has taken back.
+func (w *Writer) tell(l *store.Log) {
+	faulty := l.Fault != "" && l.ClosedAt.IsZero()
+	if faulty && !w.faulty[l.ID] {
+		w.cfg.Log.Error("an audit log does not fit together; nothing is signed of it: run kapsel fsck", "log", l.ID.String(), "tenant", l.TenantID.String(), "error", l.Fault)
+		w.faulty[l.ID] = true
+	} else if !faulty {
+		delete(w.faulty, l.ID)
+	}
+	w.faults.Store(int64(len(w.faulty)))
+}
+
+// sequence makes leaves of all entries, but for those of logs with a fault, which wait. To read those again
+// and again costs the more the more there are, so for each AtOnce of them the outbox is left alone for a
+// second, up to checkEvery.
 func (w *Writer) sequence(ctx context.Context) error {
+	if time.Now().Before(w.pause) {
+		return nil
+	}
+	if time.Since(w.passed) >= checkEvery { // fsck may have found that a log fits together again
+		w.passed = time.Now()
+		maps.DeleteFunc(w.held, func(_ kapsel.TenantID, h *holding) bool { return h.Fault != "" })
+	}
+	left := 0
+	w.waits = 0
 	for after := (kapsel.AttemptID{}); ; {
 		entries, err := w.cfg.Store.Entries(ctx, after, w.cfg.AtOnce)
-		if err != nil || len(entries) == 0 {
+		if err != nil {
 			return err
 		}
-		if err := w.grow(ctx, entries); err != nil {
+		waiting, err := w.grow(ctx, entries)
+		if err != nil {
 			return err
 		}
+		left += waiting
 		if len(entries) < w.cfg.AtOnce {
+			w.pause = time.Now().Add(min(checkEvery, time.Duration(left/w.cfg.AtOnce)*time.Second))
 			return nil
 		}
 		after = entries[len(entries)-1].Attempt.ID
@@ -333,8 +373,9 @@ func (w *Writer) sequence(ctx context.Context) error {
 	}
 }
 
-// grow makes leaves of some entries, in one transaction.
-func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
+// grow makes leaves of some entries, in one transaction. It returns how many of them wait, because the
+// logs they belong to have a fault.
+func (w *Writer) grow(ctx context.Context, entries []store.Entry) (waiting int, err error) {
 	of := map[kapsel.TenantID][]*store.Entry{}
 	var tenants []kapsel.TenantID // in the order of their oldest entries
 	for i := range entries {
@@ -343,19 +384,24 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 			tenants = append(tenants, a.TenantID)
 		}
 		of[a.TenantID] = append(of[a.TenantID], &entries[i])
-		ended := a.StartedAt.Add(a.Duration).UnixNano()
-		if oldest := w.oldest.Load(); oldest == 0 || ended < oldest {
+		if ended, oldest := endOf(a), w.oldest.Load(); oldest == 0 || ended < oldest {
 			w.oldest.Store(ended)
 		}
 	}
 	if err := w.take(ctx, tenants); err != nil {
-		return err
+		return 0, err
 	}
 	var grown []store.Growth
 	for _, tenant := range tenants {
 		h := w.held[tenant]
 		if h == nil || h.Fault != "" {
-			continue // its entries wait
+			waiting += len(of[tenant])
+			for _, e := range of[tenant] {
+				if ended := endOf(&e.Attempt); w.waits == 0 || ended < w.waits {
+					w.waits = ended
+				}
+			}
+			continue
 		}
 		g := store.Growth{Log: h.ID, Was: h.State}
 		for i, e := range of[tenant] {
@@ -367,8 +413,11 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 		}
 		grown = append(grown, g)
 	}
-	return w.append(ctx, grown)
+	return waiting, w.append(ctx, grown)
 }
+
+// endOf returns when an attempt ended, in Unix nanoseconds.
+func endOf(a *kapsel.Attempt) int64 { return a.StartedAt.Add(a.Duration).UnixNano() }
 
 // append adds leaves to logs that this node holds.
 func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
@@ -427,10 +476,10 @@ func (w *Writer) drop(stale []kapsel.LogID) {
 
 // fault remembers that a log contradicts itself, so that nothing is signed of it.
 func (w *Writer) fault(ctx context.Context, id kapsel.LogID, reason error) error {
-	w.cfg.Log.Error("an audit log does not fit together; nothing is signed of it any more: run kapsel fsck", "log", id.String(), "error", reason)
 	for _, h := range w.held {
 		if h.ID == id {
 			h.Fault = reason.Error()
+			w.tell(&h.Log)
 		}
 	}
 	return w.cfg.Store.Fault(ctx, id, reason.Error())
@@ -454,6 +503,7 @@ func (w *Writer) take(ctx context.Context, tenants []kapsel.TenantID) error {
 	for i := range logs {
 		h := &holding{Log: logs[i]}
 		w.held[h.TenantID] = h
+		w.tell(&h.Log)
 		if err := w.verify(ctx, h); err != nil {
 			return err
 		}

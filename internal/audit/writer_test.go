@@ -576,6 +576,60 @@ func TestWriter_Changed(t *testing.T) {
 	}
 }
 
+// counting is a store that counts how often the outbox is read.
+type counting struct {
+	*sqlite.Store
+	reads int
+}
+
+func (c *counting) Entries(ctx context.Context, after kapsel.AttemptID, limit int) ([]store.Entry, error) {
+	c.reads++
+	return c.Store.Entries(ctx, after, limit)
+}
+
+// TestWriter_Faulty checks that a log with a fault is told once and counted, that its waiting entries are
+// not read in each turn, and that the log goes on when the fault is taken back.
+func TestWriter_Faulty(t *testing.T) {
+	w := newWorld(t, 2)
+	w.attempt(w.tenants[0], 1)
+	w.must(w.writer(w.db).turn(t.Context()))
+	l, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	w.must(w.db.Fault(t.Context(), l.ID, "made up"))
+
+	w.pass()
+	var text bytes.Buffer
+	db := &counting{Store: w.db}
+	one := w.writer(db)
+	one.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
+	w.attempt(w.tenants[0], 35)
+	for range 3 {
+		w.attempt(w.tenants[1], 1)
+		w.must(one.turn(t.Context()))
+	}
+	if db.reads != 4 {
+		t.Errorf("in three turns the outbox, of four pages, was read %d times", db.reads)
+	}
+	if n := strings.Count(text.String(), l.ID.String()); n != 1 || one.faults.Load() != 1 {
+		t.Errorf("the log with a fault is told %d times and counted as %d:\n%s", n, one.faults.Load(), &text)
+	}
+	w.now = w.now.Add(time.Minute)
+	if lag := one.lagSeconds(); lag != 60 {
+		t.Errorf("the lag is %v s, and attempts wait for 60 s", lag)
+	}
+	one.pause = time.Time{}
+	w.must(one.turn(t.Context()))
+	w.signedOf(w.tenants[1])
+
+	w.must(w.db.Fault(t.Context(), l.ID, ""))
+	one.pause, one.passed = time.Time{}, time.Time{}
+	w.must(one.turn(t.Context()))
+	w.signed()
+	if one.faults.Load() != 0 {
+		t.Error("a fault that was taken back is counted")
+	}
+}
+
 // TestKeys checks who may sign, that a rotation is a leaf, and that former keys stay listed.
 func TestKeys(t *testing.T) {
 	w := newWorld(t, 1)

@@ -139,7 +139,7 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 		return nil, err
 	case err != nil || head.Size <= leaf.Index:
 		if log.Fault != "" {
-			return nil, kapsel.Errorf(kapsel.Conflict, "the attempt is in the audit log, and no head of the log is signed at the moment: the operator finds the reason at /health/ready")
+			return nil, errFaulty
 		}
 		return nil, errNotPublished
 	case leaf.Text == nil:
@@ -159,6 +159,9 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 // errNotPublished is returned for what is not under a published head yet.
 var errNotPublished = kapsel.Errorf(kapsel.Conflict, "the attempt is not under a published head of the audit log yet; try again in 10 seconds")
 
+// errFaulty is the answer about an attempt that no head covers, because its log has a fault.
+var errFaulty = kapsel.Errorf(kapsel.Conflict, "no head of the audit log is signed, because the log does not fit together: GET /v1/attestation has the fault, and the operator finds the place with kapsel fsck")
+
 // lateAfter is how long after its end an attempt is told to wait for a head, which takes 10 seconds at most
 // while all is well.
 const lateAfter = time.Minute
@@ -171,6 +174,13 @@ func (m *Manager) unproven(ctx context.Context, tenant kapsel.TenantID, id kapse
 	}
 	if !logged {
 		return kapsel.Errorf(kapsel.Conflict, "the attempt is older than the audit log, so there is no proof of it")
+	}
+	log, err := m.Store.LogOf(ctx, tenant)
+	if err != nil && !missing(err) {
+		return err
+	}
+	if log.Fault != "" {
+		return errFaulty
 	}
 	t, err := m.Store.Attempt(ctx, tenant, id)
 	if err != nil {
