@@ -12,7 +12,8 @@
 // that it builds on; so a writer that was stopped for a while, and replaced, can write nothing any
 // more. A head is served only after it is stored, under the same condition. And a file outside of the
 // store (HighWater) remembers each head before it is published, because a store that was restored from
-// a backup cannot know what it had published since.
+// a backup cannot know what it had published since. The writer compares each log with the file when it
+// begins to write the log, and the file refuses a head that contradicts the one it holds.
 package audit
 
 import (

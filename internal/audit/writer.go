@@ -294,7 +294,7 @@ func (w *Writer) check(ctx context.Context) error {
 }
 
 // advice tells users what to do when the store lacks what was published.
-const advice = "if that is what you want, start once with --accept-rollback: a new log begins, and the old one ends where proofs of it were given out; otherwise restore a database that is not older than its audit log"
+const advice = "if that is what you want, start once with --accept-rollback: all audit logs end, and new ones begin; otherwise restore a database that is not older than its audit log"
 
 // compare fails with a Refusal unless the store has a log whose first leaves are those under a head that
 // was published.
