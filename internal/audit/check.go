@@ -371,5 +371,5 @@ type verifier struct {
 }
 
 func (v verifier) Name() string                 { return v.log.Origin() }
-func (v verifier) KeyHash() uint32              { return KeyHash(v.log, v.public) }
+func (v verifier) KeyHash() uint32              { return keyOf(v.log, v.public).ID() }
 func (v verifier) Verify(text, sig []byte) bool { return ed25519.Verify(v.public, text, sig) }

@@ -585,7 +585,7 @@ func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) (ed25519.
 // keyPrefix returns the characters with which a signature by a key begins in a note: those that the
 // key's hash alone determines.
 func keyPrefix(log kapsel.LogID, public ed25519.PublicKey) string {
-	hash := KeyHash(log, public)
+	hash := keyOf(log, public).ID()
 	return base64.StdEncoding.EncodeToString([]byte{byte(hash >> 24), byte(hash >> 16), byte(hash >> 8), byte(hash)})[:5]
 }
 

@@ -56,8 +56,9 @@ const (
 var discardBuffers = sync.Pool{New: func() any { return new([8 << 10]byte) }}
 
 // ReadBody reads up to `read` bytes of the response's body, closes it, and returns the first
-// `keep` bytes. It also writes what it reads to seen, if that is not nil. If the body was read to its end, the connection can take another request;
-// otherwise the connection is closed, as it always is after a 101, whose body has no end.
+// `keep` bytes. It also writes what it reads to seen, if that is not nil. If the body was read to its
+// end, the connection can take another request; otherwise the connection is closed, as it always is
+// after a 101, whose body has no end.
 //
 // A read error is ignored: the status is known, and the bytes read so far are returned. The
 // request's context bounds the time.
