@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/secret":    {"."},
 	"internal/signature": {"."},
 	"internal/schema":    {"."},
+	"internal/ledger":    {"."},
 	"internal/telemetry": {"."},
 
 	// The store's contract, its suite and its implementations.
@@ -70,6 +71,9 @@ var mayImport = map[string][]string{
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
 	"internal/ingest": {".", "internal/access", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
+
+	// The books. What talks to TigerBeetle is linked into cmd/kapsel-ledger only.
+	"internal/ledger/ledgertest": {".", "internal/ledger"},
 
 	// The use cases.
 	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
@@ -129,7 +133,7 @@ var narrow = map[string][]string{
 	"math/rand":      {},
 	"net/http/pprof": {"internal/telemetry"},
 	"os/exec":        {"scripts", "internal/harness", "internal/store/pgtest"},
-	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/schematest", "internal/store/storetest"},
+	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/schematest", "internal/store/storetest", "internal/ledger/ledgertest"},
 	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
 }
 
