@@ -101,6 +101,7 @@ var mayImport = map[string][]string{
 // in the list.
 var libraries = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"internal/harness"},
+	"charm.land/bubbletea/v2":                 {"cmd/kapsel"},
 	"github.com/KimMachineGun/automemlimit":   {"cmd/kapsel"},
 	"github.com/alecthomas/kong":              {"cmd/kapsel"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},

@@ -45,6 +45,7 @@ type cli struct {
 	Attempts   attemptsCmd       `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
 	Providers  ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
 	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
+	Top        ask[topCmd]       `cmd:"" help:"The overview in a terminal: rates, and the endpoints that need somebody first."`
 	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
 	Trigger    ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
 	Proof      ask[proofCmd]     `cmd:"" help:"Write the proof package of an attempt, which verify checks."`

@@ -244,14 +244,18 @@ func progressOf(r client.Replay) string {
 	return fmt.Sprintf("[%s] %d of %d sent again, %d delivered, %d failed ", bar, r.Created, r.Total, r.Delivered, r.Failed)
 }
 
-// isTerminal reports whether w is a terminal.
+// isTerminal reports whether w is a terminal: a character device other than the null device.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }
 
 type replaysPause struct{ replayID }
