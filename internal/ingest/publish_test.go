@@ -477,8 +477,14 @@ func TestPublish_Many(t *testing.T) {
 				t.Fatalf("delivery %d goes to %v, want %v", j, d.EndpointID, all[j])
 			}
 		}
-		if made, _, err := w.db.Expand(context.Background(), got.Event.ID, time.Now(), n); made != n-kapsel.MaxInline || err != nil {
-			t.Errorf("the expansion made %d, %v", made, err)
+		made := 0
+		for more := true; more; { // a step ends early where it takes long
+			step, open, err := w.db.Expand(context.Background(), got.Event.ID, time.Now(), n)
+			w.must(err)
+			made, more = made+step, open
+		}
+		if made != n-kapsel.MaxInline {
+			t.Errorf("the expansion made %d", made)
 		}
 	}
 	if got := w.one(kapsel.Publication{Type: "a", ID: "k"}); !got.Duplicate || opened != 3 {
