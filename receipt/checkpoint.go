@@ -1,7 +1,9 @@
 package receipt
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,8 +29,8 @@ func (c Checkpoint) String() string {
 // Cosignature is a witness's word that it saw a checkpoint, and that the log had only grown since
 // the checkpoint that it had seen before.
 type Cosignature struct {
-	Witness string
-	At      time.Time // UTC, in whole seconds
+	Key Key       // the witness's
+	At  time.Time // UTC, in whole seconds
 }
 
 // Signed is a checkpoint with what has been verified of its signatures.
@@ -84,12 +86,66 @@ func OpenCheckpoint(text string, keys ...Key) (*Signed, error) {
 		}
 		raw, _ := base64.StdEncoding.DecodeString(sig.Base64) // note.Open has decoded it before
 		at, _ := cosignedAt(raw[4:])
-		s.Cosignatures = append(s.Cosignatures, Cosignature{k.Name, at})
+		s.Cosignatures = append(s.Cosignatures, Cosignature{k, at})
 	}
 	if s.Key.Public == nil {
 		return nil, fmt.Errorf("none of the keys that signed the checkpoint belongs to its log, %s", c.Origin)
 	}
 	return s, nil
+}
+
+// Witnesses returns how many witnesses have cosigned the checkpoint. Keys with the same public key count
+// once, whatever their names: what a witness signs does not say its name (C2SP tlog-cosignature). The
+// key of the log does not count, because it is no other's word.
+func (s *Signed) Witnesses() int {
+	var counted []Key
+	for _, c := range s.Cosignatures {
+		same := func(k Key) bool { return k.Public.Equal(c.Key.Public) }
+		if !same(s.Key) && !slices.ContainsFunc(counted, same) {
+			counted = append(counted, c.Key)
+		}
+	}
+	return len(counted)
+}
+
+// Cosigned reports whether a witness's key has cosigned the checkpoint.
+func (s *Signed) Cosigned(k Key) bool {
+	return slices.ContainsFunc(s.Cosignatures, func(c Cosignature) bool { return c.Key.Name == k.Name && c.Key.Public.Equal(k.Public) })
+}
+
+// Sign returns a checkpoint signed by a key of its log.
+func Sign(c Checkpoint, key ed25519.PrivateKey) string {
+	text := c.String()
+	k := Key{Name: c.Origin, Public: key.Public().(ed25519.PublicKey)}
+	return text + "\n" + signatureLine(k, ed25519.Sign(key, []byte(text)))
+}
+
+// Cosign returns the line with which a witness of a name signs a checkpoint at a time (C2SP
+// tlog-cosignature, cosignature/v1): appended to the checkpoint it makes a checkpoint again. Callers must
+// have verified the checkpoint, and that the log has only grown since the one before. The time has whole
+// seconds. The error says that the name or the checkpoint is none.
+func Cosign(checkpoint, name string, key ed25519.PrivateKey, at time.Time) (line string, err error) {
+	text, _, ok := strings.Cut(checkpoint, "\n\n")
+	if _, err := parseCheckpoint(text + "\n"); err != nil || !ok {
+		return "", errors.Join(errors.New("only a signed checkpoint can be cosigned"), err)
+	}
+	if err := CheckName(name); err != nil {
+		return "", err
+	}
+	sig := binary.BigEndian.AppendUint64(nil, uint64(at.Unix()))
+	sig = append(sig, ed25519.Sign(key, cosigned(at, text+"\n"))...)
+	return signatureLine(Key{Name: name, Public: key.Public().(ed25519.PublicKey), Witness: true}, sig), nil
+}
+
+// signatureLine returns the line of a note that holds a signature by a key.
+func signatureLine(k Key, sig []byte) string {
+	return "— " + k.Name + " " + base64.StdEncoding.EncodeToString(append(binary.BigEndian.AppendUint32(nil, k.ID()), sig...)) + "\n"
+}
+
+// Origin returns the first line of a checkpoint, which is the name of its log. Nothing is verified.
+func Origin(checkpoint string) string {
+	origin, _, _ := strings.Cut(checkpoint, "\n")
+	return origin
 }
 
 // signerID is how signature lines name a key.

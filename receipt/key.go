@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -40,7 +42,7 @@ func ParseKey(text string) (Key, error) {
 	name, rest, _ := strings.Cut(text, "+")
 	id, material, ok := strings.Cut(rest, "+")
 	raw, err := base64.StdEncoding.Strict().DecodeString(material)
-	if !ok || err != nil || len(raw) == 0 || name == "" {
+	if !ok || err != nil || len(raw) == 0 || CheckName(name) != nil {
 		return Key{}, errors.New("a key is the base64 of 32 bytes, or NAME+ID+BASE64 (a C2SP vkey)")
 	}
 	k := Key{Name: name, Public: raw[1:], Witness: raw[0] == witnessKey}
@@ -53,6 +55,15 @@ func ParseKey(text string) (Key, error) {
 		return Key{}, fmt.Errorf("the id %s in the key of %s does not belong to its bytes: is a character missing?", id, name)
 	}
 	return k, nil
+}
+
+// CheckName returns an error if a log or a witness cannot have a name: it must be UTF-8 without spaces and
+// plus signs, and not empty (C2SP signed-note).
+func CheckName(name string) error {
+	if name == "" || !utf8.ValidString(name) || strings.ContainsRune(name, '+') || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("%q is no name of a log or a witness: it must not be empty, and have no spaces and no plus signs", name)
+	}
+	return nil
 }
 
 // String returns the key as a vkey; without a name as base64.

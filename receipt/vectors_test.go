@@ -3,8 +3,6 @@ package receipt
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -33,6 +31,18 @@ type vectors struct {
 	Roots       []Hash             `json:"roots"` // of the log's first 0, 1, 2 … leaves
 	Consistency []ConsistencyProof `json:"consistency"`
 	Packages    []packageVector    `json:"packages"`
+	// Cosignatures are what witnesses add to a checkpoint. Ed25519 is deterministic, so an
+	// implementation that signs must make the same lines.
+	Cosignatures []cosignatureVector `json:"cosignatures"`
+}
+
+type cosignatureVector struct {
+	WitnessSeed string `json:"witness_seed"` // Ed25519, hexadecimal
+	WitnessKey  string `json:"witness_key"`
+	Time        int64  `json:"time"`    // seconds since the Unix epoch
+	Message     string `json:"message"` // that is signed
+	Checkpoint  string `json:"checkpoint"`
+	Line        string `json:"line"`
 }
 
 type commitmentVector struct {
@@ -169,25 +179,21 @@ func ourHashes(proof []tlog.Hash) []Hash {
 
 // checkpoint returns a signed checkpoint with some more signature lines.
 func (l *exampleLog) checkpoint(t testing.TB, n int64, lines ...string) string {
-	body := Checkpoint{l.origin, n, l.root(t, n)}.String()
-	return body + "\n" + signature(Key{Name: l.origin, Public: public(l.key)}, ed25519.Sign(l.key, []byte(body))) + strings.Join(lines, "")
+	return Sign(Checkpoint{l.origin, n, l.root(t, n)}, l.key) + strings.Join(lines, "")
 }
 
 // cosignature returns the witness's line for a checkpoint of a size.
 func (l *exampleLog) cosignature(t testing.TB, n int64) string {
-	body := Checkpoint{l.origin, n, l.root(t, n)}.String()
-	sig := ed25519.Sign(l.witness, cosigned(witnessTime, body))
-	return signature(l.witnessKey(), append(binary.BigEndian.AppendUint64(nil, uint64(witnessTime.Unix())), sig...))
+	line, err := Cosign(l.checkpoint(t, n), witnessName, l.witness, witnessTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line
 }
 
 func (l *exampleLog) logKey() Key { return Key{Name: l.origin, Public: public(l.key)} }
 func (l *exampleLog) witnessKey() Key {
 	return Key{Name: witnessName, Public: public(l.witness), Witness: true}
-}
-
-// signature returns a signature line of a note.
-func signature(k Key, sig []byte) string {
-	return "— " + k.Name + " " + base64.StdEncoding.EncodeToString(append(binary.BigEndian.AppendUint32(nil, k.ID()), sig...)) + "\n"
 }
 
 func (l *exampleLog) pack(t testing.TB, n, i int64, lines ...string) *Package {
@@ -239,6 +245,13 @@ func TestVectors(t *testing.T) {
 	for _, c := range v.Consistency {
 		if err := c.Check(v.Roots[c.From], v.Roots[c.To]); err != nil {
 			t.Errorf("from %d to %d: %v", c.From, c.To, err)
+		}
+	}
+	for _, c := range v.Cosignatures {
+		by := parseKey(t, c.WitnessKey)
+		s, err := OpenCheckpoint(c.Checkpoint+c.Line, key, by)
+		if err != nil || !s.Cosigned(by) || s.Cosignatures[0].At.Unix() != c.Time || s.Witnesses() != 1 {
+			t.Errorf("the cosignature at %d: %+v, %v", c.Time, s, err)
 		}
 	}
 	for _, p := range v.Packages {
@@ -304,7 +317,7 @@ func makeVectors(t *testing.T) vectors {
 		v.Consistency = append(v.Consistency, l.consistency(t, c[0], c[1]))
 	}
 
-	unknown := signature(Key{Name: "other.example", Public: public(l.other)}, make([]byte, 70))
+	unknown := signatureLine(Key{Name: "other.example", Public: public(l.other)}, make([]byte, 70))
 	add := func(name, text string, valid bool, leaf int64, witnessed ...string) {
 		p := packageVector{Name: name, Text: text, Valid: valid, Witnessed: witnessed}
 		if valid && l.salts[leaf] != nil {
@@ -354,6 +367,22 @@ func makeVectors(t *testing.T) vectors {
 	add("no opening", strings.Replace(good, `"opening"`, `"closing"`, 1), false, 3)
 	add("more behind the object", good+"{}", false, 3)
 	add("cut off", good[:len(good)-1], false, 3)
+
+	for i, size := range []int64{1, 16, 21} {
+		at, name, key := witnessTime.Add(time.Duration(i)*time.Hour), witnessName, l.witness
+		if i == 1 {
+			name, key = "zeuge.example/münchen", seed(4)
+		}
+		text := l.checkpoint(t, size)
+		line, err := Cosign(text, name, key, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _, _ := strings.Cut(text, "\n\n")
+		v.Cosignatures = append(v.Cosignatures, cosignatureVector{
+			hex.EncodeToString(key.Seed()), Key{Name: name, Public: public(key), Witness: true}.String(), at.Unix(), string(cosigned(at, body+"\n")), text, line,
+		})
+	}
 	return v
 }
 

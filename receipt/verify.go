@@ -116,7 +116,7 @@ func (p *Proven) Shows() []string {
 		fmt.Sprintf("It is leaf %d of the log %s, whose key signed a head of %d leaves that contains it.", p.Index, s.Origin, s.Size),
 	}
 	for _, c := range s.Cosignatures {
-		shows = append(shows, fmt.Sprintf("The witness %s saw this head at %s: the record existed by then, and the log has only grown before.", c.Witness, c.At.Format(time.RFC3339)))
+		shows = append(shows, fmt.Sprintf("The witness %s saw this head at %s: the record existed by then, and the log has only grown before.", c.Key.Name, c.At.Format(time.RFC3339)))
 	}
 	return shows
 }
@@ -124,7 +124,7 @@ func (p *Proven) Shows() []string {
 // ShowsNot returns what a reader could take for proven and is not, as sentences for people.
 func (p *Proven) ShowsNot() []string {
 	not := []string{"What the receiver did: the record is the word of who runs this Kapsel."}
-	if len(p.Signed.Cosignatures) == 0 {
+	if p.Signed.Witnesses() == 0 {
 		not = append(not, "When the record was made, and that everybody is shown the same log: no witness whose key was given has signed this head.")
 	}
 	if _, ok := p.Leaf.(*Attempt); ok && p.salt == nil {

@@ -1,6 +1,7 @@
 package receipt
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"reflect"
@@ -120,7 +121,7 @@ func TestVerify_Checkpoint(t *testing.T) {
 			t.Errorf("with bit %d changed the checkpoint is %+v", i, s)
 		}
 	}
-	witness, strange := l.cosignature(t, 9), signature(Key{Name: "other.example", Public: public(l.other)}, make([]byte, 64))
+	witness, strange := l.cosignature(t, 9), signatureLine(Key{Name: "other.example", Public: public(l.other)}, make([]byte, 64))
 	for _, c := range []struct {
 		name, text string
 		keys       []Key
@@ -139,7 +140,7 @@ func TestVerify_Checkpoint(t *testing.T) {
 		{"a witness", good + strange + witness, []Key{l.logKey(), l.witnessKey()}, 1, 1, ""},
 		{"a witness that has not signed", good + strange, []Key{l.logKey(), l.witnessKey()}, 1, 0, ""},
 		{"only the witness's key", good + witness, []Key{l.witnessKey()}, 0, 0, "belongs to its log"},
-		{"a log's signature by the witness's kind", good + signature(l.witnessKey(), make([]byte, 64)), []Key{l.logKey(), l.witnessKey()}, 0, 0, "signature of " + witnessName},
+		{"a log's signature by the witness's kind", good + signatureLine(l.witnessKey(), make([]byte, 64)), []Key{l.logKey(), l.witnessKey()}, 0, 0, "signature of " + witnessName},
 		{"another head's cosignature", good + l.cosignature(t, 8), []Key{l.logKey(), l.witnessKey()}, 0, 0, "signature of " + witnessName},
 		{"no signature line", good[:strings.Index(good, "— ")], []Key{l.logKey()}, 0, 0, "not a signed note"},
 		{"cut off", good[:len(good)-1], []Key{l.logKey()}, 0, 0, "not a signed note"},
@@ -247,6 +248,57 @@ func TestProven_Words(t *testing.T) {
 	}
 	if not := strings.Join(proven.ShowsNot(), "\n"); strings.Contains(not, "witness") {
 		t.Errorf("with a witness it shows not\n%s", not)
+	}
+}
+
+// TestWitnesses checks which cosignatures count when a number of witnesses is wanted.
+func TestWitnesses(t *testing.T) {
+	l := newExampleLog(t, 9)
+	good := l.checkpoint(t, 9)
+	cosign := func(name string, key ed25519.PrivateKey) (string, Key) {
+		line, err := Cosign(good, name, key, witnessTime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return line, Key{Name: name, Public: public(key), Witness: true}
+	}
+	first, firstKey := cosign("first.example", seed(5))
+	again, againKey := cosign("again.example", seed(5)) // one witness under two names
+	second, secondKey := cosign("second.example", seed(6))
+	own, ownKey := cosign("own.example", l.key) // the log's key as a witness's
+	_, absent := cosign("absent.example", seed(7))
+	for _, c := range []struct {
+		lines string
+		keys  []Key
+		want  int
+	}{
+		{"", []Key{firstKey}, 0},
+		{first, []Key{firstKey}, 1},
+		{first + first, []Key{firstKey}, 1},
+		{first, []Key{againKey}, 0},
+		{first + again, []Key{firstKey, againKey}, 1},
+		{first + second, []Key{firstKey}, 1},
+		{first + second, []Key{firstKey, secondKey, absent}, 2},
+		{own, []Key{ownKey}, 0},
+		{own + second, []Key{ownKey, secondKey}, 1},
+	} {
+		s, err := OpenCheckpoint(good+c.lines, append(c.keys, l.logKey())...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Witnesses(); n != c.want || s.Cosigned(absent) {
+			t.Errorf("%q with %v: %d witnesses, want %d", c.lines, c.keys, n, c.want)
+		}
+	}
+	for _, bad := range []string{"", "two words", "a+b", "line\nend", "\xff"} {
+		if _, err := Cosign(good, bad, seed(5), witnessTime); err == nil {
+			t.Errorf("a witness can be called %q", bad)
+		}
+	}
+	for _, text := range []string{"", "kapsel/1\n2\n", strings.Replace(good, "\n9\n", "\n09\n", 1), Checkpoint{l.origin, 9, l.root(t, 9)}.String()} {
+		if _, err := Cosign(text, "first.example", seed(5), witnessTime); err == nil {
+			t.Errorf("%q is cosigned", text)
+		}
 	}
 }
 

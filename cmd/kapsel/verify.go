@@ -20,7 +20,8 @@ const maxValue = 65 << 20
 type verifyCmd struct {
 	Proof    string   `arg:"" name:"proof" help:"The file of the proof package, JSON or a C2SP tlog-proof; - for standard input."`
 	Key      []string `required:"" sep:"none" placeholder:"KEY" help:"The log's public key: base64, or a C2SP vkey, which is of one log only. More than one: its former keys."`
-	Witness  []string `sep:"none" placeholder:"KEY" help:"A witness's public key, a C2SP vkey; the witness must have signed the log's head."`
+	Witness  []string `sep:"none" placeholder:"KEY" help:"A witness's public key, a C2SP vkey; the witness must have signed the log's head. More than one: several witnesses."`
+	Wanted   *int     `name:"witnesses" placeholder:"N" help:"How many of those witnesses must have signed (default: all)."`
 	Payload  string   `placeholder:"FILE" help:"Compare the event's body with this file."`
 	URL      string   `placeholder:"URL" help:"Compare the URL that was called with this one."`
 	Request  string   `placeholder:"FILE" help:"Compare the body that was sent with this file."`
@@ -39,7 +40,8 @@ and 2 when the command line is wrong or a file cannot be read.
 
 Examples:
   kapsel verify proof.json --key u5dWyoJ7EOmE3RvYQG8T1VTAC4Bxl+bsTxMC1GyGRHU=
-  kapsel verify proof.json --key "$KEY" --payload body.json --url https://shop.example/hook`
+  kapsel verify proof.json --key "$KEY" --payload body.json --url https://shop.example/hook
+  kapsel verify proof.json --key "$KEY" --witness "$W1" --witness "$W2" --witness "$W3" --witnesses 2`
 }
 
 // verifyVerdict is what verify prints as JSON.
@@ -76,7 +78,7 @@ func (c *verifyCmd) Run(io streams) error {
 		return err
 	}
 	v := verifyVerdict{Witnesses: []verifyWitness{}, Compared: map[string]bool{}, Shows: []string{}, ShowsNot: []string{}}
-	err = v.check(text, keys, witnesses, values)
+	err = v.check(text, keys, witnesses, c.Wanted, values)
 	if err != nil {
 		reason := err.Error()
 		v.Error = &reason
@@ -117,6 +119,9 @@ func (c *verifyCmd) keys() (keys, witnesses []receipt.Key, err error) {
 			return nil, nil, settingError("--witness: this is not the key of a witness, which is a vkey NAME+ID+BASE64 of type 4")
 		}
 		witnesses = append(witnesses, k)
+	}
+	if n := c.Wanted; n != nil && (*n < 1 || *n > len(witnesses)) {
+		return nil, nil, settingError("--witnesses: %d is not between 1 and %d, the number of keys that --witness gives", *n, len(witnesses))
 	}
 	return keys, witnesses, nil
 }
@@ -169,8 +174,9 @@ func contents(flag, name string) ([]byte, error) {
 	return b, nil
 }
 
-// check fills in the verdict. The error says why the record is not proven, or what does not fit.
-func (v *verifyVerdict) check(text []byte, keys, witnesses []receipt.Key, values []partValue) error {
+// check fills in the verdict. The error says why the record is not proven, or what does not fit. Of the
+// witnesses wanted must have signed; nil: all.
+func (v *verifyVerdict) check(text []byte, keys, witnesses []receipt.Key, wanted *int, values []partValue) error {
 	p, err := receipt.ParsePackage(text)
 	if err != nil {
 		return err
@@ -182,16 +188,17 @@ func (v *verifyVerdict) check(text []byte, keys, witnesses []receipt.Key, values
 	s := &proven.Signed
 	v.Proven, v.Leaf, v.LeafIndex, v.Log, v.TreeSize = true, json.RawMessage(p.Leaf), &proven.Index, &s.Origin, &s.Size
 	v.Shows, v.ShowsNot = proven.Shows(), proven.ShowsNot()
-	signed := map[string]bool{}
 	for _, w := range s.Cosignatures {
-		signed[w.Witness] = true
-		v.Witnesses = append(v.Witnesses, verifyWitness{w.Witness, w.At})
+		v.Witnesses = append(v.Witnesses, verifyWitness{w.Key.Name, w.At})
 	}
 	var wrong []string
 	for _, w := range witnesses {
-		if !signed[w.Name] {
+		if wanted == nil && !s.Cosigned(w) {
 			wrong = append(wrong, "the witness "+w.Name+" has not signed this head")
 		}
+	}
+	if n := s.Witnesses(); wanted != nil && n < *wanted {
+		wrong = append(wrong, fmt.Sprintf("%d of the witnesses have signed this head, and %d are wanted; keys with the same public key count once, and the log's own key does not count", n, *wanted))
 	}
 	for _, c := range values {
 		err := proven.Compare(c.part, c.value)

@@ -26,6 +26,9 @@ func TestVerify(t *testing.T) {
 			Witnessed  []string
 			Payload    *string
 		}
+		Cosignatures []struct {
+			Key string `json:"witness_key"`
+		}
 	}
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
@@ -88,13 +91,18 @@ func TestVerify(t *testing.T) {
 		{good + " --key OTHER --json", 1, `{"proven":false,"error":"NOT proven: the checkpoint of kapsel/`, "NOT proven"},
 		{good, 2, "", "--key"},
 		{good + " --key nonsense", 2, "", "--key: a key is"},
+		{witnessed + " --key KEY --witness WITNESS --witness SECOND --witnesses 1", 0, "The witness witness.example/w1 saw this head", ""},
+		{witnessed + " --key KEY --witness WITNESS --witness SECOND --witnesses 2", 1, "", "1 of the witnesses have signed this head, and 2 are wanted"},
+		{witnessed + " --key KEY --witness WITNESS --witness SECOND", 1, "", "has not signed this head"},
+		{witnessed + " --key KEY --witness WITNESS --witnesses 2", 2, "", "--witnesses: 2 is not between 1 and 1"},
+		{witnessed + " --key KEY --witnesses 1", 2, "", "--witnesses: 1 is not between 1 and 0"},
 		{good + " --key WITNESS", 2, "", "give it with --witness"},
 		{good + " --key KEY --witness KEY", 2, "", "not the key of a witness"},
 		{filepath.Join(dir, "absent") + " --key KEY", 2, "", "absent: no such file"},
 		{good + " --key KEY --payload " + filepath.Join(dir, "absent"), 2, "", "--payload: "},
 		{payload + " --key KEY", 1, "", "not a proof package"},
 	} {
-		args := strings.Fields(strings.NewReplacer("KEY", v.Key, "OTHER", v.Other, "WITNESS", v.Witness).Replace(c.args))
+		args := strings.Fields(strings.NewReplacer("KEY", v.Key, "OTHER", v.Other, "WITNESS", v.Witness, "SECOND", v.Cosignatures[1].Key).Replace(c.args))
 		code, out, errs := verify(args...)
 		if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.err) || (errs == "") != (c.code == 0) {
 			t.Errorf("%s: exit %d, want %d\n%s%s", c.args, code, c.code, out, errs)

@@ -607,10 +607,7 @@ func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete 
 		if err := w.announce(ctx, tenants, key); err != nil {
 			return false, err
 		}
-		heads, err := w.sign(tenants, key)
-		if err != nil {
-			return false, err
-		}
+		heads := w.sign(tenants, key)
 		if len(heads) > 0 {
 			if w.cfg.HighWater != nil {
 				if err := w.cfg.HighWater.Raise(heads); err != nil {
@@ -685,18 +682,14 @@ func (w *Writer) announced(ctx context.Context, h *holding) error {
 }
 
 // sign signs the heads of some tenants' logs as this node holds them.
-func (w *Writer) sign(tenants []kapsel.TenantID, key ed25519.PrivateKey) (heads []store.SignedHead, err error) {
+func (w *Writer) sign(tenants []kapsel.TenantID, key ed25519.PrivateKey) (heads []store.SignedHead) {
 	now := w.cfg.Now()
 	for _, t := range tenants {
 		h := w.held[t]
 		if h == nil || h.Fault != "" || h.Size <= h.head {
 			continue
 		}
-		head := store.SignedHead{Log: h.ID, Epoch: h.Epoch, Size: h.Size, Root: h.Root, SignedAt: now}
-		if head.Note, err = checkpoint(h.ID, h.Size, h.Root, key); err != nil {
-			return nil, err
-		}
-		heads = append(heads, head)
+		heads = append(heads, store.SignedHead{Log: h.ID, Epoch: h.Epoch, Size: h.Size, Root: h.Root, SignedAt: now, Note: checkpoint(h.ID, h.Size, h.Root, key)})
 	}
-	return heads, nil
+	return heads
 }

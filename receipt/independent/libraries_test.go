@@ -1,7 +1,11 @@
 package independent
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -35,6 +39,13 @@ type vectors struct {
 		Valid      bool
 		Witnessed  []string
 		Payload    *string
+	}
+	Cosignatures []struct {
+		WitnessSeed string `json:"witness_seed"`
+		WitnessKey  string `json:"witness_key"`
+		Time        int64
+		Checkpoint  string
+		Line        string
 	}
 }
 
@@ -121,5 +132,64 @@ func TestLibraries(t *testing.T) {
 	}
 	if verified < 5 {
 		t.Errorf("only %d packages were verified", verified)
+	}
+}
+
+// TestCosignatures checks that package receipt and transparency-dev/formats read each other's cosignatures,
+// and write the same ones.
+func TestCosignatures(t *testing.T) {
+	v := readVectors(t)
+	log, err := note.NewVerifier(v.LogKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logKey, err := receipt.ParseKey(v.LogKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Cosignatures) == 0 {
+		t.Fatal("no examples")
+	}
+	for _, c := range v.Cosignatures {
+		theirs, err := fnote.NewVerifierForCosignatureV1(c.WitnessKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, n, err := checkpoints.ParseCheckpoint([]byte(c.Checkpoint+c.Line), log.Name(), log, theirs)
+		if err != nil || len(n.Sigs) != 2 {
+			t.Errorf("the library says of the cosignature at %d: %v", c.Time, err)
+			continue
+		}
+		if at, err := fnote.CoSigV1Timestamp(n.Sigs[1]); err != nil || at.Unix() != c.Time {
+			t.Errorf("the cosignature at %d has the time %v, %v", c.Time, at, err)
+		}
+
+		// The library signs now, with the same key; what it signs is read here.
+		seed, err := hex.DecodeString(c.WitnessSeed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := ed25519.NewKeyFromSeed(seed)
+		signer, err := fnote.NewSignerForCosignatureV1(fmt.Sprintf("PRIVATE+KEY+%s+%08x+%s", theirs.Name(), theirs.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{4}, seed...))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := note.Sign(n, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		witness, err := receipt.ParseKey(c.WitnessKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := receipt.OpenCheckpoint(string(signed), logKey, witness)
+		if err != nil || !s.Cosigned(witness) {
+			t.Errorf("of the library's cosignature: %+v, %v", s, err)
+			continue
+		}
+		line, err := receipt.Cosign(c.Checkpoint, witness.Name, key, s.Cosignatures[0].At)
+		if err != nil || !strings.Contains(string(signed), line) {
+			t.Errorf("the library signs %q, and package receipt %q, %v", signed, line, err)
+		}
 	}
 }

@@ -76,28 +76,33 @@ func TestPage(t *testing.T) {
 	}
 	for i, c := range []struct {
 		pack, key, payload, url, witness string
+		wanted                           string // how many witnesses
 		state                            string
 		says                             string // part of the result
 	}{
-		{"leaf 3 of 21", v.PublicKey, "", "", "", "proven", "number 1 of delivery dlv_01jdxqk4v8e0ht6zq3m9w20003"},
-		{"leaf 3 of 21", v.LogKey, `{"number":3}`, "https://example.com/hook", "", "proven", "The URL that was given is the one of the record."},
-		{"leaf 3 of 21", v.LogKey, `{"number":4}`, "", "", "refused", "The payload: it is not what the leaf has a commitment to."},
-		{"leaf 3 of 21", v.LogKey, "", "https://example.com/", "", "refused", "The URL: it is not what the leaf has a commitment to."},
-		{"leaf 3 of 21", v.OtherKey, "", "", "", "refused", "is signed by none of the keys that were given"},
-		{"leaf 3 of 21", "nonsense", "", "", "", "refused", "A key is the base64 of 32 bytes"},
-		{"leaf 3 of 21", v.LogKey, "", "", v.WitnessKey, "refused", "The witness witness.example/w1 has not signed this head."},
-		{"leaf 3 of 21", "", "", "", "", "empty", "Choose a package"},
-		{"the leaf says another status", v.LogKey, "", "", "", "refused", "the text was changed"},
-		{"a bit of a hash", v.LogKey, "", "", "", "refused", "does not lead from the leaf"},
-		{"as a tlog-proof", v.OtherKey + "\n" + v.LogKey, "", "", v.WitnessKey, "proven", "The witness witness.example/w1 saw this head at 2024-11-29T11:00:30.000Z"},
-		{"a tlog-proof without a salt", v.LogKey, "", "", "", "proven", "the package has no salt"},
-		{"cut off", v.LogKey, "", "", "", "refused", "not JSON"},
+		{"leaf 3 of 21", v.PublicKey, "", "", "", "", "proven", "number 1 of delivery dlv_01jdxqk4v8e0ht6zq3m9w20003"},
+		{"leaf 3 of 21", v.LogKey, `{"number":3}`, "https://example.com/hook", "", "", "proven", "The URL that was given is the one of the record."},
+		{"leaf 3 of 21", v.LogKey, `{"number":4}`, "", "", "", "refused", "The payload: it is not what the leaf has a commitment to."},
+		{"leaf 3 of 21", v.LogKey, "", "https://example.com/", "", "", "refused", "The URL: it is not what the leaf has a commitment to."},
+		{"leaf 3 of 21", v.OtherKey, "", "", "", "", "refused", "is signed by none of the keys that were given"},
+		{"leaf 3 of 21", "nonsense", "", "", "", "", "refused", "A key is the base64 of 32 bytes"},
+		{"leaf 3 of 21", v.LogKey, "", "", v.WitnessKey, "", "refused", "The witness witness.example/w1 has not signed this head."},
+		{"leaf 3 of 21", "", "", "", "", "", "empty", "Choose a package"},
+		{"the leaf says another status", v.LogKey, "", "", "", "", "refused", "the text was changed"},
+		{"a bit of a hash", v.LogKey, "", "", "", "", "refused", "does not lead from the leaf"},
+		{"as a tlog-proof", v.OtherKey + "\n" + v.LogKey, "", "", v.WitnessKey, "", "proven", "The witness witness.example/w1 saw this head at 2024-11-29T11:00:30.000Z"},
+		{"as a tlog-proof", v.LogKey, "", "", v.WitnessKey + "\n" + v.Cosignatures[1].WitnessKey, "", "refused", "has not signed this head."},
+		{"as a tlog-proof", v.LogKey, "", "", v.WitnessKey + "\n" + v.Cosignatures[1].WitnessKey, "1", "proven", "The witness witness.example/w1 saw this head"},
+		{"as a tlog-proof", v.LogKey, "", "", v.WitnessKey + "\n" + v.Cosignatures[1].WitnessKey, "2", "refused", "1 of the witnesses have signed this head, and 2 are wanted"},
+		{"as a tlog-proof", v.LogKey, "", "", v.WitnessKey, "2", "refused", "is a number from 1 to 1"},
+		{"a tlog-proof without a salt", v.LogKey, "", "", "", "", "proven", "the package has no salt"},
+		{"cut off", v.LogKey, "", "", "", "", "refused", "not JSON"},
 	} {
 		actions := []chromedp.Action[chromedp.Void]{chromedp.Reload()}
 		if c.payload != "" {
 			actions = append(actions, chromedp.SetUploadFiles("#payload", []string{file("payload", c.payload)}))
 		}
-		for id, text := range map[string]string{"key": c.key, "url": c.url, "witness": c.witness} {
+		for id, text := range map[string]string{"key": c.key, "url": c.url, "witness": c.witness, "wanted": c.wanted} {
 			actions = append(actions, run(`field(`+quote(id)+`).value = `+quote(text)))
 		}
 		actions = append(actions,
@@ -142,6 +147,14 @@ func TestPage_Vectors(t *testing.T) {
 				await check('from ' + c.from + ' to ' + c.to + ' with a hash too many', async () => !await consistent(c.from, c.to, from, to, [...proof, other]));
 			}
 			const log = await parseKey(v.log_key), alone = await parseKey(v.log_public_key), other = await parseKey(v.other_key), witness = await parseKey(v.witness_key);
+			for (const c of v.cosignatures) {
+				const by = await parseKey(c.witness_key);
+				await check('cosignature at ' + c.time, async () => {
+					const head = await openCheckpoint(c.checkpoint + c.line, [log, by]);
+					return head.cosignatures.length === 1 && head.cosignatures[0].at === c.time && witnessesOf(head) === 1;
+				});
+				await check('cosignature at ' + c.time + ' by the key of another name', async () => witnessesOf(await openCheckpoint(c.checkpoint + c.line, [log, {...by, name: 'another.example'}])) === 0);
+			}
 			for (const p of v.packages) {
 				n++;
 				const bytes = utf8(p.text);
