@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 
 	// Pure parts.
 	"internal/breaker":   {"."},
+	"internal/durable":   {},
 	"internal/budget":    {},
 	"internal/egress":    {"."},
 	"internal/problem":   {"."},
@@ -50,7 +51,7 @@ var mayImport = map[string][]string{
 	"internal/store/rules":      {"."},
 	"internal/store/transfer":   {},
 	"internal/store/postgres":   {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
-	"internal/store/sqlite":     {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/sqlite":     {".", "internal/durable", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 	"internal/store/schematest": {".", "internal/store", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
 	"internal/store/storetest":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 
@@ -58,7 +59,7 @@ var mayImport = map[string][]string{
 	"internal/clock":    {},
 	"internal/feed":     {".", "internal/clock", "internal/store"},
 	"internal/settings": {".", "internal/clock", "internal/store"},
-	"internal/audit":    {".", "internal/store", "receipt"},
+	"internal/audit":    {".", "internal/durable", "internal/store", "receipt"},
 	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
 
 	// Who calls, and what they may do.
@@ -119,7 +120,7 @@ var libraries = map[string][]string{
 	"golang.org/x/mod":                        {"internal/audit", "receipt"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
 	"golang.org/x/sync":                       anywhere,
-	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry"},
+	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry", "internal/durable"},
 	"golang.org/x/time":                       {"internal/ratelimit"},
 	"modernc.org/libc":                        {"internal/store/sqlite"},
 	"modernc.org/sqlite":                      {"internal/store/sqlite"},
@@ -172,7 +173,7 @@ var narrowNames = map[string][]string{
 	"crypto/tls.Dial":             {},
 	"crypto/tls.DialWithDialer":   {},
 	"crypto/tls.Dialer":           {},
-	"time.Sleep":                  {"cmd/kapsel", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
+	"time.Sleep":                  {"cmd/kapsel", "internal/durable", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
 	"os.Exit":                     {"cmd/kapsel"},
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},

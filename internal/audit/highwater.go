@@ -7,13 +7,12 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/durable"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -102,36 +101,9 @@ func (h *HighWater) change(change func(map[string]Mark) error) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(h.path, b); err != nil {
+	if err := durable.Replace(h.path, b); err != nil {
 		return refuseHere("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
 	}
 	h.seen = seen
 	return nil
-}
-
-// replaceFile writes a file in place of the one at path. After a crash the old or the new one is
-// there, whole.
-func replaceFile(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	if runtime.GOOS == "windows" { // directories cannot be synced there
-		return nil
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -9,6 +9,8 @@ import (
 
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/kapsel-hq/kapsel/internal/durable"
 )
 
 // Backup copies the store's database to a new file; see the function Backup.
@@ -49,7 +51,7 @@ func Backup(ctx context.Context, path, to string) (err error) {
 	if err := os.Rename(tmp, to); err != nil {
 		return fmt.Errorf("name the backup: %w", err)
 	}
-	return syncDir(filepath.Dir(to))
+	return durable.SyncDir(filepath.Dir(to))
 }
 
 // MustExist fails if there is no database at path: the file is missing or empty. Callers that need

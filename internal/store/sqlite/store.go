@@ -25,6 +25,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/kapsel-hq/kapsel/internal/durable"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -61,7 +62,7 @@ type Store struct {
 	path    string
 	log     *slog.Logger
 	trouble trouble
-	lock    *fileLock
+	lock    *durable.Lock
 	writer  *writer
 	ckpt    *checkpointer
 	readers chan *conn    // readers that are free
@@ -117,7 +118,7 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 		path: path, log: opts.Log, trouble: trouble{store.NewAlarm(opts.Log)}, readers: make(chan *conn, readers), pages: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), closed: make(chan struct{}),
 		eventSkew: skew{counter: "event_skew"}, deliverySkew: skew{counter: "delivery_skew"},
 	}
-	if s.lock, err = lockFile(ctx, path+".lock", opts.LockWait); err != nil {
+	if s.lock, err = durable.TakeLock(ctx, path+".lock", "the database", opts.LockWait); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -242,10 +243,10 @@ func createFile(path string) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if err := syncDir(dir); err != nil {
+	if err := durable.SyncDir(dir); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, os.ErrPermission) {
+	if err := durable.SyncDir(filepath.Dir(dir)); !errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	return nil // a parent directory that cannot be read was not made just now
@@ -281,7 +282,7 @@ func (s *Store) release() {
 		s.writer.c.close()
 	}
 	if s.lock != nil {
-		s.lock.release()
+		s.lock.Release()
 	}
 }
 
