@@ -19,3 +19,6 @@ type Attempt struct {
 	ResponseHeaders Header
 	ResponseBody    []byte // the first 4 KiB, raw
 }
+
+// EndedAt returns when the attempt ended.
+func (a *Attempt) EndedAt() time.Time { return a.StartedAt.Add(a.Duration) }

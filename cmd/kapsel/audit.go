@@ -30,7 +30,7 @@ const (
 // the key file, else beside a SQLite database; with neither nothing outside of the database does.
 func (s *serveSettings) auditWriter(db store.Store, instance kapsel.InstanceID, now func() time.Time, node kapsel.NodeID, keyring *secret.Keyring, log *slog.Logger) (*audit.Writer, error) {
 	cfg := audit.Config{
-		Store: db, Now: now, Node: node, AtOnce: leavesAtOncePostgres, AcceptRollback: s.AcceptRollback, Log: log,
+		Store: db, Now: now, Node: node, AtOnce: leavesAtOncePostgres, Log: log,
 		Keys: &audit.Keys{Store: db, Seal: keyring, FileName: auditKeyName},
 	}
 	beside := s.AuditKeyFile

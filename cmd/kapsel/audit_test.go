@@ -114,7 +114,7 @@ func TestAuditCommands(t *testing.T) {
 
 	command(0, "logs: 1, heads: 0, leaves: 0", "fsck", url)
 	with(func(ctx context.Context, db *sqlite.Store) error {
-		_, err := db.Append(ctx, []store.Growth{{Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Text: []byte("made up")}}}})
+		_, err := db.Append(ctx, []store.Growth{{Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Record: []byte("{made up")}}}})
 		return err
 	})
 	command(1, "log "+log.ID.String()+", leaf 0: the text was changed", "fsck", url)

@@ -231,7 +231,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		return nil, err
 	}
 	if c.AcceptRollback {
-		if err = wait.try(ctx, func() error { return audit.EndLogs(ctx, s.db, s.clock.Now(), s.log) }); err != nil {
+		if err = wait.try(ctx, func() error { return s.audit.EndLogs(ctx) }); err != nil {
 			return nil, err
 		}
 	}

@@ -126,7 +126,7 @@ func (w *world) build() http.Handler {
 func (w *world) publishLogs() {
 	w.t.Helper()
 	w.audit.Finish(w.t.Context())
-	if left, err := w.store.Entries(w.t.Context(), kapsel.AttemptID{}, 1); err != nil || len(left) > 0 {
+	if left, _, err := w.store.Entries(w.t.Context(), store.EntryKey{}, 1, nil); err != nil || len(left) > 0 {
 		w.t.Fatalf("the logs lack %d attempts: %v\n%s", len(left), err, w.log.String())
 	}
 }

@@ -19,7 +19,6 @@ package audit
 import (
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/receipt"
 )
@@ -31,24 +30,38 @@ const (
 	TileWidth  = 1 << TileHeight
 )
 
-// text returns the text of the leaf of an attempt.
-func text(e *store.Entry) []byte {
-	a, c := &e.Attempt, &e.Commitments
-	return (&receipt.Attempt{
-		AttemptID: a.ID.String(), DeliveryID: a.DeliveryID.String(), EventID: a.EventID.String(), EndpointID: a.EndpointID.String(),
-		Number: a.Number, AttemptedAtMS: a.StartedAt.UnixMilli(), EndedAtMS: a.StartedAt.Add(a.Duration).UnixMilli(),
-		StatusCode: statusOf(a), ErrorCode: string(a.ErrorCode),
-		URL: c.URL, Payload: c.Payload, Request: c.Request, Response: c.Response,
-	}).Append(make([]byte, 0, 768))
+// appendText appends to b the text of the leaf of an attempt.
+func appendText(b []byte, r *store.Record) []byte { return leafOf(r).Append(b) }
+
+func leafOf(r *store.Record) *receipt.Attempt {
+	return &receipt.Attempt{
+		AttemptID: r.AttemptID.String(), DeliveryID: r.DeliveryID.String(), EventID: r.EventID.String(), EndpointID: r.EndpointID.String(),
+		Number: r.Number, AttemptedAtMS: r.StartedAt, EndedAtMS: r.EndedAt, StatusCode: r.StatusCode, ErrorCode: string(r.ErrorCode),
+		URL: r.Commitments.URL, Payload: r.Commitments.Payload, Request: r.Commitments.Request, Response: r.Commitments.Response,
+	}
 }
 
-// statusOf returns the status of an attempt in its leaf. One that no leaf can have is 0: an attempt of an
-// earlier version may have such a status, and a leaf that nobody can read must not be signed.
-func statusOf(a *kapsel.Attempt) int {
-	if a.StatusCode < 100 || a.StatusCode > 999 {
-		return 0
+// maxText is about how long the text of an attempt's leaf is.
+const maxText = 768
+
+// Open returns the text of a leaf and what it says. The record of a leaf is its text, or, of an attempt,
+// the shorter form that store.ReadRecord reads. The text is nil if it was deleted, or if the record has
+// neither form; the leaf is nil if the text is that of no leaf. err says why one of them is nil; it is
+// nil of a text that was deleted.
+func Open(l *store.Leaf) (text []byte, leaf receipt.Leaf, err error) {
+	switch {
+	case l.Record == nil:
+		return nil, nil, nil
+	case len(l.Record) > 0 && l.Record[0] == '{':
+		leaf, err = receipt.ParseLeaf(string(l.Record))
+		return l.Record, leaf, err
 	}
-	return a.StatusCode
+	r, err := store.ReadRecord(l.AttemptID, l.Record)
+	if err != nil {
+		return nil, nil, err
+	}
+	a := leafOf(&r)
+	return a.Append(make([]byte, 0, maxText)), a, nil
 }
 
 // node returns the hash of a node of the tree that has two children.

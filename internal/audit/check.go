@@ -2,11 +2,8 @@ package audit
 
 import (
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"time"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -56,7 +53,7 @@ const pageOfLeaves = 1000
 // Check looks at all logs and all attempts. Of each log it checks, first, that the tiles and the heads
 // are those of the leaves' hashes; then, where the text of a leaf is kept, that the hash is the text's;
 // then, where the attempt is kept, too, that the text says what the attempt's row says. At last it
-// looks for attempts without a leaf. The server may run meanwhile.
+// looks for attempts without a leaf, and that cannot become one. The server may run meanwhile.
 func (c *Checker) Check(ctx context.Context) (Checked, error) {
 	c.checked = Checked{}
 	keys, err := c.Keys.All(ctx)
@@ -78,6 +75,9 @@ func (c *Checker) Check(ctx context.Context) (Checked, error) {
 			break
 		}
 	}
+	if err := c.outbox(ctx); err != nil {
+		return c.checked, err
+	}
 	for after := (kapsel.AttemptID{}); ; {
 		strays, older, next, err := c.Store.Strays(ctx, after, pageOfLeaves)
 		if err != nil {
@@ -89,6 +89,26 @@ func (c *Checker) Check(ctx context.Context) (Checked, error) {
 		}
 		if next.IsZero() {
 			return c.checked, nil
+		}
+		after = next
+	}
+}
+
+// outbox looks for entries that nobody can read.
+func (c *Checker) outbox(ctx context.Context) error {
+	for after := (store.EntryKey{}); ; {
+		entries, next, err := c.Store.Entries(ctx, after, pageOfLeaves, nil)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			e := &entries[i]
+			if _, err := store.ReadRecord(e.AttemptID, e.Record); err != nil {
+				c.Found(Finding{Index: -1, Text: fmt.Sprintf("attempt %s cannot become a leaf, because its entry in the outbox cannot be read: %v", e.AttemptID, err)})
+			}
+		}
+		if next == (store.EntryKey{}) {
+			return nil
 		}
 		after = next
 	}
@@ -195,6 +215,7 @@ func (k *logCheck) heads() (all []store.SignedHead, err error) {
 
 // page checks leaves that follow those checked so far. It takes out of heads those over no more leaves.
 func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []Key) error {
+	said := make([]receipt.Leaf, 0, len(leaves))
 	for i := range leaves {
 		l, n := &leaves[i], k.was.Size+int64(i)
 		if l.Index != n {
@@ -203,9 +224,15 @@ func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []K
 			break
 		}
 		k.checked.Leaves++
-		if l.Text == nil {
+		text, leaf, err := Open(l)
+		said = append(said, leaf)
+		if l.Record == nil {
 			k.checked.Deleted++
-		} else if l.Hash != receipt.LeafHash(l.Text) {
+		} else if text == nil {
+			k.broken(n, "the text was changed: "+err.Error())
+			leaves = leaves[:i]
+			break
+		} else if l.Hash != receipt.LeafHash(text) {
 			k.broken(n, "the text was changed: it does not have the leaf's hash")
 			leaves = leaves[:i]
 			break
@@ -218,7 +245,7 @@ func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []K
 			break
 		}
 	}
-	if err := k.records(leaves); err != nil {
+	if err := k.records(leaves, said); err != nil {
 		return err
 	}
 	// Heads divide the page, so that each has the root of the leaves up to it.
@@ -309,21 +336,17 @@ func (k *logCheck) head(h *store.SignedHead, keys []Key) {
 		k.broken(-1, fmt.Sprintf("the first %d leaves are not those of the head that was published", h.Size))
 		return
 	}
-	var all []note.Verifier
-	for _, key := range keys {
-		all = append(all, verifier{k.log.ID, key.Public})
-	}
-	n, err := note.Open(h.Note, note.VerifierList(all...))
-	if err != nil || n.Text != headText(h.Log, h.Size, h.Root) {
+	signed, err := receipt.OpenCheckpoint(string(h.Note), keysOf(k.log.ID, keys)...)
+	if err != nil || signed.Checkpoint != headOf(h.Log, h.Size, h.Root) {
 		k.broken(-1, fmt.Sprintf("the head over %d leaves is not signed by a key of this instance, or says something else", h.Size))
 	}
 }
 
-// records compares the texts of leaves with the attempts that they are about.
-func (k *logCheck) records(leaves []store.Leaf) error {
+// records compares what leaves say with the attempts that they are about.
+func (k *logCheck) records(leaves []store.Leaf, all []receipt.Leaf) error {
 	var ids []kapsel.AttemptID
 	for i := range leaves {
-		if l := &leaves[i]; l.Text != nil && !l.AttemptID.IsZero() {
+		if l := &leaves[i]; l.Record != nil && !l.AttemptID.IsZero() {
 			ids = append(ids, l.AttemptID)
 		}
 	}
@@ -333,15 +356,14 @@ func (k *logCheck) records(leaves []store.Leaf) error {
 	}
 	for i := range leaves {
 		l := &leaves[i]
-		if l.Text == nil || l.AttemptID.IsZero() {
+		if l.Record == nil || l.AttemptID.IsZero() {
 			continue
 		}
 		text := ""
-		leaf, err := receipt.ParseLeaf(string(l.Text))
-		said, ok := leaf.(*receipt.Attempt)
+		said, ok := all[i].(*receipt.Attempt)
 		a, found := recorded[l.AttemptID]
 		switch {
-		case err != nil || !ok:
+		case !ok:
 			text = "the text is not that of an attempt"
 		case said.AttemptID != l.AttemptID.String():
 			text = "the row names attempt " + l.AttemptID.String() + ", and the text another one"
@@ -359,17 +381,8 @@ func (k *logCheck) records(leaves []store.Leaf) error {
 
 // says reports whether a leaf says what the row of its attempt says.
 func says(l *receipt.Attempt, a *kapsel.Attempt) bool {
-	return l.DeliveryID == a.DeliveryID.String() && l.EventID == a.EventID.String() && l.EndpointID == a.EndpointID.String() &&
-		l.Number == a.Number && l.AttemptedAtMS == a.StartedAt.UnixMilli() && l.EndedAtMS == a.StartedAt.Add(a.Duration).UnixMilli() &&
-		l.StatusCode == statusOf(a) && l.ErrorCode == string(a.ErrorCode)
+	r := store.RecordOf(a, &kapsel.Commitments{})
+	row := leafOf(&r)
+	row.URL, row.Payload, row.Request, row.Response = l.URL, l.Payload, l.Request, l.Response
+	return string(l.Append(nil)) == string(row.Append(nil))
 }
-
-// verifier is a note.Verifier of a log.
-type verifier struct {
-	log    kapsel.LogID
-	public ed25519.PublicKey
-}
-
-func (v verifier) Name() string                 { return v.log.Origin() }
-func (v verifier) KeyHash() uint32              { return keyOf(v.log, v.public).ID() }
-func (v verifier) Verify(text, sig []byte) bool { return ed25519.Verify(v.public, text, sig) }

@@ -3,6 +3,7 @@ package audit
 import (
 	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,9 +46,20 @@ func (w *world) change(statements ...string) {
 // restored, and an attempt that was changed, are found at the first leaf that does not fit, and that
 // nothing is found of logs that nobody has changed.
 func TestCheck_FH3(t *testing.T) {
+	sound := newWorld(t, 1)
+	writer := sound.writer(sound.db)
+	writer.cfg.AtOnce = 250
+	for _, n := range []int{120, 170, 10} { // the heads divide pages, and the tile
+		sound.attempt(sound.tenants[0], n)
+		sound.must(writer.turn(t.Context()))
+	}
+	sound.signed()
+	sound.must(sound.db.Close())
+	db, err := os.ReadFile(filepath.Join(sound.dir, "db"))
+	sound.must(err)
 	// Leaf 100 is below a complete tile, leaf 290 is not; with the text's own hash, its place in a tree
 	// that has no tile of it can only be told by the attempt.
-	text := func(n int) []byte { return []byte(fmt.Sprintf("another text %d", n)) }
+	text := func(n int) []byte { return []byte(fmt.Sprintf("{another text %d", n)) }
 	hash := func(n int) string { return fmt.Sprintf("x'%x'", receipt.LeafHash(text(n))) }
 	edit := func(n int) string {
 		return fmt.Sprintf("UPDATE audit_leaves SET text = x'%x' WHERE n = %d", text(n), n)
@@ -62,6 +74,9 @@ func TestCheck_FH3(t *testing.T) {
 		{"nothing", nil, 0, false, ""},
 		{"a text", []string{edit(100)}, 100, true, "text was changed"},
 		{"a text without a tile", []string{edit(290)}, 290, true, "text was changed"},
+		{"no record", []string{"UPDATE audit_leaves SET text = x'' WHERE n = 100"}, 100, true, "unknown form"},
+		{"a record that is cut off", []string{"UPDATE audit_leaves SET text = substr(text, 1, 57) WHERE n = 100"}, 100, true, "text was changed"},
+		{"the attempt of a record", []string{"UPDATE audit_leaves SET attempt_id = zeroblob(16) WHERE n = 100"}, 100, true, "text was changed"},
 		{"a text and its hash", []string{edit(100), "UPDATE audit_leaves SET hash = " + hash(100) + " WHERE n = 100"}, 100, true, "not the one in the tree"},
 		{"a text and its hash without a tile", []string{edit(290), "UPDATE audit_leaves SET hash = " + hash(290) + " WHERE n = 290"}, 290, false, "not that of an attempt"},
 		{"the last leaves", []string{"DELETE FROM audit_leaves WHERE n > 280"}, 281, true, "missing"},
@@ -83,17 +98,12 @@ func TestCheck_FH3(t *testing.T) {
 		{"a head's note", []string{"UPDATE audit_heads SET note = CAST(replace(CAST(note AS TEXT), char(10) || '120' || char(10), char(10) || '121' || char(10)) AS BLOB) WHERE size = 120"}, -1, true, "not signed"},
 		{"an attempt", []string{"UPDATE attempts SET status_code = 500 WHERE id = (SELECT attempt_id FROM audit_leaves WHERE n = 290)"}, 290, false, "something else"},
 		{"a deleted attempt", []string{"DELETE FROM attempts WHERE id = (SELECT attempt_id FROM audit_leaves WHERE n = 12)"}, 12, false, "gone"},
-		{"an attempt that lost its entry", []string{"UPDATE audit_leaves SET attempt_id = NULL WHERE n = 299"}, -1, false, "is no leaf"},
+		{"an attempt that lost its entry", []string{"UPDATE audit_leaves SET attempt_id = NULL, text = NULL WHERE n = 299"}, -1, false, "is no leaf"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, 1)
-			writer := w.writer(w.db)
-			writer.cfg.AtOnce = 250
-			for _, n := range []int{120, 170, 10} { // the heads divide pages, and the tile
-				w.attempt(w.tenants[0], n)
-				w.must(writer.turn(t.Context()))
-			}
-			w.signed()
+			w := &world{T: t, dir: t.TempDir(), now: sound.now}
+			w.must(os.WriteFile(filepath.Join(w.dir, "db"), db, 0o600))
+			w.open()
 			w.change(tt.sql...)
 			found, checked := w.check()
 			if tt.sql == nil {

@@ -64,8 +64,8 @@ func (h *HighWater) Mark(log kapsel.LogID) (m Mark, ok bool) {
 }
 
 // Raise remembers heads. When it returns nil, they are synced. The error is a Refusal, and nothing is
-// remembered, if the file cannot be written, or if one of them is smaller than the head that is remembered of its log, or has as many leaves
-// and another root.
+// remembered, if the file cannot be written, or if one of them is smaller than the head that is
+// remembered of its log, or has as many leaves and another root.
 func (h *HighWater) Raise(heads []store.SignedHead) error {
 	return h.change(func(seen map[string]Mark) error {
 		for i := range heads {
@@ -80,10 +80,10 @@ func (h *HighWater) Raise(heads []store.SignedHead) error {
 	})
 }
 
-// Forget forgets the heads of a log.
-func (h *HighWater) Forget(log kapsel.LogID) error {
+// Forget forgets all heads.
+func (h *HighWater) Forget() error {
 	return h.change(func(seen map[string]Mark) error {
-		delete(seen, log.String())
+		clear(seen)
 		return nil
 	})
 }

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"log/slog"
 	"testing"
 
 	"github.com/kapsel-hq/kapsel"
@@ -18,14 +17,14 @@ func TestEndLogs(t *testing.T) {
 	old, err := w.db.Logs(t.Context(), kapsel.LogID{}, 10)
 	w.must(err)
 
-	w.must(EndLogs(t.Context(), w.db, w.now, slog.New(slog.DiscardHandler)))
-	w.must(EndLogs(t.Context(), w.db, w.now, slog.New(slog.DiscardHandler))) // nothing is left to end
+	one := w.writer(w.db)
+	w.must(one.EndLogs(t.Context()))
+	w.must(one.EndLogs(t.Context())) // nothing is left to end
 	w.pass()
 	clear(w.attempts)
 	for _, tenant := range w.tenants {
 		w.attempt(tenant, 1)
 	}
-	one := w.writer(w.db)
 	w.must(one.turn(t.Context()))
 	w.must(one.Refused(t.Context()))
 	w.signed()

@@ -3,12 +3,9 @@ package audit
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,9 +47,7 @@ type Config struct {
 	HighWater *HighWater
 	// AtOnce is how many leaves are made in one transaction.
 	AtOnce int
-	// AcceptRollback starts new logs in place of those that are behind what HighWater remembers.
-	AcceptRollback bool
-	Log            *slog.Logger
+	Log    *slog.Logger
 }
 
 // Writer makes leaves of the outbox's entries and signs the heads of all logs, while its node leads
@@ -68,13 +63,15 @@ type Writer struct {
 
 	faulty map[kapsel.LogID]bool // logs of which nothing is signed, because of a fault
 	passed time.Time             // when the logs with faults were read last, by the local clock
-	waits  int64                 // Unix nanoseconds; when the oldest attempt ended that such a log lacks; 0: none
 	pause  time.Time             // until when the outbox is not read, by the local clock
+	text   []byte                // scratch
+
+	unread map[kapsel.AttemptID]bool // entries that cannot be read, which stay in the outbox
 
 	refused atomic.Pointer[string] // why no head is signed
 	faults  atomic.Int64           // the number of logs with a fault
 	size    atomic.Int64           // of all logs together
-	oldest  atomic.Int64           // Unix nanoseconds; when the oldest attempt ended that no head has; 0: none
+	oldest  atomic.Int64           // Unix milliseconds; when the oldest attempt ended that no head has; 0: none
 	lag     atomic.Int64           // of the heads that were published last
 }
 
@@ -83,11 +80,12 @@ type holding struct {
 	store.Log
 	signed ed25519.PublicKey // by which its newest head was signed; nil: it has none
 	head   int64             // the size of its newest head
+	waits  int64             // Unix milliseconds; when the oldest attempt ended that the log lacks because of its fault; 0: none
 }
 
 // NewWriter returns a Writer.
 func NewWriter(cfg Config) *Writer {
-	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}, faulty: map[kapsel.LogID]bool{}}
+	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}, faulty: map[kapsel.LogID]bool{}, unread: map[kapsel.AttemptID]bool{}}
 }
 
 // Collectors returns the metrics of the writer.
@@ -110,7 +108,7 @@ func (w *Writer) Collectors() []prometheus.Collector {
 
 func (w *Writer) lagSeconds() float64 {
 	if oldest := w.oldest.Load(); oldest != 0 {
-		return max(0, w.cfg.Now().Sub(time.Unix(0, oldest)).Seconds())
+		return max(0, w.cfg.Now().Sub(time.UnixMilli(oldest)).Seconds())
 	}
 	return time.Duration(w.lag.Load()).Seconds()
 }
@@ -191,8 +189,8 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 	}
 	w.mayAgain()
 	if oldest := w.oldest.Load(); complete && oldest != 0 {
-		w.lag.Store(int64(w.cfg.Now().Sub(time.Unix(0, oldest))))
-		w.oldest.Store(w.waits)
+		w.lag.Store(int64(w.cfg.Now().Sub(time.UnixMilli(oldest))))
+		w.oldest.Store(w.waiting())
 	} else if oldest == 0 {
 		w.lag.Store(0)
 	}
@@ -277,16 +275,7 @@ func (w *Writer) check(ctx context.Context) error {
 		if err != nil {
 			return refuse("the file of the audit log's heads has a log %q, which is no log's id: restore the file", text)
 		}
-		err = w.compare(ctx, id, mark)
-		var refusal *Refusal
-		if errors.As(err, &refusal) && w.cfg.AcceptRollback {
-			w.cfg.Log.Warn("a new audit log begins in place of one that is behind what was published", "log", text, "reason", refusal.text)
-			if err := w.cfg.Store.CloseLog(ctx, id, w.cfg.Now()); err != nil {
-				return err
-			}
-			err = w.cfg.HighWater.Forget(id)
-		}
-		if err != nil {
+		if err := w.compare(ctx, id, mark); err != nil {
 			return err
 		}
 	}
@@ -339,85 +328,165 @@ func (w *Writer) tell(l *store.Log) {
 	w.faults.Store(int64(len(w.faulty)))
 }
 
-// sequence makes leaves of all entries, but for those of logs with a fault, which wait. To read those again
-// and again costs the more the more there are, so for each AtOnce of them the outbox is left alone for a
-// second, up to checkEvery.
+// maxPause is the longest that the outbox is left alone. A head must be published within ten seconds.
+const maxPause = 4 * time.Second
+
+// sequence makes leaves of all entries, but for those of logs with a fault, which wait. To pass over those
+// takes the longer the more there are, so the outbox is left alone afterwards for four times as long.
 func (w *Writer) sequence(ctx context.Context) error {
-	if time.Now().Before(w.pause) {
+	began := time.Now()
+	if began.Before(w.pause) {
 		return nil
 	}
-	if time.Since(w.passed) >= checkEvery { // fsck may have found that a log fits together again
-		w.passed = time.Now()
-		maps.DeleteFunc(w.held, func(_ kapsel.TenantID, h *holding) bool { return h.Fault != "" })
+	if err := w.lookAgain(ctx); err != nil {
+		return err
 	}
-	left := 0
-	w.waits = 0
-	for after := (kapsel.AttemptID{}); ; {
-		entries, err := w.cfg.Store.Entries(ctx, after, w.cfg.AtOnce)
+	var batch []store.Entry
+	for after := (store.EntryKey{}); ; {
+		waiting := w.withWaiting()
+		entries, next, err := w.cfg.Store.Entries(ctx, after, w.cfg.AtOnce, waiting)
 		if err != nil {
 			return err
 		}
-		waiting, err := w.grow(ctx, entries)
-		if err != nil {
-			return err
+		last := next == store.EntryKey{}
+		for batch = append(batch, entries...); len(batch) >= w.cfg.AtOnce || last && len(batch) > 0; {
+			n := min(len(batch), w.cfg.AtOnce)
+			if err := w.grow(ctx, batch[:n]); err != nil {
+				return err
+			}
+			batch = batch[n:]
 		}
-		left += waiting
-		if len(entries) < w.cfg.AtOnce {
-			w.pause = time.Now().Add(min(checkEvery, time.Duration(left/w.cfg.AtOnce)*time.Second))
+		if last {
+			if len(waiting) > 0 {
+				w.pause = time.Now().Add(min(maxPause, 4*time.Since(began)))
+			}
 			return nil
 		}
-		after = entries[len(entries)-1].Attempt.ID
+		after = next
 		if leads, err := w.lead(ctx); err != nil || !leads {
 			return err
 		}
 	}
 }
 
-// grow makes leaves of some entries, in one transaction. It returns how many of them wait, because the
-// logs they belong to have a fault.
-func (w *Writer) grow(ctx context.Context, entries []store.Entry) (waiting int, err error) {
-	of := map[kapsel.TenantID][]*store.Entry{}
-	var tenants []kapsel.TenantID // in the order of their oldest entries
-	for i := range entries {
-		a := &entries[i].Attempt
-		if of[a.TenantID] == nil {
-			tenants = append(tenants, a.TenantID)
-		}
-		of[a.TenantID] = append(of[a.TenantID], &entries[i])
-		if ended, oldest := endOf(a), w.oldest.Load(); oldest == 0 || ended < oldest {
-			w.oldest.Store(ended)
+// lookAgain reads the logs with faults again from time to time: fsck may have found that one fits
+// together again.
+func (w *Writer) lookAgain(ctx context.Context) error {
+	if time.Since(w.passed) < checkEvery {
+		return nil
+	}
+	w.passed = time.Now()
+	waits := map[kapsel.TenantID]int64{}
+	var tenants []kapsel.TenantID
+	for tenant, h := range w.held {
+		if h.Fault != "" {
+			tenants, waits[tenant] = append(tenants, tenant), h.waits
+			delete(w.held, tenant)
 		}
 	}
 	if err := w.take(ctx, tenants); err != nil {
-		return 0, err
+		return err
+	}
+	for _, tenant := range tenants {
+		if h := w.held[tenant]; h != nil && h.Fault != "" {
+			h.waits = waits[tenant]
+		}
+	}
+	return nil
+}
+
+// withWaiting returns the tenants whose entries are known to wait.
+func (w *Writer) withWaiting() map[kapsel.TenantID]bool {
+	var all map[kapsel.TenantID]bool
+	for tenant, h := range w.held {
+		if h.Fault != "" && h.waits != 0 {
+			if all == nil {
+				all = map[kapsel.TenantID]bool{}
+			}
+			all[tenant] = true
+		}
+	}
+	return all
+}
+
+// waiting returns when the oldest attempt ended, or began, that is no leaf because of a fault; 0: there is
+// none.
+func (w *Writer) waiting() (oldest int64) {
+	for _, h := range w.held {
+		if h.Fault != "" {
+			oldest = older(oldest, h.waits)
+		}
+	}
+	for id := range w.unread {
+		oldest = older(oldest, id.Time().UnixMilli())
+	}
+	return oldest
+}
+
+// older returns the earlier of two times, of which 0 is none.
+func older(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// grow makes leaves of some entries, in one transaction. Those of logs with a fault wait, and so do those
+// that cannot be read.
+func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
+	of := map[kapsel.TenantID]*store.Growth{}
+	ended := map[kapsel.TenantID]int64{} // when the oldest of its attempts did
+	var tenants []kapsel.TenantID        // in the order of their oldest entries
+	for i := range entries {
+		e := &entries[i]
+		r, err := store.ReadRecord(e.AttemptID, e.Record)
+		if err != nil {
+			w.cannotRead(e, err)
+			continue
+		}
+		g := of[e.TenantID]
+		if g == nil {
+			g = &store.Growth{}
+			of[e.TenantID], tenants = g, append(tenants, e.TenantID)
+		}
+		w.text = appendText(w.text[:0], &r)
+		g.Leaves = append(g.Leaves, store.Leaf{AttemptID: e.AttemptID, Hash: receipt.LeafHash(w.text), Record: e.Record})
+		g.Taken = append(g.Taken, e.EntryKey)
+		ended[e.TenantID] = older(ended[e.TenantID], r.EndedAt)
+	}
+	for _, at := range ended {
+		w.oldest.Store(older(w.oldest.Load(), at))
+	}
+	if err := w.take(ctx, tenants); err != nil {
+		return err
 	}
 	var grown []store.Growth
 	for _, tenant := range tenants {
-		h := w.held[tenant]
-		if h == nil || h.Fault != "" {
-			waiting += len(of[tenant])
-			for _, e := range of[tenant] {
-				if ended := endOf(&e.Attempt); w.waits == 0 || ended < w.waits {
-					w.waits = ended
-				}
-			}
+		h, g := w.held[tenant], of[tenant]
+		switch {
+		case h == nil: // its tenant's next log is made by the next turn
+			continue
+		case h.Fault != "":
+			h.waits = older(h.waits, ended[tenant])
 			continue
 		}
-		g := store.Growth{Log: h.ID, Was: h.State}
-		for i, e := range of[tenant] {
-			text := text(e)
-			g.Leaves = append(g.Leaves, store.Leaf{
-				Index: h.Size + int64(i), AttemptID: e.Attempt.ID, Hash: receipt.LeafHash(text), Text: text,
-			})
-			g.Taken = append(g.Taken, e.Attempt.ID)
+		g.Log, g.Was = h.ID, h.State
+		for i := range g.Leaves {
+			g.Leaves[i].Index = h.Size + int64(i)
 		}
-		grown = append(grown, g)
+		grown = append(grown, *g)
 	}
-	return waiting, w.append(ctx, grown)
+	return w.append(ctx, grown)
 }
 
-// endOf returns when an attempt ended, in Unix nanoseconds.
-func endOf(a *kapsel.Attempt) int64 { return a.StartedAt.Add(a.Duration).UnixNano() }
+// cannotRead tells once that an entry cannot be read, and that its attempt is no leaf.
+func (w *Writer) cannotRead(e *store.Entry, err error) {
+	if !w.unread[e.AttemptID] {
+		w.unread[e.AttemptID] = true
+		w.cfg.Log.Error("an attempt is in no audit log, because its entry in the outbox cannot be read; it waits there, and kapsel fsck finds it", "attempt", e.AttemptID.String(), "error", err)
+	}
+	w.oldest.Store(older(w.oldest.Load(), e.AttemptID.Time().UnixMilli()))
+}
 
 // append adds leaves to logs that this node holds.
 func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
@@ -574,19 +643,11 @@ func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) (ed25519.
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range keys {
-		if strings.Contains(string(head.Note), "\n— "+head.Log.Origin()+" "+keyPrefix(head.Log, key.Public)) {
-			return key.Public, nil
-		}
+	signed, err := receipt.OpenCheckpoint(string(head.Note), keysOf(head.Log, keys)...)
+	if err != nil {
+		return nil, nil
 	}
-	return nil, nil
-}
-
-// keyPrefix returns the characters with which a signature by a key begins in a note: those that the
-// key's hash alone determines.
-func keyPrefix(log kapsel.LogID, public ed25519.PublicKey) string {
-	hash := keyOf(log, public).ID()
-	return base64.StdEncoding.EncodeToString([]byte{byte(hash >> 24), byte(hash >> 16), byte(hash >> 8), byte(hash)})[:5]
+	return signed.Key.Public, nil
 }
 
 // publish signs and publishes the heads of all logs that have grown. complete says that none is left.
@@ -654,7 +715,7 @@ func (w *Writer) announce(ctx context.Context, tenants []kapsel.TenantID, key ed
 			continue
 		}
 		text := (&receipt.KeyChange{ChangedAtMS: w.cfg.Now().UnixMilli(), PublicKey: public, Former: h.signed}).Append(nil)
-		grown = append(grown, store.Growth{Log: h.ID, Was: h.State, Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Text: text}}})
+		grown = append(grown, store.Growth{Log: h.ID, Was: h.State, Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Record: text}}})
 	}
 	return w.append(ctx, grown)
 }
@@ -671,7 +732,7 @@ func (w *Writer) announced(ctx context.Context, h *holding) error {
 			if !leaves[i].AttemptID.IsZero() {
 				continue
 			}
-			leaf, err := receipt.ParseLeaf(string(leaves[i].Text))
+			_, leaf, err := Open(&leaves[i])
 			if change, ok := leaf.(*receipt.KeyChange); ok && err == nil {
 				h.signed = change.PublicKey
 			}

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/kapsel-hq/kapsel"
@@ -105,7 +104,7 @@ func (w *world) pass() { w.now = w.now.Add(time.Minute) }
 // all of its leaves, and only heads that its key signed and that are consistent.
 func (w *world) signed() {
 	w.Helper()
-	if left, err := w.db.Entries(w.Context(), kapsel.AttemptID{}, 1); err != nil || len(left) > 0 {
+	if left, _, err := w.db.Entries(w.Context(), store.EntryKey{}, 1, nil); err != nil || len(left) > 0 {
 		w.Fatalf("the outbox has %d entries left: %v", len(left), err)
 	}
 	for _, tenant := range w.tenants {
@@ -125,10 +124,12 @@ func (w *world) signedOf(tenant kapsel.TenantID) {
 	count := map[kapsel.AttemptID]int{}
 	var hashes []store.Hash
 	for i, leaf := range leaves {
-		if leaf.Index != int64(i) || leaf.Hash != receipt.LeafHash(leaf.Text) {
-			w.Fatalf("leaf %d has index %d, hash %x and text %s", i, leaf.Index, leaf.Hash, leaf.Text)
+		text, _, err := Open(&leaf)
+		w.must(err)
+		if leaf.Index != int64(i) || leaf.Hash != receipt.LeafHash(text) {
+			w.Fatalf("leaf %d has index %d, hash %x and text %s", i, leaf.Index, leaf.Hash, text)
 		}
-		if _, err := receipt.ParseLeaf(string(leaf.Text)); err != nil {
+		if _, err := receipt.ParseLeaf(string(text)); err != nil {
 			w.Fatal(err)
 		}
 		if !leaf.AttemptID.IsZero() {
@@ -148,18 +149,14 @@ func (w *world) signedOf(tenant kapsel.TenantID) {
 	w.must(err)
 	keys, err := (&Keys{Store: w.db}).All(ctx)
 	w.must(err)
-	var verifiers []note.Verifier
-	for _, key := range keys {
-		verifiers = append(verifiers, verifier{l.ID, key.Public})
-	}
 	for _, h := range heads {
 		if h.Root != mth(hashes[:h.Size]) {
 			w.Fatalf("the head over %d leaves has another root", h.Size)
 		}
-		n, err := note.Open(h.Note, note.VerifierList(verifiers...))
+		signed, err := receipt.OpenCheckpoint(string(h.Note), keysOf(l.ID, keys)...)
 		w.must(err)
-		if want := fmt.Sprintf("%s\n%d\n%s\n", l.ID.Origin(), h.Size, tlog.Hash(h.Root)); n.Text != want {
-			w.Fatalf("the head says %q, want %q", n.Text, want)
+		if want := fmt.Sprintf("%s\n%d\n%s\n", l.ID.Origin(), h.Size, tlog.Hash(h.Root)); signed.Checkpoint.String() != want {
+			w.Fatalf("the head says %q, want %q", signed.Checkpoint, want)
 		}
 	}
 	if len(heads) == 0 || heads[len(heads)-1].Size != int64(len(leaves)) {
@@ -191,7 +188,7 @@ func TestWriter(t *testing.T) {
 	two := w.writer(w.db)
 	w.attempt(w.tenants[0], 300)
 	w.must(two.turn(t.Context()))
-	if left, _ := w.db.Entries(t.Context(), kapsel.AttemptID{}, 1000); len(left) != 300 {
+	if left, _, _ := w.db.Entries(t.Context(), store.EntryKey{}, 1000, nil); len(left) != 300 {
 		t.Errorf("a node that does not lead takes entries: %d are left", len(left))
 	}
 	w.pass()
@@ -389,7 +386,7 @@ func TestWriter_FB14(t *testing.T) {
 
 	w.pass()
 	one = w.writer(w.db)
-	one.cfg.AcceptRollback = true
+	w.must(one.EndLogs(t.Context()))
 	w.must(one.turn(t.Context()))
 	w.must(one.Refused(t.Context()))
 	w.signed()
@@ -522,7 +519,6 @@ func TestWriter_Lasting(t *testing.T) {
 	}
 	w.pass()
 	two := w.writer(db)
-	two.cfg.AcceptRollback = true
 	if err := two.turn(t.Context()); !store.Lasts(err) {
 		t.Errorf("leaves that cannot be compared: %v", err)
 	}
@@ -576,19 +572,20 @@ func TestWriter_Changed(t *testing.T) {
 	}
 }
 
-// counting is a store that counts how often the outbox is read.
+// counting is a store that counts what is read of the outbox.
 type counting struct {
 	*sqlite.Store
-	reads int
+	entries int
 }
 
-func (c *counting) Entries(ctx context.Context, after kapsel.AttemptID, limit int) ([]store.Entry, error) {
-	c.reads++
-	return c.Store.Entries(ctx, after, limit)
+func (c *counting) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) ([]store.Entry, store.EntryKey, error) {
+	entries, next, err := c.Store.Entries(ctx, after, limit, without)
+	c.entries += len(entries)
+	return entries, next, err
 }
 
 // TestWriter_Faulty checks that a log with a fault is told once and counted, that its waiting entries are
-// not read in each turn, and that the log goes on when the fault is taken back.
+// not read again, that other logs go on beside it, and that it goes on when the fault is taken back.
 func TestWriter_Faulty(t *testing.T) {
 	w := newWorld(t, 2)
 	w.attempt(w.tenants[0], 1)
@@ -605,10 +602,11 @@ func TestWriter_Faulty(t *testing.T) {
 	w.attempt(w.tenants[0], 35)
 	for range 3 {
 		w.attempt(w.tenants[1], 1)
+		one.pause = time.Time{}
 		w.must(one.turn(t.Context()))
 	}
-	if db.reads != 4 {
-		t.Errorf("in three turns the outbox, of four pages, was read %d times", db.reads)
+	if want := one.cfg.AtOnce + 3; db.entries != want {
+		t.Errorf("in three turns %d entries were read, want a page of those that wait, and the others: %d", db.entries, want)
 	}
 	if n := strings.Count(text.String(), l.ID.String()); n != 1 || one.faults.Load() != 1 {
 		t.Errorf("the log with a fault is told %d times and counted as %d:\n%s", n, one.faults.Load(), &text)
@@ -617,9 +615,12 @@ func TestWriter_Faulty(t *testing.T) {
 	if lag := one.lagSeconds(); lag != 60 {
 		t.Errorf("the lag is %v s, and attempts wait for 60 s", lag)
 	}
-	one.pause = time.Time{}
+	one.pause, one.passed = time.Time{}, time.Time{} // the logs with faults are read again, and what waits is not
 	w.must(one.turn(t.Context()))
 	w.signedOf(w.tenants[1])
+	if lag := one.lagSeconds(); lag != 60 {
+		t.Errorf("after another look the lag is %v s, and attempts wait for 60 s", lag)
+	}
 
 	w.must(w.db.Fault(t.Context(), l.ID, ""))
 	one.pause, one.passed = time.Time{}, time.Time{}
@@ -627,6 +628,37 @@ func TestWriter_Faulty(t *testing.T) {
 	w.signed()
 	if one.faults.Load() != 0 {
 		t.Error("a fault that was taken back is counted")
+	}
+}
+
+// TestWriter_Unreadable checks that an entry that nobody can read stays in the outbox, is told once and
+// found by fsck, and that all other attempts become leaves.
+func TestWriter_Unreadable(t *testing.T) {
+	w := newWorld(t, 2)
+	w.attempt(w.tenants[0], 2)
+	bad := w.attempts[w.tenants[0]][0]
+	w.change(fmt.Sprintf("UPDATE audit_outbox SET entry = x'03' WHERE id = x'%x'", bad[:]))
+	w.attempts[w.tenants[0]] = w.attempts[w.tenants[0]][1:]
+	w.attempt(w.tenants[1], 3)
+	var text bytes.Buffer
+	one := w.writer(w.db)
+	one.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
+	for range 2 {
+		w.must(one.turn(t.Context()))
+		for _, tenant := range w.tenants {
+			w.signedOf(tenant)
+		}
+	}
+	if n := strings.Count(text.String(), bad.String()); n != 1 {
+		t.Errorf("the entry is told %d times:\n%s", n, &text)
+	}
+	w.now = w.now.Add(time.Minute)
+	if lag := one.lagSeconds(); lag != 60 {
+		t.Errorf("the lag is %v s, and an attempt waits for 60 s", lag)
+	}
+	found, _ := w.check()
+	if len(found) != 1 || !strings.Contains(found[0].Text, bad.String()) || found[0].Tree {
+		t.Errorf("fsck finds %v", found)
 	}
 }
 
@@ -675,7 +707,7 @@ func TestKeys(t *testing.T) {
 	w.must(err)
 	leaves, err := w.db.Leaves(t.Context(), l.ID, 3, 10)
 	w.must(err)
-	if len(leaves) != 1 || !leaves[0].AttemptID.IsZero() || !strings.Contains(string(leaves[0].Text), fmt.Sprintf(`"public_key":"%x","former_key":"%x"`, all[1].Public, all[0].Public)) {
+	if len(leaves) != 1 || !leaves[0].AttemptID.IsZero() || !strings.Contains(string(leaves[0].Record), fmt.Sprintf(`"public_key":"%x","former_key":"%x"`, all[1].Public, all[0].Public)) {
 		t.Errorf("leaves after the attempts: %+v", leaves)
 	}
 	if _, err := (&Keys{Store: w.db, Seal: w.keyring, FileName: "FILE"}).Current(t.Context(), w.now); err == nil || !strings.Contains(err.Error(), "FILE") {

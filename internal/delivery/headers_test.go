@@ -15,6 +15,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/sim"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // sent posts one event and is its only request, with the attempt's row.
@@ -324,12 +325,13 @@ func TestCommitments(t *testing.T) {
 				p := w.Start()
 				p.Event(ep, "{}")
 				w.UntilDone(time.Minute)
-				entries, err := w.Store().Entries(t.Context(), kapsel.AttemptID{}, 10)
+				entries, _, err := w.Store().Entries(t.Context(), store.EntryKey{}, 10, nil)
 				if err != nil || len(entries) != 1 {
 					t.Fatalf("%d entries, %v", len(entries), err)
 				}
-				if e := entries[0]; e.Attempt.ErrorCode != tt.code || (e.Commitments.Request != nil) != tt.sent || e.Commitments.URL == nil || e.Commitments.Payload == nil {
-					t.Errorf("%s, with commitments %+v", e.Attempt.ErrorCode, e.Commitments)
+				r, err := store.ReadRecord(entries[0].AttemptID, entries[0].Record)
+				if err != nil || r.ErrorCode != tt.code || (r.Commitments.Request != nil) != tt.sent || r.Commitments.URL == nil || r.Commitments.Payload == nil {
+					t.Errorf("%s, with commitments %+v, %v", r.ErrorCode, r.Commitments, err)
 				}
 			})
 		})

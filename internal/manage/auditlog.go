@@ -59,24 +59,13 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 		return a, err
 	}
 	for _, leaf := range next {
-		if made, ok := endOf(leaf); ok {
-			a.Lag = max(0, m.Clock().Sub(made))
+		if _, said, _ := audit.Open(&leaf); said != nil {
+			if t, ok := said.(*receipt.Attempt); ok {
+				a.Lag = max(0, m.Clock().Sub(time.UnixMilli(t.EndedAtMS)))
+			}
 		}
 	}
 	return a, nil
-}
-
-// endOf returns when the attempt ended that a leaf is of.
-func endOf(leaf store.Leaf) (time.Time, bool) {
-	l, err := receipt.ParseLeaf(string(leaf.Text))
-	if err != nil {
-		return time.Time{}, false
-	}
-	a, ok := l.(*receipt.Attempt)
-	if !ok {
-		return time.Time{}, false
-	}
-	return time.UnixMilli(a.EndedAtMS).UTC(), true
 }
 
 // withLeaves returns attempts of one tenant with the indexes of their leaves.
@@ -142,10 +131,14 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 			return nil, errFaulty
 		}
 		return nil, errNotPublished
-	case leaf.Text == nil:
+	case leaf.Record == nil:
 		return nil, kapsel.Errorf(kapsel.Conflict, "the text of the attempt's leaf was deleted; only its hash is kept")
 	}
-	salt, err := m.saltOf(ctx, tenant, leaf)
+	text, said, err := audit.Open(&leaf)
+	if err != nil {
+		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
+	}
+	salt, err := m.saltOf(ctx, tenant, said)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +146,7 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 	if err != nil {
 		return nil, err
 	}
-	return &receipt.Package{Leaf: string(leaf.Text), Opening: receipt.Opening{Salt: salt}, InclusionProof: proof, Checkpoint: string(head.Note)}, nil
+	return &receipt.Package{Leaf: string(text), Opening: receipt.Opening{Salt: salt}, InclusionProof: proof, Checkpoint: string(head.Note)}, nil
 }
 
 // errNotPublished is returned for what is not under a published head yet.
@@ -186,25 +179,21 @@ func (m *Manager) unproven(ctx context.Context, tenant kapsel.TenantID, id kapse
 	if err != nil {
 		return err
 	}
-	if m.Clock().Sub(t.StartedAt.Add(t.Duration)) > lateAfter {
+	if m.Clock().Sub(t.EndedAt()) > lateAfter {
 		return kapsel.Errorf(kapsel.Conflict, "the attempt is under no published head, although it ended more than a minute ago: it is of a log that was ended after the database was restored, or no heads are signed at the moment, for the reason at /health/ready")
 	}
 	return errNotPublished
 }
 
 // saltOf returns the salt of the event that a leaf is about; nil if there is none any more.
-func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf store.Leaf) (*receipt.Salt, error) {
-	l, err := receipt.ParseLeaf(string(leaf.Text))
-	if err != nil {
-		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
-	}
-	a, ok := l.(*receipt.Attempt)
+func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf receipt.Leaf) (*receipt.Salt, error) {
+	a, ok := leaf.(*receipt.Attempt)
 	if !ok {
 		return nil, nil
 	}
 	event, err := kapsel.ParseEventID(a.EventID)
 	if err != nil {
-		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
+		return nil, fmt.Errorf("read the leaf of an attempt: %w", err)
 	}
 	salt, err := m.Store.Salt(ctx, tenant, event)
 	if missing(err) || err == nil && len(salt) != receipt.Size {

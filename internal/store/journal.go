@@ -16,9 +16,10 @@ import (
 // Append takes entries out of the outbox in the transaction that makes leaves of them. So each
 // attempt that was recorded since the log exists is either in the outbox or exactly one leaf.
 type Journal interface {
-	// Entries returns up to limit entries of the outbox with IDs behind after, in the store's order
-	// (zero: from its beginning). An entry that was committed late may be behind or before after.
-	Entries(ctx context.Context, after kapsel.AttemptID, limit int) ([]Entry, error)
+	// Entries looks at up to limit entries of the outbox behind after, in the store's order (zero: from
+	// its beginning). It returns those that are not of the tenants in without, and the key to go on
+	// behind (zero: there are no more). An entry that was committed late may be behind or before after.
+	Entries(ctx context.Context, after EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []Entry, next EntryKey, err error)
 	// TakeLogs makes the caller the only writer of some tenants' logs: it raises the epoch of each
 	// log by one and returns the logs, in the order of the tenants. A tenant without a log gets one,
 	// made at now, with a random ID.
@@ -114,9 +115,9 @@ type Growth struct {
 	Size   int64 // of the log afterwards
 	Root   Hash
 	Edge   []byte
-	Leaves []Leaf             // from Was.Size on
-	Tiles  []Tile             // new, or longer than they were
-	Taken  []kapsel.AttemptID // the entries that the leaves are made of
+	Leaves []Leaf     // from Was.Size on
+	Tiles  []Tile     // new, or longer than they were
+	Taken  []EntryKey // the entries that the leaves are made of
 }
 
 // Leaf is a leaf of a log.
@@ -124,7 +125,7 @@ type Leaf struct {
 	Index     int64
 	AttemptID kapsel.AttemptID // zero: it is about no attempt
 	Hash      Hash
-	Text      []byte // nil: it was deleted
+	Record    []byte // what the leaf says, as package audit keeps it; nil: it was deleted
 }
 
 // Tile is up to 256 hashes that follow each other on one of the levels 0, 8, 16 … of a tree; Level
@@ -145,45 +146,174 @@ type SignedHead struct {
 	Note     []byte // the C2SP tlog-checkpoint
 }
 
-// Entry is an attempt that is to become a leaf. Of the attempt it has what a leaf says.
+// Entry is an attempt that is to become a leaf.
 type Entry struct {
-	Attempt     kapsel.Attempt
+	EntryKey
+	TenantID kapsel.TenantID // zero: the entry has an unknown form
+	Record   []byte          // what ReadRecord reads, if the entry has a known form
+}
+
+// EntryKey names an entry of the outbox.
+type EntryKey struct {
+	Row       int64 // by which a store finds the entry; 0: the store finds it by the attempt
+	AttemptID kapsel.AttemptID
+}
+
+// Record is what the leaf of an attempt says. Its times are milliseconds since the epoch.
+type Record struct {
+	AttemptID   kapsel.AttemptID
+	DeliveryID  kapsel.DeliveryID
+	EventID     kapsel.EventID
+	EndpointID  kapsel.EndpointID
+	Number      int
+	StartedAt   int64
+	EndedAt     int64
+	StatusCode  int // 100 to 999; 0: there was no status line
+	ErrorCode   kapsel.Code
 	Commitments kapsel.Commitments
 }
 
-// entryVersion is the first byte of an entry.
-const entryVersion = 1
+// RecordOf returns what the leaf of an attempt says.
+func RecordOf(a *kapsel.Attempt, c *kapsel.Commitments) Record {
+	start := a.StartedAt.Truncate(time.Microsecond) // as the attempt's row has it, so that both end at the same time
+	r := Record{
+		AttemptID: a.ID, DeliveryID: a.DeliveryID, EventID: a.EventID, EndpointID: a.EndpointID, Number: a.Number,
+		StartedAt: start.UnixMilli(), EndedAt: start.Add(a.Duration).UnixMilli(),
+		StatusCode: a.StatusCode, ErrorCode: a.ErrorCode, Commitments: *c,
+	}
+	// An attempt of an earlier version may have a status that no leaf can have. A leaf that nobody can
+	// read must not be signed.
+	if r.StatusCode < 100 || r.StatusCode > 999 {
+		r.StatusCode = 0
+	}
+	return r
+}
 
-// AppendEntry appends to b an attempt and its commitments as the outbox keeps them: a version; a byte
-// whose bits say which commitments follow; the IDs of delivery, event, endpoint and tenant; the start in
-// microseconds since the epoch and the duration in nanoseconds; the number and the status as varints;
-// the commitments; and the error code to the end.
+// The first byte of what is kept of an attempt for its leaf. Rows of the audit log outlive releases, so
+// all forms must stay readable. A row that begins with '{' is the text of a leaf.
+const (
+	firstForm  = 1 // entries alone: with the tenant's ID, and times that are finer than the leaf's
+	recordForm = 2
+)
+
+// AppendEntry appends to b an attempt and its commitments as the outbox keeps them: the record, and the
+// tenant's ID.
 func AppendEntry(b []byte, a *kapsel.Attempt, c *kapsel.Commitments) []byte {
-	b = append(b, entryVersion, 0)
+	r := RecordOf(a, c)
+	return append(r.append(b), a.TenantID[:]...)
+}
+
+// append appends the record in a third of the bytes that the leaf's text has: a byte for the form; a byte
+// whose bits say which commitments follow; the IDs of delivery, event and endpoint; the start, the time
+// from there to the end, the number and the status as varints; the commitments; and the error code to
+// the end. The attempt's ID is beside it.
+func (r *Record) append(b []byte) []byte {
+	b = append(b, recordForm, 0)
 	mask := len(b) - 1
-	b = append(append(b, a.DeliveryID[:]...), a.EventID[:]...)
-	b = append(append(b, a.EndpointID[:]...), a.TenantID[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(a.StartedAt.UnixMicro()))
-	b = binary.BigEndian.AppendUint64(b, uint64(a.Duration))
-	b = binary.AppendUvarint(b, uint64(a.Number))
-	b = binary.AppendUvarint(b, uint64(a.StatusCode))
-	for i, sum := range [...][]byte{c.URL, c.Payload, c.Request, c.Response} {
+	b = append(append(append(b, r.DeliveryID[:]...), r.EventID[:]...), r.EndpointID[:]...)
+	b = binary.AppendUvarint(b, uint64(r.StartedAt))
+	b = binary.AppendVarint(b, r.EndedAt-r.StartedAt)
+	b = binary.AppendUvarint(b, uint64(r.Number))
+	b = binary.AppendUvarint(b, uint64(r.StatusCode))
+	for i, sum := range [...][]byte{r.Commitments.URL, r.Commitments.Payload, r.Commitments.Request, r.Commitments.Response} {
 		if len(sum) == HashSize {
 			b[mask] |= 1 << i
 			b = append(b, sum...)
 		}
 	}
-	return append(b, a.ErrorCode...)
+	return append(b, r.ErrorCode...)
 }
 
-// ReadEntry returns what AppendEntry wrote for the attempt with an ID.
-func ReadEntry(id kapsel.AttemptID, b []byte) (e Entry, err error) {
-	const fixed = 2 + 4*16 + 8 + 8
-	if len(b) < fixed || b[0] != entryVersion {
-		return e, errors.New("an entry of the audit log's outbox has an unknown form")
+// ReadEntry returns an entry of the outbox. One of an unknown form has no tenant, and ReadRecord says
+// what is wrong with it. The entry shares the bytes of b.
+func ReadEntry(key EntryKey, b []byte) Entry {
+	if len(b) > 0 && b[0] == firstForm {
+		a, sums, err := readFirst(b)
+		if err != nil {
+			return Entry{EntryKey: key, Record: b}
+		}
+		a.ID = key.AttemptID
+		r := RecordOf(&a, &sums)
+		return Entry{key, a.TenantID, r.append(nil)}
 	}
-	mask, a := b[1], &e.Attempt
-	a.ID, b = id, b[2:]
+	e := Entry{key, TenantOf(b), b}
+	if !e.TenantID.IsZero() {
+		e.Record = b[: len(b)-len(e.TenantID) : len(b)-len(e.TenantID)]
+	}
+	return e
+}
+
+// TenantOf returns the tenant of an entry, zero for one of another form than AppendEntry's.
+func TenantOf(b []byte) (tenant kapsel.TenantID) {
+	if len(b) > len(tenant) && b[0] == recordForm {
+		tenant = kapsel.TenantID(b[len(b)-len(tenant):])
+	}
+	return tenant
+}
+
+var (
+	errForm = errors.New("the record of an attempt has an unknown form")
+	errCut  = errors.New("the record of an attempt is cut off")
+)
+
+// ReadRecord returns the record of the attempt with an ID. It refuses bytes that Record.append does not
+// make, so that no two of them say the same. The record shares the bytes of b.
+func ReadRecord(id kapsel.AttemptID, b []byte) (r Record, err error) {
+	in := b
+	if len(b) < 2+3*16 || b[0] != recordForm {
+		return r, errForm
+	}
+	mask := b[1]
+	r.AttemptID, b = id, b[2:]
+	for _, to := range []*[16]byte{(*[16]byte)(&r.DeliveryID), (*[16]byte)(&r.EventID), (*[16]byte)(&r.EndpointID)} {
+		b = b[copy(to[:], b):]
+	}
+	started, n := binary.Uvarint(b)
+	b = b[max(0, n):]
+	took, m := binary.Varint(b)
+	b = b[max(0, m):]
+	number, k := binary.Uvarint(b)
+	b = b[max(0, k):]
+	status, l := binary.Uvarint(b)
+	b = b[max(0, l):]
+	if min(n, m, k, l) <= 0 {
+		return Record{}, errCut
+	}
+	r.StartedAt, r.EndedAt, r.Number, r.StatusCode = int64(started), int64(started)+took, int(number), int(status)
+	if b, err = readCommitments(&r.Commitments, mask, b); err != nil {
+		return Record{}, err
+	}
+	r.ErrorCode = kapsel.Code(b)
+	var again [256]byte // a record is shorter
+	if string(r.append(again[:0])) != string(in) {
+		return Record{}, errForm
+	}
+	return r, nil
+}
+
+// readCommitments reads those commitments from the beginning of b that a mask tells. It returns the rest.
+func readCommitments(c *kapsel.Commitments, mask byte, b []byte) (rest []byte, err error) {
+	for i, to := range [...]*[]byte{&c.URL, &c.Payload, &c.Request, &c.Response} {
+		if mask&(1<<i) == 0 {
+			continue
+		}
+		if len(b) < HashSize {
+			return nil, errCut
+		}
+		*to, b = b[:HashSize:HashSize], b[HashSize:]
+	}
+	return b, nil
+}
+
+// readFirst reads an entry of the form firstForm: the mask of the commitments; the IDs of delivery, event,
+// endpoint and tenant; the start in microseconds since the epoch and the duration in nanoseconds; the
+// number and the status as varints; the commitments; and the error code.
+func readFirst(b []byte) (a kapsel.Attempt, c kapsel.Commitments, err error) {
+	if len(b) < 2+4*16+8+8 {
+		return a, c, errCut
+	}
+	mask := b[1]
+	b = b[2:]
 	for _, to := range []*[16]byte{(*[16]byte)(&a.DeliveryID), (*[16]byte)(&a.EventID), (*[16]byte)(&a.EndpointID), (*[16]byte)(&a.TenantID)} {
 		b = b[copy(to[:], b):]
 	}
@@ -193,18 +323,12 @@ func ReadEntry(id kapsel.AttemptID, b []byte) (e Entry, err error) {
 	number, n := binary.Uvarint(b)
 	status, m := binary.Uvarint(b[max(0, n):])
 	if n <= 0 || m <= 0 {
-		return Entry{}, errors.New("an entry of the audit log's outbox is cut off")
+		return a, c, errCut
 	}
-	a.Number, a.StatusCode, b = int(number), int(status), b[n+m:]
-	for i, to := range []*[]byte{&e.Commitments.URL, &e.Commitments.Payload, &e.Commitments.Request, &e.Commitments.Response} {
-		if mask&(1<<i) == 0 {
-			continue
-		}
-		if len(b) < HashSize {
-			return Entry{}, errors.New("an entry of the audit log's outbox is cut off")
-		}
-		*to, b = append([]byte(nil), b[:HashSize]...), b[HashSize:]
+	a.Number, a.StatusCode = int(number), int(status)
+	if b, err = readCommitments(&c, mask, b[n+m:]); err != nil {
+		return a, c, err
 	}
 	a.ErrorCode = kapsel.Code(b)
-	return e, nil
+	return a, c, nil
 }

@@ -44,7 +44,7 @@ func (t Tally) Event(e *kapsel.Event) {
 
 // Attempt counts an attempt of a delivery that is stored, and the delivery if it has ended so.
 func (t Tally) Attempt(a *kapsel.Attempt, d *kapsel.Delivery) {
-	at := a.StartedAt.Add(a.Duration)
+	at := a.EndedAt()
 	t.stats(d.EndpointID, at).AddAttempt(a.ErrorCode, a.Duration)
 	t.usage(d.TenantID, at).Attempts++
 	t.End(d, at)

@@ -14,14 +14,26 @@ import (
 )
 
 // Entries returns entries of the outbox, by their parts; see store.Journal.
-func (s *Store) Entries(ctx context.Context, after kapsel.AttemptID, limit int) ([]store.Entry, error) {
-	return list(ctx, s, engine, func(r *row) store.Entry {
-		e, err := store.ReadEntry(r.id(), r.next(-1))
-		if err != nil && r.err == nil {
-			r.err = err
+// The entries of the tenants in without are passed over without a look at what is in them.
+func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []store.Entry, next store.EntryKey, err error) {
+	others := make([][]byte, 0, len(without))
+	for tenant := range without {
+		others = append(others, tenant[:])
+	}
+	seen, err := list(ctx, s, engine, func(r *row) store.Entry {
+		key := store.EntryKey{AttemptID: r.id()}
+		if b := r.bytes(); b != nil {
+			return store.ReadEntry(key, b)
 		}
-		return e
-	}, `SELECT id, entry FROM audit_outbox WHERE (part, id) > ($1, $2) ORDER BY part, id LIMIT $3`, part(after), [16]byte(after), limit)
+		return store.Entry{EntryKey: key}
+	}, `
+		SELECT id, CASE WHEN substr(entry, octet_length(entry) - 15) = ANY ($4::bytea[]) THEN NULL ELSE entry END
+		FROM audit_outbox WHERE (part, id) > ($1, $2) ORDER BY part, id LIMIT $3`,
+		part(after.AttemptID), [16]byte(after.AttemptID), limit, others)
+	if len(seen) == limit && limit > 0 {
+		next = seen[limit-1].EntryKey
+	}
+	return slices.DeleteFunc(seen, func(e store.Entry) bool { return e.Record == nil }), next, err
 }
 
 const logColumns = `l.log, l.tenant_id, l.created_at, l.closed_at, l.epoch, l.size, l.root, l.edge, l.fault`
@@ -103,7 +115,7 @@ func (s *Store) Append(ctx context.Context, grown []store.Growth) (stale []kapse
 
 // appended are the rows of an append, one array for each column.
 type appended struct {
-	taken []kapsel.AttemptID
+	taken []store.EntryKey
 
 	leafLogs, attempts [][16]byte
 	leafNs             []int64
@@ -118,7 +130,7 @@ func (a *appended) add(g *store.Growth) {
 	for i := range g.Leaves {
 		l := &g.Leaves[i]
 		a.leafLogs, a.leafNs, a.attempts = append(a.leafLogs, g.Log), append(a.leafNs, l.Index), append(a.attempts, l.AttemptID)
-		a.hashes, a.texts = append(a.hashes, l.Hash[:]), append(a.texts, l.Text)
+		a.hashes, a.texts = append(a.hashes, l.Hash[:]), append(a.texts, l.Record)
 	}
 	for _, t := range g.Tiles {
 		a.tileLogs, a.tileLevels, a.tileNs = append(a.tileLogs, g.Log), append(a.tileLevels, int64(t.Level)), append(a.tileNs, t.N)
@@ -128,8 +140,8 @@ func (a *appended) add(g *store.Growth) {
 
 func (a *appended) write(ctx context.Context, tx pgx.Tx) error {
 	taken, parts := make([][16]byte, len(a.taken)), make([]int16, len(a.taken))
-	for i, id := range a.taken {
-		taken[i], parts[i] = id, part(id)
+	for i, key := range a.taken {
+		taken[i], parts[i] = key.AttemptID, part(key.AttemptID)
 	}
 	tag, err := tx.Exec(ctx, `
 		DELETE FROM audit_outbox o USING unnest($1::smallint[], $2::uuid[]) AS u (part, id) WHERE o.part = u.part AND o.id = u.id`, parts, taken)
@@ -291,7 +303,7 @@ func (s *Store) Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int
 const leafColumns = `n, attempt_id, hash, text`
 
 func scanLeaf(r *row) store.Leaf {
-	return store.Leaf{Index: r.int8(), AttemptID: r.id(), Hash: r.hash(), Text: r.bytes()}
+	return store.Leaf{Index: r.int8(), AttemptID: r.id(), Hash: r.hash(), Record: r.bytes()}
 }
 
 // Leaves returns leaves by their indexes; see store.Journal.

@@ -21,8 +21,8 @@ var migrations embed.FS
 // binary that may still run on it: migrations only expand, so that nodes can be replaced one by
 // one.
 const (
-	schemaVersion = 20
-	readableBy    = 19
+	schemaVersion = 21
+	readableBy    = 21
 )
 
 // prepare checks the server and what is between it and Kapsel, and brings the schema to

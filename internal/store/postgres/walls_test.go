@@ -68,7 +68,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(err)
 	log := logs[0]
 	_, err = s.Append(ctx, []store.Growth{{
-		Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Text: []byte("text")}}, Tiles: []store.Tile{{Hashes: []byte("hashes")}},
+		Log: log.ID, Was: log.State, Size: 1, Root: log.Root, Leaves: []store.Leaf{{Record: []byte("text")}}, Tiles: []store.Tile{{Hashes: []byte("hashes")}},
 	}})
 	must(err)
 	_, err = s.Publish(ctx, []store.SignedHead{{Log: log.ID, Epoch: log.Epoch, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}})

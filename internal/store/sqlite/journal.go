@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -10,22 +11,24 @@ import (
 )
 
 // Entries implements store.Journal.
-func (s *Store) Entries(ctx context.Context, after kapsel.AttemptID, limit int) (entries []store.Entry, err error) {
+func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []store.Entry, next store.EntryKey, err error) {
 	err = s.read(ctx, func(c *conn) error {
-		q := c.stmt(`SELECT id, entry FROM audit_outbox WHERE id > ? ORDER BY id LIMIT ?`).blob(after[:]).int(int64(limit))
-		var unreadable error
-		for unreadable == nil && q.next() {
-			var e store.Entry
-			if e, unreadable = store.ReadEntry(q.colID(), q.view()); unreadable == nil {
-				entries = append(entries, e)
+		seen := 0
+		q := c.stmt(`SELECT seq, id, entry FROM audit_outbox WHERE seq > ? ORDER BY seq LIMIT ?`).int(after.Row).int(int64(limit))
+		for q.next() {
+			seen++
+			next = store.EntryKey{Row: q.colInt(), AttemptID: q.colID()}
+			b := q.view()
+			if len(without) == 0 || !without[store.TenantOf(b)] {
+				entries = append(entries, store.ReadEntry(next, slices.Clone(b)))
 			}
 		}
-		if err := q.end(); err != nil {
-			return err
+		if seen < limit {
+			next = store.EntryKey{}
 		}
-		return unreadable
+		return q.end()
 	})
-	return entries, err
+	return entries, next, err
 }
 
 const logColumns = `log, tenant_id, created_at, closed_at, epoch, size, root, edge, fault`
@@ -67,6 +70,7 @@ func (s *Store) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now tim
 func (s *Store) Append(ctx context.Context, grown []store.Growth) (stale []kapsel.LogID, err error) {
 	err = s.writer.cold(ctx, func(c *conn) error {
 		stale = nil
+		var taken []int64
 		for i := range grown {
 			g := &grown[i]
 			err := c.stmt(`UPDATE audit_logs SET size = ?, root = ?, edge = ?
@@ -82,25 +86,39 @@ func (s *Store) Append(ctx context.Context, grown []store.Growth) (stale []kapse
 			if err := appendTo(c, g); err != nil {
 				return err
 			}
+			for _, key := range g.Taken {
+				taken = append(taken, key.Row)
+			}
 		}
-		return nil
+		return take(c, taken)
 	})
 	return stale, err
 }
 
-func appendTo(c *conn, g *store.Growth) error {
-	for _, id := range g.Taken {
-		if err := c.stmt(`DELETE FROM audit_outbox WHERE id = ?`).id(id).exec(); err != nil {
+// take deletes rows of the outbox, those that follow each other by one statement.
+func take(c *conn, rows []int64) error {
+	slices.Sort(rows)
+	for len(rows) > 0 {
+		n := 1
+		for n < len(rows) && rows[n] == rows[0]+int64(n) {
+			n++
+		}
+		if err := c.stmt(`DELETE FROM audit_outbox WHERE seq BETWEEN ? AND ?`).int(rows[0]).int(rows[n-1]).exec(); err != nil {
 			return err
 		}
-		if c.changes() == 0 {
+		if c.changes() != n {
 			return rules.EntryTaken()
 		}
+		rows = rows[n:]
 	}
+	return nil
+}
+
+func appendTo(c *conn, g *store.Growth) error {
 	for i := range g.Leaves {
 		l := &g.Leaves[i]
 		err := c.stmt(`INSERT INTO audit_leaves (log, n, attempt_id, hash, text) VALUES (?, ?, ?, ?, ?)`).
-			id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).blob(l.Text).exec()
+			id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).blob(l.Record).exec()
 		if rowsFault(err) {
 			return rules.EntryTaken()
 		}
@@ -270,7 +288,7 @@ func (s *Store) Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int
 }
 
 func scanLeaf(s *stmt) store.Leaf {
-	return store.Leaf{Index: s.colInt(), AttemptID: s.colID(), Hash: s.colHash(), Text: s.colBlob()}
+	return store.Leaf{Index: s.colInt(), AttemptID: s.colID(), Hash: s.colHash(), Record: s.colBlob()}
 }
 
 // LeafOf implements store.Journal.
@@ -367,9 +385,10 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
 		q := c.stmt(`SELECT a.id, a.logged IS NOT NULL,
-				EXISTS (SELECT 1 FROM audit_outbox o WHERE o.id = a.id) OR EXISTS (SELECT 1
+				EXISTS (SELECT 1
 					FROM deliveries d JOIN audit_logs l ON l.tenant_id = d.tenant_id JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = a.id
 					WHERE d.id = a.delivery_id)
+				OR a.id IN (SELECT id FROM audit_outbox)
 			FROM attempts a WHERE a.id > ? ORDER BY a.id LIMIT ?`).blob(after[:]).int(int64(limit))
 		for q.next() {
 			seen++

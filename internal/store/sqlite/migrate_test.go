@@ -14,6 +14,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // oldDatabase makes a database of a former schema and runs statements on it.
@@ -145,5 +146,40 @@ func TestMigrate_Missing(t *testing.T) {
 	})
 	if err == nil {
 		t.Error("a delivery of a replay that repeats none and is no first one is stored")
+	}
+}
+
+// TestMigrate_Records checks that entries which a release before has left in the outbox are there
+// afterwards, and can be taken out.
+func TestMigrate_Records(t *testing.T) {
+	entry := append(append([]byte{1, 0}, make([]byte, 80)...), 1, 0) // by the first form, of attempt 1
+	var statements [][]any
+	for n := byte(3); n > 0; n-- {
+		statements = append(statements, []any{`INSERT INTO audit_outbox (id, entry) VALUES (?, ?)`, append([]byte{n}, make([]byte, 15)...), entry})
+	}
+	s := openAt(t, oldDatabase(t, 14, statements...))
+	entries, _, err := s.Entries(t.Context(), store.EntryKey{}, 10, nil)
+	if err != nil || len(entries) != 3 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	for i, e := range entries {
+		if r, err := store.ReadRecord(e.AttemptID, e.Record); err != nil || r.Number != 1 || e.AttemptID[0] != byte(i+1) {
+			t.Errorf("entry %d is %+v, %v", i, r, err)
+		}
+	}
+	logs, err := s.TakeLogs(t.Context(), []kapsel.TenantID{testTenant}, testTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := store.Growth{Log: logs[0].ID, Was: logs[0].State, Size: 2, Root: logs[0].Root}
+	for i, e := range []store.Entry{entries[2], entries[0]} {
+		g.Leaves = append(g.Leaves, store.Leaf{Index: int64(i), AttemptID: e.AttemptID, Record: e.Record})
+		g.Taken = append(g.Taken, e.EntryKey)
+	}
+	if stale, err := s.Append(t.Context(), []store.Growth{g}); err != nil || len(stale) > 0 {
+		t.Fatalf("stale %v, %v", stale, err)
+	}
+	if left, _, err := s.Entries(t.Context(), store.EntryKey{}, 10, nil); err != nil || len(left) != 1 || left[0].AttemptID != entries[1].AttemptID {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }

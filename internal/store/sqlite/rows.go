@@ -74,8 +74,8 @@ func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d
 }
 
 // endAttempt writes the attempt a, under whose id a delivery was held, and d, the delivery after
-// that attempt, and an entry of the audit log's outbox. It writes nothing and returns false if the delivery is no longer held under that
-// id.
+// that attempt, and an entry of the audit log's outbox. It writes nothing and returns false if the
+// delivery is no longer held under that id.
 func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Commitments) (bool, error) {
 	var previous kapsel.AttemptID
 	if d.Attempts > 1 {

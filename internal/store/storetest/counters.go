@@ -369,7 +369,7 @@ func (w *world) counted() {
 		count(&r.Deliveries[0], r.Event.ReceivedAt, func(*kapsel.Stats) {}, func(u *kapsel.Usage) { u.Add(kapsel.Usage{Events: 1, Bytes: int64(r.Event.Size)}) })
 		for _, d := range r.Deliveries {
 			for _, a := range w.attempts(d.ID) {
-				count(&d, a.StartedAt.Add(a.Duration), func(s *kapsel.Stats) { s.AddAttempt(a.ErrorCode, a.Duration) }, func(u *kapsel.Usage) { u.Attempts++ })
+				count(&d, a.EndedAt(), func(s *kapsel.Stats) { s.AddAttempt(a.ErrorCode, a.Duration) }, func(u *kapsel.Usage) { u.Attempts++ })
 			}
 			if d.Status.Terminal() {
 				count(&d, d.FinishedAt, func(s *kapsel.Stats) { s.AddEnd(d.Status) }, func(u *kapsel.Usage) { u.AddEnd(d.Status) })

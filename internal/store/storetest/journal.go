@@ -22,7 +22,8 @@ var journaling = []promise{
 		w.must(w.store.Complete(w.ctx, done)) // a repeated call
 		a := done.Attempt
 		a.RequestHeaders = nil
-		w.same("entries", []store.Entry{{Attempt: a, Commitments: done.Commitments}}, w.entries())
+		w.same("entries", []store.Record{store.RecordOf(&a, &done.Commitments)}, w.recorded(w.entries()))
+		w.same("tenant", a.TenantID, w.entries()[0].TenantID)
 		w.same("logged", true, w.logged(a.ID))
 	}},
 
@@ -35,8 +36,7 @@ var journaling = []promise{
 		w.must(err)
 		w.refused(w.store.Complete(w.ctx, late), kapsel.Conflict, "a late result")
 		a := w.attempts(in.Deliveries[0].ID)[0]
-		a.Error = ""
-		w.same("entries", []store.Entry{{Attempt: a}}, w.entries())
+		w.same("entries", []store.Record{store.RecordOf(&a, &kapsel.Commitments{})}, w.recorded(w.entries()))
 	}},
 
 	{"entries come in an order, from behind one of them", func(w *world) {
@@ -45,20 +45,31 @@ var journaling = []promise{
 			want = append(want, w.finished(w.newEndpoint(w.tenant), ok).Attempt.ID)
 		}
 		var got []kapsel.AttemptID
-		for after := (kapsel.AttemptID{}); ; after = got[len(got)-1] {
-			page, err := w.store.Entries(w.ctx, after, 2)
-			w.must(err)
-			if len(page) == 0 {
-				break
-			}
-			for _, e := range page {
-				got = append(got, e.Attempt.ID)
-			}
+		for _, e := range w.entriesWithout(nil, 2) {
+			got = append(got, e.AttemptID)
 		}
 		byID := func(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
 		slices.SortFunc(want, byID)
 		slices.SortFunc(got, byID)
 		w.same("entries", want, got)
+	}},
+
+	{"entries of some tenants are passed over", func(w *world) {
+		others := map[kapsel.TenantID]bool{w.newTenant().ID: true}
+		for range 3 {
+			other := w.newTenant()
+			others[other.ID] = true
+			w.finished(w.newEndpoint(other), ok)
+			w.finished(w.newEndpoint(other), ok)
+		}
+		mine := w.finished(w.endpoint, ok).Attempt
+		for _, limit := range []int{1, 2, 100} {
+			got := w.entriesWithout(others, limit)
+			w.same("entries", []kapsel.AttemptID{mine.ID}, []kapsel.AttemptID{got[0].AttemptID})
+			w.same("entries", 1, len(got))
+		}
+		delete(others, mine.TenantID)
+		w.same("all entries", 7, len(w.entries()))
 	}},
 
 	{"a tenant has one log, whose epoch each writer raises", func(w *world) {
@@ -90,7 +101,7 @@ var journaling = []promise{
 	{"an append takes entries and makes leaves, of each log whole or not at all", func(w *world) {
 		mine, theirs := w.finished(w.endpoint, ok).Attempt, w.finished(w.newEndpoint(w.newTenant()), ok).Attempt
 		logs := w.takeLogs(mine.TenantID, theirs.TenantID)
-		first, second := growth(logs[0], mine.ID), growth(logs[1], theirs.ID)
+		first, second := w.growth(logs[0], mine.ID), w.growth(logs[1], theirs.ID)
 		for _, change := range []func(*store.State){
 			func(s *store.State) { s.Epoch-- }, func(s *store.State) { s.Size++ }, func(s *store.State) { s.Root[0]++ },
 		} {
@@ -101,7 +112,7 @@ var journaling = []promise{
 		w.takeLogs(theirs.TenantID)
 		first.Tiles = []store.Tile{{Level: 1, N: 0, Hashes: bytes.Repeat([]byte{1}, 32)}, {Level: 0, N: 3, Hashes: bytes.Repeat([]byte{2}, 64)}}
 		w.same("stale beside another", []kapsel.LogID{logs[1].ID}, w.append(first, second))
-		w.same("left in the outbox", theirs.ID, w.entries()[0].Attempt.ID)
+		w.same("left in the outbox", theirs.ID, w.entries()[0].AttemptID)
 		w.same("entries", 1, len(w.entries()))
 
 		l, leaf, err := w.store.LeafOf(w.ctx, mine.TenantID, mine.ID)
@@ -149,13 +160,14 @@ var journaling = []promise{
 	{"no attempt becomes two leaves", func(w *world) {
 		a := w.finished(w.endpoint, ok).Attempt
 		l := w.takeLogs(w.tenant.ID)[0]
-		g := growth(l, a.ID)
+		g := w.growth(l, a.ID)
 		w.same("stale", 0, len(w.append(g)))
 		l.State = store.State{Epoch: l.Epoch, Size: g.Size, Root: g.Root, Edge: g.Edge}
-		_, err := w.store.Append(w.ctx, []store.Growth{growth(l, a.ID)})
+		again := growth(l, a.ID)
+		again.Taken = g.Taken
+		_, err := w.store.Append(w.ctx, []store.Growth{again})
 		w.refused(err, kapsel.Conflict, "an entry that is gone")
 		twice := growth(l, a.ID)
-		twice.Taken = nil
 		_, err = w.store.Append(w.ctx, []store.Growth{twice})
 		w.refused(err, kapsel.Conflict, "a second leaf")
 		got, err := w.store.Log(w.ctx, l.ID)
@@ -169,7 +181,7 @@ var journaling = []promise{
 		_, err := w.store.Head(w.ctx, l.ID)
 		w.refused(err, kapsel.NotFound, "no head")
 		w.same("unpublished, empty", 0, len(w.unpublished()))
-		g := growth(l, a.ID)
+		g := w.growth(l, a.ID)
 		w.append(g)
 		l.Size, l.Root, l.Edge = g.Size, g.Root, g.Edge
 		w.same("unpublished", []store.Log{l}, w.unpublished())
@@ -201,7 +213,7 @@ var journaling = []promise{
 	{"of the heads before a time, the last of each hour and the newest stay", func(w *world) {
 		l := w.takeLogs(w.tenant.ID)[0]
 		for _, minutes := range []int{5, 10, 59, 60, 61, 200, 201} { // after noon
-			g := growth(l, w.finished(w.endpoint, ok).Attempt.ID)
+			g := w.growth(l, w.finished(w.endpoint, ok).Attempt.ID)
 			w.same("stale", 0, len(w.append(g)))
 			l.Size, l.Root, l.Edge = g.Size, g.Root, g.Edge
 			at := noon.Add(time.Duration(minutes) * time.Minute)
@@ -235,7 +247,7 @@ var journaling = []promise{
 	{"nothing is published of a log with a fault", func(w *world) {
 		a := w.finished(w.endpoint, ok).Attempt
 		l := w.takeLogs(w.tenant.ID)[0]
-		g := growth(l, a.ID)
+		g := w.growth(l, a.ID)
 		w.append(g)
 		w.must(w.store.Fault(w.ctx, l.ID, "leaf 0 was changed"))
 		w.same("unpublished", 0, len(w.unpublished()))
@@ -252,7 +264,7 @@ var journaling = []promise{
 		a := w.finished(w.endpoint, ok).Attempt
 		old := w.takeLogs(w.tenant.ID)[0]
 		w.must(w.store.CloseLog(w.ctx, old.ID, w.now))
-		g := growth(old, a.ID)
+		g := w.growth(old, a.ID)
 		w.same("stale", []kapsel.LogID{old.ID}, w.append(g))
 		w.same("stale", []kapsel.LogID{old.ID}, w.publish(store.SignedHead{Log: old.ID, Epoch: old.Epoch, Size: old.Size, Root: old.Root, SignedAt: w.now, Note: []byte("note")}))
 		next := w.takeLogs(w.tenant.ID)[0]
@@ -267,7 +279,7 @@ var journaling = []promise{
 	{"attempts are found by their ids, and those that lack a leaf by a walk", func(w *world) {
 		leaf, entry := w.finished(w.endpoint, ok).Attempt, w.finished(w.newEndpoint(w.newTenant()), useless).Attempt
 		l := w.takeLogs(w.tenant.ID)[0]
-		w.same("stale", 0, len(w.append(growth(l, leaf.ID))))
+		w.same("stale", 0, len(w.append(w.growth(l, leaf.ID))))
 		recorded, err := w.store.Recorded(w.ctx, []kapsel.AttemptID{entry.ID, kapsel.NewAttemptID(w.now, 3), leaf.ID})
 		w.must(err)
 		leaf.RequestHeaders, entry.RequestHeaders = nil, nil
@@ -278,7 +290,7 @@ var journaling = []promise{
 		w.must(w.store.CloseLog(w.ctx, l.ID, w.now))
 		w.same("strays", []kapsel.AttemptID(nil), w.strays())
 		other := w.takeLogs(entry.TenantID)[0]
-		lost := growth(other, entry.ID)
+		lost := w.growth(other, entry.ID)
 		lost.Leaves[0].AttemptID = kapsel.AttemptID{}
 		w.same("stale", 0, len(w.append(lost)))
 		w.same("strays", []kapsel.AttemptID{entry.ID}, w.strays())
@@ -310,8 +322,8 @@ func (w *world) logSome() {
 	w.must(w.store.CloseLog(w.ctx, w.takeLogs(w.tenant.ID)[0].ID, w.now))
 	l := w.takeLogs(w.tenant.ID)[0]
 	left, a := w.finished(w.endpoint, ok).Attempt, w.finished(w.endpoint, ok).Attempt
-	g := growth(l, a.ID)
-	g.Leaves = append(g.Leaves, store.Leaf{Index: 1, Text: []byte("of no attempt")})
+	g := w.growth(l, a.ID)
+	g.Leaves = append(g.Leaves, store.Leaf{Index: 1, Record: []byte("of no attempt")})
 	g.Size, g.Tiles = 2, []store.Tile{{Level: 1, Hashes: []byte("\x00hashes")}}
 	w.same("stale", 0, len(w.append(g)))
 	w.same("stale", 0, len(w.publish(store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: 2, Root: g.Root, SignedAt: w.now, Note: []byte("note")})))
@@ -343,24 +355,64 @@ func (w *world) audit() (all []audited) {
 		all = append(all, a)
 	}
 	entries := w.entries()
-	slices.SortFunc(entries, func(a, b store.Entry) int { return bytes.Compare(a.Attempt.ID[:], b.Attempt.ID[:]) })
+	slices.SortFunc(entries, func(a, b store.Entry) int { return bytes.Compare(a.AttemptID[:], b.AttemptID[:]) })
+	for i := range entries {
+		entries[i].Row = 0 // which each store has its own of
+	}
 	return append(all, audited{Entries: entries})
 }
 
-// growth returns what makes leaves of attempts in a log. The hashes in it are made up.
+// growth returns what makes leaves of attempts in a log, and takes their entries.
+func (w *world) growth(l store.Log, attempts ...kapsel.AttemptID) store.Growth {
+	w.t.Helper()
+	g := growth(l, attempts...)
+	for _, e := range w.entries() {
+		if slices.Contains(attempts, e.AttemptID) {
+			g.Taken = append(g.Taken, e.EntryKey)
+		}
+	}
+	w.same("entries of the attempts", len(attempts), len(g.Taken))
+	return g
+}
+
+// growth returns what makes leaves of attempts in a log, and takes no entries. The hashes in it are made
+// up.
 func growth(l store.Log, attempts ...kapsel.AttemptID) store.Growth {
-	g := store.Growth{Log: l.ID, Was: l.State, Size: l.Size + int64(len(attempts)), Root: l.Root, Edge: []byte("edge"), Taken: attempts}
+	g := store.Growth{Log: l.ID, Was: l.State, Size: l.Size + int64(len(attempts)), Root: l.Root, Edge: []byte("edge")}
 	for i, id := range attempts {
 		g.Root[1]++
-		g.Leaves = append(g.Leaves, store.Leaf{Index: l.Size + int64(i), AttemptID: id, Hash: store.Hash{3, byte(i)}, Text: []byte("text \xff")})
+		g.Leaves = append(g.Leaves, store.Leaf{Index: l.Size + int64(i), AttemptID: id, Hash: store.Hash{3, byte(i)}, Record: []byte("text \xff")})
 	}
 	return g
 }
 
 func (w *world) entries() []store.Entry {
 	w.t.Helper()
-	all, err := w.store.Entries(w.ctx, kapsel.AttemptID{}, 1000)
-	w.must(err)
+	return w.entriesWithout(nil, 1000)
+}
+
+// entriesWithout returns the entries that are not of some tenants, in pages.
+func (w *world) entriesWithout(without map[kapsel.TenantID]bool, page int) (all []store.Entry) {
+	w.t.Helper()
+	for after := (store.EntryKey{}); ; {
+		entries, next, err := w.store.Entries(w.ctx, after, page, without)
+		w.must(err)
+		all = append(all, entries...)
+		if next == (store.EntryKey{}) {
+			return all
+		}
+		after = next
+	}
+}
+
+// recorded returns what entries say.
+func (w *world) recorded(entries []store.Entry) (all []store.Record) {
+	w.t.Helper()
+	for _, e := range entries {
+		r, err := store.ReadRecord(e.AttemptID, e.Record)
+		w.must(err)
+		all = append(all, r)
+	}
 	return all
 }
 

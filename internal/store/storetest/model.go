@@ -353,7 +353,7 @@ func (m *queue) checkCounters() {
 	}
 	for _, e := range m.entries {
 		for _, a := range m.world.attempts(e.want.ID) {
-			count(a.StartedAt.Add(a.Duration), func(s *kapsel.Stats) { s.AddAttempt(a.ErrorCode, a.Duration) })
+			count(a.EndedAt(), func(s *kapsel.Stats) { s.AddAttempt(a.ErrorCode, a.Duration) })
 		}
 		if e.want.Status.Terminal() {
 			count(e.want.FinishedAt, func(s *kapsel.Stats) { s.AddEnd(e.want.Status) })
