@@ -34,6 +34,7 @@ type (
 	secretKind   struct{}
 	nodeKind     struct{}
 	replayKind   struct{}
+	sessionKind  struct{}
 )
 
 func (tenantKind) prefix() string   { return "ten" }
@@ -48,6 +49,7 @@ func (attemptKind) prefix() string  { return "att" }
 func (secretKind) prefix() string   { return "sec" }
 func (nodeKind) prefix() string     { return "node" }
 func (replayKind) prefix() string   { return "rpl" }
+func (sessionKind) prefix() string  { return "ses" }
 
 // The kinds of ids.
 type (
@@ -63,6 +65,7 @@ type (
 	SecretID    = ID[secretKind]
 	NodeID      = ID[nodeKind]
 	ReplayID    = ID[replayKind]
+	SessionID   = ID[sessionKind]
 )
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
@@ -93,7 +96,7 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 }
 
 // NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewEventTypeID, NewSecretID,
-// NewNodeID and NewReplayID return a new ID with the millisecond of now.
+// NewNodeID, NewReplayID and NewSessionID return a new ID with the millisecond of now.
 func NewTenantID(now time.Time) TenantID       { return newID[tenantKind](now) }
 func NewKeyID(now time.Time) KeyID             { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID   { return newID[endpointKind](now) }
@@ -103,6 +106,7 @@ func NewEventTypeID(now time.Time) EventTypeID { return newID[typeKind](now) }
 func NewSecretID(now time.Time) SecretID       { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID           { return newID[nodeKind](now) }
 func NewReplayID(now time.Time) ReplayID       { return newID[replayKind](now) }
+func NewSessionID(now time.Time) SessionID     { return newID[sessionKind](now) }
 
 // NewEventID, NewDeliveryID and NewAttemptID return a new ID with the millisecond of now and a
 // part. The part of an event that came in at an endpoint or a source is that one's PartOf;
@@ -212,7 +216,7 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 }
 
 // ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseAppID, ParseEventID,
-// ParseDeliveryID and ParseAttemptID are ParseID for one kind.
+// ParseDeliveryID, ParseAttemptID, ParseReplayID and ParseSessionID are ParseID for one kind.
 func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
@@ -221,3 +225,5 @@ func ParseAppID(s string) (AppID, error)           { return ParseID[appKind](s) 
 func ParseEventID(s string) (EventID, error)       { return ParseID[eventKind](s) }
 func ParseDeliveryID(s string) (DeliveryID, error) { return ParseID[deliveryKind](s) }
 func ParseAttemptID(s string) (AttemptID, error)   { return ParseID[attemptKind](s) }
+func ParseReplayID(s string) (ReplayID, error)     { return ParseID[replayKind](s) }
+func ParseSessionID(s string) (SessionID, error)   { return ParseID[sessionKind](s) }

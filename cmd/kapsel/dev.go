@@ -109,8 +109,8 @@ func (s *server) develop(ctx context.Context, vault *secret.Vault, keyring *secr
 		return err
 	}
 	s.greeting = func() {
-		fmt.Fprintf(s.console, "\nKapsel is ready. Send it a webhook:\n\n  curl -sS -d '{\"hello\":\"kapsel\"}' '%s/ingest/%s?wait=5s'\n\nand see it arrive: %s\n\n",
-			s.PublicURL, demo, s.inboxURL())
+		fmt.Fprintf(s.console, "\nKapsel is ready. Send it a webhook:\n\n  curl -sS -d '{\"hello\":\"kapsel\"}' '%s/ingest/%s?wait=5s'\n\nand see it arrive: %s\nThe dashboard: %s/ (sign in with the admin key, in %s)\n\n",
+			s.PublicURL, demo, s.inboxURL(), s.PublicURL, s.adminKeyAt)
 	}
 	return nil
 }

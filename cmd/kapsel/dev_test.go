@@ -31,14 +31,23 @@ func TestInbox(t *testing.T) {
 	}
 }
 
-func TestRootLeadsToTheDocs(t *testing.T) {
+// TestRoutes_Pages checks which requests go to the dashboard: those of its paths, and no others.
+func TestRoutes_Pages(t *testing.T) {
 	routes := &router{}
-	routes.rest.Store(&services{api: http.NotFoundHandler(), ingest: http.NotFoundHandler()})
-	for method, want := range map[string]int{http.MethodGet: 302, http.MethodHead: 302, http.MethodPost: 404} {
-		rec := httptest.NewRecorder()
-		routes.ServeHTTP(rec, httptest.NewRequest(method, "/", nil))
-		if rec.Code != want || want == 302 && rec.Header().Get("Location") != "/docs" {
-			t.Errorf("%s /: %d, to %q", method, rec.Code, rec.Header().Get("Location"))
+	answer := func(status int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
+	}
+	routes.rest.Store(&services{api: answer(201), ingest: answer(202), dashboard: answer(203)})
+	for path, want := range map[string]int{
+		"/": 203, "/sign-in": 203, "/sessions": 203, "/static/style.css": 203, "/v1/events": 201, "/docs": 201, "/ingest/": 202,
+		"/nothing": 404, "/v2": 404,
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			rec := httptest.NewRecorder()
+			routes.ServeHTTP(rec, httptest.NewRequest(method, "http://kapsel.test"+path, nil))
+			if rec.Code != want {
+				t.Errorf("%s %s: %d, want %d", method, path, rec.Code, want)
+			}
 		}
 	}
 }

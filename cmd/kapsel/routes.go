@@ -11,6 +11,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/api"
+	"github.com/kapsel-hq/kapsel/internal/dashboard"
 	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -25,9 +26,10 @@ type router struct {
 
 // services holds the handlers of requests once the process has started.
 type services struct {
-	ingest http.Handler
-	api    http.Handler
-	inbox  http.Handler // nil without --dev
+	ingest    http.Handler
+	api       http.Handler
+	dashboard http.Handler
+	inbox     http.Handler // nil without --dev
 }
 
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -45,10 +47,10 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rest.ingest.ServeHTTP(w, r)
 	case rest.inbox != nil && p == inboxPath:
 		rest.inbox.ServeHTTP(w, r)
-	case p == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		http.Redirect(w, r, "/docs", http.StatusFound)
 	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, api.AttestationPath) || p == "/openapi.json" || p == "/docs"):
 		rest.api.ServeHTTP(w, r)
+	case dashboard.Serves(p):
+		rest.dashboard.ServeHTTP(w, r)
 	default:
 		refuse(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))
 	}

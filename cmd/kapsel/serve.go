@@ -23,6 +23,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/clock"
+	"github.com/kapsel-hq/kapsel/internal/dashboard"
 	"github.com/kapsel-hq/kapsel/internal/delivery"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/feed"
@@ -84,6 +85,7 @@ type server struct {
 	replanner *upkeep.Replanner
 	audit     *audit.Writer
 	feed      *feed.Feed
+	pages     *dashboard.Dashboard
 	public    *http.Server
 	metrics   *http.Server
 	failed    chan error // receives the error that ended a listener
@@ -93,6 +95,8 @@ type server struct {
 	cert      *certificate // nil: plain HTTP
 	hangups   <-chan os.Signal
 	greeting  func() // what --dev prints once it serves
+
+	adminKeyAt string // where the admin key is, for what --dev prints
 
 	background sync.WaitGroup // goroutines that use the store, without those of requests and the engine
 }
@@ -138,6 +142,10 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	go s.serve(s.public, newCappedListener(s.ln, maxConnections, s.proxies))
 
+	s.adminKeyAt = "KAPSEL_ADMIN_KEY"
+	if path := c.sqlitePath(); path != "" && c.AdminKey.IsZero() {
+		s.adminKeyAt = filepath.Join(filepath.Dir(path), "admin.key")
+	}
 	commits, wait := store.NewMetrics(), &patience{log: s.log}
 	if s.db, err = c.open(ctx, commits.Observe, s.log, wait); err != nil {
 		return nil, err
@@ -252,14 +260,17 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		},
 	})
 	callers := access.New(access.Config{
-		Keys: keys, AdminKey: c.AdminKey, Clock: s.clock.Now, Log: s.log,
+		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Clock: s.clock.Now, Log: s.log,
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
 	management := api.New(api.Config{
 		Manage: manager, Guard: callers, Publisher: s.ingest, Answers: s.db, Tenants: directory, Vault: vault,
 		AdminKey: c.AdminKey, PublicURL: c.PublicURL, Clock: s.clock.Now, Version: buildVersion(), Log: s.log,
 	})
-	rest := &services{ingest: s.ingest, api: management}
+	s.pages = dashboard.New(dashboard.Config{
+		Manage: manager, Guard: callers, Clock: s.clock.Now, Log: s.log, HTTPS: strings.HasPrefix(c.PublicURL, "https:"), Dev: c.Dev, Version: buildVersion(),
+	})
+	rest := &services{ingest: s.ingest, api: management, dashboard: s.pages}
 	if c.Dev {
 		rest.inbox, rest.ingest, rest.api = &inbox{}, shown.watch(s.ingest), shown.watchPublished(management)
 		shown.began.Store(true)
@@ -359,6 +370,7 @@ func (s *server) run(ctx context.Context) error {
 		time.Sleep(s.DrainDelay)
 	}
 	s.ingest.Stop()
+	s.pages.Stop()
 	s.feed.Stop() // followers can read what was accepted so far from another node, or later
 	// Then finish: exchanges are recorded, requests answered, and the store is closed.
 	engine.Wait()

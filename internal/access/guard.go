@@ -26,6 +26,7 @@ type Keys interface {
 type Config struct {
 	Keys     Keys
 	AdminKey secret.Text
+	Sessions Sessions                       // may be nil for who has no sessions
 	Client   func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
 	Clock    func() time.Time
 	Log      *slog.Logger
@@ -58,11 +59,15 @@ func (g *Guard) Caller(r *http.Request) (Caller, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return Caller{}, ErrUnauthorized
 	}
-	client, now := g.Client(r), g.Clock()
+	return g.callerOf(r, token, g.Client(r), g.Clock())
+}
+
+// callerOf returns the caller that has a key which a client sent.
+func (g *Guard) callerOf(r *http.Request, key string, client netip.Addr, now time.Time) (Caller, error) {
 	if err := g.guesses.may(r.Context(), g.Log, client, now); err != nil {
 		return Caller{}, err
 	}
-	c, err := g.find(r.Context(), token, now)
+	c, err := g.find(r.Context(), key, now)
 	if errors.Is(err, ErrUnauthorized) {
 		err = g.guesses.count(r.Context(), g.Log, client, now)
 	}
@@ -79,6 +84,11 @@ func (g *Guard) find(ctx context.Context, token string, now time.Time) (Caller, 
 	if !ok {
 		return Caller{}, ErrUnauthorized
 	}
+	return g.holder(ctx, hash, now)
+}
+
+// holder returns the caller that has the tenant's key of a hash.
+func (g *Guard) holder(ctx context.Context, hash [32]byte, now time.Time) (Caller, error) {
 	key, err := g.Keys.KeyByHash(ctx, hash)
 	switch {
 	case kapsel.CodeOf(err) == kapsel.NotFound:

@@ -28,6 +28,7 @@ type Store interface {
 	store.Replays
 	store.Counters
 	store.Inbox // for test events
+	store.Sessions
 	store.Journal
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)

@@ -25,6 +25,8 @@ type Housekeeping interface {
 	// clears the bodies of up to limit sealed ones made SecretKept ago or earlier. It returns
 	// how many rows it changed in all.
 	DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (changed int, err error)
+	// DeleteExpiredSessions deletes up to limit sessions that have expired at now.
+	DeleteExpiredSessions(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 	// DeleteOldCounters deletes up to limit rows of stats and of usage that at now are older
 	// than StatsKept and UsageKept. It returns how many rows it deleted in all.
 	DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error)

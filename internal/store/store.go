@@ -30,6 +30,7 @@ type Store interface {
 	Replans
 	Counters
 	Answers
+	Sessions
 	Journal
 	Housekeeping
 

@@ -154,6 +154,7 @@ var notCopied = map[string]string{
 	"schema_migrations":  "the migrations write it",
 	"settings_counter":   "Finish sets it",
 	"nodes":              "the source's nodes are dead to the target",
+	"sessions":           "people sign in again",
 	"duties":             "the source's nodes are dead to the target",
 	"circuits.successes": "it is no longer used",
 }

@@ -64,6 +64,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.CreateReplay(ctx, kapsel.Replay{ID: kapsel.NewReplayID(now), TenantID: tenant.ID, Since: now, Rate: 1, Status: kapsel.ReplayRunning, CreatedAt: now}))
 	_, err = s.Reserve(ctx, store.Reservation{Owner: tenant.ID, Key: "k", Seed: [16]byte{1}, CreatedAt: now, ExpiresAt: now}, now)
 	must(err)
+	must(s.CreateSession(ctx, kapsel.Session{ID: kapsel.NewSessionID(now), Hash: sha256.Sum256(e.ID[:]), TenantID: tenant.ID, CreatedAt: now, SeenAt: now}))
 	logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
 	must(err)
 	log := logs[0]
@@ -151,7 +152,7 @@ func TestWall_S20_Tables(t *testing.T) {
 				t.Errorf("%s: the admin sees %d rows of %d", table, n, there)
 			}
 		})
-		owner := map[string]string{"tenants": "id", "answers": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
+		owner := map[string]string{"tenants": "id", "answers": "owner", "sessions": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
 			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": ""}
 		column, special := owner[table]
 		if !special {

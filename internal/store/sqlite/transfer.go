@@ -105,6 +105,7 @@ var notCopied = map[string]string{
 	"audit_outbox.seq": "the target numbers its entries itself",
 	"counters":         "Finish sets them, and importEvent widens the skews",
 	"nodes":            "the source's nodes are dead to the target",
+	"sessions":         "people sign in again",
 	"duties":           "the source's nodes are dead to the target",
 }
 

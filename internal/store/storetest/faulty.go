@@ -226,6 +226,34 @@ func (f *faulty) DeleteExpiredAnswers(ctx context.Context, now time.Time, limit 
 	return try(f, "DeleteExpiredAnswers", func() (int, error) { return f.Store.DeleteExpiredAnswers(ctx, now, limit) })
 }
 
+func (f *faulty) DeleteExpiredSessions(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteExpiredSessions", func() (int, error) { return f.Store.DeleteExpiredSessions(ctx, now, limit) })
+}
+
+func (f *faulty) CreateSession(ctx context.Context, s kapsel.Session) error {
+	return f.try("CreateSession", func() error { return f.Store.CreateSession(ctx, s) })
+}
+
+func (f *faulty) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error) {
+	return try(f, "SessionByHash", func() (kapsel.Session, error) { return f.Store.SessionByHash(ctx, hash, now) })
+}
+
+func (f *faulty) TouchSession(ctx context.Context, id kapsel.SessionID, seen time.Time) error {
+	return f.try("TouchSession", func() error { return f.Store.TouchSession(ctx, id, seen) })
+}
+
+func (f *faulty) ListSessions(ctx context.Context, tenant kapsel.TenantID, now time.Time, p store.Page[kapsel.SessionID]) ([]kapsel.Session, error) {
+	return try(f, "ListSessions", func() ([]kapsel.Session, error) { return f.Store.ListSessions(ctx, tenant, now, p) })
+}
+
+func (f *faulty) DeleteSession(ctx context.Context, tenant kapsel.TenantID, id kapsel.SessionID) error {
+	return f.try("DeleteSession", func() error { return f.Store.DeleteSession(ctx, tenant, id) })
+}
+
+func (f *faulty) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key kapsel.KeyID) error {
+	return f.try("DeleteSessions", func() error { return f.Store.DeleteSessions(ctx, tenant, key) })
+}
+
 func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error) {
 	return try(f, "Lead", func() (bool, error) { return f.Store.Lead(ctx, duty, node, now, lease) })
 }

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Replans", replanning},
 		{"Counters", counting},
 		{"Answers", answering},
+		{"Sessions", signedIn},
 		{"Journal", journaling},
 		{"Housekeeping", keeping},
 	} {

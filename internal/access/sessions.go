@@ -1,0 +1,108 @@
+package access
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+// Sessions keeps the sessions of all nodes. store.Sessions says what its methods do.
+type Sessions interface {
+	CreateSession(ctx context.Context, s kapsel.Session) error
+	SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error)
+	TouchSession(ctx context.Context, id kapsel.SessionID, seen time.Time) error
+	DeleteSession(ctx context.Context, tenant kapsel.TenantID, id kapsel.SessionID) error
+}
+
+// ErrSignedOut refuses a request without a session, or with one that has ended, whatever ended it.
+var ErrSignedOut = kapsel.Errorf(kapsel.Unauthorized, "sign in first")
+
+// maxAgent is how many bytes of a browser's name a session keeps.
+const maxAgent = 200
+
+// SignIn makes a session of the caller who sent a key in a form, and returns the session and its token,
+// which is nowhere else. A key that is not valid is ErrUnauthorized; guesses are limited as those of
+// Caller. A session ends with its key. It is found by an HMAC of the token under the admin key, so all
+// sessions end when the admin key changes, and who reads the store can neither use nor make one.
+func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token secret.Text, err error) {
+	client, now := g.Client(r), g.Clock()
+	c, err := g.callerOf(r, key, client, now)
+	if err != nil {
+		return s, token, err
+	}
+	var random [32]byte
+	rand.Read(random[:])
+	token = secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
+	s = kapsel.Session{
+		ID: kapsel.NewSessionID(now), Hash: g.sessionHash(token.Reveal()), TenantID: c.Tenant, KeyID: c.Key,
+		Address: client.String(), Agent: printable(r.UserAgent(), maxAgent), CreatedAt: now, SeenAt: now,
+	}
+	if !c.IsAdmin() {
+		s.KeyHash, _ = secret.HashAPIKey(key)
+	}
+	return s, token, g.Sessions.CreateSession(r.Context(), s)
+}
+
+// Session returns the session of a token and the caller who has it. The error is ErrSignedOut if the
+// session or its key has ended, or that of Sessions or Keys.
+func (g *Guard) Session(ctx context.Context, token string) (kapsel.Session, Caller, error) {
+	now := g.Clock()
+	s, err := g.Sessions.SessionByHash(ctx, g.sessionHash(token), now)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		err = ErrSignedOut
+	}
+	if err != nil {
+		return s, Caller{}, err
+	}
+	c := Caller{Right: Operate}
+	if !s.TenantID.IsZero() {
+		if c, err = g.holder(ctx, s.KeyHash, now); errors.Is(err, ErrUnauthorized) {
+			err = ErrSignedOut
+		}
+		if err != nil {
+			return s, Caller{}, err
+		}
+	}
+	if now.Sub(s.SeenAt) >= time.Minute {
+		if err := g.Sessions.TouchSession(ctx, s.ID, now); err != nil {
+			g.Log.WarnContext(ctx, "access: record the use of a session", "session_id", s.ID, "error", err)
+		}
+	}
+	return s, c, nil
+}
+
+// SignOut ends a session; one that has ended already is no error.
+func (g *Guard) SignOut(ctx context.Context, s kapsel.Session) error {
+	err := g.Sessions.DeleteSession(ctx, s.TenantID, s.ID)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		return nil
+	}
+	return err
+}
+
+// sessionHash returns what finds the session of a token.
+func (g *Guard) sessionHash(token string) (hash [32]byte) {
+	mac := hmac.New(sha256.New, g.admin[:])
+	mac.Write([]byte("kapsel session\x00" + token))
+	copy(hash[:], mac.Sum(nil))
+	return hash
+}
+
+// printable returns the printable ASCII characters of a text, at most so many.
+func printable(text string, most int) string {
+	kept := make([]byte, 0, min(len(text), most))
+	for i := 0; i < len(text) && len(kept) < most; i++ {
+		if c := text[i]; c >= ' ' && c <= '~' {
+			kept = append(kept, c)
+		}
+	}
+	return string(kept)
+}

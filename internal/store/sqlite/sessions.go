@@ -1,0 +1,84 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+const sessionColumns = `id, hash, owner, key_id, key_hash, address, agent, created_at, seen_at`
+
+func scanSession(q *stmt) (s kapsel.Session, err error) {
+	s.ID = q.colID()
+	copy(s.Hash[:], q.view())
+	s.TenantID, s.KeyID = q.colID(), q.colID()
+	copy(s.KeyHash[:], q.view())
+	s.Address, s.Agent, s.CreatedAt, s.SeenAt = q.colText(), q.colText(), q.colTime(), q.colTime()
+	return s, nil
+}
+
+// CreateSession implements store.Sessions.
+func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			n.ID[:], n.Hash, n.TenantID[:], n.KeyID[:], n.KeyHash, n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.ExpiresAt())
+	})
+}
+
+// SessionByHash implements store.Sessions.
+func (s *Store) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (found kapsel.Session, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		ok, err := c.query(`SELECT `+sessionColumns+` FROM sessions WHERE hash = ? AND expires_at > ?`, hash, now).
+			one(func(q *stmt) { found, _ = scanSession(q) })
+		if err == nil && !ok {
+			err = store.NotFound("session")
+		}
+		return err
+	})
+	return found, err
+}
+
+// TouchSession implements store.Sessions.
+func (s *Store) TouchSession(ctx context.Context, id kapsel.SessionID, seen time.Time) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`UPDATE sessions SET seen_at = ?1, expires_at = min(?1 + ?2, created_at + ?3) WHERE id = ?4 AND seen_at < ?1`,
+			seen, kapsel.SessionIdle.Microseconds(), kapsel.SessionLife.Microseconds(), id[:])
+	})
+}
+
+// ListSessions implements store.Sessions.
+func (s *Store) ListSessions(ctx context.Context, tenant kapsel.TenantID, now time.Time, p store.Page[kapsel.SessionID]) ([]kapsel.Session, error) {
+	const rows = `SELECT ` + sessionColumns + ` FROM sessions WHERE id < ? AND expires_at > ?`
+	if tenant.IsZero() {
+		return list(s, ctx, p.Limit, scanSession, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before), now)
+	}
+	return list(s, ctx, p.Limit, scanSession, rows+` AND owner = ? ORDER BY id DESC LIMIT ?`, before(p.Before), now, tenant[:])
+}
+
+// DeleteSession implements store.Sessions.
+func (s *Store) DeleteSession(ctx context.Context, tenant kapsel.TenantID, id kapsel.SessionID) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		err := c.exec(`DELETE FROM sessions WHERE id = ? AND (? OR owner = ?)`, id[:], tenant.IsZero(), tenant[:])
+		if err == nil && c.changes() == 0 {
+			err = store.NotFound("session")
+		}
+		return err
+	})
+}
+
+// DeleteSessions implements store.Sessions.
+func (s *Store) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key kapsel.KeyID) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`DELETE FROM sessions WHERE owner = ? AND key_id = ?`, tenant[:], key[:])
+	})
+}
+
+// DeleteExpiredSessions implements store.Housekeeping.
+func (s *Store) DeleteExpiredSessions(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		err := c.exec(`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= ? LIMIT ?)`, now, limit)
+		return c.changes(), err
+	})
+}

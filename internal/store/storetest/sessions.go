@@ -1,0 +1,100 @@
+package storetest
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// session makes a session of a key of an owner and returns it.
+func (w *world) session(owner kapsel.TenantID, key kapsel.KeyID) kapsel.Session {
+	w.t.Helper()
+	s := kapsel.Session{
+		ID: kapsel.NewSessionID(w.now), TenantID: owner, KeyID: key, KeyHash: sha256.Sum256(key[:]),
+		Address: "192.0.2.1", Agent: "browser/1 é", CreatedAt: w.now, SeenAt: w.now,
+	}
+	s.Hash = sha256.Sum256(s.ID[:])
+	w.must(w.store.CreateSession(w.ctx, s))
+	return s
+}
+
+// sessions lists the sessions of an owner.
+func (w *world) sessions(owner kapsel.TenantID) []kapsel.Session {
+	w.t.Helper()
+	all, err := w.store.ListSessions(w.ctx, owner, w.now, store.Page[kapsel.SessionID]{Limit: 10})
+	w.must(err)
+	return all
+}
+
+// signedIn are the promises of Sessions.
+var signedIn = []promise{
+	{"S-11 a session is found by its hash until it is idle for too long, or too old", func(w *world) {
+		key := kapsel.NewKeyID(w.now)
+		s := w.session(w.tenant.ID, key)
+		w.must(w.store.CreateSession(w.ctx, s)) // again
+		begin := s.CreatedAt
+		found := func() error {
+			w.t.Helper()
+			there, err := w.store.SessionByHash(w.ctx, s.Hash, w.now)
+			if err == nil {
+				w.same("found", s, there)
+			}
+			return err
+		}
+		w.must(found())
+		_, err := w.store.SessionByHash(w.ctx, sha256.Sum256(nil), w.now)
+		w.refused(err, kapsel.NotFound, "another hash")
+		w.now = begin.Add(kapsel.SessionIdle - time.Microsecond)
+		w.must(found())
+		w.now = begin.Add(kapsel.SessionIdle)
+		w.refused(found(), kapsel.NotFound, "idle")
+		w.same("listed when idle", 0, len(w.sessions(w.tenant.ID)))
+
+		s.SeenAt = begin.Add(kapsel.SessionIdle - time.Minute)
+		w.must(w.store.TouchSession(w.ctx, s.ID, s.SeenAt))
+		w.must(w.store.TouchSession(w.ctx, s.ID, begin)) // an earlier time changes nothing
+		w.must(found())
+		s.SeenAt = begin.Add(kapsel.SessionLife - time.Minute)
+		w.must(w.store.TouchSession(w.ctx, s.ID, s.SeenAt))
+		w.now = begin.Add(kapsel.SessionLife - time.Microsecond)
+		w.must(found())
+		w.now = begin.Add(kapsel.SessionLife)
+		w.refused(found(), kapsel.NotFound, "too old")
+	}},
+
+	{"S-11 sessions are listed by their owner and end alone, by their key, and by their time", func(w *world) {
+		mine, others := kapsel.NewKeyID(w.now), kapsel.NewKeyID(w.now)
+		admin := w.session(kapsel.TenantID{}, kapsel.KeyID{})
+		w.pass(time.Minute)
+		first := w.session(w.tenant.ID, mine)
+		w.pass(time.Minute)
+		second := w.session(w.tenant.ID, mine)
+		w.pass(time.Minute)
+		third := w.session(w.tenant.ID, others)
+		w.same("the tenant's", []kapsel.Session{third, second, first}, w.sessions(w.tenant.ID))
+		w.same("all", []kapsel.Session{third, second, first, admin}, w.sessions(kapsel.TenantID{}))
+		page, err := w.store.ListSessions(w.ctx, w.tenant.ID, w.now, store.Page[kapsel.SessionID]{Before: third.ID, Limit: 1})
+		w.must(err)
+		w.same("a page", []kapsel.Session{second}, page)
+
+		w.refused(w.store.DeleteSession(w.ctx, kapsel.NewTenantID(w.now), second.ID), kapsel.NotFound, "another's")
+		w.refused(w.store.DeleteSession(w.ctx, w.tenant.ID, admin.ID), kapsel.NotFound, "the admin's by a tenant")
+		w.must(w.store.DeleteSession(w.ctx, w.tenant.ID, second.ID))
+		w.refused(w.store.DeleteSession(w.ctx, w.tenant.ID, second.ID), kapsel.NotFound, "one that has ended")
+		_, err = w.store.SessionByHash(w.ctx, second.Hash, w.now)
+		w.refused(err, kapsel.NotFound, "found after the end")
+		w.must(w.store.DeleteSessions(w.ctx, w.tenant.ID, mine))
+		w.same("without the key's", []kapsel.Session{third, admin}, w.sessions(kapsel.TenantID{}))
+		w.must(w.store.DeleteSessions(w.ctx, kapsel.TenantID{}, kapsel.KeyID{}))
+		w.same("without the admin's", []kapsel.Session{third}, w.sessions(kapsel.TenantID{}))
+
+		w.now = third.ExpiresAt()
+		for _, want := range []int{1, 0} {
+			n, err := w.store.DeleteExpiredSessions(w.ctx, w.now, 10)
+			w.must(err)
+			w.same("deleted", want, n)
+		}
+	}},
+}
