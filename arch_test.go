@@ -59,8 +59,11 @@ var mayImport = map[string][]string{
 	"internal/clock":    {},
 	"internal/feed":     {".", "internal/clock", "internal/store"},
 	"internal/settings": {".", "internal/clock", "internal/store"},
-	"internal/audit":    {".", "internal/durable", "internal/store", "receipt"},
+	"internal/audit":    {".", "internal/durable", "internal/store", "internal/witness", "receipt"},
 	"internal/upkeep":   {".", "internal/clock", "internal/settings", "internal/store"},
+
+	// Witnesses of audit logs: a witness, and how a log asks for one.
+	"internal/witness": {".", "internal/durable", "receipt"},
 
 	// Who calls, and what they may do.
 	"internal/access": {".", "internal/ratelimit", "internal/secret"},
@@ -120,7 +123,7 @@ var libraries = map[string][]string{
 	"github.com/tink-crypto/tink-go/v2":       {"internal/secret"},
 	"go.opentelemetry.io/contrib":             {"internal/telemetry"},
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
-	"golang.org/x/mod":                        {"internal/audit", "receipt"},
+	"golang.org/x/mod":                        {"internal/audit", "internal/witness", "receipt"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
 	"golang.org/x/sync":                       anywhere,
 	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry", "internal/durable"},

@@ -43,6 +43,27 @@ type Signed struct {
 	Unknown int
 }
 
+// ErrUnsigned is in the error of OpenCheckpoint for a checkpoint that no key of its log has signed, or in
+// which a signature of a key that was given is wrong.
+var ErrUnsigned = errors.New("the signature is missing or wrong")
+
+// unsigned is an error that is ErrUnsigned and says more.
+type unsigned struct{ text string }
+
+func (u unsigned) Error() string        { return u.text }
+func (u unsigned) Is(target error) bool { return target == ErrUnsigned }
+
+// ReadCheckpoint returns what a signed checkpoint says. Nothing is verified; see OpenCheckpoint.
+func ReadCheckpoint(text string) (Checkpoint, error) {
+	body, _, ok := strings.Cut(text, "\n\n")
+	if !ok {
+		return Checkpoint{}, errNoNote
+	}
+	return parseCheckpoint(body + "\n")
+}
+
+var errNoNote = errors.New("the checkpoint is not a signed note: text, an empty line, and lines that begin with — and a name")
+
 // OpenCheckpoint verifies a signed checkpoint. One of the keys must be the log's and must have signed.
 // The cosignatures of those keys that are witnesses' are verified, and are not required. A signature
 // line of any other key is accepted and counted, as the note format demands; a wrong signature of a
@@ -64,11 +85,11 @@ func OpenCheckpoint(text string, keys ...Key) (*Signed, error) {
 	var wrong *note.InvalidSignatureError
 	switch {
 	case errors.As(err, &none):
-		return nil, fmt.Errorf("the checkpoint of %s is signed by none of the keys that were given", origin)
+		return nil, unsigned{fmt.Sprintf("the checkpoint of %s is signed by none of the keys that were given", origin)}
 	case errors.As(err, &wrong):
-		return nil, fmt.Errorf("the signature of %s does not fit the checkpoint", wrong.Name)
+		return nil, unsigned{fmt.Sprintf("the signature of %s does not fit the checkpoint", wrong.Name)}
 	case err != nil:
-		return nil, errors.New("the checkpoint is not a signed note: text, an empty line, and lines that begin with — and a name")
+		return nil, errNoNote
 	}
 	c, err := parseCheckpoint(n.Text)
 	if err != nil {
@@ -89,7 +110,7 @@ func OpenCheckpoint(text string, keys ...Key) (*Signed, error) {
 		s.Cosignatures = append(s.Cosignatures, Cosignature{k, at})
 	}
 	if s.Key.Public == nil {
-		return nil, fmt.Errorf("none of the keys that signed the checkpoint belongs to its log, %s", c.Origin)
+		return nil, unsigned{fmt.Sprintf("none of the keys that signed the checkpoint belongs to its log, %s", c.Origin)}
 	}
 	return s, nil
 }
@@ -125,10 +146,10 @@ func Sign(c Checkpoint, key ed25519.PrivateKey) string {
 // have verified the checkpoint, and that the log has only grown since the one before. The time has whole
 // seconds. The error says that the name or the checkpoint is none.
 func Cosign(checkpoint, name string, key ed25519.PrivateKey, at time.Time) (line string, err error) {
-	text, _, ok := strings.Cut(checkpoint, "\n\n")
-	if _, err := parseCheckpoint(text + "\n"); err != nil || !ok {
-		return "", errors.Join(errors.New("only a signed checkpoint can be cosigned"), err)
+	if _, err := ReadCheckpoint(checkpoint); err != nil {
+		return "", fmt.Errorf("only a checkpoint can be cosigned: %w", err)
 	}
+	text, _, _ := strings.Cut(checkpoint, "\n\n")
 	if err := CheckName(name); err != nil {
 		return "", err
 	}
@@ -140,12 +161,6 @@ func Cosign(checkpoint, name string, key ed25519.PrivateKey, at time.Time) (line
 // signatureLine returns the line of a note that holds a signature by a key.
 func signatureLine(k Key, sig []byte) string {
 	return "— " + k.Name + " " + base64.StdEncoding.EncodeToString(append(binary.BigEndian.AppendUint32(nil, k.ID()), sig...)) + "\n"
-}
-
-// Origin returns the first line of a checkpoint, which is the name of its log. Nothing is verified.
-func Origin(checkpoint string) string {
-	origin, _, _ := strings.Cut(checkpoint, "\n")
-	return origin
 }
 
 // signerID is how signature lines name a key.

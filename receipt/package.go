@@ -94,8 +94,7 @@ func parseText(text string) (*Package, error) {
 		}
 		p.InclusionProof.ProofHashes = append(p.InclusionProof.ProofHashes, h)
 	}
-	body, _, _ := strings.Cut(checkpoint, "\n\n")
-	c, err := parseCheckpoint(body + "\n")
+	c, err := ReadCheckpoint(checkpoint)
 	if err != nil {
 		return nil, err
 	}

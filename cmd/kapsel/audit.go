@@ -64,15 +64,21 @@ func headsName(instance kapsel.InstanceID) string {
 
 // auditKey returns the key in a file, which it makes if it is not there.
 func auditKey(path string) (ed25519.PrivateKey, error) {
-	text, _, err := secret.LoadOrCreateKeyFile(path, func() []byte { return encodeKey(secret.NewKey()) })
+	key, _, err := ed25519File(auditKeyName, path)
+	return key, err
+}
+
+// ed25519File returns the key in the file that a setting names. It makes the file if it is not there.
+func ed25519File(setting, path string) (key ed25519.PrivateKey, made bool, err error) {
+	text, made, err := secret.LoadOrCreateKeyFile(path, func() []byte { return encodeKey(secret.NewKey()) })
 	if err != nil {
-		return nil, settingError("%s: %v", auditKeyName, err)
+		return nil, false, settingError("%s: %v", setting, err)
 	}
 	seed, err := base64.StdEncoding.Strict().DecodeString(string(text))
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, settingError("%s: the file does not hold %d bytes in standard base64", auditKeyName, ed25519.SeedSize)
+		return nil, false, settingError("%s: the file does not hold %d bytes in standard base64", setting, ed25519.SeedSize)
 	}
-	return ed25519.NewKeyFromSeed(seed), nil
+	return ed25519.NewKeyFromSeed(seed), made, nil
 }
 
 // fsckCmd is `kapsel fsck`.

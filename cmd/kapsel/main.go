@@ -50,6 +50,7 @@ type cli struct {
 	Trigger    ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
 	Proof      ask[proofCmd]     `cmd:"" help:"Write the proof package of an attempt, which verify checks."`
 	Verify     verifyCmd         `cmd:"" help:"Check a proof package of the audit log, without a server."`
+	Witness    witnessCmd        `cmd:"" help:"Watch that the audit logs of others only grow, and sign their heads."`
 	Completion completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -104,11 +103,9 @@ func (s *serveSettings) check() error {
 		}
 	}
 	if s.PublicURL != "" {
-		u, err := url.Parse(s.PublicURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		if s.PublicURL, err = plainURL(s.PublicURL); err != nil {
 			return settingError("KAPSEL_PUBLIC_URL (--public-url): is not an http or https URL without user name, query and fragment")
 		}
-		s.PublicURL = strings.TrimRight(s.PublicURL, "/")
 	}
 	if s.allow, err = egress.ParseAllow(s.EgressAllow); err != nil {
 		return settingError("KAPSEL_EGRESS_ALLOW (--egress-allow): %v", err)
