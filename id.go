@@ -35,6 +35,7 @@ type (
 	nodeKind     struct{}
 	replayKind   struct{}
 	sessionKind  struct{}
+	changeKind   struct{}
 )
 
 func (tenantKind) prefix() string   { return "ten" }
@@ -50,6 +51,7 @@ func (secretKind) prefix() string   { return "sec" }
 func (nodeKind) prefix() string     { return "node" }
 func (replayKind) prefix() string   { return "rpl" }
 func (sessionKind) prefix() string  { return "ses" }
+func (changeKind) prefix() string   { return "chg" }
 
 // The kinds of ids.
 type (
@@ -66,6 +68,7 @@ type (
 	NodeID      = ID[nodeKind]
 	ReplayID    = ID[replayKind]
 	SessionID   = ID[sessionKind]
+	ChangeID    = ID[changeKind]
 )
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
@@ -96,7 +99,7 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 }
 
 // NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewEventTypeID, NewSecretID,
-// NewNodeID, NewReplayID and NewSessionID return a new ID with the millisecond of now.
+// NewNodeID, NewReplayID, NewSessionID and NewChangeID return a new ID with the millisecond of now.
 func NewTenantID(now time.Time) TenantID       { return newID[tenantKind](now) }
 func NewKeyID(now time.Time) KeyID             { return newID[keyKind](now) }
 func NewEndpointID(now time.Time) EndpointID   { return newID[endpointKind](now) }
@@ -107,6 +110,7 @@ func NewSecretID(now time.Time) SecretID       { return newID[secretKind](now) }
 func NewNodeID(now time.Time) NodeID           { return newID[nodeKind](now) }
 func NewReplayID(now time.Time) ReplayID       { return newID[replayKind](now) }
 func NewSessionID(now time.Time) SessionID     { return newID[sessionKind](now) }
+func NewChangeID(now time.Time) ChangeID       { return newID[changeKind](now) }
 
 // NewEventID, NewDeliveryID and NewAttemptID return a new ID with the millisecond of now and a
 // part. The part of an event that came in at an endpoint or a source is that one's PartOf;

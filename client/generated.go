@@ -125,6 +125,34 @@ func (c *Client) GetAuditLog(ctx context.Context, tenantID string) (answer Audit
 	return answer, err
 }
 
+// ListChangesFilter chooses what ListChanges shows; a zero field is left out.
+type ListChangesFilter struct {
+	TenantID string    // With the admin key: the tenant that is meant
+	ObjectID string    // Those of this object, such as ep_…
+	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, instance
+	Verb     string    // Those by which this was done, such as update
+	KeyID    string    // Those made with this key, or in a session that began with it
+	Since    time.Time // Made at this time or later
+	Until    time.Time // Made before this time
+}
+
+func (f ListChangesFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	setString(query, "object_id", f.ObjectID)
+	setString(query, "kind", f.Kind)
+	setString(query, "verb", f.Verb)
+	setString(query, "key_id", f.KeyID)
+	setTime(query, "since", f.Since)
+	setTime(query, "until", f.Until)
+	return query
+}
+
+// ListChanges is GET /v1/changes: List who changed what.
+func (c *Client) ListChanges(ctx context.Context, filter ListChangesFilter) iter.Seq2[Change, error] {
+	return pages[Change](ctx, c, "/v1/changes", filter.values())
+}
+
 // ListDeliveriesFilter chooses what ListDeliveries shows; a zero field is left out.
 type ListDeliveriesFilter struct {
 	TenantID   string // With the admin key: the tenant that is meant
@@ -659,6 +687,30 @@ type CancelEventInput struct {
 type Challenge struct {
 	From string `json:"from"` // query:NAME, json:$.NAME (a member of a small object of strings) or header:NAME
 	To   string `json:"to"`   // body (as text), json:NAME or, with the same header in from, header:NAME
+}
+
+// Change is in answers.
+type Change struct {
+	ID       string          `json:"id"`        // Its id
+	TenantID *string         `json:"tenant_id"` // Whose object was changed; null: the instance's own
+	At       time.Time       `json:"at"`        // When
+	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, replay, cancel, retry, keep_ingest, rotate_key …
+	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, instance
+	ObjectID *string         `json:"object_id"` // Of the object; null: the instance has none
+	Name     *string         `json:"name"`      // The object's name before the change; null: it has none
+	By       ChangedBy       `json:"by"`        // Who made it
+	Before   json.RawMessage `json:"before"`    // The fields that differ, as they were, without secrets; of what was deleted all; null: it was made
+	After    json.RawMessage `json:"after"`     // The same fields as they are since; of what was made all; null: it was deleted
+}
+
+// ChangedBy is in answers.
+type ChangedBy struct {
+	Kind      string  `json:"kind"`       // admin: the admin key; key: a tenant's key; session: the dashboard; portal: a portal link; cli: a command on the database itself; admin, key, session, portal, cli
+	KeyID     *string `json:"key_id"`     // The key that was sent, or with which the session began
+	Prefix    *string `json:"prefix"`     // The first characters of that key
+	SessionID *string `json:"session_id"` // The session
+	Name      *string `json:"name"`       // Of the person, where it is known
+	Client    *string `json:"client"`     // The address that the request came from; null: none is known, or it is the operator's
 }
 
 // Circuit is in answers.

@@ -238,7 +238,7 @@ func (c *rotateAuditKeyCmd) Run(ctx context.Context, io streams) error {
 	if err != nil {
 		return err
 	}
-	keys.Store = db
+	keys.Store = db.By(operator("rotate_audit_key", now))
 	key, err := keys.Rotate(ctx, now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		return errors.New("the audit log has no key yet: serve makes the first")

@@ -44,6 +44,7 @@ type cli struct {
 	Replays    replaysCmd        `cmd:"" help:"Replays: delivering many events again."`
 	Attempts   attemptsCmd       `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
 	Providers  ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
+	Changes    ask[changesCmd]   `cmd:"" help:"Who changed what."`
 	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
 	Top        ask[topCmd]       `cmd:"" help:"The overview in a terminal: rates, and the endpoints that need somebody first."`
 	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`

@@ -77,7 +77,11 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 	if err := (&audit.Keys{Store: db, Seal: keyring}).Reseal(ctx); err != nil {
 		return fmt.Errorf("seal the key of the audit log: %w", err)
 	}
-	if err := db.ReplaceMeta(ctx, keyCheck, check, keyring.Check()); err != nil {
+	now, err := db.Time(ctx)
+	if err != nil {
+		return err
+	}
+	if err := db.By(operator("rotate_key", now)).ReplaceMeta(ctx, keyCheck, check, keyring.Check()); err != nil {
 		return fmt.Errorf("remember the new key: %w", err)
 	}
 	fmt.Fprintf(out.console, "the data keys of %d tenants are wrapped with key %s, %d of them since now; keep no other key in KAPSEL_ENCRYPTION_KEY or encryption.key\n", total, keyring.ID(), rewrapped)

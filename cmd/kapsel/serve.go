@@ -248,7 +248,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	manager := manage.New(manage.Config{
-		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now, Feed: s.feed,
+		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,

@@ -2,7 +2,7 @@
 // use cases ask the Caller. Faces (the API, and pages) pass Callers on and decide nothing.
 //
 // A Caller is not an API key: the admin key is one way to become a Caller, a tenant's key another, and
-// use cases cannot tell which way it was.
+// use cases decide nothing by which way it was. They write it down with what the Caller changes.
 package access
 
 import (
@@ -31,6 +31,7 @@ type Caller struct {
 	Right  Right
 	Tenant kapsel.TenantID // the one tenant whose objects the caller may see; zero for Operate: all
 	Key    kapsel.KeyID    // the tenant's key that was sent; zero: another way
+	Actor  kapsel.Actor    // who the rows of the caller's changes name
 	Until  time.Time       // when the caller's access ends; zero: it does not end by itself
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -77,7 +78,11 @@ func TestGuard(t *testing.T) {
 	g := access.New(access.Config{
 		Keys: s, AdminKey: secret.NewText(admin), Clock: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
 	})
-	writer := access.Caller{Right: access.Write, Tenant: tenant, Key: id, Until: noon.Add(time.Hour)}
+	client := netip.MustParseAddr("192.0.2.1") // of httptest.NewRequest
+	writer := access.Caller{
+		Right: access.Write, Tenant: tenant, Key: id, Until: noon.Add(time.Hour),
+		Actor: kapsel.Actor{Kind: kapsel.ActorKey, KeyID: id, Client: client},
+	}
 	for _, tt := range []struct {
 		name   string
 		values []string
@@ -85,7 +90,7 @@ func TestGuard(t *testing.T) {
 	}{
 		{"a key", []string{"Bearer " + key.Reveal()}, writer},
 		{"another case", []string{"bearer " + key.Reveal()}, writer},
-		{"the admin key", []string{"Bearer " + admin}, access.Caller{Right: access.Operate}},
+		{"the admin key", []string{"Bearer " + admin}, access.Caller{Right: access.Operate, Actor: kapsel.Actor{Kind: kapsel.ActorAdmin, Operator: true, Client: client}}},
 		{"nothing", nil, access.Caller{}},
 		{"two", []string{"Bearer " + admin, "Bearer " + admin}, access.Caller{}},
 		{"another scheme", []string{"Basic " + admin}, access.Caller{}},

@@ -68,7 +68,10 @@ func (g *Guard) callerOf(r *http.Request, key string, client netip.Addr, now tim
 		return Caller{}, err
 	}
 	c, err := g.find(r.Context(), key, now)
-	if errors.Is(err, ErrUnauthorized) {
+	switch {
+	case err == nil:
+		c.Actor.Client = client
+	case errors.Is(err, ErrUnauthorized):
 		err = g.guesses.count(r.Context(), g.Log, client, now)
 	}
 	return c, err
@@ -78,7 +81,7 @@ func (g *Guard) callerOf(r *http.Request, key string, client netip.Addr, now tim
 func (g *Guard) find(ctx context.Context, token string, now time.Time) (Caller, error) {
 	// Hashes have equal lengths, so the comparison tells nothing of the admin key's.
 	if hash := sha256.Sum256([]byte(token)); subtle.ConstantTimeCompare(hash[:], g.admin[:]) == 1 {
-		return Caller{Right: Operate}, nil
+		return Caller{Right: Operate, Actor: kapsel.Actor{Kind: kapsel.ActorAdmin, Operator: true}}, nil
 	}
 	hash, ok := secret.HashAPIKey(token)
 	if !ok {
@@ -103,7 +106,10 @@ func (g *Guard) holder(ctx context.Context, hash [32]byte, now time.Time) (Calle
 	if key.Scope == kapsel.ScopeWrite {
 		right = Write
 	}
-	return Caller{Right: right, Tenant: key.TenantID, Key: key.ID, Until: key.ExpiresAt}, nil
+	return Caller{
+		Right: right, Tenant: key.TenantID, Key: key.ID, Until: key.ExpiresAt,
+		Actor: kapsel.Actor{Kind: kapsel.ActorKey, KeyID: key.ID, Prefix: key.Prefix},
+	}, nil
 }
 
 // touch records that a key was used, at most once a minute. last_used_at is for people who wonder

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -71,6 +72,8 @@ func (g *Guard) Session(ctx context.Context, token string) (kapsel.Session, Call
 			return s, Caller{}, err
 		}
 	}
+	c.Actor.Kind, c.Actor.Operator, c.Actor.Session = kapsel.ActorSession, c.IsAdmin(), s.ID.String()
+	c.Actor.Client, _ = netip.ParseAddr(s.Address) // of the sign-in; who has the request knows better
 	if now.Sub(s.SeenAt) >= time.Minute {
 		if err := g.Sessions.TouchSession(ctx, s.ID, now); err != nil {
 			g.Log.WarnContext(ctx, "access: record the use of a session", "session_id", s.ID, "error", err)

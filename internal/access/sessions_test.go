@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -90,13 +91,19 @@ func TestSession_S11(t *testing.T) {
 	is := func(what, token string, want access.Caller) {
 		t.Helper()
 		for _, g := range []*access.Guard{first, second} {
-			_, got, err := g.Session(t.Context(), token)
+			s, got, err := g.Session(t.Context(), token)
+			if err == nil {
+				want.Actor.Session = s.ID.String()
+			}
 			if got != want || (err == nil) != (want != access.Caller{}) || err != nil && err != access.ErrSignedOut {
 				t.Errorf("%s: the caller is %+v, %v, want %+v", what, got, err, want)
 			}
 		}
 	}
 	nobody, reader, operator := access.Caller{}, access.Caller{Right: access.Read, Tenant: key.TenantID, Key: key.ID}, access.Caller{Right: access.Operate}
+	client := netip.MustParseAddr("192.0.2.1")
+	reader.Actor = kapsel.Actor{Kind: kapsel.ActorSession, KeyID: key.ID, Prefix: prefix, Client: client}
+	operator.Actor = kapsel.Actor{Kind: kapsel.ActorSession, Operator: true, Client: client}
 
 	for _, wrong := range []string{"", "wrong", text.Reveal() + "x", "kap_"} {
 		if _, token, err := first.SignIn(r, wrong); err != access.ErrUnauthorized || token.Reveal() != "" {

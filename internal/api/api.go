@@ -89,6 +89,7 @@ func New(cfg Config) http.Handler {
 	a.usage()
 	a.refusals()
 	a.providers()
+	a.changes()
 	a.audit(mux)
 	explain(a.huma.OpenAPI())
 	a.documentation(mux)

@@ -89,7 +89,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { stop(); running.Wait() })
 	log, now := slog.New(slog.NewJSONHandler(&w.log, nil)), func() time.Time { return w.now }
 	w.uses = manage.Config{
-		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now, Feed: feed,
+		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now, Feed: feed, Show: Show,
 		CheckURL: func(u string) error {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) (bool, error) { return false, nil }})
 		},

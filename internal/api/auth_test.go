@@ -204,6 +204,7 @@ var matrix = map[string]row{
 	"resume-replay": {status: 200},
 	"cancel-replay": {status: 200},
 
+	"list-changes":       {status: 200},
 	"get-endpoint-stats": {status: 200},
 	"get-refusals":       {status: 200},
 	"get-usage":          {status: 200},

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
@@ -69,6 +70,7 @@ func newWorld(t *testing.T) *world {
 	w.manage = manage.New(manage.Config{
 		Store: directory, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "http://127.0.0.1:8080", Clock: clock.Now, Feed: events,
 		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check,
+		Show: func(any, time.Time) any { return map[string]any{} },
 		Changed: func() {
 			if err := w.cache.Load(t.Context()); err != nil {
 				t.Error(err)

@@ -57,7 +57,10 @@ func (d *Dashboard) signedIn(r *http.Request) (s kapsel.Session, c access.Caller
 	if err != nil {
 		return s, c, access.ErrSignedOut
 	}
-	return d.Guard.Session(r.Context(), sent.Value)
+	if s, c, err = d.Guard.Session(r.Context(), sent.Value); err == nil {
+		c.Actor.Client = d.Guard.Client(r)
+	}
+	return s, c, err
 }
 
 // toSignIn leads to the sign-in page, and from there back to the page that was asked for.

@@ -88,7 +88,7 @@ func (m *Manager) createApp(ctx context.Context, c access.Caller, tenant kapsel.
 	if err := s.apply(&app, now); err != nil {
 		return kapsel.App{}, err
 	}
-	return app, m.Store.CreateApp(ctx, app)
+	return app, m.by(c, "create").CreateApp(ctx, app)
 }
 
 // PutApp makes the app of a uid, or replaces what was set on the app that ref names, and reports whether
@@ -114,7 +114,7 @@ func (m *Manager) PutApp(ctx context.Context, c access.Caller, ref AppRef, s App
 			return found, err
 		}
 		now := m.Clock()
-		return m.Store.UpdateApp(ctx, found.TenantID, found.ID, func(app *kapsel.App) error {
+		return m.by(c, "update").UpdateApp(ctx, found.TenantID, found.ID, func(app *kapsel.App) error {
 			if s.UID == nil {
 				s.UID = orNil(app.UID)
 			}
@@ -143,7 +143,7 @@ func (m *Manager) UpdateApp(ctx context.Context, c access.Caller, ref AppRef, ed
 		return kapsel.App{}, err
 	}
 	now := m.Clock()
-	app, err = m.Store.UpdateApp(ctx, app.TenantID, app.ID, func(app *kapsel.App) error {
+	app, err = m.by(c, "update").UpdateApp(ctx, app.TenantID, app.ID, func(app *kapsel.App) error {
 		s := AppSettings{orNil(app.UID), app.AppConfig}
 		if err := edit(&s); err != nil {
 			return err
@@ -162,7 +162,7 @@ func (m *Manager) DeleteApp(ctx context.Context, c access.Caller, ref AppRef) er
 	if err != nil {
 		return err
 	}
-	_, err = settled(m, app, m.Store.DeleteApp(ctx, app.TenantID, app.ID, m.Clock()))
+	_, err = settled(m, app, m.by(c, "delete").DeleteApp(ctx, app.TenantID, app.ID, m.Clock()))
 	return err
 }
 

@@ -45,7 +45,7 @@ func (m *Manager) CancelDelivery(ctx context.Context, c access.Caller, id kapsel
 	if err := c.Check(access.Write); err != nil {
 		return Delivery{}, err
 	}
-	return m.move(ctx, c, id, kapsel.Cancel{})
+	return m.move(ctx, c, "cancel", id, kapsel.Cancel{})
 }
 
 // RetryDelivery makes a delivery that is pending due now. It returns Conflict where that would send
@@ -70,11 +70,11 @@ func (m *Manager) RetryDelivery(ctx context.Context, c access.Caller, id kapsel.
 			}
 		}
 	}
-	return m.move(ctx, c, id, kapsel.Retry{})
+	return m.move(ctx, c, "retry", id, kapsel.Retry{})
 }
 
-func (m *Manager) move(ctx context.Context, c access.Caller, id kapsel.DeliveryID, t kapsel.Transition) (Delivery, error) {
-	d, err := m.Store.MoveDelivery(ctx, c.Tenant, id, t, m.Clock())
+func (m *Manager) move(ctx context.Context, c access.Caller, verb string, id kapsel.DeliveryID, t kapsel.Transition) (Delivery, error) {
+	d, err := m.by(c, verb).MoveDelivery(ctx, c.Tenant, id, t, m.Clock())
 	if err != nil {
 		return Delivery{}, err
 	}

@@ -142,7 +142,7 @@ func (m *Manager) CreateEndpoint(ctx context.Context, c access.Caller, tenant ka
 	if l := t.Effective().Endpoints; l != nil {
 		most = *l
 	}
-	e, err = settled(m, e, m.Store.CreateEndpoint(ctx, e, most))
+	e, err = settled(m, e, m.by(c, "create").CreateEndpoint(ctx, e, most))
 	view, err := m.shown(ctx, e, err)
 	view.SigningSecret = text
 	return view, err
@@ -215,7 +215,7 @@ func (m *Manager) UpdateEndpoint(ctx context.Context, c access.Caller, id kapsel
 			return Endpoint{}, err
 		}
 	}
-	e, err = m.Store.UpdateEndpoint(ctx, c.Tenant, id, apply)
+	e, err = m.by(c, "update").UpdateEndpoint(ctx, c.Tenant, id, apply)
 	e, err = settled(m, e, err)
 	return m.shown(ctx, e, err)
 }
@@ -229,21 +229,21 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, c access.Caller, id kapsel
 	case err != nil:
 		return err
 	case keepIngest:
-		err = m.keepIngest(ctx, c.Tenant, id)
+		err = m.keepIngest(ctx, c, id)
 	default:
-		err = m.Store.DeleteEndpoint(ctx, c.Tenant, id, m.Clock())
+		err = m.by(c, "delete").DeleteEndpoint(ctx, c.Tenant, id, m.Clock())
 	}
 	_, err = settled(m, id, err)
 	return err
 }
 
 // keepIngest deletes an endpoint but for its ingest, whose secrets it seals for the source.
-func (m *Manager) keepIngest(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) error {
-	_, t, err := m.withTenant(ctx, tenant, id)
+func (m *Manager) keepIngest(ctx context.Context, c access.Caller, id kapsel.EndpointID) error {
+	_, t, err := m.withTenant(ctx, c.Tenant, id)
 	if err != nil {
 		return err
 	}
-	_, err = m.Store.KeepIngest(ctx, tenant, id, m.Clock(), func(src *kapsel.Source) (err error) {
+	_, err = m.by(c, "keep_ingest").KeepIngest(ctx, c.Tenant, id, m.Clock(), func(src *kapsel.Source) (err error) {
 		from, to, v := id.String(), src.ID.String(), &src.Verification
 		v.Secrets = slices.Clone(v.Secrets)
 		for i := range v.Secrets {
@@ -265,7 +265,7 @@ func (m *Manager) keepIngest(ctx context.Context, tenant kapsel.TenantID, id kap
 
 // PauseEndpoint starts no more deliveries of an endpoint; its events are still accepted.
 func (m *Manager) PauseEndpoint(ctx context.Context, c access.Caller, id kapsel.EndpointID) (Endpoint, error) {
-	return m.act(ctx, c, id, func(e *kapsel.Endpoint) error {
+	return m.act(ctx, c, "pause", id, func(e *kapsel.Endpoint) error {
 		if e.State == kapsel.EndpointDisabled {
 			return kapsel.Errorf(kapsel.Conflict, "the endpoint is disabled; /resume makes it active")
 		}
@@ -277,7 +277,7 @@ func (m *Manager) PauseEndpoint(ctx context.Context, c access.Caller, id kapsel.
 // ResumeEndpoint starts an endpoint's deliveries again. One that the operator disabled only the admin
 // resumes.
 func (m *Manager) ResumeEndpoint(ctx context.Context, c access.Caller, id kapsel.EndpointID) (Endpoint, error) {
-	return m.act(ctx, c, id, func(e *kapsel.Endpoint) error {
+	return m.act(ctx, c, "resume", id, func(e *kapsel.Endpoint) error {
 		if e.State == kapsel.EndpointDisabled && e.DisabledReason == kapsel.DisabledAdmin && !c.IsAdmin() {
 			return kapsel.Errorf(kapsel.Forbidden, "the operator disabled the endpoint; only the admin key resumes it")
 		}
@@ -287,12 +287,12 @@ func (m *Manager) ResumeEndpoint(ctx context.Context, c access.Caller, id kapsel
 }
 
 // act changes an endpoint's row.
-func (m *Manager) act(ctx context.Context, c access.Caller, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (Endpoint, error) {
+func (m *Manager) act(ctx context.Context, c access.Caller, verb string, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (Endpoint, error) {
 	if err := c.Check(access.Write); err != nil {
 		return Endpoint{}, err
 	}
 	now := m.Clock()
-	e, err := m.Store.UpdateEndpoint(ctx, c.Tenant, id, func(e *kapsel.Endpoint) error {
+	e, err := m.by(c, verb).UpdateEndpoint(ctx, c.Tenant, id, func(e *kapsel.Endpoint) error {
 		e.UpdatedAt = now
 		return change(e)
 	})
@@ -312,7 +312,7 @@ func (m *Manager) ResetCircuit(ctx context.Context, c access.Caller, id kapsel.E
 		if err != nil {
 			return Endpoint{}, err
 		}
-		switch _, err := m.Store.SaveCircuit(ctx, breaker.Reset(e.CircuitNow(circuit), m.Clock())); {
+		switch _, err := m.by(c, "reset_circuit").SaveCircuit(ctx, breaker.Reset(e.CircuitNow(circuit), m.Clock())); {
 		case err == nil:
 			m.Changed()
 			return m.shown(ctx, e, nil)

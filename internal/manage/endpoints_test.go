@@ -29,6 +29,7 @@ func newManager(t *testing.T) (*manage.Manager, kapsel.Tenant, access.Caller) {
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	m := manage.New(manage.Config{
 		Store: s, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "https://kapsel.example", Clock: func() time.Time { return noon },
+		Show:     func(o any, _ time.Time) any { return map[string]any{"of": o} },
 		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check,
 	})
 	admin := access.Caller{Right: access.Operate}

@@ -64,7 +64,7 @@ func (m *Manager) CreateEventType(ctx context.Context, c access.Caller, tenant k
 	if err := describe(&made, config, now); err != nil {
 		return kapsel.EventType{}, err
 	}
-	return settled(m, made, m.Store.CreateEventType(ctx, made))
+	return settled(m, made, m.by(c, "create").CreateEventType(ctx, made))
 }
 
 // PutEventType makes the event type of a name, or replaces what was set on it, and reports whether it
@@ -82,12 +82,12 @@ func (m *Manager) PutEventType(ctx context.Context, c access.Caller, ref EventTy
 		return t, false, err
 	}
 	t, made, err = upsert(func() (kapsel.EventType, error) {
-		return m.Store.UpdateEventType(ctx, next.TenantID, next.Name, func(t *kapsel.EventType) error {
+		return m.by(c, "update").UpdateEventType(ctx, next.TenantID, next.Name, func(t *kapsel.EventType) error {
 			t.EventTypeConfig, t.UpdatedAt = next.EventTypeConfig, now
 			return nil
 		})
 	}, func() (kapsel.EventType, error) {
-		return next, m.Store.CreateEventType(ctx, next)
+		return next, m.by(c, "create").CreateEventType(ctx, next)
 	}, func() error {
 		_, err := m.Store.EventType(ctx, next.TenantID, next.Name)
 		return err
@@ -119,7 +119,7 @@ func (m *Manager) UpdateEventType(ctx context.Context, c access.Caller, ref Even
 	if err := change(&t); err != nil {
 		return kapsel.EventType{}, err
 	}
-	t, err = m.Store.UpdateEventType(ctx, tenant, ref.Name, change)
+	t, err = m.by(c, "update").UpdateEventType(ctx, tenant, ref.Name, change)
 	return settled(m, t, err)
 }
 
@@ -132,7 +132,7 @@ func (m *Manager) DeleteEventType(ctx context.Context, c access.Caller, ref Even
 	if err != nil {
 		return err
 	}
-	_, err = settled(m, tenant, m.Store.DeleteEventType(ctx, tenant, ref.Name, m.Clock()))
+	_, err = settled(m, tenant, m.by(c, "delete").DeleteEventType(ctx, tenant, ref.Name, m.Clock()))
 	return err
 }
 

@@ -67,7 +67,7 @@ func (m *Manager) ReplayEvent(ctx context.Context, c access.Caller, id kapsel.Ev
 	if err := c.Check(access.Write); err != nil {
 		return Delivery{}, err
 	}
-	d, err := m.again(ctx, c.Tenant, id, endpoint)
+	d, err := m.again(ctx, c, id, endpoint)
 	if err != nil {
 		return Delivery{}, err
 	}
@@ -75,22 +75,23 @@ func (m *Manager) ReplayEvent(ctx context.Context, c access.Caller, id kapsel.Ev
 	return m.viewer(ctx).view(d)
 }
 
-func (m *Manager) again(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
+func (m *Manager) again(ctx context.Context, c access.Caller, id kapsel.EventID, endpoint *kapsel.EndpointID) (kapsel.Delivery, error) {
+	by := m.by(c, "replay")
 	if endpoint == nil {
-		return m.Store.Replay(ctx, tenant, id, kapsel.DeliveryID{}, m.Clock())
+		return by.Replay(ctx, c.Tenant, id, kapsel.DeliveryID{}, m.Clock())
 	}
-	r, err := m.Store.Event(ctx, tenant, id)
+	r, err := m.Store.Event(ctx, c.Tenant, id)
 	if err != nil {
 		return kapsel.Delivery{}, err
 	}
 	newest := r.Newest()
 	if i := slices.IndexFunc(newest, func(d kapsel.Delivery) bool { return d.EndpointID == *endpoint }); i >= 0 {
-		return m.Store.Replay(ctx, tenant, id, newest[i].ID, m.Clock())
+		return by.Replay(ctx, c.Tenant, id, newest[i].ID, m.Clock())
 	}
 	if err := m.owns(ctx, r.Event.TenantID, *endpoint); err != nil { // the store would say no more than that something is missing
 		return kapsel.Delivery{}, err
 	}
-	return m.Store.Deliver(ctx, tenant, id, *endpoint, m.Clock())
+	return by.Deliver(ctx, c.Tenant, id, *endpoint, m.Clock())
 }
 
 // owns refuses a request that names an endpoint which the tenant does not have.
@@ -108,7 +109,7 @@ func (m *Manager) CancelEvent(ctx context.Context, c access.Caller, id kapsel.Ev
 	if err := c.Check(access.Write); err != nil {
 		return EventDetail{}, err
 	}
-	canceled, ended, err := m.Store.CancelEvent(ctx, c.Tenant, id, to, m.Clock())
+	canceled, ended, err := m.by(c, "cancel").CancelEvent(ctx, c.Tenant, id, to, m.Clock())
 	if err != nil {
 		return EventDetail{}, err
 	}
@@ -141,7 +142,9 @@ func (m *Manager) TestEndpoint(ctx context.Context, c access.Caller, id kapsel.E
 		ID: kapsel.NewDeliveryID(now, e.Part), EventID: made, EndpointID: e.ID, TenantID: e.TenantID, Status: kapsel.Pending, DueAt: now, Size: len(body), CreatedAt: now,
 	}
 	record := store.EventRecord{Event: event, Deliveries: []kapsel.Delivery{delivery}}
-	if _, err := m.Store.Accept(ctx, store.Acceptance{Event: event, Deliveries: record.Deliveries}); err != nil {
+	author := m.author(c, "test")
+	change, _ := author.Change(store.Seen{}, author.Made(e.TenantID, kapsel.KindEndpoint, e.ID, e.Name, &delivery))
+	if _, err := m.Store.Accept(ctx, store.Acceptance{Event: event, Deliveries: record.Deliveries, Change: &change}); err != nil {
 		return store.EventRecord{}, err
 	}
 	m.Due(delivery)

@@ -34,7 +34,7 @@ func (m *Manager) CreateKey(ctx context.Context, c access.Caller, tenant kapsel.
 	}
 	text, hash, prefix := secret.NewAPIKey()
 	k.Hash, k.Prefix = hash, prefix
-	k, err = settled(m, k, m.Store.CreateKey(ctx, k))
+	k, err = settled(m, k, m.by(c, "create").CreateKey(ctx, k))
 	return k, text, err
 }
 
@@ -56,6 +56,6 @@ func (m *Manager) RevokeKey(ctx context.Context, c access.Caller, tenant kapsel.
 	if err != nil {
 		return err
 	}
-	_, err = settled(m, id, m.Store.RevokeKey(ctx, t.ID, id, m.Clock()))
+	_, err = settled(m, id, m.by(c, "revoke").RevokeKey(ctx, t.ID, id, m.Clock()))
 	return err
 }

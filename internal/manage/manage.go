@@ -15,23 +15,43 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// Store is what the use cases need of the store.
+// Store is what the use cases need of the store. What people change goes through By alone, so that no use
+// case changes anything without saying who does.
 type Store interface {
-	store.Directory
-	store.Archive
+	store.Changes
+	store.Apps
+	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
+	ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
+	ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
+	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
+	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
+	Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error)
+	ListSources(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.SourceID]) ([]kapsel.Source, error)
+	ListApps(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.AppID]) ([]kapsel.App, error)
+	EventType(ctx context.Context, tenant kapsel.TenantID, name string) (kapsel.EventType, error)
+	ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error)
+	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error)
+	ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error)
+	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
+	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
+	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)
+	ListAttempts(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID, after int, limit int) ([]kapsel.Attempt, error)
+	CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error)
+	ReadReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error)
+	ListReplays(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error)
 	store.Stream
-	store.Replays
 	store.Counters
 	store.Inbox // for test events
 	store.Sessions
 	store.Journal
+	audit.Meta // of which the keys are read
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
-	SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error)
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
@@ -50,6 +70,8 @@ type Config struct {
 	// CheckVerification says what is wrong with a verification, by field.
 	CheckVerification func(kapsel.Verification) []kapsel.FieldError
 
+	// Show returns an object as the rows of changes show it at a time; see store.Author.
+	Show func(object any, at time.Time) any
 	// Changed is called after every change of settings, before the use case returns. It returns when
 	// the change holds. It may be nil.
 	Changed func()

@@ -72,7 +72,7 @@ func (m *Manager) CreateReplay(ctx context.Context, c access.Caller, tenant kaps
 		return kapsel.Replay{}, refused("since", "leads to more than 1,000,000 deliveries; make several replays of shorter spans")
 	}
 	r.ID, r.Total = orNew(id, kapsel.NewReplayID, r.CreatedAt), count
-	if err := m.Store.CreateReplay(ctx, r); err != nil {
+	if err := m.by(c, "create").CreateReplay(ctx, r); err != nil {
 		return kapsel.Replay{}, err
 	}
 	m.Replaying()
@@ -117,12 +117,15 @@ func (m *Manager) Replay(ctx context.Context, c access.Caller, id kapsel.ReplayI
 	return m.Store.ReadReplay(ctx, c.Tenant, id)
 }
 
+// replayVerbs says what somebody does who moves a replay to a status.
+var replayVerbs = map[kapsel.ReplayStatus]string{kapsel.ReplayPaused: "pause", kapsel.ReplayRunning: "resume", kapsel.ReplayCanceled: "cancel"}
+
 // MoveReplay pauses, resumes or cancels a replay. It returns Conflict for one that is canceled or done.
 func (m *Manager) MoveReplay(ctx context.Context, c access.Caller, id kapsel.ReplayID, to kapsel.ReplayStatus) (kapsel.Replay, error) {
 	if err := c.Check(access.Write); err != nil {
 		return kapsel.Replay{}, err
 	}
-	r, err := m.Store.MoveReplay(ctx, c.Tenant, id, to, m.Clock())
+	r, err := m.by(c, replayVerbs[to]).MoveReplay(ctx, c.Tenant, id, to, m.Clock())
 	if err == nil {
 		m.Replaying()
 	}

@@ -33,7 +33,7 @@ func (m *Manager) RotateSecret(ctx context.Context, c access.Caller, id kapsel.E
 	}
 	now := m.Clock()
 	var text secret.Text
-	e, err := m.Store.UpdateEndpoint(ctx, c.Tenant, id, func(e *kapsel.Endpoint) (err error) {
+	e, err := m.by(c, "rotate_secret").UpdateEndpoint(ctx, c.Tenant, id, func(e *kapsel.Endpoint) (err error) {
 		e.UpdatedAt = now
 		e.Signing.Secrets = overlapping(e.Signing.Secrets, now, now.Add(overlap))
 		text, err = m.addSigningSecret(e, &t, now)

@@ -68,7 +68,7 @@ func (m *Manager) CreateSource(ctx context.Context, c access.Caller, tenant kaps
 	if err := m.configureSource(&made, &t, &s, now); err != nil {
 		return Source{}, err
 	}
-	return m.shownSource(settled(m, made, m.Store.CreateSource(ctx, made)))
+	return m.shownSource(settled(m, made, m.by(c, "create").CreateSource(ctx, made)))
 }
 
 // ListSources returns a page of the sources that are not deleted, newest first: of one tenant, or of all
@@ -124,7 +124,7 @@ func (m *Manager) UpdateSource(ctx context.Context, c access.Caller, id kapsel.S
 	if err := change(&s); err != nil {
 		return Source{}, err
 	}
-	s, err = m.Store.UpdateSource(ctx, c.Tenant, id, change)
+	s, err = m.by(c, "update").UpdateSource(ctx, c.Tenant, id, change)
 	return m.shownSource(settled(m, s, err))
 }
 
@@ -133,7 +133,7 @@ func (m *Manager) DeleteSource(ctx context.Context, c access.Caller, id kapsel.S
 	if err := c.Check(access.Write); err != nil {
 		return err
 	}
-	_, err := settled(m, id, m.Store.DeleteSource(ctx, c.Tenant, id, m.Clock()))
+	_, err := settled(m, id, m.by(c, "delete").DeleteSource(ctx, c.Tenant, id, m.Clock()))
 	return err
 }
 

@@ -31,7 +31,7 @@ func (m *Manager) CreateTenant(ctx context.Context, c access.Caller, id kapsel.T
 	if t.DataKey, err = m.Keyring.NewDataKey(t.ID); err != nil {
 		return kapsel.Tenant{}, err
 	}
-	return settled(m, t, m.Store.CreateTenant(ctx, t))
+	return settled(m, t, m.by(c, "create").CreateTenant(ctx, t))
 }
 
 // ListTenants returns a page of the tenants that are not deleted, newest first. Only the admin may see it.
@@ -60,7 +60,7 @@ func (m *Manager) UpdateTenant(ctx context.Context, c access.Caller, id kapsel.T
 		return kapsel.Tenant{}, err
 	}
 	now := m.Clock()
-	t, err := m.Store.UpdateTenant(ctx, id, func(t *kapsel.Tenant) error { return changeTenant(t, edit, now) })
+	t, err := m.by(c, "update").UpdateTenant(ctx, id, func(t *kapsel.Tenant) error { return changeTenant(t, edit, now) })
 	return settled(m, t, err)
 }
 
@@ -70,7 +70,7 @@ func (m *Manager) DeleteTenant(ctx context.Context, c access.Caller, id kapsel.T
 	if err := c.Check(access.Operate); err != nil {
 		return err
 	}
-	_, err := settled(m, id, m.Store.DeleteTenant(ctx, id, m.Clock()))
+	_, err := settled(m, id, m.by(c, "delete").DeleteTenant(ctx, id, m.Clock()))
 	return err
 }
 

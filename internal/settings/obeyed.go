@@ -20,6 +20,9 @@ type Obeyed struct {
 // NewObeyed returns a store that puts the changes made through it into a node's cache.
 func NewObeyed(s store.Store, cache *Cache) Obeyed { return Obeyed{s, cache} }
 
+// By implements store.Changes.
+func (o Obeyed) By(a store.Author) store.Store { return Obeyed{o.Store.By(a), o.cache} }
+
 // last is the revision of a row that was deleted, until the cache has read which one it is. No
 // version of the row is newer.
 const last = math.MaxInt64

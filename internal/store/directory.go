@@ -26,7 +26,8 @@ type Directory interface {
 
 	// Meta reads and sets a value of the instance, such as the check value of its key.
 	// SetMeta keeps the first value set for a name and returns it. ReplaceMeta sets a value in
-	// place of the one that the caller read. Conflict: the name has another value, or none.
+	// place of the one that the caller read; the row of an author's change names the value and does
+	// not show it. Conflict: the name has another value, or none.
 	Meta(ctx context.Context, name string) ([]byte, error) // NotFound
 	SetMeta(ctx context.Context, name string, value []byte) ([]byte, error)
 	ReplaceMeta(ctx context.Context, name string, old, value []byte) error
@@ -110,8 +111,14 @@ type Directory interface {
 	ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.EventTypeID]) ([]kapsel.EventType, error)
 }
 
+// Apps are the methods by which FindApp reads.
+type Apps interface {
+	App(ctx context.Context, tenant kapsel.TenantID, id kapsel.AppID) (kapsel.App, error)
+	AppByUID(ctx context.Context, tenant kapsel.TenantID, uid string) (kapsel.App, error)
+}
+
 // FindApp reads an app by its ID or by its uid. For a uid the tenant must not be zero.
-func FindApp(ctx context.Context, d Directory, tenant kapsel.TenantID, ref string) (kapsel.App, error) {
+func FindApp(ctx context.Context, d Apps, tenant kapsel.TenantID, ref string) (kapsel.App, error) {
 	if id, err := kapsel.ParseAppID(ref); err == nil {
 		return d.App(ctx, tenant, id)
 	}

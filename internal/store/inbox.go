@@ -54,6 +54,9 @@ type Acceptance struct {
 	// remembered for the event's origin, for GuardWindow from Event.ReceivedAt.
 	Guard       []byte
 	GuardWindow time.Duration
+
+	// Change is written with the event, if somebody made it by hand; nil: nobody did.
+	Change *kapsel.Change
 }
 
 // Rehearsal returns an acceptance of an event that belongs to nobody. A store writes it and rolls

@@ -32,6 +32,7 @@ type Store interface {
 	Answers
 	Sessions
 	Journal
+	Changes
 	Housekeeping
 
 	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.

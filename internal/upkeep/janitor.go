@@ -21,13 +21,15 @@ const janitorBatch = 500
 type JanitorStore interface {
 	store.Housekeeping
 	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
+	DeleteOldChanges(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 }
 
 // headsKept is how long all heads of the audit logs stay; see store.Journal.
 const headsKept = 24 * time.Hour
 
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
-// of the audit logs that are not the last of their hour, and old counters. A lease row makes sure that one node does it at a time.
+// of the audit logs that are not the last of their hour, old counters and old rows of changes. A lease
+// row makes sure that one node does it at a time.
 type Janitor struct {
 	Store    JanitorStore
 	Settings *settings.Cache
@@ -62,7 +64,7 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){
-		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteOldCounters,
+		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteOldCounters, j.Store.DeleteOldChanges,
 	} {
 		if err := inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) }); err != nil {
 			return err

@@ -66,6 +66,11 @@ var acceptStatements = map[string]string{
 		FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::uuid[]) AS u (part, event_id, tenant_id, after_endpoint)
 		JOIN events e ON e.part = u.part AND e.id = u.event_id
 		WHERE e.seq = (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $5::bigint)`,
+	// Changes that people made by hand, such as test events. A repeated batch finds its rows there.
+	"changes": `
+		INSERT INTO changes (id, tenant_id, at, actor, key_id, verb, kind, subject, name, before, after)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::uuid[], $6::text[],
+			$7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) ON CONFLICT (id) DO NOTHING`,
 	"winners of a key": `
 		SELECT u.n, k.event_id
 		FROM unnest($1::smallint[], $2::uuid[], $3::bytea[]) WITH ORDINALITY AS u (part, endpoint_id, key, n)
@@ -128,7 +133,7 @@ type deliveryRow struct {
 // acceptor writes batches of acceptances. Only the committer's goroutine may use it.
 type acceptor struct {
 	keys, events, deliveries, winners *table
-	expansions                        *table // usually empty
+	expansions, changes               *table // usually empty
 	seqBase                           []byte // see streamBase; a parameter
 	slot                              []byte // of its counters, as a parameter
 	guarding                          guarding
@@ -148,7 +153,9 @@ func newAcceptor(seqBase int64, slot int) *acceptor {
 			timeType, uuidType, uuidType, int4Type, int4Type, timeType, uuidType),
 		winners:    newTable(int2Type, uuidType, bytesType),
 		expansions: newTable(int2Type, uuidType, uuidType, uuidType),
-		guarding:   newGuarding(),
+		changes: newTable(uuidType, uuidType, timeType, textType, uuidType, textType,
+			textType, textType, textType, textType, textType),
+		guarding: newGuarding(),
 	}
 }
 
@@ -211,12 +218,15 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 	return err
 }
 
-// expanding adds to a batch's commands the one that opens expansions, if there are any.
+// expanding adds to a batch's commands those that open expansions and write changes, if there are any.
 func (a *acceptor) expanding(commands ...command) []command {
-	if a.expansions.rows() == 0 {
-		return commands
+	if a.expansions.rows() > 0 {
+		commands = append(commands, command{"expansions", a.expansions.params(a.seqBase), nil})
 	}
-	return append(commands, command{"expansions", a.expansions.params(a.seqBase), nil})
+	if a.changes.rows() > 0 {
+		commands = append(commands, command{"changes", a.changes.params(), nil})
+	}
+	return commands
 }
 
 // rehearse writes an event that belongs to nobody and takes it back. So it finds what would keep
@@ -273,6 +283,7 @@ func (a *acceptor) addEvents() error {
 	a.events.reset()
 	a.deliveries.reset()
 	a.expansions.reset()
+	a.changes.reset()
 	a.rows = a.rows[:0]
 	for _, c := range a.calls {
 		if err := a.addEvent(&c.In.Acceptance); err != nil {
@@ -289,12 +300,37 @@ func (a *acceptor) addEvents() error {
 			t.id(e.TenantID)
 			t.id(after)
 		}
+		if ch := c.In.Change; ch != nil {
+			if err := a.addChange(ch); err != nil {
+				return err
+			}
+		}
 	}
 	slices.SortFunc(a.rows, func(x, y deliveryRow) int { return byPart(x.Delivery, y.Delivery) })
 	for _, d := range a.rows {
 		a.addDelivery(d)
 	}
 	clear(a.rows)
+	return nil
+}
+
+func (a *acceptor) addChange(ch *kapsel.Change) error {
+	actor, err := json.Marshal(ch.Actor)
+	if err != nil {
+		return err
+	}
+	t := a.changes
+	t.id(ch.ID)
+	t.id(ch.TenantID)
+	t.time(ch.At)
+	t.bytes(actor)
+	t.id(ch.Actor.KeyID)
+	t.text(ch.Verb)
+	t.text(ch.Subject.Kind)
+	t.text(ch.Subject.ID)
+	t.text(ch.Subject.Name)
+	t.textOrNull(string(ch.Before))
+	t.textOrNull(string(ch.After))
 	return nil
 }
 

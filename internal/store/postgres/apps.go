@@ -63,10 +63,14 @@ func (s *Store) CreateApp(ctx context.Context, a kapsel.App) error {
 		if err != nil {
 			return err
 		}
-		return uidTaken(created(tx.Exec(ctx, `
+		err = uidTaken(created(tx.Exec(ctx, `
 			INSERT INTO apps (id, tenant_id, uid, config, created_at, updated_at, revision)
 			VALUES ($1, $2, nullif($3, ''), $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
 			id(a.ID), id(a.TenantID), a.UID, string(config), a.CreatedAt, a.UpdatedAt, revision)))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&a))
 	})
 }
 
@@ -123,6 +127,7 @@ func (s *Store) changeApp(ctx context.Context, tenantID kapsel.TenantID, appID k
 		if a, err = app(ctx, tx, tenantID, appID, " FOR UPDATE"); err != nil {
 			return err
 		}
+		was := s.by.See(&a)
 		if err := change(ctx, tx, &a); err != nil {
 			return err
 		}
@@ -135,7 +140,10 @@ func (s *Store) changeApp(ctx context.Context, tenantID kapsel.TenantID, appID k
 		}
 		_, err = tx.Exec(ctx, "UPDATE apps SET uid = nullif($2, ''), config = $3, updated_at = $4, deleted_at = $5, revision = $6 WHERE id = $1",
 			id(a.ID), a.UID, string(config), a.UpdatedAt, at(a.DeletedAt), a.Revision)
-		return uidTaken(err)
+		if err != nil {
+			return uidTaken(err)
+		}
+		return s.note(ctx, tx, was, s.by.See(&a))
 	})
 	if err != nil {
 		return kapsel.App{}, err

@@ -424,12 +424,16 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 		if d, err = delivery(ctx, tx, tenantID, deliveryID, " FOR UPDATE"); err != nil {
 			return err
 		}
+		was := s.by.See(&d)
 		if d, err = d.After(t, now); err != nil {
 			return err
 		}
 		batch := &pgx.Batch{}
 		queueDelivery(batch, d)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		if err := s.note(ctx, tx, was, s.by.See(&d)); err != nil {
 			return err
 		}
 		ended := store.NewTally()
@@ -463,7 +467,10 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 		again = rules.NewReplay(&old, now)
 		batch := &pgx.Batch{}
 		queueNew(batch, again, kapsel.ReplayID{})
-		return tx.SendBatch(ctx, batch).Close()
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.Made(again.TenantID, kapsel.KindEvent, eventID, "", &again))
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
@@ -501,6 +508,9 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 		batch := &pgx.Batch{}
 		queueNew(batch, d, kapsel.ReplayID{})
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		if err := s.note(ctx, tx, store.Seen{}, s.by.Made(d.TenantID, kapsel.KindEvent, eventID, "", &d)); err != nil {
 			return err
 		}
 		// This comes last because it locks the settings counter.

@@ -25,6 +25,11 @@ func scanCircuit(r *row) kapsel.Circuit {
 func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circuit, error) {
 	var saved kapsel.Circuit
 	err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		if s.by != nil {
+			if err := s.noteCircuit(ctx, tx, c); err != nil {
+				return err
+			}
+		}
 		revision, err := nextRevision(ctx, tx)
 		if err != nil {
 			return err
@@ -52,11 +57,26 @@ func (s *Store) SaveCircuit(ctx context.Context, c kapsel.Circuit) (kapsel.Circu
 	return saved, nil
 }
 
+// noteCircuit writes the row of the author's change of an endpoint's circuit, before the change. If the
+// circuit is not at the version that next was made of, the change fails, and its transaction with it.
+func (s *Store) noteCircuit(ctx context.Context, tx pgx.Tx, next kapsel.Circuit) error {
+	e, err := endpoint(ctx, tx, kapsel.TenantID{}, next.EndpointID, "")
+	if err != nil {
+		return err
+	}
+	was, _, err := first(ctx, tx, scanCircuit, circuitOf, int16(kapsel.PartOf(e.ID)), id(e.ID))
+	if err != nil {
+		return err
+	}
+	return s.note(ctx, tx, s.by.SeeCircuit(&e, was), s.by.SeeCircuit(&e, next))
+}
+
+// circuitOf is the query of one circuit.
+const circuitOf = "SELECT " + circuitColumns + " FROM circuits c WHERE c.part = $1 AND c.endpoint_id = $2"
+
 // Circuit reads an endpoint's circuit; see store.Queue.
 func (s *Store) Circuit(ctx context.Context, endpoint kapsel.EndpointID) (kapsel.Circuit, error) {
-	found, err := list(ctx, s, engine, scanCircuit,
-		"SELECT "+circuitColumns+" FROM circuits c WHERE c.part = $1 AND c.endpoint_id = $2",
-		int16(kapsel.PartOf(endpoint)), id(endpoint))
+	found, err := list(ctx, s, engine, scanCircuit, circuitOf, int16(kapsel.PartOf(endpoint)), id(endpoint))
 	if err != nil || len(found) == 0 {
 		return kapsel.Circuit{EndpointID: endpoint}, err
 	}

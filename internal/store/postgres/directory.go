@@ -106,7 +106,10 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 			return rules.MetaChanged()
 		}
 		_, err = tx.Exec(ctx, "UPDATE meta SET value = $2 WHERE name = $1", name, append([]byte{}, value...))
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.SeeMeta(name))
 	})
 }
 
@@ -140,10 +143,14 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 		if err != nil {
 			return err
 		}
-		return created(tx.Exec(ctx, `
+		err = created(tx.Exec(ctx, `
 			INSERT INTO tenants (id, name, plan, limits, data_key, created_at, updated_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
 			id(t.ID), t.Name, t.Plan, string(limits), t.DataKey, t.CreatedAt, t.UpdatedAt, revision))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&t))
 	})
 }
 
@@ -173,6 +180,7 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 		if t, err = tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
 			return err
 		}
+		was := s.by.See(&t)
 		if err := change(&t); err != nil {
 			return callerError{err}
 		}
@@ -185,7 +193,10 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 		}
 		_, err = tx.Exec(ctx, "UPDATE tenants SET name = $2, plan = $3, limits = $4, data_key = $5, updated_at = $6, revision = $7 WHERE id = $1",
 			id(tenantID), t.Name, t.Plan, string(limits), t.DataKey, t.UpdatedAt, t.Revision)
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, was, s.by.See(&t))
 	})
 	if err != nil {
 		return kapsel.Tenant{}, err
@@ -196,11 +207,12 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 // DeleteTenant hides a tenant without endpoints, sources and apps; see store.Directory.
 func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now time.Time) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tenant(ctx, tx, tenantID, " FOR UPDATE"); err != nil {
+		t, err := tenant(ctx, tx, tenantID, " FOR UPDATE")
+		if err != nil {
 			return err
 		}
 		var endpoints, sources, apps int
-		err := tx.QueryRow(ctx, `
+		err = tx.QueryRow(ctx, `
 			SELECT (SELECT count(*) FROM endpoints WHERE tenant_id = $1 AND deleted_at IS NULL),
 				(SELECT count(*) FROM sources WHERE tenant_id = $1 AND deleted_at IS NULL),
 				(SELECT count(*) FROM apps WHERE tenant_id = $1 AND deleted_at IS NULL)`, id(tenantID)).Scan(&endpoints, &sources, &apps)
@@ -229,7 +241,10 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE tenants SET deleted_at = $2, updated_at = $2, revision = $3 WHERE id = $1", id(tenantID), now, revision)
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, s.by.See(&t), store.Seen{})
 	})
 }
 
@@ -259,11 +274,15 @@ func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 		if err != nil {
 			return err
 		}
-		return created(tx.Exec(ctx, `
+		err = created(tx.Exec(ctx, `
 			INSERT INTO keys (id, tenant_id, name, scope, prefix, hash, created_at, expires_at, last_used_at, revoked_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
 			id(k.ID), id(k.TenantID), k.Name, string(k.Scope), k.Prefix, k.Hash[:], k.CreatedAt, at(k.ExpiresAt),
 			at(k.LastUsedAt), at(k.RevokedAt), revision))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&k))
 	})
 }
 
@@ -310,8 +329,12 @@ func (s *Store) RevokeKey(ctx context.Context, tenantID kapsel.TenantID, keyID k
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE keys SET revoked_at = $2, revision = $3 WHERE id = $1", id(keyID), now, revision)
-		return err
+		if _, err := tx.Exec(ctx, "UPDATE keys SET revoked_at = $2, revision = $3 WHERE id = $1", id(keyID), now, revision); err != nil {
+			return err
+		}
+		was := s.by.See(&k)
+		k.RevokedAt = now
+		return s.note(ctx, tx, was, s.by.See(&k))
 	})
 }
 
@@ -395,10 +418,14 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 		if err != nil {
 			return err
 		}
-		return created(tx.Exec(ctx, `
+		err = created(tx.Exec(ctx, `
 			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination, app_id)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
 			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination, id(e.AppID)))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&e))
 	})
 }
 
@@ -521,7 +548,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if e, err = endpoint(ctx, tx, tenantID, endpointID, " FOR UPDATE"); err != nil {
 			return err
 		}
-		from := e
+		from, was := e, s.by.See(&e)
 		from.Retry.Schedule, from.Subscriptions = slices.Clone(e.Retry.Schedule), slices.Clone(e.Subscriptions)
 		if err := change(&e); err != nil {
 			return callerError{err}
@@ -529,7 +556,10 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err := rules.Subscribe(subscribing{ctx, tx, e.TenantID, e.AppID, e.UpdatedAt}, &e, &from); err != nil {
 			return err
 		}
-		return saveEndpoint(ctx, tx, &e, &from)
+		if err := saveEndpoint(ctx, tx, &e, &from); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, was, s.by.See(&e))
 	})
 	if err != nil {
 		return kapsel.Endpoint{}, err
@@ -547,10 +577,19 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenantID kapsel.TenantID, en
 		if err := rules.EndpointUnused(subscribing{ctx: ctx, tx: tx, tenant: e.TenantID, now: now}, e.ID); err != nil {
 			return err
 		}
-		from := e
-		e.DeletedAt, e.UpdatedAt = now, now
-		return saveEndpoint(ctx, tx, &e, &from)
+		_, err = s.deleteEndpoint(ctx, tx, e, now)
+		return err
 	})
+}
+
+// deleteEndpoint hides an endpoint, and returns the revision of the change.
+func (s *Store) deleteEndpoint(ctx context.Context, tx pgx.Tx, e kapsel.Endpoint, now time.Time) (revision int64, err error) {
+	from, was := e, s.by.See(&e)
+	e.DeletedAt, e.UpdatedAt = now, now
+	if err := saveEndpoint(ctx, tx, &e, &from); err != nil {
+		return 0, err
+	}
+	return e.Revision, s.note(ctx, tx, was, s.by.See(&e))
 }
 
 // KeepIngest deletes an endpoint and makes its ingest a source; see store.Directory. It locks the
@@ -577,13 +616,13 @@ func (s *Store) KeepIngest(ctx context.Context, tenantID kapsel.TenantID, endpoi
 		if err := change(&src); err != nil {
 			return callerError{err}
 		}
-		from := e
-		e.DeletedAt, e.UpdatedAt = now, now
-		if err := saveEndpoint(ctx, tx, &e, &from); err != nil {
+		if src.Revision, err = s.deleteEndpoint(ctx, tx, e, now); err != nil {
 			return err
 		}
-		src.Revision = e.Revision
-		return insertSource(ctx, tx, &src)
+		if err := insertSource(ctx, tx, &src); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&src))
 	})
 	if err != nil {
 		return kapsel.Source{}, err

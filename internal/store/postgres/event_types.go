@@ -66,10 +66,14 @@ func (s *Store) CreateEventType(ctx context.Context, t kapsel.EventType) error {
 		if err != nil {
 			return err
 		}
-		return created(tx.Exec(ctx, `
+		err = created(tx.Exec(ctx, `
 			INSERT INTO event_types (id, tenant_id, name, config, created_at, updated_at, revision)
 			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
 			id(t.ID), id(t.TenantID), t.Name, string(config), t.CreatedAt, t.UpdatedAt, revision))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&t))
 	})
 }
 
@@ -88,6 +92,7 @@ func (s *Store) UpdateEventType(ctx context.Context, tenantID kapsel.TenantID, n
 		if t, err = eventType(ctx, tx, tenantID, name, " FOR UPDATE"); err != nil {
 			return err
 		}
+		was := s.by.See(&t)
 		if err := change(&t); err != nil {
 			return callerError{err}
 		}
@@ -100,7 +105,10 @@ func (s *Store) UpdateEventType(ctx context.Context, tenantID kapsel.TenantID, n
 		}
 		_, err = tx.Exec(ctx, "UPDATE event_types SET config = $2, updated_at = $3, deleted_at = $4, revision = $5 WHERE id = $1",
 			id(t.ID), string(config), t.UpdatedAt, at(t.DeletedAt), t.Revision)
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, was, s.by.See(&t))
 	})
 	if err != nil {
 		return kapsel.EventType{}, err

@@ -122,8 +122,8 @@ func (s *Store) CancelEvent(ctx context.Context, tenantID kapsel.TenantID, event
 func (s *Store) cancelSome(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, to kapsel.EndpointID, now time.Time, limit int) (canceled int, ended bool, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
 		canceled, ended = 0, false
-		_, found, err := first(ctx, tx, (*row).int2, `
-			SELECT part FROM events WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE`,
+		of, found, err := first(ctx, tx, func(r *row) kapsel.TenantID { return r.id() }, `
+			SELECT tenant_id FROM events WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE`,
 			part(eventID), id(eventID), id(tenantID))
 		if err == nil && !found {
 			err = store.NotFound("event")
@@ -142,8 +142,14 @@ func (s *Store) cancelSome(ctx context.Context, tenantID kapsel.TenantID, eventI
 			SELECT `+deliveryColumns+` FROM deliveries d
 			WHERE d.event_id = $1 AND d.part = $2 AND d.status = 0 AND ($3::uuid IS NULL OR d.endpoint_id = $3)
 			ORDER BY d.id LIMIT $4 FOR UPDATE`, id(eventID), part(eventID), id(to), limit)
-		if err != nil || len(waiting) == 0 {
+		if err != nil || len(waiting) == 0 && !ended {
 			return err
+		}
+		if err := s.note(ctx, tx, store.Seen{}, s.by.Made(of, kapsel.KindEvent, eventID, "", rules.Canceled(len(waiting), ended))); err != nil {
+			return err
+		}
+		if len(waiting) == 0 {
+			return nil
 		}
 		batch := &pgx.Batch{}
 		tally := store.NewTally()

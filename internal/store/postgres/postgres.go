@@ -51,6 +51,15 @@ type Options struct {
 
 // Store is a store.Store in PostgreSQL.
 type Store struct {
+	*core
+	by *store.Author // whose changes are written down; nil: nobody's
+}
+
+// By returns the store for an author's changes; see store.Changes.
+func (s *Store) By(a store.Author) store.Store { return &Store{s.core, &a} }
+
+// core is the connections, which all Stores on them share.
+type core struct {
 	from        *connector
 	engine      *pgxpool.Pool // spans tenants
 	people      *pgxpool.Pool // sees nothing outside a transaction of a view
@@ -82,7 +91,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{from: from}
+	s := &Store{core: &core{from: from}}
 	if err := s.open(ctx, opts); err != nil {
 		return nil, opening(err)
 	}

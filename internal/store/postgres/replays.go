@@ -239,11 +239,15 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 				return err
 			}
 		}
-		return created(tx.Exec(ctx, `
+		err := created(tx.Exec(ctx, `
 			INSERT INTO replays (`+replayColumns+`, at_endpoint, at_delivery, walked)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, false) ON CONFLICT (id) DO NOTHING`,
 			id(r.ID), id(r.TenantID), id(r.EndpointID), r.Since, at(r.Until), rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
 			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, at(r.FinishedAt), r.Missing, [16]byte{}))
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&r))
 	})
 }
 
@@ -297,11 +301,15 @@ func (s *Store) MoveReplay(ctx context.Context, tenantID kapsel.TenantID, replay
 		if err != nil {
 			return err
 		}
+		was := s.by.See(&r)
 		if r, err = r.Move(to, now); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE replays SET status = $2, finished_at = $3 WHERE id = $1", id(r.ID), string(r.Status), at(r.FinishedAt))
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, was, s.by.See(&r))
 	})
 	if err != nil {
 		return kapsel.Replay{}, err

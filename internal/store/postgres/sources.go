@@ -48,7 +48,10 @@ func (s *Store) CreateSource(ctx context.Context, src kapsel.Source) error {
 		if src.Revision, err = nextRevision(ctx, tx); err != nil {
 			return err
 		}
-		return insertSource(ctx, tx, &src)
+		if err := insertSource(ctx, tx, &src); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, store.Seen{}, s.by.See(&src))
 	})
 }
 
@@ -99,6 +102,7 @@ func (s *Store) changeSource(ctx context.Context, tenantID kapsel.TenantID, sour
 		if src, err = source(ctx, tx, tenantID, sourceID, " FOR UPDATE"); err != nil {
 			return err
 		}
+		was := s.by.See(&src)
 		if err := change(ctx, tx, &src); err != nil {
 			return err
 		}
@@ -111,7 +115,10 @@ func (s *Store) changeSource(ctx context.Context, tenantID kapsel.TenantID, sour
 		}
 		_, err = tx.Exec(ctx, "UPDATE sources SET state = $2, config = $3, updated_at = $4, deleted_at = $5, revision = $6 WHERE id = $1",
 			id(src.ID), string(src.State), string(config), src.UpdatedAt, at(src.DeletedAt), src.Revision)
-		return err
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, was, s.by.See(&src))
 	})
 	if err != nil {
 		return kapsel.Source{}, err

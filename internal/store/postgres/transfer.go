@@ -124,6 +124,7 @@ var layouts = map[string]layout{
 	"audit_leaves": {key: []string{"log", "n"}},
 	"audit_tiles":  {key: []string{"log", "level", "n"}},
 	"audit_heads":  {key: []string{"log", "size"}},
+	"changes":      {key: []string{"id"}},
 	// stream_base is about this database's own transactions; see Finish.
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + streamBaseName + `')`},
 }

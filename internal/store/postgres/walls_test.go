@@ -65,6 +65,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	_, err = s.Reserve(ctx, store.Reservation{Owner: tenant.ID, Key: "k", Seed: [16]byte{1}, CreatedAt: now, ExpiresAt: now}, now)
 	must(err)
 	must(s.CreateSession(ctx, kapsel.Session{ID: kapsel.NewSessionID(now), Hash: sha256.Sum256(e.ID[:]), TenantID: tenant.ID, CreatedAt: now, SeenAt: now}))
+	must(s.AddChange(ctx, kapsel.Change{ID: kapsel.NewChangeID(now), TenantID: tenant.ID, At: now, Verb: "create", Subject: kapsel.Subject{Kind: kapsel.KindTenant}}))
 	logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
 	must(err)
 	log := logs[0]

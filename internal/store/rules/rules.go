@@ -204,3 +204,9 @@ var EmptyRoot = sha256.Sum256(nil)
 func EntryTaken() error {
 	return kapsel.Errorf(kapsel.Conflict, "an attempt is a leaf already, or is not in the audit log's outbox")
 }
+
+// Canceled returns what the row of a change says of an event: how many pending deliveries were canceled,
+// and whether those that were not made yet were.
+func Canceled(n int, expansion bool) map[string]any {
+	return map[string]any{"canceled": n, "canceled_expansion": expansion}
+}

@@ -70,7 +70,10 @@ func (s *Store) CreateApp(ctx context.Context, a kapsel.App) error {
 		if err := absent(c, "apps", a.ID); err != nil {
 			return err
 		}
-		return saveApp(c, &a)
+		if err := saveApp(c, &a); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&a))
 	})
 }
 
@@ -113,8 +116,12 @@ func (s *Store) DeleteApp(ctx context.Context, tenant kapsel.TenantID, id kapsel
 		if err := rules.AppUnused(endpoints); err != nil {
 			return err
 		}
+		was := s.by.See(&a)
 		a.DeletedAt, a.UpdatedAt = now, now
-		return saveApp(c, &a)
+		if err := saveApp(c, &a); err != nil {
+			return err
+		}
+		return s.note(c, was, s.by.See(&a))
 	})
 }
 

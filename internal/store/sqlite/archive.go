@@ -309,8 +309,10 @@ func (s *Store) MoveDelivery(ctx context.Context, tenant kapsel.TenantID, id kap
 		if d, err = was.After(t, now); err != nil {
 			return err
 		}
-		_, err = c.moveDelivery(was.Status, was.Token, &d, now)
-		return err
+		if _, err := c.moveDelivery(was.Status, was.Token, &d, now); err != nil {
+			return err
+		}
+		return s.note(c, s.by.See(&was), s.by.See(&d))
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
@@ -332,8 +334,10 @@ func (s *Store) CancelEvent(ctx context.Context, tenant kapsel.TenantID, event k
 	if r.Expanding && to.IsZero() {
 		err := s.writer.cold(ctx, func(c *conn) error {
 			err := c.exec(`DELETE FROM expansions WHERE event_id = ?`, event)
-			ended = c.changes() > 0
-			return err
+			if ended = c.changes() > 0; err != nil || !ended {
+				return err
+			}
+			return s.note(c, store.Seen{}, s.by.Made(r.Event.TenantID, kapsel.KindEvent, event, "", rules.Canceled(0, true)))
 		})
 		if err == nil {
 			err = s.read(ctx, read) // what the expansion has made meanwhile
@@ -369,7 +373,10 @@ func (s *Store) CancelEvent(ctx context.Context, tenant kapsel.TenantID, event k
 				}
 				n++
 			}
-			return nil
+			if n == 0 {
+				return nil
+			}
+			return s.note(c, store.Seen{}, s.by.Made(r.Event.TenantID, kapsel.KindEvent, event, "", rules.Canceled(n, false)))
 		})
 		if err != nil {
 			return canceled, ended, err
@@ -396,7 +403,10 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 			return err
 		}
 		d = rules.NewReplay(&old, now)
-		return insertReplay(c, &d)
+		if err := insertReplay(c, &d); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.Made(d.TenantID, kapsel.KindEvent, event, "", &d))
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
@@ -430,7 +440,10 @@ func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapse
 				return err
 			}
 		}
-		return c.insertDelivery(&d, event)
+		if err := c.insertDelivery(&d, event); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.Made(d.TenantID, kapsel.KindEvent, event, "", &d))
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err

@@ -30,6 +30,11 @@ func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved ka
 		if version != circuit.Version {
 			return rules.CircuitChanged()
 		}
+		if s.by != nil {
+			if err := s.noteCircuit(c, circuit); err != nil {
+				return err
+			}
+		}
 		revision, err := nextRevision(c)
 		if err != nil {
 			return err
@@ -43,6 +48,20 @@ func (s *Store) SaveCircuit(_ context.Context, circuit kapsel.Circuit) (saved ka
 		return kapsel.Circuit{}, err
 	}
 	return saved, nil
+}
+
+// noteCircuit writes the row of the author's change of an endpoint's circuit, before the change.
+func (s *Store) noteCircuit(c *conn, next kapsel.Circuit) error {
+	e, err := liveEndpoint(c, kapsel.TenantID{}, next.EndpointID)
+	if err != nil {
+		return err
+	}
+	was := kapsel.Circuit{EndpointID: e.ID}
+	_, err = c.query(`SELECT `+circuitColumns+` FROM circuits WHERE endpoint_id = ?`, e.ID).one(func(s *stmt) { was = scanCircuit(s) })
+	if err != nil {
+		return err
+	}
+	return s.note(c, s.by.SeeCircuit(&e, was), s.by.SeeCircuit(&e, next))
 }
 
 // Circuit implements store.Queue.

@@ -321,6 +321,8 @@ func (s *stmt) bind(args ...any) *stmt {
 			s.id(v)
 		case kapsel.ReplayID:
 			s.id(v)
+		case kapsel.ChangeID:
+			s.id(v)
 		default:
 			panic(fmt.Sprintf("bind %T", a))
 		}

@@ -132,7 +132,10 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 		case !bytes.Equal(found, old):
 			return rules.MetaChanged()
 		}
-		return c.stmt(`UPDATE meta SET value = ? WHERE name = ?`).blob(value).text(name).exec()
+		if err := c.stmt(`UPDATE meta SET value = ? WHERE name = ?`).blob(value).text(name).exec(); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.SeeMeta(name))
 	})
 }
 
@@ -195,7 +198,10 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 		if err := absent(c, "tenants", t.ID); err != nil {
 			return err
 		}
-		return saveTenant(c, &t)
+		if err := saveTenant(c, &t); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&t))
 	})
 }
 
@@ -235,8 +241,12 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 		if err := rules.TenantUnused(endpoints, sources, apps); err != nil {
 			return err
 		}
+		was := s.by.See(&t)
 		t.DeletedAt, t.UpdatedAt = now, now
 		if err := saveTenant(c, &t); err != nil {
+			return err
+		}
+		if err := s.note(c, was, s.by.See(&t)); err != nil {
 			return err
 		}
 		err = c.exec(`UPDATE event_types SET deleted_at = ?, updated_at = ?, revision = ? WHERE tenant_id = ? AND deleted_at IS NULL`,
@@ -308,9 +318,13 @@ func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 		if err != nil {
 			return err
 		}
-		return c.exec(`INSERT INTO keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		err = c.exec(`INSERT INTO keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			k.ID, k.TenantID, k.Name, string(k.Scope), k.Prefix, k.Hash,
 			k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, revision)
+		if err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&k))
 	})
 }
 
@@ -353,7 +367,12 @@ func (s *Store) RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel
 		if err != nil {
 			return err
 		}
-		return c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE id = ?`, now, revision, id)
+		was := s.by.See(&k)
+		k.RevokedAt = now
+		if err := c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE id = ?`, now, revision, id); err != nil {
+			return err
+		}
+		return s.note(c, was, s.by.See(&k))
 	})
 }
 
@@ -436,10 +455,14 @@ func update[T any](s *Store, ctx context.Context, get func(*conn) (T, error), ch
 		if row, err = get(c); err != nil {
 			return err
 		}
+		was := s.by.See(&row)
 		if err := change(&row); err != nil {
 			return err
 		}
-		return save(c, &row)
+		if err := save(c, &row); err != nil {
+			return err
+		}
+		return s.note(c, was, s.by.See(&row))
 	})
 	if err != nil {
 		return *new(T), err
@@ -468,7 +491,10 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) 
 		if err := rules.Subscribe(subscribing{c, e.TenantID, e.AppID}, &e, nil); err != nil {
 			return err
 		}
-		return saveEndpoint(c, &e, nil)
+		if err := saveEndpoint(c, &e, nil); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&e))
 	})
 }
 
@@ -542,7 +568,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if e, err = liveEndpoint(c, tenant, id); err != nil {
 			return err
 		}
-		from := e
+		from, was := e, s.by.See(&e)
 		from.Retry.Schedule, from.Subscriptions = slices.Clone(e.Retry.Schedule), slices.Clone(e.Subscriptions)
 		if err := change(&e); err != nil {
 			return err
@@ -550,7 +576,10 @@ func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err := rules.Subscribe(subscribing{c, e.TenantID, e.AppID}, &e, &from); err != nil {
 			return err
 		}
-		return saveEndpoint(c, &e, &from)
+		if err := saveEndpoint(c, &e, &from); err != nil {
+			return err
+		}
+		return s.note(c, was, s.by.See(&e))
 	})
 	if err != nil {
 		return kapsel.Endpoint{}, err
@@ -568,10 +597,18 @@ func (s *Store) DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id k
 		if err := rules.EndpointUnused(subscribing{c: c, tenant: e.TenantID}, e.ID); err != nil {
 			return err
 		}
-		from := e
-		e.DeletedAt, e.UpdatedAt = now, now
-		return saveEndpoint(c, &e, &from)
+		return s.deleteEndpoint(c, e, now)
 	})
+}
+
+// deleteEndpoint hides an endpoint.
+func (s *Store) deleteEndpoint(c *conn, e kapsel.Endpoint, now time.Time) error {
+	from, was := e, s.by.See(&e)
+	e.DeletedAt, e.UpdatedAt = now, now
+	if err := saveEndpoint(c, &e, &from); err != nil {
+		return err
+	}
+	return s.note(c, was, s.by.See(&e))
 }
 
 // KeepIngest implements store.Directory.
@@ -590,12 +627,13 @@ func (s *Store) KeepIngest(ctx context.Context, tenant kapsel.TenantID, id kapse
 		if err := absent(c, "sources", src.ID); err != nil {
 			return err
 		}
-		from := e
-		e.DeletedAt, e.UpdatedAt = now, now
-		if err := saveEndpoint(c, &e, &from); err != nil {
+		if err := s.deleteEndpoint(c, e, now); err != nil {
 			return err
 		}
-		return saveSource(c, &src)
+		if err := saveSource(c, &src); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&src))
 	})
 	if err != nil {
 		return kapsel.Source{}, err

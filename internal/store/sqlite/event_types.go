@@ -62,7 +62,10 @@ func (s *Store) CreateEventType(ctx context.Context, t kapsel.EventType) error {
 		if err := rules.EventTypeRoom(n); err != nil {
 			return err
 		}
-		return saveType(c, &t)
+		if err := saveType(c, &t); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&t))
 	})
 }
 

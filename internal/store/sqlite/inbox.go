@@ -98,6 +98,9 @@ func (a *acceptCall) write(c *conn) error {
 		}
 	}
 	c.tally.Event(e)
+	if a.in.Change != nil {
+		return insertChange(c, a.in.Change)
+	}
 	return nil
 }
 

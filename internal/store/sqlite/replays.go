@@ -198,10 +198,14 @@ func (s *Store) CreateReplay(ctx context.Context, r kapsel.Replay) error {
 		if err := absent(c, "replays", r.ID); err != nil {
 			return err
 		}
-		return c.exec(`INSERT INTO replays (`+replayColumns+`, at_endpoint, at_event, walked)
+		err := c.exec(`INSERT INTO replays (`+replayColumns+`, at_endpoint, at_event, walked)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
 			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, rules.StatusBits(r.Statuses), r.Rate, string(r.Status),
 			r.Total, r.Created, r.Delivered, r.Failed, r.CreatedAt, r.FinishedAt, r.Missing, bottom[:], bottom[:])
+		if err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&r))
 	})
 }
 
@@ -275,7 +279,10 @@ func (s *Store) MoveReplay(ctx context.Context, tenant kapsel.TenantID, id kapse
 		if r, err = was.Move(to, now); err != nil {
 			return err
 		}
-		return c.exec(`UPDATE replays SET status = ?, finished_at = ? WHERE id = ?`, string(r.Status), r.FinishedAt, id)
+		if err := c.exec(`UPDATE replays SET status = ?, finished_at = ? WHERE id = ?`, string(r.Status), r.FinishedAt, id); err != nil {
+			return err
+		}
+		return s.note(c, s.by.See(&was), s.by.See(&r))
 	})
 	if err != nil {
 		return kapsel.Replay{}, err

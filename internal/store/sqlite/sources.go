@@ -54,7 +54,10 @@ func (s *Store) CreateSource(ctx context.Context, src kapsel.Source) error {
 		if err := absent(c, "sources", src.ID); err != nil {
 			return err
 		}
-		return saveSource(c, &src)
+		if err := saveSource(c, &src); err != nil {
+			return err
+		}
+		return s.note(c, store.Seen{}, s.by.See(&src))
 	})
 }
 
@@ -82,8 +85,12 @@ func (s *Store) DeleteSource(ctx context.Context, tenant kapsel.TenantID, id kap
 		if err := rules.SourceUnused(subscribing{c: c, tenant: src.TenantID}, src.ID); err != nil {
 			return err
 		}
+		was := s.by.See(&src)
 		src.DeletedAt, src.UpdatedAt = now, now
-		return saveSource(c, &src)
+		if err := saveSource(c, &src); err != nil {
+			return err
+		}
+		return s.note(c, was, s.by.See(&src))
 	})
 }
 

@@ -59,6 +59,15 @@ const (
 
 // Store is a store.Store on a SQLite file.
 type Store struct {
+	*core
+	by *store.Author // whose changes are written down; nil: nobody's
+}
+
+// By implements store.Changes.
+func (s *Store) By(a store.Author) store.Store { return &Store{s.core, &a} }
+
+// core is the database, which all Stores on it share.
+type core struct {
 	path    string
 	log     *slog.Logger
 	trouble trouble
@@ -114,10 +123,10 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
-	s := &Store{
+	s := &Store{core: &core{
 		path: path, log: opts.Log, trouble: trouble{store.NewAlarm(opts.Log)}, readers: make(chan *conn, readers), pages: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), closed: make(chan struct{}),
 		eventSkew: skew{counter: "event_skew"}, deliverySkew: skew{counter: "delivery_skew"},
-	}
+	}}
 	if s.lock, err = durable.TakeLock(ctx, path+".lock", "the database", opts.LockWait); err != nil {
 		return nil, err
 	}

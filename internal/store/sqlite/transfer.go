@@ -93,6 +93,7 @@ var layouts = map[string]layout{
 	"audit_leaves":   {key: []string{"log", "n"}},
 	"audit_tiles":    {key: []string{"log", "level", "n"}},
 	"audit_heads":    {key: []string{"log", "size"}},
+	"changes":        {key: []string{"id"}},
 	// stream_base is about the other database's own numbers; see Finish of package postgres.
 	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', 'stream_base')`},
 }

@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Answers", answering},
 		{"Sessions", signedIn},
 		{"Journal", journaling},
+		{"Changes", noting},
 		{"Housekeeping", keeping},
 	} {
 		t.Run(part.name, func(t *testing.T) {

@@ -95,6 +95,7 @@ type rest struct {
 	ByKey     []kapsel.EventID
 	Replanned []kapsel.EndpointID
 	Audit     []audited
+	Changes   []kapsel.Change
 }
 
 func (w *world) answers() (a answers) {
@@ -116,6 +117,7 @@ func (w *world) answers() (a answers) {
 		a.rest.Usage[t.ID] = w.usage(t.ID)
 	}
 	var err error
+	a.rest.Changes = w.changes(kapsel.TenantID{}, store.ChangeFilter{})
 	a.rest.Keys, err = w.store.ListKeys(w.ctx, kapsel.TenantID{}, store.Page[kapsel.KeyID]{Limit: 100})
 	w.must(err)
 	a.rest.Replays, err = w.store.ListReplays(w.ctx, kapsel.TenantID{}, store.Page[kapsel.ReplayID]{Limit: 100})
@@ -165,6 +167,8 @@ func (w *world) oneOfEverything() {
 	w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.newEndpoint(w.tenant).ID, w.now))
 	w.must(w.store.DeleteTenant(w.ctx, w.newTenant().ID, w.now))
 	_, err := w.store.SetMeta(w.ctx, "check", []byte("\x00value"))
+	w.must(err)
+	_, err = w.by("pause").UpdateEndpoint(w.ctx, w.tenant.ID, w.newEndpoint(w.tenant).ID, func(e *kapsel.Endpoint) error { e.State = kapsel.EndpointPaused; return nil })
 	w.must(err)
 	disabled := w.endpointOf(w.tenant)
 	disabled.State, disabled.DisabledReason = kapsel.EndpointDisabled, kapsel.DisabledAdmin

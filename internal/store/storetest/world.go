@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -75,10 +76,10 @@ func (w *world) same(what string, want, got any) {
 }
 
 func diff(want, got any) string {
-	return cmp.Diff(want, got, cmpopts.EquateEmpty(),
+	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}),
 		cmp.FilterValues(func(a, b []byte) bool { return len(a)+len(b) > 0 }, cmp.Comparer(bytes.Equal)),
 		idText[kapsel.TenantID](), idText[kapsel.KeyID](), idText[kapsel.EndpointID](), idText[kapsel.SourceID](), idText[kapsel.EventID](),
-		idText[kapsel.DeliveryID](), idText[kapsel.AttemptID](), idText[kapsel.SecretID](), idText[kapsel.NodeID](), idText[kapsel.ReplayID]())
+		idText[kapsel.DeliveryID](), idText[kapsel.AttemptID](), idText[kapsel.SecretID](), idText[kapsel.NodeID](), idText[kapsel.ReplayID](), idText[kapsel.ChangeID]())
 }
 
 // idText shows ids as people read them.

@@ -137,5 +137,9 @@ var Tables = []Table{
 		{"owner", ID}, {"key", Text}, {"request", Bytes}, {"seed", ID}, {"created_at", Time}, {"expires_at", Time},
 		{"status", Int}, {"made", Text}, {"body", Bytes}, {"sealed", Bool},
 	}},
+	{"changes", []Column{
+		{"id", ID}, {"tenant_id", ID}, {"at", Time}, {"actor", Text}, {"key_id", ID}, {"verb", Text},
+		{"kind", Text}, {"subject", Text}, {"name", Text}, {"before", Text}, {"after", Text},
+	}},
 	{"meta", []Column{{"name", Text}, {"value", Bytes}}},
 }
