@@ -8,6 +8,7 @@ import (
 // TestCommitment compares with what "openssl dgst -sha256 -mac HMAC -macopt hexkey:…" said.
 func TestCommitment(t *testing.T) {
 	salt := bytesOf(0x11)
+	committer := NewCommitter(salt)
 	for _, c := range []struct{ label, value, want string }{
 		{PayloadLabel, `{"hello":"kapsel"}`, "e3878f0dd5525d628373d96d6fd277d5f00b608b0db0533678e9e57ccdeaa1a4"},
 		{PayloadLabel, "", "d42a571c7045abeaffe5a78b8473e3f86586cca96038ba74b368d88c5a911785"},
@@ -19,7 +20,10 @@ func TestCommitment(t *testing.T) {
 		if got := hex.EncodeToString(sum[:]); got != c.want {
 			t.Errorf("Commitment(%q, %q) = %s, want %s", c.label, c.value, got, c.want)
 		}
-		h := NewCommitment(salt, c.label)
+		if got := committer.Commit(c.label, []byte(c.value)); [Size]byte(got) != sum {
+			t.Errorf("after others, the commitment to %q is %x, want %x", c.value, got, sum)
+		}
+		h := committer.Begin(c.label)
 		for _, b := range []byte(c.value) {
 			h.Write([]byte{b})
 		}

@@ -36,10 +36,11 @@ type outcome struct {
 	lost       bool      // not known whether the request was answered: E2010
 	panicked   bool      // … because the exchange panicked
 	sums       kapsel.Commitments
-	untouched  bool      // no byte of the request was sent
-	unsent     error     // why nothing was sent; then no attempt is recorded
-	due        time.Time // when an unsent delivery is due again
-	trace      string    // the traceparent that was sent
+	committer  *receipt.Committer // of the event; nil: there is none yet, or the event has no salt
+	untouched  bool               // no byte of the request was sent
+	unsent     error              // why nothing was sent; then no attempt is recorded
+	due        time.Time          // when an unsent delivery is due again
+	trace      string             // the traceparent that was sent
 }
 
 // err returns the outcome as an error, or nil if the event was delivered.
@@ -118,7 +119,8 @@ func (e *Engine) exchange(j *gate.Job) (o outcome) {
 	o.header = answerHeader(resp.Header)
 	var read hash.Hash
 	if j.Event.Salt != nil {
-		read = receipt.NewCommitment(j.Event.Salt, receipt.ResponseLabel(j.Delivery.Token.String()))
+		o.committer = receipt.NewCommitter(j.Event.Salt)
+		read = o.committer.Begin(receipt.ResponseLabel(j.Delivery.Token.String()))
 	}
 	o.body = egress.ReadBody(resp, egress.BodyKept, egress.BodyRead, read)
 	if read != nil {
@@ -141,12 +143,13 @@ func (o *outcome) commit(j *gate.Job) {
 	if salt == nil || o.url == "" {
 		return
 	}
-	url := receipt.Commitment(salt, receipt.URLLabel(attempt), []byte(o.url))
-	payload := receipt.Commitment(salt, receipt.PayloadLabel, j.Event.Body)
-	o.sums.URL, o.sums.Payload = url[:], payload[:]
+	if o.committer == nil {
+		o.committer = receipt.NewCommitter(salt)
+	}
+	o.sums.URL = o.committer.Commit(receipt.URLLabel(attempt), []byte(o.url))
+	o.sums.Payload = o.committer.Commit(receipt.PayloadLabel, j.Event.Body)
 	if !o.untouched {
-		request := receipt.Commitment(salt, receipt.RequestLabel(attempt), j.Event.Body)
-		o.sums.Request = request[:]
+		o.sums.Request = o.committer.Commit(receipt.RequestLabel(attempt), j.Event.Body)
 	}
 }
 
