@@ -22,7 +22,7 @@ const auditKeyName = "KAPSEL_AUDIT_KEY_FILE (--audit-key-file)"
 
 // How many leaves are made in one transaction: SQLite has one writer, which others wait for.
 const (
-	leavesAtOnceSQLite   = 250
+	leavesAtOnceSQLite   = 1000
 	leavesAtOncePostgres = 4000
 )
 
