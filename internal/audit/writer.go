@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +19,8 @@ import (
 )
 
 const (
-	// signEvery is how often a log that has grown gets a head.
+	// signEvery is how often logs that have grown get heads. After a turn that signed more than
+	// headsAtOnce of them, the next turn is left out: a head costs the same for one leaf as for many.
 	signEvery = 2 * time.Second
 	// leadFor is the lease of the writer. After a crash, the next writer begins when it has ended.
 	leadFor = 6 * time.Second
@@ -56,6 +59,8 @@ type Writer struct {
 	cfg  Config
 	held map[kapsel.TenantID]*holding // logs that this node writes, in the epoch that it has begun
 
+	swept   time.Time // when the logs that have grown were looked for in the store, by the local clock
+	signed  int       // the heads of the last turn
 	leads   time.Time // when the lease was asked for last, by the local clock; zero: this node does not lead
 	checked bool      // what HighWater remembers was compared since this node leads
 	tried   time.Time // when it was compared last
@@ -126,14 +131,19 @@ func (w *Writer) Refused(context.Context) error {
 func (w *Writer) Run(ctx context.Context) {
 	tick := time.NewTicker(signEvery)
 	defer tick.Stop()
-	warned := false
+	warned, pause := false, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		err := w.turn(ctx)
+		var err error
+		if pause = !pause && w.signed > headsAtOnce; pause {
+			_, err = w.lead(ctx)
+		} else {
+			err = w.turn(ctx)
+		}
 		if err != nil && !warned && ctx.Err() == nil {
 			w.cfg.Log.Warn("the audit log could not be written; trying again", "error", err)
 		}
@@ -154,7 +164,7 @@ func (w *Writer) Finish(ctx context.Context) {
 func (w *Writer) turn(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil { // whether something was written may be unknown: the logs are read again
-			clear(w.held)
+			w.forget()
 		}
 	}()
 	if time.Now().Before(w.rests) {
@@ -197,6 +207,12 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 	return nil
 }
 
+// forget forgets the logs as this node knows them.
+func (w *Writer) forget() {
+	clear(w.held)
+	w.swept = time.Time{}
+}
+
 // refuse remembers an error that is a Refusal and logs it once; the next turns look again whether the
 // reason is gone. If the reason concerns this node alone, the node lets others have the lease. refuse
 // returns any other error.
@@ -205,7 +221,7 @@ func (w *Writer) refuse(err error) error {
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	clear(w.held)
+	w.forget()
 	w.checked = false
 	if refusal.own {
 		w.leads, w.tried, w.rests = time.Time{}, time.Time{}, time.Now().Add(restFor)
@@ -234,7 +250,8 @@ func (w *Writer) lead(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if !leads {
-		clear(w.held)
+		w.forget()
+		w.signed = 0
 		w.leads, w.checked = time.Time{}, false
 		clear(w.faulty)
 		w.faults.Store(0)
@@ -434,7 +451,7 @@ func older(a, b int64) int64 {
 // grow makes leaves of some entries, in one transaction. Those of logs with a fault wait, and so do those
 // that cannot be read.
 func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
-	of := map[kapsel.TenantID]*store.Growth{}
+	of := map[kapsel.TenantID]*growing{}
 	ended := map[kapsel.TenantID]int64{} // when the oldest of its attempts did
 	var tenants []kapsel.TenantID        // in the order of their oldest entries
 	for i := range entries {
@@ -446,7 +463,7 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 		}
 		g := of[e.TenantID]
 		if g == nil {
-			g = &store.Growth{}
+			g = &growing{}
 			of[e.TenantID], tenants = g, append(tenants, e.TenantID)
 		}
 		w.text = appendText(w.text[:0], &r)
@@ -460,7 +477,7 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 	if err := w.take(ctx, tenants); err != nil {
 		return err
 	}
-	var grown []store.Growth
+	var grown []growing
 	for _, tenant := range tenants {
 		h, g := w.held[tenant], of[tenant]
 		switch {
@@ -470,10 +487,10 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 			h.waits = older(h.waits, ended[tenant])
 			continue
 		}
-		g.Log, g.Was = h.ID, h.State
 		for i := range g.Leaves {
 			g.Leaves[i].Index = h.Size + int64(i)
 		}
+		g.holding = h
 		grown = append(grown, *g)
 	}
 	return w.append(ctx, grown)
@@ -488,37 +505,39 @@ func (w *Writer) cannotRead(e *store.Entry, err error) {
 	w.oldest.Store(older(w.oldest.Load(), e.AttemptID.Time().UnixMilli()))
 }
 
-// append adds leaves to logs that this node holds.
-func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
-	ready := grown[:0]
-	for i := range grown {
-		err := grow(ctx, w.cfg.Store, &grown[i])
+// growing is what is appended to a log that this node holds.
+type growing struct {
+	*holding
+	store.Growth
+}
+
+// append adds leaves to logs. What of a Growth follows from its leaves is not set yet.
+func (w *Writer) append(ctx context.Context, all []growing) error {
+	ready, growths := all[:0], make([]store.Growth, 0, len(all))
+	for _, g := range all {
+		g.Growth.Log, g.Was = g.ID, g.State
+		err := grow(ctx, w.cfg.Store, &g.Growth)
 		if unread(err) || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
 		if err != nil {
-			if err := w.fault(ctx, grown[i].Log, err); err != nil {
+			if err := w.fault(ctx, g.holding, err); err != nil {
 				return err
 			}
 			continue
 		}
-		ready = append(ready, grown[i])
+		ready, growths = append(ready, g), append(growths, g.Growth)
 	}
 	if len(ready) == 0 {
 		return nil
 	}
-	stale, err := w.cfg.Store.Append(ctx, ready)
+	stale, err := w.cfg.Store.Append(ctx, growths)
 	if err != nil {
 		return err
 	}
-	byID := make(map[kapsel.LogID]*holding, len(w.held))
-	for _, h := range w.held {
-		byID[h.ID] = h
-	}
 	for i := range ready {
 		g := &ready[i]
-		h := byID[g.Log]
-		h.Size, h.Root, h.Edge = g.Size, g.Root, g.Edge
+		g.holding.Size, g.holding.Root, g.holding.Edge = g.Growth.Size, g.Growth.Root, g.Growth.Edge
 		w.size.Add(int64(len(g.Leaves)))
 	}
 	w.drop(stale)
@@ -531,27 +550,18 @@ func (w *Writer) append(ctx context.Context, grown []store.Growth) error {
 // drop forgets logs that are not in the store as this node knows them: another writer holds them, or the
 // database was replaced. So what was published is compared again.
 func (w *Writer) drop(stale []kapsel.LogID) {
-	if len(stale) > 0 {
-		w.checked = false
+	if len(stale) == 0 {
+		return
 	}
-	for _, id := range stale {
-		for tenant, h := range w.held {
-			if h.ID == id {
-				delete(w.held, tenant)
-			}
-		}
-	}
+	w.checked, w.swept = false, time.Time{}
+	maps.DeleteFunc(w.held, func(_ kapsel.TenantID, h *holding) bool { return slices.Contains(stale, h.ID) })
 }
 
 // fault remembers that a log contradicts itself, so that nothing is signed of it.
-func (w *Writer) fault(ctx context.Context, id kapsel.LogID, reason error) error {
-	for _, h := range w.held {
-		if h.ID == id {
-			h.Fault = reason.Error()
-			w.tell(&h.Log)
-		}
-	}
-	return w.cfg.Store.Fault(ctx, id, reason.Error())
+func (w *Writer) fault(ctx context.Context, h *holding, reason error) error {
+	h.Fault = reason.Error()
+	w.tell(&h.Log)
+	return w.cfg.Store.Fault(ctx, h.ID, h.Fault)
 }
 
 // take begins to write the logs of those tenants whose logs this node does not hold.
@@ -628,7 +638,7 @@ func (w *Writer) verify(ctx context.Context, h *holding) error {
 		return errors.Join(err, ctx.Err())
 	}
 	if err != nil {
-		return w.fault(ctx, h.ID, err)
+		return w.fault(ctx, h, err)
 	}
 	return nil
 }
@@ -652,60 +662,83 @@ func (w *Writer) signedBy(ctx context.Context, head *store.SignedHead) (ed25519.
 
 // publish signs and publishes the heads of all logs that have grown. complete says that none is left.
 func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete bool, err error) {
+	if time.Since(w.swept) >= checkEvery {
+		if err := w.sweep(ctx); err != nil {
+			return false, err
+		}
+	}
+	var grown []*holding
+	for _, h := range w.held {
+		if h.Fault == "" && h.Size > h.head {
+			grown = append(grown, h)
+		}
+	}
+	for some := range slices.Chunk(grown, headsAtOnce) {
+		if leads, err := w.lead(ctx); err != nil || !leads {
+			return false, err
+		}
+		if err := w.announce(ctx, some, key); err != nil {
+			return false, err
+		}
+	}
+	heads, of := w.sign(grown, key)
+	w.signed = len(heads)
+	if w.cfg.HighWater != nil && len(heads) > 0 {
+		if err := w.cfg.HighWater.Raise(heads); err != nil {
+			return false, err
+		}
+	}
 	complete = true
+	for len(heads) > 0 {
+		n := min(len(heads), headsAtOnce)
+		if leads, err := w.lead(ctx); err != nil || !leads {
+			return false, err
+		}
+		stale, err := w.cfg.Store.Publish(ctx, heads[:n])
+		if err != nil {
+			return false, err
+		}
+		for i, h := range of[:n] {
+			h.head, h.signed = heads[i].Size, key.Public().(ed25519.PublicKey)
+		}
+		w.drop(stale)
+		complete = complete && len(stale) == 0
+		heads, of = heads[n:], of[n:]
+	}
+	return complete, nil
+}
+
+// sweep begins to write those logs that have grown since their last head. Afterwards this node knows the
+// logs that it grows itself; only logs whose fault was taken back are found by the next sweep alone.
+func (w *Writer) sweep(ctx context.Context) error {
 	for after := (kapsel.LogID{}); ; {
 		logs, err := w.cfg.Store.Unpublished(ctx, after, headsAtOnce)
-		if err != nil || len(logs) == 0 {
-			return complete && err == nil, err
+		if err != nil {
+			return err
 		}
 		tenants := make([]kapsel.TenantID, len(logs))
 		for i := range logs {
-			tenants[i] = logs[i].TenantID
+			tenants[i], after = logs[i].TenantID, logs[i].ID
 		}
 		if err := w.take(ctx, tenants); err != nil {
-			return false, err
-		}
-		if err := w.announce(ctx, tenants, key); err != nil {
-			return false, err
-		}
-		heads := w.sign(tenants, key)
-		if len(heads) > 0 {
-			if w.cfg.HighWater != nil {
-				if err := w.cfg.HighWater.Raise(heads); err != nil {
-					return false, err
-				}
-			}
-			stale, err := w.cfg.Store.Publish(ctx, heads)
-			if err != nil {
-				return false, err
-			}
-			for i := range heads {
-				for _, t := range tenants {
-					if h := w.held[t]; h != nil && h.ID == heads[i].Log {
-						h.head, h.signed = heads[i].Size, key.Public().(ed25519.PublicKey)
-					}
-				}
-			}
-			w.drop(stale)
-			complete = complete && len(stale) == 0
+			return err
 		}
 		if len(logs) < headsAtOnce {
-			return complete, nil
+			w.swept = time.Now()
+			return nil
 		}
-		after = logs[len(logs)-1].ID
 		if leads, err := w.lead(ctx); err != nil || !leads {
-			return false, err
+			return err
 		}
 	}
 }
 
 // announce appends a leaf that says so to each log whose newest head was signed by another key.
-func (w *Writer) announce(ctx context.Context, tenants []kapsel.TenantID, key ed25519.PrivateKey) error {
+func (w *Writer) announce(ctx context.Context, logs []*holding, key ed25519.PrivateKey) error {
 	public := key.Public().(ed25519.PublicKey)
-	var grown []store.Growth
-	for _, t := range tenants {
-		h := w.held[t]
-		if h == nil || h.Fault != "" || h.head == 0 || h.signed == nil || h.signed.Equal(public) {
+	var grown []growing
+	for _, h := range logs {
+		if h.head == 0 || h.signed == nil || h.signed.Equal(public) {
 			continue
 		}
 		if err := w.announced(ctx, h); err != nil {
@@ -715,7 +748,7 @@ func (w *Writer) announce(ctx context.Context, tenants []kapsel.TenantID, key ed
 			continue
 		}
 		text := (&receipt.KeyChange{ChangedAtMS: w.cfg.Now().UnixMilli(), PublicKey: public, Former: h.signed}).Append(nil)
-		grown = append(grown, store.Growth{Log: h.ID, Was: h.State, Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Record: text}}})
+		grown = append(grown, growing{h, store.Growth{Leaves: []store.Leaf{{Index: h.Size, Hash: receipt.LeafHash(text), Record: text}}}})
 	}
 	return w.append(ctx, grown)
 }
@@ -742,15 +775,15 @@ func (w *Writer) announced(ctx context.Context, h *holding) error {
 	return nil
 }
 
-// sign signs the heads of some tenants' logs as this node holds them.
-func (w *Writer) sign(tenants []kapsel.TenantID, key ed25519.PrivateKey) (heads []store.SignedHead) {
+// sign signs the heads of logs as this node holds them. It returns the log of each head beside it.
+func (w *Writer) sign(logs []*holding, key ed25519.PrivateKey) (heads []store.SignedHead, of []*holding) {
 	now := w.cfg.Now()
-	for _, t := range tenants {
-		h := w.held[t]
-		if h == nil || h.Fault != "" || h.Size <= h.head {
-			continue
+	for _, h := range logs {
+		if h.Fault == "" { // which it may have got since it was listed
+			note := checkpoint(h.ID, h.Size, h.Root, key)
+			heads = append(heads, store.SignedHead{Log: h.ID, Epoch: h.Epoch, Size: h.Size, Root: h.Root, SignedAt: now, Note: note})
+			of = append(of, h)
 		}
-		heads = append(heads, store.SignedHead{Log: h.ID, Epoch: h.Epoch, Size: h.Size, Root: h.Root, SignedAt: now, Note: checkpoint(h.ID, h.Size, h.Root, key)})
 	}
-	return heads
+	return heads, of
 }
