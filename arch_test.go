@@ -84,7 +84,7 @@ var mayImport = map[string][]string{
 
 	// What people and programs outside meet.
 	"internal/api":                    {".", "receipt", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
-	"internal/dashboard":              {".", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/store"},
+	"internal/dashboard":              {".", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
 	"internal/dashboard/internal/gen": {},
 	"internal/bench":                  {"internal/harness"},
 	"internal/harness":                {},

@@ -116,26 +116,10 @@ type lines [][]string
 func linesOf(h kapsel.Header) lines {
 	l := make(lines, len(h))
 	for i, f := range h {
-		if carriesSecret(f.Name) {
+		if secret.InHeader(f.Name) {
 			f.Value = secret.Redacted
 		}
 		l[i] = []string{strings.ToValidUTF8(f.Name, "\uFFFD"), strings.ToValidUTF8(f.Value, "\uFFFD")}
 	}
 	return l
-}
-
-// carriesSecret reports whether the value of the header field name may be a credential. Signatures
-// are not credentials.
-func carriesSecret(name string) bool {
-	name = strings.ToLower(name)
-	switch name {
-	case "authorization", "proxy-authorization", "cookie", "set-cookie":
-		return true
-	}
-	for _, word := range []string{"token", "secret", "password", "api-key", "apikey"} {
-		if strings.Contains(name, word) {
-			return true
-		}
-	}
-	return false
 }

@@ -61,7 +61,10 @@ type Dashboard struct {
 }
 
 // pages are the first parts of the paths that New's handler has pages for; "" is the path /.
-var pages = map[string]bool{"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true}
+var pages = map[string]bool{
+	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
+	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true,
+}
 
 // Serves reports whether a path may have a page.
 func Serves(p string) bool {
@@ -76,6 +79,9 @@ func New(cfg Config) *Dashboard {
 	d.signIn()
 	d.sessions()
 	d.overview()
+	d.events()
+	d.endpoints()
+	d.replays()
 	return d
 }
 

@@ -33,7 +33,7 @@ type entry struct{ path, name string }
 // navigation returns the entries for who looks, in groups.
 func (p *page) navigation() [][]entry {
 	return [][]entry{
-		{{"/", "Overview"}},
+		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
 		{{"/sessions", "Sessions"}},
 	}
 }
@@ -140,6 +140,9 @@ func worded(status string) string { return strings.ReplaceAll(status, "_", " ") 
 
 // plural returns a count with its noun.
 func plural(n int, noun string) string {
+	if n != 1 && strings.HasSuffix(noun, "y") {
+		return count(n) + " " + strings.TrimSuffix(noun, "y") + "ies"
+	}
 	if n == 1 {
 		return "1 " + noun
 	}
