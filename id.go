@@ -36,6 +36,7 @@ type (
 	replayKind   struct{}
 	sessionKind  struct{}
 	changeKind   struct{}
+	entryKind    struct{}
 )
 
 func (tenantKind) prefix() string   { return "ten" }
@@ -52,6 +53,7 @@ func (nodeKind) prefix() string     { return "node" }
 func (replayKind) prefix() string   { return "rpl" }
 func (sessionKind) prefix() string  { return "ses" }
 func (changeKind) prefix() string   { return "chg" }
+func (entryKind) prefix() string    { return "ent" }
 
 // The kinds of ids.
 type (
@@ -69,6 +71,7 @@ type (
 	ReplayID    = ID[replayKind]
 	SessionID   = ID[sessionKind]
 	ChangeID    = ID[changeKind]
+	EntryID     = ID[entryKind] // of the ledger's outbox
 )
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
@@ -112,12 +115,13 @@ func NewReplayID(now time.Time) ReplayID       { return newID[replayKind](now) }
 func NewSessionID(now time.Time) SessionID     { return newID[sessionKind](now) }
 func NewChangeID(now time.Time) ChangeID       { return newID[changeKind](now) }
 
-// NewEventID, NewDeliveryID and NewAttemptID return a new ID with the millisecond of now and a
+// NewEventID, NewDeliveryID, NewAttemptID and NewEntryID return a new ID with the millisecond of now and a
 // part. The part of an event that came in at an endpoint or a source is that one's PartOf;
-// deliveries and attempts have the part of their event.
+// deliveries and attempts have the part of their event, an entry that of its first delivery.
 func NewEventID(now time.Time, part uint8) EventID       { return withPart[eventKind](now, part) }
 func NewDeliveryID(now time.Time, part uint8) DeliveryID { return withPart[deliveryKind](now, part) }
 func NewAttemptID(now time.Time, part uint8) AttemptID   { return withPart[attemptKind](now, part) }
+func NewEntryID(now time.Time, part uint8) EntryID       { return withPart[entryKind](now, part) }
 
 // PartOf returns the part of all events that come in at an endpoint or a source: FNV-1a of its ID,
 // folded to 8 bits. Stored IDs hold the result, so the function can never change.

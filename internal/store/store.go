@@ -33,6 +33,7 @@ type Store interface {
 	Sessions
 	Journal
 	Changes
+	Ledger
 	Housekeeping
 
 	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.

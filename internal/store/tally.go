@@ -11,6 +11,7 @@ import (
 type Tally struct {
 	Stats map[StatsKey]*kapsel.Stats
 	Usage map[UsageKey]*kapsel.Usage
+	Told  *Told // what it tells the ledger; nil: nothing
 }
 
 // StatsKey and UsageKey name a row of counters by when its hour or day begins, in microseconds
@@ -35,11 +36,19 @@ func NewTally() Tally {
 func (t Tally) Reset() {
 	clear(t.Stats)
 	clear(t.Usage)
+	t.Told.Reset()
 }
 
 // Event counts an event that is stored.
 func (t Tally) Event(e *kapsel.Event) {
 	t.usage(e.TenantID, e.ReceivedAt).Add(kapsel.Usage{Events: 1, Bytes: int64(len(e.Body))})
+}
+
+// Made counts a delivery that is stored.
+func (t Tally) Made(d *kapsel.Delivery) {
+	if t.Told != nil {
+		t.Told.Add(kapsel.MadeFact(d))
+	}
 }
 
 // Attempt counts an attempt of a delivery that is stored, and the delivery if it has ended so.
@@ -55,6 +64,9 @@ func (t Tally) End(d *kapsel.Delivery, at time.Time) {
 	if d.Status.Terminal() {
 		t.stats(d.EndpointID, at).AddEnd(d.Status)
 		t.usage(d.TenantID, at).AddEnd(d.Status)
+		if t.Told != nil {
+			t.Told.Add(kapsel.EndFact(d))
+		}
 	}
 }
 

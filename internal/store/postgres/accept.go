@@ -137,6 +137,8 @@ type acceptor struct {
 	seqBase                           []byte // see streamBase; a parameter
 	slot                              []byte // of its counters, as a parameter
 	guarding                          guarding
+	ledger                            bool                       // the statements are those of ledgerAcceptStatements
+	entry                             [][]byte                   // of the batch in the ledger's outbox: what the statements' parameters are; nil: none
 	calls                             []*batch.Call[*acceptance] // of the batch, sorted
 	rows                              []deliveryRow              // of the batch, sorted
 }
@@ -203,12 +205,12 @@ func (a *acceptor) write(ctx context.Context, l *lane, calls []*batch.Call[*acce
 	if len(keyed) == 0 {
 		return l.run(ctx, a.expanding(
 			command{"events", a.events.params(a.seqBase, a.slot), nil},
-			command{"deliveries", a.deliveries.params(), nil})...)
+			command{"deliveries", a.deliveries.params(a.entry...), nil})...)
 	}
 	err := l.run(ctx, a.expanding(
 		command{"keys", a.keys.params(), nil},
 		command{"keyed events", a.events.params(a.seqBase, a.slot), nil},
-		command{"keyed deliveries", a.deliveries.params(), nil},
+		command{"keyed deliveries", a.deliveries.params(a.entry...), nil},
 		command{"winners of a key", a.winners.params(), func(r *row) {
 			written[r.int8()-1].In.accepted.EventID = r.id()
 		}})...)
@@ -307,6 +309,9 @@ func (a *acceptor) addEvents() error {
 		}
 	}
 	slices.SortFunc(a.rows, func(x, y deliveryRow) int { return byPart(x.Delivery, y.Delivery) })
+	if a.ledger {
+		a.newEntry()
+	}
 	for _, d := range a.rows {
 		a.addDelivery(d)
 	}
@@ -332,6 +337,16 @@ func (a *acceptor) addChange(ch *kapsel.Change) error {
 	t.textOrNull(string(ch.Before))
 	t.textOrNull(string(ch.After))
 	return nil
+}
+
+// newEntry makes the parameters of tellMade. The time and the part of the entry's ID are those of the
+// batch's first delivery.
+func (a *acceptor) newEntry() {
+	var id kapsel.EntryID
+	if len(a.rows) > 0 {
+		id = kapsel.NewEntryID(a.rows[0].CreatedAt, a.rows[0].ID.Part())
+	}
+	a.entry = append(a.entry[:0], int2Param(int(id.Part())), id[:], a.slot)
 }
 
 func (a *acceptor) addEvent(in *store.Acceptance) error {

@@ -436,7 +436,7 @@ func (s *Store) MoveDelivery(ctx context.Context, tenantID kapsel.TenantID, deli
 		if err := s.note(ctx, tx, was, s.by.See(&d)); err != nil {
 			return err
 		}
-		ended := store.NewTally()
+		ended := s.newTally()
 		ended.End(&d, now)
 		return count(ctx, tx, ended)
 	})
@@ -465,12 +465,15 @@ func (s *Store) Replay(ctx context.Context, tenantID kapsel.TenantID, eventID ka
 			return err
 		}
 		again = rules.NewReplay(&old, now)
-		batch := &pgx.Batch{}
-		queueNew(batch, again, kapsel.ReplayID{})
+		batch, tally := &pgx.Batch{}, s.newTally()
+		queueNew(batch, tally, again, kapsel.ReplayID{})
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
-		return s.note(ctx, tx, store.Seen{}, s.by.Made(again.TenantID, kapsel.KindEvent, eventID, "", &again))
+		if err := s.note(ctx, tx, store.Seen{}, s.by.Made(again.TenantID, kapsel.KindEvent, eventID, "", &again)); err != nil {
+			return err
+		}
+		return count(ctx, tx, tally)
 	})
 	if err != nil {
 		return kapsel.Delivery{}, err
@@ -505,12 +508,15 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 		if d, err = rules.NewDelivery(&e, all, &target, now); err != nil {
 			return err
 		}
-		batch := &pgx.Batch{}
-		queueNew(batch, d, kapsel.ReplayID{})
+		batch, tally := &pgx.Batch{}, s.newTally()
+		queueNew(batch, tally, d, kapsel.ReplayID{})
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
 		if err := s.note(ctx, tx, store.Seen{}, s.by.Made(d.TenantID, kapsel.KindEvent, eventID, "", &d)); err != nil {
+			return err
+		}
+		if err := count(ctx, tx, tally); err != nil {
 			return err
 		}
 		// This comes last because it locks the settings counter.
@@ -569,7 +575,7 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 		if err != nil {
 			return err
 		}
-		batch := &pgx.Batch{}
+		batch, tally := &pgx.Batch{}, s.newTally()
 		for _, old := range rules.Redeliveries(all, now) {
 			if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
 				continue
@@ -577,10 +583,13 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 				return err
 			}
 			d := rules.NewRedelivery(&old, now)
-			queueNew(batch, d, kapsel.ReplayID{})
+			queueNew(batch, tally, d, kapsel.ReplayID{})
 			made = append(made, d)
 		}
-		return tx.SendBatch(ctx, batch).Close()
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		return count(ctx, tx, tally)
 	})
 	if err != nil {
 		return nil, err
@@ -588,11 +597,12 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 	return made, nil
 }
 
-// queueNew adds the writes of a new pending delivery to a batch. The delivery is a replay, which
+// queueNew adds the writes of a new pending delivery to a batch, and counts it. The delivery is a replay, which
 // belongs to the bulk replay replay if that is not zero, or else an event's first delivery to an
 // endpoint at which the event did not come in.
-func queueNew(batch *pgx.Batch, d kapsel.Delivery, replay kapsel.ReplayID) {
+func queueNew(batch *pgx.Batch, tally store.Tally, d kapsel.Delivery, replay kapsel.ReplayID) {
 	batch.Queue(insertNew, newArgs(d, replay)...)
+	tally.Made(&d)
 	if !d.ReplayOf.IsZero() {
 		batch.Queue("UPDATE deliveries SET replayed_as = $3 WHERE part = $1 AND id = $2", part(d.ReplayOf), id(d.ReplayOf), id(d.ID))
 	}

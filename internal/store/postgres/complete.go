@@ -79,6 +79,7 @@ type completer struct {
 	counters           *tallied                   // the tally as parameters
 	calls              []*batch.Call[*completion] // of the batch, sorted
 	entry              []byte                     // scratch
+	telling            *telling                   // what the tally tells as parameters; nil: it tells nothing
 }
 
 func newCompleter(slot int) *completer {
@@ -107,6 +108,9 @@ func (w *completer) write(ctx context.Context, l *lane, calls []*batch.Call[*com
 	}
 	params := w.attempts.params(int8Param(len(w.calls)))
 	params = append(params, w.counters.params(w.tally)...)
+	if w.telling != nil {
+		params = append(params, w.telling.params(w.tally.Told)...)
+	}
 	err := l.run(ctx, command{"complete", params, func(r *row) {
 		w.calls[r.int8()-1].In.moved = true
 	}})

@@ -81,7 +81,7 @@ func countEvents(insert, slot string) string {
 // row of stats come in one array with all others: thirty arrays would cost more than the rest of
 // the statement.
 func countEnds(first int, slot, where string) string {
-	p := func(i int, sqlType string) string { return fmt.Sprintf("$%d::%s", first+i, sqlType) }
+	p := func(i int, sqlType string) string { return param(first+i, sqlType) }
 	stats := p(3, "integer[]")
 	return `stats AS (
 			INSERT INTO endpoint_stats AS x (part, endpoint_id, hour, slot, ` + strings.Join(statsColumns, ", ") + `)
@@ -168,11 +168,13 @@ var endsStatement = "WITH " + countEnds(2, "$1::smallint", "true") + " SELECT"
 // count adds what a transaction has written to the counters. Callers must call it last in the
 // transaction.
 func count(ctx context.Context, tx pgx.Tx, t store.Tally) error {
-	if len(t.Stats) == 0 {
-		return nil
+	if len(t.Stats) > 0 {
+		params := newTallied(poolSlot).params(t)
+		if err := tx.Conn().PgConn().ExecParams(ctx, endsStatement, params, nil, binaryForm, nil).Read().Err; err != nil {
+			return err
+		}
 	}
-	params := newTallied(poolSlot).params(t)
-	return tx.Conn().PgConn().ExecParams(ctx, endsStatement, params, nil, binaryForm, nil).Read().Err
+	return tell(ctx, tx, t.Told)
 }
 
 // CountArrivals adds counts of webhooks; see store.Counters.

@@ -52,7 +52,11 @@ func (s *Store) Expand(ctx context.Context, eventID kapsel.EventID, now time.Tim
 				all = append(all, d)
 			}
 		}
-		if made, err = insertFirsts(ctx, tx, all); err != nil {
+		tally := s.newTally()
+		if made, err = insertFirsts(ctx, tx, tally, all); err != nil {
+			return err
+		}
+		if err := count(ctx, tx, tally); err != nil {
 			return err
 		}
 		if more = len(candidates) == limit; !more {
@@ -70,8 +74,8 @@ func (s *Store) Expand(ctx context.Context, eventID kapsel.EventID, now time.Tim
 }
 
 // insertFirsts writes first deliveries of one event, pending, to endpoints at which it did not come
-// in. Those to endpoints that have one are left out. It returns how many it wrote.
-func insertFirsts(ctx context.Context, tx pgx.Tx, all []kapsel.Delivery) (made int, err error) {
+// in, and counts them. Those to endpoints that have one are left out. It returns how many it wrote.
+func insertFirsts(ctx context.Context, tx pgx.Tx, tally store.Tally, all []kapsel.Delivery) (made int, err error) {
 	if len(all) == 0 {
 		return 0, nil
 	}
@@ -81,14 +85,19 @@ func insertFirsts(ctx context.Context, tx pgx.Tx, all []kapsel.Delivery) (made i
 		ids[i], endpoints[i] = d.ID, d.EndpointID
 	}
 	d := all[0]
-	tag, err := tx.Exec(ctx, `
+	written, err := collect(ctx, tx, func(r *row) kapsel.DeliveryID { return r.id() }, `
 		INSERT INTO deliveries (part, id, event_id, endpoint_id, tenant_id, status, due_at, claims, attempts, counted,
 			takeovers, last_status_code, last_error_code, size, created_at, first_of)
 		SELECT $1, u.id, $2::uuid, u.endpoint_id, $3, 0, $4, 0, 0, 0, 0, 0, '', $5, $6, $2::uuid
 		FROM unnest($7::uuid[], $8::uuid[]) AS u (id, endpoint_id)
-		ON CONFLICT DO NOTHING`,
+		ON CONFLICT DO NOTHING RETURNING id`,
 		part(d.EventID), id(d.EventID), id(d.TenantID), d.DueAt, d.Size, d.CreatedAt, ids, endpoints)
-	return int(tag.RowsAffected()), err
+	for i := range all {
+		if tally.Told != nil && slices.Contains(written, all[i].ID) {
+			tally.Made(&all[i])
+		}
+	}
+	return len(written), err
 }
 
 // addExpansions sets Expanding in the records of events whose expansion is open. Callers must read
@@ -152,7 +161,7 @@ func (s *Store) cancelSome(ctx context.Context, tenantID kapsel.TenantID, eventI
 			return nil
 		}
 		batch := &pgx.Batch{}
-		tally := store.NewTally()
+		tally := s.newTally()
 		for _, was := range waiting {
 			d, err := was.After(kapsel.Cancel{}, now)
 			if err != nil {

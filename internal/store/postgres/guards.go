@@ -146,7 +146,7 @@ func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Cal
 		command{"guarded keys", g.keys.params(), nil},
 		command{"settled guards", g.keys.params(), nil},
 		command{"guarded events", a.events.params(a.seqBase, a.slot, column), nil},
-		command{"keyed deliveries", a.deliveries.params(), nil},
+		command{"keyed deliveries", a.deliveries.params(a.entry...), nil},
 		command{"winners of a guard", g.winners.params(), func(r *row) {
 			answered[r.int8()-1].In.answer(r.id())
 		}})...)

@@ -22,7 +22,7 @@ func (s *Store) CancelWaiting(ctx context.Context, endpointID kapsel.EndpointID,
 			return err
 		}
 		batch := &pgx.Batch{}
-		ended := store.NewTally()
+		ended := s.newTally()
 		for _, d := range waiting {
 			d, err := d.After(kapsel.Cancel{}, now)
 			if err != nil {

@@ -146,7 +146,7 @@ func (s *Store) takeOver(ctx context.Context, found [][16]byte, now time.Time) (
 		}
 		slices.SortFunc(lost, func(a, b kapsel.Delivery) int { return byPart(&a, &b) })
 		batch := &pgx.Batch{}
-		tally := store.NewTally()
+		tally := s.newTally()
 		for i := range lost {
 			free, attempt, err := rules.TakenOver(&lost[i], now)
 			if err != nil {

@@ -46,6 +46,7 @@ type Options struct {
 	// External says that the server keeps what it commits although it may run without fsync or
 	// full_page_writes. Servers do so that have their data on storage of another kind.
 	External bool
+	Ledger   bool  // the store tells the facts of deliveries; see store.Ledger
 	MaxBody  int64 // the longest body, in bytes; 0: store.UsualBody
 }
 
@@ -68,6 +69,7 @@ type core struct {
 	claims      guarded // of Claim and GiveBack
 	renewals    guarded // of Renew
 	writersDone sync.WaitGroup
+	ledger      bool // Options.Ledger
 
 	seqBase int64        // by how much events' seq is ahead of transaction ids; see streamBase
 	horizon atomic.Int64 // all events below this seq were found to be visible
@@ -91,7 +93,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{core: &core{from: from}}
+	s := &Store{core: &core{from: from, ledger: opts.Ledger}}
 	if err := s.open(ctx, opts); err != nil {
 		return nil, opening(err)
 	}
@@ -123,10 +125,15 @@ func (s *Store) open(ctx context.Context, opts Options) (err error) {
 	s.claims.lane, s.claims.limit = newLane(s.from, claimStatements), callTimeout+s.from.bodyTime
 	s.renewals.lane, s.renewals.limit = newLane(s.from, renewStatements), callTimeout
 	accepts, completions := slots()
-	a := newAcceptor(s.seqBase, accepts)
+	a, c := newAcceptor(s.seqBase, accepts), newCompleter(completions)
+	acceptStatements, completeStatements := acceptStatements, completeStatements
+	if s.ledger {
+		acceptStatements, completeStatements = with(acceptStatements, ledgerAcceptStatements), with(completeStatements, ledgerCompleteStatements)
+		a.ledger, c.telling, c.tally.Told = true, newTelling(), store.NewTold()
+	}
 	s.acceptor = newCommitter(newLane(s.from, acceptStatements), a.write, 0, opts.Observe)
 	s.acceptor.rehearsal = a.rehearse
-	s.completer = newCommitter(newLane(s.from, completeStatements), newCompleter(completions).write, completionWindow, opts.Observe)
+	s.completer = newCommitter(newLane(s.from, completeStatements), c.write, completionWindow, opts.Observe)
 	// The acceptor's statements are prepared now, so that a schema that lacks something is found.
 	if err := s.acceptor.lane.open(ctx); err != nil {
 		return fmt.Errorf("prepare to accept events: %w", err)

@@ -350,14 +350,15 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		if err != nil {
 			return err
 		}
+		tally := s.newTally()
 		switch {
 		case len(set) == 0:
 		case r.Missing:
-			made, err = fill(ctx, tx, set, r.ID, now)
+			made, err = fill(ctx, tx, tally, set, r.ID, now)
 		case r.Waiting():
 			made, err = hasten(ctx, tx, set, now)
 		default:
-			made, err = repeat(ctx, tx, set, r.ID, now)
+			made, err = repeat(ctx, tx, tally, set, r.ID, now)
 		}
 		if err != nil {
 			return err
@@ -365,7 +366,10 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		more = !end
 		_, err = tx.Exec(ctx, "UPDATE replays SET created = created + $2, at_endpoint = $3, at_delivery = $4, walked = $5 WHERE id = $1",
 			id(r.ID), made, [16]byte(cursor.Endpoint), cursor.Candidate, end)
-		return err
+		if err != nil {
+			return err
+		}
+		return count(ctx, tx, tally)
 	})
 	if err != nil {
 		return 0, false, err
@@ -377,7 +381,7 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 // made. As Replay does, it locks events against retention, then the deliveries against other
 // replays, then their endpoints against being deleted. It passes over what was deleted since it
 // was read.
-func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (int, error) {
+func repeat(ctx context.Context, tx pgx.Tx, tally store.Tally, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (int, error) {
 	there, err := lockEvents(ctx, tx, set)
 	if err != nil {
 		return 0, err
@@ -401,7 +405,7 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 	batch, made := &pgx.Batch{}, 0
 	for _, d := range old {
 		if there[d.EventID] && live[d.EndpointID] {
-			queueNew(batch, rules.NewReplay(&d, now), replay)
+			queueNew(batch, tally, rules.NewReplay(&d, now), replay)
 			made++
 		}
 	}
@@ -411,7 +415,7 @@ func repeat(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel
 // fill makes the deliveries that are missing for a bulk replay, and returns how many it made. It
 // locks as repeat does. A delivery that was made meanwhile is passed over: the index of first
 // deliveries has each event and endpoint once.
-func fill(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (made int, err error) {
+func fill(ctx context.Context, tx pgx.Tx, tally store.Tally, set []kapsel.Delivery, replay kapsel.ReplayID, now time.Time) (made int, err error) {
 	there, err := lockEvents(ctx, tx, set)
 	if err != nil {
 		return 0, err
@@ -424,7 +428,13 @@ func fill(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, replay kapsel.R
 	for i := range set {
 		if d := rules.NewMissing(&set[i], now); there[d.EventID] && live[d.EndpointID] {
 			batch.Queue(insertNew+" ON CONFLICT (endpoint_id, first_of, part) WHERE first_of IS NOT NULL DO NOTHING", newArgs(d, replay)...).
-				Exec(func(tag pgconn.CommandTag) error { made += int(tag.RowsAffected()); return nil })
+				Exec(func(tag pgconn.CommandTag) error {
+					if tag.RowsAffected() > 0 {
+						made++
+						tally.Made(&d)
+					}
+					return nil
+				})
 		}
 	}
 	return made, tx.SendBatch(ctx, batch).Close()

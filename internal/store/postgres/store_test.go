@@ -14,6 +14,20 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, database(t)) })
 }
 
+func TestUntold(t *testing.T) {
+	storetest.RunUntold(t, func() (store.Store, func() store.Store) {
+		url := database(t)
+		quiet, err := postgres.Open(t.Context(), url, postgres.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return quiet, func() store.Store {
+			quiet.Close()
+			return open(t, url)
+		}
+	})
+}
+
 func TestReopen(t *testing.T) {
 	storetest.RunReopen(t, func(t *testing.T) (store.Store, func() store.Store) {
 		url := database(t)
@@ -42,7 +56,7 @@ func migrate(ctx context.Context, url string) error {
 // open opens a store of a database that has the schema, for the test's duration.
 func open(t testing.TB, url string) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20})
+	s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20, Ledger: true})
 	if err != nil {
 		t.Fatal(err)
 	}

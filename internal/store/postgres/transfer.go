@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/transfer"
 )
 
@@ -118,15 +119,22 @@ var layouts = map[string]layout{
 	"tenant_usage": {key: []string{"part", "tenant_id", "day"}, part: partOfTenant, group: true,
 		export: sums(usageColumns),
 		into:   slotted(usageColumns, func(_ int, c string) string { return "u." + c })},
-	"answers":      {key: []string{"owner", "key"}},
-	"audit_outbox": {key: []string{"part", "id"}, part: partOfID},
-	"audit_logs":   {key: []string{"log"}},
-	"audit_leaves": {key: []string{"log", "n"}},
-	"audit_tiles":  {key: []string{"log", "level", "n"}},
-	"audit_heads":  {key: []string{"log", "size"}},
-	"changes":      {key: []string{"id"}},
-	// stream_base is about this database's own transactions; see Finish.
-	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + streamBaseName + `')`},
+	"answers":       {key: []string{"owner", "key"}},
+	"audit_outbox":  {key: []string{"part", "id"}, part: partOfID},
+	"audit_logs":    {key: []string{"log"}},
+	"audit_leaves":  {key: []string{"log", "n"}},
+	"audit_tiles":   {key: []string{"log", "level", "n"}},
+	"audit_heads":   {key: []string{"log", "size"}},
+	"changes":       {key: []string{"id"}},
+	"ledger_outbox": {key: []string{"part", "id"}, part: partOfID},
+	"ledger_totals": {key: []string{"part", "tenant_id", "endpoint_id"}, part: func(value func(string) any) uint8 { return value("endpoint_id").([16]byte)[15] }, group: true,
+		export: sums(totalsColumns),
+		into:   slotted(totalsColumns, func(_ int, c string) string { return "u." + c })},
+	"ledger_books":     {key: []string{"tenant_id", "endpoint_id"}},
+	"ledger_conflicts": {key: []string{"n"}},
+	// stream_base is about this database's own transactions; see Finish. Stores walk for the ledger in
+	// orders of their own, so the target walks anew.
+	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + store.WalkName + `', '` + streamBaseName + `')`},
 }
 
 // slotted returns the expressions of counters, all in poolSlot, the slot of transactions that are

@@ -211,6 +211,9 @@ func timeParam(t time.Time) []byte {
 func int2Param(v int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(v)) }
 func int8Param(v int) []byte { return binary.BigEndian.AppendUint64(nil, uint64(v)) }
 
+// param returns a parameter in the text of a statement.
+func param(number int, sqlType string) string { return fmt.Sprintf("$%d::%s", number, sqlType) }
+
 // row reads the values of a result's row, in binary form, one after the other. It keeps in err the
 // error of the first value that cannot be read; all later values are zero.
 type row struct {

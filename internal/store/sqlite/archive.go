@@ -440,6 +440,7 @@ func (s *Store) Deliver(ctx context.Context, tenant kapsel.TenantID, event kapse
 				return err
 			}
 		}
+		c.tally.Made(&d)
 		if err := c.insertDelivery(&d, event); err != nil {
 			return err
 		}
@@ -457,6 +458,7 @@ func insertReplay(c *conn, d *kapsel.Delivery) error {
 	if err := c.insertDelivery(d, kapsel.EventID{}); err != nil {
 		return err
 	}
+	c.tally.Made(d)
 	return c.exec(`UPDATE deliveries SET replayed_as = ? WHERE id = ?`, d.ID, d.ReplayOf)
 }
 

@@ -63,7 +63,10 @@ func (c *conn) count() error {
 			return err
 		}
 	}
-	return nil
+	if c.tally.Told.Empty() {
+		return nil
+	}
+	return c.tell()
 }
 
 // CountArrivals implements store.Counters.

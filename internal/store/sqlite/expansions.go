@@ -89,6 +89,7 @@ func expand(c *conn, event kapsel.EventID, now time.Time, limit int) (made int, 
 		if err := c.insertDelivery(&d, event); err != nil {
 			return 0, false, err
 		}
+		c.tally.Made(&d)
 		made++
 	}
 	if !more {

@@ -97,9 +97,16 @@ func (a *acceptCall) write(c *conn) error {
 			return err
 		}
 	}
-	c.tally.Event(e)
 	if a.in.Change != nil {
-		return insertChange(c, a.in.Change)
+		if err := insertChange(c, a.in.Change); err != nil {
+			return err
+		}
+	}
+	c.tally.Event(e)
+	if c.tally.Told != nil {
+		for i := range a.in.Deliveries {
+			c.tally.Made(&a.in.Deliveries[i])
+		}
 	}
 	return nil
 }

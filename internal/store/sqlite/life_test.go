@@ -38,7 +38,7 @@ func openAt(t testing.TB, path string, observers ...store.CommitObserver) *Store
 			o(calls, took)
 		}
 	}
-	s, err := Open(context.Background(), path, Options{Migrate: true, Observe: observe})
+	s, err := Open(context.Background(), path, Options{Migrate: true, Observe: observe, Ledger: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -359,6 +359,9 @@ func again(c *conn, r *kapsel.Replay, of *kapsel.Delivery, now time.Time) (err e
 	if err != nil {
 		return err
 	}
+	if r.Missing {
+		c.tally.Made(&d)
+	}
 	return c.exec(`UPDATE deliveries SET replay_id = ? WHERE id = ?`, r.ID, d.ID)
 }
 

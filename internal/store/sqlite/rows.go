@@ -43,25 +43,30 @@ func (c *conn) delivery(id kapsel.DeliveryID) (d kapsel.Delivery, found bool, er
 	return d, found, err
 }
 
-// insertDelivery writes a new delivery. If the delivery is its event's first one to an endpoint
+// insertDelivery writes a new delivery; callers must count it. If the delivery is its event's first one to an endpoint
 // that is not the event's origin, firstOf must be the event, else zero.
 func (c *conn) insertDelivery(d *kapsel.Delivery, firstOf kapsel.EventID) error {
-	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `, first_of)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	s := c.stmt(`INSERT INTO deliveries (` + deliveryColumns + `, first_of, told)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 	s.id(d.ID).id(d.EventID).id(d.EndpointID).id(d.TenantID).int(int64(d.Status))
 	s.due(d).id(d.Node).id(d.Token)
 	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
 	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode))
 	s.id(d.ReplayOf).id(d.ReplayedAs).int(int64(d.Size)).at(d.CreatedAt).time(d.FinishedAt).bool(d.ByDuplicate).id(firstOf)
+	if c.tally.Told == nil {
+		s.null()
+	} else {
+		s.int(store.ToldMade)
+	}
 	return s.exec()
 }
 
 // moveDelivery writes d, a delivery to which something other than an attempt happened at now. It
 // writes nothing and returns false if the delivery is no longer in the state was and under token.
 func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d *kapsel.Delivery, now time.Time) (bool, error) {
-	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?, claims = ?, finished_at = ?
+	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?, claims = ?, finished_at = ?, told = nullif(coalesce(told, 0) | ?, 0)
 		WHERE id = ? AND status = ? AND token IS ?`)
-	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token).int(int64(d.Claims)).time(d.FinishedAt)
+	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token).int(int64(d.Claims)).time(d.FinishedAt).int(c.toldBy(d))
 	s.id(d.ID).int(int64(was)).id(token)
 	if err := s.exec(); err != nil {
 		return false, err
@@ -87,11 +92,11 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Co
 	}
 	s := c.stmt(`UPDATE deliveries SET status = ?, due_at = ?, put_off_by = ?, node = ?, token = ?,
 			claims = ?, attempts = ?, counted = ?, takeovers = ?,
-			last_status_code = ?, last_error_code = ?, last_attempt = ?, finished_at = ?
+			last_status_code = ?, last_error_code = ?, last_attempt = ?, finished_at = ?, told = nullif(coalesce(told, 0) | ?, 0)
 		WHERE id = ? AND status = 1 AND token = ?`)
 	s.int(int64(d.Status)).due(d).id(d.Node).id(d.Token)
 	s.int(int64(d.Claims)).int(int64(d.Attempts)).int(int64(d.Counted)).int(int64(d.Takeovers))
-	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode)).id(a.ID).time(d.FinishedAt)
+	s.int(int64(d.LastStatusCode)).text(string(d.LastErrorCode)).id(a.ID).time(d.FinishedAt).int(c.toldBy(d))
 	s.id(d.ID).id(a.ID)
 	if err := s.exec(); err != nil || c.changes() == 0 {
 		return false, err
@@ -111,6 +116,14 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Co
 	}
 	c.tally.Attempt(a, d)
 	return true, nil
+}
+
+// toldBy returns the bit that a delivery's row gets because its end is told.
+func (c *conn) toldBy(d *kapsel.Delivery) int64 {
+	if c.tally.Told == nil || !d.Status.Terminal() {
+		return 0
+	}
+	return store.ToldEnd
 }
 
 // orNone binds an id of a column that is NOT NULL: the empty BLOB for the zero id.

@@ -43,6 +43,8 @@ type Options struct {
 	LockWait time.Duration
 	// Observe is told of the group commits; nil: nothing is.
 	Observe store.CommitObserver
+	// Ledger makes the store tell the facts of deliveries; see store.Ledger.
+	Ledger bool
 	// Caches is how many bytes the page caches of all connections may take; 0: 72 MiB.
 	Caches int64
 	// Log gets what cannot be returned to a caller, such as a checkpoint that failed; nil:
@@ -144,6 +146,9 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 	w, err := connect(path, writerShare*cache, false)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	if opts.Ledger {
+		w.tally.Told = store.NewTold()
 	}
 	s.writer = newWriter(w, opts.Observe)
 	s.writer.trouble = s.trouble

@@ -36,6 +36,20 @@ func TestStore(t *testing.T) {
 	})
 }
 
+func TestUntold(t *testing.T) {
+	storetest.RunUntold(t, func() (store.Store, func() store.Store) {
+		path := newFile(t)
+		quiet, err := Open(t.Context(), path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return quiet, func() store.Store {
+			quiet.Close()
+			return openAt(t, path)
+		}
+	})
+}
+
 // checkPlans looks at the plan of every statement that was used: none may read a table that
 // grows with the events from end to end, or sort what it reads.
 func checkPlans(t *testing.T, s *Store) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/transfer"
 )
 
@@ -84,18 +85,23 @@ var layouts = map[string]layout{
 		export: map[string]string{
 			"event_id": `(SELECT d.event_id` + attemptOf, "endpoint_id": `(SELECT d.endpoint_id` + attemptOf, "tenant_id": `(SELECT d.tenant_id` + attemptOf,
 		}},
-	"replays":        {key: []string{"id"}, into: map[string]string{"at_event": `zeroblob(16)`}},
-	"endpoint_stats": {key: []string{"endpoint_id", "hour"}},
-	"tenant_usage":   {key: []string{"tenant_id", "day"}},
-	"answers":        {key: []string{"owner", "key"}},
-	"audit_outbox":   {key: []string{"id"}},
-	"audit_logs":     {key: []string{"log"}},
-	"audit_leaves":   {key: []string{"log", "n"}},
-	"audit_tiles":    {key: []string{"log", "level", "n"}},
-	"audit_heads":    {key: []string{"log", "size"}},
-	"changes":        {key: []string{"id"}},
-	// stream_base is about the other database's own numbers; see Finish of package postgres.
-	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', 'stream_base')`},
+	"replays":          {key: []string{"id"}, into: map[string]string{"at_event": `zeroblob(16)`}},
+	"endpoint_stats":   {key: []string{"endpoint_id", "hour"}},
+	"tenant_usage":     {key: []string{"tenant_id", "day"}},
+	"answers":          {key: []string{"owner", "key"}},
+	"audit_outbox":     {key: []string{"id"}},
+	"audit_logs":       {key: []string{"log"}},
+	"audit_leaves":     {key: []string{"log", "n"}},
+	"audit_tiles":      {key: []string{"log", "level", "n"}},
+	"audit_heads":      {key: []string{"log", "size"}},
+	"changes":          {key: []string{"id"}},
+	"ledger_outbox":    {key: []string{"id"}},
+	"ledger_totals":    {key: []string{"tenant_id", "endpoint_id"}},
+	"ledger_books":     {key: []string{"tenant_id", "endpoint_id"}},
+	"ledger_conflicts": {key: []string{"n"}},
+	// stream_base is about the other database's own numbers; see Finish of package postgres. Stores walk
+	// for the ledger in orders of their own, so the target walks anew.
+	"meta": {key: []string{"name"}, where: `name NOT IN ('` + transfer.MetaName + `', '` + store.WalkName + `', 'stream_base')`},
 }
 
 // notCopied holds the tables that are not in transfer.Tables, each with the reason.

@@ -9,7 +9,7 @@ import (
 
 // TestTransfer_KnowsEveryColumn: what a migration adds is copied, or named in notCopied.
 func TestTransfer_KnowsEveryColumn(t *testing.T) {
-	s, err := Open(t.Context(), t.TempDir()+"/kapsel.db", Options{Migrate: true})
+	s, err := Open(t.Context(), t.TempDir()+"/kapsel.db", Options{Migrate: true, Ledger: true})
 	if err != nil {
 		t.Fatal(err)
 	}

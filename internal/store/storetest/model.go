@@ -331,6 +331,7 @@ func (m *queue) check(*rapid.T) {
 	count, due, err := m.store.BacklogOf(m.ctx, m.endpoint.ID, m.now, 1000)
 	m.must(err)
 	m.same("backlog", counted, count)
+	m.checkTold()
 	m.same("oldest", oldestCounted, due)
 	backlog, err := m.store.Backlog(m.ctx)
 	m.must(err)

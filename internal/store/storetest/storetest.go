@@ -12,7 +12,7 @@ import (
 )
 
 // Run checks a store. open gives a new, empty one, and closes it when its test ends; it is
-// called once for each promise. Times handed to it are of one day in 2026, in microseconds.
+// called once for each promise, and the store must tell facts (store.Ledger). Times handed to it are of one day in 2026, in microseconds.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, part := range []struct {
 		name     string
@@ -43,11 +43,16 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Sessions", signedIn},
 		{"Journal", journaling},
 		{"Changes", noting},
+		{"Ledger", telling},
 		{"Housekeeping", keeping},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			for _, p := range part.promises {
-				t.Run(p.text, func(t *testing.T) { p.check(newWorld(t, open(t))) })
+				t.Run(p.text, func(t *testing.T) {
+					w := newWorld(t, open(t))
+					p.check(w)
+					w.checkTold()
+				})
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -96,6 +97,9 @@ type rest struct {
 	Replanned []kapsel.EndpointID
 	Audit     []audited
 	Changes   []kapsel.Change
+	Facts     []kapsel.Fact
+	Accounts  []store.OwnerAccount
+	Conflicts []store.BookConflict
 }
 
 func (w *world) answers() (a answers) {
@@ -145,6 +149,14 @@ func (w *world) answers() (a answers) {
 		}
 	}
 	a.rest.Audit = w.audit()
+	a.rest.Facts = w.facts()
+	slices.SortFunc(a.rest.Facts, func(a, b kapsel.Fact) int {
+		return cmp.Or(bytes.Compare(a.DeliveryID[:], b.DeliveryID[:]), cmp.Compare(a.Kind, b.Kind))
+	})
+	a.rest.Accounts, err = w.store.Accounts(w.ctx, kapsel.TenantID{}, store.Owner{}, 1000)
+	w.must(err)
+	a.rest.Conflicts, err = w.store.BookConflicts(w.ctx, kapsel.TenantID{}, 0, 100)
+	w.must(err)
 	a.stream, a.end = w.follow(store.StreamFilter{}, store.Position{}, 5)
 	for _, e := range a.stream {
 		if e.Event.ContentType == "guarded" {
@@ -200,6 +212,7 @@ func (w *world) oneOfEverything() {
 	})
 	w.accept(w.endpoint, guard("guard"), content("guarded"))
 	w.logSome()
+	w.bookSome()
 	w.accept(w.endpoint, nowhere)
 	w.accept(w.endpoint, to(probing, other), func(in *store.Acceptance) { in.Event.ReceivedAt = w.now.Add(-time.Minute) })
 	w.accept(w.endpoint, func(in *store.Acceptance) { in.Deliveries = nil; to(other)(in) })

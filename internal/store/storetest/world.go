@@ -28,6 +28,7 @@ type world struct {
 	tenant   kapsel.Tenant
 	endpoint kapsel.Endpoint
 	node     kapsel.NodeID
+	books    bool // see booking
 }
 
 // noon is when every test begins.

@@ -105,7 +105,7 @@ var Tables = []Table{
 		{"id", ID}, {"event_id", ID}, {"endpoint_id", ID}, {"tenant_id", ID}, {"status", Int}, {"due_at", Time}, {"put_off_by", Int},
 		{"node", ID}, {"token", ID}, {"claims", Int}, {"attempts", Int}, {"counted", Int}, {"takeovers", Int},
 		{"last_status_code", Int}, {"last_error_code", Text}, {"last_attempt", ID}, {"replay_of", ID}, {"replayed_as", ID},
-		{"size", Int}, {"created_at", Time}, {"finished_at", Time}, {"replay_id", ID}, {"by_duplicate", Bool}, {"first_of", ID},
+		{"size", Int}, {"created_at", Time}, {"finished_at", Time}, {"replay_id", ID}, {"by_duplicate", Bool}, {"first_of", ID}, {"told", Int},
 	}},
 	{"expansions", []Column{{"event_id", ID}, {"tenant_id", ID}, {"after_endpoint", ID}}},
 	// previous is the attempt before it of the same delivery.
@@ -122,6 +122,14 @@ var Tables = []Table{
 	{"audit_leaves", []Column{{"log", ID}, {"n", Int}, {"attempt_id", ID}, {"hash", Bytes}, {"text", Bytes}}},
 	{"audit_tiles", []Column{{"log", ID}, {"level", Int}, {"n", Int}, {"hashes", Bytes}}},
 	{"audit_heads", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}, {"kept", Bool}}},
+	{"ledger_outbox", []Column{{"id", ID}, {"facts", Bytes}}},
+	{"ledger_totals", []Column{
+		{"tenant_id", ID}, {"endpoint_id", ID}, {"accepted", Int}, {"replayed", Int}, {"delivered", Int}, {"failed", Int}, {"dead_letter", Int}, {"canceled", Int},
+	}},
+	{"ledger_books", []Column{{"tenant_id", ID}, {"endpoint_id", ID}, {"books", Bytes}, {"cut", Bytes}, {"reported_at", Time}}},
+	{"ledger_conflicts", []Column{
+		{"n", Int}, {"kind", Int}, {"delivery_id", ID}, {"event_id", ID}, {"endpoint_id", ID}, {"tenant_id", ID}, {"at", Time}, {"answer", Text}, {"found_at", Time},
+	}},
 	// Stores walk a replay's set in orders of their own, so of its cursor only the endpoint is
 	// copied, whose part of the set is walked again: what was made of it has left the set.
 	{"replays", []Column{
