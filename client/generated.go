@@ -432,6 +432,74 @@ func (c *Client) GetWhy(ctx context.Context, id string) iter.Seq2[Reason, error]
 	return pages[Reason](ctx, c, "/v1/events/"+url.PathEscape(id)+"/why", nil)
 }
 
+// GetLedgerFilter chooses what GetLedger shows; a zero field is left out.
+type GetLedgerFilter struct {
+	TenantID   string // Only of this tenant; with the admin key only
+	EndpointID string // Only this endpoint's account
+}
+
+func (f GetLedgerFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	setString(query, "endpoint_id", f.EndpointID)
+	return query
+}
+
+// GetLedger is GET /v1/ledger: List what was told and what is booked, by tenant and endpoint.
+func (c *Client) GetLedger(ctx context.Context, filter GetLedgerFilter) iter.Seq2[LedgerAccount, error] {
+	return pages[LedgerAccount](ctx, c, "/v1/ledger", filter.values())
+}
+
+// AcknowledgeLedgerEntries is POST /v1/ledger/acknowledgements: Acknowledge entries that were booked.
+func (c *Client) AcknowledgeLedgerEntries(ctx context.Context, booker string, body Acknowledgement) error {
+	query := url.Values{}
+	setString(query, "booker", booker)
+	return c.do(ctx, http.MethodPost, "/v1/ledger/acknowledgements", query, body, nil)
+}
+
+// ListLedgerConflictsFilter chooses what ListLedgerConflicts shows; a zero field is left out.
+type ListLedgerConflictsFilter struct {
+	TenantID string // Only of this tenant; with the admin key only
+}
+
+func (f ListLedgerConflictsFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListLedgerConflicts is GET /v1/ledger/conflicts: List what the books and the store do not agree on.
+func (c *Client) ListLedgerConflicts(ctx context.Context, filter ListLedgerConflictsFilter) iter.Seq2[LedgerConflict, error] {
+	return pages[LedgerConflict](ctx, c, "/v1/ledger/conflicts", filter.values())
+}
+
+// ListLedgerEntriesFilter chooses what ListLedgerEntries shows; a zero field is left out.
+type ListLedgerEntriesFilter struct {
+	Booker     string // Who books: a name that each process makes for itself, so that one books at a time
+	Wait       string // How many seconds to wait for an entry if there is none
+	EndpointID string // Instead: the facts of this endpoint's deliveries, booked or not, newest first, in entries without an id; limit counts deliveries
+}
+
+func (f ListLedgerEntriesFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "booker", f.Booker)
+	setString(query, "wait", f.Wait)
+	setString(query, "endpoint_id", f.EndpointID)
+	return query
+}
+
+// ListLedgerEntries is GET /v1/ledger/entries: List entries that are not booked yet.
+func (c *Client) ListLedgerEntries(ctx context.Context, filter ListLedgerEntriesFilter) iter.Seq2[LedgerEntry, error] {
+	return pages[LedgerEntry](ctx, c, "/v1/ledger/entries", filter.values())
+}
+
+// ReportBooks is POST /v1/ledger/reports: Report what the books say.
+func (c *Client) ReportBooks(ctx context.Context, booker string, body BooksReport) error {
+	query := url.Values{}
+	setString(query, "booker", booker)
+	return c.do(ctx, http.MethodPost, "/v1/ledger/reports", query, body, nil)
+}
+
 // ListProviders is GET /v1/providers: List the providers whose signatures can be checked.
 func (c *Client) ListProviders(ctx context.Context) (answer Providers, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/providers", nil, nil, &answer)
@@ -610,6 +678,12 @@ func (c *Client) GetUsage(ctx context.Context, filter GetUsageFilter) (answer Us
 	return answer, err
 }
 
+// Acknowledgement is in requests.
+type Acknowledgement struct {
+	Ids       []string        `json:"ids"`                // Of entries all of whose facts were booked, or are in conflicts
+	Conflicts []FoundConflict `json:"conflicts,omitzero"` // Facts that the books do not take as they are
+}
+
 // App is in answers.
 type App struct {
 	ID        string            `json:"id"`                  // Its id
@@ -676,6 +750,12 @@ type AuditLog struct {
 	Head   *SignedTreeHead `json:"head"`   // The newest published head; null: none was published yet
 	Lag    Duration        `json:"lag"`    // How long the oldest leaf that is under no published head has waited
 	Fault  *string         `json:"fault"`  // Why no head is signed; null: there is no reason
+}
+
+// BooksReport is in requests.
+type BooksReport struct {
+	Accounts    []ReportedAccount `json:"accounts"`             // Of tenants and endpoints whose books were compared
+	Differences []FoundConflict   `json:"differences,omitzero"` // Facts on which books and store differ
 }
 
 // CancelEventInput is in requests.
@@ -973,6 +1053,17 @@ type EventTypePut struct {
 	Validate    *string                    `json:"validate,omitzero"`    // What becomes of an event that fits none of the schemas: refuse answers 422, warn publishes it and says so; off, warn, refuse
 }
 
+// FoundConflict is in requests.
+type FoundConflict struct {
+	Answer     string    `json:"answer"`      // What the books answered
+	Kind       string    `json:"kind"`        // Whether the delivery was made (accepted, replayed) or how it ended; accepted, replayed, delivered, failed, dead_letter, canceled
+	DeliveryID string    `json:"delivery_id"` // The delivery that it belongs to
+	EventID    string    `json:"event_id"`    // The event that it belongs to
+	EndpointID string    `json:"endpoint_id"` // The endpoint that it belongs to
+	TenantID   string    `json:"tenant_id"`   // The tenant that it belongs to
+	At         time.Time `json:"at"`          // When, to the microsecond
+}
+
 // Headers is in answers.
 type Headers struct {
 	Set  map[string]Secret `json:"set"`  // Headers that deliveries carry, in place of those that came in; the values do not read back
@@ -1035,6 +1126,59 @@ type Latency struct {
 	P50Ms *float64 `json:"p50_ms"` // Half of the attempts that were answered, or ran into the time-out, took no longer. Estimated from buckets that double: off by less than a factor of 2. null: there was none
 	P95Ms *float64 `json:"p95_ms"` // As p50_ms, of 95 in 100
 	P99Ms *float64 `json:"p99_ms"` // As p50_ms, of 99 in 100
+}
+
+// LedgerAccount is in answers.
+type LedgerAccount struct {
+	TenantID   string        `json:"tenant_id"`   // The tenant that it belongs to
+	EndpointID *string       `json:"endpoint_id"` // Null: the account is the tenant's own, of all its endpoints
+	Store      LedgerTotals  `json:"store"`       // What the store counts
+	Unbooked   *LedgerTotals `json:"unbooked"`    // What of that waits to be booked; null: so much that it is not counted
+	Books      *LedgerTotals `json:"books"`       // What the books said when they were last compared; null: not in the last five minutes
+	Expected   *LedgerTotals `json:"expected"`    // What the books should have said then; null with books
+	Difference *LedgerTotals `json:"difference"`  // Books without expected: all zeros if they agree; null with books
+	ReportedAt *time.Time    `json:"reported_at"` // When they were compared; null with books
+	ErrorCode  *string       `json:"error_code"`  // E3002 if books is null
+}
+
+// LedgerConflict is in answers.
+type LedgerConflict struct {
+	Answer     string    `json:"answer"`      // What the books answered, in TigerBeetle's words; not_booked, or not_in_store
+	FoundAt    time.Time `json:"found_at"`    // When it was first found
+	Kind       string    `json:"kind"`        // Whether the delivery was made (accepted, replayed) or how it ended; accepted, replayed, delivered, failed, dead_letter, canceled
+	DeliveryID string    `json:"delivery_id"` // The delivery that it belongs to
+	EventID    string    `json:"event_id"`    // The event that it belongs to
+	EndpointID string    `json:"endpoint_id"` // The endpoint that it belongs to
+	TenantID   string    `json:"tenant_id"`   // The tenant that it belongs to
+	At         time.Time `json:"at"`          // When, to the microsecond
+}
+
+// LedgerEntry is in answers.
+type LedgerEntry struct {
+	ID    *string      `json:"id"`    // By which it is acknowledged; null: it is not in the outbox
+	Facts []LedgerFact `json:"facts"` // What the transaction told
+}
+
+// LedgerFact is in answers.
+type LedgerFact struct {
+	Kind       string    `json:"kind"`        // Whether the delivery was made (accepted, replayed) or how it ended; accepted, replayed, delivered, failed, dead_letter, canceled
+	DeliveryID string    `json:"delivery_id"` // The delivery that it belongs to
+	EventID    string    `json:"event_id"`    // The event that it belongs to
+	EndpointID string    `json:"endpoint_id"` // The endpoint that it belongs to
+	TenantID   string    `json:"tenant_id"`   // The tenant that it belongs to
+	At         time.Time `json:"at"`          // When, to the microsecond
+}
+
+// LedgerTotals is in answers.
+type LedgerTotals struct {
+	Made       int64  `json:"made"`        // How many were made: accepted and replayed
+	Accepted   *int64 `json:"accepted"`    // Made for events; null: the books of an endpoint know the sum only
+	Replayed   *int64 `json:"replayed"`    // Made to repeat others; null: the books of an endpoint know the sum only
+	InFlight   *int64 `json:"in_flight"`   // Made and not ended; null: the books of a tenant do not know
+	Delivered  *int64 `json:"delivered"`   // Ended so; null: the books of a tenant do not know, as of the next three
+	Failed     *int64 `json:"failed"`      // Refused by the destination
+	DeadLetter *int64 `json:"dead_letter"` // Out of attempts
+	Canceled   *int64 `json:"canceled"`    // Canceled by a person, or with the endpoint
 }
 
 // Limits is in requests and answers.
@@ -1243,6 +1387,24 @@ type ReplayPreview struct {
 	Count   int64             `json:"count"`            // How many deliveries would be repeated; counting stops at a million
 	Sample  []Delivery        `json:"sample"`           // Some of them, as they are; empty for what is missing
 	Missing []MissingDelivery `json:"missing,omitzero"` // Of what is missing: some of the deliveries that would be made
+}
+
+// ReportedAccount is in requests.
+type ReportedAccount struct {
+	TenantID   string           `json:"tenant_id"`            // The tenant that it belongs to
+	Books      ReportedTotals   `json:"books"`                // What the books say
+	Expected   ReportedTotals   `json:"expected"`             // What they should say: store without unbooked, between two equal readings of the books
+	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // Null: the tenant's own
+}
+
+// ReportedTotals is in requests.
+type ReportedTotals struct {
+	Accepted   *int64 `json:"accepted,omitzero"`    // Of an endpoint: all that was made
+	Canceled   *int64 `json:"canceled,omitzero"`    // Canceled by a person, or with the endpoint
+	DeadLetter *int64 `json:"dead_letter,omitzero"` // Out of attempts
+	Delivered  *int64 `json:"delivered,omitzero"`   // Of an endpoint, as the next three
+	Failed     *int64 `json:"failed,omitzero"`      // Refused by the destination
+	Replayed   *int64 `json:"replayed,omitzero"`    // Of a tenant
 }
 
 // Response is in requests and answers.

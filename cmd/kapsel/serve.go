@@ -147,6 +147,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		s.adminKeyAt = filepath.Join(filepath.Dir(path), "admin.key")
 	}
 	commits, wait := store.NewMetrics(), &patience{log: s.log}
+	c.ledger = c.Ledger == "on"
 	if s.db, err = c.open(ctx, commits.Observe, s.log, wait); err != nil {
 		return nil, err
 	}
@@ -160,6 +161,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			return err
 		}
 		if instance, err = instanceOf(ctx, s.db); err != nil {
+			return err
+		}
+		if err = s.db.KeepBooks(ctx, c.ledger); err != nil {
 			return err
 		}
 		s.clock, err = clock.New(ctx, s.db)
@@ -248,7 +252,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("clock", s.clockSane)
 
 	manager := manage.New(manage.Config{
-		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
+		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.ledger, Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,

@@ -24,6 +24,7 @@ type databaseSettings struct {
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
 
+	ledger  bool   // whether the store tells facts; see store.Ledger
 	caches  int64  // bytes for SQLite's page caches; 0: what it takes by itself
 	maxBody int64  // bytes of the longest body; 0: the usual
 	flag    string // what the user calls DatabaseURL, "" for its usual name
@@ -58,7 +59,7 @@ type serveSettings struct {
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
 	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
-	TigerBeetle    string        `name:"tigerbeetle-addresses" env:"TIGERBEETLE_ADDRESSES" hidden:"" help:"Turns the ledger on (${env})."`
+	Ledger         string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
 	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
 
 	unknown []string // variables that look like settings and are none; see checkEnvironment
@@ -134,9 +135,6 @@ func (s *serveSettings) check() error {
 	}
 	if err := telemetry.CheckEnvironment(); err != nil {
 		return settingError("%v", err)
-	}
-	if s.TigerBeetle != "" {
-		return settingError("TIGERBEETLE_ADDRESSES: the ledger is not part of this build")
 	}
 	return s.checkKeys()
 }

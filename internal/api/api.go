@@ -91,6 +91,7 @@ func New(cfg Config) http.Handler {
 	a.providers()
 	a.changes()
 	a.audit(mux)
+	a.ledger()
 	explain(a.huma.OpenAPI())
 	a.documentation(mux)
 	return a.outer(mux)

@@ -61,7 +61,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})
+	s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{Ledger: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,8 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { stop(); running.Wait() })
 	log, now := slog.New(slog.NewJSONHandler(&w.log, nil)), func() time.Time { return w.now }
 	w.uses = manage.Config{
-		Store: s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now, Feed: feed, Show: Show,
+		Ledger: true,
+		Store:  s, Vault: w.vault, Keyring: ring, PublicURL: "https://kapsel.example", Clock: now, Feed: feed, Show: Show,
 		CheckURL: func(u string) error {
 			return egress.CheckURL(u, egress.Config{Self: func(netip.AddrPort) (bool, error) { return false, nil }})
 		},

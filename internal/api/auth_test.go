@@ -111,7 +111,7 @@ func TestBadInput_B61_Scopes(t *testing.T) {
 
 func TestAccessFollowsTheVerb(t *testing.T) {
 	w := newWorld(t)
-	admin := []string{"create-tenant", "list-tenants", "update-tenant", "delete-tenant"}
+	admin := []string{"create-tenant", "list-tenants", "update-tenant", "delete-tenant", "list-ledger-entries", "acknowledge-ledger-entries", "report-books"}
 	for _, operations := range w.doc.Paths {
 		for method, op := range operations {
 			want := "write"
@@ -191,11 +191,17 @@ var matrix = map[string]row{
 	"get-attempt":           {status: 200},
 	"get-proof":             {status: 200},
 	"get-audit-log":         {status: 200, tenant: true},
+	"get-ledger":            {status: 200},
+	"list-ledger-conflicts": {status: 200},
+	"list-ledger-entries":   {status: 200},
+	"report-books":          {body: `{"accounts":[]}`, status: 204},
 	"get-head":              {status: 200, public: true},
 	"list-log-keys":         {status: 200, public: true},
 	"get-inclusion-proof":   {status: 200, public: true},
 	"get-consistency-proof": {status: 200, public: true},
 	"list-providers":        {status: 200},
+
+	"acknowledge-ledger-entries": {body: `{"ids":[]}`, status: 204},
 
 	"create-replay": {body: `{"since":"2026-01-01T00:00:00Z"}`, status: 202, tenant: true},
 	"list-replays":  {status: 200},

@@ -51,6 +51,8 @@ type Store interface {
 	store.Sessions
 	store.Journal
 	audit.Meta // of which the keys are read
+	store.Ledger
+	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
@@ -62,6 +64,7 @@ type Config struct {
 	Keyring   *secret.Keyring // makes new tenants' data keys
 	PublicURL string          // base of ingest URLs, without a slash at the end
 	Dev       bool            // allows the shorter delays of a development instance
+	Ledger    bool            // the store tells the facts of deliveries
 	Clock     func() time.Time
 	Feed      *feed.Feed // of streams of events
 

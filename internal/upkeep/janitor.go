@@ -20,6 +20,7 @@ const janitorBatch = 500
 // JanitorStore holds the methods of the store that a Janitor uses.
 type JanitorStore interface {
 	store.Housekeeping
+	Walk(ctx context.Context, limit int) (told int, more bool, err error)
 	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
 	DeleteOldChanges(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 }
@@ -28,8 +29,9 @@ type JanitorStore interface {
 const headsKept = 24 * time.Hour
 
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
-// of the audit logs that are not the last of their hour, old counters and old rows of changes. A lease
-// row makes sure that one node does it at a time.
+// of the audit logs that are not the last of their hour, old counters and old rows of changes. Before that
+// it tells the ledger what it was not told while it was off. A lease row makes sure that one node does it
+// at a time.
 type Janitor struct {
 	Store    JanitorStore
 	Settings *settings.Cache
@@ -44,6 +46,9 @@ type Janitor struct {
 func (j *Janitor) Run(ctx context.Context) {
 	tick := time.NewTicker(j.Every)
 	defer tick.Stop()
+	if err := j.walk(ctx); err != nil && ctx.Err() == nil {
+		j.Log.Warn("the ledger could not be told what happened while it was off; trying again", "error", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -61,6 +66,10 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	now := j.Clock.Now()
 	leads, err := j.Store.Lead(ctx, "retention", j.Node, now, 2*j.Every)
 	if err != nil || !leads {
+		return err
+	}
+	// What retention deletes, the ledger can never be told.
+	if err := j.walk(ctx); err != nil {
 		return err
 	}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){
@@ -93,6 +102,24 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		}
 		if len(deleted) < janitorBatch {
 			return nil
+		}
+	}
+}
+
+// walk tells the ledger what it was not told while it was off. Several nodes may do it at a time.
+func (j *Janitor) walk(ctx context.Context) error {
+	for {
+		told, more, err := j.Store.Walk(ctx, janitorBatch)
+		if err != nil || !more {
+			return err
+		}
+		if told == 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond): // the hot path goes first
 		}
 	}
 }
