@@ -27,6 +27,9 @@ func (w *world) changes() []kapsel.Change {
 // noChanges holds the operations that change nothing that people set, each with why.
 var noChanges = map[string]string{
 	"publish": "an event is no setting, and its row says all of it",
+
+	"acknowledge-ledger-entries": "a program says what it has booked, and people set nothing",
+	"report-books":               "a program says what the books say, and people set nothing",
 }
 
 // changing says what a call of an operation needs before it changes something, and its body where the
