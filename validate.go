@@ -359,6 +359,9 @@ func (t *Tenant) Validate() []FieldError {
 	if l.Retention != nil {
 		f.lasts("limits.retention", *l.Retention, time.Hour, 10*365*24*time.Hour)
 	}
+	if n := t.Audit.Witnesses; n != nil {
+		f.between("audit.witnesses", *n, 0, MaxWitnesses)
+	}
 	return f
 }
 

@@ -742,14 +742,22 @@ type AttemptCounts struct {
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
+// Audit is in requests and answers.
+type Audit struct {
+	Public    *bool           `json:"public,omitzero"`    // Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case
+	Witnesses Optional[int64] `json:"witnesses,omitzero"` // How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked
+}
+
 // AuditLog is in answers.
 type AuditLog struct {
-	Log    *string         `json:"log"`    // The log's id; null: nothing was recorded yet
-	Origin *string         `json:"origin"` // The log's name in its checkpoints
-	Size   int64           `json:"size"`   // How many leaves it has
-	Head   *SignedTreeHead `json:"head"`   // The newest published head; null: none was published yet
-	Lag    Duration        `json:"lag"`    // How long the oldest leaf that is under no published head has waited
-	Fault  *string         `json:"fault"`  // Why no head is signed; null: there is no reason
+	Log      *string         `json:"log"`       // The log's id; null: nothing was recorded yet
+	Origin   *string         `json:"origin"`    // The log's name in its checkpoints
+	Size     int64           `json:"size"`      // How many leaves it has
+	Head     *SignedTreeHead `json:"head"`      // The newest published head; null: none was published yet
+	Lag      Duration        `json:"lag"`       // How long the oldest leaf that is under no published head has waited
+	Fault    *string         `json:"fault"`     // Why no head is signed; null: there is no reason
+	Public   bool            `json:"public"`    // Whether who knows the log's id can read its heads and hashes without a key
+	LastFsck *LogCheck       `json:"last_fsck"` // The last run of kapsel fsck; null: there was none, or it was before the log
 }
 
 // BooksReport is in requests.
@@ -1191,6 +1199,12 @@ type Limits struct {
 	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
 }
 
+// LogCheck is in answers.
+type LogCheck struct {
+	At      time.Time `json:"at"`      // When it began
+	Finding *string   `json:"finding"` // The first thing that did not fit; null: everything did
+}
+
 // LogKey is in answers.
 type LogKey struct {
 	PublicKey  string     `json:"public_key"`  // Base64 of 32 bytes
@@ -1554,18 +1568,21 @@ type Tenant struct {
 	Name      string    `json:"name"`       // What people call it
 	Plan      string    `json:"plan"`       // Where its limits come from that are not its own
 	Limits    Limits    `json:"limits"`     // What it may use
+	Audit     Audit     `json:"audit"`      // Of the tenant's audit log
 	CreatedAt time.Time `json:"created_at"` // When it was made
 }
 
 // TenantInput is in requests.
 type TenantInput struct {
 	Name   string  `json:"name"`            // What people call it
+	Audit  *Audit  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits *Limits `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Plan   *string `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
 }
 
 // TenantPatch is in requests.
 type TenantPatch struct {
+	Audit  Optional[Audit]  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Name   Optional[string] `json:"name,omitzero"`   // What people call it
 	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
