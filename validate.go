@@ -173,6 +173,9 @@ func (f *fields) intake(c *Intake) {
 	}
 	f.response(c.Response)
 	f.idempotency(&c.Idempotency)
+	if every := c.ExpectEvery; every != 0 && (every < MinExpect || every > MaxExpect) {
+		f.add("expect_every", "must be 1m to 720h, or null")
+	}
 }
 
 func (f *fields) response(r *Response) {

@@ -891,6 +891,7 @@ type Endpoint struct {
 	Verification    Verification   `json:"verification"`        // How what comes in is checked; unverified without it
 	Probe           bool           `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
 	Idempotency     Idempotency    `json:"idempotency"`         // How duplicates are told
+	ExpectEvery     *Duration      `json:"expect_every"`        // How long nothing may come in before a notice says so; null: any time
 	Retry           Retry          `json:"retry"`               // When a delivery is tried again
 	RetryOn         []int64        `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
 	Timeout         Duration       `json:"timeout"`             // A Go duration
@@ -926,6 +927,7 @@ type EndpointInput struct {
 	Circuit       *CircuitPolicy      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   *int64              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   *string             `json:"description,omitzero"`   // For people
+	ExpectEvery   *Duration           `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  *bool               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       *HeadersInput       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   *Idempotency        `json:"idempotency,omitzero"`   // How duplicates are told
@@ -947,6 +949,7 @@ type EndpointPatch struct {
 	Circuit       Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   Optional[string]            `json:"description,omitzero"`   // For people
+	ExpectEvery   Optional[Duration]          `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  Optional[bool]              `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       Optional[HeadersInput]      `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   Optional[Idempotency]       `json:"idempotency,omitzero"`   // How duplicates are told
@@ -1497,6 +1500,7 @@ type Source struct {
 	Verification Verification `json:"verification"`       // How what comes in is checked; unverified without it
 	Probe        bool         `json:"probe"`              // Whether GET and HEAD are answered 200, with nothing
 	Idempotency  Idempotency  `json:"idempotency"`        // How duplicates are told
+	ExpectEvery  *Duration    `json:"expect_every"`       // How long nothing may come in before a notice says so; null: any time
 	Warnings     []string     `json:"warnings"`           // What its owner should know of it
 	CreatedAt    time.Time    `json:"created_at"`         // When it was made
 	UpdatedAt    time.Time    `json:"updated_at"`         // When it was last changed
@@ -1515,6 +1519,7 @@ const (
 type SourceInput struct {
 	Name         string              `json:"name"`                  // What people call it
 	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	ExpectEvery  *Duration           `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
 	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	Response     Optional[Response]  `json:"response,omitzero"`     // What accepted webhooks are answered; null: what the provider wants, or the event's id
@@ -1525,6 +1530,7 @@ type SourceInput struct {
 // SourcePatch is in requests.
 type SourcePatch struct {
 	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	ExpectEvery  Optional[Duration]          `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
 	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
 	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing

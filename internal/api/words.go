@@ -243,6 +243,7 @@ var words = map[string]word{
 	"Response.status":           {"Of the answer", 200},
 	"Response.content_type":     {"Of the answer", "text/plain"},
 	"Response.body":             {"", "ok"},
+	"expect_every":              {"", "24h"},
 	"forward_query":             {"Whether the query that a webhook came with is sent along", false},
 	"awaiting_handshake":        {"", true},
 	"handshake_secret":          {"", "secret_…"},
