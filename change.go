@@ -33,16 +33,17 @@ type Subject struct {
 
 // The kinds of subjects.
 const (
-	KindTenant    = "tenant"
-	KindKey       = "key"
-	KindEndpoint  = "endpoint"
-	KindSource    = "source"
-	KindApp       = "app"
-	KindEventType = "event_type"
-	KindEvent     = "event"
-	KindDelivery  = "delivery"
-	KindReplay    = "replay"
-	KindInstance  = "instance"
+	KindTenant     = "tenant"
+	KindKey        = "key"
+	KindEndpoint   = "endpoint"
+	KindSource     = "source"
+	KindApp        = "app"
+	KindEventType  = "event_type"
+	KindEvent      = "event"
+	KindDelivery   = "delivery"
+	KindReplay     = "replay"
+	KindInstance   = "instance"
+	KindPortalLink = "portal_link"
 )
 
 // Actor is who makes a change. Stores keep it as JSON.

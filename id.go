@@ -37,6 +37,7 @@ type (
 	sessionKind  struct{}
 	changeKind   struct{}
 	entryKind    struct{}
+	portalKind   struct{}
 )
 
 func (tenantKind) prefix() string   { return "ten" }
@@ -54,24 +55,26 @@ func (replayKind) prefix() string   { return "rpl" }
 func (sessionKind) prefix() string  { return "ses" }
 func (changeKind) prefix() string   { return "chg" }
 func (entryKind) prefix() string    { return "ent" }
+func (portalKind) prefix() string   { return "plk" }
 
 // The kinds of ids.
 type (
-	TenantID    = ID[tenantKind]
-	KeyID       = ID[keyKind]
-	EndpointID  = ID[endpointKind]
-	SourceID    = ID[sourceKind]
-	AppID       = ID[appKind]
-	EventTypeID = ID[typeKind]
-	EventID     = ID[eventKind]
-	DeliveryID  = ID[deliveryKind]
-	AttemptID   = ID[attemptKind]
-	SecretID    = ID[secretKind]
-	NodeID      = ID[nodeKind]
-	ReplayID    = ID[replayKind]
-	SessionID   = ID[sessionKind]
-	ChangeID    = ID[changeKind]
-	EntryID     = ID[entryKind] // of the ledger's outbox
+	TenantID     = ID[tenantKind]
+	KeyID        = ID[keyKind]
+	EndpointID   = ID[endpointKind]
+	SourceID     = ID[sourceKind]
+	AppID        = ID[appKind]
+	EventTypeID  = ID[typeKind]
+	EventID      = ID[eventKind]
+	DeliveryID   = ID[deliveryKind]
+	AttemptID    = ID[attemptKind]
+	SecretID     = ID[secretKind]
+	NodeID       = ID[nodeKind]
+	ReplayID     = ID[replayKind]
+	SessionID    = ID[sessionKind]
+	ChangeID     = ID[changeKind]
+	PortalLinkID = ID[portalKind]
+	EntryID      = ID[entryKind] // of the ledger's outbox
 )
 
 // OriginID names the place at which an event came in: the ID of an endpoint with an ingest or of a
@@ -102,18 +105,19 @@ func withPart[K kind](now time.Time, part uint8) ID[K] {
 }
 
 // NewTenantID, NewKeyID, NewEndpointID, NewSourceID, NewAppID, NewEventTypeID, NewSecretID,
-// NewNodeID, NewReplayID, NewSessionID and NewChangeID return a new ID with the millisecond of now.
-func NewTenantID(now time.Time) TenantID       { return newID[tenantKind](now) }
-func NewKeyID(now time.Time) KeyID             { return newID[keyKind](now) }
-func NewEndpointID(now time.Time) EndpointID   { return newID[endpointKind](now) }
-func NewSourceID(now time.Time) SourceID       { return newID[sourceKind](now) }
-func NewAppID(now time.Time) AppID             { return newID[appKind](now) }
-func NewEventTypeID(now time.Time) EventTypeID { return newID[typeKind](now) }
-func NewSecretID(now time.Time) SecretID       { return newID[secretKind](now) }
-func NewNodeID(now time.Time) NodeID           { return newID[nodeKind](now) }
-func NewReplayID(now time.Time) ReplayID       { return newID[replayKind](now) }
-func NewSessionID(now time.Time) SessionID     { return newID[sessionKind](now) }
-func NewChangeID(now time.Time) ChangeID       { return newID[changeKind](now) }
+// NewNodeID, NewReplayID, NewSessionID, NewChangeID and NewPortalLinkID return a new ID with the millisecond of now.
+func NewTenantID(now time.Time) TenantID         { return newID[tenantKind](now) }
+func NewKeyID(now time.Time) KeyID               { return newID[keyKind](now) }
+func NewEndpointID(now time.Time) EndpointID     { return newID[endpointKind](now) }
+func NewSourceID(now time.Time) SourceID         { return newID[sourceKind](now) }
+func NewAppID(now time.Time) AppID               { return newID[appKind](now) }
+func NewEventTypeID(now time.Time) EventTypeID   { return newID[typeKind](now) }
+func NewSecretID(now time.Time) SecretID         { return newID[secretKind](now) }
+func NewNodeID(now time.Time) NodeID             { return newID[nodeKind](now) }
+func NewReplayID(now time.Time) ReplayID         { return newID[replayKind](now) }
+func NewSessionID(now time.Time) SessionID       { return newID[sessionKind](now) }
+func NewChangeID(now time.Time) ChangeID         { return newID[changeKind](now) }
+func NewPortalLinkID(now time.Time) PortalLinkID { return newID[portalKind](now) }
 
 // NewEventID, NewDeliveryID, NewAttemptID and NewEntryID return a new ID with the millisecond of now and a
 // part. The part of an event that came in at an endpoint or a source is that one's PartOf;
@@ -224,14 +228,15 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 }
 
 // ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseAppID, ParseEventID,
-// ParseDeliveryID, ParseAttemptID, ParseReplayID and ParseSessionID are ParseID for one kind.
-func ParseTenantID(s string) (TenantID, error)     { return ParseID[tenantKind](s) }
-func ParseKeyID(s string) (KeyID, error)           { return ParseID[keyKind](s) }
-func ParseEndpointID(s string) (EndpointID, error) { return ParseID[endpointKind](s) }
-func ParseSourceID(s string) (SourceID, error)     { return ParseID[sourceKind](s) }
-func ParseAppID(s string) (AppID, error)           { return ParseID[appKind](s) }
-func ParseEventID(s string) (EventID, error)       { return ParseID[eventKind](s) }
-func ParseDeliveryID(s string) (DeliveryID, error) { return ParseID[deliveryKind](s) }
-func ParseAttemptID(s string) (AttemptID, error)   { return ParseID[attemptKind](s) }
-func ParseReplayID(s string) (ReplayID, error)     { return ParseID[replayKind](s) }
-func ParseSessionID(s string) (SessionID, error)   { return ParseID[sessionKind](s) }
+// ParseDeliveryID, ParseAttemptID, ParseReplayID, ParseSessionID and ParsePortalLinkID are ParseID for one kind.
+func ParseTenantID(s string) (TenantID, error)         { return ParseID[tenantKind](s) }
+func ParseKeyID(s string) (KeyID, error)               { return ParseID[keyKind](s) }
+func ParseEndpointID(s string) (EndpointID, error)     { return ParseID[endpointKind](s) }
+func ParseSourceID(s string) (SourceID, error)         { return ParseID[sourceKind](s) }
+func ParseAppID(s string) (AppID, error)               { return ParseID[appKind](s) }
+func ParseEventID(s string) (EventID, error)           { return ParseID[eventKind](s) }
+func ParseDeliveryID(s string) (DeliveryID, error)     { return ParseID[deliveryKind](s) }
+func ParseAttemptID(s string) (AttemptID, error)       { return ParseID[attemptKind](s) }
+func ParseReplayID(s string) (ReplayID, error)         { return ParseID[replayKind](s) }
+func ParseSessionID(s string) (SessionID, error)       { return ParseID[sessionKind](s) }
+func ParsePortalLinkID(s string) (PortalLinkID, error) { return ParseID[portalKind](s) }

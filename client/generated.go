@@ -129,7 +129,7 @@ func (c *Client) GetAuditLog(ctx context.Context, tenantID string) (answer Audit
 type ListChangesFilter struct {
 	TenantID string    // With the admin key: the tenant that is meant
 	ObjectID string    // Those of this object, such as ep_…
-	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, instance
+	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, instance
 	Verb     string    // Those by which this was done, such as update
 	KeyID    string    // Those made with this key, or in a session that began with it
 	Since    time.Time // Made at this time or later
@@ -500,6 +500,41 @@ func (c *Client) ReportBooks(ctx context.Context, booker string, body BooksRepor
 	return c.do(ctx, http.MethodPost, "/v1/ledger/reports", query, body, nil)
 }
 
+// ListPortalLinksFilter chooses what ListPortalLinks shows; a zero field is left out.
+type ListPortalLinksFilter struct {
+	TenantID string // With the admin key: the tenant that is meant
+}
+
+func (f ListPortalLinksFilter) values() url.Values {
+	query := url.Values{}
+	setString(query, "tenant_id", f.TenantID)
+	return query
+}
+
+// ListPortalLinks is GET /v1/portal-links: List links that have not expired, used and revoked ones included.
+func (c *Client) ListPortalLinks(ctx context.Context, filter ListPortalLinksFilter) iter.Seq2[PortalLink, error] {
+	return pages[PortalLink](ctx, c, "/v1/portal-links", filter.values())
+}
+
+// CreatePortalLink is POST /v1/portal-links: Create a link into the portal; its URL is in this answer only, and opens once.
+func (c *Client) CreatePortalLink(ctx context.Context, tenantID string, body PortalLinkInput) (answer NewPortalLink, err error) {
+	query := url.Values{}
+	setString(query, "tenant_id", tenantID)
+	err = c.do(ctx, http.MethodPost, "/v1/portal-links", query, body, &answer)
+	return answer, err
+}
+
+// RevokePortalLink is DELETE /v1/portal-links/{id}: Revoke a link, and end its session.
+func (c *Client) RevokePortalLink(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/portal-links/"+url.PathEscape(id), nil, nil, nil)
+}
+
+// GetPortalLink is GET /v1/portal-links/{id}: Get a link.
+func (c *Client) GetPortalLink(ctx context.Context, id string) (answer PortalLink, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/portal-links/"+url.PathEscape(id), nil, nil, &answer)
+	return answer, err
+}
+
 // ListProviders is GET /v1/providers: List the providers whose signatures can be checked.
 func (c *Client) ListProviders(ctx context.Context) (answer Providers, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/providers", nil, nil, &answer)
@@ -742,22 +777,14 @@ type AttemptCounts struct {
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
-// Audit is in requests and answers.
-type Audit struct {
-	Public    *bool           `json:"public,omitzero"`    // Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case
-	Witnesses Optional[int64] `json:"witnesses,omitzero"` // How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked
-}
-
 // AuditLog is in answers.
 type AuditLog struct {
-	Log      *string         `json:"log"`       // The log's id; null: nothing was recorded yet
-	Origin   *string         `json:"origin"`    // The log's name in its checkpoints
-	Size     int64           `json:"size"`      // How many leaves it has
-	Head     *SignedTreeHead `json:"head"`      // The newest published head; null: none was published yet
-	Lag      Duration        `json:"lag"`       // How long the oldest leaf that is under no published head has waited
-	Fault    *string         `json:"fault"`     // Why no head is signed; null: there is no reason
-	Public   bool            `json:"public"`    // Whether who knows the log's id can read its heads and hashes without a key
-	LastFsck *LogCheck       `json:"last_fsck"` // The last run of kapsel fsck; null: there was none, or it was before the log
+	Log    *string         `json:"log"`    // The log's id; null: nothing was recorded yet
+	Origin *string         `json:"origin"` // The log's name in its checkpoints
+	Size   int64           `json:"size"`   // How many leaves it has
+	Head   *SignedTreeHead `json:"head"`   // The newest published head; null: none was published yet
+	Lag    Duration        `json:"lag"`    // How long the oldest leaf that is under no published head has waited
+	Fault  *string         `json:"fault"`  // Why no head is signed; null: there is no reason
 }
 
 // BooksReport is in requests.
@@ -783,7 +810,7 @@ type Change struct {
 	TenantID *string         `json:"tenant_id"` // Whose object was changed; null: the instance's own
 	At       time.Time       `json:"at"`        // When
 	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, replay, cancel, retry, keep_ingest, rotate_key …
-	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, instance
+	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, instance
 	ObjectID *string         `json:"object_id"` // Of the object; null: the instance has none
 	Name     *string         `json:"name"`      // The object's name before the change; null: it has none
 	By       ChangedBy       `json:"by"`        // Who made it
@@ -891,7 +918,6 @@ type Endpoint struct {
 	Verification    Verification   `json:"verification"`        // How what comes in is checked; unverified without it
 	Probe           bool           `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
 	Idempotency     Idempotency    `json:"idempotency"`         // How duplicates are told
-	ExpectEvery     *Duration      `json:"expect_every"`        // How long nothing may come in before a notice says so; null: any time
 	Retry           Retry          `json:"retry"`               // When a delivery is tried again
 	RetryOn         []int64        `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
 	Timeout         Duration       `json:"timeout"`             // A Go duration
@@ -927,7 +953,6 @@ type EndpointInput struct {
 	Circuit       *CircuitPolicy      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   *int64              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   *string             `json:"description,omitzero"`   // For people
-	ExpectEvery   *Duration           `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  *bool               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       *HeadersInput       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   *Idempotency        `json:"idempotency,omitzero"`   // How duplicates are told
@@ -949,7 +974,6 @@ type EndpointPatch struct {
 	Circuit       Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   Optional[string]            `json:"description,omitzero"`   // For people
-	ExpectEvery   Optional[Duration]          `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  Optional[bool]              `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       Optional[HeadersInput]      `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   Optional[Idempotency]       `json:"idempotency,omitzero"`   // How duplicates are told
@@ -1202,12 +1226,6 @@ type Limits struct {
 	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
 }
 
-// LogCheck is in answers.
-type LogCheck struct {
-	At      time.Time `json:"at"`      // When it began
-	Finding *string   `json:"finding"` // The first thing that did not fit; null: everything did
-}
-
 // LogKey is in answers.
 type LogKey struct {
 	PublicKey  string     `json:"public_key"`  // Base64 of 32 bytes
@@ -1247,9 +1265,37 @@ type NewKey struct {
 	Secret string `json:"secret"` // Shown once; send it as Authorization: Bearer
 }
 
+// NewPortalLink is in answers.
+type NewPortalLink struct {
+	PortalLink
+	URL string `json:"url"` // Shown once, and opens once: lead the customer there
+}
+
 // Opening is in answers.
 type Opening struct {
 	Salt *string `json:"salt"` // 64 hexadecimal digits; null: it was deleted, or the event is older than the log
+}
+
+// PortalLink is in answers.
+type PortalLink struct {
+	ID        string     `json:"id"`         // Its id
+	TenantID  string     `json:"tenant_id"`  // The tenant that it belongs to
+	App       *string    `json:"app"`        // Whose endpoints and events it shows; null: all of the tenant
+	Mode      string     `json:"mode"`       // read, manage
+	Sites     []string   `json:"sites"`      // Origins whose pages may show the portal in a frame
+	KeyID     *string    `json:"key_id"`     // The key that made the link, and with which it ends; null: the admin key
+	CreatedAt time.Time  `json:"created_at"` // When it was made
+	ExpiresAt time.Time  `json:"expires_at"` // When the link and its session end
+	UsedAt    *time.Time `json:"used_at"`    // When the link was opened; null: it was not
+	RevokedAt *time.Time `json:"revoked_at"` // When it was revoked; null: it was not
+}
+
+// PortalLinkInput is in requests.
+type PortalLinkInput struct {
+	Mode      string           `json:"mode"`                // read: see; manage: also add, change and test endpoints, and send again; read, manage
+	App       Optional[string] `json:"app,omitzero"`        // The id or uid of the app whose endpoints and events the link shows; left out: all of the tenant
+	ExpiresIn *Duration        `json:"expires_in,omitzero"` // How long the link and its session last, 1m to 24h; 1h by default
+	Sites     []string         `json:"sites,omitzero"`      // Origins, such as https://app.example, whose pages may show the portal in a frame; left out: none
 }
 
 // Proof is in answers.
@@ -1500,7 +1546,6 @@ type Source struct {
 	Verification Verification `json:"verification"`       // How what comes in is checked; unverified without it
 	Probe        bool         `json:"probe"`              // Whether GET and HEAD are answered 200, with nothing
 	Idempotency  Idempotency  `json:"idempotency"`        // How duplicates are told
-	ExpectEvery  *Duration    `json:"expect_every"`       // How long nothing may come in before a notice says so; null: any time
 	Warnings     []string     `json:"warnings"`           // What its owner should know of it
 	CreatedAt    time.Time    `json:"created_at"`         // When it was made
 	UpdatedAt    time.Time    `json:"updated_at"`         // When it was last changed
@@ -1519,7 +1564,6 @@ const (
 type SourceInput struct {
 	Name         string              `json:"name"`                  // What people call it
 	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
-	ExpectEvery  *Duration           `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
 	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	Response     Optional[Response]  `json:"response,omitzero"`     // What accepted webhooks are answered; null: what the provider wants, or the event's id
@@ -1530,7 +1574,6 @@ type SourceInput struct {
 // SourcePatch is in requests.
 type SourcePatch struct {
 	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
-	ExpectEvery  Optional[Duration]          `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
 	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
 	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
@@ -1574,21 +1617,18 @@ type Tenant struct {
 	Name      string    `json:"name"`       // What people call it
 	Plan      string    `json:"plan"`       // Where its limits come from that are not its own
 	Limits    Limits    `json:"limits"`     // What it may use
-	Audit     Audit     `json:"audit"`      // Of the tenant's audit log
 	CreatedAt time.Time `json:"created_at"` // When it was made
 }
 
 // TenantInput is in requests.
 type TenantInput struct {
 	Name   string  `json:"name"`            // What people call it
-	Audit  *Audit  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits *Limits `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Plan   *string `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
 }
 
 // TenantPatch is in requests.
 type TenantPatch struct {
-	Audit  Optional[Audit]  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Name   Optional[string] `json:"name,omitzero"`   // What people call it
 	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited

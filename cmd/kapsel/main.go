@@ -32,27 +32,28 @@ type cli struct {
 	Fsck           fsckCmd           `cmd:"" help:"Compare the audit logs with themselves and with the attempts."`
 	Bench          benchCmd          `cmd:"" help:"Measure this machine: Kapsel beside a relay that only syncs and forwards."`
 
-	Tenants    tenantsCmd        `cmd:"" help:"Tenants of a running service."`
-	Keys       keysCmd           `cmd:"" help:"API keys of a tenant."`
-	Publish    ask[publishCmd]   `cmd:"" help:"Publish an event to the endpoints that subscribe to it."`
-	Apps       appsCmd           `cmd:"" help:"Apps: customers of yours, to whose endpoints you publish."`
-	EventTypes eventTypesCmd     `cmd:"" help:"Event types: the catalogue of what you publish."`
-	Sources    sourcesCmd        `cmd:"" help:"Sources: ingest URLs to which endpoints subscribe."`
-	Endpoints  endpointsCmd      `cmd:"" help:"Endpoints: where webhooks come in and go to."`
-	Events     eventsCmd         `cmd:"" help:"Events: what was received."`
-	Deliveries deliveriesCmd     `cmd:"" help:"Deliveries: what became of events."`
-	Replays    replaysCmd        `cmd:"" help:"Replays: delivering many events again."`
-	Attempts   attemptsCmd       `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
-	Providers  ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
-	Changes    ask[changesCmd]   `cmd:"" help:"Who changed what."`
-	Usage      ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
-	Top        ask[topCmd]       `cmd:"" help:"The overview in a terminal: rates, and the endpoints that need somebody first."`
-	Listen     ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
-	Trigger    ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
-	Proof      ask[proofCmd]     `cmd:"" help:"Write the proof package of an attempt, which verify checks."`
-	Verify     verifyCmd         `cmd:"" help:"Check a proof package of the audit log, without a server."`
-	Witness    witnessCmd        `cmd:"" help:"Watch that the audit logs of others only grow, and sign their heads."`
-	Completion completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
+	Tenants     tenantsCmd        `cmd:"" help:"Tenants of a running service."`
+	Keys        keysCmd           `cmd:"" help:"API keys of a tenant."`
+	Publish     ask[publishCmd]   `cmd:"" help:"Publish an event to the endpoints that subscribe to it."`
+	Apps        appsCmd           `cmd:"" help:"Apps: customers of yours, to whose endpoints you publish."`
+	EventTypes  eventTypesCmd     `cmd:"" help:"Event types: the catalogue of what you publish."`
+	Sources     sourcesCmd        `cmd:"" help:"Sources: ingest URLs to which endpoints subscribe."`
+	Endpoints   endpointsCmd      `cmd:"" help:"Endpoints: where webhooks come in and go to."`
+	Events      eventsCmd         `cmd:"" help:"Events: what was received."`
+	Deliveries  deliveriesCmd     `cmd:"" help:"Deliveries: what became of events."`
+	Replays     replaysCmd        `cmd:"" help:"Replays: delivering many events again."`
+	Attempts    attemptsCmd       `cmd:"" help:"Attempts of a delivery: what was sent and answered."`
+	PortalLinks portalLinksCmd    `cmd:"" help:"Links for customers into the portal, where they see and manage their endpoints."`
+	Providers   ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
+	Changes     ask[changesCmd]   `cmd:"" help:"Who changed what."`
+	Usage       ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
+	Top         ask[topCmd]       `cmd:"" help:"The overview in a terminal: rates, and the endpoints that need somebody first."`
+	Listen      ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
+	Trigger     ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`
+	Proof       ask[proofCmd]     `cmd:"" help:"Write the proof package of an attempt, which verify checks."`
+	Verify      verifyCmd         `cmd:"" help:"Check a proof package of the audit log, without a server."`
+	Witness     witnessCmd        `cmd:"" help:"Watch that the audit logs of others only grow, and sign their heads."`
+	Completion  completionCmd     `cmd:"" help:"Print the script that completes this program's commands in a shell."`
 
 	Health  healthCmd  `cmd:"" help:"Ask a running service whether it is ready; exit 0 if so."`
 	Version versionCmd `cmd:"" help:"Print the version."`

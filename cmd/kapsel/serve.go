@@ -83,7 +83,6 @@ type server struct {
 	replayer  *upkeep.Replayer
 	expander  *upkeep.Expander
 	replanner *upkeep.Replanner
-	notifier  *upkeep.Notifier
 	audit     *audit.Writer
 	feed      *feed.Feed
 	pages     *dashboard.Dashboard
@@ -236,9 +235,6 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.janitor = &upkeep.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: time.Minute, Log: s.log,
 	}
-	s.notifier = &upkeep.Notifier{
-		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: 15 * time.Second, Log: s.log, Operator: c.notices, Due: s.engine.Due,
-	}
 	replaying := make(chan struct{}, 1)
 	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
@@ -255,10 +251,14 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("audit", s.audit.Refused)
 	s.health.Add("clock", s.clockSane)
 
+	callers := access.New(access.Config{
+		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Portals: s.db, Clock: s.clock.Now, Log: s.log,
+		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
+	})
 	manager := manage.New(manage.Config{
 		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.ledger, Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
-		CheckVerification: signature.Check, Changed: s.settings.Settle,
+		CheckVerification: signature.Check, Changed: s.settings.Settle, PortalToken: callers.NewPortalToken,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
 		Replaying: func() {
 			select {
@@ -266,10 +266,6 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 			default:
 			}
 		},
-	})
-	callers := access.New(access.Config{
-		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Clock: s.clock.Now, Log: s.log,
-		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
 	management := api.New(api.Config{
 		Manage: manager, Guard: callers, Publisher: s.ingest, Answers: s.db, Tenants: directory, Vault: vault,
@@ -353,7 +349,6 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.expander.Run(taking) })
 	s.background.Go(func() { s.reload(work) })
 	s.background.Go(func() { s.replanner.Run(taking) })
-	s.background.Go(func() { s.notifier.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	if s.metrics != nil {

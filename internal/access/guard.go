@@ -27,6 +27,7 @@ type Config struct {
 	Keys     Keys
 	AdminKey secret.Text
 	Sessions Sessions                       // may be nil for who has no sessions
+	Portals  PortalLinks                    // may be nil for who has no portal
 	Client   func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
 	Clock    func() time.Time
 	Log      *slog.Logger

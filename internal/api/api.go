@@ -86,6 +86,7 @@ func New(cfg Config) http.Handler {
 	a.stream()
 	a.deliveries()
 	a.replays()
+	a.portalLinks()
 	a.usage()
 	a.refusals()
 	a.providers()

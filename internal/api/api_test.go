@@ -119,7 +119,9 @@ func newWorld(t *testing.T) *world {
 
 // build returns the API over the use cases, as they are configured now.
 func (w *world) build() http.Handler {
-	w.cfg.Manage, w.cfg.Guard = manage.New(w.uses), access.New(w.guard)
+	w.cfg.Guard = access.New(w.guard)
+	w.uses.PortalToken = w.cfg.Guard.NewPortalToken
+	w.cfg.Manage = manage.New(w.uses)
 	return New(w.cfg)
 }
 

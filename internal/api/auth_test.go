@@ -210,6 +210,11 @@ var matrix = map[string]row{
 	"resume-replay": {status: 200},
 	"cancel-replay": {status: 200},
 
+	"create-portal-link": {body: `{"mode":"manage","sites":["https://app.example"]}`, status: 201, tenant: true},
+	"list-portal-links":  {status: 200},
+	"get-portal-link":    {status: 200},
+	"revoke-portal-link": {status: 204},
+
 	"list-changes":       {status: 200},
 	"get-endpoint-stats": {status: 200},
 	"get-refusals":       {status: 200},
@@ -222,7 +227,7 @@ var matrix = map[string]row{
 type estate struct {
 	house
 	key, event, delivery, attempt, replay string
-	source, app, eventType                string
+	source, app, eventType, portalLink    string
 	log                                   string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
@@ -240,6 +245,7 @@ func (w *world) newEstate(name string) estate {
 	e.app = w.want(201, "POST", "/v1/apps", e.write, `{"name":"customer"}`).text("id")
 	e.eventType = name + ".made"
 	w.want(201, "POST", "/v1/event-types", e.write, `{"name":"`+e.eventType+`"}`)
+	e.portalLink = w.want(201, "POST", "/v1/portal-links", e.write, `{"mode":"read"}`).text("id")
 	w.publishLogs()
 	e.log = w.want(200, "GET", "/v1/attestation", e.read, nil).text("log")
 	e.replay = w.want(202, "POST", "/v1/replays", e.write, `{"since":"2026-01-01T00:00:00Z"}`).text("id")
@@ -248,7 +254,7 @@ func (w *world) newEstate(name string) estate {
 
 // path puts an estate's ids into a path of the document.
 func (e estate) path(op, template string) string {
-	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "apps": e.app, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay}
+	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "apps": e.app, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay, "portal-links": e.portalLink}
 	if op == "replay-event" || op == "list-attempts" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
@@ -259,7 +265,7 @@ func (e estate) path(op, template string) string {
 func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
 		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "apps": kapsel.NewAppID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
-		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(),
+		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(), "portal-links": kapsel.NewPortalLinkID(w.now).String(),
 	}[strings.Split(template, "/")[2]], "{log}", kapsel.NewLogID().String(), "{index}", "0", "{key_id}", kapsel.NewKeyID(w.now).String(), "{name}", "no.such."+kapsel.NewAppID(w.now).String()).Replace(template)
 	if !malformed {
 		return []string{random}

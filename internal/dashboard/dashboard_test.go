@@ -67,9 +67,10 @@ func newWorld(t *testing.T) *world {
 	running.Go(func() { events.Run(following) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	directory := settings.NewObeyed(s, w.cache)
+	guard := access.New(access.Config{Keys: keys, Sessions: s, Portals: s, AdminKey: secret.NewText(adminKey), Clock: clock.Now, Log: log})
 	w.manage = manage.New(manage.Config{
 		Store: directory, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "http://127.0.0.1:8080", Clock: clock.Now, Feed: events,
-		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check,
+		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, PortalToken: guard.NewPortalToken,
 		Show: func(any, time.Time) any { return map[string]any{} },
 		Changed: func() {
 			if err := w.cache.Load(t.Context()); err != nil {
@@ -77,7 +78,6 @@ func newWorld(t *testing.T) *world {
 			}
 		},
 	})
-	guard := access.New(access.Config{Keys: keys, Sessions: s, AdminKey: secret.NewText(adminKey), Clock: clock.Now, Log: log})
 	w.pages = New(Config{Manage: w.manage, Guard: guard, Clock: clock.Now, Log: log, Version: "v0.0.0-test"})
 	t.Cleanup(w.pages.Stop)
 	return w
@@ -289,7 +289,7 @@ func TestVendored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := map[string]bool{"app.js": true, "theme.js": true, "style.css": true, "icon.svg": true, "VENDORED.txt": true}
+	own := map[string]bool{"app.js": true, "portal.js": true, "theme.js": true, "style.css": true, "icon.svg": true, "VENDORED.txt": true}
 	files, err := os.ReadDir("static")
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ type Store interface {
 	store.Apps
 	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
 	ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
+	Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error)
 	ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
@@ -45,6 +46,8 @@ type Store interface {
 	CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error)
 	ReadReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error)
 	ListReplays(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error)
+	PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID) (kapsel.PortalLink, error)
+	ListPortalLinks(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.PortalLinkID]) ([]kapsel.PortalLink, error)
 	store.Stream
 	store.Counters
 	store.Inbox // for test events
@@ -67,6 +70,10 @@ type Config struct {
 	Ledger    bool            // the store tells the facts of deliveries
 	Clock     func() time.Time
 	Feed      *feed.Feed // of streams of events
+
+	// PortalToken returns the token of a new portal link and the hash that finds the link, as
+	// access.Guard.NewPortalToken does.
+	PortalToken func() (token secret.Text, hash [32]byte)
 
 	// CheckURL reports whether deliveries may go to a URL: DestinationBlocked if not.
 	CheckURL func(string) error

@@ -21,6 +21,8 @@ var open = map[string]string{
 	"AuditInclusion":   "proofs are public, and show hashes only",
 	"AuditConsistency": "proofs are public, and show hashes only",
 	"AuditTile":        "the hashes of a log are public",
+	"PortalSites":      "they are in a header of a page that anyone gets",
+	"Portal":           "its own methods ask, or use use cases that do",
 }
 
 // TestRights calls every use case as nobody and, if it changes something, as a caller who may only read.

@@ -13,7 +13,7 @@ import (
 // Changes keeps who changed what.
 type Changes interface {
 	// By returns the same store for changes that an author makes. What the methods of Directory,
-	// Archive and Replays change through it leaves a row, written in the transaction of the change. A
+	// Archive, Replays and PortalLinks change through it leaves a row, written in the transaction of the change. A
 	// call that fails, or that changes nothing that Author.Show shows, leaves none. CancelEvent leaves
 	// one for each of its transactions.
 	By(a Author) Store
@@ -42,7 +42,7 @@ type Author struct {
 	Verb  string
 	At    time.Time
 	// Show returns an object as people see it at a time, without secrets, for encoding/json. Show gets a
-	// pointer to a tenant, key, endpoint, source, app, event type, delivery or replay.
+	// pointer to a tenant, key, endpoint, source, app, event type, delivery, replay or portal link.
 	Show func(object any, at time.Time) any
 }
 
@@ -81,6 +81,8 @@ func (a *Author) See(object any) Seen {
 		deleted = !o.DeletedAt.IsZero()
 	case *kapsel.Delivery:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindDelivery, ID: o.ID.String()}, nil}
+	case *kapsel.PortalLink:
+		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindPortalLink, ID: o.ID.String()}, nil}
 	case *kapsel.Replay:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindReplay, ID: o.ID.String()}, nil}
 	default:

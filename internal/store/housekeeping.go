@@ -27,6 +27,8 @@ type Housekeeping interface {
 	DeleteExpiredAnswers(ctx context.Context, now time.Time, limit int) (changed int, err error)
 	// DeleteExpiredSessions deletes up to limit sessions that have expired at now.
 	DeleteExpiredSessions(ctx context.Context, now time.Time, limit int) (deleted int, err error)
+	// DeleteExpiredPortalLinks deletes up to limit portal links that have expired at now.
+	DeleteExpiredPortalLinks(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 	// DeleteOldCounters deletes up to limit rows of stats and of usage that at now are older
 	// than StatsKept and UsageKept. It returns how many rows it deleted in all.
 	DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error)

@@ -34,6 +34,7 @@ type Store interface {
 	Journal
 	Changes
 	Ledger
+	PortalLinks
 	Housekeeping
 
 	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.

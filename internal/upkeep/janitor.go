@@ -73,7 +73,7 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){
-		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteOldCounters, j.Store.DeleteOldChanges,
+		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteExpiredPortalLinks, j.Store.DeleteOldCounters, j.Store.DeleteOldChanges,
 	} {
 		if err := inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) }); err != nil {
 			return err

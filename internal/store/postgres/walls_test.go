@@ -66,6 +66,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(err)
 	must(s.CreateSession(ctx, kapsel.Session{ID: kapsel.NewSessionID(now), Hash: sha256.Sum256(e.ID[:]), TenantID: tenant.ID, CreatedAt: now, SeenAt: now}))
 	must(s.AddChange(ctx, kapsel.Change{ID: kapsel.NewChangeID(now), TenantID: tenant.ID, At: now, Verb: "create", Subject: kapsel.Subject{Kind: kapsel.KindTenant}}))
+	must(s.CreatePortalLink(ctx, kapsel.PortalLink{ID: kapsel.NewPortalLinkID(now), TenantID: tenant.ID, Mode: kapsel.PortalRead, Token: sha256.Sum256(e.ID[:]), CreatedAt: now, ExpiresAt: now}))
 	logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
 	must(err)
 	log := logs[0]
@@ -154,7 +155,7 @@ func TestWall_S20_Tables(t *testing.T) {
 			}
 		})
 		owner := map[string]string{"tenants": "id", "answers": "owner", "sessions": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
-			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": "", "audit_witnessed": ""}
+			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": ""}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"

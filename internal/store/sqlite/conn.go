@@ -323,6 +323,8 @@ func (s *stmt) bind(args ...any) *stmt {
 			s.id(v)
 		case kapsel.ChangeID:
 			s.id(v)
+		case kapsel.PortalLinkID:
+			s.id(v)
 		default:
 			panic(fmt.Sprintf("bind %T", a))
 		}

@@ -47,8 +47,7 @@ const (
 
 var layouts = map[string]layout{
 	"tenants": {key: []string{"id"},
-		export: map[string]string{"limits": `CAST(limits AS TEXT)`, "audit": `CAST(audit AS TEXT)`},
-		into:   map[string]string{"limits": `CAST({limits} AS BLOB)`, "audit": `CAST({audit} AS BLOB)`}},
+		export: map[string]string{"limits": `CAST(limits AS TEXT)`}, into: map[string]string{"limits": `CAST({limits} AS BLOB)`}},
 	"keys": {key: []string{"id"}},
 	"endpoints": {key: []string{"id"},
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
@@ -95,7 +94,6 @@ var layouts = map[string]layout{
 	"audit_leaves":     {key: []string{"log", "n"}},
 	"audit_tiles":      {key: []string{"log", "level", "n"}},
 	"audit_heads":      {key: []string{"log", "size"}},
-	"audit_witnessed":  {key: []string{"log"}},
 	"changes":          {key: []string{"id"}},
 	"ledger_outbox":    {key: []string{"id"}},
 	"ledger_totals":    {key: []string{"tenant_id", "endpoint_id"}},
@@ -113,6 +111,7 @@ var notCopied = map[string]string{
 	"sqlite_sequence":  "it is SQLite's, for the migrations' table",
 	"audit_outbox.seq": "the target numbers its entries itself",
 	"counters":         "Finish sets them, and importEvent widens the skews",
+	"portal_links":     "their tokens are worth nothing to another instance",
 	"nodes":            "the source's nodes are dead to the target",
 	"sessions":         "people sign in again",
 	"duties":           "the source's nodes are dead to the target",

@@ -254,6 +254,34 @@ func (f *faulty) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key
 	return f.try("DeleteSessions", func() error { return f.Store.DeleteSessions(ctx, tenant, key) })
 }
 
+func (f *faulty) DeleteExpiredPortalLinks(ctx context.Context, now time.Time, limit int) (int, error) {
+	return try(f, "DeleteExpiredPortalLinks", func() (int, error) { return f.Store.DeleteExpiredPortalLinks(ctx, now, limit) })
+}
+
+func (f *faulty) CreatePortalLink(ctx context.Context, l kapsel.PortalLink) error {
+	return f.try("CreatePortalLink", func() error { return f.Store.CreatePortalLink(ctx, l) })
+}
+
+func (f *faulty) PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID) (kapsel.PortalLink, error) {
+	return try(f, "PortalLink", func() (kapsel.PortalLink, error) { return f.Store.PortalLink(ctx, tenant, id) })
+}
+
+func (f *faulty) OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error) {
+	return try(f, "OpenPortal", func() (kapsel.PortalLink, error) { return f.Store.OpenPortal(ctx, token, session, now) })
+}
+
+func (f *faulty) PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error) {
+	return try(f, "PortalBySession", func() (kapsel.PortalLink, error) { return f.Store.PortalBySession(ctx, session, now) })
+}
+
+func (f *faulty) ListPortalLinks(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.PortalLinkID]) ([]kapsel.PortalLink, error) {
+	return try(f, "ListPortalLinks", func() ([]kapsel.PortalLink, error) { return f.Store.ListPortalLinks(ctx, tenant, p) })
+}
+
+func (f *faulty) RevokePortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID, now time.Time) error {
+	return f.try("RevokePortalLink", func() error { return f.Store.RevokePortalLink(ctx, tenant, id, now) })
+}
+
 func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error) {
 	return try(f, "Lead", func() (bool, error) { return f.Store.Lead(ctx, duty, node, now, lease) })
 }

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Counters", counting},
 		{"Answers", answering},
 		{"Sessions", signedIn},
+		{"PortalLinks", portals},
 		{"Journal", journaling},
 		{"Changes", noting},
 		{"Ledger", telling},

@@ -1,0 +1,101 @@
+package access
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/secret"
+)
+
+// PortalLinks keeps the links into the portal of all nodes. store.PortalLinks says what its methods do.
+type PortalLinks interface {
+	OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error)
+	PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error)
+}
+
+var (
+	// ErrNoLink refuses a token of a portal link: whether it was used, has expired or never was is not said.
+	ErrNoLink = kapsel.Errorf(kapsel.Unauthorized, "this link was used already, or has expired; ask for a new one")
+	// ErrPortalEnded refuses a request without a session of the portal, or with one that has ended.
+	ErrPortalEnded = kapsel.Errorf(kapsel.Unauthorized, "your visit has ended; ask for a new link")
+)
+
+// NewPortalToken returns the token of a new link and the hash that finds the link. The hash is an HMAC
+// under the admin key, so all links end when the admin key changes, and who reads the store can neither use
+// nor make one.
+func (g *Guard) NewPortalToken() (token secret.Text, hash [32]byte) {
+	var random [32]byte
+	rand.Read(random[:])
+	token = secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
+	return token, g.portalHash("token", token.Reveal())
+}
+
+// OpenPortal uses the token of a link and returns the link with the secret of its session, which is
+// nowhere else. The error is ErrNoLink for a token that is worth nothing; guesses are limited as those
+// of Caller.
+func (g *Guard) OpenPortal(r *http.Request, token string) (l kapsel.PortalLink, session secret.Text, err error) {
+	ctx, client, now := r.Context(), g.Client(r), g.Clock()
+	if err := g.guesses.may(ctx, g.Log, client, now); err != nil {
+		return l, session, err
+	}
+	session, _ = g.NewPortalToken()
+	l, err = g.Portals.OpenPortal(ctx, g.portalHash("token", token), g.portalHash("session", session.Reveal()), now)
+	if err == nil {
+		_, err = g.portalCaller(ctx, &l, now)
+	}
+	if missing := kapsel.CodeOf(err) == kapsel.NotFound; missing || errors.Is(err, ErrPortalEnded) {
+		if err = ErrNoLink; missing {
+			if limited := g.guesses.count(ctx, g.Log, client, now); !errors.Is(limited, ErrUnauthorized) {
+				err = limited
+			}
+		}
+	}
+	return l, session, err
+}
+
+// Portal returns the link of a session and the caller that it makes. The error is ErrPortalEnded if the
+// session, its link, or the key that made the link has ended, or that of Portals or Keys.
+func (g *Guard) Portal(r *http.Request, session string) (l kapsel.PortalLink, c Caller, err error) {
+	ctx, now := r.Context(), g.Clock()
+	l, err = g.Portals.PortalBySession(ctx, g.portalHash("session", session), now)
+	if kapsel.CodeOf(err) == kapsel.NotFound {
+		err = ErrPortalEnded
+	}
+	if err == nil {
+		c, err = g.portalCaller(ctx, &l, now)
+		c.Actor.Client = g.Client(r)
+	}
+	return l, c, err
+}
+
+// portalCaller returns the caller that a live link makes: of its tenant, with no more right than its mode.
+func (g *Guard) portalCaller(ctx context.Context, l *kapsel.PortalLink, now time.Time) (Caller, error) {
+	c := Caller{Right: Read, Tenant: l.TenantID, Key: l.KeyID, Until: l.ExpiresAt,
+		Actor: kapsel.Actor{Kind: kapsel.ActorPortal, KeyID: l.KeyID, Session: l.ID.String()}}
+	if l.Mode == kapsel.PortalManage {
+		c.Right = Write
+	}
+	if l.KeyID.IsZero() {
+		return c, nil
+	}
+	_, err := g.holder(ctx, l.KeyHash, now)
+	if errors.Is(err, ErrUnauthorized) {
+		err = ErrPortalEnded
+	}
+	return c, err
+}
+
+// portalHash returns what finds the link of a secret of a kind.
+func (g *Guard) portalHash(kind, text string) (hash [32]byte) {
+	mac := hmac.New(sha256.New, g.admin[:])
+	mac.Write([]byte("kapsel portal " + kind + "\x00" + text))
+	copy(hash[:], mac.Sum(nil))
+	return hash
+}
