@@ -38,16 +38,6 @@ func (p *page) navigation() [][]entry {
 	}
 }
 
-// tenantName returns the name of the tenant that is shown.
-func (p *page) tenantName() string {
-	for i := range p.tenants {
-		if p.tenants[i].ID == p.tenant {
-			return p.tenants[i].Name
-		}
-	}
-	return p.tenant.String()
-}
-
 // exact returns a time as pages show it without scripts, and where the reader asks for the exact one.
 func exact(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 MST") }
 

@@ -262,9 +262,8 @@ func (v *visit) entered() manage.PortalEndpoint {
 		Name: strings.TrimSpace(v.form.Get("name")), Description: strings.TrimSpace(v.form.Get("description")), URL: strings.TrimSpace(v.form.Get("url")),
 		Types: v.form["type"],
 	}
-	for _, more := range strings.FieldsFunc(v.form.Get("types"), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }) {
-		s.Types = append(s.Types, more)
-	}
+	between := func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }
+	s.Types = append(s.Types, strings.FieldsFunc(v.form.Get("types"), between)...)
 	return s
 }
 
