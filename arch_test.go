@@ -77,7 +77,10 @@ var mayImport = map[string][]string{
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// The books. What talks to TigerBeetle is linked into cmd/kapsel-ledger only.
-	"internal/ledger/ledgertest": {".", "internal/ledger"},
+	"internal/ledger/ledgertest":  {".", "internal/ledger"},
+	"internal/ledger/booker":      {".", "client", "internal/ledger"},
+	"internal/ledger/tigerbeetle": {"internal/ledger"},
+	"cmd/kapsel-ledger":           {".", "client", "internal/ledger", "internal/ledger/booker", "internal/ledger/tigerbeetle"},
 
 	// The use cases.
 	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
@@ -110,8 +113,9 @@ var libraries = map[string][]string{
 	"charm.land/bubbletea/v2":                 {"cmd/kapsel"},
 	"github.com/KimMachineGun/automemlimit":   {"cmd/kapsel"},
 	"github.com/a-h/templ":                    {"internal/dashboard", "internal/dashboard/internal/gen"},
-	"github.com/alecthomas/kong":              {"cmd/kapsel"},
+	"github.com/alecthomas/kong":              {"cmd/kapsel", "cmd/kapsel-ledger"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
+	"github.com/ebitengine/purego":            {"internal/ledger/tigerbeetle"}, // loads TigerBeetle's client library
 	"github.com/go-logr/logr":                 {"internal/telemetry"},
 	"github.com/go-jose/go-jose/v4":           {"internal/signature"},
 	"github.com/google/go-cmp":                {"internal/store/storetest"},
@@ -142,7 +146,7 @@ var narrow = map[string][]string{
 	"net/http/pprof": {"internal/telemetry"},
 	"os/exec":        {"scripts", "internal/harness", "internal/store/pgtest"},
 	"testing":        {"internal/sim", "internal/store/pgtest", "internal/store/schematest", "internal/store/storetest", "internal/ledger/ledgertest"},
-	"unsafe":         {"internal/store/sqlite"}, // speaks to the library's C interface
+	"unsafe":         {"internal/store/sqlite", "internal/ledger/tigerbeetle"}, // speak to C interfaces
 }
 
 // narrowNames are names of standard packages that few may use. Everything that reaches out
@@ -180,20 +184,24 @@ var narrowNames = map[string][]string{
 	"crypto/tls.DialWithDialer":   {},
 	"crypto/tls.Dialer":           {},
 	"time.Sleep":                  {"cmd/kapsel", "internal/durable", "internal/store/pgtest", "internal/store/postgres", "internal/store/schematest", "internal/store/sqlite"},
-	"os.Exit":                     {"cmd/kapsel"},
+	"os.Exit":                     {"cmd/kapsel", "cmd/kapsel-ledger"},
 	"fmt.Print":                   {"cmd/kapsel"},
 	"fmt.Printf":                  {"cmd/kapsel"},
 	"fmt.Println":                 {"cmd/kapsel"},
-	"os.Stdout":                   {"scripts", "cmd/kapsel", "internal/telemetry"}, // writing to it may wait for its reader
-	"os.Stderr":                   {"cmd/kapsel", "internal/telemetry"},
+	"os.Stdout":                   {"scripts", "cmd/kapsel", "cmd/kapsel-ledger", "internal/telemetry"}, // writing to it may wait for its reader
+	"os.Stderr":                   {"cmd/kapsel", "cmd/kapsel-ledger", "internal/telemetry"},
 	"log/slog.SetDefault":         {"internal/telemetry"},
 	"context.TODO":                {},
 	"runtime/debug.SetGCPercent":  {"cmd/kapsel"},
 	"runtime/debug.SetMaxThreads": {"cmd/kapsel"},
 }
 
-// maxDirect is how many modules of others the module may use itself, apart from those of tests alone.
+// maxDirect is how many modules of others the module may use itself, apart from those of tests and of
+// kapsel-ledger alone.
 const maxDirect = 30
+
+// ofLedger are the packages that only the program kapsel-ledger may link: they load a C library.
+var ofLedger = []string{"cmd/kapsel-ledger", "internal/ledger/tigerbeetle"}
 
 // source is a file of ours that is not a test.
 type source struct {
@@ -505,6 +513,17 @@ func TestArchitecturePackageComments(t *testing.T) {
 	}
 }
 
+// TestArchitectureStaticBinary checks that nothing but kapsel-ledger links what loads a C library.
+func TestArchitectureStaticBinary(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imported := range s.imports(t) {
+			if name, ok := ours(imported); ok && permits(ofLedger, name) && !permits(ofLedger, s.pkg) {
+				t.Errorf("%s imports %s, which only kapsel-ledger may link", s.path, name)
+			}
+		}
+	}
+}
+
 func TestArchitectureFewDependencies(t *testing.T) {
 	mod, err := os.ReadFile("go.mod")
 	if err != nil {
@@ -512,6 +531,9 @@ func TestArchitectureFewDependencies(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, s := range sources(t) {
+		if permits(ofLedger, s.pkg) { // another program
+			continue
+		}
 		for _, imported := range s.imports(t) {
 			used[imported] = true
 		}

@@ -27,6 +27,15 @@ func ParseLogID(text string) (id LogID, err error) {
 // String returns the ID as 32 lower-case hexadecimal digits.
 func (id LogID) String() string { return hex.EncodeToString(id[:]) }
 
+// MarshalText returns what String returns. The error is always nil.
+func (id LogID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText accepts what ParseLogID accepts.
+func (id *LogID) UnmarshalText(text []byte) (err error) {
+	*id, err = ParseLogID(string(text))
+	return err
+}
+
 // Origin returns the name of the log in its signed heads. It never changes.
 func (id LogID) Origin() string { return "kapsel/" + id.String() }
 

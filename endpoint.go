@@ -114,7 +114,15 @@ type Intake struct {
 	Probe        bool         `json:"probe,omitempty"`     // GET and HEAD are answered 200
 	Response     *Response    `json:"response,omitempty"`  // to accepted webhooks; nil: the provider's, or the usual one
 	Idempotency  Idempotency  `json:"idempotency"`
+	// ExpectEvery is how long nothing may come in before a notice says so; zero: any time.
+	ExpectEvery time.Duration `json:"expect_every,omitempty"`
 }
+
+// Bounds of Intake.ExpectEvery.
+const (
+	MinExpect = time.Minute
+	MaxExpect = 720 * time.Hour
+)
 
 // DefaultIntake returns the intake of an ingest URL on which nothing is set.
 func DefaultIntake() Intake {

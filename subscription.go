@@ -146,6 +146,7 @@ func (f *fields) subscriptions(c *EndpointConfig) {
 		{"response", c.Response != nil},
 		{"challenge", c.Challenge != nil},
 		{"probe", c.Probe},
+		{"expect_every", c.ExpectEvery != 0},
 	} {
 		if setting.set {
 			f.add(setting.field, "belongs to an ingest, which an endpoint that was made with subscriptions has not")

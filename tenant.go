@@ -8,6 +8,7 @@ type Tenant struct {
 	Name      string
 	Plan      string // a key of Plans
 	Limits    Limits // set for this tenant alone; Effective returns those in force
+	Audit     AuditSettings
 	DataKey   []byte // seals the tenant's secrets; stored wrapped with the instance's key
 	CreatedAt time.Time
 	UpdatedAt time.Time
@@ -27,6 +28,19 @@ type Limits struct {
 	Retention       *time.Duration `json:"retention,omitempty"`
 	ClosedCatalogue bool           `json:"closed_catalogue,omitempty"` // only types in the tenant's catalogue are published
 }
+
+// AuditSettings are what is set on a tenant's audit log.
+type AuditSettings struct {
+	// Private closes the routes that show the log's heads and hashes to who knows its ID, but for callers
+	// with a key. Witnesses get its heads all the same.
+	Private bool `json:"private,omitempty"`
+	// Witnesses is how many witnesses must have signed a head; nil: as many as the instance wants. 0: none is
+	// asked.
+	Witnesses *int `json:"witnesses,omitempty"`
+}
+
+// MaxWitnesses is how many witnesses a log can want.
+const MaxWitnesses = 20
 
 // DefaultRetention is how long ended events are kept if neither the tenant nor its plan sets a
 // limit.

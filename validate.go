@@ -173,6 +173,9 @@ func (f *fields) intake(c *Intake) {
 	}
 	f.response(c.Response)
 	f.idempotency(&c.Idempotency)
+	if every := c.ExpectEvery; every != 0 && (every < MinExpect || every > MaxExpect) {
+		f.add("expect_every", "must be 1m to 720h, or null")
+	}
 }
 
 func (f *fields) response(r *Response) {
@@ -358,6 +361,9 @@ func (t *Tenant) Validate() []FieldError {
 	}
 	if l.Retention != nil {
 		f.lasts("limits.retention", *l.Retention, time.Hour, 10*365*24*time.Hour)
+	}
+	if n := t.Audit.Witnesses; n != nil {
+		f.between("audit.witnesses", *n, 0, MaxWitnesses)
 	}
 	return f
 }

@@ -777,14 +777,22 @@ type AttemptCounts struct {
 	Unknown      int64 `json:"unknown"`       // The node that made it was lost (E2010)
 }
 
+// Audit is in requests and answers.
+type Audit struct {
+	Public    *bool           `json:"public,omitzero"`    // Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case
+	Witnesses Optional[int64] `json:"witnesses,omitzero"` // How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked
+}
+
 // AuditLog is in answers.
 type AuditLog struct {
-	Log    *string         `json:"log"`    // The log's id; null: nothing was recorded yet
-	Origin *string         `json:"origin"` // The log's name in its checkpoints
-	Size   int64           `json:"size"`   // How many leaves it has
-	Head   *SignedTreeHead `json:"head"`   // The newest published head; null: none was published yet
-	Lag    Duration        `json:"lag"`    // How long the oldest leaf that is under no published head has waited
-	Fault  *string         `json:"fault"`  // Why no head is signed; null: there is no reason
+	Log      *string         `json:"log"`       // The log's id; null: nothing was recorded yet
+	Origin   *string         `json:"origin"`    // The log's name in its checkpoints
+	Size     int64           `json:"size"`      // How many leaves it has
+	Head     *SignedTreeHead `json:"head"`      // The newest published head; null: none was published yet
+	Lag      Duration        `json:"lag"`       // How long the oldest leaf that is under no published head has waited
+	Fault    *string         `json:"fault"`     // Why no head is signed; null: there is no reason
+	Public   bool            `json:"public"`    // Whether who knows the log's id can read its heads and hashes without a key
+	LastFsck *LogCheck       `json:"last_fsck"` // The last run of kapsel fsck; null: there was none, or it was before the log
 }
 
 // BooksReport is in requests.
@@ -918,6 +926,7 @@ type Endpoint struct {
 	Verification    Verification   `json:"verification"`        // How what comes in is checked; unverified without it
 	Probe           bool           `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
 	Idempotency     Idempotency    `json:"idempotency"`         // How duplicates are told
+	ExpectEvery     *Duration      `json:"expect_every"`        // How long nothing may come in before a notice says so; null: any time
 	Retry           Retry          `json:"retry"`               // When a delivery is tried again
 	RetryOn         []int64        `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
 	Timeout         Duration       `json:"timeout"`             // A Go duration
@@ -953,6 +962,7 @@ type EndpointInput struct {
 	Circuit       *CircuitPolicy      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   *int64              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   *string             `json:"description,omitzero"`   // For people
+	ExpectEvery   *Duration           `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  *bool               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       *HeadersInput       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   *Idempotency        `json:"idempotency,omitzero"`   // How duplicates are told
@@ -974,6 +984,7 @@ type EndpointPatch struct {
 	Circuit       Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
 	Concurrency   Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
 	Description   Optional[string]            `json:"description,omitzero"`   // For people
+	ExpectEvery   Optional[Duration]          `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	ForwardQuery  Optional[bool]              `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       Optional[HeadersInput]      `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   Optional[Idempotency]       `json:"idempotency,omitzero"`   // How duplicates are told
@@ -1224,6 +1235,12 @@ type Limits struct {
 	IngestBurst     Optional[int64]    `json:"ingest_burst,omitzero"`      // Events accepted at once after a pause; null: no limit
 	IngestPerSecond Optional[float64]  `json:"ingest_per_second,omitzero"` // Events accepted a second; null: no limit
 	Retention       Optional[Duration] `json:"retention,omitzero"`         // How long finished events are kept; null is 2160h
+}
+
+// LogCheck is in answers.
+type LogCheck struct {
+	At      time.Time `json:"at"`      // When it began
+	Finding *string   `json:"finding"` // The first thing that did not fit; null: everything did
 }
 
 // LogKey is in answers.
@@ -1546,6 +1563,7 @@ type Source struct {
 	Verification Verification `json:"verification"`       // How what comes in is checked; unverified without it
 	Probe        bool         `json:"probe"`              // Whether GET and HEAD are answered 200, with nothing
 	Idempotency  Idempotency  `json:"idempotency"`        // How duplicates are told
+	ExpectEvery  *Duration    `json:"expect_every"`       // How long nothing may come in before a notice says so; null: any time
 	Warnings     []string     `json:"warnings"`           // What its owner should know of it
 	CreatedAt    time.Time    `json:"created_at"`         // When it was made
 	UpdatedAt    time.Time    `json:"updated_at"`         // When it was last changed
@@ -1564,6 +1582,7 @@ const (
 type SourceInput struct {
 	Name         string              `json:"name"`                  // What people call it
 	Challenge    Optional[Challenge] `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	ExpectEvery  *Duration           `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  *Idempotency        `json:"idempotency,omitzero"`  // How duplicates are told
 	Probe        *bool               `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	Response     Optional[Response]  `json:"response,omitzero"`     // What accepted webhooks are answered; null: what the provider wants, or the event's id
@@ -1574,6 +1593,7 @@ type SourceInput struct {
 // SourcePatch is in requests.
 type SourcePatch struct {
 	Challenge    Optional[Challenge]         `json:"challenge,omitzero"`    // For the providers none, hmac and token: what the sender asks the URL before the first event
+	ExpectEvery  Optional[Duration]          `json:"expect_every,omitzero"` // How long nothing may come in before a notice says so, 1m to 720h; null: any time
 	Idempotency  Optional[Idempotency]       `json:"idempotency,omitzero"`  // How duplicates are told
 	Name         Optional[string]            `json:"name,omitzero"`         // What people call it
 	Probe        Optional[bool]              `json:"probe,omitzero"`        // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
@@ -1617,18 +1637,21 @@ type Tenant struct {
 	Name      string    `json:"name"`       // What people call it
 	Plan      string    `json:"plan"`       // Where its limits come from that are not its own
 	Limits    Limits    `json:"limits"`     // What it may use
+	Audit     Audit     `json:"audit"`      // Of the tenant's audit log
 	CreatedAt time.Time `json:"created_at"` // When it was made
 }
 
 // TenantInput is in requests.
 type TenantInput struct {
 	Name   string  `json:"name"`            // What people call it
+	Audit  *Audit  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits *Limits `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Plan   *string `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited
 }
 
 // TenantPatch is in requests.
 type TenantPatch struct {
+	Audit  Optional[Audit]  `json:"audit,omitzero"`  // Of the tenant's audit log. What is left out keeps its value; null returns to the defaults
 	Limits Optional[Limits] `json:"limits,omitzero"` // Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's
 	Name   Optional[string] `json:"name,omitzero"`   // What people call it
 	Plan   Optional[string] `json:"plan,omitzero"`   // Where its limits come from that are not its own; free, team, unlimited

@@ -96,7 +96,7 @@ a log is signed any more, until fsck finds nothing there.
 With PostgreSQL, the service may run meanwhile. With SQLite, stop it first.`
 }
 
-// Run checks the logs. It remembers which of them contradict themselves.
+// Run checks the logs. It remembers when, what it found, and which of the logs contradict themselves.
 func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	if err := c.check(); err != nil {
 		return err
@@ -115,9 +115,16 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	if err != nil {
 		return err
 	}
-	findings, broken := 0, map[kapsel.LogID]string{}
+	began, err := db.Time(ctx)
+	if err != nil {
+		return err
+	}
+	findings, broken, first := 0, map[kapsel.LogID]string{}, map[kapsel.LogID]string{}
 	checker := audit.Checker{Store: db, Keys: &audit.Keys{Store: db}, Kept: kept, Found: func(f audit.Finding) {
 		findings++
+		if first[f.Log] == "" {
+			first[f.Log] = f.String()
+		}
 		if f.Tree && broken[f.Log] == "" {
 			broken[f.Log] = f.String()
 		}
@@ -128,6 +135,9 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	if err := rememberFaults(ctx, db, broken); err != nil {
+		return err
+	}
+	if err := (audit.LastCheck{At: began, Findings: first}).Remember(ctx, db); err != nil {
 		return err
 	}
 	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, of these without a text: %d; attempts older than the log: %d\n",

@@ -5,25 +5,27 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kapsel-hq/kapsel/client"
 )
 
 // intakeFlags holds the settings of an endpoint's or a source's ingest URL that have a flag.
 type intakeFlags struct {
-	Provider        *string `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
-	SecretFile      string  `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
-	Verification    pairs   `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
-	VerifyTokenFile string  `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
-	Response        pairs   `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
-	Idempotency     pairs   `placeholder:"FIELD=VALUE" help:"How duplicates are told: strategy=content, header=X-Delivery, window=48h, or strategy=source_id with path=$.id; may be repeated."`
-	Challenge       pairs   `placeholder:"FIELD=VALUE" help:"What the sender asks the URL before the first event, for the providers none, hmac and token: from=query:challenge and to=body; may be repeated. null in --file takes it away."`
-	Probe           *bool   `help:"Answer GET and HEAD with 200, for the providers none, hmac and token; --probe=false ends it."`
+	Provider        *string        `complete:"provider" placeholder:"NAME" help:"Who signs what is sent to the ingest URL: stripe, github, hmac, …"`
+	SecretFile      string         `placeholder:"FILE" help:"A file with the provider's secrets, one a line; - is standard input."`
+	Verification    pairs          `placeholder:"FIELD=VALUE" help:"Another field of verification, such as tolerance=1h, or for the provider hmac signed={time}.{body}; may be repeated."`
+	VerifyTokenFile string         `placeholder:"FILE" help:"A file with the verify token, for providers that have one; - is standard input."`
+	Response        pairs          `placeholder:"FIELD=VALUE" help:"What accepted webhooks are answered: status=202, content_type=text/plain or body=ok; may be repeated. null in --file takes it away."`
+	Idempotency     pairs          `placeholder:"FIELD=VALUE" help:"How duplicates are told: strategy=content, header=X-Delivery, window=48h, or strategy=source_id with path=$.id; may be repeated."`
+	Challenge       pairs          `placeholder:"FIELD=VALUE" help:"What the sender asks the URL before the first event, for the providers none, hmac and token: from=query:challenge and to=body; may be repeated. null in --file takes it away."`
+	ExpectEvery     *time.Duration `placeholder:"TIME" help:"A notice says so when nothing came in for this long, 1m to 720h. null in --file takes it away."`
+	Probe           *bool          `help:"Answer GET and HEAD with 200, for the providers none, hmac and token; --probe=false ends it."`
 }
 
 // intakeFlagOf holds the flags of an intake's fields that have a flag of their own.
 var intakeFlagOf = map[string]string{
-	"verification.provider": "--provider", "verification.secrets": "--secret-file", "verification.verify_token": "--verify-token-file", "probe": "--probe",
+	"verification.provider": "--provider", "verification.secrets": "--secret-file", "verification.verify_token": "--verify-token-file", "probe": "--probe", "expect_every": "--expect-every",
 }
 
 // intakeFields holds the objects of an intake whose members are set by a FIELD=VALUE flag with the object's
@@ -71,6 +73,7 @@ func (f intakeFlags) set(s requestBody) error {
 		set(s, "--verify-token-file", "verification.verify_token", &lines[0])
 	}
 	set(s, "--probe", "probe", f.Probe)
+	set(s, "--expect-every", "expect_every", text(f.ExpectEvery))
 	given := map[string]pairs{"verification": f.Verification, "response": f.Response, "idempotency": f.Idempotency, "challenge": f.Challenge}
 	for _, object := range intakeFields {
 		for _, name := range slices.Sorted(maps.Keys(given[object])) {

@@ -83,6 +83,7 @@ type server struct {
 	replayer  *upkeep.Replayer
 	expander  *upkeep.Expander
 	replanner *upkeep.Replanner
+	notifier  *upkeep.Notifier
 	audit     *audit.Writer
 	feed      *feed.Feed
 	pages     *dashboard.Dashboard
@@ -235,6 +236,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.janitor = &upkeep.Janitor{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: time.Minute, Log: s.log,
 	}
+	s.notifier = &upkeep.Notifier{
+		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: 15 * time.Second, Log: s.log, Operator: c.notices, Due: s.engine.Due,
+	}
 	replaying := make(chan struct{}, 1)
 	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
@@ -349,6 +353,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.expander.Run(taking) })
 	s.background.Go(func() { s.reload(work) })
 	s.background.Go(func() { s.replanner.Run(taking) })
+	s.background.Go(func() { s.notifier.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	if s.metrics != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
@@ -60,6 +61,7 @@ type serveSettings struct {
 	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
 	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
 	Ledger         string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
+	NoticesTenant  string        `env:"KAPSEL_NOTICES_TENANT" placeholder:"TENANT" help:"The id, ten_…, of the operator's own tenant, which gets the notices of all tenants (${env}, default none)."`
 	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
 
 	unknown []string // variables that look like settings and are none; see checkEnvironment
@@ -68,6 +70,7 @@ type serveSettings struct {
 	memory  budget.Memory
 	allow   []egress.AllowRule
 	proxies []netip.Prefix
+	notices kapsel.TenantID
 }
 
 // devDatabase is the database of --dev.
@@ -106,6 +109,11 @@ func (s *serveSettings) check() error {
 	if s.PublicURL != "" {
 		if s.PublicURL, err = plainURL(s.PublicURL); err != nil {
 			return settingError("KAPSEL_PUBLIC_URL (--public-url): is not an http or https URL without user name, query and fragment")
+		}
+	}
+	if s.NoticesTenant != "" {
+		if s.notices, err = kapsel.ParseTenantID(s.NoticesTenant); err != nil {
+			return settingError("KAPSEL_NOTICES_TENANT (--notices-tenant): %q is not the id of a tenant, ten_…", s.NoticesTenant)
 		}
 	}
 	if s.allow, err = egress.ParseAllow(s.EgressAllow); err != nil {

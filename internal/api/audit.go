@@ -109,7 +109,7 @@ func (a *api) getHead(ctx context.Context, in *LogPath) (*out[SignedTreeHead], e
 	if err != nil {
 		return nil, err
 	}
-	head, err := a.Manage.AuditHead(ctx, id)
+	head, err := a.Manage.AuditHead(ctx, a.reader(callOf(ctx).r), id)
 	return shownAs(viewHead, head, err)
 }
 
@@ -125,7 +125,7 @@ func (a *api) getInclusion(ctx context.Context, in *InclusionPath) (*out[Inclusi
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.Manage.AuditInclusion(ctx, id, in.Index, in.TreeSize)
+	p, err := a.Manage.AuditInclusion(ctx, a.reader(callOf(ctx).r), id, in.Index, in.TreeSize)
 	return shownAs(viewInclusion, p, err)
 }
 
@@ -141,7 +141,7 @@ func (a *api) getConsistency(ctx context.Context, in *ConsistencyQuery) (*out[Co
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.Manage.AuditConsistency(ctx, id, in.From, in.To)
+	p, err := a.Manage.AuditConsistency(ctx, a.reader(callOf(ctx).r), id, in.From, in.To)
 	return shownAs(viewConsistency, p, err)
 }
 
@@ -150,11 +150,21 @@ func (a *api) listLogKeys(ctx context.Context, in *LogPath) (*out[LogKeys], erro
 	if err != nil {
 		return nil, err
 	}
-	keys, err := a.Manage.AuditKeys(ctx, id)
+	keys, err := a.Manage.AuditKeys(ctx, a.reader(callOf(ctx).r), id)
 	if err != nil {
 		return nil, err
 	}
 	return answer(LogKeys{mapped(keys, viewLogKey)}), nil
+}
+
+// reader returns who makes a request that needs no key.
+func (a *api) reader(r *http.Request) manage.Reader {
+	return func() (access.Caller, error) {
+		if r.Header.Get("Authorization") == "" {
+			return access.Caller{}, access.ErrUnauthorized
+		}
+		return a.Guard.Caller(r)
+	}
 }
 
 // getCheckpoint writes the signed note of the newest published head.
@@ -164,7 +174,7 @@ func (a *api) getCheckpoint(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
-	head, err := a.Manage.AuditHead(r.Context(), id)
+	head, err := a.Manage.AuditHead(r.Context(), a.reader(r), id)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -181,7 +191,7 @@ func (a *api) getTile(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, store.NotFound("tile"))
 		return
 	}
-	b, err := a.Manage.AuditTile(r.Context(), id, level, n, width)
+	b, err := a.Manage.AuditTile(r.Context(), a.reader(r), id, level, n, width)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -234,20 +244,32 @@ type AuditLog struct {
 	Head   *SignedTreeHead `json:"head" doc:"The newest published head; null: none was published yet"`
 	Lag    duration        `json:"lag" doc:"How long the oldest leaf that is under no published head has waited"`
 	Fault  *string         `json:"fault" nullable:"true" doc:"Why no head is signed; null: there is no reason"`
+	Public bool            `json:"public" doc:"Whether who knows the log's id can read its heads and hashes without a key"`
+	// LastCheck is about this log alone.
+	LastCheck *LogCheck `json:"last_fsck" doc:"The last run of kapsel fsck; null: there was none, or it was before the log"`
 }
 
-// TransformSchema says that head may be null.
+// LogCheck is a check of a log as the API shows it.
+type LogCheck struct {
+	At      timestamp `json:"at" doc:"When it began"`
+	Finding *string   `json:"finding" nullable:"true" doc:"The first thing that did not fit; null: everything did"`
+}
+
+// TransformSchema says which objects may be null.
 func (AuditLog) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(s, "head")
+	return mayBeNull(mayBeNull(s, "head"), "last_fsck")
 }
 
 func viewAuditLog(l *manage.AuditLog) AuditLog {
-	v := AuditLog{Lag: duration(l.Lag)}
+	v := AuditLog{Lag: duration(l.Lag), Public: !l.Settings.Private}
 	if l.Log != nil {
 		v.Log, v.Origin, v.Size, v.Fault = new(l.Log.ID.String()), new(l.Log.ID.Origin()), l.Log.Size, orNull(l.Log.Fault)
 	}
 	if l.Head != nil {
 		v.Head = new(viewHead(l.Head))
+	}
+	if c := l.LastCheck; c != nil && l.Log != nil && c.At.After(l.Log.CreatedAt) {
+		v.LastCheck = &LogCheck{timestamp(c.At), orNull(c.Findings[l.Log.ID])}
 	}
 	return v
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/receipt"
 )
 
@@ -231,6 +232,120 @@ func TestWantsText(t *testing.T) {
 	} {
 		if got := wantsText([]string{accept}); got != want {
 			t.Errorf("%q: %v", accept, got)
+		}
+	}
+}
+
+// TestAuditLog_Closed checks that a tenant's closed log looks like none to everybody but the tenant's own
+// callers and the admin, and that the tenant's setting says so.
+func TestAuditLog_Closed(t *testing.T) {
+	w := newWorld(t)
+	mine, theirs := w.newHouse("mine"), w.newHouse("theirs")
+	w.receive(mine.endpoint, nil)
+	w.attempt(mine.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil)
+	w.publishLogs()
+	log := w.want(200, "GET", "/v1/attestation", mine.read, nil).text("log")
+	unknown := strings.Repeat("0", 32)
+	routes := []string{"/checkpoint", "/sth", "/keys", "/proof/0", "/consistency?from=0", "/tile/0/000.p/1"}
+	tenant := "/v1/tenants/" + mine.tenant
+	for _, public := range []bool{true, false, true} {
+		set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"public": public}})
+		if audit, ok := set["audit"].(map[string]any); !ok || audit["public"] != public || audit["witnesses"] != nil {
+			t.Errorf("the tenant is set to %v", set)
+		}
+		if shown := w.want(200, "GET", "/v1/attestation", mine.read, nil)["public"]; shown != public {
+			t.Errorf("/v1/attestation says that the log is public: %v", shown)
+		}
+		for _, route := range routes {
+			no := w.do("GET", "/attestation/"+unknown+route, "", nil)
+			for key, sees := range map[string]bool{"": public, mine.read: true, mine.write: true, adminKey: true, theirs.read: public, "kap_wrong": public} {
+				a := w.do("GET", "/attestation/"+log+route, key, nil)
+				if sees && a.status != 200 || !sees && (a.status != 404 || withoutID(a.body) != withoutID(no.body)) {
+					t.Errorf("public %v, %s with %q: %d %s", public, route, key, a.status, a.body)
+				}
+			}
+		}
+	}
+	w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"witnesses": 2}})
+	if set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"public": false}}); set["audit"].(map[string]any)["witnesses"] != 2.0 {
+		t.Errorf("a member that was left out changed: %v", set)
+	}
+	if set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": nil}); set["audit"].(map[string]any)["public"] != true || set["audit"].(map[string]any)["witnesses"] != nil {
+		t.Errorf("null does not return to the defaults: %v", set)
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"audit.witnesses"}, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"witnesses": 21}})
+}
+
+// withoutID returns a problem without what differs in each.
+func withoutID(body []byte) string {
+	before, _, _ := strings.Cut(string(body), `"request_id"`)
+	return before
+}
+
+// TestAuditLog_Ended checks that attempts of a log that was ended keep their leaves and proofs.
+func TestAuditLog_Ended(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("mine")
+	try := func() (string, receipt.Package) {
+		w.receive(h.endpoint, nil)
+		path := "/v1/attempts/" + w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil).ID.String()
+		w.audit.Finish(t.Context()) // which may find that the log that it holds was ended
+		w.publishLogs()
+		p, err := receipt.ParsePackage(w.do("GET", path+"/proof", h.read, nil).body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path, *p
+	}
+	path, before := try()
+	id, err := kapsel.ParseLogID(w.want(200, "GET", "/v1/attestation", h.read, nil).text("log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.CloseLog(t.Context(), id, w.now); err != nil {
+		t.Fatal(err)
+	}
+	later, after := try()
+	again, err := receipt.ParsePackage(w.do("GET", path+"/proof", h.read, nil).body)
+	if err != nil || again.Checkpoint != before.Checkpoint || again.Leaf != before.Leaf || again.Checkpoint == after.Checkpoint {
+		t.Errorf("the proof in the ended log is %+v, %v", again, err)
+	}
+	for _, p := range []string{path, later} {
+		if index := w.want(200, "GET", p, h.read, nil)["leaf_index"]; index != 0.0 {
+			t.Errorf("%s is leaf %v of its log", p, index)
+		}
+	}
+}
+
+// TestAuditLog_LastCheck checks what a tenant sees of the last run of fsck.
+func TestAuditLog_LastCheck(t *testing.T) {
+	w := newWorld(t)
+	mine, theirs := w.newHouse("mine"), w.newHouse("theirs")
+	var logs []kapsel.LogID
+	for _, h := range []house{mine, theirs} {
+		w.receive(h.endpoint, nil)
+		w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil)
+		w.publishLogs()
+		shown := w.want(200, "GET", "/v1/attestation", h.read, nil)
+		if shown["last_fsck"] != nil {
+			t.Errorf("before the first check it is %v", shown["last_fsck"])
+		}
+		id, err := kapsel.ParseLogID(shown.text("log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, id)
+	}
+	at := w.now.Add(time.Minute)
+	for _, c := range []audit.LastCheck{{At: w.now.Add(-24 * time.Hour)}, {At: at, Findings: map[kapsel.LogID]string{logs[1]: "leaf 0: it was changed"}}} {
+		if err := c.Remember(t.Context(), w.store); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, h := range []house{mine, theirs} {
+		check, ok := w.want(200, "GET", "/v1/attestation", h.read, nil)["last_fsck"].(map[string]any)
+		if finding := []any{nil, "leaf 0: it was changed"}[i]; !ok || check["finding"] != finding || check["at"] == nil {
+			t.Errorf("tenant %d sees the check %v", i, check)
 		}
 	}
 }

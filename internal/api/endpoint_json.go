@@ -233,6 +233,7 @@ type Endpoint struct {
 	Probe           bool                 `json:"probe"`
 	Response        *Response            `json:"response" required:"false" doc:"null: what the provider wants, or the event's id"`
 	Idempotency     Idempotency          `json:"idempotency"`
+	ExpectEvery     *duration            `json:"expect_every" nullable:"true" doc:"How long nothing may come in before a notice says so; null: any time"`
 	Retry           Retry                `json:"retry"`
 	RetryOn         []int                `json:"retry_on"`
 	Timeout         duration             `json:"timeout"`
@@ -332,7 +333,7 @@ func viewEndpoint(e *manage.Endpoint) Endpoint {
 		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description, IngestURL: orNull(e.IngestURL),
 		State: e.State, DisabledReason: orNull(e.DisabledReason),
 		Verification: viewVerification(e.Verification, e.At), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
-		Idempotency: in.Idempotency, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
+		Idempotency: in.Idempotency, ExpectEvery: in.ExpectEvery, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,
 		Circuit: Circuit{in.Circuit, circuit.State, timeOrNull(circuit.ChangedAt), timeOrNull(circuit.RetryAt)},
 		Headers: Headers{set, in.Headers.Drop, in.Headers.Keep},
 		Signing: Signing{in.Signing.Enabled, in.Signing.V1a, viewSecrets(e.Signing.Secrets)}, ForwardQuery: in.ForwardQuery, App: orNull(e.AppID), Subscriptions: orEmpty(in.Subscriptions),

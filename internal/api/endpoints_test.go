@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
 		"retry":        map[string]any{"strategy": "exponential", "max_attempts": 20., "base": "1s", "max": "4h", "schedule": []any{}},
-		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "forward_query": false, "app": nil, "subscriptions": []any{},
+		"retry_on":     []any{}, "timeout": "30s", "rate_limit": nil, "concurrency": 100., "challenge": nil, "probe": false, "response": nil, "expect_every": nil, "forward_query": false, "app": nil, "subscriptions": []any{},
 		"circuit": map[string]any{"enabled": true, "failures": 5., "ratio": 0.8, "window": 20., "minimum": 10., "open_for": "30s", "successes": 3., "state": "closed", "changed_at": nil, "retry_at": nil},
 		"headers": map[string]any{"set": map[string]any{}, "drop": []any{}, "keep": []any{}},
 		"signing": map[string]any{"enabled": true, "v1a": false, "secrets": secrets},
@@ -197,6 +197,8 @@ func TestChallengeSettings(t *testing.T) {
 		`"challenge":{"from":"query:c","to":"json:"}`:                                                     "challenge.to",
 		`"challenge":{"from":"query:c","to":"body:x"}`:                                                    "challenge.to",
 		`"probe":true,"verification":{"provider":"stripe","secrets":["a"]}`:                               "probe",
+		`"expect_every":"59s"`:                                                                            "expect_every",
+		`"expect_every":"721h"`:                                                                           "expect_every",
 		`"challenge":{"from":"query:c","to":"body"},"verification":{"provider":"stripe","secrets":["a"]}`: "challenge",
 	} {
 		if text := fmt.Sprint(create(422, fields)["errors"]); !strings.Contains(text, "field:"+want+"]") {
@@ -248,6 +250,7 @@ func TestSubscriptions(t *testing.T) {
 		to(made.text("id")):                 "subscriptions[0].source", // has no ingest
 		`"subscriptions":[{"source":"` + with + `"},{"source":"` + with + `"}]`: "subscriptions[1].source",
 		to(with) + `,"probe":true`:                                         "probe",
+		to(with) + `,"expect_every":"1h"`:                                  "expect_every",
 		to(with) + `,"response":{}`:                                        "response",
 		to(with) + `,"challenge":{"from":"query:c","to":"body"}`:           "challenge",
 		to(with) + `,"idempotency":{"strategy":"content"}`:                 "idempotency",

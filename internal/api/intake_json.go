@@ -15,6 +15,7 @@ type IntakeInput struct {
 	Probe        bool              `json:"probe" required:"false" doc:"For the providers none, hmac and token: GET and HEAD are answered 200, with nothing"`
 	Response     *Response         `json:"response" required:"false" doc:"What accepted webhooks are answered; null: what the provider wants, or the event's id"`
 	Idempotency  Idempotency       `json:"idempotency" required:"false"`
+	ExpectEvery  *duration         `json:"expect_every" required:"false" doc:"How long nothing may come in before a notice says so, 1m to 720h; null: any time"`
 }
 
 // intakeOf returns an intake as its owner would set it, without the secrets.
@@ -28,6 +29,9 @@ func intakeOf(c kapsel.Intake) IntakeInput {
 		},
 		Challenge: (*Challenge)(c.Challenge), Probe: c.Probe, Response: viewResponse(c.Response),
 		Idempotency: Idempotency{i.Strategy, i.Header, i.Path, duration(i.Window)},
+	}
+	if c.ExpectEvery != 0 {
+		in.ExpectEvery = (*duration)(&c.ExpectEvery)
 	}
 	if v.Provider == "" {
 		in.Verification.Provider = signature.None
@@ -49,6 +53,9 @@ func (in *IntakeInput) config() kapsel.Intake {
 		},
 		Challenge: (*kapsel.Challenge)(in.Challenge), Probe: in.Probe, Response: in.Response.config(),
 		Idempotency: kapsel.Idempotency{Strategy: i.Strategy, Header: i.Header, Path: i.Path, Window: time.Duration(i.Window)},
+	}
+	if in.ExpectEvery != nil {
+		config.ExpectEvery = time.Duration(*in.ExpectEvery)
 	}
 	if v.Tolerance != nil {
 		config.Verification.Tolerance = time.Duration(*v.Tolerance)

@@ -109,6 +109,7 @@ type Source struct {
 	Probe        bool               `json:"probe"`
 	Response     *Response          `json:"response" required:"false" doc:"null: what the provider wants, or the event's id"`
 	Idempotency  Idempotency        `json:"idempotency"`
+	ExpectEvery  *duration          `json:"expect_every" nullable:"true" doc:"How long nothing may come in before a notice says so; null: any time"`
 	Warnings     []string           `json:"warnings"`
 	CreatedAt    timestamp          `json:"created_at"`
 	UpdatedAt    timestamp          `json:"updated_at"`
@@ -133,7 +134,7 @@ func viewSource(s *manage.Source) Source {
 	view := Source{
 		ID: s.ID, TenantID: s.TenantID, Name: s.Name, State: s.State, IngestURL: s.IngestURL, Type: (*TypeRule)(orNull(s.Type)),
 		Verification: viewVerification(s.Verification, s.At), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
-		Idempotency: in.Idempotency, Warnings: s.Warnings, CreatedAt: timestamp(s.CreatedAt), UpdatedAt: timestamp(s.UpdatedAt),
+		Idempotency: in.Idempotency, ExpectEvery: in.ExpectEvery, Warnings: s.Warnings, CreatedAt: timestamp(s.CreatedAt), UpdatedAt: timestamp(s.UpdatedAt),
 	}
 	view.Verification.HandshakeSecret = s.HandshakeSecret
 	return view

@@ -23,7 +23,7 @@ func TestSources(t *testing.T) {
 		"id": id, "tenant_id": h.tenant, "name": "shop", "state": "active", "ingest_url": "https://kapsel.example/ingest/" + id, "type": nil,
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
-		"challenge":    nil, "probe": false, "response": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
+		"challenge":    nil, "probe": false, "response": nil, "expect_every": nil, "warnings": []any{"unverified: anyone who knows the URL can post events"},
 		"created_at": "2026-03-01T12:00:00.000Z", "updated_at": "2026-03-01T12:00:00.000Z",
 	}
 	if diff := cmp.Diff(want, made); diff != "" {

@@ -66,6 +66,7 @@ func (a *api) updateTenant(ctx context.Context, in *TenantPath) (*out[Tenant], e
 type TenantInput struct {
 	Name   string  `json:"name" minLength:"1" maxLength:"200"`
 	Plan   string  `json:"plan,omitempty" enum:"free,team,unlimited" default:"unlimited"`
+	Audit  *Audit  `json:"audit,omitempty" doc:"Of the tenant's audit log. What is left out keeps its value; null returns to the defaults"`
 	Limits *Limits `json:"limits,omitempty" doc:"Limits of this tenant alone. What is left out keeps its value, null is no limit; null for the whole returns to the plan's"`
 }
 
@@ -82,12 +83,20 @@ type Limits struct {
 	ClosedCatalogue bool      `json:"closed_catalogue" required:"false" doc:"Only types in the tenant's catalogue, and not archived ones, may be published"`
 }
 
+// Audit is what is set on a tenant's audit log.
+type Audit struct {
+	Public    bool `json:"public" required:"false" default:"true" doc:"Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case"`
+	Witnesses *int `json:"witnesses" required:"false" nullable:"true" minimum:"0" maximum:"20" doc:"How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked"`
+}
+
+func viewAudit(s kapsel.AuditSettings) Audit { return Audit{!s.Private, s.Witnesses} }
+
 // patchTenant returns the edit of a tenant's settings that a merge patch says. Limits that the patch sets
 // are the tenant's own from then on, all of them: those it does not name keep the value in force.
 func patchTenant(patch map[string]any) func(*manage.TenantSettings) error {
 	return func(s *manage.TenantSettings) error {
 		limits := viewLimits(&kapsel.Tenant{Plan: s.Plan, Limits: s.Limits})
-		now := TenantInput{Name: s.Name, Plan: s.Plan, Limits: &limits}
+		now := TenantInput{Name: s.Name, Plan: s.Plan, Limits: &limits, Audit: new(viewAudit(s.Audit))}
 		next := TenantInput{Plan: kapsel.DefaultPlan}
 		// A new plan brings its limits along, unless the tenant has its own.
 		if plan, there := patch["plan"]; there && !s.Limits.Own {
@@ -98,6 +107,11 @@ func patchTenant(patch map[string]any) func(*manage.TenantSettings) error {
 			return err
 		}
 		s.Name, s.Plan = next.Name, next.Plan
+		if set, there := patch["audit"]; there && set == nil {
+			s.Audit = kapsel.AuditSettings{}
+		} else if there {
+			s.Audit = kapsel.AuditSettings{Private: !next.Audit.Public, Witnesses: next.Audit.Witnesses}
+		}
 		if set, there := patch["limits"]; there && set == nil {
 			s.Limits = kapsel.Limits{}
 		} else if there {
@@ -117,11 +131,12 @@ type Tenant struct {
 	Name      string          `json:"name"`
 	Plan      string          `json:"plan"`
 	Limits    Limits          `json:"limits"`
+	Audit     Audit           `json:"audit" doc:"Of the tenant's audit log"`
 	CreatedAt timestamp       `json:"created_at"`
 }
 
 func viewTenant(t *kapsel.Tenant) Tenant {
-	return Tenant{t.ID, t.Name, t.Plan, viewLimits(t), timestamp(t.CreatedAt)}
+	return Tenant{t.ID, t.Name, t.Plan, viewLimits(t), viewAudit(t.Audit), timestamp(t.CreatedAt)}
 }
 
 func viewLimits(t *kapsel.Tenant) Limits {

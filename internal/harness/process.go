@@ -54,14 +54,14 @@ func StartKapsel(ctx context.Context, dir, bin string, env ...string) (*Process,
 		return nil, err
 	}
 	p := newProcess(dir, "kapsel", bin, "serve")
-	p.set("KAPSEL_LISTEN=" + free[0])
-	p.set("KAPSEL_METRICS_LISTEN=" + free[1])
-	p.set("KAPSEL_ADMIN_KEY=" + randomKey())
-	p.set("KAPSEL_ENCRYPTION_KEY=" + randomKey())
-	p.set("KAPSEL_DRAIN_DELAY=0s")
-	p.set("DATABASE_URL=sqlite:" + filepath.Join(dir, "kapsel.db"))
+	p.Set("KAPSEL_LISTEN=" + free[0])
+	p.Set("KAPSEL_METRICS_LISTEN=" + free[1])
+	p.Set("KAPSEL_ADMIN_KEY=" + randomKey())
+	p.Set("KAPSEL_ENCRYPTION_KEY=" + randomKey())
+	p.Set("KAPSEL_DRAIN_DELAY=0s")
+	p.Set("DATABASE_URL=sqlite:" + filepath.Join(dir, "kapsel.db"))
 	for _, e := range env {
-		p.set(e)
+		p.Set(e)
 	}
 	p.URL = "http://" + p.Env("KAPSEL_LISTEN")
 	p.Metrics = "http://" + p.Env("KAPSEL_METRICS_LISTEN")
@@ -104,8 +104,8 @@ func isSetting(entry string) bool {
 	return false
 }
 
-// set adds an environment entry; the last one of a name counts.
-func (p *Process) set(entry string) { p.env = append(p.env, entry) }
+// Set adds an environment entry, for the next start; the last one of a name counts.
+func (p *Process) Set(entry string) { p.env = append(p.env, entry) }
 
 // Env returns the value of a variable in the child's environment.
 func (p *Process) Env(name string) string {

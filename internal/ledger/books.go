@@ -24,6 +24,8 @@ type Books interface {
 	// TransfersOf returns up to limit transfers from or to an account that were booked before a
 	// timestamp of an earlier answer (0: all were), the newest first.
 	TransfersOf(ctx context.Context, account ID, before uint64, limit int) ([]Booked, error)
+	// Close ends the connection. Calls under way fail.
+	Close()
 }
 
 // Balance is what an account has.
@@ -113,6 +115,26 @@ func (a AccountAnswer) String() string {
 		return "exists_with_different_fields"
 	}
 	return fmt.Sprintf("create_account_status_%d", uint32(a))
+}
+
+// Differs returns what the books answer to a transfer that they have otherwise: TransferExists if they
+// have it as it is.
+func Differs(t, booked Transfer) TransferAnswer {
+	switch {
+	case t.Debit != booked.Debit:
+		return TransferDifferentDebit
+	case t.Credit != booked.Credit:
+		return TransferDifferentCredit
+	case t.Event != booked.Event:
+		return TransferDifferentUserData128
+	case t.At != booked.At:
+		return TransferDifferentUserData64
+	case t.Version != booked.Version:
+		return TransferDifferentUserData32
+	case t.Code != booked.Code:
+		return TransferDifferentCode
+	}
+	return TransferExists
 }
 
 // EndpointTotals returns what the accounts of an endpoint say. Of what was made they know the sum only,

@@ -7,7 +7,7 @@
 // with an id changes nothing. That a delivery has at most one outcome is kept by the id, too.
 //
 // That all that was made is in flight or has ended is true of any double-entry books. What proves
-// that Kapsel lost nothing is the comparison of the books with the store (Reconciler).
+// that Kapsel lost nothing is the comparison of the books with the store; see package booker.
 package ledger
 
 import (

@@ -16,9 +16,11 @@ import (
 
 // AuditLog is the state of a tenant's audit log.
 type AuditLog struct {
-	Log  *store.Log    // nil: nothing was recorded yet
-	Head *AuditedHead  // nil: nothing was published yet
-	Lag  time.Duration // how long the oldest leaf that is under no published head has waited; 0: there is none
+	Settings  kapsel.AuditSettings
+	Log       *store.Log       // nil: nothing was recorded yet
+	Head      *AuditedHead     // nil: nothing was published yet
+	Lag       time.Duration    // how long the oldest leaf that is under no published head has waited; 0: there is none
+	LastCheck *audit.LastCheck // by kapsel fsck; nil: none yet
 }
 
 // AuditedHead is a published head of a log, with the key that signed it.
@@ -36,6 +38,14 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 	t, err := m.owner(ctx, c, named)
 	if err != nil {
 		return a, err
+	}
+	a.Settings = t.Audit
+	check, checked, err := audit.ReadLastCheck(ctx, m.Store)
+	if err != nil {
+		return a, err
+	}
+	if checked {
+		a.LastCheck = &check
 	}
 	log, err := m.Store.LogOf(ctx, t.ID)
 	if missing(err) {
@@ -68,7 +78,8 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 	return a, nil
 }
 
-// withLeaves returns attempts of one tenant with the indexes of their leaves.
+// withLeaves returns attempts of one tenant with the indexes of their leaves, each in the log that it is
+// in: one that was closed keeps its leaves.
 func (m *Manager) withLeaves(ctx context.Context, attempts []kapsel.Attempt) ([]Attempt, error) {
 	all, ids := make([]Attempt, len(attempts)), make([]kapsel.AttemptID, len(attempts))
 	for i, t := range attempts {
@@ -78,24 +89,27 @@ func (m *Manager) withLeaves(ctx context.Context, attempts []kapsel.Attempt) ([]
 		return all, nil
 	}
 	tenant := all[0].TenantID
-	log, err := m.Store.LogOf(ctx, tenant)
-	var head store.SignedHead
-	if err == nil {
-		head, err = m.Store.Head(ctx, log.ID)
-	}
-	if missing(err) {
-		return all, nil
-	}
+	places, err := m.Store.LeafIndexes(ctx, tenant, ids)
 	if err != nil {
 		return nil, err
 	}
-	indexes, err := m.Store.LeafIndexes(ctx, tenant, ids)
-	if err != nil {
-		return nil, err
-	}
+	published := map[kapsel.LogID]int64{} // sizes of the newest heads
 	for i := range all {
-		if index, ok := indexes[all[i].ID]; ok && index < head.Size {
-			all[i].LeafIndex = &index
+		p, ok := places[all[i].ID]
+		if !ok {
+			continue
+		}
+		size, read := published[p.Log]
+		if !read {
+			head, err := m.Store.Head(ctx, p.Log)
+			if err != nil && !missing(err) {
+				return nil, err
+			}
+			size = head.Size
+			published[p.Log] = size
+		}
+		if p.Index < size {
+			all[i].LeafIndex = &p.Index
 		}
 	}
 	return all, nil
@@ -205,10 +219,15 @@ func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf recei
 	return new(receipt.Salt(salt)), nil
 }
 
-// AuditHead returns the newest published head of a log. It is public: who knows the log's ID may call it.
-// NotFound: there is no such log, or no head yet. RateLimited: see head.
-func (m *Manager) AuditHead(ctx context.Context, id kapsel.LogID) (AuditedHead, error) {
-	return m.signedHead(ctx, id, m.head)
+// Reader returns who asks for a log without having to say so: a caller with a key, or the zero Caller. An
+// error is that of a key that opens nothing.
+type Reader func() (access.Caller, error)
+
+// AuditHead returns the newest published head of a log. It is public: who knows the log's ID may call it,
+// unless the log's tenant has closed it to all but its own callers. NotFound: there is no such log, no head
+// yet, or the log is closed to the reader. RateLimited: see head.
+func (m *Manager) AuditHead(ctx context.Context, who Reader, id kapsel.LogID) (AuditedHead, error) {
+	return m.signedHead(ctx, id, func(ctx context.Context, id kapsel.LogID) (store.SignedHead, error) { return m.head(ctx, who, id) })
 }
 
 // signedHead returns the head that read returns, with the key that signed it.
@@ -240,8 +259,8 @@ type AuditKey struct {
 }
 
 // AuditKeys returns the keys of a log, the current one last. It is public as AuditHead is.
-func (m *Manager) AuditKeys(ctx context.Context, id kapsel.LogID) ([]AuditKey, error) {
-	if _, err := m.head(ctx, id); err != nil {
+func (m *Manager) AuditKeys(ctx context.Context, who Reader, id kapsel.LogID) ([]AuditKey, error) {
+	if _, err := m.head(ctx, who, id); err != nil {
 		return nil, err
 	}
 	return m.auditKeys(ctx, id)
@@ -258,8 +277,8 @@ func (m *Manager) auditKeys(ctx context.Context, id kapsel.LogID) ([]AuditKey, e
 
 // AuditInclusion returns the proof that the leaf with an index is among the first size leaves of a log; 0
 // is the size of the newest published head. It is public as AuditHead is.
-func (m *Manager) AuditInclusion(ctx context.Context, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
-	head, err := m.head(ctx, id)
+func (m *Manager) AuditInclusion(ctx context.Context, who Reader, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
+	head, err := m.head(ctx, who, id)
 	if err != nil {
 		return p, err
 	}
@@ -277,8 +296,8 @@ func (m *Manager) AuditInclusion(ctx context.Context, id kapsel.LogID, index, si
 
 // AuditConsistency returns the proof that the first to leaves of a log begin with the first from leaves; a
 // to of 0 is the size of the newest published head. It is public as AuditHead is.
-func (m *Manager) AuditConsistency(ctx context.Context, id kapsel.LogID, from, to int64) (p receipt.ConsistencyProof, err error) {
-	head, err := m.head(ctx, id)
+func (m *Manager) AuditConsistency(ctx context.Context, who Reader, id kapsel.LogID, from, to int64) (p receipt.ConsistencyProof, err error) {
+	head, err := m.head(ctx, who, id)
 	if err != nil {
 		return p, err
 	}
@@ -302,8 +321,8 @@ func (m *Manager) AuditConsistency(ctx context.Context, id kapsel.LogID, from, t
 
 // AuditTile returns the first width hashes of a tile of a log. It is public as AuditHead is. NotFound: the
 // log does not have as many under its published head.
-func (m *Manager) AuditTile(ctx context.Context, id kapsel.LogID, level int, n int64, width int) ([]byte, error) {
-	head, err := m.head(ctx, id)
+func (m *Manager) AuditTile(ctx context.Context, who Reader, id kapsel.LogID, level int, n int64, width int) ([]byte, error) {
+	head, err := m.head(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
@@ -335,11 +354,20 @@ func proofHashes(hashes []store.Hash) []receipt.Hash {
 	return all
 }
 
-// head returns the newest published head of a log to a caller without a key. RateLimited: too many calls
-// name this log, or logs that this node does not know.
-func (m *Manager) head(ctx context.Context, id kapsel.LogID) (store.SignedHead, error) {
+// head returns the newest published head of a log to a reader. RateLimited: too many calls name this log, or
+// logs that this node does not know.
+func (m *Manager) head(ctx context.Context, who Reader, id kapsel.LogID) (store.SignedHead, error) {
 	if err := m.logs.may(id, m.Clock()); err != nil {
 		return store.SignedHead{}, err
+	}
+	tenant, set, err := m.Store.AuditOf(ctx, id)
+	if err != nil {
+		return store.SignedHead{}, err
+	}
+	if set.Private {
+		if c, err := who(); err != nil || c.Check(access.Read) != nil || c.TenantOr(tenant) != tenant {
+			return store.SignedHead{}, store.NotFound("audit log")
+		}
 	}
 	head, err := m.Store.Head(ctx, id)
 	switch {

@@ -14,6 +14,7 @@ type TenantSettings struct {
 	Name   string
 	Plan   string
 	Limits kapsel.Limits // in force instead of the plan's if Own
+	Audit  kapsel.AuditSettings
 }
 
 // CreateTenant makes a tenant with the settings that edit makes of a plan's defaults. id is the tenant's
@@ -76,10 +77,10 @@ func (m *Manager) DeleteTenant(ctx context.Context, c access.Caller, id kapsel.T
 
 // changeTenant sets on a tenant what edit makes of its settings.
 func changeTenant(t *kapsel.Tenant, edit func(*TenantSettings) error, now time.Time) error {
-	s := TenantSettings{t.Name, t.Plan, t.Limits}
+	s := TenantSettings{t.Name, t.Plan, t.Limits, t.Audit}
 	if err := edit(&s); err != nil {
 		return err
 	}
-	t.Name, t.Plan, t.Limits, t.UpdatedAt = s.Name, s.Plan, s.Limits, now
+	t.Name, t.Plan, t.Limits, t.Audit, t.UpdatedAt = s.Name, s.Plan, s.Limits, s.Audit, now
 	return check(t.Validate())
 }

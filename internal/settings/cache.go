@@ -634,6 +634,31 @@ func (c *Cache) Tenants() (all []*kapsel.Tenant) {
 	return all
 }
 
+// Endpoints and Sources return the cached objects that are not deleted, in no order. Callers must not
+// change them.
+func (c *Cache) Endpoints() (all []*kapsel.Endpoint) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, e := range c.endpoints {
+		if e.DeletedAt.IsZero() {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// Sources is described at Endpoints.
+func (c *Cache) Sources() (all []*kapsel.Source) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, s := range c.sources {
+		if s.DeletedAt.IsZero() {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // Circuit returns an endpoint's circuit as it was last read; if there is none, a zero Circuit with the
 // endpoint's ID.
 func (c *Cache) Circuit(id kapsel.EndpointID) kapsel.Circuit {

@@ -21,6 +21,10 @@ type Counters interface {
 	// EndpointStats are the stats of an endpoint's hours that begin in [since, until), oldest
 	// first, without those in which nothing was counted. Of another tenant's there are none.
 	EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) ([]StatsOfHour, error)
+	// RecentStats are the stats of all endpoints' hours that begin at since or later, in no order.
+	RecentStats(ctx context.Context, since time.Time) ([]StatsOfEndpoint, error)
+	// LastReceived returns when the newest event of an origin was received; zero: there is none.
+	LastReceived(ctx context.Context, origin kapsel.OriginID) (time.Time, error)
 	// Usage is what a tenant used on the days (of UTC) that begin in [since, until), oldest
 	// first, without those on which nothing was counted. A zero tenant is all of them together.
 	Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]UsageOfDay, error)
@@ -43,6 +47,12 @@ func (a Arrivals) Plus(b Arrivals) Arrivals {
 type StatsOfHour struct {
 	Hour time.Time
 	kapsel.Stats
+}
+
+// StatsOfEndpoint are an endpoint's stats of an hour.
+type StatsOfEndpoint struct {
+	EndpointID kapsel.EndpointID
+	StatsOfHour
 }
 
 // UsageOfDay is what was used on the day that begins at Day.

@@ -45,6 +45,9 @@ type Journal interface {
 	LogOf(ctx context.Context, tenant kapsel.TenantID) (Log, error)
 	// Log returns a log, closed or not.
 	Log(ctx context.Context, id kapsel.LogID) (Log, error)
+	// AuditOf returns whose log it is, and what is set on the audit logs of that tenant, which may be
+	// deleted. NotFound: there is no such log.
+	AuditOf(ctx context.Context, log kapsel.LogID) (kapsel.TenantID, kapsel.AuditSettings, error)
 	// Logs returns up to limit logs with IDs above after, in the order of their IDs.
 	Logs(ctx context.Context, after kapsel.LogID, limit int) ([]Log, error)
 	// Head returns the newest head of a log that was published. NotFound: there is none yet.
@@ -55,6 +58,11 @@ type Journal interface {
 	// of each hour of a log does, and its newest one; the others are deleted. It returns of how many it
 	// has decided.
 	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
+	// SetWitnessed remembers what witnesses have signed of some logs, in one transaction. Of a log whose
+	// stored head is larger, only the states of the witnesses are replaced.
+	SetWitnessed(ctx context.Context, all []Witnessed) error
+	// Witnessed returns what witnesses have signed of a log. NotFound: nothing is remembered yet.
+	Witnessed(ctx context.Context, log kapsel.LogID) (Witnessed, error)
 	// Tile returns the hashes of a tile: 32 bytes each, at most 256. It returns nil if there is no such
 	// tile. Of level 0 only complete tiles are stored; Hashes returns the rest of that level.
 	Tile(ctx context.Context, log kapsel.LogID, level int, n int64) ([]byte, error)
@@ -63,12 +71,12 @@ type Journal interface {
 	Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]byte, error)
 	// Leaves returns up to limit leaves from n on.
 	Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]Leaf, error)
-	// LeafOf returns the leaf of an attempt in a tenant's log. NotFound: there is no such attempt, or
-	// it is not in the log: see Logged.
+	// LeafOf returns the leaf of an attempt and the tenant's log that it is in, closed or not. NotFound:
+	// there is no such attempt, or it is in no log: see Logged.
 	LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (Log, Leaf, error)
-	// LeafIndexes returns the indexes of the leaves of attempts in a tenant's log. Attempts without
-	// a leaf are not in the map.
-	LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]int64, error)
+	// LeafIndexes returns where the leaves of attempts are in a tenant's logs, closed or not. Attempts
+	// without a leaf are not in the map.
+	LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]Place, error)
 	// Logged reports whether an attempt is in the outbox or in a log; otherwise it is older than the
 	// log. NotFound: the tenant (zero: any) has no such attempt.
 	Logged(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (bool, error)
@@ -128,6 +136,12 @@ type Leaf struct {
 	Record    []byte // what the leaf says, as package audit keeps it; nil: it was deleted
 }
 
+// Place is where a leaf is.
+type Place struct {
+	Log   kapsel.LogID
+	Index int64
+}
+
 // Tile is up to 256 hashes that follow each other on one of the levels 0, 8, 16 … of a tree; Level
 // counts 0, 1, 2 … (C2SP tlog-tiles).
 type Tile struct {
@@ -144,6 +158,15 @@ type SignedHead struct {
 	Root     Hash
 	SignedAt time.Time
 	Note     []byte // the C2SP tlog-checkpoint
+}
+
+// Witnessed is what witnesses have signed of a log.
+type Witnessed struct {
+	// SignedHead is the newest head that as many witnesses have signed as the log wants, with their lines
+	// in its note; Size 0: there is none.
+	SignedHead
+	// States says what each witness last did, as package audit keeps it.
+	States []byte
 }
 
 // Entry is an attempt that is to become a leaf.

@@ -109,21 +109,7 @@ func (f *Fake) createTransfer(t ledger.Transfer) ledger.TransferAnswer {
 		return ledger.TransferAccountsMustDiffer
 	}
 	if old := f.transfers[t.ID]; old != nil {
-		switch {
-		case old.Debit != t.Debit:
-			return ledger.TransferDifferentDebit
-		case old.Credit != t.Credit:
-			return ledger.TransferDifferentCredit
-		case old.Event != t.Event:
-			return ledger.TransferDifferentUserData128
-		case old.At != t.At:
-			return ledger.TransferDifferentUserData64
-		case old.Version != t.Version:
-			return ledger.TransferDifferentUserData32
-		case old.Code != t.Code:
-			return ledger.TransferDifferentCode
-		}
-		return ledger.TransferExists
+		return ledger.Differs(t, old.Transfer)
 	}
 	debit, credit := f.accounts[t.Debit], f.accounts[t.Credit]
 	switch {
@@ -186,6 +172,9 @@ func (f *Fake) TransfersOf(ctx context.Context, id ledger.ID, before uint64, lim
 	})
 	return all, err
 }
+
+// Close implements ledger.Books. The books stay.
+func (f *Fake) Close() {}
 
 // All returns every account's balance and every transfer, without their timestamps: what must be the
 // same however the transfers were booked.

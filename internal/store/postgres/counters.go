@@ -203,6 +203,30 @@ func (s *Store) EndpointStats(ctx context.Context, tenantID kapsel.TenantID, end
 		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until, id(tenantID))
 }
 
+// RecentStats reads the stats of all endpoints; see store.Counters.
+func (s *Store) RecentStats(ctx context.Context, since time.Time) ([]store.StatsOfEndpoint, error) {
+	scan := func(r *row) (h store.StatsOfEndpoint) {
+		h.EndpointID, h.Hour = r.id(), r.time()
+		for _, n := range h.Counters() {
+			*n = r.int8()
+		}
+		return h
+	}
+	return list(ctx, s, engine, scan, `
+		SELECT endpoint_id, hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
+		WHERE hour >= $1 GROUP BY endpoint_id, hour`, since)
+}
+
+// LastReceived reads when an origin's newest event was received; see store.Counters.
+func (s *Store) LastReceived(ctx context.Context, origin kapsel.OriginID) (last time.Time, err error) {
+	found, err := list(ctx, s, engine, func(r *row) time.Time { return r.time() },
+		"SELECT received_at FROM events WHERE endpoint_id = $1 ORDER BY id DESC LIMIT 1", id(origin))
+	if err == nil && len(found) > 0 {
+		last = found[0]
+	}
+	return last, err
+}
+
 // Usage reads usage by day; see store.Counters.
 func (s *Store) Usage(ctx context.Context, tenantID kapsel.TenantID, since, until time.Time) ([]store.UsageOfDay, error) {
 	where, args := "day >= $1 AND day < $2", []any{since, until}

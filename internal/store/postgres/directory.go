@@ -113,14 +113,25 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 	})
 }
 
-const tenantColumns = "id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision"
+const tenantColumns = "id, name, plan, limits, audit, data_key, created_at, updated_at, deleted_at, revision"
 
 func scanTenant(r *row) kapsel.Tenant {
 	t := kapsel.Tenant{ID: r.id(), Name: r.text(), Plan: r.text()}
 	scanJSON(r, &t.Limits)
+	scanJSON(r, &t.Audit)
 	t.DataKey = r.bytes()
 	t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision = r.time(), r.time(), r.time(), r.int8()
 	return t
+}
+
+// tenantTexts returns the columns of a tenant that hold JSON.
+func tenantTexts(t *kapsel.Tenant) (limits, audit string, err error) {
+	l, err := json.Marshal(t.Limits)
+	if err != nil {
+		return "", "", err
+	}
+	a, err := json.Marshal(t.Audit)
+	return string(l), string(a), err
 }
 
 // created returns the error of an INSERT that does nothing if the id exists, and fails if it did
@@ -134,7 +145,7 @@ func created(tag pgconn.CommandTag, err error) error {
 
 // CreateTenant stores a tenant; see store.Directory.
 func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
-	limits, err := json.Marshal(t.Limits)
+	limits, audit, err := tenantTexts(&t)
 	if err != nil {
 		return err
 	}
@@ -144,9 +155,9 @@ func (s *Store) CreateTenant(ctx context.Context, t kapsel.Tenant) error {
 			return err
 		}
 		err = created(tx.Exec(ctx, `
-			INSERT INTO tenants (id, name, plan, limits, data_key, created_at, updated_at, revision)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
-			id(t.ID), t.Name, t.Plan, string(limits), t.DataKey, t.CreatedAt, t.UpdatedAt, revision))
+			INSERT INTO tenants (id, name, plan, limits, data_key, created_at, updated_at, revision, audit)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
+			id(t.ID), t.Name, t.Plan, limits, t.DataKey, t.CreatedAt, t.UpdatedAt, revision, audit))
 		if err != nil {
 			return err
 		}
@@ -184,15 +195,15 @@ func (s *Store) UpdateTenant(ctx context.Context, tenantID kapsel.TenantID, chan
 		if err := change(&t); err != nil {
 			return callerError{err}
 		}
-		limits, err := json.Marshal(t.Limits)
+		limits, audit, err := tenantTexts(&t)
 		if err != nil {
 			return err
 		}
 		if t.Revision, err = nextRevision(ctx, tx); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE tenants SET name = $2, plan = $3, limits = $4, data_key = $5, updated_at = $6, revision = $7 WHERE id = $1",
-			id(tenantID), t.Name, t.Plan, string(limits), t.DataKey, t.UpdatedAt, t.Revision)
+		_, err = tx.Exec(ctx, "UPDATE tenants SET name = $2, plan = $3, limits = $4, data_key = $5, updated_at = $6, revision = $7, audit = $8 WHERE id = $1",
+			id(tenantID), t.Name, t.Plan, limits, t.DataKey, t.UpdatedAt, t.Revision, audit)
 		if err != nil {
 			return err
 		}

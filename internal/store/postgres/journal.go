@@ -246,6 +246,18 @@ func (s *Store) Log(ctx context.Context, log kapsel.LogID) (store.Log, error) {
 	})
 }
 
+// AuditOf returns whose log it is; see store.Journal.
+func (s *Store) AuditOf(ctx context.Context, log kapsel.LogID) (kapsel.TenantID, kapsel.AuditSettings, error) {
+	t, err := only("audit log", func() ([]kapsel.Tenant, error) {
+		return list(ctx, s, engine, func(r *row) (t kapsel.Tenant) {
+			t.ID = r.id()
+			scanJSON(r, &t.Audit)
+			return t
+		}, "SELECT t.id, t.audit FROM audit_logs l JOIN tenants t ON t.id = l.tenant_id WHERE l.log = $1", [16]byte(log))
+	})
+	return t.ID, t.Audit, err
+}
+
 // only returns the only row of a list, NotFound if the list is empty.
 func only[T any](kind string, read func() ([]T, error)) (v T, err error) {
 	rows, err := read()
@@ -281,6 +293,41 @@ func (s *Store) Heads(ctx context.Context, log kapsel.LogID, after int64, limit 
 	return list(ctx, s, engine, scanHead, "SELECT "+headColumns+" FROM audit_heads h WHERE h.log = $1 AND h.size > $2 ORDER BY h.size LIMIT $3", [16]byte(log), after, limit)
 }
 
+// SetWitnessed remembers what witnesses have signed; see store.Journal.
+func (s *Store) SetWitnessed(ctx context.Context, all []store.Witnessed) error {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b store.Witnessed) int { return bytes.Compare(a.Log[:], b.Log[:]) })
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		var logs [][16]byte
+		var sizes []int64
+		var roots, notes, states [][]byte
+		var times []time.Time
+		for i := range all {
+			w := &all[i]
+			logs, sizes, times = append(logs, w.Log), append(sizes, w.Size), append(times, w.SignedAt)
+			roots, notes, states = append(roots, w.Root[:]), append(notes, append([]byte{}, w.Note...)), append(states, append([]byte{}, w.States...))
+		}
+		_, err := tx.Exec(ctx, `
+			INSERT INTO audit_witnessed AS w (log, size, root, signed_at, note, states)
+			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bytea[], $6::bytea[])
+			ON CONFLICT (log) DO UPDATE SET states = excluded.states,
+				root = CASE WHEN excluded.size >= w.size THEN excluded.root ELSE w.root END,
+				signed_at = CASE WHEN excluded.size >= w.size THEN excluded.signed_at ELSE w.signed_at END,
+				note = CASE WHEN excluded.size >= w.size THEN excluded.note ELSE w.note END,
+				size = greatest(w.size, excluded.size)`, logs, sizes, roots, times, notes, states)
+		return err
+	})
+}
+
+// Witnessed returns what witnesses have signed of a log; see store.Journal.
+func (s *Store) Witnessed(ctx context.Context, log kapsel.LogID) (store.Witnessed, error) {
+	return only("head that witnesses have signed", func() ([]store.Witnessed, error) {
+		return list(ctx, s, engine, func(r *row) store.Witnessed {
+			return store.Witnessed{SignedHead: scanHead(r), States: r.bytes()}
+		}, "SELECT "+headColumns+", h.states FROM audit_witnessed h WHERE h.log = $1", [16]byte(log))
+	})
+}
+
 // Tile returns the hashes of a tile; see store.Journal.
 func (s *Store) Tile(ctx context.Context, log kapsel.LogID, level int, n int64) ([]byte, error) {
 	tiles, err := list(ctx, s, engine, (*row).bytes, "SELECT hashes FROM audit_tiles WHERE log = $1 AND level = $2 AND n = $3", [16]byte(log), level, n)
@@ -312,36 +359,37 @@ func (s *Store) Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int
 }
 
 // LeafOf returns the leaf of an attempt; see store.Journal.
-func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (l store.Log, leaf store.Leaf, err error) {
-	if l, err = s.LogOf(ctx, tenant); err != nil {
-		return l, leaf, err
+func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (store.Log, store.Leaf, error) {
+	type found struct {
+		log  store.Log
+		leaf store.Leaf
 	}
-	leaf, err = only("attempt", func() ([]store.Leaf, error) {
-		return list(ctx, s, engine, scanLeaf, "SELECT "+leafColumns+" FROM audit_leaves WHERE log = $1 AND attempt_id = $2", [16]byte(l.ID), [16]byte(attempt))
+	f, err := only("attempt", func() ([]found, error) {
+		return list(ctx, s, engine, func(r *row) found { return found{scanLog(r), scanLeaf(r)} }, "SELECT "+logColumns+`, x.n, x.attempt_id, x.hash, x.text
+			FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = $2 WHERE l.tenant_id = $1`, [16]byte(tenant), [16]byte(attempt))
 	})
-	return l, leaf, err
+	return f.log, f.leaf, err
 }
 
-// LeafIndexes returns the indexes of attempts' leaves; see store.Journal.
-func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]int64, error) {
-	indexes := make(map[kapsel.AttemptID]int64, len(attempts))
-	l, err := s.LogOf(ctx, tenant)
-	if kapsel.CodeOf(err) == kapsel.NotFound {
-		return indexes, nil
-	}
-	if err != nil {
-		return nil, err
+// LeafIndexes returns where attempts' leaves are; see store.Journal.
+func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]store.Place, error) {
+	type found struct {
+		attempt kapsel.AttemptID
+		place   store.Place
 	}
 	ids := make([][16]byte, len(attempts))
 	for i, id := range attempts {
 		ids[i] = id
 	}
-	leaves, err := list(ctx, s, engine, func(r *row) store.Leaf { return store.Leaf{Index: r.int8(), AttemptID: r.id()} }, `
-		SELECT x.n, x.attempt_id FROM unnest($2::uuid[]) AS u (id) JOIN audit_leaves x ON x.log = $1 AND x.attempt_id = u.id`, [16]byte(l.ID), ids)
-	for _, leaf := range leaves {
-		indexes[leaf.AttemptID] = leaf.Index
+	all, err := list(ctx, s, engine, func(r *row) found { return found{r.id(), store.Place{Log: r.id(), Index: r.int8()}} }, `
+		SELECT x.attempt_id, x.log, x.n FROM audit_logs l CROSS JOIN unnest($2::uuid[]) AS u (id)
+			JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = u.id
+		WHERE l.tenant_id = $1`, [16]byte(tenant), ids)
+	places := make(map[kapsel.AttemptID]store.Place, len(all))
+	for _, f := range all {
+		places[f.attempt] = f.place
 	}
-	return indexes, err
+	return places, err
 }
 
 // Logged reports whether an attempt has a leaf or will have one; see store.Journal.

@@ -155,7 +155,7 @@ func TestWall_S20_Tables(t *testing.T) {
 			}
 		})
 		owner := map[string]string{"tenants": "id", "answers": "owner", "sessions": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
-			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": ""}
+			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": "", "audit_witnessed": ""}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"

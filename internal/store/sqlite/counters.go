@@ -98,6 +98,32 @@ func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpo
 	return hours, err
 }
 
+// RecentStats implements store.Counters.
+func (s *Store) RecentStats(ctx context.Context, since time.Time) (all []store.StatsOfEndpoint, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		q := c.query(`SELECT endpoint_id, hour, counters FROM endpoint_stats WHERE hour >= ?`, since)
+		for q.next() {
+			h := store.StatsOfEndpoint{EndpointID: q.colID(), StatsOfHour: store.StatsOfHour{Hour: q.colTime()}}
+			if err := addCounters(&h.Stats, q.colBlob()); err != nil {
+				return errors.Join(err, q.end())
+			}
+			all = append(all, h)
+		}
+		return q.end()
+	})
+	return all, err
+}
+
+// LastReceived implements store.Counters.
+func (s *Store) LastReceived(ctx context.Context, origin kapsel.OriginID) (last time.Time, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.stmt(`SELECT received_at FROM events WHERE endpoint_id = ? ORDER BY id DESC LIMIT 1`).id(origin).
+			one(func(s *stmt) { last = s.colTime() })
+		return err
+	})
+	return last, err
+}
+
 // Usage implements store.Counters. It reads the usage of all tenants a day at a time, so that no
 // read is long.
 func (s *Store) Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) (days []store.UsageOfDay, err error) {

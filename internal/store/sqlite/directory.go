@@ -139,12 +139,15 @@ func (s *Store) ReplaceMeta(ctx context.Context, name string, old, value []byte)
 	})
 }
 
-const tenantColumns = `id, name, plan, limits, data_key, created_at, updated_at, deleted_at, revision`
+const tenantColumns = `id, name, plan, limits, audit, data_key, created_at, updated_at, deleted_at, revision`
 
 func scanTenant(s *stmt) (t kapsel.Tenant, err error) {
 	t = kapsel.Tenant{ID: s.colID(), Name: s.colText(), Plan: s.colText()}
 	if err := json.Unmarshal(s.view(), &t.Limits); err != nil {
 		return t, fmt.Errorf("read the tenant's limits: %w", err)
+	}
+	if err := json.Unmarshal(s.view(), &t.Audit); err != nil {
+		return t, fmt.Errorf("read the settings of the tenant's audit log: %w", err)
 	}
 	t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt = s.colBlob(), s.colTime(), s.colTime(), s.colTime()
 	t.Revision = s.colInt()
@@ -176,11 +179,15 @@ func saveTenant(c *conn, t *kapsel.Tenant) (err error) {
 	if err != nil {
 		return fmt.Errorf("write the tenant's limits: %w", err)
 	}
+	audit, err := json.Marshal(t.Audit)
+	if err != nil {
+		return fmt.Errorf("write the settings of the tenant's audit log: %w", err)
+	}
 	if t.Revision, err = nextRevision(c); err != nil {
 		return err
 	}
-	return c.exec(`INSERT OR REPLACE INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.ID, t.Name, t.Plan, limits, t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision)
+	return c.exec(`INSERT OR REPLACE INTO tenants (`+tenantColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.Name, t.Plan, limits, audit, t.DataKey, t.CreatedAt, t.UpdatedAt, t.DeletedAt, t.Revision)
 }
 
 // absent fails with a Conflict if a table has a row with an id.

@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -213,6 +215,20 @@ func (s *Store) Log(ctx context.Context, id kapsel.LogID) (store.Log, error) {
 	return one(s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs WHERE log = ?`, [16]byte(id)))
 }
 
+// AuditOf implements store.Journal.
+func (s *Store) AuditOf(ctx context.Context, log kapsel.LogID) (tenant kapsel.TenantID, set kapsel.AuditSettings, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		var unreadable error
+		found, err := c.query(`SELECT t.id, t.audit FROM audit_logs l JOIN tenants t ON t.id = l.tenant_id WHERE l.log = ?`, [16]byte(log)).
+			one(func(s *stmt) { tenant, unreadable = s.colID(), json.Unmarshal(s.view(), &set) })
+		if err == nil && !found {
+			err = store.NotFound("audit log")
+		}
+		return cmp.Or(err, unreadable)
+	})
+	return tenant, set, err
+}
+
 // one returns the only log of a list, NotFound if the list is empty.
 func one(logs []store.Log, err error) (store.Log, error) {
 	switch {
@@ -251,6 +267,42 @@ func (s *Store) heads(ctx context.Context, sql string, args ...any) (heads []sto
 		return q.end()
 	})
 	return heads, err
+}
+
+// SetWitnessed implements store.Journal.
+func (s *Store) SetWitnessed(ctx context.Context, all []store.Witnessed) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		for i := range all {
+			w := &all[i]
+			err := c.stmt(`INSERT INTO audit_witnessed (log, size, root, signed_at, note, states) VALUES (?, ?, ?, ?, ?, ?)
+				ON CONFLICT (log) DO UPDATE SET states = excluded.states,
+					root = iif(excluded.size >= size, excluded.root, root),
+					signed_at = iif(excluded.size >= size, excluded.signed_at, signed_at),
+					note = iif(excluded.size >= size, excluded.note, note),
+					size = max(size, excluded.size)`).
+				id(w.Log).int(w.Size).blob(w.Root[:]).at(w.SignedAt).blob(append([]byte{}, w.Note...)).blob(w.States).exec()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Witnessed implements store.Journal.
+func (s *Store) Witnessed(ctx context.Context, log kapsel.LogID) (w store.Witnessed, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.query(`SELECT log, size, root, signed_at, note, states FROM audit_witnessed WHERE log = ?`, [16]byte(log)).
+			one(func(s *stmt) {
+				w.SignedHead = store.SignedHead{Log: s.colID(), Size: s.colInt(), Root: s.colHash(), SignedAt: s.colTime(), Note: s.colBlob()}
+				w.States = s.colBlob()
+			})
+		if err == nil && !found {
+			err = store.NotFound("head that witnesses have signed")
+		}
+		return err
+	})
+	return w, err
 }
 
 // Tile implements store.Journal.
@@ -293,41 +345,35 @@ func scanLeaf(s *stmt) store.Leaf {
 
 // LeafOf implements store.Journal.
 func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (l store.Log, leaf store.Leaf, err error) {
-	if l, err = s.LogOf(ctx, tenant); err != nil {
-		return l, leaf, err
-	}
 	err = s.read(ctx, func(c *conn) error {
-		found, err := c.stmt(`SELECT n, attempt_id, hash, text FROM audit_leaves WHERE log = ? AND attempt_id = ?`).id(l.ID).id(attempt).
-			one(func(s *stmt) { leaf = scanLeaf(s) })
+		found, err := c.query(`SELECT x.log, x.n, x.attempt_id, x.hash, x.text
+			FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = ? WHERE l.tenant_id = ?`, attempt, tenant).
+			one(func(s *stmt) { l.ID, leaf = s.colID(), scanLeaf(s) })
 		if err == nil && !found {
 			err = store.NotFound("attempt")
 		}
 		return err
 	})
+	if err == nil {
+		l, err = s.Log(ctx, l.ID)
+	}
 	return l, leaf, err
 }
 
 // LeafIndexes implements store.Journal.
-func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]int64, error) {
-	indexes := make(map[kapsel.AttemptID]int64, len(attempts))
-	l, err := s.LogOf(ctx, tenant)
-	if kapsel.CodeOf(err) == kapsel.NotFound {
-		return indexes, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	err = s.read(ctx, func(c *conn) error {
+func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempts []kapsel.AttemptID) (map[kapsel.AttemptID]store.Place, error) {
+	places := make(map[kapsel.AttemptID]store.Place, len(attempts))
+	err := s.read(ctx, func(c *conn) error {
 		for _, id := range attempts {
-			_, err := c.stmt(`SELECT n FROM audit_leaves WHERE log = ? AND attempt_id = ?`).id(l.ID).id(id).
-				one(func(s *stmt) { indexes[id] = s.colInt() })
+			_, err := c.query(`SELECT x.log, x.n FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = ? WHERE l.tenant_id = ?`, id, tenant).
+				one(func(s *stmt) { places[id] = store.Place{Log: s.colID(), Index: s.colInt()} })
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return indexes, err
+	return places, err
 }
 
 // Logged implements store.Journal.

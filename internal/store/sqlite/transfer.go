@@ -47,7 +47,8 @@ const (
 
 var layouts = map[string]layout{
 	"tenants": {key: []string{"id"},
-		export: map[string]string{"limits": `CAST(limits AS TEXT)`}, into: map[string]string{"limits": `CAST({limits} AS BLOB)`}},
+		export: map[string]string{"limits": `CAST(limits AS TEXT)`, "audit": `CAST(audit AS TEXT)`},
+		into:   map[string]string{"limits": `CAST({limits} AS BLOB)`, "audit": `CAST({audit} AS BLOB)`}},
 	"keys": {key: []string{"id"}},
 	"endpoints": {key: []string{"id"},
 		export: map[string]string{"config": `CAST(config AS TEXT)`}, into: map[string]string{"config": `CAST({config} AS BLOB)`}},
@@ -94,6 +95,7 @@ var layouts = map[string]layout{
 	"audit_leaves":     {key: []string{"log", "n"}},
 	"audit_tiles":      {key: []string{"log", "level", "n"}},
 	"audit_heads":      {key: []string{"log", "size"}},
+	"audit_witnessed":  {key: []string{"log"}},
 	"changes":          {key: []string{"id"}},
 	"ledger_outbox":    {key: []string{"id"}},
 	"ledger_totals":    {key: []string{"tenant_id", "endpoint_id"}},

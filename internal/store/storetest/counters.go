@@ -275,6 +275,35 @@ var counting = []promise{
 		}
 	}},
 
+	{"the stats of all endpoints are those of the hours from one on, and the newest event of an origin is known", func(w *world) {
+		other := w.newEndpoint(w.tenant)
+		w.finished(w.endpoint, refusal)
+		w.pass(time.Hour)
+		w.finished(w.endpoint, ok)
+		w.finished(other, ok)
+		got := map[string]kapsel.Stats{}
+		all, err := w.store.RecentStats(w.ctx, kapsel.StatsHour(w.now))
+		w.must(err)
+		for _, h := range all {
+			got[h.EndpointID.String()+h.Hour.String()] = h.Stats
+		}
+		want := map[string]kapsel.Stats{}
+		for _, e := range []kapsel.Endpoint{w.endpoint, other} {
+			hours := w.stats(e.ID)
+			last := hours[len(hours)-1]
+			want[e.ID.String()+last.Hour.String()] = last.Stats
+		}
+		w.same("stats", want, got)
+		w.pass(time.Minute)
+		in := w.accept(other)
+		last, err := w.store.LastReceived(w.ctx, kapsel.OriginID(other.ID))
+		w.must(err)
+		w.same("the newest event", in.Event.ReceivedAt, last)
+		last, err = w.store.LastReceived(w.ctx, kapsel.OriginID(kapsel.NewSourceID(w.now)))
+		w.must(err)
+		w.same("none", time.Time{}, last)
+	}},
+
 	{"deleting events changes no counter", func(w *world) {
 		w.varied()
 		before, usage := w.stats(w.endpoint.ID), w.usage(w.tenant.ID)

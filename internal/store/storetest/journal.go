@@ -134,7 +134,7 @@ var journaling = []promise{
 		w.same("no tile", 0, len(tile))
 		indexes, err := w.store.LeafIndexes(w.ctx, mine.TenantID, []kapsel.AttemptID{mine.ID, theirs.ID})
 		w.must(err)
-		w.same("indexes", map[kapsel.AttemptID]int64{mine.ID: 0}, indexes)
+		w.same("indexes", map[kapsel.AttemptID]store.Place{mine.ID: {Log: l.ID, Index: 0}}, indexes)
 		indexes, err = w.store.LeafIndexes(w.ctx, w.newTenant().ID, []kapsel.AttemptID{mine.ID})
 		w.must(err)
 		w.same("indexes of a tenant without a log", 0, len(indexes))
@@ -208,6 +208,71 @@ var journaling = []promise{
 		w.must(err)
 		w.same("later heads", 0, len(heads))
 		w.same("unpublished", 0, len(w.unpublished()))
+	}},
+
+	{"a leaf of a log that was closed is found", func(w *world) {
+		a := w.finished(w.endpoint, ok).Attempt
+		old := w.takeLogs(a.TenantID)[0]
+		w.append(w.growth(old, a.ID))
+		w.must(w.store.CloseLog(w.ctx, old.ID, w.now))
+		b := w.finished(w.endpoint, ok).Attempt
+		next := w.takeLogs(b.TenantID)[0]
+		w.append(w.growth(next, b.ID))
+		l, leaf, err := w.store.LeafOf(w.ctx, a.TenantID, a.ID)
+		w.must(err)
+		w.same("log", old.ID, l.ID)
+		w.same("closed", w.now, l.ClosedAt)
+		w.same("index", int64(0), leaf.Index)
+		places, err := w.store.LeafIndexes(w.ctx, a.TenantID, []kapsel.AttemptID{a.ID, b.ID})
+		w.must(err)
+		w.same("places", map[kapsel.AttemptID]store.Place{a.ID: {Log: old.ID}, b.ID: {Log: next.ID}}, places)
+	}},
+
+	{"what witnesses have signed never goes back", func(w *world) {
+		l := w.takeLogs(w.tenant.ID)[0]
+		_, err := w.store.Witnessed(w.ctx, l.ID)
+		w.refused(err, kapsel.NotFound, "nothing yet")
+		none := store.Witnessed{SignedHead: store.SignedHead{Log: l.ID}, States: []byte("away")}
+		w.must(w.store.SetWitnessed(w.ctx, []store.Witnessed{none}))
+		signed := store.Witnessed{SignedHead: store.SignedHead{Log: l.ID, Size: 7, Root: store.Hash{7}, SignedAt: w.now, Note: []byte("seven")}, States: []byte("signed")}
+		for _, c := range []struct{ set, want store.Witnessed }{
+			{none, none},
+			{signed, signed},
+			{store.Witnessed{SignedHead: store.SignedHead{Log: l.ID, Size: 6, SignedAt: w.now}, States: []byte("again")}, store.Witnessed{SignedHead: signed.SignedHead, States: []byte("again")}},
+			{none, store.Witnessed{SignedHead: signed.SignedHead, States: none.States}},
+			{signed, signed},
+		} {
+			w.must(w.store.SetWitnessed(w.ctx, []store.Witnessed{c.set}))
+			got, err := w.store.Witnessed(w.ctx, l.ID)
+			w.must(err)
+			if got.Note == nil {
+				got.Note = []byte{}
+			}
+			if c.want.Note == nil {
+				c.want.Note = []byte{}
+			}
+			w.same("witnessed", c.want, got)
+		}
+	}},
+
+	{"a log tells what is set on its tenant, also when the tenant is deleted", func(w *world) {
+		mine := w.newTenant().ID
+		l := w.takeLogs(mine)[0]
+		_, _, err := w.store.AuditOf(w.ctx, kapsel.NewLogID())
+		w.refused(err, kapsel.NotFound, "no log")
+		set := kapsel.AuditSettings{Private: true, Witnesses: new(2)}
+		_, err = w.store.UpdateTenant(w.ctx, mine, func(t *kapsel.Tenant) error { t.Audit = set; return nil })
+		w.must(err)
+		t, err := w.store.Tenant(w.ctx, mine)
+		w.must(err)
+		w.same("settings", set, t.Audit)
+		made := w.newTenant()
+		w.same("settings of a new tenant", kapsel.AuditSettings{}, made.Audit)
+		w.must(w.store.DeleteTenant(w.ctx, mine, w.now))
+		tenant, got, err := w.store.AuditOf(w.ctx, l.ID)
+		w.must(err)
+		w.same("tenant", mine, tenant)
+		w.same("settings of a deleted tenant", set, got)
 	}},
 
 	{"of the heads before a time, the last of each hour and the newest stay", func(w *world) {
@@ -327,6 +392,9 @@ func (w *world) logSome() {
 	g.Size, g.Tiles = 2, []store.Tile{{Level: 1, Hashes: []byte("\x00hashes")}}
 	w.same("stale", 0, len(w.append(g)))
 	w.same("stale", 0, len(w.publish(store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: 2, Root: g.Root, SignedAt: w.now, Note: []byte("note")})))
+	w.must(w.store.SetWitnessed(w.ctx, []store.Witnessed{{
+		SignedHead: store.SignedHead{Log: l.ID, Size: 2, Root: g.Root, SignedAt: w.now, Note: []byte("note\nwitnessed")}, States: []byte("[]"),
+	}}))
 	w.must(w.store.Fault(w.ctx, l.ID, "a fault"))
 	w.same("left in the outbox", true, w.logged(left.ID))
 }
@@ -336,6 +404,7 @@ type audited struct {
 	Log     store.Log
 	Leaves  []store.Leaf
 	Heads   []store.SignedHead
+	Seen    store.Witnessed
 	Tile    []byte
 	Entries []store.Entry
 }
@@ -352,6 +421,9 @@ func (w *world) audit() (all []audited) {
 		w.must(err)
 		a.Tile, err = w.store.Tile(w.ctx, l.ID, 1, 0)
 		w.must(err)
+		if a.Seen, err = w.store.Witnessed(w.ctx, l.ID); kapsel.CodeOf(err) != kapsel.NotFound {
+			w.must(err)
+		}
 		all = append(all, a)
 	}
 	entries := w.entries()

@@ -60,7 +60,7 @@ func (r Row) size() int {
 // the source are dead, so its first server takes over what they held.
 var Tables = []Table{
 	{"tenants", []Column{
-		{"id", ID}, {"name", Text}, {"plan", Text}, {"limits", Text}, {"data_key", Bytes},
+		{"id", ID}, {"name", Text}, {"plan", Text}, {"limits", Text}, {"audit", Text}, {"data_key", Bytes},
 		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int},
 	}},
 	{"keys", []Column{
@@ -121,6 +121,7 @@ var Tables = []Table{
 	}},
 	{"audit_leaves", []Column{{"log", ID}, {"n", Int}, {"attempt_id", ID}, {"hash", Bytes}, {"text", Bytes}}},
 	{"audit_tiles", []Column{{"log", ID}, {"level", Int}, {"n", Int}, {"hashes", Bytes}}},
+	{"audit_witnessed", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}, {"states", Bytes}}},
 	{"audit_heads", []Column{{"log", ID}, {"size", Int}, {"root", Bytes}, {"signed_at", Time}, {"note", Bytes}, {"kept", Bool}}},
 	{"ledger_outbox", []Column{{"id", ID}, {"facts", Bytes}}},
 	{"ledger_totals", []Column{

@@ -19,4 +19,4 @@ CREATE TABLE portal_links (
 CREATE INDEX portal_links_tenant ON portal_links (tenant_id, id);
 CREATE INDEX portal_links_expiry ON portal_links (expires_at);
 
-UPDATE schema_info SET version = 19;
+UPDATE schema_info SET version = 20;
