@@ -52,9 +52,10 @@ func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token sec
 	return s, token, g.Sessions.CreateSession(r.Context(), s)
 }
 
-// Session returns the session of a token and the caller who has it. The error is ErrSignedOut if the
-// session or its key has ended, or that of Sessions or Keys.
-func (g *Guard) Session(ctx context.Context, token string) (kapsel.Session, Caller, error) {
+// Session returns the session of a token and the caller who has it. used says that a person did something,
+// which keeps the session from being idle; a page that keeps itself up to date is no person. The error is
+// ErrSignedOut if the session or its key has ended, or that of Sessions or Keys.
+func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Session, Caller, error) {
 	now := g.Clock()
 	s, err := g.Sessions.SessionByHash(ctx, g.sessionHash(token), now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
@@ -74,7 +75,7 @@ func (g *Guard) Session(ctx context.Context, token string) (kapsel.Session, Call
 	}
 	c.Actor.Kind, c.Actor.Operator, c.Actor.Session = kapsel.ActorSession, c.IsAdmin(), s.ID.String()
 	c.Actor.Client, _ = netip.ParseAddr(s.Address) // of the sign-in; who has the request knows better
-	if now.Sub(s.SeenAt) >= time.Minute {
+	if used && now.Sub(s.SeenAt) >= time.Minute {
 		if err := g.Sessions.TouchSession(ctx, s.ID, now); err != nil {
 			g.Log.WarnContext(ctx, "access: record the use of a session", "session_id", s.ID, "error", err)
 		}

@@ -91,7 +91,7 @@ func TestSession_S11(t *testing.T) {
 	is := func(what, token string, want access.Caller) {
 		t.Helper()
 		for _, g := range []*access.Guard{first, second} {
-			s, got, err := g.Session(t.Context(), token)
+			s, got, err := g.Session(t.Context(), token, true)
 			if err == nil {
 				want.Actor.Session = s.ID.String()
 			}
@@ -118,7 +118,7 @@ func TestSession_S11(t *testing.T) {
 	is("a tenant's", mine, reader)
 	is("the admin's", theirs, operator)
 	is("a token that is none", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", nobody)
-	if _, _, err := node("another admin key, long enough as well").Session(t.Context(), theirs); err != access.ErrSignedOut {
+	if _, _, err := node("another admin key, long enough as well").Session(t.Context(), theirs, true); err != access.ErrSignedOut {
 		t.Errorf("with another admin key: %v", err)
 	}
 
@@ -127,11 +127,15 @@ func TestSession_S11(t *testing.T) {
 	now = begin.Add(58 * time.Minute)
 	is("used again", mine, reader)
 	is("idle", theirs, nobody)
+	now = begin.Add(80 * time.Minute)
+	if _, _, err := first.Session(t.Context(), mine, false); err != nil {
+		t.Errorf("a page that keeps itself up to date: %v", err)
+	}
 	now = begin.Add(kapsel.SessionLife)
 	is("too old", mine, nobody)
 
 	token := signIn(text.Reveal())
-	s, _, err := second.Session(t.Context(), token)
+	s, _, err := second.Session(t.Context(), token, true)
 	if err == nil {
 		err = second.SignOut(t.Context(), s)
 	}

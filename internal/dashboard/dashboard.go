@@ -55,6 +55,7 @@ type Config struct {
 type Dashboard struct {
 	Config
 	mux     *http.ServeMux
+	live    live
 	origins *http.CrossOriginProtection
 	stopped chan struct{}
 	stop    sync.Once
@@ -75,7 +76,9 @@ func Serves(p string) bool {
 // New returns the pages' handler. Callers must call Stop before they wait for requests to end.
 func New(cfg Config) *Dashboard {
 	d := &Dashboard{Config: cfg, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), stopped: make(chan struct{})}
+	d.live.d, d.live.views = d, map[kapsel.TenantID]*view{}
 	d.static()
+	d.streams()
 	d.signIn()
 	d.sessions()
 	d.overview()

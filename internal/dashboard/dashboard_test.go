@@ -70,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	guard := access.New(access.Config{Keys: keys, Sessions: s, Portals: s, AdminKey: secret.NewText(adminKey), Clock: clock.Now, Log: log})
 	w.manage = manage.New(manage.Config{
 		Store: directory, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "http://127.0.0.1:8080", Clock: clock.Now, Feed: events,
-		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, PortalToken: guard.NewPortalToken,
+		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, PortalToken: guard.NewPortalToken, Known: w.cache,
 		Show: func(any, time.Time) any { return map[string]any{} },
 		Changed: func() {
 			if err := w.cache.Load(t.Context()); err != nil {

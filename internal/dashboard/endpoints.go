@@ -179,7 +179,7 @@ func healthTone(word string) string {
 		return "ok"
 	case "disabled", "circuit open", "failing":
 		return "bad"
-	case "probing", "throttled", "unsteady", "paused":
+	case "probing", "throttled", "unsteady", "paused", "waiting":
 		return "wait"
 	}
 	return "off"
@@ -261,7 +261,8 @@ type chartData struct {
 type series struct {
 	Label  string     `json:"label"`
 	Unit   string     `json:"unit,omitempty"`
-	Values []*float64 `json:"values"` // nil: nothing is known
+	Color  int        `json:"color,omitempty"` // a --chart… variable of style.css; 0: the next
+	Values []*float64 `json:"values"`          // nil: nothing is known
 }
 
 func (c chartData) text() string {
@@ -274,8 +275,7 @@ func (c chartData) text() string {
 
 // attemptsChart draws attempts by the hour, those that arrived and those that failed.
 func attemptsChart(s *manage.EndpointStats) string {
-	c := chartData{Series: []series{{Label: "arrived"}, {Label: "failed"}}}
-	c.Series[0].Label, c.Series[1].Label = "answered 2xx", "failed"
+	c := chartData{Series: []series{{Label: "answered 2xx", Color: 2}, {Label: "failed", Color: 3}}}
 	for i := range s.Intervals {
 		c.X = append(c.X, s.Since.Add(time.Duration(i)*s.Step).Unix())
 		c.Series[0].Values = append(c.Series[0].Values, new(float64(s.Intervals[i].Outcomes[kapsel.Succeeded])))

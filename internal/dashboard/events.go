@@ -305,10 +305,11 @@ func (p *page) origin(e *kapsel.Event) (what, to string) {
 }
 
 // curl returns a command that sends an event's body to an URL again, for a shell. It carries the content
-// type and none of the event's other headers, which may be credentials.
+// type and none of the event's other headers, which may be credentials. A body with characters that a reader
+// would not see is not part of the command.
 func curl(e *kapsel.Event, url string) string {
 	body := string(e.Body)
-	if !utf8.ValidString(body) || strings.ContainsRune(body, 0) || len(body) > maxCurl {
+	if !utf8.ValidString(body) || visible(body) != body || len(body) > maxCurl {
 		return fmt.Sprintf("# download the payload as %s first\ncurl -sS -H %s --data-binary %s %s", e.ID, quoted("Content-Type: "+e.ContentType), quoted("@"+e.ID.String()), quoted(url))
 	}
 	// curl reads a value that begins with @ from a file.

@@ -28,6 +28,9 @@ const (
 	asHex  = "hex"
 )
 
+// formNames are the forms as a page names them.
+var formNames = map[string]string{asJSON: "JSON", asForm: "Form", asText: "Text", asHex: "Hex"}
+
 // formsOf returns in which forms a body can be shown, the one that suits it first.
 func formsOf(body []byte, contentType string) (forms []string) {
 	kind, _, _ := mime.ParseMediaType(contentType)

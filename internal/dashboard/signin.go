@@ -57,7 +57,8 @@ func (d *Dashboard) signedIn(r *http.Request) (s kapsel.Session, c access.Caller
 	if err != nil {
 		return s, c, access.ErrSignedOut
 	}
-	if s, c, err = d.Guard.Session(r.Context(), sent.Value); err == nil {
+	byItself := strings.HasPrefix(r.URL.Path, "/live/") || r.Header.Get("HX-Request") != ""
+	if s, c, err = d.Guard.Session(r.Context(), sent.Value, !byItself); err == nil {
 		c.Actor.Client = d.Guard.Client(r)
 	}
 	return s, c, err

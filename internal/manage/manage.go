@@ -57,6 +57,7 @@ type Store interface {
 	store.Ledger
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)
+	Backlog(ctx context.Context) ([]store.Waiting, error)
 	BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, atMost int) (count int, oldest time.Time, err error)
 }
 
@@ -82,6 +83,10 @@ type Config struct {
 
 	// Show returns an object as the rows of changes show it at a time; see store.Author.
 	Show func(object any, at time.Time) any
+	// Known is this node's copy of the settings, by which the overview knows the endpoints. It may be nil:
+	// then there is no overview.
+	Known Known
+
 	// Changed is called after every change of settings, before the use case returns. It returns when
 	// the change holds. It may be nil.
 	Changed func()
@@ -106,6 +111,7 @@ type Config struct {
 type Manager struct {
 	Config
 	backlogs backlogs
+	recent   recent
 	logs     logs
 }
 

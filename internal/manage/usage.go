@@ -188,3 +188,17 @@ func unkeyedWarning(e *kapsel.Endpoint, n int64) string {
 	}
 	return fmt.Sprintf("unkeyed: %s of the last 24 hours had no idempotency key %s; a repetition of one is a new event", webhooks, strings.Join(where, " or "))
 }
+
+// UsedToday returns what a tenant has used of the day of UTC so far; for an admin who names none, what all
+// have.
+func (m *Manager) UsedToday(ctx context.Context, c access.Caller, tenant kapsel.TenantID) (u kapsel.Usage, err error) {
+	if err := c.Check(access.Read); err != nil {
+		return u, err
+	}
+	today := kapsel.UsageDay(m.Clock())
+	days, err := m.Store.Usage(ctx, c.TenantOr(tenant), today, today.Add(day))
+	for _, d := range days {
+		u.Add(d.Usage)
+	}
+	return u, err
+}

@@ -58,7 +58,7 @@ function draw(el) {
     scales: { x: { time: true }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [axis, { ...axis, size: 54, values: (u, ticks) => ticks.map(v => valueText(v, data.series[0].unit)) }],
     series: [{}, ...data.series.map((s, i) => ({
-      label: s.label, stroke: color("--chart" + (i + 1)), width: 1.5, points: { show: false }, spanGaps: false,
+      label: s.label, stroke: color("--chart" + (s.color || i + 1)), width: 1.5, points: { show: data.x.length < 60, size: 4 }, spanGaps: false,
       value: (u, v) => valueText(v, s.unit),
     }))],
   }, values, el);

@@ -1,0 +1,399 @@
+package dashboard
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	cdpage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/manage"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// hostile is what strangers write where they can: into names, payloads, headers and answers.
+var hostile = []string{
+	`<script>window.__pwn=1</script>`,
+	`<img src=x onerror="window.__pwn=1">`,
+	`"><svg onload=window.__pwn=1>`,
+	`</textarea></pre></code><script>window.__pwn=1</script>`,
+	`javascript:window.__pwn=1`,
+	`{{7*7}} ${7*7} <%= 7*7 %>`,
+	`<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.__pwn=1&gt;">`,
+	"a\u2028window.__pwn=1\u2029", "\x1b[31mred\x1b[0m", "\u202egnp.exe", "a\u200bb",
+	`' onfocus=window.__pwn=1 autofocus x='`,
+	`</script><base href="https://evil.example/">`,
+}
+
+// seeded is what the pages of a test show.
+type seeded struct {
+	tenant                     kapsel.Tenant
+	healthy, failing, stranger manage.Endpoint
+	delivered, dead, attacked  kapsel.EventID
+	replay                     kapsel.ReplayID
+}
+
+// answered is what a destination did with an attempt.
+type answered struct {
+	status int
+	code   kapsel.Code
+	took   time.Duration
+	header kapsel.Header
+	body   string
+}
+
+// seed fills the store with endpoints that do well and badly, events in every state, and what is hostile.
+func (w *world) seed() (s seeded) {
+	w.t.Helper()
+	s.tenant, _ = w.tenant("acme", kapsel.ScopeWrite)
+	made := func(name, url string, more func(*manage.EndpointSettings)) manage.Endpoint {
+		w.t.Helper()
+		settings := manage.DefaultEndpoint()
+		settings.Config.Name, settings.Config.URL = name, url
+		if more != nil {
+			more(&settings)
+		}
+		e, err := w.manage.CreateEndpoint(w.ctx, w.admin, s.tenant.ID, kapsel.EndpointID{}, settings)
+		w.must(err)
+		return e
+	}
+	s.healthy = made("billing", "https://billing.example/hooks", nil)
+	s.failing = made("crm", "https://crm.example/webhooks", func(s *manage.EndpointSettings) { s.Config.Retry.MaxAttempts, s.Config.Timeout = 3, 10*time.Second })
+	s.stranger = made(strings.Join(hostile[:3], " "), "https://x.example/%3Cscript%3E?"+strings.ReplaceAll(hostile[4], " ", ""), func(s *manage.EndpointSettings) { s.Config.Description = strings.Join(hostile[:7], " ") })
+	paused := made("warehouse", "https://warehouse.example/in", nil)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	event := func(e manage.Endpoint, header kapsel.Header, contentType, body string, answers ...answered) kapsel.EventID {
+		w.t.Helper()
+		return w.event(node, e, header, contentType, body, answers...)
+	}
+	json := `{"type":"invoice.paid","id":"in_%03d","data":{"amount":%d,"currency":"eur","big":12345678901234567890,"customer":{"name":"Zoë","tags":["a","b",null,true]},"lines":[{"sku":"x-1","n":2},{"sku":"x-2","n":1}]}}`
+	usual := kapsel.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "X-Request-Id", Value: "r-1"}, {Name: "Authorization", Value: "Bearer must-never-be-shown"}}
+	ok := answered{200, "", 42 * time.Millisecond, kapsel.Header{{Name: "Content-Type", Value: "text/plain"}}, "ok"}
+	broken := answered{503, kapsel.HTTPServerError, 120 * time.Millisecond, kapsel.Header{{Name: "Retry-After", Value: "1"}, {Name: "Set-Cookie", Value: "must-never-be-shown"}}, "<html><h1>503 Service Unavailable</h1></html>"}
+	slow := answered{0, kapsel.ConnectionTimeout, 10 * time.Second, nil, ""}
+	for i := range 12 {
+		s.delivered = event(s.healthy, usual, "application/json", fmt.Sprintf(json, i, 1000+i), ok)
+	}
+	for i := range 6 {
+		s.dead = event(s.failing, usual, "application/json", fmt.Sprintf(json, i, 2000+i), broken, slow, broken)
+	}
+	event(s.failing, usual, "application/json", `{"type":"ping"}`, broken)
+	event(s.healthy, kapsel.Header{{Name: "Content-Type", Value: "application/x-www-form-urlencoded"}}, "application/x-www-form-urlencoded", "a=1&b=%3Cb%3E&c=%E2%80%AE", ok)
+	event(s.healthy, kapsel.Header{}, "application/octet-stream", "\x00\x01\xff\xfe binary", ok)
+	var header kapsel.Header
+	payload := map[string]string{}
+	for i, text := range hostile {
+		header = append(header, kapsel.HeaderField{Name: fmt.Sprint("X-", i), Value: strings.NewReplacer("\n", "", "\r", "", "\x00", "").Replace(text)})
+		payload[text] = text
+	}
+	s.attacked = event(s.stranger, header, `text/html"><script>window.__pwn=1</script>`, jsonText(payload), answered{404, kapsel.HTTPClientError, 7 * time.Millisecond, header, strings.Join(hostile, "\n")})
+	event(s.stranger, header, "text/html", strings.Join(hostile, "\n")+strings.Repeat("x", 1<<20), answered{500, kapsel.HTTPServerError, time.Second, header, strings.Join(hostile, "\n")})
+	event(s.stranger, nil, "text/plain", "\xff\xfe"+hostile[0], answered{400, kapsel.HTTPClientError, time.Second, header, "\xff" + hostile[0]})
+	_, err := w.manage.PauseEndpoint(w.ctx, w.admin, paused.ID)
+	w.must(err)
+	event(paused, usual, "application/json", `{"type":"waits"}`)
+	_, err = w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: s.failing.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now().Add(-3 * time.Minute), RetryAt: time.Now().Add(time.Hour)})
+	w.must(err)
+	w.must(w.cache.Load(w.ctx))
+	r, err := w.manage.CreateReplay(w.ctx, w.admin, s.tenant.ID, kapsel.ReplayID{}, manage.ReplayRequest{EndpointID: s.failing.ID, Since: time.Now().Add(-time.Hour)})
+	w.must(err)
+	s.replay = r.ID
+	return s
+}
+
+func jsonText(v any) string {
+	b, _ := json.Marshal(v) // texts always encode
+	return string(b)
+}
+
+// event stores an event of an endpoint with its attempts: as many as there are answers, after which it waits.
+func (w *world) event(node kapsel.NodeID, e manage.Endpoint, header kapsel.Header, contentType, body string, answers ...answered) kapsel.EventID {
+	w.t.Helper()
+	now := time.Now()
+	id := kapsel.NewEventID(now, e.Part)
+	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, e.Part), EventID: id, EndpointID: e.ID, TenantID: e.TenantID, DueAt: now, Size: len(body), CreatedAt: now}
+	_, err := w.store.Accept(w.ctx, store.Acceptance{Deliveries: []kapsel.Delivery{d}, Event: kapsel.Event{
+		ID: id, TenantID: e.TenantID, EndpointID: e.ID, ReceivedAt: now, ContentType: contentType, Header: header, Body: []byte(body), Size: len(body),
+		Query: "a=1&b=<b>", Signature: kapsel.SignatureVerdict{Scheme: "stripe", Valid: true, Skew: 240 * time.Millisecond},
+	}})
+	w.must(err)
+	for _, a := range answers {
+		held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: e.ID, Limit: 1}}, 1)
+		w.must(err)
+		was := held[0].Delivery
+		done, err := was.After(kapsel.Answer{Status: a.status, Code: a.code, Retry: a.code != "" && a.code != kapsel.HTTPClientError, MaxAttempts: 3}, time.Now())
+		w.must(err)
+		text := ""
+		if a.code != "" {
+			text = "the destination did not do as it should <b>"
+		}
+		w.must(w.store.Complete(w.ctx, store.Completion{Delivery: done, Attempt: kapsel.Attempt{
+			ID: was.Token, DeliveryID: was.ID, EventID: id, EndpointID: e.ID, TenantID: e.TenantID, Number: done.Attempts, StartedAt: time.Now().Add(-a.took), Duration: a.took,
+			StatusCode: a.status, ErrorCode: a.code, Error: text, RequestHeaders: header, ResponseHeaders: a.header, ResponseBody: []byte(a.body),
+		}}))
+	}
+	return id
+}
+
+// browser is a Chromium that notes what goes wrong on pages.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+	own string // the origin of our pages
+
+	mu    sync.Mutex
+	wrong []string
+}
+
+// openBrowser starts Chromium. limit bounds its whole use, on a machine that may be busy.
+func openBrowser(t *testing.T, own string) *browser {
+	t.Helper()
+	const limit = 4 * time.Minute
+	ctx, stop := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)...) // it opens our own pages only
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	b := &browser{t: t, ctx: ctx, own: own}
+	err := chromedp.Listen(ctx, b.heard)
+	for _, enable := range []func() error{
+		func() error { _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); return err },
+		func() error { _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); return err },
+		func() error { _, err := chromedp.Call(ctx, runtime.Enable, cdp.Empty{}); return err },
+	} {
+		if err == nil {
+			err = enable()
+		}
+	}
+	if err != nil {
+		t.Fatalf("start Chromium (apt-get install chromium): %v", err)
+	}
+	return b
+}
+
+// heard notes what no page may cause: messages of the console, among them violations of the policy,
+// exceptions, dialogs, and requests to others.
+func (b *browser) heard(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *log.EventEntryAdded:
+		if e.Entry.Level == "error" || e.Entry.Level == "warning" {
+			b.wrong = append(b.wrong, "console: "+e.Entry.Text+" "+e.Entry.URL)
+		}
+	case *runtime.EventConsoleAPICalled:
+		b.wrong = append(b.wrong, fmt.Sprint("console: ", e.Type))
+	case *runtime.EventExceptionThrown:
+		b.wrong = append(b.wrong, "exception: "+jsonText(e.ExceptionDetails))
+	case *cdpage.EventJavascriptDialogOpening:
+		b.wrong = append(b.wrong, "dialog: "+e.Message)
+	case *network.EventRequestWillBeSent:
+		if !strings.HasPrefix(e.Request.URL, b.own) && !strings.HasPrefix(e.Request.URL, "data:") {
+			b.wrong = append(b.wrong, "request: "+e.Request.URL)
+		}
+	}
+}
+
+// do runs steps in the browser.
+func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// valueOf returns the value of an expression in the page.
+func valueOf[T any](b *browser, expression string) T {
+	b.t.Helper()
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%.80s: %v", expression, err)
+	}
+	return v
+}
+
+// look sets the width and theme of what follows.
+func (b *browser) look(width int64, theme string) {
+	b.t.Helper()
+	b.do(chromedp.EmulateViewport(width, 900))
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// open opens a page and fails the test for what went wrong on it.
+func (b *browser) open(path string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.own + path))
+	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img, main svg:not(.u-over), base") !== null`); pwn {
+		b.t.Errorf("%s: what a stranger wrote became a part of the page", path)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, w := range b.wrong {
+		b.t.Errorf("%s: %s", path, w)
+	}
+	b.wrong = nil
+}
+
+// accessible fails the test for serious findings of axe-core on the page that is open, and for a page that is
+// wider than the window.
+func (b *browser) accessible(axe, path string) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate[chromedp.Void](axe + ";undefined"))
+	found := valueOf[[]string](b, `axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.filter(v => v.impact === "serious" || v.impact === "critical").map(v => v.id + ": " + v.help + ": " + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(" | ")))`)
+	for _, f := range found {
+		b.t.Errorf("%s: axe: %s", path, f)
+	}
+	if wide := valueOf[int](b, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); wide > 0 {
+		b.t.Errorf("%s: the page is %d pixels wider than the window", path, wide)
+	}
+}
+
+// picture returns the page as it looks, in PNG.
+func (b *browser) picture() []byte {
+	b.t.Helper()
+	r, err := chromedp.Call(b.ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return r.Data
+}
+
+// TestPages_B121_S16 checks that no page, at two widths and in both themes, runs what a stranger wrote, asks
+// for anything elsewhere, breaks its own policy, or keeps people from using it. With KAPSEL_PICTURES it
+// leaves pictures of the pages in that directory.
+func TestPages_B121_S16(t *testing.T) {
+	w := newWorld(t)
+	s := w.seed()
+	server := httptest.NewServer(w.pages)
+	defer server.Close()
+	defer w.pages.Stop()
+	b := openBrowser(t, server.URL)
+	axe, err := os.ReadFile("testdata/axe.min.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pictures := os.Getenv("KAPSEL_PICTURES")
+	keep := func(name string) {
+		if pictures != "" {
+			w.must(os.WriteFile(filepath.Join(pictures, name+".png"), b.picture(), 0o644))
+		}
+	}
+	b.look(1280, "light")
+	b.open("/sign-in")
+	b.accessible(string(axe), "/sign-in")
+	keep("sign-in")
+	b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.getElementById("key").value = %q; document.querySelector("main form").requestSubmit()`, adminKey)))
+	b.waitFor(`location.pathname === "/" && document.getElementById("overview-part") !== null`)
+
+	tenant := "?tenant=" + s.tenant.ID.String()
+	paths := []struct{ name, path string }{
+		{"overview", "/"},
+		{"events", "/events" + tenant},
+		{"event", "/events/" + s.dead.String() + tenant},
+		{"event-delivered", "/events/" + s.delivered.String() + tenant},
+		{"event-attacked", "/events/" + s.attacked.String() + tenant},
+		{"event-attacked-text", "/events/" + s.attacked.String() + tenant + "&as=text"},
+		{"event-attacked-hex", "/events/" + s.attacked.String() + tenant + "&as=hex"},
+		{"endpoints", "/endpoints" + tenant},
+		{"endpoint", "/endpoints/" + s.failing.ID.String() + tenant},
+		{"endpoint-attacked", "/endpoints/" + s.stranger.ID.String() + tenant},
+		{"endpoint-edit", "/endpoints/" + s.stranger.ID.String() + "/edit" + tenant},
+		{"endpoint-new", "/endpoints/new" + tenant},
+		{"dead-letters", "/dead-letters" + tenant},
+		{"replays", "/replays" + tenant},
+		{"replay", "/replays/" + s.replay.String() + tenant},
+		{"replay-new", "/replays/new" + tenant + "&since=1h&endpoint=" + s.failing.ID.String()},
+		{"sessions", "/sessions"},
+	}
+	paths = append(paths, morePages(&s)...)
+	for _, width := range []int64{1280, 390} {
+		for _, theme := range []string{"light", "dark"} {
+			b.look(width, theme)
+			for _, p := range paths {
+				b.open(p.path)
+				if width == 1280 == (theme == "light") { // each page once at each width, and once in each theme
+					b.accessible(string(axe), fmt.Sprint(p.path, " at ", width, " in ", theme))
+				}
+				keep(fmt.Sprint(p.name, "-", width, "-", theme))
+				if text := valueOf[string](b, `document.documentElement.outerHTML`); strings.Contains(text, "must-never-be-shown") {
+					t.Errorf("%s shows a secret", p.path)
+				}
+			}
+		}
+	}
+	shown := valueOf[string](b, `fetch("/events/`+s.attacked.String()+`").then(r => r.text())`)
+	for _, text := range []string{"\u202e", "\u200b", "\x1b", "\u2028"} {
+		if strings.Contains(shown, text) {
+			t.Errorf("the event's page has %q as it is", text)
+		}
+	}
+	names := valueOf[[]string](b, `fetch("/events/`+s.attacked.String()+`/payload").then(async r => [r.headers.get("content-type"), r.headers.get("content-disposition"), r.headers.get("x-content-type-options"), await r.text()])`)
+	if !slices.Equal(names[:3], []string{"application/octet-stream", `attachment; filename="` + s.attacked.String() + `"`, "nosniff"}) || !strings.Contains(names[3], `\u003cscript\u003e`) {
+		t.Errorf("the download is %.300q", names)
+	}
+	b.liveUpdates(w, &s)
+}
+
+// morePages are the pages of the catalogue and the administration.
+func morePages(*seeded) []struct{ name, path string } { return nil }
+
+// waitFor waits until an expression is true in the page, a minute at most.
+func (b *browser) waitFor(expression string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
+		if err == nil && ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("it never was so: %s (%v)", expression, err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-b.ctx.Done():
+			b.t.Fatal(b.ctx.Err())
+		}
+	}
+}
+
+// liveUpdates checks that pages show what happens without being opened again.
+func (b *browser) liveUpdates(w *world, s *seeded) {
+	b.t.Helper()
+	b.look(1280, "light")
+	b.open("/events?tenant=" + s.tenant.ID.String())
+	b.waitFor(`document.getElementById("live-state").textContent === "live"`)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	id := w.event(node, s.healthy, nil, "text/plain", hostile[0])
+	b.waitFor(fmt.Sprintf(`document.getElementById(%q) !== null`, id.String()))
+
+	b.open("/")
+	b.waitFor(`document.getElementById("live-state").textContent === "live"`)
+	_, err := w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: s.healthy.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now().Add(time.Hour)})
+	w.must(err)
+	w.must(w.cache.Load(w.ctx))
+	b.waitFor(`[...document.querySelectorAll(".attention li")].some(li => li.textContent.includes("billing") && li.textContent.includes("circuit open"))`)
+	if pwn := valueOf[bool](b, `window.__pwn !== undefined`); pwn {
+		b.t.Error("a live row ran what a stranger wrote")
+	}
+}
