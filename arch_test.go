@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"internal/durable":   {},
 	"internal/budget":    {},
 	"internal/egress":    {"."},
+	"internal/mail":      {"internal/egress"},
 	"internal/problem":   {"."},
 	"internal/ratelimit": {"."},
 	"internal/secret":    {"."},

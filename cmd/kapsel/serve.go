@@ -28,6 +28,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/mail"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/settings"
@@ -238,6 +239,10 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	s.notifier = &upkeep.Notifier{
 		Store: s.db, Settings: s.settings, Clock: s.clock, Node: duties, Every: 15 * time.Second, Log: s.log, Operator: c.notices, Due: s.engine.Due,
+	}
+	if len(c.mailTo) > 0 {
+		private := egress.Config{AllowAllPrivate: true} // the operator names the server, not a tenant
+		s.notifier.Mail = mail.New(c.smtp, c.NoticesFrom, c.mailTo, egress.NewStream(private)).Send
 	}
 	replaying := make(chan struct{}, 1)
 	s.replayer = &upkeep.Replayer{

@@ -13,6 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
+	"github.com/kapsel-hq/kapsel/internal/mail"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
@@ -61,6 +62,9 @@ type serveSettings struct {
 	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
 	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
 	Ledger         string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
+	NoticesMail    string        `env:"KAPSEL_NOTICES_MAIL" placeholder:"LIST" help:"Comma list of e-mail addresses that get the notices of all tenants (${env}, default none)."`
+	NoticesFrom    string        `env:"KAPSEL_NOTICES_FROM" placeholder:"ADDRESS" help:"Where these e-mails come from (${env}, default the first of KAPSEL_NOTICES_MAIL)."`
+	SMTPURL        secret.Text   `name:"smtp-url" env:"KAPSEL_SMTP_URL" placeholder:"URL" help:"Mail server, smtp://user:password@host:587, with STARTTLS, or smtps://… (${env})."`
 	NoticesTenant  string        `env:"KAPSEL_NOTICES_TENANT" placeholder:"TENANT" help:"The id, ten_…, of the operator's own tenant, which gets the notices of all tenants (${env}, default none)."`
 	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
 
@@ -71,6 +75,8 @@ type serveSettings struct {
 	allow   []egress.AllowRule
 	proxies []netip.Prefix
 	notices kapsel.TenantID
+	smtp    mail.Server
+	mailTo  []string // nobody: no e-mails are sent
 }
 
 // devDatabase is the database of --dev.
@@ -113,8 +119,11 @@ func (s *serveSettings) check() error {
 	}
 	if s.NoticesTenant != "" {
 		if s.notices, err = kapsel.ParseTenantID(s.NoticesTenant); err != nil {
-			return settingError("KAPSEL_NOTICES_TENANT (--notices-tenant): %q is not the id of a tenant, ten_…", s.NoticesTenant)
+			return settingError("KAPSEL_NOTICES_TENANT (--notices-tenant): %.40q is not the id of a tenant, ten_…", s.NoticesTenant)
 		}
+	}
+	if err := s.checkMail(); err != nil {
+		return err
 	}
 	if s.allow, err = egress.ParseAllow(s.EgressAllow); err != nil {
 		return settingError("KAPSEL_EGRESS_ALLOW (--egress-allow): %v", err)
@@ -234,4 +243,33 @@ func parseBytes(text string) (int64, error) {
 		return 0, fmt.Errorf("not a size: %q", text)
 	}
 	return n * unit, nil
+}
+
+// checkMail parses the settings of e-mails.
+func (s *serveSettings) checkMail() (err error) {
+	switch {
+	case s.NoticesMail != "" && s.SMTPURL.IsZero():
+		return settingError("KAPSEL_NOTICES_MAIL (--notices-mail): needs a mail server, KAPSEL_SMTP_URL")
+	case s.NoticesMail != "":
+	case !s.SMTPURL.IsZero():
+		return settingError("KAPSEL_SMTP_URL (--smtp-url): is of no use without recipients, KAPSEL_NOTICES_MAIL")
+	case s.NoticesFrom != "":
+		return settingError("KAPSEL_NOTICES_FROM (--notices-from): is of no use without recipients, KAPSEL_NOTICES_MAIL")
+	default:
+		return nil
+	}
+	if s.mailTo, err = mail.ParseAddresses(s.NoticesMail); err != nil {
+		return settingError("KAPSEL_NOTICES_MAIL (--notices-mail): %v", err)
+	}
+	from := []string{s.mailTo[0]}
+	if s.NoticesFrom != "" {
+		if from, err = mail.ParseAddresses(s.NoticesFrom); err != nil || len(from) != 1 {
+			return settingError("KAPSEL_NOTICES_FROM (--notices-from): must be one e-mail address, such as kapsel@example.com")
+		}
+	}
+	s.NoticesFrom = from[0]
+	if s.smtp, err = mail.ParseServer(s.SMTPURL.Reveal()); err != nil {
+		return settingError("KAPSEL_SMTP_URL (--smtp-url): %v", err)
+	}
+	return nil
 }
