@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test check fmt chaos fuzz interop perf pictures docker release clean tools
+.PHONY: help build ledger test check fmt chaos fuzz interop perf pictures docker release clean tools
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -19,6 +19,9 @@ OUT ?= bin/kapsel
 
 build: ## build bin/kapsel
 	$(BUILD) -o $(OUT) ./cmd/kapsel
+
+ledger: ## build bin/kapsel-ledger, which books deliveries in TigerBeetle
+	$(BUILD) -o $(or $(LEDGER_OUT),bin/kapsel-ledger) ./cmd/kapsel-ledger
 
 # The packages in which goroutines of ours meet are tested under the race detector. It would
 # slow SQLite's own code, which is translated from C and single-threaded to us, by ten times,

@@ -26,9 +26,9 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 	}
 	err = wait.try(ctx, func() error {
 		if path := s.sqlitePath(); path != "" {
-			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, Caches: s.caches, Ledger: s.ledger})
+			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, Caches: s.caches, Ledger: s.ledger == "on"})
 		} else {
-			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, External: external, MaxBody: s.maxBody, Ledger: s.ledger})
+			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, External: external, MaxBody: s.maxBody, Ledger: s.ledger == "on"})
 		}
 		return err
 	})

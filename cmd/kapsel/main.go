@@ -47,6 +47,7 @@ type cli struct {
 	Providers   ask[providersCmd] `cmd:"" help:"Providers whose signatures can be checked: what to paste where."`
 	Changes     ask[changesCmd]   `cmd:"" help:"Who changed what."`
 	Usage       ask[usageCmd]     `cmd:"" help:"What a tenant used by day, against its limits."`
+	Ledger      ask[ledgerCmd]    `cmd:"" help:"What was made of deliveries, and what is booked of it."`
 	Top         ask[topCmd]       `cmd:"" help:"The overview in a terminal: rates, and the endpoints that need somebody first."`
 	Listen      ask[listenCmd]    `cmd:"" help:"Develop against it: post events to a program on this machine as they come in."`
 	Trigger     ask[triggerCmd]   `cmd:"" help:"Try an endpoint: send it a signed sample of what a provider sends."`

@@ -149,7 +149,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		s.adminKeyAt = filepath.Join(filepath.Dir(path), "admin.key")
 	}
 	commits, wait := store.NewMetrics(), &patience{log: s.log}
-	c.ledger = c.Ledger == "on"
+	c.ledger = c.Ledger
 	if s.db, err = c.open(ctx, commits.Observe, s.log, wait); err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		if instance, err = instanceOf(ctx, s.db); err != nil {
 			return err
 		}
-		if err = s.db.KeepBooks(ctx, c.ledger); err != nil {
+		if err = s.db.KeepBooks(ctx, c.Ledger == "on"); err != nil {
 			return err
 		}
 		s.clock, err = clock.New(ctx, s.db)
@@ -265,7 +265,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
 	manager := manage.New(manage.Config{
-		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.ledger, Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
+		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.Ledger == "on", Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
 		Known:             s.settings,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle, PortalToken: callers.NewPortalToken,

@@ -26,7 +26,7 @@ type databaseSettings struct {
 	LogLevel    string `name:"log-level" env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error (${env}, default ${default})."`
 	LogFormat   string `name:"log-format" env:"LOG_FORMAT" default:"json" enum:"json,text" help:"json, or text for people (${env}, default ${default})."`
 
-	ledger  bool   // whether the store tells facts; see store.Ledger
+	ledger  string // on: the store tells facts; see store.Ledger
 	caches  int64  // bytes for SQLite's page caches; 0: what it takes by itself
 	maxBody int64  // bytes of the longest body; 0: the usual
 	flag    string // what the user calls DatabaseURL, "" for its usual name

@@ -3,12 +3,15 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -190,7 +193,16 @@ func TestLedgerTurnedOnLater(t *testing.T) {
 		w.quiet()
 		eventually(t, "the walk ends", patience, func() bool { w.get("/v1/ledger", &p); return p.Complete })
 		w.bookAll(ledgertest.NewFake())
-		w.balanced(len(list[delivery](w, "/v1/deliveries", url.Values{})))
+		all := list[delivery](w, "/v1/deliveries", url.Values{})
+		w.balanced(len(all))
+
+		cmd := exec.CommandContext(w.ctx, w.bin, "ledger", "--endpoint", "target")
+		cmd.Env = append(os.Environ(), "KAPSEL_URL="+node.URL, "KAPSEL_API_KEY="+node.AdminKey)
+		out, err := cmd.CombinedOutput()
+		want := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +%d +0 +%[2]d +0 +0 +0 +%[2]d +0 +\S`, ep.ID, len(all)))
+		if err != nil || !want.Match(out) {
+			t.Errorf("kapsel ledger: %v\n%s", err, out)
+		}
 	})
 }
 
