@@ -38,10 +38,10 @@ type packet struct {
 	userData  uintptr
 	data      unsafe.Pointer
 	dataSize  uint32
-	userTag   uint16
+	_         uint16 // user_tag
 	operation uint8
 	status    uint8
-	opaque    [64]byte
+	_         [64]byte
 }
 
 // library is the loaded library. All clients of a process share one.
