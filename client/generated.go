@@ -1298,7 +1298,7 @@ type PortalLink struct {
 	ID        string     `json:"id"`         // Its id
 	TenantID  string     `json:"tenant_id"`  // The tenant that it belongs to
 	App       *string    `json:"app"`        // Whose endpoints and events it shows; null: all of the tenant
-	Mode      string     `json:"mode"`       // read, manage
+	Mode      string     `json:"mode"`       // read: see; manage: also add, change and test endpoints, and send again; read, manage
 	Sites     []string   `json:"sites"`      // Origins whose pages may show the portal in a frame
 	KeyID     *string    `json:"key_id"`     // The key that made the link, and with which it ends; null: the admin key
 	CreatedAt time.Time  `json:"created_at"` // When it was made

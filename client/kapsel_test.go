@@ -59,6 +59,7 @@ func startKapsel() *server {
 		Manage: manage.New(manage.Config{
 			Store: db, Vault: vault, Keyring: keyring, PublicURL: s.url, Clock: clock.Now, Feed: feed,
 			CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, Changed: func() { check(settings.Load(ctx)) },
+			Show: api.Show,
 		}),
 		Guard:    access.New(access.Config{Keys: db, AdminKey: adminKey, Clock: clock.Now, Log: log}),
 		AdminKey: adminKey, PublicURL: s.url, Clock: clock.Now, Log: log,

@@ -121,7 +121,7 @@ func TestHardening_S14_Switches(t *testing.T) {
 	settings := reflect.TypeFor[serveSettings]()
 	switches := 0
 	for _, f := range reflect.VisibleFields(settings) {
-		if f.Type.Kind() != reflect.Bool {
+		if f.Type.Kind() != reflect.Bool || !f.IsExported() {
 			continue
 		}
 		switches++

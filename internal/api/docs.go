@@ -24,7 +24,7 @@ func document(cfg Config) huma.Config {
 					"Lists are newest first. Times are RFC 3339 in UTC, durations Go durations. In a PATCH (RFC 7396) null sets a field to its default.",
 			},
 			Servers: []*huma.Server{{URL: cfg.PublicURL}},
-			Tags:    []*huma.Tag{{Name: "Tenants"}, {Name: "Keys"}, {Name: "Endpoints"}, {Name: "Sources"}, {Name: "Apps"}, {Name: "Event types"}, {Name: "Events"}, {Name: "Deliveries"}, {Name: "Replays"}, {Name: "Changes"}, {Name: "Audit log"}, {Name: "Ledger"}},
+			Tags:    []*huma.Tag{{Name: "Tenants"}, {Name: "Keys"}, {Name: "Endpoints"}, {Name: "Sources"}, {Name: "Apps"}, {Name: "Event types"}, {Name: "Events"}, {Name: "Deliveries"}, {Name: "Replays"}, {Name: "Portal"}, {Name: "Changes"}, {Name: "Audit log"}, {Name: "Ledger"}},
 			Components: &huma.Components{
 				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}},

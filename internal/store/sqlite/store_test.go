@@ -533,7 +533,7 @@ func TestWALHeld(t *testing.T) {
 		if err := other.script("BEGIN; SELECT count(*) FROM events"); err != nil {
 			t.Fatal(err)
 		}
-		write(restartAt / 2)
+		write(restartAt / 4) // and as many pages again of what is beside the bodies
 		if log.Len() > 0 {
 			t.Errorf("warned of a small WAL: %s", log.String())
 		}
