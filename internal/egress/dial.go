@@ -73,15 +73,7 @@ func newDialer(cfg Config) *dialer {
 // dial opens a connection to a destination. It looks up the name, drops the addresses that the
 // Config does not allow, tries the others, and makes the TLS handshake for https.
 func (d *dialer) dial(ctx context.Context, to destination) (*conn, error) {
-	host, port, err := to.hostPort()
-	if err != nil {
-		return nil, dialError(err)
-	}
-	addrs, err := d.names.lookup(ctx, host)
-	if err != nil {
-		return nil, dialError(err)
-	}
-	allowed, err := d.allowed(addrs, port)
+	host, allowed, err := d.find(ctx, to)
 	if err != nil {
 		return nil, dialError(err)
 	}
@@ -99,6 +91,20 @@ func (d *dialer) dial(ctx context.Context, to destination) (*conn, error) {
 		}
 	}
 	return c, nil
+}
+
+// find returns a destination's host, and its addresses that may be tried.
+func (d *dialer) find(ctx context.Context, to destination) (host string, allowed []netip.AddrPort, err error) {
+	host, port, err := to.hostPort()
+	if err != nil {
+		return host, nil, err
+	}
+	addrs, err := d.names.lookup(ctx, host)
+	if err != nil {
+		return host, nil, err
+	}
+	allowed, err = d.allowed(addrs, port)
+	return host, allowed, err
 }
 
 // dialError wraps an error from before any connection attempt, in the form of net.Dialer's errors.

@@ -12,15 +12,7 @@ import (
 func NewStream(cfg Config) func(ctx context.Context, address string) (net.Conn, error) {
 	d := newDialer(cfg)
 	return func(ctx context.Context, address string) (net.Conn, error) {
-		host, port, err := destination{host: address}.hostPort()
-		if err != nil {
-			return nil, dialError(err)
-		}
-		addrs, err := d.names.lookup(ctx, host)
-		if err != nil {
-			return nil, dialError(err)
-		}
-		allowed, err := d.allowed(addrs, port)
+		_, allowed, err := d.find(ctx, destination{host: address})
 		if err != nil {
 			return nil, dialError(err)
 		}
