@@ -46,6 +46,7 @@ type seeded struct {
 	healthy, failing, stranger manage.Endpoint
 	delivered, dead, attacked  kapsel.EventID
 	replay                     kapsel.ReplayID
+	source                     kapsel.SourceID
 }
 
 // answered is what a destination did with an attempt.
@@ -76,6 +77,15 @@ func (w *world) seed() (s seeded) {
 	s.failing = made("crm", "https://crm.example/webhooks", func(s *manage.EndpointSettings) { s.Config.Retry.MaxAttempts, s.Config.Timeout = 3, 10*time.Second })
 	s.stranger = made(strings.Join(hostile[:3], " "), "https://x.example/%3Cscript%3E?"+strings.ReplaceAll(hostile[4], " ", ""), func(s *manage.EndpointSettings) { s.Config.Description = strings.Join(hostile[:7], " ") })
 	paused := made("warehouse", "https://warehouse.example/in", nil)
+	source := manage.DefaultSource()
+	source.Name = hostile[1]
+	src, err := w.manage.CreateSource(w.ctx, w.admin, s.tenant.ID, kapsel.SourceID{}, source)
+	w.must(err)
+	s.source = src.ID
+	_, err = w.manage.CreateEventType(w.ctx, w.admin, s.tenant.ID, kapsel.EventTypeID{}, "invoice.paid", kapsel.EventTypeConfig{Description: hostile[0], Validate: kapsel.ValidateOff})
+	w.must(err)
+	_, err = w.manage.CreateApp(w.ctx, w.admin, s.tenant.ID, kapsel.AppID{}, manage.AppSettings{UID: new("shop-1"), AppConfig: kapsel.AppConfig{Name: hostile[2]}})
+	w.must(err)
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
 	event := func(e manage.Endpoint, header kapsel.Header, contentType, body string, answers ...answered) kapsel.EventID {
@@ -105,7 +115,7 @@ func (w *world) seed() (s seeded) {
 	s.attacked = event(s.stranger, header, `text/html"><script>window.__pwn=1</script>`, jsonText(payload), answered{404, kapsel.HTTPClientError, 7 * time.Millisecond, header, strings.Join(hostile, "\n")})
 	event(s.stranger, header, "text/html", strings.Join(hostile, "\n")+strings.Repeat("x", 1<<20), answered{500, kapsel.HTTPServerError, time.Second, header, strings.Join(hostile, "\n")})
 	event(s.stranger, nil, "text/plain", "\xff\xfe"+hostile[0], answered{400, kapsel.HTTPClientError, time.Second, header, "\xff" + hostile[0]})
-	_, err := w.manage.PauseEndpoint(w.ctx, w.admin, paused.ID)
+	_, err = w.manage.PauseEndpoint(w.ctx, w.admin, paused.ID)
 	w.must(err)
 	event(paused, usual, "application/json", `{"type":"waits"}`)
 	_, err = w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: s.failing.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now().Add(-3 * time.Minute), RetryAt: time.Now().Add(time.Hour)})
@@ -323,9 +333,14 @@ func TestPages_B121_S16(t *testing.T) {
 		{"replays", "/replays" + tenant},
 		{"replay", "/replays/" + s.replay.String() + tenant},
 		{"replay-new", "/replays/new" + tenant + "&since=1h&endpoint=" + s.failing.ID.String()},
+		{"sources", "/sources" + tenant},
+		{"source", "/sources/" + s.source.String() + tenant},
+		{"event-types", "/event-types" + tenant},
+		{"apps", "/apps" + tenant},
+		{"tenants", "/tenants"},
+		{"keys", "/keys" + tenant},
 		{"sessions", "/sessions"},
 	}
-	paths = append(paths, morePages(&s)...)
 	for _, width := range []int64{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
 			b.look(width, theme)
@@ -353,9 +368,6 @@ func TestPages_B121_S16(t *testing.T) {
 	}
 	b.liveUpdates(w, &s)
 }
-
-// morePages are the pages of the catalogue and the administration.
-func morePages(*seeded) []struct{ name, path string } { return nil }
 
 // waitFor waits until an expression is true in the page, a minute at most.
 func (b *browser) waitFor(expression string) {

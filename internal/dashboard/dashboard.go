@@ -64,7 +64,7 @@ type Dashboard struct {
 // pages are the first parts of the paths that New's handler has pages for; "" is the path /.
 var pages = map[string]bool{
 	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
-	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "portal": true,
+	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
 }
 
 // Serves reports whether a path may have a page.
@@ -85,6 +85,8 @@ func New(cfg Config) *Dashboard {
 	d.events()
 	d.endpoints()
 	d.replays()
+	d.catalogue()
+	d.administration()
 	d.portal()
 	return d
 }

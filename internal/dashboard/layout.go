@@ -32,10 +32,15 @@ type entry struct{ path, name string }
 
 // navigation returns the entries for who looks, in groups.
 func (p *page) navigation() [][]entry {
-	return [][]entry{
-		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
-		{{"/sessions", "Sessions"}},
+	groups := [][]entry{
+		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/sources", "Sources"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
+		{{"/event-types", "Event types"}, {"/apps", "Apps"}},
+		{{"/keys", "Keys"}, {"/sessions", "Sessions"}},
 	}
+	if p.caller.IsAdmin() {
+		groups[2] = append([]entry{{"/tenants", "Tenants"}}, groups[2]...)
+	}
+	return groups
 }
 
 // exact returns a time as pages show it without scripts, and where the reader asks for the exact one.
