@@ -101,7 +101,7 @@ func TestCheck_FH3(t *testing.T) {
 		{"an attempt that lost its entry", []string{"UPDATE audit_leaves SET attempt_id = NULL, text = NULL WHERE n = 299"}, -1, false, "is no leaf"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &world{T: t, dir: t.TempDir(), now: sound.now}
+			w := &world{TB: t, dir: t.TempDir(), now: sound.now}
 			w.must(os.WriteFile(filepath.Join(w.dir, "db"), db, 0o600))
 			w.open()
 			w.change(tt.sql...)

@@ -24,7 +24,7 @@ import (
 
 // world is a store with tenants whose events are attempted.
 type world struct {
-	*testing.T
+	testing.TB
 	dir      string
 	db       *sqlite.Store
 	now      time.Time
@@ -35,8 +35,8 @@ type world struct {
 	keyring  *secret.Keyring
 }
 
-func newWorld(t *testing.T, tenants int) *world {
-	w := &world{T: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), attempts: map[kapsel.TenantID][]kapsel.AttemptID{}}
+func newWorld(t testing.TB, tenants int) *world {
+	w := &world{TB: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), attempts: map[kapsel.TenantID][]kapsel.AttemptID{}}
 	w.open()
 	var err error
 	w.keyring, err = secret.NewKeyring(bytes.Repeat([]byte{7}, secret.KeySize))
