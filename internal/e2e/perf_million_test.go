@@ -179,6 +179,7 @@ type listed struct {
 func bulkReads(t *testing.T, name, database string) {
 	w := perfWorld(t, database)
 	f := w.fill()
+	w.proofs(name, f)
 	node := w.nodes[0]
 	since := func() string { // within the span
 		return f.from.Add(rand.N(millionSpan - time.Hour)).Format(time.RFC3339)
@@ -284,6 +285,58 @@ func bulkReads(t *testing.T, name, database string) {
 	limit := max(3*alone.AckMS.P99, 100)
 	check(t, beside.AckMS.P99 < limit && beside.Lost == 0, name+", 500/s beside ten clients that read everything: acknowledgement p99",
 		fmt.Sprintf("%.1f ms (alone %.1f ms; %d pages read)", beside.AckMS.P99, alone.AckMS.P99, read.Load()), fmt.Sprintf("< %.0f ms", limit))
+}
+
+// proofs waits until all attempts are leaves of the audit logs under a head, and measures the proofs of
+// attempts, and a start.
+func (w *world) proofs(name string, f filled) {
+	w.t.Helper()
+	node := w.nodes[0]
+	begin := time.Now()
+	for _, tenant := range f.tenants {
+		eventually(w.t, "the audit log of a filled tenant is published", 5*time.Minute, func() bool {
+			var log struct {
+				Size int64 `json:"size"`
+				Head *struct {
+					Size int64 `json:"tree_size"`
+				} `json:"head"`
+			}
+			if err := node.API(w.ctx, http.MethodGet, "/v1/attestation?tenant_id="+tenant, nil, &log); err != nil {
+				w.t.Fatal(err)
+			}
+			return log.Size >= million*49/100 && log.Head != nil && log.Head.Size == log.Size
+		})
+	}
+	w.t.Logf("the audit logs are published after %v", time.Since(begin).Round(time.Second))
+
+	var deliveries listed
+	if err := node.API(w.ctx, http.MethodGet, "/v1/deliveries?limit=200&status=delivered&tenant_id="+w.tenant, nil, &deliveries); err != nil {
+		w.t.Fatal(err)
+	}
+	var took []time.Duration
+	for _, d := range deliveries.Data {
+		var attempts listed
+		if err := node.API(w.ctx, http.MethodGet, "/v1/deliveries/"+d.ID+"/attempts", nil, &attempts); err != nil {
+			w.t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := w.read("/v1/attempts/" + attempts.Data[0].ID + "/proof"); err != nil {
+			w.t.Fatal(err)
+		}
+		took = append(took, time.Since(begin))
+	}
+	check(w.t, p99(took) < 50*time.Millisecond, name+", a million leaves: proof p99", p99(took).Round(100*time.Microsecond).String(), "< 50 ms")
+
+	if err := node.Term(); err != nil {
+		w.t.Fatal(err)
+	}
+	<-node.Done()
+	begin = time.Now()
+	if err := node.Start(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	start := time.Since(begin)
+	check(w.t, start < 10*time.Second, name+", a million leaves: ready", start.Round(time.Millisecond).String(), "< 10 s")
 }
 
 // hourOf adds a random hour to a list's path.
