@@ -87,7 +87,7 @@ var mayImport = map[string][]string{
 	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
-	"internal/api":                    {".", "receipt", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
+	"internal/api":                    {".", "receipt", "internal/access", "internal/audit", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
 	"internal/dashboard":              {".", "internal/access", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
 	"internal/dashboard/internal/gen": {},
 	"internal/bench":                  {"internal/harness"},

@@ -45,8 +45,12 @@ func (c *Client) GetInclusionProof(ctx context.Context, log string, index string
 }
 
 // GetHead is GET /attestation/{log}/sth: Get the newest published head of a log.
-func (c *Client) GetHead(ctx context.Context, log string) (answer SignedTreeHead, err error) {
-	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/sth", nil, nil, &answer)
+func (c *Client) GetHead(ctx context.Context, log string, witnessed bool) (answer SignedTreeHead, err error) {
+	query := url.Values{}
+	if witnessed {
+		query.Set("witnessed", "true")
+	}
+	err = c.do(ctx, http.MethodGet, "/attestation/"+url.PathEscape(log)+"/sth", query, nil, &answer)
 	return answer, err
 }
 
@@ -785,14 +789,17 @@ type Audit struct {
 
 // AuditLog is in answers.
 type AuditLog struct {
-	Log      *string         `json:"log"`       // The log's id; null: nothing was recorded yet
-	Origin   *string         `json:"origin"`    // The log's name in its checkpoints
-	Size     int64           `json:"size"`      // How many leaves it has
-	Head     *SignedTreeHead `json:"head"`      // The newest published head; null: none was published yet
-	Lag      Duration        `json:"lag"`       // How long the oldest leaf that is under no published head has waited
-	Fault    *string         `json:"fault"`     // Why no head is signed; null: there is no reason
-	Public   bool            `json:"public"`    // Whether who knows the log's id can read its heads and hashes without a key
-	LastFsck *LogCheck       `json:"last_fsck"` // The last run of kapsel fsck; null: there was none, or it was before the log
+	Log             *string         `json:"log"`              // The log's id; null: nothing was recorded yet
+	Origin          *string         `json:"origin"`           // The log's name in its checkpoints
+	Size            int64           `json:"size"`             // How many leaves it has
+	Head            *SignedTreeHead `json:"head"`             // The newest published head; null: none was published yet
+	Lag             Duration        `json:"lag"`              // How long the oldest leaf that is under no published head has waited
+	Fault           *string         `json:"fault"`            // Why no head is signed; null: there is no reason
+	Public          bool            `json:"public"`           // Whether who knows the log's id can read its heads and hashes without a key
+	WitnessedHead   *SignedTreeHead `json:"witnessed_head"`   // The newest head that as many witnesses have signed as the log wants; null: none
+	WitnessesWanted int64           `json:"witnesses_wanted"` // How many witnesses must have signed a head; 0: none is asked
+	Witnesses       []WitnessState  `json:"witnesses"`        // What each witness did last
+	LastFsck        *LogCheck       `json:"last_fsck"`        // The last run of kapsel fsck; null: there was none, or it was before the log
 }
 
 // BooksReport is in requests.
@@ -1522,7 +1529,7 @@ type SignedTreeHead struct {
 	Checkpoint string    `json:"checkpoint"` // The signed head: a C2SP tlog-checkpoint. All else here is a view of it
 	PublicKey  string    `json:"public_key"` // That signed it: base64 of 32 bytes
 	KeyID      string    `json:"key_id"`     // By which signature lines name the key
-	Witnessed  bool      `json:"witnessed"`  // Whether witnesses have signed it, too
+	Witnessed  bool      `json:"witnessed"`  // Whether as many witnesses have signed it as the log wants; their signatures are in the checkpoint
 }
 
 // Signing is in answers.
@@ -1750,4 +1757,12 @@ type VerificationInput struct {
 	Tolerance         *Duration        `json:"tolerance,omitzero"`          // How long ago a signed time may be, 1s to 96h, and at most 5m ahead; the provider's usual one by default
 	TopicArns         []string         `json:"topic_arns,omitzero"`         // For aws-sns: the topics whose messages count
 	VerifyToken       Optional[string] `json:"verify_token,omitzero"`       // For meta: what the provider asks for before the first event; it verifies no signature
+}
+
+// WitnessState is in answers.
+type WitnessState struct {
+	Key      string     `json:"key"`       // Its public key, a C2SP vkey, which begins with its name
+	Size     int64      `json:"size"`      // How many leaves it remembers; 0: it has said nothing yet
+	SignedAt *time.Time `json:"signed_at"` // When it last signed; null: never
+	Error    *string    `json:"error"`     // Why it has not signed the newest head; null: there is no reason
 }

@@ -10,12 +10,17 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/audit"
+	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/settings"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/witness"
+	"github.com/kapsel-hq/kapsel/receipt"
 )
 
 const auditKeyName = "KAPSEL_AUDIT_KEY_FILE (--audit-key-file)"
@@ -28,9 +33,9 @@ const (
 
 // auditWriter returns the writer of the audit logs. What was published is remembered in a file beside
 // the key file, else beside a SQLite database; with neither nothing outside of the database does.
-func (s *serveSettings) auditWriter(db store.Store, instance kapsel.InstanceID, now func() time.Time, node kapsel.NodeID, keyring *secret.Keyring, log *slog.Logger) (*audit.Writer, error) {
+func (s *serveSettings) auditWriter(db store.Store, instance kapsel.InstanceID, now func() time.Time, node kapsel.NodeID, keyring *secret.Keyring, witnesses *audit.Witnesses, log *slog.Logger) (*audit.Writer, error) {
 	cfg := audit.Config{
-		Store: db, Now: now, Node: node, AtOnce: leavesAtOncePostgres, Log: log,
+		Store: db, Now: now, Node: node, AtOnce: leavesAtOncePostgres, Witnesses: witnesses, Log: log,
 		Keys: &audit.Keys{Store: db, Seal: keyring, FileName: auditKeyName},
 	}
 	beside := s.AuditKeyFile
@@ -52,6 +57,56 @@ func (s *serveSettings) auditWriter(db store.Store, instance kapsel.InstanceID, 
 		}
 	}
 	return audit.NewWriter(cfg), nil
+}
+
+// askWitnesses returns what asks the witnesses of the settings for signatures; nil if there are none.
+func (s *serveSettings) askWitnesses(db store.Store, now func() time.Time, known *settings.Cache, log *slog.Logger) *audit.Witnesses {
+	do := egress.NewClient(egress.Config{AllowAllPrivate: true}).Do // the operator has named whom it reaches
+	for _, c := range s.witnesses {
+		c.Do = do
+	}
+	return audit.NewWitnesses(audit.WitnessesConfig{
+		Store: db, Keys: &audit.Keys{Store: db}, Clients: s.witnesses, Now: now, Log: log,
+		Wanted: func(id kapsel.TenantID) int {
+			if t, err := known.Tenant(context.Background(), id); err == nil && t.Audit.Witnesses != nil {
+				return *t.Audit.Witnesses
+			}
+			return s.Wanted
+		},
+	})
+}
+
+// parseWitnesses returns the witnesses of a comma list, each a vkey and a URL.
+func parseWitnesses(list string) (all []*witness.Client, err error) {
+	for item := range strings.SplitSeq(list, ",") {
+		fields := strings.Fields(item)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) != 2 {
+			return nil, fmt.Errorf("%q is not a vkey and a URL with a space between", strings.TrimSpace(item))
+		}
+		c := &witness.Client{}
+		if c.Key, err = receipt.ParseKey(fields[0]); err != nil {
+			return nil, err
+		}
+		if !c.Key.Witness {
+			return nil, fmt.Errorf("%s is not the key of a witness, which is a vkey NAME+ID+BASE64 of type 4", c.Key)
+		}
+		if c.URL, err = plainURL(fields[1]); err != nil {
+			return nil, err
+		}
+		for _, other := range all {
+			if other.Key.Public.Equal(c.Key.Public) {
+				return nil, fmt.Errorf("the key of %s is there twice", c.Key.Name)
+			}
+		}
+		all = append(all, c)
+	}
+	if len(all) > kapsel.MaxWitnesses {
+		return nil, fmt.Errorf("there are more than %d witnesses", kapsel.MaxWitnesses)
+	}
+	return all, nil
 }
 
 // headsName returns the name of the file in which an instance remembers what it has published. A database

@@ -32,7 +32,7 @@ func TestAuditWriter_Heads(t *testing.T) {
 	open := func(instance kapsel.InstanceID, keyFile string) error {
 		s := serveSettings{AuditKeyFile: keyFile}
 		s.DatabaseURL = "sqlite:" + filepath.Join(dir, "k.db")
-		_, err := s.auditWriter(nil, instance, time.Now, kapsel.NewNodeID(time.Now()), keyring, slog.New(slog.DiscardHandler))
+		_, err := s.auditWriter(nil, instance, time.Now, kapsel.NewNodeID(time.Now()), keyring, nil, slog.New(slog.DiscardHandler))
 		return err
 	}
 	if err := open(one, ""); err == nil || !strings.Contains(err.Error(), headsName(one)) {

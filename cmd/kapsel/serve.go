@@ -86,6 +86,7 @@ type server struct {
 	replanner *upkeep.Replanner
 	notifier  *upkeep.Notifier
 	audit     *audit.Writer
+	witnesses *audit.Witnesses // nil: none
 	feed      *feed.Feed
 	pages     *dashboard.Dashboard
 	public    *http.Server
@@ -248,7 +249,8 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.replayer = &upkeep.Replayer{
 		Store: s.db, Clock: s.clock, Node: duties, Log: s.log, Wake: replaying, Made: s.engine.DueAnywhere,
 	}
-	if s.audit, err = c.auditWriter(s.db, instance, s.clock.Now, duties, keyring, s.log); err != nil {
+	s.witnesses = c.askWitnesses(s.db, s.clock.Now, s.settings, s.log)
+	if s.audit, err = c.auditWriter(s.db, instance, s.clock.Now, duties, keyring, s.witnesses, s.log); err != nil {
 		return nil, err
 	}
 	if c.AcceptRollback {
@@ -264,9 +266,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Portals: s.db, Clock: s.clock.Now, Log: s.log,
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
+	wanted := 0
+	if s.witnesses != nil {
+		wanted = c.Wanted
+	}
 	manager := manage.New(manage.Config{
 		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.Ledger == "on", Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
-		Known:             s.settings,
+		Known: s.settings, WitnessesWanted: wanted,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle, PortalToken: callers.NewPortalToken,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,
@@ -297,6 +303,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	registry.MustRegister(s.engine.Collectors()...)
 	registry.MustRegister(s.ingest.Collectors()...)
 	registry.MustRegister(s.audit.Collectors()...)
+	registry.MustRegister(s.witnesses.Collectors()...)
 	if own, ok := s.db.(interface{ Collectors() []prometheus.Collector }); ok {
 		registry.MustRegister(own.Collectors()...)
 	}
@@ -360,6 +367,7 @@ func (s *server) run(ctx context.Context) error {
 	s.background.Go(func() { s.reload(work) })
 	s.background.Go(func() { s.replanner.Run(taking) })
 	s.background.Go(func() { s.notifier.Run(taking) })
+	s.background.Go(func() { s.witnesses.Run(taking) })
 	engine.Go(func() { s.engine.Run(taking, exchangeGrace) })
 
 	if s.metrics != nil {

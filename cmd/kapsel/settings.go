@@ -16,6 +16,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/mail"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
+	"github.com/kapsel-hq/kapsel/internal/witness"
 )
 
 // databaseSettings holds the settings of the commands that open the database themselves.
@@ -60,6 +61,8 @@ type serveSettings struct {
 	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
 	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
 	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
+	Witnesses      string        `name:"audit-witnesses" env:"KAPSEL_AUDIT_WITNESSES" placeholder:"LIST" help:"Comma list of witnesses that sign the heads of audit logs, each VKEY and URL with a space between (${env})."`
+	Wanted         int           `name:"audit-witnesses-wanted" env:"KAPSEL_AUDIT_WITNESSES_WANTED" default:"1" help:"How many of them must have signed a head, unless a tenant says otherwise, 0 to 20 (${env}, default ${default})."`
 	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
 	Ledger         string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
 	NoticesMail    string        `env:"KAPSEL_NOTICES_MAIL" placeholder:"LIST" help:"Comma list of e-mail addresses that get the notices of all tenants (${env}, default none)."`
@@ -71,12 +74,13 @@ type serveSettings struct {
 	unknown []string // variables that look like settings and are none; see checkEnvironment
 
 	// The values of the texts above; set by check.
-	memory  budget.Memory
-	allow   []egress.AllowRule
-	proxies []netip.Prefix
-	notices kapsel.TenantID
-	smtp    mail.Server
-	mailTo  []string // nobody: no e-mails are sent
+	memory    budget.Memory
+	allow     []egress.AllowRule
+	proxies   []netip.Prefix
+	notices   kapsel.TenantID
+	smtp      mail.Server
+	mailTo    []string // nobody: no e-mails are sent
+	witnesses []*witness.Client
 }
 
 // devDatabase is the database of --dev.
@@ -149,6 +153,15 @@ func (s *serveSettings) check() error {
 	}
 	if s.DrainDelay < 0 || s.DrainDelay > 15*time.Second {
 		return settingError("KAPSEL_DRAIN_DELAY (--drain-delay): %v is not between 0s and 15s", s.DrainDelay)
+	}
+	if s.witnesses, err = parseWitnesses(s.Witnesses); err != nil {
+		return settingError("KAPSEL_AUDIT_WITNESSES (--audit-witnesses): %v", err)
+	}
+	if s.Wanted < 0 || s.Wanted > kapsel.MaxWitnesses {
+		return settingError("KAPSEL_AUDIT_WITNESSES_WANTED (--audit-witnesses-wanted): %d is not between 0 and %d", s.Wanted, kapsel.MaxWitnesses)
+	}
+	if s.Wanted > len(s.witnesses) && len(s.witnesses) > 0 {
+		return settingError("KAPSEL_AUDIT_WITNESSES_WANTED (--audit-witnesses-wanted): %d witnesses are wanted, and KAPSEL_AUDIT_WITNESSES names %d", s.Wanted, len(s.witnesses))
 	}
 	if err := telemetry.CheckEnvironment(); err != nil {
 		return settingError("%v", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/receipt"
@@ -104,12 +105,18 @@ type AuditLogQuery struct {
 
 func (in *AuditLogQuery) ref() kapsel.TenantID { return in.TenantID }
 
-func (a *api) getHead(ctx context.Context, in *LogPath) (*out[SignedTreeHead], error) {
+// HeadQuery is which head of a log is asked for.
+type HeadQuery struct {
+	LogPath
+	Witnessed bool `query:"witnessed" doc:"true: the newest head that as many witnesses have signed as the log wants"`
+}
+
+func (a *api) getHead(ctx context.Context, in *HeadQuery) (*out[SignedTreeHead], error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, err
 	}
-	head, err := a.Manage.AuditHead(ctx, a.reader(callOf(ctx).r), id)
+	head, err := a.Manage.AuditHead(ctx, a.reader(callOf(ctx).r), id, in.Witnessed)
 	return shownAs(viewHead, head, err)
 }
 
@@ -174,7 +181,7 @@ func (a *api) getCheckpoint(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
-	head, err := a.Manage.AuditHead(r.Context(), a.reader(r), id)
+	head, err := a.Manage.AuditHead(r.Context(), a.reader(r), id, r.URL.Query().Get("witnessed") == "true")
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -245,8 +252,24 @@ type AuditLog struct {
 	Lag    duration        `json:"lag" doc:"How long the oldest leaf that is under no published head has waited"`
 	Fault  *string         `json:"fault" nullable:"true" doc:"Why no head is signed; null: there is no reason"`
 	Public bool            `json:"public" doc:"Whether who knows the log's id can read its heads and hashes without a key"`
+	// WitnessedHead may be older than Head: heads are published whatever witnesses do.
+	WitnessedHead *SignedTreeHead `json:"witnessed_head" doc:"The newest head that as many witnesses have signed as the log wants; null: none"`
+	Wanted        int             `json:"witnesses_wanted" doc:"How many witnesses must have signed a head; 0: none is asked"`
+	Witnesses     []WitnessState  `json:"witnesses" doc:"What each witness did last"`
 	// LastCheck is about this log alone.
 	LastCheck *LogCheck `json:"last_fsck" doc:"The last run of kapsel fsck; null: there was none, or it was before the log"`
+}
+
+// WitnessState is what a witness did last for a log.
+type WitnessState struct {
+	Key      string     `json:"key" doc:"Its public key, a C2SP vkey, which begins with its name"`
+	Size     int64      `json:"size" doc:"How many leaves it remembers; 0: it has said nothing yet"`
+	SignedAt *timestamp `json:"signed_at" nullable:"true" doc:"When it last signed; null: never"`
+	Error    *string    `json:"error" nullable:"true" doc:"Why it has not signed the newest head; null: there is no reason"`
+}
+
+func viewWitness(s audit.WitnessState) WitnessState {
+	return WitnessState{s.Key, s.Size, timeOrNull(s.At), orNull(s.Error)}
 }
 
 // LogCheck is a check of a log as the API shows it.
@@ -257,7 +280,7 @@ type LogCheck struct {
 
 // TransformSchema says which objects may be null.
 func (AuditLog) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return mayBeNull(mayBeNull(s, "head"), "last_fsck")
+	return mayBeNull(mayBeNull(mayBeNull(s, "head"), "witnessed_head"), "last_fsck")
 }
 
 func viewAuditLog(l *manage.AuditLog) AuditLog {
@@ -268,6 +291,10 @@ func viewAuditLog(l *manage.AuditLog) AuditLog {
 	if l.Head != nil {
 		v.Head = new(viewHead(l.Head))
 	}
+	if l.Witnessed != nil {
+		v.WitnessedHead = new(viewHead(l.Witnessed))
+	}
+	v.Wanted, v.Witnesses = l.Wanted, mapped(l.Witnesses, viewWitness)
 	if c := l.LastCheck; c != nil && l.Log != nil && c.At.After(l.Log.CreatedAt) {
 		v.LastCheck = &LogCheck{timestamp(c.At), orNull(c.Findings[l.Log.ID])}
 	}
@@ -282,13 +309,13 @@ type SignedTreeHead struct {
 	Checkpoint string    `json:"checkpoint" doc:"The signed head: a C2SP tlog-checkpoint. All else here is a view of it"`
 	PublicKey  string    `json:"public_key" doc:"That signed it: base64 of 32 bytes"`
 	KeyID      string    `json:"key_id" doc:"By which signature lines name the key"`
-	Witnessed  bool      `json:"witnessed" doc:"Whether witnesses have signed it, too"`
+	Witnessed  bool      `json:"witnessed" doc:"Whether as many witnesses have signed it as the log wants; their signatures are in the checkpoint"`
 }
 
 func viewHead(h *manage.AuditedHead) SignedTreeHead {
 	return SignedTreeHead{
 		TreeSize: h.Size, RootHash: receipt.Hash(h.Root).String(), Timestamp: timestamp(h.SignedAt), Checkpoint: string(h.Note),
-		PublicKey: base64.StdEncoding.EncodeToString(h.Key.Public), KeyID: keyID(h.Key),
+		PublicKey: base64.StdEncoding.EncodeToString(h.Key.Public), KeyID: keyID(h.Key), Witnessed: h.Witnessed,
 	}
 }
 

@@ -49,8 +49,9 @@ type Config struct {
 	Keys      *Keys
 	HighWater *HighWater
 	// AtOnce is how many leaves are made in one transaction.
-	AtOnce int
-	Log    *slog.Logger
+	AtOnce    int
+	Witnesses *Witnesses // nil: none
+	Log       *slog.Logger
 }
 
 // Writer makes leaves of the outbox's entries and signs the heads of all logs, while its node leads
@@ -181,7 +182,13 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 		if err := w.check(ctx); err != nil {
 			return w.refuse(err)
 		}
+		if err := w.cfg.Witnesses.begin(ctx); err != nil {
+			return w.refuse(err)
+		}
 		w.checked = true
+	}
+	if err := w.cfg.Witnesses.refusal(); err != nil {
+		return w.refuse(err)
 	}
 	if err := w.sequence(ctx); err != nil {
 		return w.refuse(err)
@@ -253,6 +260,7 @@ func (w *Writer) lead(ctx context.Context) (bool, error) {
 		w.forget()
 		w.signed = 0
 		w.leads, w.checked = time.Time{}, false
+		w.cfg.Witnesses.end()
 		clear(w.faulty)
 		w.faults.Store(0)
 		w.size.Store(0)
@@ -700,6 +708,9 @@ func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete 
 		}
 		for i, h := range of[:n] {
 			h.head, h.signed = heads[i].Size, key.Public().(ed25519.PublicKey)
+			if !slices.Contains(stale, h.ID) {
+				w.cfg.Witnesses.offer(h.TenantID, heads[i])
+			}
 		}
 		w.drop(stale)
 		complete = complete && len(stale) == 0

@@ -21,12 +21,16 @@ type AuditLog struct {
 	Head      *AuditedHead     // nil: nothing was published yet
 	Lag       time.Duration    // how long the oldest leaf that is under no published head has waited; 0: there is none
 	LastCheck *audit.LastCheck // by kapsel fsck; nil: none yet
+	Witnessed *AuditedHead     // the newest head that enough witnesses have signed; nil: none
+	Witnesses []audit.WitnessState
+	Wanted    int // how many witnesses are enough
 }
 
 // AuditedHead is a published head of a log, with the key that signed it.
 type AuditedHead struct {
 	store.SignedHead
-	Key receipt.Key
+	Key       receipt.Key
+	Witnessed bool // as many witnesses have signed it as the log wants; their lines are in the note
 }
 
 // AuditLog returns the state of the audit log of a tenant: the caller's own, or the one that the admin
@@ -57,10 +61,16 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 	a.Log = &log
 	m.logs.known.Store(log.ID, true) // so that no flood of invented IDs can hide the log
 	published := int64(0)
-	switch head, err := m.signedHead(ctx, log.ID, m.Store.Head); {
-	case err == nil:
-		a.Head, published = &head, head.Size
-	case !missing(err):
+	head, err := m.Store.Head(ctx, log.ID)
+	if err == nil {
+		var opened AuditedHead
+		opened, err = m.opened(ctx, head)
+		a.Head, published = &opened, head.Size
+	}
+	if err != nil && !missing(err) {
+		return a, err
+	}
+	if err := m.witnessed(ctx, &a); err != nil {
 		return a, err
 	}
 	// The log may have grown since it was read, so its next leaf is what tells.
@@ -76,6 +86,32 @@ func (m *Manager) AuditLog(ctx context.Context, c access.Caller, named kapsel.Te
 		}
 	}
 	return a, nil
+}
+
+// witnessed adds what witnesses have signed of a log.
+func (m *Manager) witnessed(ctx context.Context, a *AuditLog) error {
+	if a.Wanted = m.WitnessesWanted; a.Settings.Witnesses != nil {
+		a.Wanted = *a.Settings.Witnesses
+	}
+	row, err := m.Store.Witnessed(ctx, a.Log.ID)
+	if err != nil && !missing(err) {
+		return err
+	}
+	if a.Witnesses, err = audit.ReadWitnessStates(&row); err != nil {
+		return fmt.Errorf("read what witnesses did: %w", err)
+	}
+	if row.Size == 0 {
+		return nil
+	}
+	head, err := m.opened(ctx, row.SignedHead)
+	if err != nil {
+		return err
+	}
+	head.Witnessed, a.Witnessed = true, &head
+	if a.Head != nil && a.Head.Size == row.Size {
+		a.Head = a.Witnessed
+	}
+	return nil
 }
 
 // withLeaves returns attempts of one tenant with the indexes of their leaves, each in the log that it is
@@ -115,7 +151,8 @@ func (m *Manager) withLeaves(ctx context.Context, attempts []kapsel.Attempt) ([]
 	return all, nil
 }
 
-// Proof returns the proof package of an attempt, under the newest published head. Conflict: the attempt
+// Proof returns the proof package of an attempt, under the newest head that enough witnesses have signed, if
+// it covers the attempt, else under the newest published head. Conflict: the attempt
 // is not under a published head, or its leaf's text was deleted.
 func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptID) (*receipt.Package, error) {
 	if err := c.Check(access.Read); err != nil {
@@ -151,6 +188,14 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 	text, said, err := audit.Open(&leaf)
 	if err != nil {
 		return nil, fmt.Errorf("read leaf %d of an audit log: %w", leaf.Index, err)
+	}
+	// The newest head that witnesses have signed proves more than one that is newer.
+	witnessed, err := m.Store.Witnessed(ctx, log.ID)
+	if err != nil && !missing(err) {
+		return nil, err
+	}
+	if witnessed.Size > leaf.Index {
+		head = witnessed.SignedHead
 	}
 	salt, err := m.saltOf(ctx, tenant, said)
 	if err != nil {
@@ -223,20 +268,34 @@ func (m *Manager) saltOf(ctx context.Context, tenant kapsel.TenantID, leaf recei
 // error is that of a key that opens nothing.
 type Reader func() (access.Caller, error)
 
-// AuditHead returns the newest published head of a log. It is public: who knows the log's ID may call it,
+// AuditHead returns the newest published head of a log, or the newest that as many witnesses have signed as the
+// log wants. It is public: who knows the log's ID may call it,
 // unless the log's tenant has closed it to all but its own callers. NotFound: there is no such log, no head
 // yet, or the log is closed to the reader. RateLimited: see head.
-func (m *Manager) AuditHead(ctx context.Context, who Reader, id kapsel.LogID) (AuditedHead, error) {
-	return m.signedHead(ctx, id, func(ctx context.Context, id kapsel.LogID) (store.SignedHead, error) { return m.head(ctx, who, id) })
+func (m *Manager) AuditHead(ctx context.Context, who Reader, id kapsel.LogID, witnessed bool) (h AuditedHead, err error) {
+	head, err := m.head(ctx, who, id)
+	if err != nil {
+		return h, err
+	}
+	row, err := m.Store.Witnessed(ctx, id)
+	if err != nil && !missing(err) {
+		return h, err
+	}
+	enough := row.Size > 0 && (witnessed || row.Size == head.Size)
+	switch {
+	case enough:
+		head = row.SignedHead
+	case witnessed:
+		return h, store.NotFound("head that enough witnesses have signed")
+	}
+	h, err = m.opened(ctx, head)
+	h.Witnessed = enough
+	return h, err
 }
 
-// signedHead returns the head that read returns, with the key that signed it.
-func (m *Manager) signedHead(ctx context.Context, id kapsel.LogID, read func(context.Context, kapsel.LogID) (store.SignedHead, error)) (AuditedHead, error) {
-	head, err := read(ctx, id)
-	if err != nil {
-		return AuditedHead{}, err
-	}
-	keys, err := m.auditKeys(ctx, id)
+// opened returns a head of a log with the key that signed it.
+func (m *Manager) opened(ctx context.Context, head store.SignedHead) (AuditedHead, error) {
+	keys, err := m.auditKeys(ctx, head.Log)
 	if err != nil {
 		return AuditedHead{}, err
 	}
@@ -248,7 +307,7 @@ func (m *Manager) signedHead(ctx context.Context, id kapsel.LogID, read func(con
 	if err != nil {
 		return AuditedHead{}, fmt.Errorf("open the head of an audit log: %w", err)
 	}
-	return AuditedHead{head, signed.Key}, nil
+	return AuditedHead{SignedHead: head, Key: signed.Key}, nil
 }
 
 // AuditKey is a key that signs, or signed, the heads of a log.

@@ -69,8 +69,10 @@ type Config struct {
 	PublicURL string          // base of ingest URLs, without a slash at the end
 	Dev       bool            // allows the shorter delays of a development instance
 	Ledger    bool            // the store tells the facts of deliveries
-	Clock     func() time.Time
-	Feed      *feed.Feed // of streams of events
+	// WitnessesWanted is how many witnesses must have signed the head of a log, if its tenant does not say.
+	WitnessesWanted int
+	Clock           func() time.Time
+	Feed            *feed.Feed // of streams of events
 
 	// PortalToken returns the token of a new portal link and the hash that finds the link, as
 	// access.Guard.NewPortalToken does.
