@@ -220,7 +220,7 @@ func (s *Store) RecentStats(ctx context.Context, since time.Time) ([]store.Stats
 // LastReceived reads when an origin's newest event was received; see store.Counters.
 func (s *Store) LastReceived(ctx context.Context, origin kapsel.OriginID) (last time.Time, err error) {
 	found, err := list(ctx, s, engine, func(r *row) time.Time { return r.time() },
-		"SELECT received_at FROM events WHERE endpoint_id = $1 ORDER BY id DESC LIMIT 1", id(origin))
+		"SELECT received_at FROM events WHERE part = $1 AND endpoint_id = $2 ORDER BY id DESC LIMIT 1", int16(kapsel.PartOf(origin)), id(origin))
 	if err == nil && len(found) > 0 {
 		last = found[0]
 	}

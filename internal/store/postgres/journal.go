@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -360,15 +361,36 @@ func (s *Store) Leaves(ctx context.Context, log kapsel.LogID, n int64, limit int
 
 // LeafOf returns the leaf of an attempt; see store.Journal.
 func (s *Store) LeafOf(ctx context.Context, tenant kapsel.TenantID, attempt kapsel.AttemptID) (store.Log, store.Leaf, error) {
+	logs, err := s.logsOf(ctx, tenant)
+	if err != nil || len(logs) == 0 {
+		return store.Log{}, store.Leaf{}, cmp.Or(err, store.NotFound("attempt"))
+	}
 	type found struct {
-		log  store.Log
+		log  [16]byte
 		leaf store.Leaf
 	}
 	f, err := only("attempt", func() ([]found, error) {
-		return list(ctx, s, engine, func(r *row) found { return found{scanLog(r), scanLeaf(r)} }, "SELECT "+logColumns+`, x.n, x.attempt_id, x.hash, x.text
-			FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = $2 WHERE l.tenant_id = $1`, [16]byte(tenant), [16]byte(attempt))
+		return list(ctx, s, engine, func(r *row) found { return found{r.id(), scanLeaf(r)} }, `
+			SELECT x.log, x.n, x.attempt_id, x.hash, x.text FROM audit_leaves x WHERE x.log = ANY($1) AND x.attempt_id = $2`, idsOf(logs), [16]byte(attempt))
 	})
-	return f.log, f.leaf, err
+	if err != nil {
+		return store.Log{}, store.Leaf{}, err
+	}
+	return logs[slices.IndexFunc(logs, func(l store.Log) bool { return l.ID == f.log })], f.leaf, nil
+}
+
+// logsOf returns the logs of a tenant, closed ones included. Leaves are seen by the engine alone, so whose
+// they are is decided here.
+func (s *Store) logsOf(ctx context.Context, tenant kapsel.TenantID) ([]store.Log, error) {
+	return list(ctx, s, viewOf(tenant), scanLog, "SELECT "+logColumns+" FROM audit_logs l WHERE l.tenant_id = $1", [16]byte(tenant))
+}
+
+func idsOf(logs []store.Log) [][16]byte {
+	ids := make([][16]byte, len(logs))
+	for i, l := range logs {
+		ids[i] = l.ID
+	}
+	return ids
 }
 
 // LeafIndexes returns where attempts' leaves are; see store.Journal.
@@ -381,10 +403,13 @@ func (s *Store) LeafIndexes(ctx context.Context, tenant kapsel.TenantID, attempt
 	for i, id := range attempts {
 		ids[i] = id
 	}
+	logs, err := s.logsOf(ctx, tenant)
+	if err != nil || len(logs) == 0 {
+		return map[kapsel.AttemptID]store.Place{}, err
+	}
 	all, err := list(ctx, s, engine, func(r *row) found { return found{r.id(), store.Place{Log: r.id(), Index: r.int8()}} }, `
-		SELECT x.attempt_id, x.log, x.n FROM audit_logs l CROSS JOIN unnest($2::uuid[]) AS u (id)
-			JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = u.id
-		WHERE l.tenant_id = $1`, [16]byte(tenant), ids)
+		SELECT x.attempt_id, x.log, x.n FROM unnest($1::uuid[]) AS l (log) CROSS JOIN unnest($2::uuid[]) AS u (id)
+			JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = u.id`, idsOf(logs), ids)
 	places := make(map[kapsel.AttemptID]store.Place, len(all))
 	for _, f := range all {
 		places[f.attempt] = f.place

@@ -50,7 +50,7 @@ func (s postgresStore) transfer(t *testing.T) transfer.Store {
 func newSQLite(t *testing.T) database {
 	path := schematest.SQLite(t)
 	return func(t *testing.T) opened {
-		s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+		s, err := sqlite.Open(t.Context(), path, sqlite.Options{Ledger: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func newSQLite(t *testing.T) database {
 func newPostgres(t *testing.T) database {
 	url := schematest.Postgres(t)
 	return func(t *testing.T) opened {
-		s, err := postgres.Open(t.Context(), url, postgres.Options{})
+		s, err := postgres.Open(t.Context(), url, postgres.Options{Ledger: true})
 		if err != nil {
 			t.Fatal(err)
 		}
