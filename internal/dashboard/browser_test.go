@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -174,10 +175,11 @@ type browser struct {
 // openBrowser starts Chromium. limit bounds its whole use, on a machine that may be busy.
 func openBrowser(t *testing.T, own string) *browser {
 	t.Helper()
-	const limit = 4 * time.Minute
+	const limit, start = 20 * time.Minute, 2 * time.Minute
 	ctx, stop := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(stop)
-	ctx, stop = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)...) // it opens our own pages only
+	ctx, stop = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.NoSandbox, chromedp.WSURLReadTimeout(start))...) // it opens our own pages only
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)
@@ -294,7 +296,12 @@ func (b *browser) picture() []byte {
 func TestPages_B121_S16(t *testing.T) {
 	w := newWorld(t)
 	s := w.seed()
-	server := httptest.NewServer(w.pages)
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.pages.ServeHTTP(rw, r)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.asked += r.Method + " " + r.URL.Path + "\n"
+	}))
 	defer server.Close()
 	defer w.pages.Stop()
 	b := openBrowser(t, server.URL)
@@ -367,12 +374,101 @@ func TestPages_B121_S16(t *testing.T) {
 		t.Errorf("the download is %.300q", names)
 	}
 	b.liveUpdates(w, &s)
+	b.visitPortal(w, &s, string(axe), keep)
 }
 
-// waitFor waits until an expression is true in the page, a minute at most.
+// visitPortal checks the portal's pages as those of the dashboard, and that a site of a link, and no other,
+// frames them.
+func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name string)) {
+	b.t.Helper()
+	c := w.customer(s.tenant, "embedded")
+	change := manage.EndpointChange{Edit: func(e *manage.EndpointSettings) error {
+		e.Config.Name, e.Config.Description = strings.Join(hostile[:3], " "), strings.Join(hostile[3:7], " ")
+		return nil
+	}}
+	_, err := w.manage.UpdateEndpoint(w.ctx, w.admin, c.endpoint.ID, change)
+	w.must(err)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: c.endpoint.ID, Limit: 1}}, 1)
+	w.must(err)
+	was := held[0].Delivery
+	done, err := was.After(kapsel.Answer{Status: 400, Code: kapsel.HTTPClientError, MaxAttempts: 3}, time.Now())
+	w.must(err)
+	w.must(w.store.Complete(w.ctx, store.Completion{Delivery: done, Attempt: kapsel.Attempt{
+		ID: was.Token, DeliveryID: was.ID, EventID: c.event, EndpointID: c.endpoint.ID, TenantID: s.tenant.ID, Number: 1, StartedAt: time.Now(), Duration: time.Second,
+		StatusCode: 400, ErrorCode: kapsel.HTTPClientError, Error: hostile[0], ResponseBody: []byte(strings.Join(hostile, "\n")),
+	}}))
+	own := b.own
+	link := func(sites ...string) string {
+		b.t.Helper()
+		_, text, err := w.manage.CreatePortalLink(w.ctx, w.admin, s.tenant.ID, kapsel.PortalLinkID{}, manage.PortalLinkSettings{App: &c.app.UID, Mode: kapsel.PortalManage, Sites: sites})
+		w.must(err)
+		_, path, _ := strings.Cut(text.Reveal(), "/portal/")
+		return own + "/portal/" + path
+	}
+	b.do(chromedp.Navigate(link()))
+	b.waitFor(`location.pathname === "/portal"`)
+	for _, width := range []int64{1280, 390} {
+		for _, theme := range []string{"light", "dark"} {
+			b.look(width, theme)
+			for name, path := range map[string]string{
+				"portal": "/portal", "portal-new": "/portal/new", "portal-endpoint": "/portal/endpoints/" + c.endpoint.ID.String(),
+				"portal-events": "/portal/events", "portal-event": "/portal/events/" + c.event.String(),
+			} {
+				b.open(path)
+				if width == 1280 == (theme == "light") {
+					b.accessible(axe, fmt.Sprint(path, " at ", width, " in ", theme))
+				}
+				keep(fmt.Sprint(name, "-", width, "-", theme))
+			}
+		}
+	}
+
+	var framed string
+	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(rw, `<!DOCTYPE html><title>shop</title><h1>Webhooks</h1><iframe src=%q width="1000" height="700"></iframe>`, framed)
+	}))
+	defer site.Close()
+	b.look(1280, "light")
+	b.do(chromedp.Navigate("about:blank"))
+	b.own, b.wrong = "http://127.0.0.1:", nil
+	visits := func() int { return strings.Count(w.visited(), "GET /portal\n") }
+	before := visits()
+	framed = link(site.URL)
+	b.do(chromedp.Navigate(site.URL))
+	for deadline := time.Now().Add(3 * time.Minute); visits() == before; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the portal does not open in a frame: %v", b.wrong)
+		}
+	}
+	keep("portal-framed")
+	b.mu.Lock()
+	for _, wrong := range b.wrong {
+		b.t.Errorf("in a frame: %s", wrong)
+	}
+	b.wrong = nil
+	b.mu.Unlock()
+	framed = link("https://another.example")
+	b.do(chromedp.Navigate(site.URL))
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		b.mu.Lock()
+		refused := slices.ContainsFunc(b.wrong, func(s string) bool { return strings.Contains(s, "frame-ancestors") })
+		b.mu.Unlock()
+		if refused {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatal("a site that the link does not name frames the portal")
+		}
+	}
+}
+
+// waitFor waits until an expression is true in the page, three minutes at most.
 func (b *browser) waitFor(expression string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(3 * time.Minute); ; {
 		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
 		if err == nil && ok {
 			return

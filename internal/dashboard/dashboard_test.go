@@ -39,6 +39,16 @@ type world struct {
 	cache  *settings.Cache
 	pages  *Dashboard
 	admin  access.Caller
+
+	mu    sync.Mutex
+	asked string // what a browser has asked for and was answered, a line each
+}
+
+// visited returns what a browser was answered.
+func (w *world) visited() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.asked
 }
 
 func newWorld(t *testing.T) *world {

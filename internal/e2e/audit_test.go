@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
 // TestCrash_FA9_AuditLog checks that every attempt is exactly one leaf, and that all heads of the audit
@@ -30,34 +32,64 @@ func TestCrash_FA9_AuditLog(t *testing.T) {
 		}
 		s.end()
 		w.quiet()
-		// A killed writer's lease is over soon; then the rest of the outbox becomes leaves.
-		attempts := 0
-		for _, d := range list[delivery](w, "/v1/deliveries", url.Values{}) {
-			attempts += d.Attempts
+		w.logged()
+	})
+}
+
+// TestCluster_FA9_FrozenSigner freezes each of two nodes past its lease, of which one makes the leaves and
+// signs the heads, and thaws it while the other does: every attempt is exactly one leaf, and all heads fit
+// together.
+func TestCluster_FA9_FrozenSigner(t *testing.T) {
+	w := newWorld(t, pgtest.New(t))
+	w.node()
+	w.sink.Script(flaky)
+	ep := w.endpoint("target", gentle)
+	s := w.send(4, ep, 50*time.Millisecond)
+	for i := range count(2, 20) {
+		node := w.nodes[i%2]
+		time.Sleep(time.Second + time.Duration(rand.Int64N(int64(2*time.Second))))
+		freeze(t, node)
+		time.Sleep(8 * time.Second) // the other leads 6 s after at the latest
+		if err := node.Thaw(); err != nil {
+			t.Fatal(err)
 		}
-		leaves := regexp.MustCompile(`leaves: (\d+),`)
-		var out []byte
-		eventually(t, fmt.Sprintf("%d attempts are leaves", attempts), within(30*time.Second), func() bool {
-			time.Sleep(time.Second)
-			if w.sqlite {
-				if err := node.Term(); err != nil {
+	}
+	s.end()
+	w.quiet()
+	w.logged()
+}
+
+// logged waits until all attempts are leaves, and checks the logs by fsck. A killed writer's lease is over
+// soon; then the rest of the outbox becomes leaves. On SQLite it stops the node for each fsck.
+func (w *world) logged() {
+	t, node := w.t, w.nodes[0]
+	t.Helper()
+	attempts := 0
+	for _, d := range list[delivery](w, "/v1/deliveries", url.Values{}) {
+		attempts += d.Attempts
+	}
+	leaves := regexp.MustCompile(`leaves: (\d+),`)
+	var out []byte
+	eventually(t, fmt.Sprintf("%d attempts are leaves", attempts), within(30*time.Second), func() bool {
+		time.Sleep(time.Second)
+		if w.sqlite {
+			if err := node.Term(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := node.Start(w.ctx); err != nil {
 					t.Fatal(err)
 				}
-				defer func() {
-					if err := node.Start(w.ctx); err != nil {
-						t.Fatal(err)
-					}
-				}()
-			}
-			cmd := exec.CommandContext(w.ctx, w.bin, "fsck")
-			cmd.Env = append(os.Environ(), "DATABASE_URL="+node.Env("DATABASE_URL"), "LOG_LEVEL=error")
-			var err error
-			if out, err = cmd.CombinedOutput(); err != nil {
-				t.Fatalf("fsck: %v\n%s", err, out)
-			}
-			found := leaves.FindSubmatch(out)
-			return found != nil && string(found[1]) == fmt.Sprint(attempts)
-		})
-		t.Logf("%s", out)
+			}()
+		}
+		cmd := exec.CommandContext(w.ctx, w.bin, "fsck")
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+node.Env("DATABASE_URL"), "LOG_LEVEL=error")
+		var err error
+		if out, err = cmd.CombinedOutput(); err != nil {
+			t.Fatalf("fsck: %v\n%s", err, out)
+		}
+		found := leaves.FindSubmatch(out)
+		return found != nil && string(found[1]) == fmt.Sprint(attempts)
 	})
+	t.Logf("%s", out)
 }

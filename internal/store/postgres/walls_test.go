@@ -77,23 +77,9 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	_, err = s.Publish(ctx, []store.SignedHead{{Log: log.ID, Epoch: log.Epoch, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}})
 	must(err)
 	must(s.SetWitnessed(ctx, []store.Witnessed{{SignedHead: store.SignedHead{Log: log.ID, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}}}))
-	entries, err := s.FactEntries(ctx, 100, 1<<20)
-	must(err)
-	must(s.Booked(ctx, nil, []store.BookConflict{{Fact: factOf(entries, tenant.ID), Answer: "exists", At: now}}))
+	must(s.Booked(ctx, nil, []store.BookConflict{{Fact: kapsel.MadeFact(&d), Answer: "exists", At: now}}))
 	must(s.ReportBooks(ctx, []store.BookReport{{Owner: store.Owner{TenantID: tenant.ID}, At: now}}))
 	return tenant.ID
-}
-
-// factOf returns a fact of a tenant's.
-func factOf(entries []store.FactEntry, tenant kapsel.TenantID) kapsel.Fact {
-	for _, e := range entries {
-		for _, f := range e.Facts {
-			if f.TenantID == tenant {
-				return f
-			}
-		}
-	}
-	panic("nothing is told of the tenant")
 }
 
 // TestWall_S20_Tables checks that a session sees no row of another tenant in any table, even
@@ -363,7 +349,7 @@ func TestWall_S20_StartWarnsWhenTheRoleIsNotBound(t *testing.T) {
 // made and restored by the plain role.
 func TestWall_S20_DumpAndRestore(t *testing.T) {
 	from, to := pgtest.New(t), pgtest.New(t)
-	s, err := Open(t.Context(), from, Options{Migrate: true, Ledger: true})
+	s, err := Open(t.Context(), from, Options{Migrate: true})
 	if err != nil {
 		t.Fatal(err)
 	}
