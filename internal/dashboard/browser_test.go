@@ -382,12 +382,15 @@ func TestPages_B121_S16(t *testing.T) {
 func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name string)) {
 	b.t.Helper()
 	c := w.customer(s.tenant, "embedded")
-	change := manage.EndpointChange{Edit: func(e *manage.EndpointSettings) error {
-		e.Config.Name, e.Config.Description = strings.Join(hostile[:3], " "), strings.Join(hostile[3:7], " ")
-		return nil
-	}}
-	_, err := w.manage.UpdateEndpoint(w.ctx, w.admin, c.endpoint.ID, change)
-	w.must(err)
+	rename := func(name, description string) {
+		b.t.Helper()
+		_, err := w.manage.UpdateEndpoint(w.ctx, w.admin, c.endpoint.ID, manage.EndpointChange{Edit: func(e *manage.EndpointSettings) error {
+			e.Config.Name, e.Config.Description = name, description
+			return nil
+		}})
+		w.must(err)
+	}
+	rename(strings.Join(hostile[:3], " "), strings.Join(hostile[3:7], " "))
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
 	held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: c.endpoint.ID, Limit: 1}}, 1)
@@ -425,6 +428,7 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 		}
 	}
 
+	rename("orders", "")
 	var framed string
 	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "text/html")
