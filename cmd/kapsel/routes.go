@@ -49,7 +49,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rest.inbox.ServeHTTP(w, r)
 	case path.Clean(p) == p && (strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, api.AttestationPath) || p == "/openapi.json" || p == "/docs"):
 		rest.api.ServeHTTP(w, r)
-	case dashboard.Serves(p):
+	case dashboard.Serves(r.Method, p):
 		rest.dashboard.ServeHTTP(w, r)
 	default:
 		refuse(w, r, kapsel.Errorf(kapsel.NotFound, "nothing is at this path; /docs lists what is"))

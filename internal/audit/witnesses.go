@@ -98,10 +98,10 @@ func ReadWitnessStates(w *store.Witnessed) (states []WitnessState, err error) {
 	return states, err
 }
 
-// Collectors returns the metrics of the witnesses.
+// Collectors returns the metrics of the witnesses. Without witnesses they are there and 0.
 func (w *Witnesses) Collectors() []prometheus.Collector {
 	if w == nil {
-		return nil
+		w = &Witnesses{}
 	}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {

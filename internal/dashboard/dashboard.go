@@ -67,10 +67,13 @@ var pages = map[string]bool{
 	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
 }
 
-// Serves reports whether a path may have a page.
-func Serves(p string) bool {
+// Serves reports whether a path may have a page. No form is posted to /.
+func Serves(method, p string) bool {
+	if p == "/" {
+		return method == http.MethodGet || method == http.MethodHead
+	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return pages[first]
+	return first != "" && pages[first]
 }
 
 // New returns the pages' handler. Callers must call Stop before they wait for requests to end.

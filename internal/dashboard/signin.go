@@ -76,7 +76,7 @@ func toSignIn(w http.ResponseWriter, r *http.Request) {
 // nextPage returns the page to go to after the sign-in: a path of ours, or the first page.
 func nextPage(next string) string {
 	u, err := url.Parse(next)
-	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") || !Serves(u.Path) {
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") || !Serves(http.MethodGet, u.Path) {
 		return "/"
 	}
 	return next
