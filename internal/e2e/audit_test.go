@@ -36,9 +36,8 @@ func TestCrash_FA9_AuditLog(t *testing.T) {
 	})
 }
 
-// TestCluster_FA9_FrozenSigner freezes each of two nodes past its lease, of which one makes the leaves and
-// signs the heads, and thaws it while the other does: every attempt is exactly one leaf, and all heads fit
-// together.
+// TestCluster_FA9_FrozenSigner checks that every attempt is exactly one leaf, and that all heads fit together,
+// when the node that makes leaves and signs heads is frozen past its lease and thawed while another does.
 func TestCluster_FA9_FrozenSigner(t *testing.T) {
 	w := newWorld(t, pgtest.New(t))
 	w.node()
