@@ -318,8 +318,10 @@ func (n *names) answer(query []byte) []byte {
 	if label == "drops" && q.Type == dnsmessage.TypeAAAA {
 		return nil
 	}
-	if strings.HasPrefix(label, "flip") { // one of the addresses at each question, in turn
-		addrs = addrs[n.flips[label]%len(addrs):][:1]
+	if strings.HasPrefix(label, "flip") { // one of the addresses at each look-up, in turn; A and AAAA come in any order
+		turn := label + " " + q.Type.String()
+		addrs = addrs[n.flips[turn]%len(addrs):][:1]
+		n.flips[turn]++
 		n.flips[label]++
 	}
 	if strings.HasPrefix(label, "once") && n.flips[label] < 2 { // the first look-up (A and AAAA) gets the first address
