@@ -3,7 +3,6 @@ package kapsel
 import (
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -84,10 +83,3 @@ func (l *PortalLink) Live(now time.Time) bool {
 
 // Has reports whether the link's session sees what belongs to an app, or with the zero ID to none.
 func (l *PortalLink) Has(app AppID) bool { return l.AppID.IsZero() || l.AppID == app }
-
-// Clone returns a copy that shares nothing with the link.
-func (l *PortalLink) Clone() PortalLink {
-	c := *l
-	c.Sites = slices.Clone(l.Sites)
-	return c
-}

@@ -2,10 +2,6 @@ package access
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"time"
@@ -18,6 +14,7 @@ import (
 type PortalLinks interface {
 	OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error)
 	PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error)
+	RevokePortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID, now time.Time) error
 }
 
 var (
@@ -31,10 +28,8 @@ var (
 // under the admin key, so all links end when the admin key changes, and who reads the store can neither use
 // nor make one.
 func (g *Guard) NewPortalToken() (token secret.Text, hash [32]byte) {
-	var random [32]byte
-	rand.Read(random[:])
-	token = secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
-	return token, g.portalHash("token", token.Reveal())
+	token = newToken()
+	return token, g.tokenHash("portal token", token.Reveal())
 }
 
 // OpenPortal uses the token of a link and returns the link with the secret of its session, which is
@@ -45,8 +40,8 @@ func (g *Guard) OpenPortal(r *http.Request, token string) (l kapsel.PortalLink, 
 	if err := g.guesses.may(ctx, g.Log, client, now); err != nil {
 		return l, session, err
 	}
-	session, _ = g.NewPortalToken()
-	l, err = g.Portals.OpenPortal(ctx, g.portalHash("token", token), g.portalHash("session", session.Reveal()), now)
+	session = newToken()
+	l, err = g.Portals.OpenPortal(ctx, g.tokenHash("portal token", token), g.tokenHash("portal session", session.Reveal()), now)
 	if err == nil {
 		_, err = g.portalCaller(ctx, &l, now)
 	}
@@ -64,7 +59,7 @@ func (g *Guard) OpenPortal(r *http.Request, token string) (l kapsel.PortalLink, 
 // session, its link, or the key that made the link has ended, or that of Portals or Keys.
 func (g *Guard) Portal(r *http.Request, session string) (l kapsel.PortalLink, c Caller, err error) {
 	ctx, now := r.Context(), g.Clock()
-	l, err = g.Portals.PortalBySession(ctx, g.portalHash("session", session), now)
+	l, err = g.Portals.PortalBySession(ctx, g.tokenHash("portal session", session), now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		err = ErrPortalEnded
 	}
@@ -73,6 +68,11 @@ func (g *Guard) Portal(r *http.Request, session string) (l kapsel.PortalLink, c 
 		c.Actor.Client = g.Client(r)
 	}
 	return l, c, err
+}
+
+// LeavePortal ends the session of a link, and the link with it.
+func (g *Guard) LeavePortal(ctx context.Context, l *kapsel.PortalLink) error {
+	return g.Portals.RevokePortalLink(ctx, l.TenantID, l.ID, g.Clock())
 }
 
 // portalCaller returns the caller that a live link makes: of its tenant, with no more right than its mode.
@@ -90,12 +90,4 @@ func (g *Guard) portalCaller(ctx context.Context, l *kapsel.PortalLink, now time
 		err = ErrPortalEnded
 	}
 	return c, err
-}
-
-// portalHash returns what finds the link of a secret of a kind.
-func (g *Guard) portalHash(kind, text string) (hash [32]byte) {
-	mac := hmac.New(sha256.New, g.admin[:])
-	mac.Write([]byte("kapsel portal " + kind + "\x00" + text))
-	copy(hash[:], mac.Sum(nil))
-	return hash
 }

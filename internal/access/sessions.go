@@ -39,11 +39,9 @@ func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token sec
 	if err != nil {
 		return s, token, err
 	}
-	var random [32]byte
-	rand.Read(random[:])
-	token = secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
+	token = newToken()
 	s = kapsel.Session{
-		ID: kapsel.NewSessionID(now), Hash: g.sessionHash(token.Reveal()), TenantID: c.Tenant, KeyID: c.Key,
+		ID: kapsel.NewSessionID(now), Hash: g.tokenHash("session", token.Reveal()), TenantID: c.Tenant, KeyID: c.Key,
 		Address: client.String(), Agent: printable(r.UserAgent(), maxAgent), CreatedAt: now, SeenAt: now,
 	}
 	if !c.IsAdmin() {
@@ -57,7 +55,7 @@ func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token sec
 // ErrSignedOut if the session or its key has ended, or that of Sessions or Keys.
 func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Session, Caller, error) {
 	now := g.Clock()
-	s, err := g.Sessions.SessionByHash(ctx, g.sessionHash(token), now)
+	s, err := g.Sessions.SessionByHash(ctx, g.tokenHash("session", token), now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		err = ErrSignedOut
 	}
@@ -92,10 +90,17 @@ func (g *Guard) SignOut(ctx context.Context, s kapsel.Session) error {
 	return err
 }
 
-// sessionHash returns what finds the session of a token.
-func (g *Guard) sessionHash(token string) (hash [32]byte) {
+// newToken returns a secret of 256 random bits.
+func newToken() secret.Text {
+	var random [32]byte
+	rand.Read(random[:])
+	return secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
+}
+
+// tokenHash returns what finds the row of a token of a kind: an HMAC under the admin key.
+func (g *Guard) tokenHash(kind, token string) (hash [32]byte) {
 	mac := hmac.New(sha256.New, g.admin[:])
-	mac.Write([]byte("kapsel session\x00" + token))
+	mac.Write([]byte("kapsel " + kind + "\x00" + token))
 	copy(hash[:], mac.Sum(nil))
 	return hash
 }

@@ -300,17 +300,23 @@ func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, status int, c
 	}
 }
 
-// fail answers with a page that says what went wrong. p is nil where nobody is signed in.
-func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, p *page, err error) {
+// said returns what a page says of an error. A bug it only logs.
+func (d *Dashboard) said(w http.ResponseWriter, r *http.Request, err error) problem.Document {
 	said := problem.New(r.Context(), err)
 	if said.Code == "" {
 		d.Log.ErrorContext(r.Context(), "dashboard: a page failed", "path", r.URL.Path, "error", err, "request_id", said.RequestID)
 	}
-	if p == nil {
-		p = &page{d: d, query: url.Values{}}
-	}
 	if after := problem.RetryAfter(err, said.Status); after != "" {
 		w.Header().Set("Retry-After", after)
+	}
+	return said
+}
+
+// fail answers with a page that says what went wrong. p is nil where nobody is signed in.
+func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, p *page, err error) {
+	said := d.said(w, r, err)
+	if p == nil {
+		p = &page{d: d, query: url.Values{}}
 	}
 	p.title = said.Title
 	d.render(w, r, said.Status, layout(p, errorPage(said)))

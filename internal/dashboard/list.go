@@ -1,19 +1,26 @@
 package dashboard
 
 import (
+	"net/url"
+
 	"github.com/kapsel-hq/kapsel"
 )
 
 // perPage is how many rows a page of a list has.
 const perPage = 50
 
-// errNoPage answers a path whose id has a wrong form. That of an id which is not there is byte-equal.
+// errNoPage answers a path whose id has a wrong form.
 var errNoPage = kapsel.Errorf(kapsel.NotFound, "there is no such page")
 
 // cursor returns the ID that a page of a list ends before: the parameter before, zero where it is not
 // given.
-func cursor[ID any](p *page, parse func(string) (ID, error)) (id ID, err error) {
-	text := p.query.Get("before")
+func cursor[ID any](p *page, parse func(string) (ID, error)) (ID, error) {
+	return idIn(p.query, "before", parse)
+}
+
+// idIn returns the ID that a parameter holds, zero where it is not given.
+func idIn[ID any](query url.Values, name string, parse func(string) (ID, error)) (id ID, err error) {
+	text := query.Get(name)
 	if text == "" {
 		return id, nil
 	}

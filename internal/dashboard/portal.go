@@ -13,7 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -124,7 +124,7 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 		err = kapsel.Errorf(kapsel.Forbidden, textPlainHTTP)
 	}
 	if err == nil {
-		var session interface{ Reveal() string }
+		var session secret.Text
 		var link kapsel.PortalLink
 		if link, session, err = d.Guard.OpenPortal(r, form.Get("token")); err == nil {
 			cookie.Value, cookie.MaxAge = session.Reveal(), int(link.ExpiresAt.Sub(d.Clock()).Seconds())
@@ -136,27 +136,42 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 	d.failVisit(w, r, v, err)
 }
 
-// leavePortal ends what the browser knows of the session.
+// leavePortal ends the session.
 func (d *Dashboard) leavePortal(w http.ResponseWriter, r *http.Request) {
+	link, _, err := d.visitor(r)
+	if err == nil {
+		frame(w, link.Sites)
+		if err = d.Guard.LeavePortal(r.Context(), &link); err == nil {
+			err = access.ErrPortalEnded
+		}
+	}
 	if c := d.portalCookie(r); c != nil {
 		c.MaxAge = -1
 		http.SetCookie(w, c)
 	}
-	d.failVisit(w, r, &visit{d: d, query: url.Values{}}, access.ErrPortalEnded)
+	d.failVisit(w, r, &visit{d: d, query: url.Values{}}, err)
+}
+
+// visitor returns the link of a request's session and the caller that it makes. The error is
+// access.ErrPortalEnded if there is no session.
+func (d *Dashboard) visitor(r *http.Request) (l kapsel.PortalLink, c access.Caller, err error) {
+	kind := d.portalCookie(r)
+	if kind == nil {
+		return l, c, access.ErrPortalEnded
+	}
+	sent, err := r.Cookie(kind.Name)
+	if err != nil {
+		return l, c, access.ErrPortalEnded
+	}
+	return d.Guard.Portal(r, sent.Value)
 }
 
 // visited registers a page of the portal, or what one of its forms does.
 func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error)) {
 	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		v := &visit{d: d, ctx: r.Context(), path: r.URL.Path, query: r.URL.Query(), params: r.PathValue}
-		var err error = access.ErrPortalEnded
-		if kind := d.portalCookie(r); kind != nil {
-			if sent, missing := r.Cookie(kind.Name); missing == nil {
-				var c access.Caller
-				v.link, c, err = d.Guard.Portal(r, sent.Value)
-				v.portal = d.Manage.Portal(c, v.link)
-			}
-		}
+		link, c, err := d.visitor(r)
+		v.link, v.portal = link, d.Manage.Portal(c, link)
 		if err == nil {
 			frame(w, v.link.Sites)
 			if r.Method == http.MethodPost {
@@ -180,13 +195,7 @@ func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error))
 
 // failVisit answers with a page of the portal that says what went wrong.
 func (d *Dashboard) failVisit(w http.ResponseWriter, r *http.Request, v *visit, err error) {
-	said := problem.New(r.Context(), err)
-	if said.Code == "" {
-		d.Log.ErrorContext(r.Context(), "portal: a page failed", "path", r.URL.Path, "error", err, "request_id", said.RequestID)
-	}
-	if after := problem.RetryAfter(err, said.Status); after != "" {
-		w.Header().Set("Retry-After", after)
-	}
+	said := d.said(w, r, err)
 	v.title = said.Title
 	d.render(w, r, said.Status, portalLayout(v, portalError(v, said)))
 }
@@ -200,18 +209,8 @@ func (v *visit) show(title string, c templ.Component) (result, error) {
 	return result{show: c}, nil
 }
 
-// portalCursor returns the ID that a page of a list ends before; zero: none.
-func portalCursor[ID any](v *visit, name string, parse func(string) (ID, error)) (id ID, err error) {
-	if text := v.query.Get(name); text != "" {
-		if id, err = parse(text); err != nil {
-			return id, errNoPage
-		}
-	}
-	return id, nil
-}
-
 func (v *visit) endpoints() (result, error) {
-	before, err := portalCursor(v, "before", kapsel.ParseEndpointID)
+	before, err := idIn(v.query, "before", kapsel.ParseEndpointID)
 	if err != nil {
 		return result{}, err
 	}
@@ -397,11 +396,11 @@ func (v *visit) test() (result, error) {
 }
 
 func (v *visit) events() (result, error) {
-	before, err := portalCursor(v, "before", kapsel.ParseEventID)
+	before, err := idIn(v.query, "before", kapsel.ParseEventID)
 	if err != nil {
 		return result{}, err
 	}
-	endpoint, err := portalCursor(v, "endpoint", kapsel.ParseEndpointID)
+	endpoint, err := idIn(v.query, "endpoint", kapsel.ParseEndpointID)
 	if err != nil {
 		return result{}, err
 	}

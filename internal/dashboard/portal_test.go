@@ -91,7 +91,7 @@ func TestPortal_OneApp(t *testing.T) {
 	w := newWorld(t)
 	tenant, _ := w.tenant("acme", kapsel.ScopeWrite)
 	mine, others := w.customer(tenant, "mine"), w.customer(tenant, "others")
-	v, _ := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &mine.app.UID, Mode: kapsel.PortalManage})
+	v, link := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &mine.app.UID, Mode: kapsel.PortalManage})
 
 	for _, target := range []string{"/portal", "/portal/events", "/portal/events/" + mine.event.String(), "/portal/endpoints/" + mine.endpoint.ID.String(), "/portal/events?endpoint=" + mine.endpoint.ID.String()} {
 		page := v.see(target)
@@ -148,6 +148,11 @@ func TestPortal_OneApp(t *testing.T) {
 	if len(all) != 2 || all[0].Name != "second" || all[0].AppID != mine.app.ID || strings.Join(all[0].Subscriptions[0].EventTypes, " ") != "invoice.paid order.*" {
 		t.Errorf("the customer's endpoints are %+v", all)
 	}
+	changes, err := w.manage.ListChanges(w.ctx, w.admin, tenant.ID, store.ChangeFilter{Kind: kapsel.KindEndpoint}, store.Page[kapsel.ChangeID]{Limit: 1})
+	w.must(err)
+	if len(changes) != 1 || changes[0].Subject.ID != all[0].ID.String() || changes[0].Actor.Kind != kapsel.ActorPortal || changes[0].Actor.Session != link.ID.String() {
+		t.Errorf("the row of the change is %+v", changes)
+	}
 	if rec := v.ask("POST", "/portal/new", url.Values{"name": {"third"}, "url": {"nowhere"}}); rec.Code != http.StatusUnprocessableEntity || !strings.Contains(rec.Body.String(), `value="third"`) {
 		t.Errorf("a wrong URL: %d %s", rec.Code, rec.Body)
 	}
@@ -202,6 +207,11 @@ func TestPortal_Ends(t *testing.T) {
 		if rec.Code != http.StatusUnauthorized || strings.Contains(rec.Body.String(), "endpoint of mine") {
 			t.Errorf("a session %s: %d", name, rec.Code)
 		}
+	}
+	leaving, _ := w.visit(w.admin, tenant.ID, settings)
+	leaving.ask("POST", "/portal/leave", nil)
+	if rec := leaving.ask("GET", "/portal", nil); rec.Code != http.StatusUnauthorized {
+		t.Errorf("a session that was left: %d", rec.Code)
 	}
 	byAdmin, _ := w.visit(w.admin, tenant.ID, settings)
 	byAdmin.see("/portal")
