@@ -361,11 +361,7 @@ func (w *Witnesses) ask(ctx context.Context, i int, of []question, keys []Key) {
 // witness remembers, -1 if it has not said.
 func (w *Witnesses) cosignature(ctx context.Context, q question, keys []Key) (line string, size int64, err error) {
 	client, tree := w.cfg.Clients[q.witness], Tree{q.log, w.cfg.Store}
-	public := make([]receipt.Key, len(keys))
-	for i := range keys {
-		public[i] = keyOf(q.log, keys[i].Public)
-	}
-	old := q.old
+	public, old := keysOf(q.log, keys), q.old
 	for range 3 { // another node, or this one before a restart, may have posted a newer head
 		r := witness.Request{Old: old, Checkpoint: string(q.head.Note)}
 		if old > 0 && old < q.head.Size {
@@ -493,10 +489,7 @@ func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, err error) {
 		row.Log = id
 		if l.asked.Size > 0 && l.asked.Size >= row.Size {
 			note := string(l.asked.Note) + strings.Join(l.lines, "")
-			known := make([]receipt.Key, 0, len(keys)+len(w.cfg.Clients))
-			for i := range keys {
-				known = append(known, keyOf(id, keys[i].Public))
-			}
+			known := keysOf(id, keys)
 			for _, c := range w.cfg.Clients {
 				known = append(known, c.Key)
 			}

@@ -72,7 +72,7 @@ type Writer struct {
 	pause  time.Time             // until when the outbox is not read, by the local clock
 	text   []byte                // scratch
 
-	unread map[kapsel.AttemptID]bool // entries that cannot be read, which stay in the outbox
+	unread, told map[kapsel.AttemptID]bool // entries that cannot be read, which stay in the outbox: of this look at it, and of the one before
 
 	refused atomic.Pointer[string] // why no head is signed
 	faults  atomic.Int64           // the number of logs with a fault
@@ -91,7 +91,7 @@ type holding struct {
 
 // NewWriter returns a Writer.
 func NewWriter(cfg Config) *Writer {
-	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}, faulty: map[kapsel.LogID]bool{}, unread: map[kapsel.AttemptID]bool{}}
+	return &Writer{cfg: cfg, held: map[kapsel.TenantID]*holding{}, faulty: map[kapsel.LogID]bool{}}
 }
 
 // Collectors returns the metrics of the writer.
@@ -366,6 +366,7 @@ func (w *Writer) sequence(ctx context.Context) error {
 	if err := w.lookAgain(ctx); err != nil {
 		return err
 	}
+	w.told, w.unread = w.unread, map[kapsel.AttemptID]bool{} // entries that are gone by now are not waited for
 	var batch []store.Entry
 	for after := (store.EntryKey{}); ; {
 		waiting := w.withWaiting()
@@ -506,8 +507,8 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 
 // cannotRead tells once that an entry cannot be read, and that its attempt is no leaf.
 func (w *Writer) cannotRead(e *store.Entry, err error) {
-	if !w.unread[e.AttemptID] {
-		w.unread[e.AttemptID] = true
+	w.unread[e.AttemptID] = true
+	if !w.told[e.AttemptID] {
 		w.cfg.Log.Error("an attempt is in no audit log, because its entry in the outbox cannot be read; it waits there, and kapsel fsck finds it", "attempt", e.AttemptID.String(), "error", err)
 	}
 	w.oldest.Store(older(w.oldest.Load(), e.AttemptID.Time().UnixMilli()))

@@ -662,6 +662,31 @@ func TestWriter_Unreadable(t *testing.T) {
 	}
 }
 
+// TestWriter_UnreadableGone checks that an entry that could not be read and is gone is not waited for.
+func TestWriter_UnreadableGone(t *testing.T) {
+	w := newWorld(t, 1)
+	w.attempt(w.tenants[0], 1)
+	bad := w.attempts[w.tenants[0]][0]
+	w.change(fmt.Sprintf("UPDATE audit_outbox SET entry = x'03' WHERE id = x'%x'", bad[:]))
+	one := w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	w.now = w.now.Add(time.Minute)
+	if lag := one.lagSeconds(); lag != 60 {
+		t.Errorf("the lag is %v s, and an attempt waits for 60 s", lag)
+	}
+	w.change(fmt.Sprintf("DELETE FROM audit_outbox WHERE id = x'%x'", bad[:]))
+	again := w.writer(w.db) // the same, over the store that was opened anew
+	again.unread = one.unread
+	again.oldest.Store(one.oldest.Load())
+	w.pass() // the lease of the other
+	for range 2 { // the first still shows how long it has waited
+		w.must(again.turn(t.Context()))
+	}
+	if lag := again.lagSeconds(); lag != 0 {
+		t.Errorf("the lag is %v s, and no entry waits", lag)
+	}
+}
+
 // TestKeys checks who may sign, that a rotation is a leaf, and that former keys stay listed.
 func TestKeys(t *testing.T) {
 	w := newWorld(t, 1)
