@@ -68,7 +68,7 @@ var acceptStatements = map[string]string{
 		WHERE e.seq = (SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint) + $5::bigint)`,
 	// Changes that people made by hand, such as test events. A repeated batch finds its rows there.
 	"changes": `
-		INSERT INTO changes (id, tenant_id, at, actor, key_id, verb, kind, subject, name, before, after)
+		INSERT INTO changes (` + changeColumns + `)
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::uuid[], $6::text[],
 			$7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) ON CONFLICT (id) DO NOTHING`,
 	"winners of a key": `

@@ -87,11 +87,9 @@ func (s *Store) ListChanges(ctx context.Context, tenant kapsel.TenantID, f store
 
 // DeleteOldChanges implements store.Changes.
 func (s *Store) DeleteOldChanges(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
-	err = s.writer.cold(ctx, func(c *conn) error {
-		old := now.Add(-kapsel.ChangesKept)
-		err := c.exec(`DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id < ? ORDER BY id LIMIT ?)`, firstID(old), limit)
-		deleted = int(c.changes())
-		return err
+	old := firstID(now.Add(-kapsel.ChangesKept))
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (int, error) {
+		err := c.exec(`DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id < ? ORDER BY id LIMIT ?)`, old, limit)
+		return c.changes(), err
 	})
-	return deleted, err
 }
