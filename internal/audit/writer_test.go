@@ -678,7 +678,7 @@ func TestWriter_UnreadableGone(t *testing.T) {
 	again := w.writer(w.db) // the same, over the store that was opened anew
 	again.unread = one.unread
 	again.oldest.Store(one.oldest.Load())
-	w.pass() // the lease of the other
+	w.pass()      // the lease of the other
 	for range 2 { // the first still shows how long it has waited
 		w.must(again.turn(t.Context()))
 	}
