@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,19 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	cdpage "github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/browsertest"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -162,115 +155,34 @@ func (w *world) event(node kapsel.NodeID, e manage.Endpoint, header kapsel.Heade
 	return id
 }
 
-// browser is a Chromium that notes what goes wrong on pages.
+// browser opens the pages of one origin.
 type browser struct {
+	*browsertest.Browser
 	t   *testing.T
-	ctx context.Context
 	own string // the origin of our pages
-
-	mu    sync.Mutex
-	wrong []string
-}
-
-// openBrowser starts Chromium. limit bounds its whole use, on a machine that may be busy.
-func openBrowser(t *testing.T, own string) *browser {
-	t.Helper()
-	const limit, start = 20 * time.Minute, 2 * time.Minute
-	ctx, stop := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, chromedp.WSURLReadTimeout(start))...) // it opens our own pages only
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx)
-	t.Cleanup(stop)
-	b := &browser{t: t, ctx: ctx, own: own}
-	err := chromedp.Listen(ctx, b.heard)
-	for _, enable := range []func() error{
-		func() error { _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); return err },
-		func() error { _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); return err },
-		func() error { _, err := chromedp.Call(ctx, runtime.Enable, cdp.Empty{}); return err },
-	} {
-		if err == nil {
-			err = enable()
-		}
-	}
-	if err != nil {
-		t.Fatalf("start Chromium (apt-get install chromium): %v", err)
-	}
-	return b
-}
-
-// heard notes what no page may cause: messages of the console, among them violations of the policy,
-// exceptions, dialogs, and requests to others.
-func (b *browser) heard(event any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch e := event.(type) {
-	case *log.EventEntryAdded:
-		if e.Entry.Level == "error" || e.Entry.Level == "warning" {
-			b.wrong = append(b.wrong, "console: "+e.Entry.Text+" "+e.Entry.URL)
-		}
-	case *runtime.EventConsoleAPICalled:
-		b.wrong = append(b.wrong, fmt.Sprint("console: ", e.Type))
-	case *runtime.EventExceptionThrown:
-		b.wrong = append(b.wrong, "exception: "+jsonText(e.ExceptionDetails))
-	case *cdpage.EventJavascriptDialogOpening:
-		b.wrong = append(b.wrong, "dialog: "+e.Message)
-	case *network.EventRequestWillBeSent:
-		if !strings.HasPrefix(e.Request.URL, b.own) && !strings.HasPrefix(e.Request.URL, "data:") {
-			b.wrong = append(b.wrong, "request: "+e.Request.URL)
-		}
-	}
-}
-
-// do runs steps in the browser.
-func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
-	b.t.Helper()
-	if err := chromedp.Do(b.ctx, steps...); err != nil {
-		b.t.Fatal(err)
-	}
 }
 
 // valueOf returns the value of an expression in the page.
 func valueOf[T any](b *browser, expression string) T {
 	b.t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.t.Fatalf("%.80s: %v", expression, err)
-	}
-	return v
-}
-
-// look sets the width and theme of what follows.
-func (b *browser) look(width int64, theme string) {
-	b.t.Helper()
-	b.do(chromedp.EmulateViewport(width, 900))
-	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	return browsertest.Value[T](b.Browser, expression)
 }
 
 // open opens a page and fails the test for what went wrong on it.
 func (b *browser) open(path string) {
 	b.t.Helper()
-	b.do(chromedp.Navigate(b.own + path))
+	b.Do(chromedp.Navigate(b.own + path))
 	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img, main svg:not(.u-over), base") !== null`); pwn {
 		b.t.Errorf("%s: what a stranger wrote became a part of the page", path)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, w := range b.wrong {
-		b.t.Errorf("%s: %s", path, w)
-	}
-	b.wrong = nil
+	b.AllWell(path)
 }
 
 // accessible fails the test for serious findings of axe-core on the page that is open, and for a page that is
 // wider than the window.
 func (b *browser) accessible(axe, path string) {
 	b.t.Helper()
-	b.do(chromedp.Evaluate[chromedp.Void](axe + ";undefined"))
+	b.Do(chromedp.Evaluate[chromedp.Void](axe + ";undefined"))
 	found := valueOf[[]string](b, `axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.filter(v => v.impact === "serious" || v.impact === "critical").map(v => v.id + ": " + v.help + ": " + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(" | ")))`)
 	for _, f := range found {
 		b.t.Errorf("%s: axe: %s", path, f)
@@ -278,16 +190,6 @@ func (b *browser) accessible(axe, path string) {
 	if wide := valueOf[int](b, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); wide > 0 {
 		b.t.Errorf("%s: the page is %d pixels wider than the window", path, wide)
 	}
-}
-
-// picture returns the page as it looks, in PNG.
-func (b *browser) picture() []byte {
-	b.t.Helper()
-	r, err := chromedp.Call(b.ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return r.Data
 }
 
 // TestPages_B121_S16 checks that no page, at two widths and in both themes, runs what a stranger wrote, asks
@@ -304,7 +206,7 @@ func TestPages_B121_S16(t *testing.T) {
 	}))
 	defer server.Close()
 	defer w.pages.Stop()
-	b := openBrowser(t, server.URL)
+	b := &browser{browsertest.Open(t, false, server.URL), t, server.URL}
 	axe, err := os.ReadFile("testdata/axe.min.js")
 	if err != nil {
 		t.Fatal(err)
@@ -312,15 +214,15 @@ func TestPages_B121_S16(t *testing.T) {
 	pictures := os.Getenv("KAPSEL_PICTURES")
 	keep := func(name string) {
 		if pictures != "" {
-			w.must(os.WriteFile(filepath.Join(pictures, name+".png"), b.picture(), 0o644))
+			w.must(os.WriteFile(filepath.Join(pictures, name+".png"), b.Picture(), 0o644))
 		}
 	}
-	b.look(1280, "light")
+	b.Look(1280, "light")
 	b.open("/sign-in")
 	b.accessible(string(axe), "/sign-in")
 	keep("sign-in")
-	b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.getElementById("key").value = %q; document.querySelector("main form").requestSubmit()`, adminKey)))
-	b.waitFor(`location.pathname === "/" && document.getElementById("overview-part") !== null`)
+	b.Do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.getElementById("key").value = %q; document.querySelector("main form").requestSubmit()`, adminKey)))
+	b.WaitFor(`location.pathname === "/" && document.getElementById("overview-part") !== null`)
 
 	tenant := "?tenant=" + s.tenant.ID.String()
 	paths := []struct{ name, path string }{
@@ -350,7 +252,7 @@ func TestPages_B121_S16(t *testing.T) {
 	}
 	for _, width := range []int64{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
-			b.look(width, theme)
+			b.Look(width, theme)
 			for _, p := range paths {
 				b.open(p.path)
 				if width == 1280 == (theme == "light") { // each page once at each width, and once in each theme
@@ -410,11 +312,11 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 		_, path, _ := strings.Cut(text.Reveal(), "/portal/")
 		return own + "/portal/" + path
 	}
-	b.do(chromedp.Navigate(link()))
-	b.waitFor(`location.pathname === "/portal"`)
+	b.Do(chromedp.Navigate(link()))
+	b.WaitFor(`location.pathname === "/portal"`)
 	for _, width := range []int64{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
-			b.look(width, theme)
+			b.Look(width, theme)
 			for name, path := range map[string]string{
 				"portal": "/portal", "portal-new": "/portal/new", "portal-endpoint": "/portal/endpoints/" + c.endpoint.ID.String(),
 				"portal-events": "/portal/events", "portal-event": "/portal/events/" + c.event.String(),
@@ -435,76 +337,41 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 		fmt.Fprintf(rw, `<!DOCTYPE html><title>shop</title><h1>Webhooks</h1><iframe src=%q width="1000" height="700"></iframe>`, framed)
 	}))
 	defer site.Close()
-	b.look(1280, "light")
-	b.do(chromedp.Navigate("about:blank"))
-	b.own, b.wrong = "http://127.0.0.1:", nil
+	b.Look(1280, "light")
+	b.Do(chromedp.Navigate("about:blank"))
+	b.May("http://127.0.0.1:")
+	b.Wrong()
 	visits := func() int { return strings.Count(w.visited(), "GET /portal\n") }
 	before := visits()
 	framed = link(site.URL)
-	b.do(chromedp.Navigate(site.URL))
-	for deadline := time.Now().Add(3 * time.Minute); visits() == before; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("the portal does not open in a frame: %v", b.wrong)
-		}
-	}
+	b.Do(chromedp.Navigate(site.URL))
+	b.Until("the portal opens in a frame", func() bool { return visits() > before })
 	keep("portal-framed")
-	b.mu.Lock()
-	for _, wrong := range b.wrong {
-		b.t.Errorf("in a frame: %s", wrong)
-	}
-	b.wrong = nil
-	b.mu.Unlock()
+	b.AllWell("in a frame")
 	framed = link("https://another.example")
-	b.do(chromedp.Navigate(site.URL))
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		b.mu.Lock()
-		refused := slices.ContainsFunc(b.wrong, func(s string) bool { return strings.Contains(s, "frame-ancestors") })
-		b.mu.Unlock()
-		if refused {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatal("a site that the link does not name frames the portal")
-		}
-	}
-}
-
-// waitFor waits until an expression is true in the page, three minutes at most.
-func (b *browser) waitFor(expression string) {
-	b.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); ; {
-		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
-		if err == nil && ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatalf("it never was so: %s (%v)", expression, err)
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-b.ctx.Done():
-			b.t.Fatal(b.ctx.Err())
-		}
-	}
+	b.Do(chromedp.Navigate(site.URL))
+	b.Until("a site that the link does not name is refused", func() bool {
+		return slices.ContainsFunc(b.Wrong(), func(s string) bool { return strings.Contains(s, "frame-ancestors") })
+	})
 }
 
 // liveUpdates checks that pages show what happens without being opened again.
 func (b *browser) liveUpdates(w *world, s *seeded) {
 	b.t.Helper()
-	b.look(1280, "light")
+	b.Look(1280, "light")
 	b.open("/events?tenant=" + s.tenant.ID.String())
-	b.waitFor(`document.getElementById("live-state").textContent === "live"`)
+	b.WaitFor(`document.getElementById("live-state").textContent === "live"`)
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
 	id := w.event(node, s.healthy, nil, "text/plain", hostile[0])
-	b.waitFor(fmt.Sprintf(`document.getElementById(%q) !== null`, id.String()))
+	b.WaitFor(fmt.Sprintf(`document.getElementById(%q) !== null`, id.String()))
 
 	b.open("/")
-	b.waitFor(`document.getElementById("live-state").textContent === "live"`)
+	b.WaitFor(`document.getElementById("live-state").textContent === "live"`)
 	_, err := w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: s.healthy.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now().Add(time.Hour)})
 	w.must(err)
 	w.must(w.cache.Load(w.ctx))
-	b.waitFor(`[...document.querySelectorAll(".attention li")].some(li => li.textContent.includes("billing") && li.textContent.includes("circuit open"))`)
+	b.WaitFor(`[...document.querySelectorAll(".attention li")].some(li => li.textContent.includes("billing") && li.textContent.includes("circuit open"))`)
 	if pwn := valueOf[bool](b, `window.__pwn !== undefined`); pwn {
 		b.t.Error("a live row ran what a stranger wrote")
 	}
