@@ -228,7 +228,7 @@ func ParseID[K kind](s string) (id ID[K], err error) {
 }
 
 // ParseTenantID, ParseKeyID, ParseEndpointID, ParseSourceID, ParseAppID, ParseEventID,
-// ParseDeliveryID, ParseAttemptID, ParseReplayID, ParseSessionID and ParsePortalLinkID are ParseID for one kind.
+// ParseDeliveryID, ParseAttemptID, ParseReplayID, ParseSessionID, ParseChangeID and ParsePortalLinkID are ParseID for one kind.
 func ParseTenantID(s string) (TenantID, error)         { return ParseID[tenantKind](s) }
 func ParseKeyID(s string) (KeyID, error)               { return ParseID[keyKind](s) }
 func ParseEndpointID(s string) (EndpointID, error)     { return ParseID[endpointKind](s) }
@@ -238,5 +238,6 @@ func ParseEventID(s string) (EventID, error)           { return ParseID[eventKin
 func ParseDeliveryID(s string) (DeliveryID, error)     { return ParseID[deliveryKind](s) }
 func ParseAttemptID(s string) (AttemptID, error)       { return ParseID[attemptKind](s) }
 func ParseReplayID(s string) (ReplayID, error)         { return ParseID[replayKind](s) }
+func ParseChangeID(s string) (ChangeID, error)         { return ParseID[changeKind](s) }
 func ParseSessionID(s string) (SessionID, error)       { return ParseID[sessionKind](s) }
 func ParsePortalLinkID(s string) (PortalLinkID, error) { return ParseID[portalKind](s) }

@@ -250,6 +250,7 @@ func TestPages_B121_S16(t *testing.T) {
 		{"keys", "/keys" + tenant},
 		{"sessions", "/sessions"},
 	}
+	paths = append(paths, w.records(&s, tenant)...)
 	for _, width := range []int64{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
 			b.Look(width, theme)

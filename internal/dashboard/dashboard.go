@@ -65,6 +65,7 @@ type Dashboard struct {
 var pages = map[string]bool{
 	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
 	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
+	"changes": true,
 }
 
 // Serves reports whether a path may have a page. No form is posted to /.
@@ -90,6 +91,7 @@ func New(cfg Config) *Dashboard {
 	d.replays()
 	d.catalogue()
 	d.administration()
+	d.changes()
 	d.portal()
 	return d
 }

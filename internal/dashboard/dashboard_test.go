@@ -81,7 +81,15 @@ func newWorld(t *testing.T) *world {
 	w.manage = manage.New(manage.Config{
 		Store: directory, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "http://127.0.0.1:8080", Clock: clock.Now, Feed: events,
 		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, PortalToken: guard.NewPortalToken, Known: w.cache,
-		Show: func(any, time.Time) any { return map[string]any{} },
+		Show: func(object any, _ time.Time) any {
+			switch o := object.(type) {
+			case *kapsel.Endpoint:
+				return map[string]any{"name": o.Name, "url": o.URL, "description": o.Description, "state": o.State, "retry": map[string]any{"max_attempts": o.Retry.MaxAttempts}, "retry_on": o.RetryOn}
+			case *kapsel.Key:
+				return map[string]any{"name": o.Name, "scope": o.Scope}
+			}
+			return map[string]any{}
+		},
 		Changed: func() {
 			if err := w.cache.Load(t.Context()); err != nil {
 				t.Error(err)

@@ -35,7 +35,7 @@ func (p *page) navigation() [][]entry {
 	groups := [][]entry{
 		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/sources", "Sources"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
 		{{"/event-types", "Event types"}, {"/apps", "Apps"}},
-		{{"/keys", "Keys"}, {"/sessions", "Sessions"}},
+		{{"/changes", "Changes"}, {"/keys", "Keys"}, {"/sessions", "Sessions"}},
 	}
 	if p.caller.IsAdmin() {
 		groups[2] = append([]entry{{"/tenants", "Tenants"}}, groups[2]...)

@@ -124,6 +124,10 @@ let paused = false, held = 0;
 document.addEventListener("DOMContentLoaded", () => {
   prepare(document);
   document.querySelectorAll("[data-live]").forEach(listen);
+  document.querySelectorAll(".side [aria-current]").forEach(a => { // on a phone the entries are in one line that scrolls
+    const side = a.closest(".side");
+    side.scrollLeft += a.getBoundingClientRect().left - side.getBoundingClientRect().left - 40;
+  });
   document.querySelectorAll("[data-theme-toggle]").forEach(b => {
     b.hidden = false;
     b.addEventListener("click", () => {
