@@ -36,11 +36,12 @@ var mayImport = map[string][]string{
 	"internal/durable":   {},
 	"internal/budget":    {},
 	"internal/egress":    {"."},
+	"internal/jsonpath":  {"."},
 	"internal/mail":      {"internal/egress"},
 	"internal/problem":   {"."},
 	"internal/ratelimit": {"."},
 	"internal/secret":    {"."},
-	"internal/signature": {"."},
+	"internal/signature": {".", "internal/jsonpath"},
 	"internal/schema":    {"."},
 	"internal/ledger":    {"."},
 	"internal/telemetry": {"."},
@@ -74,7 +75,7 @@ var mayImport = map[string][]string{
 	"internal/delivery/gate": {".", "internal/breaker", "internal/budget", "internal/ratelimit"},
 	"internal/delivery": {".", "receipt", "internal/cluster", "internal/delivery/gate", "internal/clock", "internal/settings", "internal/store", "internal/breaker", "internal/budget", "internal/egress",
 		"internal/ratelimit", "internal/secret", "internal/signature", "internal/telemetry"},
-	"internal/ingest": {".", "internal/access", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/problem",
+	"internal/ingest": {".", "internal/access", "internal/clock", "internal/settings", "internal/store", "internal/budget", "internal/delivery", "internal/jsonpath", "internal/problem",
 		"internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry"},
 
 	// The books. What talks to TigerBeetle is linked into cmd/kapsel-ledger only.
@@ -84,7 +85,7 @@ var mayImport = map[string][]string{
 	"cmd/kapsel-ledger":           {".", "client", "internal/ledger", "internal/ledger/booker", "internal/ledger/tigerbeetle"},
 
 	// The use cases.
-	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
+	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/jsonpath", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
 	"internal/api":                    {".", "receipt", "internal/access", "internal/audit", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},

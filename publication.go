@@ -32,6 +32,21 @@ const (
 	maxContentType = 255 // bytes
 )
 
+// MaxKey is the greatest length of an idempotency key, in bytes.
+const MaxKey = 255
+
+// ValidKey reports whether a string that a body holds can be an idempotency key: 1 to 255 bytes of UTF-8
+// without control characters.
+func ValidKey(s string) bool {
+	return len(s) > 0 && len(s) <= MaxKey && utf8.ValidString(s) && !strings.ContainsFunc(s, isControl)
+}
+
+// ValidHeaderKey reports whether the value of a header can be an idempotency key: 1 to 255
+// printable ASCII characters.
+func ValidHeaderKey(s string) bool {
+	return s != "" && len(s) <= MaxKey && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // keyForm is the form that ValidKey requires.
 var keyForm = fmt.Sprintf("1 to %d bytes of UTF-8 without control characters", MaxKey)
 
@@ -65,7 +80,7 @@ func (p *Publication) Validate(now time.Time) []FieldError {
 // key checks a text by which events are told apart, if there is one. It refuses U+FFFD, by which JSON
 // decoders replace invalid characters: different texts may have become the same one.
 func (f *fields) key(field, s string) {
-	if s != "" && (!validKey(s) || strings.ContainsRune(s, utf8.RuneError)) {
+	if s != "" && (!ValidKey(s) || strings.ContainsRune(s, utf8.RuneError)) {
 		f.add(field, "must be %s", keyForm)
 	}
 }

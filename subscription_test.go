@@ -141,7 +141,6 @@ func TestSource_Validate(t *testing.T) {
 		{"a value alone", func(s *kapsel.Source) { s.Type = kapsel.TypeRule{Value: "a"} }, "type.value type.from"},
 		{"no header", func(s *kapsel.Source) { s.Type = kapsel.TypeRule{From: "header:"} }, "type.from"},
 		{"no name of a header", func(s *kapsel.Source) { s.Type = kapsel.TypeRule{From: "header:a b"} }, "type.from"},
-		{"no path", func(s *kapsel.Source) { s.Type = kapsel.TypeRule{From: "path:type"} }, "type.from"},
 		{"something else", func(s *kapsel.Source) { s.Type = kapsel.TypeRule{From: "query:type"} }, "type.from"},
 		{"name", func(s *kapsel.Source) { s.Name = " " }, "name"},
 		{"state", func(s *kapsel.Source) { s.State = "paused" }, "state"},

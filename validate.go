@@ -204,11 +204,7 @@ func (f *fields) idempotency(i *Idempotency) {
 	case CarriesCredentials(i.Header):
 		f.add("idempotency.header", "names a header that carries credentials, which would be stored as the key")
 	}
-	if i.Path != "" {
-		if _, err := ParsePath(i.Path); err != nil {
-			f.add("idempotency.path", "%v", err)
-		}
-	} else if i.Strategy == KeyFromSourceID {
+	if i.Path == "" && i.Strategy == KeyFromSourceID {
 		f.add("idempotency.path", "is needed for the strategy %s, such as $.data.id", KeyFromSourceID)
 	}
 	f.lasts("idempotency.window", i.Window, time.Minute, 30*24*time.Hour)
@@ -315,7 +311,7 @@ func validHeaderName(s string) bool {
 	}
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || isDigit(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
 			return false
 		}
 	}
@@ -379,3 +375,6 @@ func (k *Key) Validate(now time.Time) []FieldError {
 	}
 	return f
 }
+
+// isControl reports whether r is a C0 control character or DEL.
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -124,6 +124,7 @@ func TestSources_BadInput(t *testing.T) {
 		`{"name":"a","idempotency":{"header":"X-Gitlab-Token"},"verification":{"provider":"gitlab","secrets":["0123456789abcdef"]}}`:               "idempotency.header",
 		`{"name":"a","verification":{"provider":"nobody"}}`:                                                                                        "verification.provider",
 		`{"name":"a","verification":{"provider":"github"}}`:                                                                                        "verification.secrets",
+		`{"name":"a","idempotency":{"strategy":"source_id","path":"$.a["}}`:                                                                        "idempotency.path",
 		`{"name":"a","idempotency":{"strategy":"source_id"}}`:                                                                                      "idempotency.path",
 		`{"name":"a","response":{"status":404}}`:                                                                                                   "response.status",
 		`{"name":"a","challenge":{"from":"body:x","to":"body"}}`:                                                                                   "challenge.from",

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -17,7 +18,7 @@ import (
 // query without its secrets. missing reports whether there is no key although NamesKeys reports true.
 // keyOf returns InvalidRequest if a header's key is not valid. It calls reserve before it copies a part
 // of the body, and returns reserve's error.
-func keyOf(in *kapsel.Intake, path kapsel.Path, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
+func keyOf(in *kapsel.Intake, path jsonpath.Path, h http.Header, query string, body []byte, reserve func(n int) error) (key []byte, missing bool, err error) {
 	switch in.Idempotency.Strategy {
 	case kapsel.KeyNone:
 		return nil, false, nil
@@ -51,7 +52,7 @@ func keyOf(in *kapsel.Intake, path kapsel.Path, h http.Header, query string, bod
 
 // find returns the value at path in the JSON document that documentOf finds in the body, or "" if
 // there is none. It returns only errors of reserve.
-func find(path kapsel.Path, h http.Header, body []byte, reserve func(n int) error) (string, error) {
+func find(path jsonpath.Path, h http.Header, body []byte, reserve func(n int) error) (string, error) {
 	document, err := documentOf(h.Get("Content-Type"), body, reserve)
 	if err != nil {
 		return "", err

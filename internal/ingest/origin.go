@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // origin is the endpoint or the source to whose ingest URL a webhook is posted.
@@ -151,7 +152,7 @@ func (o origin) typePath() string {
 
 // eventType returns the type of an event by the origin's type rule, "" if there is no rule. path is the
 // parsed typePath. eventType calls reserve before it copies the body, and returns reserve's error.
-func (o origin) eventType(path kapsel.Path, header http.Header, body []byte, reserve func(n int) error) (string, error) {
+func (o origin) eventType(path jsonpath.Path, header http.Header, body []byte, reserve func(n int) error) (string, error) {
 	if o.source == nil {
 		return "", nil
 	}

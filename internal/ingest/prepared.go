@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
@@ -13,8 +14,8 @@ import (
 type prepared struct {
 	verifier  *signature.Verifier // nil: signatures are not checked
 	challenge signature.Challenge // beside those of the verifier's provider
-	key       kapsel.Path         // of the idempotency key, if it is read from the body
-	eventType kapsel.Path         // of the event's type, if it is read from the body
+	key       jsonpath.Path       // of the idempotency key, if it is read from the body
+	eventType jsonpath.Path       // of the event's type, if it is read from the body
 }
 
 // plain is the prepared form of settings that ask for nothing.
@@ -34,10 +35,10 @@ func (h *Handler) prepare(ctx context.Context, o origin) (*prepared, error) {
 	}
 	p := &prepared{challenge: signature.NewChallenge(o.Challenge, o.Probe)}
 	if keyed {
-		p.key, _ = kapsel.ParsePath(o.Idempotency.Path) // it was checked when it was set
+		p.key, _ = jsonpath.Parse(o.Idempotency.Path) // it was checked when it was set
 	}
 	if typed != "" {
-		p.eventType, _ = kapsel.ParsePath(typed) // it was checked when it was set
+		p.eventType, _ = jsonpath.Parse(typed) // it was checked when it was set
 	}
 	if verified {
 		var err error

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 )
@@ -111,6 +112,11 @@ func (m *Manager) intake(had *kapsel.Intake, t *kapsel.Tenant, id string, next k
 	}
 	wrong = append(wrong, signature.CheckChallenge(v.Provider, config.Challenge, config.Probe)...)
 	wrong = append(wrong, storedSecret(*v, "idempotency.header", config.Idempotency.Header)...)
+	if path := config.Idempotency.Path; path != "" {
+		if _, err := jsonpath.Parse(path); err != nil {
+			wrong = append(wrong, kapsel.FieldError{Field: "idempotency.path", Detail: err.Error()})
+		}
+	}
 	return config, wrong, nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 	"github.com/kapsel-hq/kapsel/internal/signature"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -154,6 +155,11 @@ func (m *Manager) configureSource(s *kapsel.Source, t *kapsel.Tenant, next *Sour
 	}
 	if header, ok := s.Type.Header(); ok {
 		wrong = append(wrong, storedSecret(s.Verification, "type.from", header)...)
+	}
+	if path, ok := s.Type.Path(); ok {
+		if _, err := jsonpath.Parse(path); err != nil {
+			wrong = append(wrong, kapsel.FieldError{Field: "type.from", Detail: "the path " + err.Error()})
+		}
 	}
 	return check(append(wrong, s.Validate()...))
 }

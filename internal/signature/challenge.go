@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // Bounds of a challenge that an endpoint's settings describe. They are narrow, because an event
@@ -51,7 +52,7 @@ func challengeOf(c kapsel.Challenge) (from, to place, wrong, detail string) {
 			return from, to, "from", "must name a header"
 		}
 	case inJSON:
-		path, err := kapsel.ParsePath(from.name)
+		path, err := jsonpath.Parse(from.name)
 		name, single := path.Member()
 		if err != nil || !single || !isPlain(name) {
 			return from, to, "from", "must have the path of one member of the body, such as json:$.challenge"
@@ -164,7 +165,7 @@ func (p place) read(r Request) string {
 		if fields[0] == nil || !allStrings(r.Body) {
 			return ""
 		}
-		return kapsel.Text(fields[0])
+		return jsonpath.Text(fields[0])
 	}
 	if r.Method == http.MethodPost && len(r.Body) > 0 {
 		return ""
@@ -185,7 +186,7 @@ func (p place) read(r Request) string {
 // strings.
 func allStrings(object []byte) bool {
 	n := 0
-	for value, err := range kapsel.MemberValues(object) {
+	for value, err := range jsonpath.MemberValues(object) {
 		if n++; err != nil || n > maxChallengeMembers || value[0] != '"' {
 			return false
 		}

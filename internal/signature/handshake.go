@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // Answer is an answer to a provider in place of the usual body. It may hold the caller's own
@@ -106,7 +106,7 @@ const maxHandshake = 4 << 10
 // are nil if it cannot be one.
 func challenge(r Request, names ...string) [][]byte {
 	if r.Method == http.MethodPost && len(r.Body) <= maxHandshake {
-		if fields, err := kapsel.Members(r.Body, names...); err == nil {
+		if fields, err := jsonpath.Members(r.Body, names...); err == nil {
 			return fields
 		}
 	}
@@ -155,7 +155,7 @@ func zoomHandshake(v *Verifier, r Request) *Answer {
 	if text(fields[0]) != "endpoint.url_validation" {
 		return nil
 	}
-	payload, err := kapsel.Members(fields[1], "plainToken")
+	payload, err := jsonpath.Members(fields[1], "plainToken")
 	if err != nil {
 		return nil
 	}
@@ -262,12 +262,12 @@ func cloudEventsHandshake(_ *Verifier, r Request) *Answer {
 			"Allow": http.MethodPost, "Webhook-Allowed-Origin": origin, "Webhook-Allowed-Rate": "*",
 		}}
 	case r.Method == http.MethodPost && len(r.Body) <= maxHandshake:
-		for event, err := range kapsel.Elements(r.Body) {
-			fields, wrong := kapsel.Members(event, "eventType", "data")
+		for event, err := range jsonpath.Elements(r.Body) {
+			fields, wrong := jsonpath.Members(event, "eventType", "data")
 			if err != nil || wrong != nil || text(fields[0]) != "Microsoft.EventGrid.SubscriptionValidationEvent" {
 				return nil
 			}
-			if data, err := kapsel.Members(fields[1], "validationCode"); err == nil && isPlain(text(data[0])) {
+			if data, err := jsonpath.Members(fields[1], "validationCode"); err == nil && isPlain(text(data[0])) {
 				return jsonAnswer(map[string]string{"validationResponse": text(data[0])})
 			}
 		}

@@ -21,7 +21,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // This file has the code that single providers need beyond the common shapes.
@@ -49,7 +49,7 @@ func fromGitLab(p *preset, r Request, m *message) error {
 
 // linearTime returns when Linear sent a request, which the body says.
 func linearTime(r Request) (time.Time, error) {
-	fields, err := kapsel.Members(r.Body, "webhookTimestamp")
+	fields, err := jsonpath.Members(r.Body, "webhookTimestamp")
 	if err != nil {
 		return time.Time{}, refuse("the body's webhookTimestamp cannot be read: %v", err)
 	}
@@ -154,11 +154,11 @@ func fromGraph(_ *preset, r Request, m *message) error {
 		return refuse("the body cannot be read: %v", err)
 	}
 	n := 0
-	for item, err := range kapsel.Elements(fields[0]) {
+	for item, err := range jsonpath.Elements(fields[0]) {
 		if n++; err != nil || n > maxGraphItems {
 			return refuse("the body has no list of 1 to %d notifications", maxGraphItems)
 		}
-		state, err := kapsel.Members(item, "clientState")
+		state, err := jsonpath.Members(item, "clientState")
 		if err != nil {
 			return refuse("a notification cannot be read: %v", err)
 		}
@@ -482,7 +482,7 @@ func jsonFields(body []byte, object string, names []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner, err := kapsel.Members(outer[0], names...)
+	inner, err := jsonpath.Members(outer[0], names...)
 	if err != nil {
 		return nil, err
 	}
@@ -504,7 +504,7 @@ func members(body []byte, names ...string) ([][]byte, error) {
 	if marks > maxMarks {
 		return nil, fmt.Errorf("it has more than %d values", maxMarks)
 	}
-	return kapsel.Members(body, names...)
+	return jsonpath.Members(body, names...)
 }
 
 // text returns kapsel.Text of values of up to maxField bytes; "" for longer ones.
@@ -512,7 +512,7 @@ func text(value []byte) string {
 	if len(value) > maxField {
 		return ""
 	}
-	return kapsel.Text(value)
+	return jsonpath.Text(value)
 }
 
 // Bounds of Adyen's standard webhook. Real ones have one item of a few kilobytes.
@@ -542,22 +542,22 @@ func fromAdyen(p *preset, r Request, m *message) error {
 
 // adyenItem returns the signed content of one notification item, and its signature.
 func adyenItem(raw []byte) (signed []byte, signature string, err error) {
-	outer, err := kapsel.Members(raw, "NotificationRequestItem")
+	outer, err := jsonpath.Members(raw, "NotificationRequestItem")
 	if err != nil {
 		return nil, "", err
 	}
-	item, err := kapsel.Members(outer[0], "pspReference", "originalReference", "merchantAccountCode", "merchantReference",
+	item, err := jsonpath.Members(outer[0], "pspReference", "originalReference", "merchantAccountCode", "merchantReference",
 		"amount", "eventCode", "success", "additionalData")
 	if err != nil {
 		return nil, "", err
 	}
 	amount := [][]byte{nil, nil} // without an amount its fields count as empty
 	if item[4] != nil {
-		if amount, err = kapsel.Members(item[4], "value", "currency"); err != nil {
+		if amount, err = jsonpath.Members(item[4], "value", "currency"); err != nil {
 			return nil, "", err
 		}
 	}
-	additional, err := kapsel.Members(item[7], "hmacSignature")
+	additional, err := jsonpath.Members(item[7], "hmacSignature")
 	if err != nil {
 		return nil, "", err
 	}
@@ -585,7 +585,7 @@ func (k adyenKey) check(m *message) bool {
 		return k.hmacKey.check(m)
 	}
 	n := 0
-	for raw, err := range kapsel.Elements(m.items) {
+	for raw, err := range jsonpath.Elements(m.items) {
 		if n++; err != nil || n > maxAdyenItems || len(raw) > maxAdyenItem {
 			return false
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // None is the provider of an endpoint that checks nothing.
@@ -127,13 +128,13 @@ func NamesKeys(in *kapsel.Intake) bool {
 
 // inBody is the place of a delivery's ID in a body: a path and its text; zero: none.
 type inBody struct {
-	kapsel.Path
+	jsonpath.Path
 	text string
 }
 
 // at parses a path, and panics if it is not valid.
 func at(text string) inBody {
-	path, err := kapsel.ParsePath(text)
+	path, err := jsonpath.Parse(text)
 	if err != nil {
 		panic(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/jsonpath"
 )
 
 // This file checks messages of Amazon SNS:
@@ -60,7 +61,7 @@ func readSNS(body []byte) (m snsMessage, err error) {
 	if len(body) > maxSNS {
 		return m, refuse("the body is longer than a message of SNS")
 	}
-	values, err := kapsel.Members(body, snsMembers...)
+	values, err := jsonpath.Members(body, snsMembers...)
 	if err != nil {
 		return m, refuse("the body cannot be read: %v; raw message delivery must be off", err)
 	}
@@ -102,7 +103,7 @@ func (m *snsMessage) digest(algorithm crypto.Hash) []byte {
 	for _, name := range m.signed() {
 		if value := m.members[name]; value != nil {
 			io.WriteString(sum, name+"\n")
-			io.WriteString(sum, kapsel.Text(value))
+			io.WriteString(sum, jsonpath.Text(value))
 			io.WriteString(sum, "\n")
 		}
 	}

@@ -1,4 +1,4 @@
-package kapsel
+package jsonpath
 
 import (
 	"encoding/json"
@@ -7,21 +7,23 @@ import (
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
+
+	"github.com/kapsel-hq/kapsel"
 )
 
-func TestParsePath(t *testing.T) {
+func TestParse(t *testing.T) {
 	good := []string{`$.id`, `$.data.id`, `$["id"]`, `$["a b"].c`, `$["a\"b"]`, `$[0]`, `$.items[12].id`, `$._x9`, `$.größe`, `$["\u00e9"]`, `$["]"]`, `$[""]`,
 		`$` + strings.Repeat(".a", 32)}
 	bad := []string{``, `$`, `id`, `.id`, `$id`, `$.`, `$..id`, `$.9`, `$.a-b`, `$.*`, `$[*]`, `$[-1]`, `$[01]`, `$[1:2]`, `$[99999999999]`, `$[`, `$[]`, `$[0`,
 		`$['id']`, `$["id"`, `$["id]`, `$["\x"]`, "$[\"\xff\"]", `$.a b`, `$.id `, ` $.id`, `$@`, "$.a\xff", `$` + strings.Repeat(".a", 33), `$.` + strings.Repeat("a", 511)}
 	for _, s := range good {
-		if _, err := ParsePath(s); err != nil {
-			t.Errorf("ParsePath(%q): %v", s, err)
+		if _, err := Parse(s); err != nil {
+			t.Errorf("Parse(%q): %v", s, err)
 		}
 	}
 	for _, s := range bad {
-		if _, err := ParsePath(s); err == nil {
-			t.Errorf("ParsePath(%q) succeeded", s)
+		if _, err := Parse(s); err == nil {
+			t.Errorf("Parse(%q) succeeded", s)
 		}
 	}
 }
@@ -88,9 +90,9 @@ func TestPathFind(t *testing.T) {
 		{`$.id`, `{"id":"x"} and what comes after`, "x"},
 	}
 	for _, tt := range tests {
-		p, err := ParsePath(tt.path)
+		p, err := Parse(tt.path)
 		if err != nil {
-			t.Fatalf("ParsePath(%q): %v", tt.path, err)
+			t.Fatalf("Parse(%q): %v", tt.path, err)
 		}
 		got, ok := p.Find([]byte(tt.document))
 		if got != tt.want && ok || ok != (tt.want != "") {
@@ -137,9 +139,9 @@ func TestPathFindAgreesWithJSON(t *testing.T) {
 		case raw[0] == '-' || isDigit(raw[0]):
 			want = raw
 		}
-		p, _ := ParsePath("$.here")
+		p, _ := Parse("$.here")
 		got, ok := p.Find(document)
-		if ok != validKey(want) || ok && got != want {
+		if ok != kapsel.ValidKey(want) || ok && got != want {
 			t.Fatalf("%s: %q, %v, want %q", document, got, ok, want)
 		}
 	})
@@ -149,12 +151,12 @@ func FuzzPathFind(f *testing.F) {
 	f.Add(`$.a[0]["b"]`, []byte(`{"a":[{"b":"\ud83d\ude00"}]}`))
 	f.Add(`$.a`, []byte(`{"b":{"c":[1e9,"\\"]},"a":1}`))
 	f.Fuzz(func(t *testing.T, path string, document []byte) {
-		p, err := ParsePath(path)
+		p, err := Parse(path)
 		if err != nil {
 			return
 		}
 		v, ok := p.Find(document)
-		if ok && (v == "" || len(v) > MaxKey || !utf8.ValidString(v)) {
+		if ok && (v == "" || len(v) > kapsel.MaxKey || !utf8.ValidString(v)) {
 			t.Errorf("%q in %q: %q is no key", path, document, v)
 		}
 	})

@@ -1,4 +1,4 @@
-package kapsel
+package jsonpath
 
 import (
 	"encoding/json"

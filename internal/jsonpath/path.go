@@ -1,4 +1,6 @@
-package kapsel
+// Package jsonpath finds single values in JSON documents that strangers send: it reads a document once, by
+// position, and builds nothing of the rest.
+package jsonpath
 
 import (
 	"bytes"
@@ -9,10 +11,12 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/kapsel-hq/kapsel"
 )
 
 // Path names the place of one value in a JSON document: `$` and one or more of `.name`, `["name"]`
-// and `[n]`, a subset of RFC 9535. Use ParsePath to make one; the zero Path finds nothing.
+// and `[n]`, a subset of RFC 9535. Use Parse to make one; the zero Path finds nothing.
 type Path struct{ steps []step }
 
 // step is the name of a member, or an index if name is nil.
@@ -26,14 +30,12 @@ const (
 	maxPath      = 512 // bytes of a path's text
 	maxPathSteps = 32
 	maxJSONDepth = 10_000 // nesting of a skipped value; encoding/json accepts no deeper one
-	// MaxKey is the greatest length of an idempotency key, in bytes.
-	MaxKey = 255
 )
 
-// ParsePath parses a path. A name after a dot begins with a letter or "_" and continues with
+// Parse parses a path. A name after a dot begins with a letter or "_" and continues with
 // letters, digits and "_"; any other name must be written in brackets, quoted as in JSON. Errors
 // say what is wrong, for the user who wrote the path.
-func ParsePath(s string) (Path, error) {
+func Parse(s string) (Path, error) {
 	var p Path
 	if len(s) > maxPath {
 		return p, fmt.Errorf("is longer than %d bytes", maxPath)
@@ -112,8 +114,8 @@ func cutQuoted(s string) (quoted, after string, ok bool) {
 	return "", s, false
 }
 
-// Find returns the string or number (as written) at the path in a JSON document, for use as a key:
-// 1 to 255 bytes of UTF-8 without control characters. It returns false for any other value, or if
+// Find returns the string or number (as written) at the path in a JSON document, for use as a key
+// (kapsel.ValidKey). It returns false for any other value, or if
 // there is none. If an object has a name twice, the first one counts.
 //
 // Find reads the document once, up to the end of the value, and ignores what follows. Invalid JSON
@@ -147,22 +149,8 @@ func (p Path) Find(document []byte) (value string, ok bool) {
 	default:
 		return "", false
 	}
-	return value, validKey(value)
+	return value, kapsel.ValidKey(value)
 }
-
-// validKey reports whether a string of a JSON document can be an idempotency key.
-func validKey(s string) bool {
-	return len(s) > 0 && len(s) <= MaxKey && utf8.ValidString(s) && !strings.ContainsFunc(s, isControl)
-}
-
-// ValidHeaderKey reports whether the value of a header can be an idempotency key: 1 to 255
-// printable ASCII characters.
-func ValidHeaderKey(s string) bool {
-	return s != "" && len(s) <= MaxKey && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
-}
-
-// isControl reports whether r is a C0 control character or DEL.
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
