@@ -172,7 +172,7 @@ func valueOf[T any](b *browser, expression string) T {
 func (b *browser) open(path string) {
 	b.t.Helper()
 	b.Do(chromedp.Navigate(b.own + path))
-	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img, main svg:not(.u-over), base") !== null`); pwn {
+	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img, main svg:not(.u-over):not(.drawn), base") !== null`); pwn {
 		b.t.Errorf("%s: what a stranger wrote became a part of the page", path)
 	}
 	b.AllWell(path)

@@ -65,7 +65,7 @@ type Dashboard struct {
 var pages = map[string]bool{
 	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
 	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
-	"changes": true,
+	"changes": true, "usage": true, "undelivered": true, "subscriptions": true, "attempts": true,
 }
 
 // Serves reports whether a path may have a page. No form is posted to /.
@@ -92,6 +92,11 @@ func New(cfg Config) *Dashboard {
 	d.catalogue()
 	d.administration()
 	d.changes()
+	d.usage()
+	d.undelivered()
+	d.drawing()
+	d.diffs()
+	d.proofs()
 	d.portal()
 	return d
 }

@@ -37,6 +37,7 @@ type world struct {
 	store  *sqlite.Store
 	manage *manage.Manager
 	cache  *settings.Cache
+	ring   *secret.Keyring
 	pages  *Dashboard
 	admin  access.Caller
 
@@ -67,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	w := &world{t: t, ctx: t.Context(), store: s, cache: settings.NewCache(s), admin: access.Caller{Right: access.Operate}}
+	w := &world{t: t, ctx: t.Context(), store: s, cache: settings.NewCache(s), ring: ring, admin: access.Caller{Right: access.Operate}}
 	events := feed.New(s, clock, log)
 	w.cache.OnChange(events.Changed)
 	keys := settings.NewKeys(s)

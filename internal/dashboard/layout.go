@@ -33,9 +33,9 @@ type entry struct{ path, name string }
 // navigation returns the entries for who looks, in groups.
 func (p *page) navigation() [][]entry {
 	groups := [][]entry{
-		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/sources", "Sources"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
+		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/sources", "Sources"}, {"/subscriptions", "Subscriptions"}, {"/undelivered", "Undelivered"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
 		{{"/event-types", "Event types"}, {"/apps", "Apps"}},
-		{{"/changes", "Changes"}, {"/keys", "Keys"}, {"/sessions", "Sessions"}},
+		{{"/usage", "Usage"}, {"/changes", "Changes"}, {"/keys", "Keys"}, {"/sessions", "Sessions"}},
 	}
 	if p.caller.IsAdmin() {
 		groups[2] = append([]entry{{"/tenants", "Tenants"}}, groups[2]...)

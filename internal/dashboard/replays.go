@@ -75,6 +75,9 @@ func (d *Dashboard) replays() {
 	}
 }
 
+// sinceEver is longer ago than any event was received that is kept.
+const sinceEver = "87600h"
+
 // maxLetters is how many of the newest dead letters are grouped by endpoint and cause.
 const maxLetters = 200
 
@@ -198,12 +201,17 @@ func asked(r *manage.ReplayRequest) string {
 	switch {
 	case r.Missing:
 		return "what it never got"
-	case len(r.Statuses) == 1 && r.Statuses[0] == kapsel.Pending:
+	case waiting(r):
 		return "what waits (due now)"
 	case r.Statuses == nil:
 		return "dead letters and refused deliveries"
 	}
 	return replayOf(r.Statuses, r.Missing)
+}
+
+// waiting reports whether a replay is of what waits.
+func waiting(r *manage.ReplayRequest) bool {
+	return len(r.Statuses) == 1 && r.Statuses[0] == kapsel.Pending
 }
 
 func replayOf(statuses []kapsel.DeliveryStatus, missing bool) string {
