@@ -127,6 +127,12 @@ func Invalid(status int, wrong ...FieldError) error {
 	return &Error{Code: InvalidRequest, Status: status, Detail: detail, Fields: wrong[:min(len(wrong), MaxFields)]}
 }
 
+// Full returns the QuotaExceeded error for what a tenant may have no more of. It is 403: the same request
+// succeeds only after something was deleted or a limit raised.
+func Full(format string, args ...any) error {
+	return &Error{Code: QuotaExceeded, Status: 403, Detail: fmt.Sprintf(format, args...)}
+}
+
 func (e *Error) Error() string {
 	if e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
 		return fmt.Sprintf("%s %s: %s: %v", e.Code, e.Code.Name(), e.Detail, e.Err)

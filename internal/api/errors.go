@@ -45,10 +45,6 @@ func problemOf(ctx huma.Context, errs []error) *Problem {
 	if err == nil && len(errs) > 0 {
 		err = errs[0]
 	}
-	var e *kapsel.Error
-	if errors.As(err, &e) && e.Code == kapsel.QuotaExceeded && e.Status == 0 {
-		err = &kapsel.Error{Code: e.Code, Status: http.StatusForbidden, Detail: e.Detail, Err: e}
-	}
 	d := problem.New(r.Context(), err)
 	if after := problem.RetryAfter(err, d.Status); after != "" {
 		w.Header().Set("Retry-After", after)

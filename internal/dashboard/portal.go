@@ -327,7 +327,8 @@ func (v *visit) endpoint() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	s := manage.PortalEndpoint{Name: e.Name, Description: e.Description, URL: e.URL, Types: subscribedTypes(e.Subscriptions)}
+	s := manage.PortalEndpoint{Name: e.Name, Description: e.Description, URL: e.URL}
+	s.Types, _ = manage.PublishedTypes(e.Subscriptions)
 	return v.endpointPage(e, settingsForm{PortalEndpoint: s, catalogue: names})
 }
 
@@ -337,16 +338,6 @@ func (v *visit) endpointPage(e manage.Endpoint, f settingsForm) (result, error) 
 		return result{}, err
 	}
 	return v.show(e.Name, portalEndpoint(v, e, f, latest))
-}
-
-// subscribedTypes returns the types that an endpoint gets of what is published; none: all.
-func subscribedTypes(all []kapsel.Subscription) []string {
-	for _, s := range all {
-		if s.Source == kapsel.Publish {
-			return s.EventTypes
-		}
-	}
-	return nil
 }
 
 func (v *visit) update() (result, error) {
@@ -419,12 +410,6 @@ func (v *visit) events() (result, error) {
 // portalStatuses are the statuses that customers filter by.
 var portalStatuses = []kapsel.EventStatus{"pending", "delivered", "failed", "dead_letter"}
 
-// tried is a delivery with its attempts.
-type tried struct {
-	manage.Delivery
-	attempts []manage.Attempt
-}
-
 // maxAttemptsShown is how many attempts of a delivery a page shows.
 const maxAttemptsShown = 50
 
@@ -433,23 +418,11 @@ func (v *visit) event() (result, error) {
 	if err != nil {
 		return result{}, store.NotFound("event")
 	}
-	e, err := v.portal.Event(v.ctx, id)
+	e, tried, err := v.portal.Tried(v.ctx, id, maxShown, maxAttemptsShown)
 	if err != nil {
 		return result{}, err
 	}
-	full, err := v.portal.Payload(v.ctx, id)
-	if err != nil {
-		return result{}, err
-	}
-	var all []tried
-	for _, d := range e.Described {
-		attempts, err := v.portal.Attempts(v.ctx, id, d.ID, 0, maxAttemptsShown)
-		if err != nil {
-			return result{}, err
-		}
-		all = append(all, tried{d, attempts})
-	}
-	return v.show(textEvent, portalEvent(v, e, full.Body, all))
+	return v.show(textEvent, portalEvent(v, e, tried))
 }
 
 func (v *visit) sendAgain() (result, error) {

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -153,8 +154,78 @@ func TestPortal_OneApp(t *testing.T) {
 	if len(changes) != 1 || changes[0].Subject.ID != all[0].ID.String() || changes[0].Actor.Kind != kapsel.ActorPortal || changes[0].Actor.Session != link.ID.String() {
 		t.Errorf("the row of the change is %+v", changes)
 	}
+	rec = v.ask("POST", "/portal/endpoints/"+mine.endpoint.ID.String()+"/test", nil)
+	if page := v.see(rec.Header().Get("Location")); !strings.Contains(page, "kapsel.test") {
+		t.Errorf("the test event is shown as %s", page)
+	}
 	if rec := v.ask("POST", "/portal/new", url.Values{"name": {"third"}, "url": {"nowhere"}}); rec.Code != http.StatusUnprocessableEntity || !strings.Contains(rec.Body.String(), `value="third"`) {
 		t.Errorf("a wrong URL: %d %s", rec.Code, rec.Body)
+	}
+}
+
+// TestPortal_Bounds checks that a customer cannot use up what their tenant may have: neither its events, by
+// test events, nor its endpoints.
+func TestPortal_Bounds(t *testing.T) {
+	w := newWorld(t)
+	tenant, _ := w.tenant("acme", kapsel.ScopeWrite)
+	mine := w.customer(tenant, "mine")
+	v, _ := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &mine.app.UID, Mode: kapsel.PortalManage})
+	codes := map[int]int{}
+	for range 60 {
+		rec := v.ask("POST", "/portal/endpoints/"+mine.endpoint.ID.String()+"/test", nil)
+		codes[rec.Code]++
+		if rec.Code == http.StatusTooManyRequests && rec.Header().Get("Retry-After") == "" {
+			t.Error("refused without Retry-After")
+		}
+	}
+	if codes[http.StatusTooManyRequests] == 0 || codes[http.StatusSeeOther] == 0 || len(codes) != 2 {
+		t.Errorf("60 tests were answered %v", codes)
+	}
+	for i := range 60 {
+		rec := v.ask("POST", "/portal/new", url.Values{"name": {fmt.Sprint("endpoint ", i)}, "url": {"https://x.example"}})
+		if rec.Code == http.StatusOK {
+			continue
+		}
+		if rec.Code != http.StatusForbidden || i != 49 {
+			t.Errorf("endpoint %d is answered %d: %s", i, rec.Code, rec.Body)
+		}
+		return
+	}
+	t.Error("a customer made 60 endpoints")
+}
+
+// TestPortal_ChosenTypes checks that a customer sees all types that an endpoint gets, whatever subscription
+// names them, and that another choice takes the place of all.
+func TestPortal_ChosenTypes(t *testing.T) {
+	w := newWorld(t)
+	tenant, _ := w.tenant("acme", kapsel.ScopeWrite)
+	mine := w.customer(tenant, "mine")
+	at := "/portal/endpoints/" + mine.endpoint.ID.String()
+	v, _ := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &mine.app.UID, Mode: kapsel.PortalManage})
+	_, err := w.manage.UpdateEndpoint(w.ctx, w.admin, mine.endpoint.ID, manage.EndpointChange{Edit: func(e *manage.EndpointSettings) error {
+		e.Config.Subscriptions = []kapsel.Subscription{
+			{Source: kapsel.Publish, EventTypes: []string{"a.a"}}, {Source: kapsel.Publish, EventTypes: []string{"b.b", "a.a"}, Channels: []string{"eu"}},
+		}
+		return nil
+	}})
+	w.must(err)
+	if page := v.see(at); !strings.Contains(page, `value="a.a b.b"`) {
+		t.Errorf("the types are shown as %s", page)
+	}
+	subscribed := func(types string) (all []kapsel.Subscription) {
+		rec := v.ask("POST", at, url.Values{"name": {"x"}, "url": {"https://x.example"}, "types": {types}})
+		if rec.Code != http.StatusSeeOther {
+			t.Fatalf("answered %d: %s", rec.Code, rec.Body)
+		}
+		e, err := w.manage.Endpoint(w.ctx, w.admin, mine.endpoint.ID)
+		w.must(err)
+		return e.Subscriptions
+	}
+	if all := subscribed("a.a b.b"); len(all) != 2 || len(all[1].Channels) != 1 {
+		t.Errorf("saved as it was, the subscriptions are %+v", all)
+	}
+	if all := subscribed("a.a"); len(all) != 1 || strings.Join(all[0].EventTypes, " ") != "a.a" {
+		t.Errorf("after another choice the subscriptions are %+v", all)
 	}
 }
 

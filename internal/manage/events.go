@@ -134,7 +134,7 @@ func (m *Manager) TestEndpoint(ctx context.Context, c access.Caller, id kapsel.E
 	made := kapsel.NewEventID(now, e.Part)
 	body := fmt.Appendf(nil, `{"type":"kapsel.test","id":%q,"endpoint_id":%q,"sent_at":%q}`, made, e.ID, now.UTC().Format(milliseconds))
 	event := kapsel.Event{
-		ID: made, TenantID: e.TenantID, EndpointID: e.ID, ReceivedAt: now, ContentType: "application/json",
+		ID: made, TenantID: e.TenantID, EndpointID: e.ID, AppID: e.AppID, ReceivedAt: now, ContentType: "application/json", Salt: kapsel.NewSalt(),
 		Header: kapsel.Header{{Name: "Content-Type", Value: "application/json"}}, Body: body, Size: len(body),
 		Signature: kapsel.SignatureVerdict{Scheme: signature.None},
 	}

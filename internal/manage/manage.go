@@ -17,6 +17,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/audit"
 	"github.com/kapsel-hq/kapsel/internal/feed"
+	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -115,6 +116,7 @@ type Manager struct {
 	backlogs backlogs
 	recent   recent
 	logs     logs
+	tests    ratelimit.Limiter[[2][16]byte] // test events of customers, by tenant and app
 }
 
 // New returns a manager.

@@ -142,8 +142,22 @@ type PortalEndpoint struct {
 	Types                  []string // of the published events that it gets; none: all
 }
 
+// Bounds of what customers do, so that one of them cannot use up what their tenant may have.
+const (
+	maxPortalEndpoints = 50          // that there are when a customer makes another
+	portalTests        = 10          // test events at once,
+	portalTestsEvery   = time.Minute // and one more each time this has passed
+)
+
 // CreateEndpoint makes an endpoint that gets what is published to the customer.
 func (p Portal) CreateEndpoint(ctx context.Context, s PortalEndpoint) (Endpoint, error) {
+	there, err := p.m.ListEndpoints(ctx, p.c, p.link.TenantID, p.link.AppID, store.Page[kapsel.EndpointID]{Limit: maxPortalEndpoints})
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if len(there) == maxPortalEndpoints {
+		return Endpoint{}, kapsel.Full("there are %d endpoints, which is the most that can be made here; delete one", maxPortalEndpoints)
+	}
 	next := DefaultEndpoint()
 	next.Config.NoIngest = true
 	s.apply(&next.Config)
@@ -165,18 +179,42 @@ func (p Portal) UpdateEndpoint(ctx context.Context, id kapsel.EndpointID, s Port
 	}})
 }
 
-// apply writes the settings into a configuration. Of the subscriptions it changes that to what is published.
+// apply writes the settings into a configuration. If they name other types than before, one subscription
+// to what is published takes the place of all that there were; the first one's other settings stay.
 func (s PortalEndpoint) apply(c *kapsel.EndpointConfig) {
 	c.Name, c.Description, c.URL = s.Name, s.Description, s.URL
-	published := kapsel.Subscription{Source: kapsel.Publish, EventTypes: s.Types}
-	c.Subscriptions = slices.Clone(c.Subscriptions)
-	i := slices.IndexFunc(c.Subscriptions, func(had kapsel.Subscription) bool { return had.Source == kapsel.Publish })
-	switch {
-	case i >= 0:
-		c.Subscriptions[i].EventTypes = s.Types
-	case c.NoIngest || len(s.Types) > 0:
-		c.Subscriptions = append(c.Subscriptions, published)
+	had, any := PublishedTypes(c.Subscriptions)
+	if any && slices.Equal(had, s.Types) || !any && !c.NoIngest && len(s.Types) == 0 {
+		return
 	}
+	published := kapsel.Subscription{Source: kapsel.Publish}
+	if i := slices.IndexFunc(c.Subscriptions, ofPublished); i >= 0 {
+		published = c.Subscriptions[i]
+	}
+	published.EventTypes = s.Types
+	c.Subscriptions = append(slices.DeleteFunc(slices.Clone(c.Subscriptions), ofPublished), published)
+}
+
+func ofPublished(s kapsel.Subscription) bool { return s.Source == kapsel.Publish }
+
+// PublishedTypes returns the types of the published events that subscriptions choose, each once; none: all
+// of them. any reports whether they choose any.
+func PublishedTypes(all []kapsel.Subscription) (types []string, any bool) {
+	for _, s := range all {
+		if !ofPublished(s) {
+			continue
+		}
+		if len(s.EventTypes) == 0 {
+			return nil, true
+		}
+		any = true
+		for _, t := range s.EventTypes {
+			if !slices.Contains(types, t) {
+				types = append(types, t)
+			}
+		}
+	}
+	return types, any
 }
 
 // PortalAction is something that a customer does with an endpoint.
@@ -214,8 +252,15 @@ func (p Portal) Act(ctx context.Context, id kapsel.EndpointID, action PortalActi
 
 // Test sends a test event to an endpoint and returns the event.
 func (p Portal) Test(ctx context.Context, id kapsel.EndpointID) (store.EventRecord, error) {
+	if err := p.c.Check(access.Write); err != nil {
+		return store.EventRecord{}, err
+	}
 	if _, err := p.Endpoint(ctx, id); err != nil {
 		return store.EventRecord{}, err
+	}
+	customer := [2][16]byte{p.link.TenantID, p.link.AppID}
+	if ok, _, reset := p.m.tests.Allow(customer, 1/portalTestsEvery.Seconds(), portalTests, p.m.Clock()); !ok {
+		return store.EventRecord{}, &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many test events were sent; try again in a minute", RetryAfter: max(reset, time.Second)}
 	}
 	return p.m.TestEndpoint(ctx, p.c, id)
 }
@@ -264,20 +309,29 @@ func (p Portal) Payload(ctx context.Context, id kapsel.EventID) (kapsel.Event, e
 	return e, err
 }
 
-// Attempts returns up to limit attempts of a delivery of an event, behind a number, without their headers.
-func (p Portal) Attempts(ctx context.Context, event kapsel.EventID, delivery kapsel.DeliveryID, after, limit int) ([]Attempt, error) {
-	e, err := p.Event(ctx, event)
-	if err != nil {
-		return nil, err
+// Tried is a delivery with its first attempts, which have no headers.
+type Tried struct {
+	Delivery
+	Attempts []Attempt
+}
+
+// Tried returns one of the customer's events, and the newest of its deliveries with up to attempts attempts
+// each.
+func (p Portal) Tried(ctx context.Context, event kapsel.EventID, deliveries, attempts int) (e EventDetail, tried []Tried, err error) {
+	if e, err = p.Event(ctx, event); err != nil {
+		return e, nil, err
 	}
-	if !slices.ContainsFunc(e.Deliveries, func(d kapsel.Delivery) bool { return d.ID == delivery }) {
-		return nil, store.NotFound("delivery")
+	for _, d := range slices.Backward(e.Described[max(0, len(e.Described)-deliveries):]) {
+		all, err := p.m.ListAttempts(ctx, p.c, d.ID, 0, attempts)
+		if err != nil {
+			return e, nil, err
+		}
+		for i := range all {
+			all[i].RequestHeaders, all[i].ResponseHeaders = nil, nil
+		}
+		tried = append(tried, Tried{d, all})
 	}
-	all, err := p.m.ListAttempts(ctx, p.c, delivery, after, limit)
-	for i := range all {
-		all[i].RequestHeaders, all[i].ResponseHeaders = nil, nil
-	}
-	return all, err
+	return e, tried, nil
 }
 
 // SendAgain replays an event to one of the customer's endpoints.

@@ -17,6 +17,7 @@ type PortalLinks interface {
 	PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID) (kapsel.PortalLink, error)
 	// OpenPortal uses a link: it returns the live link that has the hash of a token and was not used,
 	// under the session's hash from then on. Of several calls one succeeds; NotFound: there is no such link.
+	// A link is live until it expires, is revoked, or its tenant or its app is deleted.
 	OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error)
 	// PortalBySession returns the live link whose session has a hash. NotFound: there is none.
 	PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error)

@@ -14,6 +14,12 @@ import (
 
 const portalColumns = "id, tenant_id, app_id, mode, sites, key_id, key_hash, token, session, created_at, expires_at, used_at, revoked_at"
 
+// livePortalLink is the condition that a portal link is worth something at a time: it was not revoked, has
+// not expired, and its tenant is there and so is its app, if it has one.
+const livePortalLink = `revoked_at IS NULL AND expires_at > $2
+	AND EXISTS (SELECT 1 FROM tenants t WHERE t.id = portal_links.tenant_id AND t.deleted_at IS NULL)
+	AND (app_id IS NULL OR EXISTS (SELECT 1 FROM apps a WHERE a.id = portal_links.app_id AND a.deleted_at IS NULL))`
+
 func scanPortalLink(r *row) kapsel.PortalLink {
 	l := kapsel.PortalLink{ID: r.id(), TenantID: r.id(), AppID: r.id(), Mode: kapsel.PortalMode(r.text())}
 	scanJSON(r, &l.Sites)
@@ -50,7 +56,7 @@ func (s *Store) PortalLink(ctx context.Context, tenantID kapsel.TenantID, linkID
 
 // PortalBySession finds a link by its session; see store.PortalLinks.
 func (s *Store) PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error) {
-	return s.portalLink(ctx, engine, "session = $1 AND revoked_at IS NULL AND expires_at > $2", session[:], now)
+	return s.portalLink(ctx, engine, "session = $1 AND "+livePortalLink, session[:], now)
 }
 
 func (s *Store) portalLink(ctx context.Context, v view, where string, args ...any) (l kapsel.PortalLink, err error) {
@@ -74,7 +80,7 @@ func (s *Store) OpenPortal(ctx context.Context, token, session [32]byte, now tim
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		l, err = foundPortalLink(ctx, tx, `
 			UPDATE portal_links SET session = $1, used_at = $2
-			WHERE token = $3 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > $2 RETURNING `+portalColumns,
+			WHERE token = $3 AND used_at IS NULL AND `+livePortalLink+` RETURNING `+portalColumns,
 			session[:], now, token[:])
 		return err
 	})

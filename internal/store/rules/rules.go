@@ -81,7 +81,7 @@ func UIDTaken() error {
 // limit of 0 means no limit.
 func EndpointRoom(endpoints, limit int) error {
 	if limit > 0 && endpoints >= limit {
-		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %s, which is its limit; delete one or ask for more", counted(endpoints, "endpoint"))
+		return kapsel.Full("the tenant has %s, which is its limit; delete one or ask for more", counted(endpoints, "endpoint"))
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func EndpointRoom(endpoints, limit int) error {
 // EventTypeRoom returns QuotaExceeded if a tenant with this many event types may have no more.
 func EventTypeRoom(types int) error {
 	if types >= kapsel.MaxEventTypes {
-		return kapsel.Errorf(kapsel.QuotaExceeded, "the tenant has %d event types, which is the most that it may have; delete one", types)
+		return kapsel.Full("the tenant has %d event types, which is the most that it may have; delete one", types)
 	}
 	return nil
 }

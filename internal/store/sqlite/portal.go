@@ -12,6 +12,12 @@ import (
 
 const portalColumns = `id, tenant_id, app_id, mode, sites, key_id, key_hash, token, session, created_at, expires_at, used_at, revoked_at`
 
+// livePortalLink is the condition that a portal link is worth something at a time: it was not revoked, has
+// not expired, and its tenant is there and so is its app, if it has one.
+const livePortalLink = `revoked_at IS NULL AND expires_at > ?
+	AND EXISTS (SELECT 1 FROM tenants t WHERE t.id = portal_links.tenant_id AND t.deleted_at IS NULL)
+	AND (app_id IS NULL OR EXISTS (SELECT 1 FROM apps a WHERE a.id = portal_links.app_id AND a.deleted_at IS NULL))`
+
 func scanPortalLink(q *stmt) (l kapsel.PortalLink, err error) {
 	l = kapsel.PortalLink{ID: q.colID(), TenantID: q.colID(), AppID: q.colID(), Mode: kapsel.PortalMode(q.colText())}
 	if err := json.Unmarshal(q.view(), &l.Sites); err != nil {
@@ -51,7 +57,7 @@ func (s *Store) PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapse
 
 // PortalBySession implements store.PortalLinks.
 func (s *Store) PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error) {
-	return s.portalLink(ctx, `session = ? AND revoked_at IS NULL AND expires_at > ?`, session, now)
+	return s.portalLink(ctx, `session = ? AND `+livePortalLink, session, now)
 }
 
 func (s *Store) portalLink(ctx context.Context, where string, args ...any) (l kapsel.PortalLink, err error) {
@@ -66,7 +72,7 @@ func (s *Store) portalLink(ctx context.Context, where string, args ...any) (l ka
 func (s *Store) OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (l kapsel.PortalLink, err error) {
 	err = s.writer.cold(ctx, func(c *conn) (err error) {
 		l, err = live(c.query(`UPDATE portal_links SET session = ?, used_at = ?
-			WHERE token = ? AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ? RETURNING `+portalColumns,
+			WHERE token = ? AND used_at IS NULL AND `+livePortalLink+` RETURNING `+portalColumns,
 			session, now, token, now), "portal link", scanPortalLink)
 		return err
 	})

@@ -26,7 +26,7 @@ func (w *world) portalLink(tenant kapsel.TenantID, change ...func(*kapsel.Portal
 // portals are the promises of PortalLinks.
 var portals = []promise{
 	{"a portal link is used once, and its session finds it until it ends", func(w *world) {
-		l := w.portalLink(w.tenant.ID, func(l *kapsel.PortalLink) { l.AppID, l.Mode = kapsel.NewAppID(w.now), kapsel.PortalManage })
+		l := w.portalLink(w.tenant.ID, func(l *kapsel.PortalLink) { l.AppID, l.Mode = w.newApp("").ID, kapsel.PortalManage })
 		w.refused(w.store.CreatePortalLink(w.ctx, l), kapsel.Conflict, "the id again")
 		there, err := w.store.PortalLink(w.ctx, w.tenant.ID, l.ID)
 		w.must(err)
@@ -86,6 +86,29 @@ var portals = []promise{
 		w.now = old.ExpiresAt
 		_, err = w.store.OpenPortal(w.ctx, old.Token, sha256.Sum256([]byte("late")), w.now)
 		w.refused(err, kapsel.NotFound, "an expired link")
+	}},
+
+	{"a portal link and its session end with its app and with its tenant", func(w *world) {
+		app, gone := w.newApp(""), w.newTenant()
+		ofApp := func(l *kapsel.PortalLink) { l.AppID = app.ID }
+		used := []kapsel.PortalLink{w.portalLink(w.tenant.ID, ofApp), w.portalLink(gone.ID)}
+		unused := []kapsel.PortalLink{w.portalLink(w.tenant.ID, ofApp), w.portalLink(gone.ID)}
+		stays := w.portalLink(w.tenant.ID)
+		session := func(l kapsel.PortalLink) [32]byte { return sha256.Sum256(l.Token[:]) }
+		for _, l := range append(used, stays) {
+			_, err := w.store.OpenPortal(w.ctx, l.Token, session(l), w.now)
+			w.must(err)
+		}
+		w.must(w.store.DeleteApp(w.ctx, w.tenant.ID, app.ID, w.now))
+		w.must(w.store.DeleteTenant(w.ctx, gone.ID, w.now))
+		for i, of := range []string{"the app", "the tenant"} {
+			_, err := w.store.PortalBySession(w.ctx, session(used[i]), w.now)
+			w.refused(err, kapsel.NotFound, "the session, without "+of)
+			_, err = w.store.OpenPortal(w.ctx, unused[i].Token, session(unused[i]), w.now)
+			w.refused(err, kapsel.NotFound, "the link, without "+of)
+		}
+		_, err := w.store.PortalBySession(w.ctx, session(stays), w.now)
+		w.must(err)
 	}},
 
 	{"portal links are listed by their tenant and deleted once they have expired", func(w *world) {
