@@ -376,5 +376,8 @@ func (k *Key) Validate(now time.Time) []FieldError {
 	return f
 }
 
+// IsText reports whether every store can keep and compare s as text: it is UTF-8 without NUL.
+func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
 // isControl reports whether r is a C0 control character or DEL.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

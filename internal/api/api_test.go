@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -482,6 +483,38 @@ func TestQueryParameters(t *testing.T) {
 	w.refused(kapsel.InvalidRequest, 400, []string{"tenant_id"}, "GET", "/v1/endpoints?tenant_id=ep_01", adminKey, nil)
 	for _, at := range []string{"2026-01-01", "0000-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "Infinity", "2026-01-01T24:00:00Z", "2026-01-01t00:00:00z", "1"} {
 		w.refused(kapsel.InvalidRequest, 400, []string{"until"}, "GET", "/v1/events?until="+at, adminKey, nil)
+	}
+}
+
+// TestParameters_NoText checks that a query parameter that no store can compare as text is refused by its
+// name on every route, and that no path with such a text leads anywhere.
+func TestParameters_NoText(t *testing.T) {
+	w := newWorld(t)
+	parameter := regexp.MustCompile(`\{[^}]+\}`)
+	queries, paths := 0, 0
+	for template, operations := range w.doc.Paths {
+		for method, op := range operations {
+			for _, text := range []string{"%00", "%ff", "a%00b"} {
+				tenant := w.newHouse("a").tenant
+				for _, p := range op.Parameters {
+					if p.In != "query" {
+						continue
+					}
+					path := parameter.ReplaceAllString(template, "x") + "?" + p.Name + "=" + text
+					w.refused(kapsel.InvalidRequest, 400, []string{p.Name}, strings.ToUpper(method), path, adminKey, nil)
+					queries++
+				}
+				if path := parameter.ReplaceAllString(template, text); path != template && op.Access != "anyone" {
+					if a := w.do(strings.ToUpper(method), path+"?tenant_id="+tenant, adminKey, "{}"); a.status < 400 || a.status >= 500 {
+						t.Errorf("%s %s: %d %s", method, path, a.status, a.body)
+					}
+					paths++
+				}
+			}
+		}
+	}
+	if queries < 100 || paths < 100 {
+		t.Errorf("only %d queries and %d paths were tried", queries, paths)
 	}
 }
 

@@ -54,7 +54,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // checkQuery refuses what huma would overlook: parameters that an operation does not have, that are
-// there twice or are empty, and tenant_id from a key, which has a tenant of its own.
+// there twice, are empty or are no text, and tenant_id from a key, which has a tenant of its own.
 func checkQuery(op *huma.Operation, u *url.URL, c access.Caller) error {
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -67,6 +67,8 @@ func checkQuery(op *huma.Operation, u *url.URL, c access.Caller) error {
 			wrong = append(wrong, kapsel.FieldError{Field: clip(name), Detail: "is not a parameter of this route"})
 		} else if len(query[name]) > 1 {
 			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "is there more than once"})
+		} else if !kapsel.IsText(query.Get(name)) {
+			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "must be UTF-8 without NUL"})
 		} else if query.Get(name) == "" { // a filter that a script left empty must not list everything
 			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "is empty; give it a value or leave it out"})
 		}

@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -150,6 +151,7 @@ var (
 	errForeign   = kapsel.Errorf(kapsel.Forbidden, "another site sent this request; open the page again and repeat what you did")
 	errTooMuch   = &kapsel.Error{Code: kapsel.PayloadTooLarge, Status: http.StatusRequestEntityTooLarge, Detail: "the form is too large"}
 	errForm      = kapsel.Invalid(http.StatusBadRequest, kapsel.FieldError{Field: "form", Detail: "cannot be read"})
+	errText      = kapsel.Invalid(http.StatusBadRequest, kapsel.FieldError{Field: "request", Detail: "must be UTF-8 without NUL"})
 	errMediaType = &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusUnsupportedMediaType, Detail: "send the form as application/x-www-form-urlencoded"}
 )
 
@@ -254,6 +256,9 @@ func (d *Dashboard) open(w http.ResponseWriter, r *http.Request, need access.Rig
 		return nil, err
 	}
 	p := &page{d: d, ctx: r.Context(), caller: caller, session: session, path: r.URL.Path, query: r.URL.Query(), params: r.PathValue, now: d.Clock(), tenant: caller.Tenant}
+	if err := checkText(p.query); err != nil {
+		return p, err
+	}
 	if r.Method == http.MethodPost {
 		if p.form, err = readForm(w, r); err != nil {
 			return p, err
@@ -288,7 +293,17 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	case err != nil:
 		return nil, errForm
 	}
-	return r.PostForm, nil
+	return r.PostForm, checkText(r.PostForm)
+}
+
+// checkText refuses values that no store can keep or compare as text.
+func checkText(values url.Values) error {
+	for name, all := range values {
+		if !kapsel.IsText(name) || slices.ContainsFunc(all, func(v string) bool { return !kapsel.IsText(v) }) {
+			return errText
+		}
+	}
+	return nil
 }
 
 // render writes a component. It is complete before the first byte goes out, so that a failure is an error

@@ -13,6 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
+	"github.com/kapsel-hq/kapsel/internal/problem"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -136,20 +137,27 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 	d.failVisit(w, r, v, err)
 }
 
-// leavePortal ends the session.
+// leavePortal ends the session. The cookie goes with it, and stays when the session could not be ended, so
+// that trying again ends it.
 func (d *Dashboard) leavePortal(w http.ResponseWriter, r *http.Request) {
+	v := &visit{d: d, query: url.Values{}}
 	link, _, err := d.visitor(r)
 	if err == nil {
 		frame(w, link.Sites)
-		if err = d.Guard.LeavePortal(r.Context(), &link); err == nil {
-			err = access.ErrPortalEnded
-		}
+		err = d.Guard.LeavePortal(r.Context(), &link)
 	}
-	if c := d.portalCookie(r); c != nil {
+	ended := err == nil || errors.Is(err, access.ErrPortalEnded)
+	if c := d.portalCookie(r); c != nil && ended {
 		c.MaxAge = -1
 		http.SetCookie(w, c)
 	}
-	d.failVisit(w, r, &visit{d: d, query: url.Values{}}, err)
+	if err != nil {
+		d.failVisit(w, r, v, err)
+		return
+	}
+	said := problem.New(r.Context(), access.ErrPortalEnded)
+	v.title = said.Title
+	d.render(w, r, http.StatusOK, portalLayout(v, portalError(v, said)))
 }
 
 // visitor returns the link of a request's session and the caller that it makes. The error is
@@ -174,7 +182,7 @@ func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error))
 		v.link, v.portal = link, d.Manage.Portal(c, link)
 		if err == nil {
 			frame(w, v.link.Sites)
-			if r.Method == http.MethodPost {
+			if err = checkText(v.query); err == nil && r.Method == http.MethodPost {
 				v.form, err = readForm(w, r)
 			}
 		}
