@@ -27,7 +27,7 @@ type witnessCmd struct {
 	Name          string        `env:"KAPSEL_WITNESS_NAME" required:"" placeholder:"NAME" help:"The witness's name in its signatures: a URL without its scheme, such as witness.example/w1 (${env})."`
 	Dir           string        `env:"KAPSEL_WITNESS_DIR" default:"kapsel-witness" placeholder:"DIR" help:"Directory of what the witness has signed; made if it is not there, and never to be lost (${env}, default ${default})."`
 	KeyFile       string        `env:"KAPSEL_WITNESS_KEY_FILE" placeholder:"FILE" help:"File with the witness's key, 32 bytes in base64; made if it is not there (${env}, default witness.key in the directory)."`
-	Log           []string      `sep:"none" placeholder:"KEY [URL]" help:"A log to know: its public key, and the URL of its Kapsel if the witness is to ask for its heads. Base64 alone is the key of every log of one Kapsel. May be repeated."`
+	Log           []string      `sep:"none" placeholder:"KEY[,KEY] [URL]" help:"A log to know: its public key, and the URL of its Kapsel if the witness is to ask for its heads. Base64 alone is the key of every log of one Kapsel. Keys that follow each other in a rotation stand in one --log, with a comma between. May be repeated."`
 	Logs          string        `env:"KAPSEL_WITNESS_LOGS" placeholder:"FILE" help:"File of logs to know, a line for each as --log has them (${env})."`
 	Every         time.Duration `default:"10s" help:"How often a log with a URL is asked for its head, 1s to 24h (default ${default})."`
 	Listen        string        `env:"KAPSEL_WITNESS_LISTEN" default:"127.0.0.1:8081" help:"Address at which logs ask for signatures (${env}, default ${default})."`
@@ -90,14 +90,22 @@ func (c *witnessCmd) Run(ctx context.Context, io streams) error {
 	}
 	defer w.Close()
 	if c.Once {
-		return once(ctx, w, out)
+		return c.once(ctx, w, out)
 	}
 	return c.serve(ctx, w, out)
 }
 
-// once asks all logs and reports what is wrong.
-func once(ctx context.Context, w *witness.Witness, out *output) error {
+// once asks all logs and reports what is wrong. A log that shows less than it had is asked again until it is
+// sure that no cache has answered.
+func (c *witnessCmd) once(ctx context.Context, w *witness.Witness, out *output) error {
 	lost := w.Round(ctx)
+	for w.Doubts() > 0 && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(c.Every):
+			lost = w.Round(ctx)
+		}
+	}
 	alarms := w.Alarms()
 	for _, a := range alarms {
 		fmt.Fprintln(out.console, "ALARM:", clean(a.Text))
@@ -212,22 +220,28 @@ func (c *witnessCmd) logs() (logs []witness.Log, err error) {
 	return logs, nil
 }
 
-// parseLog returns the log of a key and, behind a space, a URL.
+// parseLog returns the log of keys with commas between and, behind a space, a URL.
 func parseLog(text string) (l witness.Log, err error) {
 	fields := strings.Fields(text)
 	if len(fields) < 1 || len(fields) > 2 {
 		return l, fmt.Errorf("%q is not a key, and a URL if the log is to be followed", text)
 	}
-	if l.Key, err = receipt.ParseKey(fields[0]); err != nil {
-		return l, err
-	}
-	if l.Key.Witness {
-		return l, errors.New("this is the key of a witness; give that of a log")
+	for one := range strings.SplitSeq(fields[0], ",") {
+		key, err := receipt.ParseKey(one)
+		if err != nil {
+			return l, err
+		}
+		if key.Witness {
+			return l, errors.New("this is the key of a witness; give that of a log")
+		}
+		if l.Keys = append(l.Keys, key); key.Name != l.Name() {
+			return l, errors.New("keys with a comma between must be those of one log, with the same name, or those of one Kapsel, all without a name")
+		}
 	}
 	if len(fields) == 1 {
 		return l, nil
 	}
-	id, _ := strings.CutPrefix(l.Key.Name, "kapsel/")
+	id, _ := strings.CutPrefix(l.Name(), "kapsel/")
 	if _, err := kapsel.ParseLogID(id); err != nil {
 		return l, errors.New("only a log of a Kapsel can be followed, and its key must be a vkey (kapsel/…+ID+BASE64), as GET /attestation/{log}/keys has it")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -65,7 +66,7 @@ func TestWitness_Once(t *testing.T) {
 			t.Errorf("%s: exit %d, %q, %q, want %q", c.args, code, out, errs, c.want)
 		}
 	}
-	for _, text := range []string{vkey + " ftp://kapsel.example", vkey + " " + kapsel.URL + " more", strings.SplitN(vkey, "+", 3)[2] + " " + kapsel.URL} {
+	for _, text := range []string{vkey + " ftp://kapsel.example", vkey + " " + kapsel.URL + " more", strings.SplitN(vkey, "+", 3)[2] + " " + kapsel.URL, vkey + "," + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))} {
 		if code, out, errs := once("--log", text, "--once"); code != 2 || !strings.Contains(errs, "--log: ") {
 			t.Errorf("%s: exit %d, %q, %q", text, code, out, errs)
 		}

@@ -35,7 +35,7 @@ func (w *world) witnessOf(name string, logKey ed25519.PublicKey) *far {
 	key := ed25519.NewKeyFromSeed([]byte(strings.Repeat(name[:1], ed25519.SeedSize)))
 	open, err := witness.Open(w.Context(), witness.Config{
 		Name: name, Key: key, Dir: w.TempDir(), Fresh: true, Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler),
-		Logs: []witness.Log{{Key: receipt.Key{Public: logKey}}},
+		Logs: []witness.Log{{Keys: []receipt.Key{{Public: logKey}}}},
 	})
 	w.must(err)
 	w.Cleanup(open.Close)

@@ -15,8 +15,13 @@ import (
 	"github.com/kapsel-hq/kapsel/receipt"
 )
 
-// followed is how many logs are read at once.
-const followed = 8
+const (
+	// followed is how many logs are read at once.
+	followed = 8
+	// shortRounds is in how many rounds in a row a log must show less than it had, so that it is an alarm: a
+	// cache between the two may show an older head for a while.
+	shortRounds = 3
+)
 
 // Follow asks the logs that have a URL for their heads, and cosigns those that follow, every so often until
 // ctx ends.
@@ -40,12 +45,12 @@ func (w *Witness) Round(ctx context.Context) (lost int) {
 	group.SetLimit(followed)
 	asked := map[string]bool{} // a log with several keys is asked once
 	for _, l := range w.cfg.Logs {
-		if at := l.URL + " " + l.Key.Name; l.URL != "" && !asked[at] {
+		if at := l.URL + " " + l.Name(); l.URL != "" && !asked[at] {
 			asked[at] = true
 			group.Go(func() error {
 				if err := w.follow(ctx, l); err != nil && ctx.Err() == nil {
 					failed.Add(1)
-					w.cfg.Log.Warn("a log could not be followed; trying again", "log", l.Key.Name, "url", l.URL, "error", err)
+					w.cfg.Log.Warn("a log could not be followed; trying again", "log", l.Name(), "url", l.URL, "error", err)
 				}
 				return nil
 			})
@@ -59,13 +64,14 @@ func (w *Witness) Round(ctx context.Context) (lost int) {
 // follow reads the newest head of a log and cosigns it, or raises an alarm.
 func (w *Witness) follow(ctx context.Context, l Log) error {
 	// What is remembered here was published before the log is asked, so the log must show as much.
-	size, checkpoint := w.size(l.Key.Name)
+	size, checkpoint := w.size(l.Name())
 	text, head, err := w.head(ctx, l)
-	if err == nil && head.Size < size { // a cache may have answered; ask again before accusing anybody
-		text, head, err = w.head(ctx, l)
-	}
 	if err != nil {
 		return err
+	}
+	rounds := w.shows(l.Name(), head.Size < size)
+	if head.Size < size && rounds < shortRounds {
+		return fmt.Errorf("the log shows %d leaves, and had %d: a cache may have answered, or else it is an alarm after %d rounds", head.Size, size, shortRounds)
 	}
 	if head.Size < size {
 		w.alarm(Alarm{Origin: head.Origin, Kind: Shrank, Had: checkpoint, Got: text,
@@ -96,11 +102,12 @@ func (w *Witness) head(ctx context.Context, l Log) (text string, head receipt.Ch
 	if text, err = w.get(ctx, l, "/checkpoint"); err != nil {
 		return "", head, err
 	}
-	s, err := receipt.OpenCheckpoint(text, w.keysOf(l.Key.Name)...)
+	keys, _ := w.keysOf(l.Name(), nil) // they have its name, and those of the same Kapsel
+	s, err := receipt.OpenCheckpoint(text, keys...)
 	if err != nil {
 		return "", head, err
 	}
-	if s.Origin != l.Key.Name {
+	if s.Origin != l.Name() {
 		return "", head, fmt.Errorf("it answered with a head of the log %s", quoted(s.Origin))
 	}
 	return text, s.Checkpoint, nil
@@ -126,10 +133,11 @@ func (w *Witness) proof(ctx context.Context, l Log, from, to int64) ([]receipt.H
 func (w *Witness) get(ctx context.Context, l Log, route string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchange)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, l.URL+"/attestation/"+strings.TrimPrefix(l.Key.Name, "kapsel/")+route, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, l.URL+"/attestation/"+strings.TrimPrefix(l.Name(), "kapsel/")+route, nil)
 	if err != nil {
 		return "", err
 	}
+	r.Header.Set("Cache-Control", "no-cache") // caches between must ask the log
 	status, _, body, err := fetch(w.cfg.Do, r)
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("it answered %d: %s", status, quoted(body))

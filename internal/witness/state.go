@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/durable"
@@ -32,6 +33,8 @@ const maxEvidence = 20
 // identity is which witness a state directory belongs to.
 type identity struct {
 	Key string `json:"key"` // a vkey
+	// Logs is of how many logs there is a head. There may be one more in logs/, of which nothing was signed.
+	Logs int `json:"logs"`
 }
 
 // kept is the newest head of a log that was cosigned. It is kept before it is cosigned, so a witness that
@@ -39,6 +42,7 @@ type identity struct {
 type kept struct {
 	Origin     string    `json:"origin"`
 	Checkpoint string    `json:"checkpoint"` // as the log has signed it
+	Key        []byte    `json:"key"`        // that signed it
 	SeenAt     time.Time `json:"seen_at"`
 }
 
@@ -55,7 +59,8 @@ type Alarm struct {
 	// Proof is the consistency proof that came with Got, if one did.
 	Proof []receipt.Hash `json:"proof,omitempty"`
 
-	file string
+	file    string
+	unsaved bool // there is no file yet
 }
 
 // Kind is what a log has done.
@@ -71,15 +76,16 @@ const (
 type state struct {
 	dir  string
 	lock *durable.Lock
+
+	mu sync.Mutex
+	id identity // guarded by mu
 }
 
 // openState locks a directory and returns what it holds. A directory without a witness becomes that of the
 // key if fresh.
 func openState(ctx context.Context, dir string, key receipt.Key, fresh bool) (s *state, heads []kept, alarms []Alarm, err error) {
-	for _, d := range []string{dir, filepath.Join(dir, logsDir), filepath.Join(dir, evidenceDir)} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, nil, nil, err
-		}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, nil, err
 	}
 	lock, err := durable.TakeLock(ctx, filepath.Join(dir, lockFile), "the state of this witness", 10*time.Second)
 	if err != nil {
@@ -90,11 +96,23 @@ func openState(ctx context.Context, dir string, key receipt.Key, fresh bool) (s 
 			lock.Release()
 		}
 	}()
-	s = &state{dir, lock}
+	s = &state{dir: dir, lock: lock}
 	if err := s.identify(key, fresh); err != nil {
 		return nil, nil, nil, err
 	}
-	if heads, _, err = readAll[kept](filepath.Join(dir, logsDir)); err != nil {
+	heads, _, err = readAll[kept](filepath.Join(dir, logsDir))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(heads) < s.id.Logs {
+		err = fmt.Errorf("the witness has signed heads of %d logs, and %s holds %d: %w", s.id.Logs, filepath.Join(dir, logsDir), len(heads), errLost)
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(heads) > s.id.Logs { // a crash came between a head and its count
+		if err := s.write(identity{s.id.Key, len(heads)}); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, evidenceDir), 0o700); err != nil {
 		return nil, nil, nil, err
 	}
 	alarms, names, err := readAll[Alarm](filepath.Join(dir, evidenceDir))
@@ -104,33 +122,46 @@ func openState(ctx context.Context, dir string, key receipt.Key, fresh bool) (s 
 	return s, heads, alarms, err
 }
 
+// errLost says what to do when a part of the state is gone.
+var errLost = errors.New("a witness that forgot must not go on: it could sign two heads that contradict each other. Restore what is missing; or begin with a new key, another name and an empty directory")
+
 // identify compares whose directory this is with the key of this witness.
 func (s *state) identify(key receipt.Key, fresh bool) error {
-	path := filepath.Join(s.dir, identityFile)
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(filepath.Join(s.dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if !fresh {
 			return ErrForgotten
 		}
-		if b, err = json.Marshal(identity{key.String()}); err != nil {
+		if err := os.MkdirAll(filepath.Join(s.dir, logsDir), 0o700); err != nil {
 			return err
 		}
-		if err := durable.Replace(path, append(b, '\n')); err != nil {
+		if err := s.write(identity{Key: key.String()}); err != nil {
 			return err
 		}
 		return durable.SyncDir(filepath.Dir(s.dir))
 	}
-	var id identity
 	if err == nil {
-		err = json.Unmarshal(b, &id)
+		err = json.Unmarshal(b, &s.id)
 	}
 	if err != nil {
 		return fmt.Errorf("read whose state this is: %w", err)
 	}
-	if id.Key != key.String() {
-		return fmt.Errorf("the state belongs to the witness %s, and this one is %s: give it its own directory, or the key and the name that made this one", id.Key, key)
+	if s.id.Key != key.String() {
+		return fmt.Errorf("the state belongs to the witness %s, and this one is %s: give it its own directory, or the key and the name that made this one", s.id.Key, key)
 	}
 	return nil
+}
+
+// write replaces the identity. Callers hold mu, or have the state alone.
+func (s *state) write(id identity) error {
+	b, err := json.Marshal(id)
+	if err == nil {
+		err = durable.Replace(filepath.Join(s.dir, identityFile), append(b, '\n'))
+	}
+	if err == nil {
+		s.id = id
+	}
+	return err
 }
 
 // ErrForgotten says that there is a key, and no state: the witness may have signed heads that it does not
@@ -164,27 +195,44 @@ func readAll[T any](dir string) (all []T, names []string, err error) {
 // nameOf returns the name of the file of a text, such as an origin.
 func nameOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:32] }
 
-// keep remembers a head. When it returns nil, that lasts.
-func (s *state) keep(k kept) error {
+// keep remembers a head; first says that it is the first of its log. When it returns nil, that lasts. The
+// head is kept before it is counted, so a crash in between leaves a head too many, and never one too few.
+func (s *state) keep(k kept, first bool) error {
 	b, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
 		return err
 	}
-	return durable.Replace(filepath.Join(s.dir, logsDir, nameOf(k.Origin)+fileSuffix), append(b, '\n'))
+	if err := durable.Replace(filepath.Join(s.dir, logsDir, nameOf(k.Origin)+fileSuffix), append(b, '\n')); err != nil || !first {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write(identity{s.id.Key, s.id.Logs + 1})
 }
 
-// save keeps evidence, and returns the name of its file.
-func (s *state) save(a *Alarm) (string, error) {
+// save keeps evidence in a file, which it names in the alarm.
+func (s *state) save(a *Alarm) error {
 	b, err := json.MarshalIndent(a, "", "  ")
 	if err != nil {
-		return "", err
+		return err
 	}
-	name := nameOf(a.Origin)[:16] + "-" + nameOf(string(a.Kind) + a.Got)[:16] + fileSuffix
-	return name, durable.Replace(filepath.Join(s.dir, evidenceDir, name), append(b, '\n'))
+	dir := filepath.Join(s.dir, evidenceDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	a.file = nameOf(a.Origin)[:16] + "-" + nameOf(string(a.Kind) + a.Got)[:16] + fileSuffix
+	if err := durable.Replace(filepath.Join(dir, a.file), append(b, '\n')); err != nil {
+		return err
+	}
+	a.unsaved = false
+	return nil
 }
 
-// there reports whether evidence still lies where it was kept.
+// there reports whether evidence still lies where it was kept, or is still to be kept.
 func (s *state) there(a *Alarm) bool {
+	if a.unsaved {
+		return true
+	}
 	_, err := os.Stat(filepath.Join(s.dir, evidenceDir, a.file))
 	return !errors.Is(err, fs.ErrNotExist)
 }

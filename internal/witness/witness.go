@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,14 +31,19 @@ import (
 	"github.com/kapsel-hq/kapsel/receipt"
 )
 
-// maxLogs bounds how many logs a witness remembers: who has the key of a Kapsel can make any number.
+// maxLogs bounds how many logs of one key a witness remembers: who has the key of a Kapsel can make any number.
 const maxLogs = 100_000
 
-// Log is a log that a witness knows.
+// Log is a log that a witness knows, or all logs of one Kapsel.
 type Log struct {
-	Key receipt.Key // without a name: of every log of one Kapsel
-	URL string      // of the Kapsel, without a slash at the end; "": the log is not followed
+	// Keys holds the keys that may sign, each after the other: all with the log's name; or all without a
+	// name, which is every log of one Kapsel.
+	Keys []receipt.Key
+	URL  string // of the Kapsel, without a slash at the end; "": the log is not followed
 }
+
+// Name returns the name of the log, "" for all logs of one Kapsel.
+func (l *Log) Name() string { return l.Keys[0].Name }
 
 // Config holds what a witness needs.
 type Config struct {
@@ -59,18 +65,23 @@ type Witness struct {
 	state *state
 
 	mu     sync.Mutex
-	logs   map[string]*known // by origin; guarded by mu
-	alarms []Alarm           // guarded by mu
+	logs   map[string]*known // by origin; guarded by mu, as is what follows
+	of     map[string]int    // how many of the logs were first signed by a public key
+	alarms []Alarm
 
 	cosigned, lost atomic.Int64 // signatures made; logs that could not be read in the last round
 	refusals       *prometheus.CounterVec
 }
 
-// known is a log that was cosigned.
+// known is a log that was cosigned, or is about to be.
 type known struct {
+	users int // calls of Add that hold it; guarded by the witness's mu
+
 	mu         sync.Mutex
-	checkpoint string // guarded by mu; "": none yet
+	checkpoint string // guarded by mu, as is what follows; "": none yet
 	head       receipt.Checkpoint
+	key        ed25519.PublicKey // that signed the head; nil: none of those that the witness is given
+	short      int               // rounds in a row in which the log showed less than the head
 }
 
 // Open returns the witness of a state directory. It waits up to 10 s for another process to leave the
@@ -79,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Witness, error) {
 	if err := receipt.CheckName(cfg.Name); err != nil {
 		return nil, err
 	}
-	w := &Witness{cfg: cfg, logs: map[string]*known{}, refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+	w := &Witness{cfg: cfg, logs: map[string]*known{}, of: map[string]int{}, refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "kapsel_witness_refusals_total",
 		Help: "Heads that were not cosigned, by the status of the answer.",
 	}, []string{"status"})}
@@ -97,29 +108,73 @@ func Open(ctx context.Context, cfg Config) (*Witness, error) {
 			w.Close()
 			return nil, fmt.Errorf("the state of this witness cannot be read: the head of %s: %w; restore the file, because a witness must remember what it has signed", k.Origin, err)
 		}
-		w.logs[k.Origin] = &known{checkpoint: k.Checkpoint, head: head}
+		l := &known{checkpoint: k.Checkpoint, head: head, key: w.signer(&k)}
+		w.logs[k.Origin] = l
+		w.of[string(l.key)]++
 	}
 	return w, nil
 }
 
-// Close lets another process have the state directory. Callers must call no method any more.
-func (w *Witness) Close() { w.state.lock.Release() }
+// Close keeps evidence that could not be kept before, and lets another process have the state directory.
+// Callers must call no method any more.
+func (w *Witness) Close() {
+	w.Alarms()
+	w.state.lock.Release()
+}
 
 // Key returns the public key of the witness.
 func (w *Witness) Key() receipt.Key { return KeyOf(w.cfg.Name, w.cfg.Key) }
 
-// keysOf returns the keys that may sign the heads of a log; nil: the log is not known.
-func (w *Witness) keysOf(origin string) (keys []receipt.Key) {
+// signer returns the key that signed a head; nil if the witness is not given that key.
+func (w *Witness) signer(k *kept) ed25519.PublicKey {
+	if len(k.Key) > 0 {
+		return k.Key
+	}
+	// Releases before this one did not keep the key.
+	var all []receipt.Key
+	for _, l := range w.cfg.Logs {
+		all = append(all, l.Keys...)
+	}
+	s, err := receipt.OpenCheckpoint(k.Checkpoint, all...)
+	if err != nil {
+		return nil
+	}
+	return s.Key.Public
+}
+
+// keysOf returns the keys that may sign the next head of a log: those with its name, and those of the Kapsel
+// whose key has one of these or signed the head that is remembered. Of a log of which nothing is remembered,
+// it may be any Kapsel's. found says that the log is known. Callers hold the lock of l, if there is one.
+func (w *Witness) keysOf(origin string, l *known) (keys []receipt.Key, found bool) {
 	id, isKapsel := strings.CutPrefix(origin, "kapsel/")
 	if _, err := kapsel.ParseLogID(id); err != nil {
 		isKapsel = false
 	}
-	for _, l := range w.cfg.Logs {
-		if l.Key.Name == origin || l.Key.Name == "" && isKapsel {
-			keys = append(keys, l.Key)
+	for i := range w.cfg.Logs {
+		if log := &w.cfg.Logs[i]; log.Name() == origin {
+			keys = append(keys, log.Keys...)
 		}
 	}
-	return keys
+	owners := keys
+	fresh := l == nil || l.checkpoint == ""
+	if len(owners) == 0 && !fresh {
+		owners = []receipt.Key{{Public: l.key}}
+	}
+	found = len(keys) > 0
+	for i := range w.cfg.Logs {
+		log := &w.cfg.Logs[i]
+		if !isKapsel || log.Name() != "" {
+			continue
+		}
+		found = true
+		own := func(k receipt.Key) bool {
+			return slices.ContainsFunc(owners, func(o receipt.Key) bool { return k.Public.Equal(o.Public) })
+		}
+		if len(owners) == 0 && fresh || slices.ContainsFunc(log.Keys, own) {
+			keys = append(keys, log.Keys...)
+		}
+	}
+	return keys, found
 }
 
 // refuse returns an error that is a status of HTTP and a text for people, and counts it.
@@ -137,13 +192,17 @@ func (w *Witness) Add(r Request) (line string, err error) {
 	if err != nil {
 		return "", w.refuse(http.StatusBadRequest, "%v", err)
 	}
-	keys := w.keysOf(says.Origin)
-	if keys == nil {
+	if _, found := w.keysOf(says.Origin, nil); !found {
 		return "", w.refuse(http.StatusNotFound, "this witness does not know the log %s", quoted(says.Origin))
 	}
+	l := w.enter(says.Origin)
+	defer w.leave(says.Origin, l)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	keys, _ := w.keysOf(says.Origin, l)
 	signed, err := receipt.OpenCheckpoint(r.Checkpoint, keys...)
 	if errors.Is(err, receipt.ErrUnsigned) {
-		return "", w.refuse(http.StatusForbidden, "%v: if the log has another key now, this witness must be given it", err)
+		return "", w.refuse(http.StatusForbidden, "%v: if the log has another key now, this witness must be given it beside the former one, in one --log", err)
 	}
 	if err != nil {
 		return "", w.refuse(http.StatusBadRequest, "%v", err)
@@ -152,20 +211,14 @@ func (w *Witness) Add(r Request) (line string, err error) {
 	if r.Old > head.Size {
 		return "", w.refuse(http.StatusBadRequest, "the old size, %d, is above that of the checkpoint, %d", r.Old, head.Size)
 	}
-	l, err := w.log(head.Origin)
-	if err != nil {
-		return "", err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if err := w.follows(l, &r, head); err != nil {
 		return "", err
 	}
 	if l.checkpoint == "" || head != l.head {
-		if err := w.state.keep(kept{head.Origin, r.Checkpoint, w.cfg.Now().UTC()}); err != nil {
-			return "", fmt.Errorf("the head of %s could not be kept, so it was not signed: %w", head.Origin, err)
+		if err := w.keep(l, kept{head.Origin, r.Checkpoint, signed.Key.Public, w.cfg.Now().UTC()}); err != nil {
+			return "", err
 		}
-		l.checkpoint, l.head = r.Checkpoint, head
+		l.checkpoint, l.head, l.key = r.Checkpoint, head, signed.Key.Public
 	}
 	if line, err = receipt.Cosign(r.Checkpoint, w.cfg.Name, w.cfg.Key, w.cfg.Now()); err == nil {
 		w.cosigned.Add(1)
@@ -173,19 +226,53 @@ func (w *Witness) Add(r Request) (line string, err error) {
 	return line, err
 }
 
-// log returns what is remembered of a log, which may be nothing yet.
-func (w *Witness) log(origin string) (*known, error) {
+// enter returns what is remembered of a log, which may be nothing yet. Callers must leave it.
+func (w *Witness) enter(origin string) *known {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.logs[origin]
 	if l == nil {
-		if len(w.logs) >= maxLogs {
-			return nil, w.refuse(http.StatusForbidden, "this witness knows %d logs, and takes no more", maxLogs)
-		}
 		l = &known{}
 		w.logs[origin] = l
 	}
-	return l, nil
+	l.users++
+	return l
+}
+
+// leave forgets a log of which nothing is remembered, unless another call holds it. Callers do not hold the
+// log's lock any more.
+func (w *Witness) leave(origin string, l *known) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.users--; l.users == 0 && l.checkpoint == "" {
+		delete(w.logs, origin)
+	}
+}
+
+// keep keeps a head durably. Callers hold the log's lock.
+func (w *Witness) keep(l *known, k kept) error {
+	first := l.checkpoint == ""
+	if first && !w.room(k.Key, 1) {
+		return w.refuse(http.StatusForbidden, "this witness knows %d logs of this key, and takes no more", maxLogs)
+	}
+	if err := w.state.keep(k, first); err != nil {
+		if first {
+			w.room(k.Key, -1)
+		}
+		return fmt.Errorf("the head of %s could not be kept, so it was not signed: %w", k.Origin, err)
+	}
+	return nil
+}
+
+// room counts one more log of a key, or one less. It returns false if there are too many.
+func (w *Witness) room(key ed25519.PublicKey, more int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if more > 0 && w.of[string(key)] >= maxLogs {
+		return false
+	}
+	w.of[string(key)] += more
+	return true
 }
 
 // emptyRoot is the root of a log without leaves.
@@ -261,6 +348,39 @@ func (w *Witness) size(origin string) (size int64, checkpoint string) {
 	return l.head.Size, l.checkpoint
 }
 
+// shows tells whether a log showed less in a round than is remembered. It returns in how many rounds in a row
+// it did.
+func (w *Witness) shows(origin string, less bool) int {
+	w.mu.Lock()
+	l := w.logs[origin]
+	w.mu.Unlock()
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.short++; !less {
+		l.short = 0
+	}
+	return l.short
+}
+
+// Doubts returns how many logs showed less than they had in the last round, and not yet in so many rounds
+// that it is an alarm.
+func (w *Witness) Doubts() (n int) {
+	w.mu.Lock()
+	logs := slices.Collect(maps.Values(w.logs))
+	w.mu.Unlock()
+	for _, l := range logs {
+		l.mu.Lock()
+		if l.short > 0 && l.short < shortRounds {
+			n++
+		}
+		l.mu.Unlock()
+	}
+	return n
+}
+
 // alarm keeps evidence and says so. The same evidence is kept once.
 func (w *Witness) alarm(a Alarm) {
 	a.At = w.cfg.Now().UTC()
@@ -280,20 +400,32 @@ func (w *Witness) alarm(a Alarm) {
 		w.cfg.Log.Error("ALARM: "+a.Text+"; there is enough evidence of this log, so no more is kept", "log", a.Origin)
 		return
 	}
-	name, err := w.state.save(&a)
-	a.file = name
+	a.unsaved = true
 	w.alarms = append(w.alarms, a)
-	if err != nil {
-		w.cfg.Log.Error("the evidence against a log could not be kept", "log", a.Origin, "had", a.Had, "got", a.Got, "error", err)
-	}
-	w.cfg.Log.Error("ALARM: "+a.Text+"; both heads are kept as evidence", "log", a.Origin, "kind", string(a.Kind), "file", evidenceDir+"/"+name)
+	w.save(&w.alarms[len(w.alarms)-1], true)
 }
 
-// Alarms returns the evidence that lies in the state directory: an operator ends an alarm by taking its file
-// away.
+// save keeps evidence in a file. While that fails, the alarm stays in memory. Callers hold mu.
+func (w *Witness) save(a *Alarm, first bool) {
+	err := w.state.save(a)
+	switch {
+	case err == nil:
+		w.cfg.Log.Error("ALARM: "+a.Text+"; both heads are kept as evidence", "log", a.Origin, "kind", string(a.Kind), "file", evidenceDir+"/"+a.file)
+	case first:
+		w.cfg.Log.Error("ALARM: "+a.Text+"; the evidence cannot be kept in a file, which is tried again: make the witness's directory writable", "log", a.Origin, "kind", string(a.Kind), "had", a.Had, "got", a.Got, "error", err)
+	}
+}
+
+// Alarms returns the evidence that lies in the state directory, or could not be kept there yet: an operator
+// ends an alarm by taking its file away.
 func (w *Witness) Alarms() []Alarm {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for i := range w.alarms {
+		if w.alarms[i].unsaved {
+			w.save(&w.alarms[i], false)
+		}
+	}
 	w.alarms = slices.DeleteFunc(w.alarms, func(a Alarm) bool { return !w.state.there(&a) })
 	return slices.Clone(w.alarms)
 }
@@ -307,7 +439,11 @@ func (w *Witness) Collectors() []prometheus.Collector {
 		gauge("kapsel_witness_logs", "Logs of which the witness remembers a head.", func() float64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return float64(len(w.logs))
+			n := 0
+			for _, some := range w.of {
+				n += some
+			}
+			return float64(n)
 		}),
 		gauge("kapsel_witness_alarms", "Heads of logs that contradict those that the witness has cosigned: a log forked or shrank. The evidence is in the state directory.", func() float64 {
 			return float64(len(w.Alarms()))

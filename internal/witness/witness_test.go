@@ -103,7 +103,7 @@ func open(t testing.TB, dir string, change ...func(*Config)) *Witness {
 	t.Helper()
 	cfg := Config{
 		Name: "witness.example/w1", Key: seed(3), Dir: dir, Fresh: true, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
-		Logs: []Log{{Key: receipt.Key{Name: origin, Public: public(seed(1))}}},
+		Logs: []Log{{Keys: []receipt.Key{{Name: origin, Public: public(seed(1))}}}},
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -195,7 +195,7 @@ func TestAdd(t *testing.T) {
 // TestAdd_OneKeyForAllLogs checks that a key without a name is that of every log of a Kapsel, and of nothing
 // else.
 func TestAdd_OneKeyForAllLogs(t *testing.T) {
-	w := open(t, t.TempDir(), func(c *Config) { c.Logs = []Log{{Key: receipt.Key{Public: public(seed(1))}}} })
+	w := open(t, t.TempDir(), func(c *Config) { c.Logs = []Log{{Keys: []receipt.Key{{Public: public(seed(1))}}}} })
 	for _, c := range []struct {
 		origin string
 		status int
@@ -207,6 +207,101 @@ func TestAdd_OneKeyForAllLogs(t *testing.T) {
 		if status := map[bool]int{true: 200}[err == nil]; errors.As(err, &a) && a.Status != c.status || err == nil && status != c.status {
 			t.Errorf("%s: %v, want %d", c.origin, err, c.status)
 		}
+	}
+}
+
+// TestAdd_TwoKapsels checks that the key of one Kapsel cannot sign for a log of another, nor accuse it, and that
+// a key does that is named beside the former one of the same Kapsel.
+func TestAdd_TwoKapsels(t *testing.T) {
+	first, second, third := receipt.Key{Public: public(seed(1))}, receipt.Key{Public: public(seed(2))}, receipt.Key{Public: public(seed(4))}
+	apart := func(c *Config) { c.Logs = []Log{{Keys: []receipt.Key{first}}, {Keys: []receipt.Key{second}}} }
+	together := func(c *Config) { c.Logs = []Log{{Keys: []receipt.Key{first, second}}, {Keys: []receipt.Key{third}}} }
+	real, longer, fork := newLog(t, 30, 99), newLog(t, 300, 7), newLog(t, 7, 3)
+	longer.key, fork.key = seed(2), seed(2)
+	refused := func(w *Witness, r Request, what string) {
+		t.Helper()
+		_, err := w.Add(r)
+		var a *Answered
+		if !errors.As(err, &a) || a.Status != http.StatusForbidden || len(w.Alarms()) != 0 {
+			t.Errorf("%s: %v, alarms %v", what, err, w.Alarms())
+		}
+	}
+	accepted := func(w *Witness, r Request, what string) {
+		t.Helper()
+		if _, err := w.Add(r); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	dir := t.TempDir()
+	w := open(t, dir, apart)
+	accepted(w, real.request(0, 7), "the first head")
+	refused(w, longer.request(7, 300), "a longer log, by the other Kapsel")
+	refused(w, fork.request(7, 7), "another head of the same size, by the other Kapsel")
+	accepted(w, real.request(7, 9), "the next head")
+	w.Close()
+	w = open(t, dir, apart)
+	refused(w, longer.request(7, 300), "a longer log, by the other Kapsel, after a restart")
+	accepted(w, real.request(9, 10), "the next head after a restart")
+	w.Close()
+
+	// A release before this one did not keep the key.
+	files, err := filepath.Glob(filepath.Join(dir, logsDir, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	var k map[string]any
+	if err == nil {
+		err = json.Unmarshal(b, &k)
+	}
+	delete(k, "key")
+	if b, err = json.Marshal(k); err == nil {
+		err = os.WriteFile(files[0], b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, dir, apart)
+	refused(w, longer.request(10, 300), "a longer log, by the other Kapsel, over the state of an earlier release")
+	w.Close()
+	w = open(t, dir, func(c *Config) { c.Logs = []Log{{Keys: []receipt.Key{second}}} })
+	refused(w, longer.request(10, 300), "a longer log, by a Kapsel beside which the first is not named any more")
+	w.Close()
+
+	rotated := newLog(t, 30, 99)
+	rotated.key = seed(2)
+	w = open(t, dir, together)
+	accepted(w, rotated.request(10, 12), "the next key of the same Kapsel")
+	longer.key = seed(4)
+	refused(w, longer.request(12, 300), "a longer log, by a third")
+	w.Close()
+	// A log that is named has the keys with its name, and those of its Kapsel.
+	w = open(t, t.TempDir(), func(c *Config) { together(c); c.Logs = append(c.Logs, Log{Keys: []receipt.Key{real.publicKey()}}) })
+	longer.key = seed(4)
+	refused(w, longer.request(0, 300), "a first head by another Kapsel than the one whose key is named")
+	accepted(w, rotated.request(0, 12), "a first head by the next key of the same Kapsel")
+}
+
+// TestAdd_Nothing checks that a log is remembered when its first head is signed, and not before.
+func TestAdd_Nothing(t *testing.T) {
+	w, l := open(t, t.TempDir(), func(c *Config) { c.Logs[0].Keys[0].Name = "" }), newLog(t, 21, 99)
+	for _, r := range []Request{l.request(7, 21), {0, l.proof(7, 21), l.head(21)}} {
+		if _, err := w.Add(r); err == nil {
+			t.Error("a first head that does not follow from nothing is signed")
+		}
+	}
+	if len(w.logs) != 0 || len(w.of) != 0 {
+		t.Errorf("%d logs are remembered, and %d counted", len(w.logs), len(w.of))
+	}
+	w.of[string(public(seed(1)))] = maxLogs
+	_, err := w.Add(l.request(0, 21))
+	var a *Answered
+	if !errors.As(err, &a) || a.Status != http.StatusForbidden || len(w.logs) != 0 {
+		t.Errorf("one log too many: %v, and %d are remembered", err, len(w.logs))
+	}
+	w.of = map[string]int{string(public(seed(2))): maxLogs}
+	if _, err := w.Add(l.request(0, 21)); err != nil {
+		t.Errorf("a log of another key than the one with too many: %v", err)
 	}
 }
 
@@ -310,6 +405,97 @@ func TestState(t *testing.T) {
 	}
 }
 
+// TestState_Lost checks that a witness does not begin without the heads that it has signed, or with fewer.
+func TestState_Lost(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, func(c *Config) { c.Logs[0].Keys[0].Name = "" })
+	for _, o := range []string{origin, "kapsel/000102030405060708090a0b0c0d0e00"} {
+		l := newLog(t, 21, 99)
+		l.origin = o
+		if _, err := w.Add(l.request(0, 21)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	again := func() error {
+		w, err := Open(t.Context(), Config{Name: "witness.example/w1", Key: seed(3), Dir: dir, Now: time.Now, Log: slog.New(slog.DiscardHandler), Logs: w.cfg.Logs})
+		if err == nil {
+			w.Close()
+		}
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, logsDir, "*.json"))
+	if err != nil || len(files) != 2 {
+		t.Fatal(files, err)
+	}
+	aside := filepath.Join(t.TempDir(), "aside")
+	for _, path := range []string{files[0], filepath.Join(dir, logsDir)} {
+		if err := os.Rename(path, aside); err != nil {
+			t.Fatal(err)
+		}
+		if err := again(); err == nil || !strings.Contains(err.Error(), "has signed heads of 2 logs") || !strings.Contains(err.Error(), "Restore") {
+			t.Errorf("without %s: %v", path, err)
+		}
+		if err := os.Rename(aside, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := again(); err != nil {
+		t.Errorf("with all files again: %v", err)
+	}
+	// An earlier release did not count, and counting begins with what is there.
+	id := filepath.Join(dir, identityFile)
+	if err := os.WriteFile(id, []byte(`{"key":"`+w.Key().String()+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err != nil {
+		t.Errorf("the state of an earlier release: %v", err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err == nil {
+		t.Error("the state of an earlier release, and then a file is lost: the witness begins")
+	}
+}
+
+// TestEvidence_CannotBeKept checks that an alarm is there whose evidence cannot be kept, and that the evidence
+// is kept once it can be.
+func TestEvidence_CannotBeKept(t *testing.T) {
+	dir := t.TempDir()
+	w, good, fork := open(t, dir), newLog(t, 21, 99), newLog(t, 21, 4)
+	if _, err := w.Add(good.request(0, 7)); err != nil {
+		t.Fatal(err)
+	}
+	evidence := filepath.Join(dir, evidenceDir)
+	if err := errors.Join(os.RemoveAll(evidence), os.WriteFile(evidence, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := w.Add(fork.request(0, 7)); err == nil {
+			t.Fatal("a fork was cosigned")
+		}
+		answer := httptest.NewRecorder()
+		w.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/health/logs", nil))
+		if answer.Code != 503 || len(w.Alarms()) != 1 {
+			t.Errorf("without a file: %d, alarms %v", answer.Code, w.Alarms())
+		}
+	}
+	if err := os.Remove(evidence); err != nil {
+		t.Fatal(err)
+	}
+	if alarms := w.Alarms(); len(alarms) != 1 {
+		t.Errorf("with a directory again the alarms are %v", alarms)
+	}
+	files, err := os.ReadDir(evidence)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the evidence is in %v, %v", files, err)
+	}
+	if err := os.Remove(filepath.Join(evidence, files[0].Name())); err != nil || len(w.Alarms()) != 0 {
+		t.Errorf("with the evidence gone the alarms are %v, %v", w.Alarms(), err)
+	}
+}
+
 // TestState_CannotBeKept checks that nothing is signed that cannot be kept.
 func TestState_CannotBeKept(t *testing.T) {
 	dir, l := t.TempDir(), newLog(t, 21, 99)
@@ -401,7 +587,7 @@ func TestFollow(t *testing.T) {
 				t.Fatalf("%d logs could not be followed", lost)
 			}
 			log, size = c.then, c.size
-			for range 2 { // the alarm is raised once
+			for range shortRounds + 1 { // the alarm is raised once
 				if lost := w.Round(t.Context()); lost != c.lost {
 					t.Errorf("%d logs could not be followed, want %d", lost, c.lost)
 				}
@@ -418,6 +604,29 @@ func TestFollow(t *testing.T) {
 				t.Errorf("the witness remembers %d leaves, want %d", got, want)
 			}
 		})
+	}
+}
+
+// TestFollow_Cache checks that a log is not accused of what a cache shows for a while, and that it is when it
+// shows less for longer.
+func TestFollow_Cache(t *testing.T) {
+	log, size := newLog(t, 40, 99), int64(16)
+	server := httptest.NewServer(kapselOf(&log, &size))
+	defer server.Close()
+	w := open(t, t.TempDir(), func(cfg *Config) { cfg.Logs[0].URL, cfg.Do = server.URL, server.Client().Do })
+	for _, c := range []struct {
+		size          int64
+		lost, doubts  int
+		alarms        int
+		whatItShowsIs string
+	}{
+		{16, 0, 0, 0, "as it is"}, {15, 1, 1, 0, "old"}, {15, 1, 1, 0, "old still"}, {17, 0, 0, 0, "new"},
+		{16, 1, 1, 0, "old again"}, {16, 1, 1, 0, "old"}, {16, 1, 0, 1, "old for too long"},
+	} {
+		size = c.size
+		if lost := w.Round(t.Context()); lost != c.lost || w.Doubts() != c.doubts || len(w.Alarms()) != c.alarms {
+			t.Errorf("what the log shows is %s: %d lost, %d doubts, alarms %v", c.whatItShowsIs, lost, w.Doubts(), w.Alarms())
+		}
 	}
 }
 
