@@ -370,6 +370,7 @@ type ListEventsFilter struct {
 	Since          time.Time // Received at this time or later
 	Until          time.Time // Received before this time
 	IdempotencyKey string    // By which a duplicate is told; null: none
+	Type           string    // Those of exactly this type
 	AppID          string    // Those that were published to this app: its id or uid. A uid needs tenant_id with the admin key
 }
 
@@ -382,6 +383,7 @@ func (f ListEventsFilter) values() url.Values {
 	setTime(query, "since", f.Since)
 	setTime(query, "until", f.Until)
 	setString(query, "idempotency_key", f.IdempotencyKey)
+	setString(query, "type", f.Type)
 	setString(query, "app_id", f.AppID)
 	return query
 }

@@ -32,6 +32,7 @@ type eventsList struct {
 	Endpoint       string   `complete:"endpoint" placeholder:"ENDPOINT" help:"Only of this endpoint; its id or name."`
 	Source         string   `complete:"source" placeholder:"SOURCE" help:"Only what came in at this source; its id or name."`
 	App            string   `complete:"app" placeholder:"APP" help:"Only of those that were published to this app; its id, uid or name."`
+	Type           string   `placeholder:"TYPE" help:"Only those of exactly this type."`
 	Status         []string `complete:"received,pending,delivering,delivered,failed,dead_letter,canceled,unmatched" placeholder:"STATUS" help:"Only those with any of these statuses: received, pending, delivering, delivered, failed, dead_letter, canceled, unmatched."`
 	IdempotencyKey string   `placeholder:"KEY" help:"Only the one with this key."`
 	listing
@@ -43,6 +44,7 @@ func (eventsList) Help() string {
   kapsel events list
   kapsel events list --status failed,dead_letter --since 30d
   kapsel events list --app customer-17
+  kapsel events list --type invoice.paid
   kapsel events list --endpoint orders --since 2026-01-31 --limit 0 --json
   kapsel events list --source stripe`
 }
@@ -64,7 +66,7 @@ func (c eventsList) do(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	filter := client.ListEventsFilter{TenantID: tenant, EndpointID: endpoint, SourceID: source, AppID: app, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey}
+	filter := client.ListEventsFilter{TenantID: tenant, EndpointID: endpoint, SourceID: source, AppID: app, Type: c.Type, Since: c.Since.Time, Until: c.Until.Time, IdempotencyKey: c.IdempotencyKey}
 	events := byStatus(s, c.Status, func(e client.Event) string { return e.ID }, func(status string) iter.Seq2[client.Event, error] {
 		filter.Status = status
 		return s.ListEvents(ctx, filter)

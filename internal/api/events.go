@@ -51,6 +51,7 @@ type EventsList struct {
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
 	IdempotencyKey string            `query:"idempotency_key" maxLength:"255"`
+	Type           string            `query:"type" maxLength:"255" doc:"Those of exactly this type"`
 	AppID          string            `query:"app_id" doc:"Those that were published to this app: its id or uid. A uid needs tenant_id with the admin key"`
 }
 
@@ -60,7 +61,7 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 		return nil, err
 	}
 	f := store.EventFilter{
-		EndpointID: in.EndpointID, SourceID: in.SourceID, AppID: app, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
+		EndpointID: in.EndpointID, SourceID: in.SourceID, AppID: app, Type: in.Type, Status: kapsel.EventStatus(in.Status), Since: time.Time(in.Since), Until: time.Time(in.Until),
 	}
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)

@@ -118,6 +118,10 @@ func eventFilter(p *page) (f store.EventFilter, err error) {
 	if f.SourceID, err = filter(p, "source", kapsel.ParseSourceID); err != nil {
 		return f, err
 	}
+	if f.AppID, err = p.d.Manage.AppFilter(p.ctx, p.caller, manage.AppRef{Tenant: p.tenant, Ref: strings.TrimSpace(p.query.Get("app"))}); err != nil {
+		return f, err
+	}
+	f.Type = strings.TrimSpace(p.query.Get("type"))
 	f.Status = kapsel.EventStatus(p.query.Get("status"))
 	if key := strings.TrimSpace(p.query.Get("q")); key != "" {
 		f.IdempotencyKey = []byte(key)

@@ -342,7 +342,7 @@ func (d *Dashboard) streams() {
 // liveEvents returns the stream that keeps a list of events up to date, "" where the list is one of the past
 // or has a filter that the stream does not have.
 func (d *Dashboard) liveEvents(p *page, f store.EventFilter, before kapsel.EventID) string {
-	if !before.IsZero() || f.Status != "" || f.IdempotencyKey != nil || !f.Until.IsZero() {
+	if !before.IsZero() || f.Status != "" || f.IdempotencyKey != nil || !f.Until.IsZero() || f.Type != "" || !f.AppID.IsZero() {
 		return ""
 	}
 	return string(p.link("/live/events", "endpoint", p.query.Get("endpoint"), "source", p.query.Get("source")))

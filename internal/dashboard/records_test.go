@@ -355,3 +355,49 @@ func TestSendNow_Page(t *testing.T) {
 		t.Errorf("the replay is answered %d, and there are %+v", rec.Code, list)
 	}
 }
+
+// TestEventFilters_Page checks that the page of events narrows them by type and by app, and that it is not
+// live then.
+func TestEventFilters_Page(t *testing.T) {
+	w := newWorld(t)
+	mine, key := w.tenant("acme", kapsel.ScopeRead)
+	app, err := w.manage.CreateApp(w.ctx, w.admin, mine.ID, kapsel.AppID{}, manage.AppSettings{UID: new("shop-1"), AppConfig: kapsel.AppConfig{Name: "shop"}})
+	w.must(err)
+	publish := func(kind string, app kapsel.AppID) string {
+		now := time.Now()
+		e := kapsel.Event{ID: kapsel.NewEventID(now, 1), TenantID: mine.ID, AppID: app, Type: kind, ReceivedAt: now, ContentType: "application/json", Body: []byte("{}"), Size: 2}
+		_, err := w.store.Accept(w.ctx, store.Acceptance{Event: e})
+		w.must(err)
+		return e.ID.String()
+	}
+	paid, sent, theirs := publish("invoice.paid", kapsel.AppID{}), publish("invoice.sent", kapsel.AppID{}), publish("invoice.paid", app.ID)
+	admin, reader := w.signIn(adminKey), w.signIn(key)
+	for query, want := range map[string][]string{
+		"":                                   {paid, sent, theirs},
+		"type=invoice.paid":                  {paid, theirs},
+		"type=invoice.*":                     {},
+		"app=shop-1":                         {theirs},
+		"app=" + app.ID.String():             {theirs},
+		"app=shop-1&type=invoice.sent":       {},
+		"type=invoice.paid&status=unmatched": {paid, theirs},
+	} {
+		for token, tenant := range map[string]string{reader: "", admin: "&tenant=" + mine.ID.String()} {
+			rec := w.ask(http.MethodGet, "/events?"+query+tenant, token, nil, nil)
+			var got []string
+			for _, id := range []string{paid, sent, theirs} {
+				if strings.Contains(rec.Body.String(), "/events/"+id) {
+					got = append(got, id)
+				}
+			}
+			if rec.Code != http.StatusOK || !slices.Equal(got, want) && len(got)+len(want) > 0 {
+				t.Errorf("%q is answered %d with %q, want %q", query, rec.Code, got, want)
+			}
+			if live := strings.Contains(rec.Body.String(), "data-live="); live != (query == "") {
+				t.Errorf("%q is live: %t", query, live)
+			}
+		}
+	}
+	if rec := w.ask(http.MethodGet, "/events?app=nobody", reader, nil, nil); rec.Code < 400 {
+		t.Errorf("an app that there is not is answered %d", rec.Code)
+	}
+}

@@ -109,6 +109,7 @@ type EventFilter struct {
 	EndpointID kapsel.EndpointID // events that have a delivery to it
 	SourceID   kapsel.SourceID   // events that came in at it
 	AppID      kapsel.AppID      // events that were published to it
+	Type       string            // events of exactly this type
 	// Shared says that other endpoints get events of EndpointID's ingest, so that a status may
 	// come from their deliveries; a list of a status then looks at all events of the ingest.
 	Shared         bool

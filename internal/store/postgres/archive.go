@@ -129,6 +129,9 @@ const origins = `(SELECT id, tenant_id FROM endpoints
 		UNION ALL SELECT id, tenant_id FROM sources
 		UNION ALL SELECT id, id FROM tenants) origins`
 
+// tenants selects the tenants that the session may see, deleted or not.
+const tenants = "(SELECT id, id AS tenant_id FROM tenants) tenants"
+
 // page returns the query of part and id of the newest rows, over the whole scope that is asked
 // for, deleted endpoints too. An event that several endpoints have is one row. If a look at an
 // endpoint's newest row is cheap, the query takes the page from the endpoints whose newest rows
@@ -203,7 +206,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		var events []kapsel.Event
 		for _, sql := range eventQueries(f, expanding) {
 			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), one, from, to, p.Limit,
-				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID), id(f.AppID))
+				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID), id(f.AppID), f.Type)
 			if err != nil {
 				return err
 			}
@@ -229,7 +232,7 @@ func ofApp(f store.EventFilter) bool { return !f.AppID.IsZero() && f.EndpointID.
 // eventQueries returns the queries of which each finds some of a page of events, newest first; none
 // if the filter lets no event through. expanding says that there are open expansions. Parameters are
 // those of selection, the times $6 and $7 between which an event was received, its key $8, the source
-// $9 that it came in at, and the app $10 that it was published to.
+// $9 that it came in at, the app $10 that it was published to, and its type $11.
 func eventQueries(f store.EventFilter, expanding bool) []string {
 	var conditions string
 	if !f.Since.IsZero() {
@@ -247,10 +250,16 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	if !f.AppID.IsZero() {
 		conditions += " AND e.app_id = $10"
 	}
+	if f.Type != "" {
+		conditions += " AND e.type = $11"
+	}
 	ofApp := ofApp(f)
+	// An index has the events of a type; of other statuses there are fewer than of most types.
+	ofType := f.Type != "" && !ofApp && f.EndpointID.IsZero() && f.SourceID.IsZero() && f.IdempotencyKey == nil &&
+		(f.Status == "" || f.Status == kapsel.EventStatus(kapsel.Delivered.String()))
 	// A query names each parameter, so that all have a type whatever the conditions.
 	const named = `
-		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid, $10::uuid)
+		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid, $10::uuid, $11::text)
 		SELECT ` + shortEventColumns
 	// An event whose expansion is open is delivering or received, whatever states its deliveries have.
 	var queries []string
@@ -278,6 +287,8 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	switch {
 	case ofApp:
 		own = eventsBy("app_id")
+	case ofType:
+		own = eventsBy("tenant_id")
 	case !f.EndpointID.IsZero():
 		own += " AND NOT " + atSource
 	}
@@ -290,6 +301,8 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	switch {
 	case ofApp:
 		events.over = "apps"
+	case ofType:
+		events.over = tenants
 	case f.EndpointID.IsZero():
 		events.over = origins
 	}
@@ -301,7 +314,7 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 			return nil
 		}
 		if !ofApp {
-			events.over = "(SELECT id, id AS tenant_id FROM tenants) tenants"
+			events.over = tenants
 			own = eventsBy("tenant_id")
 		}
 		events.source = "SELECT e.part, e.id " + own + " AND e.unmatched" +

@@ -198,6 +198,13 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		_, err = s.ListEvents(ctx, tenant.ID, store.EventFilter{SourceID: src.ID, Status: status}, store.Page[kapsel.EventID]{Limit: 10})
 		must(err)
 	}
+	for _, status := range []kapsel.EventStatus{"", "received", "delivered", "dead_letter", "unmatched"} {
+		for _, f := range []store.EventFilter{{Type: "a.b"}, {Type: "a.b", EndpointID: ep.ID}, {Type: "a.b", AppID: kapsel.NewAppID(now)}} {
+			f.Status = status
+			_, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
+			must(err)
+		}
+	}
 	for _, source := range []kapsel.SourceID{{}, src.ID} {
 		_, _, _, err = s.StreamEvents(ctx, store.StreamFilter{Tenants: []kapsel.TenantID{tenant.ID}, EndpointID: ep.ID, SourceID: source}, store.Position{}, now, 10)
 		must(err)

@@ -21,8 +21,9 @@ func (w *world) varied() (mine []store.EventRecord, other store.EventRecord) {
 	second := w.newEndpoint(w.tenant)
 	for round := range 2 {
 		for i, e := range []kapsel.Endpoint{w.endpoint, second} {
-			received := w.accept(e, key(fmt.Sprintf("key %d", round)))
-			running := w.accept(e, heldBy(w.node))
+			typed := func(in *store.Acceptance) { in.Event.Type = fmt.Sprintf("type.%d", round) }
+			received := w.accept(e, key(fmt.Sprintf("key %d", round)), typed)
+			running := w.accept(e, heldBy(w.node), typed)
 			waiting := w.accept(e, heldBy(w.node))
 			w.complete(waiting.Deliveries[0], again)
 			w.pass(time.Minute)
@@ -155,11 +156,14 @@ var archiving = []promise{
 		filters := map[string]store.EventFilter{
 			"all": {}, "of an endpoint": {EndpointID: w.endpoint.ID}, "of no endpoint": {EndpointID: kapsel.NewEndpointID(w.now)},
 			"with a key": {IdempotencyKey: []byte("key 1")}, "with no such key": {IdempotencyKey: []byte("key")},
+			"of a type": {Type: "type.0"}, "of no such type": {Type: "type"}, "of a type, and its endpoint": {Type: "type.1", EndpointID: w.endpoint.ID},
+			"of a type, with a key": {Type: "type.1", IdempotencyKey: []byte("key 1")}, "of a type, since": {Type: "type.0", Since: noon.Add(2 * time.Minute)},
 			"since": {Since: middle}, "until": {Until: middle}, "between": {Since: noon.Add(2 * time.Minute), Until: middle},
 			"all at once": {EndpointID: w.endpoint.ID, Status: kapsel.EventReceived, Since: noon, Until: w.now, IdempotencyKey: []byte("key 1")},
 		}
 		for _, status := range []kapsel.EventStatus{"received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
 			filters[string(status)] = store.EventFilter{Status: status}
+			filters[string(status)+" of a type"] = store.EventFilter{Status: status, Type: "type.1"}
 			filters[string(status)+" of an endpoint since"] = store.EventFilter{Status: status, EndpointID: w.endpoint.ID, Since: noon.Add(5 * time.Minute)}
 		}
 		for name, f := range filters {
@@ -400,6 +404,7 @@ func passes(r store.EventRecord, f store.EventFilter) bool {
 	}
 	at := r.Event.ReceivedAt
 	return (f.EndpointID.IsZero() || r.Event.EndpointID == f.EndpointID) &&
+		(f.Type == "" || r.Event.Type == f.Type) &&
 		(f.Status == "" || kapsel.StatusOfEvent(states, false) == f.Status) &&
 		(f.Since.IsZero() || !at.Before(f.Since)) && (f.Until.IsZero() || at.Before(f.Until)) &&
 		(f.IdempotencyKey == nil || bytes.Equal(r.Event.IdempotencyKey, f.IdempotencyKey))
