@@ -78,7 +78,7 @@ func ExampleClient_ListDeliveries() {
 		if err != nil {
 			panic(err)
 		}
-		again, err := c.ReplayEvent(ctx, delivery.EventID, client.ReplayEventInput{})
+		again, err := c.ReplayEvent(ctx, delivery.EventID, client.ReplayEventInput{EndpointID: client.Some(delivery.EndpointID)})
 		if err != nil {
 			panic(err)
 		}

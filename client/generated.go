@@ -1457,7 +1457,7 @@ const (
 
 // ReplayEventInput is in requests.
 type ReplayEventInput struct {
-	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // The endpoint, which need not have had it; null: that of the event's newest delivery
+	EndpointID Optional[string] `json:"endpoint_id,omitzero"` // The endpoint, which need not have had it; null: the only one that it went to, or the only one where it failed
 }
 
 // ReplayInput is in requests.

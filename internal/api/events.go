@@ -95,7 +95,7 @@ func (a *api) getPayload(ctx context.Context, in *EventPath) (*payload, error) {
 
 // ReplayEventInput says to whom an event is delivered again.
 type ReplayEventInput struct {
-	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"The endpoint, which need not have had it; null: that of the event's newest delivery"`
+	EndpointID *kapsel.EndpointID `json:"endpoint_id,omitempty" nullable:"true" doc:"The endpoint, which need not have had it; null: the only one that it went to, or the only one where it failed"`
 }
 
 func (a *api) replayEvent(ctx context.Context, in *EventPath) (*out[Delivery], error) {

@@ -74,7 +74,7 @@ var descriptions = map[string]string{
 	"get-refusals":       "What senders of webhooks were told, the last 50 of them, and how many there were since this node started: in memory, each node its own, for the 1,000 endpoints that refused last. No body and no header is kept. The counts of all nodes, by the hour, are `refused` of `/stats`.",
 	"get-usage":          "Events, bytes, attempts and deliveries by day, beside the limits. Days and months are of UTC. Test events count, duplicates do not. Counts are kept 400 days. The admin key gets those of all tenants together, or of `tenant_id`.",
 	"get-payload":        "As it was received. It comes as an attachment, whatever it is.",
-	"replay-event":       "The newest delivery of the event must have ended, and not be replayed yet. The new one names it.",
+	"replay-event":       "Without `endpoint_id` the delivery is repeated that is the event's only one, or the only one that failed; otherwise 422. It must have ended, and not be replayed yet. The new one names it.",
 	"cancel-event":       "Those that wait for their first or next attempt. One that is in flight or has ended stays as it is; without a pending one it is a conflict.",
 	"get-why":            "The endpoints that have a delivery of the event, and those that subscribe to where it came from and have none. It says what holds now; `settings_changed` tells where that may differ from when the event came in.",
 	"list-deliveries":    "A delivery is the obligation to bring one event to one endpoint. `waiting_for` says why one does not start.",

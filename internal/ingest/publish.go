@@ -161,7 +161,7 @@ func (h *Handler) publish(ctx context.Context, ev kapsel.Event, limit *int64, dr
 	}
 	place, err := h.quotas.take(ctx, ev.TenantID, limit)
 	if err != nil {
-		return kapsel.Published{Err: err}
+		return h.refusedOr(ctx, &ev, err)
 	}
 	defer place.leave()
 	var endSpan func(error, ...slog.Attr)

@@ -324,6 +324,17 @@ func TestPublish_Limits(t *testing.T) {
 	if over != 1 || w.stored() != before+2 {
 		t.Errorf("%d events of three are above a quota of two, %d are stored", over, w.stored()-before)
 	}
+
+	// What was published already is no event of the quota: who lost the answer learns it.
+	one := int64(1)
+	last := w.newTenant(kapsel.Limits{EventsPerMonth: &one})
+	keyed := kapsel.Publication{Type: "a", Body: []byte("1"), ID: "last of the month"}
+	first, _, err := w.published(last.ID, keyed)
+	w.must(err)
+	again, _, err := w.published(last.ID, keyed, three[1])
+	if err != nil || again[0].Err != nil || !again[0].Duplicate || again[0].Event.ID != first[0].Event.ID || kapsel.CodeOf(again[1].Err) != kapsel.QuotaExceeded {
+		t.Errorf("published again above the quota: %+v, %v", again, err)
+	}
 }
 
 // TestPublish_Room checks that a body that is too long, or for which there is no memory, is not

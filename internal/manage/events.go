@@ -61,8 +61,9 @@ func (m *Manager) event(ctx context.Context, c access.Caller, id kapsel.EventID)
 	return m.Store.Event(ctx, c.Tenant, id)
 }
 
-// ReplayEvent delivers an event again: to where its newest delivery went, or to one endpoint, which need
-// not have had it.
+// ReplayEvent delivers an event again: to one endpoint, which need not have had it; or without an endpoint
+// to the only one that it went to, or where it failed. If there are several of these, ReplayEvent returns an
+// InvalidRequest.
 func (m *Manager) ReplayEvent(ctx context.Context, c access.Caller, id kapsel.EventID, endpoint *kapsel.EndpointID) (Delivery, error) {
 	if err := c.Check(access.Write); err != nil {
 		return Delivery{}, err

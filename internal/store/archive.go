@@ -31,9 +31,9 @@ type Archive interface {
 	// event's expansion; ended says that there was one. It takes several transactions, and a
 	// delivery that starts meanwhile goes on.
 	CancelEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (canceled int, ended bool, err error)
-	// Replay makes a new pending delivery, due now, that repeats a terminal one: the newest
-	// of the event when of is zero. Conflict: it is not terminal, already replayed, or its
-	// endpoint is deleted.
+	// Replay makes a new pending delivery, due now, that repeats a terminal one: when of is zero the
+	// one that rules.Replayable finds. Conflict: it is not terminal, already replayed, or its
+	// endpoint is deleted. InvalidRequest: of is zero, and the event does not tell which is meant.
 	Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error)
 	// Deliver makes the first delivery of an event to an endpoint, pending and due now. Conflict:
 	// the event has a delivery to it. NotFound: there is no such event, or the event's tenant

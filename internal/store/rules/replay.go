@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -8,22 +9,23 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// Replayable returns the delivery that a replay repeats: the one with the ID of, or the newest if
-// of is zero. deliveries must be all of one event, oldest first. If no delivery has the ID,
-// Replayable returns missing; if the event has none at all, an InvalidRequest that asks for an
-// endpoint; if the delivery has not ended or was already replayed, a Conflict.
+// Replayable returns the delivery that a replay repeats: the one with the ID of. If of is zero, it is the
+// newest of an event that went to one endpoint, and of one that went to several the one that failed, if only
+// one did. deliveries must be all of one event, oldest first. If no delivery has the ID, Replayable returns
+// missing; if the event does not tell which is meant, an InvalidRequest that asks for an endpoint; if the
+// delivery has not ended or was already replayed, a Conflict.
 func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing error) (old kapsel.Delivery, err error) {
+	if of.IsZero() {
+		if old, err = meant(deliveries); err != nil {
+			return old, err
+		}
+	}
 	for _, d := range deliveries {
-		if of.IsZero() || d.ID == of {
+		if d.ID == of {
 			old = d
 		}
 	}
 	switch {
-	case old.ID.IsZero() && of.IsZero():
-		return old, &kapsel.Error{
-			Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity, Detail: "the event was delivered to no endpoint",
-			Fields: []kapsel.FieldError{{Field: "endpoint_id", Detail: "is needed: the event has no delivery that could be repeated"}},
-		}
 	case old.ID.IsZero():
 		return old, missing
 	case !old.Status.Terminal():
@@ -32,6 +34,33 @@ func Replayable(deliveries []kapsel.Delivery, of kapsel.DeliveryID, missing erro
 		return old, kapsel.Errorf(kapsel.Conflict, "the delivery was already replayed as %s", old.ReplayedAs)
 	}
 	return old, nil
+}
+
+// meant returns the delivery that a replay repeats which names none.
+func meant(deliveries []kapsel.Delivery) (kapsel.Delivery, error) {
+	var newest, failed []kapsel.Delivery // of each endpoint
+	for _, d := range deliveries {
+		if !d.ReplayedAs.IsZero() {
+			continue
+		}
+		newest = append(newest, d)
+		if d.Status == kapsel.DeadLetter || d.Status == kapsel.Failed {
+			failed = append(failed, d)
+		}
+	}
+	detail, field := "the event was delivered to no endpoint", "is needed: the event has no delivery that could be repeated"
+	switch {
+	case len(newest) == 1:
+		return newest[0], nil
+	case len(failed) == 1:
+		return failed[0], nil
+	case len(newest) > 1:
+		detail = fmt.Sprintf("the event went to %d endpoints, and %d of these deliveries failed", len(newest), len(failed))
+		field = "is needed to say which delivery is meant; POST /v1/replays repeats all that failed"
+	}
+	return kapsel.Delivery{}, &kapsel.Error{
+		Code: kapsel.InvalidRequest, Status: http.StatusUnprocessableEntity, Detail: detail, Fields: []kapsel.FieldError{{Field: "endpoint_id", Detail: field}},
+	}
 }
 
 // EndpointDeleted returns the error of a replay to a deleted endpoint.

@@ -94,6 +94,38 @@ func TestWalk_Fails(t *testing.T) {
 	}
 }
 
+// TestReplayable_Meant checks which delivery a replay repeats that names none: never one of several by chance.
+func TestReplayable_Meant(t *testing.T) {
+	made := func(status kapsel.DeliveryStatus, replayed bool) (d kapsel.Delivery) {
+		d = kapsel.Delivery{ID: kapsel.NewDeliveryID(noon, 7), EndpointID: kapsel.NewEndpointID(noon), Status: status}
+		if replayed {
+			d.ReplayedAs = kapsel.NewDeliveryID(noon, 7)
+		}
+		return d
+	}
+	delivered, failed, dead, canceled, waits := made(kapsel.Delivered, false), made(kapsel.Failed, false), made(kapsel.DeadLetter, false), made(kapsel.Canceled, false), made(kapsel.Pending, false)
+	repeated := made(kapsel.DeadLetter, true)
+	for _, tt := range []struct {
+		all  []kapsel.Delivery
+		want kapsel.DeliveryID // zero: an error with the code
+		code kapsel.Code
+	}{
+		{[]kapsel.Delivery{delivered}, delivered.ID, ""},
+		{[]kapsel.Delivery{repeated, delivered}, delivered.ID, ""},
+		{[]kapsel.Delivery{delivered, failed}, failed.ID, ""},
+		{[]kapsel.Delivery{dead, delivered, waits, canceled}, dead.ID, ""},
+		{[]kapsel.Delivery{waits}, kapsel.DeliveryID{}, kapsel.Conflict},
+		{[]kapsel.Delivery{failed, dead, delivered}, kapsel.DeliveryID{}, kapsel.InvalidRequest},
+		{[]kapsel.Delivery{delivered, made(kapsel.Delivered, false)}, kapsel.DeliveryID{}, kapsel.InvalidRequest},
+		{nil, kapsel.DeliveryID{}, kapsel.InvalidRequest},
+	} {
+		got, err := rules.Replayable(tt.all, kapsel.DeliveryID{}, nil)
+		if kapsel.CodeOf(err) != tt.code || err == nil && got.ID != tt.want {
+			t.Errorf("of %v: %v, %v, want %v %s", tt.all, got.ID, err, tt.want, tt.code)
+		}
+	}
+}
+
 // TestNewReplay: the new delivery sorts after the old one, whatever the clocks say.
 func TestNewReplay(t *testing.T) {
 	old := kapsel.Delivery{ID: kapsel.NewDeliveryID(noon, 7), Status: kapsel.Failed, Size: 3}
