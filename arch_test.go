@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/egress":    {"."},
 	"internal/jsonpath":  {"."},
 	"internal/mail":      {"internal/egress"},
+	"internal/oidc":      {".", "internal/access", "internal/egress", "internal/secret"},
 	"internal/problem":   {"."},
 	"internal/ratelimit": {"."},
 	"internal/secret":    {"."},
@@ -119,6 +120,7 @@ var libraries = map[string][]string{
 	"github.com/alecthomas/kong":              {"cmd/kapsel", "cmd/kapsel-ledger"},
 	"github.com/chromedp/cdproto":             {"internal/browsertest"},
 	"github.com/chromedp/chromedp":            {"internal/browsertest"},
+	"github.com/coreos/go-oidc/v3":            {"internal/oidc"},
 	"github.com/danielgtaylor/huma/v2":        {"internal/api"},
 	"github.com/ebitengine/purego":            {"internal/ledger/tigerbeetle"}, // loads TigerBeetle's client library
 	"github.com/go-logr/logr":                 {"internal/telemetry"},
@@ -134,6 +136,7 @@ var libraries = map[string][]string{
 	"go.opentelemetry.io/otel":                {"internal/telemetry"},
 	"golang.org/x/mod":                        {"internal/audit", "internal/witness", "receipt"},
 	"golang.org/x/net":                        {"internal/egress", "internal/signature"},
+	"golang.org/x/oauth2":                     {"internal/oidc"},
 	"golang.org/x/sync":                       anywhere,
 	"golang.org/x/sys":                        {"cmd/kapsel", "internal/bench", "internal/harness", "internal/store/postgres", "internal/store/sqlite", "internal/telemetry", "internal/durable"},
 	"golang.org/x/time":                       {"internal/ratelimit"},
@@ -357,7 +360,7 @@ func TestArchitecture_B95_NarrowNames(t *testing.T) {
 }
 
 // secretive are the packages that hold secrets in the clear or what is made with them.
-var secretive = []string{"internal/secret", "internal/signature", "internal/access", "internal/manage", "internal/api", "internal/dashboard", "internal/ingest", "internal/delivery", "cmd/kapsel"}
+var secretive = []string{"internal/secret", "internal/signature", "internal/access", "internal/oidc", "internal/manage", "internal/api", "internal/dashboard", "internal/ingest", "internal/delivery", "cmd/kapsel"}
 
 // secretName matches what a secret, or something that only who knows it can make, is called.
 var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash|sum|password|apikey|admin|check|want|got|expected)$|^(key|text|value)$`)
@@ -369,6 +372,8 @@ var comparisons = map[string]string{
 	"internal/manage/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":            "a reason",
 	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
 	"internal/ingest/answer.go: code == kapsel.InvalidSignature":                        "an error's code",
+	"internal/oidc/claims.go: slices.Contains(c.values(m.Claim), m.Value)":              "what the operator's settings look for, such as a group's name",
+	"internal/oidc/claims.go: value != rule.Value":                                      "what the operator's settings look for, such as a group's name",
 	"internal/secret/generate.go: s[apiKeyLength-apiKeyChecksum:] != apiKeySum(random)": "a checksum that who sent the key can compute",
 	"internal/secret/keyring.go: check[0] != checkVersion":                              "the format's version",
 	"internal/signature/checker.go: c.version == versionToken":                          "the format's version",

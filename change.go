@@ -53,8 +53,9 @@ type Actor struct {
 	KeyID    KeyID      `json:"key_id,omitzero"`    // of the key that was sent, or with which the session began; zero: another way
 	Prefix   string     `json:"prefix,omitempty"`   // of that key's secret
 	Session  string     `json:"session,omitempty"`
-	Name     string     `json:"name,omitempty"`  // of a person, where it is known
-	Client   netip.Addr `json:"client,omitzero"` // the address that the request came from; zero: not over the network, or not known
+	Subject  string     `json:"subject,omitempty"` // who it is at the provider of the single sign-on; "": signed in with a key, or not at all
+	Name     string     `json:"name,omitempty"`    // of a person, where it is known
+	Client   netip.Addr `json:"client,omitzero"`   // the address that the request came from; zero: not over the network, or not known
 }
 
 // ActorKind says by which way an Actor was let in.

@@ -2,14 +2,17 @@ package kapsel
 
 import "time"
 
-// Session is a sign-in of a person, made with a key. Its secret, the token, is nowhere: Hash finds the
-// session.
+// Session is a sign-in of a person, made with a key or by single sign-on. Its secret, the token, is
+// nowhere: Hash finds the session.
 type Session struct {
 	ID        SessionID
 	Hash      [32]byte
-	TenantID  TenantID // of the key; zero: the session was made with the admin key
-	KeyID     KeyID    // the key; zero: the admin key
-	KeyHash   [32]byte // finds the key, without which the session is worth nothing
+	TenantID  TenantID // whose objects the person sees; zero: all, as the operator of the instance
+	KeyID     KeyID    // the tenant's key; zero: the admin key, or none
+	KeyHash   [32]byte // without what it names the session is worth nothing: the tenant's key, or the settings of the single sign-on
+	Subject   string   // who it is, as the provider of the single sign-on says and never changes; "": made with a key
+	Name      string   // what the person is called there; the provider may change it
+	Scope     Scope    // of a person of a tenant; "": the key has it, or it is the operator
 	Address   string   // where the sign-in came from
 	Agent     string   // the browser, as it names itself
 	CreatedAt time.Time

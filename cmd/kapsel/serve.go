@@ -262,8 +262,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	s.health.Add("audit", s.audit.Refused)
 	s.health.Add("clock", s.clockSane)
 
+	var people dashboard.SingleSignOn
+	var peopleBy [32]byte
+	if provider := c.provider(s.clock.Now, s.log); provider != nil {
+		people, peopleBy = provider, provider.Settings()
+	}
 	callers := access.New(access.Config{
-		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Portals: s.db, Clock: s.clock.Now, Log: s.log,
+		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Portals: s.db, People: peopleBy, Clock: s.clock.Now, Log: s.log,
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
 	})
 	wanted := 0
@@ -288,7 +293,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		AdminKey: c.AdminKey, PublicURL: c.PublicURL, Clock: s.clock.Now, Version: buildVersion(), Log: s.log,
 	})
 	s.pages = dashboard.New(dashboard.Config{
-		Manage: manager, Guard: callers, Clock: s.clock.Now, Log: s.log, HTTPS: strings.HasPrefix(c.PublicURL, "https:"), Dev: c.Dev, Version: buildVersion(),
+		Manage: manager, Guard: callers, People: people, PublicURL: c.PublicURL, Clock: s.clock.Now, Log: s.log, HTTPS: strings.HasPrefix(c.PublicURL, "https:"), Dev: c.Dev, Version: buildVersion(),
 	})
 	rest := &services{ingest: s.ingest, api: management, dashboard: s.pages}
 	if c.Dev {

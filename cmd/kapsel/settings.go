@@ -14,6 +14,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/ingest"
 	"github.com/kapsel-hq/kapsel/internal/mail"
+	"github.com/kapsel-hq/kapsel/internal/oidc"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 	"github.com/kapsel-hq/kapsel/internal/witness"
@@ -45,31 +46,39 @@ func (s *databaseSettings) urlName() string {
 type serveSettings struct {
 	databaseSettings `embed:""`
 
-	Listen         string        `env:"KAPSEL_LISTEN" default:"127.0.0.1:8080" help:"Address of ingest and API (${env}, default ${default})."`
-	PublicURL      string        `name:"public-url" env:"KAPSEL_PUBLIC_URL" help:"Base of ingest URLs and of what providers sign (${env}, default http:// and the listen address)."`
-	MetricsListen  string        `env:"KAPSEL_METRICS_LISTEN" default:"127.0.0.1:9464" help:"Address of /metrics and /debug/pprof; empty turns it off (${env}, default ${default})."`
-	TLSCert        string        `name:"tls-cert" env:"KAPSEL_TLS_CERT" placeholder:"FILE" help:"Certificate chain (PEM) to serve HTTPS with; read again when it changes (${env}, default plain HTTP)."`
-	TLSKey         string        `name:"tls-key" env:"KAPSEL_TLS_KEY" placeholder:"FILE" help:"The certificate's private key (PEM) (${env})."`
-	AdminKey       secret.Text   `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Instance admin key, 32 or more printable characters (${env}, default with SQLite: generated)."`
-	EncryptionKey  secret.Text   `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"32 bytes in base64 that wrap secrets at rest; a comma list: the first wraps, the others only unwrap (${env}, default with SQLite: generated)."`
-	EgressAllow    string        `env:"KAPSEL_EGRESS_ALLOW" placeholder:"LIST" help:"Comma list of CIDR or CIDR:PORT that deliveries may reach although not public (${env})."`
-	TrustedProxies string        `env:"KAPSEL_TRUSTED_PROXIES" placeholder:"LIST" help:"Comma list of CIDRs whose X-Forwarded-For is believed (${env})."`
-	Workers        int           `name:"worker-pool-size" env:"WORKER_POOL_SIZE" default:"1000" help:"Exchanges in flight at once (${env}, default ${default})."`
-	Capacity       int           `name:"channel-capacity" env:"CHANNEL_CAPACITY" default:"10000" help:"Accepted requests waiting for a commit before new ones get 503 (${env}, default ${default})."`
-	BodyMemory     *string       `env:"KAPSEL_BODY_MEMORY" placeholder:"SIZE" help:"Bytes of bodies held at once (${env}, default 256MiB, or a quarter of the memory where that is less)."`
-	MaxBody        string        `env:"KAPSEL_MAX_BODY" default:"10MiB" placeholder:"SIZE" help:"The longest body of a webhook, up to 64MiB and a quarter of the body memory (${env}, default ${default})."`
-	NodeLease      time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
-	DrainDelay     time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
-	AuditKeyFile   string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
-	Witnesses      string        `name:"audit-witnesses" env:"KAPSEL_AUDIT_WITNESSES" placeholder:"LIST" help:"Comma list of witnesses that sign the heads of audit logs, each VKEY and URL with a space between (${env})."`
-	Wanted         int           `name:"audit-witnesses-wanted" env:"KAPSEL_AUDIT_WITNESSES_WANTED" default:"1" help:"How many of them must have signed a head, unless a tenant says otherwise, 0 to 20 (${env}, default ${default})."`
-	AcceptRollback bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
-	Ledger         string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
-	NoticesMail    string        `env:"KAPSEL_NOTICES_MAIL" placeholder:"LIST" help:"Comma list of e-mail addresses that get the notices of all tenants (${env}, default none)."`
-	NoticesFrom    string        `env:"KAPSEL_NOTICES_FROM" placeholder:"ADDRESS" help:"Where these e-mails come from (${env}, default the first of KAPSEL_NOTICES_MAIL)."`
-	SMTPURL        secret.Text   `name:"smtp-url" env:"KAPSEL_SMTP_URL" placeholder:"URL" help:"Mail server, smtp://user:password@host:587, with STARTTLS, or smtps://… (${env})."`
-	NoticesTenant  string        `env:"KAPSEL_NOTICES_TENANT" placeholder:"TENANT" help:"The id, ten_…, of the operator's own tenant, which gets the notices of all tenants (${env}, default none)."`
-	Dev            bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
+	Listen           string        `env:"KAPSEL_LISTEN" default:"127.0.0.1:8080" help:"Address of ingest and API (${env}, default ${default})."`
+	PublicURL        string        `name:"public-url" env:"KAPSEL_PUBLIC_URL" help:"Base of ingest URLs and of what providers sign (${env}, default http:// and the listen address)."`
+	MetricsListen    string        `env:"KAPSEL_METRICS_LISTEN" default:"127.0.0.1:9464" help:"Address of /metrics and /debug/pprof; empty turns it off (${env}, default ${default})."`
+	TLSCert          string        `name:"tls-cert" env:"KAPSEL_TLS_CERT" placeholder:"FILE" help:"Certificate chain (PEM) to serve HTTPS with; read again when it changes (${env}, default plain HTTP)."`
+	TLSKey           string        `name:"tls-key" env:"KAPSEL_TLS_KEY" placeholder:"FILE" help:"The certificate's private key (PEM) (${env})."`
+	AdminKey         secret.Text   `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Instance admin key, 32 or more printable characters (${env}, default with SQLite: generated)."`
+	EncryptionKey    secret.Text   `env:"KAPSEL_ENCRYPTION_KEY" placeholder:"KEYS" help:"32 bytes in base64 that wrap secrets at rest; a comma list: the first wraps, the others only unwrap (${env}, default with SQLite: generated)."`
+	EgressAllow      string        `env:"KAPSEL_EGRESS_ALLOW" placeholder:"LIST" help:"Comma list of CIDR or CIDR:PORT that deliveries may reach although not public (${env})."`
+	TrustedProxies   string        `env:"KAPSEL_TRUSTED_PROXIES" placeholder:"LIST" help:"Comma list of CIDRs whose X-Forwarded-For is believed (${env})."`
+	Workers          int           `name:"worker-pool-size" env:"WORKER_POOL_SIZE" default:"1000" help:"Exchanges in flight at once (${env}, default ${default})."`
+	Capacity         int           `name:"channel-capacity" env:"CHANNEL_CAPACITY" default:"10000" help:"Accepted requests waiting for a commit before new ones get 503 (${env}, default ${default})."`
+	BodyMemory       *string       `env:"KAPSEL_BODY_MEMORY" placeholder:"SIZE" help:"Bytes of bodies held at once (${env}, default 256MiB, or a quarter of the memory where that is less)."`
+	MaxBody          string        `env:"KAPSEL_MAX_BODY" default:"10MiB" placeholder:"SIZE" help:"The longest body of a webhook, up to 64MiB and a quarter of the body memory (${env}, default ${default})."`
+	NodeLease        time.Duration `env:"KAPSEL_NODE_LEASE" default:"10s" help:"How long a silent node keeps its work, 3s to 60s (${env}, default ${default})."`
+	DrainDelay       time.Duration `env:"KAPSEL_DRAIN_DELAY" default:"5s" help:"How long ingest goes on after SIGTERM, 0s to 15s (${env}, default ${default})."`
+	AuditKeyFile     string        `env:"KAPSEL_AUDIT_KEY_FILE" placeholder:"FILE" help:"File with the key that signs audit logs, 32 bytes in base64, the same on every node; made if it is not there (${env}, default: in the database, sealed)."`
+	Witnesses        string        `name:"audit-witnesses" env:"KAPSEL_AUDIT_WITNESSES" placeholder:"LIST" help:"Comma list of witnesses that sign the heads of audit logs, each VKEY and URL with a space between (${env})."`
+	Wanted           int           `name:"audit-witnesses-wanted" env:"KAPSEL_AUDIT_WITNESSES_WANTED" default:"1" help:"How many of them must have signed a head, unless a tenant says otherwise, 0 to 20 (${env}, default ${default})."`
+	AcceptRollback   bool          `help:"Once, after the database was restored from a backup or is used again instead of its copy: end all audit logs and begin new ones."`
+	Ledger           string        `env:"KAPSEL_LEDGER" default:"off" enum:"on,off" help:"on: entries for the ledger are written with each delivery made and ended, for kapsel-ledger to book (${env}, default ${default})."`
+	NoticesMail      string        `env:"KAPSEL_NOTICES_MAIL" placeholder:"LIST" help:"Comma list of e-mail addresses that get the notices of all tenants (${env}, default none)."`
+	NoticesFrom      string        `env:"KAPSEL_NOTICES_FROM" placeholder:"ADDRESS" help:"Where these e-mails come from (${env}, default the first of KAPSEL_NOTICES_MAIL)."`
+	SMTPURL          secret.Text   `name:"smtp-url" env:"KAPSEL_SMTP_URL" placeholder:"URL" help:"Mail server, smtp://user:password@host:587, with STARTTLS, or smtps://… (${env})."`
+	NoticesTenant    string        `env:"KAPSEL_NOTICES_TENANT" placeholder:"TENANT" help:"The id, ten_…, of the operator's own tenant, which gets the notices of all tenants (${env}, default none)."`
+	OIDCIssuer       string        `name:"oidc-issuer" env:"KAPSEL_OIDC_ISSUER" placeholder:"URL" help:"OpenID provider with which people sign in to the dashboard, as it names itself (${env}, default none)."`
+	OIDCClientID     string        `name:"oidc-client-id" env:"KAPSEL_OIDC_CLIENT_ID" placeholder:"ID" help:"Kapsel's client at the provider (${env})."`
+	OIDCClientSecret secret.Text   `name:"oidc-client-secret" env:"KAPSEL_OIDC_CLIENT_SECRET" placeholder:"SECRET" help:"The client's secret; empty for a public client (${env})."`
+	OIDCName         string        `name:"oidc-name" env:"KAPSEL_OIDC_NAME" placeholder:"NAME" help:"What people call the provider (${env}, default its host)."`
+	OIDCScopes       string        `name:"oidc-scopes" env:"KAPSEL_OIDC_SCOPES" default:"openid profile email" placeholder:"LIST" help:"Scopes to ask for, with spaces between (${env}, default ${default})."`
+	OIDCAdmin        string        `name:"oidc-admin" env:"KAPSEL_OIDC_ADMIN" placeholder:"LIST" help:"Comma list of CLAIM=VALUE, such as groups=kapsel-admins; who has one is an admin (${env})."`
+	OIDCTenant       string        `name:"oidc-tenant" env:"KAPSEL_OIDC_TENANT" placeholder:"LIST" help:"Comma list of CLAIM, which holds the id of a person's tenant, and CLAIM=VALUE:TENANT, such as groups=acme:ten_… (${env})."`
+	OIDCWrite        string        `name:"oidc-write" env:"KAPSEL_OIDC_WRITE" placeholder:"LIST" help:"Comma list of CLAIM=VALUE; who of a tenant has one may change things, others only read (${env})."`
+	Dev              bool          `help:"For a developer's machine: data in kapsel-dev/, loopback only, a demo endpoint with a built-in inbox."`
 
 	unknown []string // variables that look like settings and are none; see checkEnvironment
 
@@ -81,6 +90,7 @@ type serveSettings struct {
 	smtp      mail.Server
 	mailTo    []string // nobody: no e-mails are sent
 	witnesses []*witness.Client
+	signOn    *oidc.Config // without what start adds; nil: none
 }
 
 // devDatabase is the database of --dev.
@@ -127,6 +137,9 @@ func (s *serveSettings) check() error {
 		}
 	}
 	if err := s.checkMail(); err != nil {
+		return err
+	}
+	if err := s.checkSignOn(); err != nil {
 		return err
 	}
 	if s.allow, err = egress.ParseAllow(s.EgressAllow); err != nil {

@@ -38,6 +38,12 @@ func TestWrongSettings(t *testing.T) {
 		{"KAPSEL_NOTICES_MAIL", "--notices-mail", []string{"ops@example.com", long}, false},
 		{"KAPSEL_NOTICES_FROM", "--notices-from", []string{"ops@example.com", long}, false},
 		{"KAPSEL_SMTP_URL", "--smtp-url", []string{"smtp://a:" + secret + "@b", long}, true},
+		{"KAPSEL_OIDC_ISSUER", "--oidc-issuer", []string{"login.example.com", "http://login.example.com", "https://a:" + secret + "@b", "https://a/?" + secret, long}, true},
+		{"KAPSEL_OIDC_CLIENT_ID", "--oidc-client-id", []string{"kapsel", long}, false},
+		{"KAPSEL_OIDC_CLIENT_SECRET", "--oidc-client-secret", []string{secret, long}, true},
+		{"KAPSEL_OIDC_ADMIN", "--oidc-admin", []string{"groups=admins", long}, false},
+		{"KAPSEL_OIDC_TENANT", "--oidc-tenant", []string{"tenant", long}, false},
+		{"KAPSEL_OIDC_WRITE", "--oidc-write", []string{"groups=writers", long}, false},
 		{"WORKER_POOL_SIZE", "--worker-pool-size", []string{"", "0", "1.5", "many", long}, false},
 		{"CHANNEL_CAPACITY", "--channel-capacity", []string{"", "0", "-1", long}, false},
 		{"KAPSEL_BODY_MEMORY", "--body-memory", []string{"", "1", "1PiB", long}, false},
@@ -71,6 +77,46 @@ func TestWrongSettings(t *testing.T) {
 				check(t, value)
 			}
 		})
+	}
+}
+
+// TestSignOnSettings checks that wrong or partial settings of the single sign-on are refused by the name of
+// the setting to change.
+func TestSignOnSettings(t *testing.T) {
+	const tenant = "ten_01m84z3e8wgaaxt5kys2q7z4mc"
+	usual := serveSettings{OIDCIssuer: "https://login.example.com/", OIDCClientID: "kapsel", OIDCScopes: "openid email", OIDCAdmin: "groups=admins", PublicURL: "https://hooks.example.com"}
+	for want, change := range map[string]func(*serveSettings){
+		"": func(*serveSettings) {},
+		" ": func(s *serveSettings) {
+			s.OIDCIssuer, s.PublicURL = "http://127.0.0.1:5556/dex", "http://localhost:8080"
+		},
+		"  ": func(s *serveSettings) { s.PublicURL, s.Listen = "", "127.0.0.1:8080" },
+		"   ": func(s *serveSettings) {
+			s.OIDCAdmin, s.OIDCTenant, s.OIDCWrite = "", "team=a:b:"+tenant+",tenant", "groups=writers"
+		},
+		"KAPSEL_OIDC_CLIENT_ID": func(s *serveSettings) { s.OIDCClientID = "" },
+		"KAPSEL_OIDC_CLIENT_ID (--oidc-client-id): must be at most": func(s *serveSettings) { s.OIDCClientID = "a b" },
+		"KAPSEL_OIDC_SCOPES":                                                   func(s *serveSettings) { s.OIDCScopes = "email profile" },
+		"KAPSEL_OIDC_ADMIN (--oidc-admin): without":                            func(s *serveSettings) { s.OIDCAdmin = "" },
+		"KAPSEL_OIDC_ADMIN (--oidc-admin): \"admins\" is not":                  func(s *serveSettings) { s.OIDCAdmin = "admins" },
+		"KAPSEL_OIDC_TENANT":                                                   func(s *serveSettings) { s.OIDCTenant = "team=acme" },
+		"KAPSEL_OIDC_TENANT (--oidc-tenant): \"team=acme:ten_x\" does not end": func(s *serveSettings) { s.OIDCTenant = "team=acme:ten_x" },
+		"KAPSEL_OIDC_WRITE (--oidc-write): is of no use":                       func(s *serveSettings) { s.OIDCWrite = "groups=writers" },
+		"KAPSEL_OIDC_WRITE (--oidc-write): \"writers\" is not":                 func(s *serveSettings) { s.OIDCTenant, s.OIDCWrite = "tenant", "writers" },
+		"KAPSEL_OIDC_ISSUER (--oidc-issuer): needs KAPSEL_PUBLIC_URL":          func(s *serveSettings) { s.PublicURL = "http://hooks.example.com" },
+		"KAPSEL_OIDC_ISSUER (--oidc-issuer): needs":                            func(s *serveSettings) { s.PublicURL, s.Listen = "", "0.0.0.0:8080" },
+		"KAPSEL_OIDC_ISSUER (--oidc-issuer): needs KAPSEL":                     func(s *serveSettings) { s.PublicURL, s.TLSCert, s.Listen = "", "cert.pem", "0.0.0.0:443" },
+		"KAPSEL_OIDC_ISSUER (--oidc-issuer): must be":                          func(s *serveSettings) { s.OIDCIssuer = "http://192.0.2.1" },
+	} {
+		s := usual
+		change(&s)
+		err := s.checkSignOn()
+		if want = strings.TrimSpace(want); (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if err == nil && s.signOn.Name == "" {
+			t.Error("the provider has no name")
+		}
 	}
 }
 

@@ -59,6 +59,8 @@ func (c Caller) Check(need Right) error {
 		return ErrUnauthorized
 	case need == Operate:
 		return kapsel.Errorf(kapsel.Forbidden, "only the admin key may do that")
+	case c.Actor.Subject != "":
+		return kapsel.Errorf(kapsel.Forbidden, "you may only read; ask who runs this Kapsel for the right to change things")
 	}
 	return kapsel.Errorf(kapsel.Forbidden, "the key may only read; use one of scope write")
 }

@@ -28,6 +28,7 @@ type Config struct {
 	AdminKey secret.Text
 	Sessions Sessions                       // may be nil for who has no sessions
 	Portals  PortalLinks                    // may be nil for who has no portal
+	People   [32]byte                       // names the settings of the single sign-on, which let people in without a key; zero: there is none
 	Client   func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
 	Clock    func() time.Time
 	Log      *slog.Logger

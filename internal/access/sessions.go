@@ -39,20 +39,26 @@ func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token sec
 	if err != nil {
 		return s, token, err
 	}
-	token = newToken()
-	s = kapsel.Session{
-		ID: kapsel.NewSessionID(now), Hash: g.tokenHash("session", token.Reveal()), TenantID: c.Tenant, KeyID: c.Key,
-		Address: client.String(), Agent: printable(r.UserAgent(), maxAgent), CreatedAt: now, SeenAt: now,
-	}
+	s, token = g.newSession(r, client, now)
+	s.TenantID, s.KeyID = c.Tenant, c.Key
 	if !c.IsAdmin() {
 		s.KeyHash, _ = secret.HashAPIKey(key)
 	}
 	return s, token, g.Sessions.CreateSession(r.Context(), s)
 }
 
+// newSession returns a session of nobody that begins now, and its token.
+func (g *Guard) newSession(r *http.Request, client netip.Addr, now time.Time) (kapsel.Session, secret.Text) {
+	token := newToken()
+	return kapsel.Session{
+		ID: kapsel.NewSessionID(now), Hash: g.tokenHash("session", token.Reveal()),
+		Address: client.String(), Agent: printable(r.UserAgent(), maxAgent), CreatedAt: now, SeenAt: now,
+	}, token
+}
+
 // Session returns the session of a token and the caller who has it. used says that a person did something,
 // which keeps the session from being idle; a page that keeps itself up to date is no person. The error is
-// ErrSignedOut if the session or its key has ended, or that of Sessions or Keys.
+// ErrSignedOut if the session, its key or its tenant has ended, or that of Sessions or Keys.
 func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Session, Caller, error) {
 	now := g.Clock()
 	s, err := g.Sessions.SessionByHash(ctx, g.tokenHash("session", token), now)
@@ -63,13 +69,16 @@ func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Se
 		return s, Caller{}, err
 	}
 	c := Caller{Right: Operate}
-	if !s.TenantID.IsZero() {
+	switch {
+	case s.Subject != "":
+		c, err = g.person(&s)
+	case !s.TenantID.IsZero():
 		if c, err = g.holder(ctx, s.KeyHash, now); errors.Is(err, ErrUnauthorized) {
 			err = ErrSignedOut
 		}
-		if err != nil {
-			return s, Caller{}, err
-		}
+	}
+	if err != nil {
+		return s, Caller{}, err
 	}
 	c.Actor.Kind, c.Actor.Operator, c.Actor.Session = kapsel.ActorSession, c.IsAdmin(), s.ID.String()
 	c.Actor.Client, _ = netip.ParseAddr(s.Address) // of the sign-in; who has the request knows better

@@ -63,6 +63,7 @@ type ChangedBy struct {
 	KeyID     *kapsel.KeyID    `json:"key_id" nullable:"true" doc:"The key that was sent, or with which the session began"`
 	Prefix    *string          `json:"prefix" nullable:"true" doc:"The first characters of that key"`
 	SessionID *string          `json:"session_id" nullable:"true" doc:"The session"`
+	Subject   *string          `json:"subject" nullable:"true" doc:"Who it is at the provider of the single sign-on, which never changes; null: nobody who signed in there"`
 	Name      *string          `json:"name" nullable:"true" doc:"Of the person, where it is known"`
 	Client    *string          `json:"client" nullable:"true" doc:"The address that the request came from; null: none is known, or it is the operator's"`
 }
@@ -91,7 +92,7 @@ func (changedFields) Schema(huma.Registry) *huma.Schema {
 
 func viewChange(c *kapsel.Change) Change {
 	by := ChangedBy{
-		Kind: c.Actor.Kind, KeyID: orNull(c.Actor.KeyID), Prefix: orNull(c.Actor.Prefix), SessionID: orNull(c.Actor.Session), Name: orNull(c.Actor.Name),
+		Kind: c.Actor.Kind, KeyID: orNull(c.Actor.KeyID), Prefix: orNull(c.Actor.Prefix), SessionID: orNull(c.Actor.Session), Subject: orNull(c.Actor.Subject), Name: orNull(c.Actor.Name),
 	}
 	if c.Actor.Client.IsValid() {
 		by.Client = new(c.Actor.Client.String())

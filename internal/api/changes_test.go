@@ -178,7 +178,7 @@ func TestChanges(t *testing.T) {
 	set := list[0].object("after").object("headers").object("set").object("X-Key")
 	want := object{
 		"id": list[0]["id"], "tenant_id": h.tenant, "at": "2026-03-01T12:00:01.000Z", "verb": "update", "kind": "endpoint", "object_id": h.endpoint, "name": "acme",
-		"by":     map[string]any{"kind": "key", "key_id": list[0].object("by")["key_id"], "prefix": h.write[:8], "session_id": nil, "name": nil, "client": "192.0.2.1"},
+		"by":     map[string]any{"kind": "key", "key_id": list[0].object("by")["key_id"], "prefix": h.write[:8], "session_id": nil, "subject": nil, "name": nil, "client": "192.0.2.1"},
 		"before": map[string]any{"timeout": "30s", "circuit": map[string]any{"failures": 5.0}, "headers": map[string]any{"set": map[string]any{"X-Key": nil}}},
 		"after":  map[string]any{"timeout": "1m", "circuit": map[string]any{"failures": 7.0}, "headers": map[string]any{"set": map[string]any{"X-Key": map[string]any(set)}}},
 	}

@@ -44,6 +44,10 @@ type Config struct {
 	Clock  func() time.Time
 	Log    *slog.Logger
 
+	// People signs in people who have no key; nil: nobody does.
+	People SingleSignOn
+	// PublicURL is where browsers reach the pages, without a slash at the end. It is needed with People.
+	PublicURL string
 	// HTTPS says that browsers reach the pages by TLS, whoever ends it.
 	HTTPS bool
 	// Dev says that the instance is one of --dev.
@@ -57,6 +61,7 @@ type Dashboard struct {
 	Config
 	mux     *http.ServeMux
 	live    live
+	used    used
 	origins *http.CrossOriginProtection
 	stopped chan struct{}
 	stop    sync.Once
@@ -85,6 +90,7 @@ func New(cfg Config) *Dashboard {
 	d.static()
 	d.streams()
 	d.signIn()
+	d.signOn()
 	d.sessions()
 	d.overview()
 	d.events()

@@ -10,6 +10,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/problem"
+	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
@@ -121,11 +122,9 @@ func (d *Dashboard) tryKey(w http.ResponseWriter, r *http.Request) {
 		d.showSignIn(w, r, http.StatusForbidden, next, "")
 		return
 	}
-	if old, _, err := d.signedIn(r); err == nil { // a session is never taken over by another key
-		if err := d.Guard.SignOut(r.Context(), old); err != nil {
-			d.fail(w, r, nil, err)
-			return
-		}
+	if err := d.leave(r); err != nil {
+		d.fail(w, r, nil, err)
+		return
 	}
 	_, token, err := d.Guard.SignIn(r, strings.TrimSpace(form.Get("key")))
 	if err != nil {
@@ -140,14 +139,30 @@ func (d *Dashboard) tryKey(w http.ResponseWriter, r *http.Request) {
 		d.showSignIn(w, r, said.Status, next, text)
 		return
 	}
+	enter(w, r, cookie, token, next)
+}
+
+// leave ends the session of a request, if there is one: a session is never taken over by another key or
+// person.
+func (d *Dashboard) leave(r *http.Request) error {
+	old, _, err := d.signedIn(r)
+	if err != nil {
+		return nil
+	}
+	return d.Guard.SignOut(r.Context(), old)
+}
+
+// enter gives a browser the cookie of a session that has begun, and leads it to a page.
+func enter(w http.ResponseWriter, r *http.Request, cookie *http.Cookie, token secret.Text, next string) {
 	cookie.Value, cookie.MaxAge = token.Reveal(), int(kapsel.SessionLife.Seconds())
 	http.SetCookie(w, cookie)
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
 func (d *Dashboard) showSignIn(w http.ResponseWriter, r *http.Request, status int, next, wrong string) {
+	again := status == http.StatusForbidden && wrong != "" // the provider knows somebody, who may do nothing here
 	p := &page{d: d, query: url.Values{}, path: "/sign-in", title: "Sign in"}
-	d.render(w, r, status, layout(p, signInPage(p, next, wrong, d.cookie(r) != nil)))
+	d.render(w, r, status, layout(p, signInPage(p, next, wrong, d.cookie(r) != nil, again)))
 }
 
 // forget takes the session's cookie away.
@@ -183,10 +198,24 @@ func (d *Dashboard) sessions() {
 	})
 }
 
-// keyed says in words which key a session was made with.
+// keyed says in words which key a session was made with, or who signed in without one.
 func keyed(s *kapsel.Session) string {
-	if s.TenantID.IsZero() {
+	switch {
+	case s.Subject != "":
+		return s.Name
+	case s.TenantID.IsZero():
 		return "the admin key"
 	}
 	return s.KeyID.String()
+}
+
+// mayDo says in words what a person who signed in without a key may do.
+func mayDo(s *kapsel.Session) string {
+	switch {
+	case s.TenantID.IsZero():
+		return "as the operator"
+	case s.Scope == kapsel.ScopeWrite:
+		return "may change things"
+	}
+	return "may only read"
 }

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,4 +49,47 @@ func NewFetcher(cfg Config) func(ctx context.Context, url string) ([]byte, error
 		}
 		return body, nil
 	}
+}
+
+// ErrTooLong ends the reading of an answer that is longer than a client allows.
+var ErrTooLong = errors.New("the answer is too long")
+
+// NewSmallClient returns a client like NewClient's for exchanges with a service that the operator names.
+// Each exchange, to the end of the body, takes at most timeout, and reading more than most bytes of an
+// answer is ErrTooLong.
+func NewSmallClient(cfg Config, timeout time.Duration, most int64) *http.Client {
+	client := NewClient(cfg)
+	client.Timeout, client.Transport = timeout, bounded{client.Transport, most}
+	return client
+}
+
+// bounded bounds the bodies of answers.
+type bounded struct {
+	http.RoundTripper
+	most int64
+}
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = &boundedBody{resp.Body, b.most}
+	}
+	return resp, err
+}
+
+// boundedBody fails once more than left bytes were read.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, ErrTooLong
+	}
+	return n, err
 }

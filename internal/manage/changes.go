@@ -20,7 +20,7 @@ func (m *Manager) by(c access.Caller, verb string) store.Store { return m.Store.
 
 // ListChanges returns a page of the changes that pass a filter, newest first: of one tenant's objects, or
 // of all for an admin who names none. To a tenant an operator's changes do not show from where they were
-// made.
+// made, nor by whom.
 func (m *Manager) ListChanges(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.ChangeFilter, p store.Page[kapsel.ChangeID]) ([]kapsel.Change, error) {
 	if err := c.Check(access.Read); err != nil {
 		return nil, err
@@ -29,6 +29,9 @@ func (m *Manager) ListChanges(ctx context.Context, c access.Caller, tenant kapse
 	for i := range list {
 		if a := &list[i].Actor; !c.IsAdmin() && a.Operator {
 			a.Client = netip.Addr{}
+			if a.Subject != "" {
+				a.Subject, a.Name = "", ""
+			}
 		}
 	}
 	return list, err

@@ -8,8 +8,8 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// ListSessions returns a page of the sessions that have not ended, newest first: those made with keys of
-// one tenant, or all of them for an admin who names none.
+// ListSessions returns a page of the sessions that have not ended, newest first: those of one
+// tenant, or all of them for an admin who names none.
 func (m *Manager) ListSessions(ctx context.Context, c access.Caller, tenant kapsel.TenantID, p store.Page[kapsel.SessionID]) ([]kapsel.Session, error) {
 	if err := c.Check(access.Read); err != nil {
 		return nil, err
@@ -25,11 +25,14 @@ func (m *Manager) DeleteSession(ctx context.Context, c access.Caller, id kapsel.
 	return m.Store.DeleteSession(ctx, c.Tenant, id)
 }
 
-// SignOutEverywhere ends all sessions made with the caller's own key, which needs no right to change
-// anything else.
+// SignOutEverywhere ends all sessions made with the caller's own key, or all of a person who signed in
+// without one. It needs no right to change anything else.
 func (m *Manager) SignOutEverywhere(ctx context.Context, c access.Caller) error {
 	if err := c.Check(access.Read); err != nil {
 		return err
+	}
+	if c.Actor.Subject != "" {
+		return m.Store.DeleteSessionsOf(ctx, c.Actor.Subject)
 	}
 	return m.Store.DeleteSessions(ctx, c.Tenant, c.Key)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-const sessionColumns = "id, hash, owner, key_id, key_hash, address, agent, created_at, seen_at"
+const sessionColumns = "id, hash, owner, key_id, key_hash, address, agent, created_at, seen_at, subject, name, scope"
 
 func scanSession(r *row) (s kapsel.Session) {
 	s.ID = r.id()
@@ -18,14 +18,20 @@ func scanSession(r *row) (s kapsel.Session) {
 	s.TenantID, s.KeyID = r.id(), r.id()
 	copy(s.KeyHash[:], r.next(len(s.KeyHash)))
 	s.Address, s.Agent, s.CreatedAt, s.SeenAt = r.text(), r.text(), r.time(), r.time()
+	s.Subject, s.Name, s.Scope = r.text(), r.text(), kapsel.Scope(r.text())
 	return s
 }
 
 // CreateSession stores a session; see store.Sessions.
 func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 	return s.change(ctx, viewOf(n.TenantID), func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "INSERT INTO sessions ("+sessionColumns+", expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
-			[16]byte(n.ID), n.Hash[:], [16]byte(n.TenantID), [16]byte(n.KeyID), n.KeyHash[:], n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.ExpiresAt())
+		if !n.TenantID.IsZero() {
+			if _, err := tenant(ctx, tx, n.TenantID, " FOR SHARE"); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO sessions ("+sessionColumns+", expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
+			[16]byte(n.ID), n.Hash[:], [16]byte(n.TenantID), [16]byte(n.KeyID), n.KeyHash[:], n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
 		return err
 	})
 }
@@ -34,7 +40,9 @@ func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 func (s *Store) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (found kapsel.Session, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		var ok bool
-		found, ok, err = first(ctx, q, scanSession, "SELECT "+sessionColumns+" FROM sessions WHERE hash = $1 AND expires_at > $2", hash[:], now)
+		found, ok, err = first(ctx, q, scanSession, `
+			SELECT `+sessionColumns+` FROM sessions WHERE hash = $1 AND expires_at > $2
+				AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = owner AND t.deleted_at IS NOT NULL)`, hash[:], now)
 		if err == nil && !ok {
 			err = store.NotFound("session")
 		}
@@ -77,7 +85,15 @@ func (s *Store) DeleteSession(ctx context.Context, tenantID kapsel.TenantID, ses
 // DeleteSessions ends all sessions of a key; see store.Sessions.
 func (s *Store) DeleteSessions(ctx context.Context, tenantID kapsel.TenantID, key kapsel.KeyID) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE owner = $1 AND key_id = $2", [16]byte(tenantID), [16]byte(key))
+		_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE owner = $1 AND key_id = $2 AND subject = ''", [16]byte(tenantID), [16]byte(key))
+		return err
+	})
+}
+
+// DeleteSessionsOf ends all sessions of a person; see store.Sessions.
+func (s *Store) DeleteSessionsOf(ctx context.Context, subject string) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE subject = $1 AND subject <> ''", subject)
 		return err
 	})
 }

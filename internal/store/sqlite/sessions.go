@@ -8,7 +8,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-const sessionColumns = `id, hash, owner, key_id, key_hash, address, agent, created_at, seen_at`
+const sessionColumns = `id, hash, owner, key_id, key_hash, address, agent, created_at, seen_at, subject, name, scope`
 
 func scanSession(q *stmt) (s kapsel.Session, err error) {
 	s.ID = q.colID()
@@ -16,21 +16,28 @@ func scanSession(q *stmt) (s kapsel.Session, err error) {
 	s.TenantID, s.KeyID = q.colID(), q.colID()
 	copy(s.KeyHash[:], q.view())
 	s.Address, s.Agent, s.CreatedAt, s.SeenAt = q.colText(), q.colText(), q.colTime(), q.colTime()
+	s.Subject, s.Name, s.Scope = q.colText(), q.colText(), kapsel.Scope(q.colText())
 	return s, nil
 }
 
 // CreateSession implements store.Sessions.
 func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		return c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			n.ID[:], n.Hash, n.TenantID[:], n.KeyID[:], n.KeyHash, n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.ExpiresAt())
+		if !n.TenantID.IsZero() {
+			if _, err := liveTenant(c, n.TenantID); err != nil {
+				return err
+			}
+		}
+		return c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			n.ID[:], n.Hash, n.TenantID[:], n.KeyID[:], n.KeyHash, n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
 	})
 }
 
 // SessionByHash implements store.Sessions.
 func (s *Store) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (found kapsel.Session, err error) {
 	err = s.read(ctx, func(c *conn) (err error) {
-		ok, err := c.query(`SELECT `+sessionColumns+` FROM sessions WHERE hash = ? AND expires_at > ?`, hash, now).
+		ok, err := c.query(`SELECT `+sessionColumns+` FROM sessions WHERE hash = ? AND expires_at > ?
+				AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = owner AND t.deleted_at IS NOT NULL)`, hash, now).
 			one(func(q *stmt) { found, _ = scanSession(q) })
 		if err == nil && !ok {
 			err = store.NotFound("session")
@@ -71,7 +78,14 @@ func (s *Store) DeleteSession(ctx context.Context, tenant kapsel.TenantID, id ka
 // DeleteSessions implements store.Sessions.
 func (s *Store) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key kapsel.KeyID) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		return c.exec(`DELETE FROM sessions WHERE owner = ? AND key_id = ?`, tenant[:], key[:])
+		return c.exec(`DELETE FROM sessions WHERE owner = ? AND key_id = ? AND subject = ''`, tenant[:], key[:])
+	})
+}
+
+// DeleteSessionsOf implements store.Sessions.
+func (s *Store) DeleteSessionsOf(ctx context.Context, subject string) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`DELETE FROM sessions WHERE subject = ? AND subject <> ''`, subject)
 	})
 }
 

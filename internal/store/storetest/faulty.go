@@ -254,6 +254,10 @@ func (f *faulty) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key
 	return f.try("DeleteSessions", func() error { return f.Store.DeleteSessions(ctx, tenant, key) })
 }
 
+func (f *faulty) DeleteSessionsOf(ctx context.Context, subject string) error {
+	return f.try("DeleteSessionsOf", func() error { return f.Store.DeleteSessionsOf(ctx, subject) })
+}
+
 func (f *faulty) DeleteExpiredPortalLinks(ctx context.Context, now time.Time, limit int) (int, error) {
 	return try(f, "DeleteExpiredPortalLinks", func() (int, error) { return f.Store.DeleteExpiredPortalLinks(ctx, now, limit) })
 }

@@ -20,6 +20,21 @@ func (w *world) session(owner kapsel.TenantID, key kapsel.KeyID) kapsel.Session 
 	return s
 }
 
+// person makes a session of a person of an owner who signs in without a key, and returns it.
+func (w *world) person(owner kapsel.TenantID, subject string) kapsel.Session {
+	w.t.Helper()
+	s := kapsel.Session{
+		ID: kapsel.NewSessionID(w.now), TenantID: owner, KeyHash: sha256.Sum256([]byte("settings")), Subject: subject, Name: "Zoë <zoe@example.com>",
+		Address: "192.0.2.1", Agent: "browser/1", CreatedAt: w.now, SeenAt: w.now,
+	}
+	if !owner.IsZero() {
+		s.Scope = kapsel.ScopeWrite
+	}
+	s.Hash = sha256.Sum256(s.ID[:])
+	w.must(w.store.CreateSession(w.ctx, s))
+	return s
+}
+
 // sessions lists the sessions of an owner.
 func (w *world) sessions(owner kapsel.TenantID) []kapsel.Session {
 	w.t.Helper()
@@ -95,6 +110,43 @@ var signedIn = []promise{
 			n, err := w.store.DeleteExpiredSessions(w.ctx, w.now, 10)
 			w.must(err)
 			w.same("deleted", want, n)
+		}
+	}},
+
+	{"S-11 sessions of people end by the person, whatever they may see, and sessions of keys stay", func(w *world) {
+		admin := w.session(kapsel.TenantID{}, kapsel.KeyID{})
+		w.pass(time.Minute)
+		ann := w.person(kapsel.TenantID{}, "sub-ann")
+		w.pass(time.Minute)
+		bob := w.person(w.tenant.ID, "sub-bob")
+		w.pass(time.Minute)
+		moved := w.person(w.tenant.ID, "sub-ann")
+		w.same("all", []kapsel.Session{moved, bob, ann, admin}, w.sessions(kapsel.TenantID{}))
+		found, err := w.store.SessionByHash(w.ctx, bob.Hash, w.now)
+		w.must(err)
+		w.same("found", bob, found)
+
+		w.must(w.store.DeleteSessions(w.ctx, kapsel.TenantID{}, kapsel.KeyID{}))
+		w.must(w.store.DeleteSessions(w.ctx, w.tenant.ID, kapsel.KeyID{}))
+		w.same("without the admin key's", []kapsel.Session{moved, bob, ann}, w.sessions(kapsel.TenantID{}))
+		key := w.session(w.tenant.ID, kapsel.NewKeyID(w.now))
+		w.must(w.store.DeleteSessionsOf(w.ctx, ""))
+		w.must(w.store.DeleteSessionsOf(w.ctx, "sub-ann"))
+		w.same("without Ann's", []kapsel.Session{key, bob}, w.sessions(kapsel.TenantID{}))
+	}},
+
+	{"S-11 a session ends with its tenant, and none is made without one", func(w *world) {
+		other := w.newTenant()
+		s, mine := w.person(other.ID, "sub-ann"), w.person(w.tenant.ID, "sub-ann")
+		w.must(w.store.DeleteTenant(w.ctx, other.ID, w.now))
+		_, err := w.store.SessionByHash(w.ctx, s.Hash, w.now)
+		w.refused(err, kapsel.NotFound, "of a deleted tenant")
+		_, err = w.store.SessionByHash(w.ctx, mine.Hash, w.now)
+		w.must(err)
+		for _, tenant := range []kapsel.TenantID{other.ID, kapsel.NewTenantID(w.now)} {
+			s.ID, s.TenantID = kapsel.NewSessionID(w.now), tenant
+			s.Hash = sha256.Sum256(s.ID[:])
+			w.refused(w.store.CreateSession(w.ctx, s), kapsel.NotFound, "made for no tenant")
 		}
 	}},
 }
