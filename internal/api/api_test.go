@@ -469,7 +469,7 @@ func TestQueryParameters(t *testing.T) {
 	}
 	for path, field := range map[string]string{
 		"/v1/tenants?limit=": "limit", "/v1/tenants?cursor=": "cursor", "/v1/events?source_id=": "source_id", "/v1/events?endpoint_id=": "endpoint_id",
-		"/v1/events?status=": "status", "/v1/events?since=": "since", "/v1/events?idempotency_key": "idempotency_key", "/v1/events?app_id=": "app_id",
+		"/v1/events?status=": "status", "/v1/events?since=": "since", "/v1/events?idempotency_key": "idempotency_key", "/v1/events?app_id=": "app_id", "/v1/events?type=": "type",
 		"/v1/events?tenant_id=": "tenant_id", "/v1/deliveries?replayed=": "replayed", "/v1/events/stream?after=": "after",
 	} {
 		w.refused(kapsel.InvalidRequest, 400, []string{field}, "GET", path, adminKey, nil)

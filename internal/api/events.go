@@ -51,7 +51,7 @@ type EventsList struct {
 	Since          timestamp         `query:"since" doc:"Received at this time or later"`
 	Until          timestamp         `query:"until" doc:"Received before this time"`
 	IdempotencyKey string            `query:"idempotency_key" maxLength:"255"`
-	Type           string            `query:"type" maxLength:"255" doc:"Those of exactly this type" example:"invoice.paid"`
+	Type           string            `query:"type" maxLength:"255" doc:"Those of exactly this type"`
 	AppID          string            `query:"app_id" doc:"Those that were published to this app: its id or uid. A uid needs tenant_id with the admin key"`
 }
 

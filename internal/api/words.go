@@ -148,6 +148,7 @@ var words = map[string]word{
 	"TypeRule.from":             {"", "header:X-Shopify-Topic"},
 	"TypeRule.value":            {"", "invoice.paid"},
 	"/v1/events.id":             {"The event's id", "evt_" + exampleID},
+	"/v1/events.type":           {"", "invoice.paid"},
 	"/v1/deliveries.id":         {"The delivery's id", "dlv_" + exampleID},
 	"/v1/attempts.id":           {"The attempt's id", "att_" + exampleID},
 	"/v1/replays.id":            {"The replay's id", "rpl_" + exampleID},
