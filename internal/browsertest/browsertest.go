@@ -185,10 +185,10 @@ func (b *Browser) Press(label string) {
 	b.WaitFor(fmt.Sprintf(`(e => e !== undefined && (e.click(), true))(%s(%q))`, find, label))
 }
 
-// Enter enters a text into the field with an id, once it can be seen and used.
-func (b *Browser) Enter(id, text string) {
+// Enter enters a text into the field that a CSS selector finds, once it can be seen and used.
+func (b *Browser) Enter(field, text string) {
 	b.t.Helper()
-	b.Do(chromedp.WaitEnabled(chromedp.ID(id)), chromedp.Clear(chromedp.ID(id)), chromedp.SendKeys(chromedp.ID(id), text))
+	b.Do(chromedp.WaitVisible(chromedp.CSS(field)), chromedp.Clear(chromedp.CSS(field)), chromedp.SendKeys(chromedp.CSS(field), text))
 }
 
 // Look sets the width and theme of what follows.
