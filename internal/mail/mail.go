@@ -5,6 +5,7 @@ package mail
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"mime"
@@ -12,6 +13,7 @@ import (
 	"net"
 	netmail "net/mail"
 	"net/smtp"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -111,18 +113,11 @@ func (s *Sender) talk(conn net.Conn, config *tls.Config, letter []byte) error {
 	if err != nil {
 		return err
 	}
-	if !s.server.Implicit && !s.server.Plain {
-		if offered, _ := c.Extension("STARTTLS"); !offered {
-			return errors.New("it does not offer STARTTLS, without which nothing is sent over the network; use another port, or smtps://")
-		}
-		if err := c.StartTLS(config); err != nil {
-			return fmt.Errorf("STARTTLS: %w", err)
-		}
+	if err := s.secure(c, config); err != nil {
+		return err
 	}
-	if s.server.User != "" {
-		if err := c.Auth(smtp.PlainAuth("", s.server.User, s.server.Password, s.server.Host)); err != nil {
-			return fmt.Errorf("sign in: %w", err)
-		}
+	if err := s.signIn(c); err != nil {
+		return err
 	}
 	if err := c.Mail(s.From); err != nil {
 		return fmt.Errorf("sender %s: %w", s.From, err)
@@ -144,6 +139,51 @@ func (s *Sender) talk(conn net.Conn, config *tls.Config, letter []byte) error {
 	}
 	_ = c.Quit() // it has the e-mail
 	return nil
+}
+
+// secure makes the connection one of TLS where it has to be: over the network always, and on this machine
+// where the server lets nobody sign in before.
+func (s *Sender) secure(c *smtp.Client, config *tls.Config) error {
+	if s.server.Implicit {
+		return nil
+	}
+	offered, _ := c.Extension("STARTTLS")
+	signIn, _ := c.Extension("AUTH")
+	switch {
+	case s.server.Plain && (!offered || s.server.User == "" || signIn):
+		return nil
+	case !offered:
+		return errors.New("it does not offer STARTTLS, without which nothing is sent over the network; use another port, or smtps://")
+	}
+	if err := c.StartTLS(config); err != nil {
+		return fmt.Errorf("STARTTLS: %w", err)
+	}
+	return nil
+}
+
+// signIn signs in with the user and the password of the server's URL, if it has a user. No error has the
+// password, whatever the server answers.
+func (s *Sender) signIn(c *smtp.Client) error {
+	if s.server.User == "" {
+		return nil
+	}
+	if offered, _ := c.Extension("AUTH"); !offered {
+		return errors.New("nobody can sign in there (it does not offer AUTH); take the user and the password out of its URL, or use another port")
+	}
+	err := c.Auth(smtp.PlainAuth("", s.server.User, s.server.Password, s.server.Host))
+	var said *textproto.Error
+	if !errors.As(err, &said) {
+		return err // nil, or an error of this side
+	}
+	hide := []string{base64.StdEncoding.EncodeToString([]byte("\x00" + s.server.User + "\x00" + s.server.Password)), "…"}
+	if s.server.Password != "" {
+		hide = append(hide, s.server.Password, "…")
+	}
+	text := strings.NewReplacer(hide...).Replace(said.Msg)
+	if said.Code == 535 { // RFC 4954: the credentials are wrong
+		return fmt.Errorf("it refuses the user or the password of its URL: %d %s", said.Code, text)
+	}
+	return fmt.Errorf("sign in: %d %s", said.Code, text)
 }
 
 // message returns an e-mail as it is sent (RFC 5322).
