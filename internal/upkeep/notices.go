@@ -210,12 +210,12 @@ func (o *observed) conditions() (all []condition) {
 			all = append(all, c)
 		}
 		if e.Ingests() && e.ExpectEvery > 0 {
-			all = append(all, o.silent(kapsel.OriginID(e.ID), e.TenantID, e.ID.String(), "endpoint "+e.Name, e.ExpectEvery, e.CreatedAt)...)
+			all = append(all, o.silent(kapsel.OriginID(e.ID), e.TenantID, e.ID.String(), "endpoint", e.Name, e.ExpectEvery, e.CreatedAt)...)
 		}
 	}
 	for _, s := range o.sources {
 		if s.State == kapsel.SourceActive && s.ExpectEvery > 0 {
-			all = append(all, o.silent(kapsel.OriginID(s.ID), s.TenantID, s.ID.String(), "source "+s.Name, s.ExpectEvery, s.CreatedAt)...)
+			all = append(all, o.silent(kapsel.OriginID(s.ID), s.TenantID, s.ID.String(), "source", s.Name, s.ExpectEvery, s.CreatedAt)...)
 		}
 	}
 	for _, t := range o.tenants {
@@ -233,7 +233,7 @@ func (o *observed) conditions() (all []condition) {
 }
 
 // silent returns the condition of an ingest at which nothing came in for too long, if it is so.
-func (o *observed) silent(origin kapsel.OriginID, tenant kapsel.TenantID, id, name string, every time.Duration, created time.Time) []condition {
+func (o *observed) silent(origin kapsel.OriginID, tenant kapsel.TenantID, id, word, name string, every time.Duration, created time.Time) []condition {
 	last := o.received[origin]
 	if last.Before(created) {
 		last = created
@@ -243,7 +243,7 @@ func (o *observed) silent(origin kapsel.OriginID, tenant kapsel.TenantID, id, na
 	}
 	return []condition{{
 		Kind: NothingReceived, Tenant: tenant, Subject: id, Name: name, Since: last,
-		Text:   fmt.Sprintf("nothing came in at %s since %s; it expects something every %s", name, last.UTC().Format(time.RFC3339), every),
+		Text:   fmt.Sprintf("nothing came in at %s %s since %s; it expects something every %s", word, name, last.UTC().Format(time.RFC3339), every),
 		Advice: "see whether the sender still sends to the ingest URL, and what it was told: its page of webhooks, and the endpoint's refusals",
 	}}
 }
