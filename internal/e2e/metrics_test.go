@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
@@ -43,6 +45,100 @@ func metric(t *testing.T, node *harness.Process, name, labels string) (sum float
 // delivered returns how many deliveries a node has delivered since it started.
 func delivered(t *testing.T, node *harness.Process) int {
 	return int(metric(t, node, "kapsel_deliveries_total", `outcome="delivered"`))
+}
+
+// TestMetrics_Documented checks that docs/operating.md says what each alert and each exported metric means,
+// and that each alert says what to do first.
+func TestMetrics_Documented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "operating.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := os.ReadFile(filepath.Join("..", "..", "deploy", "prometheus", "kapsel.rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(rules), -1)
+	if described := bytes.Count(rules, []byte("description: ")); len(alerts) == 0 || described != len(alerts) {
+		t.Errorf("%d of %d alerts say what to do", described, len(alerts))
+	}
+	for _, a := range alerts {
+		if !bytes.Contains(page, []byte("`"+a[1]+"`")) {
+			t.Errorf("the page lacks the alert %s", a[1])
+		}
+	}
+	w := newWorld(t, "", "KAPSEL_LEDGER=on")
+	names := regexp.MustCompile(`(?m)^# HELP (kapsel_\w+)`).FindAllStringSubmatch(exposition(t, w.nodes[0]), -1)
+	if len(names) == 0 {
+		t.Error("nothing is exported")
+	}
+	for _, name := range names {
+		if !bytes.Contains(page, []byte("`"+name[1])) {
+			t.Errorf("the page lacks the metric %s", name[1])
+		}
+	}
+}
+
+// exposition returns what a node exports, as Prometheus reads it.
+func exposition(t *testing.T, node *harness.Process) string {
+	t.Helper()
+	resp, err := client.Get(node.Metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestMetrics_BoundedSeries checks that ten thousand endpoints, which get and fail to deliver events, make as
+// many series as one does.
+func TestMetrics_BoundedSeries(t *testing.T) {
+	w := newWorld(t, "")
+	if err := w.sink.SetMode(harness.Fail); err != nil {
+		t.Fatal(err)
+	}
+	series := func() (names []string) {
+		for line := range strings.Lines(exposition(t, w.nodes[0])) {
+			if name, _, ok := strings.Cut(line, " "); ok && !strings.HasPrefix(line, "#") {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	use := func(n int) {
+		t.Helper()
+		var all errgroup.Group
+		all.SetLimit(32)
+		for i := range n {
+			all.Go(func() error {
+				ep, err := w.nodes[0].CreateEndpoint(w.ctx, w.tenant, map[string]any{"name": fmt.Sprint("bounded ", i), "url": w.sink.URL(i), "retry": map[string]any{"max_attempts": 1}})
+				if err != nil || i%100 != 0 {
+					return err
+				}
+				resp, err := client.Post(ep.IngestURL, "application/json", strings.NewReader("{}"))
+				if err == nil {
+					resp.Body.Close()
+				}
+				return err
+			})
+		}
+		if err := all.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		w.quiet()
+	}
+	use(1)
+	one := series()
+	use(count(1_000, 10_000))
+	for _, name := range series() {
+		if !slices.Contains(one, name) {
+			t.Errorf("with more endpoints there is the series %s", name)
+		}
+	}
 }
 
 // TestMetrics_AlertsAndDashboard checks that Prometheus accepts the alerts and the dashboard's
@@ -103,22 +199,14 @@ func TestMetrics_AlertsAndDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, "")
-	resp, err := client.Get(w.nodes[0].Metrics + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	exported, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	exported := exposition(t, w.nodes[0])
 	named := regexp.MustCompile(`\b(kapsel|process)_[a-z_]+(\{[a-z]+="[A-Za-z0-9_]+"\})?`)
 	texts := strings.NewReplacer(`{job="kapsel"}`, "", `job="kapsel",`, "").Replace(string(alerts) + strings.ReplaceAll(string(asRules), `\"`, `"`))
 	for _, m := range slices.Compact(slices.Sorted(slices.Values(named.FindAllString(texts, -1)))) {
 		if strings.HasPrefix(m, "kapsel_witness_") { // of kapsel witness, a process of its own
 			continue
 		}
-		if !bytes.Contains(exported, []byte("\n"+m)) {
+		if !strings.Contains(exported, "\n"+m) {
 			t.Errorf("no metric begins with %s", m)
 		}
 	}
