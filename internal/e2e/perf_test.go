@@ -219,13 +219,6 @@ func (w *world) waiting(tenant string, n, endpoints int) (eps []harness.Endpoint
 	return eps
 }
 
-func (w *world) act(ep harness.Endpoint, action string) {
-	w.t.Helper()
-	if err := w.nodes[0].API(w.ctx, http.MethodPost, "/v1/endpoints/"+ep.ID+"/"+action, nil, nil); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // hugeTenant gives one tenant 100,000 waiting deliveries and measures five small ones while
 // they are worked off.
 func hugeTenant(t *testing.T, store, database string) {

@@ -202,6 +202,14 @@ func (w *world) endpoint(name string, fields map[string]any) harness.Endpoint {
 	return ep
 }
 
+// act does something with an endpoint, such as pause.
+func (w *world) act(ep harness.Endpoint, action string) {
+	w.t.Helper()
+	if err := w.nodes[0].API(w.ctx, http.MethodPost, "/v1/endpoints/"+ep.ID+"/"+action, nil, nil); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // fastRetry is a retry policy for tests that wait for retries.
 var fastRetry = map[string]any{"strategy": "fixed", "base": "200ms", "max_attempts": 60}
 
