@@ -826,7 +826,7 @@ type Change struct {
 	ID       string          `json:"id"`        // Its id
 	TenantID *string         `json:"tenant_id"` // Whose object was changed; null: the instance's own
 	At       time.Time       `json:"at"`        // When
-	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, replay, cancel, retry, keep_ingest, rotate_key …
+	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, replay, cancel, retry, keep_ingest, rotate_key …
 	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, instance
 	ObjectID *string         `json:"object_id"` // Of the object; null: the instance has none
 	Name     *string         `json:"name"`      // The object's name before the change; null: it has none

@@ -14,7 +14,6 @@ import (
 type PortalLinks interface {
 	OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error)
 	PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error)
-	RevokePortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID, now time.Time) error
 }
 
 var (
@@ -68,11 +67,6 @@ func (g *Guard) Portal(r *http.Request, session string) (l kapsel.PortalLink, c 
 		c.Actor.Client = g.Client(r)
 	}
 	return l, c, err
-}
-
-// LeavePortal ends the session of a link, and the link with it.
-func (g *Guard) LeavePortal(ctx context.Context, l *kapsel.PortalLink) error {
-	return g.Portals.RevokePortalLink(ctx, l.TenantID, l.ID, g.Clock())
 }
 
 // portalCaller returns the caller that a live link makes: of its tenant, with no more right than its mode.

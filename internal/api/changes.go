@@ -48,7 +48,7 @@ type Change struct {
 	ID       kapsel.ChangeID  `json:"id"`
 	TenantID *kapsel.TenantID `json:"tenant_id" nullable:"true" doc:"Whose object was changed; null: the instance's own"`
 	At       timestamp        `json:"at" doc:"When"`
-	Verb     string           `json:"verb" doc:"What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, replay, cancel, retry, keep_ingest, rotate_key …"`
+	Verb     string           `json:"verb" doc:"What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, replay, cancel, retry, keep_ingest, rotate_key …"`
 	Kind     string           `json:"kind" enum:"tenant,key,endpoint,source,app,event_type,event,delivery,replay,portal_link,instance" doc:"Of the object"`
 	ObjectID *string          `json:"object_id" nullable:"true" doc:"Of the object; null: the instance has none"`
 	Name     *string          `json:"name" nullable:"true" doc:"The object's name before the change; null: it has none"`

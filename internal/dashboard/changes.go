@@ -50,7 +50,7 @@ func changeFilter(p *page) (f store.ChangeFilter, err error) {
 var (
 	changedKinds = []string{kapsel.KindEndpoint, kapsel.KindSource, kapsel.KindApp, kapsel.KindEventType, kapsel.KindEvent, kapsel.KindDelivery, kapsel.KindReplay,
 		kapsel.KindPortalLink, kapsel.KindKey, kapsel.KindTenant, kapsel.KindInstance}
-	changeVerbs = []string{"create", "update", "delete", "pause", "resume", "test", "replay", "retry", "cancel", "rotate_secret", "reset_circuit", "keep_ingest", "revoke", "rotate_key", "rotate_audit_key"}
+	changeVerbs = []string{"create", "update", "delete", "pause", "resume", "test", "replay", "retry", "cancel", "rotate_secret", "reset_circuit", "keep_ingest", "revoke", "leave", "rotate_key", "rotate_audit_key"}
 )
 
 // withAsked returns what a filter offers, with what was asked for if that is not among it.

@@ -86,6 +86,8 @@ func newWorld(t *testing.T) *world {
 			switch o := object.(type) {
 			case *kapsel.Endpoint:
 				return map[string]any{"name": o.Name, "url": o.URL, "description": o.Description, "state": o.State, "retry": map[string]any{"max_attempts": o.Retry.MaxAttempts}, "retry_on": o.RetryOn}
+			case *kapsel.PortalLink:
+				return map[string]any{"revoked": !o.RevokedAt.IsZero()}
 			case *kapsel.Key:
 				return map[string]any{"name": o.Name, "scope": o.Scope}
 			}

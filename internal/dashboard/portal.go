@@ -141,10 +141,10 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 // that trying again ends it.
 func (d *Dashboard) leavePortal(w http.ResponseWriter, r *http.Request) {
 	v := &visit{d: d, query: url.Values{}}
-	link, _, err := d.visitor(r)
+	link, c, err := d.visitor(r)
 	if err == nil {
 		frame(w, link.Sites)
-		err = d.Guard.LeavePortal(r.Context(), &link)
+		err = d.Manage.Portal(c, link).Leave(r.Context())
 	}
 	ended := err == nil || errors.Is(err, access.ErrPortalEnded)
 	if c := d.portalCookie(r); c != nil && ended {

@@ -281,6 +281,11 @@ func TestPortal_Ends(t *testing.T) {
 	}
 	leaving, _ := w.visit(w.admin, tenant.ID, settings)
 	leaving.ask("POST", "/portal/leave", nil)
+	left, err := w.manage.ListChanges(w.ctx, w.admin, kapsel.TenantID{}, store.ChangeFilter{Verb: "leave"}, store.Page[kapsel.ChangeID]{Limit: 10})
+	w.must(err)
+	if len(left) != 1 || left[0].Actor.Kind != kapsel.ActorPortal {
+		t.Errorf("who leaves the portal leaves the changes %+v", left)
+	}
 	if rec := leaving.ask("GET", "/portal", nil); rec.Code != http.StatusUnauthorized {
 		t.Errorf("a session that was left: %d", rec.Code)
 	}

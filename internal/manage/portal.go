@@ -111,6 +111,14 @@ func (m *Manager) Portal(c access.Caller, l kapsel.PortalLink) Portal { return P
 // May reports whether the customer may change things.
 func (p Portal) May() bool { return p.c.May(access.Write) }
 
+// Leave ends the customer's session, and the link with it.
+func (p Portal) Leave(ctx context.Context) error {
+	if err := p.c.Check(access.Read); err != nil {
+		return err
+	}
+	return p.m.by(p.c, "leave").RevokePortalLink(ctx, p.link.TenantID, p.link.ID, p.m.Clock())
+}
+
 // Endpoints returns a page of the customer's endpoints, newest first.
 func (p Portal) Endpoints(ctx context.Context, page store.Page[kapsel.EndpointID]) (all []Endpoint, err error) {
 	list, err := p.m.ListEndpoints(ctx, p.c, p.link.TenantID, p.link.AppID, page)
