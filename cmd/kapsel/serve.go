@@ -243,7 +243,13 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	if len(c.mailTo) > 0 {
 		private := egress.Config{AllowAllPrivate: true} // the operator names the server, not a tenant
-		s.notifier.Mail = mail.New(c.smtp, c.NoticesFrom, c.mailTo, egress.NewStream(private)).Send
+		sender := mail.New(c.smtp, c.NoticesFrom, c.mailTo, egress.NewStream(private), s.log)
+		s.notifier.Mail = func(ctx context.Context, to []string, subject, text string) (later []string, err error) {
+			if later, err = sender.Send(ctx, to, subject, text); errors.Is(err, mail.ErrLetter) {
+				err = fmt.Errorf("%w: %w", upkeep.ErrLetter, err)
+			}
+			return later, err
+		}
 	}
 	replaying := make(chan struct{}, 1)
 	s.replayer = &upkeep.Replayer{

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"mime"
 	"mime/quotedprintable"
 	"net"
@@ -30,6 +31,7 @@ type Sender struct {
 	From string   // an address
 	To   []string // addresses
 	TLS  *tls.Config
+	Log  *slog.Logger
 
 	server Server
 }
@@ -75,58 +77,96 @@ func ParseAddresses(list string) (all []string, err error) {
 	return all, nil
 }
 
-// New returns a sender through a server.
-func New(server Server, from string, to []string, dial func(context.Context, string) (net.Conn, error)) *Sender {
-	return &Sender{Dial: dial, From: from, To: to, server: server}
+// New returns a sender through a server. It logs the recipients that the server refuses.
+func New(server Server, from string, to []string, dial func(context.Context, string) (net.Conn, error), log *slog.Logger) *Sender {
+	return &Sender{Dial: dial, From: from, To: to, Log: log, server: server}
 }
 
-// Send sends an e-mail. When it returns nil, the server has taken the e-mail. An error says nothing of
-// whether it has.
-func (s *Sender) Send(ctx context.Context, subject, text string) error {
+// ErrLetter says that the server refuses an e-mail for good because of the e-mail itself. Another may pass.
+var ErrLetter = errors.New("it does not take the e-mail")
+
+// Send sends an e-mail to some of s.To; to nobody means all of them. When err is nil, the server has taken the
+// e-mail for all but those that it refuses for good, which are logged, and later, to whom the same e-mail
+// may be sent again. An error says nothing of whether the server has the e-mail.
+func (s *Sender) Send(ctx context.Context, to []string, subject, text string) (later []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	conn, err := s.Dial(ctx, net.JoinHostPort(s.server.Host, s.server.Port))
 	if err != nil {
-		return fmt.Errorf("connect to the mail server %s: %w", s.server.Host, err)
+		return nil, fmt.Errorf("connect to the mail server %s: %w", s.server.Host, err)
 	}
 	defer conn.Close()
-	end, _ := ctx.Deadline()
-	if err := conn.SetDeadline(end); err != nil {
-		return fmt.Errorf("set the time limit: %w", err)
-	}
+	// The end of ctx ends what waits for the server, whose silence must not hold up the end of the program.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.server.Host}
 	if s.TLS != nil {
 		config.RootCAs = s.TLS.RootCAs
 	}
+	talked := conn
 	if s.server.Implicit {
-		conn = tls.Client(conn, config)
+		talked = tls.Client(conn, config)
 	}
-	if err := s.talk(conn, config, message(s.From, s.To, subject, text, time.Now())); err != nil {
-		return fmt.Errorf("mail server %s: %w", s.server.Host, err)
+	if len(to) == 0 {
+		to = s.To
 	}
-	return nil
+	if later, err = s.talk(talked, config, to, message(s.From, to, subject, text, time.Now())); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err() // rather than the deadline that it set
+		}
+		return nil, fmt.Errorf("mail server %s: %w", s.server.Host, err)
+	}
+	return later, nil
 }
 
-// talk hands an e-mail to the server.
-func (s *Sender) talk(conn net.Conn, config *tls.Config, letter []byte) error {
+// talk hands an e-mail to the server, and returns to whom it may be sent later.
+func (s *Sender) talk(conn net.Conn, config *tls.Config, to []string, letter []byte) (later []string, err error) {
 	c, err := smtp.NewClient(conn, s.server.Host)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.secure(c, config); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.signIn(c); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.Mail(s.From); err != nil {
-		return fmt.Errorf("sender %s: %w", s.From, err)
+		return nil, fmt.Errorf("sender %s: %w", s.From, err)
 	}
-	for _, to := range s.To {
-		if err := c.Rcpt(to); err != nil {
-			return fmt.Errorf("recipient %s: %w", to, err)
+	taken, last := 0, error(nil)
+	for _, one := range to {
+		err := c.Rcpt(one)
+		var answer *textproto.Error
+		switch {
+		case err == nil:
+			taken++
+			continue
+		case !errors.As(err, &answer):
+			return nil, fmt.Errorf("recipient %s: %w", one, err)
+		case answer.Code < 500:
+			later = append(later, one)
+		default:
+			s.Log.Error("the mail server refuses a recipient of notices, who gets none; mend KAPSEL_NOTICES_MAIL", "recipient", one, "error", err)
 		}
+		last = fmt.Errorf("recipient %s: %w", one, err)
 	}
+	switch {
+	case taken > 0:
+	case len(later) == 0 && len(to) < len(s.To):
+		return nil, nil // the others have it, and these never will
+	default:
+		return nil, last
+	}
+	if err := data(c, letter); err != nil {
+		return nil, err
+	}
+	_ = c.Quit() // it has the e-mail
+	return later, nil
+}
+
+// data sends an e-mail to the recipients that the server has taken. ErrLetter: it does not want this one.
+func data(c *smtp.Client, letter []byte) error {
 	w, err := c.Data()
 	if err != nil {
 		return err
@@ -134,11 +174,11 @@ func (s *Sender) talk(conn net.Conn, config *tls.Config, letter []byte) error {
 	if _, err := w.Write(letter); err != nil {
 		return err
 	}
-	if err := w.Close(); err != nil {
-		return err
+	err = w.Close()
+	if answer := (*textproto.Error)(nil); errors.As(err, &answer) && answer.Code >= 500 {
+		err = fmt.Errorf("%w: %w", ErrLetter, err)
 	}
-	_ = c.Quit() // it has the e-mail
-	return nil
+	return err
 }
 
 // secure makes the connection one of TLS where it has to be: over the network always, and on this machine
@@ -190,10 +230,33 @@ func (s *Sender) signIn(c *smtp.Client) error {
 func message(from string, to []string, subject, text string, now time.Time) []byte {
 	subject = strings.NewReplacer("\r", " ", "\n", " ").Replace(subject)
 	var b strings.Builder
-	fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\nSubject: %s\r\nDate: %s\r\n", from, strings.Join(to, ", "), mime.QEncoding.Encode("utf-8", subject), now.Format(time.RFC1123Z))
+	fold(&b, "From:", []string{from})
+	fold(&b, "To:", strings.Split(strings.Join(to, ", "), " "))
+	fold(&b, "Subject:", strings.Split(mime.QEncoding.Encode("utf-8", subject), " "))
+	fold(&b, "Date:", []string{now.Format(time.RFC1123Z)})
 	b.WriteString("Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
 	body := quotedprintable.NewWriter(&b)
 	_, _ = body.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n"))) // a strings.Builder takes everything
 	_ = body.Close()
 	return []byte(b.String())
+}
+
+// lineLength is how long a line with an encoded word may be (RFC 2047, 2). Servers refuse those above 998
+// (RFC 5322, 2.1.1).
+const lineLength = 76
+
+// fold writes a field of a header: words with spaces between them, or the beginning of a new line where a
+// word would make the line too long.
+func fold(b *strings.Builder, field string, words []string) {
+	b.WriteString(field)
+	length := len(field)
+	for _, word := range words {
+		if word != "" && length+1+len(word) > lineLength {
+			b.WriteString("\r\n")
+			length = 0
+		}
+		b.WriteString(" " + word)
+		length += 1 + len(word)
+	}
+	b.WriteString("\r\n")
 }

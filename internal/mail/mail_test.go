@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"math/big"
 	"mime"
 	"mime/quotedprintable"
@@ -87,7 +88,7 @@ func sender(t *testing.T, address string, plain bool) *Sender {
 		t.Fatalf("%+v, %v", to, err)
 	}
 	to.Plain = plain
-	return New(to, "kapsel@example.com", []string{"ops@example.com", "night@example.com"}, egress.NewStream(egress.Config{AllowAllPrivate: true}))
+	return New(to, "kapsel@example.com", []string{"ops@example.com", "night@example.com"}, egress.NewStream(egress.Config{AllowAllPrivate: true}), slog.New(slog.DiscardHandler))
 }
 
 // TestSend checks that an e-mail reaches a real server over STARTTLS as it was meant, and that none is sent
@@ -121,12 +122,12 @@ func TestSend(t *testing.T) {
 
 	secure, inbox := server(t, "--tlscert", certFile, "--tlskey", keyFile)
 	s := sender(t, secure, false)
-	if err := s.Send(t.Context(), "no", "no"); err == nil || !strings.Contains(err.Error(), "STARTTLS") {
+	if _, err := s.Send(t.Context(), nil, "no", "no"); err == nil || !strings.Contains(err.Error(), "STARTTLS") {
 		t.Errorf("to a server whose certificate nobody signed: %v", err)
 	}
 	s.TLS = &tls.Config{RootCAs: roots}
 	text := "Notice: endpoint Käufe 🛒\n.a line that begins with a dot\n" + strings.Repeat("long ", 100) + "\n"
-	if err := s.Send(t.Context(), "Kapsel: Käufe\r\nBcc: x@example.com", text); err != nil {
+	if _, err := s.Send(t.Context(), nil, "Kapsel: Käufe\r\nBcc: x@example.com", text); err != nil {
 		t.Fatal(err)
 	}
 	got := received(t, inbox)
@@ -143,10 +144,10 @@ func TestSend(t *testing.T) {
 	}
 
 	plain, inbox := server(t)
-	if err := sender(t, plain, false).Send(t.Context(), "no", "no"); err == nil || !strings.Contains(err.Error(), "does not offer STARTTLS") {
+	if _, err := sender(t, plain, false).Send(t.Context(), nil, "no", "no"); err == nil || !strings.Contains(err.Error(), "does not offer STARTTLS") {
 		t.Errorf("to a server without TLS: %v", err)
 	}
-	if err := sender(t, plain, true).Send(t.Context(), "yes", "yes"); err != nil {
+	if _, err := sender(t, plain, true).Send(t.Context(), nil, "yes", "yes"); err != nil {
 		t.Errorf("on this machine: %v", err)
 	}
 	if got := received(t, inbox); len(got) != 1 {
@@ -154,7 +155,7 @@ func TestSend(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Send(ctx, "no", "no"); err == nil {
+	if _, err := s.Send(ctx, nil, "no", "no"); err == nil {
 		t.Error("sent after the context ended")
 	}
 }

@@ -21,6 +21,7 @@ const (
 	DeadLetters      NoticeKind = "dead_letters"      // deliveries of an endpoint are given up
 	NothingReceived  NoticeKind = "nothing_received"  // nothing came in for as long as expect_every says
 	QuotaNear        NoticeKind = "quota_nearly_used" // a tenant has used most of its events of the month
+	ManyNotices      NoticeKind = "many_notices"      // a tenant has more notices than are told
 	noticeType                  = "kapsel.notice."    // the types of notices' events begin with it
 )
 
@@ -29,7 +30,11 @@ const (
 	manyLetters = 10               // in this hour and the last, DeadLetters
 	quotaPart   = 0.8              // of events_per_month, QuotaNear
 	noticeRest  = 15 * time.Minute // after a notice's end before the next of its kind and subject begins
-	mostNotices = 1000             // that are on at once; others wait until some are over
+	// How many notices are on at once, and how many of one tenant are on or have ended within noticeRest.
+	// Others wait until some are over; ManyNotices tells that they do.
+	mostNotices  = 1000
+	mostOfTenant = 50
+	mostOutbox   = 1000 // messages that wait to be told, nearly always by e-mail
 )
 
 // condition is something that a notice tells, as it is now.
@@ -60,44 +65,70 @@ type notice struct {
 type message struct {
 	notice
 	Over bool
-	At   time.Time
+	// Because says of a notice that is over why: solved, deleted, paused, disabled or not_expected.
+	Because string `json:",omitempty"`
+	At      time.Time
 	// Event is the ID of the event that tells it, and Mailed says that nothing is left to mail.
 	Event     kapsel.EventID
 	Published bool
 	Mailed    bool
+	// To has whom it is left to mail to; nobody: all. Alone is set when the mail server has refused an e-mail
+	// with this message only: from then on it is tried again, and always by itself.
+	To    []string  `json:",omitempty"`
+	Alone time.Time `json:",omitzero"`
 }
 
 // notices is all that the duty knows. It is kept in the store as JSON.
 type notices struct {
-	On     map[string]notice    // by key
-	Held   map[string]time.Time // when conditions with a Hold were first seen, by key
-	Rested map[string]time.Time // when notices that are over ended, by key
-	Outbox []message            // what is not told yet, oldest first
+	On      map[string]notice    // by key
+	Held    map[string]time.Time // when conditions with a Hold were first seen, by key
+	Resting map[string]rest      // notices that are over and may not begin again yet, by key
+	Outbox  []message            // what is not told yet, oldest first
+	// Received has when the newest event came in at each origin that expects some, which may be deleted since.
+	Received map[string]time.Time
 }
 
-// update begins and ends notices by the conditions that hold at a time, and reports whether anything
-// changed.
-func (n *notices) update(now time.Time, holding []condition) (changed bool) {
+// rest is the end of a notice.
+type rest struct {
+	Tenant kapsel.TenantID
+	End    time.Time
+}
+
+// update begins and ends notices by the conditions that hold, and reports whether anything changed.
+func (n *notices) update(o *observed) (changed bool) {
 	if n.On == nil {
-		n.On, n.Held, n.Rested = map[string]notice{}, map[string]time.Time{}, map[string]time.Time{}
+		n.On = map[string]notice{}
 	}
+	if n.Held == nil {
+		n.Held = map[string]time.Time{}
+	}
+	if n.Resting == nil {
+		n.Resting = map[string]rest{}
+	}
+	changed = n.remember(o)
+	holding := o.conditions()
 	holds := map[string]*condition{}
 	for i := range holding {
 		holds[holding[i].key()] = &holding[i]
 	}
+	told := map[kapsel.TenantID]int{} // of each tenant, that are on or rest
 	for key, was := range n.On {
-		if holds[key] == nil {
-			delete(n.On, key)
-			n.Rested[key] = now
-			n.tell(was, true, now)
+		switch {
+		case was.Kind == ManyNotices: // below
+		case holds[key] == nil:
+			n.end(was, o.because(&was), o.now)
 			changed = true
+		default:
+			told[was.Tenant]++
 		}
 	}
-	for key, end := range n.Rested {
-		if now.Sub(end) >= noticeRest {
-			delete(n.Rested, key)
-			changed = true
+	for key, was := range n.Resting {
+		if o.now.Sub(was.End) < noticeRest {
+			told[was.Tenant]++
+			continue
 		}
+		delete(n.Resting, key)
+		changed = true
 	}
 	for key := range n.Held {
 		if holds[key] == nil {
@@ -106,30 +137,126 @@ func (n *notices) update(now time.Time, holding []condition) (changed bool) {
 		}
 	}
 	slices.SortFunc(holding, func(a, b condition) int { return cmp.Compare(a.key(), b.key()) })
+	waiting, held := map[kapsel.TenantID]int{}, map[kapsel.TenantID]int{}
 	for _, c := range holding {
 		_, on := n.On[c.key()]
-		_, resting := n.Rested[c.key()]
-		if on || resting || c.Unsure || len(n.On) >= mostNotices {
+		_, resting := n.Resting[c.key()]
+		if on || resting || c.Unsure {
 			continue
 		}
 		if c.Hold > 0 {
-			if _, seen := n.Held[c.key()]; !seen {
-				n.Held[c.key()], changed = now, true
+			if held[c.Tenant]++; held[c.Tenant] > mostOfTenant {
+				continue
 			}
-			if c.Since = n.Held[c.key()]; now.Sub(c.Since) < c.Hold {
+			if _, seen := n.Held[c.key()]; !seen {
+				n.Held[c.key()], changed = o.now, true
+			}
+			if c.Since = n.Held[c.key()]; o.now.Sub(c.Since) < c.Hold {
 				continue
 			}
 		}
-		begun := notice{condition: c, ID: "ntc_" + kapsel.NewChangeID(now).String()[len("chg_"):], Begun: now}
-		n.On[c.key()] = begun
-		n.tell(begun, false, now)
+		if told[c.Tenant] >= mostOfTenant || len(n.On) >= mostNotices {
+			waiting[c.Tenant]++
+			continue
+		}
+		n.begin(c, o.now)
+		told[c.Tenant]++
 		changed = true
+	}
+	return n.many(o, waiting) || changed
+}
+
+// many begins and ends the notices that others of a tenant are not told, by how many are not.
+func (n *notices) many(o *observed, waiting map[kapsel.TenantID]int) (changed bool) {
+	for _, was := range n.On {
+		if was.Kind == ManyNotices && waiting[was.Tenant] == 0 {
+			n.end(was, o.because(&was), o.now)
+			changed = true
+		}
+	}
+	for _, t := range o.tenants {
+		c := condition{
+			Kind: ManyNotices, Tenant: t.ID, Subject: t.ID.String(), Name: t.Name, Since: o.now,
+			Text:   fmt.Sprintf("tenant %s has %d notices more than are told; they are told when others are over", t.Name, waiting[t.ID]),
+			Advice: "look at all its endpoints: kapsel endpoints list --tenant " + t.ID.String(),
+		}
+		_, on := n.On[c.key()]
+		_, resting := n.Resting[c.key()]
+		if waiting[t.ID] > 0 && !on && !resting && len(n.On) < 2*mostNotices {
+			n.begin(c, o.now)
+			changed = true
+		}
 	}
 	return changed
 }
 
-func (n *notices) tell(about notice, over bool, now time.Time) {
-	n.Outbox = append(n.Outbox, message{notice: about, Over: over, At: now, Event: kapsel.NewEventID(now, kapsel.PartOf(about.Tenant))})
+func (n *notices) begin(c condition, now time.Time) {
+	begun := notice{condition: c, ID: "ntc_" + kapsel.NewChangeID(now).String()[len("chg_"):], Begun: now}
+	n.On[c.key()] = begun
+	n.tell(message{notice: begun}, now)
+}
+
+func (n *notices) end(was notice, because string, now time.Time) {
+	delete(n.On, was.key())
+	n.Resting[was.key()] = rest{was.Tenant, now}
+	n.tell(message{notice: was, Over: true, Because: because}, now)
+}
+
+func (n *notices) tell(m message, now time.Time) {
+	m.At, m.Event = now, kapsel.NewEventID(now, kapsel.PartOf(m.Tenant))
+	n.Outbox = append(n.Outbox, m)
+}
+
+// trim gives up messages while there are too many, the oldest of the tenant that has most, and returns them.
+func (n *notices) trim() (lost []message) {
+	count := map[kapsel.TenantID]int{}
+	for i := range n.Outbox {
+		count[n.Outbox[i].Tenant]++
+	}
+	for len(n.Outbox) > mostOutbox {
+		most := kapsel.TenantID{}
+		for t, c := range count {
+			if c > count[most] {
+				most = t
+			}
+		}
+		i := slices.IndexFunc(n.Outbox, func(m message) bool { return m.Tenant == most })
+		lost = append(lost, n.Outbox[i])
+		n.Outbox = slices.Delete(n.Outbox, i, i+1)
+		count[most]--
+	}
+	return lost
+}
+
+// remember keeps when something came in last, and puts it in place of what the store says where the store has
+// less, because the event was deleted. It is kept to a twentieth of expect_every, so that the state changes
+// seldom, and is taken as late as it may have been. What was deleted before it could be remembered may have
+// come in as late as retention allows.
+func (n *notices) remember(o *observed) (changed bool) {
+	kept := map[string]time.Time{}
+	for _, e := range o.expecting {
+		key, slack := e.id, e.every/20
+		was, known := n.Received[key]
+		last := o.received[e.origin]
+		if !known && last.IsZero() {
+			if was = o.now.Add(-e.retention); was.Before(e.created) {
+				was = e.created
+			}
+			was, changed = was.Add(-slack), true
+		}
+		switch {
+		case last.Before(was):
+			o.received[e.origin], last = was.Add(slack), was
+		case known && last.Sub(was) < slack:
+			last = was
+		default:
+			changed = true
+		}
+		kept[key] = last
+	}
+	changed = changed || len(kept) != len(n.Received)
+	n.Received = kept
+	return changed
 }
 
 // observed is what the conditions are found in.
@@ -137,11 +264,54 @@ type observed struct {
 	now       time.Time
 	endpoints []*kapsel.Endpoint
 	circuit   func(kapsel.EndpointID) kapsel.Circuit
-	stats     []store.StatsOfEndpoint       // of this hour and the last
-	received  map[kapsel.OriginID]time.Time // of what expects something
+	stats     []store.StatsOfEndpoint // of this hour and the last
+	expecting []expecting
+	received  map[kapsel.OriginID]time.Time // of expecting
 	sources   []*kapsel.Source
 	tenants   []*kapsel.Tenant
 	used      map[kapsel.TenantID]int64 // events of the month, of tenants with a limit
+}
+
+// expecting is an origin with expect_every.
+type expecting struct {
+	id               string // of the endpoint or source
+	origin           kapsel.OriginID
+	every, retention time.Duration
+	created          time.Time
+}
+
+// because returns why a notice is over.
+func (o *observed) because(n *notice) string {
+	const deleted, solved = "deleted", "solved"
+	if n.Kind == QuotaNear || n.Kind == ManyNotices {
+		if !slices.ContainsFunc(o.tenants, func(t *kapsel.Tenant) bool { return t.ID == n.Tenant }) {
+			return deleted
+		}
+		return solved
+	}
+	expects, state := false, deleted
+	for _, e := range o.endpoints {
+		if e.ID.String() == n.Subject {
+			expects, state = e.Ingests() && e.ExpectEvery > 0, string(e.State)
+		}
+	}
+	for _, s := range o.sources {
+		if s.ID.String() == n.Subject {
+			expects, state = s.ExpectEvery > 0, string(s.State)
+			if s.State != kapsel.SourceActive {
+				return state
+			}
+		}
+	}
+	switch {
+	case state == deleted:
+		return deleted
+	case n.Kind == NothingReceived && !expects:
+		return "not_expected"
+	case n.Kind == NothingReceived || n.Kind == EndpointDisabled || state == string(kapsel.EndpointActive):
+		return solved
+	}
+	return state
 }
 
 // conditions returns what there is to tell.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +22,13 @@ const (
 	noticesMeta = "notices"      // under which the store keeps the state
 	mailEvery   = time.Minute    // one e-mail has all that happened meanwhile
 	mailFor     = 24 * time.Hour // after which a message that cannot be mailed is given up
+	aloneEvery  = time.Hour      // after which an e-mail that was refused for good is tried again
+	mostMailed  = 100            // messages in an e-mail; the next has the others
+	mostLetters = 10             // e-mails in mailEvery: to some recipients, or with a message that is mailed alone
 )
+
+// ErrLetter says that the mail server refuses an e-mail for good because of the e-mail itself.
+var ErrLetter = errors.New("the e-mail is refused")
 
 // NotifierStore holds the methods of the store that a Notifier uses.
 type NotifierStore interface {
@@ -47,8 +55,9 @@ type Notifier struct {
 	Log      *slog.Logger
 	// Operator is the tenant that gets the notices of all tenants; zero: none does.
 	Operator kapsel.TenantID
-	// Mail sends an e-mail to the operator. It may be nil: none is sent.
-	Mail func(ctx context.Context, subject, text string) error
+	// Mail sends an e-mail to some recipients, to nobody means all that there are, and returns those that the
+	// same e-mail may be sent to later. ErrLetter: another may pass. It may be nil: none is sent.
+	Mail func(ctx context.Context, to []string, subject, text string) (later []string, err error)
 	// Due is told of the deliveries that were made.
 	Due func(kapsel.Delivery)
 
@@ -87,7 +96,7 @@ func (n *Notifier) turn(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if state.update(now, seen.conditions()) {
+	if state.update(&seen) {
 		if saved, err = n.save(ctx, saved, &state); err != nil {
 			return err
 		}
@@ -96,6 +105,9 @@ func (n *Notifier) turn(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	failed := n.tell(ctx, &state, now)
+	for _, m := range state.trim() {
+		n.Log.WarnContext(ctx, "too many notices wait to be told; one is given up", "notice_id", m.ID, "tenant_id", m.Tenant, "over", m.Over, "published", m.Published)
+	}
 	if _, err := n.save(ctx, saved, &state); err != nil {
 		return err
 	}
@@ -137,19 +149,22 @@ func (n *Notifier) observe(ctx context.Context, now time.Time) (o observed, err 
 	if o.stats, err = n.Store.RecentStats(ctx, kapsel.StatsHour(now).Add(-time.Hour)); err != nil {
 		return o, err
 	}
-	var expecting []kapsel.OriginID
+	retention := map[kapsel.TenantID]time.Duration{}
+	for _, t := range o.tenants {
+		retention[t.ID] = t.Retention()
+	}
 	for _, e := range o.endpoints {
 		if e.Ingests() && e.ExpectEvery > 0 {
-			expecting = append(expecting, kapsel.OriginID(e.ID))
+			o.expecting = append(o.expecting, expecting{e.ID.String(), kapsel.OriginID(e.ID), e.ExpectEvery, retention[e.TenantID], e.CreatedAt})
 		}
 	}
 	for _, s := range o.sources {
 		if s.ExpectEvery > 0 {
-			expecting = append(expecting, kapsel.OriginID(s.ID))
+			o.expecting = append(o.expecting, expecting{s.ID.String(), kapsel.OriginID(s.ID), s.ExpectEvery, retention[s.TenantID], s.CreatedAt})
 		}
 	}
-	for _, origin := range expecting {
-		if o.received[origin], err = n.Store.LastReceived(ctx, origin); err != nil {
+	for _, e := range o.expecting {
+		if o.received[e.origin], err = n.Store.LastReceived(ctx, e.origin); err != nil {
 			return o, err
 		}
 	}
@@ -274,6 +289,7 @@ func (m *message) body() []byte {
 		Since    string          `json:"since"`
 		Text     string          `json:"text"`
 		Advice   string          `json:"what_to_do,omitempty"`
+		Because  string          `json:"over_because,omitempty"`
 	}
 	advice := m.Advice
 	if m.Over {
@@ -283,41 +299,85 @@ func (m *message) body() []byte {
 		Type      string `json:"type"`
 		Timestamp string `json:"timestamp"`
 		Data      data   `json:"data"`
-	}{noticeType + string(m.Kind), m.At.UTC().Format(time.RFC3339), data{m.ID, state, m.Tenant, m.Subject, m.Name, m.Since.UTC().Format(time.RFC3339), m.Text, advice}})
+	}{noticeType + string(m.Kind), m.At.UTC().Format(time.RFC3339), data{m.ID, state, m.Tenant, m.Subject, m.Name, m.Since.UTC().Format(time.RFC3339), m.Text, advice, m.Because}})
 	if err != nil {
 		panic(err) // texts
 	}
 	return b
 }
 
-// mail sends one e-mail with all messages that were not mailed, at most one in mailEvery. What cannot be
-// mailed for mailFor is given up.
-func (n *Notifier) mail(ctx context.Context, outbox []message, now time.Time) error {
-	var waiting []*message
+// mail sends one e-mail in mailEvery with the messages that were not mailed, and others to those recipients, and
+// with those messages, that the mail server did not take before. What cannot be mailed for mailFor is given up.
+func (n *Notifier) mail(ctx context.Context, outbox []message, now time.Time) (failed error) {
+	var all []*message
+	var letters [][]*message // with one list of recipients each
+	by := map[string]int{}
 	for i := range outbox {
-		switch m := &outbox[i]; {
-		case m.Mailed:
-		case n.Mail == nil:
+		m := &outbox[i]
+		if m.Mailed {
+			continue
+		}
+		if n.Mail == nil {
 			m.Mailed = true
-		default:
-			waiting = append(waiting, m)
+			continue
+		}
+		all = append(all, m)
+		key := strings.Join(m.To, ",")
+		if !m.Alone.IsZero() {
+			key = m.Event.String()
+		}
+		at, known := by[key]
+		switch {
+		case now.Before(m.Alone):
+		case !known:
+			by[key], letters = len(letters), append(letters, []*message{m})
+		case len(letters[at]) < mostMailed:
+			letters[at] = append(letters[at], m)
 		}
 	}
-	if len(waiting) == 0 || now.Sub(n.mailed) < mailEvery {
+	if len(letters) == 0 || now.Sub(n.mailed) < mailEvery {
 		return nil
 	}
 	n.mailed = now
-	subject, text := letter(waiting)
-	err := n.Mail(ctx, subject, text)
-	if err != nil {
-		err = fmt.Errorf("send the e-mail of %d notices: %w", len(waiting), err)
+	for _, l := range letters[:min(len(letters), mostLetters)] {
+		err := n.send(ctx, l, now)
+		if err != nil {
+			failed = fmt.Errorf("send the e-mail of %d notices: %w", len(l), err)
+		}
+		if answer := (*textproto.Error)(nil); err != nil && !errors.As(err, &answer) {
+			break // the server is away
+		}
 	}
-	for _, m := range waiting {
-		if err == nil || now.Sub(m.At) >= mailFor {
+	for _, m := range all {
+		if now.Sub(m.At) >= mailFor {
 			m.Mailed = true
 		}
 	}
-	return err
+	return failed
+}
+
+// send mails messages in one e-mail or, if the mail server refuses it for what it says, in several. A message that
+// it refuses by itself keeps no other from being mailed.
+func (n *Notifier) send(ctx context.Context, messages []*message, now time.Time) error {
+	subject, text := letter(messages)
+	later, err := n.Mail(ctx, messages[0].To, subject, text)
+	switch half := len(messages) / 2; {
+	case errors.Is(err, ErrLetter) && half == 0:
+		n.Log.ErrorContext(ctx, "the mail server refuses the e-mail of a notice; trying again in an hour", "notice_id", messages[0].ID, "error", err)
+		messages[0].Alone = now.Add(aloneEvery)
+		return nil
+	case errors.Is(err, ErrLetter):
+		if err = n.send(ctx, messages[:half], now); err == nil {
+			err = n.send(ctx, messages[half:], now)
+		}
+		return err
+	case err != nil:
+		return err
+	}
+	for _, m := range messages {
+		m.To, m.Mailed = later, len(later) == 0
+	}
+	return nil
 }
 
 // letter returns the subject and the text of an e-mail with some messages.
@@ -326,7 +386,7 @@ func letter(messages []*message) (subject, text string) {
 	for _, m := range messages {
 		what := "Notice"
 		if m.Over {
-			what = "Over"
+			what = "Over (" + m.Because + ")"
 		}
 		fmt.Fprintf(&b, "%s: %s\n  since %s, %s, tenant %s\n", what, m.Text, m.Since.UTC().Format(time.RFC1123), m.Subject, m.Tenant)
 		if !m.Over {
@@ -335,7 +395,11 @@ func letter(messages []*message) (subject, text string) {
 		b.WriteByte('\n')
 	}
 	first := messages[0]
-	subject = "Kapsel: " + strings.ReplaceAll(string(first.Kind), "_", " ") + ", " + first.Name
+	name := []rune(first.Name)
+	if len(name) > 60 { // it is in the text
+		name = append(name[:59], '…')
+	}
+	subject = "Kapsel: " + strings.ReplaceAll(string(first.Kind), "_", " ") + ", " + string(name)
 	if first.Over {
 		subject += ", is over"
 	}

@@ -32,6 +32,7 @@ type noticing struct {
 	node     kapsel.NodeID
 	mails    []string
 	mailErr  error
+	post     func(to []string, subject, text string) (later []string, err error)
 }
 
 func newNoticing(t *testing.T) *noticing {
@@ -85,11 +86,14 @@ func (w *noticing) circuit(e kapsel.Endpoint, state kapsel.CircuitState) {
 func (w *noticing) notifier() *upkeep.Notifier {
 	return &upkeep.Notifier{
 		Store: w.db, Settings: w.cache, Clock: w.clock, Node: w.node, Every: 15 * time.Second, Log: slog.New(slog.DiscardHandler), Operator: w.operator,
-		Mail: func(_ context.Context, subject, text string) error {
+		Mail: func(_ context.Context, to []string, subject, text string) ([]string, error) {
+			if w.post != nil {
+				return w.post(to, subject, text)
+			}
 			if w.mailErr == nil {
 				w.mails = append(w.mails, subject+"\n"+text)
 			}
-			return w.mailErr
+			return nil, w.mailErr
 		},
 	}
 }
