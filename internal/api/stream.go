@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -88,7 +86,7 @@ func (a *api) streamFrom(ctx context.Context, c access.Caller, in *StreamQuery) 
 	var from manage.StreamStart
 	if id, err := kapsel.ParseEventID(text); err == nil {
 		from.Event = id
-	} else if at, ok := parsePosition(text); ok {
+	} else if at, ok := store.ParsePosition(text); ok {
 		from.Position = &at
 	} else if text != "" {
 		return at, unreadable(field(name, "must be an event's id, the id of a message of the stream, or 0"))
@@ -163,7 +161,7 @@ func writeMessage(b *bytes.Buffer, e *store.Streamed) error {
 	if err != nil {
 		return err
 	}
-	b.WriteString("id: " + positionText(e.At) + "\ndata: ")
+	b.WriteString("id: " + e.At.String() + "\ndata: ")
 	b.Write(text)
 	b.WriteString("\n\n")
 	return nil
@@ -173,30 +171,6 @@ func writeMessage(b *bytes.Buffer, e *store.Streamed) error {
 // sequence number: such a position names an event, which may be another tenant's.
 func writeID(b *bytes.Buffer, at store.Position) {
 	if at.ID == store.EndOfSeq {
-		b.WriteString("id: " + positionText(at) + "\n")
+		b.WriteString("id: " + at.String() + "\n")
 	}
-}
-
-// positionText returns the form of a position that clients keep: "evt_….SEQ" behind an event, "SEQ" behind
-// all events with that sequence number.
-func positionText(p store.Position) string {
-	seq := strconv.FormatInt(p.Seq, 10)
-	if p.ID == store.EndOfSeq {
-		return seq
-	}
-	return p.ID.String() + "." + seq
-}
-
-func parsePosition(text string) (p store.Position, ok bool) {
-	p.ID = store.EndOfSeq
-	if id, seq, ok := strings.Cut(text, "."); ok {
-		var err error
-		if p.ID, err = kapsel.ParseEventID(id); err != nil {
-			return p, false
-		}
-		text = seq
-	}
-	seq, err := strconv.ParseUint(text, 10, 63)
-	p.Seq = int64(seq)
-	return p, err == nil && strconv.FormatUint(seq, 10) == text
 }

@@ -208,7 +208,7 @@ func TestIsolation_B79_Stream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return positionText(at)
+		return at.String()
 	}
 	got, _ := open("?after=0", adminKey).begun().events(6)
 	w.same("the admin's", all, got)

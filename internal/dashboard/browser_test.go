@@ -367,6 +367,18 @@ func (b *browser) liveUpdates(w *world, s *seeded) {
 	id := w.event(node, s.healthy, nil, "text/plain", hostile[0])
 	b.WaitFor(fmt.Sprintf(`document.getElementById(%q) !== null`, id.String()))
 
+	crowd := func(n int) {
+		w.pages.live.mu.Lock()
+		defer w.pages.live.mu.Unlock()
+		w.pages.live.viewers += n
+	}
+	crowd(maxViewers)
+	b.Do(chromedp.Navigate(b.own + "/"))
+	b.WaitFor(`document.getElementById("live-state").textContent === "not live; trying again"`)
+	crowd(-maxViewers)
+	b.WaitFor(`document.getElementById("live-state").textContent === "live"`)
+	b.Wrong() // the browser logs that it was refused
+
 	b.open("/")
 	b.WaitFor(`document.getElementById("live-state").textContent === "live"`)
 	_, err := w.store.SaveCircuit(w.ctx, kapsel.Circuit{EndpointID: s.healthy.ID, Destination: 1, State: kapsel.CircuitOpened, ChangedAt: time.Now(), RetryAt: time.Now().Add(time.Hour)})

@@ -86,7 +86,7 @@ func Serves(method, p string) bool {
 // New returns the pages' handler. Callers must call Stop before they wait for requests to end.
 func New(cfg Config) *Dashboard {
 	d := &Dashboard{Config: cfg, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), stopped: make(chan struct{})}
-	d.live.d, d.live.views = d, map[kapsel.TenantID]*view{}
+	d.live = live{d: d, views: map[kapsel.TenantID]*view{}, tenants: map[kapsel.TenantID]int{}, sessions: map[kapsel.SessionID]int{}}
 	d.static()
 	d.streams()
 	d.signIn()
@@ -154,6 +154,7 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var (
 	errPanic     = errors.New("a panic") // shown as a bug, of which a page says nothing
+	errNoTenant  = kapsel.Errorf(kapsel.NotFound, "there is no such tenant")
 	errForeign   = kapsel.Errorf(kapsel.Forbidden, "another site sent this request; open the page again and repeat what you did")
 	errTooMuch   = &kapsel.Error{Code: kapsel.PayloadTooLarge, Status: http.StatusRequestEntityTooLarge, Detail: "the form is too large"}
 	errForm      = kapsel.Invalid(http.StatusBadRequest, kapsel.FieldError{Field: "form", Detail: "cannot be read"})
@@ -229,7 +230,7 @@ func (d *Dashboard) post(pattern string, need access.Right, handle func(*page) (
 	d.mux.HandleFunc("POST "+pattern, d.handler(need, handle))
 }
 
-// chosen is how many tenants the admin may choose from at the head of the pages.
+// chosen is how many tenants the admin may choose from at the head of the pages, beside the one that is shown.
 const chosen = 200
 
 func (d *Dashboard) handler(need access.Right, handle func(*page) (result, error)) http.HandlerFunc {
@@ -275,12 +276,32 @@ func (d *Dashboard) open(w http.ResponseWriter, r *http.Request, need access.Rig
 			return p, err
 		}
 		if text := p.query.Get("tenant"); text != "" {
-			if p.tenant, err = kapsel.ParseTenantID(text); err != nil {
-				return p, kapsel.Errorf(kapsel.NotFound, "there is no such tenant")
+			if err = p.choose(text); err != nil {
+				return p, err
 			}
 		}
 	}
 	return p, caller.Check(need)
+}
+
+// choose shows the objects of the tenant with an ID. The error is NotFound if there is none.
+func (p *page) choose(text string) error {
+	id, err := kapsel.ParseTenantID(text)
+	if err != nil {
+		return errNoTenant
+	}
+	if !slices.ContainsFunc(p.tenants, func(t kapsel.Tenant) bool { return t.ID == id }) {
+		t, err := p.d.Manage.Tenant(p.ctx, p.caller, id)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			return errNoTenant
+		}
+		if err != nil {
+			return err
+		}
+		p.tenants = append(p.tenants, t)
+	}
+	p.tenant = id
+	return nil
 }
 
 // maxForm is how many bytes a form may have.

@@ -2,9 +2,10 @@ package dashboard
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -25,30 +26,37 @@ const (
 	idleFor      = 2 * time.Minute  // a view that nobody watches is forgotten after this
 	maxViews     = 200              // shared views: one for each tenant that is watched
 	maxViewers   = 500              // streams to browsers, of all kinds
-	checkEvery   = 15 * time.Second // how often a stream looks whether its session goes on
+	maxOfTenant  = 50               // of them, those to the readers of one tenant, or to all admins
+	maxOfSession = 20               // of them, those to one session
+	lookEvery    = 5 * time.Second  // how often a quiet stream looks whether its session goes on
+	lookAge      = time.Second      // a stream whose last look is older looks again before it sends anything
 	patience     = 10 * time.Second // a browser that does not read for this long is dropped
 	rowsAtOnce   = 20               // rows that a live list gets at once; of more it is told how many
 	rowsInterval = time.Second      // the time between two of those
+	farBehind    = 500              // events at once by which a live list sees that it will not catch up
 )
 
 // live holds the views that viewers share. Each is made by one goroutine, so a hundred readers of one page
 // cost the store what one does.
 type live struct {
-	d       *Dashboard
-	mu      sync.Mutex // guards what follows
-	views   map[kapsel.TenantID]*view
-	viewers int
+	d        *Dashboard
+	mu       sync.Mutex // guards what follows
+	views    map[kapsel.TenantID]*view
+	viewers  int
+	tenants  map[kapsel.TenantID]int  // viewers by tenant; the zero tenant's are admins
+	sessions map[kapsel.SessionID]int // viewers by session
 }
 
 // view is the overview of a tenant, or of all when its key is the zero tenant.
 type view struct {
 	tenant kapsel.TenantID
 	ready  chan struct{} // closed once there is something to show, or once it failed
+	gone   chan struct{} // closed when the view has made room for another one
 
-	mu      sync.Mutex // guards what follows
-	changed chan struct{}
+	mu      sync.Mutex    // guards what follows
+	changed chan struct{} // closed and replaced when there is a new state, and when there is none any more
 	state   *overviewState
-	err     error
+	err     error // why there is nothing newer than state
 	watched int
 	left    time.Time // when the last viewer left
 }
@@ -67,18 +75,24 @@ type sample struct {
 	kapsel.Usage
 }
 
-var errCrowded = &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many pages are open at this node; the page is not live, and reloading shows what is new", RetryAfter: 10 * time.Second}
+// Why a page is not live.
+var (
+	errCrowded  = &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many pages are open at this node; the page is not live, and reloading shows what is new", RetryAfter: 10 * time.Second}
+	errManyOpen = &kapsel.Error{Code: kapsel.RateLimited, Detail: "too many pages of yours are open; close some, or reload the page to see what is new", RetryAfter: 10 * time.Second}
+)
 
-// watch returns the view of a tenant, which goes on until the caller calls leave.
+// watch returns the view of a tenant, which goes on until the caller calls leave. A new view takes the place
+// of the one that nobody has watched for longest if there is no other room. The error is errCrowded if there
+// is no such view either.
 func (l *live) watch(tenant kapsel.TenantID) (v *view, leave func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v = l.views[tenant]
 	if v == nil {
-		if len(l.views) >= maxViews {
+		if len(l.views) >= maxViews && !l.makeRoom() {
 			return nil, nil, errCrowded
 		}
-		v = &view{tenant: tenant, ready: make(chan struct{}), changed: make(chan struct{})}
+		v = &view{tenant: tenant, ready: make(chan struct{}), gone: make(chan struct{}), changed: make(chan struct{})}
 		l.views[tenant] = v
 		go l.produce(v)
 	}
@@ -93,6 +107,26 @@ func (l *live) watch(tenant kapsel.TenantID) (v *view, leave func(), err error) 
 	}), nil
 }
 
+// makeRoom forgets the view that nobody has watched for longest, and reports whether there was one. Callers
+// must hold l.mu.
+func (l *live) makeRoom() bool {
+	var oldest *view
+	var since time.Time
+	for _, v := range l.views {
+		v.mu.Lock()
+		if v.watched == 0 && (oldest == nil || v.left.Before(since)) {
+			oldest, since = v, v.left
+		}
+		v.mu.Unlock()
+	}
+	if oldest == nil {
+		return false
+	}
+	delete(l.views, oldest.tenant)
+	close(oldest.gone)
+	return true
+}
+
 // produce makes a view anew until nobody has watched it for a while.
 func (l *live) produce(v *view) {
 	tick := time.NewTicker(sampleEvery)
@@ -104,13 +138,15 @@ func (l *live) produce(v *view) {
 		}
 		select {
 		case <-tick.C:
+		case <-v.gone:
+			return
 		case <-l.d.stopped:
 			return
 		}
 		l.mu.Lock()
 		v.mu.Lock()
 		over := v.watched == 0 && time.Since(v.left) > idleFor
-		if over {
+		if over && l.views[v.tenant] == v {
 			delete(l.views, v.tenant)
 		}
 		v.mu.Unlock()
@@ -121,7 +157,7 @@ func (l *live) produce(v *view) {
 	}
 }
 
-// step makes a view anew and tells its viewers. It acts for the operator: who may see the view is decided
+// step makes a view anew and tells its viewers, or tells them that it failed. It acts for the operator: who may see the view is decided
 // where the view is shown.
 func (l *live) step(v *view) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -129,11 +165,14 @@ func (l *live) step(v *view) {
 	state, err := l.read(ctx, v)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	failed := v.err != nil
 	if v.err = err; err == nil {
 		v.state = state
-		close(v.changed)
-		v.changed = make(chan struct{})
+	} else if failed {
+		return // the viewers know
 	}
+	close(v.changed)
+	v.changed = make(chan struct{})
 }
 
 // read returns the next state of a view.
@@ -164,7 +203,8 @@ func (l *live) read(ctx context.Context, v *view) (*overviewState, error) {
 	return next, nil
 }
 
-// now returns the view's state, once there is one.
+// now returns the view's newest state, once there is one, and what is closed when there is something new to
+// say. With an error the state is an old one, or nil.
 func (v *view) now(ctx context.Context) (*overviewState, <-chan struct{}, error) {
 	select {
 	case <-v.ready:
@@ -173,10 +213,7 @@ func (v *view) now(ctx context.Context) (*overviewState, <-chan struct{}, error)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state == nil {
-		return nil, v.changed, v.err
-	}
-	return v.state, v.changed, nil
+	return v.state, v.changed, v.err
 }
 
 // rates returns the chart of events and deliveries a second.
@@ -215,29 +252,52 @@ func (s *overviewState) rate() (accepted, delivered float64, ok bool) {
 	return between(&s.samples[max(0, n-16)], &s.samples[n-1])
 }
 
-// stream answers with server-sent events until the browser has gone, the session or the process ends.
-// each is called at once and whenever it asked to be: it writes what is new to the buffer, and returns what
-// to wait for.
-func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, each func(ctx context.Context, p *page, b *bytes.Buffer) (<-chan struct{}, error)) {
+// stream is the server-sent events of one page that is open.
+type stream struct {
+	d       *Dashboard
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	looked  time.Time    // when the session was last known to go on
+	out     bytes.Buffer // what is sent next
+	old     bool         // the page shows something old, because the store cannot be read
+	told    bool         // the page knows that
+}
+
+// follow writes what is new to a stream, and returns what to wait for before it is called again.
+type follow func(context.Context, *stream) (<-chan struct{}, error)
+
+// Messages of streams of all kinds.
+const (
+	signedOut = "event: signed-out\ndata:\n\n"
+	beat      = ":\n\n"
+)
+
+// stream answers with server-sent events until the browser has gone, the session or the process ends. begin
+// prepares the stream: its errors are answered instead.
+func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, begin func(context.Context, *page) (follow, error)) {
+	looked := time.Now()
 	p, err := d.open(w, r, access.Read)
+	w.Header().Set("X-Accel-Buffering", "no") // for proxies that would gather it
 	if errors.Is(err, access.ErrSignedOut) {
-		d.fail(w, r, nil, err) // no redirect: an EventSource would follow it to a page
+		// An EventSource would follow a redirect, and tells its page nothing of another status.
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, signedOut)
 		return
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	var each follow
 	if err == nil {
-		err = d.live.enter()
+		if err = d.live.enter(p); err == nil {
+			defer d.live.exit(p)
+			each, err = begin(ctx, p)
+		}
 	}
 	if err != nil {
 		d.fail(w, r, p, err)
 		return
 	}
-	defer d.live.exit()
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // reads only notice that the browser has gone
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // for proxies that would gather it
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	go func() {
 		select {
 		case <-d.stopped:
@@ -245,52 +305,107 @@ func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, each func(ctx
 		case <-ctx.Done():
 		}
 	}()
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
-	var b bytes.Buffer
-	b.WriteString("retry: 2000\n\n")
-	for {
-		wait, err := each(ctx, p, &b)
-		if err != nil {
+	w.Header().Set("Content-Type", "text/event-stream")
+	s := &stream{d: d, w: w, r: r, control: http.NewResponseController(w), looked: looked}
+	_ = s.control.SetReadDeadline(time.Time{}) // reads only notice that the browser has gone
+	quiet := time.NewTicker(lookEvery)
+	defer quiet.Stop()
+	for going := s.write("retry: 2000\n\n"); going; {
+		wait, err := each(ctx, s)
+		if err != nil || !s.send(ctx) {
 			return
 		}
-		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return
-		}
-		if _, err := w.Write(b.Bytes()); err != nil || control.Flush() != nil {
-			return
-		}
-		b.Reset()
-		select {
-		case <-wait:
-		case <-check.C:
-			if _, _, err := d.signedIn(r); errors.Is(err, access.ErrSignedOut) {
-				_, _ = fmt.Fprint(w, "event: signed-out\ndata:\n\n")
-				_ = control.Flush()
+		for waiting := true; waiting && going; {
+			select {
+			case <-wait:
+				waiting = false
+			case <-quiet.C:
+				going = s.send(ctx)
+			case <-ctx.Done():
 				return
 			}
-			b.WriteString(":\n\n")
-		case <-ctx.Done():
-			return
 		}
 	}
 }
 
-// enter and exit count the streams to browsers.
-func (l *live) enter() error {
+// write writes a text at once and reports whether the browser still reads.
+func (s *stream) write(text string) bool {
+	if err := s.control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return false
+	}
+	_, err := io.WriteString(s.w, text)
+	return err == nil && s.control.Flush() == nil
+}
+
+// send writes what is in the buffer, or a beat, and reports whether the stream goes on. While nobody can say
+// whether the session does, it sends nothing but that the page is out of date.
+func (s *stream) send(ctx context.Context) bool {
+	for time.Since(s.looked) >= lookAge {
+		began := time.Now()
+		_, _, err := s.d.signedIn(s.r)
+		if err == nil {
+			s.looked = began
+			break
+		}
+		if errors.Is(err, access.ErrSignedOut) {
+			s.write(signedOut)
+			return false
+		}
+		if !s.write(s.tell(true)) {
+			return false
+		}
+		select {
+		case <-time.After(sampleEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	text := s.tell(s.old) + s.out.String()
+	s.out.Reset()
+	return s.write(cmp.Or(text, beat))
+}
+
+// tell returns the message that what the page shows has become old, or is new again; "" if the page knows.
+func (s *stream) tell(old bool) string {
+	if s.told == old {
+		return ""
+	}
+	s.told = old
+	var b bytes.Buffer
+	if old {
+		writeEvent(&b, "stale", "out of date: the database does not answer")
+	} else {
+		writeEvent(&b, "fresh", "live")
+	}
+	return b.String()
+}
+
+// enter and exit count the streams to browsers. No session and no tenant has all of them.
+func (l *live) enter(p *page) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.viewers >= maxViewers {
+	switch {
+	case l.sessions[p.session.ID] >= maxOfSession || l.tenants[p.caller.Tenant] >= maxOfTenant:
+		return errManyOpen
+	case l.viewers >= maxViewers:
 		return errCrowded
 	}
 	l.viewers++
+	l.sessions[p.session.ID]++
+	l.tenants[p.caller.Tenant]++
 	return nil
 }
 
-func (l *live) exit() {
+func (l *live) exit(p *page) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.viewers--
+	if l.sessions[p.session.ID]--; l.sessions[p.session.ID] == 0 {
+		delete(l.sessions, p.session.ID)
+	}
+	if l.tenants[p.caller.Tenant]--; l.tenants[p.caller.Tenant] == 0 {
+		delete(l.tenants, p.caller.Tenant)
+	}
 }
 
 // writeEvent writes a message of a stream. A line end in data is one in what the browser gets.
@@ -316,74 +431,90 @@ func writePart(ctx context.Context, b *bytes.Buffer, id string, c templ.Componen
 
 func (d *Dashboard) streams() {
 	d.mux.HandleFunc("GET /live/overview", func(w http.ResponseWriter, r *http.Request) {
-		var v *view
-		d.stream(w, r, func(ctx context.Context, p *page, b *bytes.Buffer) (<-chan struct{}, error) {
-			if v == nil {
-				var leave func()
-				var err error
-				if v, leave, err = d.live.watch(p.tenant); err != nil {
-					return nil, err
+		d.stream(w, r, func(ctx context.Context, p *page) (follow, error) {
+			v, leave, err := d.live.watch(p.tenant)
+			if err != nil {
+				return nil, err
+			}
+			context.AfterFunc(ctx, leave)
+			var sent *overviewState
+			return func(ctx context.Context, s *stream) (<-chan struct{}, error) {
+				state, changed, err := v.now(ctx)
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
 				}
-				context.AfterFunc(ctx, leave)
-			}
-			state, changed, err := v.now(ctx)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if err == nil {
-				b.Write(state.message)
-			}
-			return changed, nil
+				if s.old = err != nil; !s.old && state != sent {
+					s.out.Write(state.message)
+					sent = state
+				}
+				return changed, nil
+			}, nil
 		})
 	})
-	d.mux.HandleFunc("GET /live/events", d.followEvents)
+	d.mux.HandleFunc("GET /live/events", func(w http.ResponseWriter, r *http.Request) {
+		d.stream(w, r, func(ctx context.Context, p *page) (follow, error) {
+			return d.followEvents(ctx, p, r.Header.Get("Last-Event-ID"))
+		})
+	})
 }
 
 // liveEvents returns the stream that keeps a list of events up to date, "" where the list is one of the past
-// or has a filter that the stream does not have.
-func (d *Dashboard) liveEvents(p *page, f store.EventFilter, before kapsel.EventID) string {
+// or has a filter that the stream does not have. It must be called before the list is read: the stream begins
+// where the store is now.
+func (d *Dashboard) liveEvents(p *page, f store.EventFilter, before kapsel.EventID) (string, error) {
 	if !before.IsZero() || f.Status != "" || f.IdempotencyKey != nil || !f.Until.IsZero() || f.Type != "" || !f.AppID.IsZero() {
-		return ""
+		return "", nil
 	}
-	return string(p.link("/live/events", "endpoint", p.query.Get("endpoint"), "source", p.query.Get("source")))
+	at, err := d.Manage.StreamFrom(p.ctx, p.caller, p.tenant, manage.StreamStart{})
+	if err != nil {
+		return "", err
+	}
+	return string(p.link("/live/events", "endpoint", p.query.Get("endpoint"), "source", p.query.Get("source"), "after", at.String())), nil
+}
+
+// eventsFrom returns the position that a live list goes on behind: that of the last message which a browser
+// has had, else where the page was made. gap says that the store does not know that position any more.
+func (d *Dashboard) eventsFrom(ctx context.Context, p *page, last string) (at store.Position, gap bool, err error) {
+	var from manage.StreamStart
+	if at, ok := store.ParsePosition(cmp.Or(last, p.query.Get("after"))); ok {
+		from.Position = &at
+	}
+	at, err = d.Manage.StreamFrom(ctx, p.caller, p.tenant, from)
+	if gap = kapsel.CodeOf(err) == kapsel.Conflict; gap {
+		at, err = d.Manage.StreamFrom(ctx, p.caller, p.tenant, manage.StreamStart{})
+	}
+	return at, gap, err
 }
 
 // followEvents sends the rows of new events. It sends a few a second, whatever comes in, and says how many it
-// left out.
-func (d *Dashboard) followEvents(w http.ResponseWriter, r *http.Request) {
-	var next func(context.Context) ([]store.Streamed, error)
-	skipped := 0
-	d.stream(w, r, func(ctx context.Context, p *page, b *bytes.Buffer) (<-chan struct{}, error) {
-		wait := make(chan struct{})
-		if next == nil {
-			f, err := eventFilter(p)
-			if err != nil {
-				return nil, err
-			}
-			follower, err := d.Manage.Follow(ctx, p.caller, p.tenant, store.StreamFilter{EndpointID: f.EndpointID, SourceID: f.SourceID})
-			if err != nil {
-				return nil, err
-			}
-			context.AfterFunc(ctx, follower.Leave)
-			at, err := d.Manage.StreamFrom(ctx, p.caller, p.tenant, manage.StreamStart{})
-			if err != nil {
-				return nil, err
-			}
-			next = func(context.Context) (events []store.Streamed, err error) {
-				within, cancel := context.WithTimeout(follower.Context(), checkEvery)
-				defer cancel()
-				events, at, err = follower.Next(within, at)
-				if err != nil && follower.Context().Err() == nil && within.Err() != nil {
-					err = nil // nothing came in
-				}
-				return events, err
-			}
-			close(wait)
-			return wait, nil // what follows waits for events; the browser learns before that the stream is open
+// left out. Each message has the position behind it, from which a browser that connects again goes on.
+func (d *Dashboard) followEvents(ctx context.Context, p *page, last string) (follow, error) {
+	f, err := eventFilter(p)
+	if err != nil {
+		return nil, err
+	}
+	at, gap, err := d.eventsFrom(ctx, p, last)
+	if err != nil {
+		return nil, err
+	}
+	follower, err := d.Manage.Follow(ctx, p.caller, p.tenant, store.StreamFilter{EndpointID: f.EndpointID, SourceID: f.SourceID})
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, follower.Leave)
+	skipped, said := 0, ""
+	return func(ctx context.Context, s *stream) (<-chan struct{}, error) {
+		within, cancel := context.WithTimeout(follower.Context(), lookEvery)
+		defer cancel()
+		events, next, err := follower.Next(within, at)
+		if follower.Context().Err() != nil {
+			return nil, follower.Context().Err()
 		}
-		events, err := next(ctx)
-		if err != nil {
-			return nil, err
+		s.old = err != nil && within.Err() == nil // else nothing came in
+		if len(events) >= farBehind {
+			if end, err := d.Manage.StreamFrom(ctx, p.caller, p.tenant, manage.StreamStart{}); err == nil {
+				next, gap = end, true
+			}
 		}
 		left := max(0, len(events)-rowsAtOnce)
 		skipped += left
@@ -394,12 +525,32 @@ func (d *Dashboard) followEvents(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if rows.Len() > 0 {
-			writeEvent(b, "rows", rows.String())
+			s.out.WriteString("id: " + events[len(events)-1].At.String() + "\n")
+			writeEvent(&s.out, "rows", rows.String())
 		}
-		if skipped > 0 {
-			writeEvent(b, "skipped", plural(skipped, "more event")+" came in too fast to show")
+		if next != at && next.ID == store.EndOfSeq { // another one names an event, which may be another tenant's
+			s.out.WriteString("id: " + next.String() + "\n\n")
 		}
+		at = next
+		if now := leftOut(skipped, gap); now != said {
+			writeEvent(&s.out, "skipped", now)
+			said = now
+		}
+		wait := make(chan struct{})
 		time.AfterFunc(rowsInterval, func() { close(wait) })
 		return wait, nil
-	})
+	}, nil
+}
+
+// leftOut says what a live list does not show. Behind a gap it is not known how much that is.
+func leftOut(skipped int, gap bool) string {
+	switch {
+	case gap && skipped > 0:
+		return "At least " + plural(skipped, "more event") + " came in and are not shown; reload the page to see the newest"
+	case gap:
+		return "Some events may be missing here; reload the page to see them"
+	case skipped > 0:
+		return plural(skipped, "more event") + " came in too fast to show"
+	}
+	return ""
 }

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -12,21 +13,31 @@ import (
 
 func (d *Dashboard) overview() {
 	d.get("/{$}", access.Read, func(p *page) (result, error) {
-		v, leave, err := d.live.watch(p.tenant)
-		if err != nil {
-			return result{}, err
-		}
-		defer leave()
-		state, _, err := v.now(p.ctx)
+		state, why, err := d.live.once(p.ctx, p.tenant)
 		if err != nil {
 			return result{}, err
 		}
 		start, err := d.firstStep(p, state)
-		if err != nil {
+		if err != nil && why == nil {
 			return result{}, err
 		}
-		return p.show("/", "Overview", overviewPage(p, state, start))
+		return p.show("/", "Overview", overviewPage(p, state, start, why))
 	})
+}
+
+// once returns the state of a tenant's view, and why it is not that of now or will not be kept up to date:
+// errCrowded where there is no room for the view, else why the store cannot be read.
+func (l *live) once(ctx context.Context, tenant kapsel.TenantID) (state *overviewState, why, err error) {
+	v, leave, err := l.watch(tenant)
+	if err != nil {
+		state, err := l.read(ctx, &view{tenant: tenant})
+		return state, errCrowded, err
+	}
+	defer leave()
+	if state, _, why = v.now(ctx); state == nil {
+		return nil, nil, why
+	}
+	return state, why, nil
 }
 
 // firstStep is what a new instance leads to: an endpoint, then a webhook to it.

@@ -25,6 +25,13 @@ const (
 	MaxFollowers = 100
 )
 
+// Owner is who followers are counted for. The pages that people have open are counted apart from
+// programs, so that neither takes the other's streams.
+type Owner struct {
+	Tenant kapsel.TenantID // zero: admins
+	Pages  bool
+}
+
 // Feed passes the stream of events to its followers on this node. It reads the store once for all
 // followers that have caught up, and not at all while there are none: it keeps the newest events, and
 // each follower takes those behind its position. A follower whose position is older than the kept
@@ -38,8 +45,8 @@ type Feed struct {
 
 	mu        sync.Mutex // guards what follows
 	followers map[*Follower]struct{}
-	owners    map[kapsel.TenantID]int // followers by owner
-	kept      []store.Streamed        // the events between from and end, of the followers' tenants
+	owners    map[Owner]int    // followers by owner
+	kept      []store.Streamed // the events between from and end, of the followers' tenants
 	from, end store.Position
 	moved     chan struct{} // closed and replaced when kept has changed or followers have joined
 	stopped   bool
@@ -49,14 +56,14 @@ type Feed struct {
 func New(s store.Stream, clock *clock.Clock, log *slog.Logger) *Feed {
 	return &Feed{
 		store: s, clock: clock, log: log, reading: make(chan struct{}, feedReaders), wake: make(chan struct{}, 1),
-		followers: map[*Follower]struct{}{}, owners: map[kapsel.TenantID]int{}, moved: make(chan struct{}),
+		followers: map[*Follower]struct{}{}, owners: map[Owner]int{}, moved: make(chan struct{}),
 	}
 }
 
 // Follower follows the stream. Only one goroutine at a time may call Next.
 type Follower struct {
 	feed   *Feed
-	owner  kapsel.TenantID
+	owner  Owner
 	key    kapsel.KeyID
 	tenant kapsel.TenantID // whose events it gets; zero: all tenants'
 	filter store.StreamFilter
@@ -75,7 +82,7 @@ type Follower struct {
 // still being made. The follower counts toward owner's MaxFollowers. It ends when the key is revoked,
 // unless key is zero, when the tenant is deleted, and when the feed stops. The error is RateLimited if
 // owner has MaxFollowers already, and ShuttingDown if the feed has stopped. Callers must call Leave.
-func (f *Feed) Follow(ctx context.Context, owner kapsel.TenantID, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter, endpoint *kapsel.Endpoint) (*Follower, error) {
+func (f *Feed) Follow(ctx context.Context, owner Owner, key kapsel.KeyID, tenant kapsel.TenantID, filter store.StreamFilter, endpoint *kapsel.Endpoint) (*Follower, error) {
 	filter.Tenants = nil
 	l := &Follower{feed: f, owner: owner, key: key, tenant: tenant, filter: filter, endpoint: endpoint}
 	if !tenant.IsZero() {

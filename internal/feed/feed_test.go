@@ -70,7 +70,7 @@ func (w *following) stored() (ids []kapsel.EventID) {
 // follow adds a follower of everything, for an owner of its own.
 func (w *following) follow(f *feed.Feed) *feed.Follower {
 	w.Helper()
-	l, err := f.Follow(context.Background(), kapsel.NewTenantID(time.Now()), kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil)
+	l, err := f.Follow(context.Background(), feed.Owner{Tenant: kapsel.NewTenantID(time.Now())}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil)
 	w.Must(err)
 	return l
 }
@@ -124,7 +124,7 @@ func TestFeedReadsOnceForAll(t *testing.T) {
 		for _, l := range followers {
 			l.Leave()
 		}
-		if _, err := f.Follow(context.Background(), kapsel.TenantID{}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil); kapsel.CodeOf(err) != kapsel.ShuttingDown {
+		if _, err := f.Follow(context.Background(), feed.Owner{}, kapsel.KeyID{}, kapsel.TenantID{}, store.StreamFilter{}, nil); kapsel.CodeOf(err) != kapsel.ShuttingDown {
 			w.Errorf("after the stop: %v", err)
 		}
 	})
@@ -146,7 +146,7 @@ func TestFeedFilters(t *testing.T) {
 		}
 		w.Accept(2)
 		want := []kapsel.EventID{arrive()}
-		l, err := f.Follow(w.Context(), src.TenantID, kapsel.KeyID{}, src.TenantID, store.StreamFilter{SourceID: src.ID}, nil)
+		l, err := f.Follow(w.Context(), feed.Owner{Tenant: src.TenantID}, kapsel.KeyID{}, src.TenantID, store.StreamFilter{SourceID: src.ID}, nil)
 		w.Must(err)
 		defer l.Leave()
 		var at store.Position
@@ -237,7 +237,7 @@ func TestFeed_Expanding(t *testing.T) {
 		want := []kapsel.EventID{publish("a", ahead)}
 		publish("b", ahead)
 		publish("a", ep.ID) // it was passed over
-		l, err := f.Follow(w.Context(), ep.TenantID, kapsel.KeyID{}, ep.TenantID, store.StreamFilter{EndpointID: ep.ID}, &ep)
+		l, err := f.Follow(w.Context(), feed.Owner{Tenant: ep.TenantID}, kapsel.KeyID{}, ep.TenantID, store.StreamFilter{EndpointID: ep.ID}, &ep)
 		w.Must(err)
 		defer l.Leave()
 		var at store.Position

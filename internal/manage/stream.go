@@ -34,7 +34,8 @@ func (m *Manager) StreamFrom(ctx context.Context, c access.Caller, tenant kapsel
 
 // Follow returns a follower of the events that pass a filter: of one tenant, or of all for an admin who
 // names none. The follower ends when the caller's key is revoked after Follow has returned; one that was
-// revoked before shows when the caller is looked up again. Callers must call the follower's Leave.
+// revoked before shows when the caller is looked up again. Followers of people's sessions are counted apart
+// from those of programs. Callers must call the follower's Leave.
 func (m *Manager) Follow(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.StreamFilter) (*feed.Follower, error) {
 	if err := c.Check(access.Read); err != nil {
 		return nil, err
@@ -48,5 +49,5 @@ func (m *Manager) Follow(ctx context.Context, c access.Caller, tenant kapsel.Ten
 			return nil, err
 		}
 	}
-	return m.Feed.Follow(ctx, c.Tenant, c.Key, c.TenantOr(tenant), f, endpoint)
+	return m.Feed.Follow(ctx, feed.Owner{Tenant: c.Tenant, Pages: c.Actor.Kind == kapsel.ActorSession}, c.Key, c.TenantOr(tenant), f, endpoint)
 }

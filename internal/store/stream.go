@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -59,4 +61,29 @@ func (p Position) Later(q Position) Position {
 		return q
 	}
 	return p
+}
+
+// String returns the form of a position that clients keep: "evt_….SEQ" behind an event, "SEQ" behind all
+// events with that sequence number.
+func (p Position) String() string {
+	seq := strconv.FormatInt(p.Seq, 10)
+	if p.ID == EndOfSeq {
+		return seq
+	}
+	return p.ID.String() + "." + seq
+}
+
+// ParsePosition returns the position that String gave a text for. ok is false for any other text.
+func ParsePosition(text string) (p Position, ok bool) {
+	p.ID = EndOfSeq
+	if id, seq, ok := strings.Cut(text, "."); ok {
+		var err error
+		if p.ID, err = kapsel.ParseEventID(id); err != nil {
+			return p, false
+		}
+		text = seq
+	}
+	seq, err := strconv.ParseUint(text, 10, 63)
+	p.Seq = int64(seq)
+	return p, err == nil && strconv.FormatUint(seq, 10) == text
 }

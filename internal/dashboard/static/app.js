@@ -78,18 +78,44 @@ function redraw() {
 // with an id, "rows" adds rows at the head of a table, "chart" gives a chart new data.
 const maxRows = 100;
 
+// listen keeps an element up to date. A browser gives an EventSource up for good when the server refuses it
+// once, so it is made again after a while, and goes on behind the last message.
 function listen(el) {
   const state = document.getElementById("live-state");
   const say = (text, tone) => { if (state) { state.textContent = text; state.className = "badge " + tone; } };
-  const source = new EventSource(el.dataset.live);
-  source.onopen = () => say("live", "ok");
-  source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live" : "connecting", "off");
+  let source, again, last = "", wait = 2000;
+  const connect = () => {
+    const url = new URL(el.dataset.live, location.href);
+    if (last) url.searchParams.set("after", last);
+    source = new EventSource(url);
+    source.onopen = () => { wait = 2000; say("live", "ok"); };
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) { say("connecting", "off"); return; }
+      say("not live; trying again", "off");
+      again = setTimeout(connect, wait * (1 + Math.random()));
+      wait = Math.min(2 * wait, 30000);
+    };
+    source.addEventListener("stale", e => say(e.data, "wait"));
+    source.addEventListener("fresh", e => say(e.data, "ok"));
+    receive(el, source, id => { last = id || last; });
+  };
+  connect();
+  addEventListener("pagehide", () => { clearTimeout(again); source.close(); });
+}
+
+function hideOld() {
+  document.querySelectorAll("[data-hide-when-live]").forEach(x => { x.hidden = true; });
+}
+
+// receive does what the messages of a stream say.
+function receive(el, source, had) {
   source.addEventListener("part", e => {
     const split = e.data.indexOf("\n"), target = document.getElementById(e.data.slice(0, split));
     if (!target) return;
     if (target.contains(document.activeElement) && document.activeElement !== document.body) return; // the reader is in it
     target.innerHTML = e.data.slice(split + 1);
     prepare(target);
+    hideOld();
   });
   source.addEventListener("chart", e => {
     const split = e.data.indexOf("\n"), target = document.getElementById(e.data.slice(0, split));
@@ -98,6 +124,7 @@ function listen(el) {
     draw(target);
   });
   source.addEventListener("rows", e => {
+    had(e.lastEventId);
     if (paused) { held++; return; }
     const template = document.createElement("template");
     template.innerHTML = "<table><tbody>" + e.data + "</tbody></table>";
@@ -109,15 +136,17 @@ function listen(el) {
       if (old) old.replaceWith(row); else body.prepend(row);
     });
     while (body.rows.length > maxRows) body.deleteRow(-1);
-    document.querySelectorAll("[data-hide-when-live]").forEach(x => { x.hidden = true; });
+    hideOld();
   });
   source.addEventListener("skipped", e => {
     const target = document.getElementById("live-skipped");
     if (target) target.textContent = e.data;
   });
   source.addEventListener("signed-out", () => { source.close(); location.reload(); });
-  addEventListener("pagehide", () => source.close());
 }
+
+// A page that the browser has kept has no stream any more.
+addEventListener("pageshow", e => { if (e.persisted) location.reload(); });
 
 let paused = false, held = 0;
 

@@ -1,0 +1,347 @@
+package dashboard
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"html"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/access"
+	"github.com/kapsel-hq/kapsel/internal/feed"
+	"github.com/kapsel-hq/kapsel/internal/manage"
+	"github.com/kapsel-hq/kapsel/internal/store"
+)
+
+// serve returns the origin of a server of the pages.
+func (w *world) serve() string {
+	w.t.Helper()
+	server := httptest.NewServer(w.pages)
+	w.t.Cleanup(func() { w.pages.Stop(); server.Close() })
+	return server.URL
+}
+
+// message is a message of a stream.
+type message struct{ event, id, data string }
+
+// listening is a stream that a test reads.
+type listening struct {
+	t     *testing.T
+	resp  *http.Response
+	lines *bufio.Scanner
+}
+
+// listen opens a stream with a session. last is the id of the last message that the browser has had.
+func (w *world) listen(origin, path, token, last string) *listening {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.ctx, http.MethodGet, origin+path, nil)
+	w.must(err)
+	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
+	if last != "" {
+		r.Header.Set("Last-Event-ID", last)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	w.must(err)
+	w.t.Cleanup(func() { resp.Body.Close() })
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	return &listening{w.t, resp, lines}
+}
+
+// next returns the next message with an event, or false at the end of the stream.
+func (l *listening) next() (m message, ok bool) {
+	l.t.Helper()
+	for l.lines.Scan() {
+		name, value, _ := strings.Cut(l.lines.Text(), ": ")
+		switch name {
+		case "event":
+			m.event = value
+		case "id":
+			m.id = value
+		case "data":
+			m.data += value + "\n"
+		case "":
+			if m.event != "" {
+				return m, true
+			}
+		}
+	}
+	return m, false
+}
+
+// until returns the next message of a kind, and fails the test if there is none.
+func (l *listening) until(event string) message {
+	l.t.Helper()
+	for {
+		m, ok := l.next()
+		if !ok {
+			l.t.Fatalf("the stream ended without %q: %v", event, l.lines.Err())
+		}
+		if m.event == event {
+			return m
+		}
+	}
+}
+
+// down is a store whose overview and sessions cannot be read while fail is set.
+type down struct {
+	manage.Store
+	fail atomic.Bool
+}
+
+func (d *down) Usage(ctx context.Context, tenant kapsel.TenantID, from, to time.Time) ([]store.UsageOfDay, error) {
+	if d.fail.Load() {
+		return nil, store.Unavailable(errors.New("down"))
+	}
+	return d.Store.Usage(ctx, tenant, from, to)
+}
+
+// noSessions are the sessions of a store that is down.
+type noSessions struct {
+	access.Sessions
+	down *down
+}
+
+func (s noSessions) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error) {
+	if s.down.fail.Load() {
+		return kapsel.Session{}, store.Unavailable(errors.New("down"))
+	}
+	return s.Sessions.SessionByHash(ctx, hash, now)
+}
+
+// TestLive_Bounds checks that one session, or all sessions of one tenant, have a part of the live pages of a
+// node, and that others get theirs beside them.
+func TestLive_Bounds(t *testing.T) {
+	w := newWorld(t)
+	origin := w.serve()
+	_, greedy := w.tenant("greedy", kapsel.ScopeRead)
+	_, other := w.tenant("other", kapsel.ScopeRead)
+	one := w.signIn(greedy)
+	for i := range maxOfSession {
+		if l := w.listen(origin, "/live/overview", one, ""); l.resp.StatusCode != http.StatusOK {
+			t.Fatalf("stream %d of a session is answered %d", i, l.resp.StatusCode)
+		}
+	}
+	if l := w.listen(origin, "/live/overview", one, ""); l.resp.StatusCode != http.StatusTooManyRequests || l.resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one stream more than a session may have is answered %d", l.resp.StatusCode)
+	}
+	var refused int
+	for range maxOfTenant/maxOfSession + 1 {
+		token := w.signIn(greedy)
+		for range maxOfSession {
+			if l := w.listen(origin, "/live/overview", token, ""); l.resp.StatusCode != http.StatusOK {
+				refused++
+			}
+		}
+	}
+	if want := (maxOfTenant/maxOfSession+2)*maxOfSession - maxOfTenant; refused != want {
+		t.Errorf("%d streams of a tenant were refused, want %d", refused, want)
+	}
+	for name, token := range map[string]string{"another tenant": w.signIn(other), "the admin": w.signIn(adminKey)} {
+		if l := w.listen(origin, "/live/overview", token, ""); l.resp.StatusCode != http.StatusOK {
+			t.Errorf("the page of %s is answered %d", name, l.resp.StatusCode)
+		}
+	}
+}
+
+// TestLive_Views checks that the overview shows when there is no room for one more view of it, that views
+// which nobody watches make room, and that there are none of tenants that do not exist.
+func TestLive_Views(t *testing.T) {
+	w := newWorld(t)
+	origin := w.serve()
+	_, key := w.tenant("acme", kapsel.ScopeRead)
+	token, admin := w.signIn(key), w.signIn(adminKey)
+	missing := kapsel.NewTenantID(time.Now()).String()
+	for _, path := range []string{"/?tenant=", "/live/overview?tenant=", "/events?tenant="} {
+		if rec := w.ask(http.MethodGet, path+missing, admin, nil, nil); rec.Code != http.StatusNotFound || strings.Contains(rec.Body.String(), missing) {
+			t.Errorf("%s of a tenant that does not exist is answered %d: %s", path, rec.Code, rec.Body)
+		}
+	}
+	var leave func()
+	for range maxViews {
+		_, l, err := w.pages.live.watch(kapsel.NewTenantID(time.Now()))
+		w.must(err)
+		leave = l
+	}
+	rec := w.ask(http.MethodGet, "/", token, nil, nil)
+	if body := rec.Body.String(); rec.Code != http.StatusOK || !strings.Contains(body, "this one is not live") || strings.Contains(body, "data-live") || !strings.Contains(body, "Needs attention") {
+		t.Errorf("without room the overview is answered %d: %s", rec.Code, body)
+	}
+	if l := w.listen(origin, "/live/overview", token, ""); l.resp.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("without room the stream is answered %d", l.resp.StatusCode)
+	}
+	leave()
+	rec = w.ask(http.MethodGet, "/", token, nil, nil)
+	if body := rec.Body.String(); rec.Code != http.StatusOK || !strings.Contains(body, "data-live") {
+		t.Errorf("with a view that nobody watches the overview is answered %d: %s", rec.Code, body)
+	}
+	w.pages.live.mu.Lock()
+	defer w.pages.live.mu.Unlock()
+	if n := len(w.pages.live.views); n != maxViews {
+		t.Errorf("%d views, want %d", n, maxViews)
+	}
+}
+
+// TestLive_EndedSession checks that a stream sends nothing of what happened after its session has ended, but
+// that it did.
+func TestLive_EndedSession(t *testing.T) {
+	w := newWorld(t)
+	_, key := w.tenant("acme", kapsel.ScopeRead)
+	token := w.signIn(key)
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/live/events", nil)
+	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
+	rec := httptest.NewRecorder()
+	s := &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), looked: time.Now().Add(-lookAge)}
+	s.out.WriteString("first\n")
+	if !s.send(w.ctx) || rec.Body.String() != "first\n" {
+		t.Fatalf("a session that goes on gets %q", rec.Body)
+	}
+	w.ask(http.MethodPost, "/sign-out", token, nil, nil)
+	rec.Body.Reset()
+	s.looked = time.Now().Add(-lookAge)
+	s.out.WriteString("second\n")
+	if s.send(w.ctx) || rec.Body.String() != signedOut {
+		t.Errorf("a session that has ended gets %q", rec.Body)
+	}
+
+	origin := w.serve()
+	quiet := w.listen(origin, "/live/events", w.signIn(key), "")
+	w.ask(http.MethodPost, "/sessions/end-all", w.signIn(key), nil, nil)
+	quiet.until("signed-out")
+	if l := w.listen(origin, "/live/events", token, ""); l.resp.StatusCode != http.StatusOK {
+		t.Errorf("a stream without a session is answered %d, of which a page learns nothing", l.resp.StatusCode)
+	} else {
+		l.until("signed-out")
+	}
+}
+
+// TestLive_OwnFollowers checks that pages take no stream of the API from the programs of their tenant.
+func TestLive_OwnFollowers(t *testing.T) {
+	w := newWorld(t)
+	tenant, _ := w.tenant("acme", kapsel.ScopeRead)
+	program := access.Caller{Tenant: tenant.ID, Right: access.Read, Actor: kapsel.Actor{Kind: kapsel.ActorKey}}
+	person := program
+	person.Actor.Kind = kapsel.ActorSession
+	for range feed.MaxFollowers {
+		l, err := w.manage.Follow(w.ctx, person, tenant.ID, store.StreamFilter{})
+		w.must(err)
+		defer l.Leave()
+	}
+	l, err := w.manage.Follow(w.ctx, program, tenant.ID, store.StreamFilter{})
+	if err != nil {
+		t.Fatalf("beside the pages a program's stream fails: %v", err)
+	}
+	l.Leave()
+}
+
+// TestLive_NoStream checks that a stream which cannot begin is answered with an error and not with an empty
+// stream.
+func TestLive_NoStream(t *testing.T) {
+	w := newWorld(t)
+	tenant, key := w.tenant("acme", kapsel.ScopeRead)
+	token := w.signIn(key)
+	if rec := w.ask(http.MethodGet, "/live/events?source=x", token, nil, nil); rec.Code != http.StatusBadRequest {
+		t.Errorf("a stream with a filter that cannot be is answered %d", rec.Code)
+	}
+	caller := access.Caller{Tenant: tenant.ID, Right: access.Read, Actor: kapsel.Actor{Kind: kapsel.ActorSession}}
+	for range feed.MaxFollowers {
+		l, err := w.manage.Follow(w.ctx, caller, tenant.ID, store.StreamFilter{})
+		w.must(err)
+		defer l.Leave()
+	}
+	if rec := w.ask(http.MethodGet, "/live/events", token, nil, nil); rec.Code != http.StatusTooManyRequests || rec.Header().Get("Retry-After") == "" {
+		t.Errorf("one follower too many is answered %d", rec.Code)
+	}
+}
+
+var dataLive = regexp.MustCompile(`data-live="([^"]*)"`)
+
+// TestLive_NoGap checks that a live list misses no event that came in between its page and its stream, or
+// while the browser was not connected, and that it says so where it cannot know.
+func TestLive_NoGap(t *testing.T) {
+	w := newWorld(t)
+	s := w.seed()
+	origin := w.serve()
+	_, text, err := w.manage.CreateKey(w.ctx, w.admin, s.tenant.ID, kapsel.KeyID{}, manage.KeySettings{Name: "k", Scope: kapsel.ScopeRead})
+	w.must(err)
+	token := w.signIn(text.Reveal())
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	page := w.ask(http.MethodGet, "/events?endpoint="+s.healthy.ID.String(), token, nil, nil).Body.String()
+	found := dataLive.FindStringSubmatch(page)
+	if found == nil {
+		t.Fatalf("no stream on %s", page)
+	}
+	path := html.UnescapeString(found[1])
+	between := w.event(node, s.healthy, nil, "text/plain", "between the page and its stream")
+	m := w.listen(origin, path, token, "").until("rows")
+	if !strings.Contains(m.data, between.String()) || strings.Contains(m.data, s.delivered.String()) {
+		t.Errorf("the first rows are %s", m.data)
+	}
+	for range 2 { // however often a browser comes with the same id
+		away := w.event(node, s.healthy, nil, "text/plain", "while nobody listened")
+		again := w.listen(origin, path, token, m.id).until("rows")
+		if !strings.Contains(again.data, away.String()) || strings.Contains(again.data, between.String()) {
+			t.Errorf("behind %s the rows are %s", m.id, again.data)
+		}
+		if again.id == m.id || again.id == "" {
+			t.Errorf("the message has the id %q", again.id)
+		}
+	}
+	if m := w.listen(origin, path, token, "999999999999").until("skipped"); !strings.Contains(m.data, "missing") {
+		t.Errorf("behind a position of another store: %s", m.data)
+	}
+}
+
+// TestLive_Stale checks that an open page learns when the store cannot be read, and when it can again, that
+// nothing else is sent meanwhile, and that a page that is opened then says how old it is.
+func TestLive_Stale(t *testing.T) {
+	w := newWorld(t)
+	d := &down{Store: w.manage.Store}
+	w.manage.Store = d
+	w.pages.Guard.Sessions = noSessions{w.store, d}
+	origin := w.serve()
+	token := w.signIn(adminKey)
+	overview, events := w.listen(origin, "/live/overview", token, ""), w.listen(origin, "/live/events", token, "")
+	overview.until("part")
+	d.fail.Store(true)
+	overview.until("stale")
+	events.until("stale")
+	d.fail.Store(false)
+	overview.until("fresh")
+	overview.until("part")
+	events.until("fresh")
+
+	v, leave, err := w.pages.live.watch(kapsel.TenantID{})
+	w.must(err)
+	defer leave()
+	state, _, err := v.now(w.ctx)
+	w.must(err)
+	var b bytes.Buffer
+	w.must(overviewPage(&page{d: w.pages, caller: w.admin}, state, nil, store.Unavailable(errors.New("down"))).Render(w.ctx, &b))
+	if !strings.Contains(b.String(), "The database does not answer. These figures are of") {
+		t.Errorf("an old overview is shown as %s", b.String())
+	}
+}
+
+// TestTenantMenu checks that the menu at the head of a page has the tenant that the page shows, however many
+// newer ones there are.
+func TestTenantMenu(t *testing.T) {
+	w := newWorld(t)
+	oldest, _ := w.tenant("the oldest", kapsel.ScopeRead)
+	for range chosen {
+		w.must(w.store.CreateTenant(w.ctx, kapsel.Tenant{ID: kapsel.NewTenantID(time.Now()), Name: "newer"}))
+	}
+	body := w.ask(http.MethodGet, "/events?tenant="+oldest.ID.String(), w.signIn(adminKey), nil, nil).Body.String()
+	if !strings.Contains(body, `<option value="`+oldest.ID.String()+`" selected>the oldest</option>`) || strings.Count(body, " selected>") != 1+strings.Count(body, `<option value="" selected>any`) {
+		t.Errorf("the menu of the page is %s", body)
+	}
+}
