@@ -86,7 +86,7 @@ var mayImport = map[string][]string{
 	"cmd/kapsel-ledger":           {".", "client", "internal/ledger", "internal/ledger/booker", "internal/ledger/tigerbeetle"},
 
 	// The use cases.
-	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/feed", "internal/jsonpath", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
+	"internal/manage": {".", "receipt", "internal/access", "internal/audit", "internal/breaker", "internal/budget", "internal/feed", "internal/jsonpath", "internal/ratelimit", "internal/schema", "internal/secret", "internal/signature", "internal/store"},
 
 	// What people and programs outside meet.
 	"internal/api":                    {".", "receipt", "internal/access", "internal/audit", "internal/feed", "internal/manage", "internal/problem", "internal/secret", "internal/signature", "internal/store"},
@@ -368,7 +368,6 @@ var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash
 // comparisons lists the comparisons by == of something that is called like a secret and is
 // none, each with why.
 var comparisons = map[string]string{
-	"internal/api/stream.go: strconv.FormatUint(seq, 10) == text":                       "a position",
 	"internal/manage/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":            "a reason",
 	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
 	"internal/ingest/answer.go: code == kapsel.InvalidSignature":                        "an error's code",

@@ -283,7 +283,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	}
 	manager := manage.New(manage.Config{
 		Store: directory, Vault: vault, Keyring: keyring, PublicURL: c.PublicURL, Dev: c.Dev, Ledger: c.Ledger == "on", Clock: s.clock.Now, Feed: s.feed, Show: api.Show,
-		Known: s.settings, WitnessesWanted: wanted,
+		Known: s.settings, WitnessesWanted: wanted, Bodies: bodies,
 		CheckURL:          func(raw string) error { return egress.CheckURL(raw, guard) },
 		CheckVerification: signature.Check, Changed: s.settings.Settle, PortalToken: callers.NewPortalToken,
 		WaitsFor: s.engine.Why, RateAllows: s.engine.RateAllows, Due: s.engine.Due, Refused: s.ingest.Refusals, Arrivals: s.ingest.Arrivals,

@@ -1,18 +1,22 @@
 // Package budget bounds the bytes of event bodies that a process holds at once: in requests being
-// read, waiting for a commit, handed over to a worker, or being sent.
+// read, waiting for a commit, handed over to a worker, being sent, or being shown to people.
 package budget
 
 import "sync"
 
-// Budget divides a number of bytes between requests and deliveries; deliveries may hold at most
-// half. A single body always fits: a request gets what it asks for if no request holds anything,
-// and a delivery if no delivery does.
+// Budget divides a number of bytes between requests, deliveries and readers; deliveries may hold at
+// most half, and readers a quarter. A single body always fits: a request gets what it asks for if no
+// request holds anything, and so do a delivery and a reader.
 type Budget struct {
 	mu         sync.Mutex
 	limit      int64
 	requests   int64 // held by requests
 	deliveries int64 // held by deliveries
+	readers    int64 // held by answers to people and programs that read bodies
 }
+
+// held is what all hold together. Callers must hold b.mu.
+func (b *Budget) held() int64 { return b.requests + b.deliveries + b.readers }
 
 // New returns a budget of limit bytes.
 func New(limit int64) *Budget { return &Budget{limit: limit} }
@@ -30,7 +34,7 @@ func (b *Budget) Request(n int64) bool {
 	if n > small {
 		limit -= limit / 4
 	}
-	if b.requests+b.deliveries+n > limit && b.requests > 0 {
+	if b.held()+n > limit && b.requests > 0 {
 		return false
 	}
 	b.requests += n
@@ -42,7 +46,7 @@ func (b *Budget) Request(n int64) bool {
 func (b *Budget) Grow(held, n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.requests+b.deliveries+n > b.limit-b.limit/4 && b.requests > held {
+	if b.held()+n > b.limit-b.limit/4 && b.requests > held {
 		return false
 	}
 	b.requests += n
@@ -54,6 +58,22 @@ func (b *Budget) ReturnRequest(n int64) {
 	b.mu.Lock()
 	b.requests -= n
 	b.mu.Unlock()
+}
+
+// Read reserves n bytes for a body that is read from the store for an answer, and reports whether it did.
+// The caller must give them back with release.
+func (b *Budget) Read(n int64) (release func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.readers > 0 && (b.readers+n > b.limit/4 || b.held()+n > b.limit) {
+		return nil, false
+	}
+	b.readers += n
+	return sync.OnceFunc(func() {
+		b.mu.Lock()
+		b.readers -= n
+		b.mu.Unlock()
+	}), true
 }
 
 // Body is the memory of one body that deliveries hold, however many they are.
@@ -107,7 +127,7 @@ func (m *Body) Release() {
 func (b *Budget) Bodies(most int64) (n int64, done func(), ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n = max(1, min(most, b.limit/2-b.deliveries, b.limit-b.requests-b.deliveries))
+	n = max(1, min(most, b.limit/2-b.deliveries, b.limit-b.held()))
 	if !b.fits(n) {
 		return 0, nil, false
 	}
@@ -121,12 +141,12 @@ func (b *Budget) Bodies(most int64) (n int64, done func(), ok bool) {
 
 // fits reports whether deliveries can have n more bytes.
 func (b *Budget) fits(n int64) bool {
-	return b.deliveries == 0 || b.deliveries+n <= b.limit/2 && b.requests+b.deliveries+n <= b.limit
+	return b.deliveries == 0 || b.deliveries+n <= b.limit/2 && b.held()+n <= b.limit
 }
 
-// Used returns how many bytes requests and deliveries hold.
+// Used returns how many bytes requests, deliveries and readers hold.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.requests + b.deliveries
+	return b.held()
 }

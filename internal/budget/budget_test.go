@@ -63,3 +63,32 @@ func TestBudget(t *testing.T) {
 		t.Errorf("%d bytes are held, want %d", n, 400<<10)
 	}
 }
+
+// TestBudget_Readers checks that readers hold at most a quarter, of which one may be larger, and that what
+// they hold is missing to others.
+func TestBudget_Readers(t *testing.T) {
+	b := New(1 << 20)
+	large, ok := b.Read(512 << 10)
+	if !ok {
+		t.Fatal("one reader's body does not fit")
+	}
+	if _, ok := b.Read(1); ok {
+		t.Error("a second one fits beside it")
+	}
+	if b.Request(1) && b.Request(300<<10) {
+		t.Error("a request gets what a reader holds")
+	}
+	large()
+	large()
+	if n := b.Used(); n != 1 {
+		t.Errorf("%d bytes are held, want 1", n)
+	}
+	for range 2 {
+		if _, ok := b.Read(128 << 10); !ok {
+			t.Error("readers have less than a quarter")
+		}
+	}
+	if _, ok := b.Read(1); ok {
+		t.Error("readers have more than a quarter")
+	}
+}

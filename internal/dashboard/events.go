@@ -51,6 +51,11 @@ func (d *Dashboard) events() {
 		if err != nil {
 			return result{}, err
 		}
+		full, err := d.Manage.Payload(p.ctx, p.caller, id)
+		if err != nil {
+			return result{}, err
+		}
+		e.Event.Body = full.Body
 		v := eventView{EventDetail: e, shownAs: p.query.Get("as")}
 		for i := len(e.Described) - 1; i >= 0 && len(v.deliveries) < maxShown; i-- {
 			one := deliveryView{Delivery: e.Described[i]}
@@ -166,6 +171,9 @@ type deliveryView struct {
 	manage.Delivery
 	attempts []manage.Attempt
 }
+
+// isNewest reports whether an attempt is the delivery's last.
+func (d *deliveryView) isNewest(a *attempt) bool { return a.Number == d.Attempts }
 
 // endpointName returns what a delivery's endpoint is called.
 func (d *deliveryView) endpointName() string {
@@ -316,12 +324,16 @@ func (p *page) origin(e *kapsel.Event) (what, to string) {
 // type and none of the event's other headers, which may be credentials. A body with characters that a reader
 // would not see is not part of the command.
 func curl(e *kapsel.Event, url string) string {
-	body := string(e.Body)
-	if !utf8.ValidString(body) || visible(body) != body || len(body) > maxCurl {
+	if !typed(e.Body) {
 		return fmt.Sprintf("# download the payload as %s first\ncurl -sS -H %s --data-binary %s %s", e.ID, quoted("Content-Type: "+e.ContentType), quoted("@"+e.ID.String()), quoted(url))
 	}
 	// curl reads a value that begins with @ from a file.
-	return fmt.Sprintf("printf %%s %s | curl -sS -H %s --data-binary @- %s", quoted(body), quoted("Content-Type: "+e.ContentType), quoted(url))
+	return fmt.Sprintf("printf %%s %s | curl -sS -H %s --data-binary @- %s", quoted(string(e.Body)), quoted("Content-Type: "+e.ContentType), quoted(url))
+}
+
+// typed reports whether a body can be part of a command that a person reads.
+func typed(body []byte) bool {
+	return len(body) <= maxCurl && utf8.Valid(body) && visible(string(body)) == string(body)
 }
 
 // maxCurl is the size, in bytes, of the largest body that a command shows in full.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -343,5 +344,87 @@ func TestTenantMenu(t *testing.T) {
 	body := w.ask(http.MethodGet, "/events?tenant="+oldest.ID.String(), w.signIn(adminKey), nil, nil).Body.String()
 	if !strings.Contains(body, `<option value="`+oldest.ID.String()+`" selected>the oldest</option>`) || strings.Count(body, " selected>") != 1+strings.Count(body, `<option value="" selected>any`) {
 		t.Errorf("the menu of the page is %s", body)
+	}
+}
+
+// TestDeadLetters_Pages checks that a cause which the newest dead letters do not have is looked for on the
+// next pages, that who may only read has nothing to select, and that a replay is made of what its preview
+// shows: all causes of the endpoint, from the first event to the time of the look.
+func TestDeadLetters_Pages(t *testing.T) {
+	w := newWorld(t)
+	tenant, key := w.tenant("acme", kapsel.ScopeRead)
+	settings := manage.DefaultEndpoint()
+	settings.Config.Name, settings.Config.URL = "billing", "https://billing.example/"
+	e, err := w.manage.CreateEndpoint(w.ctx, w.admin, tenant.ID, kapsel.EndpointID{}, settings)
+	w.must(err)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	gone := w.event(node, e, nil, "text/plain", "x", answered{status: 410, code: kapsel.HTTPClientError})
+	for range maxLetters {
+		w.event(node, e, nil, "text/plain", "x", answered{status: 400, code: kapsel.HTTPClientError})
+	}
+	admin, reader := w.signIn(adminKey), w.signIn(key)
+	get := func(path, token string) string {
+		t.Helper()
+		rec := w.ask(http.MethodGet, path, token, nil, nil)
+		if rec.Code != http.StatusOK {
+			t.Fatalf("%s is answered %d: %s", path, rec.Code, rec.Body)
+		}
+		return rec.Body.String()
+	}
+	first := get("/dead-letters?status=failed&cause=answered+410", reader)
+	older := regexp.MustCompile(`class="pager"><a class="button" href="([^"]*)"`).FindStringSubmatch(first)
+	if older == nil || strings.Contains(first, "Every delivery has arrived") || strings.Contains(first, gone.String()) {
+		t.Fatalf("the first page of a rare cause is %s", first)
+	}
+	next := get(html.UnescapeString(older[1]), reader)
+	if !strings.Contains(next, gone.String()) {
+		t.Errorf("the next page does not have the delivery: %s", next)
+	}
+	if strings.Contains(next, `type="checkbox"`) || !strings.Contains(get("/dead-letters?status=failed", admin), `type="checkbox"`) {
+		t.Error("a reader has boxes to select, or the admin none")
+	}
+	link := regexp.MustCompile(`href="(/replays/new[^"]*)"`).FindStringSubmatch(get("/dead-letters?status=failed", admin))
+	if link == nil {
+		t.Fatal("no replay is offered")
+	}
+	preview := get(html.UnescapeString(link[1]), admin)
+	if !strings.Contains(preview, "<b>201 deliveries</b>") || !strings.Contains(preview, "whatever the cause") || !strings.Contains(preview, " and before ") {
+		t.Errorf("the preview is %s", preview)
+	}
+	sent := regexp.MustCompile(`name="until" value="([^"]*)"`).FindStringSubmatch(preview)
+	if at, err := time.Parse(time.RFC3339Nano, sent[1]); err != nil || at.IsZero() || at.After(time.Now()) {
+		t.Errorf("the form sends the end %q", sent[1])
+	}
+}
+
+// TestEventPage_LargeBody checks that the page of a large JSON body reads and shows its beginning and says so,
+// and that the command to send it again is there once a delivery.
+func TestEventPage_LargeBody(t *testing.T) {
+	w := newWorld(t)
+	s := w.seed()
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	large := `{"first":"shown","list":[` + strings.Repeat(`"a text, of many",`, 1<<20/17) + `{"last":1}]}`
+	failed := answered{status: 500, code: kapsel.HTTPServerError}
+	id := w.event(node, s.healthy, nil, "application/json", large, failed, failed, failed)
+	body := w.ask(http.MethodGet, "/events/"+id.String(), w.signIn(adminKey), nil, nil).Body.String()
+	if !strings.Contains(body, "&#34;shown&#34;") || !strings.Contains(body, "Only the beginning is shown") {
+		t.Errorf("the page is %.3000s", body)
+	}
+	if n := strings.Count(body, "curl -sS"); n != 1 {
+		t.Errorf("%d commands for 3 attempts", n)
+	}
+	for text, want := range map[string][]string{
+		large:                            {asJSON, asText, asHex},
+		`{"a":` + large:                  {asJSON, asText, asHex}, // as far as a page reads
+		`{"a" 1,` + large:                {asText, asHex},
+		`"` + strings.Repeat("é", 1<<20): {asText, asHex},
+		"\xff" + large:                   {asHex},
+		strings.Repeat("x", shownText-1) + "é" + "\xff": {asText, asHex},
+	} {
+		if got := formsOf([]byte(text), "application/json"); !slices.Equal(got, want) {
+			t.Errorf("%.20q… is shown as %q, want %q", text, got, want)
+		}
 	}
 }

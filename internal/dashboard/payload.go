@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/url"
 	"strings"
@@ -13,11 +15,12 @@ import (
 
 // Bounds of what a page shows of one payload. The download has all of it.
 const (
-	shownText  = 64 << 10 // bytes of text
-	shownBytes = 4 << 10  // bytes in hexadecimal
-	shownNodes = 2000     // values of a JSON document
-	shownDepth = 32       // levels of one
-	openDepth  = 2        // levels that are unfolded at first
+	shownText  = 64 << 10  // bytes of text
+	shownBytes = 4 << 10   // bytes in hexadecimal
+	shownJSON  = 256 << 10 // bytes of a JSON document that are read
+	shownNodes = 2000      // values of a JSON document
+	shownDepth = 32        // levels of one
+	openDepth  = 2         // levels that are unfolded at first
 )
 
 // forms of a payload, in the order in which a page offers them.
@@ -31,22 +34,61 @@ const (
 // formNames are the forms as a page names them.
 var formNames = map[string]string{asJSON: "JSON", asForm: "Form", asText: "Text", asHex: "Hex"}
 
-// formsOf returns in which forms a body can be shown, the one that suits it first.
+// formsOf returns in which forms a body can be shown, the one that suits it first. It looks at the beginning
+// of a large body alone, as that is what is shown.
 func formsOf(body []byte, contentType string) (forms []string) {
 	kind, _, _ := mime.ParseMediaType(contentType)
 	if len(body) == 0 {
 		return nil
 	}
-	if json.Valid(body) {
+	if beginsJSON(body) {
 		forms = append(forms, asJSON)
 	}
-	if kind == "application/x-www-form-urlencoded" && utf8.Valid(body) {
+	text := textHead(body)
+	if kind == "application/x-www-form-urlencoded" && utf8.Valid(text) {
 		forms = append(forms, asForm)
 	}
-	if utf8.Valid(body) && bytes.IndexByte(body, 0) < 0 {
+	if utf8.Valid(text) && bytes.IndexByte(text, 0) < 0 {
 		forms = append(forms, asText)
 	}
 	return append(forms, asHex)
+}
+
+// textHead returns what is shown of a body as text, without the beginning of a character that is cut.
+func textHead(body []byte) []byte {
+	head := cutBytes(body, shownText)
+	for i := 1; len(head) < len(body) && i < utf8.UTFMax && i <= len(head); i++ {
+		if last := head[len(head)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				return head[:len(head)-i]
+			}
+			break
+		}
+	}
+	return head
+}
+
+// beginsJSON reports whether a body is a JSON document, as far as a page reads it. Of a large one a page
+// shows objects and arrays only.
+func beginsJSON(body []byte) bool {
+	if len(body) <= shownJSON {
+		return json.Valid(body)
+	}
+	left := shownNodes
+	root, err := readNode(jsonHead(body), &left, 0)
+	return root.brace != "" && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
+}
+
+// jsonHead reads the beginning of a JSON document. A large one it cuts at a comma, so that no number loses
+// digits.
+func jsonHead(body []byte) *json.Decoder {
+	head := cutBytes(body, shownJSON)
+	if len(head) < len(body) {
+		head = head[:max(0, bytes.LastIndexByte(head, ','))]
+	}
+	d := json.NewDecoder(bytes.NewReader(head))
+	d.UseNumber()
+	return d
 }
 
 // chosenForm returns the form that is asked for if the body has it, else the first.
@@ -74,13 +116,12 @@ type node struct {
 
 // tree returns a JSON document as a tree of bounded size. Numbers stay as they were written.
 func tree(body []byte) (root node, whole bool) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
 	left := shownNodes
-	root, err := readNode(d, &left, 0)
+	root, err := readNode(jsonHead(body), &left, 0)
 	return root, err == nil && left > 0
 }
 
+// readNode returns a value. With an error it is what could be read of an object or array.
 func readNode(d *json.Decoder, left *int, depth int) (n node, err error) {
 	t, err := d.Token()
 	if err != nil {
@@ -107,11 +148,12 @@ func readNode(d *json.Decoder, left *int, depth int) (n node, err error) {
 				continue
 			}
 			child, err := readNode(d, left, depth+1)
+			if child.key = key; err == nil || child.brace != "" {
+				n.inside = append(n.inside, child)
+			}
 			if err != nil {
 				return n, err
 			}
-			child.key = key
-			n.inside = append(n.inside, child)
 		}
 		_, err = d.Token()
 		return n, err
@@ -182,7 +224,7 @@ func formText(s string) string {
 
 // plainText returns a body as text, with what would not be seen written out.
 func plainText(body []byte) string {
-	return visible(strings.ToValidUTF8(string(cutBytes(body, shownText)), "\uFFFD"))
+	return visible(strings.ToValidUTF8(string(textHead(body)), "\uFFFD"))
 }
 
 // hexText returns the beginning of a body in hexadecimal.

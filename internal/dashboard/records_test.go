@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/audit"
+	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
@@ -399,5 +401,42 @@ func TestEventFilters_Page(t *testing.T) {
 	}
 	if rec := w.ask(http.MethodGet, "/events?app=nobody", reader, nil, nil); rec.Code < 400 {
 		t.Errorf("an app that there is not is answered %d", rec.Code)
+	}
+}
+
+// TestPayload_Memory checks that the bodies which people read are charged to the memory of bodies until they
+// were answered: what does not fit is refused for now, and the page's other parts cost nothing.
+func TestPayload_Memory(t *testing.T) {
+	w := newWorld(t)
+	s := w.seed()
+	w.manage.Bodies = budget.New(4 << 20)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	id := w.event(node, s.healthy, nil, "text/plain", strings.Repeat("x", 8<<20))
+	origin, token := w.serve(), w.signIn(adminKey)
+	path := "/events/" + id.String()
+	slow := w.listen(origin, path+"/payload", token, "") // it does not read
+	if slow.resp.StatusCode != http.StatusOK || w.manage.Bodies.Used() != 8<<20 {
+		t.Fatalf("a download is answered %d, and %d bytes are held", slow.resp.StatusCode, w.manage.Bodies.Used())
+	}
+	for _, p := range []string{path + "/payload", path} {
+		l := w.listen(origin, p, token, "")
+		body, _ := io.ReadAll(l.resp.Body)
+		if l.resp.StatusCode != http.StatusServiceUnavailable || l.resp.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "E3003") {
+			t.Errorf("%s beside a slow reader is answered %d: %s", p, l.resp.StatusCode, body)
+		}
+	}
+	if _, err := w.manage.Event(w.ctx, w.admin, id); err != nil {
+		t.Errorf("an event without its body needs memory: %v", err)
+	}
+	slow.resp.Body.Close()
+	for w.manage.Bodies.Used() != 0 { // once the server has noticed
+		if t.Context().Err() != nil {
+			t.Fatal("the memory is not given back")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if l := w.listen(origin, path+"/payload", token, ""); l.resp.StatusCode != http.StatusOK {
+		t.Errorf("with memory a download is answered %d", l.resp.StatusCode)
 	}
 }

@@ -38,6 +38,9 @@ func (d *Dashboard) replays() {
 		if err != nil {
 			return result{}, err
 		}
+		if in.Until.IsZero() { // what comes in between the look and the replay is not part of it
+			in.Until = p.now
+		}
 		preview, err := d.Manage.PreviewReplay(p.ctx, p.caller, p.tenant, in)
 		if err != nil {
 			return result{}, err
@@ -87,6 +90,8 @@ type deadLetters struct {
 	list   []manage.Delivery
 	groups []letterGroup
 	next   string
+
+	partial bool // older ones were not looked at
 }
 
 // letterGroup is how many dead letters an endpoint has for one cause.
@@ -116,6 +121,7 @@ func (d *Dashboard) deadLetters(p *page) (*deadLetters, error) {
 	if err != nil {
 		return nil, err
 	}
+	v.partial = len(list) == maxLetters
 	for i := range list {
 		v.count(&list[i])
 	}
@@ -128,7 +134,7 @@ func (d *Dashboard) deadLetters(p *page) (*deadLetters, error) {
 	if len(v.list) > perPage {
 		v.list = v.list[:perPage]
 		v.next = v.list[perPage-1].ID.String()
-	} else if len(list) == maxLetters {
+	} else if v.partial {
 		v.next = list[maxLetters-1].ID.String()
 	}
 	return v, nil

@@ -415,7 +415,7 @@ func undeliveredItem(p *page, v *undelivered, g *undeliveredGroup) templ.Compone
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 37, "Replay…")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 37, "Replay all of the endpoint…")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
@@ -33,7 +34,7 @@ func (m *Manager) ListEvents(ctx context.Context, c access.Caller, tenant kapsel
 	return m.Store.ListEvents(ctx, c.TenantOr(tenant), f, p)
 }
 
-// Event returns an event with its deliveries.
+// Event returns an event without its body, with its deliveries.
 func (m *Manager) Event(ctx context.Context, c access.Caller, id kapsel.EventID) (EventDetail, error) {
 	r, err := m.event(ctx, c, id)
 	if err != nil {
@@ -47,18 +48,40 @@ func (m *Manager) Event(ctx context.Context, c access.Caller, id kapsel.EventID)
 	return EventDetail{r, described}, err
 }
 
-// Payload returns an event with its body.
+// Payload returns an event with its body, whose memory it charges to Config.Bodies until ctx ends: callers
+// must pass the context of the request that they answer with the body. The error is QueueFull if there is no
+// memory for the body now.
 func (m *Manager) Payload(ctx context.Context, c access.Caller, id kapsel.EventID) (kapsel.Event, error) {
-	r, err := m.event(ctx, c, id)
+	head, err := m.event(ctx, c, id)
+	if err != nil {
+		return kapsel.Event{}, err
+	}
+	if err := m.hold(ctx, int64(head.Event.Size)); err != nil {
+		return kapsel.Event{}, err
+	}
+	r, err := m.Store.Event(ctx, c.Tenant, id)
 	return r.Event, err
 }
 
-// event returns the record of an event that the caller sees.
+// event returns the record of an event that the caller sees, without its body.
 func (m *Manager) event(ctx context.Context, c access.Caller, id kapsel.EventID) (store.EventRecord, error) {
 	if err := c.Check(access.Read); err != nil {
 		return store.EventRecord{}, err
 	}
-	return m.Store.Event(ctx, c.Tenant, id)
+	return m.Store.EventHead(ctx, c.Tenant, id)
+}
+
+// hold charges n bytes to Bodies until ctx ends.
+func (m *Manager) hold(ctx context.Context, n int64) error {
+	if m.Bodies == nil || n == 0 {
+		return nil
+	}
+	release, ok := m.Bodies.Read(n)
+	if !ok {
+		return &kapsel.Error{Code: kapsel.QueueFull, Detail: "the node has no memory for another payload (KAPSEL_BODY_MEMORY); try again", RetryAfter: time.Second}
+	}
+	context.AfterFunc(ctx, release)
+	return nil
 }
 
 // ReplayEvent delivers an event again: to one endpoint, which need not have had it; or without an endpoint
@@ -81,7 +104,7 @@ func (m *Manager) again(ctx context.Context, c access.Caller, id kapsel.EventID,
 	if endpoint == nil {
 		return by.Replay(ctx, c.Tenant, id, kapsel.DeliveryID{}, m.Clock())
 	}
-	r, err := m.Store.Event(ctx, c.Tenant, id)
+	r, err := m.Store.EventHead(ctx, c.Tenant, id)
 	if err != nil {
 		return kapsel.Delivery{}, err
 	}

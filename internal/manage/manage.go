@@ -16,6 +16,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/audit"
+	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/feed"
 	"github.com/kapsel-hq/kapsel/internal/ratelimit"
 	"github.com/kapsel-hq/kapsel/internal/secret"
@@ -39,6 +40,7 @@ type Store interface {
 	EventType(ctx context.Context, tenant kapsel.TenantID, name string) (kapsel.EventType, error)
 	ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error)
 	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error)
+	EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error)
 	ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error)
 	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
 	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
@@ -84,6 +86,8 @@ type Config struct {
 	// CheckVerification says what is wrong with a verification, by field.
 	CheckVerification func(kapsel.Verification) []kapsel.FieldError
 
+	// Bodies is charged with the bodies that people read. It may be nil: they are not counted.
+	Bodies *budget.Budget
 	// Show returns an object as the rows of changes show it at a time; see store.Author.
 	Show func(object any, at time.Time) any
 	// Known is this node's copy of the settings, by which the overview knows the endpoints. It may be nil:

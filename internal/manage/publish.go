@@ -53,7 +53,7 @@ func (m *Manager) published(ctx context.Context, tenant kapsel.TenantID, p kapse
 		Duplicate:   p.Duplicate, DryRun: dry, Warnings: p.Warnings, Err: p.Err,
 	}
 	if p.Err == nil && p.Duplicate {
-		made.EventRecord, made.Err = m.Store.Event(ctx, tenant, p.Event.ID)
+		made.EventRecord, made.Err = m.Store.EventHead(ctx, tenant, p.Event.ID)
 		if missing(made.Err) { // retention was shorter than the key is remembered
 			made.EventRecord, made.Err = store.EventRecord{Event: kapsel.Event{ID: p.Event.ID, TenantID: tenant, ReceivedAt: p.Event.ID.Time()}}, nil
 		}

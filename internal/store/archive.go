@@ -19,6 +19,8 @@ type Page[ID any] struct {
 type Archive interface {
 	// Event reads an event with its body and its deliveries, oldest first.
 	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (EventRecord, error)
+	// EventHead is Event without the body.
+	EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (EventRecord, error)
 	// ListEvents lists events without bodies, headers and queries, each with its deliveries, of
 	// which EventRecord.Digest may have left out some.
 	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) ([]EventRecord, error)

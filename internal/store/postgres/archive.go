@@ -19,10 +19,20 @@ import (
 
 // Event returns an event and its deliveries; see store.Archive.
 func (s *Store) Event(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
-	err = s.readWithin(ctx, callTimeout+s.from.bodyTime, viewOf(tenantID), func(ctx context.Context, q querier) error {
+	return s.eventRecord(ctx, tenantID, eventID, eventColumns, callTimeout+s.from.bodyTime)
+}
+
+// EventHead implements store.Archive.
+func (s *Store) EventHead(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID) (rec store.EventRecord, err error) {
+	return s.eventRecord(ctx, tenantID, eventID, bodylessEventColumns, callTimeout)
+}
+
+// eventRecord returns an event, of which it reads columns, with the event's deliveries.
+func (s *Store) eventRecord(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, columns string, within time.Duration) (rec store.EventRecord, err error) {
+	err = s.readWithin(ctx, within, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		var ok bool
 		rec.Event, ok, err = first(ctx, q, scanEvent, `
-			SELECT `+eventColumns+` FROM events e
+			SELECT `+columns+` FROM events e
 			WHERE e.part = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.tenant_id = $3)`,
 			part(eventID), id(eventID), id(tenantID))
 		if err != nil {

@@ -35,12 +35,13 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 		d.Takeovers, d.LastStatusCode, string(d.LastErrorCode), at(d.FinishedAt), d.PutOffBy)
 }
 
-// These are the columns of an event e, as scanEvent reads them: all, or all but the long ones.
+// These are the columns of an event e, as scanEvent reads them: all, all but the body, or all but the long ones.
 const (
 	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
 		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra, e.app_id`
-	eventColumns      = eventHead + `, e.header, e.query, e.body, e.salt`
-	shortEventColumns = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea`
+	eventColumns         = eventHead + `, e.header, e.query, e.body, e.salt`
+	bodylessEventColumns = eventHead + `, e.header, e.query, NULL::bytea, e.salt`
+	shortEventColumns    = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea`
 )
 
 func scanEvent(r *row) kapsel.Event {

@@ -21,6 +21,15 @@ func (s *Store) Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.Eve
 	return r, err
 }
 
+// EventHead implements store.Archive.
+func (s *Store) EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (r store.EventRecord, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		r, err = eventRecord(c, tenant, id, eventColumns+`, query, header, NULL, salt`)
+		return err
+	})
+	return r, err
+}
+
 // eventRecord returns an event, of which it reads columns, with the event's deliveries. It fails
 // with NotFound if there is no such event of the tenant, or of any tenant if tenant is zero.
 func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {

@@ -67,6 +67,10 @@ var archiving = []promise{
 				_, err := w.store.Event(w.ctx, t, waiting.Event.ID)
 				return err
 			}},
+			{"EventHead", func(t kapsel.TenantID) error {
+				_, err := w.store.EventHead(w.ctx, t, waiting.Event.ID)
+				return err
+			}},
 			{"Delivery", func(t kapsel.TenantID) error {
 				_, err := w.store.Delivery(w.ctx, t, waiting.Deliveries[0].ID)
 				return err
@@ -113,11 +117,25 @@ var archiving = []promise{
 		w.same("the event by no tenant", waiting.Event, w.event(waiting.Event.ID).Event)
 	}},
 
+	{"EventHead is Event without the body", func(w *world) {
+		in := w.accept(w.endpoint)
+		want := w.event(in.Event.ID)
+		if len(want.Event.Body) == 0 {
+			w.t.Fatal("the event has no body")
+		}
+		want.Event.Body = nil
+		got, err := w.store.EventHead(w.ctx, w.tenant.ID, in.Event.ID)
+		w.must(err)
+		w.same("the head", want, got)
+	}},
+
 	{"what is not there is NotFound", func(w *world) {
 		in := w.acceptance(w.endpoint, heldBy(w.node))
 		for _, tenant := range []kapsel.TenantID{{}, w.tenant.ID} {
 			_, err := w.store.Event(w.ctx, tenant, in.Event.ID)
 			w.refused(err, kapsel.NotFound, "Event")
+			_, err = w.store.EventHead(w.ctx, tenant, in.Event.ID)
+			w.refused(err, kapsel.NotFound, "EventHead")
 			_, err = w.store.Delivery(w.ctx, tenant, in.Deliveries[0].ID)
 			w.refused(err, kapsel.NotFound, "Delivery")
 			_, err = w.store.Attempt(w.ctx, tenant, in.Deliveries[0].Token)
