@@ -78,7 +78,9 @@ func (t *EventType) Check() []FieldError {
 		f.add("name", "must be %s, not dots alone", nameForm)
 	}
 	f.text("description", t.Description, MaxDescription)
-	f.text("group", t.Group, MaxName)
+	if t.Group != "" {
+		f.name("group", t.Group)
+	}
 	f.oneOf("validate", string(t.Validate), string(ValidateOff), string(ValidateWarn), string(ValidateRefuse))
 	if len(t.Schemas) > maxVersions {
 		f.add("schemas", "must be at most %d", maxVersions)

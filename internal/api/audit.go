@@ -132,7 +132,7 @@ func (a *api) getInclusion(ctx context.Context, in *InclusionPath) (*out[Inclusi
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.Manage.AuditInclusion(ctx, a.reader(callOf(ctx).r), id, in.Index, in.TreeSize)
+	p, err := a.Manage.AuditInclusion(ctx, a.reader(callOf(ctx).r), id, in.Index, given(ctx, "tree_size", &in.TreeSize))
 	return shownAs(viewInclusion, p, err)
 }
 
@@ -148,7 +148,7 @@ func (a *api) getConsistency(ctx context.Context, in *ConsistencyQuery) (*out[Co
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.Manage.AuditConsistency(ctx, a.reader(callOf(ctx).r), id, in.From, in.To)
+	p, err := a.Manage.AuditConsistency(ctx, a.reader(callOf(ctx).r), id, in.From, given(ctx, "to", &in.To))
 	return shownAs(viewConsistency, p, err)
 }
 
@@ -162,6 +162,14 @@ func (a *api) listLogKeys(ctx context.Context, in *LogPath) (*out[LogKeys], erro
 		return nil, err
 	}
 	return answer(LogKeys{mapped(keys, viewLogKey)}), nil
+}
+
+// given returns the value of a query parameter; nil: the request has no such parameter.
+func given(ctx context.Context, name string, v *int64) *int64 {
+	if !callOf(ctx).r.URL.Query().Has(name) {
+		return nil
+	}
+	return v
 }
 
 // reader returns who makes a request that needs no key.

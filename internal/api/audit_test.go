@@ -175,6 +175,8 @@ func TestAuditLog_Refused(t *testing.T) {
 		"/proof/9223372036854775807":                     "index",
 		fmt.Sprintf("/proof/0?tree_size=%d", size+1):     "tree_size",
 		"/proof/0?tree_size=-1":                          "tree_size",
+		"/proof/0?tree_size=0":                           "tree_size",
+		"/consistency?from=2&to=0":                       "from",
 		fmt.Sprintf("/consistency?from=%d", size+1):      "from",
 		"/consistency?from=-1":                           "from",
 		fmt.Sprintf("/consistency?from=0&to=%d", size+1): "to",

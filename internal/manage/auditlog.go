@@ -334,18 +334,19 @@ func (m *Manager) auditKeys(ctx context.Context, id kapsel.LogID) ([]AuditKey, e
 	return keys, err
 }
 
-// AuditInclusion returns the proof that the leaf with an index is among the first size leaves of a log; 0
-// is the size of the newest published head. It is public as AuditHead is.
-func (m *Manager) AuditInclusion(ctx context.Context, who Reader, id kapsel.LogID, index, size int64) (p receipt.InclusionProof, err error) {
+// AuditInclusion returns the proof that the leaf with an index is among the first of leaves of a log; nil
+// means the size of the newest published head. It is public as AuditHead is.
+func (m *Manager) AuditInclusion(ctx context.Context, who Reader, id kapsel.LogID, index int64, of *int64) (p receipt.InclusionProof, err error) {
 	head, err := m.head(ctx, who, id)
 	if err != nil {
 		return p, err
 	}
-	if size == 0 {
-		size = head.Size
+	size := head.Size
+	if of != nil {
+		size = *of
 	}
 	switch {
-	case size < 0 || size > head.Size:
+	case size < 1 || size > head.Size:
 		return p, refused("tree_size", fmt.Sprintf("must be from 1 to %d, the size of the published head", head.Size))
 	case index < 0 || index >= size:
 		return p, refused("index", fmt.Sprintf("must be from 0 to %d, below the tree's size", size-1))
@@ -353,19 +354,20 @@ func (m *Manager) AuditInclusion(ctx context.Context, who Reader, id kapsel.LogI
 	return m.inclusion(ctx, id, index, size)
 }
 
-// AuditConsistency returns the proof that the first to leaves of a log begin with the first from leaves; a
-// to of 0 is the size of the newest published head. It is public as AuditHead is.
-func (m *Manager) AuditConsistency(ctx context.Context, who Reader, id kapsel.LogID, from, to int64) (p receipt.ConsistencyProof, err error) {
+// AuditConsistency returns the proof that the first until leaves of a log begin with the first from leaves;
+// nil means the size of the newest published head. It is public as AuditHead is.
+func (m *Manager) AuditConsistency(ctx context.Context, who Reader, id kapsel.LogID, from int64, until *int64) (p receipt.ConsistencyProof, err error) {
 	head, err := m.head(ctx, who, id)
 	if err != nil {
 		return p, err
 	}
-	if to == 0 {
-		to = head.Size
+	to := head.Size
+	if until != nil {
+		to = *until
 	}
 	switch {
 	case to < 0 || to > head.Size:
-		return p, refused("to", fmt.Sprintf("must be from 1 to %d, the size of the published head", head.Size))
+		return p, refused("to", fmt.Sprintf("must be from 0 to %d, the size of the published head", head.Size))
 	case from < 0 || from > to:
 		return p, refused("from", fmt.Sprintf("must be from 0 to %d, the other size", to))
 	}
