@@ -189,7 +189,7 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	if err != nil {
 		return err
 	}
-	if err := rememberFaults(ctx, db, broken); err != nil {
+	if err := rememberFaults(ctx, db, checker.Faults, broken); err != nil {
 		return err
 	}
 	if err := (audit.LastCheck{At: began, Findings: first}).Remember(ctx, db); err != nil {
@@ -232,22 +232,17 @@ func retention(ctx context.Context, db store.Store) (func(kapsel.TenantID, time.
 	}, nil
 }
 
-// rememberFaults keeps which logs contradict themselves, and forgets it of logs that fit.
-func rememberFaults(ctx context.Context, db store.Journal, broken map[kapsel.LogID]string) error {
-	for after := (kapsel.LogID{}); ; {
-		logs, err := db.Logs(ctx, after, 200)
-		if err != nil || len(logs) == 0 {
-			return err
-		}
-		for i := range logs {
-			if l := &logs[i]; l.Fault != broken[l.ID] {
-				if err := db.Fault(ctx, l.ID, broken[l.ID]); err != nil {
-					return err
-				}
+// rememberFaults keeps which logs contradict themselves, and forgets it of logs that fit. A fault that the writer
+// has found since a log was read stays.
+func rememberFaults(ctx context.Context, db store.Journal, were, broken map[kapsel.LogID]string) error {
+	for id, was := range were {
+		if was != broken[id] {
+			if err := db.ReplaceFault(ctx, id, was, broken[id]); err != nil {
+				return err
 			}
-			after = logs[i].ID
 		}
 	}
+	return nil
 }
 
 // rotateAuditKeyCmd is `kapsel rotate-audit-key`.

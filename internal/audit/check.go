@@ -43,6 +43,8 @@ type Checker struct {
 	Kept func(tenant kapsel.TenantID, ended time.Time) bool
 	// Found is called with each finding.
 	Found func(Finding)
+	// Faults has the fault of each log when it was read for its check.
+	Faults map[kapsel.LogID]string
 
 	checked Checked
 }
@@ -94,24 +96,66 @@ func (c *Checker) Check(ctx context.Context) (Checked, error) {
 	}
 }
 
-// outbox looks for entries that nobody can read.
+// outbox looks for entries that cannot become leaves: nobody can read them, or they are not what Kapsel wrote.
 func (c *Checker) outbox(ctx context.Context) error {
+	leaves := map[kapsel.AttemptID]bool{} // attempts with an entry that were leaves when they were looked for
 	for after := (store.EntryKey{}); ; {
 		entries, next, err := c.Store.Entries(ctx, after, pageOfLeaves, nil)
 		if err != nil {
 			return err
 		}
+		of := map[kapsel.TenantID][]kapsel.AttemptID{}
+		var ids []kapsel.AttemptID
 		for i := range entries {
 			e := &entries[i]
 			if _, err := store.ReadRecord(e.AttemptID, e.Record); err != nil {
 				c.Found(Finding{Index: -1, Text: fmt.Sprintf("attempt %s cannot become a leaf, because its entry in the outbox cannot be read: %v", e.AttemptID, err)})
+				continue
+			}
+			of[e.TenantID], ids = append(of[e.TenantID], e.AttemptID), append(ids, e.AttemptID)
+		}
+		recorded, err := c.Store.Recorded(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for tenant, some := range of {
+			places, err := c.Store.LeafIndexes(ctx, tenant, some)
+			if err != nil {
+				return err
+			}
+			for _, id := range some {
+				if a, ok := recorded[id]; ok && a.TenantID != tenant {
+					c.Found(Finding{Index: -1, Text: fmt.Sprintf("the entry of attempt %s in the outbox names the tenant %s, and the attempt is of %s", id, tenant, a.TenantID)})
+				}
+				if _, isLeaf := places[id]; isLeaf {
+					leaves[id] = true
+				}
 			}
 		}
 		if next == (store.EntryKey{}) {
-			return nil
+			break
 		}
 		after = next
 	}
+	// An entry goes when its attempt becomes a leaf, in one transaction, so those that are still there were not
+	// written by Kapsel.
+	for after := (store.EntryKey{}); len(leaves) > 0; {
+		entries, next, err := c.Store.Entries(ctx, after, pageOfLeaves, nil)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			if id := entries[i].AttemptID; leaves[id] {
+				c.Found(Finding{Index: -1, Text: fmt.Sprintf("attempt %s has an entry in the outbox, and is a leaf already", id)})
+				delete(leaves, id)
+			}
+		}
+		if next == (store.EntryKey{}) {
+			break
+		}
+		after = next
+	}
+	return nil
 }
 
 // logCheck is the check of one log.
@@ -130,6 +174,10 @@ type logCheck struct {
 // log checks a log as far as it has come now.
 func (c *Checker) log(ctx context.Context, l *store.Log, keys []Key) error {
 	c.checked.Logs++
+	if c.Faults == nil {
+		c.Faults = map[kapsel.LogID]string{}
+	}
+	c.Faults[l.ID] = l.Fault
 	k := &logCheck{Checker: c, ctx: ctx, log: l, tree: Tree{l.ID, c.Store}, was: store.State{Root: rootOf(nil)}}
 	heads, err := k.heads()
 	if err != nil {
@@ -367,6 +415,8 @@ func (k *logCheck) records(leaves []store.Leaf, all []receipt.Leaf) error {
 			text = "the text is not that of an attempt"
 		case said.AttemptID != l.AttemptID.String():
 			text = "the row names attempt " + l.AttemptID.String() + ", and the text another one"
+		case found && a.TenantID != k.log.TenantID:
+			text = "attempt " + said.AttemptID + " is of another tenant than the log"
 		case found && !says(said, &a):
 			text = "the row of attempt " + said.AttemptID + " says something else than the text"
 		case !found && k.Kept(k.log.TenantID, time.UnixMilli(said.EndedAtMS)):

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -17,13 +19,14 @@ import (
 )
 
 // HighWater is a file that remembers the newest head of each log that this instance has signed. It
-// lies outside of the store, so that it is not restored with the store. Its methods may be called by
-// many goroutines at once.
+// lies outside of the store, so that it is not restored with the store. Nodes may share the file: each
+// change takes a lock beside it and reads what the others have written. Its methods may be called by many
+// goroutines at once.
 type HighWater struct {
 	path string
 
 	mu   sync.Mutex
-	seen map[string]Mark // by the log's ID; guarded by mu
+	seen map[string]Mark // by the log's ID, as the file was read last; guarded by mu
 }
 
 // Mark is the size and the root of a head.
@@ -35,17 +38,42 @@ type Mark struct {
 // OpenHighWater reads the file at path. A file that does not exist is empty.
 func OpenHighWater(path string) (*HighWater, error) {
 	h := &HighWater{path: path, seen: map[string]Mark{}}
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return h, nil
-	case err != nil:
-		return nil, fmt.Errorf("read the file of the audit log's heads: %w", err)
-	}
-	if err := json.Unmarshal(b, &h.seen); err != nil {
-		return nil, fmt.Errorf("read the file of the audit log's heads, %s: %w", path, err)
+	if err := h.Read(); err != nil {
+		return nil, err
 	}
 	return h, nil
+}
+
+// Read reads the file again, which another node may have changed. If it was removed, what was read before
+// still counts.
+func (h *HighWater) Read() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.read()
+}
+
+func (h *HighWater) read() error {
+	b, err := os.ReadFile(h.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var seen map[string]Mark
+	if err == nil {
+		err = json.Unmarshal(b, &seen)
+	}
+	if err == nil && seen == nil {
+		err = errors.New("it holds null")
+	}
+	for log, m := range seen {
+		if m.Size < 0 {
+			err = fmt.Errorf("the size of %q is below 0", log)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read the file of the audit log's heads, %s: %w", h.path, err)
+	}
+	h.seen = seen
+	return nil
 }
 
 // Marks returns what the file remembers, by the logs' IDs.
@@ -93,6 +121,14 @@ func (h *HighWater) Forget() error {
 func (h *HighWater) change(change func(map[string]Mark) error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	lock, err := durable.TakeLock(context.Background(), h.path+".lock", "the file of the audit log's heads", lockWait)
+	if err != nil {
+		return h.unwritten(err)
+	}
+	defer lock.Release()
+	if err := h.read(); err != nil {
+		return refuseHere("%v: restore the file, because what was published must be remembered", err)
+	}
 	seen := maps.Clone(h.seen)
 	if err := change(seen); err != nil {
 		return err
@@ -102,8 +138,15 @@ func (h *HighWater) change(change func(map[string]Mark) error) error {
 		return err
 	}
 	if err := durable.Replace(h.path, b); err != nil {
-		return refuseHere("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
+		return h.unwritten(err)
 	}
 	h.seen = seen
 	return nil
+}
+
+// lockWait is how long a change waits for that of another node.
+const lockWait = 2 * time.Second
+
+func (h *HighWater) unwritten(err error) error {
+	return refuseHere("the file in which the heads of audit logs are remembered, %s, cannot be written: make its directory writable for Kapsel, or set KAPSEL_AUDIT_KEY_FILE to a key file in a directory that is (%v)", h.path, err)
 }

@@ -50,6 +50,11 @@ type Witnesses struct {
 	cfg  WitnessesConfig
 	wake chan chan struct{} // a round is wanted; the channel in it is closed after that round
 
+	loading map[kapsel.LogID]*witnessing // what load has read; nil: it does not run. The Writer's goroutine owns it
+	loaded  kapsel.LogID                 // the last log in it
+
+	saves sync.Mutex // held while rows are stored, so that no newer row is replaced by an older one
+
 	mu      sync.Mutex
 	leads   bool // guarded by mu, as is what follows
 	logs    map[kapsel.LogID]*witnessing
@@ -71,6 +76,7 @@ type witnessing struct {
 	states []WitnessState   // of each witness
 	asks   []bool           // of each witness: it was asked since this node writes the logs
 	row    store.Witnessed  // as it is stored
+	dirty  bool             // a witness has said something that may not be stored
 	since  time.Time        // when the oldest head was signed that lacks witnesses; zero: none
 }
 
@@ -153,13 +159,13 @@ func (w *Witnesses) Run(ctx context.Context) {
 	}
 }
 
-// begin asks the witnesses what they remember, for a node that begins to write the logs. The error is a
-// Refusal if one of them remembers what the store does not have.
-func (w *Witnesses) begin(ctx context.Context) error {
+// begin asks the witnesses what they remember, for a node that begins to write the logs and renews its lease by
+// lead. The error is a Refusal if one of them remembers what the store does not have.
+func (w *Witnesses) begin(ctx context.Context, lead func(context.Context) error) error {
 	if w == nil {
 		return nil
 	}
-	if err := w.load(ctx); err != nil {
+	if err := w.load(ctx, lead); err != nil {
 		return err
 	}
 	done := make(chan struct{})
@@ -172,13 +178,20 @@ func (w *Witnesses) begin(ctx context.Context) error {
 	case <-time.After(witnessFirst):
 	case <-ctx.Done():
 	}
+	if err := lead(ctx); err != nil {
+		return err
+	}
 	return w.refusal()
 }
 
-// load reads all open logs with their newest heads.
-func (w *Witnesses) load(ctx context.Context) error {
-	loaded := map[kapsel.LogID]*witnessing{}
-	for after := (kapsel.LogID{}); ; {
+// load reads all open logs with their newest heads. After trouble of the store it goes on where it was, as long
+// as the node leads.
+func (w *Witnesses) load(ctx context.Context, lead func(context.Context) error) error {
+	if w.loading == nil {
+		w.loading, w.loaded = map[kapsel.LogID]*witnessing{}, kapsel.LogID{}
+	}
+	loaded := w.loading
+	for after := w.loaded; ; w.loaded = after {
 		logs, err := w.cfg.Store.Logs(ctx, after, headsAtOnce)
 		if err != nil {
 			return err
@@ -186,6 +199,9 @@ func (w *Witnesses) load(ctx context.Context) error {
 		for i := range logs {
 			l := &logs[i]
 			after = l.ID
+			if err := lead(ctx); err != nil {
+				return err
+			}
 			if !l.ClosedAt.IsZero() {
 				continue
 			}
@@ -208,7 +224,7 @@ func (w *Witnesses) load(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.logs, w.leads = loaded, true
+	w.logs, w.leads, w.loading = loaded, true, nil
 	maps.DeleteFunc(w.against, func(c contradiction, _ string) bool { return loaded[c.log] == nil }) // it was ended
 	return nil
 }
@@ -262,7 +278,7 @@ func (w *Witnesses) end() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.leads = false
+	w.leads, w.loading = false, nil
 	clear(w.logs)
 	clear(w.against)
 }
@@ -293,7 +309,8 @@ type question struct {
 	old     int64 // what it is thought to remember
 }
 
-// round asks each witness for a signature of each head that it has not signed.
+// round asks each witness for a signature of each head that it has not signed. What a slow witness has not
+// signed when its time is over is left to the next round, and what the others have signed is kept before.
 func (w *Witnesses) round(ctx context.Context) error {
 	keys, err := w.cfg.Keys.All(ctx)
 	if err != nil {
@@ -301,13 +318,17 @@ func (w *Witnesses) round(ctx context.Context) error {
 	}
 	var group errgroup.Group
 	for i, of := range w.questions() {
+		if len(of) == 0 {
+			continue
+		}
 		group.Go(func() error {
-			w.ask(ctx, i, of, keys)
-			return nil
+			own, stop := context.WithTimeout(ctx, witnessEvery)
+			defer stop()
+			w.ask(own, i, of, keys)
+			return w.save(ctx, keys)
 		})
 	}
-	group.Wait()
-	return w.save(ctx, keys)
+	return group.Wait()
 }
 
 // questions returns what each witness is to be asked.
@@ -346,6 +367,9 @@ func (w *Witnesses) ask(ctx context.Context, i int, of []question, keys []Key) {
 				return nil
 			}
 			line, size, err := w.cosignature(ctx, q, keys)
+			if err != nil && ctx.Err() != nil {
+				return nil // the round's time is over
+			}
 			var answered *witness.Answered
 			if err != nil && !errors.As(err, &answered) && !unread(err) {
 				stop() // the others would wait for it in vain
@@ -417,6 +441,7 @@ func (w *Witnesses) answered(q question, line string, size int64, err error) {
 	if l == nil { // another node writes the logs now
 		return
 	}
+	l.dirty = true
 	s, name := &l.states[q.witness], w.cfg.Clients[q.witness].Key.Name
 	was := s.Error
 	if size >= 0 {
@@ -452,8 +477,19 @@ func (w *Witnesses) answered(q question, line string, size int64, err error) {
 }
 
 // save stores what has changed.
-func (w *Witnesses) save(ctx context.Context, keys []Key) error {
-	changed, err := w.changed(keys)
+func (w *Witnesses) save(ctx context.Context, keys []Key) (err error) {
+	w.saves.Lock()
+	defer w.saves.Unlock()
+	changed, looked, err := w.changed(keys)
+	defer func() {
+		if err != nil { // the next round saves them
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, l := range looked {
+				l.dirty = true
+			}
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -480,11 +516,16 @@ func (w *Witnesses) save(ctx context.Context, keys []Key) error {
 	return nil
 }
 
-// changed returns the rows of the logs that have another state than the store.
-func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, err error) {
+// changed returns the rows of the logs that have another state than the store, and the logs that it has looked
+// at: those of which a witness has said something since the last time.
+func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, looked []*witnessing, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, l := range w.logs {
+		if !l.dirty {
+			continue
+		}
+		l.dirty, looked = false, append(looked, l)
 		row := l.row
 		row.Log = id
 		if l.asked.Size > 0 && l.asked.Size >= row.Size {
@@ -495,7 +536,7 @@ func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, err error) {
 			}
 			signed, err := receipt.OpenCheckpoint(note, known...)
 			if err != nil {
-				return nil, fmt.Errorf("open a head with its witnesses' lines: %w", err)
+				return nil, looked, fmt.Errorf("open a head with its witnesses' lines: %w", err)
 			}
 			wanted := w.cfg.Wanted(l.tenant)
 			if n := signed.Witnesses(); wanted > 0 && n >= wanted && (l.asked.Size > row.Size || len(note) > len(row.Note)) {
@@ -504,11 +545,11 @@ func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, err error) {
 			}
 		}
 		if row.States, err = json.Marshal(l.states); err != nil {
-			return nil, err
+			return nil, looked, err
 		}
 		if row.Size != l.row.Size || len(row.Note) != len(l.row.Note) || string(row.States) != string(l.row.States) {
 			rows = append(rows, row)
 		}
 	}
-	return rows, nil
+	return rows, looked, nil
 }

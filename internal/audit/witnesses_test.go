@@ -306,3 +306,27 @@ func (w *world) restore(backup string) {
 	w.must(os.Rename(backup, filepath.Join(w.dir, "db")))
 	w.open()
 }
+
+// TestWitnesses_Slow checks that what a witness has signed is kept while another one does not answer.
+func TestWitnesses_Slow(t *testing.T) {
+	w := newWorld(t, 1)
+	key := w.logKey()
+	good, slow := w.witnessOf("good.example", key), w.witnessOf("slow.example", key)
+	writer := w.witnessed(1, good, slow)
+	w.attempt(w.tenants[0], 3)
+	w.must(writer.turn(t.Context()))
+	goOn := make(chan struct{})
+	h := http.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-goOn }))
+	slow.answer.Store(&h)
+	done := make(chan error, 1)
+	go func() { done <- writer.cfg.Witnesses.round(t.Context()) }()
+	kept := int64(0)
+	for began := time.Now(); kept == 0 && time.Since(began) < 30*time.Second; time.Sleep(5 * time.Millisecond) {
+		_, kept, _ = w.sizes(good)
+	}
+	close(goOn)
+	w.must(<-done)
+	if kept != 3 {
+		t.Errorf("a head of %d leaves is kept as witnessed while the other witness does not answer, want 3", kept)
+	}
+}

@@ -64,6 +64,7 @@ type Writer struct {
 	signed  int       // the heads of the last turn
 	leads   time.Time // when the lease was asked for last, by the local clock; zero: this node does not lead
 	checked bool      // what HighWater remembers was compared since this node leads
+	checks  checking  // how far that has come
 	tried   time.Time // when it was compared last
 	rests   time.Time // until when this node does not ask for the lease, by the local clock
 
@@ -72,7 +73,7 @@ type Writer struct {
 	pause  time.Time             // until when the outbox is not read, by the local clock
 	text   []byte                // scratch
 
-	unread, told map[kapsel.AttemptID]bool // entries that cannot be read, which stay in the outbox: of this look at it, and of the one before
+	unread, told map[kapsel.AttemptID]error // entries that cannot become leaves, which stay in the outbox, and why: of this look at it, and of the one before
 
 	refused atomic.Pointer[string] // why no head is signed
 	faults  atomic.Int64           // the number of logs with a fault
@@ -80,6 +81,18 @@ type Writer struct {
 	oldest  atomic.Int64           // Unix milliseconds; when the oldest attempt ended that no head has; 0: none
 	lag     atomic.Int64           // of the heads that were published last
 }
+
+// checking is how far the comparison with HighWater has come. It goes on there after trouble of the store, as
+// long as the node leads, and begins anew otherwise.
+type checking struct {
+	size     int64           // of the logs so far
+	after    kapsel.LogID    // the last of them
+	counted  bool            // there are no more
+	compared map[string]Mark // with which logs were compared
+}
+
+// errNotLeading is the error of work that this node may not go on with, because another one leads.
+var errNotLeading = errors.New("another node writes the audit logs")
 
 // holding is a log as its writer knows it.
 type holding struct {
@@ -141,7 +154,9 @@ func (w *Writer) Run(ctx context.Context) {
 		}
 		var err error
 		if pause = !pause && w.signed > headsAtOnce; pause {
-			_, err = w.lead(ctx)
+			if err = w.lead(ctx); errors.Is(err, errNotLeading) {
+				err = nil
+			}
 		} else {
 			err = w.turn(ctx)
 		}
@@ -167,14 +182,20 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 		if err != nil { // whether something was written may be unknown: the logs are read again
 			w.forget()
 		}
+		if errors.Is(err, errNotLeading) {
+			err = nil
+		}
 	}()
 	if time.Now().Before(w.rests) {
 		return nil
 	}
-	if leads, err := w.lead(ctx); err != nil || !leads {
+	if err := w.lead(ctx); err != nil {
 		return err
 	}
 	if !w.checked {
+		if err := w.look(ctx); err != nil {
+			return err
+		}
 		if w.refused.Load() != nil && time.Since(w.tried) < checkEvery {
 			return nil
 		}
@@ -182,10 +203,10 @@ func (w *Writer) turn(ctx context.Context) (err error) {
 		if err := w.check(ctx); err != nil {
 			return w.refuse(err)
 		}
-		if err := w.cfg.Witnesses.begin(ctx); err != nil {
+		if err := w.cfg.Witnesses.begin(ctx, w.lead); err != nil {
 			return w.refuse(err)
 		}
-		w.checked = true
+		w.checked, w.checks = true, checking{}
 	}
 	if err := w.cfg.Witnesses.refusal(); err != nil {
 		return w.refuse(err)
@@ -229,7 +250,7 @@ func (w *Writer) refuse(err error) error {
 		return err
 	}
 	w.forget()
-	w.checked = false
+	w.checked, w.checks = false, checking{}
 	if refusal.own {
 		w.leads, w.tried, w.rests = time.Time{}, time.Time{}, time.Now().Add(restFor)
 	}
@@ -246,20 +267,21 @@ func (w *Writer) mayAgain() {
 	}
 }
 
-// lead reports whether this node is the writer.
-func (w *Writer) lead(ctx context.Context) (bool, error) {
+// lead returns nil if this node is the writer, and renews its lease if that is due. It returns errNotLeading if
+// another node is. Whatever may take longer than leadFor must call it in between.
+func (w *Writer) lead(ctx context.Context) error {
 	if !w.leads.IsZero() && time.Since(w.leads) < leadFor/3 {
-		return true, nil
+		return nil
 	}
 	asked := time.Now()
 	leads, err := w.cfg.Store.Lead(ctx, "audit", w.cfg.Node, w.cfg.Now(), leadFor)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if !leads {
 		w.forget()
 		w.signed = 0
-		w.leads, w.checked = time.Time{}, false
+		w.leads, w.checked, w.checks = time.Time{}, false, checking{}
 		w.cfg.Witnesses.end()
 		clear(w.faulty)
 		w.faults.Store(0)
@@ -267,35 +289,69 @@ func (w *Writer) lead(ctx context.Context) (bool, error) {
 		w.oldest.Store(0)
 		w.lag.Store(0)
 		w.refused.Store(nil)
-		return false, nil
+		return errNotLeading
 	}
 	w.leads = asked
-	return true, nil
+	return nil
+}
+
+// looked is how many entries show how long the outbox has waited.
+const looked = 100
+
+// look sees how long the oldest entries of the outbox have waited, of which nothing is made before the logs
+// were compared.
+func (w *Writer) look(ctx context.Context) error {
+	entries, _, err := w.cfg.Store.Entries(ctx, store.EntryKey{}, looked, nil)
+	if err != nil {
+		return err
+	}
+	oldest := int64(0)
+	for i := range entries {
+		e := &entries[i]
+		at := e.AttemptID.Time().UnixMilli()
+		if r, err := store.ReadRecord(e.AttemptID, e.Record); err == nil {
+			at = r.EndedAt
+		}
+		oldest = older(oldest, at)
+	}
+	w.oldest.Store(oldest)
+	return nil
 }
 
 // check compares the logs with what HighWater remembers, and counts their leaves. The error is a
 // Refusal if the store lacks what was published.
 func (w *Writer) check(ctx context.Context) error {
-	size, after := int64(0), kapsel.LogID{}
-	for {
-		logs, err := w.cfg.Store.Logs(ctx, after, headsAtOnce)
+	c := &w.checks
+	clear(w.told) // the database may be another one
+	for !c.counted {
+		logs, err := w.cfg.Store.Logs(ctx, c.after, headsAtOnce)
 		if err != nil {
 			return err
 		}
 		for i := range logs {
-			size += logs[i].Size
+			c.size += logs[i].Size
 			w.tell(&logs[i])
-			after = logs[i].ID
+			c.after = logs[i].ID
 		}
-		if len(logs) < headsAtOnce {
-			break
+		c.counted = len(logs) < headsAtOnce
+		if err := w.lead(ctx); err != nil {
+			return err
 		}
 	}
-	w.size.Store(size)
+	w.size.Store(c.size)
 	if w.cfg.HighWater == nil {
 		return nil
 	}
+	if c.compared == nil {
+		if err := w.cfg.HighWater.Read(); err != nil {
+			return refuseHere("%v: restore the file, because what was published must be remembered", err)
+		}
+		c.compared = map[string]Mark{}
+	}
 	for text, mark := range w.cfg.HighWater.Marks() {
+		if done, ok := c.compared[text]; ok && done == mark {
+			continue
+		}
 		id, err := kapsel.ParseLogID(text)
 		if err != nil {
 			return refuse("the file of the audit log's heads has a log %q, which is no log's id: restore the file", text)
@@ -303,6 +359,10 @@ func (w *Writer) check(ctx context.Context) error {
 		if err := w.compare(ctx, id, mark); err != nil {
 			return err
 		}
+		if err := w.lead(ctx); err != nil {
+			return err
+		}
+		c.compared[text] = mark
 	}
 	return nil
 }
@@ -366,7 +426,7 @@ func (w *Writer) sequence(ctx context.Context) error {
 	if err := w.lookAgain(ctx); err != nil {
 		return err
 	}
-	w.told, w.unread = w.unread, map[kapsel.AttemptID]bool{} // entries that are gone by now are not waited for
+	w.told, w.unread = w.unread, map[kapsel.AttemptID]error{} // entries that are gone by now are not waited for
 	var batch []store.Entry
 	for after := (store.EntryKey{}); ; {
 		waiting := w.withWaiting()
@@ -389,7 +449,7 @@ func (w *Writer) sequence(ctx context.Context) error {
 			return nil
 		}
 		after = next
-		if leads, err := w.lead(ctx); err != nil || !leads {
+		if err := w.lead(ctx); err != nil {
 			return err
 		}
 	}
@@ -467,7 +527,11 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 		e := &entries[i]
 		r, err := store.ReadRecord(e.AttemptID, e.Record)
 		if err != nil {
-			w.cannotRead(e, err)
+			w.setAside(e.AttemptID, fmt.Errorf("it cannot be read: %w", err))
+			continue
+		}
+		if w.told[e.AttemptID] == errIsLeaf {
+			w.setAside(e.AttemptID, errIsLeaf)
 			continue
 		}
 		g := of[e.TenantID]
@@ -490,7 +554,10 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 	for _, tenant := range tenants {
 		h, g := w.held[tenant], of[tenant]
 		switch {
-		case h == nil: // its tenant's next log is made by the next turn
+		case h == nil:
+			for i := range g.Leaves {
+				w.setAside(g.Leaves[i].AttemptID, errNoTenant)
+			}
 			continue
 		case h.Fault != "":
 			h.waits = older(h.waits, ended[tenant])
@@ -505,13 +572,19 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 	return w.append(ctx, grown)
 }
 
-// cannotRead tells once that an entry cannot be read, and that its attempt is no leaf.
-func (w *Writer) cannotRead(e *store.Entry, err error) {
-	w.unread[e.AttemptID] = true
-	if !w.told[e.AttemptID] {
-		w.cfg.Log.Error("an attempt is in no audit log, because its entry in the outbox cannot be read; it waits there, and kapsel fsck finds it", "attempt", e.AttemptID.String(), "error", err)
+// Why an entry of the outbox cannot become a leaf.
+var (
+	errIsLeaf   = errors.New("its attempt is a leaf already, so it was not written by Kapsel")
+	errNoTenant = errors.New("it names a tenant that does not exist, so it was changed")
+)
+
+// setAside tells once that an entry cannot become a leaf. It stays in the outbox, and the others go on.
+func (w *Writer) setAside(attempt kapsel.AttemptID, why error) {
+	w.unread[attempt] = why
+	if w.told[attempt] == nil {
+		w.cfg.Log.Error("an entry of the audit log's outbox cannot become a leaf; it waits there, and kapsel fsck finds it", "attempt", attempt.String(), "error", why)
 	}
-	w.oldest.Store(older(w.oldest.Load(), e.AttemptID.Time().UnixMilli()))
+	w.oldest.Store(older(w.oldest.Load(), attempt.Time().UnixMilli()))
 }
 
 // growing is what is appended to a log that this node holds.
@@ -541,6 +614,9 @@ func (w *Writer) append(ctx context.Context, all []growing) error {
 		return nil
 	}
 	stale, err := w.cfg.Store.Append(ctx, growths)
+	if kapsel.CodeOf(err) == kapsel.Conflict {
+		return w.apart(ctx, ready, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -556,13 +632,76 @@ func (w *Writer) append(ctx context.Context, all []growing) error {
 	return nil
 }
 
+// apart appends to each log alone, after an entry of one of them has kept all from growing. Entries whose attempts
+// are leaves already are set aside.
+func (w *Writer) apart(ctx context.Context, all []growing, conflict error) error {
+	if len(all) > 1 {
+		for _, g := range all {
+			if err := w.append(ctx, []growing{bare(g)}); err != nil {
+				return err
+			}
+			if err := w.lead(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	g := all[0]
+	ids := make([]kapsel.AttemptID, len(g.Leaves))
+	for i := range g.Leaves {
+		ids[i] = g.Leaves[i].AttemptID
+	}
+	places, err := w.cfg.Store.LeafIndexes(ctx, g.TenantID, ids)
+	if err != nil {
+		return err
+	}
+	rest := bare(g)
+	rest.Leaves, rest.Taken = nil, nil
+	seen := map[kapsel.AttemptID]bool{}
+	for i, l := range g.Leaves {
+		if len(g.Taken) == 0 { // a leaf of no entry
+			rest.Leaves = g.Leaves
+			break
+		}
+		if _, isLeaf := places[l.AttemptID]; !l.AttemptID.IsZero() && (isLeaf || seen[l.AttemptID]) {
+			w.setAside(l.AttemptID, errIsLeaf)
+			continue
+		}
+		seen[l.AttemptID] = true
+		l.Index = g.holding.Size + int64(len(rest.Leaves))
+		rest.Leaves, rest.Taken = append(rest.Leaves, l), append(rest.Taken, g.Taken[i])
+	}
+	switch {
+	case len(rest.Leaves) == len(g.Leaves):
+		beyond, err := w.cfg.Store.Leaves(ctx, g.ID, g.holding.Size, 1)
+		if err != nil {
+			return err
+		}
+		if len(beyond) > 0 {
+			return w.fault(ctx, g.holding, fmt.Errorf("there is a leaf %d, and the log has %d", beyond[0].Index, g.holding.Size))
+		}
+		// An entry is gone since it was read: the next turn reads again.
+		w.cfg.Log.Warn("an audit log could not grow; trying again", "log", g.ID.String(), "error", conflict)
+		return nil
+	case len(rest.Leaves) == 0:
+		return nil
+	}
+	return w.append(ctx, []growing{rest})
+}
+
+// bare returns a growth without what follows from its leaves.
+func bare(g growing) growing {
+	g.Growth = store.Growth{Leaves: g.Leaves, Taken: g.Taken}
+	return g
+}
+
 // drop forgets logs that are not in the store as this node knows them: another writer holds them, or the
 // database was replaced. So what was published is compared again.
 func (w *Writer) drop(stale []kapsel.LogID) {
 	if len(stale) == 0 {
 		return
 	}
-	w.checked, w.swept = false, time.Time{}
+	w.checked, w.checks, w.swept = false, checking{}, time.Time{}
 	maps.DeleteFunc(w.held, func(_ kapsel.TenantID, h *holding) bool { return slices.Contains(stale, h.ID) })
 }
 
@@ -593,6 +732,9 @@ func (w *Writer) take(ctx context.Context, tenants []kapsel.TenantID) error {
 		w.held[h.TenantID] = h
 		w.tell(&h.Log)
 		if err := w.verify(ctx, h); err != nil {
+			return err
+		}
+		if err := w.lead(ctx); err != nil {
 			return err
 		}
 	}
@@ -683,7 +825,7 @@ func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete 
 		}
 	}
 	for some := range slices.Chunk(grown, headsAtOnce) {
-		if leads, err := w.lead(ctx); err != nil || !leads {
+		if err := w.lead(ctx); err != nil {
 			return false, err
 		}
 		if err := w.announce(ctx, some, key); err != nil {
@@ -700,7 +842,7 @@ func (w *Writer) publish(ctx context.Context, key ed25519.PrivateKey) (complete 
 	complete = true
 	for len(heads) > 0 {
 		n := min(len(heads), headsAtOnce)
-		if leads, err := w.lead(ctx); err != nil || !leads {
+		if err := w.lead(ctx); err != nil {
 			return false, err
 		}
 		stale, err := w.cfg.Store.Publish(ctx, heads[:n])
@@ -739,7 +881,7 @@ func (w *Writer) sweep(ctx context.Context) error {
 			w.swept = time.Now()
 			return nil
 		}
-		if leads, err := w.lead(ctx); err != nil || !leads {
+		if err := w.lead(ctx); err != nil {
 			return err
 		}
 	}

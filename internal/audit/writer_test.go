@@ -605,8 +605,8 @@ func TestWriter_Faulty(t *testing.T) {
 		one.pause = time.Time{}
 		w.must(one.turn(t.Context()))
 	}
-	if want := one.cfg.AtOnce + 3; db.entries != want {
-		t.Errorf("in three turns %d entries were read, want a page of those that wait, and the others: %d", db.entries, want)
+	if want := 36 + one.cfg.AtOnce + 3; db.entries != want {
+		t.Errorf("in three turns %d entries were read, want all to see how long they have waited, a page of those that wait, and the others: %d", db.entries, want)
 	}
 	if n := strings.Count(text.String(), l.ID.String()); n != 1 || one.faults.Load() != 1 {
 		t.Errorf("the log with a fault is told %d times and counted as %d:\n%s", n, one.faults.Load(), &text)
@@ -684,6 +684,177 @@ func TestWriter_UnreadableGone(t *testing.T) {
 	}
 	if lag := again.lagSeconds(); lag != 0 {
 		t.Errorf("the lag is %v s, and no entry waits", lag)
+	}
+}
+
+// slow is a store in which it takes long to read a log, and another node waits for the lease.
+type slow struct {
+	*sqlite.Store
+	world  *world
+	writer *Writer
+	other  kapsel.NodeID
+	stolen bool
+}
+
+func (s *slow) Log(ctx context.Context, id kapsel.LogID) (store.Log, error) {
+	took := 2 * leadFor / 3
+	s.world.now, s.writer.leads = s.world.now.Add(took), s.writer.leads.Add(-took)
+	leads, err := s.Store.Lead(ctx, "audit", s.other, s.world.now, leadFor)
+	if s.stolen = s.stolen || leads; err != nil {
+		return store.Log{}, err
+	}
+	return s.Store.Log(ctx, id)
+}
+
+// TestWriter_LongCheck checks that a node keeps the lease while it compares the logs, however long that takes.
+func TestWriter_LongCheck(t *testing.T) {
+	w := newWorld(t, 5)
+	for _, tenant := range w.tenants {
+		w.attempt(tenant, 1)
+	}
+	w.must(w.writer(w.db).turn(t.Context()))
+	w.pass()
+	db := &slow{Store: w.db, world: w, other: kapsel.NewNodeID(w.now)}
+	db.writer = w.writer(db)
+	w.attempt(w.tenants[0], 1)
+	w.must(db.writer.turn(t.Context()))
+	if db.stolen {
+		t.Error("the lease ended during the check")
+	}
+	w.signed()
+}
+
+// TestWriter_RefusedLag checks that attempts which wait since a refusal at the start are seen in the lag.
+func TestWriter_RefusedLag(t *testing.T) {
+	w := newWorld(t, 1)
+	w.attempt(w.tenants[0], 3)
+	w.must(w.writer(w.db).turn(t.Context()))
+	l, err := w.db.LogOf(t.Context(), w.tenants[0])
+	w.must(err)
+	w.must(w.marks.Raise([]store.SignedHead{{Log: l.ID, Size: 50, Root: store.Hash{1}}}))
+	w.pass()
+	one := w.writer(w.db)
+	w.must(one.turn(t.Context()))
+	if one.Refused(t.Context()) == nil || one.lagSeconds() != 0 {
+		t.Errorf("refused: %v, and the lag is %v s with nothing that waits", one.Refused(t.Context()), one.lagSeconds())
+	}
+	w.attempt(w.tenants[0], 3)
+	w.must(one.turn(t.Context()))
+	w.now = w.now.Add(time.Hour)
+	w.must(one.turn(t.Context()))
+	if lag := one.lagSeconds(); lag != 3600 {
+		t.Errorf("attempts wait for an hour, and the lag is %v s", lag)
+	}
+}
+
+// TestWriter_IsLeaf checks that an entry whose attempt is a leaf already stops no log, is told once and found by
+// fsck.
+func TestWriter_IsLeaf(t *testing.T) {
+	w := newWorld(t, 2)
+	w.attempt(w.tenants[0], 1)
+	w.attempt(w.tenants[1], 1)
+	bad := w.attempts[w.tenants[0]][0]
+	w.change(`CREATE TABLE aside AS SELECT id, entry FROM audit_outbox`)
+	w.must(w.writer(w.db).turn(t.Context()))
+	w.change(fmt.Sprintf(`INSERT INTO audit_outbox (id, entry) SELECT id, entry FROM aside WHERE id = x'%x'`, bad[:]))
+	w.pass()
+	var text bytes.Buffer
+	one := w.writer(w.db)
+	one.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
+	for range 3 {
+		w.attempt(w.tenants[0], 2)
+		w.attempt(w.tenants[1], 2)
+		w.must(one.turn(t.Context()))
+		w.must(one.Refused(t.Context()))
+		for _, tenant := range w.tenants {
+			w.signedOf(tenant)
+		}
+	}
+	if n := strings.Count(text.String(), bad.String()); n != 1 || one.faults.Load() != 0 {
+		t.Errorf("the entry is told %d times, with %d faults:\n%s", n, one.faults.Load(), &text)
+	}
+	found, _ := w.check()
+	if len(found) != 1 || !strings.Contains(found[0].Text, bad.String()) || found[0].Tree {
+		t.Errorf("fsck finds %v", found)
+	}
+}
+
+// TestWriter_NoTenant checks that an entry that names a tenant which does not exist stops no log and becomes no
+// leaf, is told once and found by fsck.
+func TestWriter_NoTenant(t *testing.T) {
+	w := newWorld(t, 2)
+	w.attempt(w.tenants[0], 1)
+	bad := w.attempts[w.tenants[0]][0]
+	w.change(fmt.Sprintf(`UPDATE audit_outbox SET entry = CAST(substr(entry, 1, length(entry) - 16) || x'000102030405060708090a0b0c0d0e0f' AS BLOB) WHERE id = x'%x'`, bad[:]))
+	w.attempts[w.tenants[0]] = nil
+	var text bytes.Buffer
+	one := w.writer(w.db)
+	one.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
+	for range 2 {
+		w.attempt(w.tenants[0], 2)
+		w.attempt(w.tenants[1], 2)
+		w.must(one.turn(t.Context()))
+		for _, tenant := range w.tenants {
+			w.signedOf(tenant)
+		}
+	}
+	if n := strings.Count(text.String(), bad.String()); n != 1 {
+		t.Errorf("the entry is told %d times:\n%s", n, &text)
+	}
+	found, _ := w.check()
+	if len(found) != 1 || !strings.Contains(found[0].Text, bad.String()) {
+		t.Errorf("fsck finds %v", found)
+	}
+}
+
+// TestHighWater_Shared checks that nodes which share the file keep each other's marks.
+func TestHighWater_Shared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "heads")
+	one, err := OpenHighWater(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := OpenHighWater(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := kapsel.NewLogID(), kapsel.NewLogID()
+	if err := errors.Join(one.Raise([]store.SignedHead{{Log: first, Size: 100}}), two.Raise([]store.SignedHead{{Log: second, Size: 5}})); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Raise([]store.SignedHead{{Log: first, Size: 50}}); err == nil {
+		t.Error("a head is remembered that is smaller than another node's")
+	}
+	if err := one.Read(); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*HighWater{one, two} {
+		a, _ := h.Mark(first)
+		b, _ := h.Mark(second)
+		if a.Size != 100 || b.Size != 5 {
+			t.Errorf("the marks are %+v", h.Marks())
+		}
+	}
+}
+
+// TestHighWater_Broken checks that a file that holds no heads is refused, and not overwritten.
+func TestHighWater_Broken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "heads")
+	h, err := OpenHighWater(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"", "null", "[]", `{"log":{"size":-1}}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenHighWater(path); err == nil {
+			t.Errorf("%q is read", text)
+		}
+		var refusal *Refusal
+		if err := h.Raise([]store.SignedHead{{Log: kapsel.NewLogID(), Size: 1}}); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "restore the file") {
+			t.Errorf("over %q: %v", text, err)
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ type Journal interface {
 	Entries(ctx context.Context, after EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []Entry, next EntryKey, err error)
 	// TakeLogs makes the caller the only writer of some tenants' logs: it raises the epoch of each
 	// log by one and returns the logs, in the order of the tenants. A tenant without a log gets one,
-	// made at now, with a random ID.
+	// made at now, with a random ID; one that does not exist is left out.
 	TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) ([]Log, error)
 	// Append makes leaves of entries, in one transaction. A log that is not as Growth.Was says (its
 	// size, root and epoch, or it is closed) is left out, and Append returns its ID. Conflict: an
@@ -37,6 +37,8 @@ type Journal interface {
 	Unpublished(ctx context.Context, after kapsel.LogID, limit int) ([]Log, error)
 	// Fault sets why no head of a log is signed, "" if there is no reason.
 	Fault(ctx context.Context, log kapsel.LogID, reason string) error
+	// ReplaceFault does what Fault does if the reason is still was, and nothing otherwise.
+	ReplaceFault(ctx context.Context, log kapsel.LogID, was, reason string) error
 	// CloseLog ends a log: nothing is appended to it or published of it any more. The next TakeLogs
 	// of its tenant makes another one.
 	CloseLog(ctx context.Context, log kapsel.LogID, now time.Time) error

@@ -62,6 +62,7 @@ func (s *Store) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now tim
 		_, err := tx.Exec(ctx, `
 			INSERT INTO audit_logs (log, tenant_id, created_at, epoch, size, root, edge, fault)
 			SELECT u.log, u.tenant_id, $3, 0, 0, $4, '', '' FROM unnest($1::uuid[], $2::uuid[]) AS u (log, tenant_id)
+				JOIN tenants t ON t.id = u.tenant_id
 			ON CONFLICT DO NOTHING`, fresh, all, now, rules.EmptyRoot[:])
 		if err != nil {
 			return err
@@ -221,6 +222,14 @@ func (s *Store) Unpublished(ctx context.Context, after kapsel.LogID, limit int) 
 func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "UPDATE audit_logs SET fault = $2 WHERE log = $1", [16]byte(log), reason)
+		return err
+	})
+}
+
+// ReplaceFault sets why no head of a log is signed, if that is still as it was; see store.Journal.
+func (s *Store) ReplaceFault(ctx context.Context, log kapsel.LogID, was, reason string) error {
+	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE audit_logs SET fault = $3 WHERE log = $1 AND fault = $2", [16]byte(log), was, reason)
 		return err
 	})
 }

@@ -53,7 +53,7 @@ func (s *Store) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now tim
 		logs = make([]store.Log, 0, len(tenants))
 		for _, tenant := range tenants {
 			err := c.exec(`INSERT INTO audit_logs (log, tenant_id, created_at, epoch, size, root, edge, fault)
-				VALUES (?, ?, ?, 0, 0, ?, x'', '') ON CONFLICT DO NOTHING`, [16]byte(kapsel.NewLogID()), tenant, now, [32]byte(rules.EmptyRoot))
+				SELECT ?, id, ?, 0, 0, ?, x'', '' FROM tenants WHERE id = ? ON CONFLICT DO NOTHING`, [16]byte(kapsel.NewLogID()), now, [32]byte(rules.EmptyRoot), tenant)
 			if err != nil {
 				return err
 			}
@@ -195,6 +195,13 @@ func (s *Store) logs(ctx context.Context, sql string, args ...any) (logs []store
 func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
 	return s.writer.cold(ctx, func(c *conn) error {
 		return c.exec(`UPDATE audit_logs SET fault = ? WHERE log = ?`, reason, [16]byte(log))
+	})
+}
+
+// ReplaceFault implements store.Journal.
+func (s *Store) ReplaceFault(ctx context.Context, log kapsel.LogID, was, reason string) error {
+	return s.writer.cold(ctx, func(c *conn) error {
+		return c.exec(`UPDATE audit_logs SET fault = ? WHERE log = ? AND fault = ?`, reason, [16]byte(log), was)
 	})
 }
 

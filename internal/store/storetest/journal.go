@@ -321,8 +321,20 @@ var journaling = []promise{
 		got, err := w.store.Log(w.ctx, l.ID)
 		w.must(err)
 		w.same("fault", "leaf 0 was changed", got.Fault)
-		w.must(w.store.Fault(w.ctx, l.ID, ""))
+		w.must(w.store.ReplaceFault(w.ctx, l.ID, "another fault", ""))
+		got, err = w.store.Log(w.ctx, l.ID)
+		w.must(err)
+		w.same("fault", "leaf 0 was changed", got.Fault)
+		w.must(w.store.ReplaceFault(w.ctx, l.ID, "leaf 0 was changed", ""))
 		w.same("stale", 0, len(w.publish(head)))
+	}},
+
+	{"a tenant that does not exist has no log", func(w *world) {
+		logs, err := w.store.TakeLogs(w.ctx, []kapsel.TenantID{kapsel.NewTenantID(w.now), w.tenant.ID}, w.now)
+		w.must(err)
+		if len(logs) != 1 || logs[0].TenantID != w.tenant.ID {
+			w.t.Errorf("the logs are %+v", logs)
+		}
 	}},
 
 	{"a log that is closed stays as it is, and another one goes on", func(w *world) {
