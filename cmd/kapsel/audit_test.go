@@ -107,9 +107,16 @@ func TestAuditCommands(t *testing.T) {
 		if _, err = keys.Current(ctx, now); err != nil {
 			return err
 		}
-		logs, err := db.TakeLogs(ctx, []kapsel.TenantID{kapsel.NewTenantID(now)}, now)
+		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
+		if err := db.CreateTenant(ctx, tenant); err != nil {
+			return err
+		}
+		logs, err := db.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
+		if err != nil {
+			return err
+		}
 		log = logs[0]
-		return err
+		return nil
 	})
 
 	command(0, "logs: 1, heads: 0, leaves: 0", "fsck", url)

@@ -222,6 +222,10 @@ func TestAuditLog_Refused(t *testing.T) {
 	}
 	for _, path := range []string{"/sth", "/checkpoint", "/keys", "/proof/0", "/consistency?from=0", "/tile/0/000.p/1"} {
 		w.refused(kapsel.RateLimited, 429, nil, "GET", "/attestation/"+e.log+path, "", nil)
+		w.want(200, "GET", "/v1/attestation", e.read, nil)
+		if a := w.do("GET", "/attestation/"+e.log+path, e.read, nil); a.status != 200 {
+			t.Errorf("with a key, %s answers %d while strangers use up the log's limit: %s", path, a.status, a.body)
+		}
 	}
 	w.want(200, "GET", "/v1/attestation", e.read, nil)
 	w.want(200, "GET", "/v1/attempts/"+e.attempt+"/proof", e.read, nil)

@@ -418,17 +418,18 @@ func proofHashes(hashes []store.Hash) []receipt.Hash {
 // head returns the newest published head of a log to a reader. RateLimited: too many calls name this log, or
 // logs that this node does not know.
 func (m *Manager) head(ctx context.Context, who Reader, id kapsel.LogID) (store.SignedHead, error) {
-	if err := m.logs.may(id, m.Clock()); err != nil {
+	c, err := who()
+	keyed := err == nil && c.Check(access.Read) == nil
+	if err := m.logs.may(id, keyed, c.Tenant, m.Clock()); err != nil {
 		return store.SignedHead{}, err
 	}
 	tenant, set, err := m.Store.AuditOf(ctx, id)
 	if err != nil {
 		return store.SignedHead{}, err
 	}
-	if set.Private {
-		if c, err := who(); err != nil || c.Check(access.Read) != nil || c.TenantOr(tenant) != tenant {
-			return store.SignedHead{}, store.NotFound("audit log")
-		}
+	own := keyed && c.TenantOr(tenant) == tenant
+	if set.Private && !own {
+		return store.SignedHead{}, store.NotFound("audit log")
 	}
 	head, err := m.Store.Head(ctx, id)
 	switch {
@@ -444,7 +445,8 @@ func (m *Manager) head(ctx context.Context, who Reader, id kapsel.LogID) (store.
 type logs struct {
 	known   sync.Map // of kapsel.LogID: logs that exist
 	read    ratelimit.Limiter[kapsel.LogID]
-	unknown ratelimit.Limiter[struct{}] // of logs that may not exist
+	keyed   ratelimit.Limiter[kapsel.TenantID] // by callers with a key, whatever log they name; zero: the admin
+	unknown ratelimit.Limiter[struct{}]        // of logs that may not exist
 }
 
 // Limits of logs. A log's is far above what witnesses and monitors need: who follows a log asks a few
@@ -457,10 +459,14 @@ const (
 	unknownLogsBurst     = 1000
 )
 
-// may returns nil if the store may be asked for a log, and a RateLimited error if not.
-func (l *logs) may(id kapsel.LogID, now time.Time) error {
+// may returns nil if the store may be asked for a log, and a RateLimited error if not. Callers with a key of a
+// tenant have a limit of their own, which nobody without a key can use up.
+func (l *logs) may(id kapsel.LogID, keyed bool, tenant kapsel.TenantID, now time.Time) error {
 	ok, reset, detail := false, time.Duration(0), "too many requests for this audit log; try again"
-	if _, known := l.known.Load(id); known {
+	if keyed {
+		ok, _, reset = l.keyed.Allow(tenant, readsPerSecond, readsBurst, now)
+		detail = "too many requests for audit logs by keys of this tenant; try again"
+	} else if _, known := l.known.Load(id); known {
 		ok, _, reset = l.read.Allow(id, readsPerSecond, readsBurst, now)
 	} else {
 		ok, _, reset = l.unknown.Allow(struct{}{}, unknownLogsPerSecond, unknownLogsBurst, now)
