@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -216,8 +217,8 @@ func (v LedgerFact) fact(name string) (f kapsel.Fact, wrong []kapsel.FieldError)
 	if f.At = at.UTC(); err != nil || at.Year() < 1970 || at.Year() > 9999 {
 		wrong = append(wrong, field(name+".at", "is no time")...)
 	}
-	if f.DeliveryID.IsZero() || f.EndpointID.IsZero() || f.TenantID.IsZero() {
-		wrong = append(wrong, field(name, "needs delivery_id, endpoint_id and tenant_id")...)
+	if f.DeliveryID.IsZero() || f.EventID.IsZero() || f.EndpointID.IsZero() || f.TenantID.IsZero() {
+		wrong = append(wrong, field(name, "needs delivery_id, event_id, endpoint_id and tenant_id")...)
 	}
 	return f, wrong
 }
@@ -295,7 +296,10 @@ func (a *api) acknowledgeLedger(ctx context.Context, in *BookerQuery) (*struct{}
 		return nil, err
 	}
 	conflicts, wrong := foundConflicts("conflicts", body.Conflicts)
-	if len(body.IDs) > 1000 {
+	switch {
+	case body.IDs == nil:
+		wrong = append(wrong, field("ids", "is missing; it may be []")...)
+	case len(body.IDs) > 1000:
 		wrong = append(wrong, field("ids", "has more than 1000")...)
 	}
 	if wrong != nil {
@@ -312,8 +316,8 @@ func foundConflicts(name string, all []FoundConflict) (conflicts []store.BookCon
 	for i, c := range all {
 		at := name + "[" + strconv.Itoa(i) + "]"
 		f, bad := c.fact(at)
-		if wrong = append(wrong, bad...); c.Answer == "" || len(c.Answer) > 200 {
-			wrong = append(wrong, field(at+".answer", "must have 1 to 200 characters")...)
+		if wrong = append(wrong, bad...); c.Answer == "" || len(c.Answer) > 200 || strings.ContainsFunc(c.Answer, unicode.IsControl) {
+			wrong = append(wrong, field(at+".answer", "must have 1 to 200 characters, none of them a control character")...)
 		}
 		conflicts = append(conflicts, store.BookConflict{Fact: f, Answer: c.Answer})
 	}
@@ -345,13 +349,28 @@ type ReportedTotals struct {
 	Canceled   int64 `json:"canceled,omitempty" doc:"Canceled by a person, or with the endpoint"`
 }
 
+// countable reports whether all numbers are so small that sums and differences of them are exact everywhere.
+// A difference may be below 0.
+func (t ReportedTotals) countable() bool {
+	const most = 1 << 52
+	for _, n := range [...]int64{t.Accepted, t.Replayed, t.Delivered, t.Failed, t.DeadLetter, t.Canceled} {
+		if n > most || n < -most {
+			return false
+		}
+	}
+	return true
+}
+
 func (a *api) reportBooks(ctx context.Context, in *BookerQuery) (*struct{}, error) {
 	var body BooksReport
 	if err := read(ctx, &body); err != nil {
 		return nil, err
 	}
 	differences, wrong := foundConflicts("differences", body.Differences)
-	if len(body.Accounts) > mostConflicts {
+	switch {
+	case body.Accounts == nil:
+		wrong = append(wrong, field("accounts", "is missing; it may be []")...)
+	case len(body.Accounts) > mostConflicts:
 		wrong = append(wrong, field("accounts", "has more than 200")...)
 	}
 	var reports []store.BookReport
@@ -360,8 +379,15 @@ func (a *api) reportBooks(ctx context.Context, in *BookerQuery) (*struct{}, erro
 		if r.EndpointID != nil {
 			owner.EndpointID = *r.EndpointID
 		}
+		at := "accounts[" + strconv.Itoa(i) + "]"
 		if owner.TenantID.IsZero() {
-			wrong = append(wrong, field("accounts["+strconv.Itoa(i)+"].tenant_id", "is missing")...)
+			wrong = append(wrong, field(at+".tenant_id", "is missing")...)
+		}
+		if !r.Books.countable() {
+			wrong = append(wrong, field(at+".books", "has a number that no count can be")...)
+		}
+		if !r.Expected.countable() {
+			wrong = append(wrong, field(at+".expected", "has a number that no count can be")...)
 		}
 		reports = append(reports, store.BookReport{Owner: owner, Books: kapsel.FactTotals(r.Books), Cut: kapsel.FactTotals(r.Expected)})
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -112,6 +113,12 @@ func TestLedgerOff(t *testing.T) {
 func TestLedgerRefusals(t *testing.T) {
 	w := newWorld(t)
 	w.refused(kapsel.InvalidRequest, 422, []string{"conflicts[0].kind", "conflicts[0].at", "conflicts[0]", "conflicts[0].answer"}, "POST", "/v1/ledger/acknowledgements", adminKey, `{"ids":[],"conflicts":[{"kind":"lost"}]}`)
+	id := object{"kind": "accepted", "delivery_id": kapsel.NewDeliveryID(w.now, 0), "endpoint_id": kapsel.NewEndpointID(w.now), "tenant_id": kapsel.NewTenantID(w.now), "at": w.now, "answer": "a\x00b"}
+	w.refused(kapsel.InvalidRequest, 422, []string{"conflicts[0]", "conflicts[0].answer"}, "POST", "/v1/ledger/acknowledgements", adminKey, object{"ids": []string{}, "conflicts": []object{id}})
+	w.refused(kapsel.InvalidRequest, 422, []string{"ids"}, "POST", "/v1/ledger/acknowledgements", adminKey, `{}`)
+	w.refused(kapsel.InvalidRequest, 422, []string{"accounts"}, "POST", "/v1/ledger/reports", adminKey, `{}`)
+	wide := object{"tenant_id": kapsel.NewTenantID(w.now), "books": object{"accepted": int64(math.MaxInt64), "replayed": 1}, "expected": object{"accepted": int64(math.MinInt64)}}
+	w.refused(kapsel.InvalidRequest, 422, []string{"accounts[0].books", "accounts[0].expected"}, "POST", "/v1/ledger/reports", adminKey, object{"accounts": []object{wide}})
 	w.refused(kapsel.InvalidRequest, 422, []string{"accounts[0].tenant_id"}, "POST", "/v1/ledger/reports", adminKey, `{"accounts":[{"books":{}}]}`)
 	w.refused(kapsel.InvalidRequest, 400, []string{"cursor"}, "GET", "/v1/ledger?cursor=x", adminKey, nil)
 	w.refused(kapsel.InvalidRequest, 400, []string{"cursor"}, "GET", "/v1/ledger/conflicts?cursor=x", adminKey, nil)

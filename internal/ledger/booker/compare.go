@@ -21,6 +21,8 @@ const (
 	mostNamed = 2_000_000
 	// mostDifferences is how many differences of one endpoint are named in one comparison.
 	mostDifferences = 1000
+	// booksFirst is how many pages of entries are booked for a page of owners, if too much waits.
+	booksFirst = 20
 )
 
 // ErrBehind says that too much waits to be booked for a comparison.
@@ -42,6 +44,15 @@ func (b *Booker) Compare(ctx context.Context) error {
 	}
 	for cursor := ""; ; {
 		page, next, err := b.comparePage(ctx, cursor)
+		for range booksFirst { // what came while the pages before were compared
+			if !errors.Is(err, ErrBehind) {
+				break
+			}
+			if _, err := b.Book(ctx, 0); err != nil {
+				return err
+			}
+			page, next, err = b.comparePage(ctx, cursor)
+		}
 		if err != nil {
 			return err
 		}
@@ -227,7 +238,12 @@ type fact struct {
 // and then the newest transfers of the books that no delivery explains: as many as the books have too
 // many.
 func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConflict, err error) {
-	seen := map[fact]bool{}
+	// What is booked from now on is of deliveries that the walk may miss, and explains no difference found before.
+	newest, err := b.books.TransfersOf(ctx, ledger.AccountID(a.endpoint, ledger.EndpointInFlight), 0, 1)
+	if err != nil {
+		return nil, err
+	}
+	seen, cut := map[fact]bool{}, false
 	var missing []kapsel.Fact
 	err = b.walk(ctx, a.endpoint, func(facts []kapsel.Fact) (bool, error) {
 		for _, f := range facts {
@@ -235,7 +251,8 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 		}
 		lacking, otherwise, err := b.look(ctx, facts)
 		missing, named = append(missing, lacking...), append(named, otherwise...)
-		return len(seen) < mostNamed && len(named)+len(missing) < mostDifferences, err
+		cut = len(seen) >= mostNamed || len(named)+len(missing) >= mostDifferences
+		return !cut, err
 	})
 	if err != nil {
 		return nil, err
@@ -259,6 +276,9 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 			named = append(named, found(f, "not_booked"))
 		}
 	}
+	if cut || len(newest) == 0 {
+		return named, nil // a transfer of a delivery that was not looked at would be taken for one too many
+	}
 	more := a.books.Minus(a.expected)
 	surplus := map[kapsel.FactKind]int64{
 		kapsel.FactAccepted: more.Accepted, kapsel.FactDelivered: more.Delivered, kapsel.FactFailed: more.Failed,
@@ -268,7 +288,7 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 	for _, n := range surplus {
 		left += max(0, n)
 	}
-	for before := uint64(0); left > 0 && len(named) < mostDifferences; {
+	for before := newest[0].Timestamp + 1; left > 0 && len(named) < mostDifferences; {
 		booked, err := b.books.TransfersOf(ctx, ledger.AccountID(a.endpoint, ledger.EndpointInFlight), before, ledger.MaxBatch)
 		if err != nil {
 			return nil, err
@@ -281,6 +301,11 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 				kind = kapsel.FactAccepted // the accounts of an endpoint have one sum of both
 			}
 			if surplus[kind] > 0 && !seen[fact{f.DeliveryID, f.Kind.Made()}] {
+				if there, err := b.inStore(ctx, &f); err != nil {
+					return nil, err
+				} else if there {
+					continue
+				}
 				named = append(named, found(f, "not_in_store"))
 				surplus[kind]--
 				left--
@@ -291,6 +316,16 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 		}
 	}
 	return named, nil
+}
+
+// inStore reports whether the store has a fact, which it may not have had when the walk came by.
+func (b *Booker) inStore(ctx context.Context, f *kapsel.Fact) (bool, error) {
+	var d struct{ Status string }
+	err := b.API.Do(ctx, http.MethodGet, "/v1/deliveries/"+f.DeliveryID.String(), nil, &d)
+	if answer := (*client.Error)(nil); errors.As(err, &answer) && answer.Status == http.StatusNotFound {
+		return false, nil
+	}
+	return err == nil && (f.Kind.Made() || d.Status == f.Kind.String()), err
 }
 
 // factOf returns the fact that a transfer of an endpoint books.
