@@ -25,11 +25,7 @@ func (d *Dashboard) catalogue() {
 		return p.show("/sources", "Sources", sourcesPage(p, list, next))
 	})
 	d.get("/sources/{id}", access.Read, func(p *page) (result, error) {
-		id, err := kapsel.ParseSourceID(p.params("id"))
-		if err != nil {
-			return result{}, errNoPage
-		}
-		s, err := d.Manage.Source(p.ctx, p.caller, id)
+		s, err := d.sourceOf(p)
 		if err != nil {
 			return result{}, err
 		}

@@ -72,6 +72,7 @@ var pages = map[string]bool{
 	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
 	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
 	"changes": true, "usage": true, "undelivered": true, "subscriptions": true, "attempts": true,
+	"providers": true, "event-type": true,
 }
 
 // Serves reports whether a path may have a page. No form is posted to /.
@@ -95,8 +96,13 @@ func New(cfg Config) *Dashboard {
 	d.overview()
 	d.events()
 	d.endpoints()
+	d.endpointForms()
+	d.guides()
 	d.replays()
 	d.catalogue()
+	d.sourceForms()
+	d.eventTypeForms()
+	d.appForms()
 	d.administration()
 	d.changes()
 	d.usage()

@@ -3,7 +3,6 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,10 +33,6 @@ func (d *Dashboard) endpoints() {
 		}
 		return p.show("/endpoints", "Endpoints", endpointsPage(p, list, next))
 	})
-	d.get("/endpoints/new", access.Write, func(p *page) (result, error) {
-		return p.show("/endpoints", "New endpoint", newEndpointPage(p, nil))
-	})
-	d.post("/endpoints/new", access.Write, d.createEndpoint)
 	d.get("/endpoints/{id}", access.Read, func(p *page) (result, error) {
 		v, err := d.endpointDetail(p)
 		if err != nil {
@@ -45,18 +40,6 @@ func (d *Dashboard) endpoints() {
 		}
 		return p.show("/endpoints", v.Name, endpointPage(p, v))
 	})
-	d.get("/endpoints/{id}/edit", access.Write, func(p *page) (result, error) {
-		id, err := kapsel.ParseEndpointID(p.params("id"))
-		if err != nil {
-			return result{}, errNoPage
-		}
-		e, err := d.Manage.Endpoint(p.ctx, p.caller, id)
-		if err != nil {
-			return result{}, err
-		}
-		return p.show("/endpoints", "Edit "+e.Name, editEndpointPage(p, &e, nil))
-	})
-	d.post("/endpoints/{id}/edit", access.Write, d.editEndpoint)
 	for action, do := range map[string]func(*page, kapsel.EndpointID) error{
 		"pause": func(p *page, id kapsel.EndpointID) error {
 			_, err := d.Manage.PauseEndpoint(p.ctx, p.caller, id)
@@ -450,62 +433,6 @@ func wrongFields(err error) ([]kapsel.FieldError, bool) {
 	return nil, false
 }
 
-func (d *Dashboard) createEndpoint(p *page) (result, error) {
-	s := manage.DefaultEndpoint()
-	s.Config.Name, s.Config.URL = strings.TrimSpace(p.form.Get("name")), strings.TrimSpace(p.form.Get("url"))
-	if p.form.Get("publish") != "" {
-		s.Config.Subscriptions = []kapsel.Subscription{{Source: kapsel.Publish}}
-	}
-	e, err := d.Manage.CreateEndpoint(p.ctx, p.caller, p.tenant, kapsel.EndpointID{}, s)
-	if wrong, ok := wrongFields(err); ok {
-		r, err := p.show("/endpoints", "New endpoint", newEndpointPage(p, wrong))
-		r.status = http.StatusUnprocessableEntity
-		return r, err
-	}
-	if err != nil {
-		return result{}, err
-	}
-	return p.show("/endpoints", "New endpoint", secretPage(p, &e, true))
-}
-
-// editEndpoint changes the settings that people change most. The API has all of them.
-func (d *Dashboard) editEndpoint(p *page) (result, error) {
-	id, err := kapsel.ParseEndpointID(p.params("id"))
-	if err != nil {
-		return result{}, errNoPage
-	}
-	var wrong []kapsel.FieldError
-	number := func(name string) int {
-		n, err := strconv.Atoi(strings.TrimSpace(p.form.Get(name)))
-		if err != nil {
-			wrong = append(wrong, kapsel.FieldError{Field: name, Detail: "must be a whole number"})
-		}
-		return n
-	}
-	timeout, err := time.ParseDuration(strings.TrimSpace(p.form.Get("timeout")))
-	if err != nil {
-		wrong = append(wrong, kapsel.FieldError{Field: "timeout", Detail: "must be a duration such as 30s"})
-	}
-	concurrency, attempts := number("concurrency"), number("retry.max_attempts")
-	if wrong == nil {
-		_, err = d.Manage.UpdateEndpoint(p.ctx, p.caller, id, manage.EndpointChange{SetsURL: true, Edit: func(s *manage.EndpointSettings) error {
-			s.Config.Name, s.Config.URL, s.Config.Description = strings.TrimSpace(p.form.Get("name")), strings.TrimSpace(p.form.Get("url")), strings.TrimSpace(p.form.Get("description"))
-			s.Config.Timeout, s.Config.Concurrency, s.Config.Retry.MaxAttempts = timeout, concurrency, attempts
-			return nil
-		}})
-		if wrong, _ = wrongFields(err); wrong == nil {
-			return result{goTo: string(p.link("/endpoints/" + id.String()))}, err
-		}
-	}
-	e, err := d.Manage.Endpoint(p.ctx, p.caller, id)
-	if err != nil {
-		return result{}, err
-	}
-	r, err := p.show("/endpoints", "Edit "+e.Name, editEndpointPage(p, &e, wrong))
-	r.status = http.StatusUnprocessableEntity
-	return r, err
-}
-
 // circuitWord returns the state of a circuit; a stored "" is closed.
 func circuitWord(s kapsel.CircuitState) string {
 	if s == "" {
@@ -523,12 +450,4 @@ func backlogText(n *int) string {
 		return "10\u202f000+"
 	}
 	return count(*n)
-}
-
-// sent returns what a form sent, or the value that it had.
-func (p *page) sent(name, was string) string {
-	if p.form.Has(name) {
-		return p.form.Get(name)
-	}
-	return was
 }

@@ -34,7 +34,7 @@ type entry struct{ path, name string }
 func (p *page) navigation() [][]entry {
 	groups := [][]entry{
 		{{"/", "Overview"}, {"/events", "Events"}, {"/endpoints", "Endpoints"}, {"/sources", "Sources"}, {"/subscriptions", "Subscriptions"}, {"/undelivered", "Undelivered"}, {"/dead-letters", "Dead letters"}, {"/replays", "Replays"}},
-		{{"/event-types", "Event types"}, {"/apps", "Apps"}},
+		{{"/providers", "Providers"}, {"/event-types", "Event types"}, {"/apps", "Apps"}},
 		{{"/usage", "Usage"}, {"/changes", "Changes"}, {"/keys", "Keys"}, {"/sessions", "Sessions"}},
 	}
 	if p.caller.IsAdmin() {

@@ -148,3 +148,8 @@ func describe(t *kapsel.EventType, config kapsel.EventTypeConfig, now time.Time)
 	}
 	return check(wrong)
 }
+
+// Example returns a body that fits a schema of an event type, nil where none is found.
+func Example(t *kapsel.EventType, version string) []byte {
+	return schema.Example(&t.EventTypeConfig, version)
+}

@@ -157,7 +157,10 @@ type nothing struct{}
 func (nothing) Load(string) (any, error) { return nil, errors.New("not loaded") }
 
 // compile compiles one schema. The error is for its author.
-func compile(text []byte) (version, error) {
+func compile(text []byte) (version, error) { return compileWith(text, false) }
+
+// compileWith compiles one schema. formats says that a format must fit, and not only be named.
+func compileWith(text []byte, formats bool) (version, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		return version{}, errors.New("is not JSON")
@@ -168,6 +171,9 @@ func compile(text []byte) (version, error) {
 	c := jsonschema.NewCompiler()
 	c.UseLoader(nothing{})
 	c.DefaultDraft(jsonschema.Draft2020)
+	if formats {
+		c.AssertFormat()
+	}
 	if err := c.AddResource(base, doc); err != nil {
 		return version{}, reason(err)
 	}

@@ -49,6 +49,7 @@ type Provider struct {
 	Title      string        // for people
 	Paste      string        // place of the ingest URL in the provider's settings
 	Secret     string        // which text to enter as secret
+	Events     string        // which events to choose there; "": nothing is known to be chosen
 	Find       string        // where to find the secret
 	Note       string        // peculiarities, and questions that the provider's documentation leaves open
 	Headers    []string      // headers that carry signatures; none: the body or the query does
@@ -77,7 +78,7 @@ func Describe() []Provider {
 		}
 		s := setups[name]
 		about := Provider{
-			Name: name, Title: s.title, Paste: s.paste, Secret: p.secret, Find: s.find, Note: s.note,
+			Name: name, Title: s.title, Paste: s.paste, Secret: p.secret, Events: s.events, Find: s.find, Note: s.note,
 			Tolerance: p.tolerance, Handshake: p.handshake != nil || p.unsigned != nil || p.confirm != nil || p.brings != nil,
 			DeliveryID: p.delivery, DeliveryIn: p.deliveryIn.text, Shared: p.shared,
 			Retries: s.retries, Resigned: s.resigned, Sources: strings.Split(s.source, ", "), Answer: p.accepted,

@@ -5,6 +5,7 @@ package signature
 type setup struct {
 	title    string // the provider's name
 	paste    string // where the ingest URL goes
+	events   string // which events to choose there, and what else to set; "": not known
 	find     string // where the secret is, or which one to use
 	retries  string // when the provider sends again
 	resigned string // whether retries are signed anew: yes, no, notKnown or noTime
