@@ -251,6 +251,7 @@ func TestPages_B121_S16(t *testing.T) {
 		{"sessions", "/sessions"},
 	}
 	paths = append(paths, w.records(&s, tenant)...)
+	paths = append(paths, w.forms(&s, tenant)...)
 	for _, width := range []int64{1280, 390} {
 		for _, theme := range []string{"light", "dark"} {
 			b.Look(width, theme)
@@ -276,6 +277,7 @@ func TestPages_B121_S16(t *testing.T) {
 	if !slices.Equal(names[:3], []string{"application/octet-stream", `attachment; filename="` + s.attacked.String() + `"`, "nosniff"}) || !strings.Contains(names[3], `\u003cscript\u003e`) {
 		t.Errorf("the download is %.300q", names)
 	}
+	b.fillForms(&s, string(axe), keep)
 	b.liveUpdates(w, &s)
 	b.visitPortal(w, &s, string(axe), keep)
 }

@@ -166,8 +166,8 @@ func endpointGroups(p *page, e *manage.Endpoint) []group {
 		}
 	}
 	main.fields = []input{
-		{name: "name", label: "Name", value: c.Name, needed: true},
-		{name: "url", label: "Destination URL", value: c.URL, needed: true, hint: "Where Kapsel delivers to: https://…"},
+		{name: "name", label: "Name", value: c.Name, needed: true, wide: true},
+		{name: "url", label: "Destination URL", value: c.URL, needed: true, wide: true, hint: "Where Kapsel delivers to: https://…"},
 	}
 	if e == nil {
 		main.fields = append(main.fields, input{name: hasIngest, label: "Where its events come from", kind: choice, wide: true, value: "true",

@@ -59,7 +59,7 @@ func intakeGroups(in *kapsel.Intake) []group {
 	unset.Tolerance = 0
 	usual.Tolerance = signature.InForce(unset).Tolerance
 	tolerance := ""
-	if v.Tolerance != usual.Tolerance {
+	if v.Tolerance != 0 && v.Tolerance != usual.Tolerance {
 		tolerance = lasting(v.Tolerance)
 	}
 	token := input{name: "verification.verify_token", label: "Verify token", kind: hidden, hint: "For meta: what it asks for before the first event."}

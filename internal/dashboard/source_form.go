@@ -56,7 +56,7 @@ func sourceGroups(p *page, s *manage.Source) []group {
 	} else if asked := p.query.Get("provider"); slices.Contains(signature.Providers(), asked) {
 		c.Verification.Provider = asked
 	}
-	main := group{fields: append([]input{{name: "name", label: "Name", value: c.Name, needed: true}}, intakeMain(p, &c.Intake)...)}
+	main := group{fields: append([]input{{name: "name", label: "Name", value: c.Name, needed: true, wide: true}}, intakeMain(p, &c.Intake)...)}
 	if s != nil {
 		main.fields = append(main.fields, input{name: "state", label: "State", kind: choice, value: string(state), choices: []option{{string(kapsel.SourceActive), "active"}, {string(kapsel.SourceDisabled), "disabled: its ingest URL answers 404"}}})
 	}

@@ -28,11 +28,14 @@ func Example(t *kapsel.EventTypeConfig, version string) []byte {
 		return nil
 	}
 	m := maker{}
-	text, err := json.Marshal(m.value(v.Schema, 0))
-	if err != nil {
+	var text bytes.Buffer
+	writer := json.NewEncoder(&text)
+	writer.SetEscapeHTML(false)
+	writer.SetIndent("", "  ")
+	if writer.Encode(m.value(v.Schema, 0)) != nil {
 		return nil
 	}
-	made, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	made, err := jsonschema.UnmarshalJSON(bytes.NewReader(text.Bytes()))
 	if err != nil {
 		return nil
 	}
@@ -40,11 +43,7 @@ func Example(t *kapsel.EventTypeConfig, version string) []byte {
 	if err != nil || values > maxChecks/v.cost || v.Validate(made) != nil {
 		return nil
 	}
-	var b bytes.Buffer
-	if json.Indent(&b, text, "", "  ") != nil {
-		return nil
-	}
-	return b.Bytes()
+	return bytes.TrimSpace(text.Bytes())
 }
 
 // maker makes an example, and counts its values.
