@@ -97,8 +97,8 @@ func appGroups(app *kapsel.App) []group {
 		app = &kapsel.App{}
 	}
 	return []group{{fields: append([]input{
-		{name: "name", label: "Name", value: app.Name, needed: true},
-		{name: "uid", label: "uid", value: app.UID, hint: "Your own id of this customer, unique. It stands wherever the app's id does."},
+		{name: "name", label: "Name", is: app.Name, needed: true},
+		{name: "uid", label: "uid", is: app.UID, hint: "Your own id of this customer, unique. It stands wherever the app's id does."},
 	}, rateFields(app.RateLimit, "Events")...)}}
 }
 

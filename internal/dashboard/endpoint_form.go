@@ -63,11 +63,11 @@ type endpointForm struct {
 
 // The inputs of an endpoint's form beside those that are named as in the API.
 const (
-	hasIngest   = "ingest"           // of a new endpoint: whether it gets an ingest URL
-	goneHeader  = "headers.set.gone" // the name of a header that is not set any more
-	subscribed  = "subscriptions.source"
-	subscribedT = "subscriptions.event_types"
-	subscribedC = "subscriptions.channels"
+	hasIngest    = "ingest"           // of a new endpoint: whether it gets an ingest URL
+	goneHeader   = "headers.set.gone" // the name of a header that is not set any more
+	fromSource   = "subscriptions.source"
+	fromTypes    = "subscriptions.event_types"
+	fromChannels = "subscriptions.channels"
 )
 
 // spareRows is how many subscriptions more than there are a form has room for.
@@ -120,7 +120,7 @@ func (d *Dashboard) originsOf(p *page, tenant kapsel.TenantID, e *manage.Endpoin
 // rows returns the subscriptions that a form shows, and empty ones behind.
 func (f *endpointForm) rows() (list []kapsel.Subscription) {
 	if f.sent != nil {
-		list = subscriptionsOf(f.sent[subscribed], f.sent[subscribedT], f.sent[subscribedC])
+		list = subscriptionsOf(f.sent[fromSource], f.sent[fromTypes], f.sent[fromChannels])
 	} else if f.endpoint != nil {
 		list = slices.Clone(f.endpoint.Subscriptions)
 	}
@@ -129,7 +129,7 @@ func (f *endpointForm) rows() (list []kapsel.Subscription) {
 
 // choices returns the choices of a subscription's source, the one that is chosen included.
 func (f *endpointForm) choices(is string) []option {
-	if !slices.ContainsFunc(f.sources, func(o option) bool { return o.value == is }) {
+	if !slices.ContainsFunc(f.sources, func(o option) bool { return o.name == is }) {
 		return append(slices.Clone(f.sources), option{is, is})
 	}
 	return f.sources
@@ -166,11 +166,11 @@ func endpointGroups(p *page, e *manage.Endpoint) []group {
 		}
 	}
 	main.fields = []input{
-		{name: "name", label: "Name", value: c.Name, needed: true, wide: true},
-		{name: "url", label: "Destination URL", value: c.URL, needed: true, wide: true, hint: "Where Kapsel delivers to: https://…"},
+		{name: "name", label: "Name", is: c.Name, needed: true, wide: true},
+		{name: "url", label: "Destination URL", is: c.URL, needed: true, wide: true, hint: "Where Kapsel delivers to: https://…"},
 	}
 	if e == nil {
-		main.fields = append(main.fields, input{name: hasIngest, label: "Where its events come from", kind: choice, wide: true, value: "true",
+		main.fields = append(main.fields, input{name: hasIngest, label: "Where its events come from", kind: choice, wide: true, is: "true",
 			choices: []option{{"true", "an ingest URL of its own, to paste at a provider"}, {"false", "what it subscribes to: published events, or a source's"}},
 			hint:    "This cannot be changed later."})
 	}
@@ -178,38 +178,38 @@ func endpointGroups(p *page, e *manage.Endpoint) []group {
 	if ingests {
 		main.fields = append(main.fields, intakeMain(p, &c.Intake)...)
 	}
-	main.fields = append(main.fields, input{name: "description", label: "Description", kind: area, value: c.Description})
+	main.fields = append(main.fields, input{name: "description", label: "Description", kind: area, is: c.Description})
 	groups := []group{main}
 
 	delivery := group{title: "Delivery and retries", fields: []input{
-		{name: "timeout", label: "Time-out of an exchange", value: lasting(c.Timeout), standard: lasting(base.Timeout), hint: "1s to 300s"},
-		{name: "concurrency", label: "Exchanges at once, at most", value: strconv.Itoa(c.Concurrency), standard: strconv.Itoa(base.Concurrency), hint: "1 to 1000"},
+		{name: "timeout", label: "Time-out of an exchange", is: lasting(c.Timeout), standard: lasting(base.Timeout), hint: "1s to 300s"},
+		{name: "concurrency", label: "Exchanges at once, at most", is: strconv.Itoa(c.Concurrency), standard: strconv.Itoa(base.Concurrency), hint: "1 to 1000"},
 	}}
 	delivery.fields = append(delivery.fields, rateFields(c.RateLimit, "Exchanges")...)
 	delivery.fields = append(delivery.fields,
-		input{name: "retry.strategy", label: "Delays between attempts", kind: choice, value: c.Retry.Strategy, standard: base.Retry.Strategy, choices: options(kapsel.RetryExponential, kapsel.RetryLinear, kapsel.RetryFixed, kapsel.RetrySchedule)},
-		input{name: "retry.max_attempts", label: "Attempts, at most", value: strconv.Itoa(c.Retry.MaxAttempts), standard: strconv.Itoa(base.Retry.MaxAttempts), hint: "1 to 100"},
-		input{name: "retry.base", label: "First delay", value: lasting(c.Retry.Base), standard: lasting(base.Retry.Base), hint: "100ms to 1h"},
-		input{name: "retry.max", label: "Longest delay", value: lasting(c.Retry.Max), standard: lasting(base.Retry.Max), hint: "At most 24h"},
-		input{name: "retry.schedule", label: "Delays of the schedule", value: spaced(mapped(c.Retry.Schedule, lasting)), hint: "For schedule, such as 1s 10s 1m 1h; the last repeats."},
-		input{name: "retry_on", label: "Statuses to retry", value: spaced(c.RetryOn), standard: "408, 425, 429, 5xx alone", hint: "Beside those, 300 to 599."},
-		input{name: "forward_query", label: "Send the query along", kind: flag, value: strconv.FormatBool(c.ForwardQuery), standard: "no"},
+		input{name: "retry.strategy", label: "Delays between attempts", kind: choice, is: c.Retry.Strategy, standard: base.Retry.Strategy, choices: options(kapsel.RetryExponential, kapsel.RetryLinear, kapsel.RetryFixed, kapsel.RetrySchedule)},
+		input{name: "retry.max_attempts", label: "Attempts, at most", is: strconv.Itoa(c.Retry.MaxAttempts), standard: strconv.Itoa(base.Retry.MaxAttempts), hint: "1 to 100"},
+		input{name: "retry.base", label: "First delay", is: lasting(c.Retry.Base), standard: lasting(base.Retry.Base), hint: "100ms to 1h"},
+		input{name: "retry.max", label: "Longest delay", is: lasting(c.Retry.Max), standard: lasting(base.Retry.Max), hint: "At most 24h"},
+		input{name: "retry.schedule", label: "Delays of the schedule", is: spaced(mapped(c.Retry.Schedule, lasting)), hint: "For schedule, such as 1s 10s 1m 1h; the last repeats."},
+		input{name: "retry_on", label: "Statuses to retry", is: spaced(c.RetryOn), standard: "408, 425, 429, 5xx alone", hint: "Beside those, 300 to 599."},
+		input{name: "forward_query", label: "Send the query along", kind: flag, is: strconv.FormatBool(c.ForwardQuery), standard: "no"},
 	)
 	circuit := group{title: "Circuit", about: "While a destination fails, its circuit is open: deliveries wait and use up no attempts.", fields: []input{
-		{name: "circuit.enabled", label: "It may open", kind: flag, value: strconv.FormatBool(!c.Circuit.Disabled), standard: "yes"},
-		{name: "circuit.failures", label: "Failures in a row that open it", value: strconv.Itoa(c.Circuit.Failures), standard: strconv.Itoa(base.Circuit.Failures)},
-		{name: "circuit.ratio", label: "Share of failures that opens it", value: decimals(c.Circuit.Ratio), standard: decimals(base.Circuit.Ratio)},
-		{name: "circuit.window", label: "Of the last so many exchanges", value: strconv.Itoa(c.Circuit.Window), standard: strconv.Itoa(base.Circuit.Window)},
-		{name: "circuit.minimum", label: "Once there are so many", value: strconv.Itoa(c.Circuit.Minimum), standard: strconv.Itoa(base.Circuit.Minimum)},
-		{name: "circuit.open_for", label: "Time until the first probe", value: lasting(c.Circuit.OpenFor), standard: lasting(base.Circuit.OpenFor)},
-		{name: "circuit.successes", label: "Probes that close it", value: strconv.Itoa(c.Circuit.Successes), standard: strconv.Itoa(base.Circuit.Successes)},
+		{name: "circuit.enabled", label: "It may open", kind: flag, is: strconv.FormatBool(!c.Circuit.Disabled), standard: "yes"},
+		{name: "circuit.failures", label: "Failures in a row that open it", is: strconv.Itoa(c.Circuit.Failures), standard: strconv.Itoa(base.Circuit.Failures)},
+		{name: "circuit.ratio", label: "Share of failures that opens it", is: decimals(c.Circuit.Ratio), standard: decimals(base.Circuit.Ratio)},
+		{name: "circuit.window", label: "Of the last so many exchanges", is: strconv.Itoa(c.Circuit.Window), standard: strconv.Itoa(base.Circuit.Window)},
+		{name: "circuit.minimum", label: "Once there are so many", is: strconv.Itoa(c.Circuit.Minimum), standard: strconv.Itoa(base.Circuit.Minimum)},
+		{name: "circuit.open_for", label: "Time until the first probe", is: lasting(c.Circuit.OpenFor), standard: lasting(base.Circuit.OpenFor)},
+		{name: "circuit.successes", label: "Probes that close it", is: strconv.Itoa(c.Circuit.Successes), standard: strconv.Itoa(base.Circuit.Successes)},
 	}}
 	headers := group{title: "Headers and signature", fields: []input{
-		{name: "signing.enabled", label: "Sign deliveries", kind: flag, value: strconv.FormatBool(c.Signing.Enabled), standard: "yes", hint: "With the signing secret (Standard Webhooks, v1)."},
-		{name: "signing.v1a", label: "Sign with Ed25519, too", kind: flag, value: strconv.FormatBool(c.Signing.V1a), standard: "no", hint: "Receivers verify v1a with a public key."},
+		{name: "signing.enabled", label: "Sign deliveries", kind: flag, is: strconv.FormatBool(c.Signing.Enabled), standard: "yes", hint: "With the signing secret (Standard Webhooks, v1)."},
+		{name: "signing.v1a", label: "Sign with Ed25519, too", kind: flag, is: strconv.FormatBool(c.Signing.V1a), standard: "no", hint: "Receivers verify v1a with a public key."},
 		{name: "headers.set", label: "Headers to set", kind: hidden, hint: "One a line, as Name: value. Values are sealed, and never shown again."},
-		{name: "headers.drop", label: "Headers to leave out", value: spaced(c.Headers.Drop), standard: "none", hint: "Names, between spaces."},
-		{name: "headers.keep", label: "Headers to keep", value: spaced(c.Headers.Keep), standard: "none", hint: "That are left out otherwise, such as Authorization."},
+		{name: "headers.drop", label: "Headers to leave out", is: spaced(c.Headers.Drop), standard: "none", hint: "Names, between spaces."},
+		{name: "headers.keep", label: "Headers to keep", is: spaced(c.Headers.Keep), standard: "none", hint: "That are left out otherwise, such as Authorization."},
 	}}
 	if ingests {
 		groups = append(groups, intakeGroups(&c.Intake)...)
@@ -218,11 +218,11 @@ func endpointGroups(p *page, e *manage.Endpoint) []group {
 	switch {
 	case e == nil:
 		groups = append(groups, group{title: "A customer's endpoint", fields: []input{
-			{name: "app", label: "App", value: p.query.Get("app"), standard: "none", hint: "Id or uid of the app that it belongs to, for ever. It gets what is published to the app, and has no ingest URL."},
+			{name: "app", label: "App", is: p.query.Get("app"), standard: "none", hint: "Id or uid of the app that it belongs to, for ever. It gets what is published to the app, and has no ingest URL."},
 		}})
 	case p.caller.IsAdmin():
 		groups = append(groups, group{title: "For the operator", fields: []input{
-			{name: "state", label: "State", kind: choice, value: string(e.State), choices: options(string(kapsel.EndpointActive), string(kapsel.EndpointPaused), string(kapsel.EndpointDisabled)), hint: "Only the admin resumes an endpoint that is disabled here."},
+			{name: "state", label: "State", kind: choice, is: string(e.State), choices: options(string(kapsel.EndpointActive), string(kapsel.EndpointPaused), string(kapsel.EndpointDisabled)), hint: "Only the admin resumes an endpoint that is disabled here."},
 		}})
 	}
 	return groups
@@ -292,9 +292,9 @@ func (r *reading) endpoint(was *manage.Endpoint, s *manage.EndpointSettings) {
 		}
 		s.Headers.Set[strings.TrimSpace(name)] = new(secret.NewText(strings.TrimSpace(value)))
 	}
-	rows := subscriptionsOf(r.form[subscribed], r.form[subscribedT], r.form[subscribedC])
+	rows := subscriptionsOf(r.form[fromSource], r.form[fromTypes], r.form[fromChannels])
 	switch {
-	case was != nil && !r.form.Has(subscribed): // not in the form
+	case was != nil && !r.form.Has(fromSource): // not in the form
 	case was == nil && r.text(hasIngest) == "false":
 		c.Subscriptions = rows
 	case len(rows) > 0:
@@ -334,7 +334,8 @@ func (d *Dashboard) editEndpoint(p *page) (result, error) {
 		return result{}, err
 	}
 	r := read(p.form, endpointGroups(p, &e))
-	change := manage.EndpointChange{SetsURL: r.text("url") != e.URL}
+	url := r.text("url")
+	change := manage.EndpointChange{SetsURL: url != e.URL}
 	change.Edit = func(s *manage.EndpointSettings) error {
 		r.wrong = nil
 		r.endpoint(&e, s)

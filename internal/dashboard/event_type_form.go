@@ -98,11 +98,11 @@ var validations = []option{
 	{string(kapsel.ValidateRefuse), "refuse: it is not published"},
 }
 
-// labelOf returns the label of a choice's value.
-func labelOf(list []option, value string) string {
-	i := slices.IndexFunc(list, func(o option) bool { return o.value == value })
+// labelOf returns the label of what can be chosen.
+func labelOf(list []option, name string) string {
+	i := slices.IndexFunc(list, func(o option) bool { return o.name == name })
 	if i < 0 {
-		return value
+		return name
 	}
 	return list[i].label
 }
@@ -115,12 +115,12 @@ func eventTypeGroups(t *kapsel.EventType) []group {
 		main.fields = append(main.fields, input{name: "name", label: "Type", needed: true, hint: "Such as invoice.paid. It cannot be changed later."})
 	}
 	main.fields = append(main.fields,
-		input{name: "group", label: "Group", value: t.Group, hint: "Under which the catalogue shows it."},
-		input{name: "description", label: "Description", kind: area, value: t.Description},
-		input{name: "validate", label: "An event that fits no schema", kind: choice, value: string(t.Validate), standard: string(kapsel.ValidateOff),
+		input{name: "group", label: "Group", is: t.Group, hint: "Under which the catalogue shows it."},
+		input{name: "description", label: "Description", kind: area, is: t.Description},
+		input{name: "validate", label: "An event that fits no schema", kind: choice, is: string(t.Validate), standard: string(kapsel.ValidateOff),
 			choices: validations},
-		input{name: "deprecated", label: "Deprecated", kind: flag, value: strconv.FormatBool(t.Deprecated), standard: "no", hint: "It is shown as such, and still published."},
-		input{name: "archived", label: "Archived", kind: flag, value: strconv.FormatBool(t.Archived), standard: "no", hint: "It is out of the catalogue; where that is closed, it is published no more."},
+		input{name: "deprecated", label: "Deprecated", kind: flag, is: strconv.FormatBool(t.Deprecated), standard: "no", hint: "It is shown as such, and still published."},
+		input{name: "archived", label: "Archived", kind: flag, is: strconv.FormatBool(t.Archived), standard: "no", hint: "It is out of the catalogue; where that is closed, it is published no more."},
 	)
 	return []group{main}
 }

@@ -35,7 +35,7 @@ type input struct {
 	name     string // the setting's path in the API
 	label    string
 	kind     kind
-	value    string // what is set now
+	is       string // what is set now
 	standard string // the default, in words; "": there is none
 	hint     string
 	choices  []option
@@ -44,8 +44,8 @@ type input struct {
 	attrs    templ.Attributes // of the input
 }
 
-// option is a value of a choice.
-type option struct{ value, label string }
+// option is what can be chosen, by the name that the API has for it.
+type option struct{ name, label string }
 
 // options returns values that are their own labels.
 func options(values ...string) (list []option) {
@@ -75,20 +75,12 @@ type form struct {
 	extra  []string // names of inputs that the page adds to those of the groups
 }
 
-// value returns what an input of a field shows.
-func (f *form) value(x input) string {
+// shows returns what the input of a field shows.
+func (f *form) shows(x input) string {
 	if f.sent.Has(x.name) && x.kind != hidden {
 		return f.sent.Get(x.name)
 	}
-	return x.value
-}
-
-// all returns what some inputs of one name show.
-func (f *form) all(name string, was []string) []string {
-	if f.sent != nil {
-		return f.sent[name]
-	}
-	return was
+	return x.is
 }
 
 // isOf reports whether an error at a path of the API is that of a form's field.
@@ -137,8 +129,8 @@ func (f *form) apart() (list []kapsel.FieldError) {
 // open reports whether a group is to be unfolded: something in it is set, or wrong.
 func (f *form) open(g group) bool {
 	for _, x := range g.fields {
-		value := f.value(x)
-		if len(f.faults(x.name)) > 0 || x.kind != hidden && value != "" && value != x.standard && !(x.kind == flag && value == "false" && x.standard == "") {
+		shown := f.shows(x)
+		if len(f.faults(x.name)) > 0 || x.kind != hidden && shown != "" && shown != x.standard && !(x.kind == flag && shown == "false" && x.standard == "") {
 			return true
 		}
 	}
@@ -161,7 +153,7 @@ func read(sent url.Values, groups []group) *reading {
 	for _, g := range groups {
 		for _, x := range g.fields {
 			if !r.form.Has(x.name) {
-				r.form.Set(x.name, x.value)
+				r.form.Set(x.name, x.is)
 			}
 		}
 	}
@@ -255,8 +247,8 @@ func rateFields(limit *kapsel.RateLimit, of string) []input {
 		perSecond, burst = strconv.FormatFloat(limit.PerSecond, 'f', -1, 64), strconv.Itoa(limit.Burst)
 	}
 	return []input{
-		{name: "rate_limit.per_second", label: of + " a second", value: perSecond, standard: "no limit"},
-		{name: "rate_limit.burst", label: of + " at once", value: burst, hint: "Needed with a limit a second"},
+		{name: "rate_limit.per_second", label: of + " a second", is: perSecond, standard: "no limit"},
+		{name: "rate_limit.burst", label: of + " at once", is: burst, hint: "Needed with a limit a second"},
 	}
 }
 
@@ -337,7 +329,7 @@ func (f *form) shown(name string) string {
 	for _, g := range f.groups {
 		for _, x := range g.fields {
 			if x.name == name {
-				return f.value(x)
+				return f.shows(x)
 			}
 		}
 	}
@@ -345,7 +337,7 @@ func (f *form) shown(name string) string {
 }
 
 // marked reports whether a box was ticked in a form that was sent.
-func (f *form) marked(name, value string) bool { return slices.Contains(f.sent[name], value) }
+func (f *form) marked(name, box string) bool { return slices.Contains(f.sent[name], box) }
 
 // showForm returns a result that shows a form's page: as it was sent, if it was, with what is wrong.
 func (p *page) showForm(section, title string, f *form, sent *reading, c templ.Component) (result, error) {

@@ -268,14 +268,14 @@ func TestForms_Endpoint(t *testing.T) {
 				form.Set("verification.verify_token", "verify")
 			}
 			form.Set(hasIngest, "true")
-			subscribedTo := form[subscribed]
-			form[subscribed] = []string{""} // subscriptions make an endpoint without an ingest
+			subscribedTo := form[fromSource]
+			form[fromSource] = []string{""} // subscriptions make an endpoint without an ingest
 			rec := w.ask(http.MethodPost, "/endpoints/new"+at, session, form, nil)
-			form[subscribed] = subscribedTo
+			form[fromSource] = subscribedTo
 			id := madeEndpoint(t, rec.Body.String())
 			path = "/endpoints/" + id.String() + "/edit"
 			again := formOf(t, w.ask(http.MethodGet, path+at, session, nil, nil).Body.String(), path)
-			again[subscribed], again[subscribedT], again[subscribedC] = form[subscribed], form[subscribedT], form[subscribedC]
+			again[fromSource], again[fromTypes], again[fromChannels] = form[fromSource], form[fromTypes], form[fromChannels]
 			if rec := w.ask(http.MethodPost, path+at, session, again, nil); rec.Code != http.StatusSeeOther {
 				t.Fatalf("subscriptions are answered %d: %s", rec.Code, faultsOf(t, rec.Body.String()))
 			}
@@ -358,7 +358,7 @@ func TestForms_Wrong(t *testing.T) {
 	form.Set("url", "nowhere")
 	form.Set("rate_limit.burst", "")
 	form.Set("verification.secrets", "must-never-be-shown")
-	form[subscribed] = []string{"nothing"}
+	form[fromSource] = []string{"nothing"}
 	rec := w.ask(http.MethodPost, path+at, session, form, nil)
 	page := rec.Body.String()
 	if rec.Code != http.StatusUnprocessableEntity || strings.Contains(page, "must-never-be-shown") {
@@ -372,7 +372,7 @@ func TestForms_Wrong(t *testing.T) {
 		}
 	}
 	kept := formOf(t, page, path)
-	for _, name := range []string{"name", "url", "description", "timeout", "concurrency", "rate_limit.per_second", "retry.schedule", "retry_on", "headers.drop", "response.body", "idempotency.path", subscribedT} {
+	for _, name := range []string{"name", "url", "description", "timeout", "concurrency", "rate_limit.per_second", "retry.schedule", "retry_on", "headers.drop", "response.body", "idempotency.path", fromTypes} {
 		if kept.Get(name) != form.Get(name) {
 			t.Errorf("%s was entered as %q and is kept as %q", name, form.Get(name), kept.Get(name))
 		}

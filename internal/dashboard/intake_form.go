@@ -36,7 +36,7 @@ func providerChoices() []option {
 // intakeMain are the inputs that a new ingest URL needs: who sends, and the secret.
 func intakeMain(p *page, in *kapsel.Intake) []input {
 	return []input{
-		{name: "verification.provider", label: "Who sends", kind: choice, value: orNone(in.Verification.Provider), choices: providerChoices(), wide: true,
+		{name: "verification.provider", label: "Who sends", kind: choice, is: orNone(in.Verification.Provider), choices: providerChoices(), wide: true,
 			hint:  "What the provider does not sign is answered 401 and not stored.",
 			attrs: templ.Attributes{"hx-get": string(p.link("/providers/guide")), "hx-target": "#guide"}},
 		{name: "verification.secrets", label: "A secret of the provider", kind: hidden,
@@ -78,42 +78,42 @@ func intakeGroups(in *kapsel.Intake) []group {
 	}
 	return []group{
 		{title: "More of the verification", fields: []input{
-			{name: "verification.tolerance", label: "Age of a signature, at most", value: tolerance, standard: "the provider's usual one" + beside(usual.Tolerance.String(), usual.Tolerance != 0), hint: "1s to 96h"},
+			{name: "verification.tolerance", label: "Age of a signature, at most", is: tolerance, standard: "the provider's usual one" + beside(usual.Tolerance.String(), usual.Tolerance != 0), hint: "1s to 96h"},
 			token,
 			{name: "verification.awaiting_handshake", label: "Await a handshake that brings the secret", kind: choice, choices: []option{{"", "as it is"}, {"true", "for 10 minutes from now"}, {"false", "no"}},
 				hint: "For asana and notion, which choose the secret themselves."},
-			{name: "verification.in", label: "Where the secret is", value: v.In, hint: "For the provider token: header:NAME, basic or query:NAME."},
-			{name: "verification.topic_arns", label: "Topics", kind: area, value: strings.Join(v.TopicARNs, "\n"), hint: "For aws-sns: the topics whose messages count, one a line."},
-			{name: "verification.audience", label: "Audience", value: v.Audience, hint: "For google-oidc: that of the tokens that count."},
-			{name: "verification.email", label: "Service account", value: v.Email, hint: "For google-oidc: whose tokens count."},
+			{name: "verification.in", label: "Where the secret is", is: v.In, hint: "For the provider token: header:NAME, basic or query:NAME."},
+			{name: "verification.topic_arns", label: "Topics", kind: area, is: strings.Join(v.TopicARNs, "\n"), hint: "For aws-sns: the topics whose messages count, one a line."},
+			{name: "verification.audience", label: "Audience", is: v.Audience, hint: "For google-oidc: that of the tokens that count."},
+			{name: "verification.email", label: "Service account", is: v.Email, hint: "For google-oidc: whose tokens count."},
 		}},
 		{title: "The form of an HMAC", about: "For the provider hmac: any sender that signs with a shared key.", fields: []input{
-			{name: "verification.header", label: "Header of the signature", value: set(v.Header, usual.Header), standard: hmac.Header},
-			{name: "verification.algorithm", label: "Algorithm", kind: choice, value: set(v.Algorithm, usual.Algorithm), choices: optional("as usual: "+hmac.Algorithm, "sha256", "sha512", "sha1")},
-			{name: "verification.encoding", label: "Encoding of the signature", kind: choice, value: set(v.Encoding, usual.Encoding), choices: optional("as usual: "+hmac.Encoding, "hex", "base64")},
-			{name: "verification.key_encoding", label: "How the secret is written", kind: choice, value: set(v.KeyEncoding, usual.KeyEncoding), choices: optional("as usual: "+hmac.KeyEncoding, "text", "hex", "base64")},
-			{name: "verification.signed", label: "What is signed", value: set(v.Signed, usual.Signed), standard: hmac.Signed, hint: "{body} with any of {time} {id} {url} {method} {header:Name}"},
-			{name: "verification.format", label: "Format of the header", kind: choice, value: set(v.Format, hmac.Format), choices: optional("as usual: "+hmac.Format, "plain", "list", "pairs")},
-			{name: "verification.prefix", label: "What stands before a signature", value: set(v.Prefix, usual.Prefix), hint: "With pairs the key of the signatures: v1= without it."},
-			{name: "verification.time_header", label: "Header of the signed time", value: v.TimeHeader},
-			{name: "verification.time_unit", label: "Unit of the signed time", kind: choice, value: set(v.TimeUnit, usual.TimeUnit), choices: optional("as usual: "+hmac.TimeUnit, "seconds", "milliseconds", "rfc3339")},
-			{name: "verification.decompress", label: "Signed as it is when decoded", kind: flag, value: strconv.FormatBool(v.Decompress), hint: "Where the body has a Content-Encoding."},
+			{name: "verification.header", label: "Header of the signature", is: set(v.Header, usual.Header), standard: hmac.Header},
+			{name: "verification.algorithm", label: "Algorithm", kind: choice, is: set(v.Algorithm, usual.Algorithm), choices: optional("as usual: "+hmac.Algorithm, "sha256", "sha512", "sha1")},
+			{name: "verification.encoding", label: "Encoding of the signature", kind: choice, is: set(v.Encoding, usual.Encoding), choices: optional("as usual: "+hmac.Encoding, "hex", "base64")},
+			{name: "verification.key_encoding", label: "How the secret is written", kind: choice, is: set(v.KeyEncoding, usual.KeyEncoding), choices: optional("as usual: "+hmac.KeyEncoding, "text", "hex", "base64")},
+			{name: "verification.signed", label: "What is signed", is: set(v.Signed, usual.Signed), standard: hmac.Signed, hint: "{body} with any of {time} {id} {url} {method} {header:Name}"},
+			{name: "verification.format", label: "Format of the header", kind: choice, is: set(v.Format, hmac.Format), choices: optional("as usual: "+hmac.Format, "plain", "list", "pairs")},
+			{name: "verification.prefix", label: "What stands before a signature", is: set(v.Prefix, usual.Prefix), hint: "With pairs the key of the signatures: v1= without it."},
+			{name: "verification.time_header", label: "Header of the signed time", is: v.TimeHeader},
+			{name: "verification.time_unit", label: "Unit of the signed time", kind: choice, is: set(v.TimeUnit, usual.TimeUnit), choices: optional("as usual: "+hmac.TimeUnit, "seconds", "milliseconds", "rfc3339")},
+			{name: "verification.decompress", label: "Signed as it is when decoded", kind: flag, is: strconv.FormatBool(v.Decompress), hint: "Where the body has a Content-Encoding."},
 		}},
 		{title: "What senders are answered", fields: []input{
-			{name: "response.status", label: "Status", kind: choice, value: status, choices: optional("the provider's, else 200 with the event's id", "200", "201", "202", "204")},
-			{name: "response.content_type", label: "Content type", kind: choice, value: cmp.Or(response.ContentType, kapsel.NoContentType), choices: options(kapsel.NoContentType, "text/plain", "application/json"), standard: kapsel.NoContentType},
-			{name: "response.body", label: "Body", kind: area, value: response.Body, hint: "At most 4 KiB; none with 204."},
-			{name: "challenge.from", label: "Where a challenge is", value: challenge.From, hint: "For none, hmac and token: query:NAME, header:NAME or json:$.NAME."},
-			{name: "challenge.to", label: "Where its answer has it", value: challenge.To, hint: "body, json:NAME or header:NAME"},
-			{name: "probe", label: "Answer GET and HEAD with 200", kind: flag, value: strconv.FormatBool(in.Probe), hint: "For none, hmac and token."},
+			{name: "response.status", label: "Status", kind: choice, is: status, choices: optional("the provider's, else 200 with the event's id", "200", "201", "202", "204")},
+			{name: "response.content_type", label: "Content type", kind: choice, is: cmp.Or(response.ContentType, kapsel.NoContentType), choices: options(kapsel.NoContentType, "text/plain", "application/json"), standard: kapsel.NoContentType},
+			{name: "response.body", label: "Body", kind: area, is: response.Body, hint: "At most 4 KiB; none with 204."},
+			{name: "challenge.from", label: "Where a challenge is", is: challenge.From, hint: "For none, hmac and token: query:NAME, header:NAME or json:$.NAME."},
+			{name: "challenge.to", label: "Where its answer has it", is: challenge.To, hint: "body, json:NAME or header:NAME"},
+			{name: "probe", label: "Answer GET and HEAD with 200", kind: flag, is: strconv.FormatBool(in.Probe), hint: "For none, hmac and token."},
 		}},
 		{title: "Repeated and missing webhooks", fields: []input{
-			{name: "idempotency.strategy", label: "What makes two webhooks one", kind: choice, value: in.Idempotency.Strategy, standard: base.Idempotency.Strategy,
+			{name: "idempotency.strategy", label: "What makes two webhooks one", kind: choice, is: in.Idempotency.Strategy, standard: base.Idempotency.Strategy,
 				choices: []option{{kapsel.KeyFromHeader, "header: a header or the provider's delivery id"}, {kapsel.KeyFromContent, "content: the same body"}, {kapsel.KeyFromSourceID, "source_id: a value in a JSON body"}, {kapsel.KeyNone, "none: nothing does"}}},
-			{name: "idempotency.header", label: "Header of your own", value: in.Idempotency.Header, hint: "Looked at before X-Idempotency-Key and Idempotency-Key."},
-			{name: "idempotency.path", label: "Path into the body", value: in.Idempotency.Path, hint: "For source_id, such as $.data.id."},
-			{name: "idempotency.window", label: "How long a key is remembered", value: lasting(in.Idempotency.Window), standard: lasting(base.Idempotency.Window), hint: "1m to 720h"},
-			{name: "expect_every", label: "Notice if nothing comes in for", value: lastingOrNone(in.ExpectEvery), standard: "any time", hint: "1m to 720h; empty: no notice"},
+			{name: "idempotency.header", label: "Header of your own", is: in.Idempotency.Header, hint: "Looked at before X-Idempotency-Key and Idempotency-Key."},
+			{name: "idempotency.path", label: "Path into the body", is: in.Idempotency.Path, hint: "For source_id, such as $.data.id."},
+			{name: "idempotency.window", label: "How long a key is remembered", is: lasting(in.Idempotency.Window), standard: lasting(base.Idempotency.Window), hint: "1m to 720h"},
+			{name: "expect_every", label: "Notice if nothing comes in for", is: lastingOrNone(in.ExpectEvery), standard: "any time", hint: "1m to 720h; empty: no notice"},
 		}},
 	}
 }
@@ -131,7 +131,7 @@ func (r *reading) intake(was, next *kapsel.Intake) (s manage.IntakeSecrets) {
 	shown := map[string]string{}
 	for _, g := range intakeGroups(was) {
 		for _, x := range g.fields {
-			shown[x.name] = x.value
+			shown[x.name] = x.is
 		}
 	}
 	provider := r.text("verification.provider")

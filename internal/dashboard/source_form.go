@@ -56,13 +56,13 @@ func sourceGroups(p *page, s *manage.Source) []group {
 	} else if asked := p.query.Get("provider"); slices.Contains(signature.Providers(), asked) {
 		c.Verification.Provider = asked
 	}
-	main := group{fields: append([]input{{name: "name", label: "Name", value: c.Name, needed: true, wide: true}}, intakeMain(p, &c.Intake)...)}
+	main := group{fields: append([]input{{name: "name", label: "Name", is: c.Name, needed: true, wide: true}}, intakeMain(p, &c.Intake)...)}
 	if s != nil {
-		main.fields = append(main.fields, input{name: "state", label: "State", kind: choice, value: string(state), choices: []option{{string(kapsel.SourceActive), "active"}, {string(kapsel.SourceDisabled), "disabled: its ingest URL answers 404"}}})
+		main.fields = append(main.fields, input{name: "state", label: "State", kind: choice, is: string(state), choices: []option{{string(kapsel.SourceActive), "active"}, {string(kapsel.SourceDisabled), "disabled: its ingest URL answers 404"}}})
 	}
 	types := group{title: "Types of its events", about: "Subscriptions choose by the type of an event. A provider has it in a header or in the body.", fields: []input{
-		{name: "type.from", label: "Where the type is", value: c.Type.From, standard: "nowhere", hint: "header:X-GitHub-Event, path:$.type, or const"},
-		{name: "type.value", label: "The type of all", value: c.Type.Value, hint: "With const."},
+		{name: "type.from", label: "Where the type is", is: c.Type.From, standard: "nowhere", hint: "header:X-GitHub-Event, path:$.type, or const"},
+		{name: "type.value", label: "The type of all", is: c.Type.Value, hint: "With const."},
 	}}
 	return append([]group{main, types}, intakeGroups(&c.Intake)...)
 }
