@@ -17,6 +17,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/api"
 	"github.com/kapsel-hq/kapsel/internal/manage"
 	"github.com/kapsel-hq/kapsel/internal/secret"
+	"github.com/kapsel-hq/kapsel/internal/signature"
 )
 
 // settable returns the paths of all settings of a request's type.
@@ -562,6 +563,14 @@ func TestForms_Rights(t *testing.T) {
 			}
 			if rec := w.ask(http.MethodPost, of+action, writer, url.Values{"name": {"x"}}, nil); action != "" && rec.Code != http.StatusNotFound {
 				t.Errorf("POST %s%s of another tenant: %d", of, action, rec.Code)
+			}
+		}
+	}
+	for _, about := range signature.Describe() {
+		page := w.ask(http.MethodGet, "/providers/"+about.Name, reader, nil, nil).Body.String()
+		for _, text := range []string{about.Paste, about.Events, about.Sources[0]} {
+			if text, _, _ = strings.Cut(text, "`"); !strings.Contains(page, html.EscapeString(text)) {
+				t.Errorf("the guide of %s does not say %q", about.Name, text)
 			}
 		}
 	}

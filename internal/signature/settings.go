@@ -49,7 +49,7 @@ type Provider struct {
 	Title      string        // for people
 	Paste      string        // place of the ingest URL in the provider's settings
 	Secret     string        // which text to enter as secret
-	Events     string        // which events to choose there; "": nothing is known to be chosen
+	Events     string        // which events to choose there; "": not known
 	Find       string        // where to find the secret
 	Note       string        // peculiarities, and questions that the provider's documentation leaves open
 	Headers    []string      // headers that carry signatures; none: the body or the query does

@@ -23,6 +23,7 @@ var setups = map[string]setup{
 	"adyen": {
 		title:    "Adyen",
 		paste:    "Customer Area, Developers, Webhooks, URL",
+		events:   "add a standard webhook, on the company account rather than on each merchant account",
 		find:     "the webhook's HMAC key, shown when it is generated",
 		retries:  "2, 5, 10, 15, 30 min, 1, 2, 4 h, then every 4 h for 7 days",
 		resigned: noTime,
@@ -196,6 +197,7 @@ var setups = map[string]setup{
 	"github": {
 		title:    "GitHub",
 		paste:    "Repository or organization settings, Webhooks, Payload URL",
+		events:   "choose individual events, such as pushes and pull requests, and the content type application/json; GitHub sends a ping at once",
 		find:     "the secret that you enter there",
 		retries:  "none by itself; Redeliver keeps the delivery id",
 		resigned: noTime,
@@ -273,6 +275,7 @@ var setups = map[string]setup{
 	"linear": {
 		title:    "Linear",
 		paste:    "Settings, API, Webhooks, URL",
+		events:   "select the resource types, such as issues and comments",
 		find:     "the webhook's signing secret, on its page",
 		retries:  "1 min, 1, 6 h",
 		resigned: "no",
@@ -369,6 +372,7 @@ var setups = map[string]setup{
 	"paddle": {
 		title:    "Paddle",
 		paste:    "Developer tools, Notifications, URL",
+		events:   "choose them in New destination; at most 10 destinations are active at once",
 		find:     "the destination's secret key",
 		retries:  "60 times in 3 days, 20 of them in the first hour",
 		resigned: notKnown,
@@ -444,6 +448,7 @@ var setups = map[string]setup{
 	"sendgrid": {
 		title:    "SendGrid",
 		paste:    "Settings, Mail Settings, Event Webhook, Post URL",
+		events:   "choose deliverability events (delivered, bounced, processed) and engagement events (open, click), and turn signature verification on",
 		find:     "the verification key, after signature verification was turned on",
 		retries:  "with growing delays, for 24 h",
 		resigned: notKnown,
@@ -479,6 +484,7 @@ var setups = map[string]setup{
 	"square": {
 		title:    "Square",
 		paste:    "Developer Console, Webhooks, Notification URL",
+		events:   "choose the events, and an API version that has them, when you add the subscription",
 		find:     "the subscription's signature key",
 		retries:  "up to 11 times in 24 h",
 		resigned: noTime,
@@ -496,6 +502,7 @@ var setups = map[string]setup{
 	"stripe": {
 		title:    "Stripe",
 		paste:    "Workbench, Webhooks, Endpoint URL",
+		events:   "select the event types that you need when you create the destination, as a webhook endpoint; test and live mode have a destination, and a secret, each",
 		find:     "the endpoint's signing secret",
 		retries:  "with growing delays, for 3 days",
 		resigned: "yes",
@@ -547,6 +554,7 @@ var setups = map[string]setup{
 	"twilio": {
 		title:    "Twilio",
 		paste:    "the number or service, as webhook with HTTP POST",
+		events:   "a phone number's settings say where incoming messages and calls go, by POST; the state of what you send goes to the status callback URL of each request",
 		find:     "the account's auth token, or the shared key that signs its webhooks",
 		retries:  "none; once with a fallback URL, or as the URL's #rc says",
 		resigned: noTime,
