@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"internal/telemetry": {"."},
 
 	// The store's contract, its suite and its implementations.
-	"internal/store":            {"."},
+	"internal/store":            {".", "receipt"},
 	"internal/store/pgtest":     {},
 	"internal/store/batch":      {"internal/store"},
 	"internal/store/rules":      {"."},
@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"internal/store/postgres":   {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 	"internal/store/sqlite":     {".", "internal/durable", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 	"internal/store/schematest": {".", "internal/store", "internal/store/pgtest", "internal/store/postgres", "internal/store/sqlite", "internal/store/storetest"},
-	"internal/store/storetest":  {".", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
+	"internal/store/storetest":  {".", "receipt", "internal/store", "internal/store/batch", "internal/store/rules", "internal/store/transfer"},
 
 	// What a node knows of the store's time and settings, and what it does beside the engine.
 	"internal/clock":    {},

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Event is a webhook as it was received, or what a tenant published. It never changes.
+// Event is a webhook as it was received, or what a tenant published. It never changes, but for its contents,
+// which may be erased.
 type Event struct {
 	ID             EventID
 	TenantID       TenantID
@@ -32,8 +33,9 @@ type Event struct {
 	Size           int    // of the body, also where Body is not loaded
 	IdempotencyKey []byte // nil: none
 	Signature      SignatureVerdict
-	TraceParent    string // W3C traceparent to continue; "" without one
-	Salt           []byte // of its commitments in the audit log; nil: it is older than the log, or Body is not loaded
+	TraceParent    string    // W3C traceparent to continue; "" without one
+	Salt           []byte    // of its commitments in the audit log; nil: it is older than the log or erased, or Body is not loaded
+	ErasedAt       time.Time // when its contents were erased: Header, Query, Body and Salt; zero: they were not
 }
 
 // Origin returns where the event came in: its endpoint or its source, or for a published event

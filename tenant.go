@@ -37,6 +37,21 @@ type AuditSettings struct {
 	// Witnesses is how many witnesses must have signed a head; nil: as many as the instance wants. 0: none is
 	// asked.
 	Witnesses *int `json:"witnesses,omitempty"`
+	// Retention is how long the texts of leaves are kept; nil: DefaultAuditRetention.
+	Retention *time.Duration `json:"retention,omitempty"`
+}
+
+// DefaultAuditRetention is how long the texts of an audit log's leaves are kept if the tenant does not say:
+// seven years.
+const DefaultAuditRetention = 7 * 365 * 24 * time.Hour
+
+// Kept returns how long the texts of leaves are kept. The log of a deleted tenant is kept as long after the
+// deletion.
+func (s *AuditSettings) Kept() time.Duration {
+	if s.Retention != nil {
+		return *s.Retention
+	}
+	return DefaultAuditRetention
 }
 
 // MaxWitnesses is how many witnesses a log can want.
@@ -54,20 +69,26 @@ func (t *Tenant) Retention() time.Duration {
 	return DefaultRetention
 }
 
+// LogUntil returns how long the audit log of a deleted tenant is kept: as long as the texts of its leaves, and
+// at least as long as its events.
+func (t *Tenant) LogUntil() time.Time { return t.DeletedAt.Add(max(t.Audit.Kept(), t.Retention())) }
+
 // Scope says what an API key may do.
 type Scope string
 
 // The scopes. A read key may GET everything of its own tenant; a write key may use every other
-// method, too.
+// method, too. A ledger key is of no tenant, and books: it opens what kapsel-ledger needs, and nothing else.
 const (
 	ScopeRead  Scope = "read"
 	ScopeWrite Scope = "write"
+
+	ScopeLedger Scope = "ledger"
 )
 
-// Key is an API key. Its secret is shown once and never stored; Hash is the secret's SHA-256.
+// Key is an API key of a tenant, or of the instance. Its secret is shown once and never stored; Hash is the secret's SHA-256.
 type Key struct {
 	ID         KeyID
-	TenantID   TenantID
+	TenantID   TenantID // zero: it is the instance's
 	Name       string
 	Scope      Scope
 	Prefix     string // first 8 characters of the secret, for people to recognise it

@@ -358,6 +358,9 @@ func (t *Tenant) Validate() []FieldError {
 	if l.Retention != nil {
 		f.lasts("limits.retention", *l.Retention, time.Hour, 10*365*24*time.Hour)
 	}
+	if d := t.Audit.Retention; d != nil {
+		f.lasts("audit.retention", *d, 24*time.Hour, 100*365*24*time.Hour)
+	}
 	if n := t.Audit.Witnesses; n != nil {
 		f.between("audit.witnesses", *n, 0, MaxWitnesses)
 	}
@@ -369,7 +372,11 @@ func (t *Tenant) Validate() []FieldError {
 func (k *Key) Validate(now time.Time) []FieldError {
 	var f fields
 	f.name("name", k.Name)
-	f.oneOf("scope", string(k.Scope), string(ScopeRead), string(ScopeWrite))
+	if k.TenantID.IsZero() {
+		f.oneOf("scope", string(k.Scope), string(ScopeLedger))
+	} else {
+		f.oneOf("scope", string(k.Scope), string(ScopeRead), string(ScopeWrite))
+	}
 	if !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) {
 		f.add("expires_at", "must be in the future")
 	}

@@ -224,7 +224,8 @@ func TestTenantValidate(t *testing.T) {
 
 func TestKeyValidate(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, k := range []Key{{Name: "ci", Scope: ScopeRead}, {Name: "ci", Scope: ScopeWrite, ExpiresAt: now.Add(1)}} {
+	tenant := NewTenantID(now)
+	for _, k := range []Key{{TenantID: tenant, Name: "ci", Scope: ScopeRead}, {TenantID: tenant, Name: "ci", Scope: ScopeWrite, ExpiresAt: now.Add(1)}, {Name: "booker", Scope: ScopeLedger}} {
 		if errs := k.Validate(now); errs != nil {
 			t.Errorf("%+v: %v", k, errs)
 		}

@@ -421,6 +421,12 @@ func (c *Client) CancelEvent(ctx context.Context, id string, body CancelEventInp
 	return answer, err
 }
 
+// EraseEvent is POST /v1/events/{id}/erase: Erase an event's contents for ever; the answer is the event.
+func (c *Client) EraseEvent(ctx context.Context, id string) (answer EventDetail, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/events/"+url.PathEscape(id)+"/erase", nil, nil, &answer)
+	return answer, err
+}
+
 // GetPayload is GET /v1/events/{id}/payload: Get an event's body, byte for byte.
 func (c *Client) GetPayload(ctx context.Context, id string) (answer []byte, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/events/"+url.PathEscape(id)+"/payload", nil, nil, &answer)
@@ -436,6 +442,22 @@ func (c *Client) ReplayEvent(ctx context.Context, id string, body ReplayEventInp
 // GetWhy is GET /v1/events/{id}/why: Say of each endpoint that an event concerns what its delivery waits for, or why it has none.
 func (c *Client) GetWhy(ctx context.Context, id string) iter.Seq2[Reason, error] {
 	return pages[Reason](ctx, c, "/v1/events/"+url.PathEscape(id)+"/why", nil)
+}
+
+// ListInstanceKeys is GET /v1/keys: List the instance's keys, revoked ones included.
+func (c *Client) ListInstanceKeys(ctx context.Context) iter.Seq2[InstanceKey, error] {
+	return pages[InstanceKey](ctx, c, "/v1/keys", nil)
+}
+
+// CreateInstanceKey is POST /v1/keys: Create a key of the instance; its secret is in this answer only.
+func (c *Client) CreateInstanceKey(ctx context.Context, body InstanceKeyInput) (answer NewInstanceKey, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/keys", nil, body, &answer)
+	return answer, err
+}
+
+// RevokeInstanceKey is DELETE /v1/keys/{id}: Revoke a key of the instance.
+func (c *Client) RevokeInstanceKey(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/keys/"+url.PathEscape(id), nil, nil, nil)
 }
 
 // GetLedgerFilter chooses what GetLedger shows; a zero field is left out.
@@ -497,6 +519,11 @@ func (f ListLedgerEntriesFilter) values() url.Values {
 // ListLedgerEntries is GET /v1/ledger/entries: List entries that are not booked yet.
 func (c *Client) ListLedgerEntries(ctx context.Context, filter ListLedgerEntriesFilter) iter.Seq2[LedgerEntry, error] {
 	return pages[LedgerEntry](ctx, c, "/v1/ledger/entries", filter.values())
+}
+
+// ListBooks is GET /v1/ledger/reports: List the accounts that a report is about, as /v1/ledger does.
+func (c *Client) ListBooks(ctx context.Context) iter.Seq2[LedgerAccount, error] {
+	return pages[LedgerAccount](ctx, c, "/v1/ledger/reports", nil)
 }
 
 // ReportBooks is POST /v1/ledger/reports: Report what the books say.
@@ -785,8 +812,9 @@ type AttemptCounts struct {
 
 // Audit is in requests and answers.
 type Audit struct {
-	Public    *bool           `json:"public,omitzero"`    // Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case
-	Witnesses Optional[int64] `json:"witnesses,omitzero"` // How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked
+	Public    *bool              `json:"public,omitzero"`    // Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case
+	Retention Optional[Duration] `json:"retention,omitzero"` // How long the texts of the log's leaves are kept, and the log of the tenant after the tenant was deleted: 24h or more; null is 61320h, seven years. Hashes and heads are kept for ever
+	Witnesses Optional[int64]    `json:"witnesses,omitzero"` // How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked
 }
 
 // AuditLog is in answers.
@@ -797,6 +825,7 @@ type AuditLog struct {
 	Head            *SignedTreeHead `json:"head"`             // The newest published head; null: none was published yet
 	Lag             Duration        `json:"lag"`              // How long the oldest leaf that is under no published head has waited
 	Fault           *string         `json:"fault"`            // Why no head is signed; null: there is no reason
+	Retention       Duration        `json:"retention"`        // How long the texts of leaves are kept
 	Public          bool            `json:"public"`           // Whether who knows the log's id can read its heads and hashes without a key
 	WitnessedHead   *SignedTreeHead `json:"witnessed_head"`   // The newest head that as many witnesses have signed as the log wants; null: none
 	WitnessesWanted int64           `json:"witnesses_wanted"` // How many witnesses must have signed a head; 0: none is asked
@@ -1039,6 +1068,7 @@ type Event struct {
 	DeliveredAt    *time.Time `json:"delivered_at"`    // When a destination first answered 2xx
 	ContentType    string     `json:"content_type"`    // As the sender said it
 	Size           int64      `json:"size"`            // Of the body, in bytes
+	ErasedAt       *time.Time `json:"erased_at"`       // When the event's contents were erased: its body, headers and query, and what its attempts kept of requests and answers; null: they were not
 	IdempotencyKey *string    `json:"idempotency_key"` // By which a duplicate is told; null: none
 	Signature      Verdict    `json:"signature"`       // What the check of its signature found
 }
@@ -1149,6 +1179,30 @@ type InclusionProof struct {
 	TreeSize    int64    `json:"tree_size"`    // The size of the log, in leaves
 	ProofHashes []string `json:"proof_hashes"` // From the leaf's sibling on (RFC 6962, section 2.1.1)
 	RootHash    string   `json:"root_hash"`    // Base64 of 32 bytes
+}
+
+// InstanceKey is in answers.
+type InstanceKey struct {
+	ID         string     `json:"id"`           // Its id
+	Name       string     `json:"name"`         // What people call it
+	Scope      string     `json:"scope"`        // What it may do: read, or read and write; ledger
+	Prefix     string     `json:"prefix"`       // The secret's first characters, to recognise it by
+	CreatedAt  time.Time  `json:"created_at"`   // When it was made
+	ExpiresAt  *time.Time `json:"expires_at"`   // When it stops being valid; null: never
+	LastUsedAt *time.Time `json:"last_used_at"` // To the minute
+	RevokedAt  *time.Time `json:"revoked_at"`   // When it was revoked; null: it was not
+}
+
+// The values of InstanceKey.Scope.
+const (
+	InstanceKeyScopeLedger = "ledger"
+)
+
+// InstanceKeyInput is in requests.
+type InstanceKeyInput struct {
+	Name      string              `json:"name"`                // What people call it
+	Scope     string              `json:"scope"`               // What it may do: read, or read and write; ledger
+	ExpiresAt Optional[time.Time] `json:"expires_at,omitzero"` // When it stops being valid; null: never
 }
 
 // Key is in answers.
@@ -1284,6 +1338,12 @@ type NewEvent struct {
 	Event
 	Deliveries int64        `json:"deliveries"`        // To how many endpoints it goes
 	Warnings   []FieldError `json:"warnings,omitzero"` // What is wrong with it by its type's entry in the catalogue, whose validate is warn; or its type is deprecated
+}
+
+// NewInstanceKey is in answers.
+type NewInstanceKey struct {
+	InstanceKey
+	Secret string `json:"secret"` // Shown once; send it as Authorization: Bearer
 }
 
 // NewKey is in answers.

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,7 +33,8 @@ var version = ""
 // settings are flags and environment variables.
 type settings struct {
 	URL       string        `env:"KAPSEL_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Kapsel's API (${env}, default ${default})."`
-	AdminKey  string        `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Kapsel's admin key (${env})."`
+	APIKey    string        `name:"api-key" env:"KAPSEL_API_KEY" placeholder:"KEY" help:"A key of scope ledger (${env}); kapsel keys create --scope ledger makes one."`
+	AdminKey  string        `env:"KAPSEL_ADMIN_KEY" placeholder:"KEY" help:"Instead: Kapsel's admin key (${env})."`
 	Addresses string        `name:"addresses" env:"TIGERBEETLE_ADDRESSES" default:"3000" placeholder:"LIST" help:"TigerBeetle's replicas: a comma list of addresses or ports (${env}, default ${default})."`
 	Cluster   string        `name:"cluster" env:"TIGERBEETLE_CLUSTER_ID" placeholder:"ID" help:"The cluster's id, a number above 0 (${env})."`
 	Library   string        `name:"client" env:"KAPSEL_LEDGER_CLIENT" placeholder:"FILE" help:"TigerBeetle's client library, libtb_client.so of release 0.17 (${env})."`
@@ -85,8 +87,9 @@ func buildVersion() string {
 
 // booker returns the booker of the settings, or what is wrong with them.
 func (s *settings) booker(log *slog.Logger) (*booker.Booker, error) {
-	if len(s.AdminKey) == 0 {
-		return nil, errors.New("KAPSEL_ADMIN_KEY (--admin-key): is missing; it is the key that kapsel serve has")
+	key := cmp.Or(s.APIKey, s.AdminKey)
+	if key == "" {
+		return nil, errors.New("KAPSEL_API_KEY (--api-key): is missing; kapsel keys create --scope ledger makes one, and KAPSEL_ADMIN_KEY (--admin-key), the key that kapsel serve has, does as well")
 	}
 	cluster, err := clusterID(s.Cluster)
 	if err != nil {
@@ -101,9 +104,9 @@ func (s *settings) booker(log *slog.Logger) (*booker.Booker, error) {
 	if s.Every < 10*time.Second || s.Every > time.Hour {
 		return nil, fmt.Errorf("--every: %v is not between 10s and 1h", s.Every)
 	}
-	api, err := client.New(s.URL, s.AdminKey)
+	api, err := client.New(s.URL, key)
 	if err != nil {
-		return nil, fmt.Errorf("KAPSEL_URL (--url), KAPSEL_ADMIN_KEY (--admin-key): %w", err)
+		return nil, fmt.Errorf("KAPSEL_URL (--url), KAPSEL_API_KEY (--api-key), KAPSEL_ADMIN_KEY (--admin-key): %w", err)
 	}
 	return booker.New(booker.Config{
 		API: api, Name: "kapsel-ledger-" + rand.Text(), Every: s.Every, Wait: 20 * time.Second, Log: log,

@@ -8,12 +8,12 @@ import (
 
 // TestSettings checks that each setting that is wrong is named, and nothing is begun.
 func TestSettings(t *testing.T) {
-	for _, name := range []string{"KAPSEL_URL", "KAPSEL_ADMIN_KEY", "TIGERBEETLE_ADDRESSES", "TIGERBEETLE_CLUSTER_ID", "KAPSEL_LEDGER_CLIENT"} {
+	for _, name := range []string{"KAPSEL_URL", "KAPSEL_API_KEY", "KAPSEL_ADMIN_KEY", "TIGERBEETLE_ADDRESSES", "TIGERBEETLE_CLUSTER_ID", "KAPSEL_LEDGER_CLIENT"} {
 		t.Setenv(name, "")
 	}
-	good := map[string]string{"--admin-key": strings.Repeat("k", 40), "--cluster": "1", "--client": "main_test.go", "--url": "http://127.0.0.1:1"}
+	good := map[string]string{"--api-key": strings.Repeat("k", 40), "--cluster": "1", "--client": "main_test.go", "--url": "http://127.0.0.1:1"}
 	for _, c := range []struct{ flag, value, want string }{
-		{"--admin-key", "", "KAPSEL_ADMIN_KEY"},
+		{"--api-key", "", "KAPSEL_ADMIN_KEY"},
 		{"--cluster", "", "TIGERBEETLE_CLUSTER_ID"},
 		{"--cluster", "0", "TIGERBEETLE_CLUSTER_ID"},
 		{"--cluster", "one", "TIGERBEETLE_CLUSTER_ID"},
@@ -34,7 +34,7 @@ func TestSettings(t *testing.T) {
 			args = append(args, c.flag+"="+c.value)
 		}
 		var out, errOut bytes.Buffer
-		if code := run(args, &out, &errOut); code != 2 || !strings.Contains(errOut.String(), c.want) || strings.Contains(errOut.String(), good["--admin-key"]) {
+		if code := run(args, &out, &errOut); code != 2 || !strings.Contains(errOut.String(), c.want) || strings.Contains(errOut.String(), good["--api-key"]) {
 			t.Errorf("%s=%q: exit code %d, %s", c.flag, c.value, code, errOut.String())
 		}
 	}

@@ -175,7 +175,8 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	findings, broken, first := 0, map[kapsel.LogID]string{}, map[kapsel.LogID]string{}
-	checker := audit.Checker{Store: db, Keys: &audit.Keys{Store: db}, Kept: kept, Found: func(f audit.Finding) {
+	over := func(owner *kapsel.Tenant) bool { return !owner.DeletedAt.IsZero() && owner.LogUntil().Before(began) }
+	checker := audit.Checker{Store: db, Keys: &audit.Keys{Store: db}, Kept: kept, Over: over, Found: func(f audit.Finding) {
 		findings++
 		if first[f.Log] == "" {
 			first[f.Log] = f.String()
@@ -195,8 +196,8 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	if err := (audit.LastCheck{At: began, Findings: first}).Remember(ctx, db); err != nil {
 		return err
 	}
-	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, of these without a text: %d; attempts older than the log: %d\n",
-		checked.Logs, checked.Heads, checked.Leaves, checked.Deleted, checked.Older)
+	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, of these without a text: %d, of which of erased events: %d; attempts older than the log: %d; logs of deleted tenants whose time is over: %d\n",
+		checked.Logs, checked.Heads, checked.Leaves, checked.Deleted, checked.Erased, checked.Older, checked.Dropped)
 	if findings > 0 {
 		return fmt.Errorf("what does not fit: %d", findings)
 	}

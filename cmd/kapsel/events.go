@@ -20,6 +20,7 @@ type eventsCmd struct {
 	Replay  ask[eventsReplay]  `cmd:"" help:"Deliver an event again."`
 	Why     ask[eventsWhy]     `cmd:"" help:"Say what an event's deliveries wait for, and why an endpoint has none."`
 	Cancel  ask[eventsCancel]  `cmd:"" help:"Cancel an event's deliveries that wait."`
+	Erase   ask[eventsErase]   `cmd:"" help:"Erase an event's contents for ever."`
 }
 
 // eventID is the argument of commands that are about one event.
@@ -200,9 +201,11 @@ func (c eventsShow) do(ctx context.Context, s *session) error {
 		}
 		told.deliveries = append(told.deliveries, ds)
 	}
-	body, err := s.GetPayload(ctx, c.ID)
-	if err != nil {
-		return err
+	var body []byte
+	if detail.ErasedAt == nil {
+		if body, err = s.GetPayload(ctx, c.ID); err != nil {
+			return err
+		}
 	}
 	return s.show(told.ID, func(w io.Writer) { told.tell(w, body) })
 }
@@ -210,12 +213,21 @@ func (c eventsShow) do(ctx context.Context, s *session) error {
 // tell prints the story for people.
 func (t story) tell(w io.Writer, body []byte) {
 	eventCard(w, t.Event)
+	if t.ErasedAt != nil {
+		t.tellDeliveries(w)
+		return
+	}
 	if t.Query != "" {
 		card(w, fact{"query", t.Query})
 	}
 	fmt.Fprintln(w, "\nHeaders")
 	headers(w, t.Headers)
 	excerpt(w, "\nBody", body)
+	t.tellDeliveries(w)
+}
+
+// tellDeliveries prints the deliveries with their attempts.
+func (t story) tellDeliveries(w io.Writer) {
 	for _, d := range t.deliveries {
 		fmt.Fprintf(w, "\nDelivery %s: %s\n", clean(d.ID), clean(deliveryText(d.Delivery)))
 		for _, a := range d.attempts {
@@ -244,7 +256,7 @@ func eventCard(w io.Writer, e client.Event) {
 		status += ", and deliveries are still being made"
 	}
 	card(w, fact{"id", e.ID}, fact{"status", status}, fact{"received", at(e.ReceivedAt)}, fact{"deliver at", atOr(e.DeliverAt)}, fact{"delivered", atOr(e.DeliveredAt)},
-		fact{"came in at", cameInAt(e)}, fact{"type", there(e.Type)}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)},
+		fact{"came in at", cameInAt(e)}, fact{"type", there(e.Type)}, fact{"tenant", e.TenantID}, fact{"signature", verdict(e.Signature)}, fact{"key", there(e.IdempotencyKey)}, fact{"erased", atOr(e.ErasedAt)},
 		fact{"content", strings.TrimSpace(e.ContentType + "  " + size(e.Size))})
 }
 
@@ -321,6 +333,26 @@ func (c eventsPayload) do(ctx context.Context, s *session) error {
 		return err
 	}
 	return printed(s.out.Write(body))
+}
+
+type eventsErase struct{ eventID }
+
+// Help has an example.
+func (eventsErase) Help() string {
+	return `Erases the body, headers and query of an event, and what its attempts kept of requests and answers; in
+the audit log the salt and the texts of its attempts' leaves, whose hashes stay. Nothing brings them back.
+Ids, times, outcomes and the idempotency key stay. Deliveries that have not ended must be canceled before (kapsel events cancel).
+
+Example:
+  kapsel events erase evt_01m84z2d7vf9zws4jxr1p6y3kb`
+}
+
+func (c eventsErase) do(ctx context.Context, s *session) error {
+	e, err := s.EraseEvent(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return s.show(e.ID, func(w io.Writer) { eventCard(w, e.Event) })
 }
 
 type eventsReplay struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"time"
@@ -17,9 +18,26 @@ type keysCmd struct {
 }
 
 // keys describes the API keys of a tenant.
-func keys(tenant string) objects[client.Key] {
+func keys(tenant string) objects[client.Key] { return keysAt(keysPath(tenant)) }
+
+// instanceAsKeys shows keys of the instance as those of a tenant, which have the same fields and a tenant.
+func instanceAsKeys(all iter.Seq2[client.InstanceKey, error]) iter.Seq2[client.Key, error] {
+	return func(yield func(client.Key, error) bool) {
+		for k, err := range all {
+			if !yield(client.Key{
+				ID: k.ID, Name: k.Name, Scope: k.Scope, Prefix: k.Prefix, CreatedAt: k.CreatedAt,
+				ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt, RevokedAt: k.RevokedAt,
+			}, err) {
+				return
+			}
+		}
+	}
+}
+
+// keysAt describes the API keys of a list of the API.
+func keysAt(path string) objects[client.Key] {
 	return objects[client.Key]{
-		path:    keysPath(tenant),
+		path:    path,
 		id:      func(k client.Key) string { return k.ID },
 		created: func(k client.Key) time.Time { return k.CreatedAt },
 		columns: []column[client.Key]{
@@ -48,6 +66,14 @@ var newKeys = objects[client.NewKey]{
 // keysPath returns the path of the API's list of a tenant's keys.
 func keysPath(tenant string) string { return "/v1/tenants/" + url.PathEscape(tenant) + "/keys" }
 
+// instanceKeys is the path of the API's list of the keys that are of no tenant.
+const instanceKeys = "/v1/keys"
+
+// ofInstance says that a command is about the keys of no tenant.
+type ofInstance struct {
+	Instance bool `help:"The keys of the instance, of scope ledger, with the admin key."`
+}
+
 // keysOf names the tenant whose keys a command is about.
 type keysOf struct {
 	Tenant string `complete:"tenant" placeholder:"TENANT" help:"With the admin key, where there are several: the tenant's id or name."`
@@ -55,16 +81,21 @@ type keysOf struct {
 
 type keysList struct {
 	keysOf
+	ofInstance
 	listing
 }
 
 // Help has an example.
 func (keysList) Help() string {
-	return `Example:
-  kapsel keys list --tenant acme`
+	return `Examples:
+  kapsel keys list --tenant acme
+  kapsel keys list --instance`
 }
 
 func (c keysList) do(ctx context.Context, s *session) error {
+	if c.Instance {
+		return keysAt(instanceKeys).list(s, c.listing, raws(s, instanceAsKeys(s.ListInstanceKeys(ctx))))
+	}
 	tenant, err := s.theTenant(ctx, c.Tenant)
 	if err != nil {
 		return err
@@ -85,7 +116,7 @@ func keyState(k client.Key) string {
 type keysCreate struct {
 	keysOf
 	Name      string        `required:"" help:"What it is for."`
-	Scope     string        `enum:"read,write" default:"write" help:"read or write (default ${default})."`
+	Scope     string        `enum:"read,write,ledger" default:"write" help:"read or write (default ${default}); ledger: a key of the instance for kapsel-ledger, which opens nothing else, with the admin key."`
 	ExpiresIn time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 30d; for ever without it."`
 }
 
@@ -96,13 +127,20 @@ func (keysCreate) Help() string {
 Examples:
   kapsel keys create --name ci
   kapsel keys create --tenant acme --name report --scope read --expires-in 30d
-  export KAPSEL_API_KEY=$(kapsel keys create --tenant acme --name me -q)`
+  export KAPSEL_API_KEY=$(kapsel keys create --tenant acme --name me -q)
+  kapsel keys create --name booker --scope ledger`
 }
 
 func (c keysCreate) do(ctx context.Context, s *session) error {
 	in := client.KeyInput{Name: c.Name, Scope: c.Scope}
 	if c.ExpiresIn != 0 {
 		in.ExpiresAt = client.Some(time.Now().Add(c.ExpiresIn))
+	}
+	if c.Scope == "ledger" {
+		if c.Tenant != "" {
+			return settingError("--scope ledger: such a key is of the instance, and --tenant names a tenant; leave that out")
+		}
+		return newKeys.ask(ctx, s, http.MethodPost, instanceKeys, in)
 	}
 	tenant, err := s.theTenant(ctx, c.Tenant)
 	if err != nil {
@@ -113,6 +151,7 @@ func (c keysCreate) do(ctx context.Context, s *session) error {
 
 type keysRevoke struct {
 	keysOf
+	ofInstance
 	Key string `arg:"" name:"key" complete:"key" help:"The key's id, key_…, or its name."`
 }
 
@@ -123,6 +162,9 @@ func (keysRevoke) Help() string {
 }
 
 func (c keysRevoke) do(ctx context.Context, s *session) error {
+	if c.Instance {
+		return keysAt(instanceKeys).remove(ctx, s, target{ref: c.Key})
+	}
 	tenant, err := s.theTenant(ctx, c.Tenant)
 	if err != nil {
 		return err

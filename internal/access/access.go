@@ -15,12 +15,13 @@ import (
 // Right is what a caller may do at most, or what an operation needs.
 type Right string
 
-// The rights. Each includes those before it.
+// The rights. Each includes those before it, but for Book.
 const (
 	Anyone  Right = "anyone" // needs no caller
 	Read    Right = "read"   // see a tenant's objects
 	Write   Right = "write"  // change a tenant's objects
 	Operate Right = "admin"  // everything, of all tenants
+	Book    Right = "ledger" // read and acknowledge what the ledger books, of all tenants; included by Operate alone, and includes none but Anyone
 )
 
 // order holds the rights from the least to the most.
@@ -40,13 +41,16 @@ func (c Caller) IsAdmin() bool { return c.Right == Operate }
 
 // May reports whether the caller has a right.
 func (c Caller) May(need Right) bool {
+	if need == Book {
+		return c.Right == Book || c.Right == Operate
+	}
 	i := slices.Index(order, need) // -1: no right, which nobody has
 	return need == Anyone || c.known() && i >= 0 && i <= slices.Index(order, c.Right)
 }
 
-// known reports whether the caller is somebody: the operator, or someone of a tenant.
+// known reports whether the caller is somebody: the operator, the booker, or someone of a tenant.
 func (c Caller) known() bool {
-	return c.Right == Operate || slices.Contains(order, c.Right) && !c.Tenant.IsZero()
+	return c.Right == Operate || c.Right == Book || slices.Contains(order, c.Right) && !c.Tenant.IsZero()
 }
 
 // Check returns nil if the caller has a right. Otherwise it returns Forbidden, or Unauthorized for the
@@ -57,6 +61,10 @@ func (c Caller) Check(need Right) error {
 		return nil
 	case !c.known():
 		return ErrUnauthorized
+	case c.Right == Book:
+		return kapsel.Errorf(kapsel.Forbidden, "the key has scope ledger, which opens what kapsel-ledger needs and nothing else")
+	case need == Book:
+		return kapsel.Errorf(kapsel.Forbidden, "only the admin key, or a key of the instance with scope ledger, may do that")
 	case need == Operate:
 		return kapsel.Errorf(kapsel.Forbidden, "only the admin key may do that")
 	case c.Actor.Subject != "":

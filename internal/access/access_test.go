@@ -19,7 +19,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // TestCaller checks what each kind of caller may do, and whose objects it sees.
 func TestCaller(t *testing.T) {
 	own, other := kapsel.NewTenantID(noon), kapsel.NewTenantID(noon)
-	rights := []access.Right{access.Anyone, access.Read, access.Write, access.Operate}
+	rights := []access.Right{access.Anyone, access.Read, access.Write, access.Operate} // Book has a test of its own
 	for _, tt := range []struct {
 		name   string
 		caller access.Caller
@@ -45,6 +45,52 @@ func TestCaller(t *testing.T) {
 		}
 		if got := tt.caller.TenantOr(other); got != tt.sees {
 			t.Errorf("%s sees %s", tt.name, got)
+		}
+	}
+}
+
+// TestBook checks that who books may do that and nothing else, that the admin alone may do it, too, and that no
+// session is made of a key that is of no tenant.
+func TestBook(t *testing.T) {
+	booker := access.Caller{Right: access.Book}
+	for _, right := range []access.Right{access.Read, access.Write, access.Operate, "everything"} {
+		if err := booker.Check(right); booker.May(right) || kapsel.CodeOf(err) != kapsel.Forbidden {
+			t.Errorf("the booker may do what needs %s: %v", right, err)
+		}
+	}
+	if !booker.May(access.Book) || !booker.May(access.Anyone) || booker.IsAdmin() {
+		t.Error("the booker may not book, or is the admin")
+	}
+	own := kapsel.NewTenantID(noon)
+	for _, c := range []access.Caller{{}, {Right: access.Read, Tenant: own}, {Right: access.Write, Tenant: own}, {Right: access.Write}} {
+		if c.May(access.Book) || c.Check(access.Book) == nil {
+			t.Errorf("%+v may book", c)
+		}
+	}
+	if !(access.Caller{Right: access.Operate}).May(access.Book) {
+		t.Error("the admin may not book")
+	}
+
+	text, hash, prefix := secret.NewAPIKey()
+	for _, tt := range []struct {
+		key   kapsel.Key
+		right access.Right
+	}{
+		{kapsel.Key{Scope: kapsel.ScopeLedger}, access.Book},
+		{kapsel.Key{Scope: kapsel.ScopeLedger, TenantID: own}, access.Read}, // which the domain refuses to make
+	} {
+		tt.key.ID, tt.key.Hash, tt.key.Prefix = kapsel.NewKeyID(noon), hash, prefix
+		g := access.New(access.Config{Keys: &shelf{key: tt.key}, AdminKey: secret.NewText("an admin key that nobody sends here"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler)})
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+text.Reveal())
+		if c, err := g.Caller(r); err != nil || c.Right != tt.right || c.Tenant != tt.key.TenantID {
+			t.Errorf("a key of scope %s of tenant %s: %+v, %v", tt.key.Scope, tt.key.TenantID, c, err)
+		}
+		if !tt.key.TenantID.IsZero() {
+			continue
+		}
+		if _, _, err := g.SignIn(r, text.Reveal()); kapsel.CodeOf(err) != kapsel.Forbidden {
+			t.Errorf("a key of scope ledger signs in: %v", err)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func (g *Guard) find(ctx context.Context, token string, now time.Time) (Caller, 
 	return g.holder(ctx, hash, now)
 }
 
-// holder returns the caller that has the tenant's key of a hash.
+// holder returns the caller that has the key of a hash.
 func (g *Guard) holder(ctx context.Context, hash [32]byte, now time.Time) (Caller, error) {
 	key, err := g.Keys.KeyByHash(ctx, hash)
 	switch {
@@ -105,7 +105,10 @@ func (g *Guard) holder(ctx context.Context, hash [32]byte, now time.Time) (Calle
 	}
 	g.touch(ctx, &key, now)
 	right := Read
-	if key.Scope == kapsel.ScopeWrite {
+	switch {
+	case key.Scope == kapsel.ScopeLedger && key.TenantID.IsZero():
+		right = Book
+	case key.Scope == kapsel.ScopeWrite:
 		right = Write
 	}
 	return Caller{

@@ -36,6 +36,9 @@ const maxAgent = 200
 func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token secret.Text, err error) {
 	client, now := g.Client(r), g.Clock()
 	c, err := g.callerOf(r, key, client, now)
+	if err == nil && !c.IsAdmin() && c.Tenant.IsZero() { // a session without a tenant is the operator's
+		err = c.Check(Read)
+	}
 	if err != nil {
 		return s, token, err
 	}

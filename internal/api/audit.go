@@ -253,13 +253,14 @@ func parseTile(levelText, text string) (level int, n int64, width int, ok bool) 
 
 // AuditLog is the state of a tenant's audit log as the API shows it.
 type AuditLog struct {
-	Log    *string         `json:"log" nullable:"true" doc:"The log's id; null: nothing was recorded yet"`
-	Origin *string         `json:"origin" nullable:"true" doc:"The log's name in its checkpoints"`
-	Size   int64           `json:"size" doc:"How many leaves it has"`
-	Head   *SignedTreeHead `json:"head" doc:"The newest published head; null: none was published yet"`
-	Lag    duration        `json:"lag" doc:"How long the oldest leaf that is under no published head has waited"`
-	Fault  *string         `json:"fault" nullable:"true" doc:"Why no head is signed; null: there is no reason"`
-	Public bool            `json:"public" doc:"Whether who knows the log's id can read its heads and hashes without a key"`
+	Log       *string         `json:"log" nullable:"true" doc:"The log's id; null: nothing was recorded yet"`
+	Origin    *string         `json:"origin" nullable:"true" doc:"The log's name in its checkpoints"`
+	Size      int64           `json:"size" doc:"How many leaves it has"`
+	Head      *SignedTreeHead `json:"head" doc:"The newest published head; null: none was published yet"`
+	Lag       duration        `json:"lag" doc:"How long the oldest leaf that is under no published head has waited"`
+	Fault     *string         `json:"fault" nullable:"true" doc:"Why no head is signed; null: there is no reason"`
+	Retention duration        `json:"retention" doc:"How long the texts of leaves are kept"`
+	Public    bool            `json:"public" doc:"Whether who knows the log's id can read its heads and hashes without a key"`
 	// WitnessedHead may be older than Head: heads are published whatever witnesses do.
 	WitnessedHead *SignedTreeHead `json:"witnessed_head" doc:"The newest head that as many witnesses have signed as the log wants; null: none"`
 	Wanted        int             `json:"witnesses_wanted" doc:"How many witnesses must have signed a head; 0: none is asked"`
@@ -292,7 +293,7 @@ func (AuditLog) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 }
 
 func viewAuditLog(l *manage.AuditLog) AuditLog {
-	v := AuditLog{Lag: duration(l.Lag), Public: !l.Settings.Private}
+	v := AuditLog{Lag: duration(l.Lag), Retention: duration(l.Settings.Kept()), Public: !l.Settings.Private}
 	if l.Log != nil {
 		v.Log, v.Origin, v.Size, v.Fault = new(l.Log.ID.String()), new(l.Log.ID.Origin()), l.Log.Size, orNull(l.Log.Fault)
 	}

@@ -111,13 +111,16 @@ func TestBadInput_B61_Scopes(t *testing.T) {
 
 func TestAccessFollowsTheVerb(t *testing.T) {
 	w := newWorld(t)
-	admin := []string{"create-tenant", "list-tenants", "update-tenant", "delete-tenant", "list-ledger-entries", "acknowledge-ledger-entries", "report-books"}
+	admin := []string{"create-tenant", "list-tenants", "update-tenant", "delete-tenant", "create-instance-key", "list-instance-keys", "revoke-instance-key"}
+	ledger := []string{"list-ledger-entries", "acknowledge-ledger-entries", "report-books", "list-books"}
 	for _, operations := range w.doc.Paths {
 		for method, op := range operations {
 			want := "write"
 			switch {
 			case slices.Contains(admin, op.OperationID):
 				want = "admin"
+			case slices.Contains(ledger, op.OperationID):
+				want = "ledger"
 			case op.OperationID == "list-providers", op.OperationID == "list-signing-keys", matrix[op.OperationID].public:
 				want = "anyone"
 			case method == "get":
@@ -182,6 +185,7 @@ var matrix = map[string]row{
 	"get-payload":           {status: 200},
 	"replay-event":          {status: 200},
 	"cancel-event":          {status: 200},
+	"erase-event":           {status: 200},
 	"get-why":               {status: 200},
 	"list-deliveries":       {status: 200},
 	"get-delivery":          {status: 200},
@@ -194,6 +198,10 @@ var matrix = map[string]row{
 	"get-ledger":            {status: 200},
 	"list-ledger-conflicts": {status: 200},
 	"list-ledger-entries":   {status: 200},
+	"list-books":            {status: 200},
+	"create-instance-key":   {body: `{"name":"new","scope":"ledger"}`, status: 201},
+	"list-instance-keys":    {status: 200},
+	"revoke-instance-key":   {status: 204},
 	"report-books":          {body: `{"accounts":[]}`, status: 204},
 	"get-head":              {status: 200, public: true},
 	"list-log-keys":         {status: 200, public: true},
@@ -228,6 +236,7 @@ type estate struct {
 	house
 	key, event, delivery, attempt, replay string
 	source, app, eventType, portalLink    string
+	instanceKey                           string
 	log                                   string
 	tried                                 struct{ event, delivery string } // finished, for what needs that
 }
@@ -236,6 +245,7 @@ func (w *world) newEstate(name string) estate {
 	w.t.Helper()
 	e := estate{house: w.newHouse(name)}
 	e.key = w.want(200, "GET", "/v1/tenants/"+e.tenant+"/keys?limit=1", adminKey, nil).list("data")[0].text("id")
+	e.instanceKey = w.want(201, "POST", "/v1/keys", adminKey, `{"name":"booker","scope":"ledger"}`).text("id")
 	ev, d := w.receive(e.endpoint, nil)
 	e.tried.event, e.tried.delivery = ev.ID.String(), d.ID.String()
 	e.attempt = w.attempt(e.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil).ID.String()
@@ -254,8 +264,8 @@ func (w *world) newEstate(name string) estate {
 
 // path puts an estate's ids into a path of the document.
 func (e estate) path(op, template string) string {
-	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "apps": e.app, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay, "portal-links": e.portalLink}
-	if op == "replay-event" || op == "list-attempts" {
+	ids := map[string]string{"tenants": e.tenant, "endpoints": e.endpoint, "sources": e.source, "apps": e.app, "events": e.event, "deliveries": e.delivery, "attempts": e.attempt, "replays": e.replay, "portal-links": e.portalLink, "keys": e.instanceKey}
+	if op == "replay-event" || op == "list-attempts" || op == "erase-event" {
 		ids["events"], ids["deliveries"] = e.tried.event, e.tried.delivery
 	}
 	return strings.NewReplacer("{id}", ids[strings.Split(template, "/")[2]], "{log}", e.log, "{index}", "0", "{key_id}", e.key, "{name}", e.eventType).Replace(template)
@@ -265,7 +275,7 @@ func (e estate) path(op, template string) string {
 func otherIDs(w *world, template string, malformed bool) (paths []string) {
 	random := strings.NewReplacer("{id}", map[string]string{
 		"tenants": kapsel.NewTenantID(w.now).String(), "endpoints": kapsel.NewEndpointID(w.now).String(), "sources": kapsel.NewSourceID(w.now).String(), "apps": kapsel.NewAppID(w.now).String(), "events": kapsel.NewEventID(w.now, 1).String(),
-		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(), "portal-links": kapsel.NewPortalLinkID(w.now).String(),
+		"deliveries": kapsel.NewDeliveryID(w.now, 1).String(), "attempts": kapsel.NewAttemptID(w.now, 1).String(), "replays": kapsel.NewReplayID(w.now).String(), "portal-links": kapsel.NewPortalLinkID(w.now).String(), "keys": kapsel.NewKeyID(w.now).String(),
 	}[strings.Split(template, "/")[2]], "{log}", kapsel.NewLogID().String(), "{index}", "0", "{key_id}", kapsel.NewKeyID(w.now).String(), "{name}", "no.such."+kapsel.NewAppID(w.now).String()).Replace(template)
 	if !malformed {
 		return []string{random}
@@ -303,6 +313,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 		"stranger":  {gone.write, access.Write},
 		"read-only": {mine.read, access.Read},
 		"admin":     {adminKey, access.Operate},
+		"booker":    {w.want(201, "POST", "/v1/keys", adminKey, `{"name":"booker","scope":"ledger"}`).text("secret"), access.Book},
 	}
 	level := map[access.Right]int{"": 0, access.Anyone: 0, access.Read: 1, access.Write: 2, access.Operate: 3}
 	seen := map[string]bool{}
@@ -333,7 +344,13 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 				t.Run(op.OperationID+"/"+name, func(t *testing.T) {
 					w.t = t
 					refused := 0
-					if level[caller.access] < level[access.Right(op.Access)] {
+					may := level[caller.access] >= level[access.Right(op.Access)]
+					if need := access.Right(op.Access); need == access.Book {
+						may = caller.access == access.Book || caller.access == access.Operate
+					} else if caller.access == access.Book {
+						may = need == access.Anyone
+					}
+					if !may {
 						refused = 403
 					}
 					if caller.key == "" && op.Access != string(access.Anyone) {
@@ -391,7 +408,7 @@ func TestIsolation_B76_Matrix(t *testing.T) {
 					own := mine
 					if refused == 0 && name != "stranger" && method != "get" {
 						own = w.newEstate("own") // what changes an object gets one of its own
-						key := map[string]string{"tenant": own.write, "read-only": own.read, "admin": adminKey}[name]
+						key := map[string]string{"tenant": own.write, "read-only": own.read, "admin": adminKey, "booker": caller.key}[name]
 						owner = own.tenant
 						defer func() { owner = mine.tenant }()
 						expect("own", r.status, call(own.path(op.OperationID, template), key))
@@ -459,7 +476,7 @@ func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 	marks := []string{theirs.tenant, theirs.endpoint, theirs.event, theirs.delivery, theirs.attempt, theirs.key, theirs.replay, theirs.source, theirs.app, theirs.eventType, theirs.tried.event, "theirs-and-only-theirs"}
 	for template, operations := range w.doc.Paths {
 		op := operations["get"]
-		if op == nil || op.Access == "admin" {
+		if op == nil || op.Access == "admin" || op.Access == "ledger" {
 			continue
 		}
 		a := w.do("GET", mine.path(op.OperationID, template), mine.read, nil)

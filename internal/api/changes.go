@@ -110,6 +110,9 @@ func Show(object any, at time.Time) any {
 	case *kapsel.Tenant:
 		return viewTenant(o)
 	case *kapsel.Key:
+		if o.TenantID.IsZero() {
+			return viewInstanceKey(*o)
+		}
 		return viewKey(*o)
 	case *kapsel.App:
 		return viewApp(o)

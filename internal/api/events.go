@@ -22,6 +22,7 @@ import (
 func (a *api) events() {
 	op := tagged("Events")
 	payload := op("get-payload", http.MethodGet, "/v1/events/{id}/payload", "Get an event's body, byte for byte")
+	payload = fails(payload, failure{410, kapsel.NotFound})
 	payload.Responses = map[string]*huma.Response{"200": {
 		Description: "The body",
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
@@ -32,6 +33,8 @@ func (a *api) events() {
 	add(a, access.Write, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 	cancel := op("cancel-event", http.MethodPost, "/v1/events/{id}/cancel", "Cancel the event's deliveries that are pending; the answer is the event")
 	add(a, access.Write, mayTake[CancelEventInput](cancel), a.cancelEvent)
+	erase := op("erase-event", http.MethodPost, "/v1/events/{id}/erase", "Erase an event's contents for ever; the answer is the event")
+	add(a, access.Write, mayTake[Nothing](erase), acted(a.Manage.EraseEvent, (*EventPath).ref, viewEventDetail))
 }
 
 // EventPath is a route below one event.
@@ -142,6 +145,7 @@ type Event struct {
 	DeliveredAt    *timestamp         `json:"delivered_at" nullable:"true" doc:"When a destination first answered 2xx"`
 	ContentType    string             `json:"content_type"`
 	Size           int                `json:"size" doc:"Of the body, in bytes"`
+	ErasedAt       *timestamp         `json:"erased_at" nullable:"true" doc:"When the event's contents were erased: its body, headers and query, and what its attempts kept of requests and answers; null: they were not"`
 	IdempotencyKey *string            `json:"idempotency_key" nullable:"true"`
 	Signature      Verdict            `json:"signature"`
 }
@@ -171,7 +175,7 @@ func viewEvent(r *store.EventRecord) Event {
 	v := Event{
 		ID: e.ID, EndpointID: orNull(e.EndpointID), SourceID: orNull(e.SourceID), AppID: orNull(e.AppID), TenantID: e.TenantID,
 		Type: orNull(e.Type), Channels: orEmpty(e.Channels), OrderingKey: orNull(e.OrderingKey), DeliverAt: timeOrNull(e.DeliverAt), Expanding: r.Expanding,
-		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size,
+		ReceivedAt: timestamp(e.ReceivedAt), ContentType: e.ContentType, Size: e.Size, ErasedAt: timeOrNull(e.ErasedAt),
 		IdempotencyKey: shownKey(e.IdempotencyKey),
 		Signature:      Verdict{cmp.Or(e.Signature.Scheme, "none"), e.Signature.Valid, orNull(e.Signature.KeyID), orNull(duration(e.Signature.Skew))},
 	}

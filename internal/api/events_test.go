@@ -31,7 +31,7 @@ func TestEvents(t *testing.T) {
 	})
 	path := "/v1/events/" + ev.ID.String()
 	listed := object{
-		"id": ev.ID.String(), "endpoint_id": h.endpoint, "tenant_id": h.tenant, "status": "received", "received_at": "2026-03-01T12:00:00.000Z", "delivered_at": nil,
+		"id": ev.ID.String(), "endpoint_id": h.endpoint, "tenant_id": h.tenant, "status": "received", "received_at": "2026-03-01T12:00:00.000Z", "delivered_at": nil, "erased_at": nil,
 		"content_type": "text/html", "size": float64(len(body)), "idempotency_key": "order-1",
 		"source_id": nil, "app_id": nil, "deliver_at": nil, "expanding": false, "type": nil, "channels": []any{}, "ordering_key": nil,
 		"signature": map[string]any{"scheme": "stripe", "valid": true, "key_id": "sec_1", "skew": "1.5s"},
@@ -279,4 +279,71 @@ func TestReplayEvent_First(t *testing.T) {
 	if got := w.want(200, "GET", path, h.read, nil); got.text("status") != "received" || ids(got.list("deliveries")) != made.text("id") {
 		t.Errorf("the event is %v", got)
 	}
+}
+
+// TestErase_S28 checks that the API shows an event as erased, refuses its payload, a replay and its proof with
+// words, and goes on to prove the hash of its leaf.
+func TestErase_S28(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("mine")
+	ev, _ := w.receive(h.endpoint, nil)
+	path := "/v1/events/" + ev.ID.String()
+	w.refused(kapsel.Conflict, 409, nil, "POST", path+"/erase", h.write, nil)
+	a := w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil)
+	w.publishLogs()
+	proof := "/v1/attempts/" + a.ID.String() + "/proof"
+	w.want(200, "GET", proof, h.read, nil)
+	index := w.want(200, "GET", "/v1/attempts/"+a.ID.String(), h.read, nil)["leaf_index"]
+	if got := w.want(200, "GET", path, h.read, nil); got["erased_at"] != nil {
+		t.Errorf("before it is erased the event is %v", got)
+	}
+	w.refused(kapsel.Forbidden, 403, nil, "POST", path+"/erase", h.read, nil)
+	w.refused(kapsel.NotFound, 404, nil, "POST", path+"/erase", w.newHouse("other").write, nil)
+	first := w.want(200, "POST", path+"/erase", h.write, nil)
+	w.now = w.now.Add(time.Minute)
+	again := w.want(200, "POST", path+"/erase", h.write, nil)
+	if first["erased_at"] == nil || first["erased_at"] != again["erased_at"] || len(first.list("deliveries")) != 1 || first["size"] != 0.0 {
+		t.Errorf("erased it is %v, and then %v", first, again)
+	}
+	gone := w.want(410, "GET", path+"/payload", h.read, nil)
+	if gone.text("code") != string(kapsel.NotFound) || !strings.Contains(gone.text("detail"), "erased") {
+		t.Errorf("its payload is %v", gone)
+	}
+	for _, refused := range []object{w.want(409, "POST", path+"/replay", h.write, nil), w.want(409, "GET", proof, h.read, nil)} {
+		if !strings.Contains(refused.text("detail"), "erased") {
+			t.Errorf("refused with %v", refused)
+		}
+	}
+	w.publishLogs()
+	if now := w.want(200, "GET", "/v1/attempts/"+a.ID.String(), h.read, nil)["leaf_index"]; now != index {
+		t.Errorf("its leaf is %v, was %v", now, index)
+	}
+	log := w.want(200, "GET", "/v1/attestation", h.read, nil)
+	w.want(200, "GET", fmt.Sprintf("/attestation/%s/proof/%v", log.text("log"), index), "", nil)
+	if log["size"] != 2.0 {
+		t.Errorf("the log has %v leaves, want the attempt's and the erasure's", log["size"])
+	}
+}
+
+// TestAuditRetention checks that a tenant's audit retention is shown and set, and keeps its default where a
+// patch does not name it.
+func TestAuditRetention(t *testing.T) {
+	w := newWorld(t)
+	path := "/v1/tenants/" + w.newHouse("mine").tenant
+	retention := func(patch string) any {
+		t.Helper()
+		return w.want(200, "PATCH", path, adminKey, patch)["audit"].(map[string]any)["retention"]
+	}
+	for _, tt := range []struct {
+		patch string
+		want  string
+	}{
+		{`{}`, "61320h"}, {`{"audit":{"public":false}}`, "61320h"}, {`{"audit":{"retention":"48h"}}`, "48h"}, {`{"audit":{"witnesses":1}}`, "48h"},
+		{`{"audit":{"retention":null}}`, "61320h"}, {`{"audit":{"retention":"48h"}}`, "48h"}, {`{"audit":null}`, "61320h"},
+	} {
+		if got := retention(tt.patch); got != tt.want {
+			t.Errorf("after %s it is %v, want %s", tt.patch, got, tt.want)
+		}
+	}
+	w.refused(kapsel.InvalidRequest, 422, []string{"audit.retention"}, "PATCH", path, adminKey, `{"audit":{"retention":"1h"}}`)
 }

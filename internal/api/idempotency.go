@@ -112,6 +112,10 @@ func (a *api) sealAnswer(ctx context.Context, r *store.Reservation, now time.Tim
 	if json.Unmarshal(r.Body, &shown) != nil || shown.Secret == "" && shown.SigningSecret == "" {
 		return nil
 	}
+	if shown.TenantID.IsZero() { // a key of the instance: there is nothing to seal it with, so it is not kept
+		r.Made, r.Sealed, r.Body = shown.ID, true, nil
+		return nil
+	}
 	t, err := a.Tenants.Tenant(ctx, shown.TenantID)
 	if err != nil {
 		return err
@@ -138,7 +142,7 @@ func answerObject(r *store.Reservation) string { return "answer " + r.Key }
 func (a *api) repeat(ctx context.Context, w http.ResponseWriter, r store.Reservation, now time.Time) error {
 	body := r.Body
 	if r.Sealed {
-		if now.Sub(r.CreatedAt) >= store.SecretKept {
+		if now.Sub(r.CreatedAt) >= store.SecretKept || len(r.Body) == 0 {
 			return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made a secret of %s, which is not kept any longer; revoke or rotate it, and use a new key", r.Made)
 		}
 		var sealed sealedAnswer

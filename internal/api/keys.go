@@ -17,6 +17,11 @@ func (a *api) keys() {
 	create.DefaultStatus = http.StatusCreated
 	add(a, access.Write, takes[KeyInput](create), a.createKey)
 	add(a, access.Read, op("list-keys", http.MethodGet, "/v1/tenants/{id}/keys", "List keys, revoked ones included"), a.listKeys)
+	instance := op("create-instance-key", http.MethodPost, "/v1/keys", "Create a key of the instance; its secret is in this answer only")
+	instance.DefaultStatus = http.StatusCreated
+	add(a, access.Operate, takes[InstanceKeyInput](instance), a.createInstanceKey)
+	add(a, access.Operate, op("list-instance-keys", http.MethodGet, "/v1/keys", "List the instance's keys, revoked ones included"), a.listInstanceKeys)
+	add(a, access.Operate, op("revoke-instance-key", http.MethodDelete, "/v1/keys/{id}", "Revoke a key of the instance"), removed(a.Manage.RevokeInstanceKey, (*InstanceKeyPath).ref))
 	add(a, access.Write, op("revoke-key", http.MethodDelete, "/v1/tenants/{id}/keys/{key_id}", "Revoke a key"), a.revokeKey)
 }
 
@@ -80,6 +85,69 @@ type Key struct {
 	LastUsedAt *timestamp      `json:"last_used_at" nullable:"true" doc:"To the minute"`
 	RevokedAt  *timestamp      `json:"revoked_at" nullable:"true"`
 }
+
+// InstanceKeyInput is what people set on a key of the instance.
+type InstanceKeyInput struct {
+	Name      string       `json:"name" minLength:"1" maxLength:"200"`
+	Scope     kapsel.Scope `json:"scope" enum:"ledger"`
+	ExpiresAt *timestamp   `json:"expires_at,omitempty" nullable:"true"`
+}
+
+// InstanceKey is a key of the instance as the API shows it.
+type InstanceKey struct {
+	ID         kapsel.KeyID `json:"id"`
+	Name       string       `json:"name"`
+	Scope      kapsel.Scope `json:"scope" enum:"ledger"`
+	Prefix     string       `json:"prefix" doc:"The secret's first characters, to recognise it by"`
+	CreatedAt  timestamp    `json:"created_at"`
+	ExpiresAt  *timestamp   `json:"expires_at" nullable:"true"`
+	LastUsedAt *timestamp   `json:"last_used_at" nullable:"true" doc:"To the minute"`
+	RevokedAt  *timestamp   `json:"revoked_at" nullable:"true"`
+}
+
+// NewInstanceKey is a key of the instance in the one answer that has its secret.
+type NewInstanceKey struct {
+	InstanceKey
+	Secret string `json:"secret" doc:"Shown once; send it as Authorization: Bearer"`
+}
+
+func viewInstanceKey(k kapsel.Key) InstanceKey {
+	return InstanceKey{
+		k.ID, k.Name, k.Scope, k.Prefix, timestamp(k.CreatedAt), timeOrNull(k.ExpiresAt), timeOrNull(k.LastUsedAt), timeOrNull(k.RevokedAt),
+	}
+}
+
+func (a *api) createInstanceKey(ctx context.Context, _ *struct{}) (*out[NewInstanceKey], error) {
+	var body InstanceKeyInput
+	if err := read(ctx, &body); err != nil {
+		return nil, err
+	}
+	s := manage.KeySettings{Name: body.Name, Scope: body.Scope}
+	if body.ExpiresAt != nil {
+		s.ExpiresAt = time.Time(*body.ExpiresAt)
+	}
+	k, text, err := a.Manage.CreateInstanceKey(ctx, callerOf(ctx), reserved[kapsel.KeyID](ctx), s)
+	if err != nil {
+		return nil, err
+	}
+	return answer(NewInstanceKey{viewInstanceKey(k), text.Reveal()}), nil
+}
+
+func (a *api) listInstanceKeys(ctx context.Context, in *PageQuery) (*out[list[InstanceKey]], error) {
+	return paginate(ctx, *in,
+		func(p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+			return a.Manage.ListInstanceKeys(ctx, callerOf(ctx), p)
+		},
+		func(k kapsel.Key) kapsel.KeyID { return k.ID },
+		func(k kapsel.Key) (InstanceKey, error) { return viewInstanceKey(k), nil })
+}
+
+// InstanceKeyPath is the route of one key of the instance.
+type InstanceKeyPath struct {
+	ID kapsel.KeyID `path:"id"`
+}
+
+func (in *InstanceKeyPath) ref() kapsel.KeyID { return in.ID }
 
 // NewKey is a key in the one answer that has its secret.
 type NewKey struct {

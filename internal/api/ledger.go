@@ -26,9 +26,10 @@ func (a *api) ledger() {
 	acknowledge.DefaultStatus, report.DefaultStatus = http.StatusNoContent, http.StatusNoContent
 	add(a, access.Read, fails(op("get-ledger", http.MethodGet, "/v1/ledger", "List what was told and what is booked, by tenant and endpoint"), off), a.getLedger)
 	add(a, access.Read, fails(op("list-ledger-conflicts", http.MethodGet, "/v1/ledger/conflicts", "List what the books and the store do not agree on"), off), a.listLedgerConflicts)
-	add(a, access.Operate, fails(op("list-ledger-entries", http.MethodGet, "/v1/ledger/entries", "List entries that are not booked yet"), off, busy), a.listLedgerEntries)
-	add(a, access.Operate, fails(takes[Acknowledgement](acknowledge), off), a.acknowledgeLedger)
-	add(a, access.Operate, fails(takes[BooksReport](report), off), a.reportBooks)
+	add(a, access.Book, fails(op("list-ledger-entries", http.MethodGet, "/v1/ledger/entries", "List entries that are not booked yet"), off, busy), a.listLedgerEntries)
+	add(a, access.Book, fails(takes[Acknowledgement](acknowledge), off), a.acknowledgeLedger)
+	add(a, access.Book, fails(takes[BooksReport](report), off), a.reportBooks)
+	add(a, access.Book, fails(op("list-books", http.MethodGet, "/v1/ledger/reports", "List the accounts that a report is about, as /v1/ledger does"), off), a.listBooks)
 }
 
 // LedgerQuery is a page of accounts.
@@ -36,6 +37,10 @@ type LedgerQuery struct {
 	PageQuery
 	TenantID   kapsel.TenantID   `query:"tenant_id" doc:"Only of this tenant; with the admin key only"`
 	EndpointID kapsel.EndpointID `query:"endpoint_id" doc:"Only this endpoint's account"`
+}
+
+func (a *api) listBooks(ctx context.Context, in *PageQuery) (*out[Ledger], error) {
+	return a.getLedger(ctx, &LedgerQuery{PageQuery: *in})
 }
 
 // Ledger is a page of accounts.

@@ -85,11 +85,14 @@ type Limits struct {
 
 // Audit is what is set on a tenant's audit log.
 type Audit struct {
-	Public    bool `json:"public" required:"false" default:"true" doc:"Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case"`
-	Witnesses *int `json:"witnesses" required:"false" nullable:"true" minimum:"0" maximum:"20" doc:"How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked"`
+	Public    bool      `json:"public" required:"false" default:"true" doc:"Whether who knows the log's id can read its heads and hashes without a key. Witnesses get its heads in any case"`
+	Witnesses *int      `json:"witnesses" required:"false" nullable:"true" minimum:"0" maximum:"20" doc:"How many witnesses must have signed a head; null: as many as the instance wants; 0: none is asked"`
+	Retention *duration `json:"retention" required:"false" nullable:"true" doc:"How long the texts of the log's leaves are kept, and the log of the tenant after the tenant was deleted: 24h or more; null is 61320h, seven years. Hashes and heads are kept for ever"`
 }
 
-func viewAudit(s kapsel.AuditSettings) Audit { return Audit{!s.Private, s.Witnesses} }
+func viewAudit(s kapsel.AuditSettings) Audit {
+	return Audit{!s.Private, s.Witnesses, new(duration(s.Kept()))}
+}
 
 // patchTenant returns the edit of a tenant's settings that a merge patch says. Limits that the patch sets
 // are the tenant's own from then on, all of them: those it does not name keep the value in force.
@@ -110,7 +113,13 @@ func patchTenant(patch map[string]any) func(*manage.TenantSettings) error {
 		if set, there := patch["audit"]; there && set == nil {
 			s.Audit = kapsel.AuditSettings{}
 		} else if there {
-			s.Audit = kapsel.AuditSettings{Private: !next.Audit.Public, Witnesses: next.Audit.Witnesses}
+			kept := s.Audit.Retention
+			s.Audit = kapsel.AuditSettings{Private: !next.Audit.Public, Witnesses: next.Audit.Witnesses, Retention: (*time.Duration)(next.Audit.Retention)}
+			if fields, ok := set.(map[string]any); ok {
+				if _, named := fields["retention"]; !named { // what is shown may be the default
+					s.Audit.Retention = kept
+				}
+			}
 		}
 		if set, there := patch["limits"]; there && set == nil {
 			s.Limits = kapsel.Limits{}

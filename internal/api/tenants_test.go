@@ -14,7 +14,7 @@ func TestTenants(t *testing.T) {
 	w := newWorld(t)
 	unlimited := map[string]any{"closed_catalogue": false, "ingest_per_second": nil, "ingest_burst": nil, "endpoints": nil, "events_per_month": nil, "retention": "2160h"}
 	made := w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"acme"}`)
-	want := object{"id": made["id"], "name": "acme", "plan": "unlimited", "limits": unlimited, "audit": map[string]any{"public": true, "witnesses": nil}, "created_at": "2026-03-01T12:00:00.000Z"}
+	want := object{"id": made["id"], "name": "acme", "plan": "unlimited", "limits": unlimited, "audit": map[string]any{"public": true, "witnesses": nil, "retention": "61320h"}, "created_at": "2026-03-01T12:00:00.000Z"}
 	if diff := cmp.Diff(want, made); diff != "" {
 		t.Errorf("POST (-want +got):\n%s", diff)
 	}

@@ -21,18 +21,21 @@ import (
 
 // descriptions holds what each operation does, by its ID.
 var descriptions = map[string]string{
-	"create-tenant":   "A tenant owns endpoints, keys and all that is received, apart from every other. Without `plan` and `limits` it has no limits.",
-	"list-tenants":    "All tenants that are not deleted, newest first.",
-	"get-tenant":      "A tenant's own keys may read their tenant too; another one is not found.",
-	"update-tenant":   "A merge patch. `\"limits\": null` returns to those of the plan; a single limit of null is none. Nodes obey within a second.",
-	"delete-tenant":   "Its keys are revoked. While it has endpoints, sources or apps it is not deleted: delete these first.",
-	"create-key":      "A key of scope `read` may do every GET of its tenant, payloads included; one of scope `write` everything else of its tenant too. Only a hash of the secret is kept.",
-	"list-keys":       "Newest first, with when each was last used, to the minute.",
-	"revoke-key":      "The key opens nothing any more, at once. It stays in the list.",
-	"create-endpoint": "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. With the admin key `tenant_id` says whose it is.",
-	"list-endpoints":  "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
-	"get-endpoint":    "As it is in force, with its circuit and what waits for it. `backlog` is exact below 100; from there it is up to 15 seconds old and stops counting at 10,000.",
-	"update-endpoint": "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` changes single names.",
+	"create-tenant":       "A tenant owns endpoints, keys and all that is received, apart from every other. Without `plan` and `limits` it has no limits.",
+	"list-tenants":        "All tenants that are not deleted, newest first.",
+	"get-tenant":          "A tenant's own keys may read their tenant too; another one is not found.",
+	"update-tenant":       "A merge patch. `\"limits\": null` returns to those of the plan; a single limit of null is none. Nodes obey within a second.",
+	"delete-tenant":       "Its keys are revoked. While it has endpoints, sources or apps it is not deleted: delete these first.",
+	"create-key":          "A key of scope `read` may do every GET of its tenant, payloads included; one of scope `write` everything else of its tenant too. Only a hash of the secret is kept.",
+	"list-keys":           "Newest first, with when each was last used, to the minute.",
+	"create-instance-key": "A key of scope `ledger` opens what `kapsel-ledger` needs (`/v1/ledger/entries`, `/acknowledgements` and `/reports`) and nothing else, so that the program need not have the admin key. Only a hash of the secret is kept; a repeated request with its `Idempotency-Key` does not show it again.",
+	"list-instance-keys":  "Keys of no tenant, newest first, with when each was last used, to the minute.",
+	"revoke-instance-key": "The key opens nothing any more, at once. It stays in the list.",
+	"revoke-key":          "The key opens nothing any more, at once. It stays in the list.",
+	"create-endpoint":     "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. With the admin key `tenant_id` says whose it is.",
+	"list-endpoints":      "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
+	"get-endpoint":        "As it is in force, with its circuit and what waits for it. `backlog` is exact below 100; from there it is up to 15 seconds old and stops counting at 10,000.",
+	"update-endpoint":     "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` changes single names.",
 	"delete-endpoint": "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends. " +
 		"An endpoint to whose ingest others subscribe is E1010 without `keep_ingest`. With it `/v1/sources/src_…` of the same UUID goes on with the ingest: what is posted to either URL comes in there, events of before keep their keys, " +
 		"and subscriptions to `ep_…` go on. While a node of an older release is alive it is E1010.",
@@ -73,21 +76,24 @@ var descriptions = map[string]string{
 	"get-endpoint-stats": "By hour or day, with success rate and latency. Attempts count in the hour in which they ended. Those of test events, replays and lost nodes count, too. Counts are kept 90 days.",
 	"get-refusals":       "What senders of webhooks were told, the last 50 of them, and how many there were since this node started: in memory, each node its own, for the 1,000 endpoints that refused last. No body and no header is kept. The counts of all nodes, by the hour, are `refused` of `/stats`.",
 	"get-usage":          "Events, bytes, attempts and deliveries by day, beside the limits. Days and months are of UTC. Test events count, duplicates do not. Counts are kept 400 days. The admin key gets those of all tenants together, or of `tenant_id`.",
-	"get-payload":        "As it was received. It comes as an attachment, whatever it is.",
+	"get-payload":        "As it was received. It comes as an attachment, whatever it is. Of an event that was erased it is gone (410).",
 	"replay-event":       "Without `endpoint_id` the delivery is repeated that is the event's only one, or the only one that failed; otherwise 422. It must have ended, and not be replayed yet. The new one names it.",
 	"cancel-event":       "Those that wait for their first or next attempt. One that is in flight or has ended stays as it is; without a pending one it is a conflict.",
-	"get-why":            "The endpoints that have a delivery of the event, and those that subscribe to where it came from and have none. It says what holds now; `settings_changed` tells where that may differ from when the event came in.",
-	"list-deliveries":    "A delivery is the obligation to bring one event to one endpoint. `waiting_for` says why one does not start.",
-	"get-delivery":       "With its state, and when it is tried next.",
-	"list-attempts":      "One for each try, in order. An attempt is at most one request on the wire.",
-	"cancel-delivery":    "Only one that is pending; one in flight or ended is a conflict.",
-	"retry-delivery":     "It is due now instead of when its delay is over. Only one that is pending.",
+	"erase-event": "For ever: its body, headers and query, what its attempts kept of requests and answers, and in the audit log its salt and the texts of its attempts' leaves. IDs, times, outcomes, the ordering key and the idempotency key stay, and the hashes of the leaves; " +
+		"a leaf of type `erased` says that it was an erasure. While a delivery has not ended it is a conflict: cancel the event first. An event that was erased cannot be replayed; to erase it again does nothing.",
+	"get-why":         "The endpoints that have a delivery of the event, and those that subscribe to where it came from and have none. It says what holds now; `settings_changed` tells where that may differ from when the event came in.",
+	"list-deliveries": "A delivery is the obligation to bring one event to one endpoint. `waiting_for` says why one does not start.",
+	"get-delivery":    "With its state, and when it is tried next.",
+	"list-attempts":   "One for each try, in order. An attempt is at most one request on the wire.",
+	"cancel-delivery": "Only one that is pending; one in flight or ended is a conflict.",
+	"retry-delivery":  "It is due now instead of when its delay is over. Only one that is pending.",
 	"get-proof": "All that is needed to verify, without asking anybody, that the attempt was recorded: `kapsel verify` takes it as it is. `Accept: text/plain` gets a C2SP tlog-proof. " +
 		"E1010: the attempt is under no published head, which takes 10 seconds at most, or is older than the log.",
 	"get-ledger":                 "With the ledger on (`KAPSEL_LEDGER`), the store counts each delivery that is made and each that ends, and `kapsel-ledger` books them by double entry. An account has both, as they were last compared. While nobody books, or for the first minutes, `books` is null.",
 	"list-ledger-conflicts":      "Facts that the books do not take because they have another, as after the store was restored from a backup, and those that a comparison has named. They are kept.",
 	"list-ledger-entries":        "For `kapsel-ledger`. An entry is what one transaction told; it comes again until it is acknowledged. One process books at a time: another's requests are a conflict until that one was silent for 30 seconds.",
 	"acknowledge-ledger-entries": "For `kapsel-ledger`. Ids that were acknowledged before are passed over.",
+	"list-books":                 "For `kapsel-ledger`: the accounts that `GET /v1/ledger` shows, of all tenants, which it compares with the books.",
 	"report-books":               "For `kapsel-ledger`: what the accounts of some tenants and endpoints say, beside what they should.",
 	"get-audit-log":              "Each tenant has a log of its attempts, in which nothing can be changed unseen. Its id opens the paths below `/attestation/` to anyone: they show heads and hashes, and nothing of a tenant. With the admin key `tenant_id` says whose log it is.",
 	"get-head":                   "Needs no key. The same head as a signed note is at `/attestation/{log}/checkpoint`; all else is a view of it.",
@@ -147,6 +153,9 @@ var words = map[string]word{
 	"Source.type":               {"", nil},
 	"TypeRule.from":             {"", "header:X-Shopify-Topic"},
 	"TypeRule.value":            {"", "invoice.paid"},
+	"/v1/keys.id":               {"The key's id", "key_" + exampleID},
+	"InstanceKey.id":            {"Its id", "key_" + exampleID},
+	"NewInstanceKey.id":         {"Its id", "key_" + exampleID},
 	"/v1/events.id":             {"The event's id", "evt_" + exampleID},
 	"/v1/events.type":           {"", "invoice.paid"},
 	"/v1/deliveries.id":         {"The delivery's id", "dlv_" + exampleID},
@@ -211,6 +220,7 @@ var words = map[string]word{
 	"finished_at":               {"When it ended; null: not yet", exampleTime},
 	"received_at":               {"When the request came in", exampleTime},
 	"delivered_at":              {"", exampleTime},
+	"erased_at":                 {"", exampleTime},
 	"started_at":                {"When it began", exampleTime},
 	"expires_at":                {"When it stops being valid; null: never", "2027-01-31T12:00:00.000Z"},
 	"last_used_at":              {"", exampleTime},
@@ -583,10 +593,7 @@ func failuresOf(op *huma.Operation, who access.Right, body bool) []failure {
 	own, _ := op.Metadata["fails"].([]failure)
 	all := append([]failure{{400, kapsel.InvalidRequest}, {500, ""}, {503, kapsel.DatabaseUnavailable}}, own...)
 	if who != access.Anyone {
-		all = append(all, failure{401, kapsel.Unauthorized}, failure{429, kapsel.RateLimited})
-	}
-	if who == access.Write || who == access.Operate {
-		all = append(all, failure{403, kapsel.Forbidden})
+		all = append(all, failure{401, kapsel.Unauthorized}, failure{403, kapsel.Forbidden}, failure{429, kapsel.RateLimited})
 	}
 	if strings.Contains(op.Path, "{") {
 		all = append(all, failure{404, kapsel.NotFound})

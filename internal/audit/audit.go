@@ -30,15 +30,23 @@ const (
 	TileWidth  = 1 << TileHeight
 )
 
-// appendText appends to b the text of the leaf of an attempt.
-func appendText(b []byte, r *store.Record) []byte { return leafOf(r).Append(b) }
-
-func leafOf(r *store.Record) *receipt.Attempt {
-	return &receipt.Attempt{
-		AttemptID: r.AttemptID.String(), DeliveryID: r.DeliveryID.String(), EventID: r.EventID.String(), EndpointID: r.EndpointID.String(),
-		Number: r.Number, AttemptedAtMS: r.StartedAt, EndedAtMS: r.EndedAt, StatusCode: r.StatusCode, ErrorCode: string(r.ErrorCode),
-		URL: r.Commitments.URL, Payload: r.Commitments.Payload, Request: r.Commitments.Request, Response: r.Commitments.Response,
+// leafOf returns the leaf that an entry of the outbox becomes, without its index, and when its attempt ended,
+// or began if that is not known any more, or when its event was erased; in milliseconds since the epoch. It
+// returns scratch, which may be longer.
+func leafOf(e *store.Entry, scratch []byte) (l store.Leaf, at int64, _ []byte, err error) {
+	if erasure, ok := store.ReadErasure(e.Record); ok {
+		text := erasure.Leaf().Append(nil)
+		return store.Leaf{Hash: receipt.LeafHash(text), Record: text}, erasure.At, scratch, nil
 	}
+	if hash, ok := store.ErasedHash(e.Record); ok {
+		return store.Leaf{AttemptID: e.AttemptID, Hash: hash}, e.AttemptID.Time().UnixMilli(), scratch, nil
+	}
+	r, err := store.ReadRecord(e.AttemptID, e.Record)
+	if err != nil {
+		return l, 0, scratch, err
+	}
+	scratch = r.Leaf().Append(scratch[:0])
+	return store.Leaf{AttemptID: e.AttemptID, Hash: receipt.LeafHash(scratch), Record: e.Record}, r.EndedAt, scratch, nil
 }
 
 // maxText is about how long the text of an attempt's leaf is.
@@ -60,7 +68,7 @@ func Open(l *store.Leaf) (text []byte, leaf receipt.Leaf, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	a := leafOf(&r)
+	a := r.Leaf()
 	return a.Append(make([]byte, 0, maxText)), a, nil
 }
 

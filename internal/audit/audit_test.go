@@ -23,7 +23,7 @@ func TestText(t *testing.T) {
 	for _, tt := range []struct{ status, want int }{{-1, 0}, {0, 0}, {42, 0}, {99, 0}, {100, 100}, {200, 200}, {999, 999}, {1000, 0}} {
 		row.StatusCode = tt.status
 		r := store.RecordOf(&row, &kapsel.Commitments{})
-		l, err := receipt.ParseLeaf(string(appendText(nil, &r)))
+		l, err := receipt.ParseLeaf(string(r.Leaf().Append(nil)))
 		if err != nil {
 			t.Errorf("status %d: %v", tt.status, err)
 			continue

@@ -33,7 +33,7 @@ func BenchmarkLog(b *testing.B) {
 			at := w.now.Add(time.Duration(len(ids)) * time.Millisecond) // IDs are in the order of their times
 			r, err := store.ReadRecord(kapsel.NewAttemptID(at, part), entries[0].Record)
 			w.must(err)
-			one.text = appendText(one.text[:0], &r)
+			one.text = r.Leaf().Append(one.text[:0])
 			g.Leaves = append(g.Leaves, store.Leaf{Index: h.Size + int64(len(g.Leaves)), AttemptID: r.AttemptID, Hash: receipt.LeafHash(one.text), Record: entries[0].Record})
 			ids = append(ids, r.AttemptID)
 		}

@@ -31,7 +31,9 @@ func (f Finding) String() string {
 // Checked says what a check has looked at.
 type Checked struct {
 	Logs, Heads, Leaves int64
-	Deleted             int64 // leaves whose text is gone, so that only their hash was checked
+	Dropped             int64 // logs whose tenant was deleted, and whose time is over
+	Deleted             int64 // leaves whose text is gone as it may be, so that only their hash was checked
+	Erased              int64 // of these, those of erased events whose time is not over
 	Older               int64 // attempts that are older than the log
 }
 
@@ -41,12 +43,16 @@ type Checker struct {
 	Keys  *Keys // whose public keys alone are used
 	// Kept reports whether retention may not yet have deleted an attempt of a tenant that ended then.
 	Kept func(tenant kapsel.TenantID, ended time.Time) bool
+	// Over reports whether a log may have been dropped: its tenant was deleted, and its time is over.
+	Over func(owner *kapsel.Tenant) bool
 	// Found is called with each finding.
 	Found func(Finding)
 	// Faults has the fault of each log when it was read for its check.
 	Faults map[kapsel.LogID]string
 
 	checked Checked
+	texts   texts
+	seen    map[kapsel.LogID]int64 // how many leaves of each log were checked
 }
 
 // pageOfLeaves is how many leaves, or attempts, are read at once.
@@ -55,9 +61,10 @@ const pageOfLeaves = 1000
 // Check looks at all logs and all attempts. Of each log it checks, first, that the tiles and the heads
 // are those of the leaves' hashes; then, where the text of a leaf is kept, that the hash is the text's;
 // then, where the attempt is kept, too, that the text says what the attempt's row says. At last it
-// looks for attempts without a leaf, and that cannot become one. The server may run meanwhile.
+// looks for texts that are gone without an erasure that names them, and for attempts without a leaf that
+// cannot become one. The server may run meanwhile.
 func (c *Checker) Check(ctx context.Context) (Checked, error) {
-	c.checked = Checked{}
+	c.checked, c.texts, c.seen = Checked{}, texts{}, map[kapsel.LogID]int64{}
 	keys, err := c.Keys.All(ctx)
 	if err != nil {
 		return c.checked, err
@@ -68,16 +75,31 @@ func (c *Checker) Check(ctx context.Context) (Checked, error) {
 			return c.checked, err
 		}
 		for i := range logs {
+			after = logs[i].ID
+			if l := &logs[i]; !l.DroppedAt.IsZero() {
+				c.checked.Dropped++
+				owner, err := c.Store.OwnerOf(ctx, l.ID)
+				if err != nil {
+					return c.checked, err
+				}
+				if !c.Over(&owner) {
+					c.Found(Finding{l.ID, -1, false, "the log was dropped, although its tenant is not deleted, or its time is not over"})
+				}
+				continue
+			}
 			if err := c.log(ctx, &logs[i], keys); err != nil {
 				return c.checked, err
 			}
-			after = logs[i].ID
 		}
 		if len(logs) < headsAtOnce {
 			break
 		}
 	}
+	// An erasure is in the outbox and then a leaf, so it is looked for in this order.
 	if err := c.outbox(ctx); err != nil {
+		return c.checked, err
+	}
+	if err := c.missingTexts(ctx); err != nil {
 		return c.checked, err
 	}
 	for after := (kapsel.AttemptID{}); ; {
@@ -108,7 +130,10 @@ func (c *Checker) outbox(ctx context.Context) error {
 		var ids []kapsel.AttemptID
 		for i := range entries {
 			e := &entries[i]
-			if _, err := store.ReadRecord(e.AttemptID, e.Record); err != nil {
+			if erasure, ok := store.ReadErasure(e.Record); ok {
+				c.texts.erased(e.TenantID, erasure.Attempts)
+			}
+			if _, _, _, err := leafOf(e, nil); err != nil {
 				c.Found(Finding{Index: -1, Text: fmt.Sprintf("attempt %s cannot become a leaf, because its entry in the outbox cannot be read: %v", e.AttemptID, err)})
 				continue
 			}
@@ -196,6 +221,7 @@ func (c *Checker) log(ctx context.Context, l *store.Log, keys []Key) error {
 			return err
 		}
 	}
+	c.seen[l.ID] = k.was.Size
 	if !k.bad && (k.was.Root != l.Root || string(k.was.Edge) != string(l.Edge)) {
 		k.broken(-1, "the leaves do not have the root of the log")
 	}
@@ -274,8 +300,11 @@ func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []K
 		k.checked.Leaves++
 		text, leaf, err := Open(l)
 		said = append(said, leaf)
+		if err := k.texts.erasedBy(k.log.TenantID, leaf); err != nil {
+			return err
+		}
 		if l.Record == nil {
-			k.checked.Deleted++
+			k.missing(l)
 		} else if text == nil {
 			k.broken(n, "the text was changed: "+err.Error())
 			leaves = leaves[:i]
@@ -390,6 +419,131 @@ func (k *logCheck) head(h *store.SignedHead, keys []Key) {
 	}
 }
 
+// missing notes that the text of a leaf is gone.
+func (k *logCheck) missing(l *store.Leaf) {
+	switch {
+	case l.AttemptID.IsZero():
+		k.Found(Finding{k.log.ID, l.Index, false, "the text is gone, and it is about no attempt: such a text is never deleted"})
+	case l.Index < k.log.TextsFrom:
+		k.checked.Deleted++
+	default:
+		k.texts.missing(l.AttemptID, place{k.log.TenantID, k.log.ID, l.Index})
+	}
+}
+
+// texts are the leaves whose texts are gone before their time is over, and the attempts of erased events.
+// Each is forgotten when it meets the other, so what is left at the end does not fit.
+type texts struct {
+	gone  map[kapsel.AttemptID]place
+	named map[kapsel.AttemptID]kapsel.TenantID // by erasures, of which no leaf without a text was met
+	met   int64
+}
+
+type place struct {
+	tenant kapsel.TenantID
+	log    kapsel.LogID
+	index  int64
+}
+
+func (t *texts) missing(id kapsel.AttemptID, at place) {
+	if _, named := t.named[id]; named {
+		delete(t.named, id)
+		t.met++
+		return
+	}
+	if t.gone == nil {
+		t.gone = map[kapsel.AttemptID]place{}
+	}
+	t.gone[id] = at
+}
+
+func (t *texts) erased(tenant kapsel.TenantID, attempts []kapsel.AttemptID) {
+	for _, id := range attempts {
+		if _, gone := t.gone[id]; gone {
+			delete(t.gone, id)
+			t.met++
+			continue
+		}
+		if t.named == nil {
+			t.named = map[kapsel.AttemptID]kapsel.TenantID{}
+		}
+		t.named[id] = tenant
+	}
+}
+
+// erasedBy notes what a leaf says of erased attempts, if it is the leaf of an erasure.
+func (t *texts) erasedBy(tenant kapsel.TenantID, l receipt.Leaf) error {
+	leaf, ok := l.(*receipt.Erased)
+	if !ok {
+		return nil
+	}
+	attempts := make([]kapsel.AttemptID, len(leaf.AttemptIDs))
+	for i, text := range leaf.AttemptIDs {
+		var err error
+		if attempts[i], err = kapsel.ParseAttemptID(text); err != nil {
+			return fmt.Errorf("read the leaf of an erasure: %w", err)
+		}
+	}
+	t.erased(tenant, attempts)
+	return nil
+}
+
+// missingTexts reports the texts that are gone and that no erasure names, and those that an erasure names and
+// that are there.
+func (c *Checker) missingTexts(ctx context.Context) error {
+	if err := c.erasedSince(ctx); err != nil {
+		return err
+	}
+	for id, at := range c.texts.gone {
+		c.Found(Finding{at.log, at.index, false, fmt.Sprintf("the text about attempt %s is gone, before its time was over, and no erasure names it", id)})
+	}
+	for id, tenant := range c.texts.named {
+		log, leaf, err := c.Store.LeafOf(ctx, tenant, id)
+		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
+			return err
+		}
+		if err == nil && leaf.Record != nil {
+			c.Found(Finding{log.ID, leaf.Index, false, fmt.Sprintf("the text about attempt %s was erased, and is there again", id)})
+		}
+	}
+	c.checked.Erased = c.texts.met
+	c.checked.Deleted += c.texts.met
+	return nil
+}
+
+// erasedSince reads the erasures that have become leaves since the logs were checked, of the tenants of
+// which texts are gone.
+func (c *Checker) erasedSince(ctx context.Context) error {
+	tenants := map[kapsel.TenantID]bool{}
+	for _, at := range c.texts.gone {
+		tenants[at.tenant] = true
+	}
+	for tenant := range tenants {
+		l, err := c.Store.LogOf(ctx, tenant)
+		if kapsel.CodeOf(err) == kapsel.NotFound {
+			continue
+		}
+		for n := c.seen[l.ID]; err == nil && n < l.Size; {
+			var leaves []store.Leaf
+			if leaves, err = c.Store.Leaves(ctx, l.ID, n, pageOfLeaves); len(leaves) == 0 {
+				break
+			}
+			for i := range leaves {
+				if _, leaf, _ := Open(&leaves[i]); leaf != nil {
+					if err := c.texts.erasedBy(tenant, leaf); err != nil {
+						return err
+					}
+				}
+			}
+			n += int64(len(leaves))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // records compares what leaves say with the attempts that they are about.
 func (k *logCheck) records(leaves []store.Leaf, all []receipt.Leaf) error {
 	var ids []kapsel.AttemptID
@@ -432,7 +586,7 @@ func (k *logCheck) records(leaves []store.Leaf, all []receipt.Leaf) error {
 // says reports whether a leaf says what the row of its attempt says.
 func says(l *receipt.Attempt, a *kapsel.Attempt) bool {
 	r := store.RecordOf(a, &kapsel.Commitments{})
-	row := leafOf(&r)
+	row := r.Leaf()
 	row.URL, row.Payload, row.Request, row.Response = l.URL, l.Payload, l.Request, l.Response
 	return string(l.Append(nil)) == string(row.Append(nil))
 }

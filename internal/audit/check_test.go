@@ -12,6 +12,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/receipt"
 )
 
@@ -21,6 +22,7 @@ func (w *world) check() (found []Finding, checked Checked) {
 	c := &Checker{
 		Store: w.db, Keys: &Keys{Store: w.db}, Found: func(f Finding) { found = append(found, f) },
 		Kept: func(_ kapsel.TenantID, ended time.Time) bool { return ended.After(w.now.Add(-time.Hour)) },
+		Over: func(*kapsel.Tenant) bool { return w.over },
 	}
 	checked, err := c.Check(w.Context())
 	w.must(err)
@@ -98,7 +100,11 @@ func TestCheck_FH3(t *testing.T) {
 		{"a head's note", []string{"UPDATE audit_heads SET note = CAST(replace(CAST(note AS TEXT), char(10) || '120' || char(10), char(10) || '121' || char(10)) AS BLOB) WHERE size = 120"}, -1, true, "not signed"},
 		{"an attempt", []string{"UPDATE attempts SET status_code = 500 WHERE id = (SELECT attempt_id FROM audit_leaves WHERE n = 290)"}, 290, false, "something else"},
 		{"a deleted attempt", []string{"DELETE FROM attempts WHERE id = (SELECT attempt_id FROM audit_leaves WHERE n = 12)"}, 12, false, "gone"},
-		{"an attempt that lost its entry", []string{"UPDATE audit_leaves SET attempt_id = NULL, text = NULL WHERE n = 299"}, -1, false, "is no leaf"},
+		{"a text that is gone", []string{"UPDATE audit_leaves SET text = NULL WHERE n = 100"}, 100, false, "no erasure names it"},
+		{"a text that is about no attempt and gone", []string{"UPDATE audit_leaves SET attempt_id = NULL, text = NULL WHERE n = 299"}, 299, false, "never deleted"},
+		{"an attempt that lost its entry", []string{`INSERT INTO attempts SELECT x'00000000000000000000000000000001', delivery_id, number, previous, started_at, duration,
+			status_code, error_code, error, request_headers, response_headers, response_body, logged FROM attempts LIMIT 1`}, -1, false, "is no leaf"},
+		{"a log that was dropped", []string{"UPDATE audit_logs SET dropped_at = 1"}, -1, false, "tenant is not deleted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &world{TB: t, dir: t.TempDir(), now: sound.now}
@@ -128,10 +134,105 @@ func TestCheck_Gone(t *testing.T) {
 	w.must(writer.turn(t.Context()))
 	w.now = w.now.Add(2 * time.Hour)
 	w.change("DELETE FROM attempts WHERE id = (SELECT attempt_id FROM audit_leaves WHERE n = 3)",
-		"UPDATE audit_leaves SET text = NULL WHERE n = 4", "UPDATE audit_leaves SET attempt_id = NULL, text = NULL WHERE n = 5",
-		"UPDATE attempts SET logged = NULL WHERE id NOT IN (SELECT attempt_id FROM audit_leaves WHERE attempt_id IS NOT NULL)")
+		"UPDATE audit_leaves SET text = NULL WHERE n < 2", "UPDATE audit_logs SET texts_from = 2",
+		"UPDATE attempts SET logged = NULL WHERE id NOT IN (SELECT attempt_id FROM audit_leaves WHERE attempt_id IS NOT NULL AND n <> 7)")
 	found, checked := w.check()
 	if len(found) > 0 || checked != (Checked{Logs: 1, Heads: 1, Leaves: 20, Deleted: 2, Older: 1}) {
 		t.Errorf("found %v, checked %+v", found, checked)
 	}
+}
+
+// TestCheck_S28 checks that the texts of an erased event's leaves are no findings, whether its attempt was a
+// leaf, an entry or neither when it was erased, that the log verifies and its heads are signed, and that a text
+// that is taken away beside an erasure, or that is put back, is found.
+func TestCheck_S28(t *testing.T) {
+	w := newWorld(t, 2)
+	writer := w.writer(w.db)
+	for _, tenant := range w.tenants {
+		w.attempt(tenant, 5)
+	}
+	w.must(writer.turn(t.Context()))
+	w.attempt(w.tenants[0], 2)
+	erase := func(attempt kapsel.AttemptID) {
+		t.Helper()
+		a, err := w.db.Attempt(t.Context(), kapsel.TenantID{}, attempt)
+		w.must(err)
+		_, err = w.db.EraseEvent(t.Context(), kapsel.TenantID{}, a.EventID, w.now)
+		w.must(err)
+	}
+	of := w.attempts[w.tenants[0]]
+	erase(of[1])
+	erase(of[5])
+	w.gone = map[kapsel.AttemptID]bool{of[1]: true, of[5]: true}
+	sound := func(want Checked) {
+		t.Helper()
+		found, checked := w.check()
+		if len(found) > 0 || checked != want {
+			t.Errorf("found %v, checked %+v, want %+v", found, checked, want)
+		}
+	}
+	sound(Checked{Logs: 2, Heads: 2, Leaves: 10, Deleted: 1, Erased: 1}) // the erasures are in the outbox
+	w.must(writer.turn(t.Context()))
+	w.signed()
+	sound(Checked{Logs: 2, Heads: 3, Leaves: 14, Deleted: 2, Erased: 2})
+
+	// A text that is taken away, and one that comes back.
+	_, leaf, err := w.db.LeafOf(t.Context(), w.tenants[0], of[0])
+	w.must(err)
+	finds := func(text string, change string, args ...any) {
+		t.Helper()
+		w.change(fmt.Sprintf(change, args...))
+		found, _ := w.check()
+		if len(found) != 1 || found[0].Tree || !strings.Contains(found[0].Text, text) {
+			t.Errorf("found %v, want %q", found, text)
+		}
+	}
+	finds("no erasure names it", "UPDATE audit_leaves SET text = NULL WHERE attempt_id = x'%x'", of[0][:])
+	w.change(fmt.Sprintf("UPDATE audit_leaves SET text = x'%x' WHERE attempt_id = x'%x'", leaf.Record, of[0][:]))
+	sound(Checked{Logs: 2, Heads: 3, Leaves: 14, Deleted: 2, Erased: 2})
+	a, err := w.db.Attempt(t.Context(), kapsel.TenantID{}, of[1])
+	w.must(err)
+	r := store.RecordOf(&a, &kapsel.Commitments{})
+	text := r.Leaf().Append(nil)
+	w.change(fmt.Sprintf("UPDATE audit_leaves SET text = x'%x' WHERE attempt_id = x'%x'", text, of[1][:]))
+	if found, _ := w.check(); len(found) == 0 || !strings.Contains(found[0].Text, "text was changed") && !strings.Contains(found[len(found)-1].Text, "is there again") {
+		t.Errorf("found %v", found)
+	}
+}
+
+// TestCheck_Retained checks that texts that retention has deleted, and a log that was dropped, are no findings
+// and are counted.
+func TestCheck_Retained(t *testing.T) {
+	w := newWorld(t, 2)
+	writer := w.writer(w.db)
+	for _, tenant := range w.tenants {
+		w.attempt(tenant, 5)
+	}
+	w.must(writer.turn(t.Context()))
+	logs, err := w.db.Logs(t.Context(), kapsel.LogID{}, 2)
+	w.must(err)
+	_, err = w.db.DeleteTexts(t.Context(), logs[0].ID, w.now.Add(time.Hour), 3)
+	w.must(err)
+	found, checked := w.check()
+	if len(found) > 0 || checked != (Checked{Logs: 2, Heads: 2, Leaves: 10, Deleted: 3}) {
+		t.Errorf("found %v, checked %+v", found, checked)
+	}
+
+	_, err = w.db.DropLog(t.Context(), logs[1].ID, w.now, 100)
+	w.must(err)
+	w.over = true
+	w.change(fmt.Sprintf("DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE tenant_id = x'%x')", logs[1].TenantID[:]))
+	found, checked = w.check()
+	if len(found) > 0 || checked != (Checked{Logs: 1, Heads: 1, Leaves: 5, Deleted: 3, Dropped: 1}) {
+		t.Errorf("found %v, checked %+v", found, checked)
+	}
+	// A writer that begins anew finds nothing wrong, although its file remembers the dropped log's head.
+	w.pass()
+	next := w.writer(w.db)
+	w.attempt(logs[0].TenantID, 1)
+	w.must(next.turn(t.Context()))
+	if err := next.Refused(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.signedOf(logs[0].TenantID)
 }

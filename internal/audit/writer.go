@@ -521,11 +521,12 @@ func older(a, b int64) int64 {
 // that cannot be read.
 func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 	of := map[kapsel.TenantID]*growing{}
-	ended := map[kapsel.TenantID]int64{} // when the oldest of its attempts did
+	ended := map[kapsel.TenantID]int64{} // when the oldest of its attempts did, or its oldest erasure was
 	var tenants []kapsel.TenantID        // in the order of their oldest entries
 	for i := range entries {
 		e := &entries[i]
-		r, err := store.ReadRecord(e.AttemptID, e.Record)
+		leaf, at, text, err := leafOf(e, w.text)
+		w.text = text
 		if err != nil {
 			w.setAside(e.AttemptID, fmt.Errorf("it cannot be read: %w", err))
 			continue
@@ -539,10 +540,9 @@ func (w *Writer) grow(ctx context.Context, entries []store.Entry) error {
 			g = &growing{}
 			of[e.TenantID], tenants = g, append(tenants, e.TenantID)
 		}
-		w.text = appendText(w.text[:0], &r)
-		g.Leaves = append(g.Leaves, store.Leaf{AttemptID: e.AttemptID, Hash: receipt.LeafHash(w.text), Record: e.Record})
+		g.Leaves = append(g.Leaves, leaf)
 		g.Taken = append(g.Taken, e.EntryKey)
-		ended[e.TenantID] = older(ended[e.TenantID], r.EndedAt)
+		ended[e.TenantID] = older(ended[e.TenantID], at)
 	}
 	for _, at := range ended {
 		w.oldest.Store(older(w.oldest.Load(), at))

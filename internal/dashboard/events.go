@@ -403,3 +403,6 @@ func withoutQuery(raw string) string {
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return u.String()
 }
+
+// erasedAt returns a time as the page of an erased event has it.
+func erasedAt(t time.Time) string { return t.UTC().Format(time.RFC3339) }

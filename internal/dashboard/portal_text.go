@@ -11,6 +11,7 @@ const (
 	textEndpoints      = "Endpoints"
 	textEvents         = "Events"
 	textEvent          = "Event"
+	textErased         = "The contents of this event were erased."
 	textLeave          = "Leave"
 	textAddEndpoint    = "Add an endpoint"
 	textNoEndpoints    = "There is no endpoint yet."

@@ -183,7 +183,7 @@ func (m *Manager) Proof(ctx context.Context, c access.Caller, id kapsel.AttemptI
 		}
 		return nil, errNotPublished
 	case leaf.Record == nil:
-		return nil, kapsel.Errorf(kapsel.Conflict, "the text of the attempt's leaf was deleted; only its hash is kept")
+		return nil, kapsel.Errorf(kapsel.Conflict, "the text of the attempt's leaf is gone, because its event was erased, or audit_retention is over; only its hash is kept")
 	}
 	text, said, err := audit.Open(&leaf)
 	if err != nil {
@@ -423,12 +423,12 @@ func (m *Manager) head(ctx context.Context, who Reader, id kapsel.LogID) (store.
 	if err := m.logs.may(id, keyed, c.Tenant, m.Clock()); err != nil {
 		return store.SignedHead{}, err
 	}
-	tenant, set, err := m.Store.AuditOf(ctx, id)
+	owner, err := m.Store.OwnerOf(ctx, id)
 	if err != nil {
 		return store.SignedHead{}, err
 	}
-	own := keyed && c.TenantOr(tenant) == tenant
-	if set.Private && !own {
+	own := keyed && c.TenantOr(owner.ID) == owner.ID
+	if owner.Audit.Private && !own {
 		return store.SignedHead{}, store.NotFound("audit log")
 	}
 	head, err := m.Store.Head(ctx, id)

@@ -3,6 +3,7 @@ package manage
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -50,17 +51,36 @@ func (m *Manager) Event(ctx context.Context, c access.Caller, id kapsel.EventID)
 
 // Payload returns an event with its body, whose memory it charges to Config.Bodies until ctx ends: callers
 // must pass the context of the request that they answer with the body. The error is QueueFull if there is no
-// memory for the body now.
+// memory for the body now, and NotFound if the contents of the event were erased.
 func (m *Manager) Payload(ctx context.Context, c access.Caller, id kapsel.EventID) (kapsel.Event, error) {
 	head, err := m.event(ctx, c, id)
 	if err != nil {
 		return kapsel.Event{}, err
+	}
+	if at := head.Event.ErasedAt; !at.IsZero() {
+		return kapsel.Event{}, &kapsel.Error{
+			Code: kapsel.NotFound, Status: http.StatusGone,
+			Detail: fmt.Sprintf("the contents of the event were erased at %s; its ids, times and outcomes are kept", at.UTC().Format(time.RFC3339)),
+		}
 	}
 	if err := m.hold(ctx, int64(head.Event.Size)); err != nil {
 		return kapsel.Event{}, err
 	}
 	r, err := m.Store.Event(ctx, c.Tenant, id)
 	return r.Event, err
+}
+
+// EraseEvent erases the contents of an event for ever: its body, headers and query, its salt in the audit log,
+// what its attempts keep of requests and answers, and the texts of their leaves. Of an event that was erased
+// it does nothing. Conflict: a delivery of the event has not ended.
+func (m *Manager) EraseEvent(ctx context.Context, c access.Caller, id kapsel.EventID) (EventDetail, error) {
+	if err := c.Check(access.Write); err != nil {
+		return EventDetail{}, err
+	}
+	if _, err := m.by(c, "erase").EraseEvent(ctx, c.Tenant, id, m.Clock()); err != nil {
+		return EventDetail{}, err
+	}
+	return m.Event(ctx, c, id)
 }
 
 // event returns the record of an event that the caller sees, without its body.

@@ -27,14 +27,19 @@ func (m *Manager) CreateKey(ctx context.Context, c access.Caller, tenant kapsel.
 	if err != nil {
 		return kapsel.Key{}, secret.Text{}, err
 	}
+	return m.newKey(ctx, c, t.ID, id, s)
+}
+
+// newKey makes a key of a tenant, or of the instance for the zero one.
+func (m *Manager) newKey(ctx context.Context, c access.Caller, tenant kapsel.TenantID, id kapsel.KeyID, s KeySettings) (kapsel.Key, secret.Text, error) {
 	now := m.Clock()
-	k := kapsel.Key{ID: orNew(id, kapsel.NewKeyID, now), TenantID: t.ID, Name: s.Name, Scope: s.Scope, ExpiresAt: s.ExpiresAt, CreatedAt: now}
+	k := kapsel.Key{ID: orNew(id, kapsel.NewKeyID, now), TenantID: tenant, Name: s.Name, Scope: s.Scope, ExpiresAt: s.ExpiresAt, CreatedAt: now}
 	if err := check(k.Validate(now)); err != nil {
 		return kapsel.Key{}, secret.Text{}, err
 	}
 	text, hash, prefix := secret.NewAPIKey()
 	k.Hash, k.Prefix = hash, prefix
-	k, err = settled(m, k, m.by(c, "create").CreateKey(ctx, k))
+	k, err := settled(m, k, m.by(c, "create").CreateKey(ctx, k))
 	return k, text, err
 }
 
@@ -57,5 +62,38 @@ func (m *Manager) RevokeKey(ctx context.Context, c access.Caller, tenant kapsel.
 		return err
 	}
 	_, err = settled(m, id, m.by(c, "revoke").RevokeKey(ctx, t.ID, id, m.Clock()))
+	return err
+}
+
+// CreateInstanceKey makes a key of the instance, which is of no tenant. Only the admin may do that.
+func (m *Manager) CreateInstanceKey(ctx context.Context, c access.Caller, id kapsel.KeyID, s KeySettings) (kapsel.Key, secret.Text, error) {
+	if err := c.Check(access.Operate); err != nil {
+		return kapsel.Key{}, secret.Text{}, err
+	}
+	return m.newKey(ctx, c, kapsel.TenantID{}, id, s)
+}
+
+// ListInstanceKeys returns a page of the instance's keys, newest first, revoked ones included. Only the admin
+// may see it.
+func (m *Manager) ListInstanceKeys(ctx context.Context, c access.Caller, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+	if err := c.Check(access.Operate); err != nil {
+		return nil, err
+	}
+	return m.Store.InstanceKeys(ctx, p)
+}
+
+// RevokeInstanceKey revokes a key of the instance. Only the admin may do that.
+func (m *Manager) RevokeInstanceKey(ctx context.Context, c access.Caller, id kapsel.KeyID) error {
+	if err := c.Check(access.Operate); err != nil {
+		return err
+	}
+	k, err := m.Store.Key(ctx, kapsel.TenantID{}, id)
+	if err == nil && !k.TenantID.IsZero() {
+		err = store.NotFound("key")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = settled(m, id, m.by(c, "revoke").RevokeKey(ctx, kapsel.TenantID{}, id, m.Clock()))
 	return err
 }

@@ -32,6 +32,7 @@ type Store interface {
 	ListTenants(ctx context.Context, p store.Page[kapsel.TenantID]) ([]kapsel.Tenant, error)
 	Key(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID) (kapsel.Key, error)
 	ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
+	InstanceKeys(ctx context.Context, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 	Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error)

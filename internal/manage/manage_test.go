@@ -38,7 +38,7 @@ func TestRights(t *testing.T) {
 			continue
 		}
 		changes := false
-		for _, verb := range []string{"Create", "Put", "Update", "Delete", "Pause", "Resume", "Reset", "Rotate", "Test", "Cancel", "Retry", "Move", "ReplayEvent", "Preview", "Publish", "Revoke"} {
+		for _, verb := range []string{"Create", "Put", "Update", "Delete", "Pause", "Resume", "Reset", "Rotate", "Test", "Cancel", "Retry", "Move", "ReplayEvent", "Preview", "Publish", "Revoke", "Erase", "Acknowledge", "ReportBooks"} {
 			changes = changes || strings.HasPrefix(name, verb)
 		}
 		for _, c := range []struct {

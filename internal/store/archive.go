@@ -33,12 +33,21 @@ type Archive interface {
 	// event's expansion; ended says that there was one. It takes several transactions, and a
 	// delivery that starts meanwhile goes on.
 	CancelEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (canceled int, ended bool, err error)
+	// EraseEvent erases the contents of an event for ever: its body, headers, query and salt, what its
+	// attempts keep of requests and answers, and the texts of its attempts' leaves. What stays are IDs,
+	// times, states and the idempotency key, and the hashes of the leaves. The transaction that does it
+	// writes entries of the outbox from which leaves are made that say so. It returns when the contents
+	// were erased; a repeated call does nothing. Conflict: not all of its deliveries are made and ended.
+	//
+	// If the event has very many attempts, the first transaction erases what the event itself has, and
+	// others follow, each with its entry. If one fails, a repeated call goes on behind those before.
+	EraseEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, now time.Time) (at time.Time, err error)
 	// Replay makes a new pending delivery, due now, that repeats a terminal one: when of is zero the
-	// one that rules.Replayable finds. Conflict: it is not terminal, already replayed, or its
-	// endpoint is deleted. InvalidRequest: of is zero, and the event does not tell which is meant.
+	// one that rules.Replayable finds. Conflict: it is not terminal, already replayed, its
+	// endpoint is deleted, or the event was erased. InvalidRequest: of is zero, and the event does not tell which is meant.
 	Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, of kapsel.DeliveryID, now time.Time) (kapsel.Delivery, error)
 	// Deliver makes the first delivery of an event to an endpoint, pending and due now. Conflict:
-	// the event has a delivery to it. NotFound: there is no such event, or the event's tenant
+	// the event has a delivery to it, or was erased. NotFound: there is no such event, or the event's tenant
 	// has no such endpoint. InvalidRequest: the endpoint belongs to another app than the event.
 	Deliver(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, to kapsel.EndpointID, now time.Time) (kapsel.Delivery, error)
 	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)

@@ -49,6 +49,8 @@ type Directory interface {
 	KeyByHash(ctx context.Context, hash [32]byte) (kapsel.Key, error)
 	RevokeKey(ctx context.Context, tenant kapsel.TenantID, id kapsel.KeyID, now time.Time) error
 	ListKeys(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.KeyID]) ([]kapsel.Key, error)
+	// InstanceKeys lists the keys that are of no tenant.
+	InstanceKeys(ctx context.Context, p Page[kapsel.KeyID]) ([]kapsel.Key, error)
 	// TouchKeys records when keys were last used; it is not durable on return and not counted
 	// as a change of settings.
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error

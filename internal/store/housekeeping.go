@@ -17,6 +17,9 @@ type Housekeeping interface {
 	// DeleteFinished deletes up to limit events of a tenant received before a time whose
 	// deliveries are all terminal and made, with their deliveries and attempts.
 	DeleteFinished(ctx context.Context, tenant kapsel.TenantID, before time.Time, limit int) (deleted int, err error)
+	// Erasing lists up to limit events whose erasure was begun and is not complete; see
+	// Archive.EraseEvent.
+	Erasing(ctx context.Context, limit int) ([]kapsel.EventID, error)
 	// DeleteExpiredKeys forgets up to limit idempotency keys whose window is over at now.
 	DeleteExpiredKeys(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 	// DeleteExpiredGuards forgets up to limit guards whose window is over at now.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/receipt"
 )
 
 // Journal is what the audit log needs. Package audit says what a log is; the store keeps its rows
@@ -47,9 +48,8 @@ type Journal interface {
 	LogOf(ctx context.Context, tenant kapsel.TenantID) (Log, error)
 	// Log returns a log, closed or not.
 	Log(ctx context.Context, id kapsel.LogID) (Log, error)
-	// AuditOf returns whose log it is, and what is set on the audit logs of that tenant, which may be
-	// deleted. NotFound: there is no such log.
-	AuditOf(ctx context.Context, log kapsel.LogID) (kapsel.TenantID, kapsel.AuditSettings, error)
+	// OwnerOf returns the tenant of a log, which may be deleted. NotFound: there is no such log.
+	OwnerOf(ctx context.Context, log kapsel.LogID) (kapsel.Tenant, error)
 	// Logs returns up to limit logs with IDs above after, in the order of their IDs.
 	Logs(ctx context.Context, after kapsel.LogID, limit int) ([]Log, error)
 	// Head returns the newest head of a log that was published. NotFound: there is none yet.
@@ -60,6 +60,14 @@ type Journal interface {
 	// of each hour of a log does, and its newest one; the others are deleted. It returns of how many it
 	// has decided.
 	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
+	// DeleteTexts deletes the texts of up to limit leaves of a log, those first that are the oldest of those
+	// that have not been deleted by it: of leaves about attempts that began before a time. It ends at
+	// the first leaf about a later one, and passes over those about no attempt. It returns how many
+	// leaves it has passed.
+	DeleteTexts(ctx context.Context, log kapsel.LogID, before time.Time, limit int) (passed int, err error)
+	// DropLog deletes up to limit rows of the heads, tiles and leaves of a log, and closes it. It returns
+	// how many it has deleted; fewer than limit: nothing but the log's row is left, with DroppedAt.
+	DropLog(ctx context.Context, log kapsel.LogID, now time.Time, limit int) (deleted int, err error)
 	// SetWitnessed remembers what witnesses have signed of some logs, in one transaction. Of a log whose
 	// stored head is larger, only the states of the witnesses are replaced.
 	SetWitnessed(ctx context.Context, all []Witnessed) error
@@ -106,6 +114,8 @@ type Log struct {
 	TenantID  kapsel.TenantID
 	CreatedAt time.Time
 	ClosedAt  time.Time // zero: it is open
+	DroppedAt time.Time // when its leaves were deleted, or began to be; zero: they are there
+	TextsFrom int64     // the texts of leaves below are deleted, but of those about no attempt
 	State
 	Fault string // why no head of it is signed; "": there is no reason
 }
@@ -171,17 +181,18 @@ type Witnessed struct {
 	States []byte
 }
 
-// Entry is an attempt that is to become a leaf.
+// Entry is what is to become a leaf: an attempt, or an erasure.
 type Entry struct {
 	EntryKey
 	TenantID kapsel.TenantID // zero: the entry has an unknown form
-	Record   []byte          // what ReadRecord reads, if the entry has a known form
+	Record   []byte          // what ReadRecord, ReadErasure or ErasedHash reads, if the entry has a known form
 }
 
 // EntryKey names an entry of the outbox.
 type EntryKey struct {
-	Row       int64 // by which a store finds the entry; 0: the store finds it by the attempt
-	AttemptID kapsel.AttemptID
+	Row       int64            // by which a store finds the entry; 0: the store finds it by the attempt
+	AttemptID kapsel.AttemptID // of an erasure: an ID of its own
+	Erased    bool             // of an attempt: what its leaf says was erased; the entry is one of EraseEntry
 }
 
 // Record is what the leaf of an attempt says. Its times are milliseconds since the epoch.
@@ -217,8 +228,10 @@ func RecordOf(a *kapsel.Attempt, c *kapsel.Commitments) Record {
 // The first byte of what is kept of an attempt for its leaf. Rows of the audit log outlive releases, so
 // all forms must stay readable. A row that begins with '{' is the text of a leaf.
 const (
-	firstForm  = 1 // entries alone: with the tenant's ID, and times that are finer than the leaf's
-	recordForm = 2
+	firstForm   = 1 // entries alone: with the tenant's ID, and times that are finer than the leaf's
+	recordForm  = 2
+	hashForm    = 3 // entries alone: the hash of the leaf of an attempt whose event was erased before the leaf was made
+	erasureForm = 4 // entries alone: an erasure
 )
 
 // AppendEntry appends to b an attempt and its commitments as the outbox keeps them: the record, and the
@@ -249,9 +262,81 @@ func (r *Record) append(b []byte) []byte {
 	return append(b, r.ErrorCode...)
 }
 
+// Erasure says that the contents of an event were erased, with the texts of the leaves of attempts.
+type Erasure struct {
+	EventID  kapsel.EventID
+	Attempts []kapsel.AttemptID // at most receipt.MaxErased
+	At       int64              // milliseconds since the epoch
+}
+
+// AppendErasure appends to b an erasure as the outbox keeps it, of an event of a tenant.
+func AppendErasure(b []byte, e *Erasure, tenant kapsel.TenantID) []byte {
+	b = append(append(b, erasureForm), e.EventID[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.At))
+	for _, id := range e.Attempts {
+		b = append(b, id[:]...)
+	}
+	return append(b, tenant[:]...)
+}
+
+// ReadErasure returns the erasure that a record says, and false if it is no record of one.
+func ReadErasure(b []byte) (e Erasure, ok bool) {
+	if len(b) < 1+16+8 || b[0] != erasureForm || len(b)%16 != (1+16+8)%16 {
+		return e, false
+	}
+	e.EventID, e.At = kapsel.EventID(b[1:17]), int64(binary.BigEndian.Uint64(b[17:]))
+	for b = b[25:]; len(b) > 0; b = b[16:] {
+		e.Attempts = append(e.Attempts, kapsel.AttemptID(b))
+	}
+	return e, true
+}
+
+// Leaf returns the leaf that says it.
+func (e *Erasure) Leaf() *receipt.Erased {
+	l := &receipt.Erased{EventID: e.EventID.String(), ErasedAtMS: e.At}
+	for _, id := range e.Attempts {
+		l.AttemptIDs = append(l.AttemptIDs, id.String())
+	}
+	return l
+}
+
+// EraseEntry returns an entry of the outbox without what its leaf says, so that the leaf is made with its
+// hash alone. changed is false if the entry is of an unknown form, or says nothing any more.
+func EraseEntry(id kapsel.AttemptID, entry []byte) (erased []byte, changed bool) {
+	e := ReadEntry(EntryKey{AttemptID: id}, entry)
+	r, err := ReadRecord(id, e.Record)
+	if err != nil || e.TenantID.IsZero() {
+		return entry, false
+	}
+	hash := receipt.LeafHash(r.Leaf().Append(nil))
+	return append(append([]byte{hashForm}, hash[:]...), e.TenantID[:]...), true
+}
+
+// IsErased reports whether an entry of the outbox is one of EraseEntry's.
+func IsErased(entry []byte) bool { return len(entry) > 0 && entry[0] == hashForm }
+
+// ErasedHash returns the hash that the record of an entry of EraseEntry holds, and false if it is another
+// record.
+func ErasedHash(b []byte) (hash Hash, ok bool) {
+	if len(b) != 1+HashSize || b[0] != hashForm {
+		return hash, false
+	}
+	return Hash(b[1:]), true
+}
+
+// Leaf returns the leaf of the attempt.
+func (r *Record) Leaf() *receipt.Attempt {
+	return &receipt.Attempt{
+		AttemptID: r.AttemptID.String(), DeliveryID: r.DeliveryID.String(), EventID: r.EventID.String(), EndpointID: r.EndpointID.String(),
+		Number: r.Number, AttemptedAtMS: r.StartedAt, EndedAtMS: r.EndedAt, StatusCode: r.StatusCode, ErrorCode: string(r.ErrorCode),
+		URL: r.Commitments.URL, Payload: r.Commitments.Payload, Request: r.Commitments.Request, Response: r.Commitments.Response,
+	}
+}
+
 // ReadEntry returns an entry of the outbox. One of an unknown form has no tenant, and ReadRecord says
 // what is wrong with it. The entry shares the bytes of b.
 func ReadEntry(key EntryKey, b []byte) Entry {
+	key.Erased = IsErased(b)
 	if len(b) > 0 && b[0] == firstForm {
 		a, sums, err := readFirst(b)
 		if err != nil {
@@ -270,7 +355,7 @@ func ReadEntry(key EntryKey, b []byte) Entry {
 
 // TenantOf returns the tenant of an entry, zero for one of another form than AppendEntry's.
 func TenantOf(b []byte) (tenant kapsel.TenantID) {
-	if len(b) > len(tenant) && b[0] == recordForm {
+	if len(b) > len(tenant) && b[0] >= recordForm && b[0] <= erasureForm {
 		tenant = kapsel.TenantID(b[len(b)-len(tenant):])
 	}
 	return tenant

@@ -21,16 +21,25 @@ const janitorBatch = 500
 type JanitorStore interface {
 	store.Housekeeping
 	Walk(ctx context.Context, limit int) (told int, more bool, err error)
+	EraseEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, now time.Time) (at time.Time, err error)
+	Logs(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error)
+	OwnerOf(ctx context.Context, log kapsel.LogID) (kapsel.Tenant, error)
+	DeleteTexts(ctx context.Context, log kapsel.LogID, before time.Time, limit int) (passed int, err error)
+	DropLog(ctx context.Context, log kapsel.LogID, now time.Time, limit int) (deleted int, err error)
 	DeleteOldHeads(ctx context.Context, before time.Time, limit int) (decided int, err error)
 	DeleteOldChanges(ctx context.Context, now time.Time, limit int) (deleted int, err error)
 }
+
+// logsEvery is how often the audit logs are looked at for texts whose time is over, which is counted in days.
+const logsEvery = time.Hour
 
 // headsKept is how long all heads of the audit logs stay; see store.Journal.
 const headsKept = 24 * time.Hour
 
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
-// of the audit logs that are not the last of their hour, old counters and old rows of changes. Before that
-// it tells the ledger what it was not told while it was off. A lease row makes sure that one node does it
+// of the audit logs that are not the last of their hour, texts of their leaves and the logs of deleted tenants
+// whose time is over, old counters and old rows of changes. It completes erasures that a crash has cut short.
+// Before that it tells the ledger what it was not told while it was off. A lease row makes sure that one node does it
 // at a time.
 type Janitor struct {
 	Store    JanitorStore
@@ -39,6 +48,8 @@ type Janitor struct {
 	Node     kapsel.NodeID
 	Every    time.Duration
 	Log      *slog.Logger
+
+	logs time.Time // when the audit logs were looked at last
 }
 
 // Run deletes what has expired every j.Every until ctx ends. It logs a failure, and tries again the next
@@ -83,6 +94,9 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := j.erase(ctx, now); err != nil {
+		return err
+	}
 	for _, t := range j.Settings.Tenants() {
 		if err := j.retain(ctx, t, now); err != nil {
 			return err
@@ -101,9 +115,68 @@ func (j *Janitor) sweep(ctx context.Context) error {
 			after = t.ID
 		}
 		if len(deleted) < janitorBatch {
+			break
+		}
+	}
+	if now.Sub(j.logs) < logsEvery {
+		return nil
+	}
+	if err := j.retainLogs(ctx, now); err != nil {
+		return err
+	}
+	j.logs = now
+	return nil
+}
+
+// erase completes erasures that were begun and not completed.
+func (j *Janitor) erase(ctx context.Context, now time.Time) error {
+	return inBatches(ctx, func() (int, error) {
+		events, err := j.Store.Erasing(ctx, janitorBatch)
+		for _, id := range events {
+			if err == nil {
+				_, err = j.Store.EraseEvent(ctx, kapsel.TenantID{}, id, now)
+			}
+		}
+		return len(events), err
+	})
+}
+
+// retainLogs deletes the texts of leaves whose time is over, and the logs of deleted tenants whose time is.
+func (j *Janitor) retainLogs(ctx context.Context, now time.Time) error {
+	for after := (kapsel.LogID{}); ; {
+		logs, err := j.Store.Logs(ctx, after, janitorBatch)
+		if err != nil {
+			return err
+		}
+		for i := range logs {
+			if err := j.retainLog(ctx, &logs[i], now); err != nil {
+				return err
+			}
+			after = logs[i].ID
+		}
+		if len(logs) < janitorBatch {
 			return nil
 		}
 	}
+}
+
+func (j *Janitor) retainLog(ctx context.Context, l *store.Log, now time.Time) error {
+	dropped := !l.DroppedAt.IsZero()
+	if dropped && l.Size == 0 {
+		return nil
+	}
+	owner, err := j.Store.OwnerOf(ctx, l.ID)
+	if err != nil {
+		return err
+	}
+	if dropped || !owner.DeletedAt.IsZero() && owner.LogUntil().Before(now) {
+		return inBatches(ctx, func() (int, error) { return j.Store.DropLog(ctx, l.ID, now, janitorBatch) })
+	}
+	before := now.Add(-owner.Audit.Kept())
+	if !l.CreatedAt.Before(before) { // as young as it are all of its leaves
+		return nil
+	}
+	return inBatches(ctx, func() (int, error) { return j.Store.DeleteTexts(ctx, l.ID, before, janitorBatch) })
 }
 
 // walk tells the ledger what it was not told while it was off. Several nodes may do it at a time.

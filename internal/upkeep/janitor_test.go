@@ -112,3 +112,77 @@ func TestJanitorRuns(t *testing.T) {
 		<-done
 	})
 }
+
+// TestJanitorKeepsLogs_S28 checks that the texts of leaves go when their tenant's audit retention is over and
+// their hashes stay, and that the log of a deleted tenant goes as much later and not before.
+func TestJanitorKeepsLogs_S28(t *testing.T) {
+	ctx := t.Context()
+	s, err := sqlite.Open(ctx, schematest.SQLite(t), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock, err := clock.New(ctx, s)
+	must(err)
+	now := clock.Now()
+	node := kapsel.NewNodeID(now)
+	must(s.Join(ctx, node, now, 1000*time.Hour))
+	// A tenant of two days ago, with a leaf of then and one of now.
+	logOf := func(retention, age time.Duration) (kapsel.TenantID, store.Log) {
+		was := now.Add(-age)
+		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(was), Plan: kapsel.DefaultPlan, CreatedAt: was, UpdatedAt: was}
+		tenant.Audit.Retention, tenant.Limits.Retention = &retention, new(time.Hour)
+		tenant.Limits.Own = true
+		must(s.CreateTenant(ctx, tenant))
+		logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, was)
+		must(err)
+		g := store.Growth{Log: logs[0].ID, Was: logs[0].State, Size: 2}
+		for i, at := range []time.Time{was, now} {
+			g.Leaves = append(g.Leaves, store.Leaf{Index: int64(i), AttemptID: kapsel.NewAttemptID(at, 1), Hash: store.Hash{1}, Record: []byte("text")})
+		}
+		_, err = s.Append(ctx, []store.Growth{g})
+		must(err)
+		return tenant.ID, logs[0]
+	}
+	texts := func(l store.Log) (n int) {
+		leaves, err := s.Leaves(ctx, l.ID, 0, 10)
+		must(err)
+		for _, leaf := range leaves {
+			if n++; leaf.Record != nil {
+				n += 10
+			}
+		}
+		return n
+	}
+	_, short := logOf(24*time.Hour, 48*time.Hour)
+	_, long := logOf(72*time.Hour, 48*time.Hour)
+	gone, dropped := logOf(24*time.Hour, 48*time.Hour)
+	kept, stays := logOf(72*time.Hour, 48*time.Hour)
+	must(s.DeleteTenant(ctx, gone, now.Add(-30*time.Hour)))
+	must(s.DeleteTenant(ctx, kept, now.Add(-30*time.Hour)))
+
+	known := settings.NewCache(s)
+	must(known.Load(ctx))
+	janitor := &upkeep.Janitor{Store: s, Settings: known, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+	must(janitor.Sweep(ctx))
+	for _, tt := range []struct {
+		name string
+		log  store.Log
+		want int // 1 for each leaf and 10 for each text
+	}{{"a short retention", short, 12}, {"a long one", long, 22}, {"a deleted tenant", dropped, 0}, {"one that was deleted not long ago", stays, 22}} {
+		if got := texts(tt.log); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+	l, err := s.Log(ctx, dropped.ID)
+	must(err)
+	if l.DroppedAt.IsZero() || l.Size != 0 {
+		t.Errorf("the log of a deleted tenant is %+v", l)
+	}
+}

@@ -134,7 +134,7 @@ func (b *Booker) read(ctx context.Context, cursor string) (page []account, next 
 	if cursor != "" {
 		query.Set("cursor", cursor)
 	}
-	if err := b.API.Do(ctx, http.MethodGet, "/v1/ledger?"+query.Encode(), nil, &answer); err != nil {
+	if err := b.API.Do(ctx, http.MethodGet, "/v1/ledger/reports?"+query.Encode(), nil, &answer); err != nil {
 		return nil, "", err
 	}
 	for _, d := range answer.Data {

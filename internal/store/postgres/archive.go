@@ -560,18 +560,20 @@ func (s *Store) Deliver(ctx context.Context, tenantID kapsel.TenantID, eventID k
 	return d, nil
 }
 
-// lockDeliveries locks an event and its deliveries, and returns the deliveries, oldest first.
+// lockDeliveries locks an event and its deliveries, and returns the deliveries, oldest first. Conflict: the
+// event was erased.
 func lockDeliveries(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, eventID kapsel.EventID) ([]kapsel.Delivery, error) {
-	var found bool
-	err := tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT 1 FROM events
-		WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE)`,
-		part(eventID), id(eventID), id(tenantID)).Scan(&found)
-	if err != nil {
+	erased, found, err := first(ctx, tx, (*row).time, `
+		SELECT erased_at FROM events
+		WHERE part = $1 AND id = $2 AND ($3::uuid IS NULL OR tenant_id = $3) FOR KEY SHARE`,
+		part(eventID), id(eventID), id(tenantID))
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !found {
+	case !found:
 		return nil, store.NotFound("event")
+	case !erased.IsZero():
+		return nil, rules.Erased()
 	}
 	return deliveriesOf(ctx, tx, eventID, " FOR UPDATE")
 }
@@ -592,7 +594,7 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		made = nil
 		all, err := lockDeliveries(ctx, tx, kapsel.TenantID{}, eventID)
-		if kapsel.CodeOf(err) == kapsel.NotFound { // retention has deleted the event
+		if code := kapsel.CodeOf(err); code == kapsel.NotFound || code == kapsel.Conflict { // retention has deleted the event, or it was erased
 			return nil
 		}
 		if err != nil {

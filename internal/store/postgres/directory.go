@@ -278,8 +278,10 @@ func scanKey(r *row) kapsel.Key {
 // CreateKey stores a key; see store.Directory.
 func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 	return s.change(ctx, viewOf(k.TenantID), func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tenant(ctx, tx, k.TenantID, " FOR SHARE"); err != nil {
-			return err
+		if !k.TenantID.IsZero() {
+			if _, err := tenant(ctx, tx, k.TenantID, " FOR SHARE"); err != nil {
+				return err
+			}
 		}
 		revision, err := nextRevision(ctx, tx)
 		if err != nil {
@@ -355,6 +357,11 @@ func (s *Store) ListKeys(ctx context.Context, tenantID kapsel.TenantID, p store.
 		SELECT `+keyColumns+` FROM keys
 		WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3`,
 		id(tenantID), before(p.Before), p.Limit)
+}
+
+// InstanceKeys lists the keys of no tenant; see store.Directory.
+func (s *Store) InstanceKeys(ctx context.Context, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+	return list(ctx, s, engine, scanKey, "SELECT "+keyColumns+" FROM keys WHERE tenant_id IS NULL AND id < $1 ORDER BY id DESC LIMIT $2", before(p.Before), p.Limit)
 }
 
 // TouchKeys records when keys were last used; see store.Directory. Times only go forward.
@@ -502,6 +509,7 @@ const (
 	keptSchema    = 12 // sources that go on with an endpoint's ingest, and replays of what is missing or waits
 	appsSchema    = 14 // apps
 	typesSchema   = 17 // event types
+	erasedSchema  = 29 // events whose contents were erased, and keys of the instance
 )
 
 // current fails with a Conflict while a node is alive that knows only schemas older than one.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -37,11 +38,12 @@ func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, wi
 	return slices.DeleteFunc(seen, func(e store.Entry) bool { return e.Record == nil }), next, err
 }
 
-const logColumns = `l.log, l.tenant_id, l.created_at, l.closed_at, l.epoch, l.size, l.root, l.edge, l.fault`
+const logColumns = `l.log, l.tenant_id, l.created_at, l.closed_at, l.epoch, l.size, l.root, l.edge, l.fault, l.texts_from, l.dropped_at`
 
 func scanLog(r *row) (l store.Log) {
 	l.ID, l.TenantID, l.CreatedAt, l.ClosedAt = r.id(), r.id(), r.time(), r.time()
 	l.Epoch, l.Size, l.Root, l.Edge, l.Fault = r.int8(), r.int8(), r.hash(), r.bytes(), r.text()
+	l.TextsFrom, l.DroppedAt = r.int8(), r.time()
 	return l
 }
 
@@ -141,12 +143,14 @@ func (a *appended) add(g *store.Growth) {
 }
 
 func (a *appended) write(ctx context.Context, tx pgx.Tx) error {
-	taken, parts := make([][16]byte, len(a.taken)), make([]int16, len(a.taken))
+	taken, parts, erased := make([][16]byte, len(a.taken)), make([]int16, len(a.taken)), make([]bool, len(a.taken))
 	for i, key := range a.taken {
-		taken[i], parts[i] = key.AttemptID, part(key.AttemptID)
+		taken[i], parts[i], erased[i] = key.AttemptID, part(key.AttemptID), key.Erased
 	}
+	// An entry that was erased since it was read, of which store.IsErased tells, stays, and so all do.
 	tag, err := tx.Exec(ctx, `
-		DELETE FROM audit_outbox o USING unnest($1::smallint[], $2::uuid[]) AS u (part, id) WHERE o.part = u.part AND o.id = u.id`, parts, taken)
+		DELETE FROM audit_outbox o USING unnest($1::smallint[], $2::uuid[], $3::boolean[]) AS u (part, id, erased)
+		WHERE o.part = u.part AND o.id = u.id AND (substr(o.entry, 1, 1) = '\x03') = u.erased`, parts, taken, erased)
 	if err != nil {
 		return err
 	}
@@ -256,16 +260,11 @@ func (s *Store) Log(ctx context.Context, log kapsel.LogID) (store.Log, error) {
 	})
 }
 
-// AuditOf returns whose log it is; see store.Journal.
-func (s *Store) AuditOf(ctx context.Context, log kapsel.LogID) (kapsel.TenantID, kapsel.AuditSettings, error) {
-	t, err := only("audit log", func() ([]kapsel.Tenant, error) {
-		return list(ctx, s, engine, func(r *row) (t kapsel.Tenant) {
-			t.ID = r.id()
-			scanJSON(r, &t.Audit)
-			return t
-		}, "SELECT t.id, t.audit FROM audit_logs l JOIN tenants t ON t.id = l.tenant_id WHERE l.log = $1", [16]byte(log))
+// OwnerOf returns the tenant of a log; see store.Journal.
+func (s *Store) OwnerOf(ctx context.Context, log kapsel.LogID) (kapsel.Tenant, error) {
+	return only("audit log", func() ([]kapsel.Tenant, error) {
+		return list(ctx, s, engine, scanTenant, "SELECT "+tenantColumns+" FROM tenants WHERE id = (SELECT tenant_id FROM audit_logs WHERE log = $1)", [16]byte(log))
 	})
-	return t.ID, t.Audit, err
 }
 
 // only returns the only row of a list, NotFound if the list is empty.
@@ -488,6 +487,82 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 		next = kapsel.AttemptID{}
 	}
 	return strays, older, next, err
+}
+
+// DeleteTexts deletes the texts of old leaves; see store.Journal. It locks the log's row first, as Append
+// does.
+func (s *Store) DeleteTexts(ctx context.Context, log kapsel.LogID, before time.Time, limit int) (passed int, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		passed = 0
+		var from, size int64
+		err := tx.QueryRow(ctx, "SELECT texts_from, size FROM audit_logs WHERE log = $1 FOR NO KEY UPDATE", [16]byte(log)).Scan(&from, &size)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		attempts, err := collect(ctx, tx, func(r *row) kapsel.AttemptID { return r.id() }, `
+			SELECT attempt_id FROM audit_leaves WHERE log = $1 AND n >= $2 AND n < $3 ORDER BY n LIMIT $4`, [16]byte(log), from, size, limit)
+		if err != nil {
+			return err
+		}
+		for passed < len(attempts) && (attempts[passed].IsZero() || attempts[passed].Time().Before(before)) {
+			passed++
+		}
+		if passed == 0 {
+			return nil
+		}
+		end := from + int64(passed)
+		_, err = tx.Exec(ctx, "UPDATE audit_leaves SET text = NULL WHERE log = $1 AND n >= $2 AND n < $3 AND attempt_id IS NOT NULL AND text IS NOT NULL",
+			[16]byte(log), from, end)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE audit_logs SET texts_from = $2 WHERE log = $1", [16]byte(log), end)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return passed, nil
+}
+
+// DropLog deletes what a log holds; see store.Journal. A writer that begins an append waits for the
+// log's row, and finds the log closed.
+func (s *Store) DropLog(ctx context.Context, log kapsel.LogID, now time.Time, limit int) (deleted int, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		deleted = 0
+		_, err := tx.Exec(ctx, `
+			UPDATE audit_logs SET closed_at = coalesce(closed_at, $2), dropped_at = coalesce(dropped_at, $2) WHERE log = $1`, [16]byte(log), now)
+		if err != nil {
+			return err
+		}
+		for _, sql := range []string{
+			`DELETE FROM audit_heads WHERE log = $1 AND size = ANY (ARRAY(SELECT size FROM audit_heads WHERE log = $1 ORDER BY size LIMIT $2))`,
+			`DELETE FROM audit_witnessed WHERE log = $1 AND $2 > 0`,
+			`DELETE FROM audit_tiles t USING (SELECT level, n FROM audit_tiles WHERE log = $1 LIMIT $2) o
+				WHERE t.log = $1 AND t.level = o.level AND t.n = o.n`,
+			`DELETE FROM audit_leaves WHERE log = $1 AND n = ANY (ARRAY(SELECT n FROM audit_leaves WHERE log = $1 ORDER BY n LIMIT $2))`,
+		} {
+			if deleted >= limit {
+				return nil
+			}
+			tag, err := tx.Exec(ctx, sql, [16]byte(log), limit-deleted)
+			if err != nil {
+				return err
+			}
+			deleted += int(tag.RowsAffected())
+		}
+		if deleted < limit {
+			_, err = tx.Exec(ctx, "UPDATE audit_logs SET size = 0, root = $2, edge = '', fault = '' WHERE log = $1", [16]byte(log), rules.EmptyRoot[:])
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return deleted, nil
 }
 
 // DeleteOldHeads decides which heads stay; see store.Journal.

@@ -22,6 +22,7 @@ var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guar
 // fanOuts are the statements that look for rows of a hot table in all parts, by the function or
 // variable that holds the statement and the table, each with the reason why no id gives the part.
 var fanOuts = map[string]string{
+	"Erasing: events":                      "lists what is being erased, which is little",
 	"ListEvents: expansions":               "asks whether any event is expanding",
 	"eventQueries: events":                 "an origin's or an app's events come in at many parts",
 	"eventQueries: deliveries":             "an endpoint's deliveries are in the parts of their events",

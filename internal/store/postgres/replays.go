@@ -189,7 +189,7 @@ func replayCandidates(ctx context.Context, q querier, r *kapsel.Replay, at rules
 			WHERE d.endpoint_id = $1 AND d.id > $2 AND d.id < $3 AND `+ended+`
 			ORDER BY d.id LIMIT $4
 		) d
-		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id AND d.replay_id IS DISTINCT FROM $5
+		LEFT JOIN events e ON e.part = d.part AND e.id = d.event_id AND e.erased_at IS NULL AND d.replay_id IS DISTINCT FROM $5
 		ORDER BY d.id`, [16]byte(at.Endpoint), from, to, n, [16]byte(r.ID)) // not null for the zero id
 }
 
@@ -466,7 +466,8 @@ func hasten(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery, now time.Time
 	return len(waiting), tx.SendBatch(ctx, batch).Close()
 }
 
-// lockEvents locks the events of deliveries against retention, and returns those that are there.
+// lockEvents locks the events of deliveries against retention, and returns those that are there and not
+// erased.
 func lockEvents(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (there map[kapsel.EventID]bool, err error) {
 	parts, events := make([]int16, len(set)), make([][16]byte, len(set))
 	for i, d := range set {
@@ -475,6 +476,7 @@ func lockEvents(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (there ma
 	locked, err := collect(ctx, tx, func(r *row) kapsel.EventID { return r.id() }, `
 		SELECT e.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 		JOIN events e ON e.part = u.part AND e.id = u.id
+		WHERE e.erased_at IS NULL
 		ORDER BY e.part, e.id FOR KEY SHARE OF e`, parts, events)
 	there = make(map[kapsel.EventID]bool, len(locked))
 	for _, id := range locked {

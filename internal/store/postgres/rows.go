@@ -38,7 +38,7 @@ func queueDelivery(batch *pgx.Batch, d kapsel.Delivery) {
 // These are the columns of an event e, as scanEvent reads them: all, all but the body, or all but the long ones.
 const (
 	eventHead = `e.id, e.tenant_id, e.endpoint_id, e.received_at, e.content_type, octet_length(e.body),
-		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra, e.app_id`
+		e.idempotency_key, e.signature, e.traceparent, e.type, e.extra, e.app_id, e.erased_at`
 	eventColumns         = eventHead + `, e.header, e.query, e.body, e.salt`
 	bodylessEventColumns = eventHead + `, e.header, e.query, NULL::bytea, e.salt`
 	shortEventColumns    = eventHead + `, NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea`
@@ -52,7 +52,7 @@ func scanEvent(r *row) kapsel.Event {
 	if err := e.SetExtra(origin, r.next(-1)); err != nil && r.err == nil {
 		r.err = err
 	}
-	e.AppID = r.id()
+	e.AppID, e.ErasedAt = r.id(), r.time()
 	e.Header, e.Query, e.Body, e.Salt = r.header(), r.text(), r.bytes(), r.bytes()
 	return e
 }

@@ -244,6 +244,7 @@ func TestWall_S20_Methods(t *testing.T) {
 		"DeletedTenants": "its tenant is a place in the list of all",
 		"Accounts":       "it takes off what the outbox holds at the same moment, and no tenant sees the outbox",
 		"AccountOf":      "as Accounts",
+		"EraseEvent":     "it erases texts of leaves in the same transaction, and no tenant sees leaves; it looks for the event of the tenant",
 	}
 	methods := reflect.TypeFor[store.Store]()
 	called := 0

@@ -84,8 +84,11 @@ func NewReplay(old *kapsel.Delivery, now time.Time) kapsel.Delivery {
 
 // NewDelivery returns the first delivery of an event to the endpoint to, pending and due now.
 // deliveries must be all of the event's. If one of them goes to the endpoint, NewDelivery returns
-// a Conflict; if the event was not published to the endpoint's app, an InvalidRequest.
+// a Conflict, as of an event that was erased; if the event was not published to the endpoint's app, an InvalidRequest.
 func NewDelivery(e *kapsel.Event, deliveries []kapsel.Delivery, to *kapsel.Endpoint, now time.Time) (kapsel.Delivery, error) {
+	if !e.ErasedAt.IsZero() {
+		return kapsel.Delivery{}, Erased()
+	}
 	for _, d := range deliveries {
 		if d.EndpointID == to.ID {
 			return kapsel.Delivery{}, kapsel.Errorf(kapsel.Conflict, "the event has the delivery %s to this endpoint", d.ID)
@@ -133,7 +136,7 @@ func Lacking(r *kapsel.Replay, e *kapsel.Endpoint, events []kapsel.Event, most i
 		}
 		ev := &events[i]
 		last = ev.ID
-		if r.Lacks(e, ev) && !had(ev.ID) {
+		if ev.ErasedAt.IsZero() && r.Lacks(e, ev) && !had(ev.ID) {
 			set = append(set, kapsel.Delivery{EventID: ev.ID, EndpointID: e.ID, TenantID: e.TenantID, DueAt: ev.DeliverAt, Size: ev.Size})
 		}
 	}

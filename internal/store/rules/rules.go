@@ -197,6 +197,36 @@ func Rescheduled(was *kapsel.Delivery, e *kapsel.Endpoint, ended, now time.Time)
 	return was.After(kapsel.Replan{Ended: ended, Policy: e.Retry, Destination: e.Destination, Random: rand.Float64()}, now)
 }
 
+// Erasable returns a Conflict unless the contents of an event may be erased: all of its deliveries are made
+// and have ended. What waits is not canceled with it, because who erases may not know of it.
+func Erasable(deliveries []kapsel.Delivery, expanding bool) error {
+	open := 0
+	for i := range deliveries {
+		if !deliveries[i].Status.Terminal() {
+			open++
+		}
+	}
+	switch {
+	case expanding:
+		return kapsel.Errorf(kapsel.Conflict, "deliveries of the event are still being made; cancel the event first")
+	case open > 0:
+		return kapsel.Errorf(kapsel.Conflict, "of the event's deliveries %d have not ended; cancel the event, or let them end, and then erase it", open)
+	}
+	return nil
+}
+
+// ErasedTogether is how many attempts one transaction erases: few enough for one leaf to name them, and for
+// other writers not to wait.
+const ErasedTogether = 100
+
+// Erased is the error of delivering an event again whose contents were erased.
+func Erased() error {
+	return kapsel.Errorf(kapsel.Conflict, "the contents of the event were erased, so there is nothing to deliver")
+}
+
+// ErasedChange is what the row of a change says of an event that was erased.
+func ErasedChange(at time.Time) map[string]any { return map[string]any{"erased_at": at.UTC()} }
+
 // EmptyRoot is the root of an audit log without leaves: SHA-256 of nothing (RFC 6962).
 var EmptyRoot = sha256.Sum256(nil)
 

@@ -433,6 +433,9 @@ func (s *Store) Replay(ctx context.Context, tenant kapsel.TenantID, event kapsel
 		if err != nil {
 			return err
 		}
+		if !r.Event.ErasedAt.IsZero() {
+			return rules.Erased()
+		}
 		old, err := rules.Replayable(r.Deliveries, of, store.NotFound("delivery"))
 		if err != nil {
 			return err
@@ -512,7 +515,9 @@ func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Ti
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound { // retention may have deleted it
 			return err
 		}
-		old = rules.Redeliveries(r.Deliveries, now)
+		if r.Event.ErasedAt.IsZero() {
+			old = rules.Redeliveries(r.Deliveries, now)
+		}
 		return nil
 	})
 	if err != nil || len(old) == 0 {
@@ -520,6 +525,9 @@ func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Ti
 	}
 	err = s.writer.cold(ctx, func(c *conn) error {
 		made = nil
+		if erased, err := c.query(`SELECT 1 FROM events WHERE id = ? AND erased_at IS NOT NULL`, event).one(func(*stmt) {}); err != nil || erased {
+			return err
+		}
 		for i := range old {
 			// Whoever else repeats it names the new delivery here; retention may have deleted it.
 			if d, found, err := c.delivery(old[i].ID); err != nil {

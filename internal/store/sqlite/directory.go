@@ -315,8 +315,10 @@ func scanKey(s *stmt) (k kapsel.Key, _ error) {
 // CreateKey implements store.Directory.
 func (s *Store) CreateKey(ctx context.Context, k kapsel.Key) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		if _, err := liveTenant(c, k.TenantID); err != nil {
-			return err
+		if !k.TenantID.IsZero() {
+			if _, err := liveTenant(c, k.TenantID); err != nil {
+				return err
+			}
 		}
 		if err := absent(c, "keys", k.ID); err != nil {
 			return err
@@ -390,6 +392,11 @@ func (s *Store) ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Pa
 		return list(s, ctx, p.Limit, scanKey, rows+` ORDER BY id DESC LIMIT ?`, before(p.Before))
 	}
 	return list(s, ctx, p.Limit, scanKey, rows+` AND tenant_id = ? ORDER BY id DESC LIMIT ?`, before(p.Before), tenant)
+}
+
+// InstanceKeys implements store.Directory.
+func (s *Store) InstanceKeys(ctx context.Context, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error) {
+	return list(s, ctx, p.Limit, scanKey, `SELECT `+keyColumns+` FROM keys WHERE tenant_id IS NULL AND id < ? ORDER BY id DESC LIMIT ?`, before(p.Before))
 }
 
 // TouchKeys implements store.Directory.

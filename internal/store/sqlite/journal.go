@@ -1,9 +1,8 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -33,11 +32,12 @@ func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, wi
 	return entries, next, err
 }
 
-const logColumns = `log, tenant_id, created_at, closed_at, epoch, size, root, edge, fault`
+const logColumns = `log, tenant_id, created_at, closed_at, epoch, size, root, edge, fault, texts_from, dropped_at`
 
 func scanLog(s *stmt) (l store.Log) {
 	l.ID, l.TenantID, l.CreatedAt, l.ClosedAt = s.colID(), s.colID(), s.colTime(), s.colTime()
 	l.Epoch, l.Size, l.Root, l.Edge, l.Fault = s.colInt(), s.colInt(), s.colHash(), s.colBlob(), s.colText()
+	l.TextsFrom, l.DroppedAt = s.colInt(), s.colTime()
 	return l
 }
 
@@ -120,7 +120,7 @@ func appendTo(c *conn, g *store.Growth) error {
 	for i := range g.Leaves {
 		l := &g.Leaves[i]
 		err := c.stmt(`INSERT INTO audit_leaves (log, n, attempt_id, hash, text) VALUES (?, ?, ?, ?, ?)`).
-			id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).blob(l.Record).exec()
+			id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).bind(l.Record).exec()
 		if rowsFault(err) {
 			return rules.EntryTaken()
 		}
@@ -222,18 +222,18 @@ func (s *Store) Log(ctx context.Context, id kapsel.LogID) (store.Log, error) {
 	return one(s.logs(ctx, `SELECT `+logColumns+` FROM audit_logs WHERE log = ?`, [16]byte(id)))
 }
 
-// AuditOf implements store.Journal.
-func (s *Store) AuditOf(ctx context.Context, log kapsel.LogID) (tenant kapsel.TenantID, set kapsel.AuditSettings, err error) {
+// OwnerOf implements store.Journal.
+func (s *Store) OwnerOf(ctx context.Context, log kapsel.LogID) (t kapsel.Tenant, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		var unreadable error
-		found, err := c.query(`SELECT t.id, t.audit FROM audit_logs l JOIN tenants t ON t.id = l.tenant_id WHERE l.log = ?`, [16]byte(log)).
-			one(func(s *stmt) { tenant, unreadable = s.colID(), json.Unmarshal(s.view(), &set) })
+		found, err := c.query(`SELECT `+tenantColumns+` FROM tenants WHERE id = (SELECT tenant_id FROM audit_logs WHERE log = ?)`, [16]byte(log)).
+			one(func(s *stmt) { t, unreadable = scanTenant(s) })
 		if err == nil && !found {
 			err = store.NotFound("audit log")
 		}
-		return cmp.Or(err, unreadable)
+		return errors.Join(err, unreadable)
 	})
-	return tenant, set, err
+	return t, err
 }
 
 // one returns the only log of a list, NotFound if the list is empty.
@@ -459,6 +459,55 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 		return q.end()
 	})
 	return strays, older, next, err
+}
+
+// DeleteTexts implements store.Journal.
+func (s *Store) DeleteTexts(ctx context.Context, log kapsel.LogID, before time.Time, limit int) (passed int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (passed int, err error) {
+		var from, size int64
+		_, err = c.query(`SELECT texts_from, size FROM audit_logs WHERE log = ?`, [16]byte(log)).one(func(s *stmt) { from, size = s.colInt(), s.colInt() })
+		if err != nil {
+			return 0, err
+		}
+		q := c.query(`SELECT attempt_id FROM audit_leaves WHERE log = ? AND n >= ? AND n < ? ORDER BY n LIMIT ?`, [16]byte(log), from, size, limit)
+		for q.next() {
+			if id := kapsel.AttemptID(q.colID()); !id.IsZero() && !id.Time().Before(before) {
+				break
+			}
+			passed++
+		}
+		if err := q.end(); err != nil || passed == 0 {
+			return 0, err
+		}
+		end := from + int64(passed)
+		err = c.exec(`UPDATE audit_leaves SET text = NULL WHERE log = ? AND n >= ? AND n < ? AND attempt_id IS NOT NULL`, [16]byte(log), from, end)
+		if err != nil {
+			return 0, err
+		}
+		return passed, c.exec(`UPDATE audit_logs SET texts_from = ? WHERE log = ?`, end, [16]byte(log))
+	})
+}
+
+// DropLog implements store.Journal.
+func (s *Store) DropLog(ctx context.Context, log kapsel.LogID, now time.Time, limit int) (deleted int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (deleted int, err error) {
+		err = c.exec(`UPDATE audit_logs SET closed_at = coalesce(closed_at, ?1), dropped_at = coalesce(dropped_at, ?1) WHERE log = ?2`, now, [16]byte(log))
+		for _, rows := range []string{
+			`audit_heads WHERE (log, size) IN (SELECT log, size FROM audit_heads WHERE log = ? LIMIT ?)`,
+			`audit_witnessed WHERE log IN (SELECT log FROM audit_witnessed WHERE log = ? LIMIT ?)`,
+			`audit_tiles WHERE (log, level, n) IN (SELECT log, level, n FROM audit_tiles WHERE log = ? LIMIT ?)`,
+			`audit_leaves WHERE (log, n) IN (SELECT log, n FROM audit_leaves WHERE log = ? LIMIT ?)`,
+		} {
+			if err == nil && deleted < limit {
+				err = c.exec(`DELETE FROM `+rows, [16]byte(log), limit-deleted)
+				deleted += c.changes()
+			}
+		}
+		if err == nil && deleted < limit {
+			err = c.exec(`UPDATE audit_logs SET size = 0, root = ?, edge = x'', fault = '' WHERE log = ?`, [32]byte(rules.EmptyRoot), [16]byte(log))
+		}
+		return deleted, err
+	})
 }
 
 // DeleteOldHeads implements store.Journal.

@@ -62,6 +62,9 @@ func (w replayWalk) Read(at rules.Cursor, n, most int) (out rules.Read, err erro
 		if err != nil {
 			return out, err
 		}
+		if !found.Event.ErasedAt.IsZero() {
+			continue
+		}
 		for _, d := range found.Newest() {
 			if d.EndpointID != at.Endpoint || !w.r.Has(&d, found.Event.ReceivedAt) {
 				continue

@@ -149,7 +149,7 @@ func (s *stmt) due(d *kapsel.Delivery) *stmt {
 const (
 	// eventColumns are the columns that lists show, eventContent the others.
 	eventColumns = `id, tenant_id, endpoint_id, received_at, scheme, valid, secret, skew,
-		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id, app_id`
+		idempotency_key, trace_parent, content_type, length(body), type, extra, delivery_id, app_id, erased_at`
 	eventContent = `query, header, body, salt`
 )
 
@@ -164,7 +164,7 @@ func scanEvent(s *stmt, all bool) (e kapsel.Event, first kapsel.DeliveryID, err 
 	e.IdempotencyKey, e.TraceParent, e.ContentType, e.Size = s.colBlob(), s.colText(), s.colText(), int(s.colInt())
 	e.Type = s.colText()
 	err = e.SetExtra(origin, s.view())
-	first, e.AppID = s.colID(), s.colID()
+	first, e.AppID, e.ErasedAt = s.colID(), s.colID(), s.colTime()
 	if all {
 		e.Query, e.Header, e.Body, e.Salt = s.colText(), s.colHeader(), s.colBlob(), s.colBlob()
 	}

@@ -36,6 +36,51 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// TestErase_S28 checks that the bytes of an erased event are nowhere in the files of a database that was closed.
+func TestErase_S28(t *testing.T) {
+	path := newFile(t)
+	s := openAt(t, path)
+	now := time.Now().UTC()
+	tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
+	if err := s.CreateTenant(t.Context(), tenant); err != nil {
+		t.Fatal(err)
+	}
+	needle := "what is to be forgotten"
+	var events []kapsel.EventID
+	for _, size := range []int{100, 100_000, 1_000} { // in a page, and in pages of its own
+		part := kapsel.PartOf(tenant.ID)
+		e := kapsel.Event{
+			ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: kapsel.NewEndpointID(now), ReceivedAt: now, Query: needle,
+			Header: kapsel.Header{{Name: "A", Value: needle}}, Body: []byte(strings.Repeat(needle, size/len(needle))), Salt: kapsel.NewSalt(),
+		}
+		if _, err := s.Accept(t.Context(), store.Acceptance{Event: e}); err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e.ID)
+	}
+	for _, id := range events {
+		if _, err := s.EraseEvent(t.Context(), tenant.ID, id, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Dir(path) + "/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(b, []byte(needle)); n > 0 {
+			t.Errorf("%s has what was erased %d times", f, n)
+		}
+	}
+}
+
 func TestUntold(t *testing.T) {
 	storetest.RunUntold(t, func() (store.Store, func() store.Store) {
 		path := newFile(t)

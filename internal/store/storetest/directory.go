@@ -55,6 +55,28 @@ func (w *world) newKey(t kapsel.Tenant) kapsel.Key {
 
 // directing are the promises of Directory.
 var directing = []promise{
+	{"a key of the instance is of no tenant", func(w *world) {
+		k := kapsel.Key{ID: kapsel.NewKeyID(w.now), Name: "booker", Scope: kapsel.ScopeLedger, Prefix: "kap_abcd", Hash: [32]byte{9}, CreatedAt: w.now}
+		w.must(w.store.CreateKey(w.ctx, k))
+		got, err := w.store.KeyByHash(w.ctx, k.Hash)
+		w.must(err)
+		k.Revision = got.Revision
+		w.same("by its hash", k, got)
+		all, err := w.store.InstanceKeys(w.ctx, store.Page[kapsel.KeyID]{Limit: 10})
+		w.must(err)
+		w.same("listed", []kapsel.Key{k}, all)
+		of, err := w.store.ListKeys(w.ctx, w.tenant.ID, store.Page[kapsel.KeyID]{Limit: 10})
+		w.must(err)
+		w.same("a tenant's", 0, len(of))
+		_, err = w.store.Key(w.ctx, w.tenant.ID, k.ID)
+		w.refused(err, kapsel.NotFound, "as the key of a tenant")
+		w.refused(w.store.RevokeKey(w.ctx, w.tenant.ID, k.ID, w.now), kapsel.NotFound, "revoked by a tenant")
+		w.must(w.store.RevokeKey(w.ctx, kapsel.TenantID{}, k.ID, w.now))
+		got, err = w.store.KeyByHash(w.ctx, k.Hash)
+		w.must(err)
+		w.same("revoked", w.now, got.RevokedAt)
+	}},
+
 	{"tenants, keys and endpoints come back as they were made", func(w *world) {
 		for _, limits := range []kapsel.Limits{
 			{},

@@ -255,12 +255,12 @@ var journaling = []promise{
 		}
 	}},
 
-	{"a log tells what is set on its tenant, also when the tenant is deleted", func(w *world) {
+	{"a log tells its tenant, also when the tenant is deleted", func(w *world) {
 		mine := w.newTenant().ID
 		l := w.takeLogs(mine)[0]
-		_, _, err := w.store.AuditOf(w.ctx, kapsel.NewLogID())
+		_, err := w.store.OwnerOf(w.ctx, kapsel.NewLogID())
 		w.refused(err, kapsel.NotFound, "no log")
-		set := kapsel.AuditSettings{Private: true, Witnesses: new(2)}
+		set := kapsel.AuditSettings{Private: true, Witnesses: new(2), Retention: new(24 * time.Hour)}
 		_, err = w.store.UpdateTenant(w.ctx, mine, func(t *kapsel.Tenant) error { t.Audit = set; return nil })
 		w.must(err)
 		t, err := w.store.Tenant(w.ctx, mine)
@@ -269,10 +269,11 @@ var journaling = []promise{
 		made := w.newTenant()
 		w.same("settings of a new tenant", kapsel.AuditSettings{}, made.Audit)
 		w.must(w.store.DeleteTenant(w.ctx, mine, w.now))
-		tenant, got, err := w.store.AuditOf(w.ctx, l.ID)
+		got, err := w.store.OwnerOf(w.ctx, l.ID)
 		w.must(err)
-		w.same("tenant", mine, tenant)
-		w.same("settings of a deleted tenant", set, got)
+		w.same("tenant", mine, got.ID)
+		w.same("when it was deleted", w.now, got.DeletedAt)
+		w.same("settings of a deleted tenant", set, got.Audit)
 	}},
 
 	{"of the heads before a time, the last of each hour and the newest stay", func(w *world) {

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Sessions", signedIn},
 		{"PortalLinks", portals},
 		{"Journal", journaling},
+		{"Erasure", erasing},
 		{"Changes", noting},
 		{"Ledger", telling},
 		{"Housekeeping", keeping},

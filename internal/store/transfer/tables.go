@@ -93,6 +93,7 @@ var Tables = []Table{
 		{"position", Int}, {"id", ID}, {"tenant_id", ID}, {"endpoint_id", ID}, {"delivery_id", ID}, {"received_at", Time},
 		{"signature", Text}, {"idempotency_key", Bytes}, {"traceparent", Bytes}, {"content_type", Bytes},
 		{"query", Bytes}, {"header", Bytes}, {"body", Bytes}, {"type", Text}, {"extra", Text}, {"unmatched", Bool}, {"app_id", ID}, {"salt", Bytes},
+		{"erased_at", Time}, {"erasing", ID},
 	}},
 	// Those that are remembered, one of each key.
 	{"idempotency_keys", []Column{
@@ -117,7 +118,7 @@ var Tables = []Table{
 	{"audit_outbox", []Column{{"id", ID}, {"entry", Bytes}}},
 	{"audit_logs", []Column{
 		{"log", ID}, {"tenant_id", ID}, {"created_at", Time}, {"closed_at", Time}, {"epoch", Int}, {"size", Int},
-		{"root", Bytes}, {"edge", Bytes}, {"fault", Text},
+		{"root", Bytes}, {"edge", Bytes}, {"fault", Text}, {"texts_from", Int}, {"dropped_at", Time},
 	}},
 	{"audit_leaves", []Column{{"log", ID}, {"n", Int}, {"attempt_id", ID}, {"hash", Bytes}, {"text", Bytes}}},
 	{"audit_tiles", []Column{{"log", ID}, {"level", Int}, {"n", Int}, {"hashes", Bytes}}},
