@@ -14,10 +14,9 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/harness"
 )
 
-// TestServe_FB14_Witnessed checks, with kapsel serve and kapsel witness as they run, that heads become
-// witnessed, that a witness that is away delays no head and catches up when it is back, and that no head is
-// signed of a database that was restored from before what the witness has signed: the node says why, and goes on
-// to accept and to deliver.
+// TestServe_FB14_Witnessed checks that kapsel serve has its heads signed by kapsel witness, that a witness that is
+// away delays no head and catches up when it is back, and that no head is signed of a database that was restored
+// from before what the witness has signed: the node says why, and goes on to accept and to deliver.
 func TestServe_FB14_Witnessed(t *testing.T) {
 	w := newWorld(t, "")
 	node := w.nodes[0]
