@@ -506,6 +506,7 @@ type ListLedgerEntriesFilter struct {
 	Booker     string // Who books: a name that each process makes for itself, so that one books at a time
 	Wait       string // How many seconds to wait for an entry if there is none
 	EndpointID string // Instead: the facts of this endpoint's deliveries, booked or not, newest first, in entries without an id; limit counts deliveries
+	DeliveryID string // Instead: the facts of this delivery, booked or not, in an entry without an id; none if there is no such delivery
 }
 
 func (f ListLedgerEntriesFilter) values() url.Values {
@@ -513,6 +514,7 @@ func (f ListLedgerEntriesFilter) values() url.Values {
 	setString(query, "booker", f.Booker)
 	setString(query, "wait", f.Wait)
 	setString(query, "endpoint_id", f.EndpointID)
+	setString(query, "delivery_id", f.DeliveryID)
 	return query
 }
 

@@ -242,6 +242,7 @@ type EntriesQuery struct {
 	Wait       int               `query:"wait" minimum:"0" maximum:"20" doc:"How many seconds to wait for an entry if there is none"`
 	EndpointID kapsel.EndpointID `query:"endpoint_id" doc:"Instead: the facts of this endpoint's deliveries, booked or not, newest first, in entries without an id; limit counts deliveries"`
 	Cursor     string            `query:"cursor" doc:"With endpoint_id: next_cursor of the page before"`
+	DeliveryID kapsel.DeliveryID `query:"delivery_id" doc:"Instead: the facts of this delivery, booked or not, in an entry without an id; none if there is no such delivery"`
 }
 
 func (a *api) listLedgerEntries(ctx context.Context, in *EntriesQuery) (*out[list[LedgerEntry]], error) {
@@ -263,6 +264,13 @@ func (a *api) listLedgerEntries(ctx context.Context, in *EntriesQuery) (*out[lis
 			v.NextCursor = new(a.cursor(callOf(ctx), next))
 		}
 		return answer(v), nil
+	}
+	if !in.DeliveryID.IsZero() {
+		facts, err := a.Manage.LedgerFactsOf(ctx, callerOf(ctx), in.booker(), in.DeliveryID)
+		if err == nil && len(facts) > 0 {
+			v.Data = append(v.Data, LedgerEntry{nil, mapped(facts, viewFact)})
+		}
+		return answer(v), err
 	}
 	entries, err := a.Manage.LedgerEntries(ctx, callerOf(ctx), in.booker(), in.Limit, time.Duration(in.Wait)*time.Second)
 	if err != nil {

@@ -131,6 +131,23 @@ func (m *Manager) LedgerFacts(ctx context.Context, c access.Caller, booker Booke
 	return facts, next, nil
 }
 
+// LedgerFactsOf returns the facts of a delivery, whether they were booked or not; none if there is no such
+// delivery.
+func (m *Manager) LedgerFactsOf(ctx context.Context, c access.Caller, booker Booker, id kapsel.DeliveryID) ([]kapsel.Fact, error) {
+	if err := m.books(ctx, c, booker); err != nil {
+		return nil, err
+	}
+	d, err := m.Store.Delivery(ctx, kapsel.TenantID{}, id)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	facts, _ := store.Untold(&d, 0)
+	return facts, nil
+}
+
 // Acknowledge takes entries that were booked out of the outbox, and keeps what could not be booked.
 func (m *Manager) Acknowledge(ctx context.Context, c access.Caller, booker Booker, entries []kapsel.EntryID, conflicts []store.BookConflict) error {
 	if err := m.books(ctx, c, booker); err != nil {

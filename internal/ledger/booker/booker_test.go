@@ -48,6 +48,14 @@ func (k *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	totals := func(n int) map[string]any { return map[string]any{"made": n, "accepted": n, "replayed": 0} }
 	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
 	switch path := r.URL.Path; {
+	case path == "/v1/ledger/entries" && r.URL.Query().Get("delivery_id") != "":
+		all := []any{}
+		for i, f := range k.made {
+			if f.DeliveryID.String() == r.URL.Query().Get("delivery_id") {
+				all = append(all, map[string]any{"id": nil, "facts": facts(k.made[i : i+1])})
+			}
+		}
+		answer(map[string]any{"data": all})
 	case path == "/v1/ledger/entries" && r.URL.Query().Get("endpoint_id") != "":
 		answer(map[string]any{"data": []any{map[string]any{"id": nil, "facts": facts(k.made)}}})
 		k.make() // behind the walk
@@ -63,6 +71,10 @@ func (k *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1/ledger/acknowledgements":
 		k.booked = len(k.made)
 		w.WriteHeader(http.StatusNoContent)
+	case path == "/v1/ledger/reports" && r.Method == http.MethodGet:
+		answer(map[string]any{"data": []any{map[string]any{
+			"tenant_id": k.tenant, "endpoint_id": k.endpoint, "store": totals(len(k.made)), "unbooked": totals(len(k.made) - k.booked),
+		}}})
 	case path == "/v1/ledger/reports":
 		var report client.BooksReport
 		_ = json.NewDecoder(r.Body).Decode(&report)
@@ -71,18 +83,6 @@ func (k *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		default:
 		}
 		w.WriteHeader(http.StatusNoContent)
-	case path == "/v1/ledger":
-		answer(map[string]any{"data": []any{map[string]any{
-			"tenant_id": k.tenant, "endpoint_id": k.endpoint, "store": totals(len(k.made)), "unbooked": totals(len(k.made) - k.booked),
-		}}})
-	case strings.HasPrefix(path, "/v1/deliveries/"):
-		for _, f := range k.made {
-			if strings.HasSuffix(path, f.DeliveryID.String()) {
-				answer(map[string]any{"status": "pending"})
-				return
-			}
-		}
-		w.WriteHeader(http.StatusNotFound)
 	default:
 		w.WriteHeader(http.StatusTeapot)
 	}

@@ -320,12 +320,19 @@ func (b *Booker) name(ctx context.Context, a *account) (named []client.FoundConf
 
 // inStore reports whether the store has a fact, which it may not have had when the walk came by.
 func (b *Booker) inStore(ctx context.Context, f *kapsel.Fact) (bool, error) {
-	var d struct{ Status string }
-	err := b.API.Do(ctx, http.MethodGet, "/v1/deliveries/"+f.DeliveryID.String(), nil, &d)
-	if answer := (*client.Error)(nil); errors.As(err, &answer) && answer.Status == http.StatusNotFound {
-		return false, nil
+	var answer struct{ Data []client.LedgerEntry }
+	query := url.Values{"booker": {b.Name}, "delivery_id": {f.DeliveryID.String()}}
+	if err := b.API.Do(ctx, http.MethodGet, "/v1/ledger/entries?"+query.Encode(), nil, &answer); err != nil {
+		return false, err
 	}
-	return err == nil && (f.Kind.Made() || d.Status == f.Kind.String()), err
+	for _, e := range answer.Data {
+		for _, has := range e.Facts {
+			if f.Kind.Made() || has.Kind == f.Kind.String() {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // factOf returns the fact that a transfer of an endpoint books.
