@@ -254,6 +254,9 @@ func TestAdd_TwoKapsels(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(b, &k)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	delete(k, "key")
 	if b, err = json.Marshal(k); err == nil {
 		err = os.WriteFile(files[0], b, 0o600)
