@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"net/http"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 // PortalLinks keeps the links into the portal of all nodes. store.PortalLinks says what its methods do.
 type PortalLinks interface {
+	PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID) (kapsel.PortalLink, error)
 	OpenPortal(ctx context.Context, token, session [32]byte, now time.Time) (kapsel.PortalLink, error)
 	PortalBySession(ctx context.Context, session [32]byte, now time.Time) (kapsel.PortalLink, error)
 }
@@ -31,21 +33,29 @@ func (g *Guard) NewPortalToken() (token secret.Text, hash [32]byte) {
 	return token, g.tokenHash("portal token", token.Reveal())
 }
 
-// OpenPortal uses the token of a link and returns the link with the secret of its session, which is
-// nowhere else. The error is ErrNoLink for a token that is worth nothing; guesses are limited as those
-// of Caller.
-func (g *Guard) OpenPortal(r *http.Request, token string) (l kapsel.PortalLink, session secret.Text, err error) {
+// OpenPortal uses the token of the link with an ID and returns the link with the secret of its session, which
+// is nowhere else. The error is ErrNoLink for a token that is worth nothing; guesses are limited as those of
+// Caller, and the token of a link that was used or has ended is no guess. A link whose key cannot be looked
+// up stays unused.
+func (g *Guard) OpenPortal(r *http.Request, id kapsel.PortalLinkID, token string) (l kapsel.PortalLink, session secret.Text, err error) {
 	ctx, client, now := r.Context(), g.Client(r), g.Clock()
 	if err := g.guesses.may(ctx, g.Log, client, now); err != nil {
 		return l, session, err
 	}
-	session = newToken()
-	l, err = g.Portals.OpenPortal(ctx, g.tokenHash("portal token", token), g.tokenHash("portal session", session.Reveal()), now)
-	if err == nil {
+	hash := g.tokenHash("portal token", token)
+	l, err = g.Portals.PortalLink(ctx, kapsel.TenantID{}, id)
+	known := err == nil && subtle.ConstantTimeCompare(l.Token[:], hash[:]) == 1
+	if err == nil && known {
 		_, err = g.portalCaller(ctx, &l, now)
 	}
-	if missing := kapsel.CodeOf(err) == kapsel.NotFound; missing || errors.Is(err, ErrPortalEnded) {
-		if err = ErrNoLink; missing {
+	if err == nil && known {
+		session = newToken()
+		l, err = g.Portals.OpenPortal(ctx, hash, g.tokenHash("portal session", session.Reveal()), now)
+	}
+	missing := err == nil && !known || kapsel.CodeOf(err) == kapsel.NotFound
+	if missing || errors.Is(err, ErrPortalEnded) {
+		err = ErrNoLink
+		if !known {
 			if limited := g.guesses.count(ctx, g.Log, client, now); !errors.Is(limited, ErrUnauthorized) {
 				err = limited
 			}

@@ -92,7 +92,7 @@ func (d *Dashboard) portal() {
 // script sees; the script posts it to openPortal.
 func (d *Dashboard) enterPortal(w http.ResponseWriter, r *http.Request) {
 	v := &visit{d: d, query: r.URL.Query(), title: textOpening}
-	sites, err := d.sitesOf(r)
+	sites, err := d.sitesOf(r, r.PathValue("link"))
 	if err != nil {
 		d.failVisit(w, r, v, err)
 		return
@@ -101,9 +101,9 @@ func (d *Dashboard) enterPortal(w http.ResponseWriter, r *http.Request) {
 	d.render(w, r, http.StatusOK, portalLayout(v, portalOpening(d.portalCookie(r) != nil)))
 }
 
-// sitesOf returns the sites that may frame the pages of the link in a request's path.
-func (d *Dashboard) sitesOf(r *http.Request) ([]string, error) {
-	id, err := kapsel.ParsePortalLinkID(r.PathValue("link"))
+// sitesOf returns the sites that may frame the pages of the link that a request names.
+func (d *Dashboard) sitesOf(r *http.Request, link string) ([]string, error) {
+	id, err := kapsel.ParsePortalLinkID(link)
 	if err != nil {
 		return nil, nil
 	}
@@ -113,12 +113,13 @@ func (d *Dashboard) sitesOf(r *http.Request) ([]string, error) {
 // openPortal makes the session of a link whose token was sent.
 func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 	v := &visit{d: d, query: r.URL.Query()}
-	sites, err := d.sitesOf(r)
+	sites, err := d.sitesOf(r, r.PathValue("link"))
 	if err != nil {
 		d.failVisit(w, r, v, err)
 		return
 	}
 	frame(w, sites)
+	id, _ := kapsel.ParsePortalLinkID(r.PathValue("link")) // the zero ID is no link's
 	form, err := readForm(w, r)
 	cookie := d.portalCookie(r)
 	if err == nil && cookie == nil {
@@ -127,8 +128,8 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		var session secret.Text
 		var link kapsel.PortalLink
-		if link, session, err = d.Guard.OpenPortal(r, form.Get("token")); err == nil {
-			cookie.Value, cookie.MaxAge = session.Reveal(), int(link.ExpiresAt.Sub(d.Clock()).Seconds())
+		if link, session, err = d.Guard.OpenPortal(r, id, form.Get("token")); err == nil {
+			cookie.Value, cookie.MaxAge = link.ID.String()+"."+session.Reveal(), int(link.ExpiresAt.Sub(d.Clock()).Seconds())
 			http.SetCookie(w, cookie)
 			http.Redirect(w, r, "/portal", http.StatusSeeOther)
 			return
@@ -142,8 +143,8 @@ func (d *Dashboard) openPortal(w http.ResponseWriter, r *http.Request) {
 func (d *Dashboard) leavePortal(w http.ResponseWriter, r *http.Request) {
 	v := &visit{d: d, query: url.Values{}}
 	link, c, err := d.visitor(r)
+	frame(w, link.Sites)
 	if err == nil {
-		frame(w, link.Sites)
 		err = d.Manage.Portal(c, link).Leave(r.Context())
 	}
 	ended := err == nil || errors.Is(err, access.ErrPortalEnded)
@@ -161,7 +162,8 @@ func (d *Dashboard) leavePortal(w http.ResponseWriter, r *http.Request) {
 }
 
 // visitor returns the link of a request's session and the caller that it makes. The error is
-// access.ErrPortalEnded if there is no session.
+// access.ErrPortalEnded if there is no session; then the link has nothing but the sites that may frame the
+// page which says so, known by the link's ID in the cookie.
 func (d *Dashboard) visitor(r *http.Request) (l kapsel.PortalLink, c access.Caller, err error) {
 	kind := d.portalCookie(r)
 	if kind == nil {
@@ -171,8 +173,19 @@ func (d *Dashboard) visitor(r *http.Request) (l kapsel.PortalLink, c access.Call
 	if err != nil {
 		return l, c, access.ErrPortalEnded
 	}
-	return d.Guard.Portal(r, sent.Value)
+	id, session, _ := strings.Cut(sent.Value, ".")
+	l, c, err = d.Guard.Portal(r, session)
+	if errors.Is(err, access.ErrPortalEnded) {
+		l, c = kapsel.PortalLink{}, access.Caller{}
+		if sites, failed := d.sitesOf(r, id); failed == nil {
+			l.Sites = sites
+		}
+	}
+	return l, c, err
 }
+
+// errOtherVisit refuses a form of a visit when the browser has begun another one since: they share a cookie.
+var errOtherVisit = kapsel.Errorf(kapsel.Conflict, textOtherVisit)
 
 // visited registers a page of the portal, or what one of its forms does.
 func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error)) {
@@ -180,10 +193,13 @@ func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error))
 		v := &visit{d: d, ctx: r.Context(), path: r.URL.Path, query: r.URL.Query(), params: r.PathValue}
 		link, c, err := d.visitor(r)
 		v.link, v.portal = link, d.Manage.Portal(c, link)
+		frame(w, v.link.Sites)
 		if err == nil {
-			frame(w, v.link.Sites)
-			if err = checkText(v.query); err == nil && r.Method == http.MethodPost {
-				v.form, err = readForm(w, r)
+			err = checkText(v.query)
+		}
+		if err == nil && r.Method == http.MethodPost {
+			if v.form, err = readForm(w, r); err == nil && v.form.Get("visit") != v.link.ID.String() {
+				err = errOtherVisit
 			}
 		}
 		var res result

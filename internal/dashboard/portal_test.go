@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -72,7 +73,16 @@ func (w *world) open(link kapsel.PortalLink, text string) *httptest.ResponseReco
 	return w.ask(http.MethodPost, "/portal/open/"+link.ID.String(), "", url.Values{"token": {token}}, nil)
 }
 
+// ask sends a request, and with a form the visit that the form's page was of.
 func (v visitor) ask(method, target string, form url.Values) *httptest.ResponseRecorder {
+	if method == http.MethodPost && !form.Has("visit") {
+		form = maps.Clone(form)
+		if form == nil {
+			form = url.Values{}
+		}
+		id, _, _ := strings.Cut(v.session, ".")
+		form.Set("visit", id)
+	}
 	return v.w.ask(method, target, "", form, func(r *http.Request) { r.AddCookie(&http.Cookie{Name: plainPortalCookie, Value: v.session}) })
 }
 
@@ -242,9 +252,13 @@ func TestPortal_Ends(t *testing.T) {
 
 	link, text, err := w.manage.CreatePortalLink(w.ctx, caller, kapsel.TenantID{}, kapsel.PortalLinkID{}, settings)
 	w.must(err)
-	for i, want := range []int{http.StatusSeeOther, http.StatusUnauthorized} {
+	for i := range 300 { // who opens a used link again and again is told so, and guesses nothing
+		want := http.StatusUnauthorized
+		if i == 0 {
+			want = http.StatusSeeOther
+		}
 		if rec := w.open(link, text.Reveal()); rec.Code != want {
-			t.Errorf("opened the %d. time: %d", i+1, rec.Code)
+			t.Fatalf("opened the %d. time: %d", i+1, rec.Code)
 		}
 	}
 	if rec := w.open(link, "#guess"); rec.Code != http.StatusUnauthorized {
@@ -296,6 +310,42 @@ func TestPortal_Ends(t *testing.T) {
 	}
 	if rec := w.ask("GET", "/portal", w.signIn(adminKey), nil, nil); rec.Code != http.StatusUnauthorized {
 		t.Errorf("the portal by a session of the dashboard: %d", rec.Code)
+	}
+}
+
+// TestPortal_EndedInFrame checks that the page which says that a visit has ended is shown in the frame that
+// the visit was in, and in no other.
+func TestPortal_EndedInFrame(t *testing.T) {
+	w := newWorld(t)
+	tenant, _ := w.tenant("acme", kapsel.ScopeWrite)
+	v, link := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{Mode: kapsel.PortalRead, Sites: []string{"https://shop.example"}})
+	w.must(w.manage.RevokePortalLink(w.ctx, w.admin, link.ID))
+	rec := v.ask("GET", "/portal", nil)
+	if rec.Code != http.StatusUnauthorized || !strings.Contains(rec.Body.String(), "your visit has ended") {
+		t.Errorf("a visit that has ended: %d %s", rec.Code, rec.Body)
+	}
+	if got := rec.Header(); !strings.Contains(got.Get("Content-Security-Policy"), "frame-ancestors https://shop.example") || got.Get("X-Frame-Options") != "" {
+		t.Errorf("it may be framed by %q, %q", got.Get("Content-Security-Policy"), got.Get("X-Frame-Options"))
+	}
+	stranger := visitor{w, kapsel.NewPortalLinkID(time.Now()).String() + ".x"}
+	if got := stranger.ask("GET", "/portal", nil).Header(); !strings.Contains(got.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+		t.Errorf("the page of a link that there is not may be framed: %q", got.Get("Content-Security-Policy"))
+	}
+}
+
+// TestPortal_OtherVisit checks that a form of one visit does nothing in another one, which the same browser
+// has opened since.
+func TestPortal_OtherVisit(t *testing.T) {
+	w := newWorld(t)
+	tenant, _ := w.tenant("acme", kapsel.ScopeWrite)
+	one, two := w.customer(tenant, "one"), w.customer(tenant, "two")
+	_, first := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &one.app.UID, Mode: kapsel.PortalManage})
+	v, _ := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &two.app.UID, Mode: kapsel.PortalManage})
+	rec := v.ask("POST", "/portal/new", url.Values{"visit": {first.ID.String()}, "name": {"x"}, "url": {"https://x.example"}})
+	all, err := w.manage.ListEndpoints(w.ctx, w.admin, tenant.ID, two.app.ID, store.Page[kapsel.EndpointID]{Limit: 10})
+	w.must(err)
+	if rec.Code != http.StatusConflict || len(all) != 1 {
+		t.Errorf("a form of another visit: %d, and %d endpoints", rec.Code, len(all))
 	}
 }
 

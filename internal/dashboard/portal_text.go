@@ -49,6 +49,7 @@ const (
 	textPayload        = "Payload"
 	textDeliveries     = "Deliveries"
 	textNoDelivery     = "The event went to no endpoint of yours."
+	textOtherVisit     = "Another link was opened in this browser since this page was shown, and nothing was changed. Open the page again from the site that you came from."
 	textNewestShown    = "Only the newest deliveries are shown."
 	textDeletedTarget  = "a deleted endpoint"
 	textSendAgain      = "Send again"

@@ -87,11 +87,11 @@ func (m *Manager) RevokePortalLink(ctx context.Context, c access.Caller, id kaps
 	return m.by(c, "revoke").RevokePortalLink(ctx, c.Tenant, id, m.Clock())
 }
 
-// PortalSites returns the sites that may frame the portal under a link: none for a link that there is not,
-// or that has ended.
+// PortalSites returns the sites that may frame the portal under a link, also of one that has ended: then what
+// they frame is a page that says so. It returns none for a link that there is not.
 func (m *Manager) PortalSites(ctx context.Context, id kapsel.PortalLinkID) ([]string, error) {
 	l, err := m.Store.PortalLink(ctx, kapsel.TenantID{}, id)
-	if missing(err) || err == nil && !l.Live(m.Clock()) {
+	if missing(err) {
 		return nil, nil
 	}
 	return l.Sites, err
