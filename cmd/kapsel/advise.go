@@ -25,7 +25,8 @@ var flagOf = map[string]string{
 	"name": "--name", "url": "--url", "plan": "--plan", "scope": "--scope", "expires_at": "--expires-in", "overlap": "--overlap", "rate": "--rate",
 	"limits.ingest_per_second": "--ingest-per-second", "limits.ingest_burst": "--ingest-burst", "limits.endpoints": "--endpoints",
 	"limits.events_per_month": "--events-per-month", "limits.retention": "--retention", "limits.closed_catalogue": "--closed-catalogue",
-	"source_id": "--source", "missing": "--missing", "keep_ingest": "--keep-ingest",
+	"source_id": "--source", "missing": "--missing", "keep_ingest": "--keep-ingest", "type": "--type",
+	"expires_in": "--expires-in", "mode": "--mode", "sites": "--site", "kind": "--kind", "verb": "--verb", "object_id": "--object", "key_id": "--key",
 }
 
 // flag returns the words for a field on the command line: the flag that the field came from, or --file
