@@ -403,6 +403,7 @@ var words = map[string]word{
 	"before":                    {"", map[string]any{"timeout": "30s"}},
 	"Change.after":              {"", map[string]any{"timeout": "1m"}},
 	"ChangedBy.kind":            {"", "key"},
+	"ChangedBy.subject":         {"", "auth0|5f7c8ec7c33c6c004bbafe82"},
 	"session_id":                {"", "ses_0a1b2c3d"},
 	"client":                    {"", "192.0.2.7"},
 	"valid_until":               {"", exampleTime},

@@ -42,7 +42,7 @@ func (s *Store) SessionByHash(ctx context.Context, hash [32]byte, now time.Time)
 		var ok bool
 		found, ok, err = first(ctx, q, scanSession, `
 			SELECT `+sessionColumns+` FROM sessions WHERE hash = $1 AND expires_at > $2
-				AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = owner AND t.deleted_at IS NOT NULL)`, hash[:], now)
+				AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = owner AND t.deleted_at IS NOT NULL)`, hash[:], now)
 		if err == nil && !ok {
 			err = store.NotFound("session")
 		}
