@@ -304,7 +304,7 @@ func (v *visit) newEndpoint() (result, error) {
 // again shows a form whose settings were refused; other errors are the page's.
 func (v *visit) again(refused error, s manage.PortalEndpoint, page func(settingsForm) (result, error)) (result, error) {
 	var wrong *kapsel.Error
-	if !errors.As(refused, &wrong) || wrong.Code != kapsel.InvalidRequest && wrong.Code != kapsel.DestinationBlocked {
+	if !errors.As(refused, &wrong) || wrong.Code != kapsel.InvalidRequest && wrong.Code != kapsel.DestinationBlocked && wrong.Code != kapsel.Conflict {
 		return result{}, refused
 	}
 	names, err := v.catalogue()
@@ -312,7 +312,10 @@ func (v *visit) again(refused error, s manage.PortalEndpoint, page func(settings
 		return result{}, err
 	}
 	f := settingsForm{s, names, wrong.Fields}
-	if len(f.wrong) == 0 {
+	switch {
+	case wrong.Code == kapsel.Conflict:
+		f.wrong = []kapsel.FieldError{{Detail: wrong.Detail}}
+	case len(f.wrong) == 0:
 		f.wrong = []kapsel.FieldError{{Field: "url", Detail: wrong.Detail}}
 	}
 	res, err := page(f)
@@ -370,9 +373,16 @@ func (v *visit) update() (result, error) {
 		return result{}, err
 	}
 	s := v.entered()
-	e, err := v.portal.UpdateEndpoint(v.ctx, id, s)
+	was, err := v.portal.Endpoint(v.ctx, id)
+	if err != nil {
+		return result{}, err
+	}
+	r := reading{form: v.form}
+	if err = r.unchanged(was.Revision); err == nil {
+		_, err = v.portal.UpdateEndpoint(v.ctx, id, s)
+	}
 	if err == nil {
-		return result{goTo: "/portal/endpoints/" + e.ID.String()}, nil
+		return result{goTo: "/portal/endpoints/" + id.String()}, nil
 	}
 	return v.again(err, s, func(f settingsForm) (result, error) {
 		e, err := v.portal.Endpoint(v.ctx, id)

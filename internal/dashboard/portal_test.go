@@ -234,6 +234,11 @@ func TestPortal_ChosenTypes(t *testing.T) {
 	if all := subscribed("a.a b.b"); len(all) != 2 || len(all[1].Channels) != 1 {
 		t.Errorf("saved as it was, the subscriptions are %+v", all)
 	}
+	stale := url.Values{"name": {"stale"}, "url": {"https://x.example"}, "revision": {"1"}}
+	rec := v.ask("POST", at, stale)
+	if e, err := w.manage.Endpoint(w.ctx, w.admin, mine.endpoint.ID); err != nil || e.Name == "stale" || rec.Code != http.StatusUnprocessableEntity || !strings.Contains(rec.Body.String(), "somebody changed the settings") {
+		t.Errorf("a form that somebody overtook: %d, and the name is %q, %v", rec.Code, e.Name, err)
+	}
 	if all := subscribed("a.a"); len(all) != 1 || strings.Join(all[0].EventTypes, " ") != "a.a" {
 		t.Errorf("after another choice the subscriptions are %+v", all)
 	}
