@@ -7,10 +7,14 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
+// MaxSessions is how many sessions of a key, or of a person who signs in without one, there are at a time.
+const MaxSessions = 50
+
 // Sessions are the sign-ins of people. They are read for each request of a session, so that a
 // session that ends on one node ends on all at once.
 type Sessions interface {
-	// CreateSession stores a session. It does nothing if the session is there already. NotFound: its
+	// CreateSession stores a session. It does nothing if the session is there already. Of the sessions of
+	// a key, or of a person without one, the newest MaxSessions stay and the others end. NotFound: its
 	// tenant is not there.
 	CreateSession(ctx context.Context, s kapsel.Session) error
 	// SessionByHash returns NotFound for a session that there is not, that has expired at now, or whose

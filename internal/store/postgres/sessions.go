@@ -32,6 +32,11 @@ func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO sessions ("+sessionColumns+", expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
 			[16]byte(n.ID), n.Hash[:], [16]byte(n.TenantID), [16]byte(n.KeyID), n.KeyHash[:], n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE owner = $1 AND key_id = $2 AND subject = $3
+			ORDER BY id DESC OFFSET $4)`, [16]byte(n.TenantID), [16]byte(n.KeyID), n.Subject, store.MaxSessions)
 		return err
 	})
 }

@@ -28,8 +28,13 @@ func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 				return err
 			}
 		}
-		return c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		err := c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			n.ID[:], n.Hash, n.TenantID[:], n.KeyID[:], n.KeyHash, n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
+		if err != nil {
+			return err
+		}
+		return c.exec(`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE owner = ? AND key_id = ? AND subject = ?
+			ORDER BY id DESC LIMIT -1 OFFSET ?)`, n.TenantID[:], n.KeyID[:], n.Subject, store.MaxSessions)
 	})
 }
 

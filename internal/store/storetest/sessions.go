@@ -45,6 +45,24 @@ func (w *world) sessions(owner kapsel.TenantID) []kapsel.Session {
 
 // signedIn are the promises of Sessions.
 var signedIn = []promise{
+	{"S-11 of a key's sessions, and of a person's, the newest stay and the oldest end", func(w *world) {
+		key := kapsel.NewKeyID(w.now)
+		other, person := w.session(w.tenant.ID, kapsel.NewKeyID(w.now)), w.person(w.tenant.ID, "somebody")
+		var all []kapsel.Session
+		for range store.MaxSessions + 2 {
+			w.pass(time.Millisecond)
+			all = append(all, w.session(w.tenant.ID, key))
+		}
+		for i, s := range append(all, other, person) {
+			_, err := w.store.SessionByHash(w.ctx, s.Hash, w.now)
+			if i < 2 {
+				w.refused(err, kapsel.NotFound, "one of the oldest")
+			} else {
+				w.must(err)
+			}
+		}
+	}},
+
 	{"S-11 a session is found by its hash until it is idle for too long, or too old", func(w *world) {
 		key := kapsel.NewKeyID(w.now)
 		s := w.session(w.tenant.ID, key)
