@@ -54,6 +54,8 @@ func meant(deliveries []kapsel.Delivery) (kapsel.Delivery, error) {
 		return newest[0], nil
 	case len(failed) == 1:
 		return failed[0], nil
+	case len(newest) == 0 && len(deliveries) > 0: // somebody repeats it at this moment, and the new one is not seen yet
+		return deliveries[len(deliveries)-1], nil
 	case len(newest) > 1:
 		detail = fmt.Sprintf("the event went to %d endpoints, and %d of these deliveries failed", len(newest), len(failed))
 		field = "is needed to say which delivery is meant; POST /v1/replays repeats all that failed"

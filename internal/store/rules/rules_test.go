@@ -115,6 +115,7 @@ func TestReplayable_Meant(t *testing.T) {
 		{[]kapsel.Delivery{delivered, failed}, failed.ID, ""},
 		{[]kapsel.Delivery{dead, delivered, waits, canceled}, dead.ID, ""},
 		{[]kapsel.Delivery{waits}, kapsel.DeliveryID{}, kapsel.Conflict},
+		{[]kapsel.Delivery{repeated}, kapsel.DeliveryID{}, kapsel.Conflict},
 		{[]kapsel.Delivery{failed, dead, delivered}, kapsel.DeliveryID{}, kapsel.InvalidRequest},
 		{[]kapsel.Delivery{delivered, made(kapsel.Delivered, false)}, kapsel.DeliveryID{}, kapsel.InvalidRequest},
 		{nil, kapsel.DeliveryID{}, kapsel.InvalidRequest},

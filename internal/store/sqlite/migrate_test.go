@@ -153,7 +153,7 @@ func TestMigrate_Missing(t *testing.T) {
 // afterwards, and can be taken out.
 func TestMigrate_Records(t *testing.T) {
 	entry := append(append([]byte{1, 0}, make([]byte, 80)...), 1, 0) // by the first form, of attempt 1
-	var statements [][]any
+	statements := [][]any{{`INSERT INTO tenants (id, name, plan, limits, revision) VALUES (?, 'acme', 'unlimited', x'7b7d', 1)`, testTenant[:]}}
 	for n := byte(3); n > 0; n-- {
 		statements = append(statements, []any{`INSERT INTO audit_outbox (id, entry) VALUES (?, ?)`, append([]byte{n}, make([]byte, 15)...), entry})
 	}
