@@ -125,10 +125,12 @@ func (b *Browser) AllWell(where string) {
 	}
 }
 
-// Do runs steps in the page.
+// Do runs steps in the page. It has as long as WaitFor has.
 func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	if err := chromedp.Do(b.ctx, steps...); err != nil {
+	ctx, stop := context.WithTimeout(b.ctx, patience)
+	defer stop()
+	if err := chromedp.Do(ctx, steps...); err != nil {
 		b.t.Fatal(err)
 	}
 }
