@@ -11,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -296,10 +297,12 @@ func TestPerson_CustomerInAFrame(t *testing.T) {
 		t.Errorf("the customer's endpoint was sent %v, want a test event and %s twice", got, published)
 	}
 
-	// fetch returns what the customer is answered, without the ID that each answer has of its own.
+	// fetch returns what the customer is answered, without the ID that each answer has of its own. What it
+	// posts is of the visit that the page's forms are of.
+	visit := browsertest.Value[string](b, `document.querySelector('input[name=visit]').value`)
 	fetch := func(method, path string) string {
 		t.Helper()
-		return browsertest.Value[string](b, fmt.Sprintf(`fetch(%q, {method: %q, headers: {"Content-Type": "application/x-www-form-urlencoded"}}).then(async r => r.status + " " + (await r.text()).replace(/req_\w+/g, ""))`, path, method))
+		return browsertest.Value[string](b, fmt.Sprintf(`fetch(%q, {method: %q, body: `+strconv.Quote("visit="+visit)+`.repeat(%[2]q === "POST") || undefined, headers: {"Content-Type": "application/x-www-form-urlencoded"}}).then(async r => r.status + " " + (await r.text()).replace(/req_\w+/g, ""))`, path, method))
 	}
 	const noEndpoint, noEvent = "ep_01m84yz4zqfgjtcypmsesbpznb", "evt_01m84yz4zqfgjtcypmsesbpznb"
 	for _, ask := range [][2]string{
