@@ -42,7 +42,9 @@ func prepareSchema(ctx context.Context, path string, opts Options) error {
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", fileURL(abs)) // a bare path may not have a "?"
+	// A bare path may not have a "?". What a migration keeps for a while is in memory: a container may have no
+	// directory for it.
+	db, err := sql.Open("sqlite", fileURL(abs)+"?_pragma=temp_store(memory)")
 	if err != nil {
 		return fmt.Errorf("open the database to migrate it: %w", err)
 	}
