@@ -156,7 +156,7 @@ func TestPerson_FirstStartToAllDelivered(t *testing.T) {
 	eventually(t, "the circuit closes", patience, func() bool { return !open() })
 	b.Press("Dead letters")
 	b.WaitFor(`location.pathname === "/dead-letters"`)
-	b.Press("Replay all…")
+	b.Press("Replay all of the endpoint…")
 	b.WaitFor(`document.querySelector("main .lead b") !== null && document.querySelector("main form button.primary") !== null`)
 	look := browsertest.Value[string](b, `document.querySelector("main .lead b").textContent`)
 	b.WaitFor(`(e => e !== null && (e.click(), true))(document.querySelector("main form button.primary"))`)
