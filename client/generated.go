@@ -872,7 +872,7 @@ type ChangedBy struct {
 	KeyID     *string `json:"key_id"`     // The key that was sent, or with which the session began
 	Prefix    *string `json:"prefix"`     // The first characters of that key
 	SessionID *string `json:"session_id"` // The session
-	Subject   *string `json:"subject"`    // Who it is at the provider of the single sign-on, which never changes; null: nobody who signed in there
+	Subject   *string `json:"subject"`    // The id that the sign-on provider gives the person, which never changes; null: the change was not made by single sign-on
 	Name      *string `json:"name"`       // Of the person, where it is known
 	Client    *string `json:"client"`     // The address that the request came from; null: none is known, or it is the operator's
 }

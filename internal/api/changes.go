@@ -63,7 +63,7 @@ type ChangedBy struct {
 	KeyID     *kapsel.KeyID    `json:"key_id" nullable:"true" doc:"The key that was sent, or with which the session began"`
 	Prefix    *string          `json:"prefix" nullable:"true" doc:"The first characters of that key"`
 	SessionID *string          `json:"session_id" nullable:"true" doc:"The session"`
-	Subject   *string          `json:"subject" nullable:"true" doc:"Who it is at the provider of the single sign-on, which never changes; null: nobody who signed in there"`
+	Subject   *string          `json:"subject" nullable:"true" doc:"The id that the sign-on provider gives the person, which never changes; null: the change was not made by single sign-on"`
 	Name      *string          `json:"name" nullable:"true" doc:"Of the person, where it is known"`
 	Client    *string          `json:"client" nullable:"true" doc:"The address that the request came from; null: none is known, or it is the operator's"`
 }

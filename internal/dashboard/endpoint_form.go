@@ -295,9 +295,7 @@ func (r *reading) endpoint(was *manage.Endpoint, s *manage.EndpointSettings) {
 	rows := subscriptionsOf(r.form[fromSource], r.form[fromTypes], r.form[fromChannels])
 	switch {
 	case was != nil && !r.form.Has(fromSource): // not in the form
-	case was == nil && r.text(hasIngest) == "false":
-		c.Subscriptions = rows
-	case len(rows) > 0:
+	case len(rows) > 0, was == nil && r.text(hasIngest) == "false": // also an empty list makes an endpoint without an ingest
 		c.Subscriptions = rows
 	default:
 		c.Subscriptions = nil

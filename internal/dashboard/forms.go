@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -257,7 +258,7 @@ func rateFields(limit *kapsel.RateLimit, of string) []input {
 func (r *reading) do(run func() error) error {
 	err := run()
 	wrong, ok := wrongFields(err)
-	if e, is := err.(*kapsel.Error); is && (e.Code == kapsel.Conflict || e.Code == kapsel.QuotaExceeded) {
+	if e := (*kapsel.Error)(nil); errors.As(err, &e) && (e.Code == kapsel.Conflict || e.Code == kapsel.QuotaExceeded) {
 		wrong, ok = []kapsel.FieldError{{Detail: sentence(e.Detail)}}, true
 	}
 	if err != nil && !ok {

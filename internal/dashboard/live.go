@@ -157,8 +157,8 @@ func (l *live) produce(v *view) {
 	}
 }
 
-// step makes a view anew and tells its viewers, or tells them that it failed. It acts for the operator: who may see the view is decided
-// where the view is shown.
+// step makes a view anew and tells its viewers, or tells them that it failed. It acts for the operator: who
+// may see the view is decided where the view is shown.
 func (l *live) step(v *view) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -285,8 +285,7 @@ func (v *visit) entered() manage.PortalEndpoint {
 		Name: strings.TrimSpace(v.form.Get("name")), Description: strings.TrimSpace(v.form.Get("description")), URL: strings.TrimSpace(v.form.Get("url")),
 		Types: v.form["type"],
 	}
-	between := func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }
-	s.Types = append(s.Types, strings.FieldsFunc(v.form.Get("types"), between)...)
+	s.Types = append(s.Types, words(v.form.Get("types"))...)
 	return s
 }
 

@@ -802,9 +802,9 @@ func portalState(e manage.Endpoint) templ.Component {
 }
 
 func typesText(all []kapsel.Subscription) string {
-	types, any := manage.PublishedTypes(all)
+	types, some := manage.PublishedTypes(all)
 	switch {
-	case !any:
+	case !some:
 		return textNoTypes
 	case len(types) == 0:
 		return textAllTypes

@@ -191,8 +191,8 @@ func (p Portal) UpdateEndpoint(ctx context.Context, id kapsel.EndpointID, s Port
 // to what is published takes the place of all that there were; the first one's other settings stay.
 func (s PortalEndpoint) apply(c *kapsel.EndpointConfig) {
 	c.Name, c.Description, c.URL = s.Name, s.Description, s.URL
-	had, any := PublishedTypes(c.Subscriptions)
-	if any && slices.Equal(had, s.Types) || !any && !c.NoIngest && len(s.Types) == 0 {
+	had, some := PublishedTypes(c.Subscriptions)
+	if some && slices.Equal(had, s.Types) || !some && !c.NoIngest && len(s.Types) == 0 {
 		return
 	}
 	published := kapsel.Subscription{Source: kapsel.Publish}
@@ -206,8 +206,8 @@ func (s PortalEndpoint) apply(c *kapsel.EndpointConfig) {
 func ofPublished(s kapsel.Subscription) bool { return s.Source == kapsel.Publish }
 
 // PublishedTypes returns the types of the published events that subscriptions choose, each once; none: all
-// of them. any reports whether they choose any.
-func PublishedTypes(all []kapsel.Subscription) (types []string, any bool) {
+// of them. some reports whether they choose any event.
+func PublishedTypes(all []kapsel.Subscription) (types []string, some bool) {
 	for _, s := range all {
 		if !ofPublished(s) {
 			continue
@@ -215,14 +215,14 @@ func PublishedTypes(all []kapsel.Subscription) (types []string, any bool) {
 		if len(s.EventTypes) == 0 {
 			return nil, true
 		}
-		any = true
+		some = true
 		for _, t := range s.EventTypes {
 			if !slices.Contains(types, t) {
 				types = append(types, t)
 			}
 		}
 	}
-	return types, any
+	return types, some
 }
 
 // PortalAction is something that a customer does with an endpoint.

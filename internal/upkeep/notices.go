@@ -72,7 +72,7 @@ type message struct {
 	Event     kapsel.EventID
 	Published bool
 	Mailed    bool
-	// To has whom it is left to mail to; nobody: all. Alone is set when the mail server has refused an e-mail
+	// To lists the recipients that have not got the e-mail yet; empty: all of them. Alone is set when the mail server has refused an e-mail
 	// with this message only: from then on it is tried again, and always by itself.
 	To    []string  `json:",omitempty"`
 	Alone time.Time `json:",omitzero"`
