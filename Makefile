@@ -46,7 +46,7 @@ fmt: ## format all Go files
 
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts, and beside the program of an older release (about an hour; needs the git history)
 	KAPSEL_CHAOS=full $(GO) test -tags history -timeout 90m -count=1 -v ./internal/delivery ./internal/e2e/...
-	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress
+	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress ./internal/audit
 	KAPSEL_CHAOS=full $(GO) test $(RACE) -timeout 30m -count=1 -run TestStore ./internal/store/sqlite ./internal/store/postgres
 	$(MAKE) fuzz
 

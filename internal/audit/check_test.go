@@ -33,7 +33,7 @@ func (w *world) check() (found []Finding, checked Checked) {
 func (w *world) change(statements ...string) {
 	w.Helper()
 	w.must(w.db.Close())
-	db, err := sql.Open("sqlite", filepath.Join(w.dir, "db"))
+	db, err := sql.Open("sqlite", w.path)
 	w.must(err)
 	for _, s := range statements {
 		if _, err := db.Exec(s); err != nil {
@@ -57,7 +57,7 @@ func TestCheck_FH3(t *testing.T) {
 	}
 	sound.signed()
 	sound.must(sound.db.Close())
-	db, err := os.ReadFile(filepath.Join(sound.dir, "db"))
+	db, err := os.ReadFile(sound.path)
 	sound.must(err)
 	// Leaf 100 is below a complete tile, leaf 290 is not; with the text's own hash, its place in a tree
 	// that has no tile of it can only be told by the attempt.
@@ -107,9 +107,9 @@ func TestCheck_FH3(t *testing.T) {
 		{"a log that was dropped", []string{"UPDATE audit_logs SET dropped_at = 1"}, -1, false, "tenant is not deleted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &world{TB: t, dir: t.TempDir(), now: sound.now}
-			w.must(os.WriteFile(filepath.Join(w.dir, "db"), db, 0o600))
-			w.open()
+			path := filepath.Join(t.TempDir(), "db")
+			sound.must(os.WriteFile(path, db, 0o600))
+			w := worldAt(t, path, sound.now)
 			w.change(tt.sql...)
 			found, checked := w.check()
 			if tt.sql == nil {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -303,7 +302,7 @@ func (w *world) restore(backup string) {
 	w.must(w.db.Close())
 	w.dir = backup + ".d"
 	w.must(os.Mkdir(w.dir, 0o700))
-	w.must(os.Rename(backup, filepath.Join(w.dir, "db")))
+	w.must(os.Rename(backup, w.path))
 	w.open()
 }
 

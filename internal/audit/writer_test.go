@@ -7,9 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +22,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/secret"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
 	"github.com/kapsel-hq/kapsel/receipt"
 )
@@ -26,6 +31,7 @@ import (
 type world struct {
 	testing.TB
 	dir      string
+	path     string // of the database
 	db       *sqlite.Store
 	now      time.Time
 	node     kapsel.NodeID
@@ -38,16 +44,22 @@ type world struct {
 }
 
 func newWorld(t testing.TB, tenants int) *world {
-	w := &world{TB: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), attempts: map[kapsel.TenantID][]kapsel.AttemptID{}}
-	w.open()
-	var err error
-	w.keyring, err = secret.NewKeyring(bytes.Repeat([]byte{7}, secret.KeySize))
-	w.must(err)
+	w := worldAt(t, schematest.SQLite(t), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 	for range tenants {
 		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(w.now), Plan: kapsel.DefaultPlan, CreatedAt: w.now, UpdatedAt: w.now}
 		w.must(w.db.CreateTenant(t.Context(), tenant))
 		w.tenants = append(w.tenants, tenant.ID)
 	}
+	return w
+}
+
+// worldAt returns a world without tenants whose database exists.
+func worldAt(t testing.TB, path string, now time.Time) *world {
+	w := &world{TB: t, dir: filepath.Dir(path), path: path, now: now, attempts: map[kapsel.TenantID][]kapsel.AttemptID{}}
+	w.open()
+	var err error
+	w.keyring, err = secret.NewKeyring(bytes.Repeat([]byte{7}, secret.KeySize))
+	w.must(err)
 	w.marks, err = OpenHighWater(filepath.Join(w.dir, "heads"))
 	w.must(err)
 	return w
@@ -62,7 +74,7 @@ func (w *world) must(err error) {
 
 func (w *world) open() {
 	w.Helper()
-	db, err := sqlite.Open(w.Context(), filepath.Join(w.dir, "db"), sqlite.Options{Migrate: true, Log: slog.New(slog.DiscardHandler)})
+	db, err := sqlite.Open(w.Context(), w.path, sqlite.Options{Log: slog.New(slog.DiscardHandler)})
 	w.must(err)
 	w.db = db
 	w.Cleanup(func() { db.Close() })
@@ -200,12 +212,12 @@ func TestWriter(t *testing.T) {
 	w.signed()
 }
 
-// faulty is a store whose writes for the audit log fail at one call, before or after it was done.
+// faulty is a store one of whose writes for the audit log meets a fault.
 type faulty struct {
 	*sqlite.Store
-	calls   int
-	failAt  int
-	persist bool
+	calls  int
+	failAt int
+	fault  func(write func() error) error
 }
 
 var errFault = store.Unavailable(errors.New("made up"))
@@ -215,10 +227,15 @@ func (f *faulty) do(write func() error) error {
 	if f.calls != f.failAt {
 		return write()
 	}
-	if f.persist {
-		if err := write(); err != nil {
-			return err
-		}
+	return f.fault(write)
+}
+
+// undone and done are faults of writes that fail without, or after, they were done.
+func undone(func() error) error { return errFault }
+
+func done(write func() error) error {
+	if err := write(); err != nil {
+		return err
 	}
 	return errFault
 }
@@ -251,11 +268,11 @@ func (f *faulty) Lead(ctx context.Context, duty string, node kapsel.NodeID, now 
 // TestWriter_FH1 checks that after any write of the writer has failed, done or not, the same writer and
 // one that takes its place go on with the same trees.
 func TestWriter_FH1(t *testing.T) {
-	for _, persist := range []bool{false, true} {
+	for _, fault := range []func(func() error) error{undone, done} {
 		for _, another := range []bool{false, true} {
 			for failAt := 1; ; failAt++ {
 				w := newWorld(t, 2)
-				db := &faulty{Store: w.db, failAt: failAt, persist: persist}
+				db := &faulty{Store: w.db, failAt: failAt, fault: fault}
 				one := w.writer(db)
 				failed := 0
 				for range 2 {
@@ -281,6 +298,106 @@ func TestWriter_FH1(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWriter_Killed checks that each attempt becomes exactly one leaf, and that all heads are consistent, when the
+// writer's process is killed before, during or after any of its writes and another one goes on: with
+// KAPSEL_CHAOS=full 40 times each.
+func TestWriter_Killed(t *testing.T) {
+	if path := os.Getenv("KAPSEL_TEST_VICTIM"); path != "" {
+		turnUntilKilled(t, path)
+		return
+	}
+	times := 1
+	if os.Getenv("KAPSEL_CHAOS") == "full" {
+		times = 40
+	}
+	kills := 0
+	for _, moment := range []string{"before", "during", "after"} {
+		for killAt := 1; ; killAt++ {
+			ended := false
+			for range times {
+				w := newWorld(t, 2)
+				w.attempt(w.tenants[0], 13)
+				w.must(w.writer(w.db).turn(t.Context()))
+				w.attempt(w.tenants[0], 13)
+				w.attempt(w.tenants[1], 1)
+				w.must(w.db.Close())
+				w.pass()
+				ended = !w.killed(moment, killAt)
+				w.open()
+				w.pass()
+				w.attempt(w.tenants[1], 2)
+				w.must(w.writer(w.db).turn(t.Context()))
+				w.signed()
+				if found, _ := w.check(); len(found) > 0 {
+					t.Fatalf("killed %s write %d: the check finds %v", moment, killAt, found)
+				}
+				w.must(w.db.Close())
+				if ended {
+					break
+				}
+				kills++
+			}
+			if ended {
+				if killAt < 5 {
+					t.Fatalf("only %d writes", killAt-1)
+				}
+				break
+			}
+		}
+	}
+	t.Logf("%d processes were killed", kills)
+}
+
+// killed lets another process write the audit log, which is killed at one of its writes. It reports false if
+// the process has ended before that write.
+func (w *world) killed(moment string, killAt int) bool {
+	w.Helper()
+	program, err := os.Executable()
+	w.must(err)
+	c := exec.CommandContext(w.Context(), program, "-test.run=^TestWriter_Killed$")
+	c.Env = append(os.Environ(), "KAPSEL_TEST_VICTIM="+w.path, "KAPSEL_TEST_MOMENT="+moment,
+		"KAPSEL_TEST_KILL_AT="+strconv.Itoa(killAt), "KAPSEL_TEST_NOW="+w.now.Format(time.RFC3339Nano))
+	out, err := c.CombinedOutput()
+	if err == nil {
+		return false
+	}
+	if status, ok := c.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		w.Fatalf("the process that was to be killed %s write %d: %v\n%s", moment, killAt, err, out)
+	}
+	return true
+}
+
+// turnUntilKilled makes leaves and heads of what the outbox has, and kills its own process at the write that its environment
+// names.
+func turnUntilKilled(t *testing.T, path string) {
+	now, err := time.Parse(time.RFC3339Nano, os.Getenv("KAPSEL_TEST_NOW"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	killAt, err := strconv.Atoi(os.Getenv("KAPSEL_TEST_KILL_AT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill := func() {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // until the signal arrives
+	}
+	w := worldAt(t, path, now)
+	db := &faulty{Store: w.db, failAt: killAt, fault: func(write func() error) error {
+		switch os.Getenv("KAPSEL_TEST_MOMENT") {
+		case "during":
+			time.AfterFunc(rand.N(2*time.Millisecond), kill) // a write takes about as long
+			write()
+			select {}
+		case "after":
+			write()
+		}
+		kill()
+		return nil
+	}}
+	w.must(w.writer(db).turn(t.Context()))
 }
 
 // TestWriter_FA9 checks that a writer that was frozen at any of its writes, and replaced, changes
@@ -361,7 +478,7 @@ func TestWriter_FB14(t *testing.T) {
 	old, err := w.db.LogOf(t.Context(), w.tenants[0])
 	w.must(err)
 	w.must(w.db.Close())
-	backup, err := os.ReadFile(filepath.Join(w.dir, "db"))
+	backup, err := os.ReadFile(w.path)
 	w.must(err)
 
 	w.open()
@@ -372,7 +489,7 @@ func TestWriter_FB14(t *testing.T) {
 	w.must(one.turn(t.Context()))
 	w.signed()
 	w.must(w.db.Close())
-	w.must(os.WriteFile(filepath.Join(w.dir, "db"), backup, 0o600))
+	w.must(os.WriteFile(w.path, backup, 0o600))
 
 	w.open()
 	w.pass()
@@ -408,7 +525,7 @@ func TestWriter_FB14(t *testing.T) {
 func (w *world) replace(one *Writer, change func(path string)) {
 	w.Helper()
 	w.must(w.db.Close())
-	change(filepath.Join(w.dir, "db"))
+	change(w.path)
 	w.open()
 	one.cfg.Store, one.cfg.Keys.Store = w.db, w.db
 }
