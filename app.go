@@ -30,7 +30,7 @@ type AppConfig struct {
 	RateLimit *RateLimit        `json:"rate_limit,omitempty"` // of publishing to it; nil: none
 }
 
-// NoApp returns the error of a request of which a field names an app that the tenant does not have.
+// NoApp returns the error for a request with a field that names an app that the tenant does not have.
 func NoApp(field string) *Error {
 	return &Error{
 		Code: InvalidRequest, Status: 422, Detail: "the tenant has no such app",

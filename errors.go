@@ -117,7 +117,7 @@ type FieldError struct {
 // MaxFields is how many wrong fields an error names at most.
 const MaxFields = 50
 
-// Invalid returns the error for wrong fields of a request, of which there is at least one. status is 400
+// Invalid returns the error for wrong fields of a request; there must be at least one. status is 400
 // for a request that cannot be read, and 422 for one that was read.
 func Invalid(status int, wrong ...FieldError) error {
 	detail := wrong[0].Field + " " + wrong[0].Detail

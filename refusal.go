@@ -2,8 +2,8 @@ package kapsel
 
 import "time"
 
-// Refusal is a webhook that was answered with an error and not stored. It holds what the sender
-// was told.
+// Refusal is a webhook that was answered with an error and not stored. Detail is
+// what the answer said.
 type Refusal struct {
 	At     time.Time
 	Status int

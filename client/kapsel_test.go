@@ -76,7 +76,7 @@ func startKapsel() *server {
 	return s
 }
 
-// giveUp has n events received, with bodies of 1, 2, … bytes, none of which can be delivered.
+// giveUp has n events received, with bodies of 1, 2, … bytes. None can be delivered.
 func (s *server) giveUp(n int) {
 	ctx, now := context.Background(), time.Now().UTC()
 	ep := kapsel.Endpoint{ID: kapsel.NewEndpointID(now), TenantID: s.tenant, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now, EndpointConfig: kapsel.DefaultEndpoint()}

@@ -93,7 +93,7 @@ func (e *Error) passing() bool {
 	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
 }
 
-// errEnough ends a stream of which the caller wants no more.
+// errEnough ends a stream whose caller wants no more.
 var errEnough = errors.New("enough")
 
 // streaming is a stream over all its connections. After is how far it has come.

@@ -33,10 +33,10 @@ type Proven struct {
 	salt *Salt
 }
 
-// Verify checks a package with the public key of the log, and the keys of witnesses, of which none is
-// required: that a key signed the checkpoint, that the leaf is in the tree of the checkpoint at its
-// index, and that the leaf's text is a leaf. It asks nobody. Several keys of a log are its keys over
-// time: one of them must have signed.
+// Verify checks a package with the public key of the log and the keys of any witnesses: that a key of the
+// log signed the checkpoint, that the leaf is in the tree of the checkpoint at its index, and that the leaf's
+// text is a leaf. It needs no network. Several keys of a log are its keys over time: one of them must have
+// signed.
 func (p *Package) Verify(keys ...Key) (*Proven, error) {
 	signed, err := OpenCheckpoint(p.Checkpoint, keys...)
 	if err != nil {

@@ -196,7 +196,7 @@ func (c *fsckCmd) Run(ctx context.Context, io streams) error {
 	if err := (audit.LastCheck{At: began, Findings: first}).Remember(ctx, db); err != nil {
 		return err
 	}
-	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, of these without a text: %d, of which of erased events: %d; attempts older than the log: %d; logs of deleted tenants whose time is over: %d\n",
+	fmt.Fprintf(out.console, "logs: %d, heads: %d, leaves: %d, without a text: %d (of erased events: %d); attempts older than the log: %d; logs of deleted tenants whose time is over: %d\n",
 		checked.Logs, checked.Heads, checked.Leaves, checked.Deleted, checked.Erased, checked.Older, checked.Dropped)
 	if findings > 0 {
 		return fmt.Errorf("what does not fit: %d", findings)

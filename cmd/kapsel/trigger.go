@@ -24,7 +24,7 @@ type triggerCmd struct {
 	Event      string `arg:"" optional:"" complete:"sample" help:"Which event, as the provider calls it; the usual one without it."`
 	Tenant     string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint it is."`
 	Endpoint   string `complete:"endpoint" placeholder:"ENDPOINT" help:"The endpoint to send it to; its id or name. Without it one is made, on a server that runs with --dev."`
-	SecretFile string `placeholder:"FILE" help:"A file with the secret that the endpoint verifies with, of which the first line counts; - is standard input."`
+	SecretFile string `placeholder:"FILE" help:"A file whose first line is the secret that the endpoint verifies with; - is standard input."`
 	BodyFile   string `placeholder:"FILE" help:"A file with another body to sign and send; - is standard input."`
 	waiting
 }
@@ -93,7 +93,7 @@ func (c triggerCmd) do(ctx context.Context, s *session) error {
 	return c.send(ctx, s, ep, sample.Event, r)
 }
 
-// list prints the providers and events of which there are samples.
+// list prints the providers and events that have samples.
 func (c triggerCmd) list(s *session) error {
 	type row struct{ provider, events string }
 	var rows []found[row]

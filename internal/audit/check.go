@@ -435,7 +435,7 @@ func (k *logCheck) missing(l *store.Leaf) {
 // Each is forgotten when it meets the other, so what is left at the end does not fit.
 type texts struct {
 	gone  map[kapsel.AttemptID]place
-	named map[kapsel.AttemptID]kapsel.TenantID // by erasures, of which no leaf without a text was met
+	named map[kapsel.AttemptID]kapsel.TenantID // by erasures; no leaf without a text was met for them
 	met   int64
 }
 

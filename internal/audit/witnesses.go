@@ -126,7 +126,7 @@ func (w *Witnesses) Collectors() []prometheus.Collector {
 			}
 			return lag.Seconds()
 		}),
-		gauge("kapsel_audit_witness_conflicts", "Audit logs, for each witness, of which the witness remembers what this database does not have. No head is signed meanwhile.", func() float64 {
+		gauge("kapsel_audit_witness_conflicts", "Audit logs, counted for each witness, that lack in this database what the witness remembers. No head is signed meanwhile.", func() float64 {
 			return float64(len(w.against))
 		}),
 	}
@@ -517,7 +517,7 @@ func (w *Witnesses) save(ctx context.Context, keys []Key) (err error) {
 }
 
 // changed returns the rows of the logs that have another state than the store, and the logs that it has looked
-// at: those of which a witness has said something since the last time.
+// at: those that a witness has said something about since the last time.
 func (w *Witnesses) changed(keys []Key) (rows []store.Witnessed, looked []*witnessing, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

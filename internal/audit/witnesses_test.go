@@ -239,7 +239,7 @@ func TestWitnesses_Rollback(t *testing.T) {
 			if head, _, _ := w.sizes(one); head != 3 {
 				t.Errorf("a head of %d leaves was signed", head)
 			}
-			// New logs begin, of which the witness remembers nothing.
+			// New logs begin. The witness remembers nothing of them.
 			w.must(w.writer(w.db).EndLogs(ctx))
 			w.attempt(w.tenants[0], 2)
 			w.pass()

@@ -68,7 +68,7 @@ type Writer struct {
 	tried   time.Time // when it was compared last
 	rests   time.Time // until when this node does not ask for the lease, by the local clock
 
-	faulty map[kapsel.LogID]bool // logs of which nothing is signed, because of a fault
+	faulty map[kapsel.LogID]bool // logs with a fault; nothing of them is signed
 	passed time.Time             // when the logs with faults were read last, by the local clock
 	pause  time.Time             // until when the outbox is not read, by the local clock
 	text   []byte                // scratch
@@ -298,7 +298,7 @@ func (w *Writer) lead(ctx context.Context) error {
 // looked is how many entries show how long the outbox has waited.
 const looked = 100
 
-// look sees how long the oldest entries of the outbox have waited, of which nothing is made before the logs
+// look sees how long the oldest entries of the outbox have waited. No leaf is made of them before the logs
 // were compared.
 func (w *Writer) look(ctx context.Context) error {
 	entries, _, err := w.cfg.Store.Entries(ctx, store.EntryKey{}, looked, nil)
@@ -509,7 +509,7 @@ func (w *Writer) waiting() (oldest int64) {
 	return oldest
 }
 
-// older returns the earlier of two times, of which 0 is none.
+// older returns the earlier of two times. 0 is no time.
 func older(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b

@@ -64,7 +64,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestBudget_Readers checks that readers hold at most a quarter, of which one may be larger, and that what
+// TestBudget_Readers checks that readers hold at most a quarter, that one alone may hold more, and that what
 // they hold is missing to others.
 func TestBudget_Readers(t *testing.T) {
 	b := New(1 << 20)

@@ -74,7 +74,7 @@ func (s *Shares) Read(all []store.NodeDemands, node kapsel.NodeID, own []store.D
 	return true
 }
 
-// Affected returns the limits of which this node's share may have changed with the last Read. all
+// Affected returns the limits whose share of this node may have changed with the last Read. all
 // says that every share may have: nodes have come or gone.
 func (s *Shares) Affected() (limits []store.Limit, all bool) {
 	before, next := s.before, s.views.Load()

@@ -366,7 +366,7 @@ func TestStaleConnection_FD19(t *testing.T) {
 		}
 		w.UntilDone(10 * time.Minute)
 		if d.Count() < 250 {
-			t.Fatalf("only %d requests for 200 deliveries of which a third is cut", d.Count())
+			t.Fatalf("only %d requests for 200 deliveries, a third of them cut off", d.Count())
 		}
 		balanced(t, p)
 	})

@@ -15,8 +15,8 @@ import (
 )
 
 // Replace writes a file in place of the one at path, with mode 0600. When it returns nil, the file and its
-// name are synced. After a crash the old file or the new one is there, whole. The error says nothing of which
-// one it is. Callers must not call it for one path at the same time.
+// name are synced. After a crash the old file or the new one is there, whole. The error does not say
+// which one. Callers must not call it for one path at the same time.
 func Replace(path string, b []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

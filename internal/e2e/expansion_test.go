@@ -14,7 +14,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 )
 
-// manyTo makes n endpoints, of which all but the first subscribe to the ingest URL of the first. All are
+// manyTo makes n endpoints. All but the first subscribe to the ingest URL of the first. All are
 // paused, because the tests check which deliveries are made.
 func manyTo(w *world, n int) (source harness.Endpoint) {
 	w.t.Helper()

@@ -27,7 +27,7 @@ func (s *Shortage) Error() string { return "this machine is short of " + s.Limit
 func (s *Shortage) Unwrap() error { return s.Err }
 
 // shortageOf returns the Shortage that an error stands for; nil if it is not one. The error must
-// come from dialling, or from a request of which no byte was sent.
+// come from dialling, or from a request before its first byte was sent.
 func shortageOf(err error) *Shortage {
 	var s *Shortage
 	if errors.As(err, &s) {

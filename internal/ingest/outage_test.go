@@ -83,7 +83,7 @@ var elsewhere = map[string]string{ // retries keep what was signed
 // by as documented. The first that arrives is accepted, survives another kill right after the
 // answer, and is delivered. Where the provider names its deliveries, the next attempt, which a
 // provider makes if the answer was lost, is the same event. A time is signed anew with each
-// attempt: the test shows nothing of providers of which that is not known.
+// attempt: the test shows nothing of other providers.
 func TestOutages(t *testing.T) {
 	timed := regexp.MustCompile(`\d (s|min|h|days)\b`)
 	for _, p := range signature.Describe() {

@@ -9,7 +9,7 @@ import (
 )
 
 // TestRefusedWebhooks checks that every refusal of an existing endpoint is remembered as its sender
-// was told, without anything that the sender sent.
+// was answered, without anything that the sender sent.
 func TestRefusedWebhooks(t *testing.T) {
 	w := newWorld(t)
 	ep, quiet := w.endpoint(w.signedBy("hmac", "the key")), w.endpoint(nil)

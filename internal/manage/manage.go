@@ -57,7 +57,7 @@ type Store interface {
 	store.Inbox // for test events
 	store.Sessions
 	store.Journal
-	audit.Meta // of which the keys are read
+	audit.Meta // has the keys
 	store.Ledger
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	Circuit(ctx context.Context, id kapsel.EndpointID) (kapsel.Circuit, error)

@@ -26,7 +26,7 @@ var open = map[string]string{
 }
 
 // TestRights calls every use case as nobody and, if it changes something, as a caller who may only read.
-// Each must refuse before it looks at the store, of which there is none here. It checks nothing of a new
+// Each must refuse before it looks at the store; there is none here. It checks nothing of a new
 // use case but that, so a use case cannot forget to ask the caller.
 func TestRights(t *testing.T) {
 	m := reflect.ValueOf(manage.New(manage.Config{Store: struct{ manage.Store }{}, Clock: time.Now}))

@@ -48,7 +48,7 @@ type Trouble struct {
 const (
 	maxTroubles = 25
 	MaxDead     = 100
-	countedOf   = 50 // endpoints of which the waiting deliveries are counted
+	countedOf   = 50 // endpoints whose waiting deliveries are counted
 	recentAge   = 10 * time.Second
 )
 

@@ -139,7 +139,7 @@ func timeOr(t, other time.Time) time.Time {
 // unreadable is the HTTP status of a request that cannot be read.
 const unreadable = 400
 
-// span returns a range of times of whole intervals of UTC, of which there may be so many.
+// span returns a range of times of whole intervals of UTC, and fails if there are more than allowed.
 func span(since, until time.Time, step time.Duration, most int) (first, end time.Time, err error) {
 	if !since.Before(until) {
 		return since, until, kapsel.Invalid(unreadable, kapsel.FieldError{Field: "since", Detail: "must be before until, which is now where it is not given"})

@@ -20,7 +20,7 @@ type claims map[string]any
 // realm_access.roles, is that of a member of an object, unless a claim has it as it is.
 type Match struct{ Claim, Value string }
 
-// TenantRule gives a person of whom it is true to a tenant. Without a Value the claim itself is the tenant's
+// TenantRule gives a person to a tenant if it is true of the person. Without a Value the claim itself is the tenant's
 // ID.
 type TenantRule struct {
 	Match
@@ -131,7 +131,7 @@ var (
 	errMany   = errors.New("the claims name more than one tenant")
 )
 
-// person returns what the rules give the person of whom a provider makes claims: errNobody or errMany if
+// person returns what the rules give the person whose claims a provider makes: errNobody or errMany if
 // that is nothing.
 func (r *Rules) person(c claims) (p access.Person, err error) {
 	p.Subject, _ = c["sub"].(string)

@@ -76,7 +76,7 @@ func (c *Checker) Check(body []byte) (faults []kapsel.FieldError) {
 	}
 	for i, v := range c.versions {
 		if values > maxChecks/v.cost {
-			return fault(fmt.Sprintf("has %d values, more than can be checked against the schema of its type, of which it may have %d", values, maxChecks/v.cost))
+			return fault(fmt.Sprintf("has %d values, more than can be checked against the schema of its type: it may have %d", values, maxChecks/v.cost))
 		}
 		err := v.Validate(value)
 		if err == nil {

@@ -388,7 +388,7 @@ func (c *Cache) App(ctx context.Context, tenant kapsel.TenantID, ref string) (*k
 	return app, nil
 }
 
-// keepType is keep for an event type. A name may have had several event types, of which all but one are
+// keepType is keep for an event type. A name may have had several event types. All but one are
 // deleted; the cache keeps the one that was created last.
 func (c *Cache) keepType(t *kapsel.EventType) bool {
 	name := typeName{t.TenantID, t.Name}

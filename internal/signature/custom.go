@@ -172,7 +172,7 @@ func parseTokenIn(place string) (in tokenIn, ok bool) {
 }
 
 // isParameter reports whether s can be the name of a query parameter: 1 to 128 printable ASCII
-// characters, none of which has a meaning in a query.
+// characters without a meaning in a query.
 func isParameter(s string) bool {
 	return s != "" && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("&=+%#;", r) })
 }

@@ -522,7 +522,7 @@ const (
 )
 
 // readAdyen reads the header that signs the whole body. If the request has none, it finds the
-// items of a standard webhook, each of which carries a signature of eight of its fields. adyenKey
+// items of a standard webhook. Each item carries a signature of eight of its fields. adyenKey
 // then reads them one by one, and stops at the first with a wrong signature.
 var readAdyen = reader{fromAdyen, toHeaders}
 

@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-hq/kapsel"
 )
 
-// unsampled are the providers of which no sample can be made, and why.
+// unsampled are the providers that no sample can be made for, and why.
 var unsampled = map[string]string{
 	"aws-sns":     "Amazon alone has the keys that its hosts publish",
 	"google-oidc": "Google alone has the keys that its hosts publish",

@@ -29,7 +29,7 @@ import (
 // topicARN matches the name of a topic; its groups are the partition and the region.
 var topicARN = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z]{2}[a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
 
-// maxSNS is the longest body, in bytes: 256 KiB of text, each byte of which may be an escape of
+// maxSNS is the longest body, in bytes: 256 KiB of text; each byte may be an escape of
 // six, and the members around it.
 const maxSNS = 2 << 20
 

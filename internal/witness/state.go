@@ -33,7 +33,7 @@ const maxEvidence = 20
 // identity is which witness a state directory belongs to.
 type identity struct {
 	Key string `json:"key"` // a vkey
-	// Logs is of how many logs there is a head. There may be one more in logs/, of which nothing was signed.
+	// Logs is the number of logs with a head. There may be one more in logs/; nothing of it was signed.
 	Logs int `json:"logs"`
 }
 

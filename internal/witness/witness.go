@@ -143,8 +143,8 @@ func (w *Witness) signer(k *kept) ed25519.PublicKey {
 }
 
 // keysOf returns the keys that may sign the next head of a log: those with its name, and those of the Kapsel
-// whose key has one of these or signed the head that is remembered. Of a log of which nothing is remembered,
-// it may be any Kapsel's. found says that the log is known. Callers hold the lock of l, if there is one.
+// whose key has one of these or signed the head that is remembered. The keys of any Kapsel may sign a log that
+// the witness does not remember. found says that the log is known. Callers hold the lock of l, if there is one.
 func (w *Witness) keysOf(origin string, l *known) (keys []receipt.Key, found bool) {
 	id, isKapsel := strings.CutPrefix(origin, "kapsel/")
 	if _, err := kapsel.ParseLogID(id); err != nil {
@@ -239,7 +239,7 @@ func (w *Witness) enter(origin string) *known {
 	return l
 }
 
-// leave forgets a log of which nothing is remembered, unless another call holds it. Callers do not hold the
+// leave forgets a log that the witness has no head of, unless another call holds it. Callers do not hold the
 // log's lock any more.
 func (w *Witness) leave(origin string, l *known) {
 	w.mu.Lock()
@@ -436,7 +436,7 @@ func (w *Witness) Collectors() []prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	return []prometheus.Collector{
-		gauge("kapsel_witness_logs", "Logs of which the witness remembers a head.", func() float64 {
+		gauge("kapsel_witness_logs", "Logs with a head that the witness remembers.", func() float64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			n := 0

@@ -94,7 +94,7 @@ type content map[string]struct{ Schema *schema }
 
 type schema struct {
 	Ref                  string `json:"$ref"`
-	Type                 any    // a name, or names one of which is null
+	Type                 any    // a name, or several names, null among them
 	Format               string
 	Pattern              string
 	Description          string

@@ -171,7 +171,7 @@ func (k *Keeper) Unclaimed(claims []Claim) {
 	}
 }
 
-// Failed ends claims of which it is not known whether they were made.
+// Failed ends claims that may or may not have been made.
 func (k *Keeper) Failed(claims []Claim, at Time) {
 	k.unwant(claims)
 	for _, c := range claims {

@@ -27,7 +27,7 @@ func (s *Store) EventHead(ctx context.Context, tenantID kapsel.TenantID, eventID
 	return s.eventRecord(ctx, tenantID, eventID, bodylessEventColumns, callTimeout)
 }
 
-// eventRecord returns an event, of which it reads columns, with the event's deliveries.
+// eventRecord reads columns of an event, and returns it with its deliveries.
 func (s *Store) eventRecord(ctx context.Context, tenantID kapsel.TenantID, eventID kapsel.EventID, columns string, within time.Duration) (rec store.EventRecord, err error) {
 	err = s.readWithin(ctx, within, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		var ok bool
@@ -239,7 +239,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 // ofApp reports whether a list is of all events of an app, which an index of the app has.
 func ofApp(f store.EventFilter) bool { return !f.AppID.IsZero() && f.EndpointID.IsZero() }
 
-// eventQueries returns the queries of which each finds some of a page of events, newest first; none
+// eventQueries returns queries. Each finds some of a page of events, newest first; none
 // if the filter lets no event through. expanding says that there are open expansions. Parameters are
 // those of selection, the times $6 and $7 between which an event was received, its key $8, the source
 // $9 that it came in at, the app $10 that it was published to, and its type $11.

@@ -99,7 +99,7 @@ type guardKey struct {
 	guard  string
 }
 
-// writeGuarded stores a batch of which at least one call has a guard.
+// writeGuarded stores a batch. At least one of its calls must have a guard.
 func (a *acceptor) writeGuarded(ctx context.Context, l *lane, calls []*batch.Call[*acceptance]) error {
 	g := &a.guarding
 	g.reset()

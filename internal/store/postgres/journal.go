@@ -147,7 +147,7 @@ func (a *appended) write(ctx context.Context, tx pgx.Tx) error {
 	for i, key := range a.taken {
 		taken[i], parts[i], erased[i] = key.AttemptID, part(key.AttemptID), key.Erased
 	}
-	// An entry that was erased since it was read, of which store.IsErased tells, stays, and so all do.
+	// An entry that was erased since it was read (store.IsErased) stays, and so all do.
 	tag, err := tx.Exec(ctx, `
 		DELETE FROM audit_outbox o USING unnest($1::smallint[], $2::uuid[], $3::boolean[]) AS u (part, id, erased)
 		WHERE o.part = u.part AND o.id = u.id AND (substr(o.entry, 1, 1) = '\x03') = u.erased`, parts, taken, erased)

@@ -21,7 +21,7 @@ import (
 )
 
 // TestPlans_B117_OfTheHotPath checks that the statements of the hot path reach the tables by
-// their keys, also on a young table of which the planner knows nothing. A plan that reads a
+// their keys, also on a young table that the planner knows nothing about. A plan that reads a
 // table whole is quick in the first minute and fatal later.
 func TestPlans_B117_OfTheHotPath(t *testing.T) {
 	url := pgtest.New(t)

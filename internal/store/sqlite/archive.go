@@ -30,7 +30,7 @@ func (s *Store) EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel
 	return r, err
 }
 
-// eventRecord returns an event, of which it reads columns, with the event's deliveries. It fails
+// eventRecord reads columns of an event, and returns it with its deliveries. It fails
 // with NotFound if there is no such event of the tenant, or of any tenant if tenant is zero.
 func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {
 	var next kapsel.DeliveryID

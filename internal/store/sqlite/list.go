@@ -82,7 +82,7 @@ func merged[ID ~[16]byte](owners []ID, query string, args ...any) source {
 	})
 }
 
-// mergedBy returns the source of many owners, each of which has the source that of returns.
+// mergedBy returns the source of many owners. of returns the source of one.
 func mergedBy[ID ~[16]byte](owners []ID, of func(ID) source) source {
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
 		for _, owner := range owners {

@@ -28,7 +28,7 @@ func (w *world) subscribersTo(source string, n int, change ...func(*kapsel.Endpo
 	return all
 }
 
-// expanding is for a published event of which the first deliveries go to some endpoints, and an
+// expanding is for a published event whose first deliveries go to some endpoints, and an
 // expansion makes the others.
 func expanding(firsts ...kapsel.Endpoint) func(*store.Acceptance) {
 	return func(in *store.Acceptance) {

@@ -25,7 +25,7 @@ func (l *leads) Lead(context.Context, string, kapsel.NodeID, time.Time, time.Dur
 func TestFaulty(t *testing.T) {
 	for _, tt := range []struct {
 		fault storetest.Fault
-		calls int // that reach the store, of three of which the second is at fault
+		calls int // that reach the store; the second of three is at fault
 	}{
 		{storetest.NoFault, 3}, {storetest.NotPersisted, 2}, {storetest.Persisted, 3},
 	} {

@@ -13,7 +13,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
-// RunTransfer checks that a store answers as another one of which it was made a copy. from is a
+// RunTransfer checks that a store answers as the one that it is a copy of. from is a
 // new, empty store; move closes it, copies it and opens the copy.
 func RunTransfer(t *testing.T, from store.Store, move func() store.Store) {
 	w := newWorld(t, from)
