@@ -44,6 +44,7 @@ const (
 	KindReplay     = "replay"
 	KindInstance   = "instance"
 	KindPortalLink = "portal_link"
+	KindSession    = "session"
 )
 
 // Actor is who makes a change. Stores keep it as JSON.

@@ -133,7 +133,7 @@ func (c *Client) GetAuditLog(ctx context.Context, tenantID string) (answer Audit
 type ListChangesFilter struct {
 	TenantID string    // With the admin key: the tenant that is meant
 	ObjectID string    // Those of this object, such as ep_…
-	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, instance
+	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, session, instance
 	Verb     string    // Those by which this was done, such as update
 	KeyID    string    // Those made with this key, or in a session that began with it
 	Since    time.Time // Made at this time or later
@@ -857,8 +857,8 @@ type Change struct {
 	ID       string          `json:"id"`        // Its id
 	TenantID *string         `json:"tenant_id"` // Whose object was changed; null: the instance's own
 	At       time.Time       `json:"at"`        // When
-	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, replay, cancel, retry, keep_ingest, rotate_key …
-	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, instance
+	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, sign_in, sign_out, end, replay, cancel, retry, keep_ingest, rotate_key …
+	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, session, instance
 	ObjectID *string         `json:"object_id"` // Of the object; null: the instance has none
 	Name     *string         `json:"name"`      // The object's name before the change; null: it has none
 	By       ChangedBy       `json:"by"`        // Who made it

@@ -276,6 +276,9 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 	callers := access.New(access.Config{
 		Keys: keys, AdminKey: c.AdminKey, Sessions: s.db, Portals: s.db, People: peopleBy, Clock: s.clock.Now, Log: s.log,
 		Client: func(r *http.Request) netip.Addr { return access.ClientOf(r, c.proxies) },
+		SessionsBy: func(by kapsel.Actor, verb string) access.Sessions {
+			return s.db.By(store.Author{Actor: by, Verb: verb, At: s.clock.Now(), Show: api.Show})
+		},
 	})
 	wanted := 0
 	if s.witnesses != nil {

@@ -26,12 +26,15 @@ type Keys interface {
 type Config struct {
 	Keys     Keys
 	AdminKey secret.Text
-	Sessions Sessions                       // may be nil for who has no sessions
-	Portals  PortalLinks                    // may be nil for who has no portal
-	People   [32]byte                       // names the settings of the single sign-on, which let people in without a key; zero: there is none
-	Client   func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
-	Clock    func() time.Time
-	Log      *slog.Logger
+	Sessions Sessions // may be nil for who has no sessions
+	// SessionsBy returns Sessions whose changes leave rows that name an actor and a verb. It may be nil: they
+	// leave none.
+	SessionsBy func(by kapsel.Actor, verb string) Sessions
+	Portals    PortalLinks                    // may be nil for who has no portal
+	People     [32]byte                       // names the settings of the single sign-on, which let people in without a key; zero: there is none
+	Client     func(*http.Request) netip.Addr // the address that a request came from, such as by ClientOf; may be nil: the peer's
+	Clock      func() time.Time
+	Log        *slog.Logger
 }
 
 // Guard finds the callers of requests. It is safe for concurrent use.
@@ -39,6 +42,7 @@ type Guard struct {
 	Config
 	admin   [32]byte // SHA-256 of the admin key
 	guesses guesses
+	forged  guesses // session tokens that this instance never made
 }
 
 // New returns a guard.
@@ -46,7 +50,7 @@ func New(cfg Config) *Guard {
 	if cfg.Client == nil {
 		cfg.Client = func(r *http.Request) netip.Addr { return ClientOf(r, nil) }
 	}
-	return &Guard{Config: cfg, admin: sha256.Sum256([]byte(cfg.AdminKey.Reveal()))}
+	return &Guard{Config: cfg, admin: sha256.Sum256([]byte(cfg.AdminKey.Reveal())), guesses: guesses{of: "keys"}, forged: guesses{of: "session cookies"}}
 }
 
 // Caller returns the caller of a request. Only the Authorization header counts, no query parameter and

@@ -16,6 +16,7 @@ import (
 // revoked key, would cause. Other callers with right keys may share the address (a proxy, an
 // office), so guesses lets a few keys a second from a limited address be looked up.
 type guesses struct {
+	of     string // what is guessed, in the plural
 	wrong  ratelimit.Limiter[netip.Addr]
 	looked ratelimit.Limiter[netip.Addr]
 
@@ -68,12 +69,12 @@ func (g *guesses) refuse(ctx context.Context, log *slog.Logger, client netip.Add
 	g.mu.Lock()
 	g.refused++
 	if now.Sub(g.told) >= tellEvery || now.Before(g.told) {
-		log.WarnContext(ctx, "access: too many wrong keys from one address; answering 429", "client", client, "refused", g.refused)
+		log.WarnContext(ctx, "access: too many wrong "+g.of+" from one address; answering 429", "client", client, "refused", g.refused)
 		g.told, g.refused = now, 0
 	}
 	g.mu.Unlock()
 	return &kapsel.Error{
-		Code: kapsel.RateLimited, Detail: "too many wrong keys came from this address; check the key, and try again later",
+		Code: kapsel.RateLimited, Detail: "too many wrong " + g.of + " came from this address; check what sends them, and try again later",
 		RetryAfter: max(reset, time.Second),
 	}
 }

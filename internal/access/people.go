@@ -41,7 +41,12 @@ func (g *Guard) SignInPerson(r *http.Request, p Person) (s kapsel.Session, token
 	case p.Right != Operate:
 		return s, token, ErrUnauthorized
 	}
-	err = g.Sessions.CreateSession(r.Context(), s)
+	c, err := g.person(&s)
+	if err != nil {
+		return s, token, err
+	}
+	inSession(&c, &s)
+	err = g.sessionsBy(c, "sign_in").CreateSession(r.Context(), s)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		err = &Refusal{http.StatusForbidden, "You were recognised, but the tenant that you belong to is not there, or no longer. Ask who runs this Kapsel."}
 	}

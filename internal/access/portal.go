@@ -49,7 +49,7 @@ func (g *Guard) OpenPortal(r *http.Request, id kapsel.PortalLinkID, token string
 		_, err = g.portalCaller(ctx, &l, now)
 	}
 	if err == nil && known {
-		session = newToken()
+		session = g.newSessionToken("portal session")
 		l, err = g.Portals.OpenPortal(ctx, hash, g.tokenHash("portal session", session.Reveal()), now)
 	}
 	missing := err == nil && !known || kapsel.CodeOf(err) == kapsel.NotFound
@@ -65,9 +65,13 @@ func (g *Guard) OpenPortal(r *http.Request, id kapsel.PortalLinkID, token string
 }
 
 // Portal returns the link of a session and the caller that it makes. The error is ErrPortalEnded if the
-// session, its link, or the key that made the link has ended, or that of Portals or Keys.
+// session, its link, or the key that made the link has ended, that of Portals or Keys, or RateLimited as
+// Session's.
 func (g *Guard) Portal(r *http.Request, session string) (l kapsel.PortalLink, c Caller, err error) {
 	ctx, now := r.Context(), g.Clock()
+	if !g.made("portal session", session) {
+		return l, c, g.forgery(r, now, ErrPortalEnded)
+	}
 	l, err = g.Portals.PortalBySession(ctx, g.tokenHash("portal session", session), now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		err = ErrPortalEnded

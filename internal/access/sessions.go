@@ -47,12 +47,13 @@ func (g *Guard) SignIn(r *http.Request, key string) (s kapsel.Session, token sec
 	if !c.IsAdmin() {
 		s.KeyHash, _ = secret.HashAPIKey(key)
 	}
-	return s, token, g.Sessions.CreateSession(r.Context(), s)
+	inSession(&c, &s)
+	return s, token, g.sessionsBy(c, "sign_in").CreateSession(r.Context(), s)
 }
 
 // newSession returns a session of nobody that begins now, and its token.
 func (g *Guard) newSession(r *http.Request, client netip.Addr, now time.Time) (kapsel.Session, secret.Text) {
-	token := newToken()
+	token := g.newSessionToken("session")
 	return kapsel.Session{
 		ID: kapsel.NewSessionID(now), Hash: g.tokenHash("session", token.Reveal()),
 		Address: client.String(), Agent: printable(r.UserAgent(), maxAgent), CreatedAt: now, SeenAt: now,
@@ -61,9 +62,13 @@ func (g *Guard) newSession(r *http.Request, client netip.Addr, now time.Time) (k
 
 // Session returns the session of a token and the caller who has it. used says that a person did something,
 // which keeps the session from being idle; a page that keeps itself up to date is no person. The error is
-// ErrSignedOut if the session, its key or its tenant has ended, or that of Sessions or Keys.
-func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Session, Caller, error) {
-	now := g.Clock()
+// ErrSignedOut if the session, its key or its tenant has ended, that of Sessions or Keys, or RateLimited if
+// too many tokens that nobody ever got came from the client's address.
+func (g *Guard) Session(r *http.Request, token string, used bool) (kapsel.Session, Caller, error) {
+	ctx, now := r.Context(), g.Clock()
+	if !g.made("session", token) {
+		return kapsel.Session{}, Caller{}, g.forgery(r, now, ErrSignedOut)
+	}
 	s, err := g.Sessions.SessionByHash(ctx, g.tokenHash("session", token), now)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		err = ErrSignedOut
@@ -83,8 +88,7 @@ func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Se
 	if err != nil {
 		return s, Caller{}, err
 	}
-	c.Actor.Kind, c.Actor.Operator, c.Actor.Session = kapsel.ActorSession, c.IsAdmin(), s.ID.String()
-	c.Actor.Client, _ = netip.ParseAddr(s.Address) // of the sign-in; who has the request knows better
+	inSession(&c, &s)
 	if used && now.Sub(s.SeenAt) >= time.Minute {
 		if err := g.Sessions.TouchSession(ctx, s.ID, now); err != nil {
 			g.Log.WarnContext(ctx, "access: record the use of a session", "session_id", s.ID, "error", err)
@@ -93,9 +97,23 @@ func (g *Guard) Session(ctx context.Context, token string, used bool) (kapsel.Se
 	return s, c, nil
 }
 
-// SignOut ends a session; one that has ended already is no error.
-func (g *Guard) SignOut(ctx context.Context, s kapsel.Session) error {
-	err := g.Sessions.DeleteSession(ctx, s.TenantID, s.ID)
+// inSession makes a caller one who has a session. The client is the sign-in's; who has the request knows better.
+func inSession(c *Caller, s *kapsel.Session) {
+	c.Actor.Kind, c.Actor.Operator, c.Actor.Session = kapsel.ActorSession, c.IsAdmin(), s.ID.String()
+	c.Actor.Client, _ = netip.ParseAddr(s.Address)
+}
+
+// sessionsBy returns the sessions for what a caller does to them.
+func (g *Guard) sessionsBy(c Caller, verb string) Sessions {
+	if g.SessionsBy == nil {
+		return g.Sessions
+	}
+	return g.SessionsBy(c.Actor, verb)
+}
+
+// SignOut ends the session that makes a caller; one that has ended already is no error.
+func (g *Guard) SignOut(ctx context.Context, s kapsel.Session, c Caller) error {
+	err := g.sessionsBy(c, "sign_out").DeleteSession(ctx, s.TenantID, s.ID)
 	if kapsel.CodeOf(err) == kapsel.NotFound {
 		return nil
 	}
@@ -107,6 +125,39 @@ func newToken() secret.Text {
 	var random [32]byte
 	rand.Read(random[:])
 	return secret.NewText(base64.RawURLEncoding.EncodeToString(random[:]))
+}
+
+// newSessionToken returns a token for a session of a kind: random bits, and a check value that only this
+// instance can compute. A token that was made here is so known without a look into the store, also when its
+// session has ended.
+func (g *Guard) newSessionToken(kind string) secret.Text {
+	random := newToken().Reveal()
+	return secret.NewText(random + g.checkValue(kind, random))
+}
+
+func (g *Guard) checkValue(kind, random string) string {
+	sum := g.tokenHash(kind+" check", random)
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// tokenLength is how many characters newToken's tokens have.
+var tokenLength = base64.RawURLEncoding.EncodedLen(32)
+
+// made reports whether newSessionToken of this instance made a token.
+func (g *Guard) made(kind, token string) bool {
+	return len(token) > tokenLength && hmac.Equal([]byte(token[tokenLength:]), []byte(g.checkValue(kind, token[:tokenLength])))
+}
+
+// forgery counts a session token that was not made here. It returns an error to answer: ended, or RateLimited
+// if too many came from the client's address. The store is not asked, and who shares the address is not
+// limited: neither the holders of tokens that were made here, whose sessions may have ended, nor the senders
+// of keys.
+func (g *Guard) forgery(r *http.Request, now time.Time, ended error) error {
+	err := g.forged.count(r.Context(), g.Log, g.Client(r), now)
+	if errors.Is(err, ErrUnauthorized) {
+		return ended
+	}
+	return err
 }
 
 // tokenHash returns what finds the row of a token of a kind: an HMAC under the admin key.

@@ -91,7 +91,7 @@ func TestSession_S11(t *testing.T) {
 	is := func(what, token string, want access.Caller) {
 		t.Helper()
 		for _, g := range []*access.Guard{first, second} {
-			s, got, err := g.Session(t.Context(), token, true)
+			s, got, err := g.Session(r, token, true)
 			if err == nil {
 				want.Actor.Session = s.ID.String()
 			}
@@ -118,7 +118,7 @@ func TestSession_S11(t *testing.T) {
 	is("a tenant's", mine, reader)
 	is("the admin's", theirs, operator)
 	is("a token that is none", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", nobody)
-	if _, _, err := node("another admin key, long enough as well").Session(t.Context(), theirs, true); err != access.ErrSignedOut {
+	if _, _, err := node("another admin key, long enough as well").Session(r, theirs, true); err != access.ErrSignedOut {
 		t.Errorf("with another admin key: %v", err)
 	}
 
@@ -128,16 +128,16 @@ func TestSession_S11(t *testing.T) {
 	is("used again", mine, reader)
 	is("idle", theirs, nobody)
 	now = begin.Add(80 * time.Minute)
-	if _, _, err := first.Session(t.Context(), mine, false); err != nil {
+	if _, _, err := first.Session(r, mine, false); err != nil {
 		t.Errorf("a page that keeps itself up to date: %v", err)
 	}
 	now = begin.Add(kapsel.SessionLife)
 	is("too old", mine, nobody)
 
 	token := signIn(text.Reveal())
-	s, _, err := second.Session(t.Context(), token, true)
+	s, c, err := second.Session(r, token, true)
 	if err == nil {
-		err = second.SignOut(t.Context(), s)
+		err = second.SignOut(t.Context(), s, c)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -165,4 +165,67 @@ func TestSession_S11_Guesses(t *testing.T) {
 	if limited < 80 {
 		t.Errorf("%d of 200 guesses were refused without a look, want 80 or more", limited)
 	}
+}
+
+// TestSession_S11_Forged checks that session cookies which this instance never made are limited by address
+// and cost the store nothing, while cookies that it made still work from there, in sessions that go on and
+// that have ended, and so do keys.
+func TestSession_S11_Forged(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	asked := &counting{kept: kept{}}
+	const admin = "an admin key that is long enough for it"
+	g := access.New(access.Config{
+		Keys: oneKey{&kapsel.Key{}}, Sessions: asked, AdminKey: secret.NewText(admin), Clock: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
+	})
+	r := httptest.NewRequest(http.MethodPost, "/sign-in", nil)
+	signIn := func() (kapsel.Session, string) {
+		t.Helper()
+		s, token, err := g.SignIn(r, admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, token.Reveal()
+	}
+	_, live := signIn()
+	old, ended := signIn()
+	if err := g.SignOut(t.Context(), old, access.Caller{}); err != nil {
+		t.Fatal(err)
+	}
+	limited, wrong := 0, []string{"", "x", live[:len(live)-1], live + "A", "A" + live[1:], ended[:len(ended)-2] + "AA"}
+	for i := range 300 {
+		switch _, _, err := g.Session(r, wrong[i%len(wrong)], true); {
+		case kapsel.CodeOf(err) == kapsel.RateLimited:
+			limited++
+		case err != access.ErrSignedOut:
+			t.Fatalf("a forged cookie: %v", err)
+		}
+	}
+	if limited < 150 || asked.looked != 0 {
+		t.Errorf("of 300 forged cookies %d were refused and %d looked up, want at least 150 and 0", limited, asked.looked)
+	}
+	for range 50 {
+		if _, _, err := g.Session(r, live, true); err != nil {
+			t.Fatalf("a session behind the address: %v", err)
+		}
+		if _, _, err := g.Session(r, ended, true); err != access.ErrSignedOut {
+			t.Fatalf("a session that has ended: %v", err)
+		}
+	}
+	signIn()
+	other := httptest.NewRequest(http.MethodGet, "/", nil)
+	other.RemoteAddr = "198.51.100.1:1"
+	if _, _, err := g.Session(other, "x", true); err != access.ErrSignedOut {
+		t.Errorf("from another address: %v", err)
+	}
+}
+
+// counting counts how often a session is looked up.
+type counting struct {
+	kept
+	looked int
+}
+
+func (c *counting) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error) {
+	c.looked++
+	return c.kept.SessionByHash(ctx, hash, now)
 }

@@ -282,6 +282,44 @@ func TestPages_B121_S16(t *testing.T) {
 	b.visitPortal(w, &s, string(axe), keep)
 }
 
+// TestSignInPages_B121_S16 checks that the sign-in page, with the button of the single sign-on and as it
+// refuses a key, runs nothing that a stranger wrote, asks for nothing elsewhere, and keeps nobody from using
+// it, at two widths and in both themes.
+func TestSignInPages_B121_S16(t *testing.T) {
+	w, _ := newPeopleWorld(t)
+	server := httptest.NewServer(w.pages)
+	defer server.Close()
+	b := &browser{browsertest.Open(t, false, server.URL), t, server.URL}
+	axe, err := os.ReadFile("testdata/axe.min.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(name, path string) {
+		t.Helper()
+		for _, width := range []int64{1280, 390} {
+			for _, theme := range []string{"light", "dark"} {
+				b.Look(width, theme)
+				if path != "" {
+					b.open(path)
+				}
+				b.accessible(string(axe), fmt.Sprint(name, " at ", width, " in ", theme))
+				if pictures := os.Getenv("KAPSEL_PICTURES"); pictures != "" {
+					w.must(os.WriteFile(filepath.Join(pictures, fmt.Sprint(name, "-", width, "-", theme, ".png")), b.Picture(), 0o644))
+				}
+			}
+		}
+	}
+	check("sign-in-oidc", "/sign-in")
+	if link := valueOf[string](b, `document.querySelector("main a.primary").textContent+" "+document.querySelector("main a.primary").getAttribute("href")`); link != "Sign in with Example <b> "+signOnPath {
+		t.Errorf("the button is %q", link)
+	}
+	b.Do(chromedp.Evaluate[chromedp.Void](`document.getElementById("key").value = "no key"; document.querySelector("main form").requestSubmit()`))
+	b.WaitFor(`document.getElementById("wrong") !== null`)
+	b.Wrong() // the browser logs the status
+	check("sign-in-refused", "")
+	b.AllWell("the refusal")
+}
+
 // visitPortal checks the portal's pages as those of the dashboard, and that a site of a link, and no other,
 // frames them.
 func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name string)) {

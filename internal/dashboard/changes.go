@@ -49,8 +49,8 @@ func changeFilter(p *page) (f store.ChangeFilter, err error) {
 // changedKinds and changeVerbs are what the filter of changes offers.
 var (
 	changedKinds = []string{kapsel.KindEndpoint, kapsel.KindSource, kapsel.KindApp, kapsel.KindEventType, kapsel.KindEvent, kapsel.KindDelivery, kapsel.KindReplay,
-		kapsel.KindPortalLink, kapsel.KindKey, kapsel.KindTenant, kapsel.KindInstance}
-	changeVerbs = []string{"create", "update", "delete", "pause", "resume", "test", "replay", "retry", "cancel", "rotate_secret", "reset_circuit", "keep_ingest", "revoke", "leave", "rotate_key", "rotate_audit_key"}
+		kapsel.KindPortalLink, kapsel.KindKey, kapsel.KindSession, kapsel.KindTenant, kapsel.KindInstance}
+	changeVerbs = []string{"create", "update", "delete", "pause", "resume", "test", "replay", "retry", "cancel", "rotate_secret", "reset_circuit", "keep_ingest", "revoke", "leave", "sign_in", "sign_out", "end", "rotate_key", "rotate_audit_key"}
 )
 
 // withAsked returns what a filter offers, with what was asked for if that is not among it.

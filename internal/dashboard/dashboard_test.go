@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,21 +79,29 @@ func newWorld(t *testing.T) *world {
 	running.Go(func() { events.Run(following) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	directory := settings.NewObeyed(s, w.cache)
-	guard := access.New(access.Config{Keys: keys, Sessions: s, Portals: s, AdminKey: secret.NewText(adminKey), Clock: clock.Now, Log: log})
+	show := func(object any, _ time.Time) any {
+		switch o := object.(type) {
+		case *kapsel.Endpoint:
+			return map[string]any{"name": o.Name, "url": o.URL, "description": o.Description, "state": o.State, "retry": map[string]any{"max_attempts": o.Retry.MaxAttempts}, "retry_on": o.RetryOn}
+		case *kapsel.PortalLink:
+			return map[string]any{"revoked": !o.RevokedAt.IsZero()}
+		case *kapsel.Key:
+			return map[string]any{"name": o.Name, "scope": o.Scope}
+		case *kapsel.Session:
+			return map[string]any{"address": o.Address, "browser": o.Agent}
+		}
+		return map[string]any{}
+	}
+	guard := access.New(access.Config{
+		Keys: keys, Sessions: s, Portals: s, AdminKey: secret.NewText(adminKey), Clock: clock.Now, Log: log,
+		SessionsBy: func(by kapsel.Actor, verb string) access.Sessions {
+			return s.By(store.Author{Actor: by, Verb: verb, At: clock.Now(), Show: show})
+		},
+	})
 	w.manage = manage.New(manage.Config{
 		Store: directory, Vault: secret.NewVault(ring), Keyring: ring, PublicURL: "http://127.0.0.1:8080", Clock: clock.Now, Feed: events,
 		CheckURL: func(string) error { return nil }, CheckVerification: signature.Check, PortalToken: guard.NewPortalToken, Known: w.cache,
-		Show: func(object any, _ time.Time) any {
-			switch o := object.(type) {
-			case *kapsel.Endpoint:
-				return map[string]any{"name": o.Name, "url": o.URL, "description": o.Description, "state": o.State, "retry": map[string]any{"max_attempts": o.Retry.MaxAttempts}, "retry_on": o.RetryOn}
-			case *kapsel.PortalLink:
-				return map[string]any{"revoked": !o.RevokedAt.IsZero()}
-			case *kapsel.Key:
-				return map[string]any{"name": o.Name, "scope": o.Scope}
-			}
-			return map[string]any{}
-		},
+		Show: show,
 		Changed: func() {
 			if err := w.cache.Load(t.Context()); err != nil {
 				t.Error(err)
@@ -211,7 +220,8 @@ func TestSignIn_S12(t *testing.T) {
 }
 
 // TestSignIn_S11 checks that a wrong key makes no session and is not told from a missing one, that a
-// sign-in ends the session before it, and that a session ends where its reader says so.
+// sign-in ends the session before it, that a session ends where its reader says so, and that each of these
+// leaves a row that says who it was and from where.
 func TestSignIn_S11(t *testing.T) {
 	w := newWorld(t)
 	tenant, key := w.tenant("acme", kapsel.ScopeRead)
@@ -255,6 +265,19 @@ func TestSignIn_S11(t *testing.T) {
 	w.ask(http.MethodPost, "/sessions/"+list[0].ID.String()+"/end", admin, nil, nil)
 	if in(fifth) {
 		t.Error("the admin does not end a session")
+	}
+	rows, err := w.manage.ListChanges(w.ctx, w.admin, kapsel.TenantID{}, store.ChangeFilter{Kind: kapsel.KindSession}, store.Page[kapsel.ChangeID]{Limit: 50})
+	w.must(err)
+	var said []string
+	for _, c := range slices.Backward(rows) {
+		if c.Actor.Kind != kapsel.ActorSession || c.Actor.Session == "" || !c.Actor.Client.IsValid() || c.Actor.Operator != c.TenantID.IsZero() && c.Verb != "end" {
+			t.Errorf("a row of %s has %+v", c.Verb, c)
+		}
+		said = append(said, c.Verb)
+	}
+	slices.Sort(said) // those of one millisecond are in no order
+	if want := []string{"end", "sign_in", "sign_in", "sign_in", "sign_in", "sign_in", "sign_in", "sign_out", "sign_out", "sign_out", "sign_out"}; !slices.Equal(said, want) {
+		t.Errorf("sign-ins and sign-outs left %q, want %q", said, want)
 	}
 	for _, next := range []string{"https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/v1/events", "", "x"} {
 		if to := nextPage(next); to != "/" {

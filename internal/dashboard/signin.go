@@ -59,7 +59,7 @@ func (d *Dashboard) signedIn(r *http.Request) (s kapsel.Session, c access.Caller
 		return s, c, access.ErrSignedOut
 	}
 	byItself := strings.HasPrefix(r.URL.Path, "/live/") || r.Header.Get("HX-Request") != ""
-	if s, c, err = d.Guard.Session(r.Context(), sent.Value, !byItself); err == nil {
+	if s, c, err = d.Guard.Session(r, sent.Value, !byItself); err == nil {
 		c.Actor.Client = d.Guard.Client(r)
 	}
 	return s, c, err
@@ -94,9 +94,9 @@ func (d *Dashboard) signIn() {
 	})
 	d.mux.HandleFunc("POST /sign-in", d.tryKey)
 	d.mux.HandleFunc("POST /sign-out", func(w http.ResponseWriter, r *http.Request) {
-		switch s, _, err := d.signedIn(r); {
+		switch s, c, err := d.signedIn(r); {
 		case err == nil:
-			if err := d.Guard.SignOut(r.Context(), s); err != nil {
+			if err := d.Guard.SignOut(r.Context(), s, c); err != nil {
 				d.fail(w, r, nil, err)
 				return
 			}
@@ -145,11 +145,11 @@ func (d *Dashboard) tryKey(w http.ResponseWriter, r *http.Request) {
 // leave ends the session of a request, if there is one: a session is never taken over by another key or
 // person.
 func (d *Dashboard) leave(r *http.Request) error {
-	old, _, err := d.signedIn(r)
+	old, c, err := d.signedIn(r)
 	if err != nil {
 		return nil
 	}
-	return d.Guard.SignOut(r.Context(), old)
+	return d.Guard.SignOut(r.Context(), old, c)
 }
 
 // enter gives a browser the cookie of a session that has begun, and leads it to a page.

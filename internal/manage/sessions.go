@@ -22,7 +22,7 @@ func (m *Manager) DeleteSession(ctx context.Context, c access.Caller, id kapsel.
 	if err := c.Check(access.Write); err != nil {
 		return err
 	}
-	return m.Store.DeleteSession(ctx, c.Tenant, id)
+	return m.by(c, "end").DeleteSession(ctx, c.Tenant, id)
 }
 
 // SignOutEverywhere ends all sessions made with the caller's own key, or all of a person who signed in
@@ -32,7 +32,7 @@ func (m *Manager) SignOutEverywhere(ctx context.Context, c access.Caller) error 
 		return err
 	}
 	if c.Actor.Subject != "" {
-		return m.Store.DeleteSessionsOf(ctx, c.Actor.Subject)
+		return m.by(c, "sign_out").DeleteSessionsOf(ctx, c.Actor.Subject)
 	}
-	return m.Store.DeleteSessions(ctx, c.Tenant, c.Key)
+	return m.by(c, "sign_out").DeleteSessions(ctx, c.Tenant, c.Key)
 }

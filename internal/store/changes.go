@@ -13,7 +13,8 @@ import (
 // Changes keeps who changed what.
 type Changes interface {
 	// By returns the same store for changes that an author makes. What the methods of Directory,
-	// Archive, Replays and PortalLinks change through it leaves a row, written in the transaction of the change. A
+	// Archive, Replays, PortalLinks and Sessions change through it leaves a row, written in the transaction of the
+	// change; the use of a session, and what CreateSession ends, leave none. A
 	// call that fails, or that changes nothing that Author.Show shows, leaves none. CancelEvent leaves
 	// one for each of its transactions.
 	By(a Author) Store
@@ -42,7 +43,7 @@ type Author struct {
 	Verb  string
 	At    time.Time
 	// Show returns an object as people see it at a time, without secrets, for encoding/json. Show gets a
-	// pointer to a tenant, key, endpoint, source, app, event type, delivery, replay or portal link.
+	// pointer to a tenant, key, endpoint, source, app, event type, delivery, replay, portal link or session.
 	Show func(object any, at time.Time) any
 }
 
@@ -83,6 +84,8 @@ func (a *Author) See(object any) Seen {
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindDelivery, ID: o.ID.String()}, nil}
 	case *kapsel.PortalLink:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindPortalLink, ID: o.ID.String()}, nil}
+	case *kapsel.Session:
+		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindSession, ID: o.ID.String(), Name: o.Name}, nil}
 	case *kapsel.Replay:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindReplay, ID: o.ID.String()}, nil}
 	default:

@@ -30,9 +30,12 @@ func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO sessions ("+sessionColumns+", expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
+		tag, err := tx.Exec(ctx, "INSERT INTO sessions ("+sessionColumns+", expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
 			[16]byte(n.ID), n.Hash[:], [16]byte(n.TenantID), [16]byte(n.KeyID), n.KeyHash[:], n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
-		if err != nil {
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		if err := s.note(ctx, tx, store.Seen{}, s.by.See(&n)); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE owner = $1 AND key_id = $2 AND subject = $3
@@ -79,18 +82,29 @@ func (s *Store) ListSessions(ctx context.Context, tenantID kapsel.TenantID, now 
 // DeleteSession ends a session; see store.Sessions.
 func (s *Store) DeleteSession(ctx context.Context, tenantID kapsel.TenantID, sessionID kapsel.SessionID) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "DELETE FROM sessions WHERE id = $1 AND ($2::uuid IS NULL OR owner = $2)", [16]byte(sessionID), id(tenantID))
-		if err == nil && tag.RowsAffected() == 0 {
+		n, err := s.endSessions(ctx, tx, "id = $1 AND ($2::uuid IS NULL OR owner = $2)", [16]byte(sessionID), id(tenantID))
+		if err == nil && n == 0 {
 			err = store.NotFound("session")
 		}
 		return err
 	})
 }
 
+// endSessions deletes the sessions that pass a condition and returns how many there were.
+func (s *Store) endSessions(ctx context.Context, tx pgx.Tx, where string, args ...any) (int, error) {
+	ended, err := collect(ctx, tx, scanSession, "DELETE FROM sessions WHERE "+where+" RETURNING "+sessionColumns, args...)
+	for i := range ended {
+		if err == nil {
+			err = s.note(ctx, tx, s.by.See(&ended[i]), store.Seen{})
+		}
+	}
+	return len(ended), err
+}
+
 // DeleteSessions ends all sessions of a key; see store.Sessions.
 func (s *Store) DeleteSessions(ctx context.Context, tenantID kapsel.TenantID, key kapsel.KeyID) error {
 	return s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE owner = $1 AND key_id = $2 AND subject = ''", [16]byte(tenantID), [16]byte(key))
+		_, err := s.endSessions(ctx, tx, "owner = $1 AND key_id = $2 AND subject = ''", [16]byte(tenantID), [16]byte(key))
 		return err
 	})
 }
@@ -98,7 +112,7 @@ func (s *Store) DeleteSessions(ctx context.Context, tenantID kapsel.TenantID, ke
 // DeleteSessionsOf ends all sessions of a person; see store.Sessions.
 func (s *Store) DeleteSessionsOf(ctx context.Context, subject string) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE subject = $1 AND subject <> ''", subject)
+		_, err := s.endSessions(ctx, tx, "subject = $1 AND subject <> ''", subject)
 		return err
 	})
 }

@@ -30,7 +30,10 @@ func (s *Store) CreateSession(ctx context.Context, n kapsel.Session) error {
 		}
 		err := c.exec(`INSERT INTO sessions (`+sessionColumns+`, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			n.ID[:], n.Hash, n.TenantID[:], n.KeyID[:], n.KeyHash, n.Address, n.Agent, n.CreatedAt, n.SeenAt, n.Subject, n.Name, string(n.Scope), n.ExpiresAt())
-		if err != nil {
+		if err != nil || c.changes() == 0 {
+			return err
+		}
+		if err := s.note(c, store.Seen{}, s.by.See(&n)); err != nil {
 			return err
 		}
 		return c.exec(`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE owner = ? AND key_id = ? AND subject = ?
@@ -72,25 +75,46 @@ func (s *Store) ListSessions(ctx context.Context, tenant kapsel.TenantID, now ti
 // DeleteSession implements store.Sessions.
 func (s *Store) DeleteSession(ctx context.Context, tenant kapsel.TenantID, id kapsel.SessionID) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		err := c.exec(`DELETE FROM sessions WHERE id = ? AND (? OR owner = ?)`, id[:], tenant.IsZero(), tenant[:])
-		if err == nil && c.changes() == 0 {
+		n, err := s.endSessions(c, `id = ? AND (? OR owner = ?)`, id[:], tenant.IsZero(), tenant[:])
+		if err == nil && n == 0 {
 			err = store.NotFound("session")
 		}
 		return err
 	})
 }
 
+// endSessions deletes the sessions that pass a condition and returns how many there were.
+func (s *Store) endSessions(c *conn, where string, args ...any) (int, error) {
+	var ended []kapsel.Session
+	q := c.query(`DELETE FROM sessions WHERE `+where+` RETURNING `+sessionColumns, args...)
+	for q.next() {
+		old, _ := scanSession(q)
+		ended = append(ended, old)
+	}
+	if err := q.end(); err != nil {
+		return 0, err
+	}
+	for i := range ended {
+		if err := s.note(c, s.by.See(&ended[i]), store.Seen{}); err != nil {
+			return 0, err
+		}
+	}
+	return len(ended), nil
+}
+
 // DeleteSessions implements store.Sessions.
 func (s *Store) DeleteSessions(ctx context.Context, tenant kapsel.TenantID, key kapsel.KeyID) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		return c.exec(`DELETE FROM sessions WHERE owner = ? AND key_id = ? AND subject = ''`, tenant[:], key[:])
+		_, err := s.endSessions(c, `owner = ? AND key_id = ? AND subject = ''`, tenant[:], key[:])
+		return err
 	})
 }
 
 // DeleteSessionsOf implements store.Sessions.
 func (s *Store) DeleteSessionsOf(ctx context.Context, subject string) error {
 	return s.writer.cold(ctx, func(c *conn) error {
-		return c.exec(`DELETE FROM sessions WHERE subject = ? AND subject <> ''`, subject)
+		_, err := s.endSessions(c, `subject = ? AND subject <> ''`, subject)
+		return err
 	})
 }
 

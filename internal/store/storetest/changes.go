@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ func shown(object any, _ time.Time) any {
 		return map[string]any{"status": o.Status.String(), "endpoint_id": o.EndpointID}
 	case *kapsel.Replay:
 		return map[string]any{"status": o.Status}
+	case *kapsel.Session:
+		return map[string]any{"address": o.Address}
 	}
 	panic(fmt.Sprintf("shown %T", object))
 }
@@ -191,6 +194,36 @@ var noting = []promise{
 		}
 		w.accept(w.endpoint)
 		w.same("rows of a test event", []kapsel.Change{change}, w.changes(w.tenant.ID, store.ChangeFilter{Verb: "test"}))
+	}},
+
+	{"sign-ins leave rows, and so do the ends of sessions that somebody ends", func(w *world) {
+		at := `{"address":"192.0.2.1"}`
+		row := func(s *kapsel.Session, verb, before, after string) string {
+			return fmt.Sprintf("session %s %s %s %s", s.ID, verb, before, after)
+		}
+		key := kapsel.NewKeyID(w.now)
+		begin := func(s kapsel.Session) kapsel.Session {
+			w.t.Helper()
+			s.ID = kapsel.NewSessionID(w.now.Add(time.Second)) // left goes on by as much
+			s.Hash = sha256.Sum256(s.ID[:])
+			w.left("sign_in", func(st store.Store) error { return st.CreateSession(w.ctx, s) }, row(&s, "sign_in", "", at))
+			return s
+		}
+		held := kapsel.Session{TenantID: w.tenant.ID, KeyID: key, KeyHash: sha256.Sum256(key[:]), Address: "192.0.2.1", CreatedAt: w.now, SeenAt: w.now}
+		person := kapsel.Session{Subject: "sub-ann", Name: "Ann", KeyHash: held.KeyHash, Address: "192.0.2.1", CreatedAt: w.now, SeenAt: w.now}
+		first, second, third := begin(held), begin(held), begin(held)
+		w.left("sign_in", func(s store.Store) error { return s.CreateSession(w.ctx, first) }) // again
+		w.left("touch", func(s store.Store) error { return s.TouchSession(w.ctx, first.ID, w.now) })
+		w.left("end", func(s store.Store) error { return s.DeleteSession(w.ctx, w.tenant.ID, first.ID) }, row(&first, "end", at, ""))
+		w.refused(w.by("end").DeleteSession(w.ctx, w.tenant.ID, first.ID), kapsel.NotFound, "one that has ended")
+		w.left("sign_out", func(s store.Store) error { return s.DeleteSessions(w.ctx, w.tenant.ID, key) }, row(&second, "sign_out", at, ""), row(&third, "sign_out", at, ""))
+		ann := begin(person)
+		w.left("sign_out", func(s store.Store) error { return s.DeleteSessionsOf(w.ctx, "sub-ann") }, row(&ann, "sign_out", at, ""))
+		w.left("sign_out", func(s store.Store) error { return s.DeleteSessionsOf(w.ctx, "sub-ann") })
+		w.same("rows of the tenant", 6, len(w.changes(w.tenant.ID, store.ChangeFilter{Kind: kapsel.KindSession})))
+		named := w.changes(kapsel.TenantID{}, store.ChangeFilter{Subject: ann.ID.String()})
+		w.same("rows of the person", 2, len(named))
+		w.same("the person's name", "Ann", named[0].Subject.Name)
 	}},
 
 	{"a value of the instance that an author replaces leaves a row that does not show it", func(w *world) {
