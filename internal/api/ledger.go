@@ -47,7 +47,7 @@ func (a *api) listBooks(ctx context.Context, in *PageQuery) (*out[Ledger], error
 type Ledger struct {
 	Data       []LedgerAccount `json:"data"`
 	NextCursor *string         `json:"next_cursor" nullable:"true" doc:"The cursor of the next page; null on the last"`
-	Complete   bool            `json:"complete" doc:"Whether all deliveries were told; false for a while after the ledger was turned on"`
+	Complete   bool            `json:"complete" doc:"Whether all deliveries were told; false for a while after the ledger was turned on, and while a node runs without it"`
 	ErrorCode  *kapsel.Code    `json:"error_code" nullable:"true" doc:"E3002 if an account has no report of the last five minutes, or there is no account"`
 }
 

@@ -206,6 +206,60 @@ func TestLedgerTurnedOnLater(t *testing.T) {
 	})
 }
 
+// TestLedgerTurnedOnNodeByNode turns the ledger on one node after the other, and off and on again on one of
+// them, while all accept and deliver: nothing is called complete while a node runs without, and in the end
+// everything is booked.
+func TestLedgerTurnedOnNodeByNode(t *testing.T) {
+	w := newWorld(t, pgtest.New(t))
+	w.node()
+	w.sink.Script(flaky)
+	s := w.send(4, w.endpoint("target", gentle), 10*time.Millisecond)
+	s.load()
+	set := func(i int, value string) {
+		t.Helper()
+		node := w.nodes[i]
+		if err := node.Term(); err != nil {
+			t.Fatal(err)
+		}
+		node.Set("KAPSEL_LEDGER=" + value)
+		if err := node.Start(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	incomplete := func(when string) {
+		t.Helper()
+		for range 5 {
+			s.load()
+			var p ledgerPage
+			if w.get("/v1/ledger", &p); p.Complete {
+				t.Fatalf("%s: the ledger says that it is complete", when)
+			}
+		}
+	}
+	complete := func(when string) {
+		t.Helper()
+		var p ledgerPage
+		eventually(t, when+": the ledger is complete", patience, func() bool { w.get("/v1/ledger", &p); return p.Complete })
+	}
+	set(0, "on")
+	incomplete("on at one node")
+	set(1, "on")
+	complete("on at both nodes")
+	s.load()
+	set(1, "off")
+	incomplete("off again at one node")
+	set(1, "on")
+	s.load()
+	s.end()
+	w.quiet()
+	complete("on again at both nodes")
+	w.bookAll(ledgertest.NewFake())
+	w.balanced(len(list[delivery](w, "/v1/deliveries", url.Values{})))
+	if c := w.conflicts(); len(c) > 0 {
+		t.Errorf("there are conflicts: %v", c)
+	}
+}
+
 // TestLedgerNamesRestoredStore restores a database under the books: what was booked since is named, and a
 // delivery that ends another way is a conflict and does not change its first outcome.
 func TestLedgerNamesRestoredStore(t *testing.T) {

@@ -71,8 +71,8 @@ func (m *Manager) fresh(page []store.OwnerAccount) []LedgerAccount {
 	return all
 }
 
-// LedgerComplete reports whether all facts of all deliveries were told. After the ledger was turned on it
-// takes a while.
+// LedgerComplete reports whether all facts of all deliveries were told. It takes a while after the
+// ledger was turned on, on all nodes.
 func (m *Manager) LedgerComplete(ctx context.Context, c access.Caller) (bool, error) {
 	if err := m.readsLedger(c); err != nil {
 		return false, err

@@ -15,17 +15,23 @@ import (
 //
 // A store that was opened with Options.Ledger writes each fact of a delivery in the transaction that
 // makes or ends the delivery, whatever does: into the outbox, from which the facts are booked, and into
-// totals. Otherwise it writes none, and Walk tells later what was not told.
+// totals. Otherwise it writes none, and Walk tells later what was not told. Join keeps with a node whether
+// it tells facts.
 type Ledger interface {
 	// KeepBooks says whether this process tells facts, as Options.Ledger says. It must be called before
 	// the first event. If facts were not told until now, Walk has work to do from now on; if they are
 	// told no longer, Walk has some when they are told again.
 	KeepBooks(ctx context.Context, on bool) error
 	// Walk looks at up to limit deliveries, in the order of their IDs, and tells those of their facts that
-	// were not told. more reports whether there are others to look at.
+	// were not told. It begins once all nodes alive tell facts, and anew after a node that tells none was
+	// alive. more reports whether there are others to look at now.
 	Walk(ctx context.Context, limit int) (told int, more bool, err error)
-	// Walked reports whether all facts of all deliveries were told.
+	// Walked reports whether all facts of all deliveries were told. It is false while a node that tells none
+	// is alive.
 	Walked(ctx context.Context) (bool, error)
+	// OthersTell reports whether this process tells no facts and another node alive does. Such a process must
+	// leave it to others to delete deliveries: it could not tell their facts.
+	OthersTell(ctx context.Context) (bool, error)
 
 	// FactEntries returns up to limit entries of the outbox, the oldest first, and few more than atMost
 	// facts. An entry that was committed late may be before entries that were returned earlier.
@@ -210,9 +216,9 @@ const WalkName = "ledger"
 // told, and so no delivery needs a look before they are.
 type Walk string
 
-// The states of a walk beside WalkFrom.
+// The states of a walk beside WalkFrom and WalkBehind.
 const (
-	WalkOff  Walk = "off"  // facts are told no longer
+	WalkDue  Walk = "off"  // a walk has to begin once all nodes alive tell facts
 	WalkDone Walk = "done" // all facts were told
 )
 
@@ -226,13 +232,25 @@ func (w Walk) After() (after kapsel.DeliveryID, walking bool) {
 	return after, walking && len(at) == len(after)
 }
 
-// Kept returns the walk of a process that tells facts or does not.
+// WalkBehind is a walk that begins once a transaction and all before it have ended, so that it sees what
+// they have written.
+func WalkBehind(transaction uint64) Walk {
+	return Walk(binary.BigEndian.AppendUint64([]byte("behind"), transaction))
+}
+
+// Behind returns the transaction that the walk waits for. waiting is false if it waits for none.
+func (w Walk) Behind() (transaction uint64, waiting bool) {
+	number, waiting := strings.CutPrefix(string(w), "behind")
+	if !waiting || len(number) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64([]byte(number)), true
+}
+
+// Kept returns the walk of an instance once a process of it tells facts or does not.
 func (w Walk) Kept(on bool) Walk {
-	switch {
-	case on && (w == "" || w == WalkOff):
-		return WalkFrom(kapsel.DeliveryID{})
-	case !on && w != "":
-		return WalkOff
+	if on == (w == "") { // told for the first time, or no longer
+		return WalkDue
 	}
 	return w
 }

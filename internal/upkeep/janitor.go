@@ -21,6 +21,7 @@ const janitorBatch = 500
 type JanitorStore interface {
 	store.Housekeeping
 	Walk(ctx context.Context, limit int) (told int, more bool, err error)
+	OthersTell(ctx context.Context) (bool, error)
 	EraseEvent(ctx context.Context, tenant kapsel.TenantID, event kapsel.EventID, now time.Time) (at time.Time, err error)
 	Logs(ctx context.Context, after kapsel.LogID, limit int) ([]store.Log, error)
 	OwnerOf(ctx context.Context, log kapsel.LogID) (kapsel.Tenant, error)
@@ -39,8 +40,8 @@ const headsKept = 24 * time.Hour
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
 // of the audit logs that are not the last of their hour, texts of their leaves and the logs of deleted tenants
 // whose time is over, old counters and old rows of changes. It completes erasures that a crash has cut short.
-// Before that it tells the ledger what it was not told while it was off. A lease row makes sure that one node does it
-// at a time.
+// A lease row makes sure that one node does it at a time. Before that it tells the ledger what it was not told by
+// nodes on which it was off.
 type Janitor struct {
 	Store    JanitorStore
 	Settings *settings.Cache
@@ -72,15 +73,20 @@ func (j *Janitor) Run(ctx context.Context) {
 	}
 }
 
-// sweep deletes everything that has expired, if this node leads the duty. It fails if the store does.
+// sweep tells the ledger what it was not told, and deletes everything that has expired, if this node leads
+// the duty. It fails if the store does.
 func (j *Janitor) sweep(ctx context.Context) error {
+	// What retention deletes, the ledger can never be told. So a node that tells nothing leaves it to those
+	// that do.
+	if err := j.walk(ctx); err != nil {
+		return err
+	}
+	if others, err := j.Store.OthersTell(ctx); err != nil || others {
+		return err
+	}
 	now := j.Clock.Now()
 	leads, err := j.Store.Lead(ctx, "retention", j.Node, now, 2*j.Every)
 	if err != nil || !leads {
-		return err
-	}
-	// What retention deletes, the ledger can never be told.
-	if err := j.walk(ctx); err != nil {
 		return err
 	}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){

@@ -93,6 +93,15 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			return err
 		}
 		n := rules.DeletedTogether(sizes)
+		if s.ledger { // what was not told yet never could be
+			_, _, err := s.tellUntold(ctx, tx, `
+				SELECT `+untoldColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
+				CROSS JOIN LATERAL `+ofEvent("u.part", "u.id")+` d
+				WHERE coalesce(d.told, 0) <> 3 FOR UPDATE OF d`, parts[:n], ids[:n])
+			if err != nil {
+				return err
+			}
+		}
 		err = tx.QueryRow(ctx, `
 			WITH ended AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)

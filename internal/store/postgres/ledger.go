@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -209,64 +210,148 @@ func setWalk(ctx context.Context, tx pgx.Tx, w store.Walk) error {
 	return err
 }
 
-// Walk tells facts that were not told; see store.Ledger. It walks one part after the other, and in a call it looks at
-// deliveries of one part. The locks on the
-// deliveries make it wait for who ends one of them, and the lock on the walk makes walks follow one
-// another.
+// walkWaits is how long Walk waits for transactions that a dead node may have left, and how often it looks.
+const walkWaits, walkLooks = time.Second, 10 * time.Millisecond
+
+// Walk tells facts that were not told; see store.Ledger. It walks one part after the other, and in a call
+// it looks at deliveries of one part. The locks on the deliveries make it wait for who ends one of them, and
+// the lock on the walk makes walks follow one another.
 func (s *Store) Walk(ctx context.Context, limit int) (told int, more bool, err error) {
-	type walked struct {
-		kapsel.Delivery
-		bits int
+	if !s.ledger {
+		return 0, false, nil
 	}
-	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
-		told, more = 0, false
-		w, err := walk(ctx, tx, " FOR UPDATE")
-		after, walking := w.After()
-		if err != nil || !walking || !s.ledger {
+	for waited := time.Duration(0); ; waited += walkLooks {
+		waits := false
+		err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) (err error) {
+			told, more, waits, err = s.walkSome(ctx, tx, limit)
 			return err
-		}
-		all, err := collect(ctx, tx, func(r *row) walked { return walked{scanDelivery(r), r.int2()} }, `
-			SELECT `+deliveryColumns+`, d.told FROM deliveries d
-			WHERE d.part = $1 AND d.id > $2 ORDER BY d.id LIMIT $3 FOR UPDATE`, part(after), [16]byte(after), limit)
+		})
 		if err != nil {
-			return err
+			return 0, false, err
 		}
-		tally := s.newTally()
-		for i := range all {
-			untold, _ := store.Untold(&all[i].Delivery, all[i].bits)
-			for _, f := range untold {
-				tally.Told.Add(f)
-			}
-			told += len(untold)
+		if !waits || waited >= walkWaits {
+			return told, more, nil
 		}
-		if err := tell(ctx, tx, tally.Told); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return 0, false, ctx.Err()
+		case <-time.After(walkLooks):
 		}
-		switch {
-		case len(all) == limit:
-			after = all[limit-1].ID
-		case after.Part() < 255: // an ID of the next part, before all others of it
-			after = kapsel.DeliveryID{7: after.Part() + 1}
-		default:
-			return setWalk(ctx, tx, store.WalkDone)
-		}
-		more = true
-		return setWalk(ctx, tx, store.WalkFrom(after))
-	})
-	if err != nil {
-		return 0, false, err
 	}
-	return told, more, nil
+}
+
+// walkSome is a step of Walk. waits says that the walk begins once other transactions have ended.
+func (s *Store) walkSome(ctx context.Context, tx pgx.Tx, limit int) (told int, more, waits bool, err error) {
+	w, err := walk(ctx, tx, " FOR UPDATE")
+	if err == nil {
+		w, err = walkable(ctx, tx, w)
+	}
+	after, walking := w.After()
+	if err != nil || !walking {
+		_, waits = w.Behind()
+		return 0, false, waits, err
+	}
+	seen, told, err := s.tellUntold(ctx, tx, `
+		SELECT `+untoldColumns+` FROM deliveries d
+		WHERE d.part = $1 AND d.id > $2 ORDER BY d.id LIMIT $3 FOR UPDATE`, part(after), [16]byte(after), limit)
+	if err != nil {
+		return 0, false, false, err
+	}
+	switch {
+	case len(seen) == limit:
+		after = seen[limit-1]
+	case after.Part() < 255: // an ID of the next part, before all others of it
+		after = kapsel.DeliveryID{7: after.Part() + 1}
+	default:
+		return told, false, false, setWalk(ctx, tx, store.WalkDone)
+	}
+	return told, true, false, setWalk(ctx, tx, store.WalkFrom(after))
+}
+
+// walkable returns the walk as the nodes let it be, which it keeps. While a node that tells nothing is alive,
+// the walk has to begin later. Once such nodes are dead it begins anew, when no transaction that one of them
+// may have left can still commit what the walk would not see. Their rows are marked as seen in the
+// transaction that makes the walk begin anew, so that after a crash neither is lost.
+func walkable(ctx context.Context, tx pgx.Tx, was store.Walk) (store.Walk, error) {
+	if was == "" {
+		return was, nil
+	}
+	var alive, dead bool
+	err := tx.QueryRow(ctx, "SELECT coalesce(bool_or(NOT dead), false), coalesce(bool_or(dead), false) FROM nodes WHERE untold").Scan(&alive, &dead)
+	if err != nil {
+		return "", err
+	}
+	now := was
+	transaction, waits := was.Behind()
+	switch {
+	case alive:
+		now = store.WalkDue
+	case dead || was == store.WalkDue:
+		if _, err := tx.Exec(ctx, "UPDATE nodes SET untold = false WHERE untold AND dead"); err != nil {
+			return "", err
+		}
+		var next int64
+		if err := tx.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&next); err != nil {
+			return "", err
+		}
+		now = store.WalkBehind(uint64(next))
+	case waits:
+		var ended bool
+		err := tx.QueryRow(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= $1", int64(transaction)).Scan(&ended)
+		if err != nil {
+			return "", err
+		}
+		if ended {
+			now = store.WalkFrom(kapsel.DeliveryID{})
+		}
+	}
+	if now == was {
+		return was, nil
+	}
+	return now, setWalk(ctx, tx, now)
+}
+
+// untoldColumns are the columns of deliveries d that tellUntold reads.
+const untoldColumns = deliveryColumns + ", d.told"
+
+// tellUntold tells the facts that were not told of those deliveries that a query returns. The query must
+// lock them.
+func (s *Store) tellUntold(ctx context.Context, tx pgx.Tx, sql string, args ...any) (seen []kapsel.DeliveryID, told int, err error) {
+	tally := s.newTally()
+	seen, err = collect(ctx, tx, func(r *row) kapsel.DeliveryID {
+		d, bits := scanDelivery(r), r.int2()
+		untold, _ := store.Untold(&d, bits)
+		for _, f := range untold {
+			tally.Told.Add(f)
+		}
+		told += len(untold)
+		return d.ID
+	}, sql, args...)
+	if err == nil {
+		err = tell(ctx, tx, tally.Told)
+	}
+	return seen, told, err
 }
 
 // Walked reports whether all facts were told; see store.Ledger.
 func (s *Store) Walked(ctx context.Context) (done bool, err error) {
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
-		w, err := walk(ctx, q, "")
-		done = w == store.WalkDone
-		return err
+		return q.QueryRow(ctx, `
+			SELECT EXISTS (SELECT 1 FROM meta WHERE name = $1 AND value = $2) AND NOT EXISTS (SELECT 1 FROM nodes WHERE untold)`,
+			store.WalkName, []byte(store.WalkDone)).Scan(&done)
 	})
 	return done, err
+}
+
+// OthersTell reports whether only others tell facts; see store.Ledger.
+func (s *Store) OthersTell(ctx context.Context) (others bool, err error) {
+	if s.ledger {
+		return false, nil
+	}
+	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
+		return q.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM nodes WHERE NOT dead AND NOT untold)").Scan(&others)
+	})
+	return others, err
 }
 
 // FactEntries reads the outbox; see store.Ledger.

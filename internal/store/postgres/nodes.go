@@ -16,9 +16,9 @@ import (
 func (s *Store) Join(ctx context.Context, node kapsel.NodeID, now time.Time, lease time.Duration) error {
 	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
-			INSERT INTO nodes (id, lease_until, schema) VALUES ($1, $2, $3)
-			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until WHERE NOT nodes.dead`,
-			id(node), now.Add(lease), schemaVersion)
+			INSERT INTO nodes (id, lease_until, schema, untold) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, untold = nodes.untold OR excluded.untold WHERE NOT nodes.dead`,
+			id(node), now.Add(lease), schemaVersion, !s.ledger)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = rules.NodeDead()
 		}
@@ -96,8 +96,13 @@ func (s *Store) Behind(ctx context.Context, node kapsel.NodeID, now time.Time, r
 func (s *Store) TakeOver(ctx context.Context, now time.Time, limit int) (moved int, err error) {
 	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
 		// Nodes that are long dead hold nothing. What they might hold all the same is found without their
-		// rows: a node that is not known to be alive is dead.
-		if _, err := tx.Exec(ctx, "DELETE FROM nodes WHERE dead AND lease_until < $1", now.Add(-24*time.Hour)); err != nil {
+		// rows: a node that is not known to be alive is dead. What they did not tell the ledger is told by a walk
+		// that begins later, or else their rows have to stay until one does.
+		_, err := tx.Exec(ctx, `
+			DELETE FROM nodes WHERE dead AND lease_until < $1
+				AND (NOT untold OR NOT EXISTS (SELECT 1 FROM meta WHERE name = $2 AND value <> $3))`,
+			now.Add(-24*time.Hour), store.WalkName, []byte(store.WalkDue))
+		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "UPDATE nodes SET dead = true WHERE NOT dead AND lease_until < $1", now); err != nil {

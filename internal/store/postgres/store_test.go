@@ -15,16 +15,21 @@ func TestStore(t *testing.T) {
 }
 
 func TestUntold(t *testing.T) {
-	storetest.RunUntold(t, func() (store.Store, func() store.Store) {
+	url := database(t)
+	var was *postgres.Store
+	storetest.RunUntold(t, func(tells bool) store.Store {
+		if was != nil {
+			was.Close()
+		}
+		was = openAs(t, url, tells)
+		return was
+	})
+}
+
+func TestTogether(t *testing.T) {
+	storetest.RunTogether(t, func(t *testing.T) (tells, quiet store.Store) {
 		url := database(t)
-		quiet, err := postgres.Open(t.Context(), url, postgres.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return quiet, func() store.Store {
-			quiet.Close()
-			return open(t, url)
-		}
+		return openAs(t, url, true), openAs(t, url, false)
 	})
 }
 
@@ -54,9 +59,12 @@ func migrate(ctx context.Context, url string) error {
 }
 
 // open opens a store of a database that has the schema, for the test's duration.
-func open(t testing.TB, url string) *postgres.Store {
+func open(t testing.TB, url string) *postgres.Store { return openAs(t, url, true) }
+
+// openAs is open for a store that tells the ledger facts, or tells it none.
+func openAs(t testing.TB, url string, tells bool) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20, Ledger: true})
+	s, err := postgres.Open(t.Context(), url, postgres.Options{MaxBody: 64 << 20, Ledger: tells})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,16 +82,18 @@ func TestErase_S28(t *testing.T) {
 }
 
 func TestUntold(t *testing.T) {
-	storetest.RunUntold(t, func() (store.Store, func() store.Store) {
-		path := newFile(t)
-		quiet, err := Open(t.Context(), path, Options{})
-		if err != nil {
+	path := newFile(t)
+	var was *Store
+	storetest.RunUntold(t, func(tells bool) store.Store {
+		if was != nil {
+			was.Close()
+		}
+		var err error
+		if was, err = Open(t.Context(), path, Options{Ledger: tells}); err != nil {
 			t.Fatal(err)
 		}
-		return quiet, func() store.Store {
-			quiet.Close()
-			return openAt(t, path)
-		}
+		t.Cleanup(func() { was.Close() })
+		return was
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // telling are the promises of the ledger. That every way in which deliveries are made and end is told is
@@ -158,76 +159,269 @@ var telling = []promise{
 	}},
 
 	{"what was not told is told by a walk, once", func(w *world) {
-		walked := func(want bool) {
-			w.t.Helper()
-			done, err := w.store.Walked(w.ctx)
-			w.must(err)
-			w.same("walked", want, done)
-		}
-		walk := func(limit int) (told int) {
-			w.t.Helper()
-			for more := true; more; {
-				n, m, err := w.store.Walk(w.ctx, limit)
-				w.must(err)
-				told, more = told+n, m
-			}
-			return told
-		}
 		for range 3 {
 			w.finished(w.endpoint, ok)
 			w.accept(w.newEndpoint(w.tenant))
 		}
-		walked(false)
-		w.same("before anything is told, told by the walk", 0, walk(10))
+		w.walked(false)
+		told, more, err := w.store.Walk(w.ctx, 10)
+		w.must(err)
+		w.same("before anything is told, told by the walk", 0, told)
+		w.same("more to look at", false, more)
 		w.must(w.store.KeepBooks(w.ctx, true))
-		walked(false)
-		w.same("told by the walk", 0, walk(2)) // this store has told all along
-		walked(true)
+		w.walked(false)
+		w.same("told by the walk", 0, w.walk(2)) // this store has told all along
+		w.walked(true)
 		w.must(w.store.KeepBooks(w.ctx, true))
-		walked(true)
+		w.walked(true)
 		w.must(w.store.KeepBooks(w.ctx, false))
-		walked(false)
+		w.walked(false)
 		w.must(w.store.KeepBooks(w.ctx, true))
-		walked(false)
-		w.same("told by the next walk", 0, walk(100))
-		walked(true)
+		w.walked(false)
+		w.same("told by the next walk", 0, w.walk(100))
+		w.walked(true)
 	}},
 }
 
-// RunUntold checks that a store that told nothing tells everything later. open gives a store that tells
-// nothing, and a function that closes it and gives the same one that tells.
-func RunUntold(t *testing.T, open func() (store.Store, func() store.Store)) {
-	quiet, reopen := open()
-	world := newWorld(t, quiet)
-	world.must(quiet.KeepBooks(world.ctx, false))
+// RunUntold checks that a store that told nothing tells everything later, again and again. open opens a new
+// database for the first time and then always the same one, for a process that tells facts or tells none. It
+// closes what was opened before.
+func RunUntold(t *testing.T, open func(tells bool) store.Store) {
+	world := newWorld(t, open(false))
+	world.must(world.store.KeepBooks(world.ctx, false))
 	was := world.someOfEach()
 	world.same("facts that were not told", 0, len(world.factEntries()))
-	_, err := quiet.AccountOf(world.ctx, store.Owner{TenantID: world.tenant.ID, EndpointID: world.endpoint.ID})
+	_, err := world.store.AccountOf(world.ctx, store.Owner{TenantID: world.tenant.ID, EndpointID: world.endpoint.ID})
 	world.refused(err, kapsel.NotFound, "the account of what was not told")
 
-	world.store = reopen()
-	world.must(world.store.KeepBooks(world.ctx, true))
-	for i := range was { // some end, and new ones are made, before the walk comes to them
-		if i%2 == 0 {
-			world.must(world.store.Complete(world.ctx, world.completion(was[i], ok)))
+	for range 2 {
+		world.reopen(open(true))
+		world.must(world.store.KeepBooks(world.ctx, true))
+		world.walked(false)
+		for i := range was { // some end, and new ones are made, before the walk comes to them
+			if i%2 == 0 {
+				world.must(world.store.Complete(world.ctx, world.completion(was[i], ok)))
+			}
 		}
-	}
-	world.finished(world.endpoint, refusal)
-	for n := 1; ; n++ {
-		_, more, err := world.store.Walk(world.ctx, 3)
+		world.finished(world.endpoint, refusal)
+		world.begin(3)
+		world.must(world.store.Complete(world.ctx, world.completion(was[1], useless)))
+		world.walked(false)
+		world.walk(3)
+		world.checkTold()
+		world.walked(true)
+
+		world.reopen(open(false))
+		world.must(world.store.KeepBooks(world.ctx, false))
+		world.walked(false)
+		was = world.someOfEach()
+		_, more, err := world.store.Walk(world.ctx, 100)
 		world.must(err)
-		if !more {
-			break
-		}
-		if n == 1 {
-			world.must(world.store.Complete(world.ctx, world.completion(was[1], useless)))
+		world.same("a store that tells nothing walks", false, more)
+		world.walked(false)
+	}
+}
+
+// reopen goes on with the store that another process has opened, as a node of its own.
+func (w *world) reopen(s store.Store) {
+	w.t.Helper()
+	w.store = s
+	w.must(s.Leave(w.ctx, w.node))
+	w.node = w.join(24 * time.Hour)
+}
+
+// RunTogether checks that nothing is lost while nodes that tell facts work beside nodes that tell none. open
+// gives two stores of one new database: one that tells facts and one that tells none.
+func RunTogether(t *testing.T, open func(t *testing.T) (tells, quiet store.Store)) {
+	type both struct {
+		*world
+		tells, quiet store.Store
+	}
+	// asQuiet lets a function work as a node that tells nothing, which it joins for one lease.
+	asQuiet := func(w both, f func()) (node kapsel.NodeID) {
+		w.t.Helper()
+		was := w.node
+		w.store = w.quiet
+		w.must(w.store.KeepBooks(w.ctx, false))
+		node = w.join(lease)
+		w.node = node
+		f()
+		w.store, w.node = w.tells, was
+		w.walked(false)
+		return node
+	}
+	// idle ends the test unless there is nothing to walk, and the walk has not ended.
+	idle := func(w both, when string) {
+		w.t.Helper()
+		told, more, err := w.store.Walk(w.ctx, 100)
+		w.must(err)
+		w.same(when+": told", 0, told)
+		w.same(when+": more to look at", false, more)
+		w.walked(false)
+	}
+	for name, test := range map[string]func(w both){
+		"a node that tells nothing works, and dies": func(w both) {
+			held := w.accept(w.endpoint, heldBy(w.node)).Deliveries[0]
+			asQuiet(w, func() {
+				w.must(w.store.Complete(w.ctx, w.completion(held, ok)))
+				w.someOfEach()
+			})
+			idle(w, "alive")
+			w.must(w.store.KeepBooks(w.ctx, true)) // a node that tells facts starts
+			idle(w, "alive")
+			w.pass(lease + time.Millisecond)
+			idle(w, "silent and not declared dead")
+			w.takeOver(100)
+			w.walked(false)
+			if told := w.walk(3); told == 0 {
+				w.t.Error("nothing was told by the walk")
+			}
+		},
+		"a node that tells nothing leaves": func(w both) {
+			node := asQuiet(w, func() { w.someOfEach() })
+			w.must(w.store.Leave(w.ctx, node))
+			w.walk(100)
+		},
+		"it is turned on node by node": func(w both) {
+			w.someOfEach()
+			first := asQuiet(w, func() { w.someOfEach() })
+			second := asQuiet(w, func() { w.someOfEach() })
+			w.must(w.store.Leave(w.ctx, first))
+			w.must(w.store.KeepBooks(w.ctx, true))
+			w.join(24 * time.Hour)
+			idle(w, "one of two tells")
+			asQuiet(w, func() {}) // and one more, which writes later
+			w.pass(lease + time.Millisecond)
+			w.takeOver(100)
+			w.must(w.store.KeepBooks(w.ctx, true))
+			w.must(w.store.Leave(w.ctx, second))
+			w.walk(2)
+		},
+		"a node that tells nothing comes and goes while the walk is under way": func(w both) {
+			w.must(w.store.Leave(w.ctx, asQuiet(w, func() { w.someOfEach() })))
+			w.begin(2)
+			node := asQuiet(w, func() { w.someOfEach() })
+			idle(w, "alive")
+			w.must(w.store.Leave(w.ctx, node))
+			w.walk(2)
+		},
+		"a node that tells nothing was declared dead, and comes back": func(w both) {
+			quiet := asQuiet(w, func() { w.someOfEach() })
+			w.pass(lease + time.Millisecond)
+			w.takeOver(100)
+			w.walk(100)
+			w.walked(true)
+			w.store = w.quiet
+			w.accept(w.endpoint) // before it notices
+			w.refusedAs(w.store.Renew(w.ctx, quiet, w.now, lease), rules.NodeDead(), "renew")
+			quiet = w.join(lease)
+			w.store = w.tells
+			idle(w, "back")
+			w.must(w.store.Leave(w.ctx, quiet))
+			w.walk(100)
+		},
+		"a node that told nothing is not forgotten before a walk has begun": func(w both) {
+			w.store = w.quiet
+			was := w.node
+			w.node = w.join(lease)
+			w.someOfEach()
+			w.must(w.store.Leave(w.ctx, w.node))
+			w.store, w.node = w.tells, was
+			for range 2 {
+				w.pass(48 * time.Hour)
+				w.must(w.store.Renew(w.ctx, w.node, w.now, lease))
+				w.takeOver(100)
+			}
+			w.walked(false)
+			w.walk(100)
+		},
+		"retention tells what it deletes": func(w both) {
+			done := w.finished(w.endpoint, ok)
+			before := w.account(w.endpoint).Told
+			asQuiet(w, func() {
+				w.finished(w.endpoint, refusal)
+				others, err := w.store.OthersTell(w.ctx)
+				w.must(err)
+				w.same("others tell, for a node that tells nothing", true, others)
+			})
+			others, err := w.store.OthersTell(w.ctx)
+			w.must(err)
+			w.same("others tell, for a node that tells facts", false, others)
+			w.pass(time.Hour)
+			deleted, err := w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 10)
+			w.must(err)
+			w.same("deleted", 2, deleted)
+			_, err = w.store.Delivery(w.ctx, kapsel.TenantID{}, done.Delivery.ID)
+			w.refused(err, kapsel.NotFound, "a deleted delivery")
+			before.Accepted, before.Failed = before.Accepted+1, before.Failed+1
+			w.same("told", before, w.account(w.endpoint).Told)
+			w.takeOver(100)
+			w.walk(100)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w both
+			w.tells, w.quiet = open(t)
+			w.world = newWorld(t, w.tells)
+			w.must(w.store.KeepBooks(w.ctx, true))
+			w.walk(100)
+			w.walked(true)
+			test(w)
+			w.walked(true)
+			w.checkTold()
+			others, err := w.quiet.OthersTell(w.ctx)
+			w.must(err)
+			w.same("others tell", true, others)
+		})
+	}
+}
+
+// walked ends the test unless the walk has ended, or has not.
+func (w *world) walked(want bool) {
+	w.t.Helper()
+	done, err := w.store.Walked(w.ctx)
+	w.must(err)
+	w.same("walked", want, done)
+}
+
+// begin walks until a fact was told.
+func (w *world) begin(limit int) {
+	w.t.Helper()
+	for tries := 0; tries < patience; {
+		told, more, err := w.store.Walk(w.ctx, limit)
+		w.must(err)
+		switch {
+		case told > 0:
+			return
+		case !more:
+			tries++
 		}
 	}
-	world.checkTold()
-	done, err := world.store.Walked(world.ctx)
-	world.must(err)
-	world.same("walked", true, done)
+	w.t.Fatal("the walk tells nothing")
 }
+
+// walk walks to the end, and returns how many facts were told.
+func (w *world) walk(limit int) (told int) {
+	w.t.Helper()
+	for tries := 0; tries < patience; {
+		n, more, err := w.store.Walk(w.ctx, limit)
+		w.must(err)
+		if told += n; more {
+			continue
+		}
+		done, err := w.store.Walked(w.ctx)
+		w.must(err)
+		if done {
+			return told
+		}
+		tries++
+	}
+	w.t.Fatal("the walk does not end")
+	return told
+}
+
+// patience is how often a walk may wait for transactions of others, also in other databases of the server.
+const patience = 60
 
 // someOfEach makes deliveries in every state and returns those that are held.
 func (w *world) someOfEach() (held []kapsel.Delivery) {
