@@ -38,7 +38,7 @@ func NoApp(field string) *Error {
 	}
 }
 
-// Bounds of an app.
+// Bounds of a uid and of metadata.
 const (
 	maxUID      = 255 // bytes
 	maxMetadata = 50  // entries
@@ -49,7 +49,7 @@ const (
 // uidForm is what ValidUID asks for.
 var uidForm = fmt.Sprintf("1 to %d letters, digits, dots, underscores and hyphens, and not in the form of an id", maxUID)
 
-// ValidUID reports whether a text can be the uid of an app. What has the form of an ID of any kind
+// ValidUID reports whether a text can be the uid of an app or an endpoint. What has the form of an ID of any kind
 // cannot, nor can . and .., which would not stand in the path of a URL.
 func ValidUID(s string) bool {
 	return s != "" && len(s) <= maxUID && strings.Trim(s, nameAlphabet) == "" && s != "." && s != ".." && !idForm(s)
@@ -66,21 +66,30 @@ func idForm(s string) bool {
 func (a *App) Validate() []FieldError {
 	var f fields
 	f.name("name", a.Name)
-	if a.UID != "" && !ValidUID(a.UID) {
+	f.uid(a.UID)
+	f.rateLimit(a.RateLimit)
+	f.metadata(a.Metadata)
+	return f
+}
+
+// uid checks the field uid; "" is none.
+func (f *fields) uid(s string) {
+	if s != "" && !ValidUID(s) {
 		f.add("uid", "must be %s", uidForm)
 	}
-	f.rateLimit(a.RateLimit)
-	if len(a.Metadata) > maxMetadata {
+}
+
+// metadata checks the field metadata.
+func (f *fields) metadata(texts map[string]string) {
+	if len(texts) > maxMetadata {
 		f.add("metadata", "must have at most %d entries", maxMetadata)
-		return f
+		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.Metadata)) {
-		at := "metadata." + name
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		if name == "" || utf8.RuneCountInString(name) > maxMetaName || strings.ContainsFunc(name, unicode.IsControl) {
 			f.add("metadata", "must have names of 1 to %d characters, none of them a control character", maxMetaName)
-			return f
+			return
 		}
-		f.text(at, a.Metadata[name], maxMetaText)
+		f.text("metadata."+name, texts[name], maxMetaText)
 	}
-	return f
 }

@@ -86,6 +86,10 @@ type EndpointConfig struct {
 	Name        string `json:"name"`
 	URL         string `json:"url"`
 	Description string `json:"description,omitempty"`
+	// UID is the tenant's own id of it, unique among the endpoints of its app, or among those without
+	// one; "": none. The stores keep it in a column of its own.
+	UID      string            `json:"-"`
+	Metadata map[string]string `json:"metadata,omitempty"` // texts of the tenant's own
 	Intake
 	Retry        RetryPolicy   `json:"retry"`
 	RetryOn      []int         `json:"retry_on,omitempty"`

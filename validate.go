@@ -89,6 +89,8 @@ func (c *EndpointConfig) Validate(dev bool) []FieldError {
 	f.circuit(&c.Circuit, dev)
 	f.headers(&c.Headers)
 	f.subscriptions(c)
+	f.uid(c.UID)
+	f.metadata(c.Metadata)
 	return f
 }
 

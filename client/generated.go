@@ -954,37 +954,39 @@ type DeliveryCounts struct {
 
 // Endpoint is in answers.
 type Endpoint struct {
-	ID              string         `json:"id"`                  // Its id
-	TenantID        string         `json:"tenant_id"`           // The tenant that it belongs to
-	Name            string         `json:"name"`                // What people call it
-	URL             string         `json:"url"`                 // Where the webhooks go
-	Description     string         `json:"description"`         // For people
-	State           string         `json:"state"`               // paused by a person; disabled after a 410, or by the operator; active, paused, disabled
-	DisabledReason  *string        `json:"disabled_reason"`     // gone: the destination answered 410; admin: the operator did
-	IngestURL       *string        `json:"ingest_url"`          // Where the provider posts to; null: the endpoint has no ingest
-	App             *string        `json:"app"`                 // The app that it belongs to; null: none
-	Subscriptions   []Subscription `json:"subscriptions"`       // Whose events it gets beside those of its own ingest
-	Verification    Verification   `json:"verification"`        // How what comes in is checked; unverified without it
-	Probe           bool           `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
-	Idempotency     Idempotency    `json:"idempotency"`         // How duplicates are told
-	ExpectEvery     *Duration      `json:"expect_every"`        // How long nothing may come in before a notice says so; null: any time
-	Retry           Retry          `json:"retry"`               // When a delivery is tried again
-	RetryOn         []int64        `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
-	Timeout         Duration       `json:"timeout"`             // A Go duration
-	Concurrency     int64          `json:"concurrency"`         // How many exchanges run at once, all nodes together
-	Circuit         Circuit        `json:"circuit"`             // When deliveries stop for a while, because the destination fails
-	Headers         Headers        `json:"headers"`             // What deliveries carry beside, or instead of, what came in
-	Signing         Signing        `json:"signing"`             // How deliveries are signed
-	ForwardQuery    bool           `json:"forward_query"`       // Whether the query that a webhook came with is sent along
-	Backlog         *int64         `json:"backlog"`             // Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known
-	OldestWaitingAt *time.Time     `json:"oldest_waiting_at"`   // When the oldest of them is due
-	ThrottledUntil  *time.Time     `json:"throttled_until"`     // Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not
-	Warnings        []string       `json:"warnings"`            // What its owner should know of it
-	CreatedAt       time.Time      `json:"created_at"`          // When it was made
-	UpdatedAt       time.Time      `json:"updated_at"`          // When it was last changed
-	Challenge       *Challenge     `json:"challenge,omitzero"`  // null: none but the provider's own
-	RateLimit       *RateLimit     `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
-	Response        *Response      `json:"response,omitzero"`   // null: what the provider wants, or the event's id
+	ID              string            `json:"id"`                  // Its id
+	TenantID        string            `json:"tenant_id"`           // The tenant that it belongs to
+	Name            string            `json:"name"`                // What people call it
+	URL             string            `json:"url"`                 // Where the webhooks go
+	Description     string            `json:"description"`         // For people
+	UID             *string           `json:"uid"`                 // Your own id of it; null: none
+	Metadata        map[string]string `json:"metadata"`            // Texts of your own
+	State           string            `json:"state"`               // paused by a person; disabled after a 410, or by the operator; active, paused, disabled
+	DisabledReason  *string           `json:"disabled_reason"`     // gone: the destination answered 410; admin: the operator did
+	IngestURL       *string           `json:"ingest_url"`          // Where the provider posts to; null: the endpoint has no ingest
+	App             *string           `json:"app"`                 // The app that it belongs to; null: none
+	Subscriptions   []Subscription    `json:"subscriptions"`       // Whose events it gets beside those of its own ingest
+	Verification    Verification      `json:"verification"`        // How what comes in is checked; unverified without it
+	Probe           bool              `json:"probe"`               // Whether GET and HEAD are answered 200, with nothing
+	Idempotency     Idempotency       `json:"idempotency"`         // How duplicates are told
+	ExpectEvery     *Duration         `json:"expect_every"`        // How long nothing may come in before a notice says so; null: any time
+	Retry           Retry             `json:"retry"`               // When a delivery is tried again
+	RetryOn         []int64           `json:"retry_on"`            // Statuses that are retried beside 408, 425, 429 and 5xx
+	Timeout         Duration          `json:"timeout"`             // A Go duration
+	Concurrency     int64             `json:"concurrency"`         // How many exchanges run at once, all nodes together
+	Circuit         Circuit           `json:"circuit"`             // When deliveries stop for a while, because the destination fails
+	Headers         Headers           `json:"headers"`             // What deliveries carry beside, or instead of, what came in
+	Signing         Signing           `json:"signing"`             // How deliveries are signed
+	ForwardQuery    bool              `json:"forward_query"`       // Whether the query that a webhook came with is sent along
+	Backlog         *int64            `json:"backlog"`             // Waiting deliveries: exact below 100, from there up to 15 s old and counted up to 10,000; null: not known
+	OldestWaitingAt *time.Time        `json:"oldest_waiting_at"`   // When the oldest of them is due
+	ThrottledUntil  *time.Time        `json:"throttled_until"`     // Nothing is sent before, because the destination asked for it (429 with Retry-After); null: it did not
+	Warnings        []string          `json:"warnings"`            // What its owner should know of it
+	CreatedAt       time.Time         `json:"created_at"`          // When it was made
+	UpdatedAt       time.Time         `json:"updated_at"`          // When it was last changed
+	Challenge       *Challenge        `json:"challenge,omitzero"`  // null: none but the provider's own
+	RateLimit       *RateLimit        `json:"rate_limit,omitzero"` // How fast exchanges start; null: no limit
+	Response        *Response         `json:"response,omitzero"`   // null: what the provider wants, or the event's id
 }
 
 // The values of Endpoint.State.
@@ -1007,6 +1009,7 @@ type EndpointInput struct {
 	ForwardQuery  *bool               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
 	Headers       *HeadersInput       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
 	Idempotency   *Idempotency        `json:"idempotency,omitzero"`   // How duplicates are told
+	Metadata      map[string]*string  `json:"metadata,omitzero"`      // At most 50 texts of your own. PATCH changes single names; null takes one away
 	Probe         *bool               `json:"probe,omitzero"`         // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
 	RateLimit     Optional[RateLimit] `json:"rate_limit,omitzero"`    // How fast exchanges start; none without it
 	Response      Optional[Response]  `json:"response,omitzero"`      // What accepted webhooks are answered; null: what the provider wants, or the event's id
@@ -1015,32 +1018,35 @@ type EndpointInput struct {
 	Signing       *SigningInput       `json:"signing,omitzero"`       // How deliveries are signed
 	Subscriptions []Subscription      `json:"subscriptions,omitzero"` // Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest
 	Timeout       *Duration           `json:"timeout,omitzero"`       // Of a whole exchange, 1s to 300s; 30s by default
+	UID           Optional[string]    `json:"uid,omitzero"`           // Your own id of it, not in the form of an id; unique among the endpoints of its app, or among those without one
 	Verification  *VerificationInput  `json:"verification,omitzero"`  // How what comes in is checked; unverified without it
 }
 
 // EndpointPatch is in requests.
 type EndpointPatch struct {
-	App           Optional[string]            `json:"app,omitzero"`           // The app that it belongs to, by id or uid, for ever: it gets what is published to the app, and nothing else. Needs subscriptions, of publish only
-	Challenge     Optional[Challenge]         `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
-	Circuit       Optional[CircuitPolicy]     `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
-	Concurrency   Optional[int64]             `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
-	Description   Optional[string]            `json:"description,omitzero"`   // For people
-	ExpectEvery   Optional[Duration]          `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
-	ForwardQuery  Optional[bool]              `json:"forward_query,omitzero"` // Send the query along that a webhook came with
-	Headers       Optional[HeadersInput]      `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
-	Idempotency   Optional[Idempotency]       `json:"idempotency,omitzero"`   // How duplicates are told
-	Name          Optional[string]            `json:"name,omitzero"`          // What people call it
-	Probe         Optional[bool]              `json:"probe,omitzero"`         // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
-	RateLimit     Optional[RateLimit]         `json:"rate_limit,omitzero"`    // How fast exchanges start; none without it
-	Response      Optional[Response]          `json:"response,omitzero"`      // What accepted webhooks are answered; null: what the provider wants, or the event's id
-	Retry         Optional[Retry]             `json:"retry,omitzero"`         // When a delivery is tried again
-	RetryOn       Optional[[]int64]           `json:"retry_on,omitzero"`      // Statuses that are retried beside 408, 425, 429 and 5xx
-	Signing       Optional[SigningInput]      `json:"signing,omitzero"`       // How deliveries are signed
-	State         Optional[string]            `json:"state,omitzero"`         // With the admin key only; active, paused, disabled
-	Subscriptions Optional[[]Subscription]    `json:"subscriptions,omitzero"` // Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest
-	Timeout       Optional[Duration]          `json:"timeout,omitzero"`       // Of a whole exchange, 1s to 300s; 30s by default
-	URL           Optional[string]            `json:"url,omitzero"`           // Where the webhooks go
-	Verification  Optional[VerificationInput] `json:"verification,omitzero"`  // How what comes in is checked; unverified without it
+	App           Optional[string]             `json:"app,omitzero"`           // The app that it belongs to, by id or uid, for ever: it gets what is published to the app, and nothing else. Needs subscriptions, of publish only
+	Challenge     Optional[Challenge]          `json:"challenge,omitzero"`     // For the providers none, hmac and token: what the sender asks the URL before the first event
+	Circuit       Optional[CircuitPolicy]      `json:"circuit,omitzero"`       // When deliveries stop for a while, because the destination fails
+	Concurrency   Optional[int64]              `json:"concurrency,omitzero"`   // How many exchanges run at once, all nodes together
+	Description   Optional[string]             `json:"description,omitzero"`   // For people
+	ExpectEvery   Optional[Duration]           `json:"expect_every,omitzero"`  // How long nothing may come in before a notice says so, 1m to 720h; null: any time
+	ForwardQuery  Optional[bool]               `json:"forward_query,omitzero"` // Send the query along that a webhook came with
+	Headers       Optional[HeadersInput]       `json:"headers,omitzero"`       // What deliveries carry beside, or instead of, what came in
+	Idempotency   Optional[Idempotency]        `json:"idempotency,omitzero"`   // How duplicates are told
+	Metadata      Optional[map[string]*string] `json:"metadata,omitzero"`      // At most 50 texts of your own. PATCH changes single names; null takes one away
+	Name          Optional[string]             `json:"name,omitzero"`          // What people call it
+	Probe         Optional[bool]               `json:"probe,omitzero"`         // For the providers none, hmac and token: GET and HEAD are answered 200, with nothing
+	RateLimit     Optional[RateLimit]          `json:"rate_limit,omitzero"`    // How fast exchanges start; none without it
+	Response      Optional[Response]           `json:"response,omitzero"`      // What accepted webhooks are answered; null: what the provider wants, or the event's id
+	Retry         Optional[Retry]              `json:"retry,omitzero"`         // When a delivery is tried again
+	RetryOn       Optional[[]int64]            `json:"retry_on,omitzero"`      // Statuses that are retried beside 408, 425, 429 and 5xx
+	Signing       Optional[SigningInput]       `json:"signing,omitzero"`       // How deliveries are signed
+	State         Optional[string]             `json:"state,omitzero"`         // With the admin key only; active, paused, disabled
+	Subscriptions Optional[[]Subscription]     `json:"subscriptions,omitzero"` // Whose events it gets beside those of its own ingest. An endpoint that is made with this field, an empty list included, has no ingest
+	Timeout       Optional[Duration]           `json:"timeout,omitzero"`       // Of a whole exchange, 1s to 300s; 30s by default
+	UID           Optional[string]             `json:"uid,omitzero"`           // Your own id of it, not in the form of an id; unique among the endpoints of its app, or among those without one
+	URL           Optional[string]             `json:"url,omitzero"`           // Where the webhooks go
+	Verification  Optional[VerificationInput]  `json:"verification,omitzero"`  // How what comes in is checked; unverified without it
 }
 
 // EndpointStats is in answers.

@@ -60,28 +60,8 @@ func (s *session) appNamed(ctx context.Context, ref, tenant string) (string, err
 			return v.ID, err
 		}
 	}
-	var byName []client.App
-	var uids choices
-	for v, err := range s.ListApps(ctx, client.ListAppsFilter{TenantID: tenant}) {
-		switch {
-		case err != nil:
-			return "", err
-		case there(v.UID) == ref:
-			uids = append(uids, v.ID)
-		case v.Name == ref:
-			byName = append(byName, v)
-		}
-	}
-	if len(uids) == 1 {
-		return uids[0], nil
-	}
-	if len(uids) > 1 {
-		return "", settingError("%d apps have the uid %q; use --tenant or an id: %s", len(uids), ref, uids)
-	}
-	if byName == nil {
-		return "", fmt.Errorf("no app has the id, uid or name %q", ref)
-	}
-	return named(ref, "app", values(byName), func(v client.App) (id, name string) { return v.ID, v.Name })
+	return uidOrNamed(ref, "app", s.ListApps(ctx, client.ListAppsFilter{TenantID: tenant}),
+		func(v client.App) (id, uid, name string) { return v.ID, there(v.UID), v.Name })
 }
 
 type appsList struct {
@@ -125,10 +105,15 @@ func appCard(w io.Writer, v client.App, _ []byte) {
 	facts := []fact{
 		{"id", v.ID}, {"uid", there(v.UID)}, {"name", v.Name}, {"tenant", v.TenantID}, {"rate limit", rate}, {"created", at(v.CreatedAt)}, {"updated", at(v.UpdatedAt)},
 	}
-	for _, name := range slices.Sorted(maps.Keys(v.Metadata)) {
-		facts = append(facts, fact{"metadata " + name, v.Metadata[name]})
+	card(w, append(facts, metadataFacts(v.Metadata)...)...)
+}
+
+// metadataFacts returns the texts of an object's metadata, by their names.
+func metadataFacts(metadata map[string]string) (facts []fact) {
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		facts = append(facts, fact{"metadata " + name, metadata[name]})
 	}
-	card(w, facts...)
+	return facts
 }
 
 // appFlags holds the settings of an app that have a flag of their own. File can have any setting.
@@ -153,18 +138,7 @@ func (f appFlags) settings(name string) (requestBody, error) {
 	}
 	set(s, "--name", "name", nonEmpty(name))
 	set(s, "--uid", "uid", f.UID)
-	if f.Metadata != nil {
-		metadata, _ := s.body["metadata"].(map[string]any)
-		if metadata == nil {
-			metadata = map[string]any{}
-		}
-		for name, value := range f.Metadata {
-			if metadata[name] = value; value == "" {
-				metadata[name] = nil
-			}
-		}
-		set(s, "--metadata", "metadata", &metadata)
-	}
+	s.setMetadata(f.Metadata)
 	return s, s.setRate(f.RateLimit, f.RateBurst)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // shownAbove holds the fields that the cards of endpoints and sources show in their own words.
 var shownAbove = []string{
-	"id", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
+	"id", "uid", "tenant_id", "name", "url", "description", "state", "disabled_reason", "ingest_url", "backlog", "oldest_waiting_at", "warnings",
 	"created_at", "updated_at", "circuit.state", "circuit.changed_at", "circuit.retry_at", "verification.provider", "verification.secrets",
 	"signing.secrets", "signing_secret", "throttled_until", "app", "subscriptions", "type.from", "type.value",
 }
@@ -43,7 +43,7 @@ func changes(object []byte, defaults any) (facts []fact) {
 	paths := slices.AppendSeq(slices.Collect(maps.Keys(is)), maps.Keys(usual))
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {
-		if is[path] != usual[path] && !slices.Contains(shownAbove, path) {
+		if is[path] != usual[path] && !slices.Contains(shownAbove, path) && !strings.HasPrefix(path, "metadata.") {
 			facts = append(facts, fact{path, cmp.Or(is[path], "none")})
 		}
 	}

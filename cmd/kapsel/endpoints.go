@@ -61,8 +61,8 @@ var newEndpoints = objects[client.NewEndpoint]{
 
 // endpointID is the argument of commands that are about one endpoint.
 type endpointID struct {
-	Endpoint string `arg:"" name:"endpoint" complete:"endpoint" help:"The endpoint's id, ep_…, or its name."`
-	Tenant   string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the name."`
+	Endpoint string `arg:"" name:"endpoint" complete:"endpoint" help:"The endpoint's id, ep_…, its uid or its name."`
+	Tenant   string `complete:"tenant" placeholder:"TENANT" help:"With the admin key: the tenant whose endpoint has the uid or the name."`
 }
 
 // id returns the endpoint's id.
@@ -134,11 +134,12 @@ func endpointCard(w io.Writer, e client.Endpoint, raw []byte) {
 		signing = plural(int64(len(e.Signing.Secrets)), "secret")
 	}
 	facts := []fact{
-		{"id", e.ID}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
+		{"id", e.ID}, {"uid", there(e.UID)}, {"name", e.Name}, {"tenant", e.TenantID}, {"description", e.Description}, {"state", state},
 		{"circuit", circuitText(e.Circuit)}, {"circuit opens", circuitRule(e.Circuit)},
 		{"throttled until", atOr(e.ThrottledUntil)}, {"ingest URL", or(e.IngestURL)}, {"app", there(e.App)}, {"subscribed to", subscribed(e)}, {"destination", e.URL}, {"verification", verified(e.Verification)}, {"signing", signing}, {"rate limit", rate},
 		{"backlog", there(e.Backlog)}, {"oldest waiting", atOr(e.OldestWaitingAt)}, {"created", at(e.CreatedAt)}, {"updated", at(e.UpdatedAt)},
 	}
+	facts = append(facts, metadataFacts(e.Metadata)...)
 	for _, warning := range e.Warnings {
 		facts = append(facts, fact{"warning", warning})
 	}
@@ -203,6 +204,8 @@ func circuitRule(c client.Circuit) string {
 // endpointFlags holds the settings of an endpoint that have a flag of their own. File can have any setting.
 type endpointFlags struct {
 	Description *string `help:"For people."`
+	UID         *string `name:"uid" placeholder:"UID" help:"Your own id of it, the only one in its app, or among endpoints without an app."`
+	Metadata    pairs   `placeholder:"NAME=VALUE" help:"A text of your own; NAME= takes it away; may be repeated."`
 	intakeFlags
 	ForwardQuery     *bool          `help:"Send the query along that a webhook came with; --forward-query=false ends it."`
 	Subscribe        []string       `sep:"none" complete:"origin" placeholder:"SOURCE[:TYPES]" help:"Also deliver what comes in at a source or at another endpoint's ingest URL, by its id or name, or what is published (publish); behind a colon only some types: publish:invoice.paid,order.*. May be repeated; replaces what is there; none: nothing. An endpoint that is created with it has no ingest URL of its own."`
@@ -294,9 +297,26 @@ func set[T any](s requestBody, flag, path string, v *T) {
 	}
 }
 
+// setMetadata sets the texts that --metadata names, beside those of --file. An empty one takes its name away.
+func (s requestBody) setMetadata(texts pairs) {
+	if texts == nil {
+		return
+	}
+	metadata, _ := s.body["metadata"].(map[string]any)
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	for name, text := range texts {
+		if metadata[name] = text; text == "" {
+			metadata[name] = nil
+		}
+	}
+	set(s, "--metadata", "metadata", &metadata)
+}
+
 // endpointFlagOf holds the flags of an endpoint's fields, without those in intakeFlagOf.
 var endpointFlagOf = map[string]string{
-	"name": "--name", "url": "--url", "app": "--app", "subscriptions": "--subscribe", "description": "--description", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
+	"name": "--name", "url": "--url", "app": "--app", "subscriptions": "--subscribe", "description": "--description", "uid": "--uid", "metadata": "--metadata", "timeout": "--timeout", "concurrency": "--concurrency", "retry_on": "--retry-on",
 	"rate_limit.per_second": "--rate-limit", "rate_limit.burst": "--rate-burst", "retry.strategy": "--retry-strategy", "retry.base": "--retry-base",
 	"retry.max": "--retry-max", "retry.max_attempts": "--max-attempts", "circuit.enabled": "--circuit", "circuit.failures": "--circuit-failures",
 	"circuit.ratio": "--circuit-ratio", "circuit.window": "--circuit-window", "circuit.minimum": "--circuit-minimum",
@@ -312,6 +332,8 @@ func (f endpointFlags) settings(name, destination string, secretFiles ...string)
 	set(s, "--name", "name", nonEmpty(name))
 	set(s, "--url", "url", nonEmpty(destination))
 	set(s, "--description", "description", f.Description)
+	set(s, "--uid", "uid", f.UID)
+	s.setMetadata(f.Metadata)
 	set(s, "--forward-query", "forward_query", f.ForwardQuery)
 	set(s, "--timeout", "timeout", text(f.Timeout))
 	set(s, "--concurrency", "concurrency", f.Concurrency)

@@ -104,8 +104,8 @@ func (s *session) ownTenant(ctx context.Context) (client.Tenant, error) {
 	return s.GetTenant(ctx, *usage.TenantID)
 }
 
-// endpointNamed returns the ID of the endpoint that ref names by ID or name, of one tenant or, if tenant is
-// "", of all. It returns "" for "". It fails if no endpoint or several endpoints have the name.
+// endpointNamed returns the ID of the endpoint that ref names by ID, uid or name, of one tenant or, if tenant
+// is "", of all. It returns "" for "". It fails if no endpoint or several endpoints have the name.
 func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string, error) {
 	if _, err := kapsel.ParseEndpointID(ref); err == nil || ref == "" {
 		return ref, nil
@@ -114,8 +114,8 @@ func (s *session) endpointNamed(ctx context.Context, ref, tenant string) (string
 	if err != nil {
 		return "", err
 	}
-	return named(ref, "endpoint", s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}),
-		func(e client.Endpoint) (id, name string) { return e.ID, e.Name })
+	return uidOrNamed(ref, "endpoint", s.ListEndpoints(ctx, client.ListEndpointsFilter{TenantID: tenant}),
+		func(e client.Endpoint) (id, uid, name string) { return e.ID, there(e.UID), e.Name })
 }
 
 // sourceNamed is endpointNamed for a source.
@@ -216,17 +216,6 @@ func (s *session) keyNamed(ctx context.Context, ref, tenant string) (string, err
 	})
 }
 
-// values returns a sequence of the objects of a slice.
-func values[T any](all []T) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		for _, v := range all {
-			if !yield(v, nil) {
-				return
-			}
-		}
-	}
-}
-
 // named returns the ID of the object with a name. It fails if no object or several ones have the name.
 func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id, name string)) (string, error) {
 	var ids choices
@@ -245,6 +234,33 @@ func named[T any](name, kind string, objects iter.Seq2[T, error], of func(T) (id
 		return ids[0], nil
 	}
 	return "", settingError("%d %ss have the name %q; use an id: %s", len(ids), kind, name, ids)
+}
+
+// uidOrNamed is named for objects that also have a uid, which counts before a name.
+func uidOrNamed[T any](ref, kind string, objects iter.Seq2[T, error], of func(T) (id, uid, name string)) (string, error) {
+	var byUID, byName choices
+	for v, err := range objects {
+		if err != nil {
+			return "", err
+		}
+		switch id, uid, name := of(v); ref {
+		case uid:
+			byUID = append(byUID, id)
+		case name:
+			byName = append(byName, id)
+		}
+	}
+	ids, has := byUID, "uid"
+	if ids == nil {
+		ids, has = byName, "name"
+	}
+	switch len(ids) {
+	case 0:
+		return "", fmt.Errorf("no %s has the id, uid or name %q", kind, ref)
+	case 1:
+		return ids[0], nil
+	}
+	return "", settingError("%d %ss have the %s %q; use an id: %s", len(ids), kind, has, ref, ids)
 }
 
 // devEndpoint returns the endpoint with a name on a development server. It makes the endpoint, with the inbox

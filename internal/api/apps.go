@@ -71,10 +71,10 @@ func (a *api) updateApp(ctx context.Context, in *AppPath) (*out[App], error) {
 
 // AppInput is what people set on an app.
 type AppInput struct {
-	UID       *string            `json:"uid,omitempty" required:"false" maxLength:"255" pattern:"^[A-Za-z0-9._-]+$" doc:"Your own id of it, unique in the tenant and not in the form of an id; it stands wherever the id does"`
-	Name      string             `json:"name" minLength:"1" maxLength:"200"`
-	Metadata  map[string]*string `json:"metadata,omitempty" required:"false" doc:"At most 50 texts of your own. PATCH changes single names; null takes one away"`
-	RateLimit *RateLimit         `json:"rate_limit,omitempty" required:"false" doc:"How fast events may be published to it; none without it"`
+	UID       *string    `json:"uid,omitempty" required:"false" maxLength:"255" pattern:"^[A-Za-z0-9._-]+$" doc:"Your own id of it, unique in the tenant and not in the form of an id; it stands wherever the id does"`
+	Name      string     `json:"name" minLength:"1" maxLength:"200"`
+	Metadata  metadata   `json:"metadata,omitempty" required:"false" doc:"At most 50 texts of your own. PATCH changes single names; null takes one away"`
+	RateLimit *RateLimit `json:"rate_limit,omitempty" required:"false" doc:"How fast events may be published to it; none without it"`
 }
 
 // AppPatch is what PATCH takes.
@@ -88,26 +88,38 @@ func (AppInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 
 // appInputOf returns an app's settings as its owner would write them.
 func appInputOf(s *manage.AppSettings) AppInput {
-	in := AppInput{s.UID, s.Name, make(map[string]*string, len(s.Metadata)), (*RateLimit)(s.RateLimit)}
-	for name, text := range s.Metadata {
-		in.Metadata[name] = &text
+	return AppInput{s.UID, s.Name, metadataOf(s.Metadata), (*RateLimit)(s.RateLimit)}
+}
+
+// metadata are texts by name as people set them; a nil one takes its name away.
+type metadata map[string]*string
+
+// metadataOf returns texts as their owner would write them.
+func metadataOf(texts map[string]string) metadata {
+	m := make(metadata, len(texts))
+	for name, text := range texts {
+		m[name] = &text
 	}
-	return in
+	return m
+}
+
+// texts returns the texts that are there, nil for none.
+func (m metadata) texts() (texts map[string]string) {
+	for name, text := range m {
+		if text == nil {
+			continue
+		}
+		if texts == nil {
+			texts = map[string]string{}
+		}
+		texts[name] = *text
+	}
+	return texts
 }
 
 // settings returns what the input says.
 func (in *AppInput) settings() manage.AppSettings {
-	s := manage.AppSettings{UID: in.UID, AppConfig: kapsel.AppConfig{Name: in.Name, RateLimit: (*kapsel.RateLimit)(in.RateLimit)}}
-	for name, text := range in.Metadata {
-		if text == nil {
-			continue
-		}
-		if s.Metadata == nil {
-			s.Metadata = map[string]string{}
-		}
-		s.Metadata[name] = *text
-	}
-	return s
+	return manage.AppSettings{UID: in.UID, AppConfig: kapsel.AppConfig{Name: in.Name, Metadata: in.Metadata.texts(), RateLimit: (*kapsel.RateLimit)(in.RateLimit)}}
 }
 
 // App is an app as the API shows it.
@@ -128,9 +140,13 @@ func (App) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 }
 
 func viewApp(app *kapsel.App) App {
-	metadata := app.Metadata
+	return App{app.ID, app.TenantID, orNull(app.UID), app.Name, textsOf(app.Metadata), (*RateLimit)(app.RateLimit), timestamp(app.CreatedAt), timestamp(app.UpdatedAt)}
+}
+
+// textsOf returns metadata as the API shows it: an object, also where there is none.
+func textsOf(metadata map[string]string) map[string]string {
 	if metadata == nil {
-		metadata = map[string]string{}
+		return map[string]string{}
 	}
-	return App{app.ID, app.TenantID, orNull(app.UID), app.Name, metadata, (*RateLimit)(app.RateLimit), timestamp(app.CreatedAt), timestamp(app.UpdatedAt)}
+	return metadata
 }

@@ -14,9 +14,11 @@ import (
 
 // EndpointInput is what people set on an endpoint.
 type EndpointInput struct {
-	Name        string `json:"name" minLength:"1" maxLength:"200"`
-	URL         string `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
-	Description string `json:"description" required:"false" maxLength:"2000"`
+	Name        string   `json:"name" minLength:"1" maxLength:"200"`
+	URL         string   `json:"url" format:"uri" maxLength:"2048" doc:"Where the webhooks go"`
+	Description string   `json:"description" required:"false" maxLength:"2000"`
+	UID         *string  `json:"uid,omitempty" required:"false" maxLength:"255" pattern:"^[A-Za-z0-9._-]+$" doc:"Your own id of it, not in the form of an id; unique among the endpoints of its app, or among those without one"`
+	Metadata    metadata `json:"metadata,omitempty" required:"false" doc:"At most 50 texts of your own. PATCH changes single names; null takes one away"`
 	IntakeInput
 	Retry        Retry         `json:"retry" required:"false"`
 	RetryOn      []int         `json:"retry_on" required:"false" minimum:"300" maximum:"599" maxItems:"300" doc:"Statuses that are retried beside 408, 425, 429 and 5xx"`
@@ -154,7 +156,7 @@ func inputOf(s manage.EndpointSettings) EndpointInput {
 	c := s.Config
 	r := c.Retry
 	in := EndpointInput{
-		Name: c.Name, URL: c.URL, Description: c.Description,
+		Name: c.Name, URL: c.URL, Description: c.Description, UID: s.UID, Metadata: metadataOf(c.Metadata),
 		IntakeInput: intakeOf(c.Intake), ForwardQuery: c.ForwardQuery,
 		Retry:       Retry{r.Strategy, r.MaxAttempts, duration(r.Base), duration(r.Max), mapped(r.Schedule, func(d time.Duration) duration { return duration(d) })},
 		RetryOn:     orEmpty(c.RetryOn),
@@ -174,7 +176,7 @@ func inputOf(s manage.EndpointSettings) EndpointInput {
 
 // settings returns what the input says; patch is the one that led to it, nil without one.
 func (in *EndpointInput) settings(patch map[string]any) manage.EndpointSettings {
-	s := manage.EndpointSettings{Config: in.config(), App: in.App, Secrets: in.secrets(patch), Headers: manage.HeaderValues{Set: in.Headers.Set}}
+	s := manage.EndpointSettings{Config: in.config(), UID: in.UID, App: in.App, Secrets: in.secrets(patch), Headers: manage.HeaderValues{Set: in.Headers.Set}}
 	if set, there := said(patch, "headers", "set"); there {
 		names, isObject := set.(map[string]any)
 		s.Headers = manage.HeaderValues{Clear: !isObject, Set: map[string]*secret.Text{}}
@@ -193,7 +195,7 @@ func circuitOf(p kapsel.CircuitPolicy) CircuitPolicy {
 func (in *EndpointInput) config() kapsel.EndpointConfig {
 	r, c := in.Retry, in.Circuit
 	config := kapsel.EndpointConfig{
-		Name: in.Name, URL: in.URL, Description: in.Description,
+		Name: in.Name, URL: in.URL, Description: in.Description, Metadata: in.Metadata.texts(),
 		Intake:       in.IntakeInput.config(),
 		ForwardQuery: in.ForwardQuery,
 		Retry: kapsel.RetryPolicy{
@@ -223,6 +225,8 @@ type Endpoint struct {
 	Name            string               `json:"name"`
 	URL             string               `json:"url"`
 	Description     string               `json:"description"`
+	UID             *string              `json:"uid" nullable:"true" doc:"Your own id of it; null: none"`
+	Metadata        map[string]string    `json:"metadata" doc:"Texts of your own"`
 	State           kapsel.EndpointState `json:"state" enum:"active,paused,disabled"`
 	DisabledReason  *string              `json:"disabled_reason" nullable:"true" doc:"gone: the destination answered 410; admin: the operator did"`
 	IngestURL       *string              `json:"ingest_url" nullable:"true" doc:"Where the provider posts to; null: the endpoint has no ingest"`
@@ -256,8 +260,9 @@ func (Endpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return mayBeNull(mayBeNull(mayBeNull(s, "rate_limit"), "challenge"), "response")
 }
 
-// TransformSchema is as Endpoint's.
+// TransformSchema is as Endpoint's, and says that uid may be null, too.
 func (EndpointInput) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["uid"].Nullable = true
 	return mayBeNull(mayBeNull(mayBeNull(s, "rate_limit"), "challenge"), "response")
 }
 
@@ -330,7 +335,7 @@ func viewEndpoint(e *manage.Endpoint) Endpoint {
 		set[name] = viewSecret(s)
 	}
 	view := Endpoint{
-		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description, IngestURL: orNull(e.IngestURL),
+		ID: e.ID, TenantID: e.TenantID, Name: in.Name, URL: in.URL, Description: in.Description, UID: orNull(e.UID), Metadata: textsOf(e.Metadata), IngestURL: orNull(e.IngestURL),
 		State: e.State, DisabledReason: orNull(e.DisabledReason),
 		Verification: viewVerification(e.Verification, e.At), Challenge: in.Challenge, Probe: in.Probe, Response: in.Response,
 		Idempotency: in.Idempotency, ExpectEvery: in.ExpectEvery, Retry: in.Retry, RetryOn: in.RetryOn, Timeout: in.Timeout, RateLimit: in.RateLimit, Concurrency: in.Concurrency,

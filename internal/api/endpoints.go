@@ -20,14 +20,15 @@ func (a *api) endpoints() {
 	}
 	create := post("create-endpoint", "/v1/endpoints", "Create an endpoint; its signing secret is in this answer only")
 	create.DefaultStatus = http.StatusCreated
-	create = fails(create, failure{404, kapsel.NotFound}, failure{403, kapsel.QuotaExceeded}, failure{422, kapsel.DestinationBlocked})
+	taken := failure{409, kapsel.Conflict}
+	create = fails(create, failure{404, kapsel.NotFound}, failure{403, kapsel.QuotaExceeded}, failure{422, kapsel.DestinationBlocked}, taken)
 	add(a, access.Write, takes[EndpointInput](create), a.createEndpoint)
 	add(a, access.Read, op("list-endpoints", http.MethodGet, "/v1/endpoints", "List endpoints"), a.listEndpoints)
 	add(a, access.Read, op("get-endpoint", http.MethodGet, "/v1/endpoints/{id}", "Get an endpoint"), got(a.Manage.Endpoint, (*EndpointPath).ref, viewEndpoint))
 	update := op("update-endpoint", http.MethodPatch, "/v1/endpoints/{id}", "Change an endpoint; waiting deliveries follow the change")
-	add(a, access.Write, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked})), a.updateEndpoint)
+	add(a, access.Write, takes[EndpointPatch](fails(update, failure{422, kapsel.DestinationBlocked}, taken)), a.updateEndpoint)
 	remove := op("delete-endpoint", http.MethodDelete, "/v1/endpoints/{id}", "Delete an endpoint; its waiting deliveries are canceled. Refused while others subscribe to its ingest, unless that is kept")
-	add(a, access.Write, fails(remove, failure{409, kapsel.Conflict}, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
+	add(a, access.Write, fails(remove, taken, failure{422, kapsel.InvalidRequest}), a.deleteEndpoint)
 	add(a, access.Write, mayTake[Nothing](post("pause-endpoint", "/v1/endpoints/{id}/pause", "Start no more deliveries; events are still accepted")), acted(a.Manage.PauseEndpoint, (*EndpointPath).ref, viewEndpoint))
 	add(a, access.Write, mayTake[Nothing](post("resume-endpoint", "/v1/endpoints/{id}/resume", "Start deliveries again")), acted(a.Manage.ResumeEndpoint, (*EndpointPath).ref, viewEndpoint))
 	add(a, access.Write, mayTake[Nothing](post("test-endpoint", "/v1/endpoints/{id}/test", "Send a test event to the destination; the answer is the event. Refused with what it would wait for while the endpoint sends nothing")), acted(a.Manage.TestEndpoint, (*EndpointPath).ref, viewEvent))

@@ -24,7 +24,7 @@ func TestEndpoints(t *testing.T) {
 	delete(made, "signing_secret")
 	secrets := made.object("signing")["secrets"]
 	want := object{
-		"id": id, "tenant_id": h.tenant, "name": "orders", "url": "https://example.com/hook", "description": "", "state": "active", "disabled_reason": nil,
+		"id": id, "tenant_id": h.tenant, "name": "orders", "url": "https://example.com/hook", "description": "", "uid": nil, "metadata": map[string]any{}, "state": "active", "disabled_reason": nil,
 		"ingest_url":   "https://kapsel.example/ingest/" + id,
 		"verification": map[string]any{"provider": "none", "secrets": []any{}, "tolerance": nil},
 		"idempotency":  map[string]any{"strategy": "header", "header": "", "path": "", "window": "24h"},
@@ -94,7 +94,7 @@ func (w *world) opened(e kapsel.Endpoint, s kapsel.Secret) string {
 func TestEndpointWithEverything(t *testing.T) {
 	w := newWorld(t)
 	h := w.newHouse("a")
-	body := `{"name":"a","url":"http://example.com","description":"two\nlines",
+	body := `{"name":"a","url":"http://example.com","description":"two\nlines","uid":"shop.1","metadata":{"plan":"gold","empty":""},
 		"verification":{"provider":"hmac","secrets":["first secret","second secret"],"tolerance":"1m","algorithm":"sha512","encoding":"base64","prefix":"v1="},
 		"idempotency":{"strategy":"source_id","header":"X-My-Key","path":"$.data[0].id","window":"1h30m"},
 		"retry":{"strategy":"schedule","max_attempts":3,"base":"2s","max":"1h","schedule":["1s","10m"]},
@@ -130,6 +130,9 @@ func TestEndpointWithEverything(t *testing.T) {
 	if diff := cmp.Diff([]any{"unencrypted: anyone on the way to the destination can read the events", "unsigned: the destination cannot tell who sent a delivery"}, made["warnings"]); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
+	if made["uid"] != "shop.1" || fmt.Sprint(made["metadata"]) != "map[empty: plan:gold]" {
+		t.Errorf("uid %v, metadata %v", made["uid"], made["metadata"])
+	}
 	config := e.EndpointConfig
 	// A PATCH that says nothing changes nothing, secrets included.
 	w.now = w.now.Add(time.Minute)
@@ -139,6 +142,52 @@ func TestEndpointWithEverything(t *testing.T) {
 	}
 	if got := w.stored(made.text("id")).UpdatedAt; !got.Equal(w.now) {
 		t.Errorf("updated at %v", got)
+	}
+}
+
+// TestEndpoints_Own: an endpoint has a uid and texts of its owner's, which PATCH changes one by one. A uid is
+// the only one in its app, or among endpoints without an app, until its endpoint is deleted.
+func TestEndpoints_Own(t *testing.T) {
+	w := newWorld(t)
+	h, other := w.newHouse("acme"), w.newHouse("other")
+	w.want(201, "POST", "/v1/apps", h.write, `{"uid":"shop","name":"Shop"}`)
+	const alone = `{"name":"a","url":"https://a.example/","uid":"main","metadata":{"region":"eu","gone":null}}`
+	const ofApp = `{"name":"a","url":"https://a.example/","uid":"main","app":"shop","subscriptions":[{"source":"publish"}]}`
+	made := w.want(201, "POST", "/v1/endpoints", h.write, alone)
+	if made["uid"] != "main" || fmt.Sprint(made["metadata"]) != "map[region:eu]" {
+		t.Errorf("made: %v", made)
+	}
+	apps := w.want(201, "POST", "/v1/endpoints", h.write, ofApp)
+	w.want(201, "POST", "/v1/endpoints", other.write, alone)
+	for _, body := range []string{alone, ofApp} {
+		w.refused(kapsel.Conflict, 409, nil, "POST", "/v1/endpoints", h.write, body)
+	}
+	plain := w.want(201, "POST", "/v1/endpoints", h.write, `{"name":"b","url":"https://a.example/"}`)
+	w.refused(kapsel.Conflict, 409, nil, "PATCH", "/v1/endpoints/"+plain.text("id"), h.write, `{"uid":"main"}`)
+
+	path := "/v1/endpoints/" + made.text("id")
+	if got := w.want(200, "PATCH", path, h.write, `{"metadata":{"owner":"ann"}}`); got["uid"] != "main" || fmt.Sprint(got["metadata"]) != "map[owner:ann region:eu]" {
+		t.Errorf("changed: %v", got)
+	}
+	if got := w.want(200, "PATCH", path, h.write, `{"metadata":{"region":null},"uid":null}`); got["uid"] != nil || fmt.Sprint(got["metadata"]) != "map[owner:ann]" {
+		t.Errorf("taken back: %v", got)
+	}
+	if got := w.want(200, "PATCH", path, h.write, `{"metadata":null}`); fmt.Sprint(got["metadata"]) != "map[]" {
+		t.Errorf("without metadata: %v", got)
+	}
+	w.want(200, "PATCH", "/v1/endpoints/"+plain.text("id"), h.write, `{"uid":"main"}`)
+	w.want(204, "DELETE", "/v1/endpoints/"+apps.text("id"), h.write, nil)
+	w.want(201, "POST", "/v1/endpoints", h.write, ofApp)
+
+	for body, fields := range map[string]string{
+		`"uid":""`:    "uid",
+		`"uid":"a/b"`: "uid",
+		`"uid":"` + kapsel.NewEndpointID(w.now).String() + `","concurrency":0`: "concurrency uid",
+		`"metadata":{"x":"` + strings.Repeat("a", 501) + `"}`:                  "metadata.x",
+		`"metadata":{"":"x"}`: "metadata",
+	} {
+		w.refused(kapsel.InvalidRequest, 422, strings.Fields(fields), "POST", "/v1/endpoints", h.write, `{"name":"b","url":"https://a.example/",`+body+`}`)
+		w.refused(kapsel.InvalidRequest, 422, strings.Fields(fields), "PATCH", path, h.write, `{`+body+`}`)
 	}
 }
 

@@ -32,10 +32,10 @@ var descriptions = map[string]string{
 	"list-instance-keys":  "Keys of no tenant, newest first, with when each was last used, to the minute.",
 	"revoke-instance-key": "The key opens nothing any more, at once. It stays in the list.",
 	"revoke-key":          "The key opens nothing any more, at once. It stays in the list.",
-	"create-endpoint":     "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. With the admin key `tenant_id` says whose it is.",
+	"create-endpoint":     "Paste `ingest_url` where the webhooks come from; `url` is where they go to. All else has defaults. `uid` and `metadata` are your own; an endpoint's `uid` is unique in its app, or among endpoints without an app, and is not taken for its id. With the admin key `tenant_id` says whose it is.",
 	"list-endpoints":      "All endpoints that are not deleted, newest first. With the admin key those of all tenants, or of `tenant_id`.",
 	"get-endpoint":        "As it is in force, with its circuit and what waits for it. `backlog` is exact below 100; from there it is up to 15 seconds old and stops counting at 10,000.",
-	"update-endpoint":     "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` changes single names.",
+	"update-endpoint":     "A merge patch. Nodes obey within a second. `verification.secrets` are replaced as a whole, but `{\"id\":\"sec_…\"}` in the list keeps one that is there; `headers.set` and `metadata` change single names.",
 	"delete-endpoint": "Senders get E1003 from now on, and no exchange starts later than a second after. Events stay readable until retention ends. " +
 		"An endpoint to whose ingest others subscribe is E1010 without `keep_ingest`. With it `/v1/sources/src_…` of the same UUID goes on with the ingest: what is posted to either URL comes in there, events of before keep their keys, " +
 		"and subscriptions to `ep_…` go on. While a node of an older release is alive it is E1010.",

@@ -52,7 +52,7 @@ func (d *Dashboard) appOf(p *page) (kapsel.App, error) {
 	return d.Manage.App(p.ctx, p.caller, manage.AppRef{Tenant: p.tenant, Ref: p.params("id")})
 }
 
-// The inputs of an app's metadata, a pair each.
+// The inputs of an object's metadata, a pair each.
 const (
 	metadataName = "metadata.name"
 	metadataText = "metadata.text"
@@ -67,12 +67,11 @@ type appForm struct {
 	app *kapsel.App
 }
 
-// metadata returns the pairs that the form shows, and empty ones behind.
-func (f *appForm) metadata() (list []textPair) {
+// metadata returns the pairs of the object's metadata that the form shows, and empty ones behind.
+func (f *form) metadata(is map[string]string) []textPair {
+	list := sortedPairs(is)
 	if f.sent != nil {
 		list = pairsOf(f.sent[metadataName], f.sent[metadataText])
-	} else if f.app != nil {
-		list = sortedPairs(f.app.Metadata)
 	}
 	return append(list, make([]textPair, spareRows)...)
 }
@@ -104,21 +103,38 @@ func appGroups(app *kapsel.App) []group {
 
 // app reads an app's settings.
 func (r *reading) app() manage.AppSettings {
-	s := manage.AppSettings{AppConfig: kapsel.AppConfig{Name: r.text("name"), RateLimit: r.rate()}}
+	return manage.AppSettings{UID: r.uid(), AppConfig: kapsel.AppConfig{Name: r.text("name"), Metadata: r.metadata(), RateLimit: r.rate()}}
+}
+
+// uid reads an object's uid, nil for none.
+func (r *reading) uid() *string {
 	if uid := r.text("uid"); uid != "" {
-		s.UID = &uid
+		return &uid
 	}
+	return nil
+}
+
+// metadata reads an object's metadata, nil for none.
+func (r *reading) metadata() (texts map[string]string) {
 	for _, x := range pairsOf(r.form[metadataName], r.form[metadataText]) {
-		if _, twice := s.Metadata[x.name]; twice {
+		if _, twice := texts[x.name]; twice {
 			x.name = "" // the name of nothing
 			r.fail("metadata", "has a name twice")
 		}
-		if s.Metadata == nil {
-			s.Metadata = map[string]string{}
+		if texts == nil {
+			texts = map[string]string{}
 		}
-		s.Metadata[x.name] = x.text
+		texts[x.name] = x.text
 	}
-	return s
+	return texts
+}
+
+// metadata returns the texts of the app that is changed, nil for a new one.
+func (f *appForm) metadata() map[string]string {
+	if f.app == nil {
+		return nil
+	}
+	return f.app.Metadata
 }
 
 func showAppForm(p *page, app *kapsel.App, sent *reading) (result, error) {

@@ -74,7 +74,7 @@ const (
 const spareRows = 2
 
 func (d *Dashboard) showEndpointForm(p *page, e *manage.Endpoint, sent *reading) (result, error) {
-	f := &endpointForm{endpoint: e, form: form{groups: endpointGroups(p, e), extra: []string{"subscriptions"}}}
+	f := &endpointForm{endpoint: e, form: form{groups: endpointGroups(p, e), extra: []string{"subscriptions", "metadata"}}}
 	title := "New endpoint"
 	if e != nil {
 		title = "Edit " + e.Name
@@ -178,7 +178,9 @@ func endpointGroups(p *page, e *manage.Endpoint) []group {
 	if ingests {
 		main.fields = append(main.fields, intakeMain(p, &c.Intake)...)
 	}
-	main.fields = append(main.fields, input{name: "description", label: "Description", kind: area, is: c.Description})
+	main.fields = append(main.fields,
+		input{name: "uid", label: "uid", is: c.UID, hint: "Your own id of it, the only one in its app, or among endpoints without an app."},
+		input{name: "description", label: "Description", kind: area, is: c.Description})
 	groups := []group{main}
 
 	delivery := group{title: "Delivery and retries", fields: []input{
@@ -292,6 +294,7 @@ func (r *reading) endpoint(was *manage.Endpoint, s *manage.EndpointSettings) {
 		}
 		s.Headers.Set[strings.TrimSpace(name)] = new(secret.NewText(strings.TrimSpace(value)))
 	}
+	s.UID, c.Metadata = r.uid(), r.metadata()
 	rows := subscriptionsOf(r.form[fromSource], r.form[fromTypes], r.form[fromChannels])
 	switch {
 	case was != nil && !r.form.Has(fromSource): // not in the form
@@ -400,6 +403,14 @@ func (f *endpointForm) called() string {
 		return ""
 	}
 	return f.endpoint.Name
+}
+
+// metadata returns the texts of the endpoint that is changed, nil for a new one.
+func (f *endpointForm) metadata() map[string]string {
+	if f.endpoint == nil {
+		return nil
+	}
+	return f.endpoint.Metadata
 }
 
 func (f *endpointForm) revision() int64 {

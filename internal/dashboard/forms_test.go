@@ -179,7 +179,7 @@ func (w *world) configOf(id kapsel.EndpointID) string {
 	for name := range c.Headers.Set {
 		c.Headers.Set[name] = kapsel.Secret{}
 	}
-	text, err := json.MarshalIndent(c, "", " ")
+	text, err := json.MarshalIndent([]any{c.UID, c}, "", " ")
 	w.must(err)
 	return string(text)
 }
@@ -187,7 +187,7 @@ func (w *world) configOf(id kapsel.EndpointID) string {
 // full are settings of an endpoint, each of which is not the default.
 func full(of kapsel.Verification, source kapsel.SourceID) kapsel.EndpointConfig {
 	c := kapsel.EndpointConfig{
-		Name: "all set", URL: "https://all.example/hook?a=1", Description: "two\nlines",
+		Name: "all set", URL: "https://all.example/hook?a=1", Description: "two\nlines", Metadata: map[string]string{"region": "eu", "two": "a\nb"},
 		Intake: kapsel.Intake{
 			Verification: of, Response: &kapsel.Response{Status: 202, ContentType: "text/plain", Body: "got\nit"},
 			Idempotency: kapsel.Idempotency{Strategy: kapsel.KeyFromSourceID, Header: "X-Key", Path: "$.data.id", Window: 2 * time.Hour}, ExpectEvery: 90 * time.Minute,
@@ -232,6 +232,7 @@ func TestForms_Endpoint(t *testing.T) {
 			e := w.endpoint(tenant, func(s *manage.EndpointSettings) {
 				s.Config = full(of.v, src.ID)
 				s.Config.Subscriptions = nil // as the form does, once there is an ingest
+				s.UID = new("first-" + strings.ReplaceAll(name, " ", "-"))
 				if of.secret != "" {
 					s.Secrets = manage.IntakeSecrets{Replace: true, List: []manage.SecretSetting{{Text: secret.NewText(of.secret)}}}
 				}
@@ -271,6 +272,7 @@ func TestForms_Endpoint(t *testing.T) {
 			form.Set(hasIngest, "true")
 			subscribedTo := form[fromSource]
 			form[fromSource] = []string{""} // subscriptions make an endpoint without an ingest
+			form.Set("uid", strings.Replace(form.Get("uid"), "first-", "second-", 1))
 			rec := w.ask(http.MethodPost, "/endpoints/new"+at, session, form, nil)
 			form[fromSource] = subscribedTo
 			id := madeEndpoint(t, rec.Body.String())
@@ -280,7 +282,7 @@ func TestForms_Endpoint(t *testing.T) {
 			if rec := w.ask(http.MethodPost, path+at, session, again, nil); rec.Code != http.StatusSeeOther {
 				t.Fatalf("subscriptions are answered %d: %s", rec.Code, faultsOf(t, rec.Body.String()))
 			}
-			if after := w.configOf(id); after != before {
+			if after := strings.Replace(w.configOf(id), "second-", "first-", 1); after != before {
 				t.Errorf("the form makes an endpoint with %s, and not with %s", after, before)
 			}
 		})
@@ -346,7 +348,7 @@ func TestForms_Wrong(t *testing.T) {
 		"verification.provider": "no such provider", "retry.schedule": "must be a duration", "retry_on": "must be whole numbers", "circuit.ratio": "must be a number",
 		"rate_limit.per_second": "must be a number", "rate_limit.burst": "must be 1 to", "headers.set": "must be lines of Name: value", "headers.drop": "is not the name of a header",
 		"response.status": "must be a whole number", "idempotency.strategy": "must be one of", "expect_every": "must be a duration", "subscriptions": "must be the id of a source",
-		"verification.tolerance": "must be a duration",
+		"verification.tolerance": "must be a duration", "uid": "must be 1 to 255 letters", "metadata": "a name twice",
 	}
 	for _, g := range groups {
 		for _, x := range g.fields {
@@ -360,6 +362,7 @@ func TestForms_Wrong(t *testing.T) {
 	form.Set("rate_limit.burst", "")
 	form.Set("verification.secrets", "must-never-be-shown")
 	form[fromSource] = []string{"nothing"}
+	form[metadataName], form[metadataText] = []string{"a", "a"}, []string{"1", "2"}
 	rec := w.ask(http.MethodPost, path+at, session, form, nil)
 	page := rec.Body.String()
 	if rec.Code != http.StatusUnprocessableEntity || strings.Contains(page, "must-never-be-shown") {

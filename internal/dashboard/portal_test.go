@@ -216,10 +216,11 @@ func TestPortal_ChosenTypes(t *testing.T) {
 		e.Config.Subscriptions = []kapsel.Subscription{
 			{Source: kapsel.Publish, EventTypes: []string{"a.a"}}, {Source: kapsel.Publish, EventTypes: []string{"b.b", "a.a"}, Channels: []string{"eu"}},
 		}
+		e.UID, e.Config.Metadata = new("uid-of-the-tenant"), map[string]string{"note": "text of the tenant"}
 		return nil
 	}})
 	w.must(err)
-	if page := v.see(at); !strings.Contains(page, `value="a.a b.b"`) {
+	if page := v.see(at); !strings.Contains(page, `value="a.a b.b"`) || strings.Contains(page, "of-the-tenant") || strings.Contains(page, "of the tenant") {
 		t.Errorf("the types are shown as %s", page)
 	}
 	subscribed := func(types string) (all []kapsel.Subscription) {
@@ -229,6 +230,9 @@ func TestPortal_ChosenTypes(t *testing.T) {
 		}
 		e, err := w.manage.Endpoint(w.ctx, w.admin, mine.endpoint.ID)
 		w.must(err)
+		if e.UID != "uid-of-the-tenant" || e.Metadata["note"] != "text of the tenant" {
+			t.Errorf("a customer's change makes the uid %q, the metadata %q", e.UID, e.Metadata)
+		}
 		return e.Subscriptions
 	}
 	if all := subscribed("a.a b.b"); len(all) != 2 || len(all[1].Channels) != 1 {

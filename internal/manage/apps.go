@@ -168,14 +168,19 @@ func (m *Manager) DeleteApp(ctx context.Context, c access.Caller, ref AppRef) er
 
 // apply sets the settings on an app.
 func (s *AppSettings) apply(app *kapsel.App, now time.Time) error {
-	app.UID, app.UpdatedAt = "", now
-	if s.UID != nil {
-		app.UID = *s.UID
+	var wrong []kapsel.FieldError
+	app.UID, wrong = uidOf(s.UID)
+	app.UpdatedAt, app.AppConfig = now, s.AppConfig
+	return check(append(app.Validate(), wrong...))
+}
+
+// uidOf returns the uid that people set, "" for none, and what is wrong with it beside what Validate finds.
+func uidOf(set *string) (uid string, wrong []kapsel.FieldError) {
+	switch {
+	case set == nil:
+		return "", nil
+	case *set == "":
+		return "", []kapsel.FieldError{{Field: "uid", Detail: "must not be empty; null is none"}}
 	}
-	app.AppConfig = s.AppConfig
-	wrong := app.Validate()
-	if s.UID != nil && *s.UID == "" {
-		wrong = append(wrong, kapsel.FieldError{Field: "uid", Detail: "must not be empty; null is none"})
-	}
-	return check(wrong)
+	return *set, nil
 }

@@ -17,7 +17,8 @@ import (
 
 // EndpointSettings are what people set on an endpoint.
 type EndpointSettings struct {
-	Config  kapsel.EndpointConfig // its secrets, AppID and what the stores keep in it are not looked at
+	Config  kapsel.EndpointConfig // its secrets, AppID, UID and what the stores keep in it are not looked at
+	UID     *string               // the tenant's own ID of it; nil: none
 	App     *string               // the ID or uid of the app that the endpoint belongs to, for ever; nil: none
 	Secrets IntakeSecrets
 	Headers HeaderValues
@@ -37,7 +38,7 @@ func DefaultEndpoint() EndpointSettings {
 
 // endpointSettings returns what is set on an endpoint.
 func endpointSettings(e *kapsel.Endpoint) EndpointSettings {
-	s := EndpointSettings{Config: e.EndpointConfig}
+	s := EndpointSettings{Config: e.EndpointConfig, UID: orNil(e.UID)}
 	if !e.AppID.IsZero() {
 		s.App = new(e.AppID.String())
 	}
@@ -378,6 +379,9 @@ func (m *Manager) configure(e *kapsel.Endpoint, t *kapsel.Tenant, s *EndpointSet
 	}
 	config.Intake = intake
 	wrong = append(known, wrong...)
+	var noUID []kapsel.FieldError
+	config.UID, noUID = uidOf(s.UID)
+	wrong = append(wrong, noUID...)
 
 	config.Headers.Set = maps.Clone(e.Headers.Set)
 	if s.Headers.Clear {

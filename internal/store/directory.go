@@ -55,7 +55,8 @@ type Directory interface {
 	// as a change of settings.
 	TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) error
 
-	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit), and
+	// CreateEndpoint is QuotaExceeded when the tenant already has max endpoints (0: no limit), a
+	// Conflict when another endpoint of its app, or another one without an app, has the uid, and
 	// InvalidRequest when its app is not there, or when it subscribes to what it cannot; so is
 	// UpdateEndpoint. See rules.Subscribe. Both set Shared on the endpoints that others subscribe to.
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
@@ -64,7 +65,7 @@ type Directory interface {
 	// UpdateEndpoint changes an endpoint as UpdateTenant does a tenant, and completes the change
 	// by Endpoint.Follow.
 	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)
-	// DeleteEndpoint hides the endpoint; its waiting deliveries are canceled by CancelWaiting. It is
+	// DeleteEndpoint hides the endpoint and frees its uid; its waiting deliveries are canceled by CancelWaiting. It is
 	// a Conflict while others subscribe to the endpoint.
 	DeleteEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, now time.Time) error
 	// KeepIngest deletes an endpoint as DeleteEndpoint does, also while others subscribe to it, and

@@ -35,12 +35,16 @@ func app(ctx context.Context, q querier, tenantID kapsel.TenantID, appID kapsel.
 	return a, err
 }
 
-// uidTaken returns the error of a statement that writes an app: a Conflict if another app has the
-// uid.
+// uidTaken returns the error of a statement that writes an app or an endpoint: a Conflict if another
+// one has the uid.
 func uidTaken(err error) error {
-	var e *pgconn.PgError
-	if errors.As(err, &e) && e.ConstraintName == "apps_uid" {
-		return rules.UIDTaken()
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch e.ConstraintName {
+		case "apps_uid":
+			return rules.UIDTaken()
+		case "endpoints_uid":
+			return rules.EndpointUIDTaken()
+		}
 	}
 	return err
 }

@@ -389,7 +389,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id"
+const endpointColumns = "id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id, uid"
 
 func scanEndpoint(r *row) kapsel.Endpoint {
 	e := kapsel.Endpoint{
@@ -397,7 +397,7 @@ func scanEndpoint(r *row) kapsel.Endpoint {
 	}
 	scanJSON(r, &e.EndpointConfig)
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = r.time(), r.time(), r.time(), r.int8()
-	e.Destination, e.Replan, e.AppID = r.int4(), r.int8(), r.id()
+	e.Destination, e.Replan, e.AppID, e.UID = r.int4(), r.int8(), r.id(), r.text()
 	return e
 }
 
@@ -436,10 +436,10 @@ func (s *Store) CreateEndpoint(ctx context.Context, e kapsel.Endpoint, limit int
 		if err != nil {
 			return err
 		}
-		err = created(tx.Exec(ctx, `
-			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination, app_id)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`,
-			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination, id(e.AppID)))
+		err = uidTaken(created(tx.Exec(ctx, `
+			INSERT INTO endpoints (id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, revision, destination, app_id, uid)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, nullif($12, '')) ON CONFLICT (id) DO NOTHING`,
+			id(e.ID), id(e.TenantID), int16(kapsel.PartOf(e.ID)), string(e.State), e.DisabledReason, string(config), e.CreatedAt, e.UpdatedAt, revision, e.Destination, id(e.AppID), e.UID)))
 		if err != nil {
 			return err
 		}
@@ -535,9 +535,9 @@ func saveEndpoint(ctx context.Context, tx pgx.Tx, e, from *kapsel.Endpoint) (err
 	e.Follow(from)
 	_, err = tx.Exec(ctx, `
 		UPDATE endpoints SET state = $2, disabled_reason = $3, config = $4, updated_at = $5, deleted_at = $6, revision = $7,
-			destination = $8, replan = $9 WHERE id = $1`,
-		id(e.ID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, at(e.DeletedAt), e.Revision, e.Destination, e.Replan)
-	return err
+			destination = $8, replan = $9, uid = nullif($10, '') WHERE id = $1`,
+		id(e.ID), string(e.State), e.DisabledReason, string(config), e.UpdatedAt, at(e.DeletedAt), e.Revision, e.Destination, e.Replan, e.UID)
+	return uidTaken(err)
 }
 
 // endpoint returns an endpoint of the tenant, or of any tenant for the zero one. It fails with

@@ -77,6 +77,12 @@ func UIDTaken() error {
 	return kapsel.Errorf(kapsel.Conflict, "another app of the tenant has the uid; choose another, or change that app")
 }
 
+// EndpointUIDTaken returns the error for giving an endpoint the uid of another one of its app, or of
+// another one without an app.
+func EndpointUIDTaken() error {
+	return kapsel.Errorf(kapsel.Conflict, "another endpoint has the uid; choose another, or change that endpoint")
+}
+
 // EndpointRoom returns QuotaExceeded if a tenant with this many endpoints may have no more. A
 // limit of 0 means no limit.
 func EndpointRoom(endpoints, limit int) error {

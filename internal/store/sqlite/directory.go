@@ -412,7 +412,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[kapsel.KeyID]time.Time) 
 	})
 }
 
-const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id`
+const endpointColumns = `id, tenant_id, part, state, disabled_reason, config, created_at, updated_at, deleted_at, revision, destination, replan, app_id, uid`
 
 func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 	e = kapsel.Endpoint{
@@ -423,7 +423,7 @@ func scanEndpoint(s *stmt) (e kapsel.Endpoint, err error) {
 		return e, fmt.Errorf("read the endpoint's configuration: %w", err)
 	}
 	e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision = s.colTime(), s.colTime(), s.colTime(), s.colInt()
-	e.Destination, e.Replan, e.AppID = int(s.colInt()), s.colInt(), s.colID()
+	e.Destination, e.Replan, e.AppID, e.UID = int(s.colInt()), s.colInt(), s.colID(), s.colText()
 	return e, nil
 }
 
@@ -438,8 +438,18 @@ func liveEndpoint(c *conn, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel
 }
 
 // saveEndpoint writes an endpoint under the next revision. from must be the endpoint as it was
-// before, or nil for a new one.
+// before, or nil for a new one. It fails with a Conflict if another endpoint has the uid.
 func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
+	if e.UID != "" && e.DeletedAt.IsZero() {
+		taken, err := c.query(`SELECT 1 FROM endpoints WHERE tenant_id = ? AND ifnull(app_id, x'') = ifnull(?, x'') AND uid = ? AND deleted_at IS NULL AND id <> ?`,
+			e.TenantID, e.AppID, e.UID, e.ID).one(func(*stmt) {})
+		if err != nil {
+			return err
+		}
+		if taken {
+			return rules.EndpointUIDTaken()
+		}
+	}
 	config, err := json.Marshal(e.EndpointConfig)
 	if err != nil {
 		return fmt.Errorf("write the endpoint's configuration: %w", err)
@@ -450,9 +460,9 @@ func saveEndpoint(c *conn, e, from *kapsel.Endpoint) (err error) {
 	if from != nil {
 		e.Follow(from)
 	}
-	return c.exec(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	return c.query(`INSERT OR REPLACE INTO endpoints (`+endpointColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.ID, e.TenantID, int(e.Part), string(e.State), e.DisabledReason, config,
-		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan, e.AppID)
+		e.CreatedAt, e.UpdatedAt, e.DeletedAt, e.Revision, e.Destination, e.Replan, e.AppID).textOrNull(e.UID).exec()
 }
 
 // countLive returns how many of a tenant's rows in a table are not deleted.

@@ -208,6 +208,58 @@ var grouping = []promise{
 		w.same("of a deleted app", refused, w.store.CreateEndpoint(w.ctx, w.ofApp(gone), 0))
 	}},
 
+	{"the uid of an endpoint is the only one in its app, or among endpoints without one, until the endpoint is deleted", func(w *world) {
+		a, other := w.newApp("acme"), w.newApp("other")
+		ofApp := func(a kapsel.App, uid string) kapsel.Endpoint { e := w.ofApp(a); e.UID = uid; return e }
+		alone := func(uid string) kapsel.Endpoint { e := w.named(kapsel.Publish); e.UID = uid; return e }
+		one, without := ofApp(a, "main"), alone("main")
+		one.Metadata = map[string]string{"Käufer": "🛒", "empty": ""}
+		for _, e := range []kapsel.Endpoint{one, without, ofApp(other, "main"), ofApp(a, "Main"), ofApp(a, ""), ofApp(a, ""), alone("")} {
+			w.must(w.store.CreateEndpoint(w.ctx, e, 0))
+			got, err := w.store.Endpoint(w.ctx, w.tenant.ID, e.ID)
+			w.must(err)
+			w.same("uid", e.UID, got.UID)
+			w.same("metadata", e.Metadata, got.Metadata)
+		}
+		w.refusedAs(w.store.CreateEndpoint(w.ctx, ofApp(a, "main"), 0), rules.EndpointUIDTaken(), "the same uid in the app")
+		w.refusedAs(w.store.CreateEndpoint(w.ctx, alone("main"), 0), rules.EndpointUIDTaken(), "the same uid without an app")
+		got, err := w.store.Endpoint(w.ctx, w.tenant.ID, one.ID)
+		w.must(err)
+		w.same("who has it, after that", one.UID, got.UID)
+
+		rename := func(e kapsel.Endpoint, uid string) error {
+			_, err := w.store.UpdateEndpoint(w.ctx, w.tenant.ID, e.ID, func(e *kapsel.Endpoint) error { e.UID = uid; return nil })
+			return err
+		}
+		second := ofApp(a, "second")
+		w.must(w.store.CreateEndpoint(w.ctx, second, 0))
+		w.refusedAs(rename(second, "main"), rules.EndpointUIDTaken(), "taking it")
+		w.must(rename(one, "main")) // its own
+		w.must(rename(second, "third"))
+		w.must(rename(one, ""))
+		w.must(rename(second, "main"))
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, second.ID, w.now))
+		w.must(rename(one, "main"))
+		changed := w.settings(0).Endpoints
+		i := slices.IndexFunc(changed, func(e kapsel.Endpoint) bool { return e.ID == one.ID })
+		w.same("in the settings", "main", changed[i].UID)
+
+		errs := make([]error, 6)
+		w.together(len(errs), func(i int) error {
+			errs[i] = w.store.CreateEndpoint(w.ctx, ofApp(a, "at-once"), 0)
+			return nil
+		})
+		made := 0
+		for _, err := range errs {
+			if err == nil {
+				made++
+			} else {
+				w.refusedAs(err, rules.EndpointUIDTaken(), "at the same time")
+			}
+		}
+		w.same("made at the same time", 1, made)
+	}},
+
 	{"events of an app are read, claimed and listed as that", func(w *world) {
 		a, other := w.newApp("acme"), w.newApp("other")
 		e := w.ofApp(a)

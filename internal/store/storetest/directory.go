@@ -20,7 +20,7 @@ func (w *world) fullConfig() kapsel.EndpointConfig {
 		return kapsel.Secret{ID: kapsel.NewSecretID(w.now), CreatedAt: w.now, ExpiresAt: w.now.Add(time.Hour), Sealed: []byte(sealed)}
 	}
 	return kapsel.EndpointConfig{
-		Name: "Käufe 🛒 'orders'; --", URL: "https://destination.example/hook?a=%20b", Description: "line\nline",
+		Name: "Käufe 🛒 'orders'; --", URL: "https://destination.example/hook?a=%20b", Description: "line\nline", UID: "orders-1", Metadata: map[string]string{"Käufer": "🛒\n"},
 		Intake: kapsel.Intake{
 			Verification: kapsel.Verification{
 				Provider: "hmac", Secrets: []kapsel.Secret{secret("\x00\xff"), secret("b")}, Tolerance: 5 * time.Minute,

@@ -69,7 +69,7 @@ var Tables = []Table{
 	}},
 	{"endpoints", []Column{
 		{"id", ID}, {"tenant_id", ID}, {"part", Int}, {"state", Text}, {"disabled_reason", Text}, {"config", Text},
-		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int}, {"destination", Int}, {"replan", Int}, {"app_id", ID},
+		{"created_at", Time}, {"updated_at", Time}, {"deleted_at", Time}, {"revision", Int}, {"destination", Int}, {"replan", Int}, {"app_id", ID}, {"uid", Text},
 	}},
 	{"sources", []Column{
 		{"id", ID}, {"tenant_id", ID}, {"state", Text}, {"config", Text},
