@@ -298,7 +298,7 @@ func (c *serveCmd) start(ctx context.Context, io streams, out *output) (_ *serve
 		},
 	})
 	management := api.New(api.Config{
-		Manage: manager, Guard: callers, Publisher: s.ingest, Answers: s.db, Tenants: directory, Vault: vault,
+		Manage: manager, Guard: callers, Publisher: s.ingest, Rates: s.ingest, Answers: s.db, Tenants: directory, Vault: vault,
 		AdminKey: c.AdminKey, PublicURL: c.PublicURL, Clock: s.clock.Now, Version: buildVersion(), Log: s.log,
 	})
 	s.pages = dashboard.New(dashboard.Config{

@@ -39,6 +39,13 @@ type Tenants interface {
 	Tenant(ctx context.Context, id kapsel.TenantID) (kapsel.Tenant, error)
 }
 
+// Rates are those at which tenants may send events.
+type Rates interface {
+	// Tell writes to an answer's header what is left of a tenant's rate, if it has one, and takes nothing
+	// from it.
+	Tell(ctx context.Context, w http.ResponseWriter, tenant kapsel.TenantID)
+}
+
 // Config is what the API works with. Fields without "may be nil" are needed; for the OpenAPI document
 // alone only Log is.
 type Config struct {
@@ -52,6 +59,9 @@ type Config struct {
 
 	// Publisher stores what is published. It may be nil for who only wants the document.
 	Publisher Publisher
+
+	// Rates tells callers what is left of their tenants' rates. It may be nil: then nobody does.
+	Rates Rates
 
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the
 	// header means nothing then. Tenants and Vault seal answers that have secrets.

@@ -112,7 +112,8 @@ func newWorld(t *testing.T) *world {
 		AdminKey: secret.NewText(adminKey), PublicURL: "https://kapsel.example", Version: "1.2.3", Clock: now, Log: log,
 		Answers: s, Tenants: s, Vault: w.vault,
 	}
-	w.cfg.Publisher = w.publisher(clock)
+	events := w.publisher(clock)
+	w.cfg.Publisher, w.cfg.Rates = events, events
 	w.handler = w.build()
 	w.doc = readDocument(t, w.handler)
 	return w

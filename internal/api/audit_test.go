@@ -172,6 +172,9 @@ func TestAuditLog_Refused(t *testing.T) {
 	for path, field := range map[string]string{
 		fmt.Sprintf("/proof/%d", size):                   "index",
 		"/proof/-1":                                      "index",
+		"/proof/9223372036854775808":                     "index",
+		"/proof/0?tree_size=99999999999999999999":        "tree_size",
+		"/consistency?from=0&to=99999999999999999999":    "to",
 		"/proof/9223372036854775807":                     "index",
 		fmt.Sprintf("/proof/0?tree_size=%d", size+1):     "tree_size",
 		"/proof/0?tree_size=-1":                          "tree_size",

@@ -20,7 +20,7 @@ import (
 func callerOf(ctx context.Context) access.Caller { return callOf(ctx).caller }
 
 // gate lets a request through to an operation when its caller may call it and the operation
-// knows its query parameters.
+// knows its query parameters. Every answer to a tenant's key tells what is left of the tenant's rate.
 func (a *api) gate(who access.Right) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
@@ -28,6 +28,9 @@ func (a *api) gate(who access.Right) func(huma.Context, func(huma.Context)) {
 		var err error
 		if who != access.Anyone {
 			c.caller, err = a.Guard.Caller(r)
+		}
+		if err == nil && a.Rates != nil && !c.caller.Tenant.IsZero() {
+			a.Rates.Tell(r.Context(), w, c.caller.Tenant)
 		}
 		if err == nil {
 			err = c.caller.Check(who)

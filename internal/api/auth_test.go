@@ -500,3 +500,38 @@ func TestIsolation_B79_NothingOfOthers(t *testing.T) {
 		t.Error("the admin does not see a tenant")
 	}
 }
+
+// TestRates checks that every answer to a key of a limited tenant, of whatever status, tells what is left of the
+// tenant's rate and uses nothing up, and that no other answer does.
+func TestRates(t *testing.T) {
+	w := newWorld(t)
+	h, free := w.newHouse("limited"), w.newHouse("free")
+	w.want(200, "PATCH", "/v1/tenants/"+h.tenant, adminKey, `{"limits":{"ingest_per_second":0.001,"ingest_burst":7}}`)
+	told := func(a answered) string {
+		return fmt.Sprint(a.header.Get("X-RateLimit-Limit"), " ", a.header.Get("X-RateLimit-Remaining"), " ", a.header.Get("X-RateLimit-Reset"))
+	}
+	asks := []struct {
+		method, path string
+		body         any
+		status       int
+	}{
+		{"GET", "/v1/endpoints", nil, 200}, {"GET", "/v1/events?limit=0", nil, 400}, {"GET", "/v1/tenants", nil, 403},
+		{"GET", "/v1/endpoints/" + free.endpoint, nil, 404}, {"POST", "/v1/endpoints", "{}", 422}, {"DELETE", "/v1/endpoints/" + h.endpoint, nil, 204},
+	}
+	for range 3 {
+		for _, ask := range asks[:5] {
+			if a := w.do(ask.method, ask.path, h.write, ask.body); a.status != ask.status || told(a) != "7 7 0" {
+				t.Errorf("%s %s is answered %d and told %q", ask.method, ask.path, a.status, told(a))
+			}
+		}
+	}
+	w.want(201, "POST", "/v1/events", h.write, `{"type":"a","data":1}`)
+	if a := w.do(asks[5].method, asks[5].path, h.write, nil); a.status != 204 || !strings.HasPrefix(told(a), "7 6 ") || strings.HasSuffix(told(a), " 0") {
+		t.Errorf("after one event it is told %q (%d)", told(a), a.status)
+	}
+	for key, status := range map[string]int{free.write: 200, adminKey: 200, "kap_wrong": 401} {
+		if a := w.do("GET", "/v1/endpoints", key, nil); a.status != status || told(a) != "  " {
+			t.Errorf("answered %d, and told %q", a.status, told(a))
+		}
+	}
+}

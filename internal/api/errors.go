@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -68,7 +69,7 @@ func (a *api) log(r *http.Request, d problem.Document, err error) {
 // parameters returns the error for path and query parameters of an operation that huma refused, nil
 // if there are none. An ID in the path that is malformed stands for nothing, so it comes first.
 func parameters(op *huma.Operation, errs []error) error {
-	var fields []kapsel.FieldError
+	var fields, large []kapsel.FieldError
 	for _, err := range errs {
 		var detail *huma.ErrorDetail
 		if !errors.As(err, &detail) {
@@ -76,7 +77,11 @@ func parameters(op *huma.Operation, errs []error) error {
 		}
 		message := strings.TrimPrefix(detail.Message, "invalid value: ")
 		_, name, _ := strings.Cut(detail.Location, ".") // behind "path.", "query." or "header."
+		number, _ := detail.Value.(string)
 		switch {
+		case message == "invalid integer" && unbounded(op, name) && isWhole(number):
+			large = append(large, kapsel.FieldError{Field: name, Detail: fmt.Sprintf("must be at most %d", math.MaxInt64)})
+			continue
 		case strings.HasPrefix(detail.Location, "path."):
 			return kapsel.Errorf(kapsel.NotFound, "%s", message)
 		case message == "invalid boolean":
@@ -88,10 +93,21 @@ func parameters(op *huma.Operation, errs []error) error {
 		}
 		fields = append(fields, kapsel.FieldError{Field: name, Detail: message})
 	}
-	if fields == nil {
-		return nil
+	switch {
+	case fields != nil:
+		return unreadable(fields)
+	case large != nil:
+		return refused(large)
 	}
-	return unreadable(fields)
+	return nil
+}
+
+// isWhole reports whether a text is a whole number, however large.
+func isWhole(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// unbounded reports whether the document says no more of a parameter than that it is a whole number.
+func unbounded(op *huma.Operation, name string) bool {
+	return slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == name && p.Schema.Maximum == nil })
 }
 
 // bounds says what a parameter of an operation must be, by its schema.

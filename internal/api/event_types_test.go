@@ -76,6 +76,12 @@ func TestEventTypes_BadInput(t *testing.T) {
 	} {
 		w.refused(kapsel.InvalidRequest, 422, strings.Fields(want), "POST", "/v1/event-types", h.write, body)
 	}
+	for _, method := range []string{"POST /v1/event-types", "PATCH /v1/event-types/a", "PUT /v1/event-types/a"} {
+		verb, path, _ := strings.Cut(method, " ")
+		for schema, field := range map[string]string{`{"type":"object","type":"string"}`: "schemas.1.type", `{"properties":{"x":[{"a":1,"a":1}]}}`: "schemas.1.properties.x[0].a"} {
+			w.refused(kapsel.InvalidRequest, 400, []string{field}, verb, path, h.write, `{"schemas":{"1":`+schema+`}}`)
+		}
+	}
 	w.refused(kapsel.InvalidRequest, 400, nil, "POST", "/v1/event-types", h.write, `{"name":"a","schemas":{"1":`+strings.Repeat("[", 200)+strings.Repeat("]", 200)+`}}`)
 	w.want(201, "POST", "/v1/event-types", h.write, `{"name":"a"}`)
 	w.refused(kapsel.InvalidRequest, 422, []string{"schemas.1"}, "PATCH", "/v1/event-types/a", h.write, `{"schemas":{"1":{"type":7}}}`)

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/kapsel-hq/kapsel"
@@ -97,7 +98,7 @@ func checkShape(body []byte, t reflect.Type) error {
 	if !utf8.Valid(body) {
 		return notJSON("it is not UTF-8")
 	}
-	s := shape{dec: json.NewDecoder(bytes.NewReader(body))}
+	s := shape{dec: json.NewDecoder(bytes.NewReader(body)), deepest: maxDepth}
 	s.dec.UseNumber()
 	if err := s.value("", t, 0); err != nil {
 		return notJSON(syntaxDetail(err))
@@ -105,10 +106,50 @@ func checkShape(body []byte, t reflect.Type) error {
 	if _, err := s.dec.Token(); !errors.Is(err, io.EOF) {
 		return notJSON("something follows the object")
 	}
+	if at := halfCharacter(body); at >= 0 {
+		return notJSON(fmt.Sprintf("%s at byte %d", halfDetail, at))
+	}
 	if s.wrong != nil {
 		return unreadable(s.wrong)
 	}
 	return nil
+}
+
+// halfDetail says what is wrong with a text in which halfCharacter finds something.
+const halfDetail = "it has an escape of half a character (a surrogate without its other half)"
+
+// halfCharacter returns where a valid JSON text first has the escape of a surrogate without the one that
+// belongs to it, such as \ud800, and -1 if it has none. Such an escape stands for no character;
+// encoding/json would put another in its place.
+func halfCharacter(text []byte) int {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' { // which stands in strings only
+			continue
+		}
+		half, ok := escapedUnit(text[i:])
+		switch {
+		case !ok:
+			i++ // an escape of another kind, of two bytes
+		case !utf16.IsSurrogate(half):
+			i += 5
+		default:
+			other, _ := escapedUnit(text[i+6:])
+			if utf16.DecodeRune(half, other) == utf8.RuneError {
+				return i
+			}
+			i += 11
+		}
+	}
+	return -1
+}
+
+// escapedUnit returns the UTF-16 code unit of the escape \uXXXX that a text begins with.
+func escapedUnit(text []byte) (unit rune, ok bool) {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	return rune(n), err == nil
 }
 
 func notJSON(why string) error {
@@ -135,8 +176,9 @@ var errTooDeep = errors.New("it is nested too deep")
 
 // shape compares a stream of JSON tokens with a type.
 type shape struct {
-	dec   *json.Decoder
-	wrong []kapsel.FieldError
+	dec     *json.Decoder
+	deepest int // how deep values may be nested
+	wrong   []kapsel.FieldError
 }
 
 func (s *shape) refuse(field, detail string) {
@@ -156,11 +198,11 @@ var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 // value compares the next value with the type t; it skips the value if t is nil. The error is about
 // syntax or depth only; wrong fields are added to s.wrong.
 func (s *shape) value(field string, t reflect.Type, depth int) error {
-	if depth > maxDepth {
+	if depth > s.deepest {
 		return errTooDeep
 	}
 	if t == reflect.TypeFor[anySchema]() {
-		return s.schema()
+		return s.schema(field)
 	}
 	token, err := s.dec.Token()
 	if err != nil {
@@ -207,16 +249,12 @@ func (s *shape) value(field string, t reflect.Type, depth int) error {
 // maxSchemaDepth is how deep a JSON Schema may be nested.
 const maxSchemaDepth = 100
 
-// schema passes over a JSON Schema, which is its author's.
-func (s *shape) schema() error {
-	var text json.RawMessage
-	if err := s.dec.Decode(&text); err != nil {
-		return err
-	}
-	if nesting(text) > maxSchemaDepth {
-		return errTooDeep
-	}
-	return nil
+// schema passes over a JSON Schema. Its names are its author's, but none may be there twice in an object.
+func (s *shape) schema(field string) error {
+	outside := s.deepest
+	s.deepest = maxSchemaDepth
+	defer func() { s.deepest = outside }()
+	return s.value(field, nil, 0)
 }
 
 func (s *shape) array(field string, t reflect.Type, kind reflect.Kind, depth int) error {
@@ -257,9 +295,9 @@ func (s *shape) object(field string, t reflect.Type, kind reflect.Kind, depth in
 		}
 		var member reflect.Type
 		switch {
-		case t == nil:
 		case seen[name]:
 			s.refuse(at, "is there twice")
+		case t == nil:
 		case kind == reflect.Map:
 			member = t.Elem()
 		case known[name] == nil:

@@ -275,6 +275,10 @@ func (r *publications) text(field string, value []byte) string {
 		r.refuse(field, "is too long")
 		return ""
 	}
+	if halfCharacter(value) >= 0 {
+		r.misread(field, "has an escape of half a character (a surrogate without its other half)")
+		return ""
+	}
 	s := unquoted(value)
 	if s == "" {
 		r.refuse(field, "must not be empty")

@@ -134,7 +134,7 @@ func TestReadPublications_Faults(t *testing.T) {
 		{`{"type":"a","data":1,"id":7}`, 400, []string{"id"}},
 		{`{"type":"a","data":1,"id":"` + long(256) + `"}`, 422, []string{"id"}},
 		{`{"type":"a","data":1,"id":"a\u0000b"}`, 422, []string{"id"}},
-		{`{"type":"a","data":1,"id":"\ud800"}`, 422, []string{"id"}},
+		{`{"type":"a","data":1,"id":"\ud800"}`, 400, []string{"id"}},
 		{`{"type":"a","data":1,"ordering_key":"\n"}`, 422, []string{"ordering_key"}},
 		{`{"type":"a","data":1,"channels":"x"}`, 400, []string{"channels"}},
 		{`{"type":"a","data":1,"channels":["x",7,"y z",""]}`, 400, []string{"channels[1]", "channels[3]", "channels[2]"}},

@@ -179,6 +179,29 @@ func TestCrash_FB1_PostgresKilled(t *testing.T) {
 	soundStatements(t, server)
 }
 
+// TestCrash_FB1_FirstAnswer checks that the first webhook after PostgreSQL was killed, which finds a connection
+// that is there no more, is answered 503, with the full counts within 2 s, and that events are accepted again when
+// PostgreSQL is back.
+func TestCrash_FB1_FirstAnswer(t *testing.T) {
+	server := pgtest.Start(t)
+	w := newWorld(t, server.New(t))
+	ep := w.unstored()
+	for range count(2, 10) {
+		eventually(t, "an event is accepted", patience, func() bool { status, _ := probe(w, ep); return status == http.StatusOK })
+		server.Kill9(t)
+		status, took := probe(w, ep)
+		if status != http.StatusServiceUnavailable {
+			t.Errorf("without PostgreSQL an event is answered %d", status)
+		}
+		t.Logf("answered after %s", took)
+		if most := 2 * time.Second; full() && took > most {
+			t.Errorf("answered after %s, not within %s", took, most)
+		}
+		server.Restart(t)
+	}
+	soundStatements(t, server)
+}
+
 // TestCluster_FF1_TwoNodes checks that one of two nodes finishes the work when the other is
 // killed or frozen past its lease, each delivery has one outcome, and what the thawed node
 // says late changes nothing.

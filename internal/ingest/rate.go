@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -41,6 +42,14 @@ func (l *rate) tell(w http.ResponseWriter) {
 	if l != nil {
 		remaining, reset := l.h.limits.Look(l.of, l.perSecond, l.burst, time.Now())
 		l.write(w, remaining, reset)
+	}
+}
+
+// Tell writes to an answer's header what is left of a tenant's rate, and takes nothing from it. It writes
+// nothing if the tenant has no limit, or cannot be read.
+func (h *Handler) Tell(ctx context.Context, w http.ResponseWriter, tenant kapsel.TenantID) {
+	if t, err := h.Settings.Tenant(ctx, tenant); err == nil {
+		h.rate(t.ID, t.Effective()).tell(w)
 	}
 }
 

@@ -20,6 +20,9 @@ type committer[T any] struct {
 	write func(context.Context, *lane, []*batch.Call[T]) error
 	// rehearsal does all that write does and undoes it; nil if there is no rehearsal.
 	rehearsal func(context.Context, *lane) error
+	// patience is how long a batch whose outcome is unknown is written again while no connection can be
+	// made. Its calls fail then, and may be stored.
+	patience time.Duration
 
 	last error // error of the last batch; only loop's goroutine uses it
 
@@ -28,7 +31,7 @@ type committer[T any] struct {
 }
 
 func newCommitter[T any](l *lane, write func(context.Context, *lane, []*batch.Call[T]) error, window time.Duration, observe store.CommitObserver) *committer[T] {
-	return &committer[T]{Queue: batch.NewQueue[T](window, observe, errClosed), lane: l, write: write}
+	return &committer[T]{Queue: batch.NewQueue[T](window, observe, errClosed), lane: l, write: write, patience: commitTimeout}
 }
 
 // do writes a call in the next batch; see batch.Queue.Do.
@@ -121,6 +124,10 @@ func (c *committer[T]) rehearseNow() error {
 // batch of its own, has more time.
 const commitTimeout = 5 * time.Second
 
+// acceptPatience is the patience for events. Senders wait for the answer, and 503 says no more than that an
+// event is not known to be stored.
+const acceptPatience = 1500 * time.Millisecond
+
 // together writes a batch in one transaction and keeps the error in last.
 func (c *committer[T]) together(calls []*batch.Call[T]) error {
 	bytes := 0
@@ -150,17 +157,18 @@ func (c *committer[T]) separately(calls []*batch.Call[T]) error {
 
 // try writes calls in one transaction. It tries again soon after a serialization failure or a
 // deadlock. If the outcome of COMMIT is unknown, it writes the calls again on a new connection:
-// storing the same ids twice is harmless. If try returns nil, all of the calls are stored. If it
-// returns an error of the server, none of them are, unless the outcome of an earlier run was
-// unknown.
+// storing the same ids twice is harmless. While no connection can be made, c.patience bounds that. If
+// try returns nil, all of the calls are stored. If it returns an error of the server, none of them
+// are, unless the outcome of an earlier run was unknown.
 func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
-	maybe := false // whether an earlier run may have been committed
+	var since time.Time // when the outcome of a run was first unknown
+	maybe := false      // whether an earlier run may have been committed
 	for n := 1; ; n++ {
 		err := c.lane.open(ctx)
 		if err != nil {
 			// The calls that wait would fail too, each after a time-out of its own.
 			c.Fail(err)
-			if !maybe || lasting(err) {
+			if !maybe || lasting(err) || time.Since(since) >= c.patience {
 				return err
 			}
 		} else {
@@ -172,7 +180,9 @@ func (c *committer[T]) try(ctx context.Context, calls []*batch.Call[T]) error {
 			case lost(err):
 				// (pgconn.SafeToRetry does not tell what was sent: it calls safe the "conn closed" with which a
 				// batch ends whose answer never came.)
-				maybe = true
+				if !maybe {
+					maybe, since = true, time.Now()
+				}
 				c.lane.drop()
 			default:
 				c.lane.drop()

@@ -132,7 +132,7 @@ func (s *Store) open(ctx context.Context, opts Options) (err error) {
 		a.ledger, c.telling, c.tally.Told = true, newTelling(), store.NewTold()
 	}
 	s.acceptor = newCommitter(newLane(s.from, acceptStatements), a.write, 0, opts.Observe)
-	s.acceptor.rehearsal = a.rehearse
+	s.acceptor.rehearsal, s.acceptor.patience = a.rehearse, acceptPatience
 	s.completer = newCommitter(newLane(s.from, completeStatements), c.write, completionWindow, opts.Observe)
 	// The acceptor's statements are prepared now, so that a schema that lacks something is found.
 	if err := s.acceptor.lane.open(ctx); err != nil {

@@ -6,4 +6,4 @@ CREATE UNIQUE INDEX endpoints_uid ON endpoints (tenant_id, uid, ifnull(app_id, x
     WHERE uid IS NOT NULL AND deleted_at IS NULL;
 
 -- A binary from before would write endpoints without their uids.
-UPDATE schema_info SET version = 25, readable_by = 25;
+UPDATE schema_info SET version = 24, readable_by = 24;
