@@ -44,6 +44,7 @@ const (
 	KindReplay     = "replay"
 	KindInstance   = "instance"
 	KindPortalLink = "portal_link"
+	KindPortalLogo = "portal_logo"
 	KindSession    = "session"
 )
 

@@ -133,7 +133,7 @@ func (c *Client) GetAuditLog(ctx context.Context, tenantID string) (answer Audit
 type ListChangesFilter struct {
 	TenantID string    // With the admin key: the tenant that is meant
 	ObjectID string    // Those of this object, such as ep_…
-	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, session, instance
+	Kind     string    // Those of objects of this kind; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, portal_logo, session, instance
 	Verb     string    // Those by which this was done, such as update
 	KeyID    string    // Those made with this key, or in a session that began with it
 	Since    time.Time // Made at this time or later
@@ -727,6 +727,23 @@ func (c *Client) RevokeKey(ctx context.Context, id string, keyID string) error {
 	return c.do(ctx, http.MethodDelete, "/v1/tenants/"+url.PathEscape(id)+"/keys/"+url.PathEscape(keyID), nil, nil, nil)
 }
 
+// DeletePortalLogo is DELETE /v1/tenants/{id}/portal-logo: Delete the logo of a tenant's portal.
+func (c *Client) DeletePortalLogo(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/tenants/"+url.PathEscape(id)+"/portal-logo", nil, nil, nil)
+}
+
+// GetPortalLogo is GET /v1/tenants/{id}/portal-logo: Get the logo of a tenant's portal.
+func (c *Client) GetPortalLogo(ctx context.Context, id string) (answer PortalLogo, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/tenants/"+url.PathEscape(id)+"/portal-logo", nil, nil, &answer)
+	return answer, err
+}
+
+// PutPortalLogo is PUT /v1/tenants/{id}/portal-logo: Set the logo of a tenant's portal.
+func (c *Client) PutPortalLogo(ctx context.Context, id string, body PortalLogoInput) (answer PortalLogo, err error) {
+	err = c.do(ctx, http.MethodPut, "/v1/tenants/"+url.PathEscape(id)+"/portal-logo", nil, body, &answer)
+	return answer, err
+}
+
 // GetUsageFilter chooses what GetUsage shows; a zero field is left out.
 type GetUsageFilter struct {
 	TenantID string    // With the admin key: the tenant that is meant
@@ -858,7 +875,7 @@ type Change struct {
 	TenantID *string         `json:"tenant_id"` // Whose object was changed; null: the instance's own
 	At       time.Time       `json:"at"`        // When
 	Verb     string          `json:"verb"`      // What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, sign_in, sign_out, end, replay, cancel, retry, keep_ingest, rotate_key …
-	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, session, instance
+	Kind     string          `json:"kind"`      // Of the object; tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, portal_logo, session, instance
 	ObjectID *string         `json:"object_id"` // Of the object; null: the instance has none
 	Name     *string         `json:"name"`      // The object's name before the change; null: it has none
 	By       ChangedBy       `json:"by"`        // Who made it
@@ -1391,6 +1408,23 @@ type PortalLinkInput struct {
 	App       Optional[string] `json:"app,omitzero"`        // The id or uid of the app whose endpoints and events the link shows; left out: all of the tenant
 	ExpiresIn *Duration        `json:"expires_in,omitzero"` // How long the link and its session last, 1m to 24h; 1h by default
 	Sites     []string         `json:"sites,omitzero"`      // Origins, such as https://app.example, whose pages may show the portal in a frame; left out: none
+}
+
+// PortalLogo is in answers.
+type PortalLogo struct {
+	ImageBase64 string    `json:"image_base64"` // The image, in base64
+	TenantID    string    `json:"tenant_id"`    // The tenant that it belongs to
+	ContentType string    `json:"content_type"` // What the image's content says that it is; image/png, image/jpeg, image/webp
+	Size        int64     `json:"size"`         // Of the image, in bytes
+	Sha256      string    `json:"sha256"`       // Of the image, in hexadecimal
+	Alt         string    `json:"alt"`          // What the logo says to people who do not see it
+	UpdatedAt   time.Time `json:"updated_at"`   // When it was last changed
+}
+
+// PortalLogoInput is in requests.
+type PortalLogoInput struct {
+	ImageBase64 string `json:"image_base64"` // A PNG, JPEG or WebP image of at most 64 KiB and 2000 pixels a side, in base64; its content counts, and SVG is not taken
+	Alt         string `json:"alt"`          // What the logo says to people who do not see it, such as your name
 }
 
 // Proof is in answers.

@@ -19,7 +19,7 @@ import (
 type changesCmd struct {
 	ofTenant
 	Object string `placeholder:"ID" help:"Only those of this object, such as ep_…"`
-	Kind   string `placeholder:"KIND" help:"Only those of objects of this kind: tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, session or instance."`
+	Kind   string `placeholder:"KIND" help:"Only those of objects of this kind: tenant, key, endpoint, source, app, event_type, event, delivery, replay, portal_link, portal_logo, session or instance."`
 	Verb   string `placeholder:"VERB" help:"Only those by which this was done, such as update or pause."`
 	Key    string `placeholder:"KEY" help:"Only those made with this key, key_…"`
 	listing

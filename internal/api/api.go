@@ -97,6 +97,7 @@ func New(cfg Config) http.Handler {
 	a.deliveries()
 	a.replays()
 	a.portalLinks()
+	a.portalLogos()
 	a.usage()
 	a.refusals()
 	a.providers()

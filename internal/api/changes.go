@@ -26,7 +26,7 @@ type ChangesList struct {
 	TenantQuery
 	PageQuery
 	ObjectID string       `query:"object_id" maxLength:"64" doc:"Those of this object, such as ep_…"`
-	Kind     string       `query:"kind" enum:"tenant,key,endpoint,source,app,event_type,event,delivery,replay,portal_link,session,instance" doc:"Those of objects of this kind"`
+	Kind     string       `query:"kind" enum:"tenant,key,endpoint,source,app,event_type,event,delivery,replay,portal_link,portal_logo,session,instance" doc:"Those of objects of this kind"`
 	Verb     string       `query:"verb" maxLength:"64" doc:"Those by which this was done, such as update"`
 	KeyID    kapsel.KeyID `query:"key_id" doc:"Those made with this key, or in a session that began with it"`
 	Since    timestamp    `query:"since" doc:"Made at this time or later"`
@@ -49,7 +49,7 @@ type Change struct {
 	TenantID *kapsel.TenantID `json:"tenant_id" nullable:"true" doc:"Whose object was changed; null: the instance's own"`
 	At       timestamp        `json:"at" doc:"When"`
 	Verb     string           `json:"verb" doc:"What was done: create, update, delete, pause, resume, rotate_secret, reset_circuit, test, revoke, leave, sign_in, sign_out, end, replay, cancel, retry, keep_ingest, rotate_key …"`
-	Kind     string           `json:"kind" enum:"tenant,key,endpoint,source,app,event_type,event,delivery,replay,portal_link,session,instance" doc:"Of the object"`
+	Kind     string           `json:"kind" enum:"tenant,key,endpoint,source,app,event_type,event,delivery,replay,portal_link,portal_logo,session,instance" doc:"Of the object"`
 	ObjectID *string          `json:"object_id" nullable:"true" doc:"Of the object; null: the instance has none"`
 	Name     *string          `json:"name" nullable:"true" doc:"The object's name before the change; null: it has none"`
 	By       ChangedBy        `json:"by"`
@@ -122,6 +122,8 @@ func Show(object any, at time.Time) any {
 		return viewReplay(o)
 	case *kapsel.PortalLink:
 		return viewPortalLink(o)
+	case *kapsel.PortalLogo:
+		return viewPortalLogoHead(o)
 	case *kapsel.Session:
 		return sessionShown{o.ID, orNull(o.TenantID), orNull(o.KeyID), orNull(o.Subject), orNull(o.Name), orNull(o.Scope), o.Address, o.Agent, timestamp(o.CreatedAt)}
 	case *kapsel.Delivery:

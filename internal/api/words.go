@@ -112,6 +112,9 @@ var descriptions = map[string]string{
 	"list-portal-links":          "Newest first. A link is deleted once it has expired. With the admin key those of all tenants, or of `tenant_id`.",
 	"get-portal-link":            "Whatever has become of it. Its `url` is in no answer but the first.",
 	"revoke-portal-link":         "The link opens nothing any more, and the visit that it opened ends, at once.",
+	"get-portal-logo":            "With its image. A tenant without one is E1009.",
+	"put-portal-logo":            "It takes the place of the one before. Customers see it at the head of the portal's pages, which alone have it: its address is nobody else's.",
+	"delete-portal-logo":         "The portal's pages begin without one again.",
 	"list-changes":               "Newest first, kept a year: every change by the API, a command, the dashboard or the portal, written in the transaction of the change. A request that is refused, or changes nothing, leaves none; events that are received or published are no changes. With the admin key those of all tenants and of the instance, or of `tenant_id`. A page may miss changes of the last 30 seconds, which a repeated read shows.",
 	"cancel-replay":              "What it has made already goes on and is counted.",
 }

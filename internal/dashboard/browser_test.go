@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"image/color"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -172,7 +173,7 @@ func valueOf[T any](b *browser, expression string) T {
 func (b *browser) open(path string) {
 	b.t.Helper()
 	b.Do(chromedp.Navigate(b.own + path))
-	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img, main svg:not(.u-over):not(.drawn), base") !== null`); pwn {
+	if pwn := valueOf[bool](b, `window.__pwn !== undefined || document.querySelector("main script, main img:not(.logo), main svg:not(.u-over):not(.drawn), base") !== null`); pwn {
 		b.t.Errorf("%s: what a stranger wrote became a part of the page", path)
 	}
 	b.AllWell(path)
@@ -247,6 +248,7 @@ func TestPages_B121_S16(t *testing.T) {
 		{"event-types", "/event-types" + tenant},
 		{"apps", "/apps" + tenant},
 		{"tenants", "/tenants"},
+		{"portal-logo", "/portal-logo" + tenant},
 		{"keys", "/keys" + tenant},
 		{"sessions", "/sessions"},
 	}
@@ -333,6 +335,9 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 		}})
 		w.must(err)
 	}
+	logo, alt := picture(b.t, 120, 40, color.RGBA{50, 80, 200, 255}), hostile[1]
+	_, err := w.manage.SetPortalLogo(w.ctx, w.admin, s.tenant.ID, logo, alt)
+	w.must(err)
 	rename(strings.Join(hostile[:3], " "), strings.Join(hostile[3:7], " "))
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
@@ -363,6 +368,9 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 				"portal-events": "/portal/events", "portal-event": "/portal/events/" + c.event.String(),
 			} {
 				b.open(path)
+				if shown := valueOf[string](b, `(l => l.alt + " " + l.naturalWidth)(document.querySelector("header img.logo"))`); shown != alt+" 120" {
+					b.t.Errorf("%s: the logo is shown as %q", path, shown)
+				}
 				if width == 1280 == (theme == "light") {
 					b.accessible(axe, fmt.Sprint(path, " at ", width, " in ", theme))
 				}

@@ -49,7 +49,7 @@ func changeFilter(p *page) (f store.ChangeFilter, err error) {
 // changedKinds and changeVerbs are what the filter of changes offers.
 var (
 	changedKinds = []string{kapsel.KindEndpoint, kapsel.KindSource, kapsel.KindApp, kapsel.KindEventType, kapsel.KindEvent, kapsel.KindDelivery, kapsel.KindReplay,
-		kapsel.KindPortalLink, kapsel.KindKey, kapsel.KindSession, kapsel.KindTenant, kapsel.KindInstance}
+		kapsel.KindPortalLink, kapsel.KindPortalLogo, kapsel.KindKey, kapsel.KindSession, kapsel.KindTenant, kapsel.KindInstance}
 	changeVerbs = []string{"create", "update", "delete", "pause", "resume", "test", "replay", "retry", "cancel", "rotate_secret", "reset_circuit", "keep_ingest", "revoke", "leave", "sign_in", "sign_out", "end", "rotate_key", "rotate_audit_key"}
 )
 

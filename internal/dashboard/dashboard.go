@@ -17,6 +17,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"path"
@@ -72,7 +73,7 @@ var pages = map[string]bool{
 	"": true, "static": true, "live": true, "sign-in": true, "sign-out": true, "sessions": true,
 	"events": true, "deliveries": true, "endpoints": true, "dead-letters": true, "replays": true, "sources": true, "event-types": true, "apps": true, "tenants": true, "keys": true, "portal": true,
 	"changes": true, "usage": true, "undelivered": true, "subscriptions": true, "attempts": true,
-	"providers": true, "event-type": true,
+	"portal-logo": true, "providers": true, "event-type": true,
 }
 
 // Serves reports whether a path may have a page. No form is posted to /.
@@ -111,6 +112,7 @@ func New(cfg Config) *Dashboard {
 	d.diffs()
 	d.proofs()
 	d.portal()
+	d.logoPages()
 	return d
 }
 
@@ -213,7 +215,8 @@ type page struct {
 	path    string
 	query   url.Values
 	form    url.Values
-	params  func(name string) string // of the path
+	files   map[string][]*multipart.FileHeader // that the form sent
+	params  func(name string) string           // of the path
 	now     time.Time
 	title   string
 	section string // the path of the navigation's entry that the page belongs to
@@ -276,6 +279,9 @@ func (d *Dashboard) open(w http.ResponseWriter, r *http.Request, need access.Rig
 		if p.form, err = readForm(w, r); err != nil {
 			return p, err
 		}
+		if r.MultipartForm != nil {
+			p.files = r.MultipartForm.File
+		}
 	}
 	if caller.IsAdmin() {
 		if p.tenants, err = d.Manage.ListTenants(r.Context(), caller, store.Page[kapsel.TenantID]{Limit: chosen}); err != nil {
@@ -315,12 +321,18 @@ const maxForm = 256 << 10
 
 // readForm returns what a form sent.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(kind) != "application/x-www-form-urlencoded" && r.ContentLength != 0 {
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	kind = strings.TrimSpace(kind)
+	parse := r.ParseForm
+	switch {
+	case kind == "multipart/form-data": // it has a file
+		parse = func() error { return r.ParseMultipartForm(maxForm) } // all of it stays in memory
+	case kind != "application/x-www-form-urlencoded" && r.ContentLength != 0:
 		return nil, errMediaType
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	var large *http.MaxBytesError
-	switch err := r.ParseForm(); {
+	switch err := parse(); {
 	case errors.As(err, &large):
 		return nil, errTooMuch
 	case err != nil:

@@ -53,6 +53,7 @@ type visit struct {
 	form   url.Values
 	params func(name string) string // of the path
 	title  string
+	logo   kapsel.PortalLogo // of the tenant, without its image; zero: none
 }
 
 // framedBy is the policy of a page that some sites may frame.
@@ -85,6 +86,7 @@ func (d *Dashboard) portal() {
 	d.visited("GET /portal/events", (*visit).events)
 	d.visited("GET /portal/events/{id}", (*visit).event)
 	d.visited("POST /portal/events/{id}/send", (*visit).sendAgain)
+	d.mux.HandleFunc("GET /portal/logo/{hash}", d.portalLogo)
 	d.mux.HandleFunc("POST /portal/leave", d.leavePortal)
 }
 
@@ -194,6 +196,11 @@ func (d *Dashboard) visited(pattern string, handle func(*visit) (result, error))
 		link, c, err := d.visitor(r)
 		v.link, v.portal = link, d.Manage.Portal(c, link)
 		frame(w, v.link.Sites)
+		if err == nil {
+			if v.logo, err = v.portal.Logo(v.ctx); kapsel.CodeOf(err) == kapsel.NotFound {
+				err = nil
+			}
+		}
 		if err == nil {
 			err = checkText(v.query)
 		}

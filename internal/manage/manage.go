@@ -50,6 +50,8 @@ type Store interface {
 	CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample int) (count int, some []kapsel.Delivery, err error)
 	ReadReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID) (kapsel.Replay, error)
 	ListReplays(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.ReplayID]) ([]kapsel.Replay, error)
+	PortalLogo(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error)
+	PortalLogoHead(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error)
 	PortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID) (kapsel.PortalLink, error)
 	ListPortalLinks(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.PortalLinkID]) ([]kapsel.PortalLink, error)
 	store.Stream

@@ -13,7 +13,7 @@ import (
 // Changes keeps who changed what.
 type Changes interface {
 	// By returns the same store for changes that an author makes. What the methods of Directory,
-	// Archive, Replays, PortalLinks and Sessions change through it leaves a row, written in the transaction of the
+	// Archive, Replays, PortalLinks, PortalLogos and Sessions change through it leaves a row, written in the transaction of the
 	// change; the use of a session, and what CreateSession ends, leave none. A
 	// call that fails, or that changes nothing that Author.Show shows, leaves none. CancelEvent leaves
 	// one for each of its transactions.
@@ -43,7 +43,7 @@ type Author struct {
 	Verb  string
 	At    time.Time
 	// Show returns an object as people see it at a time, without secrets, for encoding/json. Show gets a
-	// pointer to a tenant, key, endpoint, source, app, event type, delivery, replay, portal link or session.
+	// pointer to a tenant, key, endpoint, source, app, event type, delivery, replay, portal link, portal logo or session.
 	Show func(object any, at time.Time) any
 }
 
@@ -84,6 +84,8 @@ func (a *Author) See(object any) Seen {
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindDelivery, ID: o.ID.String()}, nil}
 	case *kapsel.PortalLink:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindPortalLink, ID: o.ID.String()}, nil}
+	case *kapsel.PortalLogo:
+		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindPortalLogo, ID: o.TenantID.String()}, nil}
 	case *kapsel.Session:
 		s = Seen{o.TenantID, kapsel.Subject{Kind: kapsel.KindSession, ID: o.ID.String(), Name: o.Name}, nil}
 	case *kapsel.Replay:

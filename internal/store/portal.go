@@ -27,3 +27,16 @@ type PortalLinks interface {
 	// RevokePortalLink ends a link and its session; one that has ended stays as it is. NotFound: there is none.
 	RevokePortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID, now time.Time) error
 }
+
+// PortalLogos are the pictures at the heads of tenants' portals, at most one for each tenant. A logo ends with
+// its tenant.
+type PortalLogos interface {
+	// SetPortalLogo stores a tenant's logo in the place of the one that it had. NotFound: the tenant is not there.
+	SetPortalLogo(ctx context.Context, l kapsel.PortalLogo) error
+	// PortalLogo reads a tenant's logo. NotFound: it has none.
+	PortalLogo(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error)
+	// PortalLogoHead reads what PortalLogo does, without the image.
+	PortalLogoHead(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error)
+	// DeletePortalLogo deletes a tenant's logo. NotFound: it has none.
+	DeletePortalLogo(ctx context.Context, tenant kapsel.TenantID) error
+}

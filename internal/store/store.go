@@ -35,6 +35,7 @@ type Store interface {
 	Changes
 	Ledger
 	PortalLinks
+	PortalLogos
 	Housekeeping
 
 	// Time returns the store's time, which all nodes share. On SQLite that is the process's clock.

@@ -251,6 +251,9 @@ func (s *Store) DeleteTenant(ctx context.Context, tenantID kapsel.TenantID, now 
 			id(tenantID), now, revision); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(ctx, "DELETE FROM portal_logos WHERE tenant_id = $1", id(tenantID)); err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, "UPDATE tenants SET deleted_at = $2, updated_at = $2, revision = $3 WHERE id = $1", id(tenantID), now, revision)
 		if err != nil {
 			return err

@@ -127,6 +127,7 @@ var layouts = map[string]layout{
 	"audit_heads":     {key: []string{"log", "size"}},
 	"audit_witnessed": {key: []string{"log"}},
 	"changes":         {key: []string{"id"}},
+	"portal_logos":    {key: []string{"tenant_id"}},
 	"ledger_outbox":   {key: []string{"part", "id"}, part: partOfID},
 	"ledger_totals": {key: []string{"part", "tenant_id", "endpoint_id"}, part: func(value func(string) any) uint8 { return value("endpoint_id").([16]byte)[15] }, group: true,
 		export: sums(totalsColumns),

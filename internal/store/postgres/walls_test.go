@@ -67,6 +67,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	must(s.CreateSession(ctx, kapsel.Session{ID: kapsel.NewSessionID(now), Hash: sha256.Sum256(e.ID[:]), TenantID: tenant.ID, CreatedAt: now, SeenAt: now}))
 	must(s.AddChange(ctx, kapsel.Change{ID: kapsel.NewChangeID(now), TenantID: tenant.ID, At: now, Verb: "create", Subject: kapsel.Subject{Kind: kapsel.KindTenant}}))
 	must(s.CreatePortalLink(ctx, kapsel.PortalLink{ID: kapsel.NewPortalLinkID(now), TenantID: tenant.ID, Mode: kapsel.PortalRead, Token: sha256.Sum256(e.ID[:]), CreatedAt: now, ExpiresAt: now}))
+	must(s.SetPortalLogo(ctx, kapsel.PortalLogo{TenantID: tenant.ID, Type: "image/png", Image: []byte("image"), Alt: "Acme", UpdatedAt: now}))
 	logs, err := s.TakeLogs(ctx, []kapsel.TenantID{tenant.ID}, now)
 	must(err)
 	log := logs[0]

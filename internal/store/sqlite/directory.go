@@ -261,6 +261,9 @@ func (s *Store) DeleteTenant(ctx context.Context, id kapsel.TenantID, now time.T
 		if err != nil {
 			return err
 		}
+		if err := c.exec(`DELETE FROM portal_logos WHERE tenant_id = ?`, id); err != nil {
+			return err
+		}
 		return c.exec(`UPDATE keys SET revoked_at = ?, revision = ? WHERE tenant_id = ? AND revoked_at IS NULL`,
 			now, t.Revision, id)
 	})

@@ -97,6 +97,7 @@ var layouts = map[string]layout{
 	"audit_heads":      {key: []string{"log", "size"}},
 	"audit_witnessed":  {key: []string{"log"}},
 	"changes":          {key: []string{"id"}},
+	"portal_logos":     {key: []string{"tenant_id"}},
 	"ledger_outbox":    {key: []string{"id"}},
 	"ledger_totals":    {key: []string{"tenant_id", "endpoint_id"}},
 	"ledger_books":     {key: []string{"tenant_id", "endpoint_id"}},

@@ -43,6 +43,8 @@ func shown(object any, _ time.Time) any {
 		return map[string]any{"status": o.Status.String(), "endpoint_id": o.EndpointID}
 	case *kapsel.Replay:
 		return map[string]any{"status": o.Status}
+	case *kapsel.PortalLogo:
+		return map[string]any{"alt": o.Alt, "size": o.Size, "sha256": o.Hash}
 	case *kapsel.Session:
 		return map[string]any{"address": o.Address}
 	}

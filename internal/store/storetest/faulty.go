@@ -282,6 +282,22 @@ func (f *faulty) ListPortalLinks(ctx context.Context, tenant kapsel.TenantID, p 
 	return try(f, "ListPortalLinks", func() ([]kapsel.PortalLink, error) { return f.Store.ListPortalLinks(ctx, tenant, p) })
 }
 
+func (f *faulty) SetPortalLogo(ctx context.Context, l kapsel.PortalLogo) error {
+	return f.try("SetPortalLogo", func() error { return f.Store.SetPortalLogo(ctx, l) })
+}
+
+func (f *faulty) PortalLogo(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error) {
+	return try(f, "PortalLogo", func() (kapsel.PortalLogo, error) { return f.Store.PortalLogo(ctx, tenant) })
+}
+
+func (f *faulty) PortalLogoHead(ctx context.Context, tenant kapsel.TenantID) (kapsel.PortalLogo, error) {
+	return try(f, "PortalLogoHead", func() (kapsel.PortalLogo, error) { return f.Store.PortalLogoHead(ctx, tenant) })
+}
+
+func (f *faulty) DeletePortalLogo(ctx context.Context, tenant kapsel.TenantID) error {
+	return f.try("DeletePortalLogo", func() error { return f.Store.DeletePortalLogo(ctx, tenant) })
+}
+
 func (f *faulty) RevokePortalLink(ctx context.Context, tenant kapsel.TenantID, id kapsel.PortalLinkID, now time.Time) error {
 	return f.try("RevokePortalLink", func() error { return f.Store.RevokePortalLink(ctx, tenant, id, now) })
 }

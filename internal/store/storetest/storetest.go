@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Answers", answering},
 		{"Sessions", signedIn},
 		{"PortalLinks", portals},
+		{"PortalLogos", logos},
 		{"Journal", journaling},
 		{"Erasure", erasing},
 		{"Changes", noting},

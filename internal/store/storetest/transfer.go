@@ -97,6 +97,7 @@ type rest struct {
 	Replanned []kapsel.EndpointID
 	Audit     []audited
 	Changes   []kapsel.Change
+	Logos     []kapsel.PortalLogo
 	Facts     []kapsel.Fact
 	Accounts  []store.OwnerAccount
 	Conflicts []store.BookConflict
@@ -119,6 +120,12 @@ func (w *world) answers() (a answers) {
 	}
 	for _, t := range a.Settings.Tenants {
 		a.rest.Usage[t.ID] = w.usage(t.ID)
+		logo, err := w.store.PortalLogo(w.ctx, t.ID)
+		if err == nil {
+			a.rest.Logos = append(a.rest.Logos, logo)
+		} else if kapsel.CodeOf(err) != kapsel.NotFound {
+			w.must(err)
+		}
 	}
 	var err error
 	a.rest.Changes = w.changes(kapsel.TenantID{}, store.ChangeFilter{})
@@ -178,6 +185,7 @@ func (w *world) oneOfEverything() {
 	w.must(w.store.TouchKeys(w.ctx, map[kapsel.KeyID]time.Time{w.newKey(w.tenant).ID: w.now}))
 	w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, w.newEndpoint(w.tenant).ID, w.now))
 	w.must(w.store.DeleteTenant(w.ctx, w.newTenant().ID, w.now))
+	w.must(w.store.SetPortalLogo(w.ctx, w.logoOf(w.tenant.ID, "\x89PNG\x00\xff")))
 	_, err := w.store.SetMeta(w.ctx, "check", []byte("\x00value"))
 	w.must(err)
 	_, err = w.by("pause").UpdateEndpoint(w.ctx, w.tenant.ID, w.newEndpoint(w.tenant).ID, func(e *kapsel.Endpoint) error { e.State = kapsel.EndpointPaused; return nil })

@@ -151,5 +151,8 @@ var Tables = []Table{
 		{"id", ID}, {"tenant_id", ID}, {"at", Time}, {"actor", Text}, {"key_id", ID}, {"verb", Text},
 		{"kind", Text}, {"subject", Text}, {"name", Text}, {"before", Text}, {"after", Text},
 	}},
+	{"portal_logos", []Column{
+		{"tenant_id", ID}, {"type", Text}, {"image", Bytes}, {"hash", Bytes}, {"alt", Text}, {"updated_at", Time},
+	}},
 	{"meta", []Column{{"name", Text}, {"value", Bytes}}},
 }
