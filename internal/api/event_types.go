@@ -62,7 +62,7 @@ func (a *api) putEventType(ctx context.Context, in *EventTypePath) (*upserted[Ev
 
 // updateEventType applies a merge patch, but replaces each schema that the patch names as a whole.
 func (a *api) updateEventType(ctx context.Context, in *EventTypePath) (*out[EventType], error) {
-	body, err := readBody(callOf(ctx), false)
+	body, err := readBody(callOf(ctx), false, maxBody)
 	if err != nil {
 		return nil, err
 	}

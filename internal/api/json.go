@@ -27,8 +27,11 @@ const (
 
 // read reads the body of the request into v, a pointer to a struct, whose fields keep their
 // values where the body has none or null. See decode for what it refuses.
-func read(ctx context.Context, v any) error {
-	body, err := readBody(callOf(ctx), false)
+func read(ctx context.Context, v any) error { return readUpTo(ctx, maxBody, v) }
+
+// readUpTo does what read does, for a body that may have more bytes or fewer.
+func readUpTo(ctx context.Context, most int64, v any) error {
+	body, err := readBody(callOf(ctx), false, most)
 	if err != nil {
 		return err
 	}
@@ -37,20 +40,20 @@ func read(ctx context.Context, v any) error {
 
 // readOptional does what read does, but leaves v as it is if the request has no body.
 func readOptional(ctx context.Context, v any) error {
-	body, err := readBody(callOf(ctx), true)
+	body, err := readBody(callOf(ctx), true, maxBody)
 	if err != nil || len(body) == 0 {
 		return err
 	}
 	return decode(body, v)
 }
 
-// readBody reads a body that says it is JSON, at most 64 KiB of it.
-func readBody(c *call, optional bool) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
+// readBody reads a body that says it is JSON and has at most so many bytes.
+func readBody(c *call, optional bool, most int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, kapsel.Errorf(kapsel.PayloadTooLarge, "the body may have %d bytes", maxBody)
+		return nil, kapsel.Errorf(kapsel.PayloadTooLarge, "the body may have %d bytes", most)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &kapsel.Error{Code: kapsel.InvalidRequest, Status: http.StatusRequestTimeout, Detail: "the body did not come in time"}
 	case err != nil:
@@ -406,7 +409,7 @@ func merge(document, patch map[string]any) map[string]any {
 
 // readPatch reads the body of a PATCH. It fails if the body is not a merge patch of the shape of T.
 func readPatch[T any](ctx context.Context) (map[string]any, error) {
-	body, err := readBody(callOf(ctx), false)
+	body, err := readBody(callOf(ctx), false, maxBody)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func (a *api) portalLogos() {
 
 func (a *api) putPortalLogo(ctx context.Context, in *TenantPath) (*out[PortalLogo], error) {
 	var body PortalLogoInput
-	if err := read(ctx, &body); err != nil {
+	if err := readUpTo(ctx, 2*kapsel.MaxPortalLogo, &body); err != nil {
 		return nil, err
 	}
 	image, err := base64.StdEncoding.DecodeString(body.Image)
