@@ -368,6 +368,7 @@ var secretName = regexp.MustCompile(`(?i)(secret|token|signature|mac|digest|hash
 // comparisons lists the comparisons by == of something that is called like a secret and is
 // none, each with why.
 var comparisons = map[string]string{
+	"internal/dashboard/logo.go: r.PathValue(\"hash\") != logoHash(l)":                  "the hash of an image that who asks may see",
 	"internal/manage/endpoints.go: e.DisabledReason == kapsel.DisabledAdmin":            "a reason",
 	"internal/delivery/compose.go: h.Value == redacted":                                 "only what is no secret equals it",
 	"internal/ingest/answer.go: code == kapsel.InvalidSignature":                        "an error's code",
