@@ -37,11 +37,15 @@ type Ledger interface {
 	// facts. An entry that was committed late may be before entries that were returned earlier.
 	FactEntries(ctx context.Context, limit, atMost int) ([]FactEntry, error)
 	// Booked takes entries out of the outbox, and keeps conflicts, in one transaction. Entries that are
-	// not there are passed over. A conflict of the same fact is kept as it was first reported.
+	// not there are passed over. A conflict of the same fact is kept as it was first reported. A conflict
+	// about a delivery of the store is kept for the delivery's event, endpoint and tenant, whatever it
+	// names, so that no tenant is shown what is of another. Any other is passed over if nothing was told of
+	// the owner that it names.
 	Booked(ctx context.Context, entries []kapsel.EntryID, conflicts []BookConflict) error
 	// BookConflicts returns a page of conflicts, those found first at its beginning. Zero tenant: of all.
 	BookConflicts(ctx context.Context, tenant kapsel.TenantID, after int64, limit int) ([]BookConflict, error)
-	// ReportBooks keeps what the books of some owners say, in place of what was reported before.
+	// ReportBooks keeps what the books of some owners say, in place of what was reported before. Owners of
+	// which nothing was told are passed over.
 	ReportBooks(ctx context.Context, reports []BookReport) error
 	// Accounts returns a page of what was told and what is booked, all at one moment: of each tenant and
 	// after it each of its endpoints, in the order of their IDs, behind an owner. Zero tenant: of all.

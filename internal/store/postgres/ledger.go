@@ -392,8 +392,11 @@ func (s *Store) Booked(ctx context.Context, entries []kapsel.EntryID, conflicts 
 			f := &c.Fact
 			batch.Queue(`
 				INSERT INTO ledger_conflicts (kind, delivery_id, event_id, endpoint_id, tenant_id, at, answer, found_at)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (delivery_id, kind) DO NOTHING`,
-				int16(f.Kind), id(f.DeliveryID), [16]byte(f.EventID), [16]byte(f.EndpointID), [16]byte(f.TenantID), f.At, c.Answer, c.At)
+				SELECT $1, $2, coalesce(d.event_id, $3), coalesce(d.endpoint_id, $4), coalesce(d.tenant_id, $5), $6, $7, $8
+				FROM (VALUES ($9::smallint, $2::uuid)) AS u (part, id) LEFT JOIN deliveries d ON d.part = u.part AND d.id = u.id
+				WHERE d.id IS NOT NULL OR EXISTS (SELECT 1 FROM ledger_totals WHERE tenant_id = $5 AND endpoint_id = $4)
+				ON CONFLICT (delivery_id, kind) DO NOTHING`,
+				int16(f.Kind), id(f.DeliveryID), [16]byte(f.EventID), [16]byte(f.EndpointID), [16]byte(f.TenantID), f.At, c.Answer, c.At, part(f.DeliveryID))
 		}
 		return tx.SendBatch(ctx, batch).Close()
 	})
@@ -420,9 +423,10 @@ func (s *Store) ReportBooks(ctx context.Context, reports []store.BookReport) err
 		for i := range sorted {
 			r := &sorted[i]
 			batch.Queue(`
-				INSERT INTO ledger_books (tenant_id, endpoint_id, books, cut, reported_at) VALUES ($1, $2, $3, $4, $5)
+				INSERT INTO ledger_books (tenant_id, endpoint_id, books, cut, reported_at) SELECT $1::uuid, $2::uuid, $3::bytea, $4::bytea, $5::timestamptz
+				WHERE EXISTS (SELECT 1 FROM ledger_totals WHERE tenant_id = $1 AND ($6 OR endpoint_id = $2))
 				ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET books = excluded.books, cut = excluded.cut, reported_at = excluded.reported_at`,
-				[16]byte(r.TenantID), [16]byte(r.EndpointID), store.AppendTotals(nil, &r.Books), store.AppendTotals(nil, &r.Cut), r.At)
+				[16]byte(r.TenantID), [16]byte(r.EndpointID), store.AppendTotals(nil, &r.Books), store.AppendTotals(nil, &r.Cut), r.At, r.EndpointID.IsZero())
 		}
 		return tx.SendBatch(ctx, batch).Close()
 	})

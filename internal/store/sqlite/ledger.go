@@ -176,17 +176,33 @@ func (s *Store) Booked(ctx context.Context, entries []kapsel.EntryID, conflicts 
 			}
 		}
 		for i := range conflicts {
-			f := &conflicts[i].Fact
-			err := c.stmt(`INSERT INTO ledger_conflicts (kind, delivery_id, event_id, endpoint_id, tenant_id, at, answer, found_at)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (delivery_id, kind) DO NOTHING`).
-				int(int64(f.Kind)).id(f.DeliveryID).id(f.EventID).id(f.EndpointID).id(f.TenantID).at(f.At).
-				text(conflicts[i].Answer).at(conflicts[i].At).exec()
+			f := conflicts[i].Fact
+			there, err := c.stmt(`SELECT event_id, endpoint_id, tenant_id FROM deliveries WHERE id = ?`).id(f.DeliveryID).one(func(q *stmt) {
+				f.EventID, f.EndpointID, f.TenantID = q.colID(), q.colID(), q.colID()
+			})
+			if err == nil && !there {
+				there, err = c.told(store.Owner{TenantID: f.TenantID, EndpointID: f.EndpointID})
+			}
+			if err == nil && there {
+				err = c.stmt(`INSERT INTO ledger_conflicts (kind, delivery_id, event_id, endpoint_id, tenant_id, at, answer, found_at)
+					VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (delivery_id, kind) DO NOTHING`).
+					int(int64(f.Kind)).id(f.DeliveryID).id(f.EventID).id(f.EndpointID).id(f.TenantID).at(f.At).
+					text(conflicts[i].Answer).at(conflicts[i].At).exec()
+			}
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// told reports whether anything was told of an owner.
+func (c *conn) told(o store.Owner) (bool, error) {
+	if o.EndpointID.IsZero() {
+		return c.query(`SELECT 1 FROM ledger_totals WHERE tenant_id = ? LIMIT 1`, o.TenantID).one(func(*stmt) {})
+	}
+	return c.query(`SELECT 1 FROM ledger_totals WHERE tenant_id = ? AND endpoint_id = ?`, o.TenantID, o.EndpointID).one(func(*stmt) {})
 }
 
 // BookConflicts implements store.Ledger.
@@ -218,8 +234,11 @@ func (s *Store) ReportBooks(ctx context.Context, reports []store.BookReport) err
 	return s.writer.cold(ctx, func(c *conn) error {
 		for i := range reports {
 			r := &reports[i]
-			err := c.stmt(`INSERT OR REPLACE INTO ledger_books (tenant_id, endpoint_id, books, cut, reported_at) VALUES (?, ?, ?, ?, ?)`).
-				id(r.TenantID).blob(r.EndpointID[:]).blob(store.AppendTotals(nil, &r.Books)).blob(store.AppendTotals(nil, &r.Cut)).at(r.At).exec()
+			there, err := c.told(r.Owner)
+			if err == nil && there {
+				err = c.stmt(`INSERT OR REPLACE INTO ledger_books (tenant_id, endpoint_id, books, cut, reported_at) VALUES (?, ?, ?, ?, ?)`).
+					id(r.TenantID).blob(r.EndpointID[:]).blob(store.AppendTotals(nil, &r.Books)).blob(store.AppendTotals(nil, &r.Cut)).at(r.At).exec()
+			}
 			if err != nil {
 				return err
 			}

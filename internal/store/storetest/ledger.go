@@ -158,6 +158,49 @@ var telling = []promise{
 		w.same("fact", kapsel.EndFact(&b), page[0].Fact)
 	}},
 
+	{"a conflict is shown to whom it is of, whatever it names", func(w *world) {
+		other := w.newEndpoint(w.newTenant())
+		w.accept(other)
+		mine, theirs := w.finished(w.endpoint, ok).Delivery, w.finished(other, ok).Delivery
+		strange := kapsel.EndFact(&theirs)
+		strange.TenantID, strange.EndpointID, strange.EventID = mine.TenantID, mine.EndpointID, mine.EventID
+		unknown := kapsel.EndFact(&mine)
+		unknown.DeliveryID, unknown.EndpointID = kapsel.NewDeliveryID(w.now, other.Part), other.ID
+		lost := kapsel.EndFact(&mine)
+		lost.DeliveryID = kapsel.NewDeliveryID(w.now, w.endpoint.Part)
+		var all []store.BookConflict
+		for _, f := range []kapsel.Fact{strange, unknown, lost} {
+			all = append(all, store.BookConflict{Fact: f, Answer: "not_in_store", At: w.now})
+		}
+		w.must(w.store.Booked(w.ctx, nil, all))
+		facts := func(tenant kapsel.TenantID) (facts []kapsel.Fact) {
+			page, err := w.store.BookConflicts(w.ctx, tenant, 0, 10)
+			w.must(err)
+			for _, c := range page {
+				facts = append(facts, c.Fact)
+			}
+			return facts
+		}
+		w.same("of the tenant that is named", []kapsel.Fact{lost}, facts(w.tenant.ID))
+		w.same("of whom the delivery is", []kapsel.Fact{kapsel.EndFact(&theirs)}, facts(other.TenantID))
+		w.same("of all", 2, len(facts(kapsel.TenantID{})))
+
+		// A report about an endpoint of another tenant is of nobody, also once the endpoint has an account.
+		w.must(w.store.ReportBooks(w.ctx, []store.BookReport{
+			{Owner: store.Owner{TenantID: w.tenant.ID, EndpointID: other.ID}, Books: kapsel.FactTotals{Accepted: 9}, At: w.now},
+		}))
+		for _, tenant := range []kapsel.TenantID{w.tenant.ID, other.TenantID} {
+			page, err := w.store.Accounts(w.ctx, tenant, store.Owner{}, 10)
+			w.must(err)
+			w.same("accounts", 2, len(page))
+			for _, a := range page {
+				if a.Report != nil {
+					w.t.Errorf("%v has the report %+v", a.Owner, a.Report)
+				}
+			}
+		}
+	}},
+
 	{"what was not told is told by a walk, once", func(w *world) {
 		for range 3 {
 			w.finished(w.endpoint, ok)
