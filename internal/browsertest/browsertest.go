@@ -151,12 +151,12 @@ func Value[T any](b *Browser, expression string) T {
 	return v
 }
 
-// WaitFor waits until an expression is true in the page. What the page is at that moment is the expression's
-// business: an error of it counts as false.
+// WaitFor waits until a page is there as a whole and an expression is true in it. An error of the expression
+// counts as false.
 func (b *Browser) WaitFor(expression string) {
 	b.t.Helper()
 	b.Until(expression, func() bool {
-		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`document.readyState === "complete" && (`+expression+`)`))
 		return err == nil && ok
 	})
 }

@@ -386,12 +386,17 @@ func (p *follower) background(text string) {
 	}
 }
 
-// stop ends the background commands as Ctrl-C does.
+// stop ends the background commands: Kapsel's as Ctrl-C does, others by SIGTERM, because a shell may have
+// started the tests with SIGINT ignored.
 func (p *follower) stop(where string) {
 	p.t.Helper()
 	for _, r := range p.running {
 		isServer := strings.Contains(strings.Join(r.cmd.Args, " "), "kapsel serve") || strings.Contains(strings.Join(r.cmd.Args, " "), "kapsel listen")
-		syscall.Kill(-r.cmd.Process.Pid, syscall.SIGINT)
+		signal := syscall.SIGTERM
+		if isServer {
+			signal = syscall.SIGINT
+		}
+		syscall.Kill(-r.cmd.Process.Pid, signal)
 		select {
 		case <-r.done:
 		case <-time.After(patience):
