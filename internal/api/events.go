@@ -69,8 +69,8 @@ func (a *api) listEvents(ctx context.Context, in *EventsList) (*out[list[Event]]
 	if in.IdempotencyKey != "" {
 		f.IdempotencyKey = storedKey(in.IdempotencyKey)
 	}
-	return paginate(ctx, in.PageQuery,
-		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+	return paginateUntil(ctx, in.PageQuery,
+		func(p store.Page[kapsel.EventID]) ([]store.EventRecord, kapsel.EventID, error) {
 			return a.Manage.ListEvents(ctx, callerOf(ctx), in.TenantID, f, p)
 		},
 		func(r store.EventRecord) kapsel.EventID { return r.Event.ID },

@@ -20,13 +20,22 @@ type PageQuery struct {
 // list holds one page of a list, newest first.
 type list[T any] struct {
 	Data       []T     `json:"data"`
-	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last"`
+	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last. A page before the last may have fewer than limit, or none"`
 }
 
 // paginate returns the answer to a list request. It opens the cursor and reads one row more than
 // the page has; if that row exists, the cursor of the next page is made from the ID of the page's
 // last row. paginate fails if the cursor is not one of this list, or if read or view fails.
 func paginate[ID ~[16]byte, Row, View any](ctx context.Context, q PageQuery, read func(store.Page[ID]) ([]Row, error), id func(Row) ID, view func(Row) (View, error)) (*out[list[View]], error) {
+	return paginateUntil(ctx, q, func(p store.Page[ID]) (rows []Row, reached ID, err error) {
+		rows, err = read(p)
+		return rows, reached, err
+	}, id, view)
+}
+
+// paginateUntil is paginate for a list that may end a page early: then read also returns the ID that the next
+// page begins before.
+func paginateUntil[ID ~[16]byte, Row, View any](ctx context.Context, q PageQuery, read func(store.Page[ID]) ([]Row, ID, error), id func(Row) ID, view func(Row) (View, error)) (*out[list[View]], error) {
 	c := callOf(ctx)
 	page := store.Page[ID]{Limit: q.Limit + 1}
 	if q.Cursor != "" {
@@ -36,15 +45,17 @@ func paginate[ID ~[16]byte, Row, View any](ctx context.Context, q PageQuery, rea
 		}
 		page.Before = ID(before)
 	}
-	rows, err := read(page)
+	rows, next, err := read(page)
 	if err != nil {
 		return nil, err
 	}
 	answer := list[View]{Data: make([]View, 0, len(rows))}
 	if len(rows) > q.Limit {
 		rows = rows[:q.Limit]
-		next := c.api.cursor(c, [16]byte(id(rows[len(rows)-1])))
-		answer.NextCursor = &next
+		next = id(rows[len(rows)-1])
+	}
+	if next != (ID{}) {
+		answer.NextCursor = new(c.api.cursor(c, [16]byte(next)))
 	}
 	for _, row := range rows {
 		v, err := view(row)

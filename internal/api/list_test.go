@@ -5,10 +5,13 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // TestBadInput_B43_Limits checks that a list's limit is a plain number from 1 to 200, and
@@ -138,4 +141,44 @@ func FuzzCursor(f *testing.F) {
 			t.Errorf("%q is taken for the cursor %q", text, a.cursor(c, last))
 		}
 	})
+}
+
+// TestLists_EndEarly checks that a page of events which has looked at as many as it may leads on to the next,
+// and that the pages together have all that pass the filter.
+func TestLists_EndEarly(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHouse("a")
+	oldest, _ := w.receive(h.endpoint, nil)
+	w.attempt(h.endpoint, kapsel.Answer{Status: 200, MaxAttempts: 1}, nil)
+	e := w.stored(h.endpoint)
+	var all errgroup.Group
+	for range 100 {
+		at := w.now.Add(time.Second)
+		all.Go(func() error {
+			for range store.DefaultLook/100 + 1 {
+				ev := kapsel.Event{ID: kapsel.NewEventID(at, e.Part), TenantID: e.TenantID, EndpointID: e.ID, ReceivedAt: at, Body: []byte("x"), Size: 1}
+				if _, err := w.store.Accept(t.Context(), store.Acceptance{Event: ev}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	path, early := "/v1/events?limit=10&status=delivered&endpoint_id="+h.endpoint, 0
+	for next := ""; ; {
+		page := w.want(200, "GET", path+next, h.read, nil)
+		if found := page.list("data"); len(found) == 1 && found[0].text("id") == oldest.ID.String() && page["next_cursor"] == nil {
+			break
+		} else if len(found) > 0 || page["next_cursor"] == nil {
+			t.Fatalf("after %d pages: %v", early, page)
+		}
+		early++
+		next = "&cursor=" + page.text("next_cursor")
+	}
+	if early == 0 {
+		t.Errorf("no page ended early: %s", path)
+	}
 }

@@ -35,11 +35,11 @@ func (d *Dashboard) events() {
 		if err != nil {
 			return result{}, err
 		}
-		list, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, f, store.Page[kapsel.EventID]{Before: before, Limit: perPage + 1})
+		list, reached, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, f, store.Page[kapsel.EventID]{Before: before, Limit: perPage + 1})
 		if err != nil {
 			return result{}, err
 		}
-		list, next := more(list, func(r store.EventRecord) string { return r.Event.ID.String() })
+		list, next := moreEvents(list, reached)
 		return p.show("/events", "Events", eventsPage(p, list, next, live))
 	})
 	d.get("/events/{id}", access.Read, func(p *page) (result, error) {

@@ -4,6 +4,7 @@ import (
 	"net/url"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // perPage is how many rows a page of a list has.
@@ -38,6 +39,21 @@ func more[T any](list []T, id func(T) string) ([]T, string) {
 	}
 	list = list[:perPage]
 	return list, id(list[perPage-1])
+}
+
+// olderEvents is what the next page of a list of events begins before; zero: there is none.
+type olderEvents struct {
+	before kapsel.EventID
+	early  bool // the page may have few events because only so many were looked at, and more may pass the filter
+}
+
+// moreEvents is more for events. reached is where a page ended early.
+func moreEvents(list []store.EventRecord, reached kapsel.EventID) ([]store.EventRecord, olderEvents) {
+	if len(list) <= perPage {
+		return list, olderEvents{reached, !reached.IsZero()}
+	}
+	list = list[:perPage]
+	return list, olderEvents{before: list[perPage-1].Event.ID}
 }
 
 // filter returns the parameter of a filter that names an object, zero where it is not given.

@@ -51,7 +51,7 @@ func (d *Dashboard) firstStep(p *page, s *overviewState) (*firstStep, error) {
 	if s.Endpoints > 20 || s.Recent.Attempts() > 0 {
 		return nil, nil
 	}
-	events, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
+	events, _, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
 	if err != nil || len(events) > 0 {
 		return nil, err
 	}

@@ -366,7 +366,7 @@ func (v *visit) endpoint() (result, error) {
 }
 
 func (v *visit) endpointPage(e manage.Endpoint, f settingsForm) (result, error) {
-	latest, err := v.portal.Events(v.ctx, e.ID, "", store.Page[kapsel.EventID]{Limit: 10})
+	latest, _, err := v.portal.Events(v.ctx, e.ID, "", store.Page[kapsel.EventID]{Limit: 10})
 	if err != nil {
 		return result{}, err
 	}
@@ -439,11 +439,11 @@ func (v *visit) events() (result, error) {
 	if status != "" && !slices.Contains(portalStatuses, status) {
 		return result{}, errNoPage
 	}
-	list, err := v.portal.Events(v.ctx, endpoint, status, store.Page[kapsel.EventID]{Before: before, Limit: perPage + 1})
+	list, reached, err := v.portal.Events(v.ctx, endpoint, status, store.Page[kapsel.EventID]{Before: before, Limit: perPage + 1})
 	if err != nil {
 		return result{}, err
 	}
-	list, next := more(list, func(r store.EventRecord) string { return r.Event.ID.String() })
+	list, next := moreEvents(list, reached)
 	return v.show(textEvents, portalEvents(v, list, status, next))
 }
 

@@ -3,16 +3,20 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/audit"
@@ -438,5 +442,38 @@ func TestPayload_Memory(t *testing.T) {
 	}
 	if l := w.listen(origin, path+"/payload", token, ""); l.resp.StatusCode != http.StatusOK {
 		t.Errorf("with memory a download is answered %d", l.resp.StatusCode)
+	}
+}
+
+// TestEvents_SearchedSoFar checks that a list of events which has looked at as many as it may says how far it
+// searched, and goes on from there to the end.
+func TestEvents_SearchedSoFar(t *testing.T) {
+	w := newWorld(t)
+	mine, key := w.tenant("acme", kapsel.ScopeRead)
+	app, err := w.manage.CreateApp(w.ctx, w.admin, mine.ID, kapsel.AppID{}, manage.AppSettings{UID: new("shop-1"), AppConfig: kapsel.AppConfig{Name: "shop"}})
+	w.must(err)
+	var all errgroup.Group
+	for range 100 {
+		all.Go(func() error {
+			for range store.DefaultLook/100 + 1 {
+				now := time.Now()
+				e := kapsel.Event{ID: kapsel.NewEventID(now, 1), TenantID: mine.ID, AppID: app.ID, ReceivedAt: now, ContentType: "application/json", Body: []byte("{}"), Size: 2}
+				if _, err := w.store.Accept(w.ctx, store.Acceptance{Event: e}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	w.must(all.Wait())
+	token := w.signIn(key)
+	rec := w.ask(http.MethodGet, "/events?app=shop-1&status=delivered", token, nil, nil)
+	on := regexp.MustCompile(`Searched back to[^<]*<time.*href="(/events\?[^"]*before=evt_[^"]*)">Search on<`).FindStringSubmatch(rec.Body.String())
+	if rec.Code != http.StatusOK || on == nil || !strings.Contains(rec.Body.String(), "None of the newest events passes these filters.") {
+		t.Fatalf("the first page is answered %d: %s", rec.Code, rec.Body)
+	}
+	rec = w.ask(http.MethodGet, html.UnescapeString(on[1]), token, nil, nil)
+	if body := rec.Body.String(); rec.Code != http.StatusOK || strings.Contains(body, "Searched back to") || !strings.Contains(body, "No event passes these filters.") {
+		t.Errorf("the last page is answered %d: %s", rec.Code, body)
 	}
 }

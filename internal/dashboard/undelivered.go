@@ -74,7 +74,7 @@ func (d *Dashboard) findUndelivered(p *page) (*undelivered, error) {
 	}
 	slices.SortStableFunc(v.groups, func(a, b undeliveredGroup) int { return b.n - a.n })
 	if endpoint.IsZero() {
-		nobodys, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, store.EventFilter{Status: kapsel.EventUnmatched, Since: v.since}, store.Page[kapsel.EventID]{Limit: maxNobodys})
+		nobodys, _, err := d.Manage.ListEvents(p.ctx, p.caller, p.tenant, store.EventFilter{Status: kapsel.EventUnmatched, Since: v.since}, store.Page[kapsel.EventID]{Limit: maxNobodys})
 		if err != nil {
 			return nil, err
 		}

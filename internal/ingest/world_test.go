@@ -426,7 +426,7 @@ func (w *world) event(id kapsel.EventID) store.EventRecord {
 func (w *world) stored() int {
 	w.t.Helper()
 	w.handled()
-	all, err := w.db.ListEvents(context.Background(), kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 100_000})
+	all, _, err := w.db.ListEvents(context.Background(), kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 100_000})
 	w.must(err)
 	return len(all)
 }

@@ -20,15 +20,15 @@ type EventDetail struct {
 }
 
 // ListEvents returns a page of the events that pass a filter, newest first: of one tenant, or of all for
-// an admin who names none. f.Shared is found here.
-func (m *Manager) ListEvents(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+// an admin who names none. f.Shared is found here. For reached see store.Archive.
+func (m *Manager) ListEvents(ctx context.Context, c access.Caller, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) (page []store.EventRecord, reached kapsel.EventID, err error) {
 	if err := c.Check(access.Read); err != nil {
-		return nil, err
+		return nil, reached, err
 	}
 	if f.Status != "" && !f.EndpointID.IsZero() {
 		e, err := m.Store.Endpoint(ctx, c.TenantOr(tenant), f.EndpointID)
 		if err != nil && !missing(err) {
-			return nil, err
+			return nil, reached, err
 		}
 		f.Shared = err != nil || e.Shared // of a deleted endpoint it is not known any more
 	}

@@ -42,7 +42,7 @@ type Store interface {
 	ListEventTypes(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.EventTypeID]) ([]kapsel.EventType, error)
 	Event(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error)
 	EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (store.EventRecord, error)
-	ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error)
+	ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, kapsel.EventID, error)
 	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
 	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f store.DeliveryFilter, p store.Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
 	Attempt(ctx context.Context, tenant kapsel.TenantID, id kapsel.AttemptID) (kapsel.Attempt, error)

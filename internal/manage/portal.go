@@ -281,17 +281,17 @@ func (p Portal) Types(ctx context.Context, page store.Page[kapsel.EventTypeID]) 
 
 // Events returns a page of the customer's events, newest first: those of an endpoint, or with the zero ID
 // of all.
-func (p Portal) Events(ctx context.Context, endpoint kapsel.EndpointID, status kapsel.EventStatus, page store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+func (p Portal) Events(ctx context.Context, endpoint kapsel.EndpointID, status kapsel.EventStatus, page store.Page[kapsel.EventID]) (all []store.EventRecord, reached kapsel.EventID, err error) {
 	if !endpoint.IsZero() {
 		if _, err := p.Endpoint(ctx, endpoint); err != nil {
-			return nil, err
+			return nil, reached, err
 		}
 	}
-	all, err := p.m.ListEvents(ctx, p.c, p.link.TenantID, store.EventFilter{AppID: p.link.AppID, EndpointID: endpoint, Status: status}, page)
+	all, reached, err = p.m.ListEvents(ctx, p.c, p.link.TenantID, store.EventFilter{AppID: p.link.AppID, EndpointID: endpoint, Status: status}, page)
 	for i := range all {
 		headless(&all[i].Event)
 	}
-	return all, err
+	return all, reached, err
 }
 
 // Event returns one of the customer's events.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -12,7 +13,16 @@ import (
 type Page[ID any] struct {
 	Before ID
 	Limit  int
+	// Look is how many rows ListEvents looks at, at most about; 0: DefaultLook. Other lists have no such bound.
+	Look int
 }
+
+// DefaultLook bounds what a page of events costs when few events pass its filter: with it, a page takes some
+// tens of milliseconds.
+const DefaultLook = 2000
+
+// Looks returns how many rows a list may look at.
+func (p Page[ID]) Looks() int { return cmp.Or(p.Look, DefaultLook) }
 
 // Archive is what people read of events, and do to single deliveries. A zero tenant means
 // every tenant. Rows of another tenant are NotFound or left out.
@@ -22,8 +32,11 @@ type Archive interface {
 	// EventHead is Event without the body.
 	EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel.EventID) (EventRecord, error)
 	// ListEvents lists events without bodies, headers and queries, each with its deliveries, of
-	// which EventRecord.Digest may have left out some.
-	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) ([]EventRecord, error)
+	// which EventRecord.Digest may have left out some. If it ends a page early, because it has looked at
+	// Page.Look rows, reached is where it stopped: the page has all events down to that ID which pass the
+	// filter, and the next page begins before it. Otherwise reached is zero, and a page with fewer events
+	// than Limit is the last.
+	ListEvents(ctx context.Context, tenant kapsel.TenantID, f EventFilter, p Page[kapsel.EventID]) (page []EventRecord, reached kapsel.EventID, err error)
 	Delivery(ctx context.Context, tenant kapsel.TenantID, id kapsel.DeliveryID) (kapsel.Delivery, error)
 	ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f DeliveryFilter, p Page[kapsel.DeliveryID]) ([]kapsel.Delivery, error)
 	// MoveDelivery changes a delivery by Delivery.After(t, now), for Retry and Cancel.

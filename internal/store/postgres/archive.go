@@ -125,6 +125,9 @@ type selection struct {
 	endpoint bool
 	// over is the table of the scope, such as apps or origins; "" is endpoints.
 	over string
+	// walked are the queries that select the ids of which an index has the order, from which source takes
+	// its rows: one that takes few of them may walk a long way. None: source does not walk.
+	walked []string
 	// atSource: the scope is the source $9.
 	atSource bool
 }
@@ -147,11 +150,8 @@ const tenants = "(SELECT id, id AS tenant_id FROM tenants) tenants"
 // endpoint's newest row is cheap, the query takes the page from the endpoints whose newest rows
 // are among the newest: no other endpoint can have a row in the page.
 func (s selection) page() string {
-	scope := `
-		SELECT id FROM ` + cmp.Or(s.over, "endpoints") + ` WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id = $2)`
-	if s.atSource {
-		scope += ` AND id = $9`
-	} else if s.ordered && !s.endpoint {
+	scope := s.scope()
+	if !s.atSource && s.ordered && !s.endpoint {
 		scope = `
 		WITH heads AS (
 			SELECT scope.id, newest.id AS newest FROM (` + scope + `) scope
@@ -163,6 +163,35 @@ func (s selection) page() string {
 		SELECT DISTINCT found.part, found.id FROM (` + scope + `) scope
 		CROSS JOIN LATERAL (` + s.source + ` ORDER BY id DESC LIMIT $5) found
 		ORDER BY found.id DESC LIMIT $5`
+}
+
+// scope returns the query of the scope's ids.
+func (s selection) scope() string {
+	scope := `
+		SELECT id FROM ` + cmp.Or(s.over, "endpoints") + ` WHERE ($1::uuid IS NULL OR tenant_id = $1)`
+	switch {
+	case s.atSource:
+		scope += ` AND id = $9`
+	case s.over != tenants:
+		scope += ` AND ($2::uuid IS NULL OR id = $2)`
+	}
+	return scope
+}
+
+// reach returns the query, without its WITH, of the id down to which the page's query may look: from there on
+// what it walks has about $12 rows, fewer where the scope has many ids. There is no such id if it has fewer. ""
+// is the query if there is nothing to walk.
+func (s selection) reach() string {
+	var each []string
+	for _, ids := range s.walked {
+		each = append(each, `(SELECT nth.id FROM scope
+			CROSS JOIN LATERAL (`+ids+` ORDER BY id DESC LIMIT 1 OFFSET (SELECT greatest($12 / greatest(count(*), 1), least($12, 25)) - 1 FROM scope)) nth
+			ORDER BY nth.id DESC LIMIT 1)`)
+	}
+	if each == nil {
+		return ""
+	}
+	return "scope AS MATERIALIZED (" + s.scope() + ") SELECT ends.id FROM (" + strings.Join(each, " UNION ALL ") + ") ends ORDER BY ends.id DESC LIMIT 1"
 }
 
 // withState returns the condition that one of the newest deliveries of events e gives them a
@@ -187,7 +216,7 @@ func newestOf(columns string, sources []string) string {
 
 // ListEvents returns events; see store.Archive. It finds events of a status other than delivered
 // by their deliveries, because an index has the few deliveries that matter.
-func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) ([]store.EventRecord, error) {
+func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) (records []store.EventRecord, reached kapsel.EventID, err error) {
 	// An event's id is made in the request that received it, so a span of times is also a span of ids,
 	// with room for the difference.
 	const room = time.Minute
@@ -204,8 +233,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 	if ofApp(f) {
 		one = id(f.AppID)
 	}
-	var records []store.EventRecord
-	err := s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
+	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
 		expanding := false
 		if f.Status != "" {
 			var err error
@@ -213,10 +241,32 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 				return err
 			}
 		}
+		args := func() []any {
+			return []any{id(tenantID), one, from, to, p.Limit, at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID), id(f.AppID), f.Type, p.Looks()}
+		}
+		// Of several ways to the events the one that comes further is taken.
+		var chosen eventPlan
+		for i, plan := range eventPlans(f, expanding) {
+			floor := kapsel.EventID{}
+			if plan.reach != "" {
+				end, ok, err := first(ctx, q, (*row).id, plan.reach, args()...)
+				if err != nil {
+					return err
+				}
+				if ok {
+					floor = end
+				}
+			}
+			if i == 0 || bytes.Compare(floor[:], reached[:]) < 0 {
+				chosen, reached = plan, floor
+			}
+		}
+		if bytes.Compare(from[:], reached[:]) < 0 {
+			from = reached
+		}
 		var events []kapsel.Event
-		for _, sql := range eventQueries(f, expanding) {
-			some, err := collect(ctx, q, scanEvent, sql, id(tenantID), one, from, to, p.Limit,
-				at(f.Since), at(f.Until), f.IdempotencyKey, id(f.SourceID), id(f.AppID), f.Type)
+		for _, sql := range chosen.queries {
+			some, err := collect(ctx, q, scanEvent, sql, args()...)
 			if err != nil {
 				return err
 			}
@@ -224,7 +274,9 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		slices.SortFunc(events, func(a, b kapsel.Event) int { return bytes.Compare(b.ID[:], a.ID[:]) })
 		events = slices.CompactFunc(events, func(a, b kapsel.Event) bool { return a.ID == b.ID })
-		events = events[:min(len(events), p.Limit)]
+		if events = events[:min(len(events), p.Limit)]; len(events) == p.Limit {
+			reached = kapsel.EventID{}
+		}
 		records = make([]store.EventRecord, len(events))
 		index := make(map[kapsel.EventID]int, len(events))
 		ids := make([][16]byte, len(events))
@@ -233,17 +285,68 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		}
 		return addDeliveries(ctx, q, ids, func(id kapsel.EventID) *store.EventRecord { return &records[index[id]] })
 	})
-	return records, err
+	return records, reached, err
 }
 
 // ofApp reports whether a list is of all events of an app, which an index of the app has.
 func ofApp(f store.EventFilter) bool { return !f.AppID.IsZero() && f.EndpointID.IsZero() }
 
-// eventQueries returns queries. Each finds some of a page of events, newest first; none
-// if the filter lets no event through. expanding says that there are open expansions. Parameters are
-// those of selection, the times $6 and $7 between which an event was received, its key $8, the source
-// $9 that it came in at, the app $10 that it was published to, and its type $11.
-func eventQueries(f store.EventFilter, expanding bool) []string {
+// eventPlan is a way to a page of events. Parameters are those of selection, the times $6 and $7 between which an
+// event was received, its key $8, the source $9 that it came in at, the app $10 that it was published to, its
+// type $11, and how many rows to look at $12.
+type eventPlan struct {
+	queries []string // each finds some of the page, newest first
+	reach   string   // see selection.reach
+}
+
+// sifts reports whether few of the events that an index has may pass a filter, so that a page must look at many.
+// Then it looks at a bounded number.
+func sifts(f store.EventFilter) bool {
+	n := 0
+	for _, is := range []bool{!f.EndpointID.IsZero(), !f.SourceID.IsZero(), !f.AppID.IsZero(), f.Type != "", f.Status != ""} {
+		if is {
+			n++
+		}
+	}
+	return n > 1 && f.IdempotencyKey == nil
+}
+
+// An eventIndex is what a plan walks.
+type eventIndex int
+
+const (
+	byOthers eventIndex = iota // the indexes of the conditions that are not named below, or of all events
+	byType                     // the events of the filter's type
+	bySource                   // the events that came in at the filter's source
+)
+
+// eventPlans returns the ways to a page of events; none if the filter lets no event through. expanding says that
+// there are open expansions.
+func eventPlans(f store.EventFilter, expanding bool) (plans []eventPlan) {
+	switch _, ok := newest[f.Status]; {
+	case f.Status == "" || ok:
+	case f.Status != kapsel.EventUnmatched || !f.EndpointID.IsZero(): // an event that goes to an endpoint is not unmatched
+		return nil
+	}
+	// Most events are delivered, so that this status has no index.
+	others := f.Status != "" && f.Status != kapsel.EventStatus(kapsel.Delivered.String()) || !f.EndpointID.IsZero() || !f.AppID.IsZero()
+	switch {
+	case f.IdempotencyKey != nil: // a key has few events
+		return []eventPlan{eventPlanBy(byOthers, f, expanding)}
+	case f.Type != "":
+		plans = append(plans, eventPlanBy(byType, f, expanding))
+	}
+	if !f.SourceID.IsZero() && f.EndpointID.IsZero() && f.AppID.IsZero() {
+		plans = append(plans, eventPlanBy(bySource, f, expanding))
+	}
+	if others || plans == nil {
+		plans = append(plans, eventPlanBy(byOthers, f, expanding))
+	}
+	return plans
+}
+
+// eventPlanBy returns the way to a page of events that walks an index.
+func eventPlanBy(by eventIndex, f store.EventFilter, expanding bool) (plan eventPlan) {
 	var conditions string
 	if !f.Since.IsZero() {
 		conditions += " AND e.received_at >= $6"
@@ -264,24 +367,20 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		conditions += " AND e.type = $11"
 	}
 	ofApp := ofApp(f)
-	// An index has the events of a type; of other statuses there are fewer than of most types.
-	ofType := f.Type != "" && !ofApp && f.EndpointID.IsZero() && f.SourceID.IsZero() && f.IdempotencyKey == nil &&
-		(f.Status == "" || f.Status == kapsel.EventStatus(kapsel.Delivered.String()))
 	// A query names each parameter, so that all have a type whatever the conditions.
-	const named = `
-		WITH named AS (SELECT $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid, $10::uuid, $11::text)
-		SELECT ` + shortEventColumns
+	const parameters = `
+		WITH named AS (SELECT $2::uuid, $5::bigint, $6::timestamptz, $7::timestamptz, $8::bytea, $9::uuid, $10::uuid, $11::text, $12::bigint)`
+	const named = parameters + ` SELECT ` + shortEventColumns
+	to := `($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
+					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id` + fence + `))`
+	if ofApp {
+		to = "e.app_id = $2"
+	}
 	// An event whose expansion is open is delivering or received, whatever states its deliveries have.
-	var queries []string
 	switch {
 	case !expanding || f.Status == kapsel.EventReceived:
 	case f.Status == kapsel.EventStatus(kapsel.Delivering.String()):
-		to := `($2::uuid IS NULL OR e.endpoint_id = $2 OR EXISTS (
-					SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id` + fence + `))`
-		if ofApp {
-			to = "e.app_id = $2"
-		}
-		queries = append(queries, named+`
+		plan.queries = append(plan.queries, named+`
 			FROM expansions x JOIN events e ON e.part = x.part AND e.id = x.event_id
 			WHERE ($1::uuid IS NULL OR x.tenant_id = $1) AND e.id >= $3 AND e.id < $4`+conditions+`
 				AND `+to+`
@@ -290,48 +389,51 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 	default:
 		conditions += " AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id" + fence + ")"
 	}
+	ids := func(column string) string {
+		return "SELECT e.id FROM events e WHERE e." + column + " = scope.id AND e.id >= $3 AND e.id < $4"
+	}
 	eventsBy := func(column string) string {
 		return "FROM events e WHERE e." + column + " = scope.id AND e.id >= $3 AND e.id < $4" + conditions
 	}
-	own := eventsBy("endpoint_id")
+	own, walked := eventsBy("endpoint_id"), ids("endpoint_id")
 	switch {
+	case by == byType:
+		own, walked = eventsBy("tenant_id"), ids("tenant_id")+" AND e.type = $11"
+		if !f.EndpointID.IsZero() {
+			own += ` AND (e.endpoint_id = $2 AND NOT ` + atSource + ` OR EXISTS (
+				SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.endpoint_id = $2 AND d.first_of = e.id` + fence + `))`
+		}
 	case ofApp:
-		own = eventsBy("app_id")
-	case ofType:
-		own = eventsBy("tenant_id")
+		own, walked = eventsBy("app_id"), ids("app_id")
 	case !f.EndpointID.IsZero():
 		own += " AND NOT " + atSource
 	}
 	sources := []string{own}
-	if !f.EndpointID.IsZero() { // events that came in elsewhere, too
+	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero() || ofApp, walked: []string{walked}}
+	if !f.EndpointID.IsZero() && by != byType { // events that came in elsewhere, too
 		sources = append(sources, `FROM deliveries f JOIN events e ON e.part = f.part AND e.id = f.first_of
 			WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4`+conditions)
+		events.walked = append(events.walked, "SELECT f.first_of AS id FROM deliveries f WHERE f.endpoint_id = scope.id AND f.first_of IS NOT NULL AND f.first_of >= $3 AND f.first_of < $4")
 	}
-	events := selection{ordered: true, endpoint: !f.EndpointID.IsZero() || ofApp}
 	switch {
+	case by == byType:
+		events.over, events.endpoint = tenants, false
 	case ofApp:
 		events.over = "apps"
-	case ofType:
-		events.over = tenants
 	case f.EndpointID.IsZero():
 		events.over = origins
 	}
-	switch state, ok := newest[f.Status]; {
+	switch state := newest[f.Status]; {
 	case f.Status == "":
 		events.source = newestOf("e.part, e.id", sources)
 	case f.Status == kapsel.EventUnmatched:
-		if !f.EndpointID.IsZero() { // an event that goes to an endpoint is not unmatched
-			return nil
-		}
-		if !ofApp {
-			events.over = tenants
+		if !ofApp && by == byOthers {
+			events.over, events.walked = tenants, []string{ids("tenant_id") + " AND e.unmatched"}
 			own = eventsBy("tenant_id")
 		}
 		events.source = "SELECT e.part, e.id " + own + " AND e.unmatched" +
 			" AND NOT EXISTS (SELECT 1 FROM " + ofEvent("e.part", "e.id") + " d)"
-	case !ok:
-		return nil
-	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil, ofApp: // a key has few events
+	case f.Status == kapsel.EventStatus(kapsel.Delivered.String()), f.IdempotencyKey != nil, ofApp, by != byOthers:
 		for i := range sources {
 			sources[i] += withState(state)
 		}
@@ -344,7 +446,15 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		if conditions != "" {
 			own += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + fence + `)`
 		}
-		if !events.ordered {
+		elsewhere := events.walked[1:]
+		if events.walked = nil; f.Shared {
+			events.walked = []string{walked}
+		}
+		events.walked = append(events.walked, elsewhere...)
+		if events.ordered {
+			events.walked = append(events.walked, "SELECT d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND "+
+				inState(status)+" AND d.event_id >= $3 AND d.event_id < $4")
+		} else {
 			own += fence
 		}
 		own += ") e WHERE e.id >= $3 AND e.id < $4"
@@ -360,9 +470,15 @@ func eventQueries(f store.EventFilter, expanding bool) []string {
 		events.source = newestOf("e.part, e.id", each)
 	}
 	events.atSource = events.over == origins && !f.SourceID.IsZero()
-	return append(queries, named+` FROM (`+events.page()+`) page
+	if sifts(f) {
+		if reach := events.reach(); reach != "" {
+			plan.reach = parameters + ", " + reach
+		}
+	}
+	plan.queries = append(plan.queries, named+` FROM (`+events.page()+`) page
 		JOIN events e ON e.part = page.part AND e.id = page.id
 		ORDER BY e.id DESC`)
+	return plan
 }
 
 // addDeliveries adds to the records of events whether they are expanding, and then their deliveries,

@@ -180,7 +180,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
 			for _, f := range []store.EventFilter{{}, {Since: now, Until: now}, {IdempotencyKey: []byte("k")}} {
 				f.EndpointID, f.Status = id, status
-				_, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
+				_, _, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
 				must(err)
 			}
 		}
@@ -195,13 +195,13 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		}
 	}
 	for _, status := range []kapsel.EventStatus{"", "received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
-		_, err = s.ListEvents(ctx, tenant.ID, store.EventFilter{SourceID: src.ID, Status: status}, store.Page[kapsel.EventID]{Limit: 10})
+		_, _, err = s.ListEvents(ctx, tenant.ID, store.EventFilter{SourceID: src.ID, Status: status}, store.Page[kapsel.EventID]{Limit: 10})
 		must(err)
 	}
 	for _, status := range []kapsel.EventStatus{"", "received", "delivered", "dead_letter", "unmatched"} {
 		for _, f := range []store.EventFilter{{Type: "a.b"}, {Type: "a.b", EndpointID: ep.ID}, {Type: "a.b", AppID: kapsel.NewAppID(now)}} {
 			f.Status = status
-			_, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
+			_, _, err = s.ListEvents(ctx, tenant.ID, f, store.Page[kapsel.EventID]{Limit: 10})
 			must(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -71,11 +72,7 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 }
 
 // ListEvents implements store.Archive.
-func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) (records []store.EventRecord, err error) {
-	from, err := s.eventSource(ctx, tenant, f)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, p store.Page[kapsel.EventID]) (records []store.EventRecord, reached kapsel.EventID, err error) {
 	high, low := before(p.Before), bottom[:]
 	if !f.Until.IsZero() {
 		if id := firstID(f.Until.Add(s.eventSkew.get() + time.Millisecond)); bytes.Compare(id, high) < 0 {
@@ -85,7 +82,14 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 	if !f.Since.IsZero() {
 		low = firstID(f.Since.Add(-s.eventSkew.get()))
 	}
-	err = s.walk(ctx, from, high, low, p.Limit, func(c *conn, id [16]byte) (bool, error) {
+	from, err := s.eventSource(ctx, tenant, f)
+	if err == nil && f.IdempotencyKey == nil {
+		from, err = s.better(ctx, tenant, f, from, high, low, min(p.Looks(), page))
+	}
+	if err != nil {
+		return nil, reached, err
+	}
+	reached, err = s.walk(ctx, from, high, low, p.Limit, p.Looks(), func(c *conn, id [16]byte) (bool, error) {
 		r, err := eventRecord(c, tenant, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound {
 			return false, nil
@@ -97,7 +101,7 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 		records = append(records, r)
 		return true, nil
 	})
-	return records, err
+	return records, reached, err
 }
 
 // meets reports whether a filter lets an event through.
@@ -113,13 +117,9 @@ func meets(f store.EventFilter, r *store.EventRecord) bool {
 		(f.Status == "" || r.Status() == f.Status)
 }
 
-// eventSource returns a source of all events that a filter may let through, and perhaps of others.
+// eventSource returns a source of all events that a filter may let through, whatever type it names, and perhaps
+// of others.
 func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
-	if f.Type != "" && f.IdempotencyKey == nil {
-		if from, err := s.ofType(ctx, tenant, f); from != nil || err != nil {
-			return from, err
-		}
-	}
 	if !f.AppID.IsZero() && f.EndpointID.IsZero() && f.IdempotencyKey == nil {
 		return ordered(`SELECT id FROM events WHERE app_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, f.AppID), nil
 	}
@@ -141,8 +141,6 @@ func (s *Store) eventSource(ctx context.Context, tenant kapsel.TenantID, f store
 		return merged(all, `SELECT event_id FROM idempotency_keys
 			WHERE endpoint_id = ? AND key = ? AND event_id < ? AND event_id > ? ORDER BY event_id DESC LIMIT ?`, f.IdempotencyKey), nil
 	}
-	const cameIn = `SELECT id FROM events
-		WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`
 	events, elsewhere := merged(endpoints, cameIn), source(none)
 	if f.EndpointID.IsZero() {
 		all, err := s.originsOf(ctx, tenant, f)
@@ -212,28 +210,52 @@ func (s *Store) unmatched(ctx context.Context, tenant kapsel.TenantID, f store.E
 		WHERE tenant_id = ? AND unmatched = 1 AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`), err
 }
 
-// ofType returns the source of the events of the filter's type if that is a good one for the filter: the type
-// is rare, or no other condition leaves fewer events. Otherwise it returns nil.
-func (s *Store) ofType(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter) (source, error) {
-	tenants, err := s.tenantsIn(ctx, tenant)
-	if err != nil {
-		return nil, err
+// better returns the best source for a filter: that of the events of its type, that of the events that came in at
+// its source, or others, which is the source for the filter's other conditions. The best one has the fewest ids:
+// the first n of them reach further back than those of the others do.
+func (s *Store) better(ctx context.Context, tenant kapsel.TenantID, f store.EventFilter, others source, high, low []byte, n int) (source, error) {
+	hasIndex := f.Status != "" && f.Status != delivered || !f.EndpointID.IsZero() || !f.AppID.IsZero()
+	var all []source
+	if f.Type != "" {
+		tenants, err := s.tenantsIn(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, merged(tenants, `SELECT id FROM events
+			WHERE tenant_id = ? AND type = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, f.Type))
 	}
-	from := merged(tenants, `SELECT id FROM events
-		WHERE tenant_id = ? AND type = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`, f.Type)
-	if f.EndpointID.IsZero() && f.SourceID.IsZero() && f.AppID.IsZero() && (f.Status == "" || f.Status == delivered || f.Status == kapsel.EventUnmatched) {
-		return from, nil
+	if !f.SourceID.IsZero() && f.EndpointID.IsZero() && f.AppID.IsZero() {
+		all = append(all, merged([]kapsel.SourceID{f.SourceID}, cameIn))
 	}
-	var ids [][16]byte
-	err = s.readPage(ctx, func(c *conn) (err error) {
-		ids, err = from(c, top[:], bottom[:], page)
-		return err
+	if hasIndex || all == nil {
+		all = append(all, others)
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	best, reached := all[0], top[:]
+	err := s.readPage(ctx, func(c *conn) error {
+		for _, from := range all {
+			ids, err := from(c, high, low, n)
+			if err != nil {
+				return err
+			}
+			if len(ids) < n { // which is all of them
+				best = from
+				return nil
+			}
+			if end := ids[n-1][:]; bytes.Compare(end, reached) < 0 {
+				best, reached = from, end
+			}
+		}
+		return nil
 	})
-	if err != nil || len(ids) == page {
-		return nil, err
-	}
-	return among(ids), nil
+	return best, err
 }
+
+// cameIn is the query of a source: the events that came in at an origin.
+const cameIn = `SELECT id FROM events
+	WHERE endpoint_id = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?`
 
 // tenantsIn returns the tenant that a list is about; for the zero one all, deleted ones included.
 func (s *Store) tenantsIn(ctx context.Context, tenant kapsel.TenantID) (tenants []kapsel.TenantID, err error) {
@@ -292,7 +314,7 @@ func (s *Store) ListDeliveries(ctx context.Context, tenant kapsel.TenantID, f st
 	if err != nil {
 		return nil, err
 	}
-	err = s.walk(ctx, from, before(p.Before), bottom[:], p.Limit, func(c *conn, id [16]byte) (bool, error) {
+	_, err = s.walk(ctx, from, before(p.Before), bottom[:], p.Limit, math.MaxInt, func(c *conn, id [16]byte) (bool, error) {
 		d, found, err := c.delivery(id)
 		if err != nil || !found ||
 			!tenant.IsZero() && d.TenantID != tenant ||

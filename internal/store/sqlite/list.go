@@ -20,10 +20,11 @@ type source func(c *conn, before, floor []byte, n int) ([][16]byte, error)
 
 // walk calls take with each id of a source until take has accepted limit of them. It reads each
 // page in a transaction of its own; each page is twice as long as the last one, at most 1000 ids
-// (the constant page).
-func (s *Store) walk(ctx context.Context, from source, before, floor []byte, limit int, take func(c *conn, id [16]byte) (bool, error)) error {
+// (the constant page). After looks ids it stops and returns the last of them; otherwise it returns
+// the zero id.
+func (s *Store) walk(ctx context.Context, from source, before, floor []byte, limit, looks int, take func(c *conn, id [16]byte) (bool, error)) (reached [16]byte, err error) {
 	taken := 0
-	for n := min(limit, page); taken < limit; n = min(2*n, page) {
+	for n := min(limit, page, looks); taken < limit; n = min(2*n, page, looks) {
 		var ids [][16]byte
 		err := s.readPage(ctx, func(c *conn) (err error) {
 			if ids, err = from(c, before, floor, n); err != nil {
@@ -42,12 +43,15 @@ func (s *Store) walk(ctx context.Context, from source, before, floor []byte, lim
 			}
 			return nil
 		})
-		if err != nil || len(ids) < n {
-			return err
+		if err != nil || len(ids) < n || taken == limit {
+			return reached, err
 		}
-		before = ids[len(ids)-1][:]
+		if looks -= n; looks == 0 {
+			return ids[n-1], nil
+		}
+		before = ids[n-1][:]
 	}
-	return nil
+	return reached, nil
 }
 
 // readPage runs f as read does, for a page of a list. It lets only some pages be read at once:

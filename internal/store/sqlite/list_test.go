@@ -105,7 +105,7 @@ func TestLists(t *testing.T) {
 		}
 		slices.SortFunc(want, func(a, b store.EventRecord) int { return bytes.Compare(b.Event.ID[:], a.Event.ID[:]) })
 		want = want[:min(limit, len(want))]
-		got, err := s.ListEvents(ctx, tenant, f, p)
+		got, _, err := s.ListEvents(ctx, tenant, f, p)
 		if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
 			rt.Fatalf("ListEvents: %v (-want +got):\n%s", err, diff)
 		}

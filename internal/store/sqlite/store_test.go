@@ -249,7 +249,7 @@ func TestCrash_FA2_BatchIsWholeOrNotThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events, err := c.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{EndpointID: testEndpoint}, store.Page[kapsel.EventID]{Limit: 1000})
+		events, _, err := c.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{EndpointID: testEndpoint}, store.Page[kapsel.EventID]{Limit: 1000})
 		deliveries, err2 := c.ListDeliveries(ctx, kapsel.TenantID{}, store.DeliveryFilter{}, store.Page[kapsel.DeliveryID]{Limit: 1000})
 		want := 1
 		if cut == after {
@@ -540,7 +540,7 @@ func TestWALStaysBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for writing.Err() == nil {
-			if _, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 100}); err != nil {
+			if _, _, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 100}); err != nil {
 				t.Error(err)
 			}
 		}

@@ -114,7 +114,7 @@ func TestSkewSurvivesRollback(t *testing.T) {
 		release()
 		wg.Wait()
 		for _, when := range []string{"at once", "after a restart"} {
-			got, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{Since: in.Event.ReceivedAt}, store.Page[kapsel.EventID]{Limit: 10})
+			got, _, err := s.ListEvents(ctx, kapsel.TenantID{}, store.EventFilter{Since: in.Event.ReceivedAt}, store.Page[kapsel.EventID]{Limit: 10})
 			if err != nil || len(got) != 1 {
 				t.Errorf("%s: %d events, %v", when, len(got), err)
 			}

@@ -95,7 +95,7 @@ var archiving = []promise{
 				return err
 			}},
 			{"ListEvents", func(t kapsel.TenantID) error {
-				list, err := w.store.ListEvents(w.ctx, t, store.EventFilter{EndpointID: w.endpoint.ID}, store.Page[kapsel.EventID]{Limit: 10})
+				list, _, err := w.store.ListEvents(w.ctx, t, store.EventFilter{EndpointID: w.endpoint.ID}, store.Page[kapsel.EventID]{Limit: 10})
 				if err == nil && len(list) == 0 {
 					return store.NotFound("event")
 				}
@@ -182,6 +182,7 @@ var archiving = []promise{
 		for _, status := range []kapsel.EventStatus{"received", "pending", "delivering", "delivered", "failed", "dead_letter", "canceled", "unmatched"} {
 			filters[string(status)] = store.EventFilter{Status: status}
 			filters[string(status)+" of a type"] = store.EventFilter{Status: status, Type: "type.1"}
+			filters[string(status)+" of a type, of an endpoint"] = store.EventFilter{Status: status, Type: "type.1", EndpointID: w.endpoint.ID}
 			filters[string(status)+" of an endpoint since"] = store.EventFilter{Status: status, EndpointID: w.endpoint.ID, Since: noon.Add(5 * time.Minute)}
 		}
 		for name, f := range filters {
@@ -194,6 +195,7 @@ var archiving = []promise{
 				}
 				for _, size := range []int{200, 3} {
 					w.same(fmt.Sprintf("%s, in pages of %d", name, size), want, w.listEvents(tenant, f, size))
+					w.same(fmt.Sprintf("%s, in pages of %d that look at two rows", name, size), want, w.listEvents(tenant, f, size, 2))
 				}
 			}
 		}
@@ -428,21 +430,29 @@ func passes(r store.EventRecord, f store.EventFilter) bool {
 		(f.IdempotencyKey == nil || bytes.Equal(r.Event.IdempotencyKey, f.IdempotencyKey))
 }
 
-// listEvents reads a list to its end, in pages of size.
-func (w *world) listEvents(tenant kapsel.TenantID, f store.EventFilter, size int) (all []store.EventRecord) {
+// listEvents reads a list to its end, in pages of size that look at as many rows as usual, or as look says.
+func (w *world) listEvents(tenant kapsel.TenantID, f store.EventFilter, size int, look ...int) (all []store.EventRecord) {
 	w.t.Helper()
 	p := store.Page[kapsel.EventID]{Limit: size}
+	if look != nil {
+		p.Look = look[0]
+	}
 	for {
-		page, err := w.store.ListEvents(w.ctx, tenant, f, p)
+		page, reached, err := w.store.ListEvents(w.ctx, tenant, f, p)
 		w.must(err)
-		if len(page) > size {
-			w.must(errors.New("a page is longer than its limit"))
+		if len(page) > size || len(page) == size && !reached.IsZero() {
+			w.must(errors.New("a page is longer than its limit, or is full and says that it ended early"))
 		}
 		all = append(all, page...)
-		if len(page) < size {
+		switch {
+		case len(page) == size:
+			reached = page[size-1].Event.ID
+		case reached.IsZero():
 			return all
+		case !p.Before.IsZero() && bytes.Compare(reached[:], p.Before[:]) >= 0 || len(page) > 0 && bytes.Compare(page[len(page)-1].Event.ID[:], reached[:]) < 0:
+			w.must(errors.New("a page reached no further than the one before, or has events from behind the end"))
 		}
-		p.Before = page[size-1].Event.ID
+		p.Before = reached
 	}
 }
 

@@ -35,7 +35,7 @@ var erasing = []promise{
 		want.Event.Body, want.Event.Header, want.Event.Query, want.Event.Salt, want.Event.Size = []byte{}, kapsel.Header{}, "", nil, 0
 		want.Event.ErasedAt = was.Event.ReceivedAt.Add(time.Hour)
 		w.same("event", want, w.event(in.Event.ID))
-		listed, err := w.store.ListEvents(w.ctx, w.tenant.ID, store.EventFilter{IdempotencyKey: []byte("k")}, store.Page[kapsel.EventID]{Limit: 10})
+		listed, _, err := w.store.ListEvents(w.ctx, w.tenant.ID, store.EventFilter{IdempotencyKey: []byte("k")}, store.Page[kapsel.EventID]{Limit: 10})
 		w.must(err)
 		w.same("listed", want.Event.ErasedAt, listed[0].Event.ErasedAt)
 		for _, a := range w.attempts(in.Deliveries[0].ID) {

@@ -227,7 +227,7 @@ var expansions = []promise{
 					if err != nil {
 						return err
 					}
-					list, err := w.store.ListEvents(w.ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
+					list, _, err := w.store.ListEvents(w.ctx, kapsel.TenantID{}, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
 					if err != nil {
 						return err
 					}
@@ -310,7 +310,7 @@ var expansions = []promise{
 						var got []kapsel.EventID
 						p := store.Page[kapsel.EventID]{Limit: 2}
 						for {
-							list, err := w.store.ListEvents(w.ctx, tenant, f, p)
+							list, _, err := w.store.ListEvents(w.ctx, tenant, f, p)
 							w.must(err)
 							for _, r := range list {
 								got = append(got, r.Event.ID)
@@ -335,7 +335,7 @@ var expansions = []promise{
 			w.same("expanding in the stream", true, e.Expanding)
 		}
 		stranger := w.newTenant()
-		list, err := w.store.ListEvents(w.ctx, stranger.ID, store.EventFilter{Status: "delivering"}, store.Page[kapsel.EventID]{Limit: 10})
+		list, _, err := w.store.ListEvents(w.ctx, stranger.ID, store.EventFilter{Status: "delivering"}, store.Page[kapsel.EventID]{Limit: 10})
 		w.must(err)
 		w.same("another tenant's", 0, len(list))
 		for _, in := range []store.Acceptance{tried, failing, retried, fresh} {

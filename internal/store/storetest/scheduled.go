@@ -24,7 +24,7 @@ var scheduling = []promise{
 			r := w.event(in.Event.ID)
 			w.same("event", in.Event, r.Event)
 			w.same("deliveries", in.Deliveries, r.Deliveries)
-			list, err := w.store.ListEvents(w.ctx, w.tenant.ID, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
+			list, _, err := w.store.ListEvents(w.ctx, w.tenant.ID, store.EventFilter{}, store.Page[kapsel.EventID]{Limit: 1})
 			w.must(err)
 			w.same("listed", at, list[0].Event.DeliverAt)
 			w.pass(time.Millisecond) // the next one is the newest
