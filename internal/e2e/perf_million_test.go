@@ -31,38 +31,56 @@ const million = 1_000_000
 // millionSpan is the time over which the events were received, evenly.
 const millionSpan = 30 * 24 * time.Hour
 
-// filled is where the million events are.
+// filled is where the million events are. Of each list the tenants have the members in turn.
 type filled struct {
 	tenants   []string
-	endpoints []harness.Endpoint // ten of each tenant in turn
+	endpoints []harness.Endpoint // ten of each tenant, each with the events of its own ingest
+	sources   []string           // one of each tenant, …
+	served    []harness.Endpoint // … and the endpoint that gets its events
+	apps      []string           // one of each tenant, …
+	customers []harness.Endpoint // … and the endpoint that gets what is published to it
+	attempts  []int64            // of each tenant
 	from      time.Time
 }
 
-// fill puts a million events with their deliveries and attempts into the store of a world,
-// past its node, which is stopped meanwhile. Of a hundred, 89 are delivered, 5 dead letters,
-// 3 failed, 1 waits for its retry and 2 for their first attempt; of the dead letters 1,000 are
-// replayed and 1,000 of what waits is canceled.
-func (w *world) fill() filled {
+// The types of the million events: nine of ten are common, one of ten is other. Of the first two endpoints one
+// of ten is own, which no other origin has.
+const commonType, otherType, ownType = "order.paid", "order.refunded", "invoice.sent"
+
+// owned is an endpoint, and where the events come in that it gets.
+type owned struct {
+	tenant   kapsel.TenantID
+	endpoint kapsel.EndpointID
+	source   kapsel.SourceID // zero: they come in at the endpoint, or are published
+	app      kapsel.AppID    // zero: they are not published
+}
+
+// event returns an event that came in there.
+func (o owned) event(at time.Time) kapsel.Event {
+	e := kapsel.Event{TenantID: o.tenant, AppID: o.app, SourceID: o.source, ReceivedAt: at}
+	if o.source.IsZero() && o.app.IsZero() {
+		e.EndpointID = o.endpoint
+	}
+	e.ID = kapsel.NewEventID(at, kapsel.PartOf(e.Origin()))
+	return e
+}
+
+// owners makes the tenants, and what the million events come in at and go to.
+func (w *world) owners() (f filled, owners []owned) {
 	w.t.Helper()
 	node := w.nodes[0]
 	other, err := node.CreateTenant(w.ctx, "other")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f := filled{tenants: []string{w.tenant, other}, from: time.Now().UTC().Add(-millionSpan)}
-	type owned struct {
-		endpoint kapsel.EndpointID
-		tenant   kapsel.TenantID
-	}
-	var owners []owned
-	for i := range 20 {
-		tenant := f.tenants[i%2]
-		ep, err := node.CreateEndpoint(w.ctx, tenant, map[string]any{"name": fmt.Sprint("full ", i), "url": w.sink.URL(i)})
+	f = filled{tenants: []string{w.tenant, other}, attempts: make([]int64, 2), from: time.Now().UTC().Add(-millionSpan)}
+	add := func(tenant, name string, fields map[string]any) harness.Endpoint {
+		fields["name"], fields["url"] = name, w.sink.URL(len(owners))
+		ep, err := node.CreateEndpoint(w.ctx, tenant, fields)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		w.act(ep, "pause")
-		f.endpoints = append(f.endpoints, ep)
 		var o owned
 		if o.endpoint, err = kapsel.ParseEndpointID(ep.ID); err != nil {
 			w.t.Fatal(err)
@@ -71,13 +89,52 @@ func (w *world) fill() filled {
 			w.t.Fatal(err)
 		}
 		owners = append(owners, o)
+		return ep
 	}
+	post := func(path string, fields map[string]any) string {
+		var made struct{ ID string }
+		if err := node.API(w.ctx, http.MethodPost, path, fields, &made); err != nil {
+			w.t.Fatal(err)
+		}
+		return made.ID
+	}
+	for i := range 20 {
+		f.endpoints = append(f.endpoints, add(f.tenants[i%2], fmt.Sprint("full ", i), map[string]any{}))
+	}
+	for _, tenant := range f.tenants {
+		of := "?tenant_id=" + tenant
+		source := post("/v1/sources"+of, map[string]any{"name": "shop"})
+		f.sources = append(f.sources, source)
+		f.served = append(f.served, add(tenant, "served", map[string]any{"subscriptions": []any{map[string]any{"source": source}}}))
+		if owners[len(owners)-1].source, err = kapsel.ParseSourceID(source); err != nil {
+			w.t.Fatal(err)
+		}
+		app := post("/v1/apps"+of, map[string]any{"name": "customer"})
+		f.apps = append(f.apps, app)
+		f.customers = append(f.customers, add(tenant, "customer", map[string]any{"app": app, "subscriptions": []any{map[string]any{"source": "publish"}}}))
+		if owners[len(owners)-1].app, err = kapsel.ParseAppID(app); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return f, owners
+}
+
+// fill puts a million events with their deliveries and attempts into the store of a world,
+// past its node, which is stopped meanwhile. Of a hundred, 89 are delivered, 5 dead letters,
+// 3 failed, 1 waits for its retry and 2 for their first attempt; of the dead letters 1,000 are
+// replayed and 1,000 of what waits is canceled. Of twelve, ten came in at an endpoint, one at a source, and
+// one was published.
+func (w *world) fill() filled {
+	w.t.Helper()
+	node := w.nodes[0]
+	f, owners := w.owners()
 	if err := node.Term(); err != nil {
 		w.t.Fatal(err)
 	}
 	<-node.Done()
 
 	var s store.Store
+	var err error
 	database := node.Env("DATABASE_URL")
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
 		s, err = sqlite.Open(w.ctx, path, sqlite.Options{})
@@ -92,21 +149,28 @@ func (w *world) fill() filled {
 		w.t.Fatal(err)
 	}
 	body := []byte(`{"type":"order.paid","data":{"amount":"` + strings.Repeat("1", 200) + `"}}`)
+	kindOf := func(i int) int { return i / len(owners) % 100 }
+	tried := func(i int) bool { return kindOf(i) >= 2 }
 	one := func(i int) error {
 		o, at := owners[i%len(owners)], f.from.Add(millionSpan/million*time.Duration(i))
-		part := kapsel.PartOf(o.endpoint)
-		in := store.Acceptance{Window: 2 * millionSpan, Event: kapsel.Event{
-			ID: kapsel.NewEventID(at, part), TenantID: o.tenant, EndpointID: o.endpoint, ReceivedAt: at, ContentType: "application/json",
-			Header: kapsel.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "shop/1"}},
-			Body:   body, Size: len(body), IdempotencyKey: fmt.Appendf(nil, "order-%d", i), Signature: kapsel.SignatureVerdict{Scheme: "none"},
-		}}
+		kind, tenth := kindOf(i), i/len(owners)/100%10 == 0
+		e := o.event(at)
+		e.ContentType, e.Body, e.Size = "application/json", body, len(body)
+		e.Header = kapsel.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "shop/1"}}
+		e.IdempotencyKey, e.Signature = fmt.Appendf(nil, "order-%d", i), kapsel.SignatureVerdict{Scheme: "none"}
+		switch e.Type = commonType; {
+		case kind%10 == 9:
+			e.Type = otherType
+		case i%len(owners) < 2 && kind/10 == 5:
+			e.Type = ownType
+		}
+		in, part := store.Acceptance{Window: 2 * millionSpan, Event: e}, e.ID.Part()
 		d := kapsel.Delivery{
-			ID: kapsel.NewDeliveryID(at, part), EventID: in.Event.ID, EndpointID: o.endpoint, TenantID: o.tenant, DueAt: at, Size: len(body), CreatedAt: at,
+			ID: kapsel.NewDeliveryID(at, part), EventID: e.ID, EndpointID: o.endpoint, TenantID: o.tenant, DueAt: at, Size: len(body), CreatedAt: at,
 		}
 		answer := kapsel.Answer{Status: 200}
-		kind, tenth := i/len(owners)%100, i/len(owners)/100%10 == 0
 		switch {
-		case kind < 2:
+		case !tried(i):
 			in.Deliveries = []kapsel.Delivery{d}
 			_, err := s.Accept(w.ctx, in)
 			if err == nil && kind == 0 && tenth {
@@ -140,6 +204,11 @@ func (w *world) fill() filled {
 		}
 		_, err = s.Replay(w.ctx, o.tenant, in.Event.ID, kapsel.DeliveryID{}, at)
 		return err
+	}
+	for i := range million {
+		if tried(i) {
+			f.attempts[slices.Index(f.tenants, owners[i%len(owners)].tenant.String())]++
+		}
 	}
 	begin := time.Now()
 	var next atomic.Int64
@@ -180,10 +249,9 @@ func bulkReads(t *testing.T, name, database string) {
 	w := perfWorld(t, database)
 	f := w.fill()
 	w.proofs(name, f)
+	w.pages(name, f)
 	node := w.nodes[0]
-	since := func() string { // within the span
-		return f.from.Add(rand.N(millionSpan - time.Hour)).Format(time.RFC3339)
-	}
+	since := func() string { return f.within(0).Format(time.RFC3339) }
 	endpoint := func() string { return f.endpoints[2*rand.N(10)].ID } // of the first tenant
 	key := func() string { return fmt.Sprintf("order-%d", rand.N(million)) }
 	tenant := "tenant_id=" + w.tenant
@@ -200,8 +268,8 @@ func bulkReads(t *testing.T, name, database string) {
 		"events: before a time":              func() string { return "/v1/events?" + tenant + "&until=" + since() },
 		"events: dead letters before a time": func() string { return "/v1/events?" + tenant + "&status=dead_letter&until=" + since() },
 		"events: failed of an endpoint":      func() string { return "/v1/events?" + tenant + "&status=failed&endpoint_id=" + endpoint() },
-		"events: of an hour, of an endpoint": func() string { return hourOf(f, "/v1/events?"+tenant+"&endpoint_id="+endpoint()) },
-		"events: of an hour, delivered":      func() string { return hourOf(f, "/v1/events?"+tenant+"&status=delivered") },
+		"events: of an hour, of an endpoint": func() string { return "/v1/events?" + tenant + "&endpoint_id=" + endpoint() + "&" + f.hour() },
+		"events: of an hour, delivered":      func() string { return "/v1/events?" + tenant + "&status=delivered&" + f.hour() },
 		"deliveries: newest":                 func() string { return "/v1/deliveries?" + tenant },
 		"deliveries: of all tenants":         func() string { return "/v1/deliveries?limit=200" },
 		"deliveries: of an endpoint":         func() string { return "/v1/deliveries?" + tenant + "&endpoint_id=" + endpoint() },
@@ -293,7 +361,7 @@ func (w *world) proofs(name string, f filled) {
 	w.t.Helper()
 	node := w.nodes[0]
 	begin := time.Now()
-	for _, tenant := range f.tenants {
+	for i, tenant := range f.tenants {
 		eventually(w.t, "the audit log of a filled tenant is published", 5*time.Minute, func() bool {
 			var log struct {
 				Size int64 `json:"size"`
@@ -304,7 +372,7 @@ func (w *world) proofs(name string, f filled) {
 			if err := node.API(w.ctx, http.MethodGet, "/v1/attestation?tenant_id="+tenant, nil, &log); err != nil {
 				w.t.Fatal(err)
 			}
-			return log.Size >= million*49/100 && log.Head != nil && log.Head.Size == log.Size
+			return log.Size >= f.attempts[i] && log.Head != nil && log.Head.Size == log.Size
 		})
 	}
 	w.t.Logf("the audit logs are published after %v", time.Since(begin).Round(time.Second))
@@ -339,10 +407,15 @@ func (w *world) proofs(name string, f filled) {
 	check(w.t, start < 10*time.Second, name+", a million leaves: ready", start.Round(time.Millisecond).String(), "< 10 s")
 }
 
-// hourOf adds a random hour to a list's path.
-func hourOf(f filled, path string) string {
-	from := f.from.Add(rand.N(millionSpan - time.Hour))
-	return path + "&since=" + from.Format(time.RFC3339) + "&until=" + from.Add(time.Hour).Format(time.RFC3339)
+// within returns a random time of the million events, which is followed by more of them for at least a span.
+func (f filled) within(span time.Duration) time.Time {
+	return f.from.Add(time.Hour + rand.N(millionSpan-time.Hour-span))
+}
+
+// hour returns the parameters of a list that give it a random hour.
+func (f filled) hour() string {
+	from := f.within(time.Hour)
+	return "since=" + from.Format(time.RFC3339) + "&until=" + from.Add(time.Hour).Format(time.RFC3339)
 }
 
 // p99 returns the 99th percentile.

@@ -77,6 +77,8 @@ func TestPerf(t *testing.T) {
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
 			t.Run("restart", func(t *testing.T) { backlogRestart(t, s.name, s.url(t)) })
 			t.Run("million", func(t *testing.T) { bulkReads(t, s.name, s.url(t)) })
+			t.Run("live", func(t *testing.T) { liveList(t, s.name, s.url(t)) })
+			t.Run("dashboards", func(t *testing.T) { dashboardsBeside(t, s.name, s.url(t)) })
 			t.Run("flood", func(t *testing.T) { flood(t, s.name, s.url(t)) })
 			t.Run("bodies", func(t *testing.T) { largeBodies(t, s.name, s.url(t)) })
 		})
