@@ -24,9 +24,9 @@ var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guar
 var fanOuts = map[string]string{
 	"Erasing: events":                      "lists what is being erased, which is little",
 	"ListEvents: expansions":               "asks whether any event is expanding",
-	"eventQueries: events":                 "an origin's or an app's events come in at many parts",
-	"eventQueries: deliveries":             "an endpoint's deliveries are in the parts of their events",
-	"eventQueries: expansions":             "lists what is expanding, which is little",
+	"eventPlanBy: events":                  "an origin's or an app's events come in at many parts",
+	"eventPlanBy: deliveries":              "an endpoint's deliveries are in the parts of their events",
+	"eventPlanBy: expansions":              "lists what is expanding, which is little",
 	"ListDeliveries: deliveries":           "an endpoint's deliveries are in the parts of their events",
 	"OpenExpansions: expansions":           "lists what is expanding, which is little",
 	"claimStatements find due: deliveries": "an endpoint's deliveries are in the parts of their events",
