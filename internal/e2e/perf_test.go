@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,6 +73,7 @@ func TestPerf(t *testing.T) {
 			}
 			t.Run("destinations", func(t *testing.T) { manyDestinations(t, s.name, s.url(t)) })
 			t.Run("publish", func(t *testing.T) { publishing(t, s.name, s.url(t)) })
+			t.Run("ledger", func(t *testing.T) { ledgerCost(t, s.name, s.url) })
 			t.Run("open", func(t *testing.T) { openLoop(t, s.name, s.url(t)) })
 			t.Run("dead", func(t *testing.T) { deadEndpoints(t, s.name, s.url(t)) })
 			t.Run("huge", func(t *testing.T) { hugeTenant(t, s.name, s.url(t)) })
@@ -129,6 +131,25 @@ func closedLoop(t *testing.T, store, database string, connections, endpoints int
 	check(t, report.Ratio >= limit, name+": delivered/s by the relay's", fmt.Sprintf("%.2f (%s/s)", report.Ratio, strings.Join(rate, ", ")), fmt.Sprintf(">= %.1f", limit))
 	check(t, kapsel.Lost == 0 && kapsel.Duplicates == 0, name+": lost, duplicates", fmt.Sprintf("%d, %d", kapsel.Lost, kapsel.Duplicates), "0, 0")
 	check(t, peak < 300, name+": peak memory", fmt.Sprintf("%.0f MiB", peak), "< 300 MiB")
+}
+
+// ledgerCost measures how much slower deliveries are when they are told to the ledger, by turns.
+func ledgerCost(t *testing.T, store string, database func(*testing.T) string) {
+	var on, off, shares []float64
+	for range 5 {
+		for setting, rates := range map[string]*[]float64{"KAPSEL_LEDGER=on": &on, "KAPSEL_LEDGER=off": &off} {
+			_, kapsel := compare(t, bench.Plan{
+				Load: harness.LoadConfig{Events: 40_000, Connections: 128}, Runs: 1, Database: database(t), Endpoints: 1, Env: []string{setting},
+			})
+			*rates = append(*rates, kapsel.Runs[0].DeliveredPerS)
+		}
+		shares = append(shares, on[len(on)-1]/off[len(off)-1])
+	}
+	for _, all := range [][]float64{on, off, shares} {
+		slices.Sort(all)
+	}
+	check(t, median(shares) >= 0.95, store+", with the ledger: delivered/s beside without",
+		fmt.Sprintf("%.3f (%.3f to %.3f; %.0f/s, without %.0f/s)", median(shares), shares[0], shares[4], median(on), median(off)), ">= 0.95")
 }
 
 // openLoop measures latency at 5,000 events a second for a minute.
