@@ -33,14 +33,14 @@ func (a *api) putPortalLogo(ctx context.Context, in *TenantPath) (*out[PortalLog
 
 // PortalLogoInput is what people set on a portal's logo.
 type PortalLogoInput struct {
-	Image string `json:"image_base64" doc:"A PNG, JPEG or WebP image of at most 64 KiB and 2000 pixels a side, in base64; its content counts, and SVG is not taken"`
-	Alt   string `json:"alt" minLength:"1" maxLength:"200" doc:"What the logo says to people who do not see it, such as your name"`
+	Image string `json:"image_base64" example:"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==" doc:"A PNG, JPEG or WebP image of at most 64 KiB and 2000 pixels a side, in base64; its content counts, and SVG is not taken"`
+	Alt   string `json:"alt" example:"Acme Inc." minLength:"1" maxLength:"200" doc:"What the logo says to people who do not see it, such as your name"`
 }
 
 // PortalLogo is a portal's logo as the API shows it.
 type PortalLogo struct {
 	PortalLogoHead
-	Image string `json:"image_base64" doc:"The image, in base64"`
+	Image string `json:"image_base64" example:"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==" doc:"The image, in base64"`
 }
 
 // PortalLogoHead is a portal's logo without its image.
@@ -48,8 +48,8 @@ type PortalLogoHead struct {
 	TenantID    kapsel.TenantID `json:"tenant_id"`
 	ContentType string          `json:"content_type" enum:"image/png,image/jpeg,image/webp" doc:"What the image's content says that it is"`
 	Size        int             `json:"size" doc:"Of the image, in bytes"`
-	SHA256      string          `json:"sha256" doc:"Of the image, in hexadecimal"`
-	Alt         string          `json:"alt" doc:"What the logo says to people who do not see it"`
+	SHA256      string          `json:"sha256" example:"6b7fa434f92a8b80aab02d9bf1a12e49ffcae424e4013a1c4f68b67e3d2bbcd0" doc:"Of the image, in hexadecimal"`
+	Alt         string          `json:"alt" example:"Acme Inc." doc:"What the logo says to people who do not see it"`
 	UpdatedAt   timestamp       `json:"updated_at"`
 }
 
