@@ -42,7 +42,7 @@ func (a *api) audit(mux *http.ServeMux) {
 		},
 	}}
 	add(a, access.Read, fails(proof, failure{409, kapsel.Conflict}), a.getProof)
-	add(a, access.Read, op("get-audit-log", "/v1/attestation", "Get the state of the tenant's audit log"), got(a.Manage.AuditLog, (*AuditLogQuery).ref, viewAuditLog))
+	add(a, access.Read, fails(op("get-audit-log", "/v1/attestation", "Get the state of the tenant's audit log"), failure{404, kapsel.NotFound}), got(a.Manage.AuditLog, (*AuditLogQuery).ref, viewAuditLog))
 	add(a, access.Anyone, fails(op("get-head", AttestationPath+"{log}/sth", "Get the newest published head of a log"), busy), a.getHead)
 	add(a, access.Anyone, fails(op("get-inclusion-proof", AttestationPath+"{log}/proof/{index}", "Prove that a leaf is in a log"), refusing, busy), a.getInclusion)
 	add(a, access.Anyone, fails(op("get-consistency-proof", AttestationPath+"{log}/consistency", "Prove that a log only grew"), refusing, busy), a.getConsistency)
