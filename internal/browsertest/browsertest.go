@@ -193,7 +193,7 @@ func (b *Browser) Enter(field, text string) {
 	b.Do(chromedp.WaitVisible(chromedp.CSS(field)), chromedp.Clear(chromedp.CSS(field)), chromedp.SendKeys(chromedp.CSS(field), text))
 }
 
-// Look sets the width and theme of what follows.
+// Look sets the width and theme of what follows, and waits until the colours of the old theme have faded.
 func (b *Browser) Look(width int64, theme string) {
 	b.t.Helper()
 	b.Do(chromedp.EmulateViewport(width, 900))
@@ -201,6 +201,7 @@ func (b *Browser) Look(width int64, theme string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.WaitFor(`document.getAnimations().every(a => a.playState !== "running" || a.effect.getComputedTiming().iterations === Infinity)`)
 }
 
 // Picture returns the page as it looks, in PNG.
