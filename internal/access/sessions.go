@@ -63,7 +63,7 @@ func (g *Guard) newSession(r *http.Request, client netip.Addr, now time.Time) (k
 // Session returns the session of a token and the caller who has it. used says that a person did something,
 // which keeps the session from being idle; a page that keeps itself up to date is no person. The error is
 // ErrSignedOut if the session, its key or its tenant has ended, that of Sessions or Keys, or RateLimited if
-// too many tokens that nobody ever got came from the client's address.
+// too many tokens that this instance never made came from the client's address.
 func (g *Guard) Session(r *http.Request, token string, used bool) (kapsel.Session, Caller, error) {
 	ctx, now := r.Context(), g.Clock()
 	if !g.made("session", token) {

@@ -60,7 +60,7 @@ type Config struct {
 	// Publisher stores what is published. It may be nil for who only wants the document.
 	Publisher Publisher
 
-	// Rates tells callers what is left of their tenants' rates. It may be nil: then nobody does.
+	// Rates writes to answers what is left of tenants' rates. It may be nil: then answers say nothing of them.
 	Rates Rates
 
 	// Answers keeps what POSTs with an Idempotency-Key were answered. It may be nil: the

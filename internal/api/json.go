@@ -29,7 +29,7 @@ const (
 // values where the body has none or null. See decode for what it refuses.
 func read(ctx context.Context, v any) error { return readUpTo(ctx, maxBody, v) }
 
-// readUpTo does what read does, for a body that may have more bytes or fewer.
+// readUpTo is read for a body of at most that many bytes.
 func readUpTo(ctx context.Context, most int64, v any) error {
 	body, err := readBody(callOf(ctx), false, most)
 	if err != nil {
@@ -47,7 +47,7 @@ func readOptional(ctx context.Context, v any) error {
 	return decode(body, v)
 }
 
-// readBody reads a body that says it is JSON and has at most so many bytes.
+// readBody reads a body that says it is JSON and has at most that many bytes.
 func readBody(c *call, optional bool, most int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, most))
 	var tooLarge *http.MaxBytesError

@@ -39,7 +39,7 @@ func (h *holdings) drop(token kapsel.AttemptID) { delete(h.tokens, token) }
 // claiming notes that a claim whose tokens are made at a time is under way.
 func (h *holdings) claiming(at time.Time) { h.claims[at.UnixMilli()]++ }
 
-// claimed notes that a claim that claiming has noted has ended. Callers must have added its
+// claimed notes the end of a claim that began with claiming. Callers must have added its
 // tokens.
 func (h *holdings) claimed(at time.Time) {
 	ms := at.UnixMilli()

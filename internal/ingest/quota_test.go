@@ -227,7 +227,7 @@ func TestQuota_Month(t *testing.T) {
 		until("2000-02-29T12:00:00Z") // it stays used up, also when it is read again
 		n.post(ep, 429)
 
-		// A store that does not answer stops only tenants whose counts are not known, as in a new month.
+		// A store that does not answer stops only tenants whose counts are unknown, as in a new month.
 		until("2000-03-01T00:00:00Z")
 		n.post(ep, 200)
 		down = true

@@ -44,8 +44,8 @@ type Ledger interface {
 	Booked(ctx context.Context, entries []kapsel.EntryID, conflicts []BookConflict) error
 	// BookConflicts returns a page of conflicts, those found first at its beginning. Zero tenant: of all.
 	BookConflicts(ctx context.Context, tenant kapsel.TenantID, after int64, limit int) ([]BookConflict, error)
-	// ReportBooks keeps what the books of some owners say, in place of what was reported before. Owners of
-	// which nothing was told are passed over.
+	// ReportBooks keeps what the books of some owners say, in place of what was reported before. Reports
+	// about owners without any fact are passed over.
 	ReportBooks(ctx context.Context, reports []BookReport) error
 	// Accounts returns a page of what was told and what is booked, all at one moment: of each tenant and
 	// after it each of its endpoints, in the order of their IDs, behind an owner. Zero tenant: of all.

@@ -67,7 +67,7 @@ type Gate struct {
 // ID returns the endpoint's ID.
 func (g *Gate) ID() kapsel.EndpointID { return g.id }
 
-// Endpoint returns the newest settings of the endpoint that the gate has got.
+// Endpoint returns the endpoint with the newest settings that the gate has.
 func (g *Gate) Endpoint() *kapsel.Endpoint { return g.ep }
 
 // Circuit returns the endpoint's circuit as it is on this node.

@@ -125,8 +125,8 @@ type selection struct {
 	endpoint bool
 	// over is the table of the scope, such as apps or origins; "" is endpoints.
 	over string
-	// walked are the queries that select the ids of which an index has the order, from which source takes
-	// its rows: one that takes few of them may walk a long way. None: source does not walk.
+	// walked holds queries for the ids that source goes through, each in the order of an index. They bound how
+	// far source may go when few of these rows pass. Without them nothing bounds it.
 	walked []string
 	// atSource: the scope is the source $9.
 	atSource bool
@@ -178,9 +178,9 @@ func (s selection) scope() string {
 	return scope
 }
 
-// reach returns the query, without its WITH, of the id down to which the page's query may look: from there on
-// what it walks has about $12 rows, fewer where the scope has many ids. There is no such id if it has fewer. ""
-// is the query if there is nothing to walk.
+// reach returns a query, without its WITH, for the id down to which the page's query may look. Above that id,
+// walked has about $12 rows, fewer where the scope has many ids. The query finds no id if walked has fewer rows.
+// reach returns "" if walked is empty.
 func (s selection) reach() string {
 	var each []string
 	for _, ids := range s.walked {
@@ -234,7 +234,7 @@ func (s *Store) ListEvents(ctx context.Context, tenantID kapsel.TenantID, f stor
 		one = id(f.AppID)
 	}
 	err = s.read(ctx, viewOf(tenantID), func(ctx context.Context, q querier) error {
-		expanding := false
+		from, expanding := from, false // what one run finds is not the next one's
 		if f.Status != "" {
 			var err error
 			if _, expanding, err = first(ctx, q, (*row).id, "SELECT event_id FROM expansions LIMIT 1"); err != nil {
