@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -286,6 +287,7 @@ type sender struct {
 	urls []string
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+	rest atomic.Bool // no new event is sent
 
 	mu     sync.Mutex
 	events map[string]string // key → event ID, for the posts answered 200
@@ -304,6 +306,9 @@ func (w *world) send(n int, ep harness.Endpoint, pause time.Duration) *sender {
 	for i := range n {
 		s.wg.Go(func() {
 			for k := 0; ctx.Err() == nil; k++ {
+				for s.rest.Load() && ctx.Err() == nil {
+					time.Sleep(10 * time.Millisecond)
+				}
 				s.post(ctx, fmt.Sprintf("key-%d-%d", i, k))
 				time.Sleep(time.Duration(rand.Int64N(int64(2*pause) + 1)))
 			}
