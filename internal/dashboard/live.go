@@ -33,7 +33,6 @@ const (
 	patience     = 10 * time.Second // a browser that does not read for this long is dropped
 	rowsAtOnce   = 20               // rows that a live list gets at once; of more it is told how many
 	rowsInterval = time.Second      // the time between two of those
-	farBehind    = 500              // events at once by which a live list sees that it will not catch up
 )
 
 // live holds the views that viewers share. Each is made by one goroutine, so a hundred readers of one page
@@ -487,7 +486,7 @@ func (d *Dashboard) eventsFrom(ctx context.Context, p *page, last string) (at st
 }
 
 // followEvents sends the rows of new events. It sends a few a second, whatever comes in, and says how many it
-// left out. Each message has the position behind it, from which a browser that connects again goes on.
+// left out; a page reads the store for itself only until it has caught up. Each message has the position behind it, from which a browser that connects again goes on.
 func (d *Dashboard) followEvents(ctx context.Context, p *page, last string) (follow, error) {
 	f, err := eventFilter(p)
 	if err != nil {
@@ -506,32 +505,26 @@ func (d *Dashboard) followEvents(ctx context.Context, p *page, last string) (fol
 	return func(ctx context.Context, s *stream) (<-chan struct{}, error) {
 		within, cancel := context.WithTimeout(follower.Context(), lookEvery)
 		defer cancel()
-		events, next, err := follower.Next(within, at)
+		b, err := follower.Newest(within, at, rowsAtOnce)
 		if follower.Context().Err() != nil {
 			return nil, follower.Context().Err()
 		}
 		s.old = err != nil && within.Err() == nil // else nothing came in
-		if len(events) >= farBehind {
-			if end, err := d.Manage.StreamFrom(ctx, p.caller, p.tenant, manage.StreamStart{}); err == nil {
-				next, gap = end, true
-			}
-		}
-		left := max(0, len(events)-rowsAtOnce)
-		skipped += left
+		skipped, gap = skipped+b.Left, gap || b.Gap
 		var rows strings.Builder
-		for i := range events[left:] {
-			if err := eventRow(p, &events[left+i].EventRecord).Render(ctx, &rows); err != nil {
+		for i := range b.Events {
+			if err := eventRow(p, &b.Events[i].EventRecord).Render(ctx, &rows); err != nil {
 				return nil, err
 			}
 		}
 		if rows.Len() > 0 {
-			s.out.WriteString("id: " + events[len(events)-1].At.String() + "\n")
+			s.out.WriteString("id: " + b.Events[len(b.Events)-1].At.String() + "\n")
 			writeEvent(&s.out, "rows", rows.String())
 		}
-		if next != at && next.ID == store.EndOfSeq { // another one names an event, which may be another tenant's
-			s.out.WriteString("id: " + next.String() + "\n\n")
+		if b.At != at && b.At.ID == store.EndOfSeq { // another one names an event, which may be another tenant's
+			s.out.WriteString("id: " + b.At.String() + "\n\n")
 		}
-		at = next
+		at = b.At
 		if now := leftOut(skipped, gap); now != said {
 			writeEvent(&s.out, "skipped", now)
 			said = now

@@ -4,6 +4,7 @@ package feed
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,8 @@ const (
 	// feedEvery is how often the stream is read while somebody follows it.
 	feedEvery = 250 * time.Millisecond
 	feedPage  = 500  // how many events one reading examines at most
-	feedKept  = 1000 // how many events are kept for followers
+	feedKept  = 2500 // how many events are kept for followers
+	feedThin  = 50   // how many events of each tenant a reading returns while pages cannot keep up
 	// feedReaders is how many followers may read the store themselves at a time.
 	feedReaders = 2
 	// MaxFollowers is how many followers one owner may have on a node.
@@ -29,13 +31,15 @@ const (
 // programs, so that neither takes the other's streams.
 type Owner struct {
 	Tenant kapsel.TenantID // zero: admins
-	Pages  bool
+	Pages  bool            // its followers call Newest: they need not get every event
 }
 
 // Feed passes the stream of events to its followers on this node. It reads the store once for all
 // followers that have caught up, and not at all while there are none: it keeps the newest events, and
 // each follower takes those behind its position. A follower whose position is older than the kept
 // events reads the store itself until it has caught up; feedReaders limits how many do so at a time.
+// While all followers are pages, a feed that cannot get to the end of the stream by one reading in
+// feedEvery reads the newest of each tenant only.
 type Feed struct {
 	store   store.Stream
 	clock   *clock.Clock
@@ -60,7 +64,7 @@ func New(s store.Stream, clock *clock.Clock, log *slog.Logger) *Feed {
 	}
 }
 
-// Follower follows the stream. Only one goroutine at a time may call Next.
+// Follower follows the stream. Only one goroutine at a time may call Next or Newest.
 type Follower struct {
 	feed   *Feed
 	owner  Owner
@@ -69,6 +73,7 @@ type Follower struct {
 	filter store.StreamFilter
 	ctx    context.Context // ends when the follower must end
 	end    context.CancelFunc
+	skips  bool // Newest need not return what lies before the kept events
 
 	// What follows is guarded by feed.mu.
 	joined   bool             // the feed reads the follower's events …
@@ -172,82 +177,135 @@ func (f *Feed) Stop() {
 // an error: that of ctx, or that of the store. The position is then valid, too, and may be later than
 // after.
 func (l *Follower) Next(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, error) {
-	for {
-		events, next, caughtUp, wait := l.feed.take(l, after)
+	b, err := l.next(ctx, after, math.MaxInt)
+	return b.Events, b.At, err
+}
+
+// Batch is what Newest returns.
+type Batch struct {
+	Events []store.Streamed
+	Left   int            // how many events before these are left out
+	Gap    bool           // more events may be left out
+	At     store.Position // of the last event examined, for the next call
+}
+
+// Newest is like Next for a follower that shows only the newest events, whose owner is Pages: it returns the
+// newest n of those that Next would return. A follower that has once caught up, or that is more than n events
+// behind, goes on from what the feed keeps instead of reading the store.
+func (l *Follower) Newest(ctx context.Context, after store.Position, n int) (Batch, error) {
+	var gap bool
+	l.feed.mu.Lock()
+	if kept := l.from.Later(l.feed.from); l.joined {
+		if gap = l.skips && after.Compare(kept) < 0; gap {
+			after = kept
+		}
+		l.skips = l.skips || after.Compare(kept) >= 0
+	}
+	l.feed.mu.Unlock()
+	b, err := l.next(ctx, after, n)
+	b.Gap = b.Gap || gap
+	return b, err
+}
+
+// next is Next for the newest n events.
+func (l *Follower) next(ctx context.Context, after store.Position, n int) (b Batch, err error) {
+	for b.At = after; ; {
+		caughtUp, wait := l.feed.take(l, &b, n)
 		if !caughtUp {
-			var more bool
-			var err error
-			if events, next, more, err = l.read(ctx, after); err != nil {
-				return nil, after, err
+			more, err := l.read(ctx, &b, n)
+			if err != nil {
+				return b, err
 			}
 			if more {
 				wait = nil
+				l.skips = l.skips || b.Left > 0
 			}
 		}
-		if after = next; len(events) > 0 {
-			return events, after, nil
+		if len(b.Events) > 0 {
+			return b, nil
 		}
 		if wait != nil {
 			select {
 			case <-wait:
 			case <-ctx.Done():
-				return nil, after, ctx.Err()
+				return b, ctx.Err()
 			}
 		}
 	}
 }
 
-// take returns the kept events for a follower behind a position, and the position behind them. caughtUp
-// is false if the follower has not joined or the feed no longer keeps all events behind the position.
-// If there are no events, wait is closed when there may be some.
-func (f *Feed) take(l *Follower, after store.Position) (events []store.Streamed, next store.Position, caughtUp bool, wait <-chan struct{}) {
+// take adds the newest n of the kept events for a follower behind b.At to b, which has no events. caughtUp is
+// false if the follower has not joined or the feed no longer keeps all events behind that position. wait is closed
+// when there may be more events.
+func (f *Feed) take(l *Follower, b *Batch, n int) (caughtUp bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case !l.joined:
-		return nil, after, false, f.moved
-	case after.Compare(l.from) < 0 || after.Compare(f.from) < 0:
-		return nil, after, false, nil
+		return false, f.moved
+	case b.At.Compare(l.from.Later(f.from)) < 0:
+		return false, nil
 	}
-	i, _ := slices.BinarySearchFunc(f.kept, after, func(e store.Streamed, p store.Position) int {
-		if e.At.Compare(p) <= 0 {
-			return -1
+	for i := len(f.kept) - 1; i >= 0 && f.kept[i].At.Compare(b.At) > 0; i-- {
+		e := &f.kept[i]
+		switch {
+		case e.Left == 0 || !l.reads(e.Event.TenantID):
+		case l.filter.EndpointID.IsZero() && l.filter.SourceID.IsZero():
+			b.Left += e.Left
+		default:
+			b.Gap = true // nobody knows how many of them pass the filter
 		}
-		return 1
-	})
-	for _, e := range f.kept[i:] {
-		if l.wants(&e.EventRecord) {
-			events = append(events, e)
+		switch {
+		case !l.wants(&e.EventRecord):
+		case len(b.Events) < n:
+			b.Events = append(b.Events, *e)
+		default:
+			b.Left++
 		}
 	}
-	if len(events) == 0 {
-		wait = f.moved
-	}
-	return events, after.Later(f.end), true, wait
+	slices.Reverse(b.Events)
+	b.At = b.At.Later(f.end)
+	return true, f.moved
 }
+
+// reads reports whether the follower gets events of a tenant.
+func (l *Follower) reads(tenant kapsel.TenantID) bool { return l.tenant.IsZero() || tenant == l.tenant }
 
 // wants reports whether the follower gets an event. Callers must hold feed.mu.
 func (l *Follower) wants(r *store.EventRecord) bool {
-	return (l.tenant.IsZero() || r.Event.TenantID == l.tenant) &&
+	return l.reads(r.Event.TenantID) &&
 		(l.filter.EndpointID.IsZero() || r.To(l.filter.EndpointID) || r.Expanding && l.endpoint != nil && l.endpoint.Gets(&r.Event)) &&
 		(l.filter.SourceID.IsZero() || r.Event.SourceID == l.filter.SourceID)
 }
 
-// read reads the store for one follower, when fewer than feedReaders others do so. more reports whether
-// the stream goes on behind the returned position. It fails if ctx ends or the store cannot be read.
-func (l *Follower) read(ctx context.Context, after store.Position) ([]store.Streamed, store.Position, bool, error) {
+// read adds the newest n of the next events in the store behind b.At to b, which has no events, when fewer than
+// feedReaders others read. more reports whether the stream goes on behind the new position. It fails if ctx ends
+// or the store cannot be read.
+func (l *Follower) read(ctx context.Context, b *Batch, n int) (more bool, err error) {
 	f := l.feed
 	select {
 	case f.reading <- struct{}{}:
 	case <-ctx.Done():
-		return nil, after, false, ctx.Err()
+		return false, ctx.Err()
 	}
 	defer func() { <-f.reading }()
-	events, next, more, err := f.store.StreamEvents(ctx, l.filter, after, f.clock.Now(), feedPage)
+	filter := l.filter
+	if n < feedPage {
+		filter.Newest = n
+	}
+	events, next, more, err := f.store.StreamEvents(ctx, filter, b.At, f.clock.Now(), feedPage)
+	if err != nil {
+		return false, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for i := range events {
+		b.Left += events[i].Left
+	}
 	events = slices.DeleteFunc(events, func(e store.Streamed) bool { return !l.wants(&e.EventRecord) })
-	return events, next, more, err
+	over := max(0, len(events)-n)
+	b.Events, b.Left, b.At = events[over:], b.Left+over, next
+	return more, nil
 }
 
 // Run reads the stream until ctx ends. While the store does not answer, followers wait.
@@ -255,6 +313,8 @@ func (f *Feed) Run(ctx context.Context) {
 	tick := time.NewTicker(feedEvery)
 	defer tick.Stop()
 	failing, reading := false, false // reading: f.end continues an earlier reading
+	var behind bool
+	var err error
 	for {
 		f.mu.Lock()
 		idle := len(f.followers) == 0
@@ -267,7 +327,7 @@ func (f *Feed) Run(ctx context.Context) {
 				return
 			}
 		}
-		err := f.advance(ctx, reading)
+		behind, err = f.advance(ctx, reading, behind)
 		if reading = err == nil || reading; err != nil && !failing && ctx.Err() == nil {
 			f.log.Warn("the stream of events cannot be read; those who follow it wait", "error", err)
 		}
@@ -282,24 +342,27 @@ func (f *Feed) Run(ctx context.Context) {
 }
 
 // advance reads the new events behind f.end. If goOn is false, it first sets f.end to the end of the
-// stream and drops the kept events. It fails if the store cannot be read.
-func (f *Feed) advance(ctx context.Context, goOn bool) error {
+// stream and drops the kept events. behind reports that one reading did not get to the end, and must be
+// passed to the next call. It fails if the store cannot be read.
+func (f *Feed) advance(ctx context.Context, goOn, behind bool) (stillBehind bool, err error) {
 	if !goOn {
 		end, err := f.store.StreamEnd(ctx, f.clock.Now())
 		if err != nil {
-			return err
+			return false, err
 		}
 		f.mu.Lock()
 		f.kept, f.from, f.end = nil, end, end
 		f.mu.Unlock()
 	}
-	for more := true; more; {
-		filter, after := f.join()
-		events, next, m, err := f.store.StreamEvents(ctx, filter, after, f.clock.Now(), feedPage)
-		if err != nil {
-			return err
+	for first := true; ; first = false {
+		filter, pages, after := f.join()
+		if pages && (behind || !first) {
+			filter.Newest = feedThin
 		}
-		more = m
+		events, next, more, err := f.store.StreamEvents(ctx, filter, after, f.clock.Now(), feedPage)
+		if err != nil {
+			return false, err
+		}
 		f.mu.Lock()
 		f.end = next
 		if f.kept = append(f.kept, events...); len(f.kept) > feedKept {
@@ -311,21 +374,24 @@ func (f *Feed) advance(ctx context.Context, goOn bool) error {
 			f.tell()
 		}
 		f.mu.Unlock()
+		if !more {
+			return !first, nil
+		}
 	}
-	return nil
 }
 
-// join has the new followers join at f.end, and returns a filter for the tenants of all followers and the
-// position to read from.
-func (f *Feed) join() (filter store.StreamFilter, after store.Position) {
+// join has the new followers join at f.end, and returns a filter for the tenants of all followers, whether all
+// followers are pages, and the position to read from.
+func (f *Feed) join() (filter store.StreamFilter, pages bool, after store.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	tenants, all, joined := map[kapsel.TenantID]bool{}, false, false
+	pages = true
 	for l := range f.followers {
 		if !l.joined {
 			l.joined, l.from, joined = true, f.end, true
 		}
-		if l.tenant.IsZero() {
+		if pages = pages && l.owner.Pages; l.tenant.IsZero() {
 			all = true
 		} else {
 			tenants[l.tenant] = true
@@ -339,7 +405,7 @@ func (f *Feed) join() (filter store.StreamFilter, after store.Position) {
 			filter.Tenants = append(filter.Tenants, t)
 		}
 	}
-	return filter, f.end
+	return filter, pages, f.end
 }
 
 // tell wakes all followers that wait. Callers must hold mu.

@@ -215,6 +215,76 @@ func TestFeedCatchesUp(t *testing.T) {
 	})
 }
 
+// page adds a follower for a page that shows a tenant's events, or those of all tenants.
+func (w *following) page(f *feed.Feed, tenant kapsel.TenantID) *feed.Follower {
+	w.Helper()
+	l, err := f.Follow(context.Background(), feed.Owner{Tenant: tenant, Pages: true}, kapsel.KeyID{}, tenant, store.StreamFilter{}, nil)
+	w.Must(err)
+	return l
+}
+
+// TestFeed_Newest checks that pages that look once a second get the newest events and the number of the others,
+// without reading the store, whatever comes in; and that a page of a tenant with few events gets each of them.
+func TestFeed_Newest(t *testing.T) {
+	feeding(t, func(w *following, db *counted, f *feed.Feed) {
+		now := time.Now().UTC()
+		tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), CreatedAt: now, UpdatedAt: now}
+		tenant.Name = "quiet"
+		w.Must(w.Store.CreateTenant(w.Context(), tenant))
+		src := kapsel.Source{ID: kapsel.NewSourceID(now), TenantID: tenant.ID, State: kapsel.SourceActive, CreatedAt: now, UpdatedAt: now}
+		w.Must(w.Store.CreateSource(w.Context(), src))
+		at, err := db.StreamEnd(w.Context(), time.Now())
+		w.Must(err)
+		all, quiet := w.page(f, kapsel.TenantID{}), w.page(f, tenant.ID)
+		defer all.Leave()
+		defer quiet.Leave()
+		time.Sleep(time.Second) // they have joined
+		const n = 20
+		look := func(l *feed.Follower, at *store.Position) feed.Batch {
+			w.Helper()
+			b, err := l.Newest(l.Context(), *at, n)
+			w.Must(err)
+			*at = b.At
+			return b
+		}
+		atAll, atQuiet, counted := at, at, 0
+		const flood = 1600 // events at once, which the feed does not read by one reading
+		for second := range 4 {
+			w.Accept(flood - 1)
+			now := time.Now().UTC()
+			e := kapsel.Event{ID: kapsel.NewEventID(now, 0), TenantID: tenant.ID, SourceID: src.ID, ReceivedAt: now}
+			_, err := w.Store.Accept(w.Context(), store.Acceptance{Event: e})
+			w.Must(err)
+			time.Sleep(time.Second)
+			before := db.n.Load()
+			b := look(all, &atAll)
+			if len(b.Events) != n || b.Gap || b.Events[n-1].Event.ID != e.ID {
+				t.Errorf("in second %d the list of all has %d events, gap %t", second, len(b.Events), b.Gap)
+			}
+			if counted += n + b.Left; counted != (second+1)*flood {
+				t.Errorf("in second %d the list of all has counted %d events of %d", second, counted, (second+1)*flood)
+			}
+			if b := look(quiet, &atQuiet); len(b.Events) != 1 || b.Left != 0 || b.Gap || b.Events[0].Event.ID != e.ID {
+				t.Errorf("in second %d the list of the quiet tenant has %d events, %d left out, gap %t", second, len(b.Events), b.Left, b.Gap)
+			}
+			if read := db.n.Load() - before; read != 0 {
+				t.Errorf("in second %d the pages caused %d readings", second, read)
+			}
+		}
+		for range 3 { // nobody looks, for longer than events are kept
+			w.Accept(flood)
+			time.Sleep(time.Second)
+		}
+		before := db.n.Load()
+		if b := look(all, &atAll); len(b.Events) != n {
+			t.Errorf("after a pause the list has %d events", len(b.Events))
+		}
+		if read := db.n.Load() - before; read != 0 {
+			t.Errorf("after a pause the page caused %d readings", read)
+		}
+	})
+}
+
 // TestFeed_Expanding checks that a follower of an endpoint gets the events whose deliveries to the
 // endpoint are still to be made, and no event that the endpoint will not get.
 func TestFeed_Expanding(t *testing.T) {

@@ -33,12 +33,14 @@ type StreamFilter struct {
 	Tenants    []kapsel.TenantID
 	EndpointID kapsel.EndpointID // events that have a delivery to it, or whose open expansion may make one
 	SourceID   kapsel.SourceID   // events that came in at it
+	Newest     int               // of the events of each tenant that were looked at: only so many, the newest
 }
 
 // Streamed is an event of the stream and the position behind it.
 type Streamed struct {
 	EventRecord
-	At Position
+	At   Position
+	Left int // events of the same tenant just before this one that StreamFilter.Newest left out
 }
 
 // Position is a place in the stream. The zero Position is before all events.

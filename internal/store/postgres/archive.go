@@ -67,7 +67,7 @@ func deliveriesOf(ctx context.Context, q querier, eventID kapsel.EventID, lock s
 // newest delivery of the event has a state that comes before it (see kapsel.StatusOfEvent). Until
 // a delivery was tried the event is "received".
 var newest = map[kapsel.EventStatus]string{
-	kapsel.EventReceived:                           "d.status <= 1 AND d.attempts = 0 AND NOT " + another(tried),
+	kapsel.EventReceived:                           "d.status <= 1 AND " + untried,
 	kapsel.EventStatus(kapsel.Delivering.String()): inState(kapsel.Delivering) + " AND (d.attempts > 0 OR " + another(tried) + ")",
 	kapsel.EventStatus(kapsel.Pending.String()):    inState(kapsel.Pending) + " AND (d.attempts > 0 OR " + another(tried) + ") AND NOT " + another("o.status = 1"),
 	kapsel.EventStatus(kapsel.DeadLetter.String()): inState(kapsel.DeadLetter) + " AND NOT " + another("o.status <= 1"),
@@ -79,9 +79,12 @@ var newest = map[kapsel.EventStatus]string{
 // tried says of a delivery o that it was attempted or has ended.
 const tried = "(o.status >= 2 OR o.attempts > 0)"
 
-// fence ends a subquery that must be planned by itself. Open deliveries are few, and their index
-// is not in the order of ids: without the fence the planner may walk an index of all deliveries in
-// that order, until it has met a page of open ones. It may also turn a look at an event's few
+// untried says of a delivery d that neither it nor another delivery of its event was attempted.
+var untried = "d.attempts = 0 AND NOT " + another(tried)
+
+// fence ends a subquery that must be planned by itself. Deliveries that a node holds are few, and their
+// index is not in the order of ids: without the fence the planner may walk an index of all deliveries in
+// that order, until it has met a page of held ones. It may also turn a look at an event's few
 // deliveries into a join, or into a walk of an index that it thinks nearly empty. Either plan is
 // quick on a small table, and on a large one takes longer than a statement may. EXISTS beside an OR
 // needs a fence, too: without it the planner may read all rows that the subquery could find into a
@@ -104,7 +107,7 @@ func another(property string) string {
 func inState(state kapsel.DeliveryStatus) string {
 	switch state {
 	case kapsel.Pending:
-		return "d.status <= 1 AND d.due_at IS NOT NULL"
+		return "d.status + 0 = 0"
 	case kapsel.Delivering:
 		return "d.status <= 1 AND d.due_at IS NULL"
 	case kapsel.Delivered:
@@ -442,9 +445,15 @@ func eventPlanBy(by eventIndex, f store.EventFilter, expanding bool) (plan event
 		events.over = "" // the endpoints of the deliveries
 		status, err := kapsel.ParseDeliveryStatus(string(f.Status))
 		events.ordered = err == nil && status.Terminal()
-		own := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state
-		if conditions != "" {
-			own += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + fence + `)`
+		own := func(state string, held bool) string {
+			from := `FROM (SELECT d.part, d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND ` + state
+			if conditions != "" {
+				from += ` AND EXISTS (SELECT 1 FROM events e WHERE e.part = d.part AND e.id = d.event_id` + conditions + fence + `)`
+			}
+			if held {
+				from += fence
+			}
+			return from + ") e WHERE e.id >= $3 AND e.id < $4"
 		}
 		elsewhere := events.walked[1:]
 		if events.walked = nil; f.Shared {
@@ -454,11 +463,11 @@ func eventPlanBy(by eventIndex, f store.EventFilter, expanding bool) (plan event
 		if events.ordered {
 			events.walked = append(events.walked, "SELECT d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND "+
 				inState(status)+" AND d.event_id >= $3 AND d.event_id < $4")
-		} else {
-			own += fence
 		}
-		own += ") e WHERE e.id >= $3 AND e.id < $4"
-		each := []string{own}
+		each := []string{own(state, f.Status == kapsel.EventStatus(kapsel.Delivering.String()))}
+		if f.Status == kapsel.EventReceived {
+			each = []string{own(inState(kapsel.Pending)+" AND "+untried, false), own(inState(kapsel.Delivering)+" AND "+untried, true)}
+		}
 		// A delivery to another endpoint can give an event its status if it came in elsewhere,
 		// or if the ingest is shared.
 		for _, from := range sources[1:] {
@@ -546,7 +555,7 @@ func (s *Store) ListDeliveries(ctx context.Context, tenantID kapsel.TenantID, f 
 	}
 	if f.Status != nil {
 		all += " AND " + inState(*f.Status)
-		if deliveries.ordered = f.Status.Terminal(); !deliveries.ordered { // the index of open deliveries is ordered by when they are due
+		if deliveries.ordered = *f.Status != kapsel.Delivering; !deliveries.ordered { // held deliveries have no index in the order of ids
 			all += fence
 		}
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,10 +63,11 @@ func (s *Store) reached(horizon int64) store.Position {
 // meant events in the tenant's view.
 func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after store.Position, now time.Time, limit int) (events []store.Streamed, next store.Position, more bool, err error) {
 	type entry struct {
-		seq   int64
-		part  int16
-		id    [16]byte
-		meant bool
+		seq    int64
+		part   int16
+		id     [16]byte
+		tenant kapsel.TenantID
+		meant  bool
 	}
 	tenants := make([][16]byte, len(f.Tenants))
 	for i, t := range f.Tenants {
@@ -73,7 +75,7 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	}
 	var ids [][16]byte
 	var parts []int16
-	at := map[kapsel.EventID]store.Position{}
+	place := map[kapsel.EventID]store.Streamed{} // without their records
 	err = s.read(ctx, engine, func(ctx context.Context, q querier) error {
 		type reach struct{ horizon, top int64 }
 		found, _, err := first(ctx, q, func(r *row) reach { return reach{r.int8(), r.int8()} }, streamHorizon, s.streamArgs(now)...)
@@ -84,9 +86,9 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			return rules.StreamAhead()
 		}
 		page, err := collect(ctx, q, func(r *row) entry {
-			return entry{r.int8(), int16(r.int2()), r.id(), r.bool()}
+			return entry{r.int8(), int16(r.int2()), r.id(), r.id(), r.bool()}
 		}, `
-			SELECT e.seq, e.part, e.id,
+			SELECT e.seq, e.part, e.id, e.tenant_id,
 				coalesce((cardinality($5::uuid[]) = 0 OR e.tenant_id = ANY ($5)) AND ($6::uuid IS NULL OR e.endpoint_id = $6 AND NOT `+atSource+`
 					OR EXISTS (SELECT 1 FROM deliveries d WHERE d.part = e.part AND d.first_of = e.id AND d.endpoint_id = $6`+fence+`)
 					OR EXISTS (SELECT 1 FROM expansions x WHERE x.part = e.part AND x.event_id = e.id AND x.after_endpoint < $6`+fence+`))
@@ -106,10 +108,15 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			last := page[len(page)-1]
 			next, more = store.Position{Seq: last.seq, ID: last.id}, true
 		}
-		for _, e := range page {
-			if e.meant {
+		page = slices.DeleteFunc(page, func(e entry) bool { return !e.meant })
+		owners := make([]kapsel.TenantID, len(page))
+		for i, e := range page {
+			owners[i] = e.tenant
+		}
+		for i, left := range rules.Thin(owners, f.Newest) {
+			if e := page[i]; left >= 0 {
 				ids, parts = append(ids, e.id), append(parts, e.part)
-				at[e.id] = store.Position{Seq: e.seq, ID: e.id}
+				place[e.id] = store.Streamed{At: store.Position{Seq: e.seq, ID: e.id}, Left: left}
 			}
 		}
 		return nil
@@ -131,7 +138,8 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 		index := make(map[kapsel.EventID]int, len(records))
 		events = make([]store.Streamed, len(records))
 		for i, e := range records {
-			events[i].Event, events[i].At, index[e.ID] = e, at[e.ID], i
+			events[i] = place[e.ID]
+			events[i].Event, index[e.ID] = e, i
 		}
 		record := func(id kapsel.EventID) *store.EventRecord {
 			if i, ok := index[id]; ok {

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -108,6 +109,25 @@ func NameTaken() error {
 // OlderInUse returns the error for migrating a database that should be empty but is not.
 func OlderInUse(version int) error {
 	return fmt.Errorf("it holds something else already, of the older schema %d, and was left as it is; name a new, empty database", version)
+}
+
+// Thin applies store.StreamFilter.Newest, n, to events in the order of the stream, given by their tenants. It
+// returns what Streamed.Left is for each event, or -1 if the event is left out.
+func Thin(tenants []kapsel.TenantID, n int) (left []int) {
+	left = make([]int, len(tenants))
+	if n == 0 {
+		return left
+	}
+	count, oldest := map[kapsel.TenantID]int{}, map[kapsel.TenantID]int{} // oldest: the index of the oldest event that stays
+	for i, t := range slices.Backward(tenants) {
+		if count[t]++; count[t] <= n {
+			oldest[t] = i
+		} else {
+			left[i] = -1
+			left[oldest[t]]++
+		}
+	}
+	return left
 }
 
 // StreamAhead returns the error for a stream position that no event has reached.

@@ -342,6 +342,23 @@ func TestExpanded(t *testing.T) {
 	}
 }
 
+// TestThin checks which events stay, and that each event that does not is counted once.
+func TestThin(t *testing.T) {
+	a, b := kapsel.TenantID{1}, kapsel.TenantID{2}
+	tenants := []kapsel.TenantID{a, a, b, a, a, b}
+	for n, want := range [][]int{
+		{0, 0, 0, 0, 0, 0},
+		{-1, -1, -1, -1, 3, 1},
+		{-1, -1, 0, 2, 0, 0},
+		{-1, 1, 0, 0, 0, 0},
+		{0, 0, 0, 0, 0, 0},
+	} {
+		if got := rules.Thin(tenants, n); !slices.Equal(got, want) {
+			t.Errorf("the newest %d: %v, want %v", n, got, want)
+		}
+	}
+}
+
 // TestCounted checks that number and noun agree in what stands in the way.
 func TestCounted(t *testing.T) {
 	for _, tt := range []struct {

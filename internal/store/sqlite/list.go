@@ -238,39 +238,31 @@ func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []ka
 	return slices.Compact(ids), err
 }
 
-// openCap is how many open deliveries a list sorts itself.
+// openCap is how many held deliveries a list sorts itself.
 const openCap = 10_000
 
-// openSource returns the source of a column of the deliveries that are pending at endpoints, or
-// that are held, or both. If there are more than openCap of them, enough of the newest rows are
-// open: then it returns otherwise.
+// openSource returns the source of a column, id or event_id, of the deliveries that are pending at endpoints, or
+// that are held, or both. If more than openCap are held, enough of the newest rows are open: then it returns
+// otherwise.
 func (s *Store) openSource(ctx context.Context, endpoints []kapsel.EndpointID, column string, pending, held bool, otherwise source) (source, error) {
+	waiting := merged(endpoints, `SELECT `+column+` FROM deliveries
+		WHERE endpoint_id = ? AND status = 0 AND `+column+` < ? AND `+column+` > ? ORDER BY `+column+` DESC LIMIT ?`)
+	if !held {
+		return waiting, nil
+	}
 	var set [][16]byte
 	err := s.read(ctx, func(c *conn) error {
-		collect := func(q *stmt) error {
-			for q.next() {
-				set = append(set, q.colID())
-			}
-			return q.end()
+		q := c.query(`SELECT `+column+` FROM deliveries WHERE status = 1 LIMIT ?`, openCap+1)
+		for q.next() {
+			set = append(set, q.colID())
 		}
-		if held {
-			if err := collect(c.query(`SELECT `+column+` FROM deliveries WHERE status = 1 LIMIT ?`, openCap+1)); err != nil {
-				return err
-			}
-		}
-		for _, e := range endpoints {
-			if !pending || len(set) > openCap {
-				return nil
-			}
-			err := collect(c.query(`SELECT `+column+` FROM deliveries WHERE status = 0 AND endpoint_id = ? LIMIT ?`, e, openCap+1-len(set)))
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return q.end()
 	})
-	if err != nil || len(set) > openCap {
+	switch {
+	case err != nil || len(set) > openCap:
 		return otherwise, err
+	case pending:
+		return either(among(set), waiting), nil
 	}
 	return among(set), nil
 }

@@ -19,7 +19,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the number of the newest migration.
-const schemaVersion = 25
+const schemaVersion = 26
 
 // prepareSchema brings the database to this binary's schema. It fails, and says why, if it may not
 // or cannot.

@@ -40,6 +40,8 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 	limit = min(limit, page)
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
+		var at []store.Position
+		var tenants []kapsel.TenantID
 		next = store.Position{Seq: after.Seq, ID: store.EndOfSeq}
 		q := c.query(`SELECT n, id, tenant_id,
 				(?1 IS NULL OR endpoint_id = ?1 AND NOT `+atSource+`
@@ -51,19 +53,23 @@ func (s *Store) StreamEvents(ctx context.Context, f store.StreamFilter, after st
 			seen++
 			next.Seq = q.colInt()
 			id, tenant, meant := kapsel.EventID(q.colID()), kapsel.TenantID(q.colID()), q.colBool()
-			if !meant || len(f.Tenants) > 0 && !slices.Contains(f.Tenants, tenant) {
-				continue
+			if meant && (len(f.Tenants) == 0 || slices.Contains(f.Tenants, tenant)) {
+				at, tenants = append(at, store.Position{Seq: next.Seq, ID: id}), append(tenants, tenant)
 			}
-			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
-			if err != nil {
-				q.end()
-				return err
-			}
-			r.Digest()
-			events = append(events, store.Streamed{EventRecord: r, At: store.Position{Seq: next.Seq, ID: id}})
 		}
 		if err := q.end(); err != nil {
 			return err
+		}
+		for i, left := range rules.Thin(tenants, f.Newest) {
+			if left < 0 {
+				continue
+			}
+			r, err := eventRecord(c, kapsel.TenantID{}, at[i].ID, eventColumns)
+			if err != nil {
+				return err
+			}
+			r.Digest()
+			events = append(events, store.Streamed{EventRecord: r, At: at[i], Left: left})
 		}
 		if more = seen == limit; !more {
 			end, err := streamEnd(c)

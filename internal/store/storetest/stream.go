@@ -153,6 +153,35 @@ var streaming = []promise{
 		w.refused(err, kapsel.NotFound, "the position of no event")
 	}},
 
+	{"the newest of each tenant may be asked for, and say how many were left out before them", func(w *world) {
+		other := w.newEndpoint(w.newTenant())
+		var mine []kapsel.EventID
+		var quiet, last store.Acceptance
+		for i := range 8 {
+			if i == 2 {
+				quiet = w.accept(other)
+			}
+			last = w.accept(w.endpoint)
+			mine = append(mine, last.Event.ID)
+		}
+		w.atEnd(last)
+		one := func(id kapsel.EventID, left int) string { return fmt.Sprint(id, " after ", left) }
+		read := func(f store.StreamFilter, limit int) (got []string) {
+			events, end := w.follow(f, store.Position{}, limit)
+			for _, e := range events {
+				got = append(got, one(e.Event.ID, e.Left))
+			}
+			rest, _ := w.follow(store.StreamFilter{}, end, limit)
+			w.same("behind the last", 0, len(rest))
+			return got
+		}
+		w.same("of all", []string{one(quiet.Event.ID, 0), one(mine[6], 6), one(mine[7], 0)}, read(store.StreamFilter{Newest: 2}, 100))
+		w.same("by three", []string{one(mine[1], 1), one(quiet.Event.ID, 0), one(mine[4], 2), one(mine[7], 2)}, read(store.StreamFilter{Newest: 1}, 3))
+		w.same("of a tenant", []string{one(quiet.Event.ID, 0)}, read(store.StreamFilter{Newest: 1, Tenants: []kapsel.TenantID{other.TenantID}}, 100))
+		w.same("of an endpoint", []string{one(mine[5], 5), one(mine[6], 0), one(mine[7], 0)}, read(store.StreamFilter{Newest: 3, EndpointID: w.endpoint.ID}, 100))
+		w.same("more than there are", 9, len(read(store.StreamFilter{Newest: 8}, 100)))
+	}},
+
 	{"what retention deletes is passed over, and positions of it stay", func(w *world) {
 		old := []kapsel.EventID{w.finished(w.endpoint, ok).Delivery.EventID, w.finished(w.endpoint, ok).Delivery.EventID}
 		w.pass(time.Hour)
