@@ -132,59 +132,49 @@ func (m *Manager) viewer(ctx context.Context) viewer {
 	return viewer{m, ctx, map[kapsel.EndpointID]*kapsel.Endpoint{}}
 }
 
-// preload reads the endpoints of many deliveries of a tenant at once, in place of one after the
-// other. For a few it does nothing.
-func (v viewer) preload(tenant kapsel.TenantID, deliveries []kapsel.Delivery) error {
-	const few, page = 50, 200
-	if len(deliveries) <= few {
-		return nil
-	}
-	for _, d := range deliveries {
-		v.endpoints[d.EndpointID] = nil // deleted, unless it is found
-	}
-	for p := (store.Page[kapsel.EndpointID]{Limit: page}); ; {
-		endpoints, err := v.m.Store.ListEndpoints(v.ctx, tenant, kapsel.AppID{}, p)
-		if err != nil {
-			return err
-		}
-		for i := range endpoints {
-			if _, meant := v.endpoints[endpoints[i].ID]; meant {
-				v.endpoints[endpoints[i].ID] = &endpoints[i]
-			}
-		}
-		if len(endpoints) < page {
-			return nil
-		}
-		p.Before = endpoints[len(endpoints)-1].ID
-	}
-}
-
 func (v viewer) view(d kapsel.Delivery) (Delivery, error) {
-	e, known := v.endpoints[d.EndpointID]
-	if !known {
-		switch found, err := v.m.Store.Endpoint(v.ctx, d.TenantID, d.EndpointID); {
-		case err == nil:
-			e = &found
-		case !missing(err):
-			return Delivery{}, err
-		}
-		v.endpoints[d.EndpointID] = e
+	all, err := v.all([]kapsel.Delivery{d})
+	if err != nil {
+		return Delivery{}, err
 	}
-	view := Delivery{Delivery: d, Endpoint: e}
-	if e != nil && d.Status == kapsel.Pending {
-		view.WaitingFor = v.m.WaitsFor(e, d)
-	}
-	return view, nil
+	return all[0], nil
 }
 
 func (v viewer) all(rows []kapsel.Delivery) ([]Delivery, error) {
-	list := make([]Delivery, 0, len(rows))
-	for _, d := range rows {
-		view, err := v.view(d)
-		if err != nil {
-			return nil, err
+	if err := v.load(rows); err != nil {
+		return nil, err
+	}
+	list := make([]Delivery, len(rows))
+	for i, d := range rows {
+		e := v.endpoints[d.EndpointID]
+		if list[i] = (Delivery{Delivery: d, Endpoint: e}); e != nil && d.Status == kapsel.Pending {
+			list[i].WaitingFor = v.m.WaitsFor(e, d)
 		}
-		list = append(list, view)
 	}
 	return list, nil
+}
+
+// load reads the endpoints of deliveries that were not read before.
+func (v viewer) load(rows []kapsel.Delivery) error {
+	var ids []kapsel.EndpointID
+	mixed := false
+	for _, d := range rows {
+		mixed = mixed || d.TenantID != rows[0].TenantID
+		if _, known := v.endpoints[d.EndpointID]; !known {
+			v.endpoints[d.EndpointID] = nil // deleted, unless it is found
+			ids = append(ids, d.EndpointID)
+		}
+	}
+	if ids == nil {
+		return nil
+	}
+	var tenant kapsel.TenantID
+	if !mixed {
+		tenant = rows[0].TenantID
+	}
+	found, err := v.m.Store.Endpoints(v.ctx, tenant, ids)
+	for i := range found {
+		v.endpoints[found[i].ID] = &found[i]
+	}
+	return err
 }

@@ -41,11 +41,7 @@ func (m *Manager) Event(ctx context.Context, c access.Caller, id kapsel.EventID)
 	if err != nil {
 		return EventDetail{}, err
 	}
-	v := m.viewer(ctx)
-	if err := v.preload(r.Event.TenantID, r.Deliveries); err != nil {
-		return EventDetail{}, err
-	}
-	described, err := v.all(r.Deliveries)
+	described, err := m.viewer(ctx).all(r.Deliveries)
 	return EventDetail{r, described}, err
 }
 

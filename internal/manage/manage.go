@@ -34,6 +34,7 @@ type Store interface {
 	ListKeys(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
 	InstanceKeys(ctx context.Context, p store.Page[kapsel.KeyID]) ([]kapsel.Key, error)
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
+	Endpoints(ctx context.Context, tenant kapsel.TenantID, ids []kapsel.EndpointID) ([]kapsel.Endpoint, error)
 	ListEndpoints(ctx context.Context, tenant kapsel.TenantID, app kapsel.AppID, p store.Page[kapsel.EndpointID]) ([]kapsel.Endpoint, error)
 	Source(ctx context.Context, tenant kapsel.TenantID, id kapsel.SourceID) (kapsel.Source, error)
 	ListSources(ctx context.Context, tenant kapsel.TenantID, p store.Page[kapsel.SourceID]) ([]kapsel.Source, error)

@@ -62,6 +62,8 @@ type Directory interface {
 	CreateEndpoint(ctx context.Context, e kapsel.Endpoint, max int) error
 	// Endpoint reads an endpoint that is not deleted, of any tenant when tenant is zero.
 	Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID) (kapsel.Endpoint, error)
+	// Endpoints reads those of some endpoints that are not deleted, of any tenant when tenant is zero, in no order.
+	Endpoints(ctx context.Context, tenant kapsel.TenantID, ids []kapsel.EndpointID) ([]kapsel.Endpoint, error)
 	// UpdateEndpoint changes an endpoint as UpdateTenant does a tenant, and completes the change
 	// by Endpoint.Follow.
 	UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (kapsel.Endpoint, error)

@@ -564,6 +564,17 @@ func (s *Store) Endpoint(ctx context.Context, tenantID kapsel.TenantID, endpoint
 	return e, err
 }
 
+// Endpoints reads endpoints; see store.Directory.
+func (s *Store) Endpoints(ctx context.Context, tenantID kapsel.TenantID, endpoints []kapsel.EndpointID) ([]kapsel.Endpoint, error) {
+	ids := make([][16]byte, len(endpoints))
+	for i, e := range endpoints {
+		ids[i] = e
+	}
+	return list(ctx, s, viewOf(tenantID), scanEndpoint, `
+		SELECT `+endpointColumns+` FROM endpoints
+		WHERE deleted_at IS NULL AND ($1::uuid IS NULL OR tenant_id = $1) AND id = ANY ($2)`, id(tenantID), ids)
+}
+
 // UpdateEndpoint changes an endpoint; see store.Directory.
 func (s *Store) UpdateEndpoint(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, change func(*kapsel.Endpoint) error) (e kapsel.Endpoint, err error) {
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {

@@ -589,6 +589,25 @@ func (s *Store) Endpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.
 	return e, err
 }
 
+// Endpoints implements store.Directory.
+func (s *Store) Endpoints(ctx context.Context, tenant kapsel.TenantID, ids []kapsel.EndpointID) (found []kapsel.Endpoint, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found = nil // what one run finds is not the next one's
+		for _, id := range ids {
+			e, err := liveEndpoint(c, tenant, id)
+			if kapsel.CodeOf(err) == kapsel.NotFound {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			found = append(found, e)
+		}
+		return nil
+	})
+	return found, err
+}
+
 // UpdateEndpoint implements store.Directory.
 func (s *Store) UpdateEndpoint(ctx context.Context, tenant kapsel.TenantID, id kapsel.EndpointID, change func(*kapsel.Endpoint) error) (e kapsel.Endpoint, err error) {
 	err = s.writer.cold(ctx, func(c *conn) (err error) {

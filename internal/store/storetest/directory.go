@@ -301,6 +301,28 @@ var directing = []promise{
 		w.must(w.store.CreateEndpoint(w.ctx, w.endpointOf(w.newTenant()), 1)) // others' do not count
 	}},
 
+	{"endpoints are read together, without deleted ones and those of another tenant", func(w *world) {
+		deleted, other := w.newEndpoint(w.tenant), w.newEndpoint(w.newTenant())
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, deleted.ID, w.now))
+		asked := []kapsel.EndpointID{other.ID, deleted.ID, w.endpoint.ID, kapsel.NewEndpointID(w.now)}
+		for tenant, want := range map[kapsel.TenantID][]kapsel.EndpointID{w.tenant.ID: {w.endpoint.ID}, {}: {w.endpoint.ID, other.ID}} {
+			got, err := w.store.Endpoints(w.ctx, tenant, asked)
+			w.must(err)
+			w.same("how many", len(want), len(got))
+			for _, e := range got {
+				one, err := w.store.Endpoint(w.ctx, tenant, e.ID)
+				w.must(err)
+				w.same("one of them", one, e)
+				if !slices.Contains(want, e.ID) {
+					w.t.Errorf("it returned the endpoint %s", e.ID)
+				}
+			}
+		}
+		none, err := w.store.Endpoints(w.ctx, w.tenant.ID, nil)
+		w.must(err)
+		w.same("of none", 0, len(none))
+	}},
+
 	{"endpoints made at the same time keep to the limit", func(w *world) {
 		var made atomic.Int64
 		var all [12]kapsel.Endpoint
