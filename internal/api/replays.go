@@ -86,7 +86,7 @@ func (a *api) createReplay(ctx context.Context, in *TenantQuery) (*replayed, err
 		return nil, err
 	}
 	if body.DryRun {
-		p, err := a.Manage.PreviewReplay(ctx, callerOf(ctx), in.TenantID, body.request())
+		p, err := a.Manage.PreviewReplay(ctx, callerOf(ctx), in.TenantID, body.request(), kapsel.MaxReplay)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"html"
 	"net/http"
 	"net/http/httptest"
@@ -395,6 +396,18 @@ func TestDeadLetters_Pages(t *testing.T) {
 	sent := regexp.MustCompile(`name="until" value="([^"]*)"`).FindStringSubmatch(preview)
 	if at, err := time.Parse(time.RFC3339Nano, sent[1]); err != nil || at.IsZero() || at.After(time.Now()) {
 		t.Errorf("the form sends the end %q", sent[1])
+	}
+	for range previewed - maxLetters + 20 {
+		w.event(node, e, nil, "text/plain", "x", answered{status: 400, code: kapsel.HTTPClientError})
+	}
+	preview = get(html.UnescapeString(link[1]), admin)
+	all := regexp.MustCompile(`href="([^"]*)">Count them all`).FindStringSubmatch(preview)
+	if !strings.Contains(preview, fmt.Sprintf("<b>at least %d deliveries</b>", previewed+1)) || !strings.Contains(preview, "Replay all") || all == nil {
+		t.Fatalf("the preview of many is %s", preview)
+	}
+	preview = get(html.UnescapeString(all[1]), admin)
+	if want := fmt.Sprintf("<b>%d deliveries</b>", previewed+21); !strings.Contains(preview, want) || strings.Contains(preview, "Count them all") {
+		t.Errorf("the preview of all has not %q: %s", want, preview)
 	}
 }
 

@@ -12,6 +12,25 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
+// previewed is how many deliveries the page before a replay counts unless it is asked to count all.
+const previewed = 500
+
+// counted says how many things there are, or that there are more.
+func counted(n int, more bool, noun string) string {
+	if more {
+		return "at least " + plural(n, noun)
+	}
+	return plural(n, noun)
+}
+
+// allOr returns a number, or "all" if there are more.
+func allOr(n int, more bool) string {
+	if more {
+		return "all"
+	}
+	return count(n)
+}
+
 func (d *Dashboard) replays() {
 	d.get("/dead-letters", access.Read, func(p *page) (result, error) {
 		v, err := d.deadLetters(p)
@@ -41,11 +60,15 @@ func (d *Dashboard) replays() {
 		if in.Until.IsZero() { // what comes in between the look and the replay is not part of it
 			in.Until = p.now
 		}
-		preview, err := d.Manage.PreviewReplay(p.ctx, p.caller, p.tenant, in)
+		atMost := previewed
+		if p.query.Get("count") == "all" {
+			atMost = kapsel.MaxReplay
+		}
+		preview, err := d.Manage.PreviewReplay(p.ctx, p.caller, p.tenant, in, atMost)
 		if err != nil {
 			return result{}, err
 		}
-		return p.show("/replays", "Replay", newReplayPage(p, &in, &preview))
+		return p.show("/replays", "Replay", newReplayPage(p, &in, &preview, preview.Count > atMost))
 	})
 	d.post("/replays", access.Write, func(p *page) (result, error) {
 		in, err := replayRequest(p, p.form.Get)

@@ -44,14 +44,15 @@ func (in *ReplayRequest) replay(tenant kapsel.TenantID, now time.Time) (kapsel.R
 
 // ReplayPreview is what a replay would do.
 type ReplayPreview struct {
-	Count   int               // how many deliveries would be repeated; counting stops above kapsel.MaxReplay
+	Count   int               // how many deliveries would be repeated; counting stops somewhere above PreviewReplay's atMost
 	Sample  []Delivery        // some of them; none of a replay of what is missing
 	Missing []kapsel.Delivery // some of the deliveries that would be made of what is missing
 }
 
-// PreviewReplay returns what a replay would do, and does nothing.
-func (m *Manager) PreviewReplay(ctx context.Context, c access.Caller, tenant kapsel.TenantID, in ReplayRequest) (ReplayPreview, error) {
-	r, count, some, err := m.plan(ctx, c, tenant, in)
+// PreviewReplay returns what a replay would do, and does nothing. A replay may repeat kapsel.MaxReplay deliveries,
+// and counting so many takes a minute; with a smaller atMost it is quick.
+func (m *Manager) PreviewReplay(ctx context.Context, c access.Caller, tenant kapsel.TenantID, in ReplayRequest, atMost int) (ReplayPreview, error) {
+	r, count, some, err := m.plan(ctx, c, tenant, in, atMost)
 	if err != nil {
 		return ReplayPreview{}, err
 	}
@@ -64,7 +65,7 @@ func (m *Manager) PreviewReplay(ctx context.Context, c access.Caller, tenant kap
 
 // CreateReplay makes a replay, which goes on by itself. id is its ID; zero: a new one.
 func (m *Manager) CreateReplay(ctx context.Context, c access.Caller, tenant kapsel.TenantID, id kapsel.ReplayID, in ReplayRequest) (kapsel.Replay, error) {
-	r, count, _, err := m.plan(ctx, c, tenant, in)
+	r, count, _, err := m.plan(ctx, c, tenant, in, kapsel.MaxReplay)
 	if err != nil {
 		return kapsel.Replay{}, err
 	}
@@ -79,8 +80,9 @@ func (m *Manager) CreateReplay(ctx context.Context, c access.Caller, tenant kaps
 	return r, nil
 }
 
-// plan returns the replay that a request asks for, how many deliveries it would repeat, and some of them.
-func (m *Manager) plan(ctx context.Context, c access.Caller, tenant kapsel.TenantID, in ReplayRequest) (r kapsel.Replay, count int, some []kapsel.Delivery, err error) {
+// plan returns the replay that a request asks for, how many deliveries it would repeat, and some of them. It stops
+// counting somewhere above atMost.
+func (m *Manager) plan(ctx context.Context, c access.Caller, tenant kapsel.TenantID, in ReplayRequest, atMost int) (r kapsel.Replay, count int, some []kapsel.Delivery, err error) {
 	if err := c.Check(access.Write); err != nil {
 		return r, 0, nil, err
 	}
@@ -96,7 +98,7 @@ func (m *Manager) plan(ctx context.Context, c access.Caller, tenant kapsel.Tenan
 			return r, 0, nil, err
 		}
 	}
-	count, some, err = m.Store.CountReplay(ctx, r, kapsel.MaxReplay+1, replaySample)
+	count, some, err = m.Store.CountReplay(ctx, r, atMost+1, replaySample)
 	return r, count, some, err
 }
 

@@ -219,7 +219,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, viewOf(r.TenantID), func(ctx context.Context, q querier) (err error) {
-			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r, r.CreatedAt}, at, replayPage, math.MaxInt)
+			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r, r.CreatedAt}, at, min(replayPage, atMost), math.MaxInt)
 			return err
 		})
 		if err != nil {

@@ -183,7 +183,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, func(c *conn) (err error) {
-			set, at, end, err = rules.Walk(replayWalk{s, c, &r, r.CreatedAt}, at, page, math.MaxInt)
+			set, at, end, err = rules.Walk(replayWalk{s, c, &r, r.CreatedAt}, at, min(page, atMost), math.MaxInt)
 			return err
 		})
 		if err != nil {
