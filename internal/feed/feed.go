@@ -342,8 +342,8 @@ func (f *Feed) Run(ctx context.Context) {
 }
 
 // advance reads the new events behind f.end. If goOn is false, it first sets f.end to the end of the
-// stream and drops the kept events. behind reports that one reading did not get to the end, and must be
-// passed to the next call. It fails if the store cannot be read.
+// stream and drops the kept events. It reports whether its first reading did not get to the end, which callers
+// must pass to the next call as behind. It fails if the store cannot be read.
 func (f *Feed) advance(ctx context.Context, goOn, behind bool) (stillBehind bool, err error) {
 	if !goOn {
 		end, err := f.store.StreamEnd(ctx, f.clock.Now())
