@@ -460,13 +460,14 @@ func eventPlanBy(by eventIndex, f store.EventFilter, expanding bool) (plan event
 			events.walked = []string{walked}
 		}
 		events.walked = append(events.walked, elsewhere...)
-		if events.ordered {
+		each := []string{own(state, status == kapsel.Delivering)}
+		if f.Status == kapsel.EventReceived {
+			status = kapsel.Pending // most of them
+			each = []string{own(inState(kapsel.Pending)+" AND "+untried, false), own(inState(kapsel.Delivering)+" AND "+untried, true)}
+		}
+		if status != kapsel.Delivering {
 			events.walked = append(events.walked, "SELECT d.event_id AS id FROM deliveries d WHERE d.endpoint_id = scope.id AND d.replayed_as IS NULL AND "+
 				inState(status)+" AND d.event_id >= $3 AND d.event_id < $4")
-		}
-		each := []string{own(state, f.Status == kapsel.EventStatus(kapsel.Delivering.String()))}
-		if f.Status == kapsel.EventReceived {
-			each = []string{own(inState(kapsel.Pending)+" AND "+untried, false), own(inState(kapsel.Delivering)+" AND "+untried, true)}
 		}
 		// A delivery to another endpoint can give an event its status if it came in elsewhere,
 		// or if the ingest is shared.
