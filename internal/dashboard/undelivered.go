@@ -23,7 +23,7 @@ func (d *Dashboard) undelivered() {
 // Bounds of the page of what did not arrive.
 const (
 	sinceYesterday = "24h"
-	maxUndelivered = 500 // deliveries of each status that are looked at, the newest
+	maxUndelivered = 300 // deliveries of each status that are looked at, the newest
 	maxNobodys     = 100 // events without a destination that are counted
 )
 
