@@ -486,7 +486,8 @@ func (d *Dashboard) eventsFrom(ctx context.Context, p *page, last string) (at st
 }
 
 // followEvents sends the rows of new events. It sends a few a second, whatever comes in, and says how many it
-// left out; a page reads the store for itself only until it has caught up. Each message has the position behind it, from which a browser that connects again goes on.
+// left out; a page reads the store for itself only until it has caught up. Each message has the position behind
+// it, from which a browser that connects again goes on.
 func (d *Dashboard) followEvents(ctx context.Context, p *page, last string) (follow, error) {
 	f, err := eventFilter(p)
 	if err != nil {

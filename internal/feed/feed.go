@@ -253,7 +253,7 @@ func (f *Feed) take(l *Follower, b *Batch, n int) (caughtUp bool, wait <-chan st
 		case l.filter.EndpointID.IsZero() && l.filter.SourceID.IsZero():
 			b.Left += e.Left
 		default:
-			b.Gap = true // nobody knows how many of them pass the filter
+			b.Gap = true // Left does not say how many events pass the filter
 		}
 		switch {
 		case !l.wants(&e.EventRecord):
