@@ -187,6 +187,15 @@ func (b *Browser) Press(label string) {
 	b.WaitFor(fmt.Sprintf(`(e => e !== undefined && (e.click(), true))(%s(%q))`, find, label))
 }
 
+// Submit presses the button of a form, once it is there, and waits until the page that answers is there as a
+// whole. A page that is left before does not see its form sent.
+func (b *Browser) Submit(label string) {
+	b.t.Helper()
+	before := Value[float64](b, "performance.timeOrigin") // each document has its own
+	b.Press(label)
+	b.WaitFor(fmt.Sprintf("performance.timeOrigin !== %v", before))
+}
+
 // Enter enters a text into the field that a CSS selector finds, once it can be seen and used.
 func (b *Browser) Enter(field, text string) {
 	b.t.Helper()

@@ -356,7 +356,9 @@ func checkText(values url.Values) error {
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, status int, c templ.Component) {
 	var b bytes.Buffer
 	if err := c.Render(r.Context(), &b); err != nil {
-		d.Log.ErrorContext(r.Context(), "dashboard: write a page", "path", r.URL.Path, "error", err)
+		if r.Context().Err() == nil { // else the reader has gone away
+			d.Log.ErrorContext(r.Context(), "dashboard: write a page", "path", r.URL.Path, "error", err)
+		}
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
 		return
 	}
@@ -367,10 +369,11 @@ func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, status int, c
 	}
 }
 
-// said returns what a page says of an error. A bug it only logs.
+// said returns what a page says of an error. A bug it only logs, and not if the reader has gone away, because
+// that may be its only cause.
 func (d *Dashboard) said(w http.ResponseWriter, r *http.Request, err error) problem.Document {
 	said := problem.New(r.Context(), err)
-	if said.Code == "" {
+	if said.Code == "" && r.Context().Err() == nil {
 		d.Log.ErrorContext(r.Context(), "dashboard: a page failed", "path", r.URL.Path, "error", err, "request_id", said.RequestID)
 	}
 	if after := problem.RetryAfter(err, said.Status); after != "" {

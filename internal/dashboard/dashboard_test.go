@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -177,6 +178,22 @@ func TestHeaders_S15(t *testing.T) {
 	}
 	if body := w.ask(http.MethodGet, "/", token, nil, nil).Body.String(); !strings.Contains(body, "<h1>Overview</h1>") {
 		t.Errorf("the first page is %s", body)
+	}
+}
+
+// TestReaderGone checks that a page whose reader has gone away before it was written is no error of Kapsel's.
+func TestReaderGone(t *testing.T) {
+	w := newWorld(t)
+	token := w.signIn(adminKey)
+	var lines bytes.Buffer
+	w.pages.Log = slog.New(slog.NewTextHandler(&lines, nil))
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for _, target := range []string{"/", "/sign-in", "/events", "/tenants", "/nothing"} {
+		w.ask(http.MethodGet, target, token, nil, func(r *http.Request) { *r = *r.WithContext(gone) })
+	}
+	if lines.Len() > 0 {
+		t.Errorf("the log says %s", &lines)
 	}
 }
 

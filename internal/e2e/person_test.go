@@ -272,7 +272,7 @@ func TestPerson_CustomerInAFrame(t *testing.T) {
 	b.WaitFor(`location.pathname === "/portal/events"`)
 	b.WaitFor(fmt.Sprintf(`(a => a !== null && (a.click(), true))(document.querySelector('a[href="/portal/events/%s"]'))`, published))
 	b.WaitFor(fmt.Sprintf(`location.pathname === "/portal/events/%s"`, published))
-	b.Press("Send again")
+	b.Submit("Send again")
 	again("it was delivered", `[...document.querySelectorAll(".badge")].some(x => x.textContent === "delivered")`)
 
 	got := map[string][]int{} // the answers to each event of the customer
