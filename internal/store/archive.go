@@ -19,7 +19,7 @@ type Page[ID any] struct {
 
 // DefaultLook bounds what a page of events costs when few events pass its filter: with it, a page takes some
 // tens of milliseconds.
-const DefaultLook = 2000
+const DefaultLook = 1000
 
 // Looks returns how many rows a list may look at.
 func (p Page[ID]) Looks() int { return cmp.Or(p.Look, DefaultLook) }

@@ -33,21 +33,37 @@ func (s *Store) EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel
 
 // eventRecord reads columns of an event, and returns it with its deliveries. It fails
 // with NotFound if there is no such event of the tenant, or of any tenant if tenant is zero.
-func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (r store.EventRecord, err error) {
-	var next kapsel.DeliveryID
+func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (store.EventRecord, error) {
+	e, next, err := eventOf(c, tenant, id, columns)
+	if err != nil {
+		return store.EventRecord{Event: e}, err
+	}
+	return withDeliveries(c, e, next)
+}
+
+// eventOf reads columns of an event, as eventRecord does. first is its delivery to its origin, zero if there is
+// none.
+func eventOf(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (e kapsel.Event, first kapsel.DeliveryID, err error) {
 	var unreadable error
 	found, err := c.query(`SELECT `+columns+` FROM events WHERE id = ?`, id).
-		one(func(s *stmt) { r.Event, next, unreadable = scanEvent(s, columns != eventColumns) })
+		one(func(s *stmt) { e, first, unreadable = scanEvent(s, columns != eventColumns) })
 	if err = errors.Join(err, unreadable); err != nil {
+		return e, first, err
+	}
+	if !found || !tenant.IsZero() && e.TenantID != tenant {
+		return e, first, store.NotFound("event")
+	}
+	return e, first, nil
+}
+
+// withDeliveries returns an event with its deliveries. first is that to its origin, zero if there is none.
+func withDeliveries(c *conn, e kapsel.Event, first kapsel.DeliveryID) (store.EventRecord, error) {
+	r := store.EventRecord{Event: e}
+	var err error
+	if r.Deliveries, err = deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE first_of = ?`, e.ID)); err != nil {
 		return r, err
 	}
-	if !found || !tenant.IsZero() && r.Event.TenantID != tenant {
-		return r, store.NotFound("event")
-	}
-	if r.Deliveries, err = deliveries(c.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE first_of = ?`, id)); err != nil {
-		return r, err
-	}
-	repeated := []kapsel.DeliveryID{next}
+	repeated := []kapsel.DeliveryID{first}
 	for i := range r.Deliveries {
 		if again := r.Deliveries[i].ReplayedAs; !again.IsZero() {
 			repeated = append(repeated, again)
@@ -67,7 +83,7 @@ func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns str
 		}
 	}
 	slices.SortFunc(r.Deliveries, func(a, b kapsel.Delivery) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	r.Expanding, err = c.query(`SELECT 1 FROM expansions WHERE event_id = ?`, id).one(func(*stmt) {})
+	r.Expanding, err = c.query(`SELECT 1 FROM expansions WHERE event_id = ?`, e.ID).one(func(*stmt) {})
 	return r, err
 }
 
@@ -90,10 +106,14 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 		return nil, reached, err
 	}
 	reached, err = s.walk(ctx, from, high, low, p.Limit, p.Looks(), func(c *conn, id [16]byte) (bool, error) {
-		r, err := eventRecord(c, tenant, id, eventColumns)
+		e, first, err := eventOf(c, tenant, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound {
 			return false, nil
 		}
+		if err != nil || !passes(f, &e) {
+			return false, err
+		}
+		r, err := withDeliveries(c, e, first)
 		if err != nil || !meets(f, &r) {
 			return false, err
 		}
@@ -106,15 +126,17 @@ func (s *Store) ListEvents(ctx context.Context, tenant kapsel.TenantID, f store.
 
 // meets reports whether a filter lets an event through.
 func meets(f store.EventFilter, r *store.EventRecord) bool {
-	e := &r.Event
-	return (f.EndpointID.IsZero() || r.To(f.EndpointID)) &&
-		(f.SourceID.IsZero() || e.SourceID == f.SourceID) &&
+	return passes(f, &r.Event) && (f.EndpointID.IsZero() || r.To(f.EndpointID)) && (f.Status == "" || r.Status() == f.Status)
+}
+
+// passes reports whether a filter may let an event through, whatever its deliveries are.
+func passes(f store.EventFilter, e *kapsel.Event) bool {
+	return (f.SourceID.IsZero() || e.SourceID == f.SourceID) &&
 		(f.AppID.IsZero() || e.AppID == f.AppID) &&
 		(f.Type == "" || e.Type == f.Type) &&
 		(f.Since.IsZero() || !e.ReceivedAt.Before(f.Since)) &&
 		(f.Until.IsZero() || e.ReceivedAt.Before(f.Until)) &&
-		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey)) &&
-		(f.Status == "" || r.Status() == f.Status)
+		(f.IdempotencyKey == nil || e.IdempotencyKey != nil && bytes.Equal(e.IdempotencyKey, f.IdempotencyKey))
 }
 
 // eventSource returns a source of all events that a filter may let through, whatever type it names, and perhaps
