@@ -86,21 +86,41 @@ func merged[ID ~[16]byte](owners []ID, query string, args ...any) source {
 	})
 }
 
-// mergedBy returns the source of many owners. of returns the source of one.
+// mergedBy returns the source of many owners. of returns the source of one. It asks each owner for its share of
+// the ids, and again those that may have more among the highest n.
 func mergedBy[ID ~[16]byte](owners []ID, of func(ID) source) source {
+	type owned struct {
+		from   source
+		before []byte // where it goes on
+	}
 	return func(c *conn, before, floor []byte, n int) (ids [][16]byte, err error) {
-		for _, owner := range owners {
-			more, err := of(owner)(c, before, floor, n)
-			if err != nil {
-				return nil, err
+		open := make([]owned, len(owners))
+		for i, owner := range owners {
+			open[i] = owned{of(owner), before}
+		}
+		sift := func() {
+			if ids = highest(ids, n); len(ids) == n {
+				end := ids[n-1]
+				floor = end[:] // ids below will not be among the result
 			}
-			if len(more) == 0 {
-				continue
+		}
+		for share := 2*n/max(1, len(owners)) + 8; len(open) > 0; share *= 2 {
+			share = min(share, n)
+			var more []owned
+			for _, o := range open {
+				some, err := o.from(c, o.before, floor, share)
+				if err != nil {
+					return nil, err
+				}
+				if ids = append(ids, some...); len(ids) >= 4*n {
+					sift()
+				}
+				if len(some) == share {
+					more = append(more, owned{o.from, some[share-1][:]})
+				}
 			}
-			ids = highest(append(ids, more...), n)
-			if len(ids) == n {
-				floor = ids[n-1][:] // ids below will not be among the result
-			}
+			sift()
+			open = slices.DeleteFunc(more, func(o owned) bool { return bytes.Compare(o.before, floor) <= 0 })
 		}
 		return ids, nil
 	}
