@@ -25,9 +25,14 @@ func (d *Dashboard) endpoints() {
 			return result{}, err
 		}
 		rows, next := more(rows, func(e kapsel.Endpoint) string { return e.ID.String() })
+		days, err := d.Manage.DayStats(p.ctx, p.caller, rows)
+		if err != nil {
+			return result{}, err
+		}
 		list := make([]endpointView, len(rows))
-		for i := range rows {
-			if list[i], err = d.endpointView(p, rows[i]); err != nil {
+		for i, e := range rows {
+			list[i].day = days[e.ID]
+			if list[i].Endpoint, err = d.Manage.Describe(p.ctx, e); err != nil {
 				return result{}, err
 			}
 		}
@@ -87,15 +92,6 @@ func (d *Dashboard) endpoints() {
 type endpointView struct {
 	manage.Endpoint
 	day kapsel.Stats // of the last 24 hours
-}
-
-func (d *Dashboard) endpointView(p *page, e kapsel.Endpoint) (v endpointView, err error) {
-	if v.Endpoint, err = d.Manage.Describe(p.ctx, e); err != nil {
-		return v, err
-	}
-	stats, err := d.Manage.EndpointStats(p.ctx, p.caller, e.ID, time.Time{}, time.Time{}, false)
-	v.day = stats.Total
-	return v, err
 }
 
 // health returns how an endpoint does in one word, and why.

@@ -44,7 +44,7 @@ func (m *Manager) EndpointStats(ctx context.Context, c access.Caller, id kapsel.
 	if err != nil {
 		return EndpointStats{}, err
 	}
-	hours, err := m.Store.EndpointStats(ctx, c.Tenant, e.ID, since, until)
+	hours, err := m.Store.EndpointStats(ctx, c.Tenant, []kapsel.EndpointID{e.ID}, since, until)
 	if err != nil {
 		return EndpointStats{}, err
 	}
@@ -54,6 +54,34 @@ func (m *Manager) EndpointStats(ctx context.Context, c access.Caller, id kapsel.
 		stats.Intervals[h.Hour.Sub(since)/step].Add(&h.Stats)
 	}
 	return stats, nil
+}
+
+// DayStats counts what became of the attempts and deliveries of endpoints of a list within 24 hours, the hour
+// that has begun included.
+func (m *Manager) DayStats(ctx context.Context, c access.Caller, endpoints []kapsel.Endpoint) (map[kapsel.EndpointID]kapsel.Stats, error) {
+	if err := c.Check(access.Read); err != nil {
+		return nil, err
+	}
+	ids := make([]kapsel.EndpointID, len(endpoints))
+	for i := range endpoints {
+		ids[i] = endpoints[i].ID
+	}
+	until := m.Clock()
+	since, until, err := span(until.Add(-day), until, time.Hour, maxStatsHours)
+	if err != nil {
+		return nil, err
+	}
+	hours, err := m.Store.EndpointStats(ctx, c.Tenant, ids, since, until)
+	if err != nil {
+		return nil, err
+	}
+	total := make(map[kapsel.EndpointID]kapsel.Stats, len(ids))
+	for i := range hours {
+		s := total[hours[i].EndpointID]
+		s.Add(&hours[i].Stats)
+		total[hours[i].EndpointID] = s
+	}
+	return total, nil
 }
 
 // UsageReport is what a tenant, or all of them together, used.
@@ -158,7 +186,7 @@ func (m *Manager) unkeyed(ctx context.Context, e *kapsel.Endpoint, now time.Time
 		return 0, nil
 	}
 	until := kapsel.StatsHour(now).Add(time.Hour)
-	hours, err := m.Store.EndpointStats(ctx, e.TenantID, e.ID, until.Add(-25*time.Hour), until)
+	hours, err := m.Store.EndpointStats(ctx, e.TenantID, []kapsel.EndpointID{e.ID}, until.Add(-25*time.Hour), until)
 	if err != nil {
 		return 0, err
 	}

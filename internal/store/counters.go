@@ -18,9 +18,10 @@ import (
 //
 // Deleting events changes no counter; see DeleteOldCounters for how long they are kept.
 type Counters interface {
-	// EndpointStats are the stats of an endpoint's hours that begin in [since, until), oldest
-	// first, without those in which nothing was counted. Of another tenant's there are none.
-	EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) ([]StatsOfHour, error)
+	// EndpointStats are the stats of endpoints' hours that begin in [since, until), those of one
+	// endpoint oldest first, without those in which nothing was counted. Of another tenant's
+	// endpoints there are none.
+	EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoints []kapsel.EndpointID, since, until time.Time) ([]StatsOfEndpoint, error)
 	// RecentStats are the stats of all endpoints' hours that begin at since or later, in no order.
 	RecentStats(ctx context.Context, since time.Time) ([]StatsOfEndpoint, error)
 	// LastReceived returns when the newest event of an origin was received; zero: there is none.

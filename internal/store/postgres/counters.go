@@ -187,33 +187,34 @@ func (s *Store) CountArrivals(ctx context.Context, counts map[store.StatsKey]sto
 }
 
 // EndpointStats reads stats by hour; see store.Counters.
-func (s *Store) EndpointStats(ctx context.Context, tenantID kapsel.TenantID, endpointID kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
-	scan := func(r *row) (h store.StatsOfHour) {
-		h.Hour = r.time()
-		for _, n := range h.Counters() {
-			*n = r.int8()
-		}
-		return h
+func (s *Store) EndpointStats(ctx context.Context, tenantID kapsel.TenantID, endpoints []kapsel.EndpointID, since, until time.Time) ([]store.StatsOfEndpoint, error) {
+	parts, ids := make([]int16, len(endpoints)), make([][16]byte, len(endpoints))
+	for i, e := range endpoints {
+		parts[i], ids[i] = int16(kapsel.PartOf(e)), e
 	}
-	return list(ctx, s, viewOf(tenantID), scan, `
-		SELECT hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
-		WHERE part = $1 AND endpoint_id = $2 AND hour >= $3 AND hour < $4
-			AND ($5::uuid IS NULL OR EXISTS (SELECT 1 FROM endpoints WHERE id = $2 AND tenant_id = $5))
-		GROUP BY hour ORDER BY hour`,
-		int16(kapsel.PartOf(endpointID)), id(endpointID), since, until, id(tenantID))
+	return list(ctx, s, viewOf(tenantID), scanStats, `
+		SELECT endpoint_id, hour, `+summedStats+` FROM endpoint_stats
+		WHERE part = ANY ($1) AND endpoint_id = ANY ($2) AND hour >= $3 AND hour < $4
+			AND ($5::uuid IS NULL OR endpoint_id IN (SELECT id FROM endpoints WHERE id = ANY ($2) AND tenant_id = $5))
+		GROUP BY endpoint_id, hour ORDER BY endpoint_id, hour`,
+		parts, ids, since, until, id(tenantID))
+}
+
+// summedStats are the sums of the columns of stats, which scanStats reads behind an endpoint and its hour.
+var summedStats = eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })
+
+func scanStats(r *row) (h store.StatsOfEndpoint) {
+	h.EndpointID, h.Hour = r.id(), r.time()
+	for _, n := range h.Counters() {
+		*n = r.int8()
+	}
+	return h
 }
 
 // RecentStats reads the stats of all endpoints; see store.Counters.
 func (s *Store) RecentStats(ctx context.Context, since time.Time) ([]store.StatsOfEndpoint, error) {
-	scan := func(r *row) (h store.StatsOfEndpoint) {
-		h.EndpointID, h.Hour = r.id(), r.time()
-		for _, n := range h.Counters() {
-			*n = r.int8()
-		}
-		return h
-	}
-	return list(ctx, s, engine, scan, `
-		SELECT endpoint_id, hour, `+eachOf(statsColumns, func(_ int, c string) string { return "sum(" + c + ")" })+` FROM endpoint_stats
+	return list(ctx, s, engine, scanStats, `
+		SELECT endpoint_id, hour, `+summedStats+` FROM endpoint_stats
 		WHERE hour >= $1 GROUP BY endpoint_id, hour`, since)
 }
 

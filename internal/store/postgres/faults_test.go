@@ -455,7 +455,7 @@ func TestTakeOver_F_F2_RacesWithCompletionsAndAnotherTakeOver(t *testing.T) {
 	})
 	var stats kapsel.Stats
 	for _, e := range l.endpoints {
-		hours, err := nodes[1].EndpointStats(t.Context(), kapsel.TenantID{}, e, now.Add(-2*time.Hour), now.Add(time.Hour))
+		hours, err := nodes[1].EndpointStats(t.Context(), kapsel.TenantID{}, []kapsel.EndpointID{e}, now.Add(-2*time.Hour), now.Add(time.Hour))
 		if err != nil {
 			t.Error(err)
 		}

@@ -291,7 +291,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	must(err)
 	_, err = s.DeleteExpiredGuards(ctx, now.Add(time.Hour), 10)
 	must(err)
-	_, err = s.EndpointStats(ctx, kapsel.TenantID{}, ep.ID, now, now)
+	_, err = s.EndpointStats(ctx, kapsel.TenantID{}, []kapsel.EndpointID{ep.ID}, now, now)
 	must(err)
 	for _, id := range []kapsel.TenantID{{}, tenant.ID} {
 		_, err = s.Usage(ctx, id, now, now)

@@ -80,36 +80,40 @@ func (s *Store) CountArrivals(ctx context.Context, counts map[store.StatsKey]sto
 }
 
 // EndpointStats implements store.Counters.
-func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfHour, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		q := c.query(`SELECT hour, counters FROM endpoint_stats
-			WHERE endpoint_id = ? AND hour >= ? AND hour < ?
-				AND (? OR EXISTS (SELECT 1 FROM endpoints WHERE id = ? AND tenant_id = ?))
-			ORDER BY hour`, endpoint, since, until, tenant.IsZero(), endpoint, tenant)
-		for q.next() {
-			h := store.StatsOfHour{Hour: q.colTime()}
-			if err := addCounters(&h.Stats, q.colBlob()); err != nil {
-				return errors.Join(err, q.end())
+func (s *Store) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoints []kapsel.EndpointID, since, until time.Time) (hours []store.StatsOfEndpoint, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		hours = nil // what one run finds is not the next one's
+		for _, endpoint := range endpoints {
+			hours, err = addStats(hours, c.query(`SELECT endpoint_id, hour, counters FROM endpoint_stats
+				WHERE endpoint_id = ? AND hour >= ? AND hour < ?
+					AND (? OR EXISTS (SELECT 1 FROM endpoints WHERE id = ? AND tenant_id = ?))
+				ORDER BY hour`, endpoint, since, until, tenant.IsZero(), endpoint, tenant))
+			if err != nil {
+				return err
 			}
-			hours = append(hours, h)
 		}
-		return q.end()
+		return nil
 	})
 	return hours, err
 }
 
+// addStats appends all rows of a query for the endpoint, the hour and the counters.
+func addStats(all []store.StatsOfEndpoint, q *stmt) ([]store.StatsOfEndpoint, error) {
+	for q.next() {
+		h := store.StatsOfEndpoint{EndpointID: q.colID(), StatsOfHour: store.StatsOfHour{Hour: q.colTime()}}
+		if err := addCounters(&h.Stats, q.colBlob()); err != nil {
+			return nil, errors.Join(err, q.end())
+		}
+		all = append(all, h)
+	}
+	return all, q.end()
+}
+
 // RecentStats implements store.Counters.
 func (s *Store) RecentStats(ctx context.Context, since time.Time) (all []store.StatsOfEndpoint, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		q := c.query(`SELECT endpoint_id, hour, counters FROM endpoint_stats WHERE hour >= ?`, since)
-		for q.next() {
-			h := store.StatsOfEndpoint{EndpointID: q.colID(), StatsOfHour: store.StatsOfHour{Hour: q.colTime()}}
-			if err := addCounters(&h.Stats, q.colBlob()); err != nil {
-				return errors.Join(err, q.end())
-			}
-			all = append(all, h)
-		}
-		return q.end()
+	err = s.read(ctx, func(c *conn) (err error) {
+		all, err = addStats(nil, c.query(`SELECT endpoint_id, hour, counters FROM endpoint_stats WHERE hour >= ?`, since))
+		return err
 	})
 	return all, err
 }

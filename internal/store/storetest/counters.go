@@ -239,9 +239,28 @@ var counting = []promise{
 		w.pass(time.Hour)
 		w.finished(w.endpoint, ok)
 		w.same("refused", int64(2<<20), w.stats(w.endpoint.ID)[1].Refused)
-		got, err := w.store.EndpointStats(w.ctx, other.TenantID, w.endpoint.ID, ever, never)
+		got, err := w.store.EndpointStats(w.ctx, other.TenantID, []kapsel.EndpointID{w.endpoint.ID}, ever, never)
 		w.must(err)
 		w.same("another tenant's", 0, len(got))
+		both := []kapsel.EndpointID{other.ID, w.endpoint.ID}
+		for _, tenant := range []kapsel.TenantID{{}, w.tenant.ID, other.TenantID} {
+			got, err := w.store.EndpointStats(w.ctx, tenant, both, ever, never)
+			w.must(err)
+			want := map[kapsel.EndpointID][]store.StatsOfHour{}
+			for _, e := range []kapsel.Endpoint{w.endpoint, other} {
+				if tenant.IsZero() || tenant == e.TenantID {
+					want[e.ID] = w.stats(e.ID)
+				}
+			}
+			found := map[kapsel.EndpointID][]store.StatsOfHour{}
+			for _, h := range got {
+				found[h.EndpointID] = append(found[h.EndpointID], h.StatsOfHour)
+			}
+			w.same("those of several", want, found)
+		}
+		got, err = w.store.EndpointStats(w.ctx, kapsel.TenantID{}, nil, ever, never)
+		w.must(err)
+		w.same("those of none", 0, len(got))
 	}},
 
 	{"hours and days are those that begin in a range, half-open", func(w *world) {
@@ -250,7 +269,7 @@ var counting = []promise{
 			w.pass(time.Hour)
 		}
 		hours := func(since, until time.Time) (all []int) {
-			got, err := w.store.EndpointStats(w.ctx, w.tenant.ID, w.endpoint.ID, since, until)
+			got, err := w.store.EndpointStats(w.ctx, w.tenant.ID, []kapsel.EndpointID{w.endpoint.ID}, since, until)
 			w.must(err)
 			for _, h := range got {
 				all = append(all, h.Hour.Hour())
@@ -356,8 +375,13 @@ var ever, never = noon.AddDate(-1, 0, 0), noon.AddDate(50, 0, 0)
 
 func (w *world) stats(id kapsel.EndpointID) []store.StatsOfHour {
 	w.t.Helper()
-	all, err := w.store.EndpointStats(w.ctx, kapsel.TenantID{}, id, ever, never)
+	found, err := w.store.EndpointStats(w.ctx, kapsel.TenantID{}, []kapsel.EndpointID{id}, ever, never)
 	w.must(err)
+	var all []store.StatsOfHour
+	for _, h := range found {
+		w.same("the stats' endpoint", id, h.EndpointID)
+		all = append(all, h.StatsOfHour)
+	}
 	return all
 }
 

@@ -206,8 +206,10 @@ func (f *faulty) DeleteExpiredGuards(ctx context.Context, now time.Time, limit i
 	return try(f, "DeleteExpiredGuards", func() (int, error) { return f.Store.DeleteExpiredGuards(ctx, now, limit) })
 }
 
-func (f *faulty) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoint kapsel.EndpointID, since, until time.Time) ([]store.StatsOfHour, error) {
-	return try(f, "EndpointStats", func() ([]store.StatsOfHour, error) { return f.Store.EndpointStats(ctx, tenant, endpoint, since, until) })
+func (f *faulty) EndpointStats(ctx context.Context, tenant kapsel.TenantID, endpoints []kapsel.EndpointID, since, until time.Time) ([]store.StatsOfEndpoint, error) {
+	return try(f, "EndpointStats", func() ([]store.StatsOfEndpoint, error) {
+		return f.Store.EndpointStats(ctx, tenant, endpoints, since, until)
+	})
 }
 
 func (f *faulty) Usage(ctx context.Context, tenant kapsel.TenantID, since, until time.Time) ([]store.UsageOfDay, error) {
