@@ -26,6 +26,7 @@ type conn struct {
 	arena   arena
 	scratch []byte      // for values that are encoded before they are bound
 	tally   store.Tally // of the transaction under way
+	entries entries     // of the transaction under way
 	runs    int         // runs of statements that have begun and not ended
 }
 

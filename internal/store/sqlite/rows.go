@@ -79,7 +79,7 @@ func (c *conn) moveDelivery(was kapsel.DeliveryStatus, token kapsel.AttemptID, d
 }
 
 // endAttempt writes the attempt a, under whose id a delivery was held, and d, the delivery after
-// that attempt, and an entry of the audit log's outbox. It writes nothing and returns false if the
+// that attempt, and adds an entry to c.entries. It writes nothing and returns false if the
 // delivery is no longer held under that id.
 func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Commitments) (bool, error) {
 	var previous kapsel.AttemptID
@@ -110,10 +110,7 @@ func (c *conn) endAttempt(a *kapsel.Attempt, d *kapsel.Delivery, sums *kapsel.Co
 	if err := s.exec(); err != nil {
 		return true, err
 	}
-	c.scratch = store.AppendEntry(c.scratch[:0], a, sums)
-	if err := c.stmt(`INSERT INTO audit_outbox (id, entry) VALUES (?, ?)`).id(a.ID).blob(c.scratch).exec(); err != nil {
-		return true, err
-	}
+	c.entries.add(a.ID, store.AppendEntry(c.entries.text, a, sums))
 	c.tally.Attempt(a, d)
 	return true, nil
 }

@@ -44,8 +44,8 @@ const (
 
 // call is one caller's part of a transaction.
 type call interface {
-	// write runs its statements, and counts in the conn's tally what they wrote, after the
-	// last that can fail. It may run again after the transaction was rolled back. An error of
+	// write runs its statements, and counts in the conn's tally what they wrote, and adds to its
+	// entries, after the last that can fail. It may run again after the transaction was rolled back. An error of
 	// SQLite ends the transaction; any other is the caller's answer, and nothing was written
 	// then.
 	write(c *conn) error
@@ -223,7 +223,8 @@ func (w *writer) separately(calls []*batch.Call[call]) error {
 	})
 }
 
-// transact runs f in a transaction, and adds what f counted to the counters. If f fails, the
+// transact runs f in a transaction, writes the entries of the outbox that f made, and adds what f counted to the
+// counters. If f fails, the
 // transaction is rolled back. A crash before COMMIT is synced leaves nothing of the transaction; a
 // later crash leaves all of it.
 func (w *writer) transact(f func() error) error {
@@ -234,7 +235,11 @@ func (w *writer) transact(f func() error) error {
 	}
 	if err == nil {
 		w.c.tally.Reset()
+		w.c.entries.reset()
 		if err = f(); err == nil {
+			err = w.c.log()
+		}
+		if err == nil {
 			err = w.c.count()
 		}
 		if err == nil {
