@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -158,4 +159,37 @@ func outcome(t *rapid.T, d kapsel.Delivery, now time.Time) kapsel.Delivery {
 		}
 	}
 	return d
+}
+
+// TestMerged checks that the source of many owners returns the highest ids of all of them, however unequally
+// these are distributed.
+func TestMerged(t *testing.T) {
+	idOf := func(n int) (id [16]byte) {
+		binary.BigEndian.PutUint64(id[8:], uint64(n))
+		return id
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		numbers := rapid.SliceOfNDistinct(rapid.IntRange(1, 1000), 0, 150, rapid.ID[int])
+		var owners []kapsel.EndpointID
+		has, all := map[kapsel.EndpointID][][16]byte{}, [][16]byte{}
+		for range rapid.IntRange(0, 9).Draw(rt, "owners") {
+			owner := kapsel.NewEndpointID(testTime)
+			owners = append(owners, owner)
+			for _, n := range numbers.Draw(rt, "ids") {
+				has[owner] = append(has[owner], idOf(n))
+			}
+			all = append(all, has[owner]...)
+		}
+		before, floor := idOf(rapid.IntRange(500, 1001).Draw(rt, "before")), idOf(rapid.IntRange(0, 600).Draw(rt, "floor"))
+		n := rapid.IntRange(1, 200).Draw(rt, "n")
+		from := mergedBy(owners, func(owner kapsel.EndpointID) source { return among(has[owner]) })
+		got, err := from(nil, before[:], floor[:], n)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		want, _ := among(all)(nil, before[:], floor[:], n) // never fails
+		if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			rt.Errorf("the %d highest of %d owners (-want +got):\n%s", n, len(owners), diff)
+		}
+	})
 }
