@@ -36,7 +36,7 @@ func (s *Store) EventHead(ctx context.Context, tenant kapsel.TenantID, id kapsel
 func eventRecord(c *conn, tenant kapsel.TenantID, id kapsel.EventID, columns string) (store.EventRecord, error) {
 	e, next, err := eventOf(c, tenant, id, columns)
 	if err != nil {
-		return store.EventRecord{Event: e}, err
+		return store.EventRecord{}, err
 	}
 	return withDeliveries(c, e, next)
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -136,6 +137,36 @@ func (c *conn) checkpoint(mode int32) (pages, copied int, err error) {
 // exec runs a statement to its end and drops its rows.
 func (c *conn) exec(sql string, args ...any) error {
 	return c.query(sql, args...).exec()
+}
+
+// rowsAtOnce is how many rows one statement inserts: a statement costs as much as a row or two.
+const rowsAtOnce = 16
+
+// inserting is the texts of an INSERT of one row and of rowsAtOnce.
+type inserting struct{ one, many string }
+
+// insertOf returns the texts of an INSERT. head is the statement up to the rows, row the parameters of a row.
+func insertOf(head, row string) inserting {
+	return inserting{one: head + row, many: head + strings.Repeat(row+", ", rowsAtOnce-1) + row}
+}
+
+// insert inserts n rows, several by one statement. bind binds the parameters of a row.
+func (c *conn) insert(n int, into inserting, bind func(s *stmt, i int)) error {
+	for i := 0; i < n; {
+		sql, rows := into.one, 1
+		if n-i >= rowsAtOnce {
+			sql, rows = into.many, rowsAtOnce
+		}
+		s := c.stmt(sql)
+		for range rows {
+			bind(s, i)
+			i++
+		}
+		if err := s.exec(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // query begins a run of a statement and binds args. Callers must read its rows with next, and end

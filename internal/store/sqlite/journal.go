@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -131,41 +130,23 @@ func (e *entries) add(id kapsel.AttemptID, text []byte) {
 
 func (e *entries) reset() { e.ids, e.ends, e.text = e.ids[:0], e.ends[:0], e.text[:0] }
 
-// log writes the entries of the transaction under way. Callers must call it before the commit.
-func (c *conn) log() error {
+var (
+	insertEntries = insertOf(`INSERT INTO audit_outbox (id, entry) VALUES `, `(?, ?)`)
+	insertLeaves  = insertOf(`INSERT INTO audit_leaves (log, n, attempt_id, hash, text) VALUES `, `(?, ?, ?, ?, ?)`)
+)
+
+// writeEntries writes the entries of the transaction under way. Callers must call it before the commit.
+func (c *conn) writeEntries() error {
 	e := &c.entries
 	begin := 0
-	return c.insert(len(e.ids), `INSERT INTO audit_outbox (id, entry) VALUES `, `(?, ?)`, func(s *stmt, i int) {
+	return c.insert(len(e.ids), insertEntries, func(s *stmt, i int) {
 		s.id(e.ids[i]).blob(e.text[begin:e.ends[i]])
 		begin = e.ends[i]
 	})
 }
 
-// rowsAtOnce is how many rows one statement inserts: a statement costs as much as a row or two.
-const rowsAtOnce = 16
-
-// insert inserts n rows, several by one statement. head is the statement up to the rows, row a row's parameters,
-// which bind binds.
-func (c *conn) insert(n int, head, row string, bind func(s *stmt, i int)) error {
-	for i := 0; i < n; {
-		sql, rows := head+row, 1
-		if n-i >= rowsAtOnce {
-			sql, rows = head+strings.Repeat(row+`, `, rowsAtOnce-1)+row, rowsAtOnce
-		}
-		s := c.stmt(sql)
-		for range rows {
-			bind(s, i)
-			i++
-		}
-		if err := s.exec(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func appendTo(c *conn, g *store.Growth) error {
-	err := c.insert(len(g.Leaves), `INSERT INTO audit_leaves (log, n, attempt_id, hash, text) VALUES `, `(?, ?, ?, ?, ?)`, func(s *stmt, i int) {
+	err := c.insert(len(g.Leaves), insertLeaves, func(s *stmt, i int) {
 		l := &g.Leaves[i]
 		s.id(g.Log).int(l.Index).id(l.AttemptID).blob(l.Hash[:]).bind(l.Record)
 	})

@@ -237,7 +237,7 @@ func (w *writer) transact(f func() error) error {
 		w.c.tally.Reset()
 		w.c.entries.reset()
 		if err = f(); err == nil {
-			err = w.c.log()
+			err = w.c.writeEntries()
 		}
 		if err == nil {
 			err = w.c.count()
