@@ -88,7 +88,7 @@ func Serves(method, p string) bool {
 // New returns the pages' handler. Callers must call Stop before they wait for requests to end.
 func New(cfg Config) *Dashboard {
 	d := &Dashboard{Config: cfg, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), stopped: make(chan struct{})}
-	d.live = live{d: d, views: map[kapsel.TenantID]*view{}, tenants: map[kapsel.TenantID]int{}, sessions: map[kapsel.SessionID]int{}}
+	d.live = live{d: d, views: map[kapsel.TenantID]*view{}, tenants: map[kapsel.TenantID]int{}, sessions: map[kapsel.SessionID]*viewing{}, lists: map[listOf]*liveRows{}}
 	d.static()
 	d.streams()
 	d.signIn()

@@ -16,7 +16,6 @@ import (
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/access"
 	"github.com/kapsel-hq/kapsel/internal/manage"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // How the pages are kept up to date.
@@ -29,7 +28,7 @@ const (
 	maxOfTenant  = 50               // of them, those to the readers of one tenant, or to all admins
 	maxOfSession = 20               // of them, those to one session
 	lookEvery    = 5 * time.Second  // how often a quiet stream looks whether its session goes on
-	lookAge      = time.Second      // a stream whose last look is older looks again before it sends anything
+	lookAge      = time.Second      // a session whose last look is older is looked at again before a stream of it sends anything
 	patience     = 10 * time.Second // a browser that does not read for this long is dropped
 	rowsAtOnce   = 20               // rows that a live list gets at once; of more it is told how many
 	rowsInterval = time.Second      // the time between two of those
@@ -42,8 +41,17 @@ type live struct {
 	mu       sync.Mutex // guards what follows
 	views    map[kapsel.TenantID]*view
 	viewers  int
-	tenants  map[kapsel.TenantID]int  // viewers by tenant; the zero tenant's are admins
-	sessions map[kapsel.SessionID]int // viewers by session
+	tenants  map[kapsel.TenantID]int // viewers by tenant; the zero tenant's are admins
+	sessions map[kapsel.SessionID]*viewing
+	lists    map[listOf]*liveRows // live lists by what they show
+}
+
+// viewing is the streams of one session. They share the looks whether the session goes on.
+type viewing struct {
+	streams int // guarded by live.mu
+
+	mu     sync.Mutex // held during a look
+	looked time.Time  // when the session was last known to go on
 }
 
 // view is the overview of a tenant, or of all when its key is the zero tenant.
@@ -257,7 +265,7 @@ type stream struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
-	looked  time.Time    // when the session was last known to go on
+	session *viewing
 	out     bytes.Buffer // what is sent next
 	old     bool         // the page shows something old, because the store cannot be read
 	told    bool         // the page knows that
@@ -286,9 +294,10 @@ func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, begin func(co
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	var session *viewing
 	var each follow
 	if err == nil {
-		if err = d.live.enter(p); err == nil {
+		if session, err = d.live.enter(p, looked); err == nil {
 			defer d.live.exit(p)
 			each, err = begin(ctx, p)
 		}
@@ -305,7 +314,7 @@ func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, begin func(co
 		}
 	}()
 	w.Header().Set("Content-Type", "text/event-stream")
-	s := &stream{d: d, w: w, r: r, control: http.NewResponseController(w), looked: looked}
+	s := &stream{d: d, w: w, r: r, control: http.NewResponseController(w), session: session}
 	_ = s.control.SetReadDeadline(time.Time{}) // reads only notice that the browser has gone
 	quiet := time.NewTicker(lookEvery)
 	defer quiet.Stop()
@@ -339,11 +348,9 @@ func (s *stream) write(text string) bool {
 // send writes what is in the buffer, or a beat, and reports whether the stream goes on. While nobody can say
 // whether the session does, it sends nothing but that the page is out of date.
 func (s *stream) send(ctx context.Context) bool {
-	for time.Since(s.looked) >= lookAge {
-		began := time.Now()
-		_, _, err := s.d.signedIn(s.r)
+	for {
+		err := s.look()
 		if err == nil {
-			s.looked = began
 			break
 		}
 		if errors.Is(err, access.ErrSignedOut) {
@@ -364,6 +371,21 @@ func (s *stream) send(ctx context.Context) bool {
 	return s.write(cmp.Or(text, beat))
 }
 
+// look returns nil if the stream's session went on less than lookAge ago, else the error of signedIn.
+func (s *stream) look() error {
+	s.session.mu.Lock()
+	defer s.session.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.session.looked) < lookAge {
+		return nil
+	}
+	_, _, err := s.d.signedIn(s.r)
+	if err == nil {
+		s.session.looked = now
+	}
+	return err
+}
+
 // tell returns the message that what the page shows has become old, or is new again; "" if the page knows.
 func (s *stream) tell(old bool) string {
 	if s.told == old {
@@ -379,27 +401,34 @@ func (s *stream) tell(old bool) string {
 	return b.String()
 }
 
-// enter and exit count the streams to browsers. No session and no tenant has all of them.
-func (l *live) enter(p *page) error {
+// enter and exit count the streams to browsers. No session and no tenant has all of them. looked is when the
+// page's session was last known to go on.
+func (l *live) enter(p *page, looked time.Time) (*viewing, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	v := l.sessions[p.session.ID]
 	switch {
-	case l.sessions[p.session.ID] >= maxOfSession || l.tenants[p.caller.Tenant] >= maxOfTenant:
-		return errManyOpen
+	case v != nil && v.streams >= maxOfSession || l.tenants[p.caller.Tenant] >= maxOfTenant:
+		return nil, errManyOpen
 	case l.viewers >= maxViewers:
-		return errCrowded
+		return nil, errCrowded
+	}
+	if v == nil {
+		v = &viewing{looked: looked}
+		l.sessions[p.session.ID] = v
 	}
 	l.viewers++
-	l.sessions[p.session.ID]++
+	v.streams++
 	l.tenants[p.caller.Tenant]++
-	return nil
+	return v, nil
 }
 
 func (l *live) exit(p *page) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.viewers--
-	if l.sessions[p.session.ID]--; l.sessions[p.session.ID] == 0 {
+	v := l.sessions[p.session.ID]
+	if v.streams--; v.streams == 0 {
 		delete(l.sessions, p.session.ID)
 	}
 	if l.tenants[p.caller.Tenant]--; l.tenants[p.caller.Tenant] == 0 {
@@ -407,12 +436,15 @@ func (l *live) exit(p *page) {
 	}
 }
 
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // writeEvent writes a message of a stream. A line end in data is one in what the browser gets.
 func writeEvent(b *bytes.Buffer, event, data string) {
 	b.WriteString("event: " + event + "\n")
-	data = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(data)
-	for line := range strings.SplitSeq(data, "\n") {
-		b.WriteString("data: " + line + "\n")
+	for line := range strings.SplitSeq(lineEnds.Replace(data), "\n") {
+		b.WriteString("data: ")
+		b.WriteString(line)
+		b.WriteByte('\n')
 	}
 	b.WriteString("\n")
 }
@@ -455,96 +487,4 @@ func (d *Dashboard) streams() {
 			return d.followEvents(ctx, p, r.Header.Get("Last-Event-ID"))
 		})
 	})
-}
-
-// liveEvents returns the stream that keeps a list of events up to date, "" where the list is one of the past
-// or has a filter that the stream does not have. It must be called before the list is read: the stream begins
-// where the store is now.
-func (d *Dashboard) liveEvents(p *page, f store.EventFilter, before kapsel.EventID) (string, error) {
-	if !before.IsZero() || f.Status != "" || f.IdempotencyKey != nil || !f.Until.IsZero() || f.Type != "" || !f.AppID.IsZero() {
-		return "", nil
-	}
-	at, err := d.Manage.StreamFrom(p.ctx, p.caller, p.tenant, manage.StreamStart{})
-	if err != nil {
-		return "", err
-	}
-	return string(p.link("/live/events", "endpoint", p.query.Get("endpoint"), "source", p.query.Get("source"), "after", at.String())), nil
-}
-
-// eventsFrom returns the position that a live list goes on behind: that of the last message which a browser
-// has had, else where the page was made. gap says that the store does not know that position any more.
-func (d *Dashboard) eventsFrom(ctx context.Context, p *page, last string) (at store.Position, gap bool, err error) {
-	var from manage.StreamStart
-	if at, ok := store.ParsePosition(cmp.Or(last, p.query.Get("after"))); ok {
-		from.Position = &at
-	}
-	at, err = d.Manage.StreamFrom(ctx, p.caller, p.tenant, from)
-	if gap = kapsel.CodeOf(err) == kapsel.Conflict; gap {
-		at, err = d.Manage.StreamFrom(ctx, p.caller, p.tenant, manage.StreamStart{})
-	}
-	return at, gap, err
-}
-
-// followEvents sends the rows of new events. It sends a few a second, whatever comes in, and says how many it
-// left out; a page reads the store for itself only until it has caught up. Each message has the position behind
-// it, from which a browser that connects again goes on.
-func (d *Dashboard) followEvents(ctx context.Context, p *page, last string) (follow, error) {
-	f, err := eventFilter(p)
-	if err != nil {
-		return nil, err
-	}
-	at, gap, err := d.eventsFrom(ctx, p, last)
-	if err != nil {
-		return nil, err
-	}
-	follower, err := d.Manage.Follow(ctx, p.caller, p.tenant, store.StreamFilter{EndpointID: f.EndpointID, SourceID: f.SourceID})
-	if err != nil {
-		return nil, err
-	}
-	context.AfterFunc(ctx, follower.Leave)
-	skipped, said := 0, ""
-	return func(ctx context.Context, s *stream) (<-chan struct{}, error) {
-		within, cancel := context.WithTimeout(follower.Context(), lookEvery)
-		defer cancel()
-		b, err := follower.Newest(within, at, rowsAtOnce)
-		if follower.Context().Err() != nil {
-			return nil, follower.Context().Err()
-		}
-		s.old = err != nil && within.Err() == nil // else nothing came in
-		skipped, gap = skipped+b.Left, gap || b.Gap
-		var rows strings.Builder
-		for i := range b.Events {
-			if err := eventRow(p, &b.Events[i].EventRecord).Render(ctx, &rows); err != nil {
-				return nil, err
-			}
-		}
-		if rows.Len() > 0 {
-			s.out.WriteString("id: " + b.Events[len(b.Events)-1].At.String() + "\n")
-			writeEvent(&s.out, "rows", rows.String())
-		}
-		if b.At != at && b.At.ID == store.EndOfSeq { // another one names an event, which may be another tenant's
-			s.out.WriteString("id: " + b.At.String() + "\n\n")
-		}
-		at = b.At
-		if now := leftOut(skipped, gap); now != said {
-			writeEvent(&s.out, "skipped", now)
-			said = now
-		}
-		wait := make(chan struct{})
-		time.AfterFunc(rowsInterval, func() { close(wait) })
-		return wait, nil
-	}, nil
-}
-
-// leftOut says what a live list does not show. Behind a gap it is not known how much that is.
-func leftOut(skipped int, gap bool) string {
-	switch {
-	case gap && skipped > 0:
-		return "At least " + plural(skipped, "more event") + " came in and are not shown; reload the page to see the newest"
-	case gap:
-		return "Some events may be missing here; reload the page to see them"
-	case skipped > 0:
-		return plural(skipped, "more event") + " came in too fast to show"
-	}
-	return ""
 }

@@ -201,14 +201,14 @@ func TestLive_EndedSession(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/live/events", nil)
 	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
 	rec := httptest.NewRecorder()
-	s := &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), looked: time.Now().Add(-lookAge)}
+	s := &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), session: &viewing{looked: time.Now().Add(-lookAge)}}
 	s.out.WriteString("first\n")
 	if !s.send(w.ctx) || rec.Body.String() != "first\n" {
 		t.Fatalf("a session that goes on gets %q", rec.Body)
 	}
 	w.ask(http.MethodPost, "/sign-out", token, nil, nil)
 	rec.Body.Reset()
-	s.looked = time.Now().Add(-lookAge)
+	s.session.looked = time.Now().Add(-lookAge)
 	s.out.WriteString("second\n")
 	if s.send(w.ctx) || rec.Body.String() != signedOut {
 		t.Errorf("a session that has ended gets %q", rec.Body)
@@ -300,6 +300,100 @@ func TestLive_NoGap(t *testing.T) {
 	}
 	if m := w.listen(origin, path, token, "999999999999").until("skipped"); !strings.Contains(m.data, "missing") {
 		t.Errorf("behind a position of another store: %s", m.data)
+	}
+}
+
+// TestLive_SharedRows checks that lists of the same tenant get the same rows, that the admin's rows lead to the
+// tenant that the admin chose, and that nothing is kept of lists that have ended.
+func TestLive_SharedRows(t *testing.T) {
+	w := newWorld(t)
+	s := w.seed()
+	origin := w.serve()
+	_, text, err := w.manage.CreateKey(w.ctx, w.admin, s.tenant.ID, kapsel.KeyID{}, manage.KeySettings{Name: "k", Scope: kapsel.ScopeRead})
+	w.must(err)
+	token, admin := w.signIn(text.Reveal()), w.signIn(adminKey)
+	node := kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	chosen := "?tenant=" + s.tenant.ID.String()
+	lists := []*listening{
+		w.listen(origin, "/live/events", token, ""), w.listen(origin, "/live/events", token, ""),
+		w.listen(origin, "/live/events"+chosen, admin, ""), w.listen(origin, "/live/events?endpoint="+s.failing.ID.String(), token, ""),
+	}
+	id := w.event(node, s.healthy, nil, "text/plain", "shown by three lists")
+	other := w.event(node, s.failing, nil, "text/plain", "shown by all lists")
+	link := "/events/" + id.String()
+	for i, l := range lists {
+		var data string
+		for !strings.Contains(data, other.String()) {
+			data += l.until("rows").data
+		}
+		plain, named := strings.Contains(data, `"`+link+`"`), strings.Contains(data, `"`+link+chosen+`"`)
+		if plain != (i < 2) || named != (i == 2) {
+			t.Errorf("list %d has a link to the event %t, and one with the tenant %t: %s", i, plain, named, data)
+		}
+	}
+	left := func() int {
+		w.pages.live.mu.Lock()
+		defer w.pages.live.mu.Unlock()
+		return len(w.pages.live.lists)
+	}
+	if n := left(); n != 3 {
+		t.Errorf("%d kinds of rows, want 3", n)
+	}
+	for _, l := range lists {
+		l.resp.Body.Close()
+	}
+	for deadline := time.Now().Add(time.Minute); left() > 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := left(); n > 0 {
+		t.Errorf("%d kinds of rows are kept of lists that have ended", n)
+	}
+}
+
+// looks are sessions whose reading is counted.
+type looks struct {
+	access.Sessions
+	n atomic.Int64
+}
+
+func (l *looks) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error) {
+	l.n.Add(1)
+	return l.Sessions.SessionByHash(ctx, hash, now)
+}
+
+// TestLive_SharedLooks checks that the streams of one session look once at the session for all of them, and that
+// all of them end with it.
+func TestLive_SharedLooks(t *testing.T) {
+	w := newWorld(t)
+	counted := &looks{Sessions: w.store}
+	w.pages.Guard.Sessions = counted
+	_, key := w.tenant("acme", kapsel.ScopeRead)
+	token := w.signIn(key)
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/live/events", nil)
+	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
+	session := &viewing{looked: time.Now().Add(-lookAge)}
+	streams := make([]*stream, maxOfSession)
+	for i := range streams {
+		rec := httptest.NewRecorder()
+		streams[i] = &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), session: session}
+	}
+	counted.n.Store(0)
+	began := time.Now()
+	for _, s := range streams {
+		if !s.send(w.ctx) {
+			t.Error("a stream of a session that goes on has ended")
+		}
+	}
+	if n, most := counted.n.Load(), 1+int64(time.Since(began)/lookAge); n < 1 || n > most {
+		t.Errorf("%d streams looked %d times at their session, want at most %d", len(streams), n, most)
+	}
+	w.ask(http.MethodPost, "/sign-out", token, nil, nil)
+	session.looked = time.Now().Add(-lookAge)
+	for _, s := range streams {
+		if s.send(w.ctx) {
+			t.Error("a stream goes on after its session")
+		}
 	}
 }
 

@@ -469,7 +469,7 @@ func dashboardsBeside(t *testing.T, store, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	turns, load := 9, harness.LoadConfig{URLs: []string{ep.IngestURL}, Events: 40_000, Connections: 128, Sink: w.sink}
+	turns, load := 20, harness.LoadConfig{URLs: []string{ep.IngestURL}, Events: 20_000, Connections: 128, Sink: w.sink}
 	if testing.Short() {
 		turns, load.Events = 3, 10_000
 	}

@@ -16,15 +16,25 @@ import (
 
 // Limits of a feed.
 const (
-	// feedEvery is how often the stream is read while somebody follows it.
-	feedEvery = 250 * time.Millisecond
-	feedPage  = 500  // how many events one reading examines at most
-	feedKept  = 2500 // how many events are kept for followers
-	feedThin  = 50   // how many events of each tenant a reading returns while pages cannot keep up
+	feedPage = 500  // how many events a follower's own reading examines at most
+	feedKept = 2500 // how many events are kept for followers
 	// feedReaders is how many followers may read the store themselves at a time.
 	feedReaders = 2
 	// MaxFollowers is how many followers one owner may have on a node.
 	MaxFollowers = 100
+)
+
+// pace is how a Feed reads the stream.
+type pace struct {
+	every  time.Duration // the time between two readings
+	page   int           // how many events one reading examines at most
+	newest int           // how many events of each tenant a reading returns at most; 0: all
+}
+
+// The paces of a Feed. Both keep up with the same rate by one reading at a time.
+var (
+	whole = pace{every: 250 * time.Millisecond, page: feedPage}
+	thin  = pace{every: time.Second, page: 4 * feedPage, newest: 20}
 )
 
 // Owner is who followers are counted for. The pages that people have open are counted apart from
@@ -38,8 +48,8 @@ type Owner struct {
 // followers that have caught up, and not at all while there are none: it keeps the newest events, and
 // each follower takes those behind its position. A follower whose position is older than the kept
 // events reads the store itself until it has caught up; feedReaders limits how many do so at a time.
-// While all followers are pages, a feed that cannot get to the end of the stream by one reading in
-// feedEvery reads the newest of each tenant only.
+// While all followers are pages, a feed that does not get to the end of the stream by one reading goes on
+// at the thin pace: it reads the newest events of each tenant and counts the others.
 type Feed struct {
 	store   store.Stream
 	clock   *clock.Clock
@@ -310,11 +320,8 @@ func (l *Follower) read(ctx context.Context, b *Batch, n int) (more bool, err er
 
 // Run reads the stream until ctx ends. While the store does not answer, followers wait.
 func (f *Feed) Run(ctx context.Context) {
-	tick := time.NewTicker(feedEvery)
-	defer tick.Stop()
 	failing, reading := false, false // reading: f.end continues an earlier reading
-	var behind bool
-	var err error
+	p := whole
 	for {
 		f.mu.Lock()
 		idle := len(f.followers) == 0
@@ -327,13 +334,14 @@ func (f *Feed) Run(ctx context.Context) {
 				return
 			}
 		}
-		behind, err = f.advance(ctx, reading, behind)
+		var err error
+		p, err = f.advance(ctx, reading, p)
 		if reading = err == nil || reading; err != nil && !failing && ctx.Err() == nil {
 			f.log.Warn("the stream of events cannot be read; those who follow it wait", "error", err)
 		}
 		failing = err != nil
 		select {
-		case <-tick.C:
+		case <-time.After(p.every):
 		case <-f.wake:
 		case <-ctx.Done():
 			return
@@ -341,30 +349,31 @@ func (f *Feed) Run(ctx context.Context) {
 	}
 }
 
-// advance reads the new events behind f.end. If goOn is false, it first sets f.end to the end of the
-// stream and drops the kept events. It reports whether its first reading did not get to the end, which callers
-// must pass to the next call as behind. It fails if the store cannot be read.
-func (f *Feed) advance(ctx context.Context, goOn, behind bool) (stillBehind bool, err error) {
+// advance reads the new events behind f.end, at a pace. If goOn is false, it first sets f.end to the end of the
+// stream and drops the kept events. It returns the pace for the next call: thin if all followers are pages and
+// the first reading did not get to the end. It fails if the store cannot be read.
+func (f *Feed) advance(ctx context.Context, goOn bool, p pace) (pace, error) {
 	if !goOn {
 		end, err := f.store.StreamEnd(ctx, f.clock.Now())
 		if err != nil {
-			return false, err
+			return whole, err
 		}
 		f.mu.Lock()
 		f.kept, f.from, f.end = nil, end, end
 		f.mu.Unlock()
 	}
-	for first := true; ; first = false {
+	for next := whole; ; next, p = thin, thin {
 		filter, pages, after := f.join()
-		if pages && (behind || !first) {
-			filter.Newest = feedThin
+		if !pages {
+			next, p = whole, whole
 		}
-		events, next, more, err := f.store.StreamEvents(ctx, filter, after, f.clock.Now(), feedPage)
+		filter.Newest = p.newest
+		events, end, more, err := f.store.StreamEvents(ctx, filter, after, f.clock.Now(), p.page)
 		if err != nil {
-			return false, err
+			return whole, err
 		}
 		f.mu.Lock()
-		f.end = next
+		f.end = end
 		if f.kept = append(f.kept, events...); len(f.kept) > feedKept {
 			drop := len(f.kept) - feedKept
 			f.from = f.kept[drop-1].At
@@ -375,7 +384,7 @@ func (f *Feed) advance(ctx context.Context, goOn, behind bool) (stillBehind bool
 		}
 		f.mu.Unlock()
 		if !more {
-			return !first, nil
+			return next, nil
 		}
 	}
 }
