@@ -298,13 +298,9 @@ func (s *liveSeen) left() (n int, more bool) {
 	return n, strings.Contains(s.missed, "At least") || strings.Contains(s.missed, "may be missing")
 }
 
-// follow reads a live list of events until ctx ends.
-func (b browsing) follow(ctx context.Context, path string) (*liveSeen, error) {
+// readLive reads a live list of events, which has begun, until it ends.
+func readLive(resp *http.Response) (*liveSeen, error) {
 	s := &liveSeen{late: map[string]time.Duration{}}
-	resp, err := b.open(ctx, path)
-	if err != nil {
-		return nil, err
-	}
 	defer resp.Body.Close()
 	event, lines := "", bufio.NewScanner(resp.Body)
 	for lines.Buffer(nil, 1<<20); lines.Scan(); {
@@ -418,8 +414,12 @@ func liveList(t *testing.T, store, database string) {
 		var all errgroup.Group
 		b := w.signIn(w.keyOf(w.tenant))
 		for i := range readers {
+			resp, err := b.open(ctx, "/live/events")
+			if err != nil {
+				t.Fatal(err)
+			}
 			all.Go(func() (err error) {
-				seen[i], err = b.follow(ctx, "/live/events")
+				seen[i], err = readLive(resp)
 				return err
 			})
 		}
