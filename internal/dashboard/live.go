@@ -52,6 +52,8 @@ type viewing struct {
 
 	mu     sync.Mutex // held during a look
 	looked time.Time  // when the session was last known to go on
+	failed time.Time  // when a look last ended with err
+	err    error
 }
 
 // view is the overview of a tenant, or of all when its key is the zero tenant.
@@ -371,17 +373,25 @@ func (s *stream) send(ctx context.Context) bool {
 	return s.write(cmp.Or(text, beat))
 }
 
-// look returns nil if the stream's session went on less than lookAge ago, else the error of signedIn.
+// look returns nil if the stream's session went on less than lookAge ago, else the error of signedIn. The streams
+// that wait for a look which fails get its error, too.
 func (s *stream) look() error {
-	s.session.mu.Lock()
-	defer s.session.mu.Unlock()
-	now := time.Now()
-	if now.Sub(s.session.looked) < lookAge {
+	v := s.session
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	began := time.Now()
+	switch {
+	case began.Sub(v.looked) < lookAge:
 		return nil
+	case began.Sub(v.failed) < lookAge:
+		return v.err
 	}
 	_, _, err := s.d.signedIn(s.r)
-	if err == nil {
-		s.session.looked = now
+	switch {
+	case err == nil:
+		v.looked = began
+	case s.r.Context().Err() == nil: // else the browser has gone
+		v.failed, v.err = time.Now(), err
 	}
 	return err
 }

@@ -351,14 +351,18 @@ func TestLive_SharedRows(t *testing.T) {
 	}
 }
 
-// looks are sessions whose reading is counted.
+// looks are sessions whose reading is counted, and fails while down is set.
 type looks struct {
 	access.Sessions
-	n atomic.Int64
+	n    atomic.Int64
+	down atomic.Bool
 }
 
 func (l *looks) SessionByHash(ctx context.Context, hash [32]byte, now time.Time) (kapsel.Session, error) {
 	l.n.Add(1)
+	if l.down.Load() {
+		return kapsel.Session{}, store.Unavailable(errors.New("down"))
+	}
 	return l.Sessions.SessionByHash(ctx, hash, now)
 }
 
@@ -394,6 +398,26 @@ func TestLive_SharedLooks(t *testing.T) {
 		if s.send(w.ctx) {
 			t.Error("a stream goes on after its session")
 		}
+	}
+
+	counted.down.Store(true)
+	counted.n.Store(0)
+	began = time.Now()
+	session = &viewing{}
+	for _, s := range streams {
+		s.session = session
+		if err := s.look(); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+			t.Errorf("a look at a session while the store is down: %v", err)
+		}
+	}
+	if n, most := counted.n.Load(), 1+int64(time.Since(began)/lookAge); n < 1 || n > most {
+		t.Errorf("%d streams looked %d times at their session while the store was down, want at most %d", len(streams), n, most)
+	}
+	gone, leave := context.WithCancel(w.ctx)
+	leave()
+	session = &viewing{}
+	if err := (&stream{d: w.pages, r: r.WithContext(gone), session: session}).look(); err == nil || session.err != nil {
+		t.Errorf("the look of a browser that has gone: %v, and the others get %v", err, session.err)
 	}
 }
 
