@@ -86,8 +86,9 @@ type Follower struct {
 	skips  bool // Newest need not return what lies before the kept events
 
 	// What follows is guarded by feed.mu.
-	joined   bool             // the feed reads the follower's events …
-	from     store.Position   // … behind this position
+	meant    bool             // the feed's readings have the follower's events
+	joined   bool             // the feed keeps the follower's events …
+	from     store.Position   // … behind this position, the end of a reading
 	endpoint *kapsel.Endpoint // the newest known version of the filter's endpoint; nil: none is known
 }
 
@@ -245,14 +246,14 @@ func (l *Follower) next(ctx context.Context, after store.Position, n int) (b Bat
 }
 
 // take adds the newest n of the kept events for a follower behind b.At to b, which has no events. caughtUp is
-// false if the follower has not joined or the feed no longer keeps all events behind that position. wait is closed
-// when there may be more events.
+// false if the follower must read the store: it is no page and has not joined, or the feed does not keep all events
+// behind that position. wait is closed when there may be more events.
 func (f *Feed) take(l *Follower, b *Batch, n int) (caughtUp bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case !l.joined:
-		return false, f.moved
+		return l.owner.Pages, f.moved
 	case b.At.Compare(l.from.Later(f.from)) < 0:
 		return false, nil
 	}
@@ -289,8 +290,9 @@ func (l *Follower) wants(r *store.EventRecord) bool {
 }
 
 // read adds the newest n of the next events in the store behind b.At to b, which has no events, when fewer than
-// feedReaders others read. more reports whether the stream goes on behind the new position. It fails if ctx ends
-// or the store cannot be read.
+// feedReaders others read. A page reads no further than to where it has joined: within a later reading of the feed
+// nobody could tell how many of the events that it left out are behind b.At. more reports whether the stream goes
+// on behind the new position. It fails if ctx ends or the store cannot be read.
 func (l *Follower) read(ctx context.Context, b *Batch, n int) (more bool, err error) {
 	f := l.feed
 	select {
@@ -299,22 +301,19 @@ func (l *Follower) read(ctx context.Context, b *Batch, n int) (more bool, err er
 		return false, ctx.Err()
 	}
 	defer func() { <-f.reading }()
-	filter := l.filter
-	if n < feedPage {
-		filter.Newest = n
-	}
-	events, next, more, err := f.store.StreamEvents(ctx, filter, b.At, f.clock.Now(), feedPage)
+	events, next, more, err := f.store.StreamEvents(ctx, l.filter, b.At, f.clock.Now(), feedPage)
 	if err != nil {
 		return false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range events {
-		b.Left += events[i].Left
+	if l.owner.Pages && next.Compare(l.from) > 0 {
+		events = slices.DeleteFunc(events, func(e store.Streamed) bool { return e.At.Compare(l.from) > 0 })
+		next, more = l.from, false
 	}
 	events = slices.DeleteFunc(events, func(e store.Streamed) bool { return !l.wants(&e.EventRecord) })
 	over := max(0, len(events)-n)
-	b.Events, b.Left, b.At = events[over:], b.Left+over, next
+	b.Events, b.Left, b.At = events[over:], over, next
 	return more, nil
 }
 
@@ -363,7 +362,7 @@ func (f *Feed) advance(ctx context.Context, goOn bool, p pace) (pace, error) {
 		f.mu.Unlock()
 	}
 	for next := whole; ; next, p = thin, thin {
-		filter, pages, after := f.join()
+		filter, pages, after := f.plan()
 		if !pages {
 			next, p = whole, whole
 		}
@@ -379,7 +378,7 @@ func (f *Feed) advance(ctx context.Context, goOn bool, p pace) (pace, error) {
 			f.from = f.kept[drop-1].At
 			f.kept = slices.Delete(f.kept, 0, drop)
 		}
-		if len(events) > 0 {
+		if joined := !more && f.join(); joined || len(events) > 0 {
 			f.tell()
 		}
 		f.mu.Unlock()
@@ -389,25 +388,20 @@ func (f *Feed) advance(ctx context.Context, goOn bool, p pace) (pace, error) {
 	}
 }
 
-// join has the new followers join at f.end, and returns a filter for the tenants of all followers, whether all
-// followers are pages, and the position to read from.
-func (f *Feed) join() (filter store.StreamFilter, pages bool, after store.Position) {
+// plan returns a filter for the tenants of all followers, whether all followers are pages, and the position to read
+// from.
+func (f *Feed) plan() (filter store.StreamFilter, pages bool, after store.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	tenants, all, joined := map[kapsel.TenantID]bool{}, false, false
+	tenants, all := map[kapsel.TenantID]bool{}, false
 	pages = true
 	for l := range f.followers {
-		if !l.joined {
-			l.joined, l.from, joined = true, f.end, true
-		}
+		l.meant = true
 		if pages = pages && l.owner.Pages; l.tenant.IsZero() {
 			all = true
 		} else {
 			tenants[l.tenant] = true
 		}
-	}
-	if joined {
-		f.tell()
 	}
 	if !all {
 		for t := range tenants {
@@ -415,6 +409,17 @@ func (f *Feed) join() (filter store.StreamFilter, pages bool, after store.Positi
 		}
 	}
 	return filter, pages, f.end
+}
+
+// join has the followers that the last reading was meant for, too, join at f.end, and reports whether there are
+// new ones. The last reading must have got to the end of the stream. Callers must hold mu.
+func (f *Feed) join() (joined bool) {
+	for l := range f.followers {
+		if l.meant && !l.joined {
+			l.joined, l.from, joined = true, f.end, true
+		}
+	}
+	return joined
 }
 
 // tell wakes all followers that wait. Callers must hold mu.

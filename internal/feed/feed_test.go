@@ -271,6 +271,19 @@ func TestFeed_Newest(t *testing.T) {
 				t.Errorf("in second %d the pages caused %d readings", second, read)
 			}
 		}
+		// A page that is opened between two readings counts what came in behind its position, and nothing else.
+		w.Accept(flood)
+		time.Sleep(300 * time.Millisecond) // the next reading is a second later
+		w.Accept(100)
+		atLate, err := db.StreamEnd(w.Context(), time.Now())
+		w.Must(err)
+		w.Accept(n + 10)
+		late := w.page(f, kapsel.TenantID{})
+		defer late.Leave()
+		time.Sleep(3 * time.Second)
+		if b := look(late, &atLate); len(b.Events) != n || b.Left != 10 || b.Gap {
+			t.Errorf("a page that is opened meanwhile has %d events, %d left out, gap %t", len(b.Events), b.Left, b.Gap)
+		}
 		for range 3 { // nobody looks, for longer than events are kept
 			w.Accept(flood)
 			time.Sleep(time.Second)
