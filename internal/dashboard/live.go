@@ -46,7 +46,7 @@ type live struct {
 	lists    map[listOf]*liveRows // live lists by what they show
 }
 
-// viewing is the streams of one session. They share the looks whether the session goes on.
+// viewing counts the streams of one session and holds what their last look at the session found.
 type viewing struct {
 	streams int // guarded by live.mu
 
@@ -446,6 +446,7 @@ func (l *live) exit(p *page) {
 	}
 }
 
+// lineEnds replaces each kind of line end by a newline.
 var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // writeEvent writes a message of a stream. A line end in data is one in what the browser gets.

@@ -86,7 +86,7 @@ type Follower struct {
 	skips  bool // Newest need not return what lies before the kept events
 
 	// What follows is guarded by feed.mu.
-	meant    bool             // the feed's readings have the follower's events
+	meant    bool             // plan has seen the follower: readings have its events
 	joined   bool             // the feed keeps the follower's events …
 	from     store.Position   // … behind this position, the end of a reading
 	endpoint *kapsel.Endpoint // the newest known version of the filter's endpoint; nil: none is known
@@ -411,8 +411,8 @@ func (f *Feed) plan() (filter store.StreamFilter, pages bool, after store.Positi
 	return filter, pages, f.end
 }
 
-// join has the followers that the last reading was meant for, too, join at f.end, and reports whether there are
-// new ones. The last reading must have got to the end of the stream. Callers must hold mu.
+// join marks the followers that plan saw before the last reading as joined at f.end, and reports whether there were
+// any. The last reading must have got to the end of the stream. Callers must hold mu.
 func (f *Feed) join() (joined bool) {
 	for l := range f.followers {
 		if l.meant && !l.joined {
