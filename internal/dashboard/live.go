@@ -50,10 +50,9 @@ type live struct {
 type viewing struct {
 	streams int // guarded by live.mu
 
-	mu     sync.Mutex // held during a look
-	looked time.Time  // when the session was last known to go on
-	failed time.Time  // when a look last ended with err
-	err    error
+	mu  sync.Mutex // held during a look
+	at  time.Time  // when the last look began, or ended with err
+	err error      // nil: the session went on
 }
 
 // view is the overview of a tenant, or of all when its key is the zero tenant.
@@ -373,25 +372,22 @@ func (s *stream) send(ctx context.Context) bool {
 	return s.write(cmp.Or(text, beat))
 }
 
-// look returns nil if the stream's session went on less than lookAge ago, else the error of signedIn. The streams
-// that wait for a look which fails get its error, too.
+// look returns nil if the stream's session goes on, else the error of signedIn. A look that is less than lookAge
+// old, of any stream of the session, stands for a new one.
 func (s *stream) look() error {
 	v := s.session
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	began := time.Now()
-	switch {
-	case began.Sub(v.looked) < lookAge:
-		return nil
-	case began.Sub(v.failed) < lookAge:
+	if began.Sub(v.at) < lookAge {
 		return v.err
 	}
 	_, _, err := s.d.signedIn(s.r)
 	switch {
 	case err == nil:
-		v.looked = began
+		v.at, v.err = began, nil
 	case s.r.Context().Err() == nil: // else the browser has gone
-		v.failed, v.err = time.Now(), err
+		v.at, v.err = time.Now(), err
 	}
 	return err
 }
@@ -424,7 +420,7 @@ func (l *live) enter(p *page, looked time.Time) (*viewing, error) {
 		return nil, errCrowded
 	}
 	if v == nil {
-		v = &viewing{looked: looked}
+		v = &viewing{at: looked}
 		l.sessions[p.session.ID] = v
 	}
 	l.viewers++

@@ -201,14 +201,14 @@ func TestLive_EndedSession(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/live/events", nil)
 	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
 	rec := httptest.NewRecorder()
-	s := &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), session: &viewing{looked: time.Now().Add(-lookAge)}}
+	s := &stream{d: w.pages, w: rec, r: r, control: http.NewResponseController(rec), session: &viewing{at: time.Now().Add(-lookAge)}}
 	s.out.WriteString("first\n")
 	if !s.send(w.ctx) || rec.Body.String() != "first\n" {
 		t.Fatalf("a session that goes on gets %q", rec.Body)
 	}
 	w.ask(http.MethodPost, "/sign-out", token, nil, nil)
 	rec.Body.Reset()
-	s.session.looked = time.Now().Add(-lookAge)
+	s.session.at = time.Now().Add(-lookAge)
 	s.out.WriteString("second\n")
 	if s.send(w.ctx) || rec.Body.String() != signedOut {
 		t.Errorf("a session that has ended gets %q", rec.Body)
@@ -264,6 +264,16 @@ func TestLive_NoStream(t *testing.T) {
 	}
 }
 
+// reader returns the session of a reader of what was seeded, and a node that stores more events.
+func (w *world) reader(s seeded) (token string, node kapsel.NodeID) {
+	w.t.Helper()
+	_, text, err := w.manage.CreateKey(w.ctx, w.admin, s.tenant.ID, kapsel.KeyID{}, manage.KeySettings{Name: "k", Scope: kapsel.ScopeRead})
+	w.must(err)
+	node = kapsel.NewNodeID(time.Now())
+	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	return w.signIn(text.Reveal()), node
+}
+
 var dataLive = regexp.MustCompile(`data-live="([^"]*)"`)
 
 // TestLive_NoGap checks that a live list misses no event that came in between its page and its stream, or
@@ -272,11 +282,7 @@ func TestLive_NoGap(t *testing.T) {
 	w := newWorld(t)
 	s := w.seed()
 	origin := w.serve()
-	_, text, err := w.manage.CreateKey(w.ctx, w.admin, s.tenant.ID, kapsel.KeyID{}, manage.KeySettings{Name: "k", Scope: kapsel.ScopeRead})
-	w.must(err)
-	token := w.signIn(text.Reveal())
-	node := kapsel.NewNodeID(time.Now())
-	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	token, node := w.reader(s)
 	page := w.ask(http.MethodGet, "/events?endpoint="+s.healthy.ID.String(), token, nil, nil).Body.String()
 	found := dataLive.FindStringSubmatch(page)
 	if found == nil {
@@ -309,11 +315,8 @@ func TestLive_SharedRows(t *testing.T) {
 	w := newWorld(t)
 	s := w.seed()
 	origin := w.serve()
-	_, text, err := w.manage.CreateKey(w.ctx, w.admin, s.tenant.ID, kapsel.KeyID{}, manage.KeySettings{Name: "k", Scope: kapsel.ScopeRead})
-	w.must(err)
-	token, admin := w.signIn(text.Reveal()), w.signIn(adminKey)
-	node := kapsel.NewNodeID(time.Now())
-	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
+	token, node := w.reader(s)
+	admin := w.signIn(adminKey)
 	chosen := "?tenant=" + s.tenant.ID.String()
 	lists := []*listening{
 		w.listen(origin, "/live/events", token, ""), w.listen(origin, "/live/events", token, ""),
@@ -376,7 +379,7 @@ func TestLive_SharedLooks(t *testing.T) {
 	token := w.signIn(key)
 	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/live/events", nil)
 	r.AddCookie(&http.Cookie{Name: plainCookie, Value: token})
-	session := &viewing{looked: time.Now().Add(-lookAge)}
+	session := &viewing{at: time.Now().Add(-lookAge)}
 	streams := make([]*stream, maxOfSession)
 	for i := range streams {
 		rec := httptest.NewRecorder()
@@ -393,7 +396,7 @@ func TestLive_SharedLooks(t *testing.T) {
 		t.Errorf("%d streams looked %d times at their session, want at most %d", len(streams), n, most)
 	}
 	w.ask(http.MethodPost, "/sign-out", token, nil, nil)
-	session.looked = time.Now().Add(-lookAge)
+	session.at = time.Now().Add(-lookAge)
 	for _, s := range streams {
 		if s.send(w.ctx) {
 			t.Error("a stream goes on after its session")

@@ -290,9 +290,9 @@ func (l *Follower) wants(r *store.EventRecord) bool {
 }
 
 // read adds the newest n of the next events in the store behind b.At to b, which has no events, when fewer than
-// feedReaders others read. A page reads no further than to where it has joined: within a later reading of the feed
-// nobody could tell how many of the events that it left out are behind b.At. more reports whether the stream goes
-// on behind the new position. It fails if ctx ends or the store cannot be read.
+// feedReaders others read. A page must have joined, and reads up to l.from at most: Streamed.Left counts events from
+// the end of one reading of the feed, so it would be too large for a position between two ends. more reports whether
+// the follower must read on behind the new position. It fails if ctx ends or the store cannot be read.
 func (l *Follower) read(ctx context.Context, b *Batch, n int) (more bool, err error) {
 	f := l.feed
 	select {
