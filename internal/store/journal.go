@@ -190,7 +190,8 @@ type Entry struct {
 
 // EntryKey names an entry of the outbox.
 type EntryKey struct {
-	Row       int64            // by which a store finds the entry; 0: the store finds it by the attempt
+	Row       int64            // by which a store finds the entry; 0: the store finds it by Pack and the attempt
+	Pack      kapsel.AttemptID // the store's row that holds the entry together with others; zero: the entry has its own
 	AttemptID kapsel.AttemptID // of an erasure: an ID of its own
 	Erased    bool             // of an attempt: what its leaf says was erased; the entry is one of EraseEntry
 }

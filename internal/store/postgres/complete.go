@@ -27,16 +27,15 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 	return s.completer.do(&completion{Completion: done}, 1, len(done.Attempt.ResponseBody))
 }
 
-// The attempt's row, and its entry of the audit log's outbox, are inserted from the rows that were
-// moved: they exist exactly if the delivery moved. The token is unique to one claim, so no other
-// attempt can match, and only held deliveries have a token. (A condition on the status too would lead the planner to the index of open
-// deliveries.)
+// The attempt's row is inserted from the rows that were moved: it exists exactly if the delivery moved.
+// The token is unique to one claim, so no other attempt can match, and only held deliveries have a
+// token. (A condition on the status too would lead the planner to the index of open deliveries.)
 //
 // What a batch adds to the counters is summed up before it is sent, which costs less than thirty
-// sums over its rows. So the sums are added if the whole batch has moved. They are not added if
-// nothing has moved: an earlier run was committed, or all was taken over. If only a part of the
-// batch has moved, the batch fails, by a slot that the counters' constraints refuse, and its calls
-// are run one by one (committer.separately).
+// sums over its rows, and its entries of the audit log's outbox are packed. So the sums are added and
+// the packs inserted if the whole batch has moved, and not if nothing has moved: an earlier run was
+// committed, or all was taken over. If only a part of the batch has moved, the batch fails, by a slot
+// that the counters' constraints refuse, and its calls are run one by one (committer.separately).
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -47,24 +46,22 @@ var completeStatements = map[string]string{
 			FROM unnest($1::smallint[], $2::uuid[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::integer[],
 				$7::integer[], $8::integer[], $9::integer[], $10::text[], $11::timestamptz[],
 				$12::integer[], $13::timestamptz[], $14::bigint[], $15::integer[], $16::text[], $17::bytea[],
-				$18::bytea[], $19::bytea[], $20::bytea[], $21::integer[], $22::bytea[])
+				$18::bytea[], $19::bytea[], $20::bytea[], $21::integer[])
 				WITH ORDINALITY AS u (part, id, token, status, due_at, attempts,
 				counted, takeovers, last_status_code, last_error_code, finished_at,
 				number, started_at, duration, status_code, error_code, error,
-				request_headers, response_headers, response_body, put_off_by, entry, n)
+				request_headers, response_headers, response_body, put_off_by, n)
 			WHERE d.part = u.part AND d.id = u.id AND d.token = u.token
 			RETURNING u.part, u.token, d.id, d.event_id, d.endpoint_id, d.tenant_id, u.number, u.started_at, u.duration,
-				u.status_code, u.error_code, u.error, u.request_headers, u.response_headers, u.response_body, u.entry, u.n
+				u.status_code, u.error_code, u.error, u.request_headers, u.response_headers, u.response_body, u.n
 		), written AS (
 			INSERT INTO attempts (part, id, delivery_id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 				status_code, error_code, error, request_headers, response_headers, response_body, logged)
 			SELECT part, token, id, event_id, endpoint_id, tenant_id, number, started_at, duration,
 				status_code, error_code, error, request_headers, response_headers, response_body, true FROM done
-		), logged AS (
-			INSERT INTO audit_outbox (part, id, entry) SELECT part, token, entry FROM done
 		), whole AS (
-			SELECT count(*) AS n, CASE count(*) WHEN $23::bigint THEN $24::smallint ELSE -1 END AS slot FROM done
-		), ` + countEnds(25, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
+			SELECT count(*) AS n, CASE count(*) WHEN $29::bigint THEN $30::smallint ELSE -1 END AS slot FROM done
+		), ` + logEnds(22, "(SELECT n FROM whole) > 0") + `, ` + countEnds(31, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
 	"recorded": `
 		SELECT u.n, a.started_at, a.duration, a.status_code, a.error_code
@@ -78,17 +75,17 @@ type completer struct {
 	tally              store.Tally                // of the batch
 	counters           *tallied                   // the tally as parameters
 	calls              []*batch.Call[*completion] // of the batch, sorted
-	entry              []byte                     // scratch
+	packing            *packing                   // the batch's entries of the audit log's outbox, as parameters
 	telling            *telling                   // what the tally tells as parameters; nil: it tells nothing
 }
 
 func newCompleter(slot int) *completer {
 	return &completer{
-		tally: store.NewTally(), counters: newTallied(slot),
+		tally: store.NewTally(), counters: newTallied(slot), packing: newPacking(),
 		attempts: newTable(int2Type, uuidType, uuidType, int2Type, timeType, int4Type,
 			int4Type, int4Type, int4Type, textType, timeType,
 			int4Type, timeType, int8Type, int4Type, textType, bytesType,
-			bytesType, bytesType, bytesType, int4Type, bytesType),
+			bytesType, bytesType, bytesType, int4Type),
 		recorded: newTable(int2Type, uuidType),
 	}
 }
@@ -106,7 +103,7 @@ func (w *completer) write(ctx context.Context, l *lane, calls []*batch.Call[*com
 		w.add(&c.In.Completion)
 		w.tally.Attempt(&c.In.Attempt, &c.In.Delivery)
 	}
-	params := w.attempts.params(int8Param(len(w.calls)))
+	params := append(w.attempts.params(w.packing.params(w.calls)...), int8Param(len(w.calls)))
 	params = append(params, w.counters.params(w.tally)...)
 	if w.telling != nil {
 		params = append(params, w.telling.params(w.tally.Told)...)
@@ -171,6 +168,4 @@ func (w *completer) add(in *store.Completion) {
 	t.header(a.ResponseHeaders)
 	t.bytes(a.ResponseBody)
 	t.int4(d.PutOffBy)
-	w.entry = store.AppendEntry(w.entry[:0], a, &in.Commitments)
-	t.bytes(w.entry)
 }

@@ -513,6 +513,7 @@ const (
 	appsSchema    = 14 // apps
 	typesSchema   = 17 // event types
 	erasedSchema  = 29 // events whose contents were erased, and keys of the instance
+	packsSchema   = 35 // packs in the audit log's outbox
 )
 
 // current fails with a Conflict while a node is alive that knows only schemas older than one.

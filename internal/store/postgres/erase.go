@@ -141,6 +141,9 @@ func eraseAttempts(ctx context.Context, tx pgx.Tx, tenantID kapsel.TenantID, par
 			return nil, err
 		}
 	}
+	if err := erasePacked(ctx, tx, tenantID, attempts); err != nil {
+		return nil, err
+	}
 	_, err = tx.Exec(ctx, `
 		UPDATE audit_leaves x SET text = NULL
 		FROM audit_logs l CROSS JOIN unnest($2::uuid[]) AS u (id)

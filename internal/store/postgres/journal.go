@@ -15,27 +15,46 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
-// Entries returns entries of the outbox, by their parts; see store.Journal.
-// The entries of the tenants in without are passed over without a look at what is in them.
+// Entries returns entries of the outbox, those first that are in no pack, in the order of their parts; see
+// store.Journal. The entries of the tenants in without are passed over without a look at what is in them.
 func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []store.Entry, next store.EntryKey, err error) {
 	others := make([][]byte, 0, len(without))
 	for tenant := range without {
 		others = append(others, tenant[:])
 	}
-	seen, err := list(ctx, s, engine, func(r *row) store.Entry {
-		key := store.EntryKey{AttemptID: r.id()}
+	seen := 0
+	read := func(r *row) store.Entry {
+		key := store.EntryKey{Pack: r.id(), AttemptID: r.id()}
+		next, seen = key, seen+1
 		if b := r.bytes(); b != nil {
 			return store.ReadEntry(key, b)
 		}
 		return store.Entry{EntryKey: key}
-	}, `
-		SELECT id, CASE WHEN substr(entry, octet_length(entry) - 15) = ANY ($4::bytea[]) THEN NULL ELSE entry END
-		FROM audit_outbox WHERE (part, id) > ($1, $2) ORDER BY part, id LIMIT $3`,
-		part(after.AttemptID), [16]byte(after.AttemptID), limit, others)
-	if len(seen) == limit && limit > 0 {
-		next = seen[limit-1].EntryKey
 	}
-	return slices.DeleteFunc(seen, func(e store.Entry) bool { return e.Record == nil }), next, err
+	if after.Pack.IsZero() {
+		entries, err = list(ctx, s, engine, read, `
+			SELECT CAST(NULL AS uuid), id, CASE WHEN substr(entry, octet_length(entry) - 15) = ANY ($4::bytea[]) THEN NULL ELSE entry END
+			FROM audit_outbox WHERE (part, id) > ($1, $2) ORDER BY part, id LIMIT $3`,
+			part(after.AttemptID), [16]byte(after.AttemptID), limit, others)
+		if err != nil {
+			return nil, store.EntryKey{}, err
+		}
+	}
+	if seen < limit {
+		packed, err := list(ctx, s, engine, read, `
+			SELECT p.id, u.id, u.entry FROM audit_packs p, LATERAL unnest(p.attempts, p.entries) AS u (id, entry)
+			WHERE (p.part, p.id) >= ($1, $2) AND (p.id <> $2 OR u.id > $3) AND uuid_send(p.tenant_id) <> ALL ($5::bytea[])
+			ORDER BY p.part, p.id, u.id LIMIT $4`,
+			part(after.Pack), [16]byte(after.Pack), [16]byte(after.AttemptID), limit-seen, others)
+		if err != nil {
+			return nil, store.EntryKey{}, err
+		}
+		entries = append(entries, packed...)
+	}
+	if seen < limit {
+		next = store.EntryKey{}
+	}
+	return slices.DeleteFunc(entries, func(e store.Entry) bool { return e.Record == nil }), next, nil
 }
 
 const logColumns = `l.log, l.tenant_id, l.created_at, l.closed_at, l.epoch, l.size, l.root, l.edge, l.fault, l.texts_from, l.dropped_at`
@@ -143,9 +162,19 @@ func (a *appended) add(g *store.Growth) {
 }
 
 func (a *appended) write(ctx context.Context, tx pgx.Tx) error {
-	taken, parts, erased := make([][16]byte, len(a.taken)), make([]int16, len(a.taken)), make([]bool, len(a.taken))
-	for i, key := range a.taken {
-		taken[i], parts[i], erased[i] = key.AttemptID, part(key.AttemptID), key.Erased
+	var taken [][16]byte
+	var parts []int16
+	var erased []bool
+	var packed []store.EntryKey
+	for _, key := range a.taken {
+		if key.Pack.IsZero() {
+			taken, parts, erased = append(taken, key.AttemptID), append(parts, part(key.AttemptID)), append(erased, key.Erased)
+		} else {
+			packed = append(packed, key)
+		}
+	}
+	if err := takePacked(ctx, tx, packed); err != nil {
+		return err
 	}
 	// An entry that was erased since it was read (store.IsErased) stays, and so all do.
 	tag, err := tx.Exec(ctx, `
@@ -473,6 +502,7 @@ func (s *Store) Strays(ctx context.Context, after kapsel.AttemptID, limit int) (
 		SELECT a.id, a.logged IS NOT NULL,
 			EXISTS (SELECT 1 FROM audit_outbox o WHERE o.part = a.part AND o.id = a.id) OR EXISTS (SELECT 1
 				FROM audit_logs l JOIN audit_leaves x ON x.log = l.log AND x.attempt_id = a.id WHERE l.tenant_id = a.tenant_id)
+				OR a.id IN (SELECT unnest(attempts) FROM audit_packs)
 		FROM attempts a WHERE (a.part, a.id) > ($1, $2) ORDER BY a.part, a.id LIMIT $3`, part(after), [16]byte(after), limit)
 	for _, a := range all {
 		next = a.id

@@ -71,7 +71,7 @@ func tellEnds(complete string) string {
 	return strings.NewReplacer(
 		"finished_at = u.finished_at\n", "finished_at = u.finished_at,\n"+
 			"\t\t\t\ttold = nullif(coalesce(d.told, 0) | CASE WHEN u.status >= 2 THEN 2 ELSE 0 END, 0)\n",
-		"SELECT n FROM done", strings.TrimPrefix(tellFacts(38, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0"), "WITH ")+" SELECT n FROM done",
+		"SELECT n FROM done", strings.TrimPrefix(tellFacts(44, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0"), "WITH ")+" SELECT n FROM done",
 	).Replace(strings.Replace(complete, ")\n\t\tSELECT n FROM done", "), SELECT n FROM done", 1))
 }
 

@@ -21,7 +21,7 @@ var migrations embed.FS
 // binary that may still run on it: migrations only expand, so that nodes can be replaced one by
 // one.
 const (
-	schemaVersion = 34
+	schemaVersion = 35
 	readableBy    = 21
 )
 

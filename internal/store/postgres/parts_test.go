@@ -17,7 +17,7 @@ import (
 )
 
 // hot are the tables of the hot path, whose keys all begin with the part.
-var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guards", "expansions", "audit_outbox"}
+var hot = []string{"events", "deliveries", "attempts", "idempotency_keys", "guards", "expansions", "audit_outbox", "audit_packs"}
 
 // fanOuts are the statements that look for rows of a hot table in all parts, by the function or
 // variable that holds the statement and the table, each with the reason why no id gives the part.
@@ -47,6 +47,11 @@ var fanOuts = map[string]string{
 	"DeleteExpiredKeys: idempotency_keys":  "looks for old keys",
 	"DeleteExpiredGuards: guards":          "looks for old guards",
 	"Entries: audit_outbox":                "reads what is in the outbox, which is little",
+	"Entries: audit_packs":                 "reads what is in the outbox, which is little",
+	"Strays: audit_packs":                  "reads what is in the outbox, which is little",
+	"erasePacked: audit_packs":             "reads what is in the outbox, which is little",
+	"unpacked: audit_outbox":               "copies the outbox",
+	"unpacked: audit_packs":                "copies the outbox",
 	"Strays: attempts":                     "walks through all attempts",
 	"StreamEvents: events":                 "the stream has the events of all parts",
 	"streamBase: events":                   "looks for the stream's end",
@@ -254,6 +259,7 @@ var selectInserts = map[string]string{
 	"guardsStatement":             fromParameters,
 	"guardedKeysStatement":        fromParameters,
 	"insertFirsts":                fromParameters,
+	"logEnds":                     fromParameters,
 	"completeStatements complete": "the attempts of the deliveries that it moved, which have the same parts",
 }
 

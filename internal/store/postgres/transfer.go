@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type layout struct {
 	export map[string]string                  // a column of the transfer.Table as an expression of its own columns
 	into   map[string]string                  // an own column as an expression of a row u of the transfer.Table
 	lacks  []string                           // columns of the transfer.Table that it has no column for
+	from   string                             // what is read in the place of the table; "": the table
 	where  string                             // which rows are read
 	group  bool                               // by its key: it has several rows for one of the transfer.Table
 }
@@ -120,7 +122,7 @@ var layouts = map[string]layout{
 		export: sums(usageColumns),
 		into:   slotted(usageColumns, func(_ int, c string) string { return "u." + c })},
 	"answers":         {key: []string{"owner", "key"}},
-	"audit_outbox":    {key: []string{"part", "id"}, part: partOfID},
+	"audit_outbox":    {key: []string{"part", "id"}, part: partOfID, from: unpacked},
 	"audit_logs":      {key: []string{"log"}},
 	"audit_leaves":    {key: []string{"log", "n"}},
 	"audit_tiles":     {key: []string{"log", "level", "n"}},
@@ -161,6 +163,7 @@ func sums(columns []string) map[string]string {
 // notCopied holds the tables that are not in transfer.Tables, each with the reason, and columns
 // that an import leaves at their defaults.
 var notCopied = map[string]string{
+	"audit_packs":        "audit_outbox is read with what is in them",
 	"schema_info":        "the migrations write it",
 	"schema_migrations":  "the migrations write it",
 	"settings_counter":   "Finish sets it",
@@ -221,7 +224,7 @@ func (t *Transfer) Survey(ctx context.Context) (v transfer.Survey, err error) {
 			where = " WHERE " + layouts["meta"].where
 		}
 		var some bool
-		if err := t.conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM "+table.Name+where+")").Scan(&some); err != nil {
+		if err := t.conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM "+cmp.Or(layouts[table.Name].from, table.Name)+" t"+where+")").Scan(&some); err != nil {
 			return v, err
 		}
 		if some {
@@ -253,7 +256,7 @@ func (t *Transfer) Export(ctx context.Context, table *transfer.Table, after tran
 	if after != nil {
 		where = append(where, "("+keys+") > ("+strings.Join(marks, ", ")+")")
 	}
-	sql := "SELECT " + strings.Join(columns, ", ") + " FROM " + table.Name + " t"
+	sql := "SELECT " + strings.Join(columns, ", ") + " FROM " + cmp.Or(l.from, table.Name) + " t"
 	if where != nil {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}

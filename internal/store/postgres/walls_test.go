@@ -78,6 +78,12 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	_, err = s.Publish(ctx, []store.SignedHead{{Log: log.ID, Epoch: log.Epoch, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}})
 	must(err)
 	must(s.SetWitnessed(ctx, []store.Witnessed{{SignedHead: store.SignedHead{Log: log.ID, Size: 1, Root: log.Root, SignedAt: now, Note: []byte("note")}}}))
+	// An erasure is an entry of its own.
+	alone := kapsel.Event{ID: kapsel.NewEventID(now, part), TenantID: tenant.ID, EndpointID: ep.ID, ReceivedAt: now}
+	_, err = s.Accept(ctx, store.Acceptance{Event: alone})
+	must(err)
+	_, err = s.EraseEvent(ctx, tenant.ID, alone.ID, now)
+	must(err)
 	must(s.Booked(ctx, nil, []store.BookConflict{{Fact: kapsel.MadeFact(&d), Answer: "exists", At: now}}))
 	must(s.ReportBooks(ctx, []store.BookReport{{Owner: store.Owner{TenantID: tenant.ID}, At: now}}))
 	return tenant.ID
@@ -159,7 +165,7 @@ func TestWall_S20_Tables(t *testing.T) {
 			}
 		})
 		owner := map[string]string{"tenants": "id", "answers": "owner", "sessions": "owner", "circuits": "", "idempotency_keys": "", "guards": "", "endpoint_stats": "endpoint_id",
-			"audit_outbox": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": "", "audit_witnessed": "", "ledger_outbox": ""}
+			"audit_outbox": "", "audit_packs": "", "audit_leaves": "", "audit_tiles": "", "audit_heads": "", "audit_witnessed": "", "ledger_outbox": ""}
 		column, special := owner[table]
 		if !special {
 			column = "tenant_id"

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -70,6 +71,80 @@ var journaling = []promise{
 		}
 		delete(others, mine.TenantID)
 		w.same("all entries", 7, len(w.entries()))
+	}},
+
+	{"entries that were written together are read, taken and erased one by one", func(w *world) {
+		const n = 12
+		l := w.takeLogs(w.tenant.ID)[0]
+		l.State = w.appended(l, w.finished(w.endpoint, ok).Attempt.ID)
+		done := make([]store.Completion, n)
+		for i := range done {
+			done[i] = w.completion(w.accept(w.endpoint, heldBy(w.node)).Deliveries[0], refusal)
+		}
+		w.together(n, func(i int) error { return w.store.Complete(w.ctx, done[i]) })
+		all := w.entries()
+		for _, page := range []int{1, 5, n} {
+			w.same("entries, in pages", all, w.entriesWithout(nil, page))
+		}
+		w.same("entries", n, len(all))
+		event := map[kapsel.AttemptID]kapsel.EventID{}
+		for _, c := range done {
+			event[c.Attempt.ID] = c.Attempt.EventID
+		}
+		left := func(what string, gone ...int) {
+			w.t.Helper()
+			var want, got []kapsel.AttemptID
+			for i, e := range all {
+				if !slices.Contains(gone, i) {
+					want = append(want, e.AttemptID)
+				}
+			}
+			for _, e := range w.entries() {
+				got = append(got, e.AttemptID)
+			}
+			byID := func(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
+			slices.SortFunc(want, byID)
+			slices.SortFunc(got, byID)
+			w.same(what, want, got)
+			w.same("strays", 0, len(w.strays()))
+		}
+
+		// Some become leaves.
+		old := w.growth(l, all[3].AttemptID, all[4].AttemptID)
+		l.State = w.appended(l, all[1].AttemptID, all[3].AttemptID, all[10].AttemptID)
+		left("after some were taken", 1, 3, 10)
+		old.Was, old.Size = l.State, l.Size+2
+		old.Leaves[0].Index, old.Leaves[1].Index = l.Size, l.Size+1
+		_, err := w.store.Append(w.ctx, []store.Growth{old})
+		w.refused(err, kapsel.Conflict, "one that is gone, and one that is not")
+		left("after a conflict", 1, 3, 10)
+
+		// One is erased: its entry has no text, and the others have theirs.
+		erased := all[6].AttemptID
+		before := w.growth(l, all[5].AttemptID, erased)
+		_, err = w.store.EraseEvent(w.ctx, w.tenant.ID, event[erased], w.now)
+		w.must(err)
+		for _, e := range w.entries() {
+			if _, is := store.ErasedHash(e.Record); is != (e.AttemptID == erased) {
+				if _, erasure := store.ReadErasure(e.Record); !erasure {
+					w.t.Errorf("attempt %s: erased: %v", e.AttemptID, is)
+				}
+			}
+		}
+		_, err = w.store.Append(w.ctx, []store.Growth{before})
+		w.refused(err, kapsel.Conflict, "one that was erased since it was read")
+		var rest []kapsel.AttemptID
+		for i, e := range all {
+			if !slices.Contains([]int{1, 3, 10}, i) {
+				rest = append(rest, e.AttemptID)
+			}
+		}
+		l.State = w.appended(l, rest...)
+		w.same("strays", 0, len(w.strays()))
+		w.same("left: the erasure", 1, len(w.entries()))
+		leaves, err := w.store.LeafIndexes(w.ctx, w.tenant.ID, slices.Collect(maps.Keys(event)))
+		w.must(err)
+		w.same("leaves", n, len(leaves))
 	}},
 
 	{"a tenant has one log, whose epoch each writer raises", func(w *world) {
@@ -442,7 +517,7 @@ func (w *world) audit() (all []audited) {
 	entries := w.entries()
 	slices.SortFunc(entries, func(a, b store.Entry) int { return bytes.Compare(a.AttemptID[:], b.AttemptID[:]) })
 	for i := range entries {
-		entries[i].Row = 0 // which each store has its own of
+		entries[i].Row, entries[i].Pack = 0, kapsel.AttemptID{} // which each store has its own of
 	}
 	return append(all, audited{Entries: entries})
 }
@@ -514,6 +589,14 @@ func (w *world) append(grown ...store.Growth) []kapsel.LogID {
 	stale, err := w.store.Append(w.ctx, grown)
 	w.must(err)
 	return stale
+}
+
+// appended makes leaves of attempts in a log. It returns the log's state afterwards.
+func (w *world) appended(l store.Log, attempts ...kapsel.AttemptID) store.State {
+	w.t.Helper()
+	g := w.growth(l, attempts...)
+	w.same("stale", 0, len(w.append(g)))
+	return store.State{Epoch: l.Epoch, Size: g.Size, Root: g.Root, Edge: g.Edge}
 }
 
 func (w *world) publish(heads ...store.SignedHead) []kapsel.LogID {
