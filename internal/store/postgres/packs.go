@@ -87,8 +87,9 @@ func (p *packing) params(calls []*batch.Call[*completion]) [][]byte {
 const unpacked = `(SELECT part, id, entry FROM audit_outbox UNION ALL
 		SELECT CAST(get_byte(uuid_send(u.id), 7) AS smallint), u.id, u.entry FROM audit_packs p, unnest(p.attempts, p.entries) AS u (id, entry))`
 
-// takePacked takes entries out of their packs. Those of a pack must follow each other, in ascending order. The error
-// is rules.EntryTaken if one is no longer in its pack.
+// takePacked takes entries out of their packs, and deletes packs that are empty then. The error is rules.EntryTaken
+// if an entry is no longer in its pack. Callers must name the entries of a pack one after the other; packs of which
+// all are named, in ascending order, go by one statement.
 func takePacked(ctx context.Context, tx pgx.Tx, keys []store.EntryKey) error {
 	type pack struct {
 		id    kapsel.AttemptID
@@ -126,16 +127,24 @@ func takePacked(ctx context.Context, tx pgx.Tx, keys []store.EntryKey) error {
 		if gone[firsts[i]] {
 			continue
 		}
-		tag, err := tx.Exec(ctx, `
+		// The two conditions exclude each other, so that one statement takes what the other does not.
+		taken, n := attempts[firsts[i]-1:lasts[i]], int64(0)
+		for _, sql := range []string{`
 			UPDATE audit_packs p SET
-				attempts = ARRAY(SELECT u.id FROM unnest(p.attempts) WITH ORDINALITY AS u (id, n) WHERE u.id <> ALL ($3) ORDER BY u.n),
-				entries = ARRAY(SELECT u.entry FROM unnest(p.attempts, p.entries) WITH ORDINALITY AS u (id, entry, n) WHERE u.id <> ALL ($3) ORDER BY u.n)
-			WHERE p.part = $1 AND p.id = $2 AND p.attempts @> $3::uuid[] AND cardinality(p.attempts) > cardinality($3::uuid[])`,
-			part(packs[i].id), ids[i], attempts[firsts[i]-1:lasts[i]])
-		if err != nil {
-			return err
+				attempts = ARRAY(SELECT u.id FROM unnest(p.attempts) WITH ORDINALITY AS u (id, n) WHERE u.id <> ALL ($3::uuid[]) ORDER BY u.n),
+				entries = ARRAY(SELECT u.entry FROM unnest(p.attempts, p.entries) WITH ORDINALITY AS u (id, entry, n) WHERE u.id <> ALL ($3::uuid[]) ORDER BY u.n)
+			WHERE p.part = $1 AND p.id = $2 AND p.attempts @> $3::uuid[] AND NOT p.attempts <@ $3::uuid[]`, `
+			DELETE FROM audit_packs p WHERE p.part = $1 AND p.id = $2 AND p.attempts @> $3::uuid[] AND p.attempts <@ $3::uuid[]`,
+		} {
+			tag, err := tx.Exec(ctx, sql, part(packs[i].id), ids[i], taken)
+			if err != nil {
+				return err
+			}
+			if n = tag.RowsAffected(); n > 0 {
+				break
+			}
 		}
-		if tag.RowsAffected() != 1 {
+		if n == 0 {
 			return callerError{rules.EntryTaken()}
 		}
 	}

@@ -193,6 +193,31 @@ func TestPacks_Shrink(t *testing.T) {
 	}
 }
 
+// TestPacks_InAnotherOrder checks that a pack that somebody has changed is taken in the order that it has.
+func TestPacks_InAnotherOrder(t *testing.T) {
+	p := newPacked(t)
+	ep, node := p.tenant(), kapsel.NewNodeID(p.now)
+	p.must(p.s.Join(t.Context(), node, p.now, time.Hour))
+	var calls []*batch.Call[*completion]
+	for range 5 {
+		calls = append(calls, p.held(ep, node))
+	}
+	p.must(p.w.write(t.Context(), p.l, calls))
+	_, err := p.s.engine.Exec(t.Context(), `
+		UPDATE audit_packs SET attempts = ARRAY(SELECT unnest(attempts) ORDER BY 1 DESC),
+			entries = ARRAY(SELECT u.entry FROM unnest(attempts, entries) AS u (id, entry) ORDER BY u.id DESC)`)
+	p.must(err)
+	logs, err := p.s.TakeLogs(t.Context(), []kapsel.TenantID{ep.TenantID}, p.now)
+	p.must(err)
+	p.must(p.appendAll(t.Context(), logs[0], 3))
+	p.rows(0, 0)
+	leaves, err := p.s.Leaves(t.Context(), logs[0].ID, 0, 10)
+	p.must(err)
+	if len(leaves) != 5 {
+		t.Errorf("%d leaves, want 5", len(leaves))
+	}
+}
+
 // appendAll makes leaves of what is in the outbox, so many at a time, until it is empty.
 func (p *packed) appendAll(ctx context.Context, log store.Log, atOnce int) error {
 	for {
