@@ -35,7 +35,7 @@ func (s *Store) Complete(_ context.Context, done store.Completion) error {
 // sums over its rows, and its entries of the audit log's outbox are packed. So the sums are added and
 // the packs inserted if the whole batch has moved, and not if nothing has moved: an earlier run was
 // committed, or all was taken over. If only a part of the batch has moved, the batch fails, by a slot
-// that the counters' constraints refuse, and its calls are run one by one (committer.separately).
+// that the tables' constraints refuse, and its calls are run one by one (committer.separately).
 var completeStatements = map[string]string{
 	"complete": `
 		WITH done AS (
@@ -61,7 +61,7 @@ var completeStatements = map[string]string{
 				status_code, error_code, error, request_headers, response_headers, response_body, true FROM done
 		), whole AS (
 			SELECT count(*) AS n, CASE count(*) WHEN $29::bigint THEN $30::smallint ELSE -1 END AS slot FROM done
-		), ` + logEnds(22, "(SELECT n FROM whole) > 0") + `, ` + countEnds(31, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
+		), ` + logEnds(22, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `, ` + countEnds(31, "(SELECT slot FROM whole)", "(SELECT n FROM whole) > 0") + `
 		SELECT n FROM done`,
 	"recorded": `
 		SELECT u.n, a.started_at, a.duration, a.status_code, a.error_code

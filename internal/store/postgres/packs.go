@@ -19,23 +19,24 @@ import (
 // tenant, because a row for each attempt would slow delivery down more than the log may. What is written alone, or
 // was erased, is a row of audit_outbox. A pack only shrinks.
 
-// logEnds returns CTEs that write the outbox's entries of a batch, if a condition holds. Their parameters are those
-// of packing and begin at number first. A node that knows no packs does not read them, so none are made while one is
-// alive.
-func logEnds(first int, where string) string {
+// logEnds returns CTEs that write the outbox's entries of a batch, if a condition holds. The tables refuse a slot
+// below 0. The parameters are those of packing and begin at number first. A node that knows no packs does not read
+// them, so none are made while one is alive.
+func logEnds(first int, slot, where string) string {
+	checked := func(part string) string { return "CASE WHEN " + slot + " < 0 THEN -1 ELSE " + part + " END" }
 	p := func(i int, sqlType string) string { return param(first+i, sqlType) }
 	attempts, entries := p(5, "uuid[]"), p(6, "bytea[]")
 	return `older AS (
 			SELECT EXISTS (SELECT 1 FROM nodes WHERE NOT dead AND coalesce(schema, 0) < ` + strconv.Itoa(packsSchema) + `) AS found
 		), packed AS (
 			INSERT INTO audit_packs (part, id, tenant_id, attempts, entries)
-			SELECT part, id, tenant_id, (` + attempts + `)[first:last], (` + entries + `)[first:last]
+			SELECT ` + checked("part") + `, id, tenant_id, (` + attempts + `)[first:last], (` + entries + `)[first:last]
 			FROM unnest(` + p(0, "smallint[]") + `, ` + p(1, "uuid[]") + `, ` + p(2, "uuid[]") + `, ` + p(3, "integer[]") + `, ` + p(4, "integer[]") + `)
 				AS u (part, id, tenant_id, first, last)
 			WHERE ` + where + ` AND NOT (SELECT found FROM older)
 		), logged AS (
 			INSERT INTO audit_outbox (part, id, entry)
-			SELECT get_byte(uuid_send(id), 7), id, entry FROM unnest(` + attempts + `, ` + entries + `) AS u (id, entry)
+			SELECT ` + checked("get_byte(uuid_send(id), 7)") + `, id, entry FROM unnest(` + attempts + `, ` + entries + `) AS u (id, entry)
 			WHERE ` + where + ` AND (SELECT found FROM older)
 		)`
 }
