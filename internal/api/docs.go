@@ -22,9 +22,9 @@ func document(cfg Config) huma.Config {
 				Description: "Kapsel receives webhooks, stores them, and delivers them. This is its management API.\n\n" +
 					"Send a key as `Authorization: Bearer KEY`. `x-access` of an operation says which keys may call it: any (`read`), those of scope `write`, or the `admin` key alone.\n\n" +
 					"Lists are newest first. Times are RFC 3339 in UTC, durations Go durations. In a PATCH (RFC 7396) null sets a field to its default.\n\n" +
-					"Beside it, without a key: `POST /ingest/{id}`, the `ingest_url` of an endpoint or source, takes a webhook of any content type. Its 200 `{\"event_id\":\"evt_…\",\"status\":\"received\"}` says that the event is stored, `Idempotent-Replayed: true` that it is a duplicate; a 4xx that nothing was stored; 503 that nothing is known to be, and that the sender may send it again. " +
+					"Beside it, without a key: `POST /ingest/{id}`, the `ingest_url` of an endpoint or source, takes a webhook of any content type. 200 `{\"event_id\":\"evt_…\",\"status\":\"received\"}`, or the answer that `response` or the provider sets, says that the event is stored, `Idempotent-Replayed: true` that it is a duplicate; a 4xx that nothing was stored; 503 that nothing is known to be, and that the sender may send it again. " +
 					"`GET /health/live`, `/health/startup` and `/health/ready` are for whoever starts and watches the process. " +
-					"`GET /attestation/{log}/checkpoint` and `/attestation/{log}/tile/{level}/{n}` are those of C2SP tlog-checkpoint and tlog-tiles.",
+					"`GET /attestation/{log}/checkpoint` and `/attestation/{log}/tile/{level}/{n}` are those of C2SP tlog-checkpoint and tlog-tiles; a log whose tenant has `audit.public` off wants a key of the tenant.",
 			},
 			Servers: []*huma.Server{{URL: cfg.PublicURL}},
 			Tags:    []*huma.Tag{{Name: "Tenants"}, {Name: "Keys"}, {Name: "Endpoints"}, {Name: "Sources"}, {Name: "Apps"}, {Name: "Event types"}, {Name: "Events"}, {Name: "Deliveries"}, {Name: "Replays"}, {Name: "Portal"}, {Name: "Changes"}, {Name: "Audit log"}, {Name: "Ledger"}},

@@ -16,7 +16,8 @@ import (
 )
 
 // Entries returns entries of the outbox, those first that are in no pack, in the order of their parts; see
-// store.Journal. The entries of the tenants in without are passed over without a look at what is in them.
+// store.Journal. The entries of the tenants in without are passed over without a look at what is in them; those
+// in packs do not count towards limit.
 func (s *Store) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) (entries []store.Entry, next store.EntryKey, err error) {
 	others := make([][]byte, 0, len(without))
 	for tenant := range without {

@@ -70,6 +70,21 @@ func (p *packed) held(ep kapsel.Endpoint, node kapsel.NodeID) *batch.Call[*compl
 	return &batch.Call[*completion]{In: &completion{Completion: store.Completion{Attempt: a, Delivery: d}}}
 }
 
+// pack writes a pack of n attempts of a new tenant, and takes the tenant's log.
+func (p *packed) pack(n int) (calls []*batch.Call[*completion], log store.Log) {
+	p.t.Helper()
+	ep, node := p.tenant(), kapsel.NewNodeID(p.now)
+	p.must(p.s.Join(p.t.Context(), node, p.now, time.Hour))
+	for range n {
+		calls = append(calls, p.held(ep, node))
+	}
+	p.must(p.w.write(p.t.Context(), p.l, calls))
+	p.rows(1, 0)
+	logs, err := p.s.TakeLogs(p.t.Context(), []kapsel.TenantID{ep.TenantID}, p.now)
+	p.must(err)
+	return calls, logs[0]
+}
+
 func (p *packed) count(table string) (n int) {
 	p.t.Helper()
 	p.must(p.s.engine.QueryRow(p.t.Context(), "SELECT count(*) FROM "+table).Scan(&n))
@@ -149,23 +164,13 @@ func TestPacks_OfABatch(t *testing.T) {
 // no leaf twice.
 func TestPacks_Shrink(t *testing.T) {
 	p := newPacked(t)
-	ep, node := p.tenant(), kapsel.NewNodeID(p.now)
-	p.must(p.s.Join(t.Context(), node, p.now, time.Hour))
-	var calls []*batch.Call[*completion]
-	for range 60 {
-		calls = append(calls, p.held(ep, node))
-	}
-	p.must(p.w.write(t.Context(), p.l, calls))
-	p.rows(1, 0)
-	logs, err := p.s.TakeLogs(t.Context(), []kapsel.TenantID{ep.TenantID}, p.now)
-	p.must(err)
-	log := logs[0]
-
+	calls, log := p.pack(60)
+	tenant := calls[0].In.Attempt.TenantID
 	group, ctx := errgroup.WithContext(t.Context())
 	for i := range 3 {
 		group.Go(func() error {
 			for j := i; j < 30; j += 3 {
-				if _, err := p.s.EraseEvent(ctx, ep.TenantID, calls[j].In.Attempt.EventID, p.now); err != nil {
+				if _, err := p.s.EraseEvent(ctx, tenant, calls[j].In.Attempt.EventID, p.now); err != nil {
 					return err
 				}
 			}
@@ -196,22 +201,14 @@ func TestPacks_Shrink(t *testing.T) {
 // TestPacks_InAnotherOrder checks that a pack that somebody has changed is taken in the order that it has.
 func TestPacks_InAnotherOrder(t *testing.T) {
 	p := newPacked(t)
-	ep, node := p.tenant(), kapsel.NewNodeID(p.now)
-	p.must(p.s.Join(t.Context(), node, p.now, time.Hour))
-	var calls []*batch.Call[*completion]
-	for range 5 {
-		calls = append(calls, p.held(ep, node))
-	}
-	p.must(p.w.write(t.Context(), p.l, calls))
+	_, log := p.pack(5)
 	_, err := p.s.engine.Exec(t.Context(), `
 		UPDATE audit_packs SET attempts = ARRAY(SELECT unnest(attempts) ORDER BY 1 DESC),
 			entries = ARRAY(SELECT u.entry FROM unnest(attempts, entries) AS u (id, entry) ORDER BY u.id DESC)`)
 	p.must(err)
-	logs, err := p.s.TakeLogs(t.Context(), []kapsel.TenantID{ep.TenantID}, p.now)
-	p.must(err)
-	p.must(p.appendAll(t.Context(), logs[0], 3))
+	p.must(p.appendAll(t.Context(), log, 3))
 	p.rows(0, 0)
-	leaves, err := p.s.Leaves(t.Context(), logs[0].ID, 0, 10)
+	leaves, err := p.s.Leaves(t.Context(), log.ID, 0, 10)
 	p.must(err)
 	if len(leaves) != 5 {
 		t.Errorf("%d leaves, want 5", len(leaves))

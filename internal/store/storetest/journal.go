@@ -45,14 +45,8 @@ var journaling = []promise{
 		for range 5 {
 			want = append(want, w.finished(w.newEndpoint(w.tenant), ok).Attempt.ID)
 		}
-		var got []kapsel.AttemptID
-		for _, e := range w.entriesWithout(nil, 2) {
-			got = append(got, e.AttemptID)
-		}
-		byID := func(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
-		slices.SortFunc(want, byID)
-		slices.SortFunc(got, byID)
-		w.same("entries", want, got)
+		slices.SortFunc(want, byAttempt)
+		w.same("entries", want, attemptsOf(w.entriesWithout(nil, 2)))
 	}},
 
 	{"entries of some tenants are passed over", func(w *world) {
@@ -93,19 +87,13 @@ var journaling = []promise{
 		}
 		left := func(what string, gone ...int) {
 			w.t.Helper()
-			var want, got []kapsel.AttemptID
+			var want []store.Entry
 			for i, e := range all {
 				if !slices.Contains(gone, i) {
-					want = append(want, e.AttemptID)
+					want = append(want, e)
 				}
 			}
-			for _, e := range w.entries() {
-				got = append(got, e.AttemptID)
-			}
-			byID := func(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
-			slices.SortFunc(want, byID)
-			slices.SortFunc(got, byID)
-			w.same(what, want, got)
+			w.same(what, attemptsOf(want), attemptsOf(w.entries()))
 			w.same("strays", 0, len(w.strays()))
 		}
 
@@ -515,7 +503,7 @@ func (w *world) audit() (all []audited) {
 		all = append(all, a)
 	}
 	entries := w.entries()
-	slices.SortFunc(entries, func(a, b store.Entry) int { return bytes.Compare(a.AttemptID[:], b.AttemptID[:]) })
+	slices.SortFunc(entries, func(a, b store.Entry) int { return byAttempt(a.AttemptID, b.AttemptID) })
 	for i := range entries {
 		entries[i].Row, entries[i].Pack = 0, kapsel.AttemptID{} // which each store has its own of
 	}
@@ -550,6 +538,15 @@ func (w *world) entries() []store.Entry {
 	w.t.Helper()
 	return w.entriesWithout(nil, 1000)
 }
+
+// attemptsOf returns the attempts of entries, in the order of their IDs.
+func attemptsOf(entries []store.Entry) []kapsel.AttemptID {
+	all := ids(entries, func(e store.Entry) kapsel.AttemptID { return e.AttemptID })
+	slices.SortFunc(all, byAttempt)
+	return all
+}
+
+func byAttempt(a, b kapsel.AttemptID) int { return bytes.Compare(a[:], b[:]) }
 
 // entriesWithout returns the entries that are not of some tenants, in pages.
 func (w *world) entriesWithout(without map[kapsel.TenantID]bool, page int) (all []store.Entry) {
