@@ -31,7 +31,7 @@ func New(t testing.TB) string {
 	return shared(t).New(t)
 }
 
-// From makes a database as a copy of a template and returns its URL. The template is built
+// From returns the URL of a database that is as a template is. The template is built
 // once a process, by the first test that names it: build gets the URL of an empty database,
 // and must have closed its connections when it returns.
 func From(t testing.TB, template string, build func(ctx context.Context, url string) error) string {
@@ -62,31 +62,20 @@ func shared(t testing.TB) *Server {
 // New makes an empty database on the server and returns its URL.
 func (s *Server) New(t testing.TB) string {
 	t.Helper()
-	return s.create(t, "")
-}
-
-// From is the function of the same name, on this server.
-func (s *Server) From(t testing.TB, template string, build func(ctx context.Context, url string) error) string {
-	t.Helper()
-	s.templates.Lock()
-	defer s.templates.Unlock()
-	name, ok := s.templates.names[template]
-	if !ok {
-		name = fmt.Sprintf("template_%d", len(s.templates.names))
-		if err := s.exec(t.Context(), "CREATE DATABASE "+name+" OWNER "+owner); err != nil {
-			t.Fatalf("create template database: %v", err)
-		}
-		if err := build(t.Context(), s.ownerURL(name)); err != nil {
-			t.Fatalf("build template %s: %v", template, err)
-		}
-		s.templates.names[template] = name
-	}
-	return s.create(t, name) // one at a time: PostgreSQL copies a template for one at a time
+	name := s.create(t, "")
+	t.Cleanup(func() {
+		// A server that the test has stopped takes its databases along.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		s.drop(ctx, name)
+	})
+	return s.ownerURL(name)
 }
 
 // databases counts the databases of the process, to name them.
 var databases atomic.Int64
 
+// create makes a database, a copy of a template unless that is "", and returns its name.
 func (s *Server) create(t testing.TB, template string) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
@@ -97,13 +86,12 @@ func (s *Server) create(t testing.TB, template string) string {
 	if err := s.exec(t.Context(), create); err != nil {
 		t.Fatalf("create database: %v", err)
 	}
-	t.Cleanup(func() {
-		// A server that the test has stopped takes its databases along.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		_ = s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-	})
-	return s.ownerURL(name)
+	return name
+}
+
+// drop drops a database and ends its sessions, if the server runs.
+func (s *Server) drop(ctx context.Context, name string) {
+	_ = s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 }
 
 // Exec runs statements in the database of a URL, each in a transaction of its own.

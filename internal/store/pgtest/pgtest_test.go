@@ -54,6 +54,44 @@ func TestDatabasesAreSeparate(t *testing.T) {
 	}
 }
 
+// TestFrom_ServesAgain checks that a database that one test has filled serves the next as the template is, and
+// one that was changed otherwise, or grew, does not.
+func TestFrom_ServesAgain(t *testing.T) {
+	build := func(ctx context.Context, url string) error {
+		pgtest.Exec(t, url, "CREATE TABLE a (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v bytea)", `INSERT INTO a (v) VALUES ('\x00ff')`,
+			"CREATE TABLE b (a int REFERENCES a, t text)")
+		return nil
+	}
+	const holds = "SELECT coalesce((SELECT string_agg(format('%s=%s', id, v), ' ') FROM a), '') || '/' || (SELECT count(*) FROM b) || '/' || nextval('a_id_seq')"
+	for _, use := range []struct {
+		name string
+		does []string
+		kept bool
+	}{
+		{"fills it", []string{"INSERT INTO a (v) VALUES ('x'), (NULL)", "INSERT INTO b SELECT id, 'y' FROM a", "UPDATE a SET v = 'z' WHERE id = 1"}, true},
+		{"deletes", []string{"DELETE FROM a"}, true},
+		{"adds a column", []string{"ALTER TABLE b ADD COLUMN more int"}, false},
+		{"drops an index", []string{"ALTER TABLE b DROP CONSTRAINT b_a_fkey", "ALTER TABLE a DROP CONSTRAINT a_pkey"}, false},
+		{"has a setting", []string{"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = 1', current_database()); END $$"}, false},
+		{"grows", []string{"INSERT INTO b SELECT 1, repeat(md5(n::text), 50) FROM generate_series(1, 20000) n", "DELETE FROM b"}, false},
+		{"leaves it alone", nil, true},
+	} {
+		var url string
+		t.Run(use.name, func(t *testing.T) {
+			url = pgtest.From(t, "serves again", build)
+			if got, want := query(t, url, holds), `1=\x00ff/0/2`; got != want {
+				t.Errorf("it holds %s, want %s", got, want)
+			}
+			pgtest.Exec(t, url, use.does...)
+		})
+		next := ""
+		t.Run("the next", func(t *testing.T) { next = pgtest.From(t, "serves again", build) })
+		if kept := next == url; kept != use.kept {
+			t.Errorf("after a test that %s the database serves another: %v", use.name, kept)
+		}
+	}
+}
+
 func TestVerbs(t *testing.T) {
 	s := pgtest.Start(t)
 	url := s.New(t)
