@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -41,23 +42,28 @@ func document(cfg Config) huma.Config {
 //go:embed docs.html
 var docsPage []byte
 
-// documentation serves the document and a page that shows it. The page loads nothing but the document.
+// documentation serves the document and a page that shows it. The page loads nothing but the document, which is
+// made when somebody first asks for it: it would be a third of the CPU time in which a process starts.
 func (a *api) documentation(mux *http.ServeMux) {
-	doc, err := json.Marshal(a.huma.OpenAPI())
-	if err != nil {
-		panic(err) // the operations are the program's: a test makes the document
-	}
-	serve := func(contentType string, body []byte) http.HandlerFunc {
+	document := sync.OnceValue(func() []byte {
+		doc, err := json.Marshal(a.huma.OpenAPI())
+		if err != nil {
+			panic(err) // the operations are the program's: a test makes the document
+		}
+		return doc
+	})
+	page := func() []byte { return docsPage }
+	serve := func(contentType string, body func() []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			h := w.Header()
 			h.Set("Content-Type", contentType)
 			h.Set("Content-Security-Policy", docsPolicy)
 			h.Set("Referrer-Policy", "no-referrer")
-			w.Write(body)
+			w.Write(body())
 		}
 	}
-	mux.HandleFunc("GET /openapi.json", serve("application/json", doc))
-	mux.HandleFunc("GET /docs", serve("text/html; charset=utf-8", docsPage))
+	mux.HandleFunc("GET /openapi.json", serve("application/json", document))
+	mux.HandleFunc("GET /docs", serve("text/html; charset=utf-8", page))
 }
 
 // docsPolicy lets the page run its own script and style, load the document, and no more.

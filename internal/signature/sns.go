@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -26,8 +27,11 @@ import (
 // can have a message signed. So the topic must be one that the endpoint names, which is checked
 // before any URL of the message is used, and URLs must lead to Amazon's own hosts.
 
-// topicARN matches the name of a topic; its groups are the partition and the region.
-var topicARN = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z]{2}[a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
+// topicARN matches the name of a topic; its groups are the partition and the region. It is compiled when it is first
+// used, because that takes milliseconds.
+var topicARN = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z]{2}[a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
+})
 
 // maxSNS is the longest body, in bytes: 256 KiB of text; each byte may be an escape of
 // six, and the members around it.
@@ -113,7 +117,7 @@ func (m *snsMessage) digest(algorithm crypto.Hash) []byte {
 // amazonURL parses a URL; nil unless it is an https URL of SNS in the topic's region, with the
 // standard port and no user.
 func amazonURL(raw, topic string) *url.URL {
-	parts := topicARN.FindStringSubmatch(topic)
+	parts := topicARN().FindStringSubmatch(topic)
 	u, err := url.Parse(raw)
 	if parts == nil || err != nil || len(raw) > 2_048 {
 		return nil
@@ -211,7 +215,7 @@ func checkTopics(topics []string) (fields []kapsel.FieldError) {
 		return append(fields, field("topic_arns", "must name 1 to %d topics: anybody can have a message signed by Amazon", maxTopics))
 	}
 	for i, topic := range topics {
-		if !topicARN.MatchString(topic) {
+		if !topicARN().MatchString(topic) {
 			fields = append(fields, kapsel.FieldError{Field: "verification.topic_arns", Detail: "entry " + strconv.Itoa(i) + " is not of the form arn:aws:sns:REGION:ACCOUNT:NAME"})
 			break
 		}
