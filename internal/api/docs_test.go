@@ -21,6 +21,7 @@ type document31 struct {
 	Components struct {
 		Schemas map[string]*schema31
 	}
+	patterns map[string]*regexp.Regexp // of the paths of requests, by the key of Paths
 }
 
 type operation31 struct {
@@ -72,16 +73,22 @@ func readDocument(t *testing.T, h http.Handler) *document31 {
 	if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil {
 		t.Fatal(err)
 	}
+	d.patterns = map[string]*regexp.Regexp{}
+	for template := range d.Paths {
+		d.patterns[template] = regexp.MustCompile("^" + parameter.ReplaceAllString(regexp.QuoteMeta(template), "[^/]+") + "$")
+	}
 	return &d
 }
+
+// parameter matches a parameter in a path whose other characters are quoted.
+var parameter = regexp.MustCompile(`\\\{[a-z_]+\\\}`)
 
 // find is the operation that a request goes to, nil without one.
 func (d *document31) find(method, path string) *operation31 {
 	var best *operation31
 	bestPath := ""
 	for template, operations := range d.Paths {
-		re := "^" + regexp.MustCompile(`\\\{[a-z_]+\\\}`).ReplaceAllString(regexp.QuoteMeta(template), "[^/]+") + "$"
-		if !regexp.MustCompile(re).MatchString(path) {
+		if !d.patterns[template].MatchString(path) {
 			continue
 		}
 		// The one with fewer parameters is what the mux takes.
