@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // TestCrash_FA9_AuditLog checks that every attempt is exactly one leaf, and that all heads of the audit
@@ -39,7 +39,7 @@ func TestCrash_FA9_AuditLog(t *testing.T) {
 // TestCluster_FA9_FrozenSigner checks that every attempt is exactly one leaf, and that all heads fit together,
 // when the node that makes leaves and signs heads is frozen past its lease and thawed while another does.
 func TestCluster_FA9_FrozenSigner(t *testing.T) {
-	w := newWorld(t, pgtest.New(t))
+	w := newWorld(t, schematest.Postgres(t))
 	w.node()
 	w.sink.Script(flaky)
 	ep := w.endpoint("target", gentle)

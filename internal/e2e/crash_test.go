@@ -11,6 +11,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // flaky answers 425 to a fifth of the first attempts, and delays all answers, so that at any moment some
@@ -208,7 +209,7 @@ func TestCrash_FB1_FirstAnswer(t *testing.T) {
 func TestCluster_FF1_TwoNodes(t *testing.T) {
 	for _, fault := range []string{"killed", "frozen"} {
 		t.Run(fault, func(t *testing.T) {
-			w := newWorld(t, pgtest.New(t))
+			w := newWorld(t, schematest.Postgres(t))
 			second := w.node()
 			w.sink.Record(true)
 			w.sink.Script(flaky)

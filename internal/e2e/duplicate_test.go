@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // TestDuplicate_B62_B63_AtOnce checks that one of 100 simultaneous posts with one idempotency
@@ -60,7 +60,7 @@ func TestDuplicate_B62_B63_AtOnce(t *testing.T) {
 		at(t, w, 1)
 	})
 	t.Run("postgres", func(t *testing.T) {
-		w := newWorld(t, pgtest.New(t))
+		w := newWorld(t, schematest.Postgres(t))
 		w.sink.Record(true)
 		at(t, w, 2)
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // manyTo makes n endpoints. All but the first subscribe to the ingest URL of the first. All are
@@ -73,7 +74,7 @@ func TestSubscribers_EveryBoundary(t *testing.T) {
 	for _, n := range []int{1, 3, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			database := pgtest.New(t)
+			database := schematest.Postgres(t)
 			db, err := pgx.Connect(t.Context(), pgtest.Superuser(database)) // not over the proxy, whose boundaries count
 			if err != nil {
 				t.Fatal(err)
@@ -112,7 +113,7 @@ func TestSubscribers_EveryBoundary(t *testing.T) {
 			}
 			step := 1
 			if !full() {
-				step = 2 + n/60
+				step = 2 + n/20
 			}
 			for _, at := range []side{before, after} {
 				for i := 1; round(at, i); i += step {

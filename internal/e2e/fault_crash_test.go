@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // dial opens a connection to a node, to which the test writes bytes itself.
@@ -151,7 +151,7 @@ func TestCrash_FA2_FA3_EveryBoundary(t *testing.T) {
 		for _, at := range []side{before, after} {
 			t.Run(fault+"/"+string(at), func(t *testing.T) {
 				t.Parallel()
-				p := newProxy(t, pgtest.New(t))
+				p := newProxy(t, schematest.Postgres(t))
 				w := newWorld(t, p.URL)
 				node := w.nodes[0]
 				w.sink.Record(true)

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // TestDestination_FD19_KeepAliveRace checks that every event arrives, and each request has its
@@ -195,7 +195,7 @@ func TestDestination_FD_Misbehaves(t *testing.T) {
 			h := newHost(t, paths)
 			url := ""
 			if database == "postgres" {
-				url = pgtest.New(t)
+				url = schematest.Postgres(t)
 			}
 			w := newWorld(t, url, "KAPSEL_EGRESS_ALLOW=127.0.0.1/32")
 			misbehaves(t, w, h, rows)

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // files returns how many files a node has open.
@@ -98,7 +98,7 @@ func TestOperations_FewFiles(t *testing.T) {
 			}
 			url := ""
 			if database == "postgres" {
-				url = pgtest.New(t)
+				url = schematest.Postgres(t)
 			}
 			fewFiles(t, newWorldOf(t, limited, url))
 		})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // progress waits until another event is acknowledged, which must happen within a promised time, and returns how
@@ -29,12 +30,12 @@ func (s *sender) progress(promised time.Duration) time.Duration {
 	return time.Since(start)
 }
 
-// load waits until a few hundred more events are acknowledged, so that work is under way at any moment.
+// load waits until many more events are acknowledged, so that work is under way at any moment.
 func (s *sender) load() {
 	s.w.t.Helper()
-	const more = 200
+	more := count(50, 200)
 	before := s.acked()
-	eventually(s.w.t, "a few hundred more are acknowledged", patience, func() bool { return s.acked() >= before+more })
+	eventually(s.w.t, fmt.Sprint(more, " more are acknowledged"), patience, func() bool { return s.acked() >= before+more })
 }
 
 // slowAnswer is how long an answer of ingest may take whatever the store does: a call may take its own limit
@@ -148,7 +149,7 @@ func TestStore_FB9_Partition(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newProxy(t, pgtest.New(t))
+			p := newProxy(t, schematest.Postgres(t))
 			w := newWorld(t, p.URL)
 			w.sink.Record(true)
 			w.sink.Script(flaky)
@@ -195,7 +196,7 @@ func TestStore_FB9_Partition(t *testing.T) {
 // late, since a lease does not end under a node that is only slow.
 func TestStore_FB10_Slow(t *testing.T) {
 	t.Parallel()
-	p := newProxy(t, pgtest.New(t))
+	p := newProxy(t, schematest.Postgres(t))
 	w := newWorld(t, p.URL)
 	w.sink.Record(true)
 	w.sink.Script(flaky)
@@ -228,7 +229,7 @@ func TestStore_FB10_Slow(t *testing.T) {
 // statement ends in time, and nothing acknowledged is lost.
 func TestStore_FB10_TooSlow(t *testing.T) {
 	t.Parallel()
-	p := newProxy(t, pgtest.New(t))
+	p := newProxy(t, schematest.Postgres(t))
 	w := newWorld(t, p.URL)
 	w.sink.Record(true)
 	ep, probes := w.endpoint("target", gentle), w.unstored()

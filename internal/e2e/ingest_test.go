@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // post sends one webhook and returns the answer's status, code and event id.
@@ -129,7 +129,7 @@ func TestBody_LargestSetting(t *testing.T) {
 		t.Run(store, func(t *testing.T) {
 			database := ""
 			if store == "postgres" {
-				database = pgtest.New(t)
+				database = schematest.Postgres(t)
 			}
 			w := newWorld(t, database, "KAPSEL_MAX_BODY=64MiB")
 			w.sink.Record(true)

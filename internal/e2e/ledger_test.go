@@ -21,7 +21,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/ledger"
 	"github.com/kapsel-hq/kapsel/internal/ledger/booker"
 	"github.com/kapsel-hq/kapsel/internal/ledger/ledgertest"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // newBooker makes a booker of some books, as a new process of kapsel-ledger would be.
@@ -164,7 +164,7 @@ func TestCrash_Ledger(t *testing.T) {
 		}
 	}
 	t.Run("sqlite", func(t *testing.T) { test(t, newWorld(t, "", "KAPSEL_LEDGER=on")) })
-	t.Run("postgres", func(t *testing.T) { test(t, newWorld(t, pgtest.New(t), "KAPSEL_LEDGER=on")) })
+	t.Run("postgres", func(t *testing.T) { test(t, newWorld(t, schematest.Postgres(t), "KAPSEL_LEDGER=on")) })
 }
 
 // TestLedgerTurnedOnLater checks that what was delivered before the ledger was turned on is booked, too.
@@ -210,7 +210,7 @@ func TestLedgerTurnedOnLater(t *testing.T) {
 // them, while all accept and deliver: nothing is called complete while a node runs without, and in the end
 // everything is booked.
 func TestLedgerTurnedOnNodeByNode(t *testing.T) {
-	w := newWorld(t, pgtest.New(t))
+	w := newWorld(t, schematest.Postgres(t))
 	w.node()
 	w.sink.Script(flaky)
 	s := w.send(4, w.endpoint("target", gentle), 10*time.Millisecond)

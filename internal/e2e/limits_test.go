@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // limitedTenant makes a tenant with a rate, and an endpoint of the tenant.
@@ -48,7 +48,7 @@ func (w *world) event(node *harness.Process, ep harness.Endpoint) (int, http.Hea
 // where its requests come in, and that no 10 s have more events than the limit and a tenth, however
 // the requests move.
 func TestLimits_MoveBetweenNodes(t *testing.T) {
-	w := newWorld(t, pgtest.New(t))
+	w := newWorld(t, schematest.Postgres(t))
 	const limit = 100
 	ep := w.limitedTenant("limited", limit, limit)
 	w.node()

@@ -19,23 +19,24 @@ import (
 
 	"github.com/kapsel-hq/kapsel/internal/budget"
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // smallMemory is a container's memory limit with which the default settings must work.
 const smallMemory = 256 << 20
 
-// TestMemory_Small: with 256 MiB of memory and default settings the process survives 40
-// clients that post bodies of 10 MB at the same time, and delivers what they posted.
+// TestMemory_Small: with 256 MiB of memory and default settings the process survives clients, 40 with
+// the full counts, that post bodies of 10 MB at the same time, and delivers what they posted.
 func TestMemory_Small(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) { surviveLargeBodies(t) })
 	t.Run("postgres", func(t *testing.T) {
-		surviveLargeBodies(t, "DATABASE_URL="+pgtest.New(t), "KAPSEL_ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+		surviveLargeBodies(t, "DATABASE_URL="+schematest.Postgres(t), "KAPSEL_ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	})
 }
 
 func surviveLargeBodies(t *testing.T, env ...string) {
-	const clients, size = 40, 10_000_000
+	const size = 10_000_000
+	clients := count(28, 40)
 	var received atomic.Int64
 	destination := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if n, err := io.Copy(io.Discard, r.Body); err == nil && n == size {
@@ -92,7 +93,7 @@ func surviveLargeBodies(t *testing.T, env ...string) {
 		})
 	}
 	posting.Wait()
-	c.until("all bodies are delivered", func() bool { return received.Load() >= clients })
+	c.until("all bodies are delivered", func() bool { return received.Load() >= int64(clients) })
 	if peak, err := harness.PeakRSS(cmd.Process.Pid); err != nil || peak > smallMemory {
 		t.Errorf("%d MiB of memory were in use, more than %d (%v)", peak>>20, smallMemory>>20, err)
 	} else {

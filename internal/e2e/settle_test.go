@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/settings"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // TestSettle_EveryNodeWorksByAChange checks that what is answered at one node holds at the other:
 // an event that comes in there at once goes to an endpoint that was made to subscribe, and not to
 // one that has ended its subscription or was deleted.
 func TestSettle_EveryNodeWorksByAChange(t *testing.T) {
-	w := newWorld(t, pgtest.New(t))
+	w := newWorld(t, schematest.Postgres(t))
 	w.node()
 	origin := w.endpoint("origin", nil)
 	// goesTo posts an event to the other node and reports whether it has a delivery to an endpoint.

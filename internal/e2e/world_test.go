@@ -29,7 +29,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel/internal/harness"
-	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
+	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 )
 
 // full reports whether KAPSEL_CHAOS asks for the full counts.
@@ -48,13 +48,16 @@ func within(promised time.Duration) time.Duration {
 	return patience
 }
 
-// eventually waits until a condition holds, and ends the test if the time is over before it does.
+// eventually waits until a condition holds, and ends the test if the time is over before it does. It looks
+// soon at first and then ten times a second: most conditions ask the program, whose answers cost time of their own.
 func eventually(t testing.TB, what string, atMost time.Duration, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(atMost); !ok(); time.Sleep(5 * time.Millisecond) {
+	deadline := time.Now().Add(atMost)
+	for pause := 5 * time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %v", what, atMost)
 		}
+		time.Sleep(pause)
 	}
 }
 
@@ -107,7 +110,7 @@ func program(t testing.TB) string {
 // onBoth runs a test on both stores.
 func onBoth(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t, "")) })
-	t.Run("postgres", func(t *testing.T) { f(t, newWorld(t, pgtest.New(t))) })
+	t.Run("postgres", func(t *testing.T) { f(t, newWorld(t, schematest.Postgres(t))) })
 }
 
 // world is one database, its nodes, and a destination.
@@ -296,8 +299,12 @@ type sender struct {
 
 var client = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
-// send starts n goroutines that post to the endpoint, at the given nodes in turn.
+// send starts n goroutines that post to the endpoint, at the world's nodes in turn, with pauses as long as pause on
+// average. Without the full counts pauses are up to eight times as long.
 func (w *world) send(n int, ep harness.Endpoint, pause time.Duration) *sender {
+	if !full() {
+		pause = max(pause, min(8*pause, 150*time.Millisecond))
+	}
 	ctx, cancel := context.WithCancel(w.ctx)
 	s := &sender{w: w, stop: cancel, events: map[string]string{}}
 	for _, node := range w.nodes {
