@@ -23,15 +23,20 @@ build: ## build bin/kapsel
 ledger: ## build bin/kapsel-ledger, which books deliveries in TigerBeetle
 	$(BUILD) -o $(or $(LEDGER_OUT),bin/kapsel-ledger) ./cmd/kapsel-ledger
 
-# The packages in which goroutines of ours meet are tested under the race detector. It would
-# slow SQLite's own code, which is translated from C and single-threaded to us, by ten times,
-# so that code is compiled without it.
-RACED := client internal/budget internal/clock internal/cluster internal/delivery internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store internal/telemetry internal/upkeep
+# The race detector makes a test four times as slow. Here it watches the packages of RACED, the whole path of
+# an event in a simulated world (internal/sim) among them; the engine's tests of MEET; and those of the stores'
+# promises where many call at once. Chaos has it watch all tests of the engine and the stores. SQLite's own code, which is
+# translated from C and single-threaded to us, is always compiled without it.
+RACED := client internal/budget internal/clock internal/cluster internal/delivery/gate internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store/batch internal/telemetry internal/upkeep
 RACE  := -race '-gcflags=modernc.org/...=-race=false'
+MEET  := ^Test(Turns|Patch|Pause|Circuit|Shortage|ManyEndpoints|Overloaded|TakeOver|Node|Stop)
+STORES := ./internal/store/sqlite ./internal/store/postgres
 space := $(subst ,, )
 
 test: tools check ## everything that must hold before a change is merged (at most 10 minutes of CPU)
 	$(GO) test $(RACE) -vet=off -timeout 60m $(RACED:%=./%/...)
+	$(GO) test $(RACE) -vet=off -timeout 60m -run '$(MEET)' ./internal/delivery
+	$(GO) test $(RACE) -vet=off -timeout 60m -run '^TestStore/^(Claim|Complete|Queue|Nodes)$$' -skip '/Queue/whatever' $(STORES)
 	$(GO) test -vet=off -timeout 60m $$($(GO) list ./... | grep -vE '/kapsel/($(subst $(space),|,$(RACED)))(/|$$)')
 	cd receipt/independent && $(GO) test -vet=off -timeout 60m ./...
 
@@ -46,8 +51,9 @@ fmt: ## format all Go files
 
 chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts, and beside the program of an older release (about an hour; needs the git history)
 	KAPSEL_CHAOS=full $(GO) test -tags history -timeout 90m -count=1 -v ./internal/delivery ./internal/e2e/...
-	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress ./internal/audit
-	KAPSEL_CHAOS=full $(GO) test $(RACE) -timeout 30m -count=1 -run TestStore ./internal/store/sqlite ./internal/store/postgres
+	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress ./internal/audit ./internal/dashboard
+	KAPSEL_CHAOS=full $(GO) test $(RACE) -timeout 30m -count=1 -run TestStore $(STORES)
+	$(GO) test $(RACE) -timeout 30m -count=1 ./internal/delivery $(STORES)
 	$(MAKE) fuzz
 
 fuzz: ## run each fuzz target of what comes from outside for FUZZTIME (5m)
