@@ -140,7 +140,7 @@ func (s *Server) empty(ctx context.Context, of *template, database string) error
 	}
 	defer conn.Close(ctx)
 	// Whoever the test has left, such as a program that it has killed, goes first.
-	for others := 1; others > 0; {
+	for others := 1; others > 0; time.Sleep(time.Millisecond) {
 		if err := conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&others); err != nil {
 			return err
 		}
