@@ -381,8 +381,7 @@ var accepting = []promise{
 			}
 		}
 		w.together(calls, func(i int) error {
-			var got store.Accepted
-			err := w.patiently(func() (err error) { got, err = w.store.Accept(w.ctx, ins[i]); return err })
+			got, err := w.store.Accept(w.ctx, ins[i])
 			if err == nil && got != (store.Accepted{EventID: ins[i].Event.ID}) {
 				err = fmt.Errorf("call %d: accepted %+v, want the original %s", i, got, ins[i].Event.ID)
 			}

@@ -296,7 +296,8 @@ var completing = []promise{
 			ins[i] = w.acceptance(w.endpoint, heldBy(w.node))
 		}
 		w.together(calls, func(i int) error {
-			return w.patiently(func() error { _, err := w.store.Accept(w.ctx, ins[i]); return err })
+			_, err := w.store.Accept(w.ctx, ins[i])
+			return err
 		})
 		for i := range done {
 			done[i] = w.completion(ins[i].Deliveries[0], answers[i%len(answers)])
@@ -305,7 +306,7 @@ var completing = []promise{
 			}
 		}
 		w.together(calls, func(i int) error {
-			err := w.patiently(func() error { return w.store.Complete(w.ctx, done[i]) })
+			err := w.store.Complete(w.ctx, done[i])
 			switch {
 			case i%7 != 0:
 				return err

@@ -93,20 +93,23 @@ func idText[ID interface {
 		cmp.Transformer("text", func(id ID) string { return id.String() }))
 }
 
-// together calls f(0) to f(n-1) at the same time, and ends the test if one fails.
+// together calls f(0) to f(n-1) at the same time, patiently, and ends the test if one fails.
 func (w *world) together(n int, f func(i int) error) {
 	w.t.Helper()
 	var all errgroup.Group
 	start := make(chan struct{})
 	for i := range n {
-		all.Go(func() error { <-start; return f(i) })
+		all.Go(func() error {
+			<-start
+			return w.patiently(func() error { return f(i) })
+		})
 	}
 	close(start)
 	w.must(all.Wait())
 }
 
-// patiently repeats a call of Accept or Complete for at most a minute while the store is unavailable:
-// on a busy machine, one of very many calls of a moment may find no connection in time.
+// patiently repeats a call for at most a minute while the store is unavailable: on a busy machine, one of many calls
+// of a moment may find no connection in time, or a row locked for too long.
 func (w *world) patiently(call func() error) error {
 	for end := time.Now().Add(time.Minute); ; {
 		if err := call(); kapsel.CodeOf(err) != kapsel.DatabaseUnavailable || time.Now().After(end) {
