@@ -24,9 +24,9 @@ ledger: ## build bin/kapsel-ledger, which books deliveries in TigerBeetle
 	$(BUILD) -o $(or $(LEDGER_OUT),bin/kapsel-ledger) ./cmd/kapsel-ledger
 
 # The race detector makes a test four times as slow. Here it watches the packages of RACED, the whole path of
-# an event in a simulated world (internal/sim) among them; the engine's tests of MEET; and those of the stores'
-# promises where many call at once. Chaos has it watch all tests of the engine and the stores. SQLite's own code,
-# which is translated from C and single-threaded to us, is always compiled without it.
+# an event in a simulated world (internal/sim) among them; the engine's tests of MEET; and some of the stores'
+# promises. Chaos has it watch all tests of the engine and the stores. SQLite's own code, which is translated from C
+# and single-threaded to us, is always compiled without it.
 RACED  := client internal/budget internal/clock internal/cluster internal/delivery/gate internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store/batch internal/telemetry internal/upkeep
 RACE   := -race '-gcflags=modernc.org/...=-race=false'
 MEET   := ^Test(Turns|Patch|Pause|Circuit|Shortage|ManyEndpoints|Overloaded|TakeOver|Stop)

@@ -271,7 +271,7 @@ func find() (string, error) {
 }
 
 // files holds the path of a cluster's files as initdb has left them. The first server of the process has them in its
-// home, and the files of all servers are copies: initdb takes ten times as long.
+// home, and the files of all servers are copies: initdb takes several times as long.
 var files struct {
 	sync.Mutex
 	initial string
