@@ -330,7 +330,9 @@ func (p *Process) Kill() {
 	w := p.World
 	p.gone = true
 	synctest.Wait() // no write is under way when all goroutines wait
-	next := filepath.Join(w.TempDir(), "kapsel.db")
+	dir, err := os.MkdirTemp(filepath.Dir(w.path), "after-kill-*")
+	w.must(err)
+	next := filepath.Join(dir, "kapsel.db")
 	for _, suffix := range []string{"", "-wal"} {
 		w.must(copyFile(next+suffix, w.path+suffix))
 	}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package storetest
+
+const memory = ""
+
+func inMemory() bool { return false }
