@@ -318,6 +318,7 @@ func (s *Server) init(settings []string) error {
 		"max_connections = 300",
 		"shared_buffers = 128MB",
 		"fsync = on",
+		"dynamic_shared_memory_type = mmap", // in the data directory: none of it is left of a server that was killed
 		"log_line_prefix = '%m %p %e '",
 	}, settings...)
 	_, err = conf.WriteString(strings.Join(lines, "\n") + "\n")
