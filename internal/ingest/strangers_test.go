@@ -73,7 +73,9 @@ func TestStrangers_AtOnce(t *testing.T) {
 		}})
 		known := w.NewEndpoint(w.Net.Destination("shop.example", sim.Always(200)), nil)
 		p := w.Start()
-		young := w.NewEndpoint(w.Net.Destination("new.example", sim.Always(200)), nil) // on another node, just now
+		synctest.Wait() // p has read the settings
+		// On another node, just now.
+		young := w.NewEndpoint(w.Net.Destination("new.example", sim.Always(200)), nil)
 		var wg sync.WaitGroup
 		var missing, unknown, accepted atomic.Int64
 		for i := range 50 {
