@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -117,7 +118,7 @@ func TestSession_IsReadBack(t *testing.T) {
 	for _, n := range engineSession.needed {
 		t.Run(n.name, func(t *testing.T) {
 			// With a default that is another, whatever the server's own is.
-			other := map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable", "TimeZone": "Asia/Tokyo"}[n.name]
+			other := map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable", "TimeZone": "Asia/Tokyo", "row_security": "off"}[n.name]
 			if n.name != tenantSetting {
 				if other == "" {
 					other = "7s"
@@ -156,6 +157,50 @@ func TestSession_IsReadBack(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "level=ERROR") {
 		t.Errorf("nothing of it is an error in the log: %s", log.String())
+	}
+}
+
+// TestSession_SettingsOfTheDatabase checks that settings of a role or a database with which Kapsel could not
+// work do not reach its sessions.
+func TestSession_SettingsOfTheDatabase(t *testing.T) {
+	for _, other := range []setting{{"client_encoding", "LATIN1"}, {"row_security", "off"}, {"idle_session_timeout", "50"}} {
+		t.Run(other.name, func(t *testing.T) {
+			url := pgtest.New(t)
+			pgtest.Exec(t, pgtest.Superuser(url), fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = %%L', current_database(), '%s'); END $$`, other.name, other.value))
+			var log lockedLog
+			s, err := Open(t.Context(), url, Options{Migrate: true, Log: log.logger()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			now := time.Now().UTC()
+			tenant := kapsel.Tenant{ID: kapsel.NewTenantID(now), Name: "Zoë 日本", Plan: kapsel.DefaultPlan, CreatedAt: now, UpdatedAt: now}
+			if err := s.CreateTenant(t.Context(), tenant); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Accept(t.Context(), anAcceptance()); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(200 * time.Millisecond) // longer than idle_session_timeout
+			if _, err := s.Accept(t.Context(), anAcceptance()); err != nil {
+				t.Error(err)
+			}
+			if got, err := s.Tenant(t.Context(), tenant.ID); err != nil || got.Name != tenant.Name {
+				t.Errorf("the name is %q, %v", got.Name, err)
+			}
+			conn, err := pgx.Connect(t.Context(), pgtest.Superuser(url))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(t.Context())
+			var name []byte
+			if err := conn.QueryRow(t.Context(), "SELECT convert_to(name, 'UTF8') FROM tenants WHERE id = $1", [16]byte(tenant.ID)).Scan(&name); err != nil || string(name) != tenant.Name {
+				t.Errorf("the database has the name %q, %v", name, err)
+			}
+			if strings.Contains(log.String(), "level=WARN") {
+				t.Errorf("it warns: %s", log.String())
+			}
+		})
 	}
 }
 

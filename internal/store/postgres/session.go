@@ -37,6 +37,8 @@ var engineSession = session{
 		usualTimeout,
 		{"lock_timeout", "2s"},
 		{"idle_in_transaction_session_timeout", "5s"},
+		{"idle_session_timeout", "0"}, // a node may have nothing to do for hours
+		{"row_security", "on"},
 		{"default_transaction_isolation", "read committed"},
 		{"TimeZone", "UTC"},
 		{tenantSetting, everyone},
@@ -99,7 +101,7 @@ func (s session) with(changed ...setting) session {
 // wished one that the server refused.
 func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name string, err error)) error {
 	// A pooler that does not clean up leaves the statements of the session's former client.
-	needed := "DEALLOCATE ALL;" + sets(s.needed)
+	needed := "DEALLOCATE ALL;" + usual + sets(s.needed)
 	wished := append(slices.Clone(s.wished), unread)
 	if _, err := conn.Exec(ctx, needed+sets(wished)).ReadAll(); sqlState(err) == "" {
 		return err
@@ -116,6 +118,12 @@ func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name
 	}
 	return nil
 }
+
+// usual undoes settings of a role or a database that have no right value for every server. The server
+// converts no text, because the client's encoding is the database's. A whole transaction has no limit;
+// servers have one from version 17 on, beside the limits of statements and waits.
+const usual = `SELECT set_config('client_encoding', current_setting('server_encoding'), false);
+	SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('server_version_num')::int >= 170000;`
 
 // unread is a setting that is set and not read back: PostgreSQL shows what the system made of it,
 // which is nothing on a Unix socket.

@@ -144,7 +144,6 @@ var unfitSettings = []struct {
 	{"client_encoding", []string{"utf8", "utf-8", "unicode"}, "Kapsel speaks UTF8"},
 	{"default_transaction_read_only", []string{"off", "false", "no", "0"}, "Kapsel writes"},
 	{"replication", []string{"off", "false", "no", "0"}, "Kapsel's connections are not for replication"},
-	{"row_security", []string{"on", "true", "yes", "1"}, "Kapsel's tables have row-level security"},
 	{"standard_conforming_strings", []string{"on", "true", "yes", "1"}, "Kapsel's statements have standard strings"},
 }
 
