@@ -28,7 +28,7 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 		if path := s.sqlitePath(); path != "" {
 			db, err = sqlite.Open(ctx, path, sqlite.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, Caches: s.caches, Ledger: s.ledger == "on"})
 		} else {
-			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, External: external, MaxBody: s.maxBody, Ledger: s.ledger == "on"})
+			db, err = postgres.Open(ctx, s.DatabaseURL, postgres.Options{Observe: observe, Log: log, Migrate: onlyEmpty || s.Migrate == "on", OnlyEmpty: onlyEmpty, Another: s.another, External: external, MaxBody: s.maxBody, Ledger: s.ledger == "on"})
 		}
 		return err
 	})
@@ -112,7 +112,7 @@ func (c *migrateCmd) Run(ctx context.Context, io streams) error {
 	if err := c.mustExist(); err != nil {
 		return err
 	}
-	c.Migrate = "on"
+	c.Migrate, c.another = "on", true
 	out := c.output(io)
 	defer out.end()
 	db, err := c.open(ctx, nil, out.log, &patience{log: out.log})

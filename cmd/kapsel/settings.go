@@ -31,6 +31,7 @@ type databaseSettings struct {
 	ledger  string // on: the store tells facts; see store.Ledger
 	caches  int64  // bytes for SQLite's page caches; 0: what it takes by itself
 	maxBody int64  // bytes of the longest body; 0: the usual
+	another bool   // a PostgreSQL database may have Kapsel's tables in another schema, too
 	flag    string // what the user calls DatabaseURL, "" for its usual name
 }
 

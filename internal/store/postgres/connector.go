@@ -85,6 +85,7 @@ func (c *connector) config() *pgxpool.Config {
 // conn returns the configuration of a connection with a session.
 func (c *connector) conn(s session) *pgx.ConnConfig {
 	config := c.config().ConnConfig
+	s.asked = takeSettings(config.RuntimeParams)
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error { return c.agree(ctx, conn, s) }
 	return config
 }
@@ -100,8 +101,8 @@ func (c *connector) connect(ctx context.Context, s session) (*pgconn.PgConn, err
 
 // pool returns a new pool of at most most connections, each with a session.
 func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.Pool, error) {
-	config := c.config()
-	config.ConnConfig.AfterConnect = c.conn(s).AfterConnect
+	config, one := c.config(), c.conn(s)
+	config.ConnConfig.AfterConnect, config.ConnConfig.RuntimeParams = one.AfterConnect, one.RuntimeParams
 	config.MaxConns = min(config.MaxConns, most)
 	config.MinConns, config.MinIdleConns = min(config.MinConns, config.MaxConns), min(config.MinIdleConns, config.MaxConns)
 	config.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
@@ -299,6 +300,7 @@ func (c *connector) checkPooling(ctx context.Context) error {
 // would stay with the pooler's other clients.
 func (c *connector) sessionsStay(ctx context.Context) error {
 	config := c.config().ConnConfig
+	_ = takeSettings(config.RuntimeParams)
 	a, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)

@@ -40,6 +40,9 @@ func (c *connector) prepare(ctx context.Context, opts Options) error {
 		return err
 	}
 	version, err := currentSchema(ctx, conn)
+	if err == nil && version == 0 && !opts.Another {
+		err = checkSchemas(ctx, conn)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -74,6 +77,24 @@ func (c *connector) prepare(ctx context.Context, opts Options) error {
 		case <-time.After(lockedAgain):
 		}
 	}
+}
+
+// checkSchemas fails with ErrSession if Kapsel's tables are in a schema to which the session's search_path does
+// not lead. With new tables in another schema, Kapsel would forget what it has accepted.
+func checkSchemas(ctx context.Context, conn *pgx.Conn) error {
+	var there, here string
+	err := conn.QueryRow(ctx, `
+		SELECT n.nspname, coalesce(current_schema(), '') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relname = 'schema_info' AND c.relkind = 'r' AND n.nspname <> coalesce(current_schema(), '')
+			AND EXISTS (SELECT 1 FROM pg_class g WHERE g.relnamespace = n.oid AND g.relname = 'schema_migrations')
+		ORDER BY 1 LIMIT 1`).Scan(&there, &here)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for Kapsel's tables: %w", err)
+	}
+	return refuse(ErrSession, "Kapsel's tables are in the schema %q, and search_path leads to %q; mend search_path, of the role, the database or the URL. If a second Kapsel is meant, run kapsel migrate with this URL", there, here)
 }
 
 // lockedAgain is how long a node waits before it looks again whether another node still migrates.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/pgtest"
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 )
@@ -87,6 +88,38 @@ func TestOpen_RefusesASchemaThatDoesNotFit(t *testing.T) {
 
 // TestOpen_F_B8_RefusesAServerThatLosesData checks that a server with fsync or
 // full_page_writes off is refused by the name of the setting.
+// TestOpen_AnotherSchema checks that Open makes no new tables beside Kapsel's own because search_path leads
+// elsewhere, unless that is asked for.
+func TestOpen_AnotherSchema(t *testing.T) {
+	url := pgtest.New(t)
+	try := func(url string, opts postgres.Options) error {
+		s, err := postgres.Open(t.Context(), url, opts)
+		if err == nil {
+			err = s.Close()
+		}
+		return err
+	}
+	if err := try(url, postgres.Options{Migrate: true}); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, pgtest.Superuser(url), "CREATE SCHEMA elsewhere AUTHORIZATION kapsel")
+	other := url + "&search_path=elsewhere"
+	for _, opts := range []postgres.Options{{}, {Migrate: true}} {
+		err := try(other, opts)
+		if !errors.Is(err, postgres.ErrSession) || store.Passes(err) || !strings.Contains(err.Error(), `"public"`) || !strings.Contains(err.Error(), `"elsewhere"`) {
+			t.Errorf("%+v: %v", opts, err)
+		}
+	}
+	if err := try(other, postgres.Options{Migrate: true, Another: true}); err != nil {
+		t.Error(err)
+	}
+	for _, url := range []string{url, other} {
+		if err := try(url, postgres.Options{}); err != nil {
+			t.Errorf("now that both have tables: %v", err)
+		}
+	}
+}
+
 func TestOpen_F_B8_RefusesAServerThatLosesData(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.New(t)

@@ -86,6 +86,41 @@ func TestPooler_SessionPoolingWorksWhateverThePoolerDrops(t *testing.T) {
 	}
 }
 
+// TestPooler_SettingsOfTheURL checks that what the URL asks for holds behind a pooler that drops what a client
+// sends while it connects. In another schema Kapsel would find no tables, and make new ones.
+func TestPooler_SettingsOfTheURL(t *testing.T) {
+	server := pgtest.Start(t)
+	for _, settings := range [][]string{{"pool_mode = session"}, {"pool_mode = session", dropped}} {
+		pooler := server.Pooler(t, settings...)
+		for _, asks := range []string{"search_path=elsewhere", "options=-csearch_path%3Delsewhere"} {
+			if len(settings) == 1 && strings.HasPrefix(asks, "options") {
+				continue // the pooler refuses options
+			}
+			t.Run(strings.Join(append(settings, asks), "; "), func(t *testing.T) {
+				direct := server.New(t)
+				pgtest.Exec(t, pgtest.Superuser(direct), "CREATE SCHEMA elsewhere AUTHORIZATION kapsel")
+				s, err := Open(t.Context(), pooler.URL(direct)+"&"+asks, Options{Migrate: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				if _, err := s.Accept(t.Context(), anAcceptance()); err != nil {
+					t.Error(err)
+				}
+				conn, err := pgx.Connect(t.Context(), pgtest.Superuser(direct))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close(t.Context())
+				var events, public int
+				if err := conn.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM elsewhere.events), (SELECT count(*) FROM pg_tables WHERE schemaname = 'public')").Scan(&events, &public); err != nil || events != 1 || public != 0 {
+					t.Errorf("%d events are in the schema, %d tables in another, %v", events, public, err)
+				}
+			})
+		}
+	}
+}
+
 func TestPooler_OtherPoolingIsRefusedByName(t *testing.T) {
 	server := pgtest.Start(t)
 	for _, tt := range []struct {

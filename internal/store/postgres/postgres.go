@@ -43,6 +43,8 @@ type Options struct {
 	// OnlyEmpty makes Migrate refuse, and not change, a database that has an older schema and holds
 	// data.
 	OnlyEmpty bool
+	// Another lets Migrate make Kapsel's tables also in a database that has some in another schema.
+	Another bool
 	// External says that the server keeps what it commits although it may run without fsync or
 	// full_page_writes. Servers do so that have their data on storage of another kind.
 	External bool

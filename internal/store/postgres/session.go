@@ -16,6 +16,7 @@ type setting struct{ name, value string }
 // session is what Kapsel asks of a connection. A pooler may drop what a client sends while it
 // connects, so Kapsel sets the settings by SET afterwards and then reads them back.
 type session struct {
+	asked  []setting // the URL asks for these; the others win
 	needed []setting // a promise rests on each: Kapsel refuses a connection with another value
 	wished []setting // another value only makes statements slower: Kapsel logs a warning
 }
@@ -97,11 +98,15 @@ func (s session) with(changed ...setting) session {
 }
 
 // set sets the settings on a new connection, in one round trip. If the server refuses one, set
-// sets the needed settings alone and then each wished one, and calls refused with the name of each
+// sets all but the wished settings and then each wished one, and calls refused with the name of each
 // wished one that the server refused.
 func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name string, err error)) error {
-	// A pooler that does not clean up leaves the statements of the session's former client.
-	needed := "DEALLOCATE ALL;" + usual + sets(s.needed)
+	// A pooler that does not clean up leaves the statements and settings of the session's former client.
+	needed := "DEALLOCATE ALL; RESET ALL;"
+	for _, a := range s.asked {
+		needed += fmt.Sprintf("SELECT set_config(%s, %s, false);", quote(a.name), quote(a.value))
+	}
+	needed += usual + sets(s.needed)
 	wished := append(slices.Clone(s.wished), unread)
 	if _, err := conn.Exec(ctx, needed+sets(wished)).ReadAll(); sqlState(err) == "" {
 		return err
@@ -128,6 +133,9 @@ const usual = `SELECT set_config('client_encoding', current_setting('server_enco
 // unread is a setting that is set and not read back: PostgreSQL shows what the system made of it,
 // which is nothing on a Unix socket.
 var unread = setting{"tcp_user_timeout", "5s"}
+
+// quote returns text as a literal of SQL.
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
 // sets returns the statements that set the settings.
 func sets(all []setting) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"reflect"
@@ -145,6 +146,23 @@ var unfitSettings = []struct {
 	{"default_transaction_read_only", []string{"off", "false", "no", "0"}, "Kapsel writes"},
 	{"replication", []string{"off", "false", "no", "0"}, "Kapsel's connections are not for replication"},
 	{"standard_conforming_strings", []string{"on", "true", "yes", "1"}, "Kapsel's statements have standard strings"},
+}
+
+// takeSettings takes the settings out of the parameters with which a connection begins, and returns them in
+// the order of their names. A pooler may refuse or drop such parameters, so they are set once the connection is
+// made. Poolers know the application's name. options stays, too: it may have more than settings.
+func takeSettings(params map[string]string) (all []setting) {
+	found := optionSettings(params["options"])
+	for name, value := range params {
+		if name != "application_name" && name != "options" {
+			found[name] = value
+			delete(params, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, setting{name, found[name]})
+	}
+	return all
 }
 
 // optionSettings returns the settings in the parameter options: -c name=value or --name=value.
