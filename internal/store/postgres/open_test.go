@@ -86,8 +86,6 @@ func TestOpen_RefusesASchemaThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// TestOpen_F_B8_RefusesAServerThatLosesData checks that a server with fsync or
-// full_page_writes off is refused by the name of the setting.
 // TestOpen_AnotherSchema checks that Open makes no new tables beside Kapsel's own because search_path leads
 // elsewhere, unless that is asked for.
 func TestOpen_AnotherSchema(t *testing.T) {
@@ -120,6 +118,8 @@ func TestOpen_AnotherSchema(t *testing.T) {
 	}
 }
 
+// TestOpen_F_B8_RefusesAServerThatLosesData checks that a server with fsync or
+// full_page_writes off is refused by the name of the setting.
 func TestOpen_F_B8_RefusesAServerThatLosesData(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.New(t)
