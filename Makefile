@@ -26,8 +26,8 @@ ledger: ## build bin/kapsel-ledger, which books deliveries in TigerBeetle
 # The race detector makes a test four times as slow. Here it watches the packages of RACED, the whole path of
 # an event in a simulated world (internal/sim) among them; the engine's tests of MEET; and some of the stores'
 # promises. Chaos has it watch all tests of the engine and the stores. SQLite's own code, which is translated from C
-# and single-threaded to us, is always compiled without it. So are no other packages: they bring copies of generic code,
-# that of sync.Map for one, and where the linker takes such a copy for the program, the detector sees races that are none.
+# and single-threaded to us, is always compiled without it. No other package is: each brings copies of generic code, that
+# of sync.Map for one. The linker may take such a copy for the whole program, and the detector then sees races that are none.
 RACED  := client internal/budget internal/clock internal/cluster internal/delivery/gate internal/egress internal/feed internal/ingest internal/ratelimit internal/secret internal/settings internal/sim internal/store/batch internal/telemetry internal/upkeep
 RACE   := -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false
 MEET   := ^Test(Turns|Patch|Pause|Circuit|Shortage|ManyEndpoints|Overloaded|TakeOver|Stop)

@@ -150,11 +150,14 @@ var unfitSettings = []struct {
 
 // takeSettings takes the settings out of the parameters with which a connection begins, and returns them in
 // the order of their names. A pooler may refuse or drop such parameters, so they are set once the connection is
-// made. Poolers know the application's name. options stays, too: it may have more than settings.
+// made. Poolers know the application's name. options stays, too: it may have more than settings. replication is
+// no setting.
 func takeSettings(params map[string]string) (all []setting) {
 	found := optionSettings(params["options"])
 	for name, value := range params {
-		if name != "application_name" && name != "options" {
+		switch name {
+		case "application_name", "options", "replication":
+		default:
 			found[name] = value
 			delete(params, name)
 		}
