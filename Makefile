@@ -34,7 +34,7 @@ MEET   := ^Test(Turns|Patch|Pause|Circuit|Shortage|ManyEndpoints|Overloaded|Take
 STORES := ./internal/store/sqlite ./internal/store/postgres
 space := $(subst ,, )
 
-test: tools check ## everything that must hold before a change is merged (about 11 minutes of CPU)
+test: tools check ## everything that must hold before a change is merged (about 8 minutes of CPU)
 	$(GO) test $(RACE) -vet=off -timeout 60m $(RACED:%=./%/...)
 	$(GO) test $(RACE) -vet=off -timeout 60m -run '$(MEET)' ./internal/delivery
 	$(GO) test $(RACE) -vet=off -timeout 60m -run '^TestStore/^(Claim|Complete|Queue|Nodes)$$' -skip '/Queue/whatever' $(STORES)
