@@ -8,8 +8,7 @@ import (
 // memory is where Linux keeps files in memory.
 const memory = "/dev/shm"
 
-// inMemory reports whether files can be made in memory, with room for those of all tests that run
-// at the same time.
+// inMemory reports whether files can be made in memory, with 1 GiB of room when it is first asked.
 var inMemory = sync.OnceValue(func() bool {
 	const tmpfs, room = 0x01021994, 1 << 30
 	var s syscall.Statfs_t
