@@ -102,7 +102,8 @@ func (n *Node) Join(ctx context.Context) error {
 	return n.cfg.Host.Renewed(ctx, true)
 }
 
-// KeepAlive renews the node's lease every fifth of it until ctx ends.
+// KeepAlive renews the node's lease every fifth of it until ctx ends. After that it begins no
+// join, even if a renewal under way finds that the node was declared dead.
 func (n *Node) KeepAlive(ctx context.Context) {
 	tick := time.NewTicker(n.cfg.Lease / 5)
 	defer tick.Stop()
@@ -122,7 +123,7 @@ func (n *Node) KeepAlive(ctx context.Context) {
 // the answer.
 const clockSync = 15 * time.Second
 
-// renew renews the node's lease, or has the node rejoin if it was declared dead.
+// renew renews the node's lease, or has the node rejoin if it was declared dead and ctx has not ended.
 // After a jump of the store's clock renew leaves the lease as it is while a take-over is under way.
 // It fails if the store or Host.Renewed does.
 func (n *Node) renew(ctx context.Context) error {
@@ -139,16 +140,18 @@ func (n *Node) renew(ctx context.Context) error {
 			return nil // the lease leaves time for the next tick
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Lease/2)
+	limited, cancel := context.WithTimeout(ctx, n.cfg.Lease/2)
 	defer cancel()
-	switch err := n.cfg.Store.Renew(ctx, was.node, now, n.cfg.Lease); {
+	switch err := n.cfg.Store.Renew(limited, was.node, now, n.cfg.Lease); {
+	case err != nil && ctx.Err() != nil:
+		return err // a node that stops must not come back
 	case kapsel.CodeOf(err) == kapsel.Conflict:
-		return n.rejoin(ctx)
+		return n.rejoin(limited)
 	case err != nil:
 		return err
 	}
 	n.lease.Store(&lease{node: was.node, asked: asked, stored: now})
-	return n.cfg.Host.Renewed(ctx, false)
+	return n.cfg.Host.Renewed(limited, false)
 }
 
 // rejoin starts again under a new ID after this node was declared dead. Exchanges that still run will

@@ -262,6 +262,25 @@ func TestNode_Lost(t *testing.T) {
 	})
 }
 
+// TestNode_LostAtStop checks that a node that stops while a renewal is under way does not join again
+// when the renewal finds that the node was declared dead.
+func TestNode_LostAtStop(t *testing.T) {
+	in(t, func(t *testing.T, w *table) {
+		if err := w.node.Join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		was := w.node.ID()
+		w.set(func() { clear(w.alive); w.slow["Renew"] = time.Second })
+		w.times("")
+		ctx, stop := context.WithTimeout(t.Context(), lasts/5+time.Second/2)
+		defer stop()
+		w.node.KeepAlive(ctx)
+		if want := []string{"Renew"}; !slices.Equal(w.calls, want) || w.node.ID() != was {
+			t.Errorf("the calls are %q, want %q; the node has another ID: %t", w.calls, want, w.node.ID() != was)
+		}
+	})
+}
+
 // TestNode_TakeOver checks that full batches follow each other at once, that the host is told of each,
 // and that a store that fails is asked again at the next tick.
 func TestNode_TakeOver(t *testing.T) {
