@@ -197,6 +197,14 @@ type end struct {
 	of *Uplink
 }
 
+// Write fails once the process is dead, also on a connection that Cut has not closed yet.
+func (e *end) Write(p []byte) (int, error) {
+	if e.of.dead.Err() != nil {
+		return 0, net.ErrClosed
+	}
+	return e.Conn.Write(p)
+}
+
 func (e *end) Close() error {
 	e.of.mu.Lock()
 	delete(e.of.conns, e)
@@ -257,7 +265,8 @@ func (u *Uplink) dialContext(ctx context.Context, network, address string) (net.
 	return ours, nil
 }
 
-// Cut closes all connections and makes new ones fail, as if the process were dead.
+// Cut closes all connections and makes new ones fail, as if the process were dead. A request whose
+// sending has not begun when Cut is called reaches no destination.
 func (u *Uplink) Cut() {
 	u.mu.Lock()
 	u.cut()

@@ -234,7 +234,7 @@ type Process struct {
 	Clock    *clock.Clock
 	Budget   *budget.Budget
 	Uplink   *Uplink
-	// Dead is closed when the process is killed.
+	// Dead is closed when the process has ended, killed or stopped.
 	Dead   chan struct{}
 	level  slog.LevelVar
 	stop   context.CancelFunc // stops the engine
@@ -308,7 +308,8 @@ func (w *World) TryStart() (*Process, error) {
 	return p, nil
 }
 
-// Stop stops the process as SIGTERM does, without the drain delay, and waits until it has ended.
+// Stop stops the process as SIGTERM does, without the drain delay, and waits until it has ended. Calls
+// that Options.Wrap still holds back then are lost.
 func (p *Process) Stop() {
 	if p.gone {
 		return
@@ -319,6 +320,7 @@ func (p *Process) Stop() {
 	p.engine.Wait()
 	p.end()
 	p.rest.Wait()
+	close(p.Dead)
 	p.Uplink.Cut()
 }
 
