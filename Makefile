@@ -50,8 +50,8 @@ check: ## the parts of test that need no database: format, vet, staticcheck, go.
 fmt: ## format all Go files
 	gofmt -w $$(git ls-files '*.go')
 
-chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts, and beside the program of an older release (about an hour; needs the git history)
-	KAPSEL_CHAOS=full $(GO) test -tags history -timeout 90m -count=1 -v ./internal/delivery ./internal/e2e/...
+chaos: tools ## kill, freeze and starve the real binary and PostgreSQL, full counts, and beside the program of an older release (about two hours; needs the git history)
+	KAPSEL_CHAOS=full $(GO) test -tags history -timeout 180m -count=1 -v ./internal/delivery ./internal/e2e/...
 	KAPSEL_CHAOS=full $(GO) test -timeout 30m -count=1 ./internal/egress ./internal/audit ./internal/dashboard
 	KAPSEL_CHAOS=full $(GO) test $(RACE) -timeout 30m -count=1 -run TestStore $(STORES)
 	$(GO) test $(RACE) -timeout 30m -count=1 -skip '^TestStore$$' ./internal/delivery ./internal/store/...
