@@ -9,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxPackage is more than any package has, in bytes: a leaf has less than 40 KiB, a proof at most 63
@@ -35,6 +36,8 @@ func ParsePackage(text []byte) (*Package, error) {
 	switch {
 	case len(text) > maxPackage:
 		return nil, fmt.Errorf("a proof package has at most %d bytes", maxPackage)
+	case !utf8.Valid(text):
+		return nil, errNotUTF8
 	case bytes.HasPrefix(text, []byte(proofHeader)):
 		return parseText(string(text))
 	}
@@ -44,6 +47,9 @@ func ParsePackage(text []byte) (*Package, error) {
 	}
 	return p, nil
 }
+
+// errNotUTF8 is returned for bytes that a JSON decoder would replace silently.
+var errNotUTF8 = errors.New("a proof package is text in UTF-8, and this one has other bytes")
 
 // proofHeader begins a C2SP tlog-proof.
 const proofHeader = "c2sp.org/tlog-proof@v1\n"
@@ -77,6 +83,9 @@ func parseText(text string) (*Package, error) {
 	extra, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if !ok || err != nil {
 		return nil, errors.New("this tlog-proof has no extra line in base64, which holds Kapsel's leaf")
+	}
+	if !utf8.Valid(extra) {
+		return nil, errNotUTF8
 	}
 	p := &Package{Checkpoint: checkpoint, InclusionProof: InclusionProof{ProofHashes: []Hash{}}}
 	if err := object(extra, member{"leaf", &p.Leaf}, member{"opening", &p.Opening}); err != nil {

@@ -329,6 +329,28 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
+// TestParsePackage_NotUTF8 checks that bytes that a JSON decoder replaces are refused, wherever they
+// are: the text and the JSON of one package would differ.
+func TestParsePackage_NotUTF8(t *testing.T) {
+	seeds := makeSeeds(t)
+	extra := func(json string) string {
+		_, rest, _ := strings.Cut(seeds[1], "\nindex ")
+		return proofHeader + "extra " + base64.StdEncoding.EncodeToString([]byte(json)) + "\nindex " + rest
+	}
+	if _, err := ParsePackage([]byte(extra(`{"leaf":"x","opening":{"salt":null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		seeds[1] + "\x94",
+		strings.Replace(seeds[0], `"leaf":"`, `"leaf":"`+"\xd0", 1),
+		extra(`{"leaf":"` + "\xd0" + `","opening":{"salt":null}}`),
+	} {
+		if p, err := ParsePackage([]byte(text)); err != errNotUTF8 {
+			t.Errorf("%q is read as %+v: %v", text, p, err)
+		}
+	}
+}
+
 func FuzzParsePackage(f *testing.F) {
 	for _, p := range makeSeeds(f) {
 		f.Add([]byte(p))
