@@ -36,8 +36,6 @@ func ParsePackage(text []byte) (*Package, error) {
 	switch {
 	case len(text) > maxPackage:
 		return nil, fmt.Errorf("a proof package has at most %d bytes", maxPackage)
-	case !utf8.Valid(text):
-		return nil, errNotUTF8
 	case bytes.HasPrefix(text, []byte(proofHeader)):
 		return parseText(string(text))
 	}
@@ -47,9 +45,6 @@ func ParsePackage(text []byte) (*Package, error) {
 	}
 	return p, nil
 }
-
-// errNotUTF8 is returned for bytes that a JSON decoder would replace silently.
-var errNotUTF8 = errors.New("a proof package is text in UTF-8, and this one has other bytes")
 
 // proofHeader begins a C2SP tlog-proof.
 const proofHeader = "c2sp.org/tlog-proof@v1\n"
@@ -74,6 +69,9 @@ func (p *Package) Text() string {
 
 // parseText reads what Text returns. The tree's size and root are the checkpoint's.
 func parseText(text string) (*Package, error) {
+	if !utf8.ValidString(text) { // the package's JSON could not hold it
+		return nil, errors.New("this tlog-proof is not UTF-8")
+	}
 	head, checkpoint, ok := strings.Cut(text, "\n\n")
 	lines := strings.Split(strings.TrimPrefix(head, proofHeader), "\n")
 	if !ok || len(lines) < 2 {
@@ -83,9 +81,6 @@ func parseText(text string) (*Package, error) {
 	extra, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if !ok || err != nil {
 		return nil, errors.New("this tlog-proof has no extra line in base64, which holds Kapsel's leaf")
-	}
-	if !utf8.Valid(extra) {
-		return nil, errNotUTF8
 	}
 	p := &Package{Checkpoint: checkpoint, InclusionProof: InclusionProof{ProofHashes: []Hash{}}}
 	if err := object(extra, member{"leaf", &p.Leaf}, member{"opening", &p.Opening}); err != nil {
@@ -136,6 +131,9 @@ func (p *InclusionProof) UnmarshalJSON(b []byte) error {
 // json alone would take members in any case, and the last of two: another program would then read
 // another leaf in the same package.
 func object(text []byte, members ...member) error {
+	if !utf8.Valid(text) { // package json would replace what is not, silently
+		return errors.New("it is not UTF-8")
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	if begin, err := d.Token(); err != nil || begin != json.Delim('{') {
 		return errors.New("it is not a JSON object")

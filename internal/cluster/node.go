@@ -143,9 +143,7 @@ func (n *Node) renew(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, n.cfg.Lease/2)
 	defer cancel()
 	switch err := n.cfg.Store.Renew(limited, was.node, now, n.cfg.Lease); {
-	case err != nil && ctx.Err() != nil:
-		return err // a node that stops must not come back
-	case kapsel.CodeOf(err) == kapsel.Conflict:
+	case kapsel.CodeOf(err) == kapsel.Conflict && ctx.Err() == nil: // a node that stops must not come back
 		return n.rejoin(limited)
 	case err != nil:
 		return err

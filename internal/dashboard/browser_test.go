@@ -131,12 +131,8 @@ func jsonText(v any) string {
 // waits. An event sorts after those that were made before it.
 func (w *world) event(node kapsel.NodeID, e manage.Endpoint, header kapsel.Header, contentType, body string, answers ...answered) kapsel.EventID {
 	w.t.Helper()
+	time.Sleep(time.Millisecond) // IDs of one millisecond have no order
 	now := time.Now()
-	for now.UnixMilli() == w.latest.UnixMilli() { // IDs of one millisecond have no order
-		time.Sleep(time.Until(now.Truncate(time.Millisecond).Add(time.Millisecond)))
-		now = time.Now()
-	}
-	w.latest = now
 	id := kapsel.NewEventID(now, e.Part)
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, e.Part), EventID: id, EndpointID: e.ID, TenantID: e.TenantID, DueAt: now, Size: len(body), CreatedAt: now}
 	_, err := w.store.Accept(w.ctx, store.Acceptance{Deliveries: []kapsel.Delivery{d}, Event: kapsel.Event{

@@ -42,7 +42,6 @@ type world struct {
 	ring   *secret.Keyring
 	pages  *Dashboard
 	admin  access.Caller
-	latest time.Time // of the events that event has made
 
 	mu    sync.Mutex
 	asked string // what a browser has asked for and was answered, a line each
