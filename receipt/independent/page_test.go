@@ -2,6 +2,7 @@ package independent
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/url"
 	"os"
@@ -74,6 +75,9 @@ func TestPage(t *testing.T) {
 	for _, p := range v.Packages {
 		packages[p.Name] = p.Text
 	}
+	proof := packages["as a tlog-proof"]
+	packages["an extra line that is not UTF-8"] = "c2sp.org/tlog-proof@v1\nextra " +
+		base64.StdEncoding.EncodeToString([]byte(`{"leaf":"`+"\xd0"+`","opening":{"salt":null}}`)) + proof[strings.Index(proof, "\nindex "):]
 	for i, c := range []struct {
 		pack, key, payload, url, witness string
 		wanted                           string // how many witnesses
@@ -97,6 +101,7 @@ func TestPage(t *testing.T) {
 		{"as a tlog-proof", v.LogKey, "", "", v.WitnessKey, "2", "refused", "is a number from 1 to 1"},
 		{"a tlog-proof without a salt", v.LogKey, "", "", "", "", "proven", "the package has no salt"},
 		{"cut off", v.LogKey, "", "", "", "", "refused", "not JSON"},
+		{"an extra line that is not UTF-8", v.LogKey, "", "", "", "", "refused", "it is not text"},
 	} {
 		actions := []chromedp.Action[chromedp.Void]{chromedp.Reload()}
 		if c.payload != "" {
