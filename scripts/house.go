@@ -38,7 +38,7 @@ var path = []string{
 	"internal/delivery/engine.go", "internal/delivery/permit.go", "internal/delivery/claim.go", "internal/delivery/gate.go",
 	"internal/delivery/turns.go", "internal/delivery/shares.go", "internal/delivery/send.go", "internal/delivery/exchange.go",
 	"internal/delivery/compose.go", "internal/delivery/record.go", "internal/delivery/circuit.go",
-	"internal/delivery/host.go", "internal/delivery/recipient.go", "internal/delivery/holdings.go",
+	"internal/delivery/host.go", "internal/delivery/recipient.go", "internal/delivery/holdings.go", "internal/delivery/work.go",
 	"internal/delivery/gate/keeper.go", "internal/delivery/gate/permit.go", "internal/delivery/gate/gate.go", "internal/delivery/gate/turns.go",
 	"internal/delivery/gate/agenda.go", "internal/delivery/gate/slow.go", "internal/delivery/gate/circuit.go", "internal/delivery/gate/share.go",
 	"internal/egress/exchange.go", "internal/store/batch/batch.go",
@@ -53,7 +53,8 @@ var stores = map[string][]string{
 
 // reading is the order in which the engine's files are read. A call from a file to one that
 // comes before it is an arrow back.
-var reading = []string{"engine.go", "permit.go", "claim.go", "gate.go", "turns.go", "host.go", "shares.go", "exchange.go", "send.go", "recipient.go", "compose.go", "record.go", "circuit.go", "holdings.go"}
+var reading = []string{"engine.go", "life.go", "permit.go", "claim.go", "gate.go", "turns.go", "host.go", "exchange.go", "send.go",
+	"recipient.go", "compose.go", "record.go", "circuit.go", "shares.go", "holdings.go", "work.go"}
 
 func main() {
 	log.SetFlags(0)

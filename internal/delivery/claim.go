@@ -21,14 +21,6 @@ const (
 	cancelBatch = 500
 )
 
-// relist makes the claim loop list the backlog at once. Callers must not hold mu.
-func (e *Engine) relist() {
-	e.mu.Lock()
-	e.listed = time.Time{}
-	e.mu.Unlock()
-	e.poke()
-}
-
 // claimLoop moves due deliveries from the store into the gates until ctx ends.
 func (e *Engine) claimLoop(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -204,38 +196,4 @@ func (e *Engine) cancelWaiting(ctx context.Context, deleted []kapsel.EndpointID)
 	e.mu.Lock()
 	e.canceling = false
 	e.mu.Unlock()
-}
-
-// reconcile gives back deliveries that this node holds according to the store but does not know of.
-// It fails if the store does.
-func (e *Engine) reconcile(ctx context.Context) error {
-	e.mu.Lock()
-	ids := e.holds.toCheck(e.node.ID())
-	e.mu.Unlock()
-	for node, until := range ids {
-		held, err := e.Store.Held(ctx, node)
-		if err != nil {
-			return err
-		}
-		now := e.Clock.Now()
-		lost := held[:0]
-		e.mu.Lock()
-		for _, d := range held {
-			if !e.holds.knows(d.Token) {
-				d.DueAt = now
-				lost = append(lost, d)
-			}
-		}
-		e.mu.Unlock()
-		if len(lost) > 0 {
-			if err := e.Store.GiveBack(ctx, lost); err != nil {
-				return err
-			}
-			e.relist()
-		}
-		e.mu.Lock()
-		e.holds.settle(node, until)
-		e.mu.Unlock()
-	}
-	return nil
 }

@@ -6,12 +6,13 @@
 // another, until the delivery is terminal. A crash loses no delivery: the store knows which
 // deliveries the engine holds, and another node takes them over when the node's lease ends.
 //
-// Reading order: engine.go (start and stop), permit.go (ingest asks to send at once), claim.go
-// (what waits in the store), package gate (what may start), host.go (what the gates decide is
-// done), exchange.go (the request is made), recipient.go (to whom), compose.go (an event as a
-// request), record.go (its outcome), circuit.go (circuits in the store), shares.go (what of the
-// limits is this node's), holdings.go (what the node holds by its own account). Package cluster
-// keeps the node's lease.
+// Reading order: engine.go (start and stop), life.go (what the node's lease and changed settings do
+// to it), permit.go (ingest asks to send at once), claim.go (what waits in the store), package gate
+// (what may start), host.go (what the gates decide is done), exchange.go (one attempt, and the request
+// it makes), recipient.go (to whom), compose.go (an event as a request), record.go (its outcome),
+// circuit.go (circuits in the store), shares.go (what of the limits is this node's), holdings.go (what
+// the node holds by its own account), work.go (what all of these use). Package cluster keeps the
+// node's lease.
 package delivery
 
 import (
@@ -170,118 +171,3 @@ const leaveGrace = time.Second
 
 // recordGrace is how long the records of exchanges that were cut may take.
 const recordGrace = time.Second
-
-// life is the engine as the host of its node.
-type life struct{ e *Engine }
-
-// Joined implements cluster.Host.
-func (l life) Joined(id kapsel.NodeID) {
-	e := l.e
-	e.mu.Lock()
-	e.gates.SetNode(id)
-	e.mu.Unlock()
-	e.Settings.Joined(id, e.Clock)
-}
-
-// Renewed implements cluster.Host: what could not start while the lease was not certain starts now.
-// A node that has just joined, or is alone, looks for others to share its limits with.
-func (l life) Renewed(ctx context.Context, joined bool) error {
-	e := l.e
-	var err error
-	if joined || e.shares.Alone() {
-		err = e.share(ctx)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.gates.Dispatch(e.now())
-	e.poke()
-	return err
-}
-
-// Lost implements cluster.Host.
-func (l life) Lost() {
-	e := l.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.gates.GiveBackAll(e.now())
-}
-
-// TookOver implements cluster.Host. It also gives back what unconfirmed writes left under this
-// node's ID, and drops gates that are of no use.
-func (l life) TookOver(ctx context.Context, moved int) {
-	e := l.e
-	if moved > 0 {
-		e.relist()
-	}
-	e.mu.Lock()
-	for _, id := range e.gates.Forget(e.now()) {
-		e.recipients.Drop(kapsel.OriginID(id))
-	}
-	e.mu.Unlock()
-	e.reconcile(ctx) // after an error the next call tries again
-}
-
-// settingsChanged takes over changed settings. The cache calls it.
-func (e *Engine) settingsChanged(s store.Settings) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	at := e.now()
-	for _, c := range s.Circuits {
-		if g := e.gates.Gate(c.EndpointID); g != nil {
-			e.gates.SetCircuit(g, c, at)
-		}
-	}
-	for i := range s.Endpoints {
-		if g := e.gates.Gate(s.Endpoints[i].ID); g != nil {
-			e.gates.SetEndpoint(g, &s.Endpoints[i], at)
-		}
-	}
-	e.gates.Dispatch(at)
-	e.poke()
-	select { // the change may be a node that joined
-	case e.recount <- struct{}{}:
-	default:
-	}
-}
-
-// now returns the time by both clocks.
-func (e *Engine) now() gate.Time { return gate.Time{Store: e.Clock.Now(), Mono: time.Now()} }
-
-// gateOf returns the gate of an endpoint that has work. Callers must hold mu: settingsChanged then
-// tells the gate of all changes that the cache learns from here on.
-func (e *Engine) gateOf(ep *kapsel.Endpoint, at gate.Time) *gate.Gate {
-	return e.gates.Use(ep, e.Settings.Latest, e.Settings.Circuit, at)
-}
-
-// background runs f in a goroutine that a stop waits for.
-func (e *Engine) background(f func()) {
-	e.work.Add(1)
-	go func() { defer e.work.Done(); f() }()
-}
-
-// insist repeats a write while the store is unavailable, until a stop can wait no longer. It
-// returns any other error at once, such as a Conflict. If insist gives up, the node's lease runs
-// out and another node finds what was held.
-func (e *Engine) insist(write func(ctx context.Context) error) error {
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		ctx, cancel := context.WithTimeout(e.last, 30*time.Second)
-		err := write(ctx)
-		cancel()
-		if err == nil || !errors.Is(err, &kapsel.Error{Code: kapsel.DatabaseUnavailable}) {
-			return err
-		}
-		select {
-		case <-e.last.Done():
-			return err
-		case <-time.After(wait):
-		}
-	}
-}
-
-// poke wakes the claim loop.
-func (e *Engine) poke() {
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}

@@ -54,6 +54,26 @@ func (o *outcome) err() error {
 	return nil
 }
 
+// deliver makes one attempt: it makes the exchange, applies the outcome to the endpoint, and
+// records the outcome. The worker stays in use until the record is durable or given up, so the
+// node never has more unrecorded exchanges than workers.
+func (e *Engine) deliver(g *gate.Gate, j *gate.Job) {
+	o := e.exchange(j)
+	if o.unsent == nil {
+		o.commit(j)
+	}
+	e.finish(g, j, &o)
+	if o.unsent != nil {
+		j.Delivery.DueAt = o.due
+		e.giveBack([]*gate.Job{j})
+	} else {
+		e.record(g, j, &o)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gates.Recorded(g, j, e.now())
+}
+
 // errNotLeased is why nothing is sent without a certain lease: another node may hold the delivery.
 var errNotLeased = errors.New("the node's lease is not certain")
 

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"maps"
 	"time"
 
@@ -75,4 +76,38 @@ func (h *holdings) settle(node kapsel.NodeID, until time.Time) {
 	if h.doubts[node].Equal(until) && time.Now().After(until) {
 		delete(h.doubts, node)
 	}
+}
+
+// reconcile gives back deliveries that this node holds according to the store but does not know of.
+// It fails if the store does.
+func (e *Engine) reconcile(ctx context.Context) error {
+	e.mu.Lock()
+	ids := e.holds.toCheck(e.node.ID())
+	e.mu.Unlock()
+	for node, until := range ids {
+		held, err := e.Store.Held(ctx, node)
+		if err != nil {
+			return err
+		}
+		now := e.Clock.Now()
+		lost := held[:0]
+		e.mu.Lock()
+		for _, d := range held {
+			if !e.holds.knows(d.Token) {
+				d.DueAt = now
+				lost = append(lost, d)
+			}
+		}
+		e.mu.Unlock()
+		if len(lost) > 0 {
+			if err := e.Store.GiveBack(ctx, lost); err != nil {
+				return err
+			}
+			e.relist()
+		}
+		e.mu.Lock()
+		e.holds.settle(node, until)
+		e.mu.Unlock()
+	}
+	return nil
 }

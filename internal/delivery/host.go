@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -49,24 +48,4 @@ func (h host) Exhausted() {
 		e.exhausted = time.Now()
 		e.Log.Warn("all workers are busy; deliveries wait", "code", string(kapsel.WorkersExhausted), "workers", e.Workers)
 	}
-}
-
-// giveBack writes deliveries back as pending, in the background. The engine knows their tokens
-// until that is done or has failed.
-func (e *Engine) giveBack(jobs []*gate.Job) {
-	back := make([]kapsel.Delivery, len(jobs))
-	for i, j := range jobs {
-		back[i] = j.Delivery
-	}
-	e.background(func() {
-		err := e.insist(func(ctx context.Context) error { return e.Store.GiveBack(ctx, back) })
-		if err != nil {
-			e.Log.Warn("deliveries could not be given back; they return when the node's lease ends", "error", err, "deliveries", len(back))
-		}
-		e.mu.Lock()
-		for _, d := range back {
-			e.holds.drop(d.Token)
-		}
-		e.mu.Unlock()
-	})
 }

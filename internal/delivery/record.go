@@ -16,26 +16,6 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 )
 
-// deliver makes one attempt: it makes the exchange, applies the outcome to the endpoint, and
-// records the outcome. The worker stays in use until the record is durable or given up, so the
-// node never has more unrecorded exchanges than workers.
-func (e *Engine) deliver(g *gate.Gate, j *gate.Job) {
-	o := e.exchange(j)
-	if o.unsent == nil {
-		o.commit(j)
-	}
-	e.finish(g, j, &o)
-	if o.unsent != nil {
-		j.Delivery.DueAt = o.due
-		e.giveBack([]*gate.Job{j})
-	} else {
-		e.record(g, j, &o)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.gates.Recorded(g, j, e.now())
-}
-
 // unsentWait is how long a delivery waits after it could not be prepared.
 const unsentWait = 10 * time.Second
 
@@ -61,6 +41,26 @@ func (e *Engine) finish(g *gate.Gate, j *gate.Job, o *outcome) {
 	case o.unsent == nil && !o.lost:
 		telemetry.Observe(e.metrics.attempts, o.duration.Seconds(), o.trace)
 	}
+}
+
+// giveBack writes deliveries back as pending, in the background. The engine knows their tokens
+// until that is done or has failed.
+func (e *Engine) giveBack(jobs []*gate.Job) {
+	back := make([]kapsel.Delivery, len(jobs))
+	for i, j := range jobs {
+		back[i] = j.Delivery
+	}
+	e.background(func() {
+		err := e.insist(func(ctx context.Context) error { return e.Store.GiveBack(ctx, back) })
+		if err != nil {
+			e.Log.Warn("deliveries could not be given back; they return when the node's lease ends", "error", err, "deliveries", len(back))
+		}
+		e.mu.Lock()
+		for _, d := range back {
+			e.holds.drop(d.Token)
+		}
+		e.mu.Unlock()
+	})
 }
 
 // shortage is what the log says of what this machine is short of. Engine.mu guards it.
