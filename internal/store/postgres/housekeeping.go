@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -224,4 +225,43 @@ func (s *Store) BacklogOf(ctx context.Context, endpointID kapsel.EndpointID, now
 		return err
 	})
 	return count, oldest, err
+}
+
+// DeleteOldCounters deletes rows that are too old; see store.Housekeeping.
+func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	for _, old := range []struct {
+		table, time, key string
+		before           time.Time
+	}{
+		// A row has the time of its hour's or day's beginning, and is kept StatsKept or UsageKept from its
+		// end.
+		{"endpoint_stats", "hour", "part, endpoint_id, hour, slot", now.Add(-store.StatsKept - time.Hour)},
+		{"tenant_usage", "day", "part, tenant_id, day, slot", now.Add(-store.UsageKept - 24*time.Hour)},
+	} {
+		var n int
+		err := s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, `
+				WITH old AS (
+					SELECT `+old.key+` FROM `+old.table+` WHERE `+old.time+` <= $1
+					ORDER BY `+old.time+` LIMIT $2 FOR UPDATE SKIP LOCKED
+				)
+				DELETE FROM `+old.table+` USING old WHERE `+same(old.table, old.key), old.before, limit-deleted)
+			n = int(tag.RowsAffected())
+			return err
+		})
+		if err != nil {
+			return deleted, err
+		}
+		deleted += n
+	}
+	return deleted, nil
+}
+
+// same returns the condition that a row of a table and one of old have the same key.
+func same(table, key string) string {
+	var all []string
+	for _, column := range strings.Split(key, ", ") {
+		all = append(all, table+"."+column+" = old."+column)
+	}
+	return strings.Join(all, " AND ")
 }

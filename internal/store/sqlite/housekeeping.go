@@ -310,3 +310,25 @@ func (s *Store) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now t
 	})
 	return count, oldest, err
 }
+
+// DeleteOldCounters implements store.Housekeeping.
+func (s *Store) DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+	return s.inUnits(ctx, limit, 200, func(c *conn, limit int) (deleted int, err error) {
+		for _, old := range []struct {
+			delete string
+			before time.Time
+		}{
+			// A row has the time of its hour's or day's beginning, and is kept StatsKept or UsageKept from its end.
+			{`DELETE FROM endpoint_stats WHERE (endpoint_id, hour) IN (
+				SELECT endpoint_id, hour FROM endpoint_stats WHERE hour <= ? ORDER BY hour LIMIT ?)`, now.Add(-store.StatsKept - time.Hour)},
+			{`DELETE FROM tenant_usage WHERE (tenant_id, day) IN (
+				SELECT tenant_id, day FROM tenant_usage WHERE day <= ? ORDER BY day LIMIT ?)`, now.Add(-store.UsageKept - 24*time.Hour)},
+		} {
+			if err := c.exec(old.delete, old.before, limit-deleted); err != nil {
+				return deleted, err
+			}
+			deleted += c.changes()
+		}
+		return deleted, nil
+	})
+}
