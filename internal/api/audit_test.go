@@ -279,6 +279,12 @@ func TestAuditLog_Closed(t *testing.T) {
 	if set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"public": false}}); set["audit"].(map[string]any)["witnesses"] != 2.0 {
 		t.Errorf("a member that was left out changed: %v", set)
 	}
+	if set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": map[string]any{"public": nil}}); set["audit"].(map[string]any)["public"] != true || set["audit"].(map[string]any)["witnesses"] != 2.0 {
+		t.Errorf("null does not return to the default of one member: %v", set)
+	}
+	if made := w.want(201, "POST", "/v1/tenants", adminKey, `{"name":"open","audit":{"public":null}}`); made["audit"].(map[string]any)["public"] != true {
+		t.Errorf("null is not the default of a new tenant: %v", made)
+	}
 	if set := w.want(200, "PATCH", tenant, adminKey, map[string]any{"audit": nil}); set["audit"].(map[string]any)["public"] != true || set["audit"].(map[string]any)["witnesses"] != nil {
 		t.Errorf("null does not return to the defaults: %v", set)
 	}

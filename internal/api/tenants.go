@@ -100,7 +100,7 @@ func patchTenant(patch map[string]any) func(*manage.TenantSettings) error {
 	return func(s *manage.TenantSettings) error {
 		limits := viewLimits(&kapsel.Tenant{Plan: s.Plan, Limits: s.Limits})
 		now := TenantInput{Name: s.Name, Plan: s.Plan, Limits: &limits, Audit: new(viewAudit(s.Audit))}
-		next := TenantInput{Plan: kapsel.DefaultPlan}
+		next := TenantInput{Plan: kapsel.DefaultPlan, Audit: &Audit{Public: true}}
 		// A new plan brings its limits along, unless the tenant has its own.
 		if plan, there := patch["plan"]; there && !s.Limits.Own {
 			name, _ := plan.(string)

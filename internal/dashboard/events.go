@@ -51,11 +51,13 @@ func (d *Dashboard) events() {
 		if err != nil {
 			return result{}, err
 		}
-		full, err := d.Manage.Payload(p.ctx, p.caller, id)
-		if err != nil {
-			return result{}, err
+		if e.Event.ErasedAt.IsZero() {
+			full, err := d.Manage.Payload(p.ctx, p.caller, id)
+			if err != nil {
+				return result{}, err
+			}
+			e.Event.Body = full.Body
 		}
-		e.Event.Body = full.Body
 		v := eventView{EventDetail: e, shownAs: p.query.Get("as")}
 		for i := len(e.Described) - 1; i >= 0 && len(v.deliveries) < maxShown; i-- {
 			one := deliveryView{Delivery: e.Described[i]}

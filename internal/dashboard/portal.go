@@ -462,11 +462,13 @@ func (v *visit) event() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	full, err := v.portal.Payload(v.ctx, id)
-	if err != nil {
-		return result{}, err
+	if e.Event.ErasedAt.IsZero() {
+		full, err := v.portal.Payload(v.ctx, id)
+		if err != nil {
+			return result{}, err
+		}
+		e.Event.Body = full.Body
 	}
-	e.Event.Body = full.Body
 	return v.show(textEvent, portalEvent(v, e, tried))
 }
 

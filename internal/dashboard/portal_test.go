@@ -173,6 +173,28 @@ func TestPortal_OneApp(t *testing.T) {
 	}
 }
 
+// TestErased_Pages checks that the pages of an event whose contents were erased show what is kept of it, to
+// its tenant and to the tenant's customer.
+func TestErased_Pages(t *testing.T) {
+	w := newWorld(t)
+	tenant, key := w.tenant("acme", kapsel.ScopeWrite)
+	c := w.customer(tenant, "mine")
+	v, _ := w.visit(w.admin, tenant.ID, manage.PortalLinkSettings{App: &c.app.UID, Mode: kapsel.PortalRead})
+	_, err := w.manage.CancelEvent(w.ctx, w.admin, c.event, kapsel.EndpointID{})
+	w.must(err)
+	_, err = w.manage.EraseEvent(w.ctx, w.admin, c.event)
+	w.must(err)
+	rec := w.ask(http.MethodGet, "/events/"+c.event.String(), w.signIn(key), nil, nil)
+	for of, page := range map[string]string{"tenant": rec.Body.String(), "customer": v.see("/portal/events/" + c.event.String())} {
+		if !strings.Contains(page, "The contents of this event were erased") || !strings.Contains(page, "endpoint of mine") {
+			t.Errorf("the %s sees %s", of, page)
+		}
+		if strings.Contains(page, "&#34;of&#34;") {
+			t.Errorf("the %s sees the payload: %s", of, page)
+		}
+	}
+}
+
 // TestPortal_Bounds checks that a customer cannot use up what their tenant may have: neither its events, by
 // test events, nor its endpoints.
 func TestPortal_Bounds(t *testing.T) {
