@@ -155,6 +155,10 @@ type call struct {
 	// The ID that the request's Idempotency-Key reserved; zero without a key. See reserved.
 	seed [16]byte
 	made string // the reserved ID, once a handler has asked for it
+
+	// The request was answered before under its Idempotency-Key: the handler must do nothing but answer with
+	// what the request is about, as it is now. Only of operations that showsNow names.
+	repeated bool
 }
 
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }

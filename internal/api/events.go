@@ -32,7 +32,7 @@ func (a *api) events() {
 	add(a, access.Read, payload, a.getPayload)
 	add(a, access.Write, mayTake[ReplayEventInput](op("replay-event", http.MethodPost, "/v1/events/{id}/replay", "Deliver an event again; the answer is the new delivery")), a.replayEvent)
 	cancel := op("cancel-event", http.MethodPost, "/v1/events/{id}/cancel", "Cancel the event's deliveries that are pending; the answer is the event")
-	add(a, access.Write, mayTake[CancelEventInput](cancel), a.cancelEvent)
+	add(a, access.Write, with(mayTake[CancelEventInput](cancel), "shows now", true), a.cancelEvent)
 	erase := op("erase-event", http.MethodPost, "/v1/events/{id}/erase", "Erase an event's contents for ever; the answer is the event")
 	add(a, access.Write, mayTake[Nothing](erase), acted(a.Manage.EraseEvent, (*EventPath).ref, viewEventDetail))
 }
@@ -123,6 +123,10 @@ func (a *api) cancelEvent(ctx context.Context, in *EventPath) (*out[EventDetail]
 	var to kapsel.EndpointID
 	if body.EndpointID != nil {
 		to = *body.EndpointID
+	}
+	if callOf(ctx).repeated {
+		e, err := a.Manage.Event(ctx, callerOf(ctx), in.ID)
+		return shownAs(viewEventDetail, e, err)
 	}
 	e, err := a.Manage.CancelEvent(ctx, callerOf(ctx), in.ID, to)
 	return shownAs(viewEventDetail, e, err)

@@ -55,9 +55,23 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 		return kapsel.Errorf(kapsel.DuplicateEvent, "the Idempotency-Key was used for another request; use a new one")
 	case r.Seed == mine.Seed:
 	case r.Status == 0 && now.Sub(r.CreatedAt) < stillRunning:
-		return &kapsel.Error{Code: kapsel.Conflict, Detail: "the first request with this Idempotency-Key is still running; try again", RetryAfter: time.Second}
+		return errRunning
 	case r.Status != 0 && r.Status < 500:
+		if showsNow(ctx.Operation()) {
+			c.repeated = true
+			c.w.Header().Set("Idempotent-Replayed", "true")
+			next(huma.WithValue(ctx, callKey{}, c))
+			return nil
+		}
 		return a.repeat(ctx.Context(), c.w, r, now)
+	default: // the process that ran it died, or answered that it does not know
+		switch resumed, err := a.Answers.Resume(ctx.Context(), r, now); {
+		case err != nil:
+			return err
+		case !resumed: // another request was first
+			return errRunning
+		}
+		r.Status, r.CreatedAt = 0, now
 	}
 	c.seed = r.Seed
 	rec := &recorder{header: c.w.Header()}
@@ -70,18 +84,27 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	if rec.status == http.StatusConflict && r.Seed != mine.Seed && again.made != "" {
 		return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made %s, and its answer is lost; see what it made, or remove it and use a new key", again.made)
 	}
-	a.settle(ctx.Context(), r, rec, again.made, now)
+	a.settle(ctx.Context(), ctx.Operation(), r, rec, again.made, now)
 	c.w.WriteHeader(rec.status)
 	c.w.Write(rec.body.Bytes())
 	return nil
 }
 
+var errRunning = &kapsel.Error{Code: kapsel.Conflict, Detail: "the first request with this Idempotency-Key is still running; try again", RetryAfter: time.Second}
+
 // ownKeys reports whether an operation handles the Idempotency-Key itself.
 func ownKeys(op *huma.Operation) bool { return op.Metadata["keyed"] != nil }
 
+// showsNow reports whether the answer to a repeated request shows the object as it is now (see
+// call.repeated), because the first answer has contents that may have been erased, and is not kept.
+func showsNow(op *huma.Operation) bool { return op.Metadata["shows now"] != nil }
+
+// hasSecret reports whether all answers of an operation have a secret.
+func hasSecret(op *huma.Operation) bool { return op.Metadata["secret"] != nil }
+
 // settle stores an answer, so that it can be repeated. If that fails the caller still gets the answer, and
 // a repeated request finds the object that this one made.
-func (a *api) settle(ctx context.Context, r store.Reservation, rec *recorder, made string, now time.Time) {
+func (a *api) settle(ctx context.Context, op *huma.Operation, r store.Reservation, rec *recorder, made string, now time.Time) {
 	ctx = context.WithoutCancel(ctx)
 	err := error(nil)
 	switch {
@@ -92,7 +115,10 @@ func (a *api) settle(ctx context.Context, r store.Reservation, rec *recorder, ma
 		err = a.Answers.Forget(ctx, r) // nothing was done; the request may be corrected
 	default:
 		r.Status, r.Made, r.Body = rec.status, made, rec.body.Bytes()
-		if err = a.sealAnswer(ctx, &r, now); err == nil {
+		if showsNow(op) {
+			r.Body = nil
+		}
+		if err = a.sealAnswer(ctx, op, &r, now); err == nil {
 			err = a.Answers.Settle(ctx, r)
 		}
 	}
@@ -102,14 +128,14 @@ func (a *api) settle(ctx context.Context, r store.Reservation, rec *recorder, ma
 }
 
 // sealAnswer seals the body of an answer that shows a new secret.
-func (a *api) sealAnswer(ctx context.Context, r *store.Reservation, now time.Time) error {
+func (a *api) sealAnswer(ctx context.Context, op *huma.Operation, r *store.Reservation, now time.Time) error {
 	var shown struct {
 		ID            string
 		TenantID      kapsel.TenantID `json:"tenant_id"`
 		Secret        string
 		SigningSecret string `json:"signing_secret"`
 	}
-	if json.Unmarshal(r.Body, &shown) != nil || shown.Secret == "" && shown.SigningSecret == "" {
+	if json.Unmarshal(r.Body, &shown) != nil || shown.Secret == "" && shown.SigningSecret == "" && !hasSecret(op) {
 		return nil
 	}
 	if shown.TenantID.IsZero() { // a key of the instance: there is nothing to seal it with, so it is not kept

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -31,6 +33,19 @@ func (m *memory) Reserve(_ context.Context, r store.Reservation, now time.Time) 
 	}
 	m.rows[at] = r
 	return r, nil
+}
+
+func (m *memory) Resume(_ context.Context, r store.Reservation, now time.Time) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := r.Owner.String() + " " + r.Key
+	there := m.rows[at]
+	if there.Seed != r.Seed || there.Status != r.Status || !there.CreatedAt.Equal(r.CreatedAt) {
+		return false, nil
+	}
+	there.Status, there.CreatedAt = 0, now
+	m.rows[at] = there
+	return true, nil
 }
 
 func (m *memory) Settle(_ context.Context, r store.Reservation) error {
@@ -178,6 +193,59 @@ func TestIdempotencyKeyKeepsSecretsSealedAndShort(t *testing.T) {
 	}
 }
 
+// TestIdempotencyKey_PortalLink checks that the URL of a portal link, which has the link's token, is kept as
+// the secret of a key is.
+func TestIdempotencyKey_PortalLink(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	h := w.newHouse("a")
+	const path, body = "/v1/portal-links", `{"mode":"manage"}`
+	first := w.want(201, "POST", path, h.write, body, key("k"))
+	_, token, _ := strings.Cut(first.text("url"), "#")
+	for _, r := range m.rows {
+		if token == "" || strings.Contains(string(r.Body), token) || !r.Sealed {
+			t.Errorf("the token %q is kept in the clear: %s", token, r.Body)
+		}
+	}
+	w.now = w.now.Add(store.SecretKept - 1)
+	if got := w.want(201, "POST", path, h.write, body, key("k")).text("url"); got != first.text("url") {
+		t.Error("another URL comes back")
+	}
+	w.now = w.now.Add(1)
+	if o := w.want(409, "POST", path, h.write, body, key("k")); o.text("code") != "E1010" || !strings.Contains(o.text("detail"), first.text("id")) {
+		t.Errorf("after ten minutes: %v", o)
+	}
+}
+
+// TestIdempotencyKey_Erased checks that no answer is kept that has contents of an event, which an erasure could
+// not find, and that a repeated request shows the event as it is now and does nothing else.
+func TestIdempotencyKey_Erased(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	h := w.newHouse("a")
+	ev, _ := w.receive(h.endpoint, func(e *kapsel.Event) { e.Header = kapsel.Header{{Name: "X-Name", Value: "of a person"}} })
+	path := "/v1/events/" + ev.ID.String()
+	first := w.do("POST", path+"/cancel", h.write, "", key("k"))
+	if first.status != 200 || !strings.Contains(string(first.body), "of a person") {
+		t.Fatalf("the answer is %d %s", first.status, first.body)
+	}
+	for _, r := range m.rows {
+		if len(r.Body) > 0 {
+			t.Errorf("the answer is kept: %s", r.Body)
+		}
+	}
+	w.want(200, "POST", path+"/replay", h.write, nil)
+	for _, kept := range []bool{true, false} {
+		again := w.do("POST", path+"/cancel", h.write, "", key("k"))
+		if again.status != 200 || strings.Contains(string(again.body), "of a person") != kept || again.header.Get("Idempotent-Replayed") != "true" {
+			t.Errorf("repeated: %d %v %s", again.status, again.header, again.body)
+		}
+		if kept {
+			w.want(200, "POST", path+"/cancel", h.write, nil) // there is something to cancel: the repeated request left it
+			w.want(200, "POST", path+"/erase", h.write, nil)
+		}
+	}
+	w.refused(kapsel.DuplicateEvent, 409, nil, "POST", path+"/cancel", h.write, `{"endpoint_id":"`+h.endpoint+`"}`, key("k"))
+}
+
 // TestIdempotencyKeyAfterACrash: the object was made and its answer was not kept.
 func TestIdempotencyKeyAfterACrash(t *testing.T) {
 	w, m := newWorldWithAnswers(t)
@@ -221,5 +289,50 @@ func TestIdempotencyKey_B63_AtTheSameTime(t *testing.T) {
 	}
 	if got := len(w.want(200, "GET", "/v1/tenants", adminKey, nil).list("data")); got != 1 {
 		t.Errorf("%d tenants were made", got)
+	}
+}
+
+// TestIdempotencyKey_B63_AfterAnError checks that exactly one of many simultaneous POSTs runs that repeat one
+// which was answered 5xx, or whose process died.
+func TestIdempotencyKey_B63_AfterAnError(t *testing.T) {
+	w, m := newWorldWithAnswers(t)
+	h := w.newHouse("a")
+	owner, err := kapsel.ParseTenantID(h.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/endpoints/" + h.endpoint + "/secrets/rotate"
+	const body = `{"overlap":"0s"}`
+	for _, status := range []int{503, 0} {
+		k := fmt.Sprint("k", status)
+		m.rows[h.tenant+" "+k] = store.Reservation{
+			Owner: owner, Key: k, Request: fingerprint(requestFor(path), []byte(body)), Seed: kapsel.NewSecretID(w.now), Status: status, CreatedAt: w.now, ExpiresAt: w.now.Add(time.Hour),
+		}
+		w.now = w.now.Add(stillRunning)
+		secrets := map[string]bool{}
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				a := w.do("POST", path, h.write, body, key(k))
+				mu.Lock()
+				defer mu.Unlock()
+				switch a.status {
+				case 200:
+					var o object
+					if err := json.Unmarshal(a.body, &o); err != nil {
+						t.Error(err)
+					}
+					secrets[o.text("signing_secret")] = true
+				case 409:
+				default:
+					t.Errorf("%d %s", a.status, a.body)
+				}
+			})
+		}
+		wg.Wait()
+		if len(secrets) != 1 {
+			t.Errorf("after %d the secret was rotated %d times", status, len(secrets))
+		}
 	}
 }

@@ -14,7 +14,7 @@ func (a *api) portalLinks() {
 	op := tagged("Portal")
 	create := op("create-portal-link", http.MethodPost, "/v1/portal-links", "Create a link into the portal; its URL is in this answer only, and opens once")
 	create.DefaultStatus = http.StatusCreated
-	add(a, access.Write, takes[PortalLinkInput](fails(create, failure{404, kapsel.NotFound})), a.createPortalLink)
+	add(a, access.Write, with(takes[PortalLinkInput](fails(create, failure{404, kapsel.NotFound})), "secret", true), a.createPortalLink)
 	add(a, access.Read, op("list-portal-links", http.MethodGet, "/v1/portal-links", "List links that have not expired, used and revoked ones included"),
 		listed(a.Manage.ListPortalLinks, func(l kapsel.PortalLink) kapsel.PortalLinkID { return l.ID }, viewPortalLink))
 	add(a, access.Read, op("get-portal-link", http.MethodGet, "/v1/portal-links/{id}", "Get a link"), got(a.Manage.PortalLink, (*PortalLinkPath).id, viewPortalLink))

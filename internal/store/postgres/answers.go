@@ -43,6 +43,17 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 	return there, nil
 }
 
+// Resume lets a request run again; see store.Answers.
+func (s *Store) Resume(ctx context.Context, r store.Reservation, now time.Time) (resumed bool, err error) {
+	err = s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "UPDATE answers SET status = 0, created_at = $6 WHERE owner = $1 AND key = $2 AND seed = $3 AND status = $4 AND created_at = $5",
+			[16]byte(r.Owner), r.Key, r.Seed, r.Status, r.CreatedAt, now)
+		resumed = tag.RowsAffected() == 1
+		return err
+	})
+	return resumed && err == nil, err
+}
+
 // Settle stores an answer; see store.Answers.
 func (s *Store) Settle(ctx context.Context, r store.Reservation) error {
 	return s.change(ctx, viewOf(r.Owner), func(ctx context.Context, tx pgx.Tx) error {

@@ -36,6 +36,17 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 	return there, nil
 }
 
+// Resume implements store.Answers.
+func (s *Store) Resume(ctx context.Context, r store.Reservation, now time.Time) (resumed bool, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		err := c.exec(`UPDATE answers SET status = 0, created_at = ? WHERE owner = ? AND key = ? AND seed = ? AND status = ? AND created_at = ?`,
+			now, r.Owner[:], r.Key, r.Seed[:], r.Status, r.CreatedAt)
+		resumed = err == nil && c.changes() == 1
+		return err
+	})
+	return resumed && err == nil, err
+}
+
 // Settle implements store.Answers.
 func (s *Store) Settle(ctx context.Context, r store.Reservation) error {
 	return s.writer.cold(ctx, func(c *conn) error {

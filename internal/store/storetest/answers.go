@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -106,6 +107,34 @@ var answering = []promise{
 			w.same("who reserved", 1, won)
 			w.same("rows", 1, len(slices.Compact(seeds)))
 		}
+	}},
+
+	{"B-63 one of many simultaneous calls resumes a request whose answer is not known", func(w *world) {
+		r := w.reservation(w.tenant.ID, "k")
+		r.Status, r.Body = 503, []byte("{}")
+		w.reserve(r)
+		w.pass(time.Second)
+		for _, other := range []func(*store.Reservation){
+			func(r *store.Reservation) { r.Owner = kapsel.TenantID{} }, func(r *store.Reservation) { r.Key = "K" }, func(r *store.Reservation) { r.Seed = kapsel.NewSecretID(w.now) },
+			func(r *store.Reservation) { r.Status = 0 }, func(r *store.Reservation) { r.CreatedAt = w.now },
+		} {
+			o := r
+			other(&o)
+			resumed, err := w.store.Resume(w.ctx, o, w.now)
+			w.must(err)
+			w.same("another row is resumed", false, resumed)
+		}
+		var won atomic.Int32
+		w.together(8, func(int) error {
+			resumed, err := w.store.Resume(w.ctx, r, w.now)
+			if resumed {
+				won.Add(1)
+			}
+			return err
+		})
+		w.same("who resumed", int32(1), won.Load())
+		r.Status, r.CreatedAt = 0, w.now
+		w.same("resumed", r, w.reserve(w.reservation(w.tenant.ID, "k")))
 	}},
 
 	{"expired answers are deleted, and secrets no longer kept, up to a limit", func(w *world) {
