@@ -38,7 +38,8 @@ type Queue interface {
 	// Claim takes due pending deliveries for a node, the oldest of each endpoint first, up to
 	// each want's limit and until their bodies reach maxBytes together (one always fits).
 	// Each comes back as delivering, with a new token, and with its event. Deliveries that
-	// another claim is taking are passed over, not waited for.
+	// another claim is taking are passed over, not waited for. A delivery whose event cannot be read,
+	// because the database is damaged there, is logged and waits a minute; Claim returns the others.
 	Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []Want, maxBytes int) ([]Claimed, error)
 	// Complete records an attempt and moves its delivery, in one group commit with the
 	// other calls of the moment, but only while the delivery is still delivering under the

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
+	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 var claimStatements = map[string]string{
@@ -53,20 +55,33 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		return nil, nil
 	}
 	var claimed []store.Claimed
-	err := s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
-		claimed, err = claim(ctx, l, node, now, wanted, maxBytes)
-		return err
-	})
+	var unread rules.Unread
+	take := func(apart bool) error {
+		return s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
+			claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, apart)
+			return err
+		})
+	}
+	err := take(false)
+	if damaged(err) { // maybe one event is, and must not hold up the others
+		err = take(true)
+	}
 	if err != nil {
 		return nil, err
+	}
+	claimed, back := unread.Split(claimed, now, s.from.log)
+	if err := s.GiveBack(ctx, back); err != nil {
+		s.from.log.WarnContext(ctx, "deliveries without a readable event could not be given back; this node finds them", "error", err)
 	}
 	return claimed, nil
 }
 
-func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int) ([]store.Claimed, error) {
-	var claimed []store.Claimed
+// claim claims for wanted on a lane. If apart is true, each event is read by itself, after the commit:
+// an event that is damaged then fails alone. unread says which events could not be read; their
+// deliveries are claimed.
+func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, unread rules.Unread, err error) {
 	total := 0
-	err := l.run(ctx,
+	err = l.run(ctx,
 		command{statement: "begin"},
 		command{"find due", wanted.params(timeParam(now)), func(r *row) {
 			d := scanDelivery(r)
@@ -76,49 +91,77 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 			claimed = append(claimed, store.Claimed{Delivery: d, DueSince: d.DueAt})
 		}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(claimed) == 0 {
-		return nil, l.run(ctx, command{statement: "commit"})
+		return nil, nil, l.run(ctx, command{statement: "commit"})
 	}
 
-	taken, read := newTable(int2Type, uuidType, uuidType), newTable(int2Type, uuidType)
+	taken := newTable(int2Type, uuidType, uuidType)
 	events := make(map[kapsel.EventID]kapsel.Event, len(claimed))
 	slices.SortStableFunc(claimed, func(a, b store.Claimed) int { return byPart(&a.Delivery, &b.Delivery) })
 	for i := range claimed {
 		d := &claimed[i].Delivery
 		token := kapsel.NewAttemptID(now, d.ID.Part())
 		if *d, err = d.After(kapsel.Claim{Node: node, Token: token}, now); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		taken.int2(int(d.ID.Part()))
 		taken.id(d.ID)
 		taken.id(token)
-		if _, ok := events[d.EventID]; !ok { // a body is read once, however many deliveries it has
-			events[d.EventID] = kapsel.Event{}
-			read.int2(int(d.EventID.Part()))
-			read.id(d.EventID)
-		}
+		events[d.EventID] = kapsel.Event{} // a body is read once, however many deliveries it has
 	}
-	err = l.run(ctx,
-		command{"take", taken.params(node[:]), nil},
-		command{"read events", read.params(), func(r *row) {
-			e := scanEvent(r)
-			events[e.ID] = e
-		}},
-		command{statement: "commit"})
-	if err != nil {
-		return nil, err
+	unread = rules.Unread{}
+	commands := []command{{"take", taken.params(node[:]), nil}, {statement: "commit"}}
+	if !apart {
+		commands = slices.Insert(commands, 1, readEvents(slices.Collect(maps.Keys(events)), events, unread))
+	}
+	if err := l.run(ctx, commands...); err != nil {
+		return nil, nil, err
+	}
+	for id, e := range events {
+		if apart {
+			err := l.run(ctx, readEvents([]kapsel.EventID{id}, events, unread))
+			if err != nil && !damaged(err) {
+				return nil, nil, err
+			}
+			if e = events[id]; err != nil {
+				unread[id] = err
+			}
+		}
+		if e.ID.IsZero() && unread[id] == nil {
+			unread[id] = store.NotFound("event")
+		}
 	}
 	for i := range claimed {
-		event := events[claimed[i].Delivery.EventID]
-		if event.ID.IsZero() {
-			return nil, fmt.Errorf("delivery %s has no event", claimed[i].Delivery.ID)
-		}
-		claimed[i].Event = event
+		claimed[i].Event = events[claimed[i].Delivery.EventID]
 	}
 	slices.SortStableFunc(claimed, func(a, b store.Claimed) int { return a.DueSince.Compare(b.DueSince) })
-	return claimed, nil
+	return claimed, unread, nil
+}
+
+// readEvents returns a command that puts some events into the map events, or the reason why a row cannot
+// be understood into unread.
+func readEvents(ids []kapsel.EventID, events map[kapsel.EventID]kapsel.Event, unread rules.Unread) command {
+	read := newTable(int2Type, uuidType)
+	for _, id := range ids {
+		read.int2(int(id.Part()))
+		read.id(id)
+	}
+	return command{"read events", read.params(), func(r *row) {
+		e := scanEvent(r)
+		if r.err != nil && !e.ID.IsZero() {
+			unread[e.ID], r.err = r.err, nil
+			return
+		}
+		events[e.ID] = e
+	}}
+}
+
+// damaged reports whether the server could not read what it has stored.
+func damaged(err error) bool {
+	state := sqlState(err)
+	return strings.HasPrefix(state, "XX") || strings.HasPrefix(state, "58")
 }
 
 // byPart compares deliveries by their keys.

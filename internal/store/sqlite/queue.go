@@ -2,8 +2,9 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -54,22 +55,26 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	if err != nil || len(taken) == 0 {
 		return nil, err
 	}
+	unread := rules.Unread{}
 	err = s.read(ctx, func(c *conn) error {
+		clear(unread)
 		var last kapsel.Event // deliveries of one event are often due together
 		for i := range taken {
-			if taken[i].Delivery.EventID == last.ID {
+			id := taken[i].Delivery.EventID
+			if id != last.ID && unread[id] == nil {
+				event, _, err := eventOf(c, kapsel.TenantID{}, id, eventColumns+", "+eventContent)
+				switch {
+				case damaged(err):
+					unread[id] = err
+				case err != nil:
+					return err
+				default:
+					last = event
+				}
+			}
+			if id == last.ID {
 				taken[i].Event = last
-				continue
 			}
-			q := c.query(`SELECT `+eventColumns+`, `+eventContent+` FROM events WHERE id = ?`, taken[i].Delivery.EventID)
-			var unreadable error
-			if q.next() {
-				taken[i].Event, _, unreadable = scanEvent(q, true)
-			}
-			if err := errors.Join(q.end(), unreadable); err != nil {
-				return err
-			}
-			last = taken[i].Event
 		}
 		return nil
 	})
@@ -84,7 +89,18 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		_ = s.GiveBack(context.WithoutCancel(ctx), back)
 		return nil, err
 	}
+	taken, back := unread.Split(taken, now, s.log)
+	if len(back) > 0 {
+		_ = s.GiveBack(context.WithoutCancel(ctx), back)
+	}
 	return taken, nil
+}
+
+// damaged reports whether an error of eventOf is about that event alone: the file is damaged there, or the
+// row is not there or cannot be understood.
+func damaged(err error) bool {
+	code := codeOf(err)
+	return err != nil && (code == 0 || code == sqlite3.SQLITE_CORRUPT)
 }
 
 func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, err error) {

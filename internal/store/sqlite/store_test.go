@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
@@ -647,4 +648,39 @@ func TestClose_WALHeld(t *testing.T) {
 	if _, err := again.Event(t.Context(), testTenant, in.Event.ID); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestClaim_FB15_Damaged checks that an event which cannot be read from the file holds up nothing else.
+func TestClaim_FB15_Damaged(t *testing.T) {
+	path := newFile(t)
+	s := openAt(t, path)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if err := s.writer.alone(func(c *conn) error { return c.exec(sql, args...) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storetest.RunDamaged(t, s, map[string]func(kapsel.Event){
+		"a value was changed": func(e kapsel.Event) { exec(`UPDATE events SET extra = '[]' WHERE id = ?`, e.ID) },
+		"the row is gone":     func(e kapsel.Event) { exec(`DELETE FROM events WHERE id = ?`, e.ID) },
+		"a page is damaged": func(e kapsel.Event) {
+			err := s.writer.alone(func(c *conn) error { _, _, err := c.checkpoint(sqlite3.SQLITE_CHECKPOINT_TRUNCATE); return err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			file, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bytes.Index(file, e.Body[len(e.Body)/2:][:32]) / pageSize * pageSize // a page of the body, which begins with the number of the next
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, int64(at)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
 }
