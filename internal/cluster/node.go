@@ -90,9 +90,14 @@ func (n *Node) Certain() (id kapsel.NodeID, ok bool) {
 }
 
 // Join makes the node known to the store under a new ID. Callers must call it before KeepAlive and
-// TakeOver, again if it fails. It fails if the store cannot be written or Host.Renewed fails.
+// TakeOver, again if it fails. If this process's own clock is far from the store's, TakeOver waits until
+// nodes that run have met a jump of the store's clock. Join fails if the store cannot be written or
+// Host.Renewed fails.
 func (n *Node) Join(ctx context.Context) error {
 	now, asked := n.cfg.Now(), time.Now()
+	if asked.Round(0).Sub(now).Abs() > n.cfg.Lease/2 { // the store's clock may have jumped just now, which renew cannot see
+		n.wary(asked)
+	}
 	id := kapsel.NewNodeID(now)
 	if err := n.cfg.Store.Join(ctx, id, now, n.cfg.Lease); err != nil {
 		return err
@@ -123,22 +128,25 @@ func (n *Node) KeepAlive(ctx context.Context) {
 // the answer.
 const clockSync = 15 * time.Second
 
+// wary has the node judge no leases for a while after a jump of the store's clock, which it met at a time. A
+// lease written by the clock before the jump is wrong by the clock after it, and the other way round; all
+// nodes notice the jump within clockSync and renew their leases. wary reports whether a take-over is under
+// way.
+func (n *Node) wary(at time.Time) (judging bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.judgeFrom = at.Add(clockSync + n.cfg.Lease)
+	return n.judging
+}
+
 // renew renews the node's lease, or has the node rejoin if it was declared dead and ctx has not ended.
 // After a jump of the store's clock renew leaves the lease as it is while a take-over is under way.
 // It fails if the store or Host.Renewed does.
 func (n *Node) renew(ctx context.Context) error {
 	now, asked := n.cfg.Now(), time.Now()
 	was := n.lease.Load()
-	if jump := now.Sub(was.storeTime(asked)).Abs(); jump > n.cfg.Lease/5 {
-		// A lease written by the store's clock before the jump is wrong by the clock after it, and the
-		// other way round. All nodes notice the jump within clockSync and renew their leases.
-		n.mu.Lock()
-		n.judgeFrom = asked.Add(clockSync + n.cfg.Lease)
-		wait := n.judging
-		n.mu.Unlock()
-		if wait {
-			return nil // the lease leaves time for the next tick
-		}
+	if jump := now.Sub(was.storeTime(asked)).Abs(); jump > n.cfg.Lease/5 && n.wary(asked) {
+		return nil // the lease leaves time for the next tick
 	}
 	limited, cancel := context.WithTimeout(ctx, n.cfg.Lease/2)
 	defer cancel()

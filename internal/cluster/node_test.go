@@ -374,6 +374,20 @@ func TestNode_Jump(t *testing.T) {
 	})
 }
 
+// TestNode_JoinsAfterJump checks that a node whose own clock is far from the store's judges no lease for 15 s
+// and a lease after it has joined: the store's clock may have jumped just now, and other nodes may not know.
+func TestNode_JoinsAfterJump(t *testing.T) {
+	in(t, func(t *testing.T, w *table) {
+		w.set(func() { w.jump = time.Hour })
+		w.live(t)
+		pass(40 * time.Second)
+		at := w.times("TakeOver")
+		if len(at) == 0 || at[0] < 25*time.Second || at[0] > 28*time.Second {
+			t.Errorf("leases were judged at %v, want from 25 s on", at)
+		}
+	})
+}
+
 // TestNode_Leave checks that a node that leaves ends its lease in the store.
 func TestNode_Leave(t *testing.T) {
 	in(t, func(t *testing.T, w *table) {

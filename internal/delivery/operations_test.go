@@ -491,6 +491,24 @@ func TestGone_FormerURL(t *testing.T) {
 	})
 }
 
+// TestGone_SameDestination checks that a 410 disables an endpoint of whose URL only the query was changed
+// during the exchange.
+func TestGone_SameDestination(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("gone.example", func(*sim.Request) sim.Answer { return sim.Answer{Status: 410, After: 5 * time.Second} })
+		ep := w.NewEndpoint(d, nil)
+		p := w.Start()
+		p.Event(ep, "x")
+		w.Pass(time.Second)
+		w.Patch(ep, func(e *kapsel.Endpoint) { e.URL = d.URL() + "?a=b" })
+		w.Pass(10 * time.Second)
+		if got := w.Endpoint(ep); got.State != kapsel.EndpointDisabled {
+			t.Errorf("the endpoint is %s", got.State)
+		}
+		balanced(t, p)
+	})
+}
+
 // TestForget checks that the node drops an endpoint from memory once it is deleted or idle for
 // long, and nothing of it runs or waits, and that waiting deliveries go on.
 func TestForget(t *testing.T) {

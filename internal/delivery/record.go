@@ -139,7 +139,7 @@ func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 		due := j.Event.FirstDue(j.Event.ReceivedAt) // a person may have retried it before
 		telemetry.Observe(e.metrics.firstDelay, max(0, o.started.Sub(due).Seconds()), o.trace)
 	}
-	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.URL == j.Endpoint.URL { // not a former destination
+	if o.status == http.StatusGone && ep.State != kapsel.EndpointDisabled && ep.Destination == j.Endpoint.Destination { // not a former one
 		err := e.insist(func(ctx context.Context) error { return e.Store.DisableGone(ctx, ep.ID, j.Endpoint.Destination, now) })
 		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
 			e.Log.Warn("an endpoint that is gone could not be disabled", "error", err, "endpoint_id", ep.ID.String())

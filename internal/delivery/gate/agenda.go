@@ -106,6 +106,9 @@ func (k *Keeper) Collect(at Time) (claims []Claim) {
 		if len(g.ready) > 0 {
 			k.turns.add(g) // the gate may have waited for its rate
 		}
+		if g.lack.applies(at) { // nothing else looks when the shortage is over
+			k.lookAt(g, at.Store.Add(g.lack.until.Sub(at.Mono)+claimWait))
+		}
 		switch {
 		case g.nextDue.IsZero() || !g.admits():
 		case g.nextDue.After(at.Store):
@@ -126,6 +129,7 @@ func (k *Keeper) Collect(at Time) (claims []Claim) {
 // serve hands out capacity for up to left deliveries to the gates in line and returns what to claim.
 func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 	var served []*Gate
+	slowLeft := k.slowLeft(at)
 	for left > 0 {
 		g := k.line.next()
 		if g == nil {
@@ -140,7 +144,7 @@ func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 		case of == 0: // no places: the next list of the backlog looks again
 		case free <= 0:
 			g.starving = true
-		case g.slowNow(at) && k.slowFull(at):
+		case g.slowNow(at) && slowLeft <= 0:
 			k.lookAt(g, at.Store.Add(slowWait))
 		case g.rated(at).After(at.Store):
 			k.lookAt(g, g.rated(at))
@@ -150,6 +154,9 @@ func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 			}
 			g.want++
 			left--
+			if g.slowNow(at) {
+				slowLeft--
+			}
 			k.line.add(g)
 		}
 	}

@@ -137,6 +137,78 @@ func TestKeeper_Slow(t *testing.T) {
 	}
 }
 
+// TestKeeper_SlowRoom checks that deliveries for endpoints that do not answer, of which half of the workers
+// could start a few, do not take the room of other endpoints.
+func TestKeeper_SlowRoom(t *testing.T) {
+	w := newWorld(8)
+	tenant := kapsel.NewTenantID(w.at.Store)
+	var silent []*Gate
+	for range 24 {
+		g := w.use(w.endpoint(tenant, "silent"))
+		w.claimed(g, 1)
+		w.end(Result{Code: kapsel.ConnectionTimeout})
+		silent = append(silent, g)
+	}
+	w.pass(time.Second)
+	for _, g := range silent {
+		w.k.DueAt(g, w.at.Store)
+	}
+	w.claimed(silent[0], 1)
+	if got := w.k.Busy(); got != 4 {
+		t.Errorf("%d of 8 workers have exchanges with endpoints that do not answer, want 4", got)
+	}
+	if w.k.Admits(silent[23], w.at) {
+		t.Error("an endpoint that does not answer gets a permit beyond its share")
+	}
+	quick := w.use(w.endpoint(tenant, "quick"))
+	if !w.k.Admits(quick, w.at) {
+		t.Error("another endpoint gets no permit")
+	}
+	w.claimed(quick, 2)
+	if got := w.k.Busy(); got != 6 {
+		t.Errorf("%d workers are in use, want 6: two for another endpoint", got)
+	}
+}
+
+// TestKeeper_PermitReturned checks that an endpoint with one place goes on after a delivery with a permit was
+// given back.
+func TestKeeper_PermitReturned(t *testing.T) {
+	w := newWorld(8)
+	ep := w.endpoint(kapsel.NewTenantID(w.at.Store), "e")
+	ep.Concurrency = 1
+	g := w.use(ep)
+	w.k.Reserve(g)
+	w.claimed(g, 1) // another delivery is due, and there is no place for it
+	j := w.job(g)
+	j.Permitted = true
+	w.k.Redeem(g, j, false, w.at)
+	if w.back != 1 || len(w.started) != 0 {
+		t.Fatalf("%d given back, %d started", w.back, len(w.started))
+	}
+	w.pass(time.Second)
+	if claims := w.k.Collect(w.at); len(claims) != 1 {
+		t.Errorf("%d claims, want one for what waits", len(claims))
+	}
+}
+
+// TestKeeper_ShortageOver checks that what waits for an endpoint starts when a shortage is over, also if a
+// delivery came due during it and an exchange hangs.
+func TestKeeper_ShortageOver(t *testing.T) {
+	w := newWorld(8)
+	g := w.use(w.endpoint(kapsel.NewTenantID(w.at.Store), "e"))
+	w.claimed(g, 2)
+	w.started = w.started[1:] // the first one hangs
+	w.end(Result{Unsent: true, Short: true, ShortPorts: true})
+	w.claimed(g, 1)
+	if len(w.started) != 0 {
+		t.Fatal("one started during the shortage")
+	}
+	w.pass(shortWait + 2*claimWait)
+	if claims := w.k.Collect(w.at); len(claims) != 1 {
+		t.Errorf("%d claims after the shortage, want one", len(claims))
+	}
+}
+
 // TestKeeper_Shortage checks that a shortage on this machine does not count against the endpoint,
 // and that the node asks for less until it ends.
 func TestKeeper_Shortage(t *testing.T) {

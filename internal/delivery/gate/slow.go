@@ -37,6 +37,19 @@ func (k *Keeper) slowFull(at Time) bool {
 	return s.sum >= most
 }
 
+// slowLeft returns how many more deliveries of slow endpoints are worth holding: as many as may start,
+// less those that wait for it. More would take the room of other endpoints and only wait.
+func (k *Keeper) slowLeft(at Time) int {
+	if k.slowFull(at) {
+		return 0
+	}
+	left := max(1, k.Workers(at)/2) - k.slow.sum
+	for _, g := range k.slow.parked {
+		left -= len(g.ready)
+	}
+	return left
+}
+
 // park keeps a gate from its turn until slow endpoints hold less than their half of the workers.
 func (k *Keeper) park(g *Gate) {
 	if !g.parked {
