@@ -106,6 +106,32 @@ func (m *meddler) drop(statement string) {
 	m.conns = nil
 }
 
+// TestSession_GoneNodes checks that the server looks whether a node that sends nothing is still there, so that
+// the locks of a node that is gone do not stay.
+func TestSession_GoneNodes(t *testing.T) {
+	s, err := Open(t.Context(), pgtest.New(t), Options{Migrate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for name, session := range map[string]session{"engine": engineSession, "people": peopleSession, "hot": hotSession, "migration": migrationSession} {
+		conn, err := s.from.connect(t.Context(), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeNow(conn)
+		for setting, want := range map[string]string{"tcp_user_timeout": "5000", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "5"} {
+			results, err := conn.Exec(t.Context(), "SHOW "+setting).ReadAll()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(results[0].Rows[0][0]); got != want {
+				t.Errorf("%s: %s is %s, want %s", name, setting, got, want)
+			}
+		}
+	}
+}
+
 func TestSession_IsReadBack(t *testing.T) {
 	url := pgtest.New(t)
 	m := newMeddler(t, url)

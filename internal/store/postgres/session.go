@@ -107,7 +107,7 @@ func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name
 		needed += fmt.Sprintf("SELECT set_config(%s, %s, false);", quote(a.name), quote(a.value))
 	}
 	needed += usual + sets(s.needed)
-	wished := append(slices.Clone(s.wished), unread)
+	wished := slices.Concat(s.wished, unseen)
 	if _, err := conn.Exec(ctx, needed+sets(wished)).ReadAll(); sqlState(err) == "" {
 		return err
 	}
@@ -130,9 +130,13 @@ func (s session) set(ctx context.Context, conn *pgconn.PgConn, refused func(name
 const usual = `SELECT set_config('client_encoding', current_setting('server_encoding'), false);
 	SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('server_version_num')::int >= 170000;`
 
-// unread is a setting that is set and not read back: PostgreSQL shows what the system made of it,
-// which is nothing on a Unix socket.
-var unread = setting{"tcp_user_timeout", "5s"}
+// unseen are settings that are set and not read back: PostgreSQL shows what the system made of them,
+// which is nothing on a Unix socket. With them the server notices within ten seconds that a node is
+// gone, whether it waits for an answer to what it has sent or for the rest of a batch. The locks of
+// that node's transaction would else stay for hours.
+var unseen = []setting{
+	{"tcp_user_timeout", "5s"}, {"tcp_keepalives_idle", "5"}, {"tcp_keepalives_interval", "1"}, {"tcp_keepalives_count", "5"},
+}
 
 // quote returns text as a literal of SQL.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

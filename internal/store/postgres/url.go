@@ -127,7 +127,7 @@ func checkSetting(name, value string) error {
 // ownSetting returns the value to which Kapsel sets a setting on every connection. ours is false
 // for a setting that Kapsel does not set.
 func ownSetting(name string) (value string, ours bool) {
-	for _, s := range slices.Concat(engineSession.needed, engineSession.wished, []setting{unread}) {
+	for _, s := range slices.Concat(engineSession.needed, engineSession.wished, unseen) {
 		if strings.EqualFold(name, s.name) {
 			return s.value, true
 		}
