@@ -728,6 +728,9 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 		}
 		batch, tally := &pgx.Batch{}, s.newTally()
 		for _, old := range rules.Redeliveries(all, now) {
+			if len(made) == kapsel.MaxInline {
+				break
+			}
 			if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
 				continue
 			} else if err != nil {

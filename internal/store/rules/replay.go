@@ -176,7 +176,8 @@ const (
 // Redeliveries returns the deliveries of an event that a duplicate of the event, received at now,
 // repeats. For each endpoint that is the newest delivery, if it failed (a canceled one does not
 // count), was not replayed, and the bounds above allow another. deliveries must be all of the
-// event's, oldest first; the result has the same order, and is cut at kapsel.MaxInline.
+// event's, oldest first; the result has the same order, and may have deliveries to deleted endpoints,
+// which get nothing. One call of the store makes at most kapsel.MaxInline deliveries of it.
 func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Delivery) {
 	type state struct {
 		newest kapsel.Delivery
@@ -201,7 +202,7 @@ func Redeliveries(deliveries []kapsel.Delivery, now time.Time) (old []kapsel.Del
 			old = append(old, d)
 		}
 	}
-	return old[:min(len(old), kapsel.MaxInline)]
+	return old
 }
 
 // NewRedelivery is NewReplay for a delivery that a duplicate of the event caused.

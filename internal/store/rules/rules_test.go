@@ -213,28 +213,6 @@ func TestRedeliveries(t *testing.T) {
 	}
 }
 
-// TestRedeliveries_Many: what many endpoints gave up is repeated in parts, until nothing is left.
-func TestRedeliveries_Many(t *testing.T) {
-	var all []kapsel.Delivery
-	for i := range 2*kapsel.MaxInline + 1 {
-		all = append(all, kapsel.Delivery{ID: kapsel.DeliveryID{byte(i >> 8), byte(i), 1}, EndpointID: kapsel.EndpointID{byte(i >> 8), byte(i), 1}, Status: kapsel.Failed})
-	}
-	seen := map[kapsel.EndpointID]bool{}
-	for _, want := range []int{kapsel.MaxInline, kapsel.MaxInline, 1, 0} {
-		some := rules.Redeliveries(all, noon)
-		if len(some) != want {
-			t.Fatalf("%d are repeated, want %d", len(some), want)
-		}
-		for i := range some {
-			if seen[some[i].EndpointID] {
-				t.Fatalf("endpoint %v gets it twice", some[i].EndpointID)
-			}
-			seen[some[i].EndpointID] = true
-			all = append(all, rules.NewRedelivery(&some[i], noon))
-		}
-	}
-}
-
 func TestDeletedTogether(t *testing.T) {
 	const mib = 1 << 20
 	for _, tt := range []struct {

@@ -573,6 +573,9 @@ func (s *Store) Redeliver(ctx context.Context, event kapsel.EventID, now time.Ti
 			return err
 		}
 		for i := range old {
+			if len(made) == kapsel.MaxInline {
+				break
+			}
 			// Whoever else repeats it names the new delivery here; retention may have deleted it.
 			if d, found, err := c.delivery(old[i].ID); err != nil {
 				return err

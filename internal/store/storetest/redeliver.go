@@ -91,6 +91,23 @@ var redelivering = []promise{
 		w.redeliver(another, 0)
 		w.same("deliveries", 1, len(w.event(another).Deliveries))
 	}},
+
+	{"what many endpoints gave up is repeated in parts, in which deleted endpoints do not count", func(w *world) {
+		endpoints := w.fan(kapsel.MaxInline + 2)
+		last := len(endpoints) - 2
+		event := w.accept(endpoints[0], to(endpoints[1:last]...)).Event.ID
+		for _, e := range endpoints[last:] {
+			_, err := w.store.Deliver(w.ctx, w.tenant.ID, event, e.ID, w.now)
+			w.must(err)
+		}
+		for _, c := range w.claim(endpoints...) {
+			w.complete(c.Delivery, refusal)
+		}
+		w.must(w.store.DeleteEndpoint(w.ctx, w.tenant.ID, endpoints[1].ID, w.now))
+		w.redeliver(event, kapsel.MaxInline)
+		w.redeliver(event, 1)
+		w.redeliver(event, 0)
+	}},
 }
 
 // redeliver has an event delivered again, which is to make so many deliveries.
