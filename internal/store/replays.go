@@ -27,9 +27,10 @@ type Replays interface {
 	ListReplays(ctx context.Context, tenant kapsel.TenantID, p Page[kapsel.ReplayID]) ([]kapsel.Replay, error)
 	// MoveReplay changes a replay by Replay.Move(to, now).
 	MoveReplay(ctx context.Context, tenant kapsel.TenantID, id kapsel.ReplayID, to kapsel.ReplayStatus, now time.Time) (kapsel.Replay, error)
-	// RunningReplays lists up to limit replays that are running, oldest first, without what
-	// became of their deliveries.
-	RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error)
+	// RunningReplays lists up to limit replays that are running, with IDs above after, in the order of
+	// their IDs, without what became of their deliveries: those that may make more deliveries, or, if
+	// walked is set, those that have made all and end once these have ended.
+	RunningReplays(ctx context.Context, walked bool, after kapsel.ReplayID, limit int) ([]kapsel.Replay, error)
 	// StepReplay goes on with a running replay: of the next candidates, up to limit that are
 	// still in the set get a new pending delivery, due now, as Archive.Replay or, for a replay of
 	// what is missing, Archive.Deliver makes one; those of a replay of what waits are due now.

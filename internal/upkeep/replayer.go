@@ -17,7 +17,8 @@ const (
 	// replayBatch is how many deliveries one step makes, so that a step never holds up the hot path for
 	// long.
 	replayBatch = 100
-	// replaysAtOnce is how many replays run at the same time. Further ones wait until one has ended.
+	// replaysAtOnce is how many replays make deliveries in one turn, and of how many others a turn looks
+	// whether their deliveries have ended. If there are more, they take turns.
 	replaysAtOnce = 100
 	// replayEvery is the time between turns. In each turn a replay makes as many deliveries as its rate
 	// allows a second.
@@ -43,13 +44,17 @@ type Replayer struct {
 	// begun holds the replays that have made deliveries since the last tick. The value is true if they
 	// did so because of Wake: such a replay skips the next tick, so that it never exceeds its rate.
 	begun map[kapsel.ReplayID]bool
+
+	// after is where the next turn goes on in the list of running replays: of those that may make more
+	// deliveries, and of those that only wait for the end of theirs. Zero: at its beginning.
+	after map[bool]kapsel.ReplayID
 }
 
 // Run makes deliveries every replayEvery, and when Wake receives, until ctx ends.
 func (r *Replayer) Run(ctx context.Context) {
 	tick := time.NewTicker(replayEvery)
 	defer tick.Stop()
-	r.begun = map[kapsel.ReplayID]bool{}
+	r.begun, r.after = map[kapsel.ReplayID]bool{}, map[bool]kapsel.ReplayID{}
 	for {
 		woken := false
 		select {
@@ -65,13 +70,21 @@ func (r *Replayer) Run(ctx context.Context) {
 	}
 }
 
-// turn makes as many deliveries of each running replay as its rate allows a second, if this node leads
-// the duty. If woken is true, it does so only for replays that have had no turn since the last tick. It
+// turn makes as many deliveries of running replays, up to replaysAtOnce, as their rates allow a second, if
+// this node leads the duty. If woken is true, it does so only for replays that have had no turn since the last tick. It
 // fails if the store does.
 func (r *Replayer) turn(ctx context.Context, woken bool) error {
-	running, err := r.Store.RunningReplays(ctx, replaysAtOnce)
-	if err != nil {
-		return err
+	var running []kapsel.Replay
+	for _, walked := range []bool{false, true} {
+		page, err := r.Store.RunningReplays(ctx, walked, r.after[walked], replaysAtOnce)
+		if err != nil {
+			return err
+		}
+		delete(r.after, walked)
+		if len(page) == replaysAtOnce { // there may be more
+			r.after[walked] = page[len(page)-1].ID
+		}
+		running = append(running, page...)
 	}
 	before := r.begun
 	if !woken {

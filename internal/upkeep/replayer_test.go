@@ -135,6 +135,51 @@ func TestReplayerBeginsAtOnce(t *testing.T) {
 	})
 }
 
+// TestReplayer_OthersGoOn checks that a replay makes its deliveries, and ends, although the deliveries of a
+// hundred older replays wait, and that these end, too.
+func TestReplayer_OthersGoOn(t *testing.T) {
+	inBubble(t, 0, func(w *replays) {
+		var at []time.Time
+		for range 110 {
+			at = append(at, time.Now().UTC())
+			w.Accept(1)
+			time.Sleep(time.Millisecond)
+		}
+		w.Answer(kapsel.Answer{Code: kapsel.ConnectionRefused, Retry: true, MaxAttempts: 1})
+		var all []kapsel.ReplayID
+		one := func(at time.Time) {
+			now := time.Now().UTC()
+			r := kapsel.Replay{
+				ID: kapsel.NewReplayID(now), TenantID: w.Endpoint.TenantID, Since: at, Until: at.Add(time.Millisecond), Statuses: kapsel.DefaultReplayStatuses(), Rate: 10,
+				Status: kapsel.ReplayRunning, Total: 1, CreatedAt: now,
+			}
+			w.Must(w.Store.CreateReplay(w.Context(), r))
+			all = append(all, r.ID)
+		}
+		for _, at := range at[:109] {
+			one(at)
+		}
+		defer w.start(w.Store)()
+		w.Pass(5 * time.Second)
+		one(at[109])
+		w.Pass(2 * time.Second)
+		for i, id := range all {
+			if r := w.read(id); r.Created != 1 || r.Status != kapsel.ReplayRunning {
+				t.Errorf("replay %d of %d has made %d and is %s", i+1, len(all), r.Created, r.Status)
+			}
+		}
+		if got := w.Answer(kapsel.Answer{Status: 200}); got != len(all) {
+			t.Errorf("%d are due", got)
+		}
+		w.Pass(5 * time.Second)
+		for i, id := range all {
+			if r := w.read(id); r.Status != kapsel.ReplayDone {
+				t.Errorf("replay %d of %d is %s", i+1, len(all), r.Status)
+			}
+		}
+	})
+}
+
 // TestReplayer_FA10_FaultsAndRestarts checks that a bulk replay repeats every dead letter
 // once, although steps fail before and after they are written and the process is replaced.
 func TestReplayer_FA10_FaultsAndRestarts(t *testing.T) {

@@ -318,8 +318,9 @@ func (s *Store) MoveReplay(ctx context.Context, tenantID kapsel.TenantID, replay
 }
 
 // RunningReplays returns replays to go on with; see store.Replays.
-func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
-	return list(ctx, s, engine, scanReplay, "SELECT "+replayColumns+" FROM replays WHERE status = 'running' ORDER BY id LIMIT $1", limit)
+func (s *Store) RunningReplays(ctx context.Context, walked bool, after kapsel.ReplayID, limit int) ([]kapsel.Replay, error) {
+	return list(ctx, s, engine, scanReplay, "SELECT "+replayColumns+" FROM replays WHERE status = 'running' AND walked = $1 AND id > $2 ORDER BY id LIMIT $3",
+		walked, [16]byte(after), limit)
 }
 
 // StepReplay goes on with a replay; see store.Replays. A crash before the commit leaves the cursor

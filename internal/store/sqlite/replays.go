@@ -294,9 +294,9 @@ func (s *Store) MoveReplay(ctx context.Context, tenant kapsel.TenantID, id kapse
 }
 
 // RunningReplays implements store.Replays.
-func (s *Store) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
+func (s *Store) RunningReplays(ctx context.Context, walked bool, after kapsel.ReplayID, limit int) ([]kapsel.Replay, error) {
 	return list(s, ctx, limit, scanReplay, `SELECT `+replayColumns+` FROM replays
-		WHERE status = 'running' ORDER BY id LIMIT ?`)
+		WHERE status = 'running' AND walked = ? AND id > ? ORDER BY id LIMIT ?`, walked, after[:])
 }
 
 // StepReplay implements store.Replays. It writes the deliveries and the cursor in one transaction:

@@ -324,8 +324,8 @@ func (f *faulty) BacklogOf(ctx context.Context, endpoint kapsel.EndpointID, now 
 	return b.count, b.oldest, err
 }
 
-func (f *faulty) RunningReplays(ctx context.Context, limit int) ([]kapsel.Replay, error) {
-	return try(f, "RunningReplays", func() ([]kapsel.Replay, error) { return f.Store.RunningReplays(ctx, limit) })
+func (f *faulty) RunningReplays(ctx context.Context, walked bool, after kapsel.ReplayID, limit int) ([]kapsel.Replay, error) {
+	return try(f, "RunningReplays", func() ([]kapsel.Replay, error) { return f.Store.RunningReplays(ctx, walked, after, limit) })
 }
 
 func (f *faulty) StepReplay(ctx context.Context, id kapsel.ReplayID, now time.Time, limit int) (int, bool, error) {
