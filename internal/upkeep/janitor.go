@@ -5,6 +5,7 @@ package upkeep
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -74,7 +75,7 @@ func (j *Janitor) Run(ctx context.Context) {
 }
 
 // sweep tells the ledger what it was not told, and deletes everything that has expired, if this node leads
-// the duty. It fails if the store does.
+// the duty. It fails if the store does, after it has done what does not depend on the failure; see errands.
 func (j *Janitor) sweep(ctx context.Context) error {
 	// What retention deletes, the ledger can never be told. So a node that tells nothing leaves it to those
 	// that do.
@@ -89,49 +90,68 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	if err != nil || !leads {
 		return err
 	}
+	e := errands{ctx: ctx}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){
 		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteExpiredPortalLinks, j.Store.DeleteOldCounters, j.Store.DeleteOldChanges,
 	} {
-		if err := inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) }); err != nil {
-			return err
-		}
+		e.do(func() error {
+			return inBatches(ctx, func() (int, error) { return expired(ctx, now, janitorBatch) })
+		})
 	}
-	err = inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
-	if err != nil {
-		return err
-	}
-	if err := j.erase(ctx, now); err != nil {
-		return err
-	}
+	e.do(func() error {
+		return inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
+	})
+	e.do(func() error { return j.erase(ctx, now) })
 	for _, t := range j.Settings.Tenants() {
-		if err := j.retain(ctx, t, now); err != nil {
-			return err
-		}
+		e.do(func() error { return j.retain(ctx, t, now) })
 	}
-	// A tenant's retention still holds for its events after the tenant was deleted.
+	e.do(func() error { return j.retainDeleted(ctx, &e, now) })
+	if now.Sub(j.logs) >= logsEvery {
+		e.do(func() error {
+			err := j.retainLogs(ctx, now)
+			if err == nil {
+				j.logs = now
+			}
+			return err
+		})
+	}
+	return errors.Join(e.failed...)
+}
+
+// errands are steps of a sweep that do not need each other. One that fails, such as a statement that takes
+// too long for one tenant alone, leaves the others to be done. After mostFailed of them the store itself is
+// taken to be in trouble, and the rest waits for the next sweep.
+type errands struct {
+	ctx    context.Context
+	failed []error
+}
+
+const mostFailed = 3
+
+func (e *errands) do(step func() error) {
+	if e.ctx.Err() != nil || len(e.failed) >= mostFailed {
+		return
+	}
+	if err := step(); err != nil {
+		e.failed = append(e.failed, err)
+	}
+}
+
+// retainDeleted deletes the events of deleted tenants, for which their retention still holds.
+func (j *Janitor) retainDeleted(ctx context.Context, e *errands, now time.Time) error {
 	for after := (kapsel.TenantID{}); ; {
 		deleted, err := j.Store.DeletedTenants(ctx, after, janitorBatch)
 		if err != nil {
 			return err
 		}
 		for _, t := range deleted {
-			if err := j.retain(ctx, &t, now); err != nil {
-				return err
-			}
+			e.do(func() error { return j.retain(ctx, &t, now) })
 			after = t.ID
 		}
 		if len(deleted) < janitorBatch {
-			break
+			return nil
 		}
 	}
-	if now.Sub(j.logs) < logsEvery {
-		return nil
-	}
-	if err := j.retainLogs(ctx, now); err != nil {
-		return err
-	}
-	j.logs = now
-	return nil
 }
 
 // erase completes erasures that were begun and not completed.

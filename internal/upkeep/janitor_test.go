@@ -2,6 +2,7 @@ package upkeep_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/store/postgres"
 	"github.com/kapsel-hq/kapsel/internal/store/schematest"
 	"github.com/kapsel-hq/kapsel/internal/store/sqlite"
+	"github.com/kapsel-hq/kapsel/internal/store/storetest"
 	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
@@ -45,9 +47,9 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 			now := clock.Now()
 			node := kapsel.NewNodeID(now)
 			must(s.Join(ctx, node, now, time.Hour))
-			// Two tenants whose events are all two hours old; one keeps them for an hour.
+			// Three tenants whose events are all two hours old; two keep them for an hour.
 			var events []kapsel.EventID
-			for i, retention := range []time.Duration{time.Hour, 24 * time.Hour} {
+			for i, retention := range []time.Duration{time.Hour, 24 * time.Hour, time.Hour} {
 				at := now.Add(-2 * time.Hour)
 				tenant := kapsel.Tenant{ID: kapsel.NewTenantID(at), Name: "gone", Plan: kapsel.DefaultPlan, CreatedAt: at, UpdatedAt: at}
 				tenant.Limits.Retention = &retention
@@ -70,7 +72,20 @@ func TestJanitorDeletesTheEventsOfDeletedTenants(t *testing.T) {
 			}
 			settings := settings.NewCache(s)
 			must(settings.Load(ctx))
-			j := &upkeep.Janitor{Store: s, Settings: settings, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+			faulty := storetest.Faulty(s, storetest.Nth("DeleteFinished", 1, storetest.NotPersisted))
+			j := &upkeep.Janitor{Store: faulty, Settings: settings, Clock: clock, Node: node, Every: time.Minute, Log: slog.New(slog.DiscardHandler)}
+			if err := j.Sweep(ctx); !errors.Is(err, storetest.ErrInjected) {
+				t.Errorf("the sweep in which one deletion fails returns %v", err)
+			}
+			gone := 0
+			for _, id := range []kapsel.EventID{events[0], events[2]} {
+				if _, err := s.Event(ctx, kapsel.TenantID{}, id); kapsel.CodeOf(err) == kapsel.NotFound {
+					gone++
+				}
+			}
+			if gone != 1 {
+				t.Errorf("after a failure for one tenant, the events of %d others are gone, want 1", gone)
+			}
 			must(j.Sweep(ctx))
 			if _, err := s.Event(ctx, kapsel.TenantID{}, events[0]); kapsel.CodeOf(err) != kapsel.NotFound {
 				t.Errorf("an event past the retention of its deleted tenant is still there: %v", err)
