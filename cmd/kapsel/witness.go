@@ -113,7 +113,7 @@ func (c *witnessCmd) once(ctx context.Context, w *witness.Witness, out *output) 
 	if len(alarms) > 0 || lost > 0 {
 		return fmt.Errorf("alarms: %d; logs that could not be followed: %d", len(alarms), lost)
 	}
-	return nil
+	return ctx.Err() // interrupted: some logs may not have been asked
 }
 
 // serve answers logs and follows others until ctx ends.

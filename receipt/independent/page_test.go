@@ -160,6 +160,11 @@ func TestPage_Vectors(t *testing.T) {
 				});
 				await check('cosignature at ' + c.time + ' by the key of another name', async () => witnessesOf(await openCheckpoint(c.checkpoint + c.line, [log, {...by, name: 'another.example'}])) === 0);
 			}
+			await check('a signature without a time is no cosignature', () => refuses(async () => {
+				const [line] = v.cosignatures[0].checkpoint.split('\n').slice(-2), [, name, text] = line.split(' ');
+				const id = await keyID(name, WITNESS, log.key), own = fromBase64(text).slice(4);
+				return openCheckpoint(v.cosignatures[0].checkpoint + '\u2014 ' + name + ' ' + base64(concat(unhex(id), own)) + '\n', [log, {...log, kind: WITNESS}]);
+			}));
 			for (const p of v.packages) {
 				n++;
 				const bytes = utf8(p.text);
