@@ -82,6 +82,8 @@ func (a *api) once(ctx huma.Context, c *call, next func(huma.Context)) error {
 	next(humago.NewContext(ctx.Operation(), request, rec))
 
 	if rec.status == http.StatusConflict && r.Seed != mine.Seed && again.made != "" {
+		rec.status = http.StatusInternalServerError // what it was answered is not known, and never will be
+		a.settle(ctx.Context(), ctx.Operation(), r, rec, again.made, now)
 		return kapsel.Errorf(kapsel.Conflict, "the first request with this Idempotency-Key made %s, and its answer is lost; see what it made, or remove it and use a new key", again.made)
 	}
 	a.settle(ctx.Context(), ctx.Operation(), r, rec, again.made, now)

@@ -43,7 +43,7 @@ func (e *Engine) Permits(to []*kapsel.Endpoint, part uint8, size int) []*Permit 
 		} else if body = e.Budget.Body(size); body == nil {
 			break
 		}
-		e.gates.Reserve(g)
+		e.gates.Reserve(g, at)
 		p := &Permit{Node: node, Token: kapsel.NewAttemptID(at.Store, part), gate: g, body: body}
 		e.holds.add(p.Token)
 		e.work.Add(1) // a stop waits until the acceptance is confirmed or has failed

@@ -5,7 +5,7 @@ package upkeep
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -101,87 +101,101 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	e.do(func() error {
 		return inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
 	})
-	e.do(func() error { return j.erase(ctx, now) })
+	j.erase(ctx, &e, now)
 	for _, t := range j.Settings.Tenants() {
 		e.do(func() error { return j.retain(ctx, t, now) })
 	}
-	e.do(func() error { return j.retainDeleted(ctx, &e, now) })
-	if now.Sub(j.logs) >= logsEvery {
-		e.do(func() error {
-			err := j.retainLogs(ctx, now)
-			if err == nil {
-				j.logs = now
-			}
-			return err
-		})
+	j.retainDeleted(ctx, &e, now)
+	if now.Sub(j.logs) >= logsEvery && j.retainLogs(ctx, &e, now) {
+		j.logs = now
 	}
-	return errors.Join(e.failed...)
+	return e.err()
 }
 
 // errands are steps of a sweep that do not need each other. One that fails, such as a statement that takes
-// too long for one tenant alone, leaves the others to be done. After mostFailed of them the store itself is
-// taken to be in trouble, and the rest waits for the next sweep.
+// too long for one tenant alone, leaves the others to be done. After mostFailed failures in a row the store
+// itself is taken to be in trouble, and the rest waits for the next sweep.
 type errands struct {
-	ctx    context.Context
-	failed []error
+	ctx   context.Context
+	inRow int
+	first error // of the failures
+	count int
 }
 
-const mostFailed = 3
+const mostFailed = 5
 
-func (e *errands) do(step func() error) {
-	if e.ctx.Err() != nil || len(e.failed) >= mostFailed {
-		return
+// do runs a step, unless the store is in trouble. It reports whether the step was done.
+func (e *errands) do(step func() error) bool {
+	if e.over() {
+		return false
 	}
-	if err := step(); err != nil {
-		e.failed = append(e.failed, err)
+	err := step()
+	if err == nil {
+		e.inRow = 0
+		return true
+	}
+	if e.first == nil {
+		e.first = err
+	}
+	e.inRow++
+	e.count++
+	return false
+}
+
+// over reports whether the sweep ends without its other steps.
+func (e *errands) over() bool { return e.ctx.Err() != nil || e.inRow >= mostFailed }
+
+// err returns the first failure and how many there were; nil if there was none.
+func (e *errands) err() error {
+	if e.count > 1 {
+		return fmt.Errorf("%w (and %d more failures)", e.first, e.count-1)
+	}
+	return e.first
+}
+
+// erase completes erasures that were begun and not completed.
+func (j *Janitor) erase(ctx context.Context, e *errands, now time.Time) {
+	for all := true; all; {
+		var events []kapsel.EventID
+		all = e.do(func() (err error) { events, err = j.Store.Erasing(ctx, janitorBatch); return err })
+		for _, id := range events {
+			all = e.do(func() error { _, err := j.Store.EraseEvent(ctx, kapsel.TenantID{}, id, now); return err }) && all
+		}
+		all = all && len(events) == janitorBatch
 	}
 }
 
 // retainDeleted deletes the events of deleted tenants, for which their retention still holds.
-func (j *Janitor) retainDeleted(ctx context.Context, e *errands, now time.Time) error {
+func (j *Janitor) retainDeleted(ctx context.Context, e *errands, now time.Time) {
 	for after := (kapsel.TenantID{}); ; {
-		deleted, err := j.Store.DeletedTenants(ctx, after, janitorBatch)
-		if err != nil {
-			return err
+		var deleted []kapsel.Tenant
+		if !e.do(func() (err error) { deleted, err = j.Store.DeletedTenants(ctx, after, janitorBatch); return err }) {
+			return
 		}
 		for _, t := range deleted {
 			e.do(func() error { return j.retain(ctx, &t, now) })
 			after = t.ID
 		}
 		if len(deleted) < janitorBatch {
-			return nil
+			return
 		}
 	}
 }
 
-// erase completes erasures that were begun and not completed.
-func (j *Janitor) erase(ctx context.Context, now time.Time) error {
-	return inBatches(ctx, func() (int, error) {
-		events, err := j.Store.Erasing(ctx, janitorBatch)
-		for _, id := range events {
-			if err == nil {
-				_, err = j.Store.EraseEvent(ctx, kapsel.TenantID{}, id, now)
-			}
-		}
-		return len(events), err
-	})
-}
-
 // retainLogs deletes the texts of leaves whose time is over, and the logs of deleted tenants whose time is.
-func (j *Janitor) retainLogs(ctx context.Context, now time.Time) error {
+// It reports whether it has tried all logs.
+func (j *Janitor) retainLogs(ctx context.Context, e *errands, now time.Time) bool {
 	for after := (kapsel.LogID{}); ; {
-		logs, err := j.Store.Logs(ctx, after, janitorBatch)
-		if err != nil {
-			return err
+		var logs []store.Log
+		if !e.do(func() (err error) { logs, err = j.Store.Logs(ctx, after, janitorBatch); return err }) {
+			return false
 		}
 		for i := range logs {
-			if err := j.retainLog(ctx, &logs[i], now); err != nil {
-				return err
-			}
+			e.do(func() error { return j.retainLog(ctx, &logs[i], now) })
 			after = logs[i].ID
 		}
 		if len(logs) < janitorBatch {
-			return nil
+			return !e.over()
 		}
 	}
 }

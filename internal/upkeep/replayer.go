@@ -1,6 +1,7 @@
 package upkeep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,25 +71,50 @@ func (r *Replayer) Run(ctx context.Context) {
 	}
 }
 
+// page returns up to replaysAtOnce running replays: those behind the ones of the turn before, and then from
+// the beginning.
+func (r *Replayer) page(ctx context.Context, walked bool) ([]kapsel.Replay, error) {
+	last := r.after[walked]
+	page, err := r.Store.RunningReplays(ctx, walked, last, replaysAtOnce)
+	if err == nil && !last.IsZero() && len(page) < replaysAtOnce {
+		var first []kapsel.Replay
+		first, err = r.Store.RunningReplays(ctx, walked, kapsel.ReplayID{}, replaysAtOnce-len(page))
+		for _, replay := range first {
+			if bytes.Compare(replay.ID[:], last[:]) <= 0 {
+				page = append(page, replay)
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	delete(r.after, walked)
+	if len(page) == replaysAtOnce { // there may be more
+		r.after[walked] = page[len(page)-1].ID
+	}
+	return page, nil
+}
+
 // turn makes as many deliveries of running replays, up to replaysAtOnce, as their rates allow a second, if
 // this node leads the duty. If woken is true, it does so only for replays that have had no turn since the last tick. It
 // fails if the store does.
 func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	var running []kapsel.Replay
 	for _, walked := range []bool{false, true} {
-		page, err := r.Store.RunningReplays(ctx, walked, r.after[walked], replaysAtOnce)
+		page, err := r.page(ctx, walked)
 		if err != nil {
 			return err
-		}
-		delete(r.after, walked)
-		if len(page) == replaysAtOnce { // there may be more
-			r.after[walked] = page[len(page)-1].ID
 		}
 		running = append(running, page...)
 	}
 	before := r.begun
 	if !woken {
 		r.begun = map[kapsel.ReplayID]bool{}
+		for id, early := range before { // those that are in a later turn's page skip that one
+			if early {
+				r.begun[id] = true
+			}
+		}
 	}
 	running = slices.DeleteFunc(running, func(replay kapsel.Replay) bool {
 		early, begun := before[replay.ID]

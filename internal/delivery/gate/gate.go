@@ -39,15 +39,16 @@ type Gate struct {
 	share   share // of the endpoint's limits
 	lack    lack  // what a shortage leaves to the endpoint
 
-	earned     int    // exchanges at once that the destination has earned
-	running    int    // exchanges with the present destination
-	probes     int    // running exchanges that belong to the trial
-	former     int    // exchanges with former destinations
-	unrecorded int    // workers in use: those running, and those whose record is being written
-	reserved   int    // permits whose acceptance is being committed
-	permitted  int    // deliveries by a permit that are reserved, ready or running
-	ready      []*Job // held, in the order in which they start
-	readyBytes int
+	earned       int    // exchanges at once that the destination has earned
+	running      int    // exchanges with the present destination
+	probes       int    // running exchanges that belong to the trial
+	former       int    // exchanges with former destinations
+	unrecorded   int    // workers in use: those running, and those whose record is being written
+	reserved     int    // permits whose acceptance is being committed
+	slowReserved int    // of them, those given while the endpoint was slow
+	permitted    int    // deliveries by a permit that are reserved, ready or running
+	ready        []*Job // held, in the order in which they start
+	readyBytes   int
 
 	nextDue  time.Time // when the first delivery known to wait in the store is due; zero: none known
 	notes    int       // counts the calls of dueAt

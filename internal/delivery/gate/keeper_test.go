@@ -170,6 +170,65 @@ func TestKeeper_SlowRoom(t *testing.T) {
 	}
 }
 
+// TestKeeper_SlowPermits checks that permits for endpoints that do not answer are no more than may start.
+func TestKeeper_SlowPermits(t *testing.T) {
+	w := newWorld(4)
+	tenant := kapsel.NewTenantID(w.at.Store)
+	var silent []*Gate
+	for range 3 {
+		g := w.use(w.endpoint(tenant, "silent"))
+		w.claimed(g, 1)
+		w.end(Result{Code: kapsel.ConnectionTimeout})
+		w.k.Collect(w.at)
+		silent = append(silent, g)
+	}
+	for _, g := range silent[:2] {
+		if !w.k.Admits(g, w.at) {
+			t.Fatal("no permit within the share")
+		}
+		w.k.Reserve(g, w.at)
+	}
+	if w.k.Admits(silent[2], w.at) {
+		t.Error("three permits for two places")
+	}
+	w.k.Cancel(silent[1], w.at)
+	if !w.k.Admits(silent[2], w.at) {
+		t.Error("no permit for the place that was given back")
+	}
+}
+
+// TestKeeper_SlowWait checks that deliveries for endpoints that do not answer are not gathered while all workers
+// are busy, of which they may have one.
+func TestKeeper_SlowWait(t *testing.T) {
+	w := newWorld(8)
+	tenant := kapsel.NewTenantID(w.at.Store)
+	var silent []*Gate
+	for range 12 {
+		g := w.use(w.endpoint(tenant, "silent"))
+		w.claimed(g, 1)
+		w.end(Result{Code: kapsel.ConnectionTimeout})
+		silent = append(silent, g)
+	}
+	for _, g := range silent[:3] {
+		w.claimed(g, 1)
+	}
+	for range 5 {
+		w.claimed(w.use(w.endpoint(tenant, "quick")), 1)
+	}
+	if got := w.k.Busy(); got != 8 {
+		t.Fatalf("%d workers are busy, want all", got)
+	}
+	for range 10 { // each look could take one more
+		for _, g := range silent[3:] {
+			w.claimed(g, 1)
+		}
+		w.pass(slowWait)
+	}
+	if w.k.waiting > 1 {
+		t.Errorf("%d deliveries for endpoints that do not answer wait, of which one may start", w.k.waiting)
+	}
+}
+
 // TestKeeper_PermitReturned checks that an endpoint with one place goes on after a delivery with a permit was
 // given back.
 func TestKeeper_PermitReturned(t *testing.T) {
@@ -177,7 +236,7 @@ func TestKeeper_PermitReturned(t *testing.T) {
 	ep := w.endpoint(kapsel.NewTenantID(w.at.Store), "e")
 	ep.Concurrency = 1
 	g := w.use(ep)
-	w.k.Reserve(g)
+	w.k.Reserve(g, w.at)
 	w.claimed(g, 1) // another delivery is due, and there is no place for it
 	j := w.job(g)
 	j.Permitted = true
@@ -317,7 +376,7 @@ func TestKeeper_Books(t *testing.T) {
 			"claim": func(t *rapid.T) { w.claimed(gate(), rapid.IntRange(0, 8).Draw(t, "found")) },
 			"permit": func(t *rapid.T) {
 				if g := gate(); w.k.Admits(g, w.at) {
-					w.k.Reserve(g)
+					w.k.Reserve(g, w.at)
 					reserved[g]++
 				}
 			},

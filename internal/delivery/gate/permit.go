@@ -21,7 +21,11 @@ func (k *Keeper) Admits(g *Gate, at Time) bool {
 }
 
 // Reserve takes a place for a new delivery. Callers must end it with Cancel or Redeem.
-func (k *Keeper) Reserve(g *Gate) {
+func (k *Keeper) Reserve(g *Gate, at Time) {
+	if g.slowNow(at) {
+		g.slowReserved++
+		k.slow.reserved++
+	}
 	g.reserved++
 	g.permitted++
 	k.waiting++
@@ -49,6 +53,10 @@ func (k *Keeper) Redeem(g *Gate, j *Job, valid bool, at Time) {
 }
 
 func (k *Keeper) unreserve(g *Gate) {
+	if g.slowReserved > 0 {
+		g.slowReserved--
+		k.slow.reserved--
+	}
 	g.reserved--
 	k.waiting--
 }

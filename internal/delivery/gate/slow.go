@@ -12,6 +12,8 @@ type slow struct {
 	at      time.Time          // … then, by the monotonic clock
 	old     bool               // an exchange has ended since then
 	parked  []*Gate            // kept from starting by the share of slow endpoints
+
+	reserved int // places that were reserved for endpoints when they were slow
 }
 
 // slowNow reports whether the endpoint counts as slow: its latest exchange ended without an
@@ -47,7 +49,12 @@ func (k *Keeper) slowLeft(at Time) int {
 	for _, g := range k.slow.parked {
 		left -= len(g.ready)
 	}
-	return left
+	for g := range k.turns.in { // many only while all workers are busy
+		if g.slowNow(at) && !g.parked {
+			left -= len(g.ready)
+		}
+	}
+	return left - k.slow.reserved
 }
 
 // park keeps a gate from its turn until slow endpoints hold less than their half of the workers.

@@ -56,15 +56,19 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	}
 	var claimed []store.Claimed
 	var unread rules.Unread
-	take := func(apart bool) error {
-		return s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
-			claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, apart)
+	var bad error
+	err := s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
+		claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, false)
+		if bad = nil; damaged(err) { // maybe one event is, and must not hold up the others
+			bad, err = err, nil
+		}
+		return err
+	})
+	if err == nil && bad != nil {
+		err = s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
+			claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, true)
 			return err
 		})
-	}
-	err := take(false)
-	if damaged(err) { // maybe one event is, and must not hold up the others
-		err = take(true)
 	}
 	if err != nil {
 		return nil, err
@@ -76,17 +80,21 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	return claimed, nil
 }
 
-// claim claims for wanted on a lane. If apart is true, each event is read by itself, after the commit:
-// an event that is damaged then fails alone. unread says which events could not be read; their
-// deliveries are claimed.
+// mostApart is how many deliveries a claim takes whose events are read one by one. It keeps the claim within
+// its time limit.
+const mostApart = 32
+
+// claim claims for wanted on a lane. If apart is true, it takes at most mostApart deliveries, and each event
+// is read by itself, after the commit: an event that is damaged then fails alone. unread says which events
+// could not be read; their deliveries are claimed.
 func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, unread rules.Unread, err error) {
 	total := 0
 	err = l.run(ctx,
 		command{statement: "begin"},
 		command{"find due", wanted.params(timeParam(now)), func(r *row) {
 			d := scanDelivery(r)
-			if total += d.Size; total > maxBytes && len(claimed) > 0 {
-				return // total only grows: this and all that follow are left
+			if total += d.Size; total > maxBytes && len(claimed) > 0 || apart && len(claimed) == mostApart {
+				return // neither gets less: this and all that follow are left
 			}
 			claimed = append(claimed, store.Claimed{Delivery: d, DueSince: d.DueAt})
 		}})

@@ -120,7 +120,7 @@ func TestSession_GoneNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer closeNow(conn)
-		for setting, want := range map[string]string{"tcp_user_timeout": "5000", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "5"} {
+		for setting, want := range map[string]string{"tcp_user_timeout": "5000", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "5"} {
 			results, err := conn.Exec(t.Context(), "SHOW "+setting).ReadAll()
 			if err != nil {
 				t.Fatal(err)

@@ -135,7 +135,7 @@ const usual = `SELECT set_config('client_encoding', current_setting('server_enco
 // gone, whether it waits for an answer to what it has sent or for the rest of a batch. The locks of
 // that node's transaction would else stay for hours.
 var unseen = []setting{
-	{"tcp_user_timeout", "5s"}, {"tcp_keepalives_idle", "5"}, {"tcp_keepalives_interval", "1"}, {"tcp_keepalives_count", "5"},
+	{"tcp_user_timeout", "5s"}, {"tcp_keepalives_idle", "2"}, {"tcp_keepalives_interval", "1"}, {"tcp_keepalives_count", "5"},
 }
 
 // quote returns text as a literal of SQL.

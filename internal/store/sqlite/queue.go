@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -91,16 +92,21 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	}
 	taken, back := unread.Split(taken, now, s.log)
 	if len(back) > 0 {
-		_ = s.GiveBack(context.WithoutCancel(ctx), back)
+		if err := s.GiveBack(context.WithoutCancel(ctx), back); err != nil {
+			s.log.Warn("deliveries without a readable event could not be given back; this node finds them", "error", err)
+		}
 	}
 	return taken, nil
 }
 
-// damaged reports whether an error of eventOf is about that event alone: the file is damaged there, or the
-// row is not there or cannot be understood.
+// damaged reports whether an error of eventOf may be about that event alone: the file is damaged or cannot
+// be read there, or the row is not there or cannot be understood.
 func damaged(err error) bool {
-	code := codeOf(err)
-	return err != nil && (code == 0 || code == sqlite3.SQLITE_CORRUPT)
+	var e *dbError
+	if !errors.As(err, &e) {
+		return err != nil
+	}
+	return codeOf(err) == sqlite3.SQLITE_CORRUPT || codeOf(err) == sqlite3.SQLITE_IOERR && e.code != sqlite3.SQLITE_IOERR_NOMEM
 }
 
 func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, err error) {
