@@ -26,10 +26,10 @@ func (h *Handler) catalogue(ev *kapsel.Event, closed bool, reserve func(n int) e
 	if t.Validate == kapsel.ValidateOff || len(t.Schemas) == 0 {
 		return warnings, nil
 	}
-	if err := reserve(schema.Memory(ev.Size)); err != nil {
+	faults, err := h.checkers.of(t).Check(ev.Body, reserve)
+	if err != nil {
 		return nil, err
 	}
-	faults := h.checkers.of(t).Check(ev.Body)
 	if faults != nil && t.Validate == kapsel.ValidateRefuse {
 		return nil, &kapsel.Error{Code: kapsel.SchemaMismatch, Detail: "the body does not fit the schema of its type; errors lists what is wrong, by JSON pointers", Fields: faults}
 	}

@@ -39,7 +39,7 @@ func Example(t *kapsel.EventTypeConfig, version string) []byte {
 	if err != nil {
 		return nil
 	}
-	values, err := measure(made)
+	values, err := measure(made, 0)
 	if err != nil || values > maxChecks/v.cost || v.Validate(made) != nil {
 		return nil
 	}

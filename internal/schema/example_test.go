@@ -42,8 +42,12 @@ func TestExample(t *testing.T) {
 			}
 			text, _ := json.Marshal(v) // texts always encode
 			compact = string(text)
-			if checker, wrong := New(&config); wrong != nil || checker.Check(made) != nil {
-				t.Errorf("%s: %s does not fit: %v, %v", schema, made, wrong, checker.Check(made))
+			checker, wrong := New(&config)
+			if wrong != nil {
+				t.Fatal(wrong)
+			}
+			if faults := check(t, checker, string(made)); faults != nil {
+				t.Errorf("%s: %s does not fit: %v", schema, made, faults)
 			}
 		}
 		if compact != want {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,11 +26,17 @@ const (
 	maxBody   = 1 << 20   // bytes of a body
 	maxChecks = 2_000_000 // comparisons of a value with a schema, in one check of a body
 	maxDigits = 400       // characters of a number, and its largest exponent
+	maxDepth  = 200       // levels of arrays and objects
 	maxFaults = 50        // that a check returns
+	maxSought = 5_000     // comparisons of which each may be a fault, in one check that says what is wrong
+
+	perString = 64  // bytes of a string that count as one value
+	perValue  = 256 // bytes that the check of a value may take
+	perFault  = 512 // bytes that a fault may take
 )
 
-// Memory returns how many bytes a check of a body may take beside the body.
-func Memory(body int) int { return 8 * min(body, maxBody) }
+// memory returns how many bytes reading a body may take beside the body.
+func memory(body int) int { return 8 * body }
 
 // Checker holds the schemas of an event type. It is safe for concurrent use.
 type Checker struct {
@@ -37,7 +45,9 @@ type Checker struct {
 
 type version struct {
 	*jsonschema.Schema
-	cost int // the most comparisons that one value in a body takes
+	unfit *jsonschema.Schema // fits what the schema does not fit, and keeps no list of faults
+	cost  int                // the most comparisons that one value in a body takes
+	names int                // the most members that one value in a body needs
 }
 
 // New compiles the schemas of an event type. It returns what is wrong with them, by the fields'
@@ -58,36 +68,59 @@ func New(t *kapsel.EventTypeConfig) (*Checker, []kapsel.FieldError) {
 
 // Check returns what is wrong with a body, each fault by its JSON pointer (RFC 6901) in the
 // publication, whose member data the body is. It returns nil if the body fits any of the schemas, or
-// if there is none; otherwise it returns what the newest schema finds.
-func (c *Checker) Check(body []byte) (faults []kapsel.FieldError) {
+// if there is none; otherwise it returns what the newest schema finds. Check calls reserve for the memory
+// that it takes, and fails if reserve does.
+func (c *Checker) Check(body []byte, reserve func(bytes int) error) (faults []kapsel.FieldError, err error) {
 	if len(c.versions) == 0 {
-		return nil
+		return nil, nil
 	}
 	if len(body) > maxBody {
-		return fault(fmt.Sprintf("has %d bytes; at most %d can be checked against the schema of its type", len(body), maxBody))
+		return fault(fmt.Sprintf("has %d bytes; at most %d can be checked against the schema of its type", len(body), maxBody)), nil
+	}
+	if err := reserve(memory(len(body))); err != nil {
+		return nil, err
 	}
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	if err != nil {
-		return fault("is not JSON, which the schema of its type describes")
+		return fault("is not JSON, which the schema of its type describes"), nil
 	}
-	values, err := measure(value)
+	values, err := measure(value, 0)
 	if err != nil {
-		return fault(err.Error())
+		return fault(err.Error()), nil
+	}
+	if err := reserve(perValue * values); err != nil {
+		return nil, err
 	}
 	for i, v := range c.versions {
 		if values > maxChecks/v.cost {
-			return fault(fmt.Sprintf("has %d values, more than can be checked against the schema of its type: it may have %d", values, maxChecks/v.cost))
+			return fault(fmt.Sprintf("has %d values (%d bytes of a string count as one), more than can be checked against the schema of its type: it may have %d",
+				values, perString, maxChecks/v.cost)), nil
 		}
-		err := v.Validate(value)
-		if err == nil {
-			return nil
+		if v.unfit.Validate(value) != nil { // it fits
+			return nil, nil
 		}
-		var invalid *jsonschema.ValidationError
-		if errors.As(err, &invalid) && i == 0 {
-			faults = describe(invalid)
+		if i > 0 {
+			continue
+		}
+		if sought := values * (v.cost + v.names); sought > maxSought {
+			faults = fault("does not fit the schema of its type; it has too many values to say where")
+		} else if err := reserve(perFault * sought); err != nil {
+			return nil, err
+		} else {
+			faults = v.faults(value)
 		}
 	}
-	return faults
+	return faults, nil
+}
+
+// faults returns what is wrong with a value that does not fit. The library collects every fault of every value
+// before any can be looked at, so callers must ask only where they cannot be many.
+func (v *version) faults(value any) []kapsel.FieldError {
+	var invalid *jsonschema.ValidationError
+	if !errors.As(v.Validate(value), &invalid) {
+		return fault("does not fit the schema of its type")
+	}
+	return describe(invalid)
 }
 
 // dataField is the JSON pointer of a published event's body.
@@ -98,12 +131,15 @@ func fault(detail string) []kapsel.FieldError {
 	return []kapsel.FieldError{{Field: dataField, Detail: detail}}
 }
 
+// escape escapes a name in a JSON pointer.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
+
 // describe lists the faults that a check found, one for each JSON pointer.
 func describe(err *jsonschema.ValidationError) (faults []kapsel.FieldError) {
 	add := func(path []string, detail string) {
 		pointer := dataField
 		for _, name := range path {
-			pointer += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+			pointer += "/" + escape.Replace(name)
 		}
 		i := slices.IndexFunc(faults, func(f kapsel.FieldError) bool { return f.Field == pointer })
 		switch {
@@ -165,12 +201,13 @@ func compileWith(text []byte, formats bool) (version, error) {
 	if err != nil {
 		return version{}, errors.New("is not JSON")
 	}
-	if _, err := measure(doc); err != nil {
+	if _, err := measure(doc, 0); err != nil {
 		return version{}, err
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(nothing{})
 	c.DefaultDraft(jsonschema.Draft2020)
+	c.UseRegexpEngine(compilePattern)
 	if formats {
 		c.AssertFormat()
 	}
@@ -181,8 +218,56 @@ func compileWith(text []byte, formats bool) (version, error) {
 	if err != nil {
 		return version{}, reason(err)
 	}
-	cost, err := costOf(s)
-	return version{s, cost}, err
+	cost, names, err := costOf(s)
+	if err != nil {
+		return version{}, err
+	}
+	if err := c.AddResource(base+"unfit", map[string]any{"not": map[string]any{"$ref": base}}); err != nil {
+		return version{}, reason(err)
+	}
+	unfit, err := c.Compile(base + "unfit")
+	if err != nil {
+		return version{}, reason(err)
+	}
+	return version{s, unfit, cost, names}, nil
+}
+
+// Bounds of a pattern.
+const (
+	maxPattern = 1 << 10 // bytes
+	maxProgram = 4000    // steps of the program that it is compiled to
+)
+
+// pattern is a regular expression of a schema.
+type pattern struct {
+	*regexp.Regexp
+	program int // how many steps its program has; each character of a text may take as many
+}
+
+// compilePattern compiles a regular expression.
+func compilePattern(text string) (jsonschema.Regexp, error) {
+	if len(text) > maxPattern {
+		return nil, fmt.Errorf("a pattern has %d bytes; it may have %d", len(text), maxPattern)
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if len(program.Inst) > maxProgram {
+		return nil, fmt.Errorf("the pattern %q repeats more than can be matched; let it repeat less often", text)
+	}
+	compiled, err := regexp.Compile(text)
+	return pattern{compiled, len(program.Inst)}, err
+}
+
+// program returns how many steps the program of a schema's pattern has; 0 if there is none.
+func program(r jsonschema.Regexp) int {
+	p, _ := r.(pattern)
+	return p.program
 }
 
 // reason returns the error of the compiler for the author of the schema.
@@ -210,12 +295,16 @@ func reason(err error) error {
 	return fmt.Errorf("is not a JSON Schema: %s", strings.ReplaceAll(err.Error(), base, ""))
 }
 
-// measure returns how many values a JSON value has, itself included. It fails for a number that
-// would take more than its due: the library computes with exact fractions.
-func measure(v any) (values int, err error) {
+// measure returns how many values a JSON value at a depth has, itself included; a long string counts as
+// several. It fails for a number that would take more than its due, because the library computes with exact
+// fractions, and for what is nested too deep, because the library looks at some values once for each level.
+func measure(v any, depth int) (values int, err error) {
+	if depth > maxDepth {
+		return 0, fmt.Errorf("is nested deeper than %d levels", maxDepth)
+	}
 	values = 1
 	below := func(inner any) {
-		n, wrong := measure(inner)
+		n, wrong := measure(inner, depth+1)
 		values += n
 		if wrong != nil {
 			err = wrong
@@ -228,12 +317,15 @@ func measure(v any) (values int, err error) {
 		if len(v) > maxDigits || exponent != "" && (bad != nil || max(e, -e) > maxDigits) {
 			err = fmt.Errorf("has a number with more than %d digits", maxDigits)
 		}
+	case string:
+		values += len(v) / perString
 	case []any:
 		for _, inner := range v {
 			below(inner)
 		}
 	case map[string]any:
-		for _, inner := range v {
+		for name, inner := range v {
+			values += len(name) / perString
 			below(inner)
 		}
 	}
@@ -257,7 +349,8 @@ type together map[*jsonschema.Schema]int
 // costOf returns the most comparisons that any one value of any body takes. Many subschemas may lead
 // to one value, also to a value at any depth where a schema refers to itself, so costOf follows each
 // way into a body, with all the schemas that meet there, until it has been everywhere.
-func costOf(root *jsonschema.Schema) (cost int, err error) {
+// names is the most members that any one value needs.
+func costOf(root *jsonschema.Schema) (cost, names int, err error) {
 	w := walk{seen: map[string]bool{}}
 	w.next(func(meet func(*jsonschema.Schema, int)) { meet(root, 1) })
 	for len(w.todo) > 0 && w.err == nil {
@@ -265,20 +358,21 @@ func costOf(root *jsonschema.Schema) (cost int, err error) {
 		w.todo = w.todo[:len(w.todo)-1]
 		w.below(at)
 	}
-	return max(1, w.most), w.err
+	return max(1, w.most), w.names, w.err
 }
 
 type walk struct {
 	todo  []together
 	seen  map[string]bool
 	most  int
+	names int
 	steps int
 	err   error
 }
 
 // next adds the place in a body at which some schemas meet.
 func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
-	at, total := together{}, 0
+	at, total, names := together{}, 0, 0
 	var meet func(s *jsonschema.Schema, times int)
 	meet = func(s *jsonschema.Schema, times int) {
 		if s == nil || w.err != nil {
@@ -293,9 +387,13 @@ func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
 			return
 		}
 		at[s] += times
-		weight := 1 + len(s.PatternProperties)
+		names += times * needed(s)
+		weight := 1 + needed(s)/16 + program(s.Pattern)/4
+		for p := range s.PatternProperties {
+			weight += 1 + program(p)/16
+		}
 		if s.Enum != nil {
-			weight += len(s.Enum.Values) / 16
+			weight += weightOf(s.Enum.Values) / 16
 		}
 		if total += times * weight; total > maxCost { // also of a schema that is its own part
 			w.err = errCost
@@ -306,7 +404,7 @@ func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
 		}
 	}
 	schemas(meet)
-	w.most = max(w.most, total)
+	w.most, w.names = max(w.most, total), max(w.names, names)
 	if len(at) == 0 {
 		return
 	}
@@ -319,6 +417,32 @@ func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
 		w.seen[k] = true
 		w.todo = append(w.todo, at)
 	}
+}
+
+// needed returns how many names of members a schema has that an object may need.
+func needed(s *jsonschema.Schema) int {
+	n := len(s.Required)
+	for _, names := range s.DependentRequired {
+		n += len(names)
+	}
+	for _, d := range s.Dependencies {
+		names, _ := d.([]string)
+		n += len(names)
+	}
+	return n
+}
+
+// weightOf returns how much it takes to compare a value with those of an enum: a string is soon compared, and
+// a number is not.
+func weightOf(values []any) (weight int) {
+	for _, v := range values {
+		if _, isText := v.(string); isText {
+			weight++
+		} else {
+			weight += 8
+		}
+	}
+	return weight
 }
 
 // inPlace returns the schemas that a value is compared with because it is compared with s.

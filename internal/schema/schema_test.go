@@ -2,7 +2,9 @@ package schema
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -18,6 +20,16 @@ func typeOf(schemas ...string) *kapsel.EventTypeConfig {
 		t.Schemas[fmt.Sprint(i+1)] = json.RawMessage(s)
 	}
 	return t
+}
+
+// check checks a body for which there is memory enough.
+func check(t *testing.T, c *Checker, body string) []kapsel.FieldError {
+	t.Helper()
+	faults, err := c.Check([]byte(body), func(int) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return faults
 }
 
 const invoice = `{"type":"object","required":["invoice","amount"],"additionalProperties":false,"properties":{
@@ -42,7 +54,7 @@ func TestCheck(t *testing.T) {
 		`{"amount":1e999}`: {"/data has a number with more than 400 digits"},
 	} {
 		var got []string
-		for _, f := range c.Check([]byte(body)) {
+		for _, f := range check(t, c, body) {
 			got = append(got, f.Field+" "+f.Detail)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -59,11 +71,11 @@ func TestCheck_Versions(t *testing.T) {
 		t.Fatal(wrong)
 	}
 	for body, want := range map[string]string{`{"a":1}`: "[]", `{"b":1}`: "[]", `{"c":1}`: "[{/data/b is needed}]"} {
-		if got := fmt.Sprint(c.Check([]byte(body))); got != want {
+		if got := fmt.Sprint(check(t, c, body)); got != want {
 			t.Errorf("%s: %s, want %s", body, got, want)
 		}
 	}
-	if none, _ := New(typeOf()); none.Check([]byte("no JSON")) != nil {
+	if none, _ := New(typeOf()); check(t, none, "no JSON") != nil {
 		t.Error("a type without a schema refuses a body")
 	}
 }
@@ -109,7 +121,7 @@ func TestNew_Recursive(t *testing.T) {
 	if wrong != nil {
 		t.Fatal(wrong)
 	}
-	if got := fmt.Sprint(c.Check([]byte(`{"left":{"right":{"n":1,"items":[{"left":{"m":"x"}}]}}}`))); got != "[{/data/left/right/items/0/left/m got string, want integer}]" {
+	if got := fmt.Sprint(check(t, c, `{"left":{"right":{"n":1,"items":[{"left":{"m":"x"}}]}}}`)); got != "[{/data/left/right/items/0/left/m got string, want integer}]" {
 		t.Error(got)
 	}
 }
@@ -125,11 +137,79 @@ func TestCheck_Bounds(t *testing.T) {
 		`[` + strings.Repeat("1,", 10_000) + `1]`: "more than can be checked",
 		`"` + strings.Repeat("a", maxBody) + `"`:  "can be checked",
 	} {
-		if faults := c.Check([]byte(body)); len(faults) != 1 || faults[0].Field != "/data" || !strings.Contains(faults[0].Detail, want) {
+		if faults := check(t, c, body); len(faults) != 1 || faults[0].Field != "/data" || !strings.Contains(faults[0].Detail, want) {
 			t.Errorf("%.20s…: %v", body, faults)
 		}
 	}
-	if faults := c.Check([]byte(`[null,"a"]`)); faults != nil {
+	if faults := check(t, c, `[null,"a"]`); faults != nil {
 		t.Errorf("a small body: %v", faults)
+	}
+}
+
+// TestCheck_Memory checks that a check takes no more memory than it has reserved, however many faults a body has.
+func TestCheck_Memory(t *testing.T) {
+	var names []string
+	for i := range 6000 {
+		names = append(names, fmt.Sprintf("%q", fmt.Sprint(i)))
+	}
+	for schema, item := range map[string]string{
+		`{"items":{"required":[` + strings.Join(names, ",") + `]}}`: `{}`,
+		`{"items":{"type":"string"}}`:                               `1`,
+	} {
+		c, wrong := New(typeOf(schema))
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		for _, n := range []int{1000, 10_000} {
+			body := "[" + strings.Repeat(item+",", n) + item + "]"
+			reserved := 0
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			faults, err := c.Check([]byte(body), func(n int) error { reserved += n; return nil })
+			runtime.ReadMemStats(&after)
+			if err != nil || len(faults) == 0 || n == 10_000 && (len(faults) != 1 || faults[0].Field != "/data") {
+				t.Errorf("%.30s…: %v, %v", schema, faults, err)
+			}
+			if took := int(after.TotalAlloc - before.TotalAlloc); took > 4*reserved { // all that was allocated, also what was soon freed
+				t.Errorf("%.30s…: %d values took %d bytes, and %d were reserved", schema, n, took, reserved)
+			}
+		}
+		few := "[" + item + "]"
+		if faults := check(t, c, few); len(faults) == 0 || item == "1" && faults[0].Field == "/data" {
+			t.Errorf("%.30s…: one fault is %v", schema, faults)
+		}
+	}
+	c, _ := New(typeOf(invoice))
+	full := errors.New("no memory")
+	if _, err := c.Check([]byte(`{}`), func(int) error { return full }); err != full {
+		t.Errorf("without memory: %v", err)
+	}
+}
+
+// TestPatterns checks that a pattern which is long, or repeats much, is refused, that a long text is not matched
+// against a large one, and that nothing is checked that is nested too deep.
+func TestPatterns(t *testing.T) {
+	for _, pattern := range []string{strings.Repeat("a", maxPattern+1), strings.Repeat("a{0,1000}", 100) + "b", strings.Repeat("(a{0,50}){0,20}", 9), "("} {
+		if _, wrong := New(typeOf(fmt.Sprintf(`{"pattern":%q}`, pattern))); len(wrong) != 1 {
+			t.Errorf("%.30q is accepted", pattern)
+		}
+		if _, wrong := New(typeOf(fmt.Sprintf(`{"patternProperties":{%q:true}}`, pattern))); len(wrong) != 1 {
+			t.Errorf("%.30q is accepted for names", pattern)
+		}
+	}
+	c, wrong := New(typeOf(`{"pattern":"^.{0,900}$"}`))
+	if wrong != nil {
+		t.Fatal(wrong)
+	}
+	for body, want := range map[string]string{
+		`"` + strings.Repeat("a", 900) + `"`:                      "",
+		`"` + strings.Repeat("a", 901) + `"`:                      "does not",
+		`"` + strings.Repeat("a", 500_000) + `"`:                  "more than can be checked",
+		strings.Repeat("[", 250) + "1" + strings.Repeat("]", 250): "nested deeper than 200 levels",
+	} {
+		faults := check(t, c, body)
+		if want == "" && faults != nil || want != "" && (len(faults) != 1 || !strings.Contains(faults[0].Detail, want)) {
+			t.Errorf("%.20s…: %v", body, faults)
+		}
 	}
 }
