@@ -562,9 +562,19 @@ func adyenItem(raw []byte) (signed []byte, signature string, err error) {
 		return nil, "", err
 	}
 	for _, value := range [][]byte{item[0], item[1], item[2], item[3], amount[0], amount[1], item[5], item[6]} {
-		signed = append(append(signed, text(value)...), ':')
+		field := text(value)
+		if field == "" && !isEmpty(value) { // it would be signed as if it were missing, and be read as what it is
+			return nil, "", errors.New("a signed field is neither a short text nor a number")
+		}
+		signed = append(append(signed, field...), ':')
 	}
 	return signed[:len(signed)-1], text(additional[0]), nil
+}
+
+// isEmpty reports whether a member is missing, null or an empty string.
+func isEmpty(value []byte) bool {
+	value = bytes.TrimSpace(value)
+	return len(value) == 0 || string(value) == "null" || string(value) == `""`
 }
 
 // adyenSecret reads a key in hex.

@@ -206,19 +206,25 @@ func TestAdyenItems(t *testing.T) {
 		body string
 		ok   bool
 	}{
-		"one":                    {`{"live":"false","notificationItems":[` + first + `]}`, true},
-		"two":                    {`{"notificationItems":[` + first + `,` + second + `]}`, true},
-		"second forged":          {`{"notificationItems":[` + first + `,` + strings.Replace(second, "CANCELLATION", "AUTHORISATION", 1) + `]}`, false},
-		"amount":                 {`{"notificationItems":[` + strings.Replace(first, "1000", "1001", 1) + `]}`, false},
-		"success":                {`{"notificationItems":[` + strings.Replace(first, `"true"`, `"false"`, 1) + `]}`, false},
-		"none":                   {`{"notificationItems":[]}`, false},
-		"no list":                {`{}`, false},
-		"unsigned":               {`{"notificationItems":[` + strings.Replace(first, "hmacSignature", "x", 1) + `]}`, false},
-		"field twice":            {`{"notificationItems":[` + strings.Replace(first, `"reason":`, `"pspReference":"other","reason":`, 1) + `]}`, false},
-		"list twice":             {`{"notificationItems":[` + first + `],"notificationItems":[` + first + `]}`, false},
-		"item twice":             {`{"notificationItems":[` + first[:len(first)-1] + `,` + first[1:] + `]}`, false},
-		"not JSON":               {`x`, false},
-		"another case of a name": {`{"notificationItems":[` + strings.Replace(first, "pspReference", "PSPReference", 1) + `]}`, false},
+		"one":                     {`{"live":"false","notificationItems":[` + first + `]}`, true},
+		"two":                     {`{"notificationItems":[` + first + `,` + second + `]}`, true},
+		"second forged":           {`{"notificationItems":[` + first + `,` + strings.Replace(second, "CANCELLATION", "AUTHORISATION", 1) + `]}`, false},
+		"amount":                  {`{"notificationItems":[` + strings.Replace(first, "1000", "1001", 1) + `]}`, false},
+		"success":                 {`{"notificationItems":[` + strings.Replace(first, `"true"`, `"false"`, 1) + `]}`, false},
+		"none":                    {`{"notificationItems":[]}`, false},
+		"no list":                 {`{}`, false},
+		"unsigned":                {`{"notificationItems":[` + strings.Replace(first, "hmacSignature", "x", 1) + `]}`, false},
+		"field twice":             {`{"notificationItems":[` + strings.Replace(first, `"reason":`, `"pspReference":"other","reason":`, 1) + `]}`, false},
+		"list twice":              {`{"notificationItems":[` + first + `],"notificationItems":[` + first + `]}`, false},
+		"item twice":              {`{"notificationItems":[` + first[:len(first)-1] + `,` + first[1:] + `]}`, false},
+		"not JSON":                {`x`, false},
+		"a field of another kind": {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":{"a":1},"success"`, 1) + `]}`, false},
+		"a field that is true":    {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":true,"success"`, 1) + `]}`, false},
+		"a long field":            {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":"`+strings.Repeat("8", 5000)+`","success"`, 1) + `]}`, false},
+		"half a character":        {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":"883\ud800","success"`, 1) + `]}`, false},
+		"a field that is null":    {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":null,"success"`, 1) + `]}`, true},
+		"an empty field":          {`{"notificationItems":[` + strings.Replace(second, `"success"`, `"originalReference":"","success"`, 1) + `]}`, true},
+		"another case of a name":  {`{"notificationItems":[` + strings.Replace(first, "pspReference", "PSPReference", 1) + `]}`, false},
 	} {
 		r := Request{Method: "POST", Header: http.Header{}, Body: []byte(tt.body)}
 		verdict, err := ver.Verify(r, time.Time{})

@@ -47,6 +47,7 @@ type erasing struct {
 	attempts []kapsel.AttemptID         // the next ones, by their ids
 	last     bool                       // there are no others
 	entries  map[kapsel.AttemptID]int64 // their rows in the outbox
+	lost     map[kapsel.AttemptID]bool  // those that must have a leaf, and are neither in a log nor in the outbox
 	changed  bool                       // something is not as it was when it was read
 }
 
@@ -110,7 +111,7 @@ func (x *erasing) findEntries(c *conn) error {
 			waiting[id] = true
 		}
 	}
-	x.entries = map[kapsel.AttemptID]int64{}
+	x.entries, x.lost = map[kapsel.AttemptID]int64{}, waiting
 	if len(waiting) == 0 {
 		return nil
 	}
@@ -118,6 +119,7 @@ func (x *erasing) findEntries(c *conn) error {
 	for q.next() {
 		if seq, id := q.colInt(), kapsel.AttemptID(q.colID()); waiting[id] {
 			x.entries[id] = seq
+			delete(x.lost, id)
 		}
 	}
 	return q.end()
@@ -205,6 +207,8 @@ func (x *erasing) erase(c *conn, id kapsel.AttemptID) (logged bool, err error) {
 	switch {
 	case err != nil || !logged:
 		return false, err
+	case x.lost[id]: // somebody has changed the database, which fsck finds
+		return true, nil
 	case leaf != nil:
 		return true, c.exec(`UPDATE audit_leaves SET text = NULL WHERE log = ? AND n = ?`, [16]byte(leaf.Log), leaf.Index)
 	}

@@ -684,3 +684,35 @@ func TestClaim_FB15_Damaged(t *testing.T) {
 		},
 	})
 }
+
+// TestErase_LostEntry checks that an event can be erased of which an attempt has lost its entry of the outbox
+// before there was a leaf.
+func TestErase_LostEntry(t *testing.T) {
+	s := openTest(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	in := acceptance(testEndpoint, testTime, []byte("{}"))
+	if _, err := s.Accept(ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	d := in.Deliveries[0]
+	after, err := d.After(kapsel.Answer{Status: 200, MaxAttempts: 1}, testTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Complete(ctx, store.Completion{Delivery: after, Attempt: kapsel.Attempt{
+		ID: d.Token, DeliveryID: d.ID, EventID: d.EventID, EndpointID: d.EndpointID, TenantID: d.TenantID, Number: 1, StartedAt: testTime, StatusCode: 200,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.writer.alone(func(c *conn) error { return c.exec(`DELETE FROM audit_outbox`) }); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := s.EraseEvent(ctx, kapsel.TenantID{}, d.EventID, testTime); err != nil || at.IsZero() {
+		t.Fatalf("erased at %v, %v", at, err)
+	}
+	if e, err := s.Event(ctx, kapsel.TenantID{}, d.EventID); err != nil || len(e.Event.Body) > 0 {
+		t.Errorf("after the erasure: %q, %v", e.Event.Body, err)
+	}
+}
