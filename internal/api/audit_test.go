@@ -48,7 +48,11 @@ func TestAuditLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	fault := func(reason string) {
-		if err := w.store.Fault(t.Context(), id, reason); err != nil {
+		l, err := w.store.Log(t.Context(), id)
+		if err == nil {
+			err = w.store.ReplaceFault(t.Context(), id, l.Fault, reason)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -705,11 +705,20 @@ func (w *Writer) drop(stale []kapsel.LogID) {
 	maps.DeleteFunc(w.held, func(_ kapsel.TenantID, h *holding) bool { return slices.Contains(stale, h.ID) })
 }
 
-// fault remembers that a log contradicts itself, so that nothing is signed of it.
+// fault remembers that a log contradicts itself, so that nothing is signed of it. If another writer has taken
+// the log meanwhile, this node has read what both have written, which says nothing about the log.
 func (w *Writer) fault(ctx context.Context, h *holding, reason error) error {
+	set, err := w.cfg.Store.Fault(ctx, h.ID, h.Epoch, reason.Error())
+	switch {
+	case err != nil:
+		return err
+	case !set:
+		w.drop([]kapsel.LogID{h.ID})
+		return nil
+	}
 	h.Fault = reason.Error()
 	w.tell(&h.Log)
-	return w.cfg.Store.Fault(ctx, h.ID, h.Fault)
+	return nil
 }
 
 // take begins to write the logs of those tenants whose logs this node does not hold.

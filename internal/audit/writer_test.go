@@ -438,6 +438,87 @@ func TestWriter_FA9(t *testing.T) {
 	}
 }
 
+// TestWriter_FA9_Reads checks that a writer that was frozen at any of its reads, and replaced, changes nothing
+// when it goes on: what it then reads is its own log and what the other one has written.
+func TestWriter_FA9_Reads(t *testing.T) {
+	for frozenAt := 1; ; frozenAt += 1 + frozenAt/8 {
+		w := newWorld(t, 1)
+		w.attempt(w.tenants[0], 300)
+		w.must(w.writer(w.db).turn(t.Context()))
+		w.attempt(w.tenants[0], 220) // beyond 512 leaves, so that a tile of tiles grows
+		w.pass()
+		db := &freezingReads{Store: w.db, left: frozenAt}
+		old := w.writer(db)
+		db.thaw = func() {
+			w.pass()
+			w.must(w.writer(w.db).turn(t.Context()))
+			w.signed()
+			old.leads = time.Now() // the clock of a frozen process may say that no time has passed
+		}
+		if err := old.turn(t.Context()); err != nil {
+			t.Log(frozenAt, err) // it may notice
+		}
+		l, err := w.db.LogOf(t.Context(), w.tenants[0])
+		w.must(err)
+		if l.Fault != "" {
+			t.Errorf("frozen at read %d: the log is told to contradict itself: %s", frozenAt, l.Fault)
+		}
+		w.attempt(w.tenants[0], 1)
+		w.pass()
+		w.must(w.writer(w.db).turn(t.Context()))
+		w.signed()
+		w.must(w.db.Close())
+		if db.thaw != nil {
+			if frozenAt < 5 {
+				t.Fatalf("only %d reads", frozenAt-1)
+			}
+			break
+		}
+	}
+}
+
+// freezingReads is a store whose caller is frozen after one read of what a log is.
+type freezingReads struct {
+	*sqlite.Store
+	left int    // reads until then
+	thaw func() // what happens meanwhile; nil: it has happened
+}
+
+func (f *freezingReads) freeze() {
+	if f.left--; f.left == 0 {
+		thaw := f.thaw
+		f.thaw = nil
+		thaw()
+	}
+}
+
+func (f *freezingReads) Entries(ctx context.Context, after store.EntryKey, limit int, without map[kapsel.TenantID]bool) ([]store.Entry, store.EntryKey, error) {
+	entries, next, err := f.Store.Entries(ctx, after, limit, without)
+	f.freeze()
+	return entries, next, err
+}
+
+func (f *freezingReads) TakeLogs(ctx context.Context, tenants []kapsel.TenantID, now time.Time) ([]store.Log, error) {
+	logs, err := f.Store.TakeLogs(ctx, tenants, now)
+	f.freeze()
+	return logs, err
+}
+
+func (f *freezingReads) Head(ctx context.Context, log kapsel.LogID) (store.SignedHead, error) {
+	f.freeze()
+	return f.Store.Head(ctx, log)
+}
+
+func (f *freezingReads) Tile(ctx context.Context, log kapsel.LogID, level int, n int64) ([]byte, error) {
+	f.freeze()
+	return f.Store.Tile(ctx, log, level, n)
+}
+
+func (f *freezingReads) Hashes(ctx context.Context, log kapsel.LogID, n int64, limit int) ([]byte, error) {
+	f.freeze()
+	return f.Store.Hashes(ctx, log, n, limit)
+}
+
 // freezing is a store whose caller is frozen before one write.
 type freezing struct {
 	*faulty
@@ -713,7 +794,7 @@ func TestWriter_Faulty(t *testing.T) {
 	w.must(w.writer(w.db).turn(t.Context()))
 	l, err := w.db.LogOf(t.Context(), w.tenants[0])
 	w.must(err)
-	w.must(w.db.Fault(t.Context(), l.ID, "made up"))
+	w.must(w.db.ReplaceFault(t.Context(), l.ID, "", "made up"))
 
 	w.pass()
 	var text bytes.Buffer
@@ -743,7 +824,7 @@ func TestWriter_Faulty(t *testing.T) {
 		t.Errorf("after another look the lag is %v s, and attempts wait for 60 s", lag)
 	}
 
-	w.must(w.db.Fault(t.Context(), l.ID, ""))
+	w.must(w.db.ReplaceFault(t.Context(), l.ID, "made up", ""))
 	one.pause, one.passed = time.Time{}, time.Time{}
 	w.must(one.turn(t.Context()))
 	w.signed()

@@ -36,9 +36,10 @@ type Journal interface {
 	// Unpublished returns up to limit logs that have grown since their last head, and have no fault,
 	// with IDs above after, in the order of their IDs.
 	Unpublished(ctx context.Context, after kapsel.LogID, limit int) ([]Log, error)
-	// Fault sets why no head of a log is signed, "" if there is no reason.
-	Fault(ctx context.Context, log kapsel.LogID, reason string) error
-	// ReplaceFault does what Fault does if the reason is still was, and nothing otherwise.
+	// Fault sets why no head of a log is signed. It does nothing, and reports false, if the log is closed or has
+	// another epoch: the caller is not its writer any more.
+	Fault(ctx context.Context, log kapsel.LogID, epoch int64, reason string) (bool, error)
+	// ReplaceFault sets why no head of a log is signed, "" if there is no reason, if the reason is still was.
 	ReplaceFault(ctx context.Context, log kapsel.LogID, was, reason string) error
 	// CloseLog ends a log: nothing is appended to it or published of it any more. The next TakeLogs
 	// of its tenant makes another one.

@@ -253,11 +253,13 @@ func (s *Store) Unpublished(ctx context.Context, after kapsel.LogID, limit int) 
 }
 
 // Fault sets why no head of a log is signed; see store.Journal.
-func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
-	return s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "UPDATE audit_logs SET fault = $2 WHERE log = $1", [16]byte(log), reason)
+func (s *Store) Fault(ctx context.Context, log kapsel.LogID, epoch int64, reason string) (set bool, err error) {
+	err = s.change(ctx, engine, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "UPDATE audit_logs SET fault = $3 WHERE log = $1 AND epoch = $2 AND closed_at IS NULL", [16]byte(log), epoch, reason)
+		set = tag.RowsAffected() == 1
 		return err
 	})
+	return set && err == nil, err
 }
 
 // ReplaceFault sets why no head of a log is signed, if that is still as it was; see store.Journal.

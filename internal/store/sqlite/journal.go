@@ -220,10 +220,13 @@ func (s *Store) logs(ctx context.Context, sql string, args ...any) (logs []store
 }
 
 // Fault implements store.Journal.
-func (s *Store) Fault(ctx context.Context, log kapsel.LogID, reason string) error {
-	return s.writer.cold(ctx, func(c *conn) error {
-		return c.exec(`UPDATE audit_logs SET fault = ? WHERE log = ?`, reason, [16]byte(log))
+func (s *Store) Fault(ctx context.Context, log kapsel.LogID, epoch int64, reason string) (set bool, err error) {
+	err = s.writer.cold(ctx, func(c *conn) error {
+		err := c.exec(`UPDATE audit_logs SET fault = ? WHERE log = ? AND epoch = ? AND closed_at IS NULL`, reason, [16]byte(log), epoch)
+		set = err == nil && c.changes() == 1
+		return err
 	})
+	return set && err == nil, err
 }
 
 // ReplaceFault implements store.Journal.

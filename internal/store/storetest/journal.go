@@ -378,7 +378,11 @@ var journaling = []promise{
 		l := w.takeLogs(w.tenant.ID)[0]
 		g := w.growth(l, a.ID)
 		w.append(g)
-		w.must(w.store.Fault(w.ctx, l.ID, "leaf 0 was changed"))
+		for epoch, want := range map[int64]bool{l.Epoch - 1: false, l.Epoch + 1: false, l.Epoch: true} {
+			set, err := w.store.Fault(w.ctx, l.ID, epoch, "leaf 0 was changed")
+			w.must(err)
+			w.same("set", want, set)
+		}
 		w.same("unpublished", 0, len(w.unpublished()))
 		head := store.SignedHead{Log: l.ID, Epoch: l.Epoch, Size: g.Size, Root: g.Root, SignedAt: w.now, Note: []byte("note")}
 		w.same("stale", []kapsel.LogID{l.ID}, w.publish(head))
@@ -471,7 +475,8 @@ func (w *world) logSome() {
 	w.must(w.store.SetWitnessed(w.ctx, []store.Witnessed{{
 		SignedHead: store.SignedHead{Log: l.ID, Size: 2, Root: g.Root, SignedAt: w.now, Note: []byte("note\nwitnessed")}, States: []byte("[]"),
 	}}))
-	w.must(w.store.Fault(w.ctx, l.ID, "a fault"))
+	_, err := w.store.Fault(w.ctx, l.ID, l.Epoch, "a fault")
+	w.must(err)
 	w.same("left in the outbox", true, w.logged(left.ID))
 }
 
