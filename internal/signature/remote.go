@@ -14,16 +14,21 @@ type Fetch func(ctx context.Context, url string) ([]byte, error)
 
 // Remote caches the keys and certificates that providers publish. It fetches one document at a
 // time, and each URL at most once per fetchEvery, whatever requests ask for, so a signature that
-// names an unknown key causes no more fetches. The number of new URLs is bounded, too, because
-// forged requests could name many. A Remote is shared by all verifiers and safe for concurrent
-// use.
+// names an unknown key causes no more fetches. The number of new URLs is bounded for each verifier,
+// too, because forged requests could name many. The documents are shared by all verifiers. A Remote
+// is safe for concurrent use.
 type Remote struct {
+	*documents
+	news []time.Time // times of the first fetches of URLs within the last fetchEvery; guarded by documents.mu
+}
+
+// documents are what all verifiers share.
+type documents struct {
 	fetch Fetch
 
 	one  chan struct{} // capacity 1; held by the goroutine that fetches
 	mu   sync.Mutex    // guards what follows
 	docs map[string]document
-	news []time.Time // times of the first fetches of URLs within the last fetchEvery
 }
 
 // document is the result of the last fetch of a URL.
@@ -36,13 +41,22 @@ type document struct {
 // Bounds of a Remote.
 const (
 	fetchEvery = time.Minute
-	maxNews    = 10  // new URLs per fetchEvery
+	maxNews    = 10  // new URLs per fetchEvery for each verifier
 	maxDocs    = 256 // URLs in the cache
 )
 
 // NewRemote returns a Remote. fetch must reach public hosts only (see package egress).
 func NewRemote(fetch Fetch) *Remote {
-	return &Remote{fetch: fetch, one: make(chan struct{}, 1), docs: map[string]document{}}
+	return &Remote{documents: &documents{fetch: fetch, one: make(chan struct{}, 1), docs: map[string]document{}}}
+}
+
+// own returns a Remote with the same documents and an allowance of new URLs of its own, so that requests that
+// are forged for one verifier do not use up another's.
+func (r *Remote) own() *Remote {
+	if r == nil {
+		return nil
+	}
+	return &Remote{documents: r.documents}
 }
 
 var errNotFetched = errors.New("it was not fetched")
@@ -128,11 +142,13 @@ func (d document) result() ([]byte, bool, error) {
 	return d.body, time.Since(d.at) < fetchEvery, nil
 }
 
-// forget drops the document with the oldest try.
+// forget drops the document with the oldest try: one of those that were never fetched, if there are any,
+// because forged requests may name any number of URLs at which there is nothing.
 func (r *Remote) forget() {
 	oldest := ""
 	for url, d := range r.docs {
-		if oldest == "" || d.tried.Before(r.docs[oldest].tried) {
+		was, empty := r.docs[oldest], len(d.body) == 0
+		if oldest == "" || empty && len(was.body) > 0 || empty == (len(was.body) == 0) && d.tried.Before(was.tried) {
 			oldest = url
 		}
 	}

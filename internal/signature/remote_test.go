@@ -441,6 +441,16 @@ func TestRemote(t *testing.T) {
 		if len(r.docs) > maxDocs {
 			t.Errorf("%d documents are kept", len(r.docs))
 		}
+		if got := get("https://a", any); got != "2 false false" {
+			t.Errorf("after many URLs with nothing: %s", got)
+		}
+		for i := range 2 * maxNews { // what is forged for one verifier
+			get(fmt.Sprintf("https://other-%d", i), any)
+		}
+		w.docs["https://b"] = "b"
+		if body, _, err := r.own().get("https://b", time.Hour, any); string(body) != "b" || err != nil {
+			t.Errorf("another verifier gets %q, %v", body, err)
+		}
 		if _, _, err := (*Remote)(nil).get("https://a", time.Hour, any); err == nil {
 			t.Error("without a Remote something was fetched")
 		}

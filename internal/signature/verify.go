@@ -85,7 +85,7 @@ func New(v kapsel.Verification, keys []Key, verifyToken string, remote *Remote) 
 	}
 	out := &Verifier{
 		name: v.Provider, preset: p, tolerance: p.tolerance, verifyToken: verifyToken,
-		remote: remote, topics: v.TopicARNs, audience: v.Audience, email: v.Email,
+		remote: remote.own(), topics: v.TopicARNs, audience: v.Audience, email: v.Email,
 	}
 	if v.Tolerance > 0 {
 		out.tolerance = v.Tolerance

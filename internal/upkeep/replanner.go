@@ -1,6 +1,7 @@
 package upkeep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type Replanner struct {
 	log   *slog.Logger
 	wake  chan struct{}
 	begun map[kapsel.EndpointID]replanning // changes whose first pass this node has begun
+	last  kapsel.EndpointID                // which made the last step
 }
 
 // replanning is the work that the change of one endpoint makes.
@@ -120,34 +122,46 @@ func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 		if p.mark != e.Replan {
 			p = replanning{mark: e.Replan, since: time.Now()}
 		}
-		if err := r.pass(ctx, e.ID, &p); err != nil && ctx.Err() == nil {
-			failed = errors.Join(failed, fmt.Errorf("endpoint %s: %w", e.ID, err))
-		}
 		r.begun[e.ID] = p
+	}
+	// The endpoints make one step each in turn, so that none waits until another's backlog has been walked.
+	if i := slices.IndexFunc(marked, func(e kapsel.Endpoint) bool { return bytes.Compare(e.ID[:], r.last[:]) > 0 }); i > 0 {
+		marked = slices.Concat(marked[i:], marked[:i])
+	}
+	for len(marked) > 0 && ctx.Err() == nil {
+		marked = slices.DeleteFunc(marked, func(e kapsel.Endpoint) bool {
+			if ctx.Err() != nil {
+				return false
+			}
+			p := r.begun[e.ID]
+			r.last = e.ID
+			more, err := r.step(ctx, e.ID, &p)
+			if err != nil && ctx.Err() == nil {
+				failed = errors.Join(failed, fmt.Errorf("endpoint %s: %w", e.ID, err))
+			}
+			r.begun[e.ID] = p
+			return !more || err != nil
+		})
 	}
 	return true, failed
 }
 
-// pass reschedules the deliveries that wait for an endpoint: at once, and again after replanAgain. After
-// the second time it removes the mark. It fails if the store does or ctx ends.
-func (r *Replanner) pass(ctx context.Context, id kapsel.EndpointID, p *replanning) error {
+// step reschedules the next deliveries that wait for an endpoint, and reports whether there are more to do
+// now. All of them are looked at at once, and again after replanAgain; after the second time step removes
+// the mark. It fails if the store does or ctx ends.
+func (r *Replanner) step(ctx context.Context, id kapsel.EndpointID, p *replanning) (more bool, err error) {
 	last := time.Since(p.since) >= replanAgain
 	if p.done && !last {
-		return nil
+		return false, nil
 	}
-	for more := true; more; {
-		var err error
-		if p.at, more, err = r.store.Replan(ctx, id, r.clock.Now(), p.at, replanBatch); err != nil {
-			return err
-		}
-		if ctx.Err() != nil && more {
-			return ctx.Err() // the next turn goes on from here
-		}
+	p.at, more, err = r.store.Replan(ctx, id, r.clock.Now(), p.at, replanBatch)
+	if err != nil || more {
+		return more, err // a turn that ends goes on from here
 	}
 	p.at = store.Due{}
 	if !p.done || !last {
 		p.done = true
-		return nil
+		return false, nil
 	}
-	return r.store.Replanned(ctx, id, p.mark)
+	return false, r.store.Replanned(ctx, id, p.mark)
 }

@@ -125,3 +125,44 @@ func TestReplanner_FaultsAndRestarts(t *testing.T) {
 		}
 	})
 }
+
+// endless is a store in which an endpoint's waiting deliveries never end.
+type endless struct {
+	store.Store
+	endpoint kapsel.EndpointID
+}
+
+func (e *endless) Replan(ctx context.Context, endpoint kapsel.EndpointID, now time.Time, after store.Due, limit int) (store.Due, bool, error) {
+	if endpoint == e.endpoint {
+		time.Sleep(50 * time.Millisecond)
+		return after, true, nil
+	}
+	return e.Store.Replan(ctx, endpoint, now, after, limit)
+}
+
+// TestReplanner_OthersGoOn checks that an endpoint's waiting deliveries follow a change although another
+// endpoint has more of them than can be looked at.
+func TestReplanner_OthersGoOn(t *testing.T) {
+	inBubble(t, 0, func(w *replays) {
+		now := time.Now().UTC()
+		for _, at := range []time.Time{now.Add(-time.Hour), now.Add(time.Hour)} { // IDs before and after that of the world's endpoint
+			other := kapsel.Endpoint{ID: kapsel.NewEndpointID(at), TenantID: w.Endpoint.TenantID, State: kapsel.EndpointActive, CreatedAt: now, UpdatedAt: now}
+			w.Must(w.Store.CreateEndpoint(w.Context(), other, 0))
+			_, err := w.Store.UpdateEndpoint(w.Context(), other.TenantID, other.ID, func(e *kapsel.Endpoint) error {
+				e.Retry = kapsel.RetryPolicy{Strategy: kapsel.RetryFixed, MaxAttempts: 20, Base: time.Minute, Max: time.Minute}
+				return nil
+			})
+			w.Must(err)
+			stop := w.replans(&endless{w.Store, other.ID})
+			w.Accept(600)
+			w.Answer(tenHours)
+			w.Pass(time.Second)
+			w.plan()
+			w.Pass(10 * time.Second)
+			if n, _ := w.late(); n != 0 {
+				t.Errorf("%d still wait for long", n)
+			}
+			stop()
+		}
+	})
+}
