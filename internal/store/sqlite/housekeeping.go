@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -77,15 +78,11 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 			}
 			for len(ids) > 0 {
 				unit := rules.DeletedTogether(sizes[:min(len(sizes), 50)])
-				var n int
-				err := s.writer.cold(ctx, func(c *conn) (err error) {
-					n, err = deleteEvents(c, ids[:unit], before)
-					return err
-				})
+				n, err := s.deleteUnit(ctx, ids[:unit], before)
+				deleted += n
 				if err != nil {
 					return deleted, err
 				}
-				deleted += n
 				ids, sizes = ids[unit:], sizes[unit:]
 			}
 		}
@@ -94,6 +91,39 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 		err = s.shrink(ctx, 64<<20/pageSize)
 	}
 	return deleted, err
+}
+
+// deleteUnit deletes those of the events that can still be deleted in one transaction, and returns how many
+// it deleted. If the file is damaged at one of them, each has a transaction of its own, and that one stays.
+func (s *Store) deleteUnit(ctx context.Context, ids []kapsel.EventID, before time.Time) (deleted int, err error) {
+	err = s.writer.cold(ctx, func(c *conn) (err error) {
+		deleted, err = deleteEvents(c, ids, before)
+		return err
+	})
+	var bad *dbError
+	switch {
+	case err == nil:
+		return deleted, nil
+	case !errors.As(err, &bad) || !damaged(bad):
+		return 0, err
+	case len(ids) == 1:
+		s.cannotDelete(ids[0], err)
+		return 0, nil
+	}
+	deleted = 0
+	for i := range ids {
+		n, err := s.deleteUnit(ctx, ids[i:i+1], before)
+		if err != nil {
+			return deleted, err
+		}
+		deleted += n
+	}
+	return deleted, nil
+}
+
+// cannotDelete logs that an event stays although its time is over.
+func (s *Store) cannotDelete(id kapsel.EventID, why error) {
+	s.log.Error("an event whose retention is over cannot be read from the database, so it stays; others are deleted", "event_id", id.String(), "error", why)
 }
 
 // finished looks at a page of an origin's events with ids above after and below end. It returns up
@@ -109,6 +139,10 @@ func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before tim
 			id := kapsel.EventID(q.colID())
 			next = id[:]
 			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
+			if damaged(err) {
+				s.cannotDelete(id, err)
+				continue
+			}
 			if err != nil {
 				q.end()
 				return err

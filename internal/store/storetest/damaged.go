@@ -84,6 +84,14 @@ func RunDamaged(t *testing.T, s store.Store, damage map[string]func(kapsel.Event
 		if canceled, err := s.CancelWaiting(ctx, ep.ID, now, 10); err != nil || canceled != 2 { // somebody gives up
 			t.Errorf("canceled %d, %v", canceled, err)
 		}
+		if _, err := s.DeleteFinished(ctx, tenant.ID, now.Add(time.Hour), 100); err != nil {
+			t.Errorf("retention: %v", err)
+		}
+		for _, e := range []kapsel.Event{first, last, next} {
+			if _, err := s.EventHead(ctx, tenant.ID, e.ID); kapsel.CodeOf(err) != kapsel.NotFound {
+				t.Errorf("retention kept an event that can be read: %v", err)
+			}
+		}
 	}
 }
 
