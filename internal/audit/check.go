@@ -300,9 +300,6 @@ func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []K
 		k.checked.Leaves++
 		text, leaf, err := Open(l)
 		said = append(said, leaf)
-		if err := k.texts.erasedBy(k.log.TenantID, leaf); err != nil {
-			return err
-		}
 		if l.Record == nil {
 			k.missing(l)
 		} else if text == nil {
@@ -314,6 +311,7 @@ func (k *logCheck) page(leaves []store.Leaf, heads *[]store.SignedHead, keys []K
 			leaves = leaves[:i]
 			break
 		}
+		k.texts.erasedBy(k.log.TenantID, leaf)
 		if fits, err := k.inTile(l); err != nil {
 			return err
 		} else if !fits {
@@ -471,21 +469,20 @@ func (t *texts) erased(tenant kapsel.TenantID, attempts []kapsel.AttemptID) {
 	}
 }
 
-// erasedBy notes what a leaf says of erased attempts, if it is the leaf of an erasure.
-func (t *texts) erasedBy(tenant kapsel.TenantID, l receipt.Leaf) error {
+// erasedBy notes what a leaf says of erased attempts, if it is the leaf of an erasure. It passes over what
+// names no attempt: Kapsel writes no such leaf, and the hash of one that somebody wrote does not fit.
+func (t *texts) erasedBy(tenant kapsel.TenantID, l receipt.Leaf) {
 	leaf, ok := l.(*receipt.Erased)
 	if !ok {
-		return nil
+		return
 	}
-	attempts := make([]kapsel.AttemptID, len(leaf.AttemptIDs))
-	for i, text := range leaf.AttemptIDs {
-		var err error
-		if attempts[i], err = kapsel.ParseAttemptID(text); err != nil {
-			return fmt.Errorf("read the leaf of an erasure: %w", err)
+	var attempts []kapsel.AttemptID
+	for _, text := range leaf.AttemptIDs {
+		if id, err := kapsel.ParseAttemptID(text); err == nil {
+			attempts = append(attempts, id)
 		}
 	}
 	t.erased(tenant, attempts)
-	return nil
 }
 
 // missingTexts reports the texts that are gone and that no erasure names, and those that an erasure names and
@@ -530,9 +527,7 @@ func (c *Checker) erasedSince(ctx context.Context) error {
 			}
 			for i := range leaves {
 				if _, leaf, _ := Open(&leaves[i]); leaf != nil {
-					if err := c.texts.erasedBy(tenant, leaf); err != nil {
-						return err
-					}
+					c.texts.erasedBy(tenant, leaf)
 				}
 			}
 			n += int64(len(leaves))

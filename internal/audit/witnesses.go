@@ -370,8 +370,8 @@ func (w *Witnesses) ask(ctx context.Context, i int, of []question, keys []Key) {
 			if err != nil && ctx.Err() != nil {
 				return nil // the round's time is over
 			}
-			var answered *witness.Answered
-			if err != nil && !errors.As(err, &answered) && !unread(err) {
+			var away *silent
+			if errors.As(err, &away) {
 				stop() // the others would wait for it in vain
 			}
 			w.answered(q, line, size, err)
@@ -380,6 +380,11 @@ func (w *Witnesses) ask(ctx context.Context, i int, of []question, keys []Key) {
 	}
 	group.Wait()
 }
+
+// silent is why a witness has not answered.
+type silent struct{ error }
+
+func (e *silent) Unwrap() error { return e.error }
 
 // cosignature asks a witness for its signature of a head. It returns the line, and how many leaves the
 // witness remembers, -1 if it has not said.
@@ -403,7 +408,7 @@ func (w *Witnesses) cosignature(ctx context.Context, q question, keys []Key) (li
 		case err == nil:
 			return line, q.head.Size, nil
 		case !errors.As(err, &a):
-			return "", -1, err
+			return "", -1, &silent{err}
 		case a.Status == http.StatusUnprocessableEntity:
 			return "", old, w.contradicts(q, "the witness %s has signed a head of %d leaves of audit log %s that does not fit the %d leaves in the database", old)
 		case a.Status != http.StatusConflict:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -72,34 +73,38 @@ func (x *Expander) Run(ctx context.Context) {
 }
 
 // turn goes on with the open expansions, if this node leads the duty. They make one step each in turn,
-// so that none waits until another has ended. It fails if the store does.
+// so that none waits until another has ended. One that fails waits for the next turn, and leaves the
+// others to go on. It fails if the store does.
 func (x *Expander) turn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, expandTurn)
 	defer cancel()
+	var failed error
+	skip := map[kapsel.EventID]bool{} // those that have failed in this turn
 	for leads := false; ctx.Err() == nil; {
-		open, err := x.store.OpenExpansions(ctx, expansionsAtOnce)
-		if err != nil || len(open) == 0 {
-			return err
+		open, err := x.store.OpenExpansions(ctx, expansionsAtOnce+len(skip))
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		open = slices.DeleteFunc(open, func(event kapsel.EventID) bool { return skip[event] })
+		if len(open) == 0 {
+			return failed
 		}
 		if !leads {
 			if leads, err = x.store.Lead(ctx, "expansions", x.node, x.clock.Now(), 2*expandTurn); err != nil || !leads {
 				return err
 			}
 		}
-		var failed error
 		for _, event := range open {
 			made, _, err := x.store.Expand(ctx, event, x.clock.Now(), kapsel.MaxInline)
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("event %s: %w", event, err))
+				skip[event] = true
 			}
 			if made > 0 {
 				x.made()
 			}
 		}
-		if failed != nil {
-			return failed
-		}
 	}
 	x.Opened() // the time is over: the next turn does the rest
-	return nil
+	return failed
 }

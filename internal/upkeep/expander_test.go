@@ -144,3 +144,36 @@ func TestExpander_Trouble(t *testing.T) {
 		}
 	})
 }
+
+// refusing is a store that cannot expand an event.
+type refusing struct {
+	store.Store
+	event kapsel.EventID
+}
+
+func (r *refusing) Expand(ctx context.Context, event kapsel.EventID, now time.Time, limit int) (int, bool, error) {
+	if event == r.event {
+		return 0, false, store.Unavailable(storetest.ErrInjected)
+	}
+	return r.Store.Expand(ctx, event, now, limit)
+}
+
+// TestExpander_OthersGoOn checks that an expansion that always fails slows down no other: in one turn another
+// event gets all of its deliveries.
+func TestExpander_OthersGoOn(t *testing.T) {
+	publishing(t, 2*kapsel.MaxInline+1, func(w *expansions) {
+		bad := w.publish()
+		time.Sleep(time.Millisecond)
+		x, _ := w.start(&refusing{w.Store, bad})
+		w.Pass(100 * time.Millisecond)
+		good := w.publish()
+		x.Opened()
+		synctest.Wait()
+		if n, expanding := w.deliveries(good); n != 2*kapsel.MaxInline+1 || expanding {
+			t.Errorf("%d deliveries, expanding %t", n, expanding)
+		}
+		if n, expanding := w.deliveries(bad); n != 0 || !expanding {
+			t.Errorf("of the bad one %d deliveries, expanding %t", n, expanding)
+		}
+	})
+}
