@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +124,7 @@ func (r *Replanner) turn(ctx context.Context) (some bool, err error) {
 		r.begun[e.ID] = p
 	}
 	// The endpoints make one step each in turn, so that none waits until another's backlog has been walked.
-	if i := slices.IndexFunc(marked, func(e kapsel.Endpoint) bool { return bytes.Compare(e.ID[:], r.last[:]) > 0 }); i > 0 {
+	if i := slices.IndexFunc(marked, func(e kapsel.Endpoint) bool { return string(e.ID[:]) > string(r.last[:]) }); i > 0 {
 		marked = slices.Concat(marked[i:], marked[:i])
 	}
 	for len(marked) > 0 && ctx.Err() == nil {

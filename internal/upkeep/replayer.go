@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +79,7 @@ func (r *Replayer) page(ctx context.Context, walked bool) ([]kapsel.Replay, erro
 		var first []kapsel.Replay
 		first, err = r.Store.RunningReplays(ctx, walked, kapsel.ReplayID{}, replaysAtOnce-len(page))
 		for _, replay := range first {
-			if bytes.Compare(replay.ID[:], last[:]) <= 0 {
+			if string(replay.ID[:]) <= string(last[:]) {
 				page = append(page, replay)
 			}
 		}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
-	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 var claimStatements = map[string]string{
@@ -55,7 +54,7 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		return nil, nil
 	}
 	var claimed []store.Claimed
-	var unread rules.Unread
+	var unread store.Unread
 	var bad error
 	err := s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
 		claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, false)
@@ -87,7 +86,7 @@ const mostApart = 32
 // claim claims for wanted on a lane. If apart is true, it takes at most mostApart deliveries, and each event
 // is read by itself, after the commit: an event that is damaged then fails alone. unread says which events
 // could not be read; their deliveries are claimed.
-func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, unread rules.Unread, err error) {
+func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, unread store.Unread, err error) {
 	total := 0
 	err = l.run(ctx,
 		command{statement: "begin"},
@@ -119,7 +118,7 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		taken.id(token)
 		events[d.EventID] = kapsel.Event{} // a body is read once, however many deliveries it has
 	}
-	unread = rules.Unread{}
+	unread = store.Unread{}
 	commands := []command{{"take", taken.params(node[:]), nil}, {statement: "commit"}}
 	if !apart {
 		commands = slices.Insert(commands, 1, readEvents(slices.Collect(maps.Keys(events)), events, unread))
@@ -150,7 +149,7 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 
 // readEvents returns a command that puts some events into the map events, or the reason why a row cannot
 // be understood into unread.
-func readEvents(ids []kapsel.EventID, events map[kapsel.EventID]kapsel.Event, unread rules.Unread) command {
+func readEvents(ids []kapsel.EventID, events map[kapsel.EventID]kapsel.Event, unread store.Unread) command {
 	read := newTable(int2Type, uuidType)
 	for _, id := range ids {
 		read.int2(int(id.Part()))

@@ -56,7 +56,7 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	if err != nil || len(taken) == 0 {
 		return nil, err
 	}
-	unread := rules.Unread{}
+	unread := store.Unread{}
 	err = s.read(ctx, func(c *conn) error {
 		clear(unread)
 		var last kapsel.Event // deliveries of one event are often due together

@@ -7,7 +7,6 @@ import (
 
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
-	"github.com/kapsel-hq/kapsel/internal/store/rules"
 )
 
 // RunDamaged checks that an event which the store cannot read holds up its own deliveries and nothing else.
@@ -66,14 +65,14 @@ func RunDamaged(t *testing.T, s store.Store, damage map[string]func(kapsel.Event
 		if held, err := s.Held(ctx, node); err != nil || len(held) != 0 {
 			t.Errorf("the node holds %v, %v", held, err)
 		}
-		if claimed := claim(now.Add(rules.UnreadWait - time.Millisecond)); len(claimed) != 0 {
+		if claimed := claim(now.Add(store.UnreadWait - time.Millisecond)); len(claimed) != 0 {
 			t.Errorf("claimed too early: %v", claimed)
 		}
 		backlog, err := s.Backlog(ctx)
-		if err != nil || len(backlog) != 1 || !backlog[0].DueAt.Equal(now.Add(rules.UnreadWait)) {
+		if err != nil || len(backlog) != 1 || !backlog[0].DueAt.Equal(now.Add(store.UnreadWait)) {
 			t.Errorf("what waits is %v, %v", backlog, err)
 		}
-		now = now.Add(rules.UnreadWait)
+		now = now.Add(store.UnreadWait)
 		next := accept()
 		if claimed := claim(now); len(claimed) != 1 || claimed[0].Event.ID != next.ID {
 			t.Errorf("a minute later: claimed %d", len(claimed))

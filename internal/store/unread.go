@@ -1,11 +1,10 @@
-package rules
+package store
 
 import (
 	"log/slog"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
-	"github.com/kapsel-hq/kapsel/internal/store"
 )
 
 // Unread holds, of the deliveries that a claim took, the events that the database cannot give back, and why:
@@ -17,7 +16,7 @@ const UnreadWait = time.Minute
 
 // Split returns the claimed deliveries whose events were read, and those that the store must give back, so
 // that nothing else waits for them. It logs the latter.
-func (u Unread) Split(claimed []store.Claimed, now time.Time, log *slog.Logger) (read []store.Claimed, back []kapsel.Delivery) {
+func (u Unread) Split(claimed []Claimed, now time.Time, log *slog.Logger) (read []Claimed, back []kapsel.Delivery) {
 	if len(u) == 0 {
 		return claimed, nil
 	}
