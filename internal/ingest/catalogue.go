@@ -76,7 +76,11 @@ func (c *checkers) of(t *kapsel.EventType) *schema.Checker {
 	defer c.mu.Unlock()
 	known := c.byType[t.ID]
 	if known.Checker == nil || known.revision < t.Revision {
-		known.Checker, _ = schema.New(&t.EventTypeConfig) // a schema that no longer compiles checks nothing
+		checker, wrong := schema.New(&t.EventTypeConfig)
+		if wrong != nil { // a type of whose schemas one no longer compiles is not checked: its events may fit that one
+			checker, _ = schema.New(&kapsel.EventTypeConfig{})
+		}
+		known.Checker = checker
 		known.revision = t.Revision
 		if c.byType == nil {
 			c.byType = map[kapsel.EventTypeID]compiled{}

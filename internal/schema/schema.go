@@ -28,10 +28,12 @@ const (
 	maxDigits = 400       // characters of a number, and its largest exponent
 	maxDepth  = 200       // levels of arrays and objects
 	maxFaults = 50        // that a check returns
-	maxSought = 5_000     // comparisons of which each may be a fault, in one check that says what is wrong
+	maxSought = 20_000    // comparisons of which each may be a fault, in one check that says what is wrong
+	maxHeld   = 96 << 20  // bytes that a check may take beside the body
 
 	perString = 64  // bytes of a string that count as one value
-	perValue  = 256 // bytes that the check of a value may take
+	perValue  = 128 // bytes that the check of a value may take
+	perOther  = 128 // bytes that the library keeps of an alternative that does not fit
 	perFault  = 512 // bytes that a fault may take
 )
 
@@ -45,9 +47,15 @@ type Checker struct {
 
 type version struct {
 	*jsonschema.Schema
-	unfit *jsonschema.Schema // fits what the schema does not fit, and keeps no list of faults
-	cost  int                // the most comparisons that one value in a body takes
-	names int                // the most members that one value in a body needs
+	unfit *jsonschema.Schema // fits what the schema does not fit, and says nothing of faults
+	bounds
+}
+
+// bounds are the most that one value in a body takes.
+type bounds struct {
+	cost   int // comparisons, of which large ones count as several
+	faults int // faults: each comparison may be one, and each member that is needed
+	others int // comparisons where there are alternatives: the library keeps something of each that does not fit
 }
 
 // New compiles the schemas of an event type. It returns what is wrong with them, by the fields'
@@ -88,7 +96,15 @@ func (c *Checker) Check(body []byte, reserve func(bytes int) error) (faults []ka
 	if err != nil {
 		return fault(err.Error()), nil
 	}
-	if err := reserve(perValue * values); err != nil {
+	others := 0
+	for _, v := range c.versions {
+		others = max(others, v.others)
+	}
+	held := values * (perValue + perOther*others)
+	if held > maxHeld {
+		return fault(fmt.Sprintf("has %d values, more than can be checked against the alternatives in the schema of its type", values)), nil
+	}
+	if err := reserve(held); err != nil {
 		return nil, err
 	}
 	for i, v := range c.versions {
@@ -102,20 +118,20 @@ func (c *Checker) Check(body []byte, reserve func(bytes int) error) (faults []ka
 		if i > 0 {
 			continue
 		}
-		if sought := values * (v.cost + v.names); sought > maxSought {
+		if sought := values * v.bounds.faults; sought > maxSought {
 			faults = fault("does not fit the schema of its type; it has too many values to say where")
 		} else if err := reserve(perFault * sought); err != nil {
 			return nil, err
 		} else {
-			faults = v.faults(value)
+			faults = v.find(value)
 		}
 	}
 	return faults, nil
 }
 
-// faults returns what is wrong with a value that does not fit. The library collects every fault of every value
+// find returns what is wrong with a value that does not fit. The library collects every fault of every value
 // before any can be looked at, so callers must ask only where they cannot be many.
-func (v *version) faults(value any) []kapsel.FieldError {
+func (v *version) find(value any) []kapsel.FieldError {
 	var invalid *jsonschema.ValidationError
 	if !errors.As(v.Validate(value), &invalid) {
 		return fault("does not fit the schema of its type")
@@ -162,6 +178,10 @@ func describe(err *jsonschema.ValidationError) (faults []kapsel.FieldError) {
 				add(below(name), "is not a member that the schema knows")
 			}
 		case *kind.Format: // the library's text has the value
+			if k.Want == "regex" { // of a schema
+				add(err.InstanceLocation, fmt.Sprintf("is no regular expression that can be used: it may have %d bytes, and must not repeat much", maxPattern))
+				break
+			}
 			add(err.InstanceLocation, "is not a valid "+k.Want)
 		default:
 			if len(err.Causes) == 0 {
@@ -218,7 +238,7 @@ func compileWith(text []byte, formats bool) (version, error) {
 	if err != nil {
 		return version{}, reason(err)
 	}
-	cost, names, err := costOf(s)
+	most, err := costOf(s)
 	if err != nil {
 		return version{}, err
 	}
@@ -229,7 +249,7 @@ func compileWith(text []byte, formats bool) (version, error) {
 	if err != nil {
 		return version{}, reason(err)
 	}
-	return version{s, unfit, cost, names}, nil
+	return version{s, unfit, most}, nil
 }
 
 // Bounds of a pattern.
@@ -349,8 +369,7 @@ type together map[*jsonschema.Schema]int
 // costOf returns the most comparisons that any one value of any body takes. Many subschemas may lead
 // to one value, also to a value at any depth where a schema refers to itself, so costOf follows each
 // way into a body, with all the schemas that meet there, until it has been everywhere.
-// names is the most members that any one value needs.
-func costOf(root *jsonschema.Schema) (cost, names int, err error) {
+func costOf(root *jsonschema.Schema) (bounds, error) {
 	w := walk{seen: map[string]bool{}}
 	w.next(func(meet func(*jsonschema.Schema, int)) { meet(root, 1) })
 	for len(w.todo) > 0 && w.err == nil {
@@ -358,21 +377,21 @@ func costOf(root *jsonschema.Schema) (cost, names int, err error) {
 		w.todo = w.todo[:len(w.todo)-1]
 		w.below(at)
 	}
-	return max(1, w.most), w.names, w.err
+	w.most.cost = max(1, w.most.cost)
+	return w.most, w.err
 }
 
 type walk struct {
 	todo  []together
 	seen  map[string]bool
-	most  int
-	names int
+	most  bounds
 	steps int
 	err   error
 }
 
 // next adds the place in a body at which some schemas meet.
 func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
-	at, total, names := together{}, 0, 0
+	at, total, faults, choice := together{}, 0, 0, false
 	var meet func(s *jsonschema.Schema, times int)
 	meet = func(s *jsonschema.Schema, times int) {
 		if s == nil || w.err != nil {
@@ -387,10 +406,14 @@ func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
 			return
 		}
 		at[s] += times
-		names += times * needed(s)
+		faults += times * (1 + needed(s))
+		choice = choice || len(s.AnyOf)+len(s.OneOf) > 0 || s.Contains != nil || s.PropertyNames != nil
 		weight := 1 + needed(s)/16 + program(s.Pattern)/4
 		for p := range s.PatternProperties {
 			weight += 1 + program(p)/16
+		}
+		if s.Format != nil && s.Format.Name == "regex" { // each text is compiled
+			weight += 500
 		}
 		if s.Enum != nil {
 			weight += weightOf(s.Enum.Values) / 16
@@ -404,7 +427,10 @@ func (w *walk) next(schemas func(meet func(s *jsonschema.Schema, times int))) {
 		}
 	}
 	schemas(meet)
-	w.most, w.names = max(w.most, total), max(w.names, names)
+	w.most.cost, w.most.faults = max(w.most.cost, total), max(w.most.faults, faults)
+	if choice {
+		w.most.others = max(w.most.others, faults)
+	}
 	if len(at) == 0 {
 		return
 	}

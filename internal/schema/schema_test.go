@@ -160,14 +160,14 @@ func TestCheck_Memory(t *testing.T) {
 		if wrong != nil {
 			t.Fatal(wrong)
 		}
-		for _, n := range []int{1000, 10_000} {
+		for _, n := range []int{1000, 30_000} {
 			body := "[" + strings.Repeat(item+",", n) + item + "]"
 			reserved := 0
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			faults, err := c.Check([]byte(body), func(n int) error { reserved += n; return nil })
 			runtime.ReadMemStats(&after)
-			if err != nil || len(faults) == 0 || n == 10_000 && (len(faults) != 1 || faults[0].Field != "/data") {
+			if err != nil || len(faults) == 0 || n == 30_000 && (len(faults) != 1 || faults[0].Field != "/data") {
 				t.Errorf("%.30s…: %v, %v", schema, faults, err)
 			}
 			if took := int(after.TotalAlloc - before.TotalAlloc); took > 4*reserved { // all that was allocated, also what was soon freed
@@ -178,6 +178,34 @@ func TestCheck_Memory(t *testing.T) {
 		if faults := check(t, c, few); len(faults) == 0 || item == "1" && faults[0].Field == "/data" {
 			t.Errorf("%.30s…: one fault is %v", schema, faults)
 		}
+	}
+	for schema, body := range map[string]string{
+		`{"items":{"anyOf":[` + strings.Repeat(`{"type":"string"},`, 980) + `{"type":"null"}]}}`: "[" + strings.Repeat("1,", 1990) + "1]",
+		`{"items":{"anyOf":[{"type":"string"},{"type":"null"}]}}`:                                "[" + strings.Repeat("1,", 30_000) + "1]",
+	} {
+		c, wrong := New(typeOf(schema))
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		reserved := 0
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		faults, err := c.Check([]byte(body), func(n int) error { reserved += n; return nil })
+		runtime.ReadMemStats(&after)
+		if err != nil || len(faults) != 1 {
+			t.Errorf("%.30s…: %v, %v", schema, faults, err)
+		}
+		if took := int(after.TotalAlloc - before.TotalAlloc); took > 4*max(reserved, 1<<20) {
+			t.Errorf("%.30s…: it took %d bytes, and %d were reserved", schema, took, reserved)
+		}
+	}
+	// What people have is said by name: a pattern, some members that are needed, and many values.
+	usual, wrong := New(typeOf(`{"required":["a","b"],"properties":{"name":{"pattern":"^.{0,255}$"},"list":{"items":{"type":"integer"}}}}`))
+	if wrong != nil {
+		t.Fatal(wrong)
+	}
+	if faults := check(t, usual, `{"a":1,"list":[`+strings.Repeat("1,", 2000)+`"x"]}`); len(faults) != 2 || faults[0].Field != "/data/b" {
+		t.Errorf("the faults of a usual event are %v", faults)
 	}
 	c, _ := New(typeOf(invoice))
 	full := errors.New("no memory")

@@ -102,6 +102,7 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
 	})
 	j.erase(ctx, &e, now)
+	e.inRow = 0 // the same erasures may fail each time
 	for _, t := range j.Settings.Tenants() {
 		e.do(func() error { return j.retain(ctx, t, now) })
 	}

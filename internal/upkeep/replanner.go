@@ -153,9 +153,12 @@ func (r *Replanner) step(ctx context.Context, id kapsel.EndpointID, p *replannin
 	if p.done && !last {
 		return false, nil
 	}
-	p.at, more, err = r.store.Replan(ctx, id, r.clock.Now(), p.at, replanBatch)
-	if err != nil || more {
-		return more, err // a turn that ends goes on from here
+	next, more, err := r.store.Replan(ctx, id, r.clock.Now(), p.at, replanBatch)
+	if err != nil {
+		return false, err // the next turn looks at the same again
+	}
+	if p.at = next; more {
+		return true, nil // a turn that ends goes on from here
 	}
 	p.at = store.Due{}
 	if !p.done || !last {

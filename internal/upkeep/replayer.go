@@ -71,8 +71,8 @@ func (r *Replayer) Run(ctx context.Context) {
 }
 
 // page returns up to replaysAtOnce running replays: those behind the ones of the turn before, and then from
-// the beginning.
-func (r *Replayer) page(ctx context.Context, walked bool) ([]kapsel.Replay, error) {
+// the beginning. A turn that was woken does not count as one before.
+func (r *Replayer) page(ctx context.Context, walked, woken bool) ([]kapsel.Replay, error) {
 	last := r.after[walked]
 	page, err := r.Store.RunningReplays(ctx, walked, last, replaysAtOnce)
 	if err == nil && !last.IsZero() && len(page) < replaysAtOnce {
@@ -87,6 +87,9 @@ func (r *Replayer) page(ctx context.Context, walked bool) ([]kapsel.Replay, erro
 	if err != nil {
 		return nil, err
 	}
+	if woken {
+		return page, nil
+	}
 	delete(r.after, walked)
 	if len(page) == replaysAtOnce { // there may be more
 		r.after[walked] = page[len(page)-1].ID
@@ -100,7 +103,7 @@ func (r *Replayer) page(ctx context.Context, walked bool) ([]kapsel.Replay, erro
 func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	var running []kapsel.Replay
 	for _, walked := range []bool{false, true} {
-		page, err := r.page(ctx, walked)
+		page, err := r.page(ctx, walked, woken)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/kapsel-hq/kapsel"
 	"github.com/kapsel-hq/kapsel/internal/store"
 	"github.com/kapsel-hq/kapsel/internal/store/rules"
@@ -68,18 +70,22 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 		return 0, err
 	}
 	end := firstID(before.Add(s.eventSkew.get() + time.Millisecond))
+	var stays []error // why events stay
 	for _, o := range all {
 		for after := bottom[:]; deleted < limit && after != nil; {
 			var ids []kapsel.EventID
 			var sizes []int
-			ids, sizes, after, err = s.finished(ctx, o, before, after, end, limit-deleted)
+			ids, sizes, after, err = s.finished(ctx, o, before, after, end, limit-deleted, &stays)
 			if err != nil {
 				return deleted, err
 			}
 			for len(ids) > 0 {
 				unit := rules.DeletedTogether(sizes[:min(len(sizes), 50)])
-				n, err := s.deleteUnit(ctx, ids[:unit], before)
+				n, err := s.deleteUnit(ctx, ids[:unit], before, &stays)
 				deleted += n
+				if len(stays) > mostStay { // it is not some events that are damaged
+					err = stays[0]
+				}
 				if err != nil {
 					return deleted, err
 				}
@@ -95,7 +101,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenant kapsel.TenantID, befo
 
 // deleteUnit deletes those of the events that can still be deleted in one transaction, and returns how many
 // it deleted. If the file is damaged at one of them, each has a transaction of its own, and that one stays.
-func (s *Store) deleteUnit(ctx context.Context, ids []kapsel.EventID, before time.Time) (deleted int, err error) {
+func (s *Store) deleteUnit(ctx context.Context, ids []kapsel.EventID, before time.Time, stays *[]error) (deleted int, err error) {
 	err = s.writer.cold(ctx, func(c *conn) (err error) {
 		deleted, err = deleteEvents(c, ids, before)
 		return err
@@ -104,16 +110,16 @@ func (s *Store) deleteUnit(ctx context.Context, ids []kapsel.EventID, before tim
 	switch {
 	case err == nil:
 		return deleted, nil
-	case !errors.As(err, &bad) || !damaged(bad):
+	case !errors.As(err, &bad) || codeOf(bad) != sqlite3.SQLITE_CORRUPT:
 		return 0, err
 	case len(ids) == 1:
-		s.cannotDelete(ids[0], err)
+		s.cannotDelete(ids[0], err, stays)
 		return 0, nil
 	}
 	deleted = 0
 	for i := range ids {
-		n, err := s.deleteUnit(ctx, ids[i:i+1], before)
-		if err != nil {
+		n, err := s.deleteUnit(ctx, ids[i:i+1], before, stays)
+		if err != nil || len(*stays) > mostStay {
 			return deleted, err
 		}
 		deleted += n
@@ -121,15 +127,19 @@ func (s *Store) deleteUnit(ctx context.Context, ids []kapsel.EventID, before tim
 	return deleted, nil
 }
 
-// cannotDelete logs that an event stays although its time is over.
-func (s *Store) cannotDelete(id kapsel.EventID, why error) {
+// mostStay is how many events a call passes over that cannot be read.
+const mostStay = 20
+
+// cannotDelete notes and logs that an event stays although its time is over.
+func (s *Store) cannotDelete(id kapsel.EventID, why error, stays *[]error) {
+	*stays = append(*stays, why)
 	s.log.Error("an event whose retention is over cannot be read from the database, so it stays; others are deleted", "event_id", id.String(), "error", why)
 }
 
 // finished looks at a page of an origin's events with ids above after and below end. It returns up
 // to limit events that can be deleted, the sizes of their bodies, and the id to go on after, which
 // is nil at the end.
-func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before time.Time, after, end []byte, limit int) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
+func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before time.Time, after, end []byte, limit int, stays *[]error) (ids []kapsel.EventID, sizes []int, next []byte, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		seen := 0
 		q := c.stmt(`SELECT id FROM events WHERE endpoint_id = ? AND id > ? AND id < ? ORDER BY id LIMIT ?`).
@@ -139,8 +149,8 @@ func (s *Store) finished(ctx context.Context, origin kapsel.OriginID, before tim
 			id := kapsel.EventID(q.colID())
 			next = id[:]
 			r, err := eventRecord(c, kapsel.TenantID{}, id, eventColumns)
-			if damaged(err) {
-				s.cannotDelete(id, err)
+			if damaged(err) && len(*stays) <= mostStay {
+				s.cannotDelete(id, err, stays)
 				continue
 			}
 			if err != nil {
