@@ -107,7 +107,7 @@ func (c *Checker) Check(body []byte, reserve func(bytes int) error) (faults []ka
 	if err := reserve(held); err != nil {
 		return nil, err
 	}
-	for i, v := range c.versions {
+	for _, v := range c.versions {
 		if values > maxChecks/v.cost {
 			return fault(fmt.Sprintf("has %d values (%d bytes of a string count as one), more than can be checked against the schema of its type: it may have %d",
 				values, perString, maxChecks/v.cost)), nil
@@ -115,18 +115,16 @@ func (c *Checker) Check(body []byte, reserve func(bytes int) error) (faults []ka
 		if v.unfit.Validate(value) != nil { // it fits
 			return nil, nil
 		}
-		if i > 0 {
-			continue
-		}
-		if sought := values * v.bounds.faults; sought > maxSought {
-			faults = fault("does not fit the schema of its type; it has too many values to say where")
-		} else if err := reserve(perFault * sought); err != nil {
-			return nil, err
-		} else {
-			faults = v.find(value)
-		}
 	}
-	return faults, nil
+	newest := c.versions[0]
+	sought := values * newest.faults
+	if sought > maxSought {
+		return fault("does not fit the schema of its type; it has too many values to say where"), nil
+	}
+	if err := reserve(perFault * sought); err != nil {
+		return nil, err
+	}
+	return newest.find(value), nil
 }
 
 // find returns what is wrong with a value that does not fit. The library collects every fault of every value

@@ -112,8 +112,8 @@ func (r *Replayer) turn(ctx context.Context, woken bool) error {
 	before := r.begun
 	if !woken {
 		r.begun = map[kapsel.ReplayID]bool{}
-		for id, early := range before { // those that are in a later turn's page skip that one
-			if early {
+		for id, early := range before { // those that are in a later turn's page, if there is one, skip that one
+			if early && len(r.after) > 0 {
 				r.begun[id] = true
 			}
 		}

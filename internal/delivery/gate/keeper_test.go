@@ -98,6 +98,18 @@ func (w *world) names() (names []string) {
 	return names
 }
 
+// silent returns n gates of endpoints that have not answered an exchange.
+func (w *world) silent(tenant kapsel.TenantID, n int) (all []*Gate) {
+	for range n {
+		g := w.use(w.endpoint(tenant, "silent"))
+		w.claimed(g, 1)
+		w.end(Result{Code: kapsel.ConnectionTimeout})
+		w.k.Collect(w.at)
+		all = append(all, g)
+	}
+	return all
+}
+
 // TestKeeper_Turns: tenants take turns, however many endpoints and deliveries each of them has.
 func TestKeeper_Turns(t *testing.T) {
 	w := newWorld(4)
@@ -118,13 +130,7 @@ func TestKeeper_Turns(t *testing.T) {
 func TestKeeper_Slow(t *testing.T) {
 	w := newWorld(8)
 	tenant := kapsel.NewTenantID(w.at.Store)
-	var silent []*Gate
-	for range 8 {
-		g := w.use(w.endpoint(tenant, "silent"))
-		w.claimed(g, 1)
-		w.end(Result{Code: kapsel.ConnectionTimeout})
-		silent = append(silent, g)
-	}
+	silent := w.silent(tenant, 8)
 	for _, g := range silent {
 		w.claimed(g, 1)
 	}
@@ -142,13 +148,7 @@ func TestKeeper_Slow(t *testing.T) {
 func TestKeeper_SlowRoom(t *testing.T) {
 	w := newWorld(8)
 	tenant := kapsel.NewTenantID(w.at.Store)
-	var silent []*Gate
-	for range 24 {
-		g := w.use(w.endpoint(tenant, "silent"))
-		w.claimed(g, 1)
-		w.end(Result{Code: kapsel.ConnectionTimeout})
-		silent = append(silent, g)
-	}
+	silent := w.silent(tenant, 24)
 	w.pass(time.Second)
 	for _, g := range silent {
 		w.k.DueAt(g, w.at.Store)
@@ -174,14 +174,7 @@ func TestKeeper_SlowRoom(t *testing.T) {
 func TestKeeper_SlowPermits(t *testing.T) {
 	w := newWorld(4)
 	tenant := kapsel.NewTenantID(w.at.Store)
-	var silent []*Gate
-	for range 3 {
-		g := w.use(w.endpoint(tenant, "silent"))
-		w.claimed(g, 1)
-		w.end(Result{Code: kapsel.ConnectionTimeout})
-		w.k.Collect(w.at)
-		silent = append(silent, g)
-	}
+	silent := w.silent(tenant, 3)
 	for _, g := range silent[:2] {
 		if !w.k.Admits(g, w.at) {
 			t.Fatal("no permit within the share")
@@ -202,13 +195,7 @@ func TestKeeper_SlowPermits(t *testing.T) {
 func TestKeeper_SlowWait(t *testing.T) {
 	w := newWorld(8)
 	tenant := kapsel.NewTenantID(w.at.Store)
-	var silent []*Gate
-	for range 12 {
-		g := w.use(w.endpoint(tenant, "silent"))
-		w.claimed(g, 1)
-		w.end(Result{Code: kapsel.ConnectionTimeout})
-		silent = append(silent, g)
-	}
+	silent := w.silent(tenant, 12)
 	for _, g := range silent[:3] {
 		w.claimed(g, 1)
 	}

@@ -1,10 +1,11 @@
 package gate
 
 // Admits reports whether a new delivery may be held for the endpoint without waiting in the store:
-// the endpoint is active, its circuit lets exchanges start, and its rate, its concurrency, the share of
-// slow endpoints, if it is one, and the workers are not used up. While older deliveries of the endpoint are due in the store, new ones get
-// at most three quarters of what may be held for the endpoint. While any older delivery waits for
-// capacity or for a worker, new ones get at most three quarters of the workers.
+// the endpoint is active, its circuit lets exchanges start, and its rate, its concurrency, the workers
+// and, if it is slow, the share of slow endpoints are not used up. While older deliveries of the
+// endpoint are due in the store, new ones get at most three quarters of what may be held for the
+// endpoint. While any older delivery waits for capacity or for a worker, new ones get at most three
+// quarters of the workers.
 func (k *Keeper) Admits(g *Gate, at Time) bool {
 	free, of := k.capacity(g, at)
 	switch {
