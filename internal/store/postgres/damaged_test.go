@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -42,6 +43,19 @@ func TestClaim_FB15_Damaged(t *testing.T) {
 			exec(kind, 'r')
 			exec(fmt.Sprintf("DELETE FROM %s WHERE position($1::bytea in chunk_data) > 0", pieces), e.Body[100:132])
 			exec(kind, 't')
+			// The server reads deleted pieces of a value until they are vacuumed, which waits for older transactions.
+			for range 1000 {
+				if _, err := conn.Exec(t.Context(), "VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) "+pieces); err != nil {
+					t.Fatal(err)
+				}
+				var body []byte
+				if err := conn.QueryRow(t.Context(), "SELECT body FROM events WHERE id = $1", [16]byte(e.ID)).Scan(&body); err != nil {
+					t.Logf("the server says: %v", err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Fatal("the body can still be read")
 		},
 	})
 }
