@@ -54,56 +54,129 @@ func (s *Store) DeletedTenants(ctx context.Context, after kapsel.TenantID, limit
 		ORDER BY id LIMIT $2`, [16]byte(after), limit)
 }
 
-// DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping. It
-// first locks the events and then looks at them: it sees an earlier replay, and a later replay
-// waits and finds nothing.
+// DeleteFinished deletes old events whose deliveries have all ended; see store.Housekeeping. It walks the origins
+// of a tenant in turns, a page of each, so that no statement reads all that waits at one of them, and
+// what waits there does not hide what has ended at others.
 func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, err error) {
-	for more := true; more && deleted < limit; {
-		n := 0
-		if n, more, err = s.deleteSome(ctx, tenantID, olderThan, limit-deleted); err != nil {
+	walks, err := s.old(ctx, tenantID, olderThan)
+	if err != nil {
+		return 0, err
+	}
+	for len(walks) > 0 && deleted < limit {
+		turn := walks[:min(len(walks), walkedTogether)]
+		found, further, err := s.finished(ctx, tenantID, turn, olderThan)
+		if err != nil {
 			return deleted, err
 		}
-		deleted += n
+		walks = append(walks[len(turn):], further...)
+		found = found[:min(len(found), limit-deleted)]
+		for len(found) > 0 {
+			sizes := make([]int, len(found))
+			for i, e := range found {
+				sizes[i] = e.size
+			}
+			unit := rules.DeletedTogether(sizes)
+			n, err := s.deleteSome(ctx, tenantID, found[:unit])
+			if err != nil {
+				return deleted, err
+			}
+			deleted += n
+			found = found[unit:]
+		}
 	}
 	return deleted, nil
 }
 
-// deleteSome deletes up to limit finished events in one transaction. more says that it deleted
-// some events and left others because of the size of their bodies. What a bulk replay made of them
-// is added to the counts in the replay's row, unless they hold it already because it is done. An
-// event of a replay that another transaction goes on with stays for the next time: that transaction
-// may wait for the event.
-func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time, limit int) (deleted int, more bool, err error) {
+// An originWalk goes through the old events of an origin by their ids.
+type originWalk struct{ origin, after [16]byte }
+
+// oldEvent is an event that retention has come to.
+type oldEvent struct {
+	part int16
+	id   [16]byte
+	size int // of its body
+}
+
+// walkedTogether origins are looked at by one statement, walkedPage events of each.
+const (
+	walkedTogether = 16
+	walkedPage     = 250
+)
+
+// old returns a walk through each origin of a tenant with events that were received before a time.
+func (s *Store) old(ctx context.Context, tenantID kapsel.TenantID, olderThan time.Time) ([]originWalk, error) {
+	return list(ctx, s, viewOf(tenantID), func(r *row) originWalk { return originWalk{origin: r.id()} }, `
+		SELECT DISTINCT origins.id FROM `+origins+` CROSS JOIN LATERAL (
+			SELECT 1 FROM events WHERE endpoint_id = origins.id AND id < $2 LIMIT 1) one
+		WHERE origins.tenant_id = $1`, id(tenantID), idAt(olderThan.Add(time.Millisecond)))
+}
+
+// finished looks at a page of each walk. It returns the events whose deliveries have all ended, and where the
+// walks go on that are not at their end.
+func (s *Store) finished(ctx context.Context, tenantID kapsel.TenantID, walks []originWalk, olderThan time.Time) (found []oldEvent, further []originWalk, err error) {
+	var at, after [][16]byte
+	for _, w := range walks {
+		at, after = append(at, w.origin), append(after, w.after)
+	}
+	type seen struct {
+		originWalk
+		oldEvent
+		ended bool
+	}
+	events, err := list(ctx, s, viewOf(tenantID), func(r *row) seen {
+		origin := r.id()
+		e := oldEvent{int16(r.int2()), r.id(), r.int4()}
+		return seen{originWalk{origin, e.id}, e, r.bool()}
+	}, `
+		SELECT w.origin, e.part, e.id, e.size, e.ended FROM unnest($1::uuid[], $2::uuid[]) AS w (origin, after) CROSS JOIN LATERAL (
+			SELECT part, id, octet_length(body) AS size, received_at < $4
+				AND NOT EXISTS (SELECT 1 FROM `+ofEvent("events.part", "events.id")+` d WHERE d.status <= 1)
+				AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = events.part AND x.event_id = events.id`+fence+`) AS ended
+			FROM events WHERE endpoint_id = w.origin AND id > w.after AND id < $3
+			ORDER BY id LIMIT $5
+		) e
+		ORDER BY w.origin, e.id`, at, after, idAt(olderThan.Add(time.Millisecond)), olderThan, walkedPage)
+	page := 0
+	for i, e := range events {
+		if i == 0 || e.origin != events[i-1].origin {
+			page = 0
+		}
+		if page++; page == walkedPage {
+			further = append(further, e.originWalk)
+		}
+		if e.ended {
+			found = append(found, e.oldEvent)
+		}
+	}
+	return found, further, err
+}
+
+// deleteSome deletes those of the events whose deliveries have still all ended, in one transaction. It first locks
+// the events and then looks at them: it sees an earlier replay, and a later replay waits and finds nothing. What
+// a bulk replay made of them is added to the counts in the replay's row, unless they hold it already because it is
+// done. An event that another transaction holds stays for the next time, and so does one of a replay that another
+// transaction goes on with: that transaction may wait for the event.
+func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, events []oldEvent) (deleted int, err error) {
+	parts, ids := keysOf(events)
 	err = s.change(ctx, viewOf(tenantID), func(ctx context.Context, tx pgx.Tx) error {
-		deleted, more = 0, false
-		var parts []int16
-		var ids [][16]byte
-		sizes, err := collect(ctx, tx, func(r *row) int {
-			parts, ids = append(parts, int16(r.int2())), append(ids, r.id())
-			return r.int4()
-		}, `
-			SELECT e.part, e.id, e.size FROM `+origins+` CROSS JOIN LATERAL (
-				SELECT part, id, octet_length(body) AS size FROM events
-				WHERE endpoint_id = origins.id AND id < $2 AND received_at < $3 AND NOT EXISTS (
-					SELECT 1 FROM `+ofEvent("events.part", "events.id")+` d WHERE d.status <= 1)
-					AND NOT EXISTS (SELECT 1 FROM expansions x WHERE x.part = events.part AND x.event_id = events.id)
-				ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
-			) e
-			WHERE origins.tenant_id = $1 LIMIT $4`, id(tenantID), idAt(olderThan.Add(time.Millisecond)), olderThan, limit)
-		if err != nil || len(ids) == 0 {
+		deleted = 0
+		locked, err := collect(ctx, tx, func(r *row) oldEvent { return oldEvent{part: int16(r.int2()), id: r.id()} }, `
+			SELECT e.part, e.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id) CROSS JOIN LATERAL (
+				SELECT part, id FROM events WHERE part = u.part AND id = u.id FOR UPDATE SKIP LOCKED) e`, parts, ids)
+		if err != nil || len(locked) == 0 {
 			return err
 		}
-		n := rules.DeletedTogether(sizes)
+		parts, ids := keysOf(locked)
 		if s.ledger { // what was not told yet never could be
 			_, _, err := s.tellUntold(ctx, tx, `
 				SELECT `+untoldColumns+` FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 				CROSS JOIN LATERAL `+ofEvent("u.part", "u.id")+` d
-				WHERE coalesce(d.told, 0) <> 3 FOR UPDATE OF d`, parts[:n], ids[:n])
+				WHERE coalesce(d.told, 0) <> 3 FOR UPDATE OF d`, parts, ids)
 			if err != nil {
 				return err
 			}
 		}
-		err = tx.QueryRow(ctx, `
+		return tx.QueryRow(ctx, `
 			WITH ended AS (
 				SELECT u.part, u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 				WHERE NOT EXISTS (SELECT 1 FROM `+ofEvent("u.part", "u.id")+` d WHERE d.status <= 1)
@@ -129,14 +202,19 @@ func (s *Store) deleteSome(ctx context.Context, tenantID kapsel.TenantID, olderT
 			), gone_events AS (
 				DELETE FROM events e USING gone WHERE e.part = gone.part AND e.id = gone.id RETURNING 1
 			)
-			SELECT count(*) FROM gone_events`, parts[:n], ids[:n]).Scan(&deleted)
-		more = n < len(ids) && deleted > 0
-		return err
+			SELECT count(*) FROM gone_events`, parts, ids).Scan(&deleted)
 	})
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	return deleted, more, nil
+	return deleted, nil
+}
+
+func keysOf(events []oldEvent) (parts []int16, ids [][16]byte) {
+	for _, e := range events {
+		parts, ids = append(parts, e.part), append(ids, e.id)
+	}
+	return parts, ids
 }
 
 // DeleteExpiredKeys forgets idempotency keys; see store.Housekeeping.

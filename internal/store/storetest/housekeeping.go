@@ -88,6 +88,27 @@ var keeping = []promise{
 		w.same("young", young, w.delivery(young.ID))
 	}},
 
+	{"what waits at one endpoint hides nothing that has ended there or at others", func(w *world) {
+		for range 500 { // two pages of a walk on PostgreSQL
+			w.accept(w.endpoint)
+		}
+		done := []kapsel.EventID{w.finished(w.endpoint, ok).Delivery.EventID}
+		for range 20 { // above the endpoints that a statement looks at
+			done = append(done, w.finished(w.newEndpoint(w.tenant), ok).Delivery.EventID)
+		}
+		w.accept(w.endpoint)
+		w.pass(time.Minute)
+		for left := len(done); left >= 0; left -= 9 {
+			n, err := w.store.DeleteFinished(w.ctx, w.tenant.ID, w.now, 9)
+			w.must(err)
+			w.same("deleted", min(left, 9), n)
+		}
+		for _, id := range done {
+			_, err := w.store.EventHead(w.ctx, w.tenant.ID, id)
+			w.refused(err, kapsel.NotFound, "a deleted event")
+		}
+	}},
+
 	{"large events are deleted like others", func(w *world) {
 		for range 4 {
 			in := w.accept(w.endpoint, heldBy(w.node), body(make([]byte, 9<<20)))
