@@ -726,15 +726,18 @@ func (s *Store) Redeliver(ctx context.Context, eventID kapsel.EventID, now time.
 		if err != nil {
 			return err
 		}
+		failed := rules.Redeliveries(all, now)
+		live, err := lockEndpoints(ctx, tx, failed)
+		if err != nil {
+			return err
+		}
 		batch, tally := &pgx.Batch{}, s.newTally()
-		for _, old := range rules.Redeliveries(all, now) {
+		for _, old := range failed {
 			if len(made) == kapsel.MaxInline {
 				break
 			}
-			if _, err := endpoint(ctx, tx, kapsel.TenantID{}, old.EndpointID, " FOR SHARE"); kapsel.CodeOf(err) == kapsel.NotFound {
+			if !live[old.EndpointID] {
 				continue
-			} else if err != nil {
-				return err
 			}
 			d := rules.NewRedelivery(&old, now)
 			queueNew(batch, tally, d, kapsel.ReplayID{})

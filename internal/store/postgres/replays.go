@@ -486,21 +486,19 @@ func lockEvents(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (there ma
 	return there, err
 }
 
-// lockEndpoints locks the endpoints of deliveries against being deleted, and reports of each whether
-// it is there.
+// lockEndpoints locks the endpoints of deliveries against being deleted, and returns those that are not deleted.
 func lockEndpoints(ctx context.Context, tx pgx.Tx, set []kapsel.Delivery) (live map[kapsel.EndpointID]bool, err error) {
-	live = map[kapsel.EndpointID]bool{}
-	for _, d := range set {
-		if _, known := live[d.EndpointID]; known {
-			continue
-		}
-		_, err := endpoint(ctx, tx, kapsel.TenantID{}, d.EndpointID, " FOR SHARE")
-		if err != nil && kapsel.CodeOf(err) != kapsel.NotFound {
-			return nil, err
-		}
-		live[d.EndpointID] = err == nil
+	endpoints := make([][16]byte, len(set))
+	for i, d := range set {
+		endpoints[i] = d.EndpointID
 	}
-	return live, nil
+	locked, err := collect(ctx, tx, func(r *row) kapsel.EndpointID { return r.id() },
+		"SELECT id FROM endpoints WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL ORDER BY id FOR SHARE", endpoints)
+	live = make(map[kapsel.EndpointID]bool, len(locked))
+	for _, id := range locked {
+		live[id] = true
+	}
+	return live, err
 }
 
 // finishReplay makes a replay done if all of its deliveries have ended, else it does nothing. The
