@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/kapsel-hq/kapsel"
@@ -26,7 +27,11 @@ func (h *Handler) catalogue(ev *kapsel.Event, closed bool, reserve func(n int) e
 	if t.Validate == kapsel.ValidateOff || len(t.Schemas) == 0 {
 		return warnings, nil
 	}
-	faults, err := h.checkers.of(t).Check(ev.Body, reserve)
+	checker := h.checkers.of(t, h.Log)
+	if checker == nil {
+		return append(warnings, kapsel.FieldError{Field: "type", Detail: "has a schema that cannot be used any more, so the body was not checked; send the schema anew with PATCH /v1/event-types/" + t.Name}), nil
+	}
+	faults, err := checker.Check(ev.Body, reserve)
 	if err != nil {
 		return nil, err
 	}
@@ -65,29 +70,34 @@ type checkers struct {
 }
 
 type compiled struct {
-	*schema.Checker
+	checker  func() *schema.Checker // compiles once
 	revision int64
 }
 
 // of returns the checker of an event type. It compiles the type's schemas if the cache has none of the
-// type's present revision.
-func (c *checkers) of(t *kapsel.EventType) *schema.Checker {
+// type's present revision. It returns nil if one of them does not compile, which this version of Kapsel refuses and
+// an older one took: the type's events may fit that one.
+func (c *checkers) of(t *kapsel.EventType, log *slog.Logger) *schema.Checker {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	known := c.byType[t.ID]
-	if known.Checker == nil || known.revision < t.Revision {
-		checker, wrong := schema.New(&t.EventTypeConfig)
-		if wrong != nil { // a type of whose schemas one no longer compiles is not checked: its events may fit that one
-			checker, _ = schema.New(&kapsel.EventTypeConfig{})
-		}
-		known.Checker = checker
+	if known.checker == nil || known.revision < t.Revision {
 		known.revision = t.Revision
+		known.checker = sync.OnceValue(func() *schema.Checker {
+			checker, wrong := schema.New(&t.EventTypeConfig)
+			if wrong == nil {
+				return checker
+			}
+			log.Warn("a stored schema of an event type cannot be used any more, so its events are not checked; send the schema anew",
+				"tenant_id", t.TenantID.String(), "event_type", t.Name, "field", wrong[0].Field, "error", wrong[0].Detail)
+			return nil
+		})
 		if c.byType == nil {
 			c.byType = map[kapsel.EventTypeID]compiled{}
 		}
 		c.byType[t.ID] = known
 	}
-	return known.Checker
+	c.mu.Unlock()
+	return known.checker()
 }
 
 // drop removes the checkers of deleted event types.

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -531,5 +532,24 @@ func TestPublish_DeletedMeanwhile(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the deliveries are %v", status)
 		}
+	}
+}
+
+// TestPublish_SchemaOfOlderVersion checks that what is published of a type with a stored schema that is no longer
+// taken is published unchecked, and that both the publisher and the log hear of it.
+func TestPublish_SchemaOfOlderVersion(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now()
+	config := kapsel.EventTypeConfig{Validate: kapsel.ValidateRefuse, Schemas: map[string]json.RawMessage{"1": json.RawMessage(`{"pattern":"("}`)}}
+	w.must(w.db.CreateEventType(t.Context(), kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: w.tenant.ID, Name: "order.made", CreatedAt: now, UpdatedAt: now, EventTypeConfig: config}))
+	w.must(w.settings.Load(t.Context()))
+	for range 2 {
+		got := w.one(kapsel.Publication{Type: "order.made", Body: []byte(`"("`)})
+		if len(got.Warnings) != 1 || got.Warnings[0].Field != "type" || !strings.Contains(got.Warnings[0].Detail, "not checked") {
+			t.Errorf("the warnings are %+v", got.Warnings)
+		}
+	}
+	if n := strings.Count(w.logged(), "a stored schema of an event type cannot be used"); n != 1 {
+		t.Errorf("the log says it %d times", n)
 	}
 }
