@@ -66,12 +66,12 @@ func (h *Handler) Publish(w http.ResponseWriter, r *http.Request, tenant kapsel.
 	if err := rate.take(w, len(publications)); err != nil {
 		return nil, err
 	}
-	return h.publishAll(ctx, t.ID, limits, publications, room.more, r.Header.Get("Traceparent")), nil
+	return h.publishAll(ctx, t.ID, limits, publications, room, r.Header.Get("Traceparent")), nil
 }
 
 // publishAll publishes events at the same time, so that they can share a commit. If several have the
 // same key, it publishes the first, and returns the others as its duplicates.
-func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, reserve func(n int) error, trace string) []kapsel.Published {
+func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits kapsel.Limits, publications []kapsel.Publication, room *room, trace string) []kapsel.Published {
 	type key struct {
 		scope kapsel.OriginID
 		id    string
@@ -99,7 +99,9 @@ func (h *Handler) publishAll(ctx context.Context, tenant kapsel.TenantID, limits
 			repeats[i] = original
 			continue
 		}
-		warnings, err := h.catalogue(&ev, limits.ClosedCatalogue, reserve)
+		held := room.held
+		warnings, err := h.catalogue(&ev, limits.ClosedCatalogue, room.more)
+		room.shrink(held)
 		if err != nil {
 			results[i] = h.refusedOr(ctx, &ev, err)
 			continue

@@ -553,3 +553,30 @@ func TestPublish_SchemaOfOlderVersion(t *testing.T) {
 		t.Errorf("the log says it %d times", n)
 	}
 }
+
+// TestPublish_MemoryOfChecks checks that events of one request take the memory of their checks one after another.
+func TestPublish_MemoryOfChecks(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now()
+	config := kapsel.EventTypeConfig{Validate: kapsel.ValidateRefuse, Schemas: map[string]json.RawMessage{"1": json.RawMessage(`{"type":"string"}`)}}
+	w.must(w.db.CreateEventType(t.Context(), kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: w.tenant.ID, Name: "order.made", CreatedAt: now, UpdatedAt: now, EventTypeConfig: config}))
+	w.must(w.settings.Load(t.Context()))
+	if !w.budget.Request(1) { // beside another request, nobody may have more than there is
+		t.Fatal("no room")
+	}
+	list := make([]kapsel.Publication, 16)
+	for i := range list {
+		list[i] = kapsel.Publication{Type: "order.made", Body: []byte(`"` + strings.Repeat("a", 512<<10) + `"`)} // whose check takes 4 MiB
+	}
+	results, _, err := w.published(w.tenant.ID, list...)
+	w.must(err)
+	for i, r := range results {
+		if r.Err != nil {
+			t.Errorf("event %d: %v", i, r.Err)
+		}
+	}
+	w.budget.ReturnRequest(1)
+	if n := w.budget.Used(); n != 0 {
+		t.Errorf("%d bytes are still held", n)
+	}
+}

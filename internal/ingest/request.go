@@ -124,6 +124,12 @@ func (m *room) more(n int) error {
 	return nil
 }
 
+// shrink gives back what was reserved since the request held so many bytes.
+func (m *room) shrink(held int64) {
+	m.h.Budget.ReturnRequest(m.held - held)
+	m.held = held
+}
+
 func (m *room) leave() {
 	m.h.Budget.ReturnRequest(m.held)
 	m.h.waiting.Add(-m.places)
