@@ -251,6 +251,8 @@ func (l *listener) bring(ctx context.Context, e client.Event) error {
 	})
 	b := brought{EventID: e.ID, ReceivedAt: e.ReceivedAt, ContentType: e.ContentType, Size: e.Size}
 	switch {
+	case kapselCode(err) == string(kapsel.NotFound) && detail.ErasedAt != nil:
+		b.Error = "the event's contents were erased"
 	case kapselCode(err) == string(kapsel.NotFound):
 		b.Error = "retention has deleted the event"
 	case err != nil:

@@ -313,4 +313,12 @@ func TestListen_LocalProgramIsDown(t *testing.T) {
 	if got := l.next(); got.EventID != missed.EventID || got.Status != 202 {
 		t.Errorf("from the beginning it printed %+v, want %s", got, missed.EventID)
 	}
+	l.interrupt()
+
+	w.quiet()
+	w.kapsel("events", "erase", missed.EventID)
+	l = w.listen(ep, there.URL, folder, "--after", "0")
+	if got := l.next(); got.EventID != missed.EventID || got.Error != "the event's contents were erased" {
+		t.Errorf("of an erased event it printed %+v", got)
+	}
 }
