@@ -64,6 +64,17 @@ func (w *world) subscribed(name string, types, channels []string, change ...func
 	return ep
 }
 
+// eventType makes an event type with a schema that its events must fit.
+func (w *world) eventType(name, schema string) {
+	w.t.Helper()
+	now := time.Now()
+	config := kapsel.EventTypeConfig{Validate: kapsel.ValidateRefuse, Schemas: map[string]json.RawMessage{"1": json.RawMessage(schema)}}
+	w.must(w.db.CreateEventType(context.Background(), kapsel.EventType{
+		ID: kapsel.NewEventTypeID(now), TenantID: w.tenant.ID, Name: name, CreatedAt: now, UpdatedAt: now, EventTypeConfig: config,
+	}))
+	w.must(w.settings.Load(context.Background()))
+}
+
 // app makes an app of the world's tenant.
 func (w *world) app(uid string, rate *kapsel.RateLimit) kapsel.App {
 	w.t.Helper()
@@ -539,10 +550,7 @@ func TestPublish_DeletedMeanwhile(t *testing.T) {
 // taken is published unchecked, and that both the publisher and the log hear of it.
 func TestPublish_SchemaOfOlderVersion(t *testing.T) {
 	w := newWorld(t)
-	now := time.Now()
-	config := kapsel.EventTypeConfig{Validate: kapsel.ValidateRefuse, Schemas: map[string]json.RawMessage{"1": json.RawMessage(`{"pattern":"("}`)}}
-	w.must(w.db.CreateEventType(t.Context(), kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: w.tenant.ID, Name: "order.made", CreatedAt: now, UpdatedAt: now, EventTypeConfig: config}))
-	w.must(w.settings.Load(t.Context()))
+	w.eventType("order.made", `{"pattern":"("}`)
 	for range 2 {
 		got := w.one(kapsel.Publication{Type: "order.made", Body: []byte(`"("`)})
 		if len(got.Warnings) != 1 || got.Warnings[0].Field != "type" || !strings.Contains(got.Warnings[0].Detail, "not checked") {
@@ -557,10 +565,7 @@ func TestPublish_SchemaOfOlderVersion(t *testing.T) {
 // TestPublish_MemoryOfChecks checks that events of one request take the memory of their checks one after another.
 func TestPublish_MemoryOfChecks(t *testing.T) {
 	w := newWorld(t)
-	now := time.Now()
-	config := kapsel.EventTypeConfig{Validate: kapsel.ValidateRefuse, Schemas: map[string]json.RawMessage{"1": json.RawMessage(`{"type":"string"}`)}}
-	w.must(w.db.CreateEventType(t.Context(), kapsel.EventType{ID: kapsel.NewEventTypeID(now), TenantID: w.tenant.ID, Name: "order.made", CreatedAt: now, UpdatedAt: now, EventTypeConfig: config}))
-	w.must(w.settings.Load(t.Context()))
+	w.eventType("order.made", `{"type":"string"}`)
 	if !w.budget.Request(1) { // beside another request, nobody may have more than there is
 		t.Fatal("no room")
 	}
