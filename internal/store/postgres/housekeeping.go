@@ -64,7 +64,7 @@ func (s *Store) DeleteFinished(ctx context.Context, tenantID kapsel.TenantID, ol
 	}
 	for len(walks) > 0 && deleted < limit {
 		turn := walks[:min(len(walks), walkedTogether)]
-		found, further, err := s.finished(ctx, tenantID, turn, olderThan)
+		found, further, err := s.finished(ctx, tenantID, turn, olderThan, max(walkedLeast, (limit-deleted)/len(turn)))
 		if err != nil {
 			return deleted, err
 		}
@@ -97,10 +97,9 @@ type oldEvent struct {
 	size int // of its body
 }
 
-// walkedTogether origins are looked at by one statement, walkedPage events of each.
 const (
-	walkedTogether = 16
-	walkedPage     = 250
+	walkedTogether = 16 // origins, at most, that one statement looks at
+	walkedLeast    = 32 // events of each, at least
 )
 
 // old returns a walk through each origin of a tenant with events that were received before a time.
@@ -111,9 +110,9 @@ func (s *Store) old(ctx context.Context, tenantID kapsel.TenantID, olderThan tim
 		WHERE origins.tenant_id = $1`, id(tenantID), idAt(olderThan.Add(time.Millisecond)))
 }
 
-// finished looks at a page of each walk. It returns the events whose deliveries have all ended, and where the
-// walks go on that are not at their end.
-func (s *Store) finished(ctx context.Context, tenantID kapsel.TenantID, walks []originWalk, olderThan time.Time) (found []oldEvent, further []originWalk, err error) {
+// finished looks at the next events of each walk, up to page of them. It returns those whose deliveries have all
+// ended, and where the walks go on that are not at their end.
+func (s *Store) finished(ctx context.Context, tenantID kapsel.TenantID, walks []originWalk, olderThan time.Time, page int) (found []oldEvent, further []originWalk, err error) {
 	var at, after [][16]byte
 	for _, w := range walks {
 		at, after = append(at, w.origin), append(after, w.after)
@@ -135,13 +134,13 @@ func (s *Store) finished(ctx context.Context, tenantID kapsel.TenantID, walks []
 			FROM events WHERE endpoint_id = w.origin AND id > w.after AND id < $3
 			ORDER BY id LIMIT $5
 		) e
-		ORDER BY w.origin, e.id`, at, after, idAt(olderThan.Add(time.Millisecond)), olderThan, walkedPage)
-	page := 0
+		ORDER BY w.origin, e.id`, at, after, idAt(olderThan.Add(time.Millisecond)), olderThan, page)
+	n := 0 // of the same walk
 	for i, e := range events {
 		if i == 0 || e.origin != events[i-1].origin {
-			page = 0
+			n = 0
 		}
-		if page++; page == walkedPage {
+		if n++; n == page {
 			further = append(further, e.originWalk)
 		}
 		if e.ended {

@@ -89,7 +89,7 @@ var keeping = []promise{
 	}},
 
 	{"what waits at one endpoint hides nothing that has ended there or at others", func(w *world) {
-		for range 500 { // two pages of a walk on PostgreSQL
+		for range 200 { // several pages of a walk on PostgreSQL
 			w.accept(w.endpoint)
 		}
 		done := []kapsel.EventID{w.finished(w.endpoint, ok).Delivery.EventID}
