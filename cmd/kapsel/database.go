@@ -47,6 +47,9 @@ func (s *databaseSettings) open(ctx context.Context, observe store.CommitObserve
 // both start after a reboot.
 const databaseWait = 30 * time.Second
 
+// connectTime is the longest that a step runs without the database.
+const connectTime = 5 * time.Second
+
 // patience limits how long one start waits for the database. All steps of the start share it.
 type patience struct {
 	log   *slog.Logger
@@ -64,6 +67,9 @@ func (p *patience) try(ctx context.Context, step func() error) error {
 			return err
 		case p.since.IsZero():
 			p.since = began
+			if latest := time.Now().Add(-connectTime); began.Before(latest) {
+				p.since = latest // the database was there while the step ran, such as a migration
+			}
 			p.log.Warn("the database is not there yet; waiting for it", "at_most", databaseWait.String(), "error", err)
 		case time.Since(p.since) >= databaseWait:
 			return err

@@ -60,6 +60,26 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// TestPatience_AfterLongStep checks that the wait begins anew when the database goes away in the middle of a step.
+func TestPatience_AfterLongStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := &patience{log: slog.New(slog.DiscardHandler)}
+		start, tries := time.Now(), 0
+		err := wait.try(t.Context(), func() error {
+			if tries++; tries == 1 {
+				time.Sleep(5 * time.Minute)
+			}
+			if time.Since(start) < 5*time.Minute+20*time.Second {
+				return store.Unavailable(errors.New("connection refused"))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 // All steps of a start share one wait, and a stop ends it.
 func TestPatience_IsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

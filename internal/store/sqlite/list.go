@@ -245,8 +245,10 @@ const atSource = `(e.extra IS NOT NULL AND json_extract(e.extra, '$.source') IS 
 // once. For the zero tenant it returns those of all tenants.
 func (s *Store) originsIn(ctx context.Context, tenant kapsel.TenantID) (ids []kapsel.OriginID, err error) {
 	err = s.read(ctx, func(c *conn) error {
-		q := c.query(`SELECT id FROM ` + origins)
-		if !tenant.IsZero() {
+		var q *stmt
+		if tenant.IsZero() {
+			q = c.query(`SELECT id FROM ` + origins)
+		} else {
 			q = c.query(`SELECT id FROM `+origins+` WHERE tenant_id = ?`, tenant)
 		}
 		for q.next() {

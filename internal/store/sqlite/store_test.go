@@ -33,8 +33,28 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
 		s := openTest(t)
 		t.Cleanup(func() { checkPlans(t, s) })
+		t.Cleanup(func() { checkRuns(t, s) })
 		return s
 	})
+}
+
+// checkRuns checks that every run of a statement was ended. One that was not keeps the memory of all parameters
+// that its connection binds from then on.
+func checkRuns(t *testing.T, s *Store) {
+	t.Helper()
+	for range readers {
+		select {
+		case c := <-s.readers:
+			if c.runs != 0 {
+				t.Errorf("a connection for reads has %d runs of statements that were not ended", c.runs)
+			}
+			s.readers <- c
+		default: // the test has closed the store
+		}
+	}
+	if s.writer.c != nil && s.writer.c.runs != 0 {
+		t.Errorf("the writer has %d runs of statements that were not ended", s.writer.c.runs)
+	}
 }
 
 // TestErase_S28 checks that the bytes of an erased event are nowhere in the files of a database that was closed.
