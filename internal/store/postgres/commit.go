@@ -41,7 +41,7 @@ func (c *committer[T]) do(in T, rows, size int) error {
 
 // loop writes batches until the queue is closed and empty.
 func (c *committer[T]) loop() {
-	defer c.lane.drop()
+	defer c.lane.close()
 	var calls []*batch.Call[T]
 	for {
 		asking := c.takeAsking()

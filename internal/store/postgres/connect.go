@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,12 +17,25 @@ import (
 // lane is one connection for the hot path, with its statements prepared. It is made when it is
 // needed. Only one goroutine at a time may use a lane.
 type lane struct {
-	from       *connector
-	texts      map[string]string
+	from  *connector
+	texts map[string]string
+	connection
+	opening chan opened        // gets the connection that is being made; nil: none is
+	cancel  context.CancelFunc // ends what makes it
+}
+
+// connection is an open connection with prepared statements.
+type connection struct {
 	conn       *pgconn.PgConn // nil: none
-	generation int64          // conn's generation; see connector
+	generation int64          // see connector
 	pooled     bool           // conn goes through a pooler
 	statements map[string]*pgconn.StatementDescription
+}
+
+// opened is a connection, or why there is none.
+type opened struct {
+	connection
+	err error
 }
 
 func newLane(from *connector, statements map[string]string) *lane {
@@ -33,34 +47,93 @@ func newLane(from *connector, statements map[string]string) *lane {
 // sameSession is the statement with which a lane checks that its session is still its own.
 const sameSession = "same session"
 
+// openTimeout bounds how long a lane's connection is made. The URL may name servers that do not answer, each of
+// which takes a time-out of its own.
+const openTimeout = time.Minute
+
 // open makes a connection, unless the lane has an open one of the current generation. If open
-// fails, nothing was sent.
+// fails, nothing was sent. After the end of ctx the connection is still made, and the next call gets
+// it: no call may have the time that a far server or several dead ones take.
 func (l *lane) open(ctx context.Context) error {
-	generation := l.from.generation.Load()
-	if l.conn != nil && !l.conn.IsClosed() && l.generation == generation {
-		return nil
-	}
-	l.drop()
-	conn, err := l.from.connect(ctx, hotSession)
-	if err != nil {
-		return err
-	}
-	l.statements = make(map[string]*pgconn.StatementDescription, len(l.texts))
-	for name, text := range l.texts {
-		if l.statements[name], err = conn.Prepare(ctx, name, text, nil); err != nil {
-			closeNow(conn)
-			return fmt.Errorf("prepare %s: %w", name, err)
+	for l.conn == nil || l.conn.IsClosed() || l.generation != l.from.generation.Load() {
+		l.drop()
+		if l.opening == nil {
+			opening := make(chan opened, 1)
+			making, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+			l.opening, l.cancel = opening, cancel
+			go func() {
+				defer cancel()
+				made, err := l.make(making)
+				opening <- opened{made, err}
+			}()
+		}
+		select {
+		case made := <-l.opening:
+			l.opening = nil
+			if made.err != nil {
+				return made.err
+			}
+			l.connection = made.connection
+		case <-ctx.Done():
+			return fmt.Errorf("connect: %w", ctx.Err())
 		}
 	}
-	l.conn, l.generation, l.pooled = conn, generation, pooled(conn)
 	return nil
+}
+
+// make returns a new connection with the lane's statements, which it prepares in one round trip.
+func (l *lane) make(ctx context.Context) (c connection, err error) {
+	c.generation = l.from.generation.Load()
+	if c.conn, err = l.from.connect(ctx, hotSession); err != nil {
+		return c, err
+	}
+	defer func() {
+		if err != nil {
+			closeNow(c.conn)
+		}
+	}()
+	names := slices.Sorted(maps.Keys(l.texts))
+	pipeline := c.conn.StartPipeline(ctx)
+	for _, name := range names {
+		pipeline.SendPrepare(name, l.texts[name], nil)
+	}
+	if err := pipeline.Sync(); err != nil {
+		return c, fmt.Errorf("prepare statements: %w", err)
+	}
+	c.statements = make(map[string]*pgconn.StatementDescription, len(names))
+	for _, name := range names {
+		answer, err := pipeline.GetResults()
+		if err != nil {
+			return c, fmt.Errorf("prepare %s: %w", name, err)
+		}
+		statement, ok := answer.(*pgconn.StatementDescription)
+		if !ok {
+			return c, fmt.Errorf("prepare %s: the library answers with %T", name, answer)
+		}
+		statement.Name, statement.SQL = name, l.texts[name] // the library sets neither
+		c.statements[name] = statement
+	}
+	c.pooled = pooled(c.conn)
+	return c, pipeline.Close()
 }
 
 // drop closes the connection. The server rolls back a transaction under way.
 func (l *lane) drop() {
 	if l.conn != nil {
 		closeNow(l.conn)
-		l.conn = nil
+		l.connection = connection{}
+	}
+}
+
+// close closes the connection, also one that is being made.
+func (l *lane) close() {
+	l.drop()
+	if l.opening != nil {
+		l.cancel()
+		if made := <-l.opening; made.err == nil {
+			closeNow(made.conn)
+		}
+		l.opening = nil
 	}
 }
 
@@ -156,7 +229,7 @@ func (g *guarded) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
-	g.lane.drop()
+	g.lane.close()
 }
 
 // warnUnbound logs that row-level security does not bind the role of a connection.

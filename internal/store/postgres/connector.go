@@ -99,7 +99,8 @@ func (c *connector) connect(ctx context.Context, s session) (*pgconn.PgConn, err
 	return conn, nil
 }
 
-// pool returns a new pool of at most most connections, each with a session.
+// pool returns a new pool of at most most connections, each with a session. The first is made: a call
+// may wait for less time than that takes.
 func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.Pool, error) {
 	config, one := c.config(), c.conn(s)
 	config.ConnConfig.AfterConnect, config.ConnConfig.RuntimeParams = one.AfterConnect, one.RuntimeParams
@@ -111,7 +112,17 @@ func (c *connector) pool(ctx context.Context, s session, most int32) (*pgxpool.P
 		conn.User, conn.Password, conn.Database = now.User, now.Password, now.Database
 		return nil
 	}
-	return pgxpool.NewWithConfig(ctx, config)
+	p, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if err := p.Ping(ctx); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 // backendKey is the key under which a connection keeps the id of the server's process that serves
@@ -134,18 +145,18 @@ func pooled(conn *pgconn.PgConn) bool {
 // takes two round trips. If a pooler is in between, agree also checks that sessions stay with
 // their connections.
 func (c *connector) agree(ctx context.Context, conn *pgconn.PgConn, s session) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	limited, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	s = s.patient(c.bodyTime)
-	if err := s.set(ctx, conn, c.warn); err != nil {
+	if err := s.set(limited, conn, c.warn); err != nil {
 		return fmt.Errorf("set up the session: %w", err)
 	}
-	st, err := s.ask(ctx, conn)
+	st, err := s.ask(limited, conn)
 	if err != nil {
 		return fmt.Errorf("ask the session for its settings: %w", err)
 	}
 	conn.CustomData()[backendKey] = st["backend"]
-	if err := c.judge(ctx, conn, s, st); err != nil {
+	if err := c.judge(limited, conn, s, st); err != nil {
 		return err
 	}
 	if pooled(conn) {
@@ -289,7 +300,7 @@ func (c *connector) checkPooling(ctx context.Context) error {
 		return c.unpooled
 	}
 	c.checked = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, 2*c.timeout())
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	c.unpooled = c.sessionsStay(ctx)
 	return c.unpooled
@@ -306,15 +317,17 @@ func (c *connector) sessionsStay(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer closeNow(a)
-	first, err := backend(ctx, a)
-	if err != nil {
-		return err
-	}
 	b, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
 		return fmt.Errorf("connect a second time (if a pooler is in between: is its pool large enough?): %w", err)
 	}
 	defer closeNow(b)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	first, err := backend(ctx, a)
+	if err != nil {
+		return err
+	}
 	if _, err := b.Exec(ctx, "BEGIN").ReadAll(); err != nil {
 		if sqlState(err) == "08P01" && strings.Contains(err.Error(), "not allowed") {
 			return errPooling("statement", err.Error())

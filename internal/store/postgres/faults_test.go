@@ -304,6 +304,42 @@ func TestAccept_F_B9_AServerThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// TestOpen_F_B9_TheFirstServerDoesNotAnswer checks that a node starts, and works, with the second server of its
+// URL while the first takes connections and says nothing.
+func TestOpen_F_B9_TheFirstServerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	p := newProxy(t, url)
+	p.silence()
+	s := open(t, p.before(url))
+	if _, err := s.Accept(t.Context(), newLife(false).acceptance(0)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAccept_F_B9_TheFirstServerNoLongerAnswers checks that events are accepted again after the first server of
+// the URL has gone silent.
+func TestAccept_F_B9_TheFirstServerNoLongerAnswers(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	p := newProxy(t, url)
+	s := open(t, p.before(url))
+	l := newLife(false)
+	if _, err := s.Accept(t.Context(), l.acceptance(0)); err != nil {
+		t.Fatal(err)
+	}
+	p.silence()
+	n := int64(0)
+	until(t, "events are accepted", func() bool {
+		n++
+		_, err := s.Accept(t.Context(), l.acceptance(n))
+		if err != nil && kapsel.CodeOf(err) != kapsel.DatabaseUnavailable {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
 // TestAccept_F_B4_AServerThatBecomesReadOnly checks that calls fail as unavailable while the
 // server takes no writes, and succeed again by themselves.
 func TestAccept_F_B4_AServerThatBecomesReadOnly(t *testing.T) {

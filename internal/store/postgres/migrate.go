@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -125,7 +127,7 @@ func (c *connector) migrate(ctx context.Context, conn *pgx.Conn) (locked bool, e
 		}
 		// A crash after this leaves the migrations done and the version unchanged: the next start then
 		// only sets the version.
-		if err := up(ctx, c.conn(migrationSession)); err != nil {
+		if err := up(ctx, c.conn(migrationSession), c.log); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE schema_info SET version = $1, readable_by = $2", schemaVersion, readableBy)
@@ -186,8 +188,10 @@ func createSchemaInfo(ctx context.Context, conn *pgx.Conn) (err error) {
 	return nil
 }
 
-// up runs the migrations that the database does not have yet.
-func up(ctx context.Context, config *pgx.ConnConfig) error {
+// up runs the migrations that the database does not have yet. A migration that does not get its locks, as behind
+// a long transaction, is run again after a pause in which the writes to its tables go on.
+func up(ctx context.Context, config *pgx.ConnConfig, log *slog.Logger) error {
+	config.Tracer = lockLimits{}
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
 	dir, err := fs.Sub(migrations, "migrations")
@@ -198,8 +202,40 @@ func up(ctx context.Context, config *pgx.ConnConfig) error {
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate the database: %w", err)
+	pause := time.Second
+	for {
+		_, err := provider.Up(ctx)
+		if err == nil {
+			return nil
+		}
+		if !contended(err) && sqlState(err) != "55P03" { // lock not available
+			return fmt.Errorf("migrate the database: %w", err)
+		}
+		log.WarnContext(ctx, "a migration waits for other transactions on its tables, and tries again; pg_stat_activity shows the transactions, the oldest by xact_start",
+			"retry_in", pause, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 30*time.Second)
 	}
-	return nil
 }
+
+// lockLimits gives each statement of a migration its limit for locks. An index that is made or dropped
+// concurrently waits for all older transactions, without a lock for which writes would wait. A limit would have it
+// made from the beginning again and again.
+type lockLimits struct{}
+
+func (lockLimits) TraceQueryStart(ctx context.Context, conn *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
+	limit := migrationLock
+	if strings.Contains(query.SQL, " CONCURRENTLY ") {
+		limit.value = "0"
+	}
+	// An error is that of a connection that is lost, which the statement meets too, or of a transaction that has
+	// failed before.
+	_, _ = conn.PgConn().Exec(ctx, sets([]setting{limit})).ReadAll()
+	return ctx
+}
+
+func (lockLimits) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

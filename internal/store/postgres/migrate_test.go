@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"context"
 	"encoding/json"
 	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,5 +174,69 @@ func TestMigrate_ReplayOnce(t *testing.T) {
 				t.Errorf("the index is of %s, want %s; whole %t, another one left %t", columns, want, whole, left)
 			}
 		})
+	}
+}
+
+// TestMigrate_BehindALongTransaction checks that writes go on while a migration cannot have its table, as while
+// pg_dump runs, and that the migration is done afterwards.
+func TestMigrate_BehindALongTransaction(t *testing.T) {
+	url, conn := oldDatabase(t, 5)
+	dump, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dump.Close(context.WithoutCancel(t.Context()))
+	exec := func(c *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec(dump, "BEGIN")
+	exec(dump, "LOCK TABLE deliveries IN ACCESS SHARE MODE")
+	exec(conn, "SET lock_timeout = '30s'")
+	var log lockedLog
+	done := make(chan error, 1)
+	go func() {
+		s, err := Open(t.Context(), url, Options{Migrate: true, Log: log.logger()})
+		if err == nil {
+			err = s.Close()
+		}
+		done <- err
+	}()
+	const waits = "a migration waits for other transactions"
+	until(t, "the migration has waited twice", func() bool {
+		exec(conn, "UPDATE deliveries SET claims = claims WHERE false")
+		select {
+		case err := <-done:
+			t.Fatalf("the migration did not wait: %v", err)
+		default:
+		}
+		return strings.Count(log.String(), waits) >= 2
+	})
+	exec(dump, "COMMIT")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	var version int
+	if err := conn.QueryRow(t.Context(), "SELECT version FROM schema_info").Scan(&version); err != nil || version != schemaVersion {
+		t.Errorf("version %d, %v", version, err)
+	}
+}
+
+// TestMigrate_LockLimits checks that statements that work beside writes may wait for a lock as long as they like,
+// and others may not.
+func TestMigrate_LockLimits(t *testing.T) {
+	_, conn := oldDatabase(t, 1)
+	for _, c := range []struct{ sql, limit string }{
+		{"ALTER TABLE deliveries ADD COLUMN first_of uuid", "1s"},
+		{"CREATE INDEX CONCURRENTLY a ON deliveries (part)", "0"},
+		{"DROP INDEX IF EXISTS a", "1s"},
+		{"DROP INDEX CONCURRENTLY IF EXISTS a", "0"},
+	} {
+		lockLimits{}.TraceQueryStart(t.Context(), conn, pgx.TraceQueryStartData{SQL: c.sql})
+		if limit, err := one(t.Context(), conn.PgConn(), "SHOW lock_timeout"); err != nil || limit != c.limit {
+			t.Errorf("%s: %s, %v; want %s", c.sql, limit, err, c.limit)
+		}
 	}
 }

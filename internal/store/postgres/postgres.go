@@ -138,6 +138,7 @@ func (s *Store) open(ctx context.Context, opts Options) (err error) {
 	s.completer = newCommitter(newLane(s.from, completeStatements), c.write, completionWindow, opts.Observe)
 	// The acceptor's statements are prepared now, so that a schema that lacks something is found.
 	if err := s.acceptor.lane.open(ctx); err != nil {
+		s.acceptor.lane.close()
 		return fmt.Errorf("prepare to accept events: %w", err)
 	}
 	return nil

@@ -18,7 +18,14 @@ type proxy struct {
 	cut    func()     // guarded by mu; what to do at the next statement; nil: pass it on
 	conns  []net.Conn // of the store; guarded by mu
 	closed bool       // guarded by mu
+	silent bool       // guarded by mu; new connections get no answer
 	wait   sync.WaitGroup
+}
+
+// before returns a URL whose first server is the proxy, and whose second is that of a test's URL. Each has
+// 7 s for a connection, longer than any call waits.
+func (p *proxy) before(url string) string {
+	return strings.NewReplacer("@", "@"+p.listener.Addr().String()+",", "connect_timeout=10", "connect_timeout=7").Replace(url)
 }
 
 // newProxy makes a proxy for the database of a URL.
@@ -44,6 +51,15 @@ func (p *proxy) accept(server string) {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
+		}
+		p.mu.Lock()
+		silent := p.silent
+		if silent {
+			p.conns = append(p.conns, client)
+		}
+		p.mu.Unlock()
+		if silent {
+			continue
 		}
 		upstream, err := net.Dial("tcp", server)
 		if err != nil {
@@ -99,6 +115,16 @@ func (p *proxy) cutNext(then func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = then
+}
+
+// silence ends all connections and gives new ones no answer.
+func (p *proxy) silence() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = true
+	for _, c := range p.conns {
+		c.Close()
+	}
 }
 
 // stop refuses new connections and ends those there are.

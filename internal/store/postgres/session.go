@@ -71,11 +71,14 @@ func (s session) patient(more time.Duration) session {
 // peopleSession is the session of calls that name their tenant in each transaction.
 var peopleSession = engineSession.with(setting{tenantSetting, nobody})
 
-// migrationSession sets no time limits: a migration takes long, and so does the wait for another
-// node's migration.
+// migrationLock is how long a migration waits for a lock. All writes to a table wait behind a migration that
+// waits for the table, so it is less than they wait.
+var migrationLock = setting{"lock_timeout", "1s"}
+
+// migrationSession sets no other time limits: a migration takes long.
 var migrationSession = engineSession.with(
 	setting{"statement_timeout", "0"},
-	setting{"lock_timeout", "0"},
+	migrationLock,
 	setting{"idle_in_transaction_session_timeout", "0"})
 
 // hotSession is the session of the hot path, whose statements join arrays to a table by its key.
