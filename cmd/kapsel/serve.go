@@ -38,8 +38,10 @@ import (
 	"github.com/kapsel-hq/kapsel/internal/upkeep"
 )
 
-// A stop takes less than 25 s from the signal. Exchanges that run at the signal have exchangeGrace to end.
+// A stop takes at most stopTime from the signal, whatever does not answer. Exchanges that run at the signal have
+// exchangeGrace to end.
 const (
+	stopTime      = 25 * time.Second
 	exchangeGrace = 20 * time.Second
 	auditGrace    = time.Second             // to publish the audit log
 	closeGrace    = 1500 * time.Millisecond // of a store that does not answer
@@ -401,6 +403,8 @@ func (s *server) run(ctx context.Context) error {
 		s.log.Error("a listener failed; stopping", "error", err)
 	}
 	// First take no new work: readiness fails at once, and ingest goes on until load balancers have noticed.
+	ending, cancelEnding := context.WithTimeout(work, stopTime-closeGrace)
+	defer cancelEnding()
 	s.health.SetStopping()
 	stopTaking()
 	if err == nil {
@@ -412,7 +416,7 @@ func (s *server) run(ctx context.Context) error {
 	// Then finish: exchanges are recorded, requests answered, and the store is closed.
 	engine.Wait()
 	stopAuditing()
-	last, cancelLast := context.WithTimeout(work, auditGrace)
+	last, cancelLast := context.WithTimeout(ending, auditGrace)
 	defer cancelLast()
 	published := make(chan struct{})
 	s.background.Go(func() {
@@ -424,7 +428,7 @@ func (s *server) run(ctx context.Context) error {
 	case <-published:
 	case <-last.Done(): // the store does not answer; the next start publishes the rest
 	}
-	answers, cancel := context.WithTimeout(work, 2*time.Second)
+	answers, cancel := context.WithTimeout(ending, 2*time.Second)
 	defer cancel()
 	if e := s.public.Shutdown(answers); e != nil {
 		s.public.Close()

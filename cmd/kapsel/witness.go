@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
+	"github.com/kapsel-hq/kapsel/internal/durable"
 	"github.com/kapsel-hq/kapsel/internal/egress"
 	"github.com/kapsel-hq/kapsel/internal/telemetry"
 	"github.com/kapsel-hq/kapsel/internal/witness"
@@ -74,7 +75,7 @@ func (c *witnessCmd) Run(ctx context.Context, io streams) error {
 	out := (&databaseSettings{LogLevel: c.LogLevel, LogFormat: c.LogFormat}).output(io)
 	defer out.end()
 	noCoreDumps(out.log)
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := durable.MakeDirs(c.Dir); err != nil {
 		return settingError("KAPSEL_WITNESS_DIR (--dir): %v", err)
 	}
 	key, made, err := ed25519File("KAPSEL_WITNESS_KEY_FILE (--key-file)", cmp.Or(c.KeyFile, filepath.Join(c.Dir, "witness.key")))

@@ -35,6 +35,25 @@ func Replace(path string, b []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// MakeDirs makes a directory, and those above it that are missing, with mode 0700. When it returns nil, the names
+// of those it made are synced.
+func MakeDirs(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := MakeDirs(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := SyncDir(parent); !errors.Is(err, os.ErrPermission) { // a directory may let one make what one may not list
+		return err
+	}
+	return nil
+}
+
 // Lock is the right to use a database or a directory, held through a lock on a file. The kernel releases it
 // when the process ends, however it ends.
 type Lock struct{ f *os.File }

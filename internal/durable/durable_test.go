@@ -3,6 +3,7 @@ package durable
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -43,4 +44,26 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Release()
+}
+
+func TestMakeDirs(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		deep := filepath.Join(root, "a", "b", "c")
+		if err := MakeDirs(deep); err != nil {
+			t.Fatal(err)
+		}
+		for dir := deep; dir != root; dir = filepath.Dir(dir) {
+			if info, err := os.Stat(dir); err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 && runtime.GOOS != "windows" {
+				t.Errorf("%s: %v, %v", dir, info, err)
+			}
+		}
+	}
+	if err := MakeDirs(filepath.Join(file, "below")); err == nil {
+		t.Error("a directory below a file")
+	}
 }

@@ -84,7 +84,7 @@ type state struct {
 // openState locks a directory and returns what it holds. A directory without a witness becomes that of the
 // key if fresh.
 func openState(ctx context.Context, dir string, key receipt.Key, fresh bool) (s *state, heads []kept, alarms []Alarm, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDirs(dir); err != nil {
 		return nil, nil, nil, err
 	}
 	lock, err := durable.TakeLock(ctx, filepath.Join(dir, lockFile), "the state of this witness", 10*time.Second)
@@ -112,7 +112,7 @@ func openState(ctx context.Context, dir string, key receipt.Key, fresh bool) (s 
 			return nil, nil, nil, err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, evidenceDir), 0o700); err != nil {
+	if err := durable.MakeDirs(filepath.Join(dir, evidenceDir)); err != nil {
 		return nil, nil, nil, err
 	}
 	alarms, names, err := readAll[Alarm](filepath.Join(dir, evidenceDir))
@@ -132,7 +132,7 @@ func (s *state) identify(key receipt.Key, fresh bool) error {
 		if !fresh {
 			return ErrForgotten
 		}
-		if err := os.MkdirAll(filepath.Join(s.dir, logsDir), 0o700); err != nil {
+		if err := durable.MakeDirs(filepath.Join(s.dir, logsDir)); err != nil {
 			return err
 		}
 		if err := s.write(identity{Key: key.String()}); err != nil {
@@ -217,7 +217,7 @@ func (s *state) save(a *Alarm) error {
 		return err
 	}
 	dir := filepath.Join(s.dir, evidenceDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDirs(dir); err != nil {
 		return err
 	}
 	a.file = nameOf(a.Origin)[:16] + "-" + nameOf(string(a.Kind) + a.Got)[:16] + fileSuffix

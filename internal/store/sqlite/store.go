@@ -122,7 +122,7 @@ func openStore(ctx context.Context, path string, opts Options) (_ *Store, err er
 		}
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDirs(dir); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
 	s := &Store{core: &core{
