@@ -20,6 +20,14 @@ type Clock struct {
 	mu   sync.RWMutex
 	base time.Time // the store's time at …
 	at   time.Time // … this time of the monotonic clock
+	jump Jump
+}
+
+// Jump is a leap of the store's time by more than MaxSkew, as after a fail-over or when somebody sets the
+// machine's clock. Either the time before it was wrong or the time after it is.
+type Jump struct {
+	At time.Time     // when it was seen, by the monotonic clock; zero: there was none
+	By time.Duration // below zero: backwards
 }
 
 // New returns a clock by the store's time, for which it asks once. It fails if the store does.
@@ -42,7 +50,11 @@ func (c *Clock) Sync(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The answer is as old as half the way there and back.
-	c.base, c.at = t.Round(0).UTC(), start.Add(end.Sub(start)/2)
+	base, at := t.Round(0).UTC(), start.Add(end.Sub(start)/2)
+	if by := base.Sub(c.base.Add(at.Sub(c.at))); !c.at.IsZero() && (by > MaxSkew || by < -MaxSkew) {
+		c.jump = Jump{end, by}
+	}
+	c.base, c.at = base, at
 	return nil
 }
 
@@ -67,6 +79,13 @@ func (c *Clock) Now() time.Time {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.base.Add(time.Since(c.at)).Truncate(time.Microsecond)
+}
+
+// LastJump returns the last jump that this process has seen.
+func (c *Clock) LastJump() Jump {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.jump
 }
 
 // Skew returns how far the wall clock is ahead of the store's time.

@@ -35,13 +35,18 @@ type JanitorStore interface {
 // logsEvery is how often the audit logs are looked at for texts whose time is over, which is counted in days.
 const logsEvery = time.Hour
 
+// jumpPause is how long nothing is deleted after the store's time has jumped. A wrong clock would else end all
+// retentions at once; in this time somebody, or NTP, can mend it.
+const jumpPause = time.Hour
+
 // headsKept is how long all heads of the audit logs stay; see store.Journal.
 const headsKept = 24 * time.Hour
 
 // Janitor deletes events whose retention is over, expired idempotency keys, guards and answers, heads
 // of the audit logs that are not the last of their hour, texts of their leaves and the logs of deleted tenants
 // whose time is over, old counters and old rows of changes. It completes erasures that a crash has cut short.
-// A lease row makes sure that one node does it at a time. Before that it tells the ledger what it was not told by
+// A lease row makes sure that one node does it at a time. After a jump of the store's time it deletes nothing for
+// jumpPause. Before it deletes, it tells the ledger what it was not told by
 // nodes on which it was off.
 type Janitor struct {
 	Store    JanitorStore
@@ -51,7 +56,8 @@ type Janitor struct {
 	Every    time.Duration
 	Log      *slog.Logger
 
-	logs time.Time // when the audit logs were looked at last
+	logs   time.Time  // when the audit logs were looked at last
+	jumped clock.Jump // the last one that was logged
 }
 
 // Run deletes what has expired every j.Every until ctx ends. It logs a failure, and tries again the next
@@ -91,6 +97,11 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		return err
 	}
 	e := errands{ctx: ctx}
+	j.erase(ctx, &e, now)
+	e.inRow = 0 // the same erasures may fail each time
+	if j.paused(ctx) {
+		return e.err()
+	}
 	for _, expired := range []func(context.Context, time.Time, int) (int, error){
 		j.Store.DeleteExpiredKeys, j.Store.DeleteExpiredGuards, j.Store.DeleteExpiredAnswers, j.Store.DeleteExpiredSessions, j.Store.DeleteExpiredPortalLinks, j.Store.DeleteOldCounters, j.Store.DeleteOldChanges,
 	} {
@@ -101,8 +112,6 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	e.do(func() error {
 		return inBatches(ctx, func() (int, error) { return j.Store.DeleteOldHeads(ctx, now.Add(-headsKept), janitorBatch) })
 	})
-	j.erase(ctx, &e, now)
-	e.inRow = 0 // the same erasures may fail each time
 	for _, t := range j.Settings.Tenants() {
 		e.do(func() error { return j.retain(ctx, t, now) })
 	}
@@ -111,6 +120,20 @@ func (j *Janitor) sweep(ctx context.Context) error {
 		j.logs = now
 	}
 	return e.err()
+}
+
+// paused reports whether the store's time has jumped within jumpPause. It logs each jump once.
+func (j *Janitor) paused(ctx context.Context) bool {
+	jump := j.Clock.LastJump()
+	if jump.At.IsZero() || time.Since(jump.At) > jumpPause {
+		return false
+	}
+	if jump != j.jumped {
+		j.jumped = jump
+		j.Log.WarnContext(ctx, "the clock of the database has jumped; retention deletes nothing for an hour, in which a wrong clock can be put right",
+			"by", jump.By.Round(time.Second).String())
+	}
+	return true
 }
 
 // errands are steps of a sweep that do not need each other. One that fails, such as a statement that takes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,6 +126,70 @@ func TestJanitorRuns(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// jumpy is a store whose time is ahead by an offset.
+type jumpy struct {
+	store.Store
+	ahead time.Duration
+}
+
+func (s *jumpy) Time(context.Context) (time.Time, error) { return time.Now().Add(s.ahead), nil }
+
+// TestJanitor_AfterAJump checks that a clock that jumps does not end retentions: nothing is deleted for an hour.
+func TestJanitor_AfterAJump(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := sqlite.Open(t.Context(), schematest.SQLite(t), sqlite.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		times := &jumpy{Store: s}
+		clock, err := clock.New(t.Context(), times)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := clock.Now()
+		answer := store.Reservation{Key: "k", CreatedAt: start, ExpiresAt: start.Add(24 * time.Hour)}
+		if _, err := s.Reserve(t.Context(), answer, start); err != nil {
+			t.Fatal(err)
+		}
+		var log strings.Builder
+		j := &upkeep.Janitor{Store: s, Settings: settings.NewCache(s), Clock: clock, Node: kapsel.NewNodeID(start), Every: time.Minute, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		sweep := func() {
+			t.Helper()
+			if err := clock.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := j.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept := func(want bool) {
+			t.Helper()
+			another := answer
+			another.Seed[0] = 1
+			there, err := s.Reserve(t.Context(), another, start)
+			if err != nil || (there.Seed == answer.Seed) != want {
+				t.Fatalf("%+v, %v; want it kept %t", there, err, want)
+			}
+		}
+		for _, ahead := range []time.Duration{0, 50 * time.Second, 48 * time.Hour} {
+			times.ahead = ahead
+			sweep()
+			sweep()
+			if jumped := strings.Count(log.String(), "has jumped"); jumped > 1 || (jumped == 1) != (ahead > time.Minute) {
+				t.Errorf("%v ahead, and the log has %q", ahead, log.String())
+			}
+		}
+		kept(true)
+		time.Sleep(time.Hour - time.Second)
+		sweep()
+		kept(true)
+		time.Sleep(time.Minute)
+		sweep()
+		kept(false)
 	})
 }
 
