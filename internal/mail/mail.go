@@ -4,6 +4,7 @@ package mail
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -234,6 +235,8 @@ func message(from string, to []string, subject, text string, now time.Time) []by
 	fold(&b, "To:", strings.Split(strings.Join(to, ", "), " "))
 	fold(&b, "Subject:", strings.Split(mime.QEncoding.Encode("utf-8", subject), " "))
 	fold(&b, "Date:", []string{now.Format(time.RFC1123Z)})
+	// Mail servers of recipients may refuse an e-mail without an id, and the operator's need not add one.
+	fold(&b, "Message-ID:", []string{"<" + rand.Text() + from[strings.LastIndex(from, "@"):] + ">"})
 	b.WriteString("Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
 	body := quotedprintable.NewWriter(&b)
 	_, _ = body.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n"))) // a strings.Builder takes everything

@@ -142,6 +142,7 @@ func TestMessage_Lines(t *testing.T) {
 	for i := range 200 {
 		to = append(to, fmt.Sprintf("somebody-%d@example.com", i))
 	}
+	ids := map[string]bool{}
 	for _, subject := range []string{strings.Repeat("漢", 200), strings.Repeat("word ", 300) + "end", "a  b" + strings.Repeat(" c", 100), "", "Kapsel: circuit open, orders"} {
 		text := string(message("kapsel@example.com", to, subject, "x", time.Now()))
 		for line := range strings.SplitSeq(text, "\r\n") {
@@ -156,6 +157,11 @@ func TestMessage_Lines(t *testing.T) {
 		if got, err := new(mime.WordDecoder).DecodeHeader(m.Header.Get("Subject")); err != nil || got != subject {
 			t.Errorf("the subject %q is read as %q, error %v", subject, got, err)
 		}
+		id := m.Header.Get("Message-ID")
+		if parsed, err := netmail.ParseAddress(id); err != nil || !strings.HasSuffix(parsed.Address, "@example.com") || ids[id] {
+			t.Errorf("the id %q, error %v; want a new one of example.com", id, err)
+		}
+		ids[id] = true
 		if got, err := m.Header.AddressList("To"); err != nil || len(got) != len(to) || got[199].Address != to[199] {
 			t.Errorf("%d recipients are read, error %v", len(got), err)
 		}
