@@ -92,7 +92,9 @@ func (s *server) giveUp(n int) {
 		d := kapsel.Delivery{ID: kapsel.NewDeliveryID(at, ep.Part), EventID: e.ID, EndpointID: ep.ID, TenantID: s.tenant, DueAt: at, CreatedAt: at, Size: len(body)}
 		must(s.store.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}}))
 	}
-	for _, c := range must(s.store.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: n}}, 1<<20)) {
+	claimed, _, err := s.store.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: n}}, 1<<20)
+	check(err)
+	for _, c := range claimed {
 		d := must(c.Delivery.After(kapsel.Answer{Code: kapsel.ConnectionRefused, Retry: true, MaxAttempts: 1}, now))
 		check(s.store.Complete(ctx, store.Completion{Delivery: d, Attempt: kapsel.Attempt{
 			ID: c.Delivery.Token, DeliveryID: d.ID, EventID: d.EventID, EndpointID: d.EndpointID, TenantID: d.TenantID, Number: d.Attempts, StartedAt: now, ErrorCode: kapsel.ConnectionRefused,

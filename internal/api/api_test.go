@@ -353,7 +353,7 @@ func (w *world) attempt(endpoint string, a kapsel.Answer, change func(*kapsel.At
 	if err := w.store.Join(ctx, node, w.now, time.Hour); err != nil {
 		w.t.Fatal(err)
 	}
-	claimed, err := w.store.Claim(ctx, node, w.now, []store.Want{{EndpointID: id, Limit: 1}}, 1<<20)
+	claimed, _, err := w.store.Claim(ctx, node, w.now, []store.Want{{EndpointID: id, Limit: 1}}, 1<<20)
 	if err != nil || len(claimed) != 1 {
 		w.t.Fatalf("claim: %d, %v", len(claimed), err)
 	}

@@ -185,6 +185,7 @@ func (n *Node) TakeOver(ctx context.Context) {
 			return
 		case err != nil:
 			n.cfg.Log.Warn("work of dead nodes could not be taken over", "error", err)
+			n.cfg.Host.TookOver(ctx, 0) // the host's own work does not need theirs, whose rows may be damaged
 		default:
 			if moved > 0 {
 				n.cfg.Log.Info("took over deliveries of a dead node; their outcomes are unknown", "deliveries", moved)

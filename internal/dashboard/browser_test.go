@@ -141,7 +141,7 @@ func (w *world) event(node kapsel.NodeID, e manage.Endpoint, header kapsel.Heade
 	}})
 	w.must(err)
 	for _, a := range answers {
-		held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: e.ID, Limit: 1}}, 1)
+		held, _, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: e.ID, Limit: 1}}, 1)
 		w.must(err)
 		was := held[0].Delivery
 		done, err := was.After(kapsel.Answer{Status: a.status, Code: a.code, Retry: a.code != "" && a.code != kapsel.HTTPClientError, MaxAttempts: 3}, time.Now())
@@ -366,7 +366,7 @@ func (b *browser) visitPortal(w *world, s *seeded, axe string, keep func(name st
 	rename(strings.Join(hostile[:3], " "), strings.Join(hostile[3:7], " "))
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
-	held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: c.endpoint.ID, Limit: 1}}, 1)
+	held, _, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: c.endpoint.ID, Limit: 1}}, 1)
 	w.must(err)
 	was := held[0].Delivery
 	done, err := was.After(kapsel.Answer{Status: 400, Code: kapsel.HTTPClientError, MaxAttempts: 3}, time.Now())

@@ -337,7 +337,7 @@ func TestSendNow_Page(t *testing.T) {
 	node := kapsel.NewNodeID(time.Now())
 	w.must(w.store.Join(w.ctx, node, time.Now(), time.Hour))
 	id := w.event(node, e, nil, "text/plain", "x")
-	held, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: e.ID, Limit: 1}}, 1)
+	held, _, err := w.store.Claim(w.ctx, node, time.Now(), []store.Want{{EndpointID: e.ID, Limit: 1}}, 1)
 	w.must(err)
 	was := held[0].Delivery
 	done, err := was.After(kapsel.Answer{Status: 503, Code: kapsel.HTTPServerError, Retry: true, MaxAttempts: 9, Delay: time.Hour}, time.Now())

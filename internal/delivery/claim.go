@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -76,6 +77,11 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		e.mu.Unlock()
 		return next, nil
 	}
+	if e.apart > 0 {
+		e.apart--
+		e.gates.Unclaimed(claims[1:])
+		claims, next = claims[:1], now
+	}
 	bytes, done, ok := e.Budget.Bodies(claimBytes)
 	if !ok {
 		e.gates.Unclaimed(claims)
@@ -86,26 +92,42 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 
 	// The claim runs under e.last, because the node would not know which deliveries it holds if a stop
 	// canceled the claim.
-	claimed, err := e.claim(e.last, node, now, claims, int(bytes))
+	claimed, cut, err := e.claim(e.last, node, now, claims, int(bytes))
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil {
+	switch {
+	case err == nil:
+	case store.Passes(err):
 		done()
-		e.gates.Failed(claims, at)
+		e.gates.Failed(claims, at, 0)
 		return next, err
+	case len(claims) > 1:
+		done()
+		e.apart = len(claims) // it may be the deliveries of one endpoint that cannot be read
+		e.gates.Failed(claims, at, 0)
+		return next, err
+	default:
+		done()
+		e.gates.Failed(claims, at, store.UnreadWait)
+		e.Log.Error("what is due for an endpoint cannot be read; it waits, and others go on", "error", err,
+			"endpoint_id", claims[0].Gate.ID().String(), "wait", store.UnreadWait.String())
+		return now, nil
 	}
-	jobs, size := e.jobs(claimed)
+	jobs := e.jobs(claimed)
 	done()
+	reached := slices.IndexFunc(claims, func(c gate.Claim) bool { return c.Gate.ID() == cut })
+	if reached < 0 {
+		reached = len(claims)
+	}
 	valid := !e.stopping && node == e.node.ID() // another node ID: this node was declared dead meanwhile
-	if e.gates.Claimed(claims, jobs, 2*size > int(bytes), valid, gate.Time{Store: now, Mono: time.Now()}) {
+	if e.gates.Claimed(claims, jobs, reached, valid, gate.Time{Store: now, Mono: time.Now()}) {
 		next = now
 	}
 	return next, nil
 }
 
-// jobs returns claimed deliveries as jobs, and the sum of their sizes. Deliveries of one event
-// share its body.
-func (e *Engine) jobs(claimed []store.Claimed) (jobs []*gate.Job, size int) {
+// jobs returns claimed deliveries as jobs. Deliveries of one event share its body.
+func (e *Engine) jobs(claimed []store.Claimed) (jobs []*gate.Job) {
 	bodies := map[kapsel.EventID]*gate.Job{} // the first job of each event
 	for i := range claimed {
 		c := &claimed[i]
@@ -116,16 +138,15 @@ func (e *Engine) jobs(claimed []store.Claimed) (jobs []*gate.Job, size int) {
 			j.Body = e.Budget.Have(c.Delivery.Size)
 			bodies[c.Event.ID] = j
 		}
-		size += c.Delivery.Size
 		jobs = append(jobs, j)
 	}
-	return jobs, size
+	return jobs
 }
 
 // claim claims due deliveries for a node. For reconcile it notes the millisecond of the claim
 // while the claim runs, and then the token of each claimed delivery. If the store returns an
 // error, claim also notes a doubt.
-func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, claims []gate.Claim, bytes int) ([]store.Claimed, error) {
+func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, claims []gate.Claim, bytes int) (claimed []store.Claimed, cut kapsel.EndpointID, err error) {
 	wants := make([]store.Want, len(claims))
 	for i, c := range claims {
 		wants[i] = store.Want{EndpointID: c.Gate.ID(), Limit: c.Limit}
@@ -133,7 +154,7 @@ func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, c
 	e.mu.Lock()
 	e.holds.claiming(now)
 	e.mu.Unlock()
-	claimed, err := e.Store.Claim(ctx, node, now, wants, bytes)
+	claimed, cut, err = e.Store.Claim(ctx, node, now, wants, bytes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i := range claimed {
@@ -143,7 +164,7 @@ func (e *Engine) claim(ctx context.Context, node kapsel.NodeID, now time.Time, c
 	if err != nil {
 		e.holds.doubt(node) // the claim may have been written
 	}
-	return claimed, err
+	return claimed, cut, err
 }
 
 // listBacklog asks the store which endpoints have work and puts their gates into the agenda. It

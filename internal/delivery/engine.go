@@ -72,6 +72,7 @@ type Engine struct {
 	shares    shares
 	stopping  bool
 	listed    time.Time // when the backlog was last listed, by the monotonic clock
+	apart     int       // how many claims more are made for one endpoint each; see claimRound
 	canceling bool      // what waits for a deleted endpoint is being canceled
 	holds     holdings
 	short     shortage

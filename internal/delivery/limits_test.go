@@ -393,6 +393,43 @@ func TestLargeBodies(t *testing.T) {
 	})
 }
 
+// TestLargeBodies_BehindSmallOnes checks the same where little was claimed before the large body that ended the
+// claim: what waits behind it does not wait for the next list of the backlog, and the large one has its turn.
+func TestLargeBodies_BehindSmallOnes(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		d := w.Net.Destination("shop.example", ends(time.Millisecond))
+		var endpoints []*kapsel.Endpoint
+		for range 4 {
+			endpoints = append(endpoints, w.NewEndpoint(d, nil))
+		}
+		p := w.Start()
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		}
+		w.Pass(time.Second)
+		events := 0
+		for i, ep := range endpoints {
+			n, size := 40, 1<<10
+			if i == 1 {
+				n, size = 3, 5<<20
+			}
+			for range n {
+				p.Event(ep, strings.Repeat("x", size))
+				events++
+			}
+		}
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointActive })
+		}
+		w.UntilDone(10 * time.Second)
+		r := d.Requests()
+		if took := r[events-1].At.Sub(r[0].At); took > 500*time.Millisecond {
+			t.Errorf("%d deliveries took %v", events, took)
+		}
+		balanced(t, p)
+	})
+}
+
 // TestWhy_NoRate checks that a delivery that may start now does not wait for a rate, however long
 // the answer takes. The test runs by the machine's clock, because no time passes in a bubble
 // between two readings.

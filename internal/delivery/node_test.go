@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -440,14 +441,72 @@ func TestStop_Claim(t *testing.T) {
 // network may. A call whose context ends is left alone: it is not known what became of it.
 type slowClaims struct{ store.Store }
 
-func (s *slowClaims) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
-	claimed, err := s.Store.Claim(ctx, node, now, wants, maxBytes)
+func (s *slowClaims) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, kapsel.EndpointID, error) {
+	claimed, cut, err := s.Store.Claim(ctx, node, now, wants, maxBytes)
 	select {
 	case <-ctx.Done():
-		return nil, store.Unavailable(ctx.Err())
+		return nil, cut, store.Unavailable(ctx.Err())
 	case <-time.After(time.Second):
-		return claimed, err
+		return claimed, cut, err
 	}
+}
+
+// unreadable is a store that cannot read what is due for some endpoints, as where a page of the database is
+// damaged.
+type unreadable struct {
+	store.Store
+	bad    atomic.Pointer[map[kapsel.EndpointID]bool]
+	failed atomic.Int64
+}
+
+func (s *unreadable) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, kapsel.EndpointID, error) {
+	for _, want := range wants {
+		if (*s.bad.Load())[want.EndpointID] {
+			s.failed.Add(1)
+			return nil, kapsel.EndpointID{}, store.Lasting("the database says that its data is damaged", errors.New("invalid page"))
+		}
+	}
+	return s.Store.Claim(ctx, node, now, wants, maxBytes)
+}
+
+// TestClaim_UnreadableRows checks that an endpoint whose deliveries cannot be read holds up no other, is asked for
+// once a minute and no more often, and has its deliveries made once they can be read.
+func TestClaim_UnreadableRows(t *testing.T) {
+	in(t, sim.Options{}, func(t *testing.T, w *sim.World) {
+		bad := map[kapsel.EndpointID]bool{}
+		s := &unreadable{}
+		s.bad.Store(&bad)
+		w.Wrap = func(_ *sim.Process, db store.Store) store.Store { s.Store = db; return s }
+		d := w.Net.Destination("shop.example", sim.Always(200))
+		var endpoints []*kapsel.Endpoint
+		for range 10 {
+			endpoints = append(endpoints, w.NewEndpoint(d, nil))
+		}
+		p := w.Start()
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointPaused })
+		}
+		w.Pass(time.Second)
+		for _, ep := range endpoints {
+			p.Event(ep, "x")
+		}
+		bad[endpoints[3].ID], bad[endpoints[7].ID] = true, true
+		for _, ep := range endpoints {
+			w.Patch(ep, func(e *kapsel.Endpoint) { e.State = kapsel.EndpointActive })
+		}
+		w.Pass(10 * time.Second)
+		if n := len(d.Requests()); n != 8 {
+			t.Errorf("%d deliveries of the 8 that can be read were made", n)
+		}
+		s.failed.Store(0)
+		w.Pass(10 * time.Minute)
+		if n := s.failed.Load(); n < 10 || n > 60 {
+			t.Errorf("%d claims failed in 10 minutes", n)
+		}
+		s.bad.Store(&map[kapsel.EndpointID]bool{})
+		w.UntilDone(2 * time.Minute)
+		balanced(t, p)
+	})
 }
 
 // TestStop_Doubt checks that a delivery that an unconfirmed acceptance left in the store is given

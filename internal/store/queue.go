@@ -40,7 +40,9 @@ type Queue interface {
 	// Each comes back as delivering, with a new token, and with its event. Deliveries that
 	// another claim is taking are passed over, not waited for. A delivery whose event cannot be read,
 	// because the database is damaged there, is logged and waits a minute; Claim returns the others.
-	Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []Want, maxBytes int) ([]Claimed, error)
+	// cut is the endpoint at which the claim ended early, as for want of bytes: it and those after it in
+	// wants may have more that is due. It is zero if the claim came to the end of wants.
+	Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []Want, maxBytes int) (claimed []Claimed, cut kapsel.EndpointID, err error)
 	// Complete records an attempt and moves its delivery, in one group commit with the
 	// other calls of the moment, but only while the delivery is still delivering under the
 	// attempt's id. Otherwise (it was taken over) nothing changes and the error is Conflict.

@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"cmp"
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/kapsel-hq/kapsel"
@@ -111,6 +113,8 @@ func (k *Keeper) Collect(at Time) (claims []Claim) {
 		}
 		switch {
 		case g.nextDue.IsZero() || !g.admits():
+		case g.unread.After(at.Mono):
+			k.lookAt(g, at.Store.Add(g.unread.Sub(at.Mono)))
 		case g.nextDue.After(at.Store):
 			k.lookAt(g, g.nextDue)
 		case !k.sends(g, at):
@@ -160,6 +164,7 @@ func (k *Keeper) serve(left int, at Time) (claims []Claim) {
 			k.line.add(g)
 		}
 	}
+	slices.SortStableFunc(served, func(a, b *Gate) int { return cmp.Compare(b.missed, a.missed) })
 	for _, g := range served {
 		k.line.remove(g)
 		claims = append(claims, Claim{g, g.want, g.notes})
@@ -178,18 +183,20 @@ func (k *Keeper) Unclaimed(claims []Claim) {
 	}
 }
 
-// Failed ends claims that may or may not have been made.
-func (k *Keeper) Failed(claims []Claim, at Time) {
+// Failed ends claims that may or may not have been made. The next claims for their gates follow after wait.
+func (k *Keeper) Failed(claims []Claim, at Time, wait time.Duration) {
 	k.unwant(claims)
 	for _, c := range claims {
-		k.lookAt(c.Gate, at.Store)
+		c.Gate.unread = at.Mono.Add(wait)
+		k.lookAt(c.Gate, at.Store.Add(wait))
 	}
 }
 
 // Claimed ends claims that were made, and holds the deliveries that they found. If valid is false,
-// Claimed gives them back. bounded says that the claims ended early, because their bodies were large.
-// Claimed reports whether more deliveries may be due.
-func (k *Keeper) Claimed(claims []Claim, jobs []*Job, bounded, valid bool, at Time) (more bool) {
+// Claimed gives them back. reached says at which of the claims they ended early, as because bodies were large, and
+// is len(claims) if they did not: those from there on may have more that is due, and those that got nothing come
+// first in the next claims. Claimed reports whether more deliveries may be due.
+func (k *Keeper) Claimed(claims []Claim, jobs []*Job, reached int, valid bool, at Time) (more bool) {
 	k.unwant(claims)
 	got := map[*Gate]int{}
 	for _, j := range jobs {
@@ -197,12 +204,15 @@ func (k *Keeper) Claimed(claims []Claim, jobs []*Job, bounded, valid bool, at Ti
 		k.enqueue(g, j)
 		got[g]++
 	}
-	for _, c := range claims {
+	for i, c := range claims {
 		g := c.Gate
+		if g.missed++; i < reached || got[g] > 0 {
+			g.missed = 0
+		}
 		switch {
 		case !k.sends(g, at) || !valid:
 			k.giveBackReady(g, at)
-		case got[g] == c.Limit || bounded || g.notes != c.notes:
+		case got[g] == c.Limit || i >= reached || g.notes != c.notes:
 			k.lookAt(g, at.Store) // more deliveries may be due
 			more = true
 		default:

@@ -57,6 +57,8 @@ type Gate struct {
 	starving bool      // has due work in the store and no capacity for it; see refill
 	want     int       // how many deliveries are about to be claimed for it
 	claiming int       // how many are being claimed
+	missed   int       // how many claims in a row ended before they came to it
+	unread   time.Time // nothing is claimed before this time of the monotonic clock; see Failed
 	parked   bool      // is in slow.parked
 
 	used       time.Time // when the endpoint last had work, by the monotonic clock

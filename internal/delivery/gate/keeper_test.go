@@ -77,7 +77,7 @@ func (w *world) claimed(g *Gate, n int) {
 			jobs = append(jobs, w.job(c.Gate))
 		}
 	}
-	w.k.Claimed(claims, jobs, false, true, w.at)
+	w.k.Claimed(claims, jobs, len(claims), true, w.at)
 }
 
 // end ends the exchange that was started first.
@@ -437,7 +437,7 @@ func TestKeeper_Books(t *testing.T) {
 				w.end(Result{Status: 200})
 			}
 			for claims := w.k.Collect(w.at); len(claims) > 0; claims = w.k.Collect(w.at) {
-				w.k.Claimed(claims, nil, false, true, w.at) // none is found
+				w.k.Claimed(claims, nil, len(claims), true, w.at) // none is found
 			}
 			if len(w.k.Unbalanced(false)) == 0 {
 				break

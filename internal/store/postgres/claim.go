@@ -42,7 +42,7 @@ var claimStatements = map[string]string{
 
 // Claim takes due deliveries for a node; see store.Queue. It is one transaction of two round
 // trips: find and lock, then take and read.
-func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (claimed []store.Claimed, cut kapsel.EndpointID, err error) {
 	wanted := newTable(uuidType, int4Type)
 	for _, w := range wants {
 		if w.Limit > 0 {
@@ -51,13 +51,12 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 		}
 	}
 	if wanted.rows() == 0 {
-		return nil, nil
+		return nil, cut, nil
 	}
-	var claimed []store.Claimed
 	var unread store.Unread
 	var bad error
-	err := s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
-		claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, false)
+	err = s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
+		claimed, cut, unread, err = claim(ctx, l, node, now, wanted, maxBytes, false)
 		if bad = nil; damaged(err) { // maybe one event is, and must not hold up the others
 			bad, err = err, nil
 		}
@@ -65,18 +64,18 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 	})
 	if err == nil && bad != nil {
 		err = s.claims.use(ctx, func(ctx context.Context, l *lane) (err error) {
-			claimed, unread, err = claim(ctx, l, node, now, wanted, maxBytes, true)
+			claimed, cut, unread, err = claim(ctx, l, node, now, wanted, maxBytes, true)
 			return err
 		})
 	}
 	if err != nil {
-		return nil, err
+		return nil, cut, err
 	}
 	claimed, back := unread.Split(claimed, now, s.from.log)
 	if err := s.GiveBack(ctx, back); err != nil {
 		s.from.log.WarnContext(ctx, "deliveries without a readable event could not be given back; this node finds them", "error", err)
 	}
-	return claimed, nil
+	return claimed, cut, nil
 }
 
 // mostApart is how many deliveries a claim takes whose events are read one by one. It keeps the claim within
@@ -86,22 +85,25 @@ const mostApart = 32
 // claim claims for wanted on a lane. If apart is true, it takes at most mostApart deliveries, and each event
 // is read by itself, after the commit: an event that is damaged then fails alone. unread says which events
 // could not be read; their deliveries are claimed.
-func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, unread store.Unread, err error) {
+func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, wanted *table, maxBytes int, apart bool) (claimed []store.Claimed, cut kapsel.EndpointID, unread store.Unread, err error) {
 	total := 0
 	err = l.run(ctx,
 		command{statement: "begin"},
 		command{"find due", wanted.params(timeParam(now)), func(r *row) {
 			d := scanDelivery(r)
 			if total += d.Size; total > maxBytes && len(claimed) > 0 || apart && len(claimed) == mostApart {
+				if cut.IsZero() {
+					cut = d.EndpointID
+				}
 				return // neither gets less: this and all that follow are left
 			}
 			claimed = append(claimed, store.Claimed{Delivery: d, DueSince: d.DueAt})
 		}})
 	if err != nil {
-		return nil, nil, err
+		return nil, cut, nil, err
 	}
 	if len(claimed) == 0 {
-		return nil, nil, l.run(ctx, command{statement: "commit"})
+		return nil, cut, nil, l.run(ctx, command{statement: "commit"})
 	}
 
 	taken := newTable(int2Type, uuidType, uuidType)
@@ -111,7 +113,7 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		d := &claimed[i].Delivery
 		token := kapsel.NewAttemptID(now, d.ID.Part())
 		if *d, err = d.After(kapsel.Claim{Node: node, Token: token}, now); err != nil {
-			return nil, nil, err
+			return nil, cut, nil, err
 		}
 		taken.int2(int(d.ID.Part()))
 		taken.id(d.ID)
@@ -124,13 +126,13 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		commands = slices.Insert(commands, 1, readEvents(slices.Collect(maps.Keys(events)), events, unread))
 	}
 	if err := l.run(ctx, commands...); err != nil {
-		return nil, nil, err
+		return nil, cut, nil, err
 	}
 	for id, e := range events {
 		if apart {
 			err := l.run(ctx, readEvents([]kapsel.EventID{id}, events, unread))
 			if err != nil && !damaged(err) {
-				return nil, nil, err
+				return nil, cut, nil, err
 			}
 			if e = events[id]; err != nil {
 				unread[id] = err
@@ -144,7 +146,7 @@ func claim(ctx context.Context, l *lane, node kapsel.NodeID, now time.Time, want
 		claimed[i].Event = events[claimed[i].Delivery.EventID]
 	}
 	slices.SortStableFunc(claimed, func(a, b store.Claimed) int { return a.DueSince.Compare(b.DueSince) })
-	return claimed, unread, nil
+	return claimed, cut, unread, nil
 }
 
 // readEvents returns a command that puts some events into the map events, or the reason why a row cannot

@@ -534,7 +534,7 @@ func TestClaim_NodesNeverShareADelivery(t *testing.T) {
 		for range 2 {
 			wait.Go(func() {
 				for total.Load() < deliveries {
-					claimed, err := s.Claim(t.Context(), node, now, wants, 1<<20)
+					claimed, _, err := s.Claim(t.Context(), node, now, wants, 1<<20)
 					if err != nil {
 						t.Error(err)
 						return

@@ -148,7 +148,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 		return e, d
 	}
 	accept()
-	held, err := s.Claim(ctx, gone, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
+	held, _, err := s.Claim(ctx, gone, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
 	must(err)
 	_, err = s.SaveCircuit(ctx, kapsel.Circuit{EndpointID: ep.ID, State: kapsel.CircuitHalfOpen, Probe: gone})
 	must(err)
@@ -241,7 +241,7 @@ func TestPlans_B117_OfAllOtherCalls(t *testing.T) {
 	late.Subscriptions = []kapsel.Subscription{{Source: src.ID.String()}}
 	must(s.CreateEndpoint(ctx, late, 10))
 	again, _ := accept()
-	held, err = s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 10}}, 1<<20)
+	held, _, err = s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 10}}, 1<<20)
 	must(err)
 	for _, c := range held {
 		after, err := c.Delivery.After(kapsel.Answer{Code: kapsel.HTTPServerError, Retry: true, Delay: time.Hour, MaxAttempts: 20}, now)

@@ -51,7 +51,7 @@ func settle(t *testing.T, s *Store) kapsel.TenantID {
 	d := kapsel.Delivery{ID: kapsel.NewDeliveryID(now, part), EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, DueAt: now, CreatedAt: now}
 	_, err := s.Accept(ctx, store.Acceptance{Event: e, Deliveries: []kapsel.Delivery{d}, Window: time.Minute, Guard: e.IdempotencyKey, GuardWindow: time.Minute, ExpandAfter: ep.ID})
 	must(err)
-	held, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
+	held, _, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 1}}, 1)
 	must(err)
 	attempt := kapsel.Attempt{
 		ID: held[0].Delivery.Token, DeliveryID: d.ID, EventID: e.ID, EndpointID: ep.ID, TenantID: tenant.ID, Number: 1, StartedAt: now,

@@ -52,7 +52,7 @@ func (w *World) Must(err error) {
 func (w *World) Answer(a kapsel.Answer) int {
 	w.Helper()
 	now := time.Now().UTC()
-	due, err := w.Store.Claim(w.Context(), w.Node, now, []store.Want{{EndpointID: w.Endpoint.ID, Limit: 1000}}, 1<<20)
+	due, _, err := w.Store.Claim(w.Context(), w.Node, now, []store.Want{{EndpointID: w.Endpoint.ID, Limit: 1000}}, 1<<20)
 	w.Must(err)
 	for _, c := range due {
 		d := c.Delivery

@@ -44,17 +44,16 @@ func oldestDue(c *conn, endpoint kapsel.EndpointID) (due time.Time, err error) {
 // Claim implements store.Queue. The writer takes the deliveries; after that, Claim reads their
 // events on a connection for reads, because nothing changes or deletes the events of held
 // deliveries.
-func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
+func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, cut kapsel.EndpointID, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, store.Unavailable(err)
+		return nil, cut, store.Unavailable(err)
 	}
-	var taken []store.Claimed
-	err := s.writer.hotly(func(c *conn) (err error) {
-		taken, err = claim(c, node, now, wants, maxBytes)
+	err = s.writer.hotly(func(c *conn) (err error) {
+		taken, cut, err = claim(c, node, now, wants, maxBytes)
 		return err
 	})
 	if err != nil || len(taken) == 0 {
-		return nil, err
+		return nil, cut, err
 	}
 	unread := store.Unread{}
 	err = s.read(ctx, func(c *conn) error {
@@ -88,7 +87,7 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 			back[i].DueAt = taken[i].DueSince
 		}
 		_ = s.GiveBack(context.WithoutCancel(ctx), back)
-		return nil, err
+		return nil, cut, err
 	}
 	taken, back := unread.Split(taken, now, s.log)
 	if len(back) > 0 {
@@ -96,7 +95,7 @@ func (s *Store) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wa
 			s.log.Warn("deliveries without a readable event could not be given back; this node finds them", "error", err)
 		}
 	}
-	return taken, nil
+	return taken, cut, nil
 }
 
 // damaged reports whether an error of eventOf may be about that event alone: the file is damaged or cannot
@@ -109,41 +108,41 @@ func damaged(err error) bool {
 	return codeOf(err) == sqlite3.SQLITE_CORRUPT || codeOf(err) == sqlite3.SQLITE_IOERR && e.code != sqlite3.SQLITE_IOERR_NOMEM
 }
 
-func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, err error) {
+func claim(c *conn, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (taken []store.Claimed, cut kapsel.EndpointID, err error) {
 	size := 0
 	for _, want := range wants {
 		first := len(taken)
-		full := false
 		q := c.query(`SELECT `+deliveryColumns+` FROM deliveries
 			WHERE status = 0 AND endpoint_id = ? AND due_at <= ? ORDER BY due_at LIMIT ?`,
 			want.EndpointID, now, want.Limit)
 		for q.next() {
 			d := scanDelivery(q)
-			if full = len(taken) > 0 && size+d.Size > maxBytes; full {
+			if len(taken) > 0 && size+d.Size > maxBytes {
+				cut = want.EndpointID
 				break
 			}
 			size += d.Size
 			taken = append(taken, store.Claimed{Delivery: d, DueSince: d.DueAt})
 		}
 		if err := q.end(); err != nil {
-			return nil, err
+			return nil, cut, err
 		}
 		for i := first; i < len(taken); i++ {
 			was := taken[i].Delivery
 			d, err := was.After(kapsel.Claim{Node: node, Token: kapsel.NewAttemptID(now, was.ID.Part())}, now)
 			if err != nil {
-				return nil, err
+				return nil, cut, err
 			}
 			if _, err := c.moveDelivery(was.Status, was.Token, &d, now); err != nil {
-				return nil, err
+				return nil, cut, err
 			}
 			taken[i].Delivery = d
 		}
-		if full {
+		if !cut.IsZero() {
 			break
 		}
 	}
-	return taken, nil
+	return taken, cut, nil
 }
 
 // Complete implements store.Queue.

@@ -220,7 +220,7 @@ func TestCrash_FA3_WhatReturnedIsThere(t *testing.T) {
 	done := answer(t, in.Deliveries[0], 503, testTime)
 	must(s.Complete(ctx, done))
 	check("completed", done.Delivery)
-	claimed, err := s.Claim(ctx, testNode, testTime.Add(time.Hour), []store.Want{{EndpointID: testEndpoint, Limit: 1}}, 1)
+	claimed, _, err := s.Claim(ctx, testNode, testTime.Add(time.Hour), []store.Want{{EndpointID: testEndpoint, Limit: 1}}, 1)
 	must(err)
 	check("claimed", claimed[0].Delivery)
 	claimed[0].Delivery.DueAt = testTime

@@ -284,7 +284,7 @@ var archiving = []promise{
 					_, canceled = w.store.MoveDelivery(w.ctx, w.tenant.ID, in.Deliveries[0].ID, kapsel.Cancel{}, w.now)
 					return nil
 				}
-				claimed, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
+				claimed, _, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
 				return err
 			})
 			got := w.delivery(in.Deliveries[0].ID)

@@ -69,7 +69,7 @@ func BenchmarkStore(b *testing.B, open func(b *testing.B) store.Store) {
 		wants := []store.Want{{EndpointID: w.endpoint.ID, Limit: batch}}
 		b.ResetTimer()
 		for left := b.N; left > 0; {
-			got, err := w.store.Claim(w.ctx, w.node, w.now, wants, 4<<20)
+			got, _, err := w.store.Claim(w.ctx, w.node, w.now, wants, 4<<20)
 			w.must(err)
 			if len(got) == 0 {
 				b.Fatalf("%d are left, and none is due", left)

@@ -40,7 +40,7 @@ func RunDamaged(t *testing.T, s store.Store, damage map[string]func(kapsel.Event
 	}
 	claim := func(now time.Time) []store.Claimed {
 		t.Helper()
-		claimed, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 10}}, 1<<20)
+		claimed, _, err := s.Claim(ctx, node, now, []store.Want{{EndpointID: ep.ID, Limit: 10}}, 1<<20)
 		must(err)
 		return claimed
 	}

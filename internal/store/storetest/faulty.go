@@ -142,8 +142,15 @@ func (f *faulty) Backlog(ctx context.Context) ([]store.Waiting, error) {
 	return try(f, "Backlog", func() ([]store.Waiting, error) { return f.Store.Backlog(ctx) })
 }
 
-func (f *faulty) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) ([]store.Claimed, error) {
-	return try(f, "Claim", func() ([]store.Claimed, error) { return f.Store.Claim(ctx, node, now, wants, maxBytes) })
+func (f *faulty) Claim(ctx context.Context, node kapsel.NodeID, now time.Time, wants []store.Want, maxBytes int) (claimed []store.Claimed, cut kapsel.EndpointID, err error) {
+	err = f.try("Claim", func() error {
+		claimed, cut, err = f.Store.Claim(ctx, node, now, wants, maxBytes)
+		return err
+	})
+	if err != nil {
+		return nil, kapsel.EndpointID{}, err
+	}
+	return claimed, cut, nil
 }
 
 func (f *faulty) Complete(ctx context.Context, done store.Completion) error {

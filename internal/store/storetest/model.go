@@ -167,7 +167,7 @@ func (m *queue) claim(t *rapid.T) {
 	}
 	slices.SortStableFunc(dues, func(a, b *entry) int { return a.want.DueAt.Compare(b.want.DueAt) })
 	limit := rapid.IntRange(1, 5).Draw(t, "limit")
-	got, err := m.store.Claim(m.ctx, m.node, m.now, []store.Want{{EndpointID: m.endpoint.ID, Limit: limit}}, 1<<20)
+	got, _, err := m.store.Claim(m.ctx, m.node, m.now, []store.Want{{EndpointID: m.endpoint.ID, Limit: limit}}, 1<<20)
 	m.must(err)
 	m.same("claimed", min(limit, len(dues)), len(got))
 	slices.SortStableFunc(got, func(a, b store.Claimed) int { return a.DueSince.Compare(b.DueSince) })

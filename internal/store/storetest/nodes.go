@@ -202,7 +202,7 @@ var nodes = []promise{
 		first := w.accept(w.endpoint, heldBy(dead)).Deliveries[0]
 		retried := w.complete(w.accept(w.endpoint, heldBy(live)).Deliveries[0], again).Delivery
 		w.pass(again.Delay)
-		got, err := w.store.Claim(w.ctx, dead, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
+		got, _, err := w.store.Claim(w.ctx, dead, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
 		w.must(err)
 		w.same("claimed", 1, len(got))
 		second := got[0].Delivery

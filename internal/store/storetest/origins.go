@@ -656,7 +656,7 @@ var originating = []promise{
 // claimEvent claims a delivery that is the only one due at its endpoint, with its event.
 func (w *world) claimEvent(d kapsel.Delivery) store.Claimed {
 	w.t.Helper()
-	got, err := w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: d.EndpointID, Limit: 2}}, 1<<20)
+	got, _, err := w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: d.EndpointID, Limit: 2}}, 1<<20)
 	w.must(err)
 	if len(got) != 1 || got[0].Delivery.ID != d.ID {
 		w.t.Fatalf("claimed %d deliveries, want %v", len(got), d.ID)

@@ -50,7 +50,7 @@ var claiming = []promise{
 		wants := []store.Want{{EndpointID: w.endpoint.ID, Limit: 2}, {EndpointID: other.ID, Limit: 3}}
 		ages := map[kapsel.EndpointID][]float64{}
 		for range 2 {
-			got, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<30)
+			got, _, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<30)
 			w.must(err)
 			slices.SortStableFunc(got, func(a, b store.Claimed) int { return cmp.Compare(a.DueSince.Unix(), b.DueSince.Unix()) })
 			for _, c := range got {
@@ -68,9 +68,32 @@ var claiming = []promise{
 		}
 		wants := []store.Want{{EndpointID: w.endpoint.ID, Limit: 100}}
 		for _, tt := range []struct{ maxBytes, want int }{{300, 3}, {299, 2}, {100, 1}, {99, 1}, {0, 1}, {1000, 2}, {1000, 0}} {
-			got, err := w.store.Claim(w.ctx, w.node, w.now, wants, tt.maxBytes)
+			got, _, err := w.store.Claim(w.ctx, w.node, w.now, wants, tt.maxBytes)
 			w.must(err)
 			w.same(fmt.Sprintf("claimed of %d bytes", tt.maxBytes), tt.want, len(got))
+		}
+	}},
+
+	{"a claim says at which endpoint it ended for want of bytes", func(w *world) {
+		large, last := w.newEndpoint(w.tenant), w.newEndpoint(w.tenant)
+		w.accept(w.endpoint, body(make([]byte, 10)))
+		w.accept(large, body(make([]byte, 500)))
+		w.accept(last, body(make([]byte, 10)))
+		wants := []store.Want{{EndpointID: w.endpoint.ID, Limit: 2}, {EndpointID: large.ID, Limit: 2}, {EndpointID: last.ID, Limit: 2}}
+		var none kapsel.EndpointID
+		for _, tt := range []struct {
+			of  kapsel.EndpointID
+			cut kapsel.EndpointID
+		}{{w.endpoint.ID, large.ID}, {large.ID, last.ID}, {last.ID, none}, {none, none}} {
+			got, cut, err := w.store.Claim(w.ctx, w.node, w.now, wants, 500)
+			w.must(err)
+			var of kapsel.EndpointID
+			if len(got) > 0 {
+				of = got[0].Delivery.EndpointID
+			}
+			w.same("claimed of", tt.of, of)
+			w.same("deliveries", tt.of != none, len(got) == 1)
+			w.same("ended at", tt.cut, cut)
 		}
 	}},
 
@@ -81,7 +104,7 @@ var claiming = []promise{
 		w.claimOne()
 		w.same("the other's", in.Deliveries[0], w.delivery(in.Deliveries[0].ID))
 		for _, wants := range [][]store.Want{nil, {{EndpointID: quiet.ID}}, {{EndpointID: kapsel.NewEndpointID(w.now), Limit: 5}}} {
-			got, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<20)
+			got, _, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<20)
 			w.must(err)
 			w.same("claimed", 0, len(got))
 		}
@@ -110,7 +133,7 @@ var claiming = []promise{
 		holders := map[kapsel.DeliveryID]kapsel.Delivery{}
 		w.together(8, func(i int) error {
 			for {
-				got, err := w.store.Claim(w.ctx, nodes[i%len(nodes)], w.now, wants, 1<<20)
+				got, _, err := w.store.Claim(w.ctx, nodes[i%len(nodes)], w.now, wants, 1<<20)
 				if err != nil {
 					return err
 				}
@@ -350,7 +373,7 @@ var completing = []promise{
 				return nil
 			}
 			for total() < writers*each {
-				got, err := w.store.Claim(w.ctx, node, now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
+				got, _, err := w.store.Claim(w.ctx, node, now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 10}}, 1<<20)
 				if err != nil {
 					return err
 				}

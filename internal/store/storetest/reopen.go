@@ -141,7 +141,7 @@ var reopening = []struct {
 		_, err := w.store.Accept(w.ctx, w.acceptance(w.endpoint))
 		w.refused(err, kapsel.DatabaseUnavailable, "Accept")
 		w.refused(w.store.Complete(w.ctx, w.completion(in.Deliveries[0], ok)), kapsel.DatabaseUnavailable, "Complete")
-		_, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
+		_, _, err = w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 1}}, 1)
 		w.refused(err, kapsel.DatabaseUnavailable, "Claim")
 		_, err = w.store.Endpoint(w.ctx, w.tenant.ID, w.endpoint.ID)
 		w.refused(err, kapsel.DatabaseUnavailable, "Endpoint")

@@ -259,7 +259,7 @@ var replanning = []promise{
 					}
 				}
 			case 3:
-				_, err := w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 30}}, 1<<30)
+				_, _, err := w.store.Claim(w.ctx, w.node, w.now, []store.Want{{EndpointID: w.endpoint.ID, Limit: 30}}, 1<<30)
 				return err
 			}
 			return nil

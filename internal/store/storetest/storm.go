@@ -97,7 +97,7 @@ func (s *storm) turn(r *rand.Rand, node kapsel.NodeID) (int, error) {
 	} else if moved > 5 {
 		return 0, fmt.Errorf("a take-over of at most 5 moved %d", moved)
 	}
-	got, err := s.store.Claim(s.ctx, node, s.now(), []store.Want{{EndpointID: s.endpoint.ID, Limit: 5}}, 1<<20)
+	got, _, err := s.store.Claim(s.ctx, node, s.now(), []store.Want{{EndpointID: s.endpoint.ID, Limit: 5}}, 1<<20)
 	if err != nil {
 		return 0, err
 	}

@@ -257,7 +257,7 @@ func (w *world) claim(endpoints ...kapsel.Endpoint) []store.Claimed {
 	for _, e := range endpoints {
 		wants = append(wants, store.Want{EndpointID: e.ID, Limit: 1000})
 	}
-	got, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<30)
+	got, _, err := w.store.Claim(w.ctx, w.node, w.now, wants, 1<<30)
 	w.must(err)
 	return got
 }
