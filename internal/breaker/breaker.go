@@ -177,8 +177,8 @@ func Trip(c kapsel.Circuit, now time.Time, p kapsel.CircuitPolicy) kapsel.Circui
 
 // Probe gives a node the right to probe, and reports whether it did. It does if the circuit is
 // open and RetryAt has come, or if it is half-open and no node has the right; and only if the
-// destination has not asked for quiet. The node keeps the right until Conclude. If the node dies,
-// the store clears it, and the next node begins a new Trial.
+// destination has not asked for quiet. The node keeps the right until Conclude or Yield. If the node
+// dies, the store clears it, and the next node begins a new Trial.
 func Probe(c kapsel.Circuit, now time.Time, node kapsel.NodeID) (kapsel.Circuit, bool) {
 	switch {
 	case held(c, now):
@@ -202,6 +202,15 @@ func Conclude(c kapsel.Circuit, node kapsel.NodeID, f Finding, now time.Time, p 
 		return shut(c, now)
 	case f == Failing:
 		return open(c, now, p)
+	}
+	return c
+}
+
+// Yield takes the right to probe from a node that cannot make use of it. It changes nothing if the node does not
+// have the right.
+func Yield(c kapsel.Circuit, node kapsel.NodeID) kapsel.Circuit {
+	if c.State == kapsel.CircuitHalfOpen && c.Probe == node {
+		c.Probe = kapsel.NodeID{}
 	}
 	return c
 }

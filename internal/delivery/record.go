@@ -86,20 +86,23 @@ func (e *Engine) lacks(what *egress.Shortage, at gate.Time) {
 // meanwhile, the store refuses the record, and the attempt that was written in its place stands.
 func (e *Engine) record(g *gate.Gate, j *gate.Job, o *outcome) {
 	now := e.Clock.Now()
-	ep := e.Settings.Latest(j.Endpoint) // the endpoint may have been changed or deleted during the exchange
-	after, err := j.Delivery.After(o.transition(j, ep), now)
-	if err != nil {
-		e.Log.Error("a delivery cannot be moved", "error", err, "delivery_id", j.Delivery.ID.String())
-		return
-	}
+	var ep *kapsel.Endpoint
+	var after kapsel.Delivery
 	attempt := kapsel.Attempt{
 		ID: j.Delivery.Token, DeliveryID: j.Delivery.ID, EventID: j.Delivery.EventID,
 		EndpointID: j.Delivery.EndpointID, TenantID: j.Delivery.TenantID,
-		Number: after.Attempts, StartedAt: o.started, Duration: o.duration,
+		StartedAt: o.started, Duration: o.duration,
 		StatusCode: o.status, ErrorCode: o.code, Error: o.text,
 		RequestHeaders: o.sent, ResponseHeaders: o.header, ResponseBody: o.body,
 	}
-	err = e.insist(func(ctx context.Context) error {
+	err := e.insist(func(ctx context.Context) (err error) {
+		// The endpoint may have been changed or deleted during the exchange, or while the store was away.
+		ep = e.Settings.Latest(j.Endpoint)
+		if after, err = j.Delivery.After(o.transition(j, ep), now); err != nil {
+			e.Log.Error("a delivery cannot be moved", "error", err, "delivery_id", j.Delivery.ID.String())
+			return err
+		}
+		attempt.Number = after.Attempts
 		return e.Store.Complete(ctx, store.Completion{Attempt: attempt, Delivery: after, Commitments: o.sums})
 	})
 	if code := kapsel.CodeOf(err); err != nil && code != kapsel.Conflict && code != kapsel.DatabaseUnavailable {

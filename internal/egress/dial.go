@@ -259,16 +259,18 @@ func deciding(errs []error) error {
 }
 
 // weight returns how much the error of one address says about the destination. A shortage of
-// descriptors or memory weighs most, because the address might have answered. A missing route from
-// this machine, as to IPv6 in many networks, weighs little.
+// descriptors, memory or ports weighs most, because the address might have answered. A missing route from
+// this machine, as to IPv6 in many networks, weighs little, and so does a shortage of ports for IPv6, which may
+// be no more than the lack of an address to call from.
 func weight(err error) int {
 	short := shortageOf(err)
+	to, _ := addressOf(err)
 	switch {
 	case IsBlocked(err):
 		return 0
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
 		return 1
-	case short != nil && short.Ports:
+	case short != nil && short.Ports && !to.Is4():
 		return 2
 	case short == nil:
 		return 3

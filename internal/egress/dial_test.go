@@ -512,6 +512,11 @@ func TestNoIPv6(t *testing.T) {
 		if got := shortageOf(err) != nil; got != short {
 			t.Errorf("%s: a shortage is %v, want %v", text, got, short)
 		}
+		// Beside an address that refuses, IPv4's shortage decides: that address might have answered.
+		decides := shortageOf(deciding([]error{refusing(syscall.ECONNREFUSED), err})) != nil
+		if four := addr.IP.To4() != nil; decides != four {
+			t.Errorf("%s: its shortage decides: %v, want %v", text, decides, four)
+		}
 	}
 }
 

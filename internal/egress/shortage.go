@@ -58,18 +58,14 @@ func shortageOf(err error) *Shortage {
 // isOffFamily reports whether dialling an IPv6 address failed because this machine has no IPv6
 // address, in which case waiting does not help.
 func isOffFamily(err error) bool {
-	var op *net.OpError
-	if !errors.As(err, &op) || op.Addr == nil {
-		return false
-	}
-	to, err := netip.ParseAddrPort(op.Addr.String())
-	if err != nil || to.Addr().Unmap().Is4() {
+	to, ok := addressOf(err)
+	if !ok || to.Is4() {
 		return false
 	}
 	own, err := net.InterfaceAddrs()
 	return err == nil && !slices.ContainsFunc(own, func(a net.Addr) bool {
 		n, ok := a.(*net.IPNet)
-		return ok && n.IP.To4() == nil && (n.IP.IsGlobalUnicast() || to.Addr().IsLoopback())
+		return ok && n.IP.To4() == nil && (n.IP.IsGlobalUnicast() || to.IsLoopback())
 	})
 }
 
@@ -163,4 +159,14 @@ type starvedError struct{}
 
 func (*starvedError) Error() string {
 	return fmt.Sprintf("no connection could be made for %v for want of ports, files or memory on the sending side, while other destinations were reached", starvedAfter)
+}
+
+// addressOf returns the address at which dialling failed. ok is false if the error does not say.
+func addressOf(err error) (to netip.Addr, ok bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Addr == nil {
+		return to, false
+	}
+	at, err := netip.ParseAddrPort(op.Addr.String())
+	return at.Addr().Unmap(), err == nil
 }

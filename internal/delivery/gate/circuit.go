@@ -79,6 +79,15 @@ func (k *Keeper) judge(g *Gate, v breaker.Verdict, code kapsel.Code, at Time) {
 	}
 }
 
+// yield gives back the right to probe after a probe that was not sent, unless the trial has begun: another node may
+// be able to send what this one cannot.
+func (k *Keeper) yield(g *Gate, at Time) {
+	if k.probing(g) && g.probes == 0 && g.trial == (breaker.Trial{}) {
+		node := k.node
+		k.move(g, func(c kapsel.Circuit) kapsel.Circuit { return breaker.Yield(c, node) }, at)
+	}
+}
+
 // quiet holds the circuit until the time that the destination asked for with 429; zero: it named
 // none.
 func (k *Keeper) quiet(g *Gate, retryAfter time.Time, at Time) {
@@ -136,6 +145,8 @@ func (k *Keeper) lookAtCircuit(g *Gate, at Time) {
 		k.lookAt(g, c.RetryAt)
 	case c.HoldUntil.After(at.Store):
 		k.lookAt(g, c.HoldUntil)
+	case g.lack.applies(at): // other nodes may probe
+		k.lookAt(g, at.Store.Add(g.lack.until.Sub(at.Mono)+claimWait))
 	default:
 		want, ok := breaker.Probe(c, at.Store, k.node)
 		if !ok || k.busy >= k.Workers(at) || g.slowNow(at) && k.slowFull(at) {

@@ -266,6 +266,9 @@ func (k *Keeper) End(g *Gate, j *Job, r Result, at Time) (due time.Time) {
 	k.pace.tick(at, 1)
 	if j.epoch == g.epoch { // then it was with the present destination, too
 		k.judge(g, verdict, r.Code, at)
+		if r.Unsent {
+			k.yield(g, at)
+		}
 	}
 	if present && r.Status == http.StatusTooManyRequests {
 		k.quiet(g, r.RetryAfter, at)

@@ -452,3 +452,87 @@ func TestKeeper_Books(t *testing.T) {
 		}
 	})
 }
+
+// TestYield checks that a node whose probe could not be sent gives the right to probe back, so that another node may
+// probe, and asks for it again only after its shortage; and that it keeps the right once its trial has begun.
+func TestYield(t *testing.T) {
+	for name, begun := range map[string]bool{"nothing was sent": false, "the trial has begun": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(4)
+			g := w.use(w.endpoint(kapsel.NewTenantID(w.at.Store), "shop"))
+			stored := kapsel.Circuit{EndpointID: g.id, State: kapsel.CircuitHalfOpen, Probe: w.k.node, Version: 1, Destination: 1}
+			w.k.SetCircuit(g, stored, w.at)
+			if begun {
+				w.claimed(g, 1)
+				w.end(Result{Status: 200})
+			}
+			w.claimed(g, 1)
+			if len(w.started) != 1 {
+				t.Fatalf("%d probes were started", len(w.started))
+			}
+			w.end(Result{Unsent: true, Short: true})
+			if begun {
+				if len(w.moving) != 0 {
+					t.Error("the right was given back")
+				}
+				return
+			}
+			if len(w.moving) != 1 {
+				t.Fatal("the right was not given back")
+			}
+			move, _ := w.k.NextMove(g)
+			next, ok := move(stored)
+			if !ok || !next.Probe.IsZero() || next.State != kapsel.CircuitHalfOpen {
+				t.Fatalf("the circuit becomes %+v, %t", next, ok)
+			}
+			next.Version = 2
+			w.k.Moved(g, next, w.at)
+			w.k.DueAt(g, w.at.Store)
+			w.k.Collect(w.at)
+			if len(w.probing) != 0 {
+				t.Error("the node asks for the right at once")
+			}
+			w.pass(2 * time.Second)
+			w.k.Collect(w.at)
+			if len(w.probing) != 1 {
+				t.Error("the node does not ask for the right after its shortage")
+			}
+		})
+	}
+}
+
+// TestMissed checks that an endpoint to which a claim did not come is first in the next one.
+func TestMissed(t *testing.T) {
+	w := newWorld(100)
+	var gates []*Gate
+	for _, name := range []string{"a", "b", "c"} {
+		g := w.use(w.endpoint(kapsel.NewTenantID(w.at.Store), name))
+		gates = append(gates, g)
+		w.k.DueAt(g, w.at.Store)
+		w.pass(time.Millisecond)
+	}
+	order := func(claims []Claim) (names string) {
+		for _, c := range claims {
+			names += c.Gate.ep.Name
+		}
+		return names
+	}
+	claims := w.k.Collect(w.at)
+	if got := order(claims); got != "abc" {
+		t.Fatalf("claimed for %s", got)
+	}
+	// The claim ended at b: its body was too large to go with a's.
+	if more := w.k.Claimed(claims, []*Job{w.job(gates[0])}, 1, true, w.at); !more {
+		t.Error("nothing more is due")
+	}
+	w.k.DueAt(gates[0], w.at.Store.Add(-time.Hour))
+	claims = w.k.Collect(w.at)
+	if got := order(claims); got != "bca" {
+		t.Errorf("claimed for %s next", got)
+	}
+	w.k.Claimed(claims, []*Job{w.job(gates[1])}, 1, true, w.at)
+	claims = w.k.Collect(w.at)
+	if got := order(claims); got[0] != 'c' {
+		t.Errorf("claimed for %s in the end", got)
+	}
+}

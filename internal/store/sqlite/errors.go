@@ -59,9 +59,12 @@ func opening(err error) error {
 // trouble turns errors of SQLite into the errors that methods return, and logs errors that last.
 type trouble struct{ alarm *store.Alarm }
 
-// of returns the error that a method returns. Every error but a kapsel.Error is trouble of the
-// store. If the error lasts, of logs it too.
+// of returns the error that a method returns. A refused row is Kapsel's own fault and is returned as it is, and so
+// is a kapsel.Error; every other error is trouble of the store. If the error lasts, of logs it too.
 func (t trouble) of(err error) error {
+	if rowsFault(err) {
+		return err
+	}
 	if err == nil || kapsel.CodeOf(err) != "" || !lasting(err) {
 		return store.Unavailable(err)
 	}

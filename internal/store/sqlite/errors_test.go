@@ -57,6 +57,30 @@ func TestLasting_AColumnIsMissing(t *testing.T) {
 	}
 }
 
+// TestRefusedRow checks that a row which the database refuses is no trouble of the store: the same call would fail
+// again for ever, and others do not.
+func TestRefusedRow(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "kapsel.db"), Options{Migrate: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	change := func(sql string) {
+		t.Helper()
+		if err := s.writer.alone(func(c *conn) error { return c.script(sql) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change("CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'refused'); END")
+	if _, err := s.Accept(t.Context(), store.Rehearsal()); err == nil || kapsel.CodeOf(err) != "" {
+		t.Errorf("a row that is refused: %v", err)
+	}
+	change("DROP TRIGGER refuse")
+	if _, err := s.Accept(t.Context(), store.Rehearsal()); err != nil {
+		t.Errorf("a row that is not refused: %v", err)
+	}
+}
+
 // What is missing is found at start, too.
 func TestOpen_AColumnIsMissing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kapsel.db")
