@@ -86,7 +86,7 @@ def main(program, seconds):
         port, admin = free_port(), secrets.token_hex(24)
         environment = {
             **os.environ, "DATABASE_URL": "sqlite:kapsel.db", "KAPSEL_LISTEN": f"127.0.0.1:{port}", "KAPSEL_METRICS_LISTEN": "", "KAPSEL_ADMIN_KEY": admin,
-            "KAPSEL_EGRESS_ALLOW": f"127.0.0.1/32:{destination.server_port}", "KAPSEL_DRAIN_DELAY": "0s", "LOG_LEVEL": "warn", "LOG_FORMAT": "text",
+            "KAPSEL_EGRESS_ALLOW": f"127.0.0.1/32:{destination.server_port}", "KAPSEL_TRUSTED_PROXIES": "127.0.0.1/32", "KAPSEL_DRAIN_DELAY": "0s", "LOG_LEVEL": "warn", "LOG_FORMAT": "text",
         }
         server = subprocess.Popen([os.path.abspath(program), "serve"], cwd=home, env=environment)
         failed = []
@@ -103,10 +103,12 @@ def main(program, seconds):
             else:
                 sys.exit("the server is not ready after 30 seconds")
             write, read = furnish(base, admin, f"http://127.0.0.1:{destination.server_port}")
-            for who, key, share in (("the admin key", admin, 0.5), ("a tenant's key", write, 0.35), ("a key that may only read", read, 0.15)):
+            # Each run comes from an address of its own, since the wrong keys of one address are limited.
+            for n, (who, key, share) in enumerate((("the admin key", admin, 0.5), ("a tenant's key", write, 0.35), ("a key that may only read", read, 0.15))):
                 print(f"\n== with {who}", flush=True)
                 run = subprocess.run([
                     bin / "schemathesis", "run", base + "/openapi.json", "--header", "Authorization: Bearer " + key, "--checks", CHECKS,
+                    "--header", f"X-Forwarded-For: 192.0.2.{n + 1}",
                     "--max-time", str(max(10, int(seconds * share))), "--continue-on-failure", "--warnings", "off",
                     # The first sends to whatever URL was made up for the endpoint; the second does not end.
                     "--exclude-operation-id", "test-endpoint", "--exclude-operation-id", "stream-events",

@@ -150,7 +150,7 @@ func TestStore_FB9_Partition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newProxy(t, schematest.Postgres(t))
-			w := newWorld(t, p.URL)
+			w := newWorld(t, p.URL, "WORKER_POOL_SIZE=100")
 			w.sink.Record(true)
 			w.sink.Script(flaky)
 			ep, probes := w.endpoint("target", gentle), w.unstored()
@@ -166,7 +166,7 @@ func TestStore_FB9_Partition(t *testing.T) {
 						t.Errorf("ingest answered %d after %v", status, took)
 					}
 					slowest = max(slowest, took)
-					// An endpoint's 100 exchanges have three goroutines each until they are recorded.
+					// Each of the 100 exchanges has a goroutine until it is recorded, and two for its connection.
 					if n := goroutines(t, w.nodes[0]); n > usual+400 {
 						t.Errorf("%d goroutines, were %d before", n, usual)
 					}
