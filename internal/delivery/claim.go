@@ -77,16 +77,19 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		e.mu.Unlock()
 		return next, nil
 	}
-	if e.apart > 0 {
-		e.apart--
+	apart := e.apart > 0
+	if apart {
 		e.gates.Unclaimed(claims[1:])
-		claims, next = claims[:1], now
+		claims = claims[:1]
 	}
 	bytes, done, ok := e.Budget.Bodies(claimBytes)
 	if !ok {
 		e.gates.Unclaimed(claims)
 		e.mu.Unlock()
 		return next, nil
+	}
+	if apart {
+		e.apart--
 	}
 	e.mu.Unlock()
 
@@ -120,7 +123,7 @@ func (e *Engine) claimRound(ctx context.Context) (next time.Time, err error) {
 		reached = len(claims)
 	}
 	valid := !e.stopping && node == e.node.ID() // another node ID: this node was declared dead meanwhile
-	if e.gates.Claimed(claims, jobs, reached, valid, gate.Time{Store: now, Mono: time.Now()}) {
+	if e.gates.Claimed(claims, jobs, reached, valid, gate.Time{Store: now, Mono: time.Now()}) || apart {
 		next = now
 	}
 	return next, nil
