@@ -35,7 +35,8 @@ type Housekeeping interface {
 	// DeleteOldCounters deletes up to limit rows of stats and of usage that at now are older
 	// than StatsKept and UsageKept. It returns how many rows it deleted in all.
 	DeleteOldCounters(ctx context.Context, now time.Time, limit int) (deleted int, err error)
-	// Lead makes the node leader of a duty until now+lease and reports whether it is.
+	// Lead makes the node leader of a duty until now+lease and reports whether it is. A lease of another
+	// node that ends later than now+2*lease was taken by a wrong clock and counts for nothing.
 	Lead(ctx context.Context, duty string, node kapsel.NodeID, now time.Time, lease time.Duration) (bool, error)
 	// QueueDepth counts deliveries by state for metrics, at most atMost an endpoint; due is
 	// how many of the pending ones are due at now, oldest the due time of the oldest. Those that

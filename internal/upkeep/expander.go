@@ -39,12 +39,15 @@ type Expander struct {
 	log   *slog.Logger
 	made  func()
 	wake  chan struct{}
+
+	last kapsel.EventID // of the last step
+	slow slow[kapsel.EventID]
 }
 
 // NewExpander returns an Expander for a node. Run does its work. made is called after deliveries were
 // made; they may be due at once.
 func NewExpander(s ExpansionStore, clock *clock.Clock, node kapsel.NodeID, log *slog.Logger, made func()) *Expander {
-	return &Expander{store: s, clock: clock, node: node, log: log, made: made, wake: make(chan struct{}, 1)}
+	return &Expander{store: s, clock: clock, node: node, log: log, made: made, wake: make(chan struct{}, 1), slow: slow[kapsel.EventID]{}}
 }
 
 // Opened tells the expander that the store has a new expansion.
@@ -73,19 +76,21 @@ func (x *Expander) Run(ctx context.Context) {
 }
 
 // turn goes on with the open expansions, if this node leads the duty. They make one step each in turn,
-// so that none waits until another has ended. One that fails waits for the next turn, and leaves the
-// others to go on. It fails if the store does.
+// so that none waits until another has ended. One that fails waits for the next turn, and if that took long for
+// slowWait, and leaves the others to go on. A step may take longer than the turn, and the next turn goes on behind
+// it. It fails if the store does.
 func (x *Expander) turn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, expandTurn)
+	over, cancel := context.WithTimeout(ctx, expandTurn)
 	defer cancel()
 	var failed error
 	skip := map[kapsel.EventID]bool{} // those that have failed in this turn
-	for leads := false; ctx.Err() == nil; {
-		open, err := x.store.OpenExpansions(ctx, expansionsAtOnce+len(skip))
+	x.slow.forget()
+	for leads := false; over.Err() == nil; {
+		open, err := x.store.OpenExpansions(ctx, expansionsAtOnce+len(skip)+len(x.slow))
 		if err != nil {
 			return errors.Join(failed, err)
 		}
-		open = slices.DeleteFunc(open, func(event kapsel.EventID) bool { return skip[event] })
+		open = slices.DeleteFunc(open, func(event kapsel.EventID) bool { return skip[event] || !x.slow[event].IsZero() })
 		if len(open) == 0 {
 			return failed
 		}
@@ -94,11 +99,17 @@ func (x *Expander) turn(ctx context.Context) error {
 				return err
 			}
 		}
-		for _, event := range open {
+		for _, event := range behind(open, func(event kapsel.EventID) bool { return event == x.last }) {
+			if over.Err() != nil {
+				break
+			}
+			start := time.Now()
 			made, _, err := x.store.Expand(ctx, event, x.clock.Now(), kapsel.MaxInline)
+			x.last = event
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("event %s: %w", event, err))
 				skip[event] = true
+				x.slow.note(event, start, expandTurn)
 			}
 			if made > 0 {
 				x.made()

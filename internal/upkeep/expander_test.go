@@ -2,6 +2,7 @@ package upkeep_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -174,6 +175,43 @@ func TestExpander_OthersGoOn(t *testing.T) {
 		}
 		if n, expanding := w.deliveries(bad); n != 0 || !expanding {
 			t.Errorf("of the bad one %d deliveries, expanding %t", n, expanding)
+		}
+	})
+}
+
+// stuck is a store whose steps for one expansion take until their statement's time-out, and fail.
+type stuck struct {
+	store.Store
+	event kapsel.EventID
+}
+
+func (s *stuck) Expand(ctx context.Context, event kapsel.EventID, now time.Time, limit int) (int, bool, error) {
+	if event != s.event {
+		return s.Store.Expand(ctx, event, now, limit)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(5 * time.Second):
+	}
+	return 0, false, store.Unavailable(errors.New("canceling statement due to statement timeout"))
+}
+
+// TestExpander_OthersGoOnBesideASlowOne checks that an expansion whose steps run into the statement's time-out does
+// not take the time of the others, before it or behind it.
+func TestExpander_OthersGoOnBesideASlowOne(t *testing.T) {
+	publishing(t, 2*kapsel.MaxInline+1, func(w *expansions) {
+		bad := w.publish()
+		time.Sleep(time.Millisecond)
+		w.start(&stuck{w.Store, bad})
+		for n := range 5 {
+			good := w.publish()
+			w.Pass(7 * time.Second)
+			if n, expanding := w.deliveries(good); n != 2*kapsel.MaxInline+1 || expanding {
+				t.Errorf("%d deliveries, expanding %t", n, expanding)
+			}
+			if n%2 == 0 {
+				w.Pass(30 * time.Second)
+			}
 		}
 	})
 }

@@ -23,6 +23,8 @@ const (
 	// replayEvery is the time between turns. In each turn a replay makes as many deliveries as its rate
 	// allows a second.
 	replayEvery = time.Second
+	// replayTurn is how long a turn lasts at most.
+	replayTurn = 3 * replayEvery
 )
 
 // Replayer makes the deliveries of running replays. A lease row makes sure that one node does it at a
@@ -48,13 +50,16 @@ type Replayer struct {
 	// after is where the next turn goes on in the list of running replays: of those that may make more
 	// deliveries, and of those that only wait for the end of theirs. Zero: at its beginning.
 	after map[bool]kapsel.ReplayID
+
+	last kapsel.ReplayID // of the last step
+	slow slow[kapsel.ReplayID]
 }
 
 // Run makes deliveries every replayEvery, and when Wake receives, until ctx ends.
 func (r *Replayer) Run(ctx context.Context) {
 	tick := time.NewTicker(replayEvery)
 	defer tick.Stop()
-	r.begun, r.after = map[kapsel.ReplayID]bool{}, map[bool]kapsel.ReplayID{}
+	r.begun, r.after, r.slow = map[kapsel.ReplayID]bool{}, map[bool]kapsel.ReplayID{}, slow[kapsel.ReplayID]{}
 	for {
 		woken := false
 		select {
@@ -129,6 +134,9 @@ func (r *Replayer) turn(ctx context.Context, woken bool) error {
 		}
 		return begun
 	})
+	r.slow.forget()
+	running = slices.DeleteFunc(running, func(replay kapsel.Replay) bool { return !r.slow[replay.ID].IsZero() })
+	running = behind(running, func(replay kapsel.Replay) bool { return replay.ID == r.last })
 	if len(running) == 0 {
 		return nil
 	}
@@ -137,17 +145,24 @@ func (r *Replayer) turn(ctx context.Context, woken bool) error {
 		return err
 	}
 	// The replays make one step each in turn, so that none waits until another has ended. The time of a
-	// turn is limited, because the lease is asked for once a turn.
-	ctx, cancel := context.WithTimeout(ctx, 3*replayEvery)
+	// turn is limited, because the lease is asked for once a turn. A step may take longer, and the next turn goes on
+	// behind it.
+	over, cancel := context.WithTimeout(ctx, replayTurn)
 	defer cancel()
 	var failed error
 	any := false
-	for len(running) > 0 && ctx.Err() == nil {
+	for len(running) > 0 && over.Err() == nil {
 		rest := running[:0]
 		for _, replay := range running {
+			if over.Err() != nil {
+				break
+			}
+			start := time.Now()
 			made, more, err := r.Store.StepReplay(ctx, replay.ID, r.Clock.Now(), min(replay.Rate, replayBatch))
+			r.last = replay.ID
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("replay %s: %w", replay.ID, err))
+				r.slow.note(replay.ID, start, replayTurn)
 				continue
 			}
 			any = any || made > 0

@@ -186,8 +186,8 @@ func (s *Store) Lead(ctx context.Context, duty string, node kapsel.NodeID, now t
 		tag, err := tx.Exec(ctx, `
 			INSERT INTO duties AS d (name, node, lease_until) VALUES ($1, $2, $3)
 			ON CONFLICT (name) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until
-			WHERE d.node = excluded.node OR d.lease_until < $4`,
-			duty, id(node), now.Add(lease), now)
+			WHERE d.node = excluded.node OR d.lease_until < $4 OR d.lease_until > $5`,
+			duty, id(node), now.Add(lease), now, now.Add(2*lease))
 		leads = tag.RowsAffected() > 0
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"math"
 	"slices"
 	"time"
@@ -47,6 +48,7 @@ type replayWalk struct {
 	q   querier
 	r   *kapsel.Replay
 	now time.Time
+	log *slog.Logger
 }
 
 // Endpoint implements rules.Candidates.
@@ -141,7 +143,15 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 		of = append(of, o)
 	}
 	from, to := replayBounds(w.r, at)
-	events, err := collect(w.ctx, w.q, scanEvent, `
+	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion, or cannot be read
+	events, err := collect(w.ctx, w.q, func(r *row) kapsel.Event {
+		e := scanEvent(r)
+		if r.err != nil && !e.ID.IsZero() {
+			w.log.ErrorContext(w.ctx, "an event cannot be read from the database, so a replay passes over it", "event_id", e.ID.String(), "replay_id", w.r.ID.String(), "error", r.err)
+			had[e.ID], r.err = true, nil
+		}
+		return e
+	}, `
 		SELECT `+shortEventColumns+` FROM unnest($1::uuid[]) AS origins (id) CROSS JOIN LATERAL (
 			SELECT * FROM events WHERE endpoint_id = origins.id AND id > $2 AND id < $3 ORDER BY id LIMIT $4
 		) e
@@ -153,7 +163,6 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 	for i := range events {
 		parts[i], ids[i] = part(events[i].ID), events[i].ID
 	}
-	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
 	_, err = collect(w.ctx, w.q, func(r *row) bool { had[r.id()] = true; return true }, `
 		SELECT u.id FROM unnest($1::smallint[], $2::uuid[]) AS u (part, id)
 		WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = $3 AND d.first_of = u.id AND d.part = u.part`+fence+`)
@@ -219,7 +228,7 @@ func (s *Store) CountReplay(ctx context.Context, r kapsel.Replay, atMost, sample
 	for end := false; !end && count < atMost; {
 		var set []kapsel.Delivery
 		err := s.read(ctx, viewOf(r.TenantID), func(ctx context.Context, q querier) (err error) {
-			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r, r.CreatedAt}, at, min(replayPage, atMost), math.MaxInt)
+			set, at, end, err = rules.Walk(replayWalk{ctx, q, &r, r.CreatedAt, s.from.log}, at, min(replayPage, atMost), math.MaxInt)
 			return err
 		})
 		if err != nil {
@@ -347,7 +356,7 @@ func (s *Store) StepReplay(ctx context.Context, replayID kapsel.ReplayID, now ti
 		if r.Missing {
 			look = rules.MissingWindow
 		}
-		set, cursor, end, err := rules.Walk(replayWalk{ctx, tx, &r, now}, cursor, look, limit)
+		set, cursor, end, err := rules.Walk(replayWalk{ctx, tx, &r, now, s.from.log}, cursor, look, limit)
 		if err != nil {
 			return err
 		}

@@ -131,7 +131,7 @@ func (s *Store) Lead(ctx context.Context, duty string, node kapsel.NodeID, now t
 	err = s.writer.cold(ctx, func(c *conn) error {
 		err := c.exec(`INSERT INTO duties (name, node, lease_until) VALUES (?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until
-			WHERE node = excluded.node OR lease_until < ?`, duty, node, now.Add(lease), now)
+			WHERE node = excluded.node OR lease_until < ? OR lease_until > ?`, duty, node, now.Add(lease), now, now.Add(2*lease))
 		leads = c.changes() == 1
 		return err
 	})

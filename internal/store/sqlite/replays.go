@@ -3,7 +3,6 @@ package sqlite
 import (
 	"bytes"
 	"context"
-	"errors"
 	"math"
 	"slices"
 	"time"
@@ -53,10 +52,16 @@ func (w replayWalk) Read(at rules.Cursor, n, most int) (out rules.Read, err erro
 	if err != nil {
 		return out, err
 	}
+	unread := 0
 	for _, id := range events {
 		out.Last = id
 		found, err := eventRecord(w.c, w.r.TenantID, id, eventColumns)
 		if kapsel.CodeOf(err) == kapsel.NotFound {
+			continue
+		}
+		if unread < mostStay && damaged(err) {
+			unread++
+			w.passOver(id, err)
 			continue
 		}
 		if err != nil {
@@ -85,6 +90,11 @@ func (w replayWalk) Read(at rules.Cursor, n, most int) (out rules.Read, err erro
 	return out, nil
 }
 
+// passOver logs that a replay leaves out an event that cannot be read.
+func (w replayWalk) passOver(event kapsel.EventID, err error) {
+	w.s.log.Error("an event cannot be read from the database, so a replay passes over it", "event_id", event.String(), "replay_id", w.r.ID.String(), "error", err)
+}
+
 // missing is Read for a replay of what is missing.
 func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err error) {
 	e, err := liveEndpoint(w.c, w.r.TenantID, at.Endpoint)
@@ -93,7 +103,7 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 	}
 	from, to := w.s.replayBounds(w.r, at)
 	var events []kapsel.Event
-	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion
+	had := map[kapsel.EventID]bool{} // or will have it by the event's expansion, or cannot be read
 	for _, origin := range rules.OriginsOf(&e) {
 		q := w.c.query(`SELECT `+eventColumns+`,
 				EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ?1 AND d.first_of = e.id)
@@ -102,9 +112,9 @@ func (w replayWalk) missing(at rules.Cursor, n, most int) (out rules.Read, err e
 		for q.next() {
 			ev, _, err := scanEvent(q, false)
 			if err != nil {
-				return out, errors.Join(err, q.end())
+				w.passOver(ev.ID, err)
 			}
-			if events = append(events, ev); q.colBool() {
+			if events = append(events, ev); q.colBool() || err != nil {
 				had[ev.ID] = true
 			}
 		}

@@ -65,6 +65,20 @@ func RunDamaged(t *testing.T, s store.Store, damage map[string]func(kapsel.Event
 		if held, err := s.Held(ctx, node); err != nil || len(held) != 0 {
 			t.Errorf("the node holds %v, %v", held, err)
 		}
+		later := now.Add(time.Second)
+		for what, r := range map[string]kapsel.Replay{
+			"what was delivered": {Statuses: []kapsel.DeliveryStatus{kapsel.Delivered}},
+			"what is missing":    {Missing: true},
+		} {
+			want := 0
+			if !r.Missing {
+				want = len(good)
+			}
+			r.ID, r.TenantID, r.EndpointID, r.Since, r.Until, r.CreatedAt, r.Rate = kapsel.NewReplayID(later), tenant.ID, ep.ID, now, later, later, 100
+			if n, _, err := s.CountReplay(ctx, r, 100, 0); err != nil || n != want {
+				t.Errorf("a replay of %s has %d deliveries, %v; want %d", what, n, err, want)
+			}
+		}
 		if claimed := claim(now.Add(store.UnreadWait - time.Millisecond)); len(claimed) != 0 {
 			t.Errorf("claimed too early: %v", claimed)
 		}

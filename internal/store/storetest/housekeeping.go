@@ -288,6 +288,11 @@ var keeping = []promise{
 		w.pass(lease)
 		lead("audit", b, true)
 		lead("audit", a, false)
+		w.pass(24 * time.Hour) // the clock jumps, and is put right
+		lead("audit", a, true)
+		w.pass(-24 * time.Hour)
+		lead("audit", b, true)
+		lead("audit", a, false)
 	}},
 
 	{"of nodes that want to lead at the same time one does", func(w *world) {
