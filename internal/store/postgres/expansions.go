@@ -38,10 +38,14 @@ func (s *Store) Expand(ctx context.Context, eventID kapsel.EventID, now time.Tim
 			_, err = tx.Exec(ctx, "DELETE FROM expansions WHERE part = $1 AND event_id = $2", part(eventID), id(eventID))
 			return err
 		}
+		ofApp := "app_id = $5" // which has an index
+		if e.AppID.IsZero() {
+			ofApp = "app_id IS NOT DISTINCT FROM $5"
+		}
 		// The text finds the endpoints that subscribe, and few others.
 		candidates, err := collect(ctx, tx, scanEndpoint, `
 			SELECT `+endpointColumns+` FROM endpoints
-			WHERE tenant_id = $1 AND app_id IS NOT DISTINCT FROM $5 AND deleted_at IS NULL AND id > $2 AND strpos(config, $3) > 0
+			WHERE tenant_id = $1 AND `+ofApp+` AND deleted_at IS NULL AND id > $2 AND strpos(config, $3) > 0
 			ORDER BY id LIMIT $4`, id(e.TenantID), [16]byte(after), rules.SubscriptionText(kapsel.OriginID(e.TenantID), e.Origin()), limit, id(e.AppID))
 		if err != nil {
 			return err
