@@ -78,13 +78,13 @@ func (s *serveSettings) askWitnesses(db store.Store, now func() time.Time, known
 
 // parseWitnesses returns the witnesses of a comma list, each a vkey and a URL.
 func parseWitnesses(list string) (all []*witness.Client, err error) {
-	for item := range strings.SplitSeq(list, ",") {
+	for i, item := range strings.Split(list, ",") {
 		fields := strings.Fields(item)
 		if len(fields) == 0 {
 			continue
 		}
 		if len(fields) != 2 {
-			return nil, fmt.Errorf("%q is not a vkey and a URL with a space between", strings.TrimSpace(item))
+			return nil, fmt.Errorf("item %d of the list is not a vkey and a URL with a space between", i+1)
 		}
 		c := &witness.Client{}
 		if c.Key, err = receipt.ParseKey(fields[0]); err != nil {
@@ -94,7 +94,7 @@ func parseWitnesses(list string) (all []*witness.Client, err error) {
 			return nil, fmt.Errorf("%s is not the key of a witness, which is a vkey NAME+ID+BASE64 of type 4", c.Key)
 		}
 		if c.URL, err = plainURL(fields[1]); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the witness %s: %w", c.Key.Name, err)
 		}
 		for _, other := range all {
 			if other.Key.Public.Equal(c.Key.Public) {
@@ -127,7 +127,7 @@ func auditKey(path string) (ed25519.PrivateKey, error) {
 func ed25519File(setting, path string) (key ed25519.PrivateKey, made bool, err error) {
 	text, made, err := secret.LoadOrCreateKeyFile(path, func() []byte { return encodeKey(secret.NewKey()) })
 	if err != nil {
-		return nil, false, settingError("%s: %v", setting, err)
+		return nil, false, unusable(setting, err)
 	}
 	seed, err := base64.StdEncoding.Strict().DecodeString(string(text))
 	if err != nil || len(seed) != ed25519.SeedSize {
@@ -288,12 +288,8 @@ func (c *rotateAuditKeyCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	defer db.Close()
-	check, err := db.Meta(ctx, keyCheck)
-	if err == nil {
-		err = keyring.Verify(check)
-	}
-	if err != nil {
-		return settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	if _, err := verifiedCheck(ctx, db, keyring); err != nil {
+		return err
 	}
 	now, err := db.Time(ctx)
 	if err != nil {

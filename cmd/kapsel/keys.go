@@ -115,9 +115,9 @@ func keyState(k client.Key) string {
 
 type keysCreate struct {
 	keysOf
-	Name      string        `required:"" help:"What it is for."`
-	Scope     string        `enum:"read,write,ledger" default:"write" help:"read or write (default ${default}); ledger: a key of the instance for kapsel-ledger, which opens nothing else, with the admin key."`
-	ExpiresIn time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 30d; for ever without it."`
+	Name      string         `required:"" help:"What it is for."`
+	Scope     string         `enum:"read,write,ledger" default:"write" help:"read or write (default ${default}); ledger: a key of the instance for kapsel-ledger, which opens nothing else, with the admin key."`
+	ExpiresIn *time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 30d; for ever without it."`
 }
 
 // Help has examples.
@@ -133,8 +133,11 @@ Examples:
 
 func (c keysCreate) do(ctx context.Context, s *session) error {
 	in := client.KeyInput{Name: c.Name, Scope: c.Scope}
-	if c.ExpiresIn != 0 {
-		in.ExpiresAt = client.Some(time.Now().Add(c.ExpiresIn))
+	if c.ExpiresIn != nil {
+		if *c.ExpiresIn <= 0 {
+			return settingError("--expires-in: %v is not more than 0; leave the flag out for a key that is valid for ever", *c.ExpiresIn)
+		}
+		in.ExpiresAt = client.Some(time.Now().Add(*c.ExpiresIn))
 	}
 	if c.Scope == "ledger" {
 		if c.Tenant != "" {

@@ -99,7 +99,7 @@ type replaysCreate struct {
 	Until    moment   `placeholder:"TIME" help:"Of events received before this time."`
 	Status   []string `complete:"delivered,failed,dead_letter,canceled,pending" placeholder:"STATUS" xor:"set" help:"How they have ended: delivered, failed, dead_letter, canceled (default dead_letter,failed). pending, alone: what waits for its next attempt is due now."`
 	Missing  bool     `xor:"set" help:"What an endpoint subscribes to and never got, because it was made or subscribed too late."`
-	Rate     int64    `placeholder:"N" help:"Deliveries a second at most (default 50)."`
+	Rate     *int64   `placeholder:"N" help:"Deliveries a second at most (default 50)."`
 	DryRun   bool     `help:"Only say how many there are."`
 	Detach   bool     `help:"Do not watch the replay, which goes on by itself. So it is with --json and --quiet."`
 }
@@ -138,8 +138,8 @@ func (c replaysCreate) do(ctx context.Context, s *session) error {
 	if c.Missing {
 		body.Missing = new(true)
 	}
-	if c.Rate != 0 {
-		body.Rate = client.Some(c.Rate)
+	if c.Rate != nil {
+		body.Rate = client.Some(*c.Rate)
 	}
 	if c.DryRun {
 		found, err := s.PreviewReplay(ctx, tenant, body)

@@ -54,15 +54,9 @@ func (c *rotateKeyCmd) Run(ctx context.Context, io streams) error {
 		return err
 	}
 	defer db.Close()
-	check, err := db.Meta(ctx, keyCheck)
-	switch {
-	case kapsel.CodeOf(err) == kapsel.NotFound:
-		return settingError("DATABASE_URL (--database-url): the database has no encryption key yet; serve gives it the first")
-	case err != nil:
+	check, err := verifiedCheck(ctx, db, keyring)
+	if err != nil {
 		return err
-	}
-	if err := keyring.Verify(check); err != nil {
-		return settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
 	}
 	rewrapped, total := 0, 0
 	for {
@@ -152,4 +146,19 @@ func rewrapAll(ctx context.Context, db store.Directory, keyring *secret.Keyring)
 			page.Before = t.ID
 		}
 	}
+}
+
+// verifiedCheck returns what a database remembers of its encryption key. It fails if the key is not in the keyring.
+func verifiedCheck(ctx context.Context, db store.Directory, keyring *secret.Keyring) (check []byte, err error) {
+	check, err = db.Meta(ctx, keyCheck)
+	switch {
+	case kapsel.CodeOf(err) == kapsel.NotFound:
+		return nil, settingError("DATABASE_URL (--database-url): the database has no encryption key yet; serve gives it the first")
+	case err != nil:
+		return nil, err
+	}
+	if err := keyring.Verify(check); err != nil {
+		return nil, settingError("KAPSEL_ENCRYPTION_KEY (--encryption-key): %v", err)
+	}
+	return check, nil
 }

@@ -97,6 +97,18 @@ type serveSettings struct {
 // devDatabase is the database of --dev.
 const devDatabase = "sqlite:kapsel-dev/kapsel.db"
 
+// checkListen fails for an address that is not host:port, and with --dev for one that others can reach.
+func (s *serveSettings) checkListen(setting, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return settingError("%s: %q is not host:port", setting, address)
+	}
+	if ip, err := netip.ParseAddr(host); s.Dev && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return settingError("%s: --dev listens on loopback only, not on %q", setting, address)
+	}
+	return nil
+}
+
 // check validates the settings and parses their texts. Its errors name the setting and never hold a secret's
 // value.
 func (s *serveSettings) check() error {
@@ -109,12 +121,8 @@ func (s *serveSettings) check() error {
 	if err := s.databaseSettings.check(); err != nil {
 		return err
 	}
-	host, _, err := net.SplitHostPort(s.Listen)
-	if err != nil {
-		return settingError("KAPSEL_LISTEN (--listen): %q is not host:port", s.Listen)
-	}
-	if ip, err := netip.ParseAddr(host); s.Dev && host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return settingError("KAPSEL_LISTEN (--listen): --dev listens on loopback only, not on %q", s.Listen)
+	if err := s.checkListen("KAPSEL_LISTEN (--listen)", s.Listen); err != nil {
+		return err
 	}
 	switch {
 	case (s.TLSCert == "") != (s.TLSKey == ""):
@@ -123,13 +131,14 @@ func (s *serveSettings) check() error {
 		return settingError("KAPSEL_TLS_CERT (--tls-cert): --dev speaks plain HTTP only")
 	}
 	if s.MetricsListen != "" {
-		if _, _, err := net.SplitHostPort(s.MetricsListen); err != nil {
-			return settingError("KAPSEL_METRICS_LISTEN (--metrics-listen): %q is not host:port", s.MetricsListen)
+		if err := s.checkListen("KAPSEL_METRICS_LISTEN (--metrics-listen)", s.MetricsListen); err != nil {
+			return err
 		}
 	}
+	var err error
 	if s.PublicURL != "" {
 		if s.PublicURL, err = plainURL(s.PublicURL); err != nil {
-			return settingError("KAPSEL_PUBLIC_URL (--public-url): is not an http or https URL without user name, query and fragment")
+			return settingError("KAPSEL_PUBLIC_URL (--public-url): %v", err)
 		}
 	}
 	if s.NoticesTenant != "" {

@@ -44,6 +44,7 @@ func TestWrongSettings(t *testing.T) {
 		{"KAPSEL_OIDC_ADMIN", "--oidc-admin", []string{"groups=admins", long}, false},
 		{"KAPSEL_OIDC_TENANT", "--oidc-tenant", []string{"tenant", long}, false},
 		{"KAPSEL_OIDC_WRITE", "--oidc-write", []string{"groups=writers", long}, false},
+		{"KAPSEL_AUDIT_WITNESSES", "--audit-witnesses", []string{"https://a:" + secret + "@b", "w+1+key https://a:" + secret + "@b", long}, true},
 		{"WORKER_POOL_SIZE", "--worker-pool-size", []string{"", "0", "1.5", "many", long}, false},
 		{"CHANNEL_CAPACITY", "--channel-capacity", []string{"", "0", "-1", long}, false},
 		{"KAPSEL_BODY_MEMORY", "--body-memory", []string{"", "1", "1PiB", long}, false},
@@ -187,5 +188,22 @@ func TestUnusable(t *testing.T) {
 	}
 	if _, wrong := unusable("KAPSEL_ADMIN_KEY", os.ErrPermission).(badSetting); !wrong {
 		t.Error("a file that may not be read is no wrong setting")
+	}
+}
+
+// TestFlagsOfNothing checks that a value which asks for nothing is refused by name, and is not taken for a flag that
+// was left out.
+func TestFlagsOfNothing(t *testing.T) {
+	t.Setenv("KAPSEL_URL", "http://127.0.0.1:1")
+	t.Setenv("KAPSEL_API_KEY", "kap_key")
+	for line, want := range map[string]string{
+		"keys create --name ci --expires-in 0s":     "kapsel: --expires-in: ",
+		"keys create --name ci --expires-in=-1h":    "kapsel: --expires-in: ",
+		"serve --dev --metrics-listen 0.0.0.0:9464": "kapsel: KAPSEL_METRICS_LISTEN (--metrics-listen): --dev listens on loopback only",
+	} {
+		var out, errs bytes.Buffer
+		if code := run(strings.Fields(line), streams{&out, &errs}); code != 2 || !strings.HasPrefix(errs.String(), want) {
+			t.Errorf("%s: exit code %d, %q", line, code, errs.String())
+		}
 	}
 }

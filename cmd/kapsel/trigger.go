@@ -202,7 +202,11 @@ func (c triggerCmd) send(ctx context.Context, s *session, ep client.Endpoint, ev
 		if err != nil {
 			return err
 		}
-		return c.deliver(ctx, s, detail.Deliveries[0])
+		i := slices.IndexFunc(detail.Deliveries, func(d client.Delivery) bool { return d.EndpointID == ep.ID })
+		if i < 0 {
+			return fmt.Errorf("the event %s has no delivery to %s; kapsel events show says where it goes", id, clean(ep.Name))
+		}
+		return c.deliver(ctx, s, detail.Deliveries[i])
 	case s.JSON:
 		return s.answered(answer)
 	case s.Quiet:

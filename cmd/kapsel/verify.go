@@ -22,10 +22,10 @@ type verifyCmd struct {
 	Key      []string `required:"" sep:"none" placeholder:"KEY" help:"The log's public key: base64, or a C2SP vkey, which is of one log only. More than one: its former keys."`
 	Witness  []string `sep:"none" placeholder:"KEY" help:"A witness's public key, a C2SP vkey; the witness must have signed the log's head. More than one: several witnesses."`
 	Wanted   *int     `name:"witnesses" placeholder:"N" help:"How many of those witnesses must have signed (default: all)."`
-	Payload  string   `placeholder:"FILE" help:"Compare the event's body with this file."`
-	URL      string   `placeholder:"URL" help:"Compare the URL that was called with this one."`
-	Request  string   `placeholder:"FILE" help:"Compare the body that was sent with this file."`
-	Response string   `placeholder:"FILE" help:"Compare the body of the response, at most its first 64 KiB, with this file."`
+	Payload  *string  `placeholder:"FILE" help:"Compare the event's body with this file."`
+	URL      *string  `placeholder:"URL" help:"Compare the URL that was called with this one."`
+	Request  *string  `placeholder:"FILE" help:"Compare the body that was sent with this file."`
+	Response *string  `placeholder:"FILE" help:"Compare the body of the response, at most its first 64 KiB, with this file."`
 	JSON     bool     `name:"json" help:"Print the result as JSON."`
 }
 
@@ -69,11 +69,11 @@ func (c *verifyCmd) Run(io streams) error {
 	if err != nil {
 		return err
 	}
-	text, err := contents("PROOF", c.Proof)
+	values, err := c.values()
 	if err != nil {
 		return err
 	}
-	values, err := c.values()
+	text, err := contents("PROOF", c.Proof)
 	if err != nil {
 		return err
 	}
@@ -134,19 +134,28 @@ type partValue struct {
 
 // values returns the values that were given.
 func (c *verifyCmd) values() (values []partValue, err error) {
-	if c.URL != "" {
-		values = append(values, partValue{receipt.URL, []byte(c.URL)})
-	}
+	stdin := c.Proof == "-"
 	for _, f := range []struct {
-		part       receipt.Part
-		flag, name string
-	}{{receipt.Payload, "--payload", c.Payload}, {receipt.Request, "--request", c.Request}, {receipt.Response, "--response", c.Response}} {
-		if f.name == "" {
+		part  receipt.Part
+		flag  string
+		given *string
+	}{{receipt.URL, "--url", c.URL}, {receipt.Payload, "--payload", c.Payload}, {receipt.Request, "--request", c.Request}, {receipt.Response, "--response", c.Response}} {
+		if f.given == nil {
 			continue
 		}
-		value, err := contents(f.flag, f.name)
-		if err != nil {
-			return nil, err
+		text := *f.given
+		if text == "" { // an unset variable of a script: without the comparison the verdict would say too much
+			return nil, settingError("%s: is empty; leave the flag out to compare nothing", f.flag)
+		}
+		value := []byte(text)
+		if f.part != receipt.URL {
+			if text == "-" && stdin {
+				return nil, settingError("%s: only one of the files can be standard input", f.flag)
+			}
+			stdin = stdin || text == "-"
+			if value, err = contents(f.flag, text); err != nil {
+				return nil, err
+			}
 		}
 		values = append(values, partValue{f.part, value})
 	}

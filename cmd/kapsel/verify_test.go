@@ -101,6 +101,11 @@ func TestVerify(t *testing.T) {
 		{filepath.Join(dir, "absent") + " --key KEY", 2, "", "absent: no such file"},
 		{good + " --key KEY --payload " + filepath.Join(dir, "absent"), 2, "", "--payload: "},
 		{payload + " --key KEY", 1, "", "not a proof package"},
+		{good + " --key KEY --payload=", 2, "", "--payload: is empty"},
+		{good + " --key KEY --url=", 2, "", "--url: is empty"},
+		{good + " --key KEY --request=", 2, "", "--request: is empty"},
+		{good + " --key KEY --response=", 2, "", "--response: is empty"},
+		{"- --key KEY --payload -", 2, "", "--payload: only one of the files can be standard input"},
 	} {
 		args := strings.Fields(strings.NewReplacer("KEY", v.Key, "OTHER", v.Other, "WITNESS", v.Witness, "SECOND", v.Cosignatures[1].Key).Replace(c.args))
 		code, out, errs := verify(args...)

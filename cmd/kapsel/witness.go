@@ -76,7 +76,7 @@ func (c *witnessCmd) Run(ctx context.Context, io streams) error {
 	defer out.end()
 	noCoreDumps(out.log)
 	if err := durable.MakeDirs(c.Dir); err != nil {
-		return settingError("KAPSEL_WITNESS_DIR (--dir): %v", err)
+		return unusable("KAPSEL_WITNESS_DIR (--dir)", err)
 	}
 	key, made, err := ed25519File("KAPSEL_WITNESS_KEY_FILE (--key-file)", cmp.Or(c.KeyFile, filepath.Join(c.Dir, "witness.key")))
 	if err != nil {
@@ -225,7 +225,7 @@ func (c *witnessCmd) logs() (logs []witness.Log, err error) {
 func parseLog(text string) (l witness.Log, err error) {
 	fields := strings.Fields(text)
 	if len(fields) < 1 || len(fields) > 2 {
-		return l, fmt.Errorf("%q is not a key, and a URL if the log is to be followed", text)
+		return l, fmt.Errorf("%d words with spaces between are not a key, and a URL if the log is to be followed", len(fields))
 	}
 	for one := range strings.SplitSeq(fields[0], ",") {
 		key, err := receipt.ParseKey(one)
@@ -250,11 +250,12 @@ func parseLog(text string) (l witness.Log, err error) {
 	return l, err
 }
 
-// plainURL returns an http or https URL without a slash at its end.
+// plainURL returns an http or https URL without a slash at its end. The error does not have the URL, which may
+// have a password.
 func plainURL(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%q is not an http or https URL without user name, query and fragment", text)
+		return "", errors.New("the URL is not an http or https URL without user name, query and fragment")
 	}
 	return strings.TrimRight(text, "/"), nil
 }
